@@ -1,0 +1,47 @@
+# Two commands: `make run` starts the demo, `make test` checks everything. Both make a virtual environment first.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+PIP_FLAGS ?=
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
+
+# How much pip downloads. Plain Linux gets torch with CUDA, which is most of it.
+ifeq ($(shell uname -s)-$(shell uname -m),Linux-x86_64)
+SIZE = about 3 GB with the CUDA build of torch, which pip takes by default on Linux, or 0.5 GB with a CPU build (PIP_FLAGS="--index-url …" chooses one: see "Get Started" on pytorch.org)
+else
+SIZE = about 0.5 GB
+endif
+
+.PHONY: run test lint clean
+
+run: $(VENV)/.installed
+	$(VENV)/bin/swarmctl run --profile demo
+
+test: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found" >&2; \
+		echo "  try: make run PYTHON=/path/to/python3.12" >&2; exit 3; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "error: $(PYTHON) cannot make virtual environments" >&2; \
+		echo "  try: apt-get install python3-venv" >&2; exit 3; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'Installing into $(VENV): a download of $(SIZE).'
+	$(PIP) --constraint constraints.txt --config-settings editable_mode=compat --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'Installing into $(VENV): a download of $(SIZE).'
+	$(PIP) --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,213 @@
+"""The configuration of a node: one model, whose defaults are the vetted setting.
+
+It is resolved by ``swarmctl.profiles`` (flags, environment, profile), handed to the trainer as JSON, and imports
+nothing heavier than pydantic.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A table of a profile. Unknown keys are errors; an error never repeats the value that caused it."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class NodeConfig(Section):
+    """Who the node is."""
+
+    name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = ""
+    """Name of the node, and of its directory. Empty: the name of the profile."""
+    seed: NotNegative = 0
+    """Seed of sampling and of adapter weights. Two nodes alike in all else differ by it."""
+    fresh: bool = False
+    """Start from nothing at every run. Only a node that was made so is ever emptied."""
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), trained instead of the whole model."""
+
+    rank: Positive = 16
+    """Rank r of the update B·A."""
+    alpha: Positive = 32
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input while training."""
+    targets: str = "all-linear"
+    """Which modules get an adapter: "all-linear", or names separated by commas."""
+
+
+class ModelConfig(Section):
+    """What is trained, and where."""
+
+    name: str = "Qwen/Qwen2.5-0.5B-Instruct"
+    """A causal language model: an id on the hub, a directory, or "tiny" (built on the spot, for the demo)."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub. Unset: the default branch."""
+    device: Device = "auto"
+    """"auto" takes the best of CUDA, MPS, XPU and CPU; or one of cuda, cuda:1, mps, xpu, cpu."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the computation. "auto": bfloat16 where the accelerator has it, else float32."""
+    threads: NotNegative = 0
+    """CPU threads of torch. 0: one for "tiny" (more make it slower), else one for each core."""
+    lora: LoraConfig | None = None
+    """Train adapters of this shape. Unset: train every weight."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third slower."""
+
+
+class TaskConfig(Section):
+    """One source of questions in the mixture."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """A reasoning-gym generator, "gsm8k", "jsonl", or a preset such as "sapo"."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the questions, relative to the other tasks."""
+    path: str | None = None
+    """File or directory of a fixed set: the JSONL file, or a local copy of GSM8K."""
+    check: Literal["exact", "math"] = "exact"
+    """How answers of a JSONL file are compared: as text, or as mathematics (math-verify)."""
+    params: dict[str, JsonValue] = {}
+    """Parameters of a reasoning-gym generator."""
+
+
+class GameConfig(Section):
+    """What a round is."""
+
+    kind: Literal["sampling"] = "sampling"
+    """"sampling": one stage, I local groups (swarm sampling, arXiv 2509.08721)."""
+    rounds: NotNegative = 0
+    """Rounds in the node's whole life. 0: until stopped."""
+    groups: Positive = 8
+    """I: questions a round, each answered by a whole group."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """G: completions of one question."""
+    partial_credit: bool = False
+    """Reward what the verifier gives for near misses. Off: 1 for a right answer, 0 for any other."""
+
+
+class GenerationConfig(Section):
+    """How completions are sampled."""
+
+    max_prompt_tokens: Positive = 1024
+    """A question whose prompt is longer is skipped with a warning; prompts are never cut."""
+    max_completion_tokens: Positive = 512
+    """Length at which a completion is cut."""
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Sampling temperature; the loss scores the same distribution."""
+    batch: Positive = 64
+    """Completions generated at a time."""
+
+
+class TrainConfig(Section):
+    """GRPO (arXiv 2402.03300) with token-level normalisation (DAPO, arXiv 2503.14476)."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    """Peak learning rate of AdamW."""
+    warmup_steps: NotNegative = 10
+    """Steps over which the learning rate rises; it is constant afterwards, as a node has no planned end."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    micro_batch: Positive = 4
+    """Rows of one forward and backward pass. Changes memory and speed, not the loss."""
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Lower clip of the importance ratio."""
+    epsilon_high: Annotated[float, Field(gt=0)] = 0.28
+    """Upper clip of the importance ratio (clip-higher, DAPO section 3.1)."""
+    delta: Annotated[float, Field(gt=1)] = 4.0
+    """Two-sided clip: the largest ratio for negative advantages, on rows served elsewhere."""
+    max_lag: NotNegative = 4
+    """Rows of the node's own policy older than this many steps are dropped."""
+    beta: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL penalty on own rows. 0: no reference model, and `kl` is null."""
+    off_policy_weight: Annotated[float, Field(ge=0)] = 1.0
+    """λ: weight of the loss of foreign rows beside that of own rows."""
+    peer_loss: Literal["positive", "sapo", "f_tis"] = "positive"
+    """What is learned from peers' groups: positive advantages only, both signs (arXiv 2509.08721), or
+    filtered truncated importance sampling (arXiv 2605.22537)."""
+    teacher_loss: Literal["gated", "luffy"] = "gated"
+    """What is learned from a teacher's verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)."""
+
+
+class EvalConfig(Section):
+    """The node's own policy, greedy, on questions it never trains on."""
+
+    every: NotNegative = 20
+    """Rounds between evaluations; there is always one before and one after. 0: only those two."""
+    questions: Positive = 200
+    """Held-out questions, known to this node alone."""
+
+
+class CheckpointConfig(Section):
+    """What survives a crash. Between checkpoints the journal carries every step."""
+
+    every: Positive = 10
+    """Rounds between checkpoints."""
+    keep: Annotated[int, Field(ge=2)] = 3
+    """Checkpoints kept: should the newest be damaged, the one before is used."""
+
+
+class WarmupConfig(Section):
+    """Supervised text before the first round. Only for the model "tiny", which would know nothing else."""
+
+    steps: NotNegative = 0
+    """Optimizer steps. 0: none."""
+    batch: Positive = 64
+    """Demonstrations a step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Learning rate of the warm-up alone."""
+
+
+class ReportConfig(Section):
+    """Where metrics go besides events.jsonl."""
+
+    to: list[Literal["tensorboard", "wandb"]] = []
+    """Any of "tensorboard" (files in the node's directory) and "wandb"."""
+
+
+def _task_shorthand(value: Any) -> Any:
+    """Let ``tasks = ["sapo"]``, ``"sapo,gsm8k"`` and ``"questions.jsonl"`` stand for tables."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list):
+        return [_task_table(entry) if isinstance(entry, str) else entry for entry in value]
+    return value
+
+
+def _task_table(text: str) -> dict[str, str]:
+    return {"name": "jsonl", "path": text} if text.endswith(".jsonl") else {"name": text}
+
+
+class Config(Section):
+    """Everything a node needs to run, resolved."""
+
+    node: NodeConfig = NodeConfig()
+    model: ModelConfig = ModelConfig()
+    tasks: Annotated[list[TaskConfig], BeforeValidator(_task_shorthand), Field(min_length=1)] = [
+        TaskConfig(name="sapo")
+    ]
+    game: GameConfig = GameConfig()
+    generation: GenerationConfig = GenerationConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.warmup.steps and self.model.name != "tiny":
+            raise ValueError('warmup.steps needs model.name = "tiny"')
+        return self

@@ -1,0 +1,74 @@
+"""What can go wrong in a node, as one hierarchy.
+
+Every error carries a stable ``code``, a ``message`` that names the cause and ``next``, a command that can be pasted
+as it stands. ``swarmctl.errors`` is the one place that turns them into an exit code and text.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class NodeError(Exception):
+    """Something the operator can understand and act on."""
+
+    code: ClassVar[str] = "failed"
+
+    def __init__(self, message: str, *, next: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next = next
+
+
+class ConfigurationError(NodeError):
+    """A profile, flag or environment variable says something that cannot be done."""
+
+    code = "configuration"
+
+
+class NodeConflict(NodeError):
+    """The node directory belongs to another model or swarm, or is in use."""
+
+    code = "node_conflict"
+
+
+class ModelError(NodeError):
+    """The model cannot be loaded: absent, gated, unreachable or not a causal language model."""
+
+    code = "model"
+
+
+class TaskError(NodeError):
+    """A task does not exist, or its data cannot be used."""
+
+    code = "task"
+
+
+class DeviceError(NodeError):
+    """The machine has an accelerator that cannot be used, or lacks the one asked for."""
+
+    code = "device"
+
+
+class KeyProblem(NodeError):
+    """A key is missing, cannot be read or kept, or belongs to another host."""
+
+    code = "key"
+
+
+class OutOfMemory(NodeError):
+    """The host or the accelerator ran out of memory."""
+
+    code = "out_of_memory"
+
+
+class DiskFull(NodeError):
+    """A file could not be written for want of space."""
+
+    code = "disk_full"
+
+
+class CheckpointError(NodeError):
+    """No checkpoint can be loaded."""
+
+    code = "checkpoint"

@@ -1,0 +1,54 @@
+"""The node's log for machines: ``events.jsonl``, one JSON object a line, read by every display.
+
+Each line has ``t`` (Unix seconds) and ``event``. Unknown values are null, never 0. ``round`` and ``step`` name a round
+or step, counted from 0, in round, rollouts and step; in eval, checkpoint and stop they say how many are finished.
+Steps that are repeated after a crash carry ``replayed: true``.
+
+========== =====================================================================================================
+event      fields
+========== =====================================================================================================
+start      node, model, device, dtype, accelerator, parameters, trainable, tasks, seed, rounds (0: until stopped),
+           groups, group_size, resumed_round (null for a new node)
+phase      name (what is going on, for people), done, total (null when unknown)
+round      round, rounds, seconds: {generate, verify, train, share, other}, tokens_per_second
+rollouts   round, stage, source, count, correct, reward, reward_std, completion_length, truncated, tokens
+step       round, step, loss, grad_norm, learning_rate, entropy, kl, clip_fraction, tokens, rows, source, replayed
+eval       round, accuracy, questions, split
+checkpoint round, path, seconds
+share      (swarms only) round, groups, bytes
+spend      (providers only) round, provider, requests, tokens, usd
+warning    code, message
+error      code, message, next
+stop       reason (done, signal, limit, error), round, steps, checkpoint (path of the newest)
+========== =====================================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+FILE_NAME = "events.jsonl"
+
+
+class Emit(Protocol):
+    """Anything that takes an event."""
+
+    def __call__(self, event: str, /, **fields: Any) -> None: ...
+
+
+class EventLog:
+    """Appends events to a file, one write a line, so that a reader never sees half of one."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __call__(self, event: str, /, **fields: Any) -> None:
+        line = json.dumps({"t": round(time.time(), 3), "event": event, **fields}, ensure_ascii=True, allow_nan=False)
+        os.write(self._fd, line.encode() + b"\n")
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,0 +1,103 @@
+"""The shape that every loss has: weights for the rows of a group, and a loss for their tokens.
+
+Shapes: B rows, T completion tokens (padded on the right), G rows of one group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+STD_FLOOR = 1e-4
+"""Added to the standard deviation of a group's rewards, as TRL does: a tie must not divide by zero."""
+TIE = 1e-6
+"""Standard deviation below which a group says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossSettings:
+    """The knobs of ``TrainConfig`` that the losses read."""
+
+    epsilon: float = 0.2
+    epsilon_high: float = 0.28
+    delta: float = 4.0
+    max_lag: int = 4
+    peer_loss: Literal["positive", "sapo", "f_tis"] = "positive"
+    teacher_loss: Literal["gated", "luffy"] = "gated"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRows:
+    """The rows of one source within a group, beside the node's own rows of that group."""
+
+    outcomes: Tensor
+    """(G,) float, in [0, 1]: rewards as verified here."""
+    strict: Tensor
+    """(G,) bool: the format is exactly what was asked for."""
+    lags: tuple[int | None, ...]
+    """G lags; None where unknown."""
+    own_outcomes: Tensor
+    """(G_own,) float: rewards of all rows of this group that came from the node's own weights; may be empty."""
+    pass_rate: float = 0.0
+    """p̂ in [0, 1]: this node's own pass rate for the task and stage, from evaluation (moving average)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """The rows of one source as the step sees them."""
+
+    logps: Tensor
+    """(B, T): log π_θ of the tokens, with gradient."""
+    proximal_logps: Tensor
+    """(B, T), detached: the same at the start of the step."""
+    advantages: Tensor
+    """(B,): the rows' weights, from ``weigh``."""
+    mask: Tensor
+    """(B, T): 1 for completion tokens, 0 for padding."""
+    behaviour_logps: Tensor | None = None
+    """(B, T), detached: log-probabilities of the policy that sampled the rows, NaN where unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLoss:
+    """What a loss says of each token."""
+
+    loss: Tensor
+    """(B, T): to be summed over the mask and divided by a number of tokens."""
+    clipped: Tensor
+    """(B, T) bool: the clip decided, so the token has no gradient."""
+
+
+Weigh = Callable[[GroupRows, LossSettings], Tensor]
+"""Advantages (G,) of a source's rows. Rows that may not be learned from get NaN: they leave the batch."""
+ScoreTokens = Callable[[TokenRows, LossSettings], TokenLoss]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How one kind of source is learned from."""
+
+    weigh: Weigh
+    score_tokens: ScoreTokens
+
+
+def standardise(values: Tensor, reference: Tensor) -> Tensor:
+    """Return (values - mean) / (std + 1e-4) with the reference's unbiased moments; 0 where the reference is a tie.
+
+    GRPO's group advantage: arXiv 2402.03300, section 4.1.2.
+    """
+    if reference.numel() < 2:
+        return torch.zeros_like(values)
+    std = reference.std()
+    if std < TIE:
+        return torch.zeros_like(values)
+    return (values - reference.mean()) / (std + STD_FLOOR)
+
+
+def drop(values: Tensor, rows: Tensor) -> Tensor:
+    """Return ``values`` with NaN where ``rows`` (bool, same shape) is true: those rows leave the batch."""
+    return values.masked_fill(rows, torch.nan)

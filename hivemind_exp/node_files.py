@@ -1,0 +1,64 @@
+"""The files of a node's directory, named once."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFiles:
+    """Paths below a node's directory."""
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        """What was fixed when the node was made (JSON)."""
+        return self.root / "node.json"
+
+    @property
+    def config(self) -> Path:
+        """The configuration of the latest run (JSON)."""
+        return self.root / "config.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked (flock) for as long as the node lives."""
+        return self.root / "lock"
+
+    @property
+    def events(self) -> Path:
+        """The log for machines."""
+        return self.root / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What the trainer printed."""
+        return self.root / "trainer.log"
+
+    @property
+    def journal(self) -> Path:
+        """Completions and step manifests (SQLite)."""
+        return self.root / "journal.sqlite"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One directory a checkpoint."""
+        return self.root / "checkpoints"
+
+    def secret(self) -> bytes:
+        """Return the node's secret, made at the first call with mode 0600. Held-out questions follow from it."""
+        path = self.root / "secret"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_bytes()
+        with os.fdopen(descriptor, "wb") as file:
+            value = secrets.token_bytes(SECRET_BYTES)
+            file.write(value)
+            return value

@@ -1,0 +1,161 @@
+"""The trainer process: reads one line of JSON, runs a node, writes events; ends when its supervisor does.
+
+The line: ``{"mode": "run" | "check", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``; the descriptor
+is the pipe with the keys that this run needs. Standard input stays open as a life line: its end means that the
+supervisor died. SIGTERM asks for a stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
+from hivemind_exp.events import Emit, EventLog
+from hivemind_exp.secrets import Secrets, receive
+from hivemind_exp.stop import StopFlag, StopRequested
+
+if TYPE_CHECKING:
+    from hivemind_exp.runner.grpo_runner import GRPORunner
+
+DISK_FULL_STATUS = 28
+"""Exit status when not even the error could be written: errno.ENOSPC."""
+
+
+def main() -> int:
+    """Serve one order. Returns the exit status: 0 done or stopped, 1 failed, 28 failed on a full disk."""
+    order = json.loads(sys.stdin.buffer.readline())
+    secrets = receive(order.get("secrets_fd"))
+    if order["mode"] == "check":
+        return _check(order)
+    stop = StopFlag()
+    _stop_on_signals(stop)
+    threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
+    try:
+        emit: Emit = EventLog(Path(order["node_dir"]) / "events.jsonl")
+        return _run(order, secrets, emit, stop)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return DISK_FULL_STATUS
+        raise
+
+
+def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> int:
+    runner = None
+    error: NodeError | None = None
+    reason = "done"
+    try:
+        emit("phase", name="importing torch and friends", done=None, total=None)
+        runner = _build(order, secrets, emit, stop)
+        runner.run()
+    except StopRequested:
+        reason = "signal"
+    except NodeError as known:
+        error = known
+    except Exception as unknown:
+        error = _understand(unknown, order)
+        if error is None:
+            raise
+    if error is not None:
+        reason = "error"
+        emit("error", code=error.code, message=error.message, next=error.next)
+    emit("stop", reason=reason, **_reached(runner))
+    return 0 if error is None else 1
+
+
+def _reached(runner: GRPORunner | None) -> dict[str, Any]:
+    """Return how far the node is; nulls when it ended before that was known."""
+    if runner is None:
+        return {"round": None, "steps": None, "checkpoint": None}
+    progress = runner.progress
+    checkpoint = None if progress.checkpoint is None else str(progress.checkpoint)
+    return {"round": progress.round, "steps": progress.step, "checkpoint": checkpoint}
+
+
+def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> GRPORunner:
+    """Import what is heavy only now: signals are handled and the first event is out."""
+    from hivemind_exp.config import Config
+    from hivemind_exp.node_files import NodeFiles
+    from hivemind_exp.runner.device import pin_device
+
+    config = Config.model_validate(order["config"])
+    pinned = pin_device(config.model.device)
+    from hivemind_exp.runner.grpo_runner import GRPORunner
+
+    model = config.model.model_copy(update={"device": pinned})
+    files = NodeFiles(Path(order["node_dir"]))
+    return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets)
+
+
+def _check(order: dict[str, Any]) -> int:
+    # Libraries print; standard output is for the one object.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            from hivemind_exp.config import Config
+            from hivemind_exp.runner.grpo_runner import describe
+
+            answer = describe(Config.model_validate(order["config"]))
+            status = 0
+        except NodeError as error:
+            answer = {"error": {"code": error.code, "message": error.message, "next": error.next}}
+            status = 1
+    print(json.dumps(answer))
+    return status
+
+
+def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
+    """Return what an exception of a library means for the operator; None for a defect."""
+    text = str(error)
+    if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in text.lower():
+        return _out_of_memory("the accelerator", order)
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
+        return _out_of_memory("this machine", order)
+    if "MPS backend out of memory" in text:
+        return _out_of_memory("the Apple GPU", order)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("no space left in the node's directory", next=f"df -h {order['node_dir']}")
+    return None
+
+
+def _out_of_memory(where: str, order: dict[str, Any]) -> OutOfMemory:
+    train, generation = order["config"]["train"], order["config"]["generation"]
+    smaller = max(1, train["micro_batch"] // 2)
+    fewer = max(1, generation["batch"] // 2)
+    return OutOfMemory(
+        f"{where} ran out of memory with train.micro_batch = {train['micro_batch']} and generation.batch = "
+        f"{generation['batch']}; smaller ones, adapters (--set model.lora.rank=16) or a smaller model need less",
+        next=f"swarmctl run --node {order['config']['node']['name']} --set train.micro_batch={smaller} "
+        f"--set generation.batch={fewer}",
+    )
+
+
+def _stop_on_signals(stop: StopFlag) -> None:
+    def ask(*_: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    # A terminal's Ctrl-C is the supervisor's business; it passes on what is meant.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _watch_supervisor(stop: StopFlag) -> None:
+    """Ask for a stop when standard input ends, and insist after a while: nobody is left to insist."""
+    while os.read(0, 4096):
+        pass
+    stop.set()
+    threading.Timer(10.0, os._exit, args=(1,)).start()
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    # Threads of libraries must not keep a finished node alive; all that matters is on the disk by now.
+    os._exit(status)

@@ -1,0 +1,112 @@
+"""Accelerators as the drivers tell of them, and why torch cannot use one. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hivemind_exp.errors import DeviceError
+
+CUDA_13_DRIVER = 580
+"""First NVIDIA driver that runs CUDA 13, which the default Linux wheel of torch is built for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Accelerators that the machine has, whatever torch thinks of them."""
+
+    nvidia: str | None = None
+    """Name of the first NVIDIA GPU."""
+    nvidia_driver: str | None = None
+    amd: bool = False
+    apple: bool = False
+
+
+def detect_hardware() -> Hardware:
+    """Ask the drivers, not torch. A GPU that ``CUDA_VISIBLE_DEVICES`` hides on purpose does not count."""
+    name, driver = _nvidia()
+    return Hardware(
+        nvidia=name,
+        nvidia_driver=driver,
+        amd=Path("/dev/kfd").exists(),
+        apple=sys.platform == "darwin" and platform.machine() == "arm64",
+    )
+
+
+def _nvidia() -> tuple[str | None, str | None]:
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return None, None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None, None
+    try:
+        if pynvml.nvmlDeviceGetCount() == 0:
+            return None, None
+        return (
+            str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))),
+            str(pynvml.nvmlSystemGetDriverVersion()),
+        )
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def explain_mismatch(hardware: Hardware, *, torch_version: str, cuda: str | None) -> DeviceError | None:
+    """Return why this build of torch cannot use an accelerator, as far as versions alone tell; None if they agree.
+
+    ``cuda``: the CUDA version torch was built for, if any. A torch built for ROCm has none either: ask only of others.
+    """
+    if hardware.nvidia is not None:
+        driver = int((hardware.nvidia_driver or "0").split(".")[0])
+        if cuda is None:
+            return DeviceError(
+                f"{_found(hardware)}, but torch {torch_version} was built without CUDA. Install the CUDA build, "
+                "or choose the CPU with --device cpu",
+                next=f"{sys.executable} -m pip install --force-reinstall torch=={torch_version.partition('+')[0]}",
+            )
+        if int(cuda.split(".")[0]) >= 13 and driver < CUDA_13_DRIVER:
+            return DeviceError(
+                f"{_found(hardware)}, but torch {torch_version} is built for CUDA {cuda}, which needs driver "
+                f"{CUDA_13_DRIVER} or newer. Update the driver, install a torch built for CUDA 12, or choose the CPU "
+                "with --device cpu",
+                next="swarmctl run --device cpu",
+            )
+    elif hardware.amd:
+        return DeviceError(
+            f"this machine has an AMD GPU with the ROCm driver, but torch {torch_version} was built without ROCm. "
+            "Install the ROCm build of torch, or choose the CPU with --device cpu",
+            next="swarmctl run --device cpu",
+        )
+    return None
+
+
+def _found(hardware: Hardware) -> str:
+    return f"this machine has an {hardware.nvidia} (driver {hardware.nvidia_driver})"
+
+
+def explain_unusable(hardware: Hardware, *, torch_version: str, cuda: str | None) -> DeviceError | None:
+    """Return why torch cannot use an accelerator that is there, with the cure; None if there is none to use.
+
+    To be asked once torch has found no accelerator. ``cuda``: the CUDA version torch was built for, if any.
+    """
+    mismatch = explain_mismatch(hardware, torch_version=torch_version, cuda=cuda)
+    if mismatch is not None:
+        return mismatch
+    if hardware.nvidia is not None:
+        return DeviceError(
+            f"{_found(hardware)}, but torch {torch_version} (CUDA {cuda}) cannot open it. See whether nvidia-smi "
+            "works, or choose the CPU with --device cpu",
+            next="nvidia-smi",
+        )
+    if hardware.apple:
+        return DeviceError(
+            f"this Mac has a GPU, but torch {torch_version} cannot use it (MPS needs macOS 14 or newer and an arm64 "
+            "Python). Install an arm64 Python, or choose the CPU with --device cpu",
+            next="swarmctl run --device cpu",
+        )
+    return None

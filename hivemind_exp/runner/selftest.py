@@ -1,0 +1,129 @@
+"""One matrix product and one training step of a configuration's shape: reads it as JSON, answers with a JSON object.
+
+For ``swarmctl doctor --deep``. Nothing is downloaded and nothing kept: weights are random, of the model's own shape
+where its configuration is on this machine and the device is up to it, else those of "tiny".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.config import Config, ModelConfig
+from hivemind_exp.errors import NodeError
+
+SECONDS = 150
+"""After this it ends by itself, should whoever asked be gone."""
+LARGE_FOR_A_CPU = 20_000_000
+"""Parameters above which a step on a CPU takes too long for a test."""
+_SIDE = 1024
+_TINY_LENGTH = 120
+
+
+def main() -> int:
+    """Run the test. Returns 0 where it passed."""
+    signal.alarm(SECONDS)
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            answer = measure(Config.model_validate_json(sys.stdin.read()))
+        except NodeError as error:
+            answer = {"error": error.message, "next": error.next}
+        except Exception as error:  # noqa: BLE001 - whatever torch raises here is the finding
+            text = str(error).strip().splitlines() or [""]
+            short = "out of memory" in str(error).lower() or isinstance(error, MemoryError)
+            answer = {"error": f"{type(error).__name__}: {text[0]}", "next": None, "out_of_memory": short}
+    print(json.dumps(answer))
+    return int("error" in answer)
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """Multiply, take a step, and say how that went. Raises ``NodeError``, or what torch raises."""
+    from hivemind_exp.runner.device import pin_device, resolve_compute
+
+    model = config.model.model_copy(update={"device": pin_device(config.model.device)})
+    compute = resolve_compute(model)
+    multiply(compute.device)
+    with tempfile.TemporaryDirectory() as directory:
+        step = take_step(config.model_copy(update={"model": model}), compute.device, compute.dtype, Path(directory))
+    return {"device": compute.accelerator or compute.device, "dtype": compute.dtype, **step}
+
+
+def multiply(device: str) -> None:
+    """Raise ``NodeError`` where a product on ``device`` is not what the CPU says."""
+    import torch
+
+    left, right = torch.randn(2, _SIDE, _SIDE, dtype=torch.float64)
+    expected = left @ right
+    found = (left.float().to(device) @ right.float().to(device)).double().cpu()
+    error = float((found - expected).norm() / expected.norm())
+    if not error < 0.01:  # also where it is not a number; TF32 has 10 bits
+        raise NodeError(f"a matrix product on {device} is wrong: relative error {error:.2g}")
+
+
+def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[str, Any]:
+    """Take two optimizer steps on random tokens and time the second, as the first one compiles and allocates."""
+    import torch
+
+    from hivemind_exp.runner.models import adapter_config
+    from hivemind_exp.sources.base import Kind
+    from hivemind_exp.tiny.model import build_tokenizer
+    from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+    from hivemind_exp.trainer.manifest import Manifest, Row
+
+    tokenizer = build_tokenizer()
+    model, name = _model(config.model, device, dtype)
+    tiny = name == "tiny"
+    prompt = min(config.generation.max_prompt_tokens, _TINY_LENGTH if tiny else sys.maxsize)
+    completion = min(config.generation.max_completion_tokens, _TINY_LENGTH if tiny else sys.maxsize)
+    rows = config.train.micro_batch
+    report = config.report.model_copy(update={"to": []})
+    stepper = SourceGRPOTrainer(
+        model,
+        tokenizer,
+        config.model_copy(update={"report": report}),
+        directory,
+        device=device,
+        dtype=dtype,
+        peft_config=adapter_config(config.model.lora),
+    )
+    ids = tuple(number % 90 + 3 for number in range(completion))
+    made = [
+        Row(Kind.POLICY, "selftest", "selftest", 0, (5,) * prompt, ids, "", 1.0, 1.0 if i % 2 else -1.0, 0)
+        for i in range(rows)
+    ]
+    for step in range(2):
+        began = time.perf_counter()
+        result = stepper.take(Manifest(step, 0, 0, rows, tuple(made)))
+        seconds = time.perf_counter() - began
+    stepper.close()
+    if not result.grad_norm >= 0:
+        raise NodeError(f"a training step on {device} gave a gradient that is not a number")
+    peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
+    return {"model": name, "rows": rows, "tokens": prompt + completion, "seconds": seconds, "peak_bytes": peak}
+
+
+def _model(config: ModelConfig, device: str, dtype: str) -> tuple[Any, str]:
+    """Return a model with random weights in the format they are trained or frozen in, and its name."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from hivemind_exp.runner.models import locate
+    from hivemind_exp.tiny.model import build_model, build_tokenizer
+
+    where = locate(config)
+    too_slow = device == "cpu" and (where.parameters or 0) > LARGE_FOR_A_CPU
+    if where.parameters is None or too_slow or config.name == "tiny":
+        return build_model(build_tokenizer(), 0), "tiny"
+    shape = AutoConfig.from_pretrained(config.name, revision=config.revision, local_files_only=True)
+    stored = getattr(torch, dtype) if config.lora is not None else torch.float32
+    return AutoModelForCausalLM.from_config(shape, dtype=stored), config.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Where rollouts come from, and what one is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from hivemind_exp.tasks.base import Question, Score
+
+Message = dict[str, str]
+"""One turn of a chat: ``role`` and ``content``."""
+
+
+class Kind(StrEnum):
+    """What may be learned from a source (see ``hivemind_exp.losses``)."""
+
+    POLICY = "policy"
+    """This node's weights, with the token ids as sampled."""
+    POLICY_TEXT = "policy_text"
+    """This node's weights, known as text only."""
+    TEACHER = "teacher"
+    """Another model behind an API."""
+    PEER = "peer"
+    """Another node's whole groups, as text."""
+    RELAY = "relay"
+    """Any engine; nothing is learned."""
+
+    @property
+    def own(self) -> bool:
+        """Whether the text came from this node's own weights."""
+        return self in (Kind.POLICY, Kind.POLICY_TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a stage asks about one question."""
+
+    question: Question
+    stage: str
+    messages: tuple[Message, ...]
+    ids: tuple[int, ...]
+    """Token ids under this node's tokenizer, ready for completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One completion."""
+
+    kind: Kind
+    source: str
+    """Who made it: "local", a provider's name or a peer's id."""
+    text: str
+    ids: tuple[int, ...]
+    """Token ids under this node's tokenizer, the end-of-sequence token included when there was one. Never empty."""
+    truncated: bool
+    """Cut at the length limit."""
+    lag: int | None = 0
+    """Optimizer steps between the weights that made it and those that learn from it; None when unknown."""
+    behaviour_logps: tuple[float, ...] | None = field(default=None, repr=False)
+    """Log-probabilities under the weights that made it, one a token; None for text and for rows sampled here."""
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise ValueError("a rollout needs at least one token: an empty completion is the end-of-sequence token")
+        if self.behaviour_logps is not None and len(self.behaviour_logps) != len(self.ids):
+            raise ValueError(f"{len(self.behaviour_logps)} log-probabilities for {len(self.ids)} tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The completions of one prompt, with their scores once verified."""
+
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]
+    scores: tuple[Score, ...] = ()
+
+
+class Source(Protocol):
+    """Anything that completes prompts."""
+
+    kind: Kind
+    name: str
+
+    def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int) -> list[tuple[Rollout, ...]]:
+        """Return ``count`` rollouts for each prompt. The same seed and weights give the same rollouts on a CPU."""

@@ -1,0 +1,173 @@
+"""The node's journal (SQLite): completions before they are used, manifests before their step.
+
+What is in it is never asked for again, and a step in it is never lost: kill -9 at any moment leaves either nothing or
+a whole entry.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
+from hivemind_exp.sources.base import Group, Kind, Prompt, Rollout
+from hivemind_exp.trainer.evaluation import Evaluation
+from hivemind_exp.trainer.manifest import Manifest
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS prompts (
+    swarm TEXT, round INTEGER, stage TEXT, position INTEGER, task TEXT, question TEXT, messages TEXT,
+    PRIMARY KEY (swarm, round, stage, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS completions (
+    swarm TEXT, round INTEGER, stage TEXT, question TEXT, idx INTEGER,
+    kind TEXT, source TEXT, version INTEGER, text TEXT, ids TEXT, truncated INTEGER, logps TEXT,
+    outcome REAL, strict INTEGER, why TEXT, t REAL,
+    PRIMARY KEY (swarm, round, stage, question, idx)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS manifests (step INTEGER PRIMARY KEY, round INTEGER, body BLOB);
+CREATE TABLE IF NOT EXISTS evaluations (round INTEGER PRIMARY KEY, accuracy REAL, questions INTEGER, by_task TEXT);
+"""
+
+
+class Journal:
+    """Append-only record of one node. Not for use from several threads at once.
+
+    Raises ``DiskFull`` when an entry cannot be written, ``CheckpointError`` when the file is no journal.
+    """
+
+    def __init__(self, path: Path, swarm: str) -> None:
+        self._swarm = swarm
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # A step must not be taken before its manifest is on the disk itself, or a power cut would fork the node.
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def write_prompts(self, round_: int, prompts: Sequence[Prompt]) -> None:
+        """Record a stage's prompts, before their first use."""
+        self._write_many(
+            "INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?,?,?)",
+            [
+                (self._swarm, round_, p.stage, n, p.question.task, p.question.digest, json.dumps(p.messages))
+                for n, p in enumerate(prompts)
+            ],
+        )
+
+    def write_rollouts(self, round_: int, version: int, groups: Sequence[Group]) -> None:
+        """Record whole groups as generated. ``version``: optimizer steps behind the weights that learn from them."""
+        now = time.time()
+        self._write_many(
+            "INSERT OR IGNORE INTO completions VALUES (?,?,?,?,?,?,?,?,?,?,?,?,NULL,NULL,NULL,?)",
+            [
+                (
+                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, index),
+                    *(rollout.kind, rollout.source, None if rollout.lag is None else version - rollout.lag),
+                    *(
+                        rollout.text,
+                        json.dumps(rollout.ids),
+                        rollout.truncated,
+                        json.dumps(rollout.behaviour_logps),
+                        now,
+                    ),
+                )
+                for group in groups
+                for index, rollout in enumerate(group.rollouts)
+            ],
+        )
+
+    def write_scores(self, round_: int, groups: Sequence[Group]) -> None:
+        """Add to each completion what the verifier said of it."""
+        self._write_many(
+            "UPDATE completions SET outcome=?, strict=?, why=? "
+            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx=?",
+            [
+                (
+                    *(score.outcome, score.strict, score.why),
+                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, index),
+                )
+                for group in groups
+                for index, score in enumerate(group.scores)
+            ],
+        )
+
+    def rollouts(self, round_: int, prompt: Prompt, version: int) -> tuple[Rollout, ...]:
+        """Return what was already generated for a prompt, in order; empty if nothing was."""
+        rows = self._db.execute(
+            "SELECT kind, source, version, text, ids, truncated, logps FROM completions "
+            "WHERE swarm=? AND round=? AND stage=? AND question=? ORDER BY idx",
+            (self._swarm, round_, prompt.stage, prompt.question.digest),
+        )
+        return tuple(
+            Rollout(
+                kind=Kind(kind),
+                source=source,
+                text=text,
+                ids=tuple(json.loads(ids)),
+                truncated=bool(truncated),
+                lag=None if made is None else version - made,
+                behaviour_logps=None if logps == "null" else tuple(json.loads(logps)),
+            )
+            for kind, source, made, text, ids, truncated, logps in rows
+        )
+
+    def commit(self, manifest: Manifest) -> None:
+        """Record a step before it is taken."""
+        self._write_many("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())])
+
+    def manifests(self, first_step: int) -> Iterator[Manifest]:
+        """Yield the steps that follow a checkpoint, in order. Raises ``CheckpointError`` if one is missing."""
+        expected = first_step
+        for step, body in self._db.execute(
+            "SELECT step, body FROM manifests WHERE step>=? ORDER BY step", (first_step,)
+        ):
+            if step != expected:
+                raise CheckpointError(f"the journal {self._path} lacks step {expected}")
+            expected += 1
+            yield Manifest.unpack(body)
+
+    def forget_manifests(self, before_step: int) -> None:
+        """Delete the steps that every kept checkpoint already contains."""
+        self._write_many("DELETE FROM manifests WHERE step<?", [(before_step,)])
+
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Record an evaluation, so that a restart need not repeat it."""
+        self._write_many(
+            "INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)",
+            [(evaluation.round, evaluation.accuracy, evaluation.questions, json.dumps(evaluation.by_task))],
+        )
+
+    def evaluations(self) -> list[Evaluation]:
+        """Return every evaluation so far, oldest first."""
+        rows = self._db.execute("SELECT round, accuracy, questions, by_task FROM evaluations ORDER BY round")
+        return [Evaluation(round_, accuracy, count, json.loads(tasks)) for round_, accuracy, count, tasks in rows]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _write_many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(statement, rows)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: sqlite3.Error) -> NodeError:
+        text = str(error)
+        if "full" in text or "disk I/O" in text:
+            return DiskFull(f"no space left for the journal {self._path}", next=f"df -h {self._path.parent}")
+        return CheckpointError(f"the journal {self._path} cannot be used: {text}")

@@ -1,0 +1,129 @@
+"""``policy`` rollouts from this node's weights, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from hivemind_exp.config import GenerationConfig as Settings
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.base import Kind, Prompt, Rollout
+from hivemind_exp.stop import StopFlag
+
+
+class LocalSource:
+    """Samples from a model with its own ``generate``; greedily for evaluation."""
+
+    kind = Kind.POLICY
+    name = "local"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: Settings,
+        stop: StopFlag,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._stop = stop
+        self._end_ids = _end_ids(model, tokenizer)
+
+    def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int) -> list[tuple[Rollout, ...]]:
+        """Return ``count`` samples for each prompt. Raises ``StopRequested`` between two tokens."""
+        rows = [prompt for prompt in prompts for _ in range(count)]
+        rollouts = self._complete(rows, seed=seed)
+        return [tuple(rollouts[i : i + count]) for i in range(0, len(rollouts), count)]
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Return the greedy completion of each prompt."""
+        return [rollout.text for rollout in self._complete(prompts, seed=None)]
+
+    def _complete(self, prompts: Sequence[Prompt], *, seed: int | None) -> list[Rollout]:
+        rollouts: list[Rollout] = []
+        with self._ready_to_generate():
+            for start in range(0, len(prompts), self._settings.batch):
+                if seed is not None:
+                    torch.manual_seed(derive_seed(seed, start))
+                rollouts += self._batch(prompts[start : start + self._settings.batch], sample=seed is not None)
+        return rollouts
+
+    def _batch(self, prompts: Sequence[Prompt], *, sample: bool) -> list[Rollout]:
+        fill = self._tokenizer.pad_token_id
+        width = max(len(prompt.ids) for prompt in prompts)
+        ids = torch.full((len(prompts), width), fill)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[row, width - len(prompt.ids) :] = 1
+        output = self._model.generate(
+            input_ids=ids.to(self._model.device),
+            attention_mask=mask.to(self._model.device),
+            generation_config=self._generation_config(sample=sample),
+            stopping_criteria=StoppingCriteriaList([_StopAsked(self._stop)]),
+        )
+        self._stop.check()
+        return [self._rollout(row) for row in output[:, width:].tolist()]
+
+    def _rollout(self, ids: list[int]) -> Rollout:
+        end = next((i for i, token in enumerate(ids) if token in self._end_ids), None)
+        kept = ids if end is None else ids[: end + 1]
+        text = self._tokenizer.decode(kept, skip_special_tokens=True)
+        return Rollout(Kind.POLICY, self.name, text, tuple(kept), truncated=end is None)
+
+    def _generation_config(self, *, sample: bool) -> GenerationConfig:
+        # The loss scores softmax(logits / T), so nothing else may reshape the distribution that is sampled from.
+        shape: dict[str, Any] = {"do_sample": False}
+        if sample:
+            shape = {"do_sample": True, "temperature": self._settings.temperature, "top_k": 0, "top_p": 1.0}
+        return GenerationConfig(
+            max_new_tokens=self._settings.max_completion_tokens,
+            pad_token_id=self._tokenizer.pad_token_id,
+            eos_token_id=self._end_ids,
+            disable_compile=True,
+            **shape,
+        )
+
+    @contextmanager
+    def _ready_to_generate(self) -> Iterator[None]:
+        """Switch off what only training needs, and set aside the model's own generation defaults (top_k, penalties)."""
+        model, defaults = self._model, self._model.generation_config
+        checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
+        if checkpointing:
+            model.gradient_checkpointing_disable()
+        model.generation_config = GenerationConfig()
+        model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            model.generation_config = defaults
+            if checkpointing:
+                model.gradient_checkpointing_enable()
+
+
+class _StopAsked(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, stop: StopFlag) -> None:
+        self._stop = stop
+
+    def __call__(self, input_ids: Tensor, *_: Any, **__: Any) -> Tensor:
+        return torch.full((input_ids.size(0),), self._stop.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return every id that ends a completion: models may declare an end of turn beside the tokenizer's."""
+    declared = model.generation_config.eos_token_id
+    ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
+    return list(dict.fromkeys([tokenizer.eos_token_id, *ids]))

@@ -1,0 +1,118 @@
+"""What a task is: a generator of questions with a verifier."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:  # workers import this module, and pydantic would add 60 ms and 10 MiB to each
+    from pydantic import JsonValue
+
+Split = Literal["train", "heldout"]
+"""``train`` follows from the charter alone; ``heldout`` also from the node's secret, so no peer can know it."""
+
+Role = Literal["make", "verify"]
+"""What a worker process is for. The two are never mixed: the verifier reads hostile text."""
+
+FULL_CREDIT = 0.99
+"""A verifier's score from which an answer counts as right: some pay partial credit just below 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question, made here from (task, seed, round, index), never read from a peer."""
+
+    task: str
+    """Name of the task in the mixture."""
+    split: Split
+    round: int
+    index: int
+    """Place in the round's endless sequence of questions."""
+    text: str
+    """What the model is asked."""
+    entry: Mapping[str, JsonValue]
+    """What the verifier needs, the reference answer included. Never shown to a model."""
+    digest: str
+    """SHA-256 (hex) of task and text: equal on every node that makes this question."""
+    key: str
+    """Questions with equal keys count as the same one when held-out questions are kept out of training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the verifier says of one completion."""
+
+    outcome: float
+    """In [0, 1], from the task's own verifier."""
+    strict: bool
+    """The completion is exactly optional reasoning and one answer, in the tags that were asked for."""
+    why: str
+    """One short sentence for people."""
+
+    @property
+    def correct(self) -> bool:
+        return self.outcome >= FULL_CREDIT
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a worker needs to build one task of the mixture."""
+
+    label: str
+    """Name of the task in the mixture: its own name, numbered when it stands there twice."""
+    module: str
+    """Where ``build`` is."""
+    name: str
+    path: str | None = None
+    """Absolute path of a fixed set's file or directory."""
+    check: Literal["exact", "math"] = "exact"
+    params: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """One generator with its verifier. Lives in worker processes; building one must be cheap.
+
+    A family of tasks is a module with ``build(spec) -> Task``, named in ``registry.FAMILIES``.
+    """
+
+    name: str
+    size: int | None
+    """Number of training questions of a fixed set, None for a generator without end. Known once prepared to make."""
+    heldout_size: int
+    """Questions of a fixed set's own held-out file, at the places from ``size``. 0: held out of the training set."""
+    sha256: str | None
+    """SHA-256 of the data of a fixed set."""
+    version: str
+    """Name and version of the library that makes the questions, or the empty string."""
+
+    def prepare(self, role: Role) -> None:
+        """Import and load what this role needs. Called once, before the sandbox closes. May raise ``TaskError``."""
+
+    def make(self, seed: int) -> tuple[str, dict[str, JsonValue]]:
+        """Return text and verifier's entry of the question with this seed (of a fixed set: at this place)."""
+
+    def score(self, answer: str, entry: Mapping[str, JsonValue]) -> float:
+        """Return the credit in [0, 1] for ``answer``, which is hostile text."""
+
+    def key(self, text: str, entry: Mapping[str, JsonValue]) -> str:
+        """Return what makes two questions the same."""
+
+
+def normalised(text: str) -> str:
+    """Return ``text`` without differences of case, width and spacing: the key of most questions."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+class Tasks(Protocol):
+    """The mixture, as the trainer sees it. ``hivemind_exp.tasks.mixture`` holds the one for real use."""
+
+    def questions(self, split: Split, round: int, count: int) -> list[Question]:
+        """Return the first ``count`` questions of a round; training ones are never among the held-out."""
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        """Verify completions (hostile text) side by side; one score for each, never an exception."""
+
+    def close(self) -> None:
+        """End the worker processes."""

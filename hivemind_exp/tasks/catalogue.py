@@ -1,0 +1,148 @@
+"""The audited generators of reasoning-gym, as data: where each is made, and how its answers are verified.
+
+Only names listed here can be used. None is verified by the library's own code, which in some places evaluates the
+answer: ``verifiers`` holds ours. Audited at version 0.1.25.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+LIBRARY = "reasoning-gym"
+
+
+class Generator(NamedTuple):
+    """One generator."""
+
+    module: str
+    """Its module below ``reasoning_gym``."""
+    check: str
+    """Its verifier, a name in ``verifiers.VERIFIERS``."""
+    keep: tuple[str, ...] = ()
+    """What the verifier needs besides the answer: metadata, with dots for tables in tables."""
+    shared: bool = False
+    """One object makes all items, for it reads a file when built. A test shows that the items stay the same."""
+
+
+GENERATORS: Mapping[str, Generator] = {
+    "ab": Generator("algorithmic.ab", "exact"),
+    "acre": Generator("induction.acre.acre", "containing"),
+    "aiw": Generator("logic.aiw", "containing"),
+    "arc_1d": Generator("arc.arc_1d", "containing"),
+    "arc_agi": Generator("arc.arc_agi", "matrix", shared=True),
+    "base_conversion": Generator("algorithmic.base_conversion", "containing", shared=True),
+    "basic_arithmetic": Generator("arithmetic.basic_arithmetic", "containing"),
+    "bf": Generator("code.bf", "containing"),
+    "binary_alternation": Generator("algorithmic.binary_alternation", "containing"),
+    "binary_matrix": Generator("algorithmic.binary_matrix", "matrix"),
+    "bitwise_arithmetic": Generator("arithmetic.bitwise_arithmetic", "integer"),
+    "caesar_cipher": Generator("algorithmic.caesar_cipher", "containing", shared=True),
+    "calendar_arithmetic": Generator("arithmetic.calendar_arithmetic", "calendar", ("task",)),
+    "chain_sum": Generator("arithmetic.chain_sum", "decimal"),
+    "circuit_logic": Generator("logic.circuit_logic", "exact"),
+    "coin_flip": Generator("probability.coin_flip", "probability"),
+    "color_cube_rotation": Generator("cognition.color_cube_rotation", "caseless"),
+    "count_bits": Generator("arithmetic.count_bits", "containing"),
+    "count_primes": Generator("algorithmic.count_primes", "containing"),
+    "course_schedule": Generator("graphs.course_schedule", "containing"),
+    "decimal_arithmetic": Generator("arithmetic.decimal_arithmetic", "tolerant", ("difficulty.decimal_places",)),
+    "decimal_chain_sum": Generator("arithmetic.decimal_chain_sum", "decimal"),
+    "dice": Generator("arithmetic.dice", "spaceless"),
+    "emoji_mystery": Generator("games.emoji_mystery", "exact", shared=True),
+    "family_relationships": Generator("graphs.family_relationships", "caseless"),
+    "figlet_font": Generator("cognition.figlet_fonts", "spaceless"),
+    "fraction_simplification": Generator(
+        "arithmetic.fraction_simplification",
+        "fraction",
+        ("numerator", "denominator", "simplified_numerator", "simplified_denominator"),
+    ),
+    "futoshiki": Generator("games.futoshiki", "digits", ("solution",)),
+    "game_of_life": Generator("algorithmic.game_of_life", "cells"),
+    "game_of_life_halting": Generator("algorithmic.game_of_life_halting", "caseless"),
+    "gcd": Generator("arithmetic.gcd", "containing"),
+    "group_anagrams": Generator("algorithmic.group_anagrams", "groups", ("solution",), shared=True),
+    "gsm_symbolic": Generator("arithmetic.gsm_symbolic.gsm_symbolic", "decimal"),
+    "isomorphic_strings": Generator("algorithmic.isomorphic_strings", "containing"),
+    "largest_island": Generator("graphs.largest_island", "containing"),
+    "lcm": Generator("arithmetic.lcm", "containing"),
+    "leg_counting": Generator("arithmetic.leg_counting", "containing"),
+    "letter_counting": Generator("algorithmic.letter_counting", "containing", shared=True),
+    "letter_jumble": Generator("algorithmic.letter_jumble", "words_in_order", shared=True),
+    "mahjong_puzzle": Generator("games.mahjong", "containing"),
+    "manipulate_matrix": Generator("algorithmic.manipulate_matrix", "matrix"),
+    "maze": Generator("games.maze", "containing"),
+    "mini_sudoku": Generator("games.mini_sudoku", "digits", ("solution",)),
+    "modulo_grid": Generator("cognition.modulo_grid", "containing"),
+    "n_queens": Generator("games.n_queens", "one_of", ("valid_answers",)),
+    "needle_haystack": Generator("cognition.needle_haystack", "spaceless"),
+    "number_filtering": Generator("algorithmic.number_filtering", "containing"),
+    "number_format": Generator("arithmetic.number_format", "number", ("solution",)),
+    "number_sequence": Generator("cognition.number_sequences", "containing"),
+    "number_sorting": Generator("algorithmic.number_sorting", "numbers"),
+    "palindrome_generation": Generator("algorithmic.palindrome_generation", "palindrome", ("letters",)),
+    "path_star": Generator("graphs.path_star", "words"),
+    "power_function": Generator("arithmetic.power_function", "significant"),
+    "prime_factorization": Generator("arithmetic.prime_factorization", "factors", ("factors",)),
+    "products": Generator("arithmetic.products", "decimal"),
+    "propositional_logic": Generator("logic.propositional_logic", "conclusion", ("variables", "premises")),
+    "ransom_note": Generator("algorithmic.ransom_note", "containing"),
+    "rearc": Generator("arc.rearc", "matrix", shared=True),
+    "rectangle_count": Generator("cognition.rectangle_count", "near_count"),
+    "rotate_matrix": Generator("algorithmic.rotate_matrix", "matrix"),
+    "rotten_oranges": Generator("algorithmic.rotten_oranges", "containing"),
+    "self_reference": Generator("logic.self_reference", "exact"),
+    "sentence_reordering": Generator("algorithmic.sentence_reordering", "words_in_order", shared=True),
+    "simple_equations": Generator("algebra.simple_equations", "containing"),
+    "simple_geometry": Generator("geometry.simple_geometry", "containing"),
+    "spell_backward": Generator("algorithmic.spell_backward", "spelling", shared=True),
+    "spiral_matrix": Generator("algorithmic.spiral_matrix", "matrix"),
+    "string_insertion": Generator("algorithmic.string_insertion", "exact"),
+    "string_manipulation": Generator("algorithmic.string_manipulation", "containing"),
+    "string_splitting": Generator("algorithmic.string_splitting", "containing"),
+    "string_synthesis": Generator("algorithmic.string_synthesis", "containing"),
+    "sudoku": Generator("games.sudoku", "digits", ("solution",)),
+    "survo": Generator("games.survo", "matrix"),
+    "syllogism": Generator("logic.syllogisms", "containing"),
+    "tsumego": Generator("games.tsumego", "caseless"),
+    "word_sequence_reversal": Generator("algorithmic.word_sequence_reversal", "containing", shared=True),
+    "word_sorting": Generator("algorithmic.word_sorting", "word_list", ("sorted_words",), shared=True),
+    "zebra_puzzles": Generator("logic.zebra_puzzles", "spaceless"),
+}
+
+_EVALUATES = "its verifier evaluates the answer, so an answer can run code"
+_CLOSE = "its verifier pays nearly full credit for wrong answers that lie close"
+_DROPS = "its verifier drops what it cannot read, so any text around an answer passes"
+_PLAN = "its answer has to be tried out, and no verifier of ours does that yet"
+
+REFUSED: Mapping[str, str] = {
+    "advanced_geometry": "its verifier reads numbers without bounds, and rounds some answers but not others",
+    "boxnet": _PLAN,
+    "codeio": "its verifier walks nested JSON of any depth, and its answers can be 9000 characters long",
+    "complex_arithmetic": _CLOSE,
+    "composite": "it only mixes other generators; list those instead",
+    "countdown": _EVALUATES,
+    "cryptarithm": _PLAN,
+    "graph_color": _PLAN,
+    "intermediate_integration": _EVALUATES,
+    "jugs": _PLAN,
+    "kakurasu": _DROPS,
+    "knight_swap": "making one question takes a second, and depends on the hash seed",
+    "knights_knaves": _DROPS,
+    "list_functions": "some of its questions come from a random generator without a seed",
+    "palindrome_partitioning": "its right answers can be of any length, up to megabytes",
+    "polynomial_equations": _CLOSE,
+    "polynomial_multiplication": _EVALUATES,
+    "pool_matrix": "it seeds a generator shared by the whole process, and its verifier accepts answers 1 % off",
+    "puzzle24": _EVALUATES,
+    "quantum_lock": _DROPS,
+    "rubiks_cube": _PLAN,
+    "rush_hour": _PLAN,
+    "shortest_path": _PLAN,
+    "simple_integration": _EVALUATES,
+    "sokoban": _PLAN,
+    "time_intervals": _CLOSE,
+    "tower_of_hanoi": _PLAN,
+    "word_ladder": "its questions depend on the hash seed, and its verifier on long lists of words",
+}
+"""Generators that cannot be used, and why."""

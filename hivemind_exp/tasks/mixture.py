@@ -1,0 +1,229 @@
+"""The mixture of tasks that a node plays: questions the same on every node, and credit for completions."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count as counted
+from itertools import islice
+from typing import Any
+
+import msgpack
+
+from hivemind_exp.config import TaskConfig
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import FULL_CREDIT, Question, Score, Split
+from hivemind_exp.tasks.pool import Lost, Pool
+from hivemind_exp.tasks.registry import expand
+from hivemind_exp.tasks.sequence import Sequence64, canonical, thresholds
+from hivemind_exp.tasks.tags import answer_in, is_strict
+
+LONGEST_ANSWER = 16_384
+"""Characters of the longest answer that is verified: five times the longest reference answer of any task."""
+FORGET_AFTER = 64
+"""A round that has met this many repeated questions in a row has used its task up, and starts over."""
+GIVE_UP_AFTER = 4096
+"""Places in a row without a usable question after which a task counts as too small."""
+HELD_OUT_SHARE = 5
+"""At most one in so many questions of a fixed set without a held-out file is held out."""
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 4096
+"""Questions made at a time. Some take a fifth of a second: few more than are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What a charter pins of one task."""
+
+    label: str
+    size: int | None
+    """Training questions of a fixed set."""
+    sha256: str | None
+    """SHA-256 of a fixed set's data."""
+    version: str
+    """Library that makes the questions."""
+
+
+class Mixture:
+    """Implements ``base.Tasks``. To be called from one thread: the one that made it and outlives it."""
+
+    def __init__(
+        self,
+        specs: Sequence[TaskConfig],
+        *,
+        charter: bytes,
+        secret: bytes,
+        heldout: int,
+        partial_credit: bool = False,
+        stride: int = 8,
+        verifiers: int | None = None,
+    ) -> None:
+        """Start the workers, without waiting for them.
+
+        Args:
+            specs: tasks with their weights; presets are taken apart.
+            charter: id of the swarm; fixes the training questions.
+            secret: known to this node alone; fixes the held-out questions.
+            heldout: how many questions to hold out.
+            partial_credit: pay what verifiers give for near misses.
+            stride: questions of a fixed set that one round uses up, in all tasks together. Rounds of that many
+                questions see a fixed set once an epoch.
+            verifiers: verifying processes. Unset: by the machine's cores.
+
+        Raises:
+            TaskError: a task does not exist.
+        """
+        expanded = expand(specs)
+        self._labels = [spec.label for spec, _ in expanded]
+        self._bounds = thresholds([weight for _, weight in expanded])
+        total = sum(weight for _, weight in expanded)
+        self._strides = [max(1, round(stride * weight / total)) for _, weight in expanded]
+        self._train = Sequence64(charter, "train")
+        self._held = Sequence64(charter, "heldout", secret)
+        self._wanted = heldout
+        self._partial = partial_credit
+        self._heldout: list[Question] | None = None
+        self._held_keys: frozenset[str] = frozenset()
+        self._pool = Pool([spec for spec, _ in expanded], verifiers)
+        self._pool.start()
+
+    def facts(self) -> list[TaskFacts]:
+        """Return what a charter pins of each task. Waits for the workers."""
+        return [
+            TaskFacts(label, fact["size"], fact["sha256"], fact["version"])
+            for label, fact in zip(self._labels, self._pool.facts(), strict=True)
+        ]
+
+    def digest(self, label: str, n: int = 64) -> str:
+        """Return SHA-256 (hex) over ``n`` items of a task: equal wherever its questions are made alike."""
+        task = self._labels.index(label)
+        size = self._pool.facts()[task]["size"]
+        numbers = (Sequence64(b"", "train").at("digest", label, place) for place in range(n))
+        items = self._pool.make([(task, number if size is None else number % size) for number in numbers])
+        return hashlib.sha256(msgpack.packb(items, unicode_errors="surrogatepass")).hexdigest()
+
+    def questions(self, split: Split, round: int, count: int) -> list[Question]:
+        """Return the first ``count`` questions of a round, which may be negative (before the first).
+
+        Training questions are distinct within the round, as long as the tasks have that many, and never held out.
+        Held-out questions are the same in every round, and fewer than asked for where fixed sets are short.
+
+        Raises:
+            TaskError: a task cannot make questions, or has too few.
+        """
+        heldout = self._hold_out()
+        if split == "heldout":
+            return heldout[:count]
+        return list(islice(self._training(round, count), count))
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        """Verify completions side by side; one score for each, whatever they hold."""
+        answers = [answer_in(completion) for completion in completions]
+        jobs = [
+            (place, (self._labels.index(question.task), answer, dict(question.entry)))
+            for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
+            if answer is not None and len(answer) <= LONGEST_ANSWER
+        ]
+        credits: list[float | Lost] = [
+            Lost("no answer tag") if answer is None else Lost("answer too long") for answer in answers
+        ]
+        for (place, _), credit in zip(jobs, self._pool.verify([job for _, job in jobs]), strict=True):
+            credits[place] = credit
+        return [self._judge(credit, completion) for credit, completion in zip(credits, completions, strict=True)]
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._pool.close()
+
+    def _judge(self, credit: float | Lost, completion: str) -> Score:
+        strict = is_strict(completion)
+        if isinstance(credit, Lost):
+            return Score(0.0, strict, str(credit))
+        if credit >= FULL_CREDIT:
+            return Score(1.0, strict, "right")
+        why = "partly right" if credit > 0 else "wrong"
+        return Score(credit if self._partial else 0.0, strict, why)
+
+    def _hold_out(self) -> list[Question]:
+        if self._heldout is None:
+            found: dict[str, Question] = {}
+            known = 0
+            for question in self._stream("heldout", 0, self._wanted) if self._wanted else ():
+                known = known + 1 if question.key in found else 0
+                self._give_up_after(known, f"only {len(found)} different questions to hold out")
+                found.setdefault(question.key, question)
+                if len(found) == self._wanted:
+                    break
+            self._heldout = list(found.values())
+            self._held_keys = frozenset(found)
+        return self._heldout
+
+    def _training(self, round: int, count: int) -> Iterator[Question]:
+        """Yield the questions of a round that are not held out, each once until the tasks are used up."""
+        seen: set[str] = set()
+        repeats = held = 0
+        for question in self._stream("train", round, count):
+            held = held + 1 if question.key in self._held_keys else 0
+            self._give_up_after(held, f"no questions beside the {len(self._held_keys)} held out")
+            if held:
+                continue
+            if question.key in seen:
+                repeats += 1
+                if repeats < FORGET_AFTER:
+                    continue
+                seen.clear()
+            repeats = 0
+            seen.add(question.key)
+            yield question
+
+    def _give_up_after(self, places: int, found: str) -> None:
+        if places > GIVE_UP_AFTER:
+            few = max(1, self._wanted // 4)
+            raise TaskError(
+                f"the tasks ({', '.join(self._labels)}) have {found}; widen their params, or hold out fewer",
+                next=f"swarmctl run --set eval.questions={few}",
+            )
+
+    def _stream(self, split: Split, round: int, count: int) -> Iterator[Question]:
+        """Yield the questions of a round, place by place, without end; made in chunks."""
+        places = self._places(split, round)
+        chunk = min(max(count, _SMALLEST_CHUNK), _LARGEST_CHUNK)
+        while picked := list(islice(places, chunk)):
+            made = self._pool.make([(task, seed) for _, task, seed in picked])
+            for (index, task, _), (text, entry, key) in zip(picked, made, strict=True):
+                label = self._labels[task]
+                digest = hashlib.sha256(canonical(label, text)).hexdigest()
+                yield Question(label, split, round, index, text, entry, digest, key)
+            count -= chunk
+            chunk = min(max(count, chunk // 8, _SMALLEST_CHUNK), _LARGEST_CHUNK)
+
+    def _places(self, split: Split, round: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (index, task, seed) along a round. Of fixed sets, the seed is a place in the set."""
+        sequence = self._train if split == "train" else self._held
+        facts = self._pool.facts()
+        used = [0] * len(facts)
+        for index in counted():
+            task = bisect.bisect_right(self._bounds, sequence.at("task", round, index))
+            label, fact = self._labels[task], facts[task]
+            if fact["size"] is None:
+                yield index, task, sequence.at("item", label, round, index)
+                continue
+            start, used[task] = used[task], used[task] + 1
+            if split == "train":
+                epoch, offset = divmod(round * self._strides[task] + start, fact["size"])
+                yield index, task, sequence.permutation(label, epoch, fact["size"])[offset]
+            elif start < len(reserve := self._reserve(task, fact)):
+                yield index, task, reserve[start]
+            elif all(
+                fact["size"] is not None and used[task] >= len(self._reserve(task, fact))
+                for task, fact in enumerate(facts)
+            ):
+                return
+
+    def _reserve(self, task: int, fact: dict[str, Any]) -> Sequence[int]:
+        """Return the places of a fixed set that may be held out, in the order that only this node knows."""
+        label, size, own = self._labels[task], fact["size"], fact["heldout_size"]
+        if own:
+            return [size + place for place in self._held.permutation(label, 0, own)]
+        return self._held.permutation(label, 0, size)[: size // HELD_OUT_SHARE]

@@ -1,0 +1,111 @@
+"""Names of tasks. Adding a task is one file with ``check`` and ``build``, and one line in ``FAMILIES``.
+
+Nothing heavy is imported here: the command line checks names with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hivemind_exp.config import TaskConfig
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.catalogue import GENERATORS, REFUSED
+
+FAMILIES: dict[str, str] = {
+    "gsm8k": "hivemind_exp.tasks.gsm8k",
+    "jsonl": "hivemind_exp.tasks.jsonl",
+    **dict.fromkeys(GENERATORS, "hivemind_exp.tasks.generators"),
+}
+"""Module of each task. Its ``check(spec)`` is light; its ``build(spec)`` returns the ``Task``. Tests add lines here."""
+
+PRESETS: Mapping[str, Sequence[str]] = {
+    "sapo": (
+        "arc_1d",
+        "basic_arithmetic",
+        "base_conversion",
+        "bf",
+        "binary_matrix",
+        "calendar_arithmetic",
+        "decimal_arithmetic",
+        "fraction_simplification",
+        "propositional_logic",
+    ),
+}
+"""Mixtures with a name, in equal shares. ``sapo``: arXiv 2509.08721, section 4."""
+
+
+def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
+    """Return the tasks of a mixture with their weights, presets taken apart.
+
+    Raises:
+        TaskError: a name is unknown or refused, or a preset has parameters.
+    """
+    plain = [part for config in configs for part in _take_apart(config)]
+    seen: Counter[str] = Counter()
+    expanded = []
+    for config in plain:
+        seen[config.name] += 1
+        number = seen[config.name]
+        spec = TaskSpec(
+            label=config.name if number == 1 else f"{config.name}-{number}",
+            module=FAMILIES[config.name],
+            name=config.name,
+            path=None if config.path is None else str(Path(config.path).expanduser().resolve()),
+            check=config.check,
+            params=config.params,
+        )
+        expanded.append((spec, config.weight))
+    return expanded
+
+
+def check_tasks(configs: Sequence[TaskConfig]) -> None:
+    """Find what can be found wrong without starting a worker: names, options, parameters, the lines of a file.
+
+    Raises:
+        TaskError: naming the cause and the cure.
+    """
+    for spec, _ in expand(configs):
+        importlib.import_module(spec.module).check(spec)
+
+
+def names() -> list[str]:
+    """Return every name that can stand in ``tasks``, sorted."""
+    return sorted({*FAMILIES, *PRESETS})
+
+
+def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
+    if config.name not in PRESETS:
+        if config.name not in FAMILIES:
+            raise _unknown(config.name)
+        yield config
+        return
+    if config.params or config.path:
+        raise TaskError(
+            f"task {config.name!r} is a preset and takes no params and no path; name its tasks one by one instead",
+            next=f"swarmctl run --task {','.join(PRESETS[config.name])}",
+        )
+    members = PRESETS[config.name]
+    for member in members:
+        yield TaskConfig(name=member, weight=config.weight / len(members))
+
+
+def _unknown(name: str) -> TaskError:
+    if name in REFUSED:
+        return TaskError(
+            f"task {name!r} cannot be used: {REFUSED[name]}",
+            next=f"swarmctl run --task {_nearest(name)[0]}",
+        )
+    near = _nearest(name)
+    return TaskError(
+        f"no task is called {name!r}; the nearest names are {', '.join(near)}",
+        next=f"swarmctl run --task {near[0]}",
+    )
+
+
+def _nearest(name: str) -> list[str]:
+    return difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5) or ["sapo", "gsm8k", "jsonl"]

@@ -1,0 +1,117 @@
+"""What a worker may no longer do once it has loaded what it needs.
+
+Defence in depth around verifiers that are written to be harmless: whatever an answer makes them do, there is no
+network, no file to write, no process to start, no secret to read, and little memory to fill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+
+from hivemind_exp.tasks.base import Role
+
+MEMORY = 2 * 2**30
+"""Bytes of address space of a verifier (Linux; macOS does not enforce it)."""
+CPU_FACTOR = 4
+"""A worker kills itself after this many times the limit on one answer: its node may have died while it was busy."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+
+_REFUSED = (
+    "socket.", "subprocess.", "ctypes.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn",
+    "os.startfile", "pty.", "os.kill", "signal.pthread_kill", "os.remove", "os.rename", "os.rmdir", "os.mkdir",
+    "os.chmod", "os.chown", "os.chflags", "os.link", "os.symlink", "os.truncate", "os.utime", "os.setxattr",
+    "os.removexattr", "os.putenv", "os.unsetenv", "os.lockf", "shutil.", "tempfile.", "fcntl.", "mmap.",
+    "sqlite3.", "webbrowser.", "urllib.", "http.", "ftplib.", "smtplib.", "imaplib.", "poplib.", "nntplib.",
+    "telnetlib.", "cpython.run_", "pickle.",
+)  # fmt: skip
+_READING = ("open", "os.listdir", "os.scandir")
+
+
+def die_with_parent(parent: int) -> None:
+    """End this process when the one that started it dies, and leave its terminal's signals to the node."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(name, signal.SIG_IGN)
+    if sys.platform == "linux":
+        _libc_prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call
+            os._exit(1)
+
+
+def allow_seconds(limit: float) -> None:
+    """Let this process use ``CPU_FACTOR * limit`` seconds of CPU from now before it is killed. 0: no limit."""
+    signal.setitimer(signal.ITIMER_PROF, CPU_FACTOR * limit)
+
+
+def close(role: Role) -> None:
+    """Give up the network, files, processes and, to verify, memory. There is no way back."""
+    os.chdir("/")
+    with open(os.devnull, "r+b") as nothing:  # a print may not end in a refused write
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+    for name in list(os.environ):
+        del os.environ[name]
+    _limit("RLIMIT_CORE", 0)
+    _limit("RLIMIT_FSIZE", 0)
+    if sys.platform == "linux":
+        _leave_network()
+        _libc_prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        if role == "verify":  # a maker may hold a library's thread stacks, and reads nothing hostile
+            _limit("RLIMIT_AS", MEMORY)
+    _limit("RLIMIT_NPROC", 0)
+    _limit("RLIMIT_NOFILE", 64)
+    _refuse_by_audit()
+
+
+def _limit(name: str, value: int) -> None:
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        resource.setrlimit(getattr(resource, name), (value, value))
+
+
+def _libc_prctl(option: int, value: int) -> None:
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def _leave_network() -> None:
+    """Move into an empty network namespace, where the kernel lets an ordinary user do so."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+        libc.unshare(_CLONE_NEWNET)
+
+
+def _refuse_by_audit() -> None:
+    """Refuse, for good, what Python reports before it does it. Reading stays possible where code lies."""
+    roots = tuple(os.path.join(os.path.realpath(root), "") for root in {*sys.path, sys.prefix, sys.base_prefix} if root)
+    own = os.getpid()
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if os.getpid() != own or event.startswith(_REFUSED):
+            raise PermissionError(f"a worker may not do this: {event}")
+        if event in _READING:
+            path = arguments[0]
+            if event == "open" and _writes(arguments):
+                raise PermissionError("a worker may not write files")
+            if isinstance(path, (str, bytes)) and not os.path.join(os.path.realpath(os.fsdecode(path)), "").startswith(
+                roots
+            ):
+                raise PermissionError("a worker may not read this file")
+
+    sys.addaudithook(hook)
+
+
+def _writes(arguments: tuple[object, ...]) -> bool:
+    _, mode, flags = arguments
+    if isinstance(mode, str) and any(letter in mode for letter in "wax+"):
+        return True
+    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND))

@@ -1,0 +1,137 @@
+"""Answers compared as numbers, each parsed within bounds: no ``9**9999999``, no ``1e999999999``, no ``nan``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Any
+
+from hivemind_exp.tasks.verifiers.text import NEARLY
+
+DIGITS = 60
+"""Digits before the point, and after it, of the longest number that is read."""
+
+_DECIMAL = re.compile(
+    rf"[+-]?(?:\d{{1,{DIGITS}}}(?:\.\d{{0,{DIGITS}}})?|\.\d{{1,{DIGITS}}})(?:[eE][+-]?\d{{1,2}})?", re.ASCII
+)
+_INTEGER = re.compile(rf"[+-]?\d{{1,{DIGITS}}}", re.ASCII)
+_PREFIXED = re.compile(rf"([+-]?)(?:0[xX]([0-9a-fA-F]{{1,{DIGITS}}})|0[bB]([01]{{1,{4 * DIGITS}}}))", re.ASCII)
+_LATEX = re.compile(rf"\\d?frac\s?\{{\s?(\d{{1,{DIGITS}}})\s?\}}\s?\{{\s?(\d{{1,{DIGITS}}})\s?\}}", re.ASCII)
+_RATIO = re.compile(rf"(-?\d{{1,{DIGITS}}})\s?/\s?(\d{{1,{DIGITS}}})", re.ASCII)
+
+
+def parse_decimal(text: str) -> Decimal | None:
+    """Return the finite decimal number that ``text`` is, or None."""
+    text = text.strip()
+    return Decimal(text) if _DECIMAL.fullmatch(text) else None
+
+
+def parse_integer(text: str) -> int | None:
+    """Return the decimal integer that ``text`` is, or None."""
+    text = text.strip()
+    return int(text) if _INTEGER.fullmatch(text) else None
+
+
+def parse_fraction(text: str) -> tuple[int, int] | None:
+    r"""Return numerator and denominator of ``a/b`` or ``\frac{a}{b}``, between ``$`` or not, or None."""
+    text = text.strip().strip("$").strip()
+    found = _LATEX.fullmatch(text) or _RATIO.fullmatch(text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _difference(left: Decimal, right: Decimal) -> Decimal:
+    with localcontext() as context:
+        context.prec = 4 * DIGITS
+        return abs(left - right)
+
+
+def decimal(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the same number however written; for text that holds it, its share of the length."""
+    answer, right = answer.strip().replace(",", ""), entry["answer"].replace(",", "")
+    mine, its = parse_decimal(answer), parse_decimal(right)
+    if mine is not None and its is not None and mine == its:
+        return 1.0
+    return min(len(right) / len(answer), NEARLY) if right in answer else 0.0
+
+
+def number(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for a number within 0.01 of ``solution``, commas allowed."""
+    mine = parse_decimal(answer.replace(",", ""))
+    return float(mine is not None and _difference(mine, Decimal(str(entry["solution"]))) < Decimal("0.01"))
+
+
+def tolerant(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for a number within one unit of the last place that was asked for."""
+    mine, its = parse_decimal(answer), parse_decimal(entry["answer"])
+    if mine is None or its is None:
+        return 0.0
+    return float(_difference(mine, its) <= Decimal(1).scaleb(-max(entry["decimal_places"])))
+
+
+def significant(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for a number equal to three significant figures."""
+    mine, its = parse_decimal(answer), parse_decimal(entry["answer"])
+    return float(mine is not None and its is not None and f"{mine:.2e}" == f"{its:.2e}")
+
+
+def integer(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the same integer in base ten, hexadecimal (0x) or binary (0b)."""
+    mine = _prefixed_or_decimal(answer.strip())
+    return float(mine is not None and mine == _prefixed_or_decimal(entry["answer"].strip()))
+
+
+def _prefixed_or_decimal(text: str) -> int | None:
+    found = _PREFIXED.fullmatch(text)
+    if not found:
+        return parse_integer(text)
+    sign, hexadecimal, binary = found.groups()
+    value = int(hexadecimal, 16) if hexadecimal else int(binary, 2)
+    return -value if sign == "-" else value
+
+
+def fraction(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the simplified fraction; a tenth where one side was left as it stood."""
+    mine = parse_fraction(answer)
+    if mine is None:
+        return 0.0
+    if mine == (entry["simplified_numerator"], entry["simplified_denominator"]):
+        return 1.0
+    return 0.1 if mine[0] == entry["numerator"] or mine[1] == entry["denominator"] else 0.05
+
+
+def factors(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the prime factors in any order; half where they are not all prime but the product is right."""
+    parts = answer.split("×")
+    mine = [parse_integer(part) for part in parts[:DIGITS]]
+    if len(parts) > DIGITS or any(part is None or part < 1 for part in mine):
+        return 0.0
+    found = sorted(part for part in mine if part is not None)
+    right = sorted(entry["factors"])
+    if found == right:
+        return 1.0
+    return 0.5 if math.prod(found) == math.prod(right) else 0.01
+
+
+def near_count(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the count; less for each of the four next to it."""
+    mine, right = parse_integer(answer), parse_integer(entry["answer"])
+    if mine is None or right is None:
+        return 0.0
+    return 1.0 if mine == right else max(0.0, 0.8 * (1 - abs(mine - right) / 5))
+
+
+def probability(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for a decimal number or a fraction within 0.0001 of the probability."""
+    mine, its = _rational(answer), _rational(entry["answer"])
+    return float(mine is not None and its is not None and abs(mine - its) <= Fraction(1, 10_000))
+
+
+def _rational(text: str) -> Fraction | None:
+    text = text.strip().replace(",", "")
+    ratio, value = _RATIO.fullmatch(text), parse_decimal(text)
+    if ratio:
+        return Fraction(int(ratio[1]), int(ratio[2])) if int(ratio[2]) else None
+    return None if value is None else Fraction(value)

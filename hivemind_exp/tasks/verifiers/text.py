@@ -1,0 +1,77 @@
+"""Answers compared as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NEARLY = 0.95
+"""The most a near miss can earn."""
+
+
+def exact(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the reference answer itself."""
+    return float(answer.strip() == entry["answer"].strip())
+
+
+def caseless(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the reference answer in any case."""
+    return float(answer.strip().lower() == entry["answer"].strip().lower())
+
+
+def spaceless(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the reference answer in any case and spacing."""
+    return float("".join(answer.lower().split()) == "".join(entry["answer"].lower().split()))
+
+
+def words(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the reference answer, however its words are spaced."""
+    return float(answer.split() == entry["answer"].split())
+
+
+def containing(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the reference answer; for a longer text that holds it, its share of the length."""
+    answer, right = answer.strip(), entry["answer"].strip()
+    if answer == right:
+        return 1.0
+    return min(len(right) / len(answer), NEARLY) if right and right in answer else 0.0
+
+
+def one_of(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for any of the right answers, where the question has several."""
+    return float(answer.strip() in {right.strip() for right in entry["valid_answers"]})
+
+
+def palindrome(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for any palindrome of exactly the given letters."""
+    answer = answer.strip().lower()
+    if not answer or answer != answer[::-1]:
+        return 0.0
+    return 1.0 if sorted(answer) == sorted(entry["letters"]) else 0.05
+
+
+def spelling(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the word in any case; otherwise the share of letters in their places, at most 0.8."""
+    answer, right = answer.lower(), entry["answer"].lower()
+    if answer == right:
+        return 1.0
+    hits: int = sum(mine == its for mine, its in zip(answer, right, strict=False))
+    return 0.8 if hits == len(right) else hits / len(right)
+
+
+def words_in_order(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the sentence in any case; otherwise the share of words in their places."""
+    mine, right = answer.lower().split(), entry["answer"].lower().split()
+    if mine == right:
+        return 1.0
+    hits: int = sum(word == its for word, its in zip(mine, right, strict=False))
+    return min(hits / len(right), NEARLY)
+
+
+def word_list(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the words between commas, in order; otherwise the share of words in their places."""
+    mine, right = [word.strip() for word in answer.split(",")], entry["sorted_words"]
+    if mine == right:
+        return 1.0
+    share: float = sum(word == its for word, its in zip(mine, right, strict=False)) / len(right)
+    return min(max(share, 0.2) if sorted(mine) == sorted(right) else share, NEARLY)

@@ -1,0 +1,59 @@
+"""Messages between the node and its workers: a four-byte length, then msgpack."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+
+LENGTH = struct.Struct(">I")
+LARGEST = 64 * 2**20
+"""Bytes of the largest message a worker may send; a longer one means that it no longer speaks the protocol."""
+
+
+class WireError(Exception):
+    """The other side sent something that is no message."""
+
+
+def encode(message: object) -> bytes:
+    """Return the frame of ``message``. Lone surrogates pass: completions may hold them."""
+    body: bytes = msgpack.packb(message, unicode_errors="surrogatepass")
+    return LENGTH.pack(len(body)) + body
+
+
+class Decoder:
+    """Cuts a stream of bytes into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """Yield the messages that ``data`` completes.
+
+        Raises:
+            WireError: a frame is too long or holds no msgpack.
+        """
+        self._buffer += data
+        start = 0
+        try:
+            while len(self._buffer) - start >= LENGTH.size:
+                (size,) = LENGTH.unpack_from(self._buffer, start)
+                if size > LARGEST:
+                    raise WireError(f"a message of {size} bytes")
+                end = start + LENGTH.size + size
+                if end > len(self._buffer):
+                    break
+                body = bytes(self._buffer[start + LENGTH.size : end])
+                start = end
+                yield _unpack(body)
+        finally:
+            del self._buffer[:start]
+
+
+def _unpack(body: bytes) -> Any:
+    try:
+        return msgpack.unpackb(body, unicode_errors="surrogatepass")
+    except (ValueError, msgpack.UnpackException) as error:
+        raise WireError(str(error)) from error

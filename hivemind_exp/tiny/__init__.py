@@ -1,0 +1,1 @@
+"""The model of the demo: built on the spot, warmed up with supervised text."""

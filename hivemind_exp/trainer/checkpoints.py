@@ -1,0 +1,160 @@
+"""Checkpoints: written atomically, several kept, verified on load, a damaged one set aside for the one before."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hivemind_exp.errors import DiskFull
+from hivemind_exp.events import Emit
+
+_SEAL = "checkpoint.json"
+PARTIAL = ".partial-"
+"""How the name of one begins that is being written, or was when its writer died."""
+DAMAGED = "damaged-"
+"""How the name of one begins that was set aside."""
+_CHUNK = 1 << 20
+FULL = 1 << 20
+"""Free bytes below which a failing write is put down to the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One directory whose files are what they were when it was written."""
+
+    path: Path
+    step: int
+    """Optimizer steps behind the weights."""
+    round: int
+    """Rounds finished."""
+
+
+class CheckpointStore:
+    """The checkpoints of one node, named by their step."""
+
+    def __init__(self, root: Path, keep: int, emit: Emit) -> None:
+        self._root = root
+        self._keep = keep
+        self._emit = emit
+        root.mkdir(parents=True, exist_ok=True)
+        for leftover in root.glob(f"{PARTIAL}*"):
+            shutil.rmtree(leftover)
+
+    def save(self, step: int, round_: int, write: Callable[[Path], None]) -> Checkpoint:
+        """Let ``write`` fill a directory, seal it and put it in place.
+
+        Raises ``DiskFull``, leaving nothing of it behind.
+        """
+        final = self._root / f"{step:08d}"
+        if final.exists():
+            return Checkpoint(final, step, round_)
+        partial = self._root / f"{PARTIAL}{step:08d}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            write(partial)
+            _seal(partial, step, round_)
+            partial.rename(final)
+            _sync(self._root)
+        except BaseException as error:
+            full = _is_full(error, self._root)
+            shutil.rmtree(partial, ignore_errors=True)
+            if full:
+                free = shutil.disk_usage(self._root).free
+                raise DiskFull(
+                    f"no space left for a checkpoint in {self._root} ({free / 2**20:.1f} MiB free); "
+                    "those before are intact",
+                    next=f"df -h {self._root}",
+                ) from error
+            raise
+        self._prune()
+        return Checkpoint(final, step, round_)
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest intact checkpoint; damaged ones are renamed and a warning says so."""
+        for path in sorted(self._directories(), reverse=True):
+            problem = damage(path)
+            if problem is None:
+                seal = json.loads((path / _SEAL).read_text())
+                return Checkpoint(path, seal["step"], seal["round"])
+            aside = self._root / f"{DAMAGED}{path.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            self._emit(
+                "warning",
+                code="checkpoint_damaged",
+                message=f"checkpoint {path.name} is damaged ({problem}); set aside as {aside}, using the one before",
+            )
+        return None
+
+    def oldest_step(self) -> int:
+        """Return the step from which the journal must be able to replay."""
+        return min((int(path.name) for path in self._directories()), default=0)
+
+    def damaged(self) -> list[Path]:
+        """Return the directories that were set aside."""
+        return sorted(self._root.glob(f"{DAMAGED}*"))
+
+    def _directories(self) -> list[Path]:
+        return [path for path in self._root.iterdir() if path.name.isdigit()]
+
+    def _prune(self) -> None:
+        for path in sorted(self._directories())[: -self._keep]:
+            # Renamed first: a checkpoint that is half deleted must not look like a damaged one.
+            doomed = path.rename(self._root / f"{PARTIAL}{path.name}")
+            shutil.rmtree(doomed)
+
+
+def _seal(directory: Path, step: int, round_: int) -> None:
+    files = {}
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        files[str(path.relative_to(directory))] = _digest(path)
+        _sync(path)
+    seal = directory / _SEAL
+    seal.write_text(json.dumps({"schema": 1, "step": step, "round": round_, "sha256": files}, indent=1))
+    _sync(seal)
+    _sync(directory)
+
+
+def damage(directory: Path) -> str | None:
+    """Return what is wrong with a checkpoint; None where every file is what it was when it was sealed."""
+    try:
+        seal = json.loads((directory / _SEAL).read_text())
+        for name, digest in seal["sha256"].items():
+            if _digest(directory / name) != digest:
+                return f"{name} has changed"
+        int(seal["step"]), int(seal["round"])
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_full(error: BaseException, root: Path) -> bool:
+    """Say whether an error means want of space; libraries that write in native code do not name it."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
+    return isinstance(error, Exception) and shutil.disk_usage(root).free < FULL

@@ -1,0 +1,49 @@
+"""The node's own policy, greedy, on questions it never trains on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hivemind_exp.sources.base import Prompt
+from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.tasks.base import Tasks
+
+SMOOTHING = 0.5
+"""Weight of the newest evaluation in the moving average of a task's pass rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One look at the held-out questions."""
+
+    round: int
+    accuracy: float
+    """Share of questions answered right, in [0, 1]."""
+    questions: int
+    by_task: dict[str, float]
+    """The same for each task."""
+
+
+def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks: Tasks) -> Evaluation:
+    """Answer every prompt greedily and verify. Raises ``StopRequested``."""
+    questions = [prompt.question for prompt in prompts]
+    scores = tasks.score(questions, source.answer(prompts))
+    asked = Counter(question.task for question in questions)
+    right = Counter(question.task for question, score in zip(questions, scores, strict=True) if score.correct)
+    return Evaluation(
+        round=round_,
+        accuracy=sum(right.values()) / len(questions),
+        questions=len(questions),
+        by_task={task: right[task] / count for task, count in asked.items()},
+    )
+
+
+def pass_rates(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """Return p̂ for each task: the exponential moving average over the evaluations so far, oldest first."""
+    rates: dict[str, float] = {}
+    for evaluation in evaluations:
+        for task, rate in evaluation.by_task.items():
+            rates[task] = rate if task not in rates else (1 - SMOOTHING) * rates[task] + SMOOTHING * rate
+    return rates

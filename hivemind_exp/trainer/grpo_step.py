@@ -1,0 +1,333 @@
+"""TRL's GRPO trainer, fed with ready rollouts of any source, one optimizer for the node's whole life.
+
+TRL generates, scores and weighs inside its step; here that has happened before, and the step takes what the manifest
+says. What remains TRL's: the model's preparation, precision, the memory-saving log-probabilities, the backward pass,
+the optimizer and the logging back ends. Its private hooks in use are listed in ``HOOKS`` and guarded by tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head, pad
+
+from hivemind_exp.config import Config
+from hivemind_exp.losses import LOSSES, LossSettings, TokenRows
+from hivemind_exp.sources.base import Kind
+from hivemind_exp.trainer.manifest import Manifest, Row
+
+HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies", "_tokenizer", "_metrics")
+"""Private members of TRL's trainer that this module overrides or uses, beside ``pad`` and ``add_fused_lm_head``."""
+
+ACCELERATOR_PADDING = 32
+"""Widths are rounded up to this on an accelerator: each new shape costs it new memory blocks and new kernels."""
+
+
+class StepAbandoned(Exception):
+    """The node was asked to stop before the optimizer moved: the weights are as before."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """Token-weighted sums of one kind's metrics within a step."""
+
+    tokens: int = 0
+    sums: Tensor | None = None
+    """(3,) on the device: entropy, kl and clipped tokens. Read once a step, as each reading waits for the device."""
+
+    def add(self, tokens: int, *values: Tensor) -> None:
+        """Add one micro-batch."""
+        batch = torch.stack([value.detach().float().sum() for value in values])
+        self.tokens += tokens
+        self.sums = batch if self.sums is None else self.sums + batch
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one optimizer step did."""
+
+    loss: float
+    grad_norm: float
+    """Before clipping."""
+    learning_rate: float
+    tokens: int
+    """Completion tokens whose weight is not zero."""
+    rows: int
+    """Rows whose weight is not zero."""
+    by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
+    """For each kind of source: entropy (nats a token), kl (nats a token; None without a reference), clip_fraction."""
+
+
+class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """Takes steps from manifests. Build one for the whole life of a node."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        config: Config,
+        output: Path,
+        *,
+        device: str,
+        dtype: str,
+        reference: PreTrainedModel | None = None,
+        peft_config: Any = None,
+    ) -> None:
+        """Wrap ``model`` (moved to ``device``) with optimizer and schedule.
+
+        ``reference`` is the frozen model of the KL penalty; with adapters the reference is the adapter switched off.
+        """
+        _place_reports(output)
+        super().__init__(
+            model=model,
+            reward_funcs=[_no_reward],
+            args=_arguments(config, output, device, dtype),
+            train_dataset=Dataset.from_dict({"prompt": [""]}),
+            processing_class=tokenizer,
+            peft_config=peft_config,
+        )
+        self.remove_callback(PrinterCallback)
+        self.settings = LossSettings(
+            epsilon=config.train.epsilon,
+            epsilon_high=config.train.epsilon_high,
+            delta=config.train.delta,
+            max_lag=config.train.max_lag,
+            peer_loss=config.train.peer_loss,
+            teacher_loss=config.train.teacher_loss,
+        )
+        self.kl_weight = config.train.beta
+        self.foreign_weight = config.train.off_policy_weight
+        self._reference = reference
+        if reference is not None:
+            add_fused_lm_head(reference, temperature=self.temperature)
+            reference.requires_grad_(False).eval().to(self.accelerator.device)
+        # The number of steps is unknown and the schedule does not use it: constant after the warm-up.
+        self.create_optimizer_and_scheduler(num_training_steps=1)
+        self.optimizer: torch.optim.Optimizer
+        self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self._meters: dict[Kind, Meter] = {}
+        self.callback_handler.on_train_begin(self.args, self.state, self.control)
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        """The model without the wrappers of the training step."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def take(self, manifest: Manifest, should_stop: Callable[[], bool] = lambda: False) -> StepResult:
+        """Take one optimizer step.
+
+        Rows of weight zero add nothing to loss or gradient, so they pay no forward pass; their tokens still count in
+        the denominator. Raises ``StepAbandoned`` if ``should_stop`` turned true before the optimizer moved.
+        """
+        set_seed(manifest.seed)
+        self._meters = defaultdict(Meter)
+        batches = list(_micro_batches([row for row in manifest.rows if self._counts(row)], manifest.micro_batch))
+        totals = (_tokens(manifest.rows, own=True), _tokens(manifest.rows, own=False))
+        self.current_gradient_accumulation_steps = max(1, len(batches))
+        self.optimizer.zero_grad()
+        losses = []
+        for rows in batches:
+            if should_stop():
+                self.optimizer.zero_grad()
+                raise StepAbandoned
+            losses.append(self.training_step(self.model_wrapped, self._tensors(rows, totals), None))
+        self._fill_gradients()
+        norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm)
+        learning_rate = self.lr_scheduler.get_last_lr()[0]
+        self.optimizer.step()
+        self.lr_scheduler.step()
+        self.state.global_step = manifest.step + 1
+        return StepResult(
+            loss=float(sum(losses)),
+            grad_norm=float(norm),
+            learning_rate=learning_rate,
+            tokens=sum(meter.tokens for meter in self._meters.values()),
+            rows=sum(len(rows) for rows in batches),
+            by_kind={kind: self._summary(kind, meter) for kind, meter in self._meters.items()},
+        )
+
+    def close(self) -> None:
+        """Let the logging back ends finish what they have."""
+        self.callback_handler.on_train_end(self.args, self.state, self.control)
+        if "wandb" in self.args.report_to:
+            import wandb
+
+            wandb.finish()
+
+    def report(self, metrics: Mapping[str, float | None]) -> None:
+        """Send metrics to the logging back ends that ``report.to`` names; None is left out."""
+        self._metrics["train"].clear()
+        self.log({key: value for key, value in metrics.items() if value is not None})
+        # A node lives for months: the back ends have the history, memory need not.
+        self.state.log_history.clear()
+
+    def _counts(self, row: Row) -> bool:
+        return row.advantage != 0.0 or (self.kl_weight > 0 and row.kind.own)
+
+    def _fill_gradients(self) -> None:
+        # Zeros, not None: with nothing to learn AdamW's moments must decay all the same, as in plain TRL.
+        for parameter in self.model_wrapped.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    def _tensors(self, rows: Sequence[Row], totals: tuple[int, int]) -> dict[str, Any]:
+        """Pad rows into (B, P) prompts on the left and (B, T) completions on the right."""
+        device = self.accelerator.device
+        prompts = [torch.tensor(row.prompt_ids) for row in rows]
+        completions = [torch.tensor(row.completion_ids) for row in rows]
+        fill = self._tokenizer.pad_token_id
+        step = 1 if device.type == "cpu" else ACCELERATOR_PADDING
+
+        def left(tensors: list[Tensor], value: int) -> Tensor:
+            padded: Tensor = pad(tensors, padding_value=value, padding_side="left", pad_to_multiple_of=step)
+            return padded.to(device)
+
+        def right(tensors: list[Tensor], value: int) -> Tensor:
+            padded: Tensor = pad(tensors, padding_value=value, pad_to_multiple_of=step)
+            return padded.to(device)
+
+        return {
+            "prompt_ids": left(prompts, fill),
+            "prompt_mask": left([torch.ones_like(p) for p in prompts], 0),
+            "completion_ids": right(completions, fill),
+            "completion_mask": right([torch.ones_like(c) for c in completions], 0),
+            "rows": rows,
+            "totals": totals,
+        }
+
+    def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch as it is: it was generated, verified and weighed before the step."""
+        return generation_batch
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """Return L_own / tokens_own + λ · L_foreign / tokens_foreign over one micro-batch."""
+        input_ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        attention_mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        mask = inputs["completion_mask"]
+        logps, entropies, _ = self._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, mask.size(1), compute_entropy=True
+        )
+        divergence = self._divergence(input_ids, attention_mask, logps)
+        total: Tensor = logps.new_zeros(())
+        for kind, indices in _by_kind(inputs["rows"]):
+            rows = [inputs["rows"][i] for i in indices]
+            picked = torch.tensor(indices, device=logps.device)
+            kind_mask = mask[picked]
+            scored = LOSSES[kind].score_tokens(_token_rows(rows, logps[picked], kind_mask), self.settings)
+            token_loss, kl = scored.loss, None
+            if divergence is not None and kind.own:
+                kl = divergence[picked]
+                token_loss = token_loss + self.kl_weight * kl
+            own, foreign = inputs["totals"]
+            scale = 1.0 / own if kind.own else self.foreign_weight / foreign
+            total = total + (token_loss * kind_mask).sum() * scale
+            measured = (entropies[picked], torch.zeros_like(logps[picked]) if kl is None else kl, scored.clipped)
+            self._meters[kind].add(
+                sum(len(row.completion_ids) for row in rows), *(value * kind_mask for value in measured)
+            )
+        return total
+
+    def _divergence(self, input_ids: Tensor, attention_mask: Tensor, logps: Tensor) -> Tensor | None:
+        """Return the k3 estimate (Schulman 2020) of KL(π_θ ‖ π_ref), (B, T); None without a penalty."""
+        if self.kl_weight == 0:
+            return None
+        model, switched_off = self._reference, contextlib.nullcontext()
+        if model is None:
+            model, switched_off = self.model, self.policy.disable_adapter()
+        with torch.no_grad(), switched_off:
+            reference, _, _ = self._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logps.size(1))
+        difference: Tensor = reference - logps
+        return torch.exp(difference) - difference - 1
+
+    def _summary(self, kind: Kind, meter: Meter) -> dict[str, float | None]:
+        entropy, kl, clipped = [0.0] * 3 if meter.sums is None else meter.sums.tolist()
+        return {
+            "entropy": entropy / meter.tokens,
+            "clip_fraction": clipped / meter.tokens,
+            "kl": kl / meter.tokens if self.kl_weight > 0 and kind.own else None,
+        }
+
+
+def _arguments(config: Config, output: Path, device: str, dtype: str) -> GRPOConfig:
+    train, generation = config.train, config.generation
+    return GRPOConfig(
+        output_dir=str(output),
+        run_name=config.node.name or None,
+        use_cpu=device == "cpu",
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
+        seed=config.node.seed,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim="adamw_torch",
+        beta=0.0,
+        loss_type="dapo",
+        temperature=generation.temperature,
+        max_completion_length=generation.max_completion_tokens,
+        num_generations=config.game.group_size,
+        per_device_train_batch_size=config.game.group_size,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        report_to=list(config.report.to) or "none",
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_strategy="no",
+        remove_unused_columns=False,
+    )
+
+
+def _place_reports(output: Path) -> None:
+    """Keep the logging back ends' files in the node's directory; transformers takes that from the environment alone."""
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
+    os.environ["WANDB_DIR"] = str(output)
+    os.environ.setdefault("WANDB_PROJECT", "swarmctl")
+    # Metrics only: neither what is printed nor the program's code is anybody's business.
+    os.environ["WANDB_CONSOLE"] = "off"
+    os.environ["WANDB_DISABLE_CODE"] = "true"
+
+
+def _no_reward(**_: Any) -> list[float]:
+    raise AssertionError("rewards come with the rollouts")
+
+
+def _micro_batches(rows: list[Row], size: int) -> Iterator[list[Row]]:
+    """Yield rows in batches; of like length when there are several, as padding is paid for."""
+    if len(rows) > size:
+        rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.completion_ids))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _tokens(rows: Sequence[Row], *, own: bool) -> int:
+    return sum(len(row.completion_ids) for row in rows if row.kind.own == own)
+
+
+def _by_kind(rows: Sequence[Row]) -> list[tuple[Kind, list[int]]]:
+    order = sorted(range(len(rows)), key=lambda i: rows[i].kind)
+    return [(kind, list(indices)) for kind, indices in groupby(order, key=lambda i: rows[i].kind)]
+
+
+def _token_rows(rows: Sequence[Row], logps: Tensor, mask: Tensor) -> TokenRows:
+    advantages = torch.tensor([row.advantage for row in rows], device=logps.device)
+    behaviour = None
+    if any(row.behaviour_logps is not None for row in rows):
+        behaviour = torch.full_like(logps, torch.nan)
+        for i, row in enumerate(rows):
+            if row.behaviour_logps is not None:
+                behaviour[i, : len(row.behaviour_logps)] = torch.tensor(row.behaviour_logps, device=logps.device)
+    # One optimizer step a manifest: the policy at the start of the step is the policy of this forward pass.
+    return TokenRows(logps, logps.detach(), advantages, mask, behaviour)

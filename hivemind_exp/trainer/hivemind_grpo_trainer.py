@@ -1,0 +1,247 @@
+"""The node's loop: questions, rollouts, rewards, one step, again; and what of it survives a crash."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import CheckpointError, ConfigurationError
+from hivemind_exp.events import Emit
+from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.base import Group, Prompt, Source
+from hivemind_exp.sources.journal import Journal
+from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.stop import StopFlag, StopRequested
+from hivemind_exp.tasks.base import Tasks
+from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
+from hivemind_exp.trainer.clock import RoundClock
+from hivemind_exp.trainer.evaluation import evaluate, pass_rates
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
+from hivemind_exp.trainer.manifest import Manifest
+from hivemind_exp.trainer.reporting import flatten, summarise
+from hivemind_exp.trainer.rows import build_rows
+from hivemind_exp.trainer.state import save_state
+
+PARTING_SECONDS = 3.0
+"""A checkpoint that takes longer than this is not written on the way out: the journal carries the steps since."""
+STATE_BYTES = 12
+"""Bytes of a checkpoint for each weight: itself and AdamW's two moments."""
+DISK_BYTES_PER_SECOND = 5e8
+"""Speed of a disk that has not been seen writing yet."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the node is."""
+
+    round: int = 0
+    """Rounds finished."""
+    step: int = 0
+    """Optimizer steps taken."""
+    checkpoint: Path | None = None
+    """The newest one."""
+
+
+class HivemindGRPOTrainer:
+    """Plays rounds until there are enough, or until it is asked to stop."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        stepper: SourceGRPOTrainer,
+        tokenizer: PreTrainedTokenizerBase,
+        source: Source,
+        evaluator: LocalSource,
+        tasks: Tasks,
+        journal: Journal,
+        checkpoints: CheckpointStore,
+        emit: Emit,
+        stop: StopFlag,
+        progress: Progress,
+    ) -> None:
+        """Put the parts together. ``progress`` is kept up to date, for whoever asks after an end of any kind."""
+        self._config = config
+        self._stepper = stepper
+        self._tokenizer = tokenizer
+        self._source = source
+        self._evaluator = evaluator
+        self._tasks = tasks
+        self._journal = journal
+        self._checkpoints = checkpoints
+        self._emit = emit
+        self._stop = stop
+        self._saved_in = stepper.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
+        self.progress = progress
+
+    def run(self, checkpoint: Checkpoint | None) -> None:
+        """Go on from ``checkpoint`` (whose model the stepper already has) to the last round.
+
+        Raises ``StopRequested`` after a stop, with everything saved that a restart needs.
+        """
+        try:
+            self._resume(checkpoint)
+            self._evaluate_if_due()
+            while not self._finished():
+                self._stop.check()
+                self._play_round()
+                self._evaluate_if_due()
+                if self.progress.round % self._config.checkpoint.every == 0 or self._finished():
+                    self.save()
+        except StopRequested:
+            if self._saved_in < PARTING_SECONDS:
+                self.save()
+            raise
+
+    def save(self) -> None:
+        """Write a checkpoint and forget the steps that all kept ones contain. Raises ``DiskFull``."""
+        begun = time.perf_counter()
+
+        def write(directory: Path) -> None:
+            save_state(self._stepper, self._tokenizer, directory)
+
+        saved = self._checkpoints.save(self.progress.step, self.progress.round, write)
+        self._journal.forget_manifests(self._checkpoints.oldest_step())
+        self._saved_in = time.perf_counter() - begun
+        self.progress.checkpoint = saved.path
+        self._emit("checkpoint", round=saved.round, path=str(saved.path), seconds=round(self._saved_in, 3))
+
+    def _advance(self, round_: int, step: int) -> None:
+        self.progress.round, self.progress.step = round_, step
+
+    def _finished(self) -> bool:
+        return 0 < self._config.game.rounds <= self.progress.round
+
+    def _resume(self, checkpoint: Checkpoint | None) -> None:
+        """Repeat the steps that the journal holds beyond the checkpoint: same rows, same order, same weights."""
+        if checkpoint is not None:
+            self._advance(checkpoint.round, checkpoint.step)
+            self.progress.checkpoint = checkpoint.path
+        saved = self.progress.step
+        for manifest in self._journal.manifests(saved):
+            self._take(manifest, replayed=True)
+        damaged = self._checkpoints.damaged()
+        if damaged and self.progress.step == 0:
+            place = damaged[0].parent
+            raise CheckpointError(
+                f"every checkpoint of this node is damaged (set aside in {place}), and the journal does not reach back "
+                "to the first step",
+                next=f"ls {place}",
+            )
+        if self.progress.step > saved:
+            # Or a node that is killed again and again before its next checkpoint would repeat ever more.
+            self.save()
+        for evaluation in self._journal.evaluations()[-1:]:
+            self._emit("eval", **_as_event(evaluation.round, evaluation.accuracy, evaluation.questions))
+
+    def _play_round(self) -> None:
+        round_, clock = self.progress.round, RoundClock()
+        prompts = self._ask(round_)
+        with clock("generate"):
+            groups = self._generate(round_, prompts)
+        with clock("verify"):
+            groups = self._verify(round_, groups)
+        manifest = Manifest(
+            step=self.progress.step,
+            round=round_,
+            seed=derive_seed(self._config.node.seed, "step", self.progress.step),
+            micro_batch=self._config.train.micro_batch,
+            rows=tuple(build_rows(groups, self._stepper.settings, pass_rates(self._journal.evaluations()))),
+        )
+        self._journal.commit(manifest)
+        with clock("train"):
+            result = self._take(manifest)
+        self._tell(round_, groups, result, clock)
+
+    def _ask(self, round_: int) -> list[Prompt]:
+        questions = self._tasks.questions("train", round_, self._config.game.groups)
+        prompts = self._fitting(build_prompts(questions, self._tokenizer))
+        self._journal.write_prompts(round_, prompts)
+        return prompts
+
+    def _fitting(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Leave out prompts over the limit: cut ones would lose the question or the instructions."""
+        limit = self._config.generation.max_prompt_tokens
+        fitting = [prompt for prompt in prompts if len(prompt.ids) <= limit]
+        if not fitting:
+            shortest = min(len(prompt.ids) for prompt in prompts)
+            raise ConfigurationError(
+                f"every question is longer than generation.max_prompt_tokens = {limit} (the shortest has {shortest})",
+                next=f"swarmctl run --set generation.max_prompt_tokens={2 * shortest}",
+            )
+        if len(fitting) < len(prompts):
+            self._emit(
+                "warning",
+                code="long_prompts",
+                message=f"{len(prompts) - len(fitting)} of {len(prompts)} questions left out: "
+                f"longer than generation.max_prompt_tokens = {limit}",
+            )
+        return fitting
+
+    def _generate(self, round_: int, prompts: Sequence[Prompt]) -> list[Group]:
+        """Complete every prompt, except those whose completions the journal already holds."""
+        known = {p.question.digest: self._journal.rollouts(round_, p, self.progress.step) for p in prompts}
+        missing = [prompt for prompt in prompts if not known[prompt.question.digest]]
+        if missing:
+            seed = derive_seed(self._config.node.seed, "generate", round_)
+            made = self._source.generate(missing, self._config.game.group_size, seed=seed)
+            fresh = [Group(prompt, rollouts) for prompt, rollouts in zip(missing, made, strict=True)]
+            self._journal.write_rollouts(round_, self.progress.step, fresh)
+            known.update({group.prompt.question.digest: group.rollouts for group in fresh})
+        return [Group(prompt, known[prompt.question.digest]) for prompt in prompts]
+
+    def _verify(self, round_: int, groups: Sequence[Group]) -> list[Group]:
+        questions = [group.prompt.question for group in groups for _ in group.rollouts]
+        scores = iter(self._tasks.score(questions, [r.text for group in groups for r in group.rollouts]))
+        verified = [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
+        self._journal.write_scores(round_, verified)
+        return verified
+
+    def _take(self, manifest: Manifest, *, replayed: bool = False) -> StepResult:
+        try:
+            result = self._stepper.take(manifest, self._stop.is_set)
+        except StepAbandoned as error:
+            raise StopRequested from error
+        self._advance(manifest.round + 1, manifest.step + 1)
+        learned = {"learning_rate": result.learning_rate, "tokens": result.tokens, "rows": result.rows}
+        base = {"step": manifest.step, "round": manifest.round, "loss": result.loss, "grad_norm": result.grad_norm}
+        for kind, metrics in result.by_kind.items() or [(self._source.kind, _NOTHING_MEASURED)]:
+            self._emit("step", **base, **learned, **metrics, source=kind, replayed=replayed)
+        return result
+
+    def _evaluate_if_due(self) -> None:
+        """Look at the held-out questions before the first round, after the last, and every few between; never twice."""
+        round_, every = self.progress.round, self._config.eval.every
+        due = round_ == 0 or self._finished() or (every > 0 and round_ % every == 0)
+        if not due or any(evaluation.round == round_ for evaluation in self._journal.evaluations()):
+            return
+        self._emit("phase", name="evaluating", done=None, total=self._config.eval.questions)
+        questions = self._tasks.questions("heldout", 0, self._config.eval.questions)
+        prompts = self._fitting(build_prompts(questions, self._tokenizer))
+        evaluation = evaluate(round_, self._evaluator, prompts, self._tasks)
+        self._journal.write_evaluation(evaluation)
+        self._emit("eval", **_as_event(round_, evaluation.accuracy, evaluation.questions))
+
+    def _tell(self, round_: int, groups: Sequence[Group], result: StepResult, clock: RoundClock) -> None:
+        """Report a round to events.jsonl and to the logging back ends."""
+        seconds, summaries = clock.seconds(), summarise(groups)
+        for source, summary in summaries.items():
+            self._emit("rollouts", round=round_, stage=STAGE, source=source, **summary)
+        tokens = sum(int(summary["tokens"]) for summary in summaries.values())
+        rate = tokens / seconds["generate"] if seconds["generate"] > 0 else None
+        self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)
+        self._stepper.report(flatten(summaries, result))
+
+
+_NOTHING_MEASURED: dict[str, float | None] = {"entropy": None, "kl": None, "clip_fraction": None}
+"""For a step in which no row weighed anything."""
+
+
+def _as_event(round_: int, accuracy: float, questions: int) -> dict[str, object]:
+    return {"round": round_, "accuracy": accuracy, "questions": questions, "split": "heldout"}

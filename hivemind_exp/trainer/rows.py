@@ -1,0 +1,70 @@
+"""From verified groups to the rows of a step: each source's loss says what its completions weigh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from hivemind_exp.losses import LOSSES, GroupRows, LossSettings
+from hivemind_exp.sources.base import Group, Kind, Rollout
+from hivemind_exp.tasks.base import Score
+from hivemind_exp.trainer.manifest import Row
+
+Verified = tuple[Rollout, Score]
+
+
+def build_rows(groups: Sequence[Group], settings: LossSettings, pass_rates: Mapping[str, float]) -> list[Row]:
+    """Return the rows that may be learned from, group after group.
+
+    ``pass_rates``: this node's own pass rate for each task, from evaluation; 0 for a task never evaluated.
+    """
+    rows: list[Row] = []
+    for number, group in enumerate(groups):
+        verified = list(zip(group.rollouts, group.scores, strict=True))
+        rate = pass_rates.get(group.prompt.question.task, 0.0)
+        for (rollout, score), advantage in _weigh(verified, settings, rate):
+            rows.append(
+                Row(
+                    kind=rollout.kind,
+                    source=rollout.source,
+                    task=group.prompt.question.task,
+                    group=number,
+                    prompt_ids=group.prompt.ids,
+                    completion_ids=rollout.ids,
+                    text=rollout.text,
+                    outcome=score.outcome,
+                    advantage=advantage,
+                    lag=rollout.lag,
+                    behaviour_logps=rollout.behaviour_logps,
+                )
+            )
+    return rows
+
+
+def _weigh(verified: Sequence[Verified], settings: LossSettings, rate: float) -> Iterator[tuple[Verified, float]]:
+    """Yield each completion that may be learned from with its advantage, source by source."""
+    own = [score.outcome for rollout, score in verified if rollout.kind.own]
+    # LUFFY normalises own and foreign rows together, so there the own rows' baseline is the joint group's.
+    if settings.teacher_loss == "luffy":
+        joint = [score.outcome for rollout, score in verified if rollout.kind.own or rollout.kind is Kind.TEACHER]
+    else:
+        joint = own
+    for kind, source in dict.fromkeys((rollout.kind, rollout.source) for rollout, _ in verified):
+        members = [pair for pair in verified if (pair[0].kind, pair[0].source) == (kind, source)]
+        advantages = (
+            LOSSES[kind]
+            .weigh(
+                GroupRows(
+                    outcomes=torch.tensor([score.outcome for _, score in members]),
+                    strict=torch.tensor([score.strict for _, score in members]),
+                    lags=tuple(rollout.lag for rollout, _ in members),
+                    own_outcomes=torch.tensor(joint if kind.own else own),
+                    pass_rate=rate,
+                ),
+                settings,
+            )
+            .tolist()
+        )
+        yield from ((pair, weight) for pair, weight in zip(members, advantages, strict=True) if not math.isnan(weight))

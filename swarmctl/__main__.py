@@ -1,0 +1,21 @@
+"""Entry point: ``swarmctl`` and ``python -m swarmctl``. Answers ``--version`` before anything is imported."""
+
+from __future__ import annotations
+
+import sys
+
+from swarmctl import __version__
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"swarmctl {__version__}")
+        return
+    from swarmctl.cli import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Questions to whoever sits at the terminal, where somebody does."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+import typer
+
+from hivemind_exp.errors import KeyProblem
+from swarmctl.console import Writer
+
+_LONGEST = 65536
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody sits there. Python has None for a stream that was closed before it started."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+class Asker:
+    """Asks on the terminal; knows whether there is one and whether asking is wanted."""
+
+    def __init__(self, *, yes: bool = False, silent: bool = False) -> None:
+        self._yes = yes
+        self._agreed: set[str] = set()
+        self.can_ask = not silent and _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
+        self.say = Writer(sys.stderr)
+
+    def confirm(self, question: str, otherwise: KeyProblem) -> None:
+        """Return if the answer is yes. Raises ``otherwise`` on a no, and where nobody can answer."""
+        if not self._yes:
+            self.ask_outright(question, otherwise)
+
+    def ask_outright(self, question: str, otherwise: KeyProblem) -> None:
+        """As ``confirm``, but ``--yes`` is no answer to this question. A yes is not asked for twice."""
+        if question in self._agreed:
+            return
+        if not self.can_ask:
+            raise otherwise
+        self.say(question)
+        sys.stderr.write("[y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise otherwise
+        self._agreed.add(question)
+
+    def secret(self, prompt: str) -> str:
+        """Return what is typed, unseen, or what is piped in. Raises Abort at an end of input on a terminal."""
+        if sys.stdin is None:
+            return ""
+        if not _is_terminal(sys.stdin):
+            return sys.stdin.read(_LONGEST)
+        if not self.can_ask:
+            raise KeyProblem("there is a key to type and --no-input was given: pipe it in", next="swarmctl keys --help")
+        import getpass
+
+        try:
+            return getpass.getpass(prompt, stream=sys.stderr)
+        except EOFError as error:
+            raise typer.Abort from error

@@ -1,0 +1,72 @@
+"""Every check, in the order in which they are shown. A new one is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swarmctl.checks import (
+    accelerator,
+    api,
+    checkpoints,
+    clock,
+    fit,
+    hub,
+    installation,
+    keys,
+    leftovers,
+    machine,
+    swarm,
+)
+from swarmctl.checks.base import Check
+from swarmctl.errors import UsageError
+from swarmctl.profiles import nearest
+
+CHECKS: tuple[Check, ...] = (
+    Check("machine", "memory", machine.memory),
+    Check("machine", "disk", machine.disk),
+    Check("machine", "files", machine.descriptors),
+    Check("machine", "threads", machine.threads),
+    Check("machine", "clock", clock.clock),
+    Check("machine", "wsl", machine.wsl),
+    Check("python", "version", installation.version),
+    Check("python", "libraries", installation.libraries),
+    Check("python", "files", installation.whole, limit=10.0),
+    Check("python", "environment", installation.mixed, limit=5.0),
+    Check("accelerator", "device", accelerator.device),
+    Check("accelerator", "memory", accelerator.memory),
+    Check("accelerator", "compute", accelerator.compute, limit=accelerator.DEEP_SECONDS, profile=True, deep=True),
+    Check("fit", "profile", fit.profile),
+    Check("fit", "memory", fit.memory, profile=True),
+    Check("keys", "keyring", keys.keyring, limit=keys.SECONDS + 1),
+    Check("keys", "huggingface", keys.huggingface),
+    Check("keys", "wandb", keys.wandb, profile=True),
+    Check("api", "providers", api.providers),
+    Check("swarm", "p2pd", swarm.p2pd),
+    Check("swarm", "node", swarm.node, profile=True),
+    Check("swarm", "modes", swarm.modes),
+    Check("swarm", "leftovers", leftovers.leftovers),
+    Check("swarm", "checkpoints", checkpoints.checkpoints, limit=60.0),
+    Check("hub", "token", hub.token),
+    Check("hub", "model", hub.model, profile=True),
+)
+PROFILE = "fit.profile"
+"""The check that says why a profile cannot be used."""
+
+
+def groups() -> list[str]:
+    """Return the names of the groups, in order."""
+    return list(dict.fromkeys(check.group for check in CHECKS))
+
+
+def select(names: Sequence[str]) -> list[Check]:
+    """Return the checks of groups (``hub``) and single ones (``hub.token``); all where nothing is named.
+
+    Raises UsageError for an unknown name, with the nearest.
+    """
+    known = [*groups(), *(check.key for check in CHECKS)]
+    for name in names:
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"did you mean {guess}?" if guess else f"there are {', '.join(groups())}"
+            raise UsageError(f"no check is called {name!r}; {hint}", next=f"swarmctl doctor {guess or '--help'}")
+    return [check for check in CHECKS if not names or check.group in names or check.key in names]

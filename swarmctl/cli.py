@@ -1,0 +1,113 @@
+"""The command tree, and the one place where whatever happens becomes text and an exit code.
+
+Nothing heavy is imported here: commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from hivemind_exp.errors import NodeError
+from swarmctl import __version__
+from swarmctl.commands import completion, doctor, keys, logs, profiles, status
+from swarmctl.commands import run as run_command
+from swarmctl.errors import Exit, UsageError, exit_code, print_error
+from swarmctl.text import hide_keys
+
+app = typer.Typer(
+    name="swarmctl",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,  # Typer's own starts Python at every Tab; see tools/completions
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"swarmctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Run a node of an RL swarm: post-train your own language model with GRPO on questions with known answers.
+
+    \b
+    Examples:
+      swarmctl run --profile demo    a tiny model learns in a minute, on any machine
+      swarmctl run                   train the default model on this machine
+      swarmctl doctor                what this machine lacks, and the cure
+      swarmctl profiles list         ways to run
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+for command in (run_command, doctor, profiles, keys, status, logs, completion):
+    command.register(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code. Prints errors; lets no exception out."""
+    as_json = "--json" in arguments
+    try:
+        code = _run(arguments, as_json=as_json, verbose=not {"-v", "--verbose"}.isdisjoint(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has gone. What is still buffered must not raise again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    return code
+
+
+def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
+    try:
+        if sys.platform == "win32":
+            raise NodeError("swarmctl does not run on native Windows: use it in WSL 2", next="wsl --install")
+        result = app(list(arguments), prog_name="swarmctl", standalone_mode=False)
+        return result if isinstance(result, int) else Exit.DONE
+    except NodeError as error:
+        print_error(error, as_json=as_json)
+        return exit_code(error)
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("Interrupted.\n")
+        return Exit.INTERRUPTED
+    except Exception as error:  # the last resort: one line instead of a traceback
+        usage = _usage_error(error)
+        if usage is None and verbose:
+            raise
+        print_error(usage or _defect(error), as_json=as_json)
+        return Exit.USAGE if usage else Exit.FAILED
+
+
+def _usage_error(error: Exception) -> UsageError | None:
+    """Return what Typer says of a command line it cannot parse (its own class for that is not public)."""
+    if getattr(error, "exit_code", None) != Exit.USAGE or not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "swarmctl"
+    message = hide_keys(error.format_message().rstrip("."))
+    return UsageError(message[:1].lower() + message[1:], next=f"{path} --help")
+
+
+def _defect(error: Exception) -> NodeError:
+    from swarmctl.paths import nodes_directory, shown
+
+    return NodeError(
+        f"this is a defect in swarmctl: {type(error).__name__}: {hide_keys(str(error))}. "
+        f"Logs are in {shown(nodes_directory())}/NODE. "
+        "The same command with -v shows where; please report that"
+    )

@@ -1,0 +1,317 @@
+# Completion of swarmctl for bash (3.2 and newer).
+# Made by `python -m tools.completions` from the command tree of swarmctl; do not edit.
+#
+# Nothing is started, and no file name is ever evaluated: names come from globbing and are quoted before they are
+# offered. The helpers read and set local variables of _swarmctl:
+#   path      the commands typed so far         position  how many arguments stand before the cursor
+#   typed     the word at the cursor, unquoted  quote     the quote it begins with, if any
+#   before    what stands before the value in it (--option=, KEY=)
+#   cut       how much of the word readline keeps, since for it words also end at =, : and @
+#   kind      what is wanted here               list      the candidates where they are fixed
+
+# Enter the command $1, if there is one.
+__swarmctl_enter() {
+    case "$path:$1" in
+        ':run') path='run' ;;
+        ':doctor') path='doctor' ;;
+        ':status' | ':ps') path='status' ;;
+        ':logs') path='logs' ;;
+        ':profiles' | ':profile') path='profiles' ;;
+        ':keys' | ':key') path='keys' ;;
+        ':completion') path='completion' ;;
+        'profiles:list') path='profiles list' ;;
+        'profiles:show') path='profiles show' ;;
+        'profiles:validate') path='profiles validate' ;;
+        'profiles:new') path='profiles new' ;;
+        'profiles:import') path='profiles import' ;;
+        'keys:set') path='keys set' ;;
+        'keys:list') path='keys list' ;;
+        'keys:test') path='keys test' ;;
+        'keys:delete') path='keys delete' ;;
+        'keys:import') path='keys import' ;;
+        'completion:install') path='completion install' ;;
+        'completion:uninstall') path='completion uninstall' ;;
+        'completion:show') path='completion show' ;;
+        *) return 1 ;;
+    esac
+}
+
+# Set kind to what the option $1 takes; leave it empty for a flag.
+__swarmctl_takes() {
+    case "$path:$1" in
+        'run:-p' | 'run:--profile') kind=profile ;;
+        'run:--node') kind=node ;;
+        'run:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'run:--model') kind=directory ;;
+        'run:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'run:--rounds') kind=none ;;
+        'run:--seed') kind=none ;;
+        'run:--set') kind=setting ;;
+        'doctor:-p' | 'doctor:--profile') kind=profile ;;
+        'doctor:--node') kind=node ;;
+        'doctor:--set') kind=setting ;;
+        'status:--node') kind=node ;;
+        'logs:--node') kind=node ;;
+        'logs:-n' | 'logs:--lines') kind=none ;;
+        'profiles show:--set') kind=setting ;;
+        'profiles new:--from') kind=words list='cpu default demo gpu mac' ;;
+        'profiles new:--model') kind=directory ;;
+        'profiles new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'profiles new:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'profiles new:--rounds') kind=none ;;
+        'profiles new:--set') kind=setting ;;
+        'profiles import:--name') kind=none ;;
+        'keys set:--host') kind=none ;;
+    esac
+}
+
+# Set list to the options that there are here.
+__swarmctl_options() {
+    case $path in
+        '') list='--version --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
+        'status') list='--node --json --help' ;;
+        'logs') list='--node --lines --follow --json --help' ;;
+        'profiles') list='--help' ;;
+        'profiles list') list='--json --help' ;;
+        'profiles show') list='--origin --set --json --help' ;;
+        'profiles validate') list='--json --help' ;;
+        'profiles new') list='--from --model --task --device --rounds --set --yes --no-input --json --help' ;;
+        'profiles import') list='--name --yes --json --help' ;;
+        'keys') list='--help' ;;
+        'keys set') list='--host --no-test --insecure-storage --yes --no-input --help' ;;
+        'keys list') list='--json --help' ;;
+        'keys test') list='--json --no-input --help' ;;
+        'keys delete') list='--all --yes --no-input --help' ;;
+        'keys import') list='--no-test --insecure-storage --yes --no-input --help' ;;
+        'completion') list='--help' ;;
+        'completion install') list='--yes --json --help' ;;
+        'completion uninstall') list='--yes --json --help' ;;
+        'completion show') list='--help' ;;
+    esac
+}
+
+# Set kind to what may stand here as an argument.
+__swarmctl_argument() {
+    case "$path:$position" in
+        ':0') kind=words list='run doctor status logs profiles keys completion' ;;
+        'profiles:0') kind=words list='list show validate new import' ;;
+        'keys:0') kind=words list='set list test delete import' ;;
+        'completion:0') kind=words list='install uninstall show' ;;
+        'profiles show:0') kind=profile ;;
+        'profiles validate:0') kind=profile ;;
+        'profiles import:0') kind=file ;;
+        'keys set:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
+        'keys test:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
+        'keys delete:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
+        'keys import:0') kind=file ;;
+        'completion install:0') kind=words list='bash zsh fish' ;;
+        'completion uninstall:0') kind=words list='bash zsh fish' ;;
+        'completion show:0') kind=words list='bash zsh fish' ;;
+    esac
+}
+
+# Set list to the values of the setting $1, where they are few.
+__swarmctl_values() {
+    list=
+    case $1 in
+        'game.kind') list='sampling' ;;
+        'game.partial_credit') list='true false' ;;
+        'model.device') list='auto cpu cuda mps xpu' ;;
+        'model.dtype') list='auto float32 bfloat16 float16' ;;
+        'model.gradient_checkpointing') list='true false' ;;
+        'node.fresh') list='true false' ;;
+        'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'train.peer_loss') list='positive sapo f_tis' ;;
+        'train.teacher_loss') list='gated luffy' ;;
+    esac
+}
+
+# Set REPLY to $1 without quotes and backslashes, and quote to the quote it begins with.
+__swarmctl_unquote() {
+    REPLY=$1
+    quote=
+    case $1 in
+        \"*) quote=\" REPLY=${1#\"} REPLY=${REPLY%\"} ;;
+        \'*) quote=\' REPLY=${1#\'} REPLY=${REPLY%\'} ;;
+    esac
+    if [[ $quote != \' && $REPLY == *\\* ]]; then
+        # Without -r, read does nothing but take the backslashes out.
+        IFS= read REPLY <<<"$REPLY" || :
+    fi
+}
+
+# Split the line at blanks into words (those before the cursor) and typed. $1 is what readline will replace.
+__swarmctl_words() {
+    local i raw line=${COMP_LINE:0:COMP_POINT} joins= last=0
+    words=()
+    for ((i = 1; i <= COMP_CWORD; i++)); do
+        raw=${COMP_WORDS[i]}
+        if ((i == COMP_CWORD)); then
+            while [[ -n $raw && $line != *"$raw" ]]; do raw=${raw%?}; done
+        fi
+        __swarmctl_unquote "$raw"
+        if [[ -n $raw && $last -gt 0 && ( -n $joins || $raw != *[!=:@]* ) ]]; then
+            words[last - 1]+=$REPLY
+        else
+            words[last]=$REPLY
+            last=$((last + 1))
+        fi
+        joins=
+        [[ -z $raw || $raw == *[!=:@]* ]] || joins=1
+    done
+    typed=${words[last - 1]}
+    unset "words[last - 1]"
+    i=$quote
+    __swarmctl_unquote "$i$1"
+    cut=$((${#typed} - ${#REPLY}))
+}
+
+# Offer those of the arguments that begin with what is typed, quoted as the word at the cursor needs it.
+__swarmctl_offer() {
+    local word
+    for word; do
+        [[ $word == "$typed"* ]] || continue
+        word=$before$word
+        word=${word:cut}
+        case $quote in
+            \")
+                word=${word//\\/\\\\} word=${word//\"/\\\"}
+                word=${word//\$/\\\$} word=${word//\`/\\\`}
+                ;;
+            \') word=${word//\'/\'\\\'\'} ;;
+            *) [[ $word != *[!A-Za-z0-9_./:=@%+,-]* ]] || printf -v word %q "$word" ;;
+        esac
+        COMPREPLY[${#COMPREPLY[@]}]=$word
+    done
+}
+
+# Offer the names of the files $1/*$2, without $2. Names with control characters are left out.
+__swarmctl_names() {
+    local file name fail=
+    if shopt -q failglob; then
+        fail=1
+        shopt -u failglob
+    fi
+    for file in "$1"/*"$2"; do
+        [[ -e $file ]] || continue
+        file=${file%"$2"}
+        name=${file##*/}
+        [[ $name == .* || $name == *[[:cntrl:]]* ]] || __swarmctl_offer "$name"
+    done
+    [[ -z $fail ]] || shopt -s failglob
+}
+
+# Let readline complete names of files ($1 empty) or directories ($1 = dirnames).
+__swarmctl_files() {
+    local file
+    if ((BASH_VERSINFO[0] >= 4)); then
+        compopt -o "${1:-default}"
+    else
+        for file in "$typed"*; do
+            [[ ! -e $file ]] || __swarmctl_offer "$file"
+        done
+    fi
+}
+
+__swarmctl_setting() {
+    local key
+    if [[ $typed == *=* ]]; then
+        key=${typed%%=*}
+        before+=$key=
+        typed=${typed#*=}
+        __swarmctl_values "$key"
+        __swarmctl_offer $list
+    else
+        ((BASH_VERSINFO[0] < 4)) || compopt -o nospace
+        __swarmctl_offer checkpoint.every= \
+            checkpoint.keep= \
+            eval.every= \
+            eval.questions= \
+            game.group_size= \
+            game.groups= \
+            game.kind= \
+            game.partial_credit= \
+            game.rounds= \
+            generation.batch= \
+            generation.max_completion_tokens= \
+            generation.max_prompt_tokens= \
+            generation.temperature= \
+            model.device= \
+            model.dtype= \
+            model.gradient_checkpointing= \
+            model.lora.alpha= \
+            model.lora.dropout= \
+            model.lora.rank= \
+            model.lora.targets= \
+            model.name= \
+            model.revision= \
+            model.threads= \
+            node.fresh= \
+            node.name= \
+            node.seed= \
+            report.to= \
+            tasks= \
+            train.beta= \
+            train.delta= \
+            train.epsilon= \
+            train.epsilon_high= \
+            train.learning_rate= \
+            train.max_grad_norm= \
+            train.max_lag= \
+            train.micro_batch= \
+            train.off_policy_weight= \
+            train.peer_loss= \
+            train.teacher_loss= \
+            train.warmup_steps= \
+            train.weight_decay= \
+            warmup.batch= \
+            warmup.learning_rate= \
+            warmup.steps=
+    fi
+}
+
+_swarmctl() {
+    local IFS=$' \t\n' REPLY path= position=0 typed= quote= before= cut=0 kind= list= word arguments=
+    local -a words
+    COMPREPLY=()
+    __swarmctl_words "$2"
+    for word in ${words[@]+"${words[@]}"}; do
+        if [[ -n $kind ]]; then
+            kind=
+        elif [[ $word == -- && -z $arguments ]]; then
+            arguments=1
+        elif [[ $word == -* && -z $arguments ]]; then
+            [[ $word == *=* ]] || __swarmctl_takes "$word"
+        else
+            __swarmctl_enter "$word" || position=$((position + 1))
+        fi
+    done
+    if [[ -z $kind && -z $arguments && $typed == --*=* ]]; then
+        __swarmctl_takes "${typed%%=*}"
+        before=${typed%%=*}=
+        typed=${typed#*=}
+    elif [[ -z $kind && -z $arguments && $typed == -* ]]; then
+        __swarmctl_options
+        kind=words
+    elif [[ -z $kind ]]; then
+        __swarmctl_argument
+    fi
+    local home=${SWARMCTL_HOME-}
+    [[ $home != "~" && $home != "~/"* ]] || home=$HOME${home#"~"}
+    case $kind in
+        words) __swarmctl_offer $list ;;
+        setting) __swarmctl_setting ;;
+        node) __swarmctl_names "${home:-$HOME/.local/share/swarmctl}/nodes" / ;;
+        profile)
+            __swarmctl_offer cpu default demo gpu mac
+            __swarmctl_names "${home:-$HOME/.config/swarmctl}/profiles" .toml
+            __swarmctl_files
+            ;;
+        file) __swarmctl_files ;;
+        directory) __swarmctl_files dirnames ;;
+    esac
+}
+
+complete -F _swarmctl swarmctl

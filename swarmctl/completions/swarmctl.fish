@@ -1,0 +1,412 @@
+# Completion of swarmctl for fish.
+# Made by `python -m tools.completions` from the command tree of swarmctl; do not edit.
+#
+# Nothing is started: names come from globbing. Functions with -S read and set local variables of
+# __swarmctl_complete: path (the commands typed so far), position (how many arguments stand before the cursor),
+# typed (the word at the cursor), before (what stands before the value in it), kind and list (what is wanted).
+
+function __swarmctl_enter -S -d 'Enter a command, if there is one'
+    switch "$path:$argv[1]"
+        case ':run'
+            set path 'run'
+        case ':doctor'
+            set path 'doctor'
+        case ':status' ':ps'
+            set path 'status'
+        case ':logs'
+            set path 'logs'
+        case ':profiles' ':profile'
+            set path 'profiles'
+        case ':keys' ':key'
+            set path 'keys'
+        case ':completion'
+            set path 'completion'
+        case 'profiles:list'
+            set path 'profiles list'
+        case 'profiles:show'
+            set path 'profiles show'
+        case 'profiles:validate'
+            set path 'profiles validate'
+        case 'profiles:new'
+            set path 'profiles new'
+        case 'profiles:import'
+            set path 'profiles import'
+        case 'keys:set'
+            set path 'keys set'
+        case 'keys:list'
+            set path 'keys list'
+        case 'keys:test'
+            set path 'keys test'
+        case 'keys:delete'
+            set path 'keys delete'
+        case 'keys:import'
+            set path 'keys import'
+        case 'completion:install'
+            set path 'completion install'
+        case 'completion:uninstall'
+            set path 'completion uninstall'
+        case 'completion:show'
+            set path 'completion show'
+        case '*'
+            return 1
+    end
+    return 0
+end
+
+function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empty for a flag'
+    switch "$path:$argv[1]"
+        case 'run:-p' 'run:--profile'
+            set kind profile
+        case 'run:--node'
+            set kind node
+        case 'run:--task'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'run:--model'
+            set kind directory
+        case 'run:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'run:--rounds'
+            set kind none
+        case 'run:--seed'
+            set kind none
+        case 'run:--set'
+            set kind setting
+        case 'doctor:-p' 'doctor:--profile'
+            set kind profile
+        case 'doctor:--node'
+            set kind node
+        case 'doctor:--set'
+            set kind setting
+        case 'status:--node'
+            set kind node
+        case 'logs:--node'
+            set kind node
+        case 'logs:-n' 'logs:--lines'
+            set kind none
+        case 'profiles show:--set'
+            set kind setting
+        case 'profiles new:--from'
+            set kind words
+            set list cpu default demo gpu mac
+        case 'profiles new:--model'
+            set kind directory
+        case 'profiles new:--task'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'profiles new:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'profiles new:--rounds'
+            set kind none
+        case 'profiles new:--set'
+            set kind setting
+        case 'profiles import:--name'
+            set kind none
+        case 'keys set:--host'
+            set kind none
+    end
+end
+
+function __swarmctl_options -S -d 'Set list to the options there are here'
+    switch "$path"
+        case ''
+            set list --version\t'Print the version' \
+                --help\t'Show this message and exit'
+        case 'run'
+            set list --profile\t'Profile: a name, or a .toml file' \
+                --node\t'Node; its directory has this name' \
+                --task\t'Task, preset or FILE.jsonl; may be repeated' \
+                --model\t'An id on the Hugging Face hub, or a directory' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --rounds\t'Rounds in the node\'s whole life; 0: until stopped' \
+                --seed\t'Seed of sampling and adapters' \
+                --set\t'Any setting of a profile; may be repeated' \
+                --dry-run\t'Resolve and check everything, touch nothing' \
+                --plain\t'One sentence a round instead of the live view' \
+                --json\t'Print the result as JSON, last; ask nothing' \
+                --quiet\t'Only warnings, errors and the end' \
+                --verbose\t'Also say what is saved; show tracebacks' \
+                --yes\t'Answer yes to every question' \
+                --no-input\t'Ask nothing; fail where an answer is needed' \
+                --help\t'Show this message and exit'
+        case 'doctor'
+            set list --profile\t'Profile: a name, or a .toml file' \
+                --node\t'Node' \
+                --set\t'As for run; may be repeated' \
+                --deep\t'Also compute: a matrix product and a training step' \
+                --offline\t'Ask nothing of the network' \
+                --fix\t'Cure what is safe: modes, leftovers, missing directories' \
+                --report\t'Print Markdown for a bug report, without keys and names' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'status'
+            set list --node\t'One node' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'logs'
+            set list --node\t'Node' \
+                --lines\t'How many lines' \
+                --follow\t'Go on printing what is added' \
+                --json\t'Print events (JSON lines) instead of the log' \
+                --help\t'Show this message and exit'
+        case 'profiles'
+            set list --help\t'Show this message and exit'
+        case 'profiles list'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'profiles show'
+            set list --origin\t'Say where each value comes from' \
+                --set\t'As for run; may be repeated' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'profiles validate'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'profiles new'
+            set list --from\t'The built-in profile it begins with' \
+                --model\t'An id on the Hugging Face hub, or a directory' \
+                --task\t'Task or preset; may be repeated' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --rounds\t'Rounds; 0: until stopped' \
+                --set\t'Any setting; may be repeated' \
+                --yes\t'Write over a profile of this name' \
+                --no-input\t'Ask nothing' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'profiles import'
+            set list --name\t'Name of the profile' \
+                --yes\t'Write over a profile of this name' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'keys'
+            set list --help\t'Show this message and exit'
+        case 'keys set'
+            set list --host\t'For a name of your own: the API' \
+                --no-test\t'Do not ask the service whether it accepts the key' \
+                --insecure-storage\t'Keep it in a file only you can read, not in the keyring' \
+                --yes\t'Answer yes to every question' \
+                --no-input\t'Ask nothing; fail where an answer is needed' \
+                --help\t'Show this message and exit'
+        case 'keys list'
+            set list --json\t'Print JSON; ask nothing' \
+                --help\t'Show this message and exit'
+        case 'keys test'
+            set list --json\t'Print JSON; ask nothing' \
+                --no-input\t'Ask nothing; fail where an answer is needed' \
+                --help\t'Show this message and exit'
+        case 'keys delete'
+            set list --all\t'Every key that was saved' \
+                --yes\t'Answer yes to every question' \
+                --no-input\t'Ask nothing; fail where an answer is needed' \
+                --help\t'Show this message and exit'
+        case 'keys import'
+            set list --no-test\t'Do not ask the service whether it accepts the key' \
+                --insecure-storage\t'Keep it in a file only you can read, not in the keyring' \
+                --yes\t'Answer yes to every question' \
+                --no-input\t'Ask nothing; fail where an answer is needed' \
+                --help\t'Show this message and exit'
+        case 'completion'
+            set list --help\t'Show this message and exit'
+        case 'completion install'
+            set list --yes\t'Also a file that swarmctl did not write' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'completion uninstall'
+            set list --yes\t'Also a file that swarmctl did not write' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'completion show'
+            set list --help\t'Show this message and exit'
+    end
+end
+
+function __swarmctl_argument -S -d 'Set kind to what may stand here as an argument'
+    switch "$path:$position"
+        case ':0'
+            set list run\t'Start a node, or go on with it where it stopped' \
+                doctor\t'Check this machine, the installation and a profile; say what cures each trouble' \
+                status\t'Tell how the nodes of this machine are: running or not, how far, how accurate' \
+                logs\t'Print what a node\'s trainer said last' \
+                profiles\t'List, show, check and make profiles: the files that say how a node runs' \
+                keys\t'Save, list, test and delete keys of services' \
+                completion\t'Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
+        case 'profiles:0'
+            set list list\t'List the profiles there are, built-in ones and yours' \
+                show\t'Print every setting of a profile as a run would see it: TOML that can be saved as a profile of your own' \
+                validate\t'Check profiles: every wrong key and value, with the nearest right name' \
+                new\t'Make a profile of your own' \
+                import\t'Make a profile from RL Swarm\'s YAML, and say what became of every key in it'
+        case 'keys:0'
+            set list set\t'Save a key: typed unseen, or piped in' \
+                list\t'List the keys there are' \
+                test\t'Ask services whether they accept the keys' \
+                delete\t'Delete a key from the keyring, or from its file' \
+                import\t'Save keys found in the environment or a .env file'
+        case 'completion:0'
+            set list install\t'Put the script where the shell looks for completions' \
+                uninstall\t'Remove what install wrote' \
+                show\t'Print the script, to be put anywhere'
+        case 'profiles show:0'
+            set kind profile
+        case 'profiles validate:0'
+            set kind profile
+        case 'profiles import:0'
+            set kind file
+        case 'keys set:0'
+            set kind words
+            set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb
+        case 'keys test:0'
+            set kind words
+            set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb
+        case 'keys delete:0'
+            set kind words
+            set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb
+        case 'keys import:0'
+            set kind file
+        case 'completion install:0'
+            set kind words
+            set list bash zsh fish
+        case 'completion uninstall:0'
+            set kind words
+            set list bash zsh fish
+        case 'completion show:0'
+            set kind words
+            set list bash zsh fish
+    end
+end
+
+function __swarmctl_setting -S -d 'Offer settings, or the values of one'
+    if not string match -q '*=*' -- "$typed"
+        set list checkpoint.every=\t'Rounds between checkpoints' \
+            checkpoint.keep=\t'Checkpoints kept: should the newest be damaged, the one before is used' \
+            eval.every=\t'Rounds between evaluations; there is always one before and one after' \
+            eval.questions=\t'Held-out questions, known to this node alone' \
+            game.group_size=\t'G: completions of one question' \
+            game.groups=\t'I: questions a round, each answered by a whole group' \
+            game.kind=\t'"sampling": one stage, I local groups (swarm sampling, arXiv 2509.08721)' \
+            game.partial_credit=\t'Reward what the verifier gives for near misses' \
+            game.rounds=\t'Rounds in the node\'s whole life' \
+            generation.batch=\t'Completions generated at a time' \
+            generation.max_completion_tokens=\t'Length at which a completion is cut' \
+            generation.max_prompt_tokens=\t'A question whose prompt is longer is skipped with a warning; prompts are never cut' \
+            generation.temperature=\t'Sampling temperature; the loss scores the same distribution' \
+            model.device=\t'"auto" takes the best of CUDA, MPS, XPU and CPU; or one of cuda, cuda:1, mps, xpu, cpu' \
+            model.dtype=\t'Number format of the computation' \
+            model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
+            model.lora.alpha=\t'Scale: the update is multiplied by alpha / rank' \
+            model.lora.dropout=\t'Dropout on the adapter\'s input while training' \
+            model.lora.rank=\t'Rank r of the update B·A' \
+            model.lora.targets=\t'Which modules get an adapter: "all-linear", or names separated by commas' \
+            model.name=\t'A causal language model: an id on the hub, a directory, or "tiny" (built on the spot, for the demo)' \
+            model.revision=\t'Branch, tag or commit on the hub' \
+            model.threads=\t'CPU threads of torch' \
+            node.fresh=\t'Start from nothing at every run' \
+            node.name=\t'Name of the node, and of its directory' \
+            node.seed=\t'Seed of sampling and of adapter weights' \
+            report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
+            tasks= \
+            train.beta=\t'Weight of the KL penalty on own rows' \
+            train.delta=\t'Two-sided clip: the largest ratio for negative advantages, on rows served elsewhere' \
+            train.epsilon=\t'Lower clip of the importance ratio' \
+            train.epsilon_high=\t'Upper clip of the importance ratio (clip-higher, DAPO section 3.1)' \
+            train.learning_rate=\t'Peak learning rate of AdamW' \
+            train.max_grad_norm=\t'Gradients are clipped to this norm' \
+            train.max_lag=\t'Rows of the node\'s own policy older than this many steps are dropped' \
+            train.micro_batch=\t'Rows of one forward and backward pass' \
+            train.off_policy_weight=\t'λ: weight of the loss of foreign rows beside that of own rows' \
+            train.peer_loss=\t'What is learned from peers\' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated importance sampling (arXiv 2605.22537)' \
+            train.teacher_loss=\t'What is learned from a teacher\'s verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)' \
+            train.warmup_steps=\t'Steps over which the learning rate rises; it is constant afterwards, as a node has no planned end' \
+            train.weight_decay=\t'Decoupled weight decay' \
+            warmup.batch=\t'Demonstrations a step' \
+            warmup.learning_rate=\t'Learning rate of the warm-up alone' \
+            warmup.steps=\t'Optimizer steps'
+        return
+    end
+    set -l key (string replace -r '=.*' '' -- $typed)
+    set before "$before$key="
+    switch "$key"
+        case 'game.kind'
+            set list sampling
+        case 'game.partial_credit'
+            set list true false
+        case 'model.device'
+            set list auto cpu cuda mps xpu
+        case 'model.dtype'
+            set list auto float32 bfloat16 float16
+        case 'model.gradient_checkpointing'
+            set list true false
+        case 'node.fresh'
+            set list true false
+        case 'tasks'
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'train.peer_loss'
+            set list positive sapo f_tis
+        case 'train.teacher_loss'
+            set list gated luffy
+    end
+end
+
+# Control characters would end or split what is offered.
+function __swarmctl_names -d 'Print names of files without their suffix'
+    for file in $argv[2..]
+        string match -qr '[[:cntrl:]]' -- $file
+        or string replace -r -- '^.*/' '' (string sub -e -(string length -- $argv[1]) -- $file)
+    end
+end
+
+function __swarmctl_complete -d 'Print what may stand at the cursor'
+    set -l words (commandline -opc)
+    set -l typed (commandline -ct)
+    set -l path ''
+    set -l position 0
+    set -l before ''
+    set -l kind ''
+    set -l list
+    set -l only_arguments
+    for word in $words[2..]
+        if test -n "$kind"
+            set kind ''
+        else if test -z "$only_arguments"; and string match -q -- -- $word
+            set only_arguments 1
+        else if test -z "$only_arguments"; and string match -q -- '-*' $word
+            string match -q -- '*=*' $word; or __swarmctl_takes $word
+        else
+            __swarmctl_enter $word; or set position (math $position + 1)
+        end
+    end
+    if test -z "$kind$only_arguments"; and string match -q -- '--*=*' $typed
+        set before (string replace -r '=.*' '=' -- $typed)
+        set typed (string replace -r '^[^=]*=' '' -- $typed)
+        __swarmctl_takes (string trim -r -c = -- $before)
+    else if test -z "$kind$only_arguments"; and string match -q -- '-*' $typed
+        __swarmctl_options
+    else if test -z "$kind"
+        __swarmctl_argument
+    end
+    set -l profiles $HOME/.config/swarmctl/profiles
+    set -l nodes $HOME/.local/share/swarmctl/nodes
+    if set -q SWARMCTL_HOME; and test -n "$SWARMCTL_HOME"
+        set -l home (string replace -r '^~(?=/|$)' -- $HOME $SWARMCTL_HOME)
+        set profiles $home/profiles
+        set nodes $home/nodes
+    end
+    switch "$kind"
+        case setting
+            __swarmctl_setting
+        case node
+            set list (__swarmctl_names / $nodes/*/)
+        case profile
+            set list cpu default demo gpu mac (__swarmctl_names .toml $profiles/*.toml)
+            string match -q -- (string trim -l -c '"\'' -- "$typed")'*' $list; or set list (__fish_complete_path $typed)
+        case file
+            set list (__fish_complete_path $typed)
+        case directory
+            set list (__fish_complete_directories $typed '')
+    end
+    test -z "$list"; or printf '%s\n' $before$list
+end
+
+complete -c swarmctl -f -a '(__swarmctl_complete)'

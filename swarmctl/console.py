@@ -1,0 +1,112 @@
+"""Which view the operator gets, and the plain one: a sentence for each thing that happens, on stderr."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Self, TextIO
+
+from swarmctl import sentences
+from swarmctl.progress import Progress
+from swarmctl.supervisor import Display
+from swarmctl.text import clean, encodable
+
+PHASE_EVERY_S = 10
+"""A phase that goes on is told again after this time."""
+
+
+class Writer:
+    """Writes lines for people. A reader who went away does not end the run.
+
+    On a terminal, sentences are broken between words; an indented line is a command to paste and stays whole.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __call__(self, text: str) -> None:
+        if self.stream.isatty() and not text.startswith(" "):
+            width = shutil.get_terminal_size().columns
+            text = textwrap.fill(text, max(20, width - 1), break_long_words=False, break_on_hyphens=False)
+        with suppress(OSError, ValueError):  # a closed pipe or terminal, a closed file object
+            self.stream.write(encodable(clean(text), self.stream.encoding) + "\n")
+            self.stream.flush()
+
+
+class PlainView:
+    """One sentence for each round, evaluation, phase and warning."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
+        self._write = Writer(stream)
+        self._quiet = quiet
+        self._verbose = verbose
+        self._rollouts: list[dict[str, Any]] = []
+        self._phase: tuple[object, float] = (None, 0.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def tick(self, _progress: Progress, /) -> None:
+        """Nothing moves here."""
+
+    def note(self, text: str) -> None:
+        self._write(text)
+
+    def event(self, event: dict[str, Any], progress: Progress, /) -> None:
+        text = self._sentence(event, progress)
+        if text is not None and (not self._quiet or event["event"] == "warning"):
+            self._write(text)
+
+    def _sentence(self, event: dict[str, Any], progress: Progress) -> str | None:
+        text = None
+        match event["event"]:
+            case "start":
+                text = sentences.start(event)
+            case "phase":
+                text = self._phase_sentence(event)
+            case "rollouts":
+                self._rollouts.append(event)
+            case "round":
+                text = sentences.round_done(self._rollouts, progress)
+                self._rollouts = []
+            case "eval" if event.get("accuracy") is not None:
+                text = sentences.evaluation(event, progress)
+            case "checkpoint" if self._verbose:
+                text = f"Saved {event.get('path')}."
+            case "warning":
+                text = f"warning: {event.get('message')}"
+        return text
+
+    def _phase_sentence(self, event: dict[str, Any]) -> str | None:
+        name, told = self._phase
+        if name == event.get("name") and time.monotonic() - told < PHASE_EVERY_S:
+            return None
+        self._phase = (event.get("name"), time.monotonic())
+        return sentences.phase(event)
+
+
+def can_draw(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether a live view makes sense: a real terminal that can move its cursor and show more than ASCII."""
+    encoding = (stream.encoding or "ascii").lower().replace("-", "")
+    return (
+        stream.isatty()
+        and environment.get("TERM", "dumb") not in ("dumb", "")
+        and not environment.get("CI")
+        and encoding in ("utf8", "utf16", "utf32")
+    )
+
+
+def view(stream: TextIO, *, plain: bool, quiet: bool, verbose: bool) -> Display:
+    """Return the view for ``stream``."""
+    if plain or quiet or not can_draw(stream, os.environ):
+        return PlainView(stream, quiet=quiet, verbose=verbose)
+    from swarmctl.live import LiveView
+
+    return LiveView(stream)

@@ -1,0 +1,76 @@
+"""From errors to exit codes and to what is printed. The hierarchy itself is in ``hivemind_exp.errors``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import IntEnum
+
+from hivemind_exp.errors import NodeError
+from swarmctl.launcher import typed
+from swarmctl.text import clean, encodable
+
+
+class Exit(IntEnum):
+    """Exit codes, the same for every command."""
+
+    DONE = 0
+    """Done, or asked to stop (SIGTERM, SIGHUP, ``stop``)."""
+    FAILED = 1
+    """It could have worked: out of memory, disk full, hub unreachable, a defect."""
+    USAGE = 2
+    """The command line cannot be understood."""
+    CONFIGURATION = 3
+    """Something written must change first: configuration, key, or the node belongs to something else."""
+    CHECK_FAILED = 4
+    LIMIT = 5
+    """The node's own limit was reached."""
+    INTERRUPTED = 130
+
+
+_EXIT_OF_CODE = {
+    "usage": Exit.USAGE,
+    "configuration": Exit.CONFIGURATION,
+    "node_conflict": Exit.CONFIGURATION,
+    "model": Exit.CONFIGURATION,
+    "task": Exit.CONFIGURATION,
+    "device": Exit.CONFIGURATION,
+    "key": Exit.CONFIGURATION,
+    "keyring_absent": Exit.CONFIGURATION,
+    "keyring_locked": Exit.CONFIGURATION,
+    "keyring_silent": Exit.CONFIGURATION,
+    "key_refused": Exit.CHECK_FAILED,
+}
+
+
+class UsageError(NodeError):
+    """The command line cannot be understood."""
+
+    code = "usage"
+
+
+def exit_code(error: NodeError) -> Exit:
+    """Return the exit code of ``error``: what the operator must change is 3, what may work next time is 1."""
+    return _EXIT_OF_CODE.get(error.code, Exit.FAILED)
+
+
+def _all_kinds(kind: type[NodeError]) -> list[type[NodeError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _all_kinds(child))]
+
+
+def from_code(code: object, message: str, next: str | None) -> NodeError:
+    """Return the error that another process reported as ``code``; an unknown code is a plain failure."""
+    kinds = {kind.code: kind for kind in _all_kinds(NodeError)}
+    return kinds.get(str(code), NodeError)(message, next=next)
+
+
+def print_error(error: NodeError, *, as_json: bool) -> None:
+    """Say what went wrong and what to type next: as an object on stdout, or as text on stderr."""
+    following = typed(error.next) if error.next else None
+    if as_json:
+        fields = {"code": error.code, "message": error.message, "next": following}
+        print(json.dumps({"schema": 1, "error": fields}), flush=True)
+        return
+    lines = f"error: {clean(error.message)}\n" + (f"  try: {clean(following)}\n" if following else "")
+    sys.stderr.write(encodable(lines, sys.stderr.encoding))
+    sys.stderr.flush()

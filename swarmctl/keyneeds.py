@@ -1,0 +1,73 @@
+"""Which keys a run needs, and where each of them comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hivemind_exp.config import Config
+from hivemind_exp.sources.providers import PROVIDERS
+from swarmctl.asking import Asker
+from swarmctl.keyhosts import host_of
+from swarmctl.keyspots import Place
+from swarmctl.keystore import Key, Keystore
+
+_ADDRESS = {"huggingface": "HF_ENDPOINT", "wandb": "WANDB_BASE_URL"}
+"""What makes these libraries talk to another host."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """The keys of a run, and what is to be said of them."""
+
+    secrets: Mapping[str, str]
+    lines: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"RunKeys({', '.join(self.secrets)})"
+
+
+def needed(config: Config, environment: Mapping[str, str]) -> list[str]:
+    """Return the names of the keys that a run may need: for the model's hub, and for where its metrics go."""
+    names = []
+    on_hub = config.model.name != "tiny" and not Path(config.model.name).expanduser().is_dir()
+    if on_hub and environment.get("HF_HUB_OFFLINE") != "1":
+        names.append("huggingface")
+    if "wandb" in config.report.to and environment.get("WANDB_MODE") not in ("offline", "disabled"):
+        names.append("wandb")
+    return names
+
+
+def keys_for(config: Config, asker: Asker, environment: Mapping[str, str]) -> RunKeys:
+    """Read the keys of a run. One that is nowhere is no error: models may be public, and wandb has its own login.
+
+    Raises KeyProblem where one is there and cannot be had.
+    """
+    store = Keystore(asker, environment)
+    secrets, lines = {}, []
+    for name in needed(config, environment):
+        key = store.find(name)
+        if key is None:
+            continue
+        elsewhere = _elsewhere(key, environment)
+        if elsewhere:
+            lines.append(
+                f"warning: key {name} belongs to {key.host} and is kept back: ${_ADDRESS[name]} is {elsewhere}"
+            )
+            continue
+        secrets[name] = key.value
+        lines.append(f"{key.sentence[:1].upper()}{key.sentence[1:]}.")
+    return RunKeys(secrets, tuple(lines))
+
+
+def _elsewhere(key: Key, environment: Mapping[str, str]) -> str | None:
+    """Return the host that would get the key instead of its own.
+
+    A key in the environment was put there by whoever put the address there, and is meant for it.
+    """
+    address = environment.get(_ADDRESS[key.name])
+    if not address or key.spot.place in (Place.KEY_FILE, Place.ENVIRONMENT, Place.CREDENTIALS):
+        return None
+    host = host_of(address)
+    return host if host != host_of(PROVIDERS[key.name].base_url) else None

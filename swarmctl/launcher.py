@@ -1,0 +1,39 @@
+"""How this command line is typed, so that every command it prints works when pasted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+NAME = "swarmctl"
+
+
+def _same(found: str | None, path: Path) -> bool:
+    return found is not None and os.path.realpath(found) == os.path.realpath(path)
+
+
+def launcher() -> str:
+    """Return ``swarmctl`` where that is on PATH and is this program, else what starts this program."""
+    program = Path(sys.argv[0])
+    if program.name == NAME:
+        return NAME if _same(shutil.which(NAME), program) else shlex.quote(os.path.abspath(program))
+    beside = Path(sys.executable).with_name(NAME)
+    if beside.exists():
+        return NAME if _same(shutil.which(NAME), beside) else shlex.quote(str(beside))
+    # The links of a virtual environment are kept: resolved, they would name an interpreter without the packages.
+    python = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
+    return f"{python} -m {NAME}"
+
+
+def command(arguments: Iterable[str]) -> str:
+    """Return ``swarmctl ARGUMENTS`` as it must be typed in a shell here."""
+    return " ".join([launcher(), *map(shlex.quote, arguments)])
+
+
+def typed(text: str) -> str:
+    """Replace the word ``swarmctl`` at the start of ``text`` by what works here."""
+    return launcher() + text[len(NAME) :] if text.split(" ", 1)[0] == NAME else text

@@ -1,0 +1,39 @@
+"""What commands parse their arguments into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The command line of ``run``."""
+
+    profile: str | None = None
+    node: str | None = None
+    flags: tuple[tuple[str, str, str], ...] = ()
+    """(flag, setting, text) for each flag that stands for a setting."""
+    assignments: tuple[str, ...] = ()
+    """``--set``, as typed."""
+    dry_run: bool = False
+    plain: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    yes: bool = False
+    no_input: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorOptions:
+    """The command line of ``doctor``."""
+
+    checks: tuple[str, ...] = ()
+    profile: str | None = None
+    node: str | None = None
+    assignments: tuple[str, ...] = ()
+    deep: bool = False
+    offline: bool = False
+    fix: bool = False
+    report: bool = False
+    as_json: bool = False

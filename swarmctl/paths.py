@@ -1,0 +1,51 @@
+"""Where files live: the same on every system, and without a space in any name.
+
+============================= ================================== ==============================
+what                          default                            with SWARMCTL_HOME=/d
+============================= ================================== ==============================
+profiles                      ~/.config/swarmctl/profiles        /d/profiles
+what is known of keys         ~/.config/swarmctl/keys            /d/keys
+keys without a keyring        ~/.config/swarmctl/secrets         /d/secrets
+nodes                         ~/.local/share/swarmctl/nodes      /d/nodes
+============================= ================================== ==============================
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+HOME_VARIABLE = "SWARMCTL_HOME"
+BUILTIN = Path(__file__).with_name("builtin")
+
+
+def _base(default: str) -> Path:
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(os.path.abspath(os.path.expanduser(home))) if home else Path.home() / default
+
+
+def profiles_directory() -> Path:
+    """Return the directory of the user's profiles."""
+    return _base(".config/swarmctl") / "profiles"
+
+
+def keys_directory() -> Path:
+    """Return the directory with one file a key, which says all but the key itself."""
+    return _base(".config/swarmctl") / "keys"
+
+
+def secrets_directory() -> Path:
+    """Return the directory of the keys that their owner wants in files."""
+    return _base(".config/swarmctl") / "secrets"
+
+
+def nodes_directory() -> Path:
+    """Return the directory that holds one directory a node."""
+    return _base(".local/share/swarmctl") / "nodes"
+
+
+def shown(path: Path) -> str:
+    """Return ``path`` for people, with ``~`` for the home directory."""
+    home = str(Path.home())
+    text = str(path)
+    return "~" + text[len(home) :] if home != "/" and text.startswith(home + os.sep) else text

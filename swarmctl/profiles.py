@@ -1,0 +1,158 @@
+"""Profiles: TOML files that say how a node runs, found by name or path. Reading them needs no pydantic.
+
+Besides the tables of ``hivemind_exp.config`` a profile may have ``description`` (one line for lists) and ``extends``,
+the name or path of one other profile which it changes; that one may not extend a third.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.errors import ConfigurationError, NodeError
+from swarmctl.paths import BUILTIN, profiles_directory, shown
+
+VARIABLE = "SWARMCTL_PROFILE"
+DEFAULT = "default"
+SUFFIX = ".toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One profile as it stands in its file: not yet checked against the configuration."""
+
+    name: str
+    path: Path
+    description: str | None
+    extends: str | None
+    values: dict[str, Any]
+
+    @property
+    def builtin(self) -> bool:
+        return self.path.parent == BUILTIN
+
+    @property
+    def label(self) -> str:
+        """Where it comes from, for people."""
+        return f"built-in {self.name}" if self.builtin else f"profile {shown(self.path)}"
+
+    @property
+    def reference(self) -> str:
+        """What finds it again from any directory: its name where that is enough, else its path."""
+        in_place = self.builtin or self.path.parent == profiles_directory()
+        return self.name if in_place and find(self.name) == self.path else str(self.path)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word most like ``word``, if any is."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def _paths(directory: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(directory.glob(f"*{SUFFIX}"))}
+
+
+def known_profiles() -> dict[str, Path]:
+    """Return every profile that has a name. The user's hide built-in ones of the same name."""
+    return _paths(BUILTIN) | _paths(profiles_directory())
+
+
+def builtin_names() -> set[str]:
+    """Return the names of the profiles that come with swarmctl."""
+    return set(_paths(BUILTIN))
+
+
+def find(reference: str) -> Path:
+    """Return the file of a profile, given its name or the path of a ``.toml`` file.
+
+    Raises ConfigurationError when there is none, with the nearest name that exists.
+    """
+    if reference.endswith(SUFFIX) or os.sep in reference:
+        path = Path(os.path.abspath(os.path.expanduser(reference)))
+        if not path.is_file():
+            raise ConfigurationError(f"no profile file {shown(path)}", next="swarmctl profiles list")
+        return path
+    known = known_profiles()
+    if reference in known:
+        return known[reference]
+    guess = nearest(reference, known)
+    hint = f"; did you mean {guess}?" if guess else ""
+    raise ConfigurationError(f"no profile named {reference!r}{hint}", next="swarmctl profiles list")
+
+
+def read(path: Path) -> Profile:
+    """Read one profile. Raises ConfigurationError where the file is not TOML or its head is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {shown(path)}: {error.strerror}", next="swarmctl profiles list"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{shown(path)} is not valid TOML: it is not UTF-8 text", next=_validate(path)
+        ) from error
+    return parsed(path, text)
+
+
+def parsed(path: Path, text: str) -> Profile:
+    """Return what the profile at ``path`` is when ``text`` stands in it. Raises ConfigurationError as ``read``."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{shown(path)} is not valid TOML: {error}", next=_validate(path)) from error
+    heads = {}
+    for key in ("description", "extends"):
+        heads[key] = values.pop(key, None)
+        if heads[key] is not None and not isinstance(heads[key], str):
+            raise ConfigurationError(f"{shown(path)}: {key} must be a string", next=_validate(path))
+    return Profile(path.stem, path, heads["description"], heads["extends"], values)
+
+
+def _validate(path: Path) -> str:
+    return f"swarmctl profiles validate {shlex.quote(str(path))}"
+
+
+def family(profile: Profile) -> list[Profile]:
+    """Return the profile and before it the one it extends, if any.
+
+    A profile that extends its own name means the built-in one which it hides.
+    """
+    if profile.extends is None:
+        return [profile]
+    base_path = _base_path(profile, profile.extends)
+    if base_path == profile.path:
+        raise ConfigurationError(f"{profile.label} extends itself", next="swarmctl profiles list")
+    base = read(base_path)
+    if base.extends is not None:
+        raise ConfigurationError(
+            f"{profile.label} extends {base.name}, which extends {base.extends}: only one level is allowed",
+            next=_validate(profile.path),
+        )
+    return [base, profile]
+
+
+def _base_path(profile: Profile, extends: str) -> Path:
+    if extends == profile.name and not profile.builtin and (BUILTIN / f"{extends}{SUFFIX}").is_file():
+        return BUILTIN / f"{extends}{SUFFIX}"
+    if extends.endswith(SUFFIX):
+        return find(str(profile.path.parent / Path(extends).expanduser()))
+    try:
+        return find(extends)
+    except NodeError as error:
+        raise ConfigurationError(f"{profile.label}: extends: {error.message}", next=error.next) from error
+
+
+def chosen(flag: str | None, fallback: str | None = None) -> str:
+    """Return which profile a command means: flag, ``fallback``, ``SWARMCTL_PROFILE``, then ``default``.
+
+    ``fallback`` is what an existing node was last run with: naming the node is more than an ambient variable.
+    """
+    return flag or fallback or os.environ.get(VARIABLE) or DEFAULT

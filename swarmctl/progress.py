@@ -1,0 +1,131 @@
+"""What the events add up to: the one state that every display and the summary read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+PARTS = ("generate", "verify", "train", "share", "other")
+
+
+@dataclass(slots=True)
+class Progress:
+    """One run so far. What no event has told is None."""
+
+    start: dict[str, Any] | None = None
+    phase: dict[str, Any] | None = None
+    round: int | None = None
+    """Rounds finished in the node's whole life. (``round`` of an event of a round counts from 0.)"""
+    steps: int | None = None
+    accuracy: dict[int, float] = field(default_factory=dict)
+    """Held-out accuracy by round, of the node's whole life."""
+    questions: int | None = None
+    rewards: dict[int, float] = field(default_factory=dict)
+    """Mean reward of the node's own completions by round, in this run."""
+    tokens_per_second: float | None = None
+    round_seconds: float | None = None
+    seconds: dict[str, float] | None = None
+    """Where the time of this run's rounds went."""
+    rollouts: dict[str, int] = field(default_factory=dict)
+    checkpoint: str | None = None
+    error: dict[str, Any] | None = None
+    stop: dict[str, Any] | None = None
+
+    def remember(self, evaluations: Iterable[dict[str, Any]]) -> None:
+        """Take up what earlier runs of the node measured."""
+        for event in evaluations:
+            self._eval(event)
+
+    def apply(self, event: dict[str, Any]) -> None:
+        """Take one event of this run. Unknown ones are left alone."""
+        handler = _HANDLERS.get(event["event"])
+        if handler is not None:
+            handler(self, event)
+
+    @property
+    def rounds(self) -> int | None:
+        """Rounds planned for the node's whole life; None where it runs until stopped."""
+        return (self.start or {}).get("rounds") or None
+
+    @property
+    def accuracy_before(self) -> float | None:
+        return self.accuracy[min(self.accuracy)] if self.accuracy else None
+
+    @property
+    def accuracy_after(self) -> float | None:
+        """The latest accuracy; None while there is only the one before training."""
+        return self.accuracy[max(self.accuracy)] if len(self.accuracy) > 1 else None
+
+    def _start(self, event: dict[str, Any]) -> None:
+        self.start = event
+        self.round = event.get("resumed_round")
+
+    def _phase(self, event: dict[str, Any]) -> None:
+        self.phase = event
+
+    def _round(self, event: dict[str, Any]) -> None:
+        self.phase = None
+        self.round = event["round"] + 1
+        if event.get("replayed"):
+            return  # its time was counted in the run that a crash ended
+        self.tokens_per_second = event.get("tokens_per_second")
+        spent = event.get("seconds") or {}
+        self.round_seconds = sum(spent.get(part) or 0 for part in PARTS)
+        self.seconds = {part: (self.seconds or {}).get(part, 0) + (spent.get(part) or 0) for part in PARTS}
+
+    def _rollouts(self, event: dict[str, Any]) -> None:
+        if event.get("source") == "policy" and event.get("reward") is not None:
+            self.rewards[event["round"]] = event["reward"]
+        if not event.get("replayed"):
+            source = str(event.get("source"))
+            self.rollouts[source] = self.rollouts.get(source, 0) + (event.get("count") or 0)
+
+    def _step(self, event: dict[str, Any]) -> None:
+        self.steps = event["step"] + 1
+
+    def _eval(self, event: dict[str, Any]) -> None:
+        if event.get("split") == "heldout" and event.get("accuracy") is not None:
+            self.phase = None
+            self.accuracy[event["round"]] = event["accuracy"]
+            self.questions = event.get("questions")
+
+    def _checkpoint(self, event: dict[str, Any]) -> None:
+        self.checkpoint = event.get("path")
+
+    def _error(self, event: dict[str, Any]) -> None:
+        self.error = event
+
+    def _stop(self, event: dict[str, Any]) -> None:
+        self.stop = event
+        for name in ("round", "steps", "checkpoint"):
+            if event.get(name) is not None:
+                setattr(self, name, event[name])
+
+
+_HANDLERS = {
+    "start": Progress._start,
+    "phase": Progress._phase,
+    "round": Progress._round,
+    "rollouts": Progress._rollouts,
+    "step": Progress._step,
+    "eval": Progress._eval,
+    "checkpoint": Progress._checkpoint,
+    "error": Progress._error,
+    "stop": Progress._stop,
+}
+
+
+def result(progress: Progress, node: str) -> dict[str, Any]:
+    """Return the object that ``run --json`` prints last. Unknown values are None."""
+    seconds = progress.seconds or dict.fromkeys(PARTS)
+    return {
+        "schema": 1,
+        "node": node,
+        "rounds": progress.round,
+        "steps": progress.steps,
+        "accuracy_before": progress.accuracy_before,
+        "accuracy_after": progress.accuracy_after,
+        "rollouts": progress.rollouts,
+        "seconds": {part: None if value is None else round(value, 3) for part, value in seconds.items()},
+    }

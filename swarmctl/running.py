@@ -1,0 +1,110 @@
+"""What ``swarmctl run`` does, once its arguments are parsed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from hivemind_exp.errors import NodeError
+from hivemind_exp.tasks.registry import check_tasks
+from swarmctl import nodes, profiles, trainer
+from swarmctl.asking import Asker
+from swarmctl.console import Writer, view
+from swarmctl.errors import Exit
+from swarmctl.keyneeds import keys_for
+from swarmctl.lastrun import arguments, changes, pasteable, read_last, write_last
+from swarmctl.options import RunOptions
+from swarmctl.progress import Progress, result
+from swarmctl.resolve import Override, Resolved, override, resolve
+from swarmctl.schema import parse
+from swarmctl.summary import conclusion, introduction
+from swarmctl.supervisor import Ending, StopSignals, supervise
+from swarmctl.verdict import completed, judge
+
+
+def resolved_options(options: RunOptions) -> Resolved:
+    """Return the configuration a command line means.
+
+    ``--node NAME`` without ``--profile`` repeats what that node was last run with; what this command says goes over it.
+    """
+    given = [override(text) for text in options.assignments]
+    given += [Override(path, parse(text, path), flag) for flag, path, text in _flags(options)]
+    last = None
+    if options.node is not None:
+        given.append(Override(("node", "name"), options.node, "--node"))
+        last = read_last(nodes.files_of(options.node)) if options.profile is None else None
+    earlier = last.overrides if last else ()
+    profile = profiles.read(profiles.find(profiles.chosen(options.profile, last.profile if last else None)))
+    return resolve(profile, _latest([*earlier, *given]), os.environ)
+
+
+def _flags(options: RunOptions) -> list[tuple[str, tuple[str, ...], str]]:
+    return [(flag, tuple(key.split(".")), text) for flag, key, text in options.flags]
+
+
+def _latest(overrides: list[Override]) -> list[Override]:
+    """Keep the last of several values of one setting, in its place: ``model.lora=false`` undoes what is before it."""
+    latest: dict[tuple[str, ...], Override] = {}
+    for given in overrides:
+        latest.pop(given.path, None)
+        latest[given.path] = given
+    return list(latest.values())
+
+
+def retry_with(resolved: Resolved) -> nodes.Retry:
+    """Return what makes the command that does the same with another node."""
+    return lambda name: pasteable(arguments(resolved.profile.reference, resolved.overrides, name))
+
+
+def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
+    """Run a node to its end. Raises the NodeError to print where it fails."""
+    resolved = resolved_options(options)
+    _check_tasks(resolved)
+    if options.dry_run:
+        from swarmctl.dryrun import dry_run
+
+        return dry_run(resolved, as_json=options.as_json, retry=retry_with(resolved), module=module)
+    say = Writer(sys.stderr)
+    keys = keys_for(resolved.config, Asker(silent=options.no_input or options.as_json), os.environ)
+    with StopSignals() as signals, nodes.opened(resolved.config, retry_with(resolved)) as node:
+        before = read_last(node.files) if node.resumes else None
+        with nodes.disk_errors(node.files.root):
+            write_last(node.files, resolved)
+        if not options.quiet:
+            for line in [*introduction(node, resolved), *keys.lines]:
+                say(line)
+            for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
+                say(f"Changed: {change}")
+        progress = Progress()
+        began = time.monotonic()
+        with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
+            ending = supervise(node, resolved.config, display, progress, signals, secrets=keys.secrets, module=module)
+        return _finish(node, resolved, progress, ending, elapsed=time.monotonic() - began, as_json=options.as_json)
+
+
+def _check_tasks(resolved: Resolved) -> None:
+    """Raise the TaskError that the trainer would find after ten seconds of imports."""
+    try:
+        check_tasks(resolved.config.tasks)
+    except NodeError as error:
+        error.next = completed(error.next, retry_with(resolved)(resolved.config.node.name)) if error.next else None
+        raise
+
+
+def _finish(
+    node: nodes.Node, resolved: Resolved, progress: Progress, ending: Ending, *, elapsed: float, as_json: bool
+) -> Exit:
+    say = Writer(sys.stderr)
+    failed = True
+    try:
+        code = judge(ending, progress, node.files, resolved)
+        failed = False
+    finally:
+        if not failed or progress.start is not None:
+            for line in conclusion(node, resolved, progress, elapsed, failed=failed):
+                say(line)
+    if as_json:
+        print(json.dumps(result(progress, node.name)), flush=True)
+    return code

@@ -1,0 +1,96 @@
+"""What the end of a trainer means: an exit code, or the error to print."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import signal
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
+from hivemind_exp.node_files import NodeFiles
+from swarmctl import trainer
+from swarmctl.errors import Exit
+from swarmctl.lastrun import arguments, pasteable
+from swarmctl.paths import shown
+from swarmctl.progress import Progress
+from swarmctl.resolve import Override, Resolved
+from swarmctl.supervisor import Ending, log_tail
+from swarmctl.text import clean
+
+_EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
+
+
+def continuation(node: str) -> str:
+    """Return the command that goes on with ``node`` exactly as it was run last."""
+    return pasteable(["run", "--node", node])
+
+
+def completed(following: str | None, same: str) -> str:
+    """Return what the trainer advises; its ``swarmctl run --FLAG …`` as a change of the ``same`` run.
+
+    The trainer knows neither the profile nor where the flags of this run came from.
+    """
+    if following is None:
+        return same
+    start = "swarmctl run "
+    own = {"--node", "--profile", "-p"}.isdisjoint(following.split())
+    return f"{same} {following.removeprefix(start)}" if own and following.startswith(start) else following
+
+
+def judge(ending: Ending, progress: Progress, files: NodeFiles, resolved: Resolved) -> Exit:
+    """Return the exit code. Raises the NodeError to print where the trainer failed."""
+    if ending.asked is not None and (ending.killed or ending.returncode in (0, -signal.SIGTERM)):
+        return Exit.INTERRUPTED if ending.asked is signal.SIGINT else Exit.DONE
+    reason = (progress.stop or {}).get("reason")
+    if ending.returncode == 0 and reason in _EXIT_OF_REASON:
+        return _EXIT_OF_REASON[reason]
+    error = _failure(ending, progress, files, resolved)
+    error.next = completed(error.next, continuation(files.root.name))
+    raise error
+
+
+def _failure(ending: Ending, progress: Progress, files: NodeFiles, resolved: Resolved) -> NodeError:
+    """Return why the trainer failed: by its own word, by the status or signal that ended it, or by its last line.
+
+    On a full disk there may be no word: ``events.jsonl`` is on it too.
+    """
+    if progress.error is not None:
+        return trainer.reported(progress.error)
+    if ending.returncode == errno.ENOSPC:
+        root = files.root
+        return DiskFull(f"no space left in {shown(root)}", next=f"df -h {shlex.quote(str(root))}")
+    if ending.returncode < 0:
+        return _signalled(signal.Signals(-ending.returncode), files, resolved)
+    text = log_tail(files, ending.log_start)
+    lines = text.decode(errors="replace").strip().splitlines()
+    said = clean(lines[-1].strip()) if lines else f"it ended with code {ending.returncode} and said nothing"
+    return NodeError(f"the trainer failed: {said} (log: {shown(files.log)})")
+
+
+def _signalled(number: signal.Signals, files: NodeFiles, resolved: Resolved) -> NodeError:
+    if number is not signal.SIGKILL:
+        return NodeError(f"the trainer crashed with {number.name} (log: {shown(files.log)})")
+    return OutOfMemory(
+        "the trainer was killed (SIGKILL); most often that means the system ran out of memory "
+        f"(log: {shown(files.log)})",
+        next=pasteable(smaller(resolved, files.root.name)),
+    )
+
+
+def smaller(resolved: Resolved, node: str) -> list[str]:
+    """Return the arguments of a run that needs less memory: half of each batch, or recomputed activations."""
+    config: Config = resolved.config
+    halved = [
+        Override(path, value // 2, "--set")
+        for path, value in (
+            (("train", "micro_batch"), config.train.micro_batch),
+            (("generation", "batch"), config.generation.batch),
+        )
+        if value > 1
+    ]
+    if not halved:
+        halved = [Override(("model", "gradient_checkpointing"), True, "--set")]
+    changed = {given.path for given in halved}
+    kept = [given for given in resolved.overrides if given.path not in changed]
+    return arguments(resolved.profile.reference, [*kept, *halved], node)

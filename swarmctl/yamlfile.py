@@ -1,0 +1,75 @@
+"""YAML that somebody else wrote: small, without aliases, and never quoted in an error, for it may hold keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hivemind_exp.errors import ConfigurationError
+from swarmctl.paths import shown
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 20
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file, with keys as texts.
+
+    Raises ConfigurationError where there is none, or the file is larger or deeper than a configuration can be.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {shown(path)}: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigurationError(f"{shown(path)} is larger than {MAX_BYTES // 1024} KiB: no configuration is")
+    try:
+        text = data.decode("utf-8")
+        _check(text, path)
+        content = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigurationError(f"{shown(path)} is not valid YAML{where}") from None
+    except (yaml.YAMLError, ValueError):  # ValueError: bytes that are not UTF-8, dates that do not exist, huge numbers
+        raise ConfigurationError(f"{shown(path)} is not valid YAML") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{shown(path)} has no settings: it must be lines of KEY: VALUE")
+    return {str(key): value for key, value in content.items()}
+
+
+def flat(content: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings, and of lists of such, under dotted keys."""
+    for key, value in content.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, dict) and value:
+            yield from flat(value, name)
+        elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+            yield from flat(dict(enumerate(value)), name)
+        else:
+            yield name, value
+
+
+def _check(text: str, path: Path) -> None:
+    """Refuse what is small in the file and large, or lost, once it is read."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigurationError(f"{shown(path)} has aliases (*name), which are not read: write the values out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise ConfigurationError(f"{shown(path)} is nested deeper than {MAX_DEPTH} levels: no configuration is")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if isinstance(root, yaml.MappingNode):
+        lines = [key.start_mark.line + 1 for key, _ in root.value]
+        names = [key.value for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
+        for line, name in zip(lines, names, strict=False):
+            if names.count(name) > 1:
+                raise ConfigurationError(f"{shown(path)} has the key of line {line} twice: remove one")

@@ -1,0 +1,214 @@
+"""Every loss on cases small enough to work out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hivemind_exp.losses import LOSSES, GroupRows, LossSettings, TokenRows
+from hivemind_exp.sources.base import Kind
+
+SETTINGS = LossSettings()
+
+
+def group(
+    outcomes: list[float],
+    own: list[float] | None = None,
+    *,
+    strict: list[bool] | None = None,
+    lags: list[int | None] | None = None,
+    pass_rate: float = 0.0,
+) -> GroupRows:
+    return GroupRows(
+        outcomes=torch.tensor(outcomes),
+        strict=torch.tensor(strict or [True] * len(outcomes)),
+        lags=tuple(lags or [0] * len(outcomes)),
+        own_outcomes=torch.tensor(outcomes if own is None else own),
+        pass_rate=pass_rate,
+    )
+
+
+def weights(kind: Kind, rows: GroupRows, settings: LossSettings = SETTINGS) -> list[float]:
+    return [round(value, 4) for value in LOSSES[kind].weigh(rows, settings).tolist()]
+
+
+def same(found: list[float], expected: list[float]) -> None:
+    assert found == pytest.approx(expected, abs=1e-3, nan_ok=True)
+
+
+def tokens(
+    ratio: list[float], advantage: float, behaviour: list[float] | None = None, proximal: float = -1.0
+) -> tuple[TokenRows, Tensor]:
+    """Return one row whose π_θ / π_prox is ``ratio``; ``behaviour``: log π_prox - log π_behav of each token."""
+    logps = torch.tensor([[proximal + math.log(r) for r in ratio]], requires_grad=True)
+    proximal_logps = torch.full((1, len(ratio)), proximal)
+    behaviour_logps = None if behaviour is None else proximal_logps - torch.tensor([behaviour])
+    return TokenRows(
+        logps, proximal_logps, torch.tensor([advantage]), torch.ones(1, len(ratio)), behaviour_logps
+    ), logps
+
+
+def token_loss(kind: Kind, rows: TokenRows, settings: LossSettings = SETTINGS) -> list[float]:
+    return LOSSES[kind].score_tokens(rows, settings).loss.flatten().tolist()
+
+
+# policy
+
+
+def test_policy_advantage_is_the_standard_score_within_the_group() -> None:
+    # mean 1/4, unbiased std sqrt(((3/4)^2 + 3 (1/4)^2) / 3) = 1/2
+    same(weights(Kind.POLICY, group([1.0, 0.0, 0.0, 0.0])), [1.5, -0.5, -0.5, -0.5])
+
+
+@pytest.mark.parametrize("outcomes", [[1.0, 1.0, 1.0], [0.0, 0.0], [0.3], [0.5, 0.5 + 1e-8]])
+def test_policy_learns_nothing_from_a_tie(outcomes: list[float]) -> None:
+    assert weights(Kind.POLICY, group(outcomes)) == [0.0] * len(outcomes)
+
+
+def test_policy_drops_stale_rows_and_rows_of_unknown_age() -> None:
+    found = weights(Kind.POLICY, group([1.0, 0.0, 1.0, 0.0], lags=[0, 4, 5, None]))
+    assert [math.isnan(value) for value in found] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [
+        (1.0, 2.0, -2.0),
+        (1.1, 2.0, -2.2),
+        (2.0, 1.0, -1.28),  # clipped above at 1 + 0.28
+        (0.5, 1.0, -0.5),  # a falling ratio with a positive advantage is not clipped
+        (0.5, -1.0, 0.8),  # clipped below at 1 - 0.2
+        (2.0, -1.0, 2.0),  # a rising ratio with a negative advantage is not clipped
+    ],
+)
+def test_policy_clips_around_the_proximal_policy(ratio: float, advantage: float, expected: float) -> None:
+    rows, _ = tokens([ratio], advantage)
+    same(token_loss(Kind.POLICY, rows), [expected])
+
+
+def test_policy_says_which_tokens_are_clipped_and_gives_them_no_gradient() -> None:
+    rows, logps = tokens([2.0, 1.0, 0.5], 1.0)
+    result = LOSSES[Kind.POLICY].score_tokens(rows, SETTINGS)
+    assert result.clipped.tolist() == [[True, False, False]]
+    result.loss.sum().backward()
+    assert logps.grad is not None
+    same(logps.grad.flatten().tolist(), [0.0, -1.0, -0.5])
+
+
+def test_policy_served_elsewhere_is_weighted_by_a_truncated_detached_ratio() -> None:
+    # π_prox / π_behav = 1, e^0.5, e^3 (truncated at 2) and unknown (1)
+    rows, logps = tokens([1.0, 1.0, 1.0, 1.0], 1.0, behaviour=[0.0, 0.5, 3.0, math.nan])
+    result = LOSSES[Kind.POLICY].score_tokens(rows, SETTINGS)
+    same(result.loss.flatten().tolist(), [-1.0, -math.exp(0.5), -2.0, -1.0])
+    result.loss.sum().backward()
+    assert logps.grad is not None
+    same(logps.grad.flatten().tolist(), [-1.0, -math.exp(0.5), -2.0, -1.0])
+
+
+def test_policy_served_elsewhere_is_clipped_on_both_sides() -> None:
+    rows, _ = tokens([10.0], -1.0, behaviour=[0.0])
+    same(token_loss(Kind.POLICY, rows), [4.0])
+
+
+# policy_text
+
+
+def test_policy_text_of_unknown_age_keeps_only_what_is_better_than_its_group() -> None:
+    same(weights(Kind.POLICY_TEXT, group([1.0, 0.0, 0.0, 0.0], lags=[None] * 4)), [1.5, math.nan, math.nan, math.nan])
+
+
+def test_policy_text_of_known_age_keeps_both_signs_until_it_is_stale() -> None:
+    same(weights(Kind.POLICY_TEXT, group([1.0, 0.0, 0.0, 0.0], lags=[1, 1, 4, 5])), [1.5, -0.5, -0.5, math.nan])
+
+
+@pytest.mark.parametrize("kind", [Kind.POLICY_TEXT, Kind.TEACHER, Kind.PEER])
+def test_text_is_learned_as_weighted_likelihood(kind: Kind) -> None:
+    rows, logps = tokens([3.0, 0.2], 0.5)
+    result = LOSSES[kind].score_tokens(rows, SETTINGS)
+    same(result.loss.flatten().tolist(), [-0.5, -0.5])
+    result.loss.sum().backward()
+    assert logps.grad is not None
+    same(logps.grad.flatten().tolist(), [-0.5, -0.5])
+    assert not result.clipped.any()
+
+
+# teacher
+
+
+def test_teacher_is_admitted_only_when_right_and_strict() -> None:
+    found = weights(Kind.TEACHER, group([1.0, 1.0, 0.98, 0.0], own=[0.0, 0.0], strict=[True, False, True, True]))
+    same(found, [1.0, math.nan, math.nan, math.nan])
+
+
+def test_teacher_beside_own_rows_weighs_the_lead_over_their_mean_undivided() -> None:
+    same(weights(Kind.TEACHER, group([1.0], own=[1.0, 0.0, 0.0, 0.0])), [0.75])
+    same(weights(Kind.TEACHER, group([1.0], own=[0.0, 0.0])), [1.0])
+    same(weights(Kind.TEACHER, group([1.0], own=[1.0, 1.0])), [0.0])
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, 1.0), (0.3, 0.7), (0.95, 0.1), (1.0, 0.1)])
+def test_teacher_alone_weighs_what_the_node_still_gets_wrong(rate: float, expected: float) -> None:
+    same(weights(Kind.TEACHER, group([1.0, 1.0], own=[], pass_rate=rate)), [expected, expected])
+
+
+def test_luffy_normalises_the_joint_group_and_shapes_the_policy() -> None:
+    settings = LossSettings(teacher_loss="luffy")
+    # joint rewards 0, 0, 0, 1: mean 1/4, std 1/2
+    same(weights(Kind.TEACHER, group([1.0], own=[0.0, 0.0, 0.0], strict=[False]), settings), [1.5])
+    rows, logps = tokens([1.0], 2.0, proximal=math.log(0.4))
+    result = LOSSES[Kind.TEACHER].score_tokens(rows, settings)
+    same(result.loss.flatten().tolist(), [-2.0 * 0.4 / 0.5])
+    result.loss.sum().backward()
+    assert logps.grad is not None
+    # d/dlogπ of -A π/(π+γ) is -A πγ/(π+γ)²
+    same(logps.grad.flatten().tolist(), [-2.0 * 0.4 * 0.1 / 0.25])
+
+
+# peer
+
+
+def test_peer_keeps_what_is_better_than_its_own_group() -> None:
+    same(weights(Kind.PEER, group([1.0, 0.0, 0.0, 0.0], own=[])), [1.5, math.nan, math.nan, math.nan])
+
+
+def test_peer_groups_that_agree_are_dropped_whole() -> None:
+    same(weights(Kind.PEER, group([1.0, 1.0], own=[0.0, 0.0])), [math.nan, math.nan])
+
+
+@pytest.mark.parametrize("name", ["sapo", "f_tis"])
+def test_peer_keeps_both_signs_by_choice(name: str) -> None:
+    settings = LossSettings(peer_loss=name)  # type: ignore[arg-type]
+    same(weights(Kind.PEER, group([1.0, 0.0, 0.0, 0.0], own=[]), settings), [1.5, -0.5, -0.5, -0.5])
+
+
+def test_f_tis_truncates_positive_rows_and_filters_distant_negative_ones() -> None:
+    settings = LossSettings(peer_loss="f_tis")
+    far, _ = tokens([1.0, 1.0], 1.0, behaviour=[3.0, -1.0])
+    same(token_loss(Kind.PEER, far, settings), [-2.0, -math.exp(-1.0)])
+    near, _ = tokens([1.0, 1.0], -1.0, behaviour=[-0.3, -0.5])
+    same(token_loss(Kind.PEER, near, settings), [math.exp(-0.3), math.exp(-0.5)])
+    distant, _ = tokens([1.0, 1.0], -1.0, behaviour=[-0.9, -0.5])
+    same(token_loss(Kind.PEER, distant, settings), [0.0, 0.0])
+
+
+def test_f_tis_refuses_text_without_log_probabilities() -> None:
+    rows, _ = tokens([1.0], 1.0)
+    with pytest.raises(ValueError, match="log-probabilities"):
+        token_loss(Kind.PEER, rows, LossSettings(peer_loss="f_tis"))
+
+
+# relay
+
+
+def test_relay_rows_leave_the_batch_and_are_never_trained_on() -> None:
+    assert all(math.isnan(value) for value in weights(Kind.RELAY, group([1.0, 0.0])))
+    rows, _ = tokens([1.0], 1.0)
+    with pytest.raises(ValueError, match="never trained"):
+        token_loss(Kind.RELAY, rows)
+
+
+def test_every_kind_has_a_loss() -> None:
+    assert set(LOSSES) == set(Kind)

@@ -1,0 +1,175 @@
+"""A node stopped or killed at any moment goes on to the weights it would have had."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hivemind_exp.errors import CheckpointError
+from hivemind_exp.events import EventLog
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.stop import StopFlag, StopRequested
+from tests.hivemind_exp.nodes import ChanceRewards, Events, make_config, run
+
+KILLS = 10
+
+
+def final_weights(root: Path) -> dict[str, torch.Tensor]:
+    newest = max(path for path in (root / "checkpoints").iterdir() if path.name.isdigit())
+    return {
+        f"{path.name}/{name}": tensor
+        for path in (newest / "model").glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = final_weights(one), final_weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Interrupter(Events):
+    """Asks for a stop when the n-th event is told."""
+
+    def __init__(self, stop: StopFlag, moment: int) -> None:
+        super().__init__()
+        self._stop, self._moment = stop, moment
+
+    def __call__(self, event: str, /, **fields: Any) -> None:
+        super().__call__(event, **fields)
+        if len(self.all) == self._moment:
+            self._stop.set()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("uninterrupted")
+    assert run(make_config(), root).step == 6
+    return root
+
+
+def test_steps_do_move_the_weights(uninterrupted: Path, tmp_path: Path) -> None:
+    run(make_config(game={"rounds": 2}), tmp_path)
+    assert not same_weights(uninterrupted, tmp_path)
+
+
+@pytest.mark.parametrize("moment", [1, 3, 4, 6, 8, 11, 13, 17])
+def test_a_stop_at_any_moment_changes_nothing(uninterrupted: Path, tmp_path: Path, moment: int) -> None:
+    stop = StopFlag()
+    with pytest.raises(StopRequested):
+        run(make_config(), tmp_path, stop=stop, emit=Interrupter(stop, moment))
+    run(make_config(), tmp_path)
+    assert same_weights(uninterrupted, tmp_path)
+
+
+def test_a_node_killed_after_its_last_step_still_ends_with_a_checkpoint(uninterrupted: Path, tmp_path: Path) -> None:
+    run(make_config(), tmp_path)
+    for checkpoint in (tmp_path / "checkpoints").iterdir():
+        if checkpoint.name != "00000004":
+            shutil.rmtree(checkpoint)
+    events = Events()
+    assert run(make_config(), tmp_path, emit=events).step == 6
+    assert [step["step"] for step in events.of("step")] == [4, 5]
+    assert same_weights(uninterrupted, tmp_path)
+
+
+def test_more_rounds_go_on_from_the_end(uninterrupted: Path, tmp_path: Path) -> None:
+    run(make_config(game={"rounds": 3}), tmp_path)
+    run(make_config(), tmp_path)
+    assert same_weights(uninterrupted, tmp_path)
+
+
+def test_a_damaged_checkpoint_costs_time_not_weights(uninterrupted: Path, tmp_path: Path) -> None:
+    run(make_config(game={"rounds": 5}), tmp_path)
+    newest = max((tmp_path / "checkpoints").iterdir())
+    (newest / "trainer.pt").write_bytes(b"")
+    events = Events()
+    run(make_config(), tmp_path, emit=events)
+    assert [warning["code"] for warning in events.of("warning")] == ["checkpoint_damaged"]
+    assert [step["step"] for step in events.of("step") if step["replayed"]] == [4]
+    assert same_weights(uninterrupted, tmp_path)
+
+
+def test_without_any_checkpoint_the_node_says_so_instead_of_starting_over(tmp_path: Path) -> None:
+    run(make_config(), tmp_path)
+    for checkpoint in (tmp_path / "checkpoints").iterdir():
+        (checkpoint / "trainer.pt").unlink()
+    with pytest.raises(CheckpointError):
+        run(make_config(game={"rounds": 8}), tmp_path)
+
+
+def test_evaluations_are_not_repeated_after_a_restart(tmp_path: Path) -> None:
+    first, second = Events(), Events()
+    run(make_config(game={"rounds": 4}), tmp_path, emit=first)
+    run(make_config(), tmp_path, emit=second)
+    assert [e["round"] for e in first.of("eval")] == [0, 4]
+    assert [e["round"] for e in second.of("eval")] == [4, 6]
+
+
+@pytest.mark.parametrize("shape", [{"lora": {"rank": 2, "dropout": 0.1}}, {"gradient_checkpointing": True}])
+def test_adapters_and_checkpointed_activations_resume_bit_for_bit(tmp_path: Path, shape: dict[str, Any]) -> None:
+    run(make_config(model=shape), tmp_path / "whole")
+    stop = StopFlag()
+    with pytest.raises(StopRequested):
+        run(make_config(model=shape), tmp_path / "cut", stop=stop, emit=Interrupter(stop, 12))
+    run(make_config(model=shape), tmp_path / "cut")
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def play(root: Path) -> None:
+    """Run the node in a process of its own."""
+    torch.set_num_threads(1)
+    root.mkdir(exist_ok=True)
+    log = EventLog(root / "events.jsonl")
+    GRPORunner(make_config(), NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, tmp_path: Path, seed: int) -> None:
+    """One node, killed again and again, each time a little further into whatever it was doing."""
+    root = tmp_path / "killed"
+    events = root / "events.jsonl"
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.hivemind_exp.nodes"])
+    chance = random.Random(seed)
+    kills = 0
+    for _ in range(KILLS):
+        node = processes.Process(target=play, args=(root,))
+        node.start()
+        # A node tells about 600 bytes before its first round and 700 in each.
+        wanted, pause = size(events) + chance.randrange(200, 2000), chance.uniform(0, 0.03)
+        while node.exitcode is None and size(events) < wanted:
+            time.sleep(0.001)
+        node.join(pause)
+        kills += node.exitcode is None
+        node.kill()
+        node.join()
+    assert kills >= KILLS // 2
+    last = processes.Process(target=play, args=(root,))
+    last.start()
+    last.join()
+    assert last.exitcode == 0
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    assert {event["step"] for event in told if event["event"] == "step"} == set(range(6))
+    assert same_weights(uninterrupted, root)
+
+
+def test_a_copy_of_a_node_goes_on_like_the_original(uninterrupted: Path, tmp_path: Path) -> None:
+    run(make_config(game={"rounds": 3}), tmp_path / "original")
+    shutil.copytree(tmp_path / "original", tmp_path / "copy")
+    run(make_config(), tmp_path / "copy")
+    assert same_weights(uninterrupted, tmp_path / "copy")

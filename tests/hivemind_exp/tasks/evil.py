@@ -1,0 +1,100 @@
+"""A task whose verifier does what its answer says: the worst that hostile text could ever bring about.
+
+It reaches a worker the way every task does: as a line in ``registry.FAMILIES``, added by the tests.
+"""
+
+# ruff: noqa: ARG002, ARG005, PLW0108 - one shape for all deeds, and the task's interface
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.tasks.base import Role, TaskSpec
+
+MODULE = __name__
+
+
+def build(spec: TaskSpec) -> EvilTask:
+    return EvilTask(spec)
+
+
+def check(spec: TaskSpec) -> None:
+    """Nothing about it can be wrong."""
+
+
+class Reduced:
+    def __reduce__(self) -> Any:
+        return os.getcwd, ()
+
+
+DEEDS: Mapping[str, Callable[[str], object]] = {
+    "socket": lambda place: socket.create_connection(("127.0.0.1", int(place)), 1),
+    "write": lambda place: Path(place).write_text("evil"),
+    "append": lambda place: os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+    "mkdir": lambda place: os.mkdir(place),
+    "remove": lambda place: os.remove(place),
+    "read": lambda place: Path(place).read_text(),
+    "list": lambda place: os.listdir(place),
+    "system": lambda place: os.system(f"touch {place}") == 0 or 1 / 0,
+    "popen": lambda place: subprocess.run(["touch", place], check=True),
+    "fork": lambda place: os.fork(),
+    "exec": lambda place: os.execv("/bin/true", ["true"]),
+    "spawn": lambda place: os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0),
+    "kill": lambda place: os.kill(os.getppid(), signal.SIGTERM),
+    "secret": lambda place: os.environ[place],
+    "parent's secrets": lambda place: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
+    "memory": lambda place: len(bytearray(4 * 2**30)),
+    "unpickle": lambda place: pickle.loads(pickle.dumps(Reduced())),
+    "ctypes": lambda place: __import__("ctypes").CDLL(None).system(b"touch " + place.encode()),
+    "torch": lambda place: sys.modules["torch"],
+    "recurse": lambda place: DEEDS["recurse"](place),
+    "exit": lambda place: os._exit(0),
+    "crash": lambda place: os.abort(),
+    "sleep": lambda place: time.sleep(10),
+    "busy": lambda place: sum(iter(int, 1)),
+    "nothing": lambda place: place,
+}
+
+
+class EvilTask:
+    name = "evil"
+    size: int | None = None
+    heldout_size = 0
+    sha256: str | None = None
+    version = ""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self._spec = spec
+
+    def prepare(self, role: Role) -> None:
+        if "raises" in self._spec.params:
+            raise ImportError("a library is broken")
+        if "exits" in self._spec.params:
+            print("so it ends", file=sys.stderr)
+            os._exit(7)
+
+    def make(self, seed: int) -> tuple[str, dict[str, Any]]:
+        if "junk" in self._spec.params:
+            raise ValueError("no such puzzle")
+        space = self._spec.params.get("space", 2**63)
+        assert isinstance(space, int)
+        return f"question {seed % space}", {"answer": "nothing"}
+
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
+        """Full credit for a deed that was done."""
+        deed, _, place = answer.partition(" at ")
+        if deed in ("nan", "inf", "-1", "7"):
+            return float(deed)
+        DEEDS[deed](place)
+        return 1.0
+
+    def key(self, text: str, entry: Mapping[str, Any]) -> str:
+        return text

@@ -1,0 +1,174 @@
+"""GSM8K and one's own questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.config import TaskConfig
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.tasks.registry import check_tasks
+
+LINE = {"question": "1 + 1?", "answer": "2"}
+
+
+def write(path: Path, lines: list[object]) -> Path:
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    return path
+
+
+def sums(count: int, start: int = 0) -> list[object]:
+    return [{"question": f"{n} + 1?", "answer": n + 1} for n in range(start, start + count)]
+
+
+def gsm8k(count: int, start: int = 0) -> list[object]:
+    return [
+        {"question": f"{n} + 1?", "answer": f"Think.\n<<{n}+1={n + 1}>>\n#### {n + 1:,}"}
+        for n in range(start, start + count)
+    ]
+
+
+def mixture(config: TaskConfig, heldout: int = 200, secret: bytes = b"s", stride: int = 8) -> Mixture:
+    return Mixture([config], charter=b"c", secret=secret, heldout=heldout, verifiers=1, stride=stride)
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("3", "is no JSON object"),
+        ({"question": "a"}, "has no 'answer'"),
+        ({"answer": "a"}, "has no 'question'"),
+        ({"question": 3, "answer": "a"}, "'question' that is no text"),
+        ({"question": " ", "answer": "a"}, "'question' that is no text"),
+        ({"question": "a", "answer": True}, "neither text nor a number"),
+        ({"question": "a", "answer": None}, "neither text nor a number"),
+        ({"question": "a", "answer": ""}, "neither text nor a number"),
+        ({"question": "a", "answer": "b" * 5000}, "5000 characters"),
+    ],
+)
+def test_a_bad_line_is_named(line: object, what: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "my questions.jsonl", [LINE, "", line, LINE])
+    with pytest.raises(TaskError, match=rf"my questions\.jsonl:3: this line .*{what}") as caught:
+        check_tasks([TaskConfig(name="jsonl", path=str(file))])
+    assert caught.value.next == f"sed -n 3p '{file}'"
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "latin.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"question": "a", "answer": "b"}\r\n{"question": "\xe9", "answer": "b"}\n')
+    with pytest.raises(TaskError, match=r"latin\.jsonl:2: this line is not UTF-8"):
+        check_tasks([TaskConfig(name="jsonl", path=str(file))])
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        (TaskConfig(name="jsonl"), "needs path"),
+        (TaskConfig(name="jsonl", path="/no/such.jsonl"), "No such file"),
+        (TaskConfig(name="gsm8k", path="/no/such"), "no train"),
+    ],
+)
+def test_a_missing_file_is_named(config: TaskConfig, what: str) -> None:
+    with pytest.raises(TaskError, match=what) as caught:
+        check_tasks([config])
+    assert caught.value.next
+
+
+def test_too_few_lines(tmp_path: Path) -> None:
+    file = write(tmp_path / "few.jsonl", sums(9))
+    with pytest.raises(TaskError, match="has 9 questions; at least 10"):
+        check_tasks([TaskConfig(name="jsonl", path=str(file))])
+
+
+def test_one_file_is_split_by_the_secret(tmp_path: Path) -> None:
+    config = TaskConfig(name="jsonl", path=str(write(tmp_path / "mine.jsonl", sums(50))))
+    held = []
+    for secret in (b"one", b"two"):
+        made = mixture(config, secret=secret)
+        held.append({question.text for question in made.questions("heldout", 0, 200)})
+        trained = {question.text for number in range(7) for question in made.questions("train", number, 8)}
+        assert len(held[-1]) == 10
+        assert not held[-1] & trained
+        made.close()
+    assert held[0] != held[1]
+
+
+def test_an_epoch_sees_every_question_once(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", sums(40))
+    write(tmp_path / "heldout.jsonl", [*sums(5, start=900), *sums(1)])
+    made = mixture(TaskConfig(name="jsonl", path=str(tmp_path)), heldout=4)
+    (facts,) = made.facts()
+    assert (facts.size, len(facts.sha256 or "")) == (40, 64)
+    held = {question.text for question in made.questions("heldout", 0, 9)}
+    assert len(held) == 4
+    epoch = [question.text for number in range(5) for question in made.questions("train", number, 8)]
+    assert len(set(epoch)) >= 39
+    again = [question.text for number in range(5, 10) for question in made.questions("train", number, 8)]
+    assert set(again) == set(epoch)
+    assert again != epoch
+    made.close()
+
+
+def test_answers_as_text_and_as_mathematics(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "mine.jsonl", [{"question": str(n), "answer": "one  half" if n else 0.5} for n in range(10)]
+    )
+    for check, answer, right in [("exact", "0.5", True), ("exact", "1/2", False), ("math", "1/2", True)]:
+        made = mixture(TaskConfig.model_validate({"name": "jsonl", "path": str(file), "check": check}), heldout=0)
+        asked = {question.text: question for question in made.questions("train", 0, 10)}
+        assert made.score([asked["0"]], [f"<answer>{answer}</answer>"])[0].correct is right
+        assert made.score([asked["1"]], ["<answer>one half</answer>"])[0].correct
+        made.close()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_gsm8k_from_a_directory(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "main").mkdir()
+    (tmp_path / "socratic").mkdir()
+    for split, count, start in (("train", 30, 2000), ("test", 20, 5000)):
+        for subset in ("main", "socratic"):
+            rows = gsm8k(count, start if subset == "main" else 9000)
+            file = write(tmp_path / subset / f"{split}-00000-of-00001.jsonl", rows)
+            if kind == "parquet":
+                from pyarrow import json as arrow_json
+                from pyarrow import parquet
+
+                parquet.write_table(arrow_json.read_json(file), file.with_suffix(".parquet"))
+                file.unlink()
+    config = TaskConfig(name="gsm8k", path=str(tmp_path))
+    check_tasks([config])
+    made = mixture(config, heldout=10)
+    held, trained = made.questions("heldout", 0, 10), made.questions("train", 0, 8)
+    assert all(question.text.startswith("50") for question in held)
+    assert all(question.text.startswith("20") for question in trained)
+    right = str(trained[0].entry["answer"])
+    answers = [right, right.replace(",", ""), f"${right}.00", f"{right} apples", "1", f"1, {right}"]
+    scores = made.score([trained[0]] * 6, [f"<answer>{answer}</answer>" for answer in answers])
+    assert [score.correct for score in scores] == [True, True, True, True, False, False]
+    (facts,) = made.facts()
+    assert facts.size == 30
+    made.close()
+
+
+def test_gsm8k_that_is_something_else(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", [LINE] * 20)
+    write(tmp_path / "test.jsonl", [LINE] * 20)
+    made = mixture(TaskConfig(name="gsm8k", path=str(tmp_path)))
+    with pytest.raises(TaskError, match=r"train\.jsonl:1: this is no question of GSM8K"):
+        made.facts()
+    made.close()
+
+
+def test_a_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    made = mixture(TaskConfig(name="gsm8k"))
+    with pytest.raises(TaskError, match="cannot be had from the hub") as caught:
+        made.questions("train", 0, 1)
+    assert caught.value.next == "hf download openai/gsm8k --repo-type dataset --local-dir gsm8k"
+    made.close()

@@ -1,0 +1,89 @@
+"""Hostile answers, given to every verifier through real workers."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.config import TaskConfig
+from hivemind_exp.tasks.base import FULL_CREDIT, Question, TaskSpec
+from hivemind_exp.tasks.catalogue import GENERATORS
+from hivemind_exp.tasks.generators import build
+from hivemind_exp.tasks.mixture import LONGEST_ANSWER, Mixture
+from tests.hivemind_exp.tasks.hostile import BOMBS, ODDITIES, code_that_touches
+
+MATHEMATICS = "jsonl"
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixture]:
+    """Every generator, and a file whose answers are compared as mathematics."""
+    file = tmp_path_factory.mktemp("data") / "sums.jsonl"
+    file.write_text("".join(f'{{"question": "{n} + 1?", "answer": {n + 1}}}\n' for n in range(7000, 7010)))
+    configs = [TaskConfig(name=name) for name in sorted(GENERATORS)]
+    configs.append(TaskConfig(name=MATHEMATICS, path=str(file), check="math", weight=3))
+    made = Mixture(configs, charter=b"hostile", secret=b"s", heldout=0, partial_credit=True, verifiers=2)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def questions() -> dict[str, Question]:
+    """One question of each task: of three, the one whose answer is the hardest to guess."""
+    found = {MATHEMATICS: question(MATHEMATICS, "7007 + 1?", {"answer": "7008"})}
+    for name in sorted(GENERATORS):
+        task = build(TaskSpec(name, "hivemind_exp.tasks.generators", name))
+        task.prepare("make")
+        items = [task.make(seed) for seed in range(3)]
+        found[name] = question(name, *max(items, key=lambda item: len(str(item[1]["answer"]))))
+    return found
+
+
+def question(name: str, text: str, entry: dict[str, Any]) -> Question:
+    return Question(name, "train", 0, 0, text, entry, "", "")
+
+
+def honest(asked: Question) -> str:
+    """Return a right answer."""
+    if asked.task != "propositional_logic":
+        return str(asked.entry["answer"])
+    premises = asked.entry["premises"]
+    assert isinstance(premises, list)
+    return " ∧ ".join(f"({premise})" for premise in premises)
+
+
+def credits(mixture: Mixture, asked: Question, answers: list[str]) -> list[float]:
+    completions = [f"<answer>{answer}</answer>" for answer in answers]
+    return [score.outcome for score in mixture.score([asked] * len(answers), completions)]
+
+
+@pytest.mark.parametrize("name", [*sorted(GENERATORS), MATHEMATICS])
+def test_no_hostile_answer_runs_or_is_right(
+    name: str, mixture: Mixture, questions: dict[str, Question], tmp_path: Path
+) -> None:
+    asked, touched = questions[name], tmp_path / "touched"
+    right = honest(asked)
+    attacks = [*code_that_touches(touched), *BOMBS, asked.text, repr(asked.entry)]
+    attacks += [answer for answer in ODDITIES if answer.strip().casefold() != right.strip().casefold()]
+    found = credits(mixture, asked, attacks)
+    assert [attack[:80] for attack, credit in zip(attacks, found, strict=True) if credit >= FULL_CREDIT] == []
+    assert not touched.exists()
+    assert credits(mixture, asked, [right]) == [1.0], "the worker lives on, or has been replaced"
+
+
+def test_an_answer_is_cut_short_before_it_is_sent(mixture: Mixture, questions: dict[str, Question]) -> None:
+    completions = [f"<answer>{'7' * length}</answer>" for length in (LONGEST_ANSWER, LONGEST_ANSWER + 1)]
+    whys = [score.why for score in mixture.score([questions["spell_backward"]] * 2, completions)]
+    assert whys == ["wrong", "answer too long"]
+
+
+def test_the_trap_works(tmp_path: Path) -> None:
+    """The attacks above do run where something evaluates them."""
+    for number, attack in enumerate(code_that_touches(tmp_path / "x")[:4]):
+        touched = tmp_path / str(number)
+        subprocess.run(["python3", "-c", attack.replace(str(tmp_path / "x"), str(touched))], check=True)
+        assert touched.exists()

@@ -1,0 +1,164 @@
+"""The mixture: the same questions everywhere, none of them held out, and credit for any text."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hivemind_exp.config import TaskConfig
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import Question
+from hivemind_exp.tasks.mixture import FORGET_AFTER, Mixture
+from hivemind_exp.tasks.registry import FAMILIES
+from tests.hivemind_exp.tasks import evil
+
+WORDS = TaskConfig(name="spell_backward", params={"min_word_len": 3, "max_word_len": 5})
+SUMS = TaskConfig(name="chain_sum", weight=3.0)
+
+
+@pytest.fixture(autouse=True)
+def _family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "evil", evil.MODULE)
+
+
+@pytest.fixture(scope="module")
+def mixture() -> Iterator[Mixture]:
+    made = Mixture([WORDS, SUMS], charter=b"charter", secret=b"secret", heldout=50, verifiers=1)
+    yield made
+    made.close()
+
+
+def answered(question: Question) -> str:
+    return f"<answer>{question.entry['answer']}</answer>"
+
+
+def test_a_round_s_sequence_has_one_beginning(mixture: Mixture) -> None:
+    long, short = mixture.questions("train", 4, 300), mixture.questions("train", 4, 7)
+    assert long[:7] == short
+    assert len({question.key for question in long}) == 300
+    assert [question.index for question in long] == sorted({question.index for question in long})
+    assert not {q.text for q in mixture.questions("train", 5, 50)} & {q.text for q in short}
+
+
+def test_weights_are_kept(mixture: Mixture) -> None:
+    tasks = Counter(question.task for question in mixture.questions("train", 0, 1000))
+    assert 200 < tasks["spell_backward"] < 300
+
+
+def test_the_same_charter_makes_the_same_questions_in_any_process(mixture: Mixture) -> None:
+    program = (
+        "from hivemind_exp.config import TaskConfig; from hivemind_exp.tasks.mixture import Mixture\n"
+        "from tests.hivemind_exp.tasks.test_mixture import WORDS, SUMS\n"
+        "made = Mixture([WORDS, SUMS], charter=b'charter', secret=b'another', heldout=50, verifiers=1)\n"
+        "for q in made.questions('train', 3, 200): print(q.index, q.digest)\n"
+        "print('held'); [print(q.digest) for q in made.questions('heldout', 0, 50)]; made.close()"
+    )
+    environment = {"PYTHONHASHSEED": "77", "PYTHONPATH": "."}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    trained, _, held = run.stdout.partition("held\n")
+    theirs = {int(index): digest for index, digest in (line.split() for line in trained.splitlines())}
+    ours = {question.index: question.digest for question in mixture.questions("train", 3, 200)}
+    both = set(ours) & set(theirs)
+    assert len(both) > 150
+    assert all(ours[index] == theirs[index] for index in both)
+    assert len(set(held.split()) & {question.digest for question in mixture.questions("heldout", 0, 50)}) < 25
+
+
+def test_another_charter_makes_other_questions(mixture: Mixture) -> None:
+    other = Mixture([WORDS, SUMS], charter=b"charter 2", secret=b"secret", heldout=50, verifiers=1)
+    first, second = ({q.text for q in made.questions("train", 0, 50)} for made in (mixture, other))
+    assert len(first & second) < 5
+    assert mixture.digest("chain_sum") == other.digest("chain_sum"), "a charter holds it: it does not depend on one"
+    assert mixture.digest("chain_sum") != mixture.digest("spell_backward")
+    other.close()
+
+
+def test_held_out_questions_are_never_trained_on(mixture: Mixture) -> None:
+    held = mixture.questions("heldout", 0, 50)
+    assert len({question.key for question in held}) == 50
+    assert mixture.questions("heldout", 9, 10) == held[:10]
+    words = {str(question.entry["answer"]).lower() for question in held if question.task == "spell_backward"}
+    for number in (-1, 0):
+        for question in mixture.questions("train", number, 4000):
+            answer = str(question.entry["answer"]).lower()
+            assert question.task != "spell_backward" or (answer not in words and answer[::-1] not in words)
+
+
+def test_a_round_before_the_first_draws_many_questions(mixture: Mixture) -> None:
+    """As a warm-up does: more than there are words."""
+    many = mixture.questions("train", -1, 10_000)
+    assert len(many) == 10_000
+    assert many[0] not in mixture.questions("train", 0, 100)
+
+
+def test_questions_come_again_once_a_task_is_used_up() -> None:
+    tiny = Mixture([TaskConfig(name="evil", params={"space": 20})], charter=b"", secret=b"s", heldout=5, verifiers=1)
+    keys = [question.key for question in tiny.questions("train", 0, 60)]
+    assert len(set(keys[:15])) == len(set(keys)) == 15
+    assert tiny.questions("train", 0, 30) == tiny.questions("train", 0, 60)[:30]
+    assert FORGET_AFTER > 15
+    tiny.close()
+
+
+@pytest.mark.parametrize(
+    ("space", "why"), [(20, "only 20 different questions to hold out"), (50, "no questions beside")]
+)
+def test_too_few_questions_are_an_error(space: int, why: str) -> None:
+    tiny = Mixture(
+        [TaskConfig(name="evil", params={"space": space})], charter=b"", secret=b"s", heldout=50, verifiers=1
+    )
+    with pytest.raises(TaskError, match=why) as caught:
+        tiny.questions("train", 0, 1)
+    assert caught.value.next == "swarmctl run --set eval.questions=12"
+    tiny.close()
+
+
+def test_scores_say_why(mixture: Mixture) -> None:
+    question = next(q for q in mixture.questions("train", 0, 50) if q.task == "spell_backward")
+    right = str(question.entry["answer"])
+    completions = [
+        answered(question),
+        f"so {answered(question)}",
+        f"<answer>{right}x</answer>",
+        "<answer>?</answer>",
+        right,
+    ]
+    scores = mixture.score([question] * 5, completions)
+    assert [(score.outcome, score.strict, score.why) for score in scores] == [
+        (1.0, True, "right"),
+        (1.0, False, "right"),
+        (0.0, True, "partly right"),
+        (0.0, True, "wrong"),
+        (0.0, False, "no answer tag"),
+    ]
+    assert mixture.score([], []) == []
+
+
+def test_partial_credit_is_paid_where_asked_for(mixture: Mixture) -> None:
+    paying = Mixture([WORDS], charter=b"", secret=b"", heldout=0, partial_credit=True, verifiers=1)
+    (question,) = paying.questions("train", 0, 1)
+    (score,) = paying.score([question], [f"<answer>{question.entry['answer']}x</answer>"])
+    assert (score.outcome, score.correct) == (0.8, False)
+    paying.close()
+
+
+def test_answers_meet_their_own_questions(mixture: Mixture) -> None:
+    questions = mixture.questions("train", 2, 128)
+    answers = [answered(question) for question in questions]
+    assert all(score.correct for score in mixture.score(questions, answers))
+    moved = mixture.score(questions, answers[1:] + answers[:1])
+    assert sum(score.correct for score in moved) < 5
+
+
+@settings(max_examples=30, deadline=None)
+@given(text=st.text(alphabet=st.characters(codec=None), max_size=200))
+def test_any_text_has_a_score(text: str, mixture: Mixture) -> None:
+    question = mixture.questions("train", 0, 1)[0]
+    for score in mixture.score([question] * 2, [text, f"<answer>{text}</answer>"]):
+        assert 0.0 <= score.outcome <= 1.0

@@ -1,0 +1,124 @@
+"""Checkpoints are whole or absent, and a damaged one costs a few rounds, not the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.errors import DiskFull
+from hivemind_exp.trainer.checkpoints import CheckpointStore
+from tests.disks import mounted_disk
+
+
+class Told:
+    """Collects events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, event: str, /, **fields: Any) -> None:
+        self.events.append((event, fields))
+
+
+def write(text: str) -> Callable[[Path], None]:
+    def fill(directory: Path) -> None:
+        (directory / "model").mkdir()
+        (directory / "model" / "weights").write_text(text)
+        (directory / "state").write_text(text[::-1])
+
+    return fill
+
+
+def make_store(root: Path, keep: int = 3) -> CheckpointStore:
+    return CheckpointStore(root, keep, Told())
+
+
+def test_the_newest_is_found_by_a_new_store(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    for step in (5, 10):
+        store.save(step, step * 2, write(str(step)))
+    found = make_store(tmp_path).latest()
+    assert found is not None
+    assert (found.step, found.round) == (10, 20)
+    assert (found.path / "model" / "weights").read_text() == "10"
+
+
+def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
+    store = make_store(tmp_path, keep=2)
+    for step in range(5):
+        store.save(step, step, write("x"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003", "00000004"]
+    assert store.oldest_step() == 3
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "seal", "unseal"])
+def test_a_damaged_one_is_set_aside_for_the_one_before(tmp_path: Path, harm: str) -> None:
+    store = make_store(tmp_path)
+    store.save(1, 1, write("old" * 100))
+    newest = store.save(2, 2, write("new" * 100)).path
+    weights, seal = newest / "model" / "weights", newest / "checkpoint.json"
+    match harm:
+        case "flip":
+            weights.write_text("nex" + "new" * 99)
+        case "truncate":
+            weights.write_text("new")
+        case "delete":
+            weights.unlink()
+        case "seal":
+            seal.write_text(seal.read_text()[:40])
+        case "unseal":
+            seal.unlink()
+    told = Told()
+    store = CheckpointStore(tmp_path, 3, told)
+    found = store.latest()
+    assert found is not None
+    assert found.step == 1
+    assert [path.name for path in store.damaged()] == ["damaged-00000002"]
+    assert [(event, fields["code"]) for event, fields in told.events] == [("warning", "checkpoint_damaged")]
+    assert store.save(2, 2, write("again")).step == 2
+
+
+def test_none_left_is_said_so(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    (store.save(1, 1, write("x")).path / "state").unlink()
+    assert store.latest() is None
+    assert store.damaged()
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".partial-00000007" / "model").mkdir(parents=True)
+    assert make_store(tmp_path).latest() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+
+    def fail(directory: Path) -> None:
+        (directory / "half").write_text("x")
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        store.save(1, 1, fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted_disk(tmp_path, "256k") as place:
+        yield place
+
+
+def test_a_full_disk_is_named_and_the_one_before_stays(small_disk: Path) -> None:
+    store = make_store(small_disk)
+    store.save(1, 1, write("x"))
+    with pytest.raises(DiskFull, match="no space left") as caught:
+        store.save(2, 2, write("y" * 1_000_000))
+    assert "df -h" in (caught.value.next or "")
+    found = make_store(small_disk).latest()
+    assert found is not None
+    assert found.step == 1
+    assert [path.name for path in small_disk.iterdir()] == ["00000001"]

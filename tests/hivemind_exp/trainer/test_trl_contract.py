@@ -1,0 +1,110 @@
+"""What ``grpo_step`` relies on in TRL and transformers. A new version that changes any of it must fail here, loudly."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+from trl import GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head, pad
+
+from hivemind_exp.config import Config
+from hivemind_exp.tiny.model import build_model, build_tokenizer
+from hivemind_exp.trainer.grpo_step import HOOKS, SourceGRPOTrainer
+
+TOKENIZER = build_tokenizer()
+
+
+@pytest.fixture
+def stepper(tmp_path: Path) -> SourceGRPOTrainer:
+    config = Config.model_validate({"model": {"name": "tiny"}, "generation": {"temperature": 0.7}})
+    return SourceGRPOTrainer(build_model(TOKENIZER, 0), TOKENIZER, config, tmp_path, device="cpu", dtype="float32")
+
+
+def test_every_hook_is_there(stepper: SourceGRPOTrainer) -> None:
+    assert [name for name in HOOKS if not hasattr(stepper, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("_prepare_inputs", ["self", "generation_batch"]),
+        ("_compute_loss", ["self", "model", "inputs"]),
+        ("training_step", ["self", "model", "inputs", "num_items_in_batch"]),
+        (
+            "_get_per_token_logps_and_entropies",
+            ["self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy"],
+        ),
+    ],
+)
+def test_hooks_keep_their_parameters(name: str, parameters: list[str]) -> None:
+    found = list(inspect.signature(getattr(GRPOTrainer, name)).parameters)
+    assert found[: len(parameters)] == parameters
+
+
+def test_a_training_step_hands_the_prepared_batch_to_the_loss_and_adds_its_plain_gradient(
+    stepper: SourceGRPOTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    batch = {"marker": object()}
+
+    def loss(model: torch.nn.Module, inputs: object) -> torch.Tensor:
+        seen.append(inputs)
+        return sum((p.sum() for p in model.parameters()), torch.zeros(()))
+
+    monkeypatch.setattr(stepper, "_compute_loss", loss)
+    stepper.current_gradient_accumulation_steps = 4
+    for _ in range(2):
+        stepper.training_step(stepper.model_wrapped, batch, None)
+    assert seen == [batch, batch]
+    # Two passes of gradient 1, neither averaged over accumulation steps nor scaled.
+    for parameter in stepper.policy.parameters():
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, torch.full_like(parameter, 2.0))
+
+
+def test_log_probabilities_and_entropies_are_those_of_the_tempered_softmax(stepper: SourceGRPOTrainer) -> None:
+    ids = torch.tensor([[0, 0, 10, 11, 12, 13], [20, 21, 22, 23, 24, 0]])
+    attention = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
+    logps, entropies, _ = stepper._get_per_token_logps_and_entropies(
+        stepper.model, ids, attention, 3, compute_entropy=True
+    )
+    with torch.no_grad():
+        logits = stepper.model(input_ids=ids, attention_mask=attention).logits[:, -4:-1] / 0.7
+    reference = torch.log_softmax(logits, dim=-1)
+    expected = reference.gather(-1, ids[:, -3:].unsqueeze(-1)).squeeze(-1)
+    mask = attention[:, -3:].bool()
+    assert torch.allclose(logps[mask], expected[mask], atol=1e-5)
+    assert torch.allclose(entropies[mask], -(reference.exp() * reference).sum(-1)[mask], atol=1e-5)
+    assert logps.requires_grad
+
+
+def test_the_reference_model_can_be_given_the_same_head() -> None:
+    model = build_model(TOKENIZER, 0)
+    add_fused_lm_head(model, temperature=1.0)
+    ids = torch.tensor([[10, 11, 12]])
+    output = model(input_ids=ids, labels=ids, fused_lm_head=True)
+    expected = torch.log_softmax(model(input_ids=ids).logits[:, :-1], -1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    assert torch.allclose(output.log_probs, expected, atol=1e-5)
+
+
+def test_padding_goes_where_it_is_told() -> None:
+    rows = [torch.tensor([1]), torch.tensor([2, 3])]
+    assert pad(rows, padding_value=9, padding_side="left").tolist() == [[9, 1], [2, 3]]
+    assert pad(rows, padding_value=9).tolist() == [[1, 9], [2, 3]]
+
+
+def test_metrics_are_a_table_of_lists_that_log_empties(stepper: SourceGRPOTrainer) -> None:
+    assert isinstance(stepper._metrics["train"], defaultdict)
+    stepper._metrics["train"]["x"].append(1.0)
+    stepper.report({"loss": 1.0})
+    assert not stepper._metrics["train"]
+    assert stepper.state.log_history == []
+
+
+def test_the_model_is_wrapped_once_for_life(stepper: SourceGRPOTrainer) -> None:
+    assert stepper.policy is stepper.accelerator.unwrap_model(stepper.model_wrapped)
+    assert stepper._tokenizer is TOKENIZER

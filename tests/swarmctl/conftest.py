@@ -1,0 +1,76 @@
+"""A home of its own for every test, and ways to run the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from swarmctl.handover import without_secrets
+
+ROOT = Path(__file__).parents[2]
+STAND_IN = [sys.executable, "-m", "tests.swarmctl.run_stand_in"]
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the user's files, variables and keys out of every test."""
+    for name in set(os.environ) - without_secrets(os.environ).keys():
+        monkeypatch.delenv(name)
+    for name in list(os.environ):
+        if name.startswith("SWARMCTL_"):
+            monkeypatch.delenv(name)
+    path = tmp_path / "home"
+    monkeypatch.setenv("SWARMCTL_HOME", str(path))
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/no-bus")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return path
+
+
+@pytest.fixture
+def stand_in() -> Cli:
+    """Run ``swarmctl`` with the stand-in as its trainer; ``act`` is what that does."""
+
+    def run(*arguments: str, act: str = "run", **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*STAND_IN, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"STAND_IN": act} | environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=30,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def no_leftovers(home: Path) -> Iterator[None]:
+    """Assert that no process which belongs to this test's home is left at its end."""
+    yield
+    left = [process.cmdline() for process in psutil.process_iter() if _belongs(process, home)]
+    assert left == []
+
+
+def _belongs(process: psutil.Process, home: Path) -> bool:
+    try:
+        return process.pid != os.getpid() and process.environ().get("SWARMCTL_HOME") == str(home)
+    except psutil.Error:
+        return False
+
+
+def write_profile(home: Path, name: str, text: str) -> Path:
+    """Save a profile of the user's."""
+    path = home / "profiles" / f"{name}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,256 @@
+"""The command line as a whole: what it imports, prints and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp import errors as node_errors
+from hivemind_exp.errors import NodeError
+from swarmctl import __version__, cli
+from swarmctl.errors import Exit, exit_code, from_code
+from swarmctl.text import clean, encodable, looks_like_key, without_keys
+from tests.swarmctl.conftest import ROOT, write_profile
+from tools.completions.tree import tree
+from tools.completions.words import WORDS
+
+
+def test_importing_the_command_line_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, swarmctl.cli, swarmctl.profilelist; heavy = {'rich', 'pydantic', 'pydantic_core', 'keyring', "
+        "'openai', 'torch', 'psutil', 'tomlkit', 'asyncio'}; print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "command", [["profiles", "list"], ["status"], ["keys", "list"], ["completion", "show", "bash"]]
+)
+def test_a_light_command_imports_nothing_heavy(command: list[str]) -> None:
+    code = (
+        f"import sys, swarmctl.cli; swarmctl.cli.run({command}); "
+        "print(sorted({'rich', 'pydantic', 'tomlkit', 'torch', 'keyring', 'urllib.request'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version_does_not_even_import_typer() -> None:
+    code = (
+        "import sys; sys.argv = ['swarmctl', '--version']; from swarmctl.__main__ import main; main(); "
+        "print('typer' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"swarmctl {__version__}\nFalse\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["profiles"], ["profiles", "--help"]])
+def test_help_goes_to_stdout_and_is_no_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) == Exit.DONE
+    out, err = capsys.readouterr()
+    assert "Examples:" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize("command", [list(command.path) for command in tree(cli.app, WORDS).walk()], ids=" ".join)
+def test_every_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([*command, "--help"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert out.count("  swarmctl ") >= 2
+
+
+def test_an_alias_works_but_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["profile", "list"]) == Exit.DONE
+    assert "demo" in capsys.readouterr().out
+    assert cli.run(["ps"]) == Exit.DONE
+    assert "No node yet" in capsys.readouterr().out
+    cli.run(["--help"])
+    out = capsys.readouterr().out
+    assert "  profile " not in out
+    assert "  ps " not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["rnu"], "'run'"),
+        (["run", "--ronds", "3"], "--rounds"),
+        (["run", "--rounds", "many"], "--rounds"),
+        (["profiles", "show", "a", "b"], "unexpected extra argument"),
+    ],
+)
+def test_a_wrong_command_line_exits_2(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert told in err
+    assert err.splitlines()[1].startswith("  try: ")
+    assert err.rstrip().endswith("--help")
+
+
+def test_errors_as_json_are_an_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["run", "--profile", "dmo", "--json"]) == Exit.CONFIGURATION
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert json.loads(out)["schema"] == 1
+    assert error.keys() == {"code", "message", "next"}
+    assert error["code"] == "configuration"
+    assert "did you mean demo?" in error["message"]
+    assert err == ""
+    assert cli.run(["run", "--nonsense", "--json"]) == Exit.USAGE
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "usage"
+
+
+def test_a_misspelt_variable_stops_a_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SWARMCTL_TRIAN__BETA", "0.1")
+    assert cli.run(["run", "-p", "demo"]) == Exit.CONFIGURATION
+    assert capsys.readouterr().err == (
+        "error: $SWARMCTL_TRIAN__BETA is not a setting; did you mean SWARMCTL_TRAIN__BETA?\n"
+        "  try: unset SWARMCTL_TRIAN__BETA\n"
+    )
+    assert not home.exists()
+
+
+def test_the_next_command_works_when_pasted(home: Path) -> None:
+    program = [sys.executable, "-m", "swarmctl"]
+    failed = subprocess.run(
+        [*program, "profiles", "show", "dmo"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == Exit.CONFIGURATION
+    command = failed.stderr.splitlines()[1].removeprefix("  try: ")
+    assert subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_what_the_operator_must_change_is_3_and_what_may_pass_is_1() -> None:
+    codes = {kind.code: exit_code(kind("x")) for kind in NodeError.__subclasses__()}
+    threes = {code for code, exit in codes.items() if exit == Exit.CONFIGURATION}
+    assert threes == {"configuration", "node_conflict", "model", "task", "device", "key"}
+    assert codes["out_of_memory"] == codes["disk_full"] == codes["checkpoint"] == Exit.FAILED
+    assert exit_code(NodeError("x")) == Exit.FAILED
+
+
+def test_an_error_keeps_its_kind_across_processes() -> None:
+    assert type(from_code("task", "x", None)) is node_errors.TaskError
+    assert type(from_code("never heard of", "x", None)) is NodeError
+
+
+def test_a_defect_is_one_line_without_a_traceback(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(**_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("swarmctl.profilelist.list_profiles", broken)
+    assert cli.run(["profiles", "list"]) == Exit.FAILED
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError: by zero" in err
+    assert "-v" in err
+    assert "Traceback" not in err
+
+
+def test_native_windows_is_sent_to_wsl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert cli.run(["profiles", "list"]) == Exit.FAILED
+    assert "WSL 2" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("swarmctl.profilelist.list_profiles", interrupted)
+    assert cli.run(["profiles", "list"]) == Exit.INTERRUPTED
+
+
+def test_a_reader_that_goes_away_is_no_drama() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "swarmctl", "profiles", "show", "demo"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.stderr == b""
+
+
+def test_profiles_list(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_profile(home, "mine", 'description = "to\\u001b[31m my taste"\n')
+    write_profile(home, "broken", "[")
+    write_profile(home, "cpu", 'extends = "cpu"\n')
+    assert cli.run(["profiles", "list"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert "* default  built-in" in out
+    assert "to my taste" in out
+    assert "not valid TOML" in out
+    assert cli.run(["profiles", "list", "--json"]) == Exit.DONE
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["profiles"]}
+    assert rows["cpu"]["hides_builtin"]
+    assert not rows["cpu"]["builtin"]
+    assert rows["broken"]["error"]
+    assert rows["default"]["default"]
+
+
+def test_what_show_prints_is_a_profile(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["cpu"], ["demo", "--origin"]):
+        assert cli.run(["profiles", "show", *arguments, "--set", "train.beta=0.5"]) == Exit.DONE
+        write_profile(home, "copy", capsys.readouterr().out)
+        assert cli.run(["profiles", "show", "copy", "--json"]) == Exit.DONE
+        copy = json.loads(capsys.readouterr().out)["config"]
+        assert cli.run(["profiles", "show", arguments[0], "--set", "train.beta=0.5", "--json"]) == Exit.DONE
+        assert json.loads(capsys.readouterr().out)["config"] == copy
+
+
+def test_show_tells_origins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SWARMCTL_TRAIN__BETA", "0.5")
+    assert cli.run(["profiles", "show", "demo", "--origin", "--set", "game.rounds=7"]) == Exit.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert "rounds = 7 # --set" in lines
+    assert "beta = 0.5 # $SWARMCTL_TRAIN__BETA" in lines
+    assert "groups = 16 # built-in demo" in lines
+    assert "delta = 4.0 # default" in lines
+    assert "[[tasks]] # built-in demo" in lines
+
+
+def test_show_hides_what_looks_like_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    for extra in ([], ["--json"]):
+        cli.run(["profiles", "show", "demo", "--set", "model.revision=hf_abcdefghijklmnopqrstuv", *extra])
+        out = capsys.readouterr().out
+        assert "abcdefghijk" not in out
+        assert "looks like a key" in out
+
+
+def test_keys_are_told_from_commits() -> None:
+    assert looks_like_key("sk-proj-0123456789abcdef")
+    assert looks_like_key("https://me:secret@host/x")
+    assert not looks_like_key("0123456789abcdef0123456789abcdef01234567")
+    assert not looks_like_key("Qwen/Qwen2.5-0.5B-Instruct")
+    assert without_keys({"a": ["hf_0123456789abcdef", 1]}) == {"a": ["(hidden: looks like a key)", 1]}
+
+
+def test_text_is_made_safe_for_terminals() -> None:
+    assert clean("a\x1b[2J\x1b]0;title\x07b\rc\nd\u202e") == "abc\nd"
+    assert encodable("1 → 2 …", "ascii") == "1 -> 2 ..."
+    assert encodable("1 → 2", "utf-8") == "1 → 2"
+
+
+def test_validate(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("hivemind_exp.tasks.registry")
+    assert cli.run(["profiles", "validate"]) == Exit.DONE
+    assert "demo: ok" in capsys.readouterr().out
+    write_profile(home, "bad", "[train]\nlearnin_rate = 1\nbeta = -1\n")
+    assert cli.run(["profiles", "validate", "bad", "--json"]) == Exit.CONFIGURATION
+    report = json.loads(capsys.readouterr().out)
+    assert not report["ok"]
+    problems = report["profiles"][0]["problems"]
+    assert {problem["key"] for problem in problems} == {"train.learnin_rate", "train.beta"}
+    assert "train.learning_rate" in {problem["nearest"] for problem in problems}
+    path = write_profile(home, "lost", 'tasks = ["no_such_generator"]\n')
+    assert cli.run(["profiles", "validate", str(path)]) == Exit.CONFIGURATION
+    assert "no_such_generator" in capsys.readouterr().out

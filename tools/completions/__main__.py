@@ -1,0 +1,51 @@
+"""Write the completion scripts, or with ``--check`` say whether they are up to date (exit code 1 where not)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from swarmctl.cli import app
+from swarmctl.completion import MARKER, SCRIPTS
+from tools.completions import bash, fish, zsh
+from tools.completions.tables import tables
+from tools.completions.tree import tree
+from tools.completions.words import WORDS
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def scripts() -> dict[str, str]:
+    """Return the text of each script by the name of its file."""
+    root = tree(app, WORDS)
+    table = tables(root)
+    filled = {"bash": bash.fill(table), "zsh": zsh.fill(root), "fish": fish.fill(table)}
+    return {f"swarmctl.{shell}": _rendered(shell, marks) for shell, marks in filled.items()}
+
+
+def _rendered(shell: str, marks: dict[str, str]) -> str:
+    text = (TEMPLATES / f"swarmctl.{shell}").read_text(encoding="utf-8")
+    for mark, content in {"marker": MARKER, **marks}.items():
+        text = text.replace(f"@@{mark}@@", content)
+    return text
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the script; return its exit code."""
+    stale = 0
+    for name, text in scripts().items():
+        path = SCRIPTS / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale = 1
+        if "--check" in arguments:
+            print(f"{path} is out of date: run python -m tools.completions")
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path}")
+    return stale if "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,164 @@
+"""The command tree as plain data, and what each value in it may be completed with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import typer.main
+
+
+class Kind(StrEnum):
+    """Where the candidates for a value come from."""
+
+    NONE = "none"
+    """Free text and numbers: nothing is offered."""
+    WORDS = "words"
+    """A fixed list."""
+    PROFILE = "profile"
+    """Built-in profiles, the user's files, and any other ``.toml`` file."""
+    NODE = "node"
+    """Directories of nodes."""
+    SETTING = "setting"
+    """``KEY=VALUE``."""
+    FILE = "file"
+    DIRECTORY = "directory"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What an option or argument takes."""
+
+    kind: Kind
+    name: str
+    """How help calls it."""
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option; a flag has no value."""
+
+    names: tuple[str, ...]
+    help: str
+    value: Value | None
+    multiple: bool
+
+    @property
+    def long(self) -> tuple[str, ...]:
+        """Names worth offering: short ones only where there is no long one."""
+        return tuple(name for name in self.names if name.startswith("--")) or self.names
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One positional value, or any number of them."""
+
+    value: Value
+    multiple: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command or group of commands."""
+
+    path: tuple[str, ...]
+    aliases: tuple[str, ...]
+    """Other names, which work but are not offered."""
+    help: str
+    options: tuple[Option, ...]
+    arguments: tuple[Argument, ...]
+    commands: tuple[Command, ...]
+
+    @property
+    def name(self) -> str:
+        return self.path[-1] if self.path else ""
+
+    def walk(self) -> list[Command]:
+        """Return this command and all below it."""
+        return [self, *(below for command in self.commands for below in command.walk())]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The fixed lists which the command tree itself does not hold."""
+
+    by_metavar: Mapping[str, tuple[str, ...]]
+
+
+_HELP = Option(("-h", "--help"), "Show this message and exit", None, multiple=False)
+
+
+def tree(app: typer.Typer, words: Words) -> Command:
+    """Return the commands of ``app``. A hidden command that does what a visible one does is an alias of it."""
+    return _command(typer.main.get_command(app), (), words)
+
+
+def _command(command: Any, path: tuple[str, ...], words: Words) -> Command:
+    below: list[Command] = []
+    children = getattr(command, "commands", {})
+    for name, child in sorted(children.items(), key=lambda item: item[1].hidden):
+        made = _command(child, (*path, name), words)
+        if not child.hidden:
+            below.append(made)
+            continue
+        for index, visible in enumerate(below):
+            if _without_path(visible) == _without_path(made):
+                below[index] = replace(visible, aliases=(*visible.aliases, name))
+    parameters = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    return Command(
+        path=path,
+        aliases=(),
+        help=first_sentence(command.help or ""),
+        options=(*(_option(p, path, words) for p in parameters if p.param_type_name == "option"), _HELP),
+        arguments=tuple(
+            Argument(_value(p, path, words), p.nargs == -1) for p in parameters if p.param_type_name == "argument"
+        ),
+        commands=tuple(below),
+    )
+
+
+def _without_path(command: Command) -> Command:
+    return replace(command, path=(), aliases=(), commands=tuple(map(_without_path, command.commands)))
+
+
+def first_sentence(text: str) -> str:
+    """Return what fits beside a candidate."""
+    return " ".join(text.split("\n\n", maxsplit=1)[0].replace("\b", "").split()).split(". ")[0].removesuffix(".")
+
+
+def _option(parameter: Any, path: tuple[str, ...], words: Words) -> Option:
+    names = (*parameter.opts, *parameter.secondary_opts)
+    value = None if parameter.is_flag else _value(parameter, path, words)
+    return Option(names, first_sentence(parameter.help or ""), value, bool(parameter.multiple))
+
+
+_BY_METAVAR = {
+    "PROFILE": Kind.PROFILE,
+    "BUILTIN": Kind.WORDS,
+    "NODE": Kind.NODE,
+    "KEY=VALUE": Kind.SETTING,
+    "TASK": Kind.WORDS,
+    "DEVICE": Kind.WORDS,
+    "PROVIDER": Kind.WORDS,
+    "MODEL": Kind.DIRECTORY,
+    "DIRECTORY": Kind.DIRECTORY,
+    "FILE": Kind.FILE,
+}
+
+
+def _value(parameter: Any, path: tuple[str, ...], words: Words) -> Value:
+    """Return what a parameter takes: its choices, else what its metavar says; another metavar offers nothing."""
+    metavar = parameter.metavar or parameter.name.upper()
+    choices: Sequence[str] | None = getattr(parameter.type, "choices", None)
+    if choices is not None:
+        return Value(Kind.WORDS, metavar, tuple(choices))
+    meaning = metavar.split(".")[0]
+    if "--node" in parameter.opts:
+        meaning = "NODE"
+    elif path[:1] in (("keys",), ("key",)) and metavar == "NAME":
+        meaning = "PROVIDER"
+    kind = _BY_METAVAR.get(meaning, Kind.NONE)
+    return Value(kind, metavar, words.by_metavar[meaning] if kind is Kind.WORDS else ())

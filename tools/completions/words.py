@@ -1,0 +1,42 @@
+"""What the scripts know by heart: names that stand in the code, and the settings for ``--set``."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from hivemind_exp.sources import providers
+from hivemind_exp.tasks.registry import names
+from swarmctl.profiles import builtin_names
+from swarmctl.schema import dotted, settings
+from tools.completions.tree import Words, first_sentence
+
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+PROVIDERS = tuple(name for name, row in providers.PROVIDERS.items() if row.needs_key)
+
+TASKS = tuple(names())
+PROFILES = tuple(sorted(builtin_names()))
+WORDS = Words({"BUILTIN": PROFILES, "TASK": TASKS, "DEVICE": DEVICES, "PROVIDER": PROVIDERS})
+
+
+def setting_values() -> dict[str, tuple[str, ...]]:
+    """Return every setting, dotted, with the values it may have where these are few."""
+    return {dotted(path): _values(dotted(path), field) for path, field in settings().items()}
+
+
+def setting_help() -> dict[str, str]:
+    """Return the first sentence of each setting's docstring."""
+    return {dotted(path): first_sentence(field.description or "") for path, field in settings().items()}
+
+
+def _values(key: str, field: FieldInfo) -> tuple[str, ...]:
+    if key == "model.device":
+        return DEVICES
+    if key == "tasks":
+        return TASKS
+    if field.annotation is bool:
+        return ("true", "false")
+    if get_origin(field.annotation) is Literal:
+        return tuple(map(str, get_args(field.annotation)))
+    return ()

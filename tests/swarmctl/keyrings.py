@@ -63,8 +63,8 @@ def bus(home: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def unlocked(session: dict[str, str]) -> Iterator[None]:
-    """Run gnome-keyring, unlocked."""
+def unlocked(session: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run gnome-keyring, unlocked, and give its process."""
     daemon = subprocess.Popen(
         ["gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets"],
         env=os.environ | session,
@@ -80,7 +80,7 @@ def unlocked(session: dict[str, str]) -> Iterator[None]:
         while look_up(session, "nothing") is None:
             assert time.monotonic() < deadline, "gnome-keyring did not start"
             time.sleep(0.05)
-        yield
+        yield daemon
     finally:
         daemon.kill()
         daemon.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +13,11 @@ import pytest
 
 from swarmctl.checks import api, keys
 from swarmctl.checks.base import Status
+from tests.swarmctl import keyrings
 from tests.swarmctl.conftest import ROOT
 from tests.swarmctl.doctoring import make
 
 TOKEN, OTHER = "hf_abcdefghijklmnopqrstuvwxyz1234", "hf_abcdefghijklmnopqrstuvwxyz9876"
-needs_service = pytest.mark.skipif(
-    not (shutil.which("gnome-keyring-daemon") and shutil.which("dbus-run-session")), reason="no Secret Service here"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +88,6 @@ def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert "does not answer within 0.5 s" in found.text
 
 
-@needs_service
 @pytest.mark.parametrize(
     ("state", "status", "told"),
     [
@@ -100,26 +97,20 @@ def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_a_real_secret_service(tmp_path: Path, state: str, status: str, told: str) -> None:
-    # Made with a password before; started in the foreground, so that its id is known and it can be stopped.
-    make = "printf %s pw | gnome-keyring-daemon --unlock --components=secrets >/dev/null"
-    ask = f"{sys.executable} -c 'import secretstorage as s; s.get_default_collection(s.dbus_init())"
-    serve = (
-        "printf %s pw | gnome-keyring-daemon --replace --foreground --unlock --components=secrets >/dev/null & sleep 1"
-    )
-    harm = {"unlocked": ":", "locked": f"{ask}.lock()'", "stopped": "kill -STOP $!"}[state]
-    doctor = f"code=0; {sys.executable} -m swarmctl doctor keys.keyring -p demo --json || code=$?"
-    end = "kill -KILL $!; exit $code"
-    steps = [make, serve, harm, doctor, end] if state == "stopped" else [make, harm, doctor, "exit $code"]
-    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "SWARMCTL_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        ["dbus-run-session", "--", "bash", "-ec", "\n".join(steps)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with keyrings.bus(tmp_path / "session") as session, keyrings.unlocked(session) as daemon:
+        if state == "locked":
+            keyrings.lock(session)
+        if state == "stopped":
+            daemon.send_signal(signal.SIGSTOP)
+        done = subprocess.run(
+            [sys.executable, "-m", "swarmctl", "doctor", "keys.keyring", "-p", "demo", "--json"],
+            cwd=ROOT,
+            env=os.environ | session,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     assert done.returncode == (4 if status == "failed" else 0), done.stderr
     row = json.loads(done.stdout)["checks"][0]
     assert (row["status"], row["finding"].startswith(told)) == (status, True)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from hivemind_exp.sources.providers import PROVIDERS
+
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -177,6 +179,87 @@ class ReportConfig(Section):
     """Any of "tensorboard" (files in the node's directory) and "wandb"."""
 
 
+class LimitsConfig(Section):
+    """What offloading may cost, and how fast it may ask."""
+
+    usd: Annotated[float, Field(gt=0)] | Literal["unlimited"] = 5.00
+    """Dollars that this node may spend in its whole life, at all providers together. "unlimited" lifts the cap."""
+    usd_per_day: Annotated[float, Field(gt=0)] | None = None
+    """Dollars a day (UTC). Unset: only the cap for the whole life counts."""
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Requests in flight. Fewer after the service asks to slow down, and slowly more again."""
+    requests_per_minute: Positive | None = None
+    """A limit that the service states. Unset: what its answers say."""
+    tokens_per_minute: Positive | None = None
+    """The same for tokens, of prompts and completions together."""
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """Seconds that one request may take."""
+
+
+class PriceConfig(Section):
+    """What a provider's model costs, where the price is not known here or is not what one pays."""
+
+    input: Annotated[float, Field(ge=0)]
+    """Dollars for a million prompt tokens."""
+    output: Annotated[float, Field(ge=0)]
+    """Dollars for a million completion tokens, hidden reasoning included."""
+
+
+class OffloadConfig(Section):
+    """Generation of rollouts by an OpenAI-compatible API. See OFFLOAD_API.md."""
+
+    provider: Annotated[str, Field(min_length=1)] = "off"
+    """A row of the provider table, or a [providers.NAME] of one's own. "off": this machine generates."""
+    model: str | None = None
+    """The model to ask. Unset: the provider's default."""
+    kind: Literal["auto", "policy", "policy_text", "teacher", "relay"] = "auto"
+    """What the API's text is, and so what is learned from it. "auto": a teacher."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of each group that the API fills; this machine fills the rest."""
+    when: Literal["always", "failed"] = "always"
+    """"failed": this machine samples whole groups, and the API is asked only where none of them is right."""
+    stages: Annotated[list[Literal["answer"]], Field(min_length=1)] = ["answer"]
+    """Stages in which the API generates."""
+    rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"
+    """Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"."""
+    fallback: list[str] = ["local"]
+    """Who generates while the provider cannot, in order: providers, or "local". []: wait until it can."""
+    on_limit: Literal["stop", "local"] = "stop"
+    """What happens when a cap is reached. Never another paid provider."""
+    ahead: Annotated[int, Field(ge=0, le=64)] = 2
+    """Rounds whose completions are asked for while the step before them is still being trained."""
+    batch: bool = False
+    """Ask through the provider's Batch API: half the price, answers within hours."""
+    key: Literal["auto", "key_file", "environment", "credentials", "keyring", "file"] = "auto"
+    """The one place the key may come from. "auto": the first that has one."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    """How much a reasoning model thinks. Unset: the service's own default."""
+    reasoning_tokens: NotNegative = 2048
+    """Tokens a reasoning model may think, beside generation.max_completion_tokens for its answer."""
+    limits: LimitsConfig = LimitsConfig()
+    prices: dict[str, PriceConfig] = {}
+    """Prices by provider, before those that are known here."""
+
+
+class ProviderConfig(Section):
+    """An OpenAI-compatible service that is no row of the provider table."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")]
+    """What the API's paths are appended to, such as http://192.168.1.20:8000/v1."""
+    model: str | None = None
+    """The model to ask for when offload.model is unset."""
+    needs_key: bool = False
+    """Whether it wants a key: swarmctl keys set NAME --host URL."""
+    group: Literal["n", "fan_out"] = "fan_out"
+    """How a group is asked for: one request for several choices, or a request each."""
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The parameter that bounds a completion."""
+    free: bool = False
+    """It runs on machines of one's own and costs nothing. Else its price stands in [offload.prices.NAME]."""
+    training: Literal["allowed", "restricted", "model", "unknown"] = "unknown"
+    """Whether its terms let output be trained on; "model": as the model's licence says."""
+
+
 def _task_shorthand(value: Any) -> Any:
     """Let ``tasks = ["sapo"]``, ``"sapo,gsm8k"`` and ``"questions.jsonl"`` stand for tables."""
     if isinstance(value, str):
@@ -205,9 +288,14 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     warmup: WarmupConfig = WarmupConfig()
     report: ReportConfig = ReportConfig()
+    offload: OffloadConfig = OffloadConfig()
+    providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], ProviderConfig] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.warmup.steps and self.model.name != "tiny":
             raise ValueError('warmup.steps needs model.name = "tiny"')
+        taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
+        if taken:
+            raise ValueError(f"providers.{taken[0]} is a name that is taken; a provider of your own needs another")
         return self

@@ -56,6 +56,18 @@ class KeyProblem(NodeError):
     code = "key"
 
 
+class LimitReached(NodeError):
+    """A cap that the operator set, or the one that always exists, allows no further request."""
+
+    code = "limit"
+
+
+class ProviderError(NodeError):
+    """A provider cannot be used, and nothing may stand in for it."""
+
+    code = "provider"
+
+
 class OutOfMemory(NodeError):
     """The host or the accelerator ran out of memory."""
 

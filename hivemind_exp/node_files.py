@@ -47,6 +47,11 @@ class NodeFiles:
         return self.root / "journal.sqlite"
 
     @property
+    def ledger(self) -> Path:
+        """Requests that cost money (SQLite). Outlives all else: caps are for the node's whole life."""
+        return self.root / "ledger.sqlite"
+
+    @property
     def checkpoints(self) -> Path:
         """One directory a checkpoint."""
         return self.root / "checkpoints"

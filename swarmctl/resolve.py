@@ -167,6 +167,10 @@ def _guess(location: Path, key: str, origin: str) -> str | None:
         from hivemind_exp.config import TaskConfig
 
         return nearest(location[-1], TaskConfig.model_fields)
+    if location[0] == "providers" and len(location) > 2:
+        from hivemind_exp.config import ProviderConfig
+
+        return nearest(location[-1], ProviderConfig.model_fields)
     known = {dotted(path): path for path in settings()}
     same_last = [name for name, path in known.items() if path[-1] == location[-1]]
     return nearest(key, known) or (same_last[0] if same_last else None)

@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 from hivemind_exp.config import Config
 
 Path = tuple[str, ...]
+_WHOLE = ("tasks", "providers", "prices")
+"""Settings that are lists or named tables: one value as far as flags and variables go."""
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
@@ -25,7 +27,7 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 def _walk(model: type[BaseModel], prefix: Path) -> Iterator[tuple[Path, FieldInfo]]:
     for name, field in model.model_fields.items():
-        table = _section(field) if name != "tasks" else None
+        table = None if name in _WHOLE else _section(field)
         if table is None:
             yield (*prefix, name), field
         else:

@@ -20,6 +20,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.device import Compute, resolve_compute
 from hivemind_exp.runner.memory import estimate
 from hivemind_exp.runner.models import TINY, adapter_config, load_model, load_tokenizer
+from hivemind_exp.runner.offloading import open_offload
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.journal import Journal
@@ -82,12 +83,17 @@ class GRPORunner:
         _use_threads(config)
         with ExitStack() as ends:
             journal = ends.enter_context(closing(Journal(self._files.journal, charter_id(config))))
+            offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
+            if offload is not None:
+                ends.enter_context(closing(offload))
             tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
             tokenizer = load_tokenizer(config.model, self._token)
             checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
             checkpoint = checkpoints.latest()
             stepper = ends.enter_context(closing(self._stepper(tokenizer, tasks, compute, checkpoint)))
             self._announce(stepper, compute, checkpoint)
+            if offload is not None:
+                offload.probed()
             source = LocalSource(stepper.policy, tokenizer, config.generation, self._stop)
             HivemindGRPOTrainer(
                 config,
@@ -95,6 +101,7 @@ class GRPORunner:
                 tokenizer=tokenizer,
                 source=source,
                 evaluator=source,
+                offload=offload,
                 tasks=tasks,
                 journal=journal,
                 checkpoints=checkpoints,

@@ -58,6 +58,8 @@ class Rollout:
     """Cut at the length limit."""
     lag: int | None = 0
     """Optimizer steps between the weights that made it and those that learn from it; None when unknown."""
+    model: str | None = None
+    """Which model a provider says it was; None for this node's own."""
     behaviour_logps: tuple[float, ...] | None = field(default=None, repr=False)
     """Log-probabilities under the weights that made it, one a token; None for text and for rows sampled here."""
 
@@ -75,6 +77,12 @@ class Group:
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     scores: tuple[Score, ...] = ()
+    places: tuple[int, ...] = ()
+    """The place in the group of each rollout, where some places are empty. Left out: 0, 1, 2, …"""
+
+    def numbered(self) -> dict[int, Rollout]:
+        """Return the rollouts by place."""
+        return dict(zip(self.places or range(len(self.rollouts)), self.rollouts, strict=True))
 
 
 class Source(Protocol):

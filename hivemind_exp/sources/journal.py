@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
 from hivemind_exp.sources.base import Group, Kind, Prompt, Rollout
+from hivemind_exp.sources.orders import Completion, Order
 from hivemind_exp.trainer.evaluation import Evaluation
 from hivemind_exp.trainer.manifest import Manifest
 
@@ -24,29 +25,41 @@ CREATE TABLE IF NOT EXISTS prompts (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS completions (
     swarm TEXT, round INTEGER, stage TEXT, question TEXT, idx INTEGER,
-    kind TEXT, source TEXT, version INTEGER, text TEXT, ids TEXT, truncated INTEGER, logps TEXT,
-    outcome REAL, strict INTEGER, why TEXT, t REAL,
+    kind TEXT, source TEXT, model TEXT, version INTEGER, text TEXT, ids TEXT, truncated INTEGER, logps TEXT,
+    outcome REAL, strict INTEGER, why TEXT, usd REAL, t REAL,
+    PRIMARY KEY (swarm, round, stage, question, idx)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (
+    swarm TEXT, round INTEGER, stage TEXT, question TEXT, idx INTEGER, why TEXT,
     PRIMARY KEY (swarm, round, stage, question, idx)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (step INTEGER PRIMARY KEY, round INTEGER, body BLOB);
 CREATE TABLE IF NOT EXISTS evaluations (round INTEGER PRIMARY KEY, accuracy REAL, questions INTEGER, by_task TEXT);
 """
+_INSERT_COMPLETION = (
+    "INSERT OR IGNORE INTO completions (swarm, round, stage, question, idx, kind, source, model, version, text, ids, "
+    "truncated, logps, usd, t) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+Encode = Callable[[str, bool], tuple[int, ...]]
+"""Returns the token ids of a text, never none; the second argument says that the text was cut."""
 
 
 class Journal:
-    """Append-only record of one node. Not for use from several threads at once.
+    """Append-only record of one node. Not for use from several threads at once; each may open the file for itself.
 
     Raises ``DiskFull`` when an entry cannot be written, ``CheckpointError`` when the file is no journal.
     """
 
-    def __init__(self, path: Path, swarm: str) -> None:
+    def __init__(self, path: Path, swarm: str, *, durable: bool = True) -> None:
+        """Open the file. Without ``durable``, entries survive a killed process at once, and a power cut only after the
+        next entry of a durable journal of the same file."""
         self._swarm = swarm
         self._path = path
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             # A step must not be taken before its manifest is on the disk itself, or a power cut would fork the node.
-            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._db.executescript(_SCHEMA)
         except sqlite3.Error as error:
             raise self._explain(error) from error
@@ -62,26 +75,54 @@ class Journal:
         )
 
     def write_rollouts(self, round_: int, version: int, groups: Sequence[Group]) -> None:
-        """Record whole groups as generated. ``version``: optimizer steps behind the weights that learn from them."""
+        """Record rollouts of this machine, all or none. ``version``: optimizer steps behind the node's weights."""
         now = time.time()
         self._write_many(
-            "INSERT OR IGNORE INTO completions VALUES (?,?,?,?,?,?,?,?,?,?,?,?,NULL,NULL,NULL,?)",
+            _INSERT_COMPLETION,
             [
                 (
-                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, index),
-                    *(rollout.kind, rollout.source, None if rollout.lag is None else version - rollout.lag),
-                    *(
-                        rollout.text,
-                        json.dumps(rollout.ids),
-                        rollout.truncated,
-                        json.dumps(rollout.behaviour_logps),
-                        now,
-                    ),
+                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
+                    *(rollout.kind, rollout.source, rollout.model),
+                    *(None if rollout.lag is None else version - rollout.lag, rollout.text, json.dumps(rollout.ids)),
+                    *(rollout.truncated, json.dumps(rollout.behaviour_logps), 0.0, now),
                 )
                 for group in groups
-                for index, rollout in enumerate(group.rollouts)
+                for place, rollout in group.numbered().items()
             ],
         )
+
+    def write_completions(self, order: Order, completions: Sequence[Completion]) -> None:
+        """Record what an API sent, before anybody uses it."""
+        now = time.time()
+        self._write_many(
+            _INSERT_COMPLETION,
+            [
+                (
+                    *(self._swarm, order.round, order.stage, order.question, made.place),
+                    *(made.kind, made.provider, made.model, made.version, made.text, None),
+                    *(made.truncated, "null", made.usd, now),
+                )
+                for made in completions
+            ],
+        )
+
+    def write_lost(self, order: Order, places: Sequence[int], why: str) -> None:
+        """Record that places were given up, so that they are not asked for again."""
+        self._write_many(
+            "INSERT OR IGNORE INTO lost VALUES (?,?,?,?,?,?)",
+            [(self._swarm, order.round, order.stage, order.question, place, why) for place in places],
+        )
+
+    def settled_places(self, round_: int, prompt: Prompt) -> set[int]:
+        """Return the places of a group that are filled or were given up."""
+        where = (self._swarm, round_, prompt.stage, prompt.question.digest)
+        return {
+            place
+            for table in ("completions", "lost")
+            for (place,) in self._db.execute(
+                f"SELECT idx FROM {table} WHERE swarm=? AND round=? AND stage=? AND question=?", where
+            )
+        }
 
     def write_scores(self, round_: int, groups: Sequence[Group]) -> None:
         """Add to each completion what the verifier said of it."""
@@ -91,32 +132,36 @@ class Journal:
             [
                 (
                     *(score.outcome, score.strict, score.why),
-                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, index),
+                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
                 )
                 for group in groups
-                for index, score in enumerate(group.scores)
+                for place, score in zip(group.numbered(), group.scores, strict=True)
             ],
         )
 
-    def rollouts(self, round_: int, prompt: Prompt, version: int) -> tuple[Rollout, ...]:
-        """Return what was already generated for a prompt, in order; empty if nothing was."""
+    def rollouts(self, round_: int, prompt: Prompt, version: int, encode: Encode | None = None) -> dict[int, Rollout]:
+        """Return what was already generated for a prompt, by place, in order.
+
+        ``encode`` makes token ids of texts that came without.
+        """
         rows = self._db.execute(
-            "SELECT kind, source, version, text, ids, truncated, logps FROM completions "
+            "SELECT idx, kind, source, model, version, text, ids, truncated, logps FROM completions "
             "WHERE swarm=? AND round=? AND stage=? AND question=? ORDER BY idx",
             (self._swarm, round_, prompt.stage, prompt.question.digest),
         )
-        return tuple(
-            Rollout(
+        return {
+            place: Rollout(
                 kind=Kind(kind),
                 source=source,
+                model=model,
                 text=text,
-                ids=tuple(json.loads(ids)),
+                ids=_ids(ids, text, bool(truncated), encode),
                 truncated=bool(truncated),
                 lag=None if made is None else version - made,
                 behaviour_logps=None if logps == "null" else tuple(json.loads(logps)),
             )
-            for kind, source, made, text, ids, truncated, logps in rows
-        )
+            for place, kind, source, model, made, text, ids, truncated, logps in rows
+        }
 
     def commit(self, manifest: Manifest) -> None:
         """Record a step before it is taken."""
@@ -171,3 +216,11 @@ class Journal:
         if "full" in text or "disk I/O" in text:
             return DiskFull(f"no space left for the journal {self._path}", next=f"df -h {self._path.parent}")
         return CheckpointError(f"the journal {self._path} cannot be used: {text}")
+
+
+def _ids(ids: str | None, text: str, truncated: bool, encode: Encode | None) -> tuple[int, ...]:
+    if ids is not None:
+        return tuple(json.loads(ids))
+    if encode is None:
+        raise ValueError("the journal holds texts of an API, and nothing to encode them was given")
+    return encode(text, truncated)

@@ -1,11 +1,49 @@
-"""The services that keys are for, as data. A key belongs to its row's host, and a row's host never changes.
+"""The services that keys are for and that generate, as data. A key belongs to its row's host, which never changes.
 
-Names of environment variables are those which each service's own documentation uses.
+What differs between OpenAI-compatible services stands here and nowhere else: adding one is adding a row. Names of
+variables, addresses and parameters are those which each service's own documentation uses; models change faster than
+this file, so ``offload.model`` goes before ``model``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
+
+Group = Literal["n", "fan_out"]
+"""How a group is asked for: one request for several choices, or a request each."""
+Training = Literal["allowed", "restricted", "model", "unknown"]
+"""Whether a service's terms let its output be trained on; ``model``: as the licence of the model says."""
+
+_MODELS = "/models"
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """How a service's chat completions are asked for."""
+
+    model: str | None = None
+    """What is asked when the profile names none; None for servers that have no usual model."""
+    group: Group = "fan_out"
+    max_tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The parameter that bounds a completion."""
+    extras: frozenset[str] = frozenset()
+    """Parameters beyond the common ones that it is known to take: "seed", "reasoning_effort"."""
+    reasoning: tuple[str, ...] = ()
+    """How names of its models begin that think unseen: those take no temperature, and need room for the thought."""
+    bounds_reasoning: bool = True
+    """Whether the bound on a completion bounds the hidden thought too. Where not, no cap can be kept."""
+    counts_maximum: bool = False
+    """Whether its limit of tokens counts what a request may use, and not what it did use."""
+    prices: str | None = None
+    """Its name in genai-prices. None: it costs nothing, or the profile gives the price."""
+    free: bool = False
+    """It runs on the operator's own machines."""
+    batch: bool = False
+    """It has OpenAI's Batch API, at half the price."""
+    training: Training = "unknown"
+    serves_own_weights: bool = False
+    """Whether it can be made to serve this node's weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,42 +60,164 @@ class Provider:
     """What its keys begin with. Empty: anything, or not known."""
     key_page: str | None = None
     """Where keys are made and revoked."""
-    key_path: str = "/models"
+    key_path: str = _MODELS
     """A path that answers free of charge, and only to a valid key. (OpenRouter lists its models to everyone.)"""
+    chat: Chat | None = field(default=None)
+    """How it generates; None for services that do not."""
 
 
-def _remote(name: str, base_url: str, prefixes: tuple[str, ...], key_page: str, *more: str) -> Provider:
-    return Provider(name, base_url, (f"{name.upper()}_API_KEY", *more), prefixes=prefixes, key_page=key_page)
+def _remote(
+    name: str,
+    base_url: str,
+    prefixes: tuple[str, ...],
+    key_page: str,
+    chat: Chat,
+    *more: str,
+    key_path: str = _MODELS,
+) -> Provider:
+    variables = (f"{name.upper()}_API_KEY", *more)
+    return Provider(name, base_url, variables, prefixes=prefixes, key_page=key_page, key_path=key_path, chat=chat)
 
 
-def _local(name: str, port: int) -> Provider:
-    return Provider(name, f"http://127.0.0.1:{port}/v1", needs_key=False)
+def _local(name: str, port: int, *, group: Group = "fan_out", extras: frozenset[str] = frozenset()) -> Provider:
+    chat = Chat(group=group, extras=extras, free=True, training="model", serves_own_weights=True)
+    return Provider(name, f"http://127.0.0.1:{port}/v1", needs_key=False, chat=chat)
 
+
+_SEED = frozenset({"seed"})
 
 _ROWS = (
-    _remote("openai", "https://api.openai.com/v1", ("sk-",), "https://platform.openai.com/api-keys"),
-    _remote("deepseek", "https://api.deepseek.com", ("sk-",), "https://platform.deepseek.com/api_keys"),
-    Provider(
+    _remote(
+        "openai",
+        "https://api.openai.com/v1",
+        ("sk-",),
+        "https://platform.openai.com/api-keys",
+        Chat(
+            model="gpt-4o-mini",
+            group="n",
+            max_tokens="max_completion_tokens",
+            extras=frozenset({"seed", "reasoning_effort"}),
+            reasoning=("o1", "o3", "o4", "gpt-5"),
+            counts_maximum=True,
+            prices="openai",
+            batch=True,
+            training="restricted",
+        ),
+    ),
+    _remote(
+        "deepseek",
+        "https://api.deepseek.com",
+        ("sk-",),
+        "https://platform.deepseek.com/api_keys",
+        Chat(model="deepseek-chat", reasoning=("deepseek-reasoner",), prices="deepseek", training="allowed"),
+    ),
+    _remote(
         "openrouter",
         "https://openrouter.ai/api/v1",
-        ("OPENROUTER_API_KEY",),
-        prefixes=("sk-or-",),
-        key_page="https://openrouter.ai/keys",
+        ("sk-or-",),
+        "https://openrouter.ai/keys",
+        Chat(model="openai/gpt-4o-mini", extras=_SEED, prices="openrouter", training="model"),
         key_path="/key",
     ),
-    _remote("groq", "https://api.groq.com/openai/v1", ("gsk_",), "https://console.groq.com/keys"),
-    _remote("together", "https://api.together.xyz/v1", (), "https://api.together.xyz/settings/api-keys"),
-    _remote("mistral", "https://api.mistral.ai/v1", (), "https://console.mistral.ai/api-keys"),
+    _remote(
+        "groq",
+        "https://api.groq.com/openai/v1",
+        ("gsk_",),
+        "https://console.groq.com/keys",
+        Chat(
+            model="llama-3.1-8b-instant",
+            max_tokens="max_completion_tokens",
+            extras=frozenset({"seed", "reasoning_effort"}),
+            reasoning=("openai/gpt-oss", "qwen/qwen3"),
+            prices="groq",
+            training="model",
+        ),
+    ),
+    _remote(
+        "together",
+        "https://api.together.xyz/v1",
+        (),
+        "https://api.together.xyz/settings/api-keys",
+        Chat(
+            model="meta-llama/Llama-3.3-70B-Instruct-Turbo",
+            group="n",
+            extras=_SEED,
+            prices="together",
+            training="model",
+            serves_own_weights=True,
+        ),
+    ),
+    _remote(
+        "mistral",
+        "https://api.mistral.ai/v1",
+        (),
+        "https://console.mistral.ai/api-keys",
+        Chat(model="mistral-small-latest", group="n", reasoning=("magistral",), prices="mistral"),
+    ),
     _remote(
         "gemini",
         "https://generativelanguage.googleapis.com/v1beta/openai",
         ("AIza",),
         "https://aistudio.google.com/apikey",
+        Chat(
+            model="gemini-2.5-flash-lite",
+            extras=frozenset({"reasoning_effort"}),
+            reasoning=("gemini-2.5-pro", "gemini-3"),
+            prices="google",
+            training="restricted",
+        ),
         "GOOGLE_API_KEY",
     ),
-    _remote("xai", "https://api.x.ai/v1", ("xai-",), "https://console.x.ai"),
-    _remote("fireworks", "https://api.fireworks.ai/inference/v1", ("fw_",), "https://app.fireworks.ai/settings"),
-    _remote("cerebras", "https://api.cerebras.ai/v1", ("csk-",), "https://cloud.cerebras.ai"),
+    _remote(
+        "xai",
+        "https://api.x.ai/v1",
+        ("xai-",),
+        "https://console.x.ai",
+        Chat(
+            model="grok-4-fast-non-reasoning",
+            group="n",
+            max_tokens="max_completion_tokens",
+            extras=_SEED,
+            reasoning=(
+                "grok-3-mini",
+                "grok-4-0709",
+                "grok-4-fast-reasoning",
+                "grok-4-1-fast-reasoning",
+                "grok-4.",
+                "grok-code",
+            ),
+            bounds_reasoning=False,
+            prices="x-ai",
+            training="restricted",
+        ),
+    ),
+    _remote(
+        "fireworks",
+        "https://api.fireworks.ai/inference/v1",
+        ("fw_",),
+        "https://app.fireworks.ai/settings",
+        Chat(
+            model="accounts/fireworks/models/llama-v3p1-8b-instruct",
+            group="n",
+            prices="fireworks",
+            training="model",
+            serves_own_weights=True,
+        ),
+    ),
+    _remote(
+        "cerebras",
+        "https://api.cerebras.ai/v1",
+        ("csk-",),
+        "https://cloud.cerebras.ai",
+        Chat(
+            model="llama3.1-8b",
+            max_tokens="max_completion_tokens",
+            extras=_SEED,
+            reasoning=("gpt-oss", "qwen-3-235b-a22b-thinking"),
+            prices="cerebras",
+            training="model",
+        ),
+    ),
     Provider(
         "huggingface",
         "https://huggingface.co",
@@ -73,13 +233,13 @@ _ROWS = (
         key_page="https://wandb.ai/authorize",
         key_path="/graphql",
     ),
-    _local("vllm", 8000),
-    _local("sglang", 30000),
-    _local("llamacpp", 8080),
-    _local("ollama", 11434),
-    _local("lmstudio", 1234),
+    _local("vllm", 8000, group="n", extras=_SEED),
+    _local("sglang", 30000, group="n", extras=_SEED),
+    _local("llamacpp", 8080, extras=_SEED),
+    _local("ollama", 11434, extras=_SEED),
+    _local("lmstudio", 1234, extras=_SEED),
     _local("transformers", 8000),
-    _local("litellm", 4000),
+    _local("litellm", 4000, group="n"),
 )
 
 PROVIDERS = {row.name: row for row in _ROWS}

@@ -15,8 +15,10 @@ from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.base import Group, Prompt, Source
+from hivemind_exp.sources.filler import GroupFiller
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.sources.offload import Offload
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
@@ -59,6 +61,7 @@ class HivemindGRPOTrainer:
         tokenizer: PreTrainedTokenizerBase,
         source: Source,
         evaluator: LocalSource,
+        offload: Offload | None,
         tasks: Tasks,
         journal: Journal,
         checkpoints: CheckpointStore,
@@ -77,6 +80,16 @@ class HivemindGRPOTrainer:
         self._checkpoints = checkpoints
         self._emit = emit
         self._stop = stop
+        self._asked: dict[int, list[Prompt]] = {}
+        self._filler = GroupFiller(
+            config,
+            journal=journal,
+            local=source,
+            offload=offload,
+            tokenizer=tokenizer,
+            verify=self._score,
+            emit=emit,
+        )
         self._saved_in = stepper.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
         self.progress = progress
 
@@ -87,6 +100,7 @@ class HivemindGRPOTrainer:
         """
         try:
             self._resume(checkpoint)
+            self._look_ahead()
             self._evaluate_if_due()
             while not self._finished():
                 self._stop.check()
@@ -142,9 +156,9 @@ class HivemindGRPOTrainer:
 
     def _play_round(self) -> None:
         round_, clock = self.progress.round, RoundClock()
-        prompts = self._ask(round_)
+        self._look_ahead()
         with clock("generate"):
-            groups = self._generate(round_, prompts)
+            groups = self._filler.fill(round_, self._asked.pop(round_), self.progress.step)
         with clock("verify"):
             groups = self._verify(round_, groups)
         manifest = Manifest(
@@ -158,6 +172,15 @@ class HivemindGRPOTrainer:
         with clock("train"):
             result = self._take(manifest)
         self._tell(round_, groups, result, clock)
+
+    def _look_ahead(self) -> None:
+        """Ask the questions of this round and of those whose completions an API can begin with."""
+        first, total = self.progress.round, self._config.game.rounds
+        for round_ in range(first, first + 1 + self._filler.ahead):
+            if round_ in self._asked or (total and round_ >= total):
+                continue
+            self._asked[round_] = self._ask(round_)
+            self._filler.prefetch(round_, self._asked[round_], self.progress.step)
 
     def _ask(self, round_: int) -> list[Prompt]:
         questions = self._tasks.questions("train", round_, self._config.game.groups)
@@ -184,24 +207,15 @@ class HivemindGRPOTrainer:
             )
         return fitting
 
-    def _generate(self, round_: int, prompts: Sequence[Prompt]) -> list[Group]:
-        """Complete every prompt, except those whose completions the journal already holds."""
-        known = {p.question.digest: self._journal.rollouts(round_, p, self.progress.step) for p in prompts}
-        missing = [prompt for prompt in prompts if not known[prompt.question.digest]]
-        if missing:
-            seed = derive_seed(self._config.node.seed, "generate", round_)
-            made = self._source.generate(missing, self._config.game.group_size, seed=seed)
-            fresh = [Group(prompt, rollouts) for prompt, rollouts in zip(missing, made, strict=True)]
-            self._journal.write_rollouts(round_, self.progress.step, fresh)
-            known.update({group.prompt.question.digest: group.rollouts for group in fresh})
-        return [Group(prompt, known[prompt.question.digest]) for prompt in prompts]
-
     def _verify(self, round_: int, groups: Sequence[Group]) -> list[Group]:
-        questions = [group.prompt.question for group in groups for _ in group.rollouts]
-        scores = iter(self._tasks.score(questions, [r.text for group in groups for r in group.rollouts]))
-        verified = [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
+        verified = self._score(groups)
         self._journal.write_scores(round_, verified)
         return verified
+
+    def _score(self, groups: Sequence[Group]) -> list[Group]:
+        questions = [group.prompt.question for group in groups for _ in group.rollouts]
+        scores = iter(self._tasks.score(questions, [r.text for group in groups for r in group.rollouts]))
+        return [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
 
     def _take(self, manifest: Manifest, *, replayed: bool = False) -> StepResult:
         try:

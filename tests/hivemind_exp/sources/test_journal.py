@@ -33,7 +33,7 @@ def test_rollouts_come_back_as_they_were(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "swarm")
     journal.write_rollouts(3, 10, [Group(prompt, (local, served, unknown))])
     journal.close()
-    assert Journal(tmp_path / "j", "swarm").rollouts(3, prompt, 10) == (local, served, unknown)
+    assert Journal(tmp_path / "j", "swarm").rollouts(3, prompt, 10) == {0: local, 1: served, 2: unknown}
 
 
 def test_the_age_of_a_rollout_grows_with_the_weights(tmp_path: Path) -> None:
@@ -46,15 +46,15 @@ def test_a_completion_is_kept_as_it_was_first_written(tmp_path: Path) -> None:
     journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
     for text in ("first", "second"):
         journal.write_rollouts(0, 0, [Group(prompt, (Rollout(Kind.POLICY, "local", text, (1,), False),))])
-    assert [rollout.text for rollout in journal.rollouts(0, prompt, 0)] == ["first"]
+    assert [rollout.text for rollout in journal.rollouts(0, prompt, 0).values()] == ["first"]
 
 
 def test_swarms_rounds_and_prompts_are_kept_apart(tmp_path: Path) -> None:
     prompt = make_prompt()
     Journal(tmp_path / "j", "s").write_rollouts(0, 0, [Group(prompt, (Rollout(Kind.POLICY, "l", "x", (1,), False),))])
-    assert Journal(tmp_path / "j", "other").rollouts(0, prompt, 0) == ()
-    assert Journal(tmp_path / "j", "s").rollouts(1, prompt, 0) == ()
-    assert Journal(tmp_path / "j", "s").rollouts(0, make_prompt("b"), 0) == ()
+    assert Journal(tmp_path / "j", "other").rollouts(0, prompt, 0) == {}
+    assert Journal(tmp_path / "j", "s").rollouts(1, prompt, 0) == {}
+    assert Journal(tmp_path / "j", "s").rollouts(0, make_prompt("b"), 0) == {}
 
 
 def test_scores_join_their_completions(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Builds the API's side of a node from its configuration."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+from hivemind_exp.charter import charter_id
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError, KeyProblem
+from hivemind_exp.events import Emit
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.secrets import Secrets
+from hivemind_exp.sources.endpoints import Endpoint, chain, first_endpoint, is_offloaded
+from hivemind_exp.sources.kinds import check_offload, describe_loss, resolved_kind
+from hivemind_exp.sources.ledger import Ledger
+from hivemind_exp.sources.limiter import Limiter
+from hivemind_exp.sources.offload import Offload, Terms
+from hivemind_exp.sources.prices import Price, bounded_price
+from hivemind_exp.sources.router import Service
+from hivemind_exp.sources.wire import Sampling
+from hivemind_exp.stop import StopFlag
+
+
+def open_offload(config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag) -> Offload | None:
+    """Start the API's side; None where this machine generates everything.
+
+    Raises ``NodeError`` for settings that cannot work, a missing key, a price that nobody knows.
+    """
+    if not is_offloaded(config):
+        return None
+    check_offload(config)
+    if importlib.util.find_spec("openai") is None:
+        raise ConfigurationError(
+            "offloading needs the package openai, which is not installed", next="pip install 'openai[aiohttp]'"
+        )
+    services = [None if endpoint is None else (endpoint, _price(config, endpoint)) for endpoint in chain(config)]
+    for entry in services:
+        if entry is not None and entry[0].needs_key and secrets.get(entry[0].name) is None:
+            raise KeyProblem(f"there is no key for {entry[0].name}", next=f"swarmctl keys set {entry[0].name}")
+    ledger = Ledger(files.ledger, config.offload.limits)
+    _announce(config, services[0], ledger, emit)
+
+    def make_chain() -> Sequence[Service | None]:
+        return [None if entry is None else _service(config, *entry, secrets) for entry in services]
+
+    offload = Offload(
+        make_chain,
+        Terms(resolved_kind(config), sampling_of(config), on_limit_local=config.offload.on_limit == "local"),
+        journal=(files.journal, charter_id(config)),
+        ledger=ledger,
+        emit=emit,
+        stop=stop,
+    )
+    offload.start()
+    return offload
+
+
+def sampling_of(config: Config) -> Sampling:
+    """Return how an API is to sample: as this machine does."""
+    return Sampling(
+        temperature=config.generation.temperature,
+        max_tokens=config.generation.max_completion_tokens,
+        reasoning_tokens=config.offload.reasoning_tokens,
+        reasoning_effort=config.offload.reasoning_effort,
+    )
+
+
+def _price(config: Config, endpoint: Endpoint) -> Price:
+    return bounded_price(endpoint, config.offload.prices, capped=config.offload.limits.usd != "unlimited")
+
+
+def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets) -> Service:
+    from hivemind_exp.sources.openai_chat import ChatClient
+
+    limits = config.offload.limits
+    client = ChatClient(endpoint, secrets.get(endpoint.name), seconds=limits.timeout)
+    limiter = Limiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
+    return Service(endpoint, client, limiter, price)
+
+
+def _announce(config: Config, first: tuple[Endpoint, Price] | None, ledger: Ledger, emit: Emit) -> None:
+    endpoint = first_endpoint(config)
+    price = Price(0, 0) if first is None else first[1]
+    emit(
+        "offload",
+        provider=endpoint.name,
+        model=endpoint.model,
+        host=endpoint.host,
+        kind=resolved_kind(config),
+        loss=describe_loss(config),
+        training=endpoint.chat.training,
+        usd_per_million_input=round(price.input * 1e6, 6),
+        usd_per_million_output=round(price.output * 1e6, 6),
+        usd_total=round(ledger.spent, 8),
+        usd_cap=ledger.cap,
+    )

@@ -1,0 +1,139 @@
+"""Whole groups from several sources: each place is filled once, by whom the schedule says, through the journal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from hivemind_exp.config import Config
+from hivemind_exp.events import Emit
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.base import Group, Prompt, Rollout, Source
+from hivemind_exp.sources.journal import Journal
+from hivemind_exp.sources.offload import Offload
+from hivemind_exp.sources.orders import Order
+from hivemind_exp.sources.schedule import Parts, parts
+
+Verify = Callable[[Sequence[Group]], list[Group]]
+"""Returns the groups with their scores."""
+
+
+class GroupFiller:
+    """Fills groups from this machine and, where the schedule says so, from an API."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        journal: Journal,
+        local: Source,
+        offload: Offload | None,
+        tokenizer: PreTrainedTokenizerBase,
+        verify: Verify,
+        emit: Emit,
+    ) -> None:
+        """Put the parts together. Without ``offload`` everything is generated here."""
+        self._config = config
+        self._journal = journal
+        self._local = local
+        self._offload = offload
+        self._tokenizer = tokenizer
+        self._verify = verify
+        self._emit = emit
+
+    @property
+    def ahead(self) -> int:
+        """Rounds after the present one whose prompts are wanted early."""
+        return self._config.offload.ahead if self._offload is not None else 0
+
+    def prefetch(self, round_: int, prompts: Sequence[Prompt], version: int) -> None:
+        """Ask an API now for what a round will need and what depends on no step before it."""
+        if self._offload is None or not prompts:
+            return
+        plan = self._parts(round_, prompts)
+        if plan.remote and not plan.only_if_failed:
+            self._order(round_, prompts, plan, version)
+
+    def fill(self, round_: int, prompts: Sequence[Prompt], version: int) -> list[Group]:
+        """Return the groups of a round; one that nobody could fill is left out.
+
+        ``version``: optimizer steps behind the node's weights. Raises ``StopRequested`` and ``NodeError``.
+        """
+        if not prompts:
+            return []
+        plan = self._parts(round_, prompts)
+        self.prefetch(round_, prompts, version)
+        self._sample(round_, prompts, plan.local, version)
+        if self._offload is not None and plan.remote:
+            if plan.only_if_failed:
+                self._order(round_, self._failed(round_, prompts, version), plan, version)
+            self._offload.wait(round_)
+            self._offload.tell(round_)
+            self._stand_in(round_, prompts, plan, version)
+        return [group for prompt in prompts if (group := self._group(round_, prompt, version)).rollouts]
+
+    def _parts(self, round_: int, prompts: Sequence[Prompt]) -> Parts:
+        if self._offload is None:
+            return Parts(self._config.game.group_size, 0)
+        return parts(self._config.offload, round_, prompts[0].stage, self._config.game.group_size)
+
+    def _order(self, round_: int, prompts: Sequence[Prompt], plan: Parts, version: int) -> None:
+        assert self._offload is not None
+        orders = []
+        for prompt in prompts:
+            settled = self._journal.settled_places(round_, prompt)
+            places = tuple(place for place in plan.remote_places if place not in settled)
+            if places:
+                orders.append(Order(round_, prompt.stage, prompt.question.digest, prompt.messages, places, version))
+        self._offload.place(orders)
+
+    def _sample(self, round_: int, prompts: Sequence[Prompt], count: int, version: int) -> None:
+        """Sample this machine's part of each group that has none yet."""
+        missing = [prompt for prompt in prompts if count and 0 not in self._journal.settled_places(round_, prompt)]
+        self._generate(round_, missing, range(count), version, "generate")
+
+    def _stand_in(self, round_: int, prompts: Sequence[Prompt], plan: Parts, version: int) -> None:
+        """Sample what an API was to fill and could not."""
+        if plan.only_if_failed:
+            return  # this machine has sampled the whole group already
+        empty: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
+        for prompt in prompts:
+            settled = self._journal.settled_places(round_, prompt)
+            if places := tuple(place for place in plan.remote_places if place not in settled):
+                empty[places].append(prompt)
+        for places, left in sorted(empty.items()):
+            self._generate(round_, left, places, version, f"stand-in {places}")
+
+    def _generate(
+        self, round_: int, prompts: Sequence[Prompt], places: Sequence[int], version: int, purpose: str
+    ) -> None:
+        if not prompts or not places:
+            return
+        seed = derive_seed(self._config.node.seed, purpose, round_)
+        made = self._local.generate(prompts, len(places), seed=seed)
+        groups = [Group(prompt, rows, places=tuple(places)) for prompt, rows in zip(prompts, made, strict=True)]
+        self._journal.write_rollouts(round_, version, groups)
+
+    def _failed(self, round_: int, prompts: Sequence[Prompt], version: int) -> list[Prompt]:
+        """Return the prompts that none of this machine's samples answers rightly."""
+        groups = [self._group(round_, prompt, version) for prompt in prompts]
+        own = [
+            Group(group.prompt, tuple(rollout for rollout in group.rollouts if rollout.kind is self._local.kind))
+            for group in groups
+        ]
+        return [group.prompt for group in self._verify(own) if not any(score.correct for score in group.scores)]
+
+    def _group(self, round_: int, prompt: Prompt, version: int) -> Group:
+        rollouts = self._journal.rollouts(round_, prompt, version, self._encode)
+        kept = {place: rollout for place, rollout in rollouts.items() if self._fits(rollout)}
+        return Group(prompt, tuple(kept.values()), places=tuple(kept))
+
+    def _fits(self, rollout: Rollout) -> bool:
+        """Whether a text has no more tokens under this node's tokenizer than its own completions may have."""
+        return rollout.kind is self._local.kind or len(rollout.ids) <= self._config.generation.max_completion_tokens
+
+    def _encode(self, text: str, truncated: bool) -> tuple[int, ...]:
+        ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
+        return ids if truncated and ids else (*ids, self._tokenizer.eos_token_id)

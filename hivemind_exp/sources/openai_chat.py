@@ -1,0 +1,121 @@
+"""One request to an OpenAI-compatible service, on the official SDK: an answer, or a ``Fault`` that says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from hivemind_exp.sources.base import Message
+from hivemind_exp.sources.endpoints import Endpoint
+from hivemind_exp.sources.wire import Answer, Fault, Sampling, Style, Trouble, body, read_answer, refusal
+
+LARGEST_ANSWER = 32 * 2**20
+"""Bytes of an answer that are read."""
+_CONNECT_S = 10.0
+_NO_KEY = "none"
+"""What servers without keys are sent: the SDK wants something."""
+
+
+def forget_redirections() -> None:
+    """Remove the variables with which the SDK would send an address or identity of OpenAI's to any host."""
+    for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+        del os.environ[name]
+
+
+class ChatClient:
+    """Asks one service. For one event loop; must be closed in it."""
+
+    def __init__(self, endpoint: Endpoint, key: str | None, *, seconds: float) -> None:
+        """Make the client. ``seconds``: what one request may take in all.
+
+        Raises ``ImportError`` where the SDK is not installed.
+        """
+        import openai
+
+        forget_redirections()
+        self._endpoint = endpoint
+        self._key = key
+        self._seconds = seconds
+        self._openai = openai
+        self._client = openai.AsyncOpenAI(
+            api_key=key or _NO_KEY,
+            base_url=endpoint.base_url,
+            max_retries=0,  # its retries pay in silence
+            timeout=openai.Timeout(seconds, connect=_CONNECT_S),
+            http_client=openai.DefaultAioHttpClient(follow_redirects=False),
+        )
+        self.style = Style(endpoint.chat.max_tokens, several=endpoint.chat.group == "n")
+
+    async def ask(self, messages: tuple[Message, ...], count: int, sampling: Sampling, seed: int) -> Answer:
+        """Ask for ``count`` completions; fewer may come. Raises ``Fault``."""
+        asked = body(self._endpoint, self.style, messages, count, sampling, seed)
+        try:
+            async with asyncio.timeout(self._seconds):
+                async with self._client.chat.completions.with_streaming_response.create(**asked) as response:
+                    content = await _read(response)
+                    return read_answer(content, _lower(response.headers))
+        except TimeoutError as error:
+            raise self._late(error) from error
+        except self._openai.APIStatusError as error:
+            raise await self._refused(error) from None
+        except self._openai.APITimeoutError as error:
+            raise self._late(error) from error
+        except self._openai.APIConnectionError as error:
+            raise self._unconnected(error) from error
+        except Fault:
+            raise
+        except Exception as error:
+            # The transport's own exceptions have no common base that is public.
+            raise self._fault(
+                Trouble.BROKEN, f"{type(error).__name__} in the midst of an answer", billed=True
+            ) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _refused(self, error: Any) -> Fault:
+        try:
+            content = await asyncio.wait_for(error.response.aread(), 5)
+        except Exception:  # noqa: BLE001 - the status says enough
+            content = b""
+        fault = refusal(error.status_code, content, _lower(error.response.headers))
+        return self._fault(fault.trouble, fault.detail, wait=fault.wait, headers=fault.headers)
+
+    def _late(self, error: BaseException) -> Fault:
+        connecting = "connect" in type(error.__cause__).__name__.lower()
+        return self._fault(Trouble.TIMEOUT, f"no answer within {self._seconds:g} s", billed=not connecting)
+
+    def _unconnected(self, error: BaseException) -> Fault:
+        cause = error.__cause__
+        never_sent = "connect" in type(cause).__name__.lower()
+        text = "cannot be connected to" if never_sent else "broke the connection"
+        return self._fault(Trouble.BROKEN, f"{self._endpoint.host} {text}", billed=not never_sent)
+
+    def _fault(
+        self,
+        trouble: Trouble,
+        detail: str,
+        *,
+        wait: float | None = None,
+        billed: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Fault:
+        hidden = detail.replace(self._key, "…") if self._key else detail
+        return Fault(trouble, hidden, wait=wait, billed=billed, headers=headers)
+
+
+async def _read(response: Any) -> bytes:
+    """Read an answer's body, no further than ``LARGEST_ANSWER``."""
+    content = bytearray()
+    async for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > LARGEST_ANSWER:
+            raise Fault(Trouble.BROKEN, f"the answer is larger than {LARGEST_ANSWER >> 20} MiB", billed=True)
+    return bytes(content)
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

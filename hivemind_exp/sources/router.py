@@ -1,0 +1,165 @@
+"""Which provider is asked now: the first of the chain that works. An outage is told once, and so is its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hivemind_exp.errors import KeyProblem, NodeError, ProviderError
+from hivemind_exp.events import Emit
+from hivemind_exp.sources.base import Message
+from hivemind_exp.sources.endpoints import Endpoint
+from hivemind_exp.sources.limiter import Limiter
+from hivemind_exp.sources.prices import Price
+from hivemind_exp.sources.wire import Answer, Fault, Sampling, Style, Trouble
+
+FAULTS_IN_A_ROW = 8
+"""After so many faults without one answer a service counts as down."""
+LONGEST_HOLD_S = 120.0
+"""A service that asks for a longer pause counts as down for that long."""
+_REST_S = 30.0
+_LONGEST_REST_S = 600.0
+_LASTING = (Trouble.REFUSED, Trouble.NO_CREDIT, Trouble.UNFIT)
+"""Troubles that no second try cures."""
+_POLL_S = 1.0
+
+
+class Client(Protocol):
+    """What asks a service; ``openai_chat.ChatClient`` is the one for real use."""
+
+    style: Style
+
+    async def ask(self, messages: tuple[Message, ...], count: int, sampling: Sampling, seed: int) -> Answer: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Service:
+    """One provider of the chain, with its health."""
+
+    endpoint: Endpoint
+    client: Client
+    limiter: Limiter
+    price: Price
+    faults: int = 0
+    """In a row."""
+    slowed: int = 0
+    """Times in a row that it asked to slow down."""
+    rests: int = 0
+    """Outages in a row."""
+    down_until: float = 0.0
+    trouble: Fault | None = None
+    """Why it is down; None while it works."""
+    tried: bool = False
+    """A single request is finding out whether it works again."""
+    tokens_a_choice: float | None = None
+    """Mean length of its completions, hidden tokens included; None before the first."""
+    warned: set[str] = field(default_factory=set)
+
+    def learn_length(self, tokens: float) -> None:
+        """Take up the length of a completion in the moving average."""
+        known = self.tokens_a_choice
+        self.tokens_a_choice = tokens if known is None else 0.9 * known + 0.1 * tokens
+
+
+class Router:
+    """Picks a service for each request, and learns from what came of it. For one event loop."""
+
+    def __init__(self, chain: Sequence[Service | None], emit: Emit) -> None:
+        """Use ``chain`` in order; None is this machine."""
+        self._chain = chain
+        self._emit = emit
+        self.broke = False
+        """A cap is reached: what costs money is not asked any more."""
+
+    def only_free(self) -> None:
+        """Ask no service that costs money any more."""
+        self.broke = True
+
+    async def pick(self) -> Service | None:
+        """Return the service to ask; None where this machine is to generate. Waits where nobody can.
+
+        Raises ``NodeError`` where nobody can and no waiting would change that.
+        """
+        while True:
+            for service in self._chain:
+                if service is None:
+                    return None
+                if self._usable(service):
+                    service.tried = service.trouble is not None
+                    return service
+            if self.broke:
+                return None
+            self.give_up_if_lasting()
+            await asyncio.sleep(_POLL_S)
+
+    def worked(self, service: Service) -> None:
+        """Take note of an answer."""
+        if service.trouble is not None:
+            self._emit("warning", code="provider_back", message=f"{service.endpoint.label} answers again")
+        service.faults = service.slowed = service.rests = 0
+        service.trouble, service.tried = None, False
+
+    def failed(self, service: Service, fault: Fault) -> None:
+        """Take note of a fault."""
+        if fault.trouble is Trouble.SLOW_DOWN:
+            self._slow_down(service, fault)
+            return
+        service.faults += 1
+        if fault.trouble in _LASTING or service.faults >= FAULTS_IN_A_ROW or service.tried:
+            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.rests))
+
+    def _slow_down(self, service: Service, fault: Fault) -> None:
+        service.slowed += 1
+        wait = fault.wait if fault.wait is not None else min(60.0, 0.5 * 2.0 ** min(service.slowed, 8))
+        if wait > LONGEST_HOLD_S:
+            self._rest(service, fault, wait)
+        else:
+            service.limiter.hold(wait)
+            service.tried = False
+
+    def _rest(self, service: Service, fault: Fault, seconds: float) -> None:
+        first = service.trouble is None
+        service.trouble, service.tried = fault, False
+        service.down_until = asyncio.get_running_loop().time() + seconds
+        service.rests += 1
+        if first:
+            self._emit("warning", code="provider_down", message=f"{self._told(service, fault)}; {self._instead()}")
+
+    def _told(self, service: Service, fault: Fault) -> str:
+        return f"{service.endpoint.label}: {fault.trouble} ({fault.detail})"
+
+    def _instead(self) -> str:
+        for service in self._chain:
+            if service is None:
+                return "this machine generates until it answers again"
+            if service.trouble is None and not (self.broke and not service.price.free):
+                return f"{service.endpoint.label} generates until it answers again"
+        return "waiting until it answers again"
+
+    def _usable(self, service: Service) -> bool:
+        if self.broke and not service.price.free:
+            return False
+        if service.trouble is None:
+            return True
+        return not service.tried and asyncio.get_running_loop().time() >= service.down_until
+
+    def give_up_if_lasting(self) -> None:
+        """Raise ``NodeError`` where every service refuses, which no waiting cures, and nothing may stand in."""
+        if None in self._chain:
+            return
+        services = [service for service in self._chain if service is not None]
+        hopeless = (Trouble.REFUSED, Trouble.UNFIT)
+        if all(service.trouble is not None and service.trouble.trouble in hopeless for service in services):
+            raise self._error(services[0])
+
+    def _error(self, service: Service) -> NodeError:
+        assert service.trouble is not None
+        told = f"{self._told(service, service.trouble)}, and nothing may stand in for it"
+        name = service.endpoint.name
+        if service.trouble.trouble is Trouble.REFUSED:
+            return KeyProblem(told, next=f"swarmctl keys set {name}")
+        return ProviderError(told, next=f"swarmctl doctor api --set offload.provider={name}")

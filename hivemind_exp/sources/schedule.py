@@ -1,0 +1,52 @@
+"""Who fills which part of a group: by round, by stage, by share, by need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hivemind_exp.config import OffloadConfig
+from hivemind_exp.sources.endpoints import OFF
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The places of one group, in order: first this machine's, then the API's."""
+
+    local: int
+    remote: int
+    only_if_failed: bool = False
+    """The API's part is asked for only where none of this machine's is right."""
+
+    @property
+    def remote_places(self) -> range:
+        return range(self.local, self.local + self.remote)
+
+
+def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int) -> Parts:
+    """Return how the groups of a round are filled.
+
+    With ``when = "failed"`` this machine samples whole groups and the API's part comes on top: a sample that was never
+    taken cannot have failed.
+    """
+    if offload.provider == OFF or stage not in offload.stages or not in_rounds(offload.rounds, round_):
+        return Parts(group_size, 0)
+    remote = max(1, round(offload.share * group_size))
+    if offload.when == "failed":
+        return Parts(group_size, remote, only_if_failed=True)
+    return Parts(group_size - remote, remote)
+
+
+def in_rounds(expression: str, round_: int) -> bool:
+    """Whether a round is meant by ``*``, ``every N``, or ``0-9,15,20-`` (bounds included)."""
+    if expression == "*":
+        return True
+    if expression.startswith("every "):
+        return round_ % int(expression.removeprefix("every ")) == 0
+    return any(_in_range(part, round_) for part in expression.split(","))
+
+
+def _in_range(part: str, round_: int) -> bool:
+    first, dash, last = part.partition("-")
+    if not dash:
+        return round_ == int(first)
+    return int(first) <= round_ and (not last or round_ <= int(last))

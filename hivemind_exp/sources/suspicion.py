@@ -1,0 +1,40 @@
+"""What a service's answers give away about it, told once."""
+
+from __future__ import annotations
+
+from hivemind_exp.events import Emit
+from hivemind_exp.sources.router import Service
+from hivemind_exp.sources.wire import Answer
+
+ALIKE = 3
+"""Groups in a row of equal completions, after which a server is said to ignore the temperature."""
+
+
+class Suspicion:
+    """Looks at answers, and warns of a server that answers as another model or samples greedily."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._alike = 0
+
+    def look(self, service: Service, answer: Answer, texts: list[str]) -> None:
+        """Take up one answer; ``texts`` are its usable completions."""
+        asked, told = _short(service.endpoint.model), _short(answer.model or "")
+        if told and asked not in told and told not in asked:
+            self._warn(
+                service, "another_model", f"was asked for {service.endpoint.model} and answers as {answer.model}"
+            )
+        if len(texts) > 1:
+            self._alike = self._alike + 1 if len(set(texts)) == 1 else 0
+        if self._alike >= ALIKE:
+            self._warn(service, "greedy", "gives equal completions of one prompt: it seems to ignore the temperature")
+
+    def _warn(self, service: Service, code: str, text: str) -> None:
+        if code not in service.warned:
+            service.warned.add(code)
+            self._emit("warning", code=code, message=f"{service.endpoint.label} {text}")
+
+
+def _short(model: str) -> str:
+    """Return a model's name without its owner: services add and drop it."""
+    return model.rsplit("/", 1)[-1].lower()

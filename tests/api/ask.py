@@ -1,0 +1,111 @@
+"""What a client asks for, and how this server counts tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+Messages = list[dict[str, Any]]
+
+KNOWN_FIELDS = frozenset(
+    {
+        "messages",
+        "model",
+        "audio",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "metadata",
+        "modalities",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+    }
+)
+"""OpenAI's parameters of a chat completion; a strict server refuses any other."""
+
+
+def digest(messages: Messages) -> str:
+    """Return what identifies a prompt in the ledger."""
+    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def count_tokens(text: str) -> int:
+    """Return the tokens of a text: a quarter of its UTF-8 bytes, and one more."""
+    return len(text.encode()) // 4 + 1
+
+
+def _text(content: Any) -> str:
+    """Return a message's text, whether it came as a string or as OpenAI's list of parts."""
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content)
+    return content or ""
+
+
+def count_prompt(messages: Messages) -> int:
+    """Return the tokens of a prompt."""
+    return sum(count_tokens(_text(message.get("content"))) for message in messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request for a chat completion, not yet checked."""
+
+    body: dict[str, Any]
+    key: str | None
+    digest: str
+    attempt: int
+    """How many requests with the same messages came before this one."""
+
+    @property
+    def messages(self) -> Messages:
+        """The prompt; empty where the client sent none."""
+        messages = self.body.get("messages")
+        return messages if isinstance(messages, list) else []
+
+    @property
+    def model(self) -> str:
+        """The model asked for."""
+        return str(self.body.get("model", ""))
+
+    @property
+    def n(self) -> int:
+        """How many choices are asked for; 0 where that is no number."""
+        n = self.body.get("n")
+        return 1 if n is None else n if isinstance(n, int) else 0
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens one choice may have, under either of the two names."""
+        limit = self.body.get("max_completion_tokens") or self.body.get("max_tokens")
+        return None if limit is None else int(limit)
+
+
+def default_answer(messages: Messages, index: int) -> str:
+    """Return a text that no other prompt and no other index has: one to four times the same twelve digits."""
+    mark = hashlib.sha256(f"{digest(messages)}/{index}".encode()).hexdigest()
+    return " ".join([mark[:12]] * (1 + int(mark[12], 16) % 4))

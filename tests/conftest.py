@@ -1,0 +1,16 @@
+"""What tests of both packages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.transformers_server import TransformersServer, transformers_server
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TransformersServer]:
+    """One ``transformers serve`` for all tests, started by the first that wants it."""
+    with transformers_server(tmp_path_factory.mktemp("transformers")) as server:
+        yield server

@@ -188,10 +188,11 @@ class Offload:
         sampling = replace(sampling, max_tokens=min(PROBE_TOKENS, sampling.max_tokens))
         ask = Ask(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
         for tries in range(TRIES):
+            style = service.client.style.changes
             try:
                 answer, reservation = await self._exchange.send(service, ask, _PROBE, sampling, seed=0)
             except Fault as fault:
-                await self._after(service, fault, tries)
+                await self._after(service, fault, tries, style)
                 if service.trouble is not None:
                     return
                 continue
@@ -227,11 +228,11 @@ class Offload:
             if tries >= TRIES:
                 self._lose(order, places, service)
                 return
-            count = len(places) if service.client.style.several else 1
+            count, style = len(places) if service.client.style.several else 1, service.client.style.changes
             try:
                 got = await self._request(service, order, places[:count], tries)
             except Fault as fault:
-                tries = await self._after(service, fault, tries)
+                tries = await self._after(service, fault, tries, style)
                 continue
             except LimitReached as error:
                 await self._at_the_limit(error)
@@ -239,9 +240,10 @@ class Offload:
             tries = 0 if got else tries + 1
             places = places[got:]
 
-    async def _after(self, service: Service, fault: Fault, tries: int) -> int:
-        """Do what a fault calls for; return the tries so far."""
-        if fault.trouble is Trouble.UNFIT and service.client.style.adapt(fault.detail):
+    async def _after(self, service: Service, fault: Fault, tries: int, changes: int) -> int:
+        """Do what a fault calls for; return the tries so far. ``changes``: those of the style it was asked in."""
+        style = service.client.style
+        if fault.trouble is Trouble.UNFIT and (style.changes != changes or style.adapt(fault.detail)):
             return tries
         self._router.failed(service, fault)
         if service.trouble is not None or fault.trouble is Trouble.SLOW_DOWN:

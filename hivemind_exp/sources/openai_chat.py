@@ -85,14 +85,15 @@ class ChatClient:
         return self._fault(fault.trouble, fault.detail, wait=fault.wait, headers=fault.headers)
 
     def _late(self, error: BaseException) -> Fault:
-        connecting = "connect" in type(error.__cause__).__name__.lower()
-        return self._fault(Trouble.TIMEOUT, f"no answer within {self._seconds:g} s", billed=not connecting)
+        if _never_sent(error):
+            return self._unconnected(error)
+        # The transport calls a connection that was closed without an answer a timeout, too.
+        return self._fault(Trouble.TIMEOUT, f"no answer within {self._seconds:g} s", billed=True)
 
     def _unconnected(self, error: BaseException) -> Fault:
-        cause = error.__cause__
-        never_sent = "connect" in type(cause).__name__.lower()
-        text = "cannot be connected to" if never_sent else "broke the connection"
-        return self._fault(Trouble.BROKEN, f"{self._endpoint.host} {text}", billed=not never_sent)
+        if _never_sent(error):
+            return self._fault(Trouble.BROKEN, f"{self._endpoint.host} cannot be connected to")
+        return self._fault(Trouble.BROKEN, f"{self._endpoint.host} broke the connection", billed=True)
 
     def _fault(
         self,
@@ -105,6 +106,11 @@ class ChatClient:
     ) -> Fault:
         hidden = detail.replace(self._key, "…") if self._key else detail
         return Fault(trouble, hidden, wait=wait, billed=billed, headers=headers)
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether a request failed before it had a connection to go out on."""
+    return "connect" in type(error.__cause__).__name__.lower()
 
 
 async def _read(response: Any) -> bytes:

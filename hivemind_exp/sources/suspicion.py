@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hivemind_exp.events import Emit
 from hivemind_exp.sources.router import Service
 from hivemind_exp.sources.wire import Answer
@@ -19,8 +21,7 @@ class Suspicion:
 
     def look(self, service: Service, answer: Answer, texts: list[str]) -> None:
         """Take up one answer; ``texts`` are its usable completions."""
-        asked, told = _short(service.endpoint.model), _short(answer.model or "")
-        if told and asked not in told and told not in asked:
+        if answer.model and not _same(_short(service.endpoint.model), _short(answer.model)):
             self._warn(
                 service, "another_model", f"was asked for {service.endpoint.model} and answers as {answer.model}"
             )
@@ -33,6 +34,12 @@ class Suspicion:
         if code not in service.warned:
             service.warned.add(code)
             self._emit("warning", code=code, message=f"{service.endpoint.label} {text}")
+
+
+def _same(asked: str, told: str) -> bool:
+    """Whether a name is the other, or its dated version: ``gpt-4o-2024-08-06`` is ``gpt-4o``, ``gpt-4o-mini`` is not."""
+    short, long = sorted((asked, told), key=len)
+    return re.fullmatch(rf"{re.escape(short)}([-@:](\d[\d.-]*|latest|free|v\d+))?", long) is not None
 
 
 def _short(model: str) -> str:

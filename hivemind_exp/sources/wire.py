@@ -68,9 +68,16 @@ class Style:
     """Several choices a request."""
     left_out: set[str] = field(default_factory=set)
     """Parameters that it does not take."""
+    changes: int = 0
+    """How often it was adapted: what a request complained of may have changed while it was out."""
 
     def adapt(self, message: str) -> bool:
         """Change what a complaint names. Returns whether anything changed."""
+        adapted = self._adapt(message)
+        self.changes += adapted
+        return adapted
+
+    def _adapt(self, message: str) -> bool:
         for name in ("max_completion_tokens", "max_tokens"):
             if re.search(rf"\b{name}\b", message) and self.max_tokens == name and "max_tokens" not in self.left_out:
                 self.max_tokens = "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
@@ -147,6 +154,10 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> Answer:
     """Read an answer with status 200. Raises ``Fault`` where there is none in it."""
     try:
         document = json.loads(content)
+        if isinstance(document, dict) and "choices" not in document and isinstance(document.get("error"), dict):
+            # An error behind status 200, as OpenRouter sends: its code is the status that was meant.
+            status = document["error"].get("code")
+            raise refusal(status if isinstance(status, int) and status >= 400 else 500, content, headers)
         choices = document["choices"]
         if not isinstance(choices, list):
             raise TypeError

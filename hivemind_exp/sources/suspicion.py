@@ -37,7 +37,7 @@ class Suspicion:
 
 
 def _same(asked: str, told: str) -> bool:
-    """Whether a name is the other, or its dated version: ``gpt-4o-2024-08-06`` is ``gpt-4o``, ``gpt-4o-mini`` is not."""
+    """Whether one name is the other, or a version of it: ``gpt-4o-2024-08-06`` of ``gpt-4o``; not ``gpt-4o-mini``."""
     short, long = sorted((asked, told), key=len)
     return re.fullmatch(rf"{re.escape(short)}([-@:](\d[\d.-]*|latest|free|v\d+))?", long) is not None
 

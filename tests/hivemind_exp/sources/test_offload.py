@@ -126,7 +126,8 @@ def test_a_key_revoked_in_mid_run_lets_the_next_of_the_chain_generate(tmp_path: 
     assert {len(places) for places in rig.texts().values()} == {4}
     told = [warning["message"] for warning in rig.events.of("warning")]
     assert told == [
-        "box:test-model: key refused (HTTP 401: the key is not accepted); spare:test-model generates until it answers again"
+        "box:test-model: key refused (HTTP 401: the key is not accepted); "
+        "spare:test-model generates until it answers again"
     ]
 
 
@@ -165,7 +166,7 @@ def test_a_provider_that_is_down_is_waited_for_and_its_return_is_told(
 def test_the_cap_stops_before_it_is_passed(tmp_path: Path) -> None:
     cap = 0.02
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), usd=cap, concurrency=4) as rig:
-        with pytest.raises(LimitReached, match="offload.limits.usd = 0.02 USD"):
+        with pytest.raises(LimitReached, match=r"offload\.limits\.usd = 0\.02 USD"):
             rig.run([order(number) for number in range(200)])
         assert 0.5 * cap < server.usd(PRICE_IN, PRICE_OUT) <= cap
 

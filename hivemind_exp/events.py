@@ -15,11 +15,14 @@ rollouts   round, stage, source, count, correct, reward, reward_std, completion_
 step       round, step, loss, grad_norm, learning_rate, entropy, kl, clip_fraction, tokens, rows, source, replayed
 eval       round, accuracy, questions, split
 checkpoint round, path, seconds
+offload    (providers only) provider, model, host, kind, loss (a sentence), training, usd_per_million_input,
+           usd_per_million_output, usd_total, usd_cap (null: unlimited)
+spend      (providers only) round (-1: the probe at start), provider, model, requests, tokens, prompt_tokens,
+           completion_tokens, lost (places given up), usd, usd_total, usd_cap
 share      (swarms only) round, groups, bytes
-spend      (providers only) round, provider, requests, tokens, usd
 warning    code, message
 error      code, message, next
-stop       reason (done, signal, limit, error), round, steps, checkpoint (path of the newest)
+stop       reason (done, signal, limit, error), round, steps, checkpoint (path of the newest), next
 ========== =====================================================================================================
 """
 

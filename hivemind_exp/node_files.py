@@ -52,6 +52,11 @@ class NodeFiles:
         return self.root / "ledger.sqlite"
 
     @property
+    def consent(self) -> Path:
+        """The providers that the operator agreed to pay (JSON)."""
+        return self.root / "consent.json"
+
+    @property
     def checkpoints(self) -> Path:
         """One directory a checkpoint."""
         return self.root / "checkpoints"

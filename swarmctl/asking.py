@@ -7,7 +7,7 @@ from typing import TextIO
 
 import typer
 
-from hivemind_exp.errors import KeyProblem
+from hivemind_exp.errors import KeyProblem, NodeError
 from swarmctl.console import Writer
 
 _LONGEST = 65536
@@ -27,12 +27,12 @@ class Asker:
         self.can_ask = not silent and _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
         self.say = Writer(sys.stderr)
 
-    def confirm(self, question: str, otherwise: KeyProblem) -> None:
+    def confirm(self, question: str, otherwise: NodeError) -> None:
         """Return if the answer is yes. Raises ``otherwise`` on a no, and where nobody can answer."""
         if not self._yes:
             self.ask_outright(question, otherwise)
 
-    def ask_outright(self, question: str, otherwise: KeyProblem) -> None:
+    def ask_outright(self, question: str, otherwise: NodeError) -> None:
         """As ``confirm``, but ``--yes`` is no answer to this question. A yes is not asked for twice."""
         if question in self._agreed:
             return

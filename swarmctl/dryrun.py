@@ -7,8 +7,11 @@ from typing import Any
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError
+from hivemind_exp.sources.endpoints import is_offloaded
 from swarmctl import nodes, trainer
 from swarmctl.errors import Exit
+from swarmctl.offloading import as_json as as_json_of
+from swarmctl.offloading import banner, plan
 from swarmctl.paths import shown
 from swarmctl.resolve import Resolved
 from swarmctl.schema import dotted, settings
@@ -29,12 +32,22 @@ def dry_run(resolved: Resolved, *, as_json: bool, retry: nodes.Retry, module: st
     except NodeError as error:
         error.next = completed(error.next, retry(config.node.name)) if error.next else None
         raise
+    offload = None
+    if is_offloaded(config):
+        try:
+            offload = plan(config, files.ledger)
+        except NodeError as error:
+            error.next = completed(error.next, retry(config.node.name)) if error.next else None
+            raise
     if as_json:
+        found = found | {"offload": None if offload is None else as_json_of(offload)}
         print(json.dumps(_object(resolved, found, exists=files.root.exists())))
         return Exit.DONE
     print(as_toml(resolved, origins=True))
     state = "exists" if files.root.exists() else "would be made"
-    for line in [f"node     {config.node.name}: {shown(files.root)} ({state})", *_findings(found, config)]:
+    node = f"node     {config.node.name}: {shown(files.root)} ({state})"
+    told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
+    for line in [node, *_findings(found, config), *told, "Nothing was made or changed."]:
         print(clean(f"# {line}"))
     return Exit.DONE
 
@@ -63,5 +76,4 @@ def _findings(found: dict[str, Any], config: Config) -> list[str]:
         f"model    {without_keys(config.model.name)}: {model.get('where', 'unknown')}{parameters_text}",
         f"tasks    {', '.join(map(str, found.get('tasks') or []))}",
         f"memory   {f'about {size(memory)}' if memory else 'unknown'}",
-        "Nothing was made or changed.",
     ]

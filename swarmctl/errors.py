@@ -40,6 +40,8 @@ _EXIT_OF_CODE = {
     "keyring_locked": Exit.CONFIGURATION,
     "keyring_silent": Exit.CONFIGURATION,
     "key_refused": Exit.CHECK_FAILED,
+    "provider": Exit.CONFIGURATION,
+    "limit": Exit.LIMIT,
 }
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp.config import Config
+from hivemind_exp.errors import KeyProblem
+from hivemind_exp.sources.endpoints import Endpoint, chain, is_offloaded
 from hivemind_exp.sources.providers import PROVIDERS
 from swarmctl.asking import Asker
 from swarmctl.keyhosts import host_of
-from swarmctl.keyspots import Place
+from swarmctl.keyset import SetOptions, set_key
+from swarmctl.keyspots import Place, spots
 from swarmctl.keystore import Key, Keystore
 
 _ADDRESS = {"huggingface": "HF_ENDPOINT", "wandb": "WANDB_BASE_URL"}
@@ -26,6 +29,41 @@ class RunKeys:
 
     def __repr__(self) -> str:
         return f"RunKeys({', '.join(self.secrets)})"
+
+
+def provider_keys(config: Config, store: Keystore, asker: Asker) -> list[Key]:
+    """Return the keys of the providers that the run may ask; one that is missing is asked for on a terminal.
+
+    Raises KeyProblem where a provider wants a key and none can be had.
+    """
+    if not is_offloaded(config):
+        return []
+    pin = None if config.offload.key == "auto" else Place(config.offload.key)
+    found: dict[str, Key] = {}
+    for endpoint in chain(config):
+        if endpoint is None or endpoint.name in found:
+            continue
+        key = _provider_key(endpoint, store, asker, pin)
+        if key is not None:
+            found[endpoint.name] = key
+    return list(found.values())
+
+
+def _provider_key(endpoint: Endpoint, store: Keystore, asker: Asker, pin: Place | None) -> Key | None:
+    if not endpoint.needs_key:
+        return (
+            store.find(endpoint.name, base_url=endpoint.base_url) if spots(endpoint.name, store.environment) else None
+        )
+    key = store.find(endpoint.name, base_url=endpoint.base_url, pin=pin)
+    if key is None and asker.can_ask:
+        asker.say(f"There is no key for {endpoint.name} yet.")
+        url = None if endpoint.name in PROVIDERS else endpoint.base_url
+        set_key(endpoint.name, SetOptions(url=url))
+        key = store.find(endpoint.name, base_url=endpoint.base_url, pin=pin)
+    if key is None:
+        own = "" if endpoint.name in PROVIDERS else f" --host {endpoint.base_url}"
+        raise KeyProblem(f"there is no key for {endpoint.name}", next=f"swarmctl keys set {endpoint.name}{own}")
+    return key
 
 
 def needed(config: Config, environment: Mapping[str, str]) -> list[str]:
@@ -57,6 +95,9 @@ def keys_for(config: Config, asker: Asker, environment: Mapping[str, str]) -> Ru
             )
             continue
         secrets[name] = key.value
+        lines.append(f"{key.sentence[:1].upper()}{key.sentence[1:]}.")
+    for key in provider_keys(config, store, asker):
+        secrets[key.name] = key.value
         lines.append(f"{key.sentence[:1].upper()}{key.sentence[1:]}.")
     return RunKeys(secrets, tuple(lines))
 

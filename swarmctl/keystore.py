@@ -50,7 +50,7 @@ class Keystore:
 
     def __init__(self, asker: Asker, environment: Mapping[str, str]) -> None:
         self._keyring = Keyring(asker)
-        self._environment = environment
+        self.environment = environment
 
     def find(self, name: str, *, base_url: str | None = None, pin: Place | None = None) -> Key | None:
         """Return a key, or None where nothing has one.
@@ -60,7 +60,7 @@ class Keystore:
         Raises KeyProblem where the place that comes first has a key and cannot give it, where the key belongs to
         another host, and where the place pinned has none.
         """
-        found = spots(name, self._environment)
+        found = spots(name, self.environment)
         if pin is not None:
             found = [spot for spot in found if spot.place == pin]
             if not found:
@@ -92,7 +92,7 @@ class Keystore:
 
     def _read(self, spot: Spot) -> str:
         if spot.place == Place.ENVIRONMENT:
-            return clean_key(self._environment[spot.source], f"in {spot.where}")
+            return clean_key(self.environment[spot.source], f"in {spot.where}")
         if spot.place in (Place.KEYRING, Place.FILE):
             return self._saved(_present(spot.source))
         try:

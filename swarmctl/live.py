@@ -71,6 +71,10 @@ def draw(progress: Progress, width: int, running_s: float) -> Group:
             "speed",
             f"{progress.tokens_per_second:,.0f} tokens/s, {sentences.duration(progress.round_seconds)} a round{left}",
         )
+    if (spent := sentences.spending(progress)) or progress.requests:
+        row(
+            "offload", f"{clean(', '.join(progress.providers))}  {progress.requests:,} requests  {spent or 'no charge'}"
+        )
     if progress.seconds and sum(progress.seconds.values()):
         words, bar = _time(progress.seconds, min(60, width - 10))
         row("time", words)

@@ -201,9 +201,10 @@ def _short(table: dict[str, Any]) -> str:
 
 
 def empty(files: NodeFiles) -> None:
-    """Remove all that a fresh node left, except its lock and what says that it is fresh."""
+    """Remove all that a fresh node left, except its lock, what says that it is fresh, and what it has spent."""
+    kept = {files.lock, files.identity, files.consent, files.ledger}
     for path in files.root.iterdir():
-        if path in (files.lock, files.identity):
+        if path in kept or path.name.startswith(f"{files.ledger.name}-"):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -28,6 +28,14 @@ class Progress:
     seconds: dict[str, float] | None = None
     """Where the time of this run's rounds went."""
     rollouts: dict[str, int] = field(default_factory=dict)
+    usd_total: float | None = None
+    """Dollars spent in the node's whole life; None where nothing is offloaded."""
+    usd_cap: float | None = None
+    usd_by_round: dict[int, float] = field(default_factory=dict)
+    requests: int = 0
+    """Requests to providers in this run."""
+    providers: dict[str, None] = field(default_factory=dict)
+    """Who generated in this run, as ``provider:model``, in order of appearance."""
     checkpoint: str | None = None
     error: dict[str, Any] | None = None
     stop: dict[str, Any] | None = None
@@ -90,6 +98,15 @@ class Progress:
             self.accuracy[event["round"]] = event["accuracy"]
             self.questions = event.get("questions")
 
+    def _offload(self, event: dict[str, Any]) -> None:
+        self.usd_total, self.usd_cap = event.get("usd_total"), event.get("usd_cap")
+
+    def _spend(self, event: dict[str, Any]) -> None:
+        self._offload(event)
+        self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
+        self.requests += event.get("requests") or 0
+        self.providers[f"{event.get('provider')}:{event.get('model')}"] = None
+
     def _checkpoint(self, event: dict[str, Any]) -> None:
         self.checkpoint = event.get("path")
 
@@ -110,6 +127,8 @@ _HANDLERS = {
     "rollouts": Progress._rollouts,
     "step": Progress._step,
     "eval": Progress._eval,
+    "offload": Progress._offload,
+    "spend": Progress._spend,
     "checkpoint": Progress._checkpoint,
     "error": Progress._error,
     "stop": Progress._stop,

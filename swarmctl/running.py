@@ -6,15 +6,21 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.sources.endpoints import is_offloaded
+from hivemind_exp.sources.kinds import check_offload
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl import nodes, profiles, trainer
 from swarmctl.asking import Asker
+from swarmctl.consent import ask_consent, record_consent
 from swarmctl.console import Writer, view
 from swarmctl.errors import Exit
 from swarmctl.keyneeds import keys_for
 from swarmctl.lastrun import arguments, changes, pasteable, read_last, write_last
+from swarmctl.offloading import banner, plan
 from swarmctl.options import RunOptions
 from swarmctl.progress import Progress, result
 from swarmctl.resolve import Override, Resolved, override, resolve
@@ -67,13 +73,16 @@ def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
 
         return dry_run(resolved, as_json=options.as_json, retry=retry_with(resolved), module=module)
     say = Writer(sys.stderr)
-    keys = keys_for(resolved.config, Asker(silent=options.no_input or options.as_json), os.environ)
+    asker = Asker(yes=options.yes, silent=options.no_input or options.as_json)
+    keys = keys_for(resolved.config, asker, os.environ)
+    offload, agreed = _agree(resolved, asker)
     with StopSignals() as signals, nodes.opened(resolved.config, retry_with(resolved)) as node:
         before = read_last(node.files) if node.resumes else None
         with nodes.disk_errors(node.files.root):
+            record_consent(node.files, agreed)
             write_last(node.files, resolved)
         if not options.quiet:
-            for line in [*introduction(node, resolved), *keys.lines]:
+            for line in [*introduction(node, resolved), *keys.lines, *offload]:
                 say(line)
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")
@@ -84,13 +93,36 @@ def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         return _finish(node, resolved, progress, ending, elapsed=time.monotonic() - began, as_json=options.as_json)
 
 
-def _check_tasks(resolved: Resolved) -> None:
-    """Raise the TaskError that the trainer would find after ten seconds of imports."""
+def _agree(resolved: Resolved, asker: Asker) -> tuple[list[str], tuple[str, ...]]:
+    """Return what is to be said of offloading, and the providers that the operator agreed to now.
+
+    Raises the NodeError of what cannot work, or of what nobody agreed to.
+    """
+    if not is_offloaded(resolved.config):
+        return [], ()
+    retry = retry_with(resolved)
+    files = nodes.files_of(resolved.config.node.name)
+    nodes.check_free(files, retry)
+    with _advised(resolved):
+        found = plan(resolved.config, files.ledger)
+        return banner(found), ask_consent(found, resolved, files, asker)
+
+
+@contextmanager
+def _advised(resolved: Resolved) -> Iterator[None]:
+    """Make what an error advises a change of this very command."""
     try:
-        check_tasks(resolved.config.tasks)
+        yield
     except NodeError as error:
         error.next = completed(error.next, retry_with(resolved)(resolved.config.node.name)) if error.next else None
         raise
+
+
+def _check_tasks(resolved: Resolved) -> None:
+    """Raise the TaskError that the trainer would find after ten seconds of imports."""
+    with _advised(resolved):
+        check_tasks(resolved.config.tasks)
+        check_offload(resolved.config)
 
 
 def _finish(

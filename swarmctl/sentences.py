@@ -63,6 +63,19 @@ def of_rounds(progress: Progress) -> str:
     return f"{progress.round} of {total}" if total else f"{progress.round}"
 
 
+def dollars(usd: float) -> str:
+    """Return an amount of money as ``1.25 USD``; a small one with two digits that say something."""
+    return f"{usd:.2f} USD" if usd >= 0.1 or usd == 0 else f"{usd:.2g} USD"
+
+
+def spending(progress: Progress) -> str | None:
+    """Say what the node has spent, of how much; None where nothing was or nothing costs."""
+    if not progress.usd_total:
+        return None
+    limit = "" if progress.usd_cap is None else f" of {progress.usd_cap:.2f}"
+    return f"{dollars(progress.usd_total).removesuffix(' USD')}{limit} USD"
+
+
 def round_done(rollouts: list[dict[str, Any]], progress: Progress) -> str:
     """Say how a round went; ``rollouts`` are its events."""
     parts = []
@@ -76,6 +89,8 @@ def round_done(rollouts: list[dict[str, Any]], progress: Progress) -> str:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.round_seconds is not None:
         parts.append(duration(progress.round_seconds))
+    if progress.round and (usd := progress.usd_by_round.get(progress.round - 1)):
+        parts.append(dollars(usd))
     return f"Round {of_rounds(progress)}: {', '.join(parts)}."
 
 

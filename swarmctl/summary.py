@@ -8,10 +8,12 @@ from swarmctl.nodes import Node
 from swarmctl.paths import shown
 from swarmctl.progress import Progress
 from swarmctl.resolve import Resolved
-from swarmctl.sentences import count, duration, percent, time_shares
-from swarmctl.verdict import continuation
+from swarmctl.sentences import count, dollars, duration, percent, spending, time_shares
+from swarmctl.verdict import completed, continuation
 
 _DEMO = "tiny"
+_LESSON = 0.1
+"""Gain of accuracy from which the demo has shown something."""
 
 
 def introduction(node: Node, resolved: Resolved) -> list[str]:
@@ -38,12 +40,10 @@ def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: floa
     lines = [_reached(progress, elapsed, failed=failed)]
     if progress.seconds and (shares := time_shares(progress.seconds)):
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
-    if resolved.config.model.name == _DEMO and progress.accuracy_after is not None:
-        size = (progress.start or {}).get("parameters")
-        lines.append(
-            f"What this shows: a model of {count(size) if size else 'few'} parameters already had a skill, and GRPO "
-            "selected it by rewarding right answers. It taught no new one."
-        )
+    if spent := _spent(progress):
+        lines.append(spent)
+    if resolved.config.model.name == _DEMO and (shown := _lesson(progress)):
+        lines.append(shown)
     fresh = resolved.config.node.fresh
     lines.append(_saved(progress, resumed=node.resumes))
     lines.append(f"Files: {shown(node.files.root)}")
@@ -63,6 +63,31 @@ def _reached(progress: Progress, elapsed: float, *, failed: bool) -> str:
     return f"{round_text}, {duration(elapsed)} in this run.{accuracy}"
 
 
+def _lesson(progress: Progress) -> str | None:
+    """Say what the demo shows, if it shows anything: not more than that."""
+    before, after = progress.accuracy_before, progress.accuracy_after
+    if before is None or after is None or set(progress.rollouts) - {"policy"}:
+        return None
+    if after - before < _LESSON:
+        return "What this shows: nothing yet. In so few rounds the accuracy has hardly changed."
+    size = (progress.start or {}).get("parameters")
+    return (
+        f"What this shows: a model of {count(size) if size else 'few'} parameters already had a skill, and GRPO "
+        "selected it by rewarding right answers. It taught no new one."
+    )
+
+
+def _spent(progress: Progress) -> str | None:
+    """Say what offloading cost, and what a point of accuracy did."""
+    text = spending(progress)
+    if text is None:
+        return None
+    before, after = progress.accuracy_before, progress.accuracy_after
+    points = 100 * (after - before) if before is not None and after is not None else 0.0
+    price = f": {dollars((progress.usd_total or 0.0) / points)} a point of accuracy gained" if points >= 1 else ""
+    return f"Spent in the node's whole life: {text}{price}."
+
+
 def _saved(progress: Progress, *, resumed: bool) -> str:
     if progress.checkpoint:
         return f"Saved: {progress.checkpoint}"
@@ -74,7 +99,10 @@ def _saved(progress: Progress, *, resumed: bool) -> str:
 def _next_steps(name: str, progress: Progress, *, fresh: bool, demo: bool) -> list[str]:
     done = (progress.stop or {}).get("reason") == "done"
     again = typed(continuation(name))
-    if fresh:
+    following = (progress.stop or {}).get("next")
+    if following:
+        lines = ["Go further:", f"  {typed(completed(following, continuation(name)))}"]
+    elif fresh:
         lines = ["Run again, from the start:", f"  {again}"]
     elif done and progress.rounds:
         lines = ["Go further:", f"  {again} --rounds {2 * progress.rounds}"]

@@ -25,7 +25,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 def environment(config: Config) -> dict[str, str]:
     """Return the trainer's environment: this one without keys, with what makes a run repeatable and quiet."""
-    result = without_secrets(os.environ) | {
+    # The SDK would send OpenAI's address and organisation to whichever provider is asked.
+    result = {name: value for name, value in without_secrets(os.environ).items() if not name.startswith("OPENAI_")} | {
         "PYTHONHASHSEED": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "TRL_EXPERIMENTAL_SILENCE": "1",

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
+from hivemind_exp.errors import DiskFull, LimitReached, NodeError, OutOfMemory
 from hivemind_exp.events import Emit, EventLog
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
@@ -51,12 +51,16 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
     runner = None
     error: NodeError | None = None
     reason = "done"
+    following: str | None = None
     try:
         emit("phase", name="importing torch and friends", done=None, total=None)
         runner = _build(order, secrets, emit, stop)
         runner.run()
     except StopRequested:
         reason = "signal"
+    except LimitReached as limit:
+        reason, following = "limit", limit.next
+        emit("warning", code="limit", message=limit.message)
     except NodeError as known:
         error = known
     except Exception as unknown:
@@ -66,7 +70,7 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
     if error is not None:
         reason = "error"
         emit("error", code=error.code, message=error.message, next=error.next)
-    emit("stop", reason=reason, **_reached(runner))
+    emit("stop", reason=reason, next=following, **_reached(runner))
     return 0 if error is None else 1
 
 

@@ -42,6 +42,7 @@ class GroupFiller:
         self._tokenizer = tokenizer
         self._verify = verify
         self._emit = emit
+        self._told_of_length = False
 
     @property
     def ahead(self) -> int:
@@ -132,7 +133,18 @@ class GroupFiller:
 
     def _fits(self, rollout: Rollout) -> bool:
         """Whether a text has no more tokens under this node's tokenizer than its own completions may have."""
-        return rollout.kind is self._local.kind or len(rollout.ids) <= self._config.generation.max_completion_tokens
+        limit = self._config.generation.max_completion_tokens
+        if rollout.kind is self._local.kind or len(rollout.ids) <= limit:
+            return True
+        if not self._told_of_length:
+            self._told_of_length = True
+            self._emit(
+                "warning",
+                code="long_completions",
+                message=f"completions of {rollout.source} that have more tokens here than "
+                f"generation.max_completion_tokens = {limit} are left out",
+            )
+        return False
 
     def _encode(self, text: str, truncated: bool) -> tuple[int, ...]:
         ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))

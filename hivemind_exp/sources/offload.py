@@ -95,6 +95,7 @@ class Offload:
         Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
         """
         _wait_for(self._probe, self._stop)
+        self.tell(PROBE_ROUND)
 
     def place(self, orders: Iterable[Order]) -> None:
         """Have orders filled, each once; returns at once."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import CheckpointError, ConfigurationError
+from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
 from hivemind_exp.seeds import derive_seed
@@ -108,7 +108,7 @@ class HivemindGRPOTrainer:
                 self._evaluate_if_due()
                 if self.progress.round % self._config.checkpoint.every == 0 or self._finished():
                     self.save()
-        except StopRequested:
+        except (StopRequested, LimitReached):
             if self._saved_in < PARTING_SECONDS:
                 self.save()
             raise

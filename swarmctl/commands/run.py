@@ -34,6 +34,14 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(min=0, metavar="N", help="Rounds in the node's whole life; 0: until stopped.")
         ] = None,
         seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of sampling and adapters.")] = None,
+        offload: Annotated[
+            str | None,
+            typer.Option(metavar="PROVIDER[:MODEL]", help="Let an API generate; off: generate on this machine."),
+        ] = None,
+        max_usd: Annotated[
+            str | None,
+            typer.Option(metavar="USD", help="Dollars that the node may spend in its whole life; or unlimited."),
+        ] = None,
         set_: Annotated[
             list[str] | None,
             typer.Option("--set", metavar="KEY=VALUE", help="Any setting of a profile; may be repeated."),
@@ -61,6 +69,7 @@ def register(app: typer.Typer) -> None:
           swarmctl run --profile demo
           swarmctl run --task gsm8k --model Qwen/Qwen2.5-1.5B-Instruct --node maths
           swarmctl run --node maths --set train.learning_rate=2e-6
+          swarmctl run --offload openai:gpt-4o-mini --max-usd 2
           swarmctl run --profile gpu --dry-run
         """
         settings = (
@@ -69,6 +78,8 @@ def register(app: typer.Typer) -> None:
             ("--device", "model.device", device),
             ("--rounds", "game.rounds", rounds),
             ("--seed", "node.seed", seed),
+            *_offload(offload),
+            ("--max-usd", "offload.limits.usd", max_usd),
         )
         options = RunOptions(
             profile=profile,
@@ -86,3 +97,11 @@ def register(app: typer.Typer) -> None:
         from swarmctl.running import execute
 
         return execute(options)
+
+
+def _offload(text: str | None) -> list[tuple[str, str, str]]:
+    """Take ``PROVIDER[:MODEL]`` apart at the first colon. A model of another provider does not stay."""
+    if text is None:
+        return []
+    provider, _, model = text.partition(":")
+    return [("--offload", "offload.provider", provider), ("--offload", "offload.model", model)]

@@ -87,7 +87,8 @@ def draw(progress: Progress, width: int, running_s: float) -> Group:
 
 def _head(start: dict[str, Any]) -> str:
     tasks = ", ".join(map(str, start.get("tasks") or []))
-    return clean(f"{start.get('node')} · {start.get('model')} · {tasks} · {start.get('device')}")
+    parts = [start.get("node"), start.get("model") or "relay", tasks, start.get("device")]
+    return clean(" · ".join(str(part) for part in parts if part))
 
 
 def _left(progress: Progress) -> str:

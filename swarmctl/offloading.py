@@ -71,7 +71,7 @@ def _part(config: Config) -> str:
 
 
 def _fallback(config: Config) -> str:
-    names = ["this machine" if name == "local" else name for name in config.offload.fallback]
+    names = ["this machine" if endpoint is None else endpoint.name for endpoint in chain(config)[1:]]
     if not names:
         return "While it cannot, the node waits."
     return f"While it cannot, {', then '.join(names)} generate{'s' if len(names) == 1 else ''}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hivemind_exp.sources.kinds import is_relay
 from swarmctl.lastrun import shown_value
 from swarmctl.launcher import typed
 from swarmctl.nodes import Node
@@ -22,12 +23,14 @@ def introduction(node: Node, resolved: Resolved) -> list[str]:
     rounds = f"up to round {config.game.rounds}" if config.game.rounds else "until stopped"
     state = "starts over at every run" if config.node.fresh else "goes on" if node.resumes else "new"
     tasks = ("task " if len(config.tasks) == 1 else "tasks ") + ", ".join(task.name for task in config.tasks)
+    relay = is_relay(config)
     adapter = f" with LoRA of rank {config.model.lora.rank}" if config.model.lora else ""
+    what = "a relay" if relay else f"GRPO on {shown_value(config.model.name)}{adapter}"
     lines = [
-        f"Node {node.name} ({state}): GRPO on {shown_value(config.model.name)}{adapter}, {tasks}, {rounds}.",
+        f"Node {node.name} ({state}): {what}, {tasks}, {rounds}.",
         f"Settings: {resolved.profile.label}. Files: {shown(node.files.root)}",
     ]
-    if config.model.name == _DEMO:
+    if config.model.name == _DEMO and config.warmup.steps and not relay:
         lines.append(
             "A demonstration: the model is built here, tiny, and warmed up until it knows the format and is right on a "
             "minority of questions. The only reward is the task's own verifier."
@@ -42,8 +45,8 @@ def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: floa
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
     if spent := _spent(progress):
         lines.append(spent)
-    if resolved.config.model.name == _DEMO and (shown := _lesson(progress)):
-        lines.append(shown)
+    if resolved.config.model.name == _DEMO and (lesson := _lesson(progress)):
+        lines.append(lesson)
     fresh = resolved.config.node.fresh
     lines.append(_saved(progress, resumed=node.resumes))
     lines.append(f"Files: {shown(node.files.root)}")

@@ -24,6 +24,7 @@ from hivemind_exp.runner.offloading import open_offload
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.journal import Journal
+from hivemind_exp.sources.kinds import is_relay
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
@@ -31,6 +32,7 @@ from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer, Progress
+from hivemind_exp.trainer.relay import RelayLoop
 from hivemind_exp.trainer.state import MODEL, load_state
 
 _WARMUP_EXAMPLES = 8192
@@ -79,6 +81,8 @@ class GRPORunner:
     def run(self) -> Progress:
         """Run to the last round. Raises ``StopRequested`` after a stop and ``NodeError`` for what people can mend."""
         config = self._config
+        if is_relay(config):
+            return self._relay()
         compute = resolve_compute(config.model)
         _use_threads(config)
         with ExitStack() as ends:
@@ -110,6 +114,50 @@ class GRPORunner:
                 progress=self.progress,
             ).run(checkpoint)
         return self.progress
+
+    def _relay(self) -> Progress:
+        """Generate through an API and verify: without a model, a device or a step."""
+        config = self._config
+        with ExitStack() as ends:
+            journal = ends.enter_context(closing(Journal(self._files.journal, charter_id(config))))
+            offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
+            assert offload is not None
+            ends.enter_context(closing(offload))
+            tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
+            self._emit(
+                "start",
+                **self._facts(),
+                model=None,
+                device=None,
+                dtype=None,
+                accelerator=None,
+                parameters=None,
+                trainable=None,
+                resumed_round=journal.verified_rounds() or None,
+            )
+            offload.probed()
+            RelayLoop(
+                config,
+                offload=offload,
+                tasks=tasks,
+                journal=journal,
+                emit=self._emit,
+                stop=self._stop,
+                progress=self.progress,
+            ).run()
+        return self.progress
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what the event start tells of every node."""
+        config = self._config
+        return {
+            "node": config.node.name,
+            "tasks": [task.name for task in config.tasks],
+            "seed": config.node.seed,
+            "rounds": config.game.rounds,
+            "groups": config.game.groups,
+            "group_size": config.game.group_size,
+        }
 
     @property
     def _token(self) -> str | None:
@@ -188,22 +236,16 @@ class GRPORunner:
         return peft.PeftModel.from_pretrained(base, directory, is_trainable=True)
 
     def _announce(self, stepper: SourceGRPOTrainer, compute: Compute, checkpoint: Checkpoint | None) -> None:
-        config = self._config
         parameters = list(stepper.policy.parameters())
         self._emit(
             "start",
-            node=config.node.name,
-            model=config.model.name,
+            **self._facts(),
+            model=self._config.model.name,
             device=compute.device,
             dtype=compute.dtype,
             accelerator=compute.accelerator,
             parameters=sum(p.numel() for p in parameters),
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            tasks=[task.name for task in config.tasks],
-            seed=config.node.seed,
-            rounds=config.game.rounds,
-            groups=config.game.groups,
-            group_size=config.game.group_size,
             resumed_round=None if checkpoint is None else checkpoint.round,
         )
 

@@ -58,10 +58,16 @@ def first_endpoint(config: Config) -> Endpoint:
 
 
 def chain(config: Config) -> list[Endpoint | None]:
-    """Return who generates, in order; None is this machine. Raises ``ConfigurationError``."""
+    """Return who generates, in order; None is this machine, which a relay leaves out: it loads no model.
+
+    Raises ``ConfigurationError``.
+    """
     found: list[Endpoint | None] = [first_endpoint(config)]
     for name in config.offload.fallback:
-        found.append(None if name == LOCAL else _endpoint(config, *split(name)))
+        if name != LOCAL:
+            found.append(_endpoint(config, *split(name)))
+        elif config.offload.kind != "relay":
+            found.append(None)
     return found
 
 

@@ -163,6 +163,13 @@ class Journal:
             for place, kind, source, model, made, text, ids, truncated, logps in rows
         }
 
+    def verified_rounds(self) -> int:
+        """Return the number of rounds up to the last that has verified completions."""
+        (last,) = self._db.execute(
+            "SELECT MAX(round) FROM completions WHERE swarm=? AND outcome IS NOT NULL", (self._swarm,)
+        ).fetchone()
+        return 0 if last is None else int(last) + 1
+
     def commit(self, manifest: Manifest) -> None:
         """Record a step before it is taken."""
         self._write_many("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())])

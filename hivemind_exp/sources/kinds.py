@@ -16,6 +16,11 @@ def resolved_kind(config: Config) -> Kind:
     return Kind.TEACHER if config.offload.kind == "auto" else Kind(config.offload.kind)
 
 
+def is_relay(config: Config) -> bool:
+    """Whether the node only relays: then it loads no model."""
+    return is_offloaded(config) and resolved_kind(config) is Kind.RELAY
+
+
 def check_offload(config: Config) -> None:
     """Raise ``ConfigurationError`` for settings of ``[offload]`` that cannot work or teach nothing."""
     if not is_offloaded(config):
@@ -32,8 +37,6 @@ def check_offload(config: Config) -> None:
         _check_own_weights([endpoint for endpoint in endpoints if endpoint is not None])
     if kind is Kind.RELAY and (offload.share < 1 or offload.when == "failed"):
         raise _refused("a relay trains nothing, so nothing is left for this machine to sample", "offload.share=1.0")
-    if kind is Kind.RELAY and None in endpoints[1:] and "fallback" in offload.model_fields_set:
-        raise _refused('a relay loads no model, so "local" cannot stand in for the provider', "offload.fallback=[]")
     alone = offload.share == 1 and offload.when == "always"
     if kind is Kind.TEACHER and config.train.teacher_loss == "luffy" and alone:
         raise _refused(

@@ -133,10 +133,12 @@ class Offload:
             )
 
     def close(self) -> None:
-        """Let answers in flight come in for a moment, then end the thread."""
+        """Let answers in flight come in for a moment, then end the thread and tell what is not told yet."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
+            for round_ in sorted(self._exchange.spent):
+                self.tell(round_)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -26,6 +26,7 @@ from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.kinds import is_relay
 from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.sources.wrapper import OpenAIModelWrapper
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.mixture import Mixture
@@ -34,6 +35,8 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer, Progress
 from hivemind_exp.trainer.relay import RelayLoop
 from hivemind_exp.trainer.state import MODEL, load_state
+
+__all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
 
 _WARMUP_EXAMPLES = 8192
 """Questions that the warm-up draws its demonstrations from."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from collections.abc import Sequence
 
 from hivemind_exp.charter import charter_id
@@ -30,10 +30,7 @@ def open_offload(config: Config, files: NodeFiles, secrets: Secrets, emit: Emit,
     if not is_offloaded(config):
         return None
     check_offload(config)
-    if importlib.util.find_spec("openai") is None:
-        raise ConfigurationError(
-            "offloading needs the package openai, which is not installed", next="pip install 'openai[aiohttp]'"
-        )
+    _check_sdk()
     services = [None if endpoint is None else (endpoint, _price(config, endpoint)) for endpoint in chain(config)]
     for entry in services:
         if entry is not None and entry[0].needs_key and secrets.get(entry[0].name) is None:
@@ -54,6 +51,16 @@ def open_offload(config: Config, files: NodeFiles, secrets: Secrets, emit: Emit,
     )
     offload.start()
     return offload
+
+
+def _check_sdk() -> None:
+    try:
+        import openai  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            f"offloading needs the package openai, which cannot be imported ({error})",
+            next=f"{sys.executable} -m pip install 'openai[aiohttp]'",
+        ) from error
 
 
 def sampling_of(config: Config) -> Sampling:

@@ -34,6 +34,7 @@ TRIES = 6
 PARTING_S = 2.0
 """What answers in flight get when the node stops: they are paid for."""
 PROBE_TOKENS = 16
+PROBE_TRIES = 3
 PROBE_ROUND = -1
 """The round that the probe's cost is booked under."""
 _PROBE = ({"role": "user", "content": "Reply with the single word: ready"},)
@@ -190,7 +191,7 @@ class Offload:
         sampling = self._terms.sampling
         sampling = replace(sampling, max_tokens=min(PROBE_TOKENS, sampling.max_tokens))
         ask = Ask(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
-        for tries in range(TRIES):
+        for tries in range(PROBE_TRIES):
             style = service.client.style.changes
             try:
                 answer, reservation = await self._exchange.send(service, ask, _PROBE, sampling, seed=0)

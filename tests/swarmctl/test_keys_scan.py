@@ -19,8 +19,10 @@ from hivemind_exp.config import Config
 from swarmctl.asking import Asker
 from swarmctl.errors import Exit
 from swarmctl.keyneeds import keys_for, needed
+from tests.api.faults import Fault
+from tests.api.server import api_server
 from tests.swarmctl import keyrings
-from tests.swarmctl.conftest import ROOT, STAND_IN
+from tests.swarmctl.conftest import ROOT, STAND_IN, write_profile
 from tests.swarmctl.hub import MODEL, hub
 from tests.swarmctl.scan import ProcessScan, files_with, has_key
 
@@ -146,6 +148,50 @@ def test_a_real_run_whose_token_is_refused(watch: Watch, model: Path) -> None:
         done = watch(REAL, "run", *ON_HUB, "-v", HF_ENDPOINT=server.url)
     assert done.returncode == Exit.CONFIGURATION
     assert "swarmctl keys set huggingface" in done.err
+
+
+OFFLOADING = """
+extends = "demo"
+[warmup]
+steps = 0
+[game]
+rounds = 2
+groups = 2
+[eval]
+questions = 4
+[offload]
+provider = "mybox"
+fallback = ["spare", "local"]
+[providers.mybox]
+base_url = "{mybox}"
+model = "test-model"
+needs_key = true
+free = true
+[providers.spare]
+base_url = "{spare}"
+model = "test-model"
+free = true
+"""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [None, Fault.UNAUTHORISED, Fault.QUOTA, Fault.RESET, Fault.HTML_OK, Fault.REDIRECT, Fault.UNKNOWN_MODEL],
+)
+def test_a_real_run_that_offloads(watch: Watch, tmp_path: Path, home: Path, fault: Fault | None) -> None:
+    """However the provider fails, its key goes to nobody else: not to what stands in for it, not to where it leads."""
+    outside = tmp_path.with_name(tmp_path.name + "-key")
+    outside.write_text(KEY)
+    with api_server(keys={KEY}) as server, api_server() as spare:
+        write_profile(home, "out", OFFLOADING.format(mybox=server.base_url, spare=spare.base_url))
+        if fault is not None:
+            server.always(fault, location=f"{spare.base_url}/chat/completions")
+        done = watch(REAL, "run", "-p", "out", "-v", "--json", SWARMCTL_MYBOX_API_KEY_FILE=str(outside))
+        assert done.returncode == Exit.DONE, done.err
+        assert {entry.key for entry in server.ledger.chats} == {KEY}
+        stood_in = spare.ledger.entries
+    assert bool(stood_in) == (fault is not None)
+    assert not has_key(repr(stood_in).encode(), KEY)
 
 
 @pytest.mark.parametrize("act", ["run", "error", "killed", "traceback", "disk_full", "error_in_log", "limit", "spawn"])

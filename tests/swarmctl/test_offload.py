@@ -88,7 +88,7 @@ def test_groups_are_shared_with_the_provider_and_paid_as_it_bills(home: Path) ->
     assert f"Prompts go to 127.0.0.1:{server.url.rsplit(':', 1)[1]}" in done.stderr
     assert sum(event["usd"] for event in events(home, "spend")) == pytest.approx(bill)
     # The untrained model is never right, so only the teacher's right rows weigh anything.
-    assert [(event["source"], event["rows"]) for event in events(home, "step")] == [("teacher", 4)] * 3
+    assert [(event["source"], event["rows"]) for event in events(home, "step")] == [("teacher", 2)] * 3
 
 
 def test_without_a_terminal_nothing_is_spent_that_nobody_agreed_to(home: Path) -> None:

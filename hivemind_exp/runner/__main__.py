@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -120,7 +121,7 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
     if "MPS backend out of memory" in text:
         return _out_of_memory("the Apple GPU", order)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("no space left in the node's directory", next=f"df -h {order['node_dir']}")
+        return DiskFull("no space left in the node's directory", next=f"df -h {shlex.quote(order['node_dir'])}")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -132,7 +133,7 @@ class HivemindGRPOTrainer:
             raise CheckpointError(
                 f"every checkpoint of this node is damaged (set aside in {place}), and the journal does not reach back "
                 "to the first step",
-                next=f"ls {place}",
+                next=f"ls {shlex.quote(str(place))}",
             )
         if self.progress.step > saved:
             # Or a node that is killed again and again before its next checkpoint would repeat ever more.

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+FLAGS: Mapping[str, str] = {
+    "--task": "tasks",
+    "--model": "model.name",
+    "--device": "model.device",
+    "--rounds": "game.rounds",
+    "--seed": "node.seed",
+}
+"""Flags of ``run`` that stand for a setting."""
 
 
 @dataclass(frozen=True, slots=True)

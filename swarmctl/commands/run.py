@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from swarmctl.options import RunOptions
+from swarmctl.options import FLAGS, RunOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -63,17 +63,17 @@ def register(app: typer.Typer) -> None:
           swarmctl run --node maths --set train.learning_rate=2e-6
           swarmctl run --profile gpu --dry-run
         """
-        settings = (
-            ("--task", "tasks", ",".join(task) if task else None),
-            ("--model", "model.name", model),
-            ("--device", "model.device", device),
-            ("--rounds", "game.rounds", rounds),
-            ("--seed", "node.seed", seed),
-        )
+        settings = {
+            "--task": ",".join(task) if task else None,
+            "--model": model,
+            "--device": device,
+            "--rounds": rounds,
+            "--seed": seed,
+        }
         options = RunOptions(
             profile=profile,
             node=node,
-            flags=tuple((flag, key, str(value)) for flag, key, value in settings if value is not None),
+            flags=tuple((flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None),
             assignments=tuple(set_ or ()),
             dry_run=dry_run,
             plain=plain,

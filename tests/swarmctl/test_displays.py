@@ -17,6 +17,7 @@ from swarmctl import sentences
 from swarmctl.console import PlainView, can_draw
 from swarmctl.live import draw, sparkline
 from swarmctl.progress import Progress, result
+from swarmctl.summary import lesson
 from swarmctl.tail import Tail
 from tests.swarmctl.conftest import ROOT, STAND_IN, Cli
 
@@ -203,6 +204,13 @@ def test_what_is_not_known_is_null() -> None:
     told = result(Progress(), "n")
     assert told["rounds"] is told["steps"] is told["accuracy_before"] is told["accuracy_after"] is None
     assert set(told["seconds"].values()) == {None}
+
+
+@pytest.mark.parametrize(("after", "told"), [(0.95, "taught no new one"), (0.3, "not much yet"), (0.1, "not much yet")])
+def test_a_demonstration_claims_only_what_it_showed(after: float, told: str) -> None:
+    progress = Progress(accuracy={0: 0.25, 80: after}, start={"parameters": 232_000})
+    assert told in lesson(progress)
+    assert "0.232 M" in lesson(progress)
 
 
 def test_repeated_steps_are_counted_once() -> None:

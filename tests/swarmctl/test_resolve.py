@@ -127,6 +127,12 @@ def test_an_unknown_variable_is_an_error(variable: str, right: str) -> None:
     assert caught.value.next == f"unset {variable}"
 
 
+def test_what_all_variables_begin_with_makes_none_alike() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolved("default", SWARMCTL_MAX_USD="5")
+    assert caught.value.message == "$SWARMCTL_MAX_USD is not a setting"
+
+
 def test_variables_that_are_no_settings_are_let_be() -> None:
     resolved("default", SWARMCTL_HOME="/x", SWARMCTL_PROFILE="y", SWARMCTL_OPENAI_API_KEY_FILE="/z", PATH="/bin")
 

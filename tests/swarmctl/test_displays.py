@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from swarmctl import sentences
-from swarmctl.console import PlainView, can_draw
+from swarmctl.console import PlainView, Writer, can_draw
 from swarmctl.live import draw, sparkline
 from swarmctl.progress import Progress, result
 from swarmctl.summary import lesson
@@ -149,6 +149,13 @@ def test_when_a_live_view_makes_sense() -> None:
     assert not can_draw(Terminal("utf-8"), {"TERM": "xterm", "CI": "1"})
     assert not can_draw(Terminal("ascii"), {"TERM": "xterm"})
     assert not can_draw(io.StringIO(), {"TERM": "xterm"})
+
+
+def test_a_number_and_its_unit_stay_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal("ascii")
+    Writer(stream)("Time in rounds: generate 40 %, verify 4 %, train 49 %, other 7 %.")
+    assert stream.getvalue() == "Time in rounds: generate 40 %, verify\n4 %, train 49 %, other 7 %.\n"
 
 
 def test_a_sparkline_keeps_its_shape() -> None:

@@ -160,7 +160,8 @@ class CheckpointConfig(Section):
 
 
 class WarmupConfig(Section):
-    """Supervised text before the first round. Only for the model "tiny", which would know nothing else."""
+    """Supervised text before the first round. Only for the model "tiny", which would know nothing else, and for the
+    task spell_backward."""
 
     steps: NotNegative = 0
     """Optimizer steps. 0: none."""
@@ -209,5 +210,5 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.warmup.steps and self.model.name != "tiny":
-            raise ValueError('warmup.steps needs model.name = "tiny"')
+            raise ValueError('warmup.steps is for model.name = "tiny" alone: set it to 0, or take another profile')
         return self

@@ -21,6 +21,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.device import Compute, resolve_compute
 from hivemind_exp.runner.memory import estimate
 from hivemind_exp.runner.models import TINY, adapter_config, load_model, load_tokenizer
+from hivemind_exp.runner.reports import check_reports
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.journal import Journal
@@ -80,6 +81,7 @@ class GRPORunner:
         """Run to the last round. Raises ``StopRequested`` after a stop and ``NodeError`` for what people can mend."""
         config = self._config
         _check_warmup(config)
+        check_reports(config)
         compute = resolve_compute(config.model)
         _use_threads(config)
         with ExitStack() as ends:
@@ -225,6 +227,7 @@ def describe(config: Config) -> dict[str, Any]:
     from hivemind_exp.tasks.registry import check_tasks
 
     _check_warmup(config)
+    check_reports(config)
     compute = resolve_compute(config.model)
     where = locate(config.model)
     half = compute.dtype != "float32"

@@ -8,10 +8,17 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PI
 
 # How much pip downloads. Plain Linux gets torch with CUDA, which is most of it.
 ifeq ($(shell uname -s)-$(shell uname -m),Linux-x86_64)
-SIZE = about 3 GB with the CUDA build of torch, which pip takes by default on Linux, or 0.5 GB with a CPU build (PIP_FLAGS="--index-url …" chooses one: see "Get Started" on pytorch.org)
+SIZE = about 3 GB to download, most of it torch with CUDA
+SMALLER = For 0.5 GB without CUDA: make $(MAKECMDGOALS) PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 else
-SIZE = about 0.5 GB
+SIZE = about 0.5 GB to download
+SMALLER =
 endif
+
+define ANNOUNCE
+@echo 'Installing into $(VENV): $(SIZE). This takes minutes, and pip says nothing meanwhile.'
+$(if $(SMALLER),@echo '$(SMALLER)')
+endef
 
 .PHONY: run test lint clean
 
@@ -37,11 +44,11 @@ $(VENV)/bin/python:
 		echo "  try: apt-get install python3-venv" >&2; exit 3; }
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo 'Installing into $(VENV): a download of $(SIZE).'
-	$(PIP) --constraint constraints.txt --config-settings editable_mode=compat --editable .
+	$(ANNOUNCE)
+	@$(PIP) --constraint constraints.txt --config-settings editable_mode=compat --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo 'Installing into $(VENV): a download of $(SIZE).'
-	$(PIP) --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev]'
+	$(ANNOUNCE)
+	@$(PIP) --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev]'
 	@touch $@ $(VENV)/.installed

@@ -162,7 +162,8 @@ class CheckpointConfig(Section):
 
 
 class WarmupConfig(Section):
-    """Supervised text before the first round. Only for the model "tiny", which would know nothing else."""
+    """Supervised text before the first round. Only for the model "tiny", which would know nothing else, and for the
+    task spell_backward."""
 
     steps: NotNegative = 0
     """Optimizer steps. 0: none."""
@@ -294,7 +295,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.warmup.steps and self.model.name != "tiny":
-            raise ValueError('warmup.steps needs model.name = "tiny"')
+            raise ValueError('warmup.steps is for model.name = "tiny" alone: set it to 0, or take another profile')
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]} is a name that is taken; a provider of your own needs another")

@@ -44,6 +44,12 @@ class TaskError(NodeError):
     code = "task"
 
 
+class HubUnreachable(ModelError, TaskError):
+    """The hub did not answer, for a model or a task's data; the same command may work later."""
+
+    code = "hub_unreachable"
+
+
 class DeviceError(NodeError):
     """The machine has an accelerator that cannot be used, or lacks the one asked for."""
 

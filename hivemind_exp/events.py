@@ -29,6 +29,7 @@ stop       reason (done, signal, limit, error), round, steps, checkpoint (path o
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -50,8 +51,16 @@ class EventLog:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __call__(self, event: str, /, **fields: Any) -> None:
-        line = json.dumps({"t": round(time.time(), 3), "event": event, **fields}, ensure_ascii=True, allow_nan=False)
+        known = _finite({"t": round(time.time(), 3), "event": event, **fields})
+        line = json.dumps(known, ensure_ascii=True, allow_nan=False)
         os.write(self._fd, line.encode() + b"\n")
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON-like value with null for numbers that JSON does not have: a diverging loss must not end a node."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import textwrap
 import time
@@ -18,11 +19,15 @@ from swarmctl.text import clean, encodable
 PHASE_EVERY_S = 10
 """A phase that goes on is told again after this time."""
 
+_NO_BREAK = "\u00a0"
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|M|B|[MG]iB)(?:\W|$))")
+
 
 class Writer:
     """Writes lines for people. A reader who went away does not end the run.
 
-    On a terminal, sentences are broken between words; an indented line is a command to paste and stays whole.
+    On a terminal, sentences are broken between words, never between a number and its unit; an indented line is a
+    command to paste and stays whole.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -31,7 +36,9 @@ class Writer:
     def __call__(self, text: str) -> None:
         if self.stream.isatty() and not text.startswith(" "):
             width = shutil.get_terminal_size().columns
-            text = textwrap.fill(text, max(20, width - 1), break_long_words=False, break_on_hyphens=False)
+            together = _BEFORE_UNIT.sub(_NO_BREAK, text)
+            filled = textwrap.fill(together, max(20, width - 1), break_long_words=False, break_on_hyphens=False)
+            text = filled.replace(_NO_BREAK, " ")
         with suppress(OSError, ValueError):  # a closed pipe or terminal, a closed file object
             self.stream.write(encodable(clean(text), self.stream.encoding) + "\n")
             self.stream.flush()

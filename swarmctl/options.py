@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+FLAGS: Mapping[str, str] = {
+    "--task": "tasks",
+    "--model": "model.name",
+    "--device": "model.device",
+    "--rounds": "game.rounds",
+    "--seed": "node.seed",
+    "--offload": "offload.provider",
+    "--max-usd": "offload.limits.usd",
+}
+"""Flags of ``run`` that stand for a setting."""
 
 
 @dataclass(frozen=True, slots=True)

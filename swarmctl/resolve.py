@@ -162,7 +162,10 @@ def _origin(location: Path, merged: Mapping[Path, _Leaf]) -> str | None:
 
 def _guess(location: Path, key: str, origin: str) -> str | None:
     if origin.startswith("$"):
-        return nearest(origin[1:], [*map(variable, settings()), *_NOT_SETTINGS])
+        # Compared without what all of them begin with, which would make any two alike.
+        known = {name.removeprefix(PREFIX): name for name in [*map(variable, settings()), *_NOT_SETTINGS]}
+        guess = nearest(origin.removeprefix(f"${PREFIX}"), known)
+        return known[guess] if guess else None
     if location[0] == "tasks" and len(location) > 1:
         from hivemind_exp.config import TaskConfig
 
@@ -171,9 +174,9 @@ def _guess(location: Path, key: str, origin: str) -> str | None:
         from hivemind_exp.config import ProviderConfig
 
         return nearest(location[-1], ProviderConfig.model_fields)
-    known = {dotted(path): path for path in settings()}
-    same_last = [name for name, path in known.items() if path[-1] == location[-1]]
-    return nearest(key, known) or (same_last[0] if same_last else None)
+    paths = {dotted(path): path for path in settings()}
+    same_last = [name for name, path in paths.items() if path[-1] == location[-1]]
+    return nearest(key, paths) or (same_last[0] if same_last else None)
 
 
 def _problem(error: ErrorDetails, merged: Mapping[Path, _Leaf], fallback: str) -> Problem:

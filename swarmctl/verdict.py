@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import shlex
 import signal
+from collections.abc import Iterator, Sequence, Set
+from itertools import pairwise
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
@@ -12,6 +14,7 @@ from hivemind_exp.node_files import NodeFiles
 from swarmctl import trainer
 from swarmctl.errors import Exit
 from swarmctl.lastrun import arguments, pasteable
+from swarmctl.options import FLAGS
 from swarmctl.paths import shown
 from swarmctl.progress import Progress
 from swarmctl.resolve import Override, Resolved
@@ -33,9 +36,23 @@ def completed(following: str | None, same: str) -> str:
     """
     if following is None:
         return same
-    start = "swarmctl run "
-    own = {"--node", "--profile", "-p"}.isdisjoint(following.split())
-    return f"{same} {following.removeprefix(start)}" if own and following.startswith(start) else following
+    words = shlex.split(following)
+    if words[:2] != ["swarmctl", "run"] or not {"--node", "--profile", "-p"}.isdisjoint(words):
+        return following
+    advice = words[2:]
+    replaced = {FLAGS.get(flag, value.partition("=")[0]) for flag, value in pairwise(advice)}
+    return shlex.join([*_without(shlex.split(same), replaced), *advice])
+
+
+def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
+    """Yield the words of a command but for each ``--set KEY=VALUE`` of these settings."""
+    rest = iter(words)
+    for word in rest:
+        assignment = next(rest) if word == "--set" else None
+        if assignment is None:
+            yield word
+        elif assignment.partition("=")[0] not in settings:
+            yield from (word, assignment)
 
 
 def judge(ending: Ending, progress: Progress, files: NodeFiles, resolved: Resolved) -> Exit:

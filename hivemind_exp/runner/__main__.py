@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError, OutOfMemory
 from hivemind_exp.events import Emit, EventLog
+from hivemind_exp.runner.reports import explain_refusal
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
 
@@ -124,8 +126,8 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
     if "MPS backend out of memory" in text:
         return _out_of_memory("the Apple GPU", order)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("no space left in the node's directory", next=f"df -h {order['node_dir']}")
-    return None
+        return DiskFull("no space left in the node's directory", next=f"df -h {shlex.quote(order['node_dir'])}")
+    return explain_refusal(error)
 
 
 def _out_of_memory(where: str, order: dict[str, Any]) -> OutOfMemory:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.charter import charter_id
 from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import build_prompts
 from hivemind_exp.node_files import NodeFiles
@@ -21,6 +22,7 @@ from hivemind_exp.runner.device import Compute, resolve_compute
 from hivemind_exp.runner.memory import estimate
 from hivemind_exp.runner.models import TINY, adapter_config, load_model, load_tokenizer
 from hivemind_exp.runner.offloading import open_offload
+from hivemind_exp.runner.reports import check_reports
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.journal import Journal
@@ -86,6 +88,8 @@ class GRPORunner:
         config = self._config
         if is_relay(config):
             return self._relay()
+        _check_warmup(config)
+        check_reports(config)
         compute = resolve_compute(config.model)
         _use_threads(config)
         with ExitStack() as ends:
@@ -253,6 +257,16 @@ class GRPORunner:
         )
 
 
+def _check_warmup(config: Config) -> None:
+    others = [task.name for task in config.tasks if task.name != "spell_backward"]
+    if config.warmup.steps and others:
+        raise ConfigurationError(
+            f"the warm-up demonstrates spell_backward alone, and the tasks are {', '.join(others)}; without it the "
+            'model "tiny" knows nothing, so take a real one, or spell_backward',
+            next="swarmctl run --task spell_backward",
+        )
+
+
 def _use_threads(config: Config) -> None:
     """Set torch's CPU threads: a tiny model is 5 to 20 times slower on many threads than on one."""
     threads = config.model.threads or (1 if config.model.name == TINY else os.cpu_count() or 1)
@@ -264,6 +278,8 @@ def describe(config: Config) -> dict[str, Any]:
     from hivemind_exp.runner.models import locate
     from hivemind_exp.tasks.registry import check_tasks
 
+    _check_warmup(config)
+    check_reports(config)
     compute = resolve_compute(config.model)
     where = locate(config.model)
     half = compute.dtype != "float32"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,12 @@ from hivemind_exp.errors import DeviceError
 
 CUDA_13_DRIVER = 580
 """First NVIDIA driver that runs CUDA 13, which the default Linux wheel of torch is built for."""
+NVIDIA, INTEL = "0x10de", "0x8086"
+"""Vendors on the PCI bus."""
+PCI = Path("/sys/bus/pci/devices")
+"""Where Linux lists what is on the PCI bus."""
+_WITHIN_PROCESSOR = "0000:00:02."
+"""Where Intel puts the GPU of the processor itself. Those are everywhere, and too small to be worth an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +29,29 @@ class Hardware:
     nvidia: str | None = None
     """Name of the first NVIDIA GPU."""
     nvidia_driver: str | None = None
+    driverless: bool = False
+    """There is an NVIDIA GPU, but no driver that answers."""
     amd: bool = False
+    intel: bool = False
+    """There is an Intel GPU on a card of its own."""
     apple: bool = False
 
 
 def detect_hardware() -> Hardware:
     """Ask the drivers, not torch. A GPU that ``CUDA_VISIBLE_DEVICES`` hides on purpose does not count."""
-    name, driver = _nvidia()
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    name, driver = (None, None) if hidden else _nvidia()
     return Hardware(
         nvidia=name,
         nvidia_driver=driver,
+        driverless=not hidden and name is None and bool(pci_gpus(NVIDIA)),
         amd=Path("/dev/kfd").exists(),
+        intel=any(not place.startswith(_WITHIN_PROCESSOR) for place in pci_gpus(INTEL)),
         apple=sys.platform == "darwin" and platform.machine() == "arm64",
     )
 
 
 def _nvidia() -> tuple[str | None, str | None]:
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return None, None
     import pynvml
 
     try:
@@ -56,6 +69,17 @@ def _nvidia() -> tuple[str | None, str | None]:
         pynvml.nvmlShutdown()
 
 
+def pci_gpus(vendor: str, devices: Path = PCI) -> list[str]:
+    """Return where on the PCI bus there are GPUs of a vendor, whatever drivers there are. Knows Linux only."""
+    found = []
+    for device in sorted(devices.glob("*")):
+        with contextlib.suppress(OSError):
+            is_display = (device / "class").read_text().startswith("0x03")
+            if is_display and (device / "vendor").read_text().strip() == vendor:
+                found.append(device.name)
+    return found
+
+
 def explain_mismatch(hardware: Hardware, *, torch_version: str, cuda: str | None) -> DeviceError | None:
     """Return why this build of torch cannot use an accelerator, as far as versions alone tell; None if they agree.
 
@@ -67,7 +91,7 @@ def explain_mismatch(hardware: Hardware, *, torch_version: str, cuda: str | None
             return DeviceError(
                 f"{_found(hardware)}, but torch {torch_version} was built without CUDA. Install the CUDA build, "
                 "or choose the CPU with --device cpu",
-                next=f"{sys.executable} -m pip install --force-reinstall torch=={torch_version.partition('+')[0]}",
+                next=f"{_pip()} torch=={_release(torch_version)}",
             )
         if int(cuda.split(".")[0]) >= 13 and driver < CUDA_13_DRIVER:
             return DeviceError(
@@ -82,11 +106,25 @@ def explain_mismatch(hardware: Hardware, *, torch_version: str, cuda: str | None
             "Install the ROCm build of torch, or choose the CPU with --device cpu",
             next="swarmctl run --device cpu",
         )
+    elif hardware.intel and not torch_version.endswith("+xpu"):
+        return DeviceError(
+            f"this machine has an Intel GPU, but torch {torch_version} was built without XPU. "
+            "Install the XPU build of torch, or choose the CPU with --device cpu",
+            next=f"{_pip()} torch=={_release(torch_version)} --index-url https://download.pytorch.org/whl/xpu",
+        )
     return None
 
 
 def _found(hardware: Hardware) -> str:
-    return f"this machine has an {hardware.nvidia} (driver {hardware.nvidia_driver})"
+    return f"this machine has a GPU, {hardware.nvidia} (driver {hardware.nvidia_driver})"
+
+
+def _pip() -> str:
+    return f"{shlex.quote(sys.executable)} -m pip install --force-reinstall"
+
+
+def _release(torch_version: str) -> str:
+    return torch_version.partition("+")[0]
 
 
 def explain_unusable(hardware: Hardware, *, torch_version: str, cuda: str | None) -> DeviceError | None:
@@ -102,6 +140,18 @@ def explain_unusable(hardware: Hardware, *, torch_version: str, cuda: str | None
             f"{_found(hardware)}, but torch {torch_version} (CUDA {cuda}) cannot open it. See whether nvidia-smi "
             "works, or choose the CPU with --device cpu",
             next="nvidia-smi",
+        )
+    if hardware.driverless:
+        return DeviceError(
+            "this machine has an NVIDIA GPU, but its driver is missing or does not answer. Install or mend the driver "
+            "(in a container: start it with the GPU), or choose the CPU with --device cpu",
+            next="swarmctl run --device cpu",
+        )
+    if hardware.intel:
+        return DeviceError(
+            f"this machine has an Intel GPU, but torch {torch_version} cannot open it. Install Intel's compute runtime "
+            "(Level Zero), or choose the CPU with --device cpu",
+            next="swarmctl run --device cpu",
         )
     if hardware.apple:
         return DeviceError(

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-import socket
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import LoraConfig, ModelConfig
-from hivemind_exp.errors import ModelError
+from hivemind_exp.errors import HubUnreachable, ModelError
+from hivemind_exp.hub import hub_answers, is_offline
 from hivemind_exp.runner.memory import Shape
 from hivemind_exp.seeds import derive_seed
 
 TINY = "tiny"
-CONNECT_SECONDS = 5.0
-"""How long the hub may take to open a connection before a cached model is used without asking."""
 Place = Literal["built on the spot", "local directory", "cached", "will be downloaded"]
 
 
@@ -125,11 +122,17 @@ def _local_directory(config: ModelConfig) -> Path | None:
     means_path = config.name.startswith((".", "/", "~")) or config.name.count("/") > 1
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise ModelError(f"the directory {path} holds no model: config.json is missing", next=f"ls {path}")
+            raise ModelError(f"the directory {path} holds no model: config.json is missing", next=_listing(path))
         return path
     if means_path:
-        raise ModelError(f"there is no directory {path} to load a model from", next=f"ls {path.parent}")
+        raise ModelError(f"there is no directory {path} to load a model from", next=_listing(path))
     return None
+
+
+def _listing(path: Path) -> str:
+    """Return the command that shows what there is at a path, or as near to it as there is anything."""
+    near = next(place for place in (path, *path.parents) if place.is_dir())
+    return f"ls {shlex.quote(str(near))}"
 
 
 def _fetch_config(config: ModelConfig, token: str | None) -> str:
@@ -141,7 +144,7 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
     local = _local_directory(config)
     if local is not None:
         return str(local)
-    if not _hub_answers():
+    if not hub_answers():
         cached = _cached(config)
         if cached is None:
             raise _unreachable(config)
@@ -179,23 +182,6 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
     return name
 
 
-def _hub_answers() -> bool:
-    """Say whether the hub's port opens. Behind a proxy that would prove nothing, so there the answer is yes."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if getproxies():
-        return True
-    address = urlsplit(constants.ENDPOINT)
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True
-
-
 def _no_such_model(config: ModelConfig) -> ModelError:
     return ModelError(
         f'there is no model "{config.name}": no such directory, and no such id on the hub '
@@ -206,17 +192,11 @@ def _no_such_model(config: ModelConfig) -> ModelError:
 
 def _unreachable(config: ModelConfig) -> ModelError:
     where = os.environ.get("HF_ENDPOINT", "the Hugging Face hub")
-    reason = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") == "1" else f"{where} cannot be reached"
+    reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} cannot be reached"
     return HubUnreachable(
         f"{config.name} is not on this machine, and {reason}. A copy in a directory works too: --model DIRECTORY",
         next="swarmctl run --profile demo",
     )
-
-
-class HubUnreachable(ModelError):
-    """The hub did not answer; the same command may work later."""
-
-    code = "hub_unreachable"
 
 
 def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError:

@@ -7,6 +7,7 @@ a whole entry.
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -221,7 +222,8 @@ class Journal:
     def _explain(self, error: sqlite3.Error) -> NodeError:
         text = str(error)
         if "full" in text or "disk I/O" in text:
-            return DiskFull(f"no space left for the journal {self._path}", next=f"df -h {self._path.parent}")
+            place = shlex.quote(str(self._path.parent))
+            return DiskFull(f"no space left for the journal {self._path}", next=f"df -h {place}")
         return CheckpointError(f"the journal {self._path} cannot be used: {text}")
 
 

@@ -73,9 +73,10 @@ class GeneratedTask:
         try:
             self._shared = self._dataset(0)
             self.make(0)  # what is loaded lazily is loaded now, before the sandbox closes
-        except (AssertionError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:
             raise TaskError(
-                f"task {self.name!r} refuses its parameters: {error}", next=f"swarmctl run --task {self.name}"
+                f"task {self.name!r} refuses its parameters: {str(error) or type(error).__name__}",
+                next=f"swarmctl run --task {self.name}",
             ) from error
 
     def make(self, seed: int) -> tuple[str, dict[str, JsonValue]]:

@@ -6,12 +6,15 @@ Trained on its train split; held out from its test split.
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hivemind_exp.errors import TaskError
+from hivemind_exp.errors import HubUnreachable, TaskError
+from hivemind_exp.hub import hub_answers
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.fixed import FixedTask, Row, Rows, enough
 
@@ -19,7 +22,12 @@ HUB_NAME, HUB_SUBSET = "openai/gsm8k", "main"
 MARK = "####"
 """What stands before the answer, behind the worked solution."""
 SUFFIXES = (".jsonl", ".parquet")
-_FETCH = f"hf download {HUB_NAME} --repo-type dataset --local-dir gsm8k"
+
+
+def _fetch(directory: str = "gsm8k") -> str:
+    """Return the command that makes a local copy; ``hf`` was installed with this interpreter, on PATH or not."""
+    program = shlex.quote(str(Path(sys.executable).with_name("hf")))
+    return f"{program} download {HUB_NAME} --repo-type dataset --local-dir {shlex.quote(directory)}"
 
 
 def check(spec: TaskSpec) -> None:
@@ -48,16 +56,20 @@ def _read(spec: TaskSpec) -> Rows:
 
 
 def _from_hub() -> Rows:
+    reachable = hub_answers()
+    if not reachable:  # told to the library before its import: else it asks for half a minute, whatever is cached
+        os.environ["HF_HUB_OFFLINE"] = "1"
     from datasets import load_dataset
 
     try:
         splits = load_dataset(HUB_NAME, HUB_SUBSET)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise TaskError(
+        kind = TaskError if reachable and not isinstance(error, ConnectionError) else HubUnreachable
+        raise kind(
             f"GSM8K cannot be had from the hub ({reason}); fetch a copy where there is a network, "
             "and name its directory as the task's path",
-            next=_FETCH,
+            next=_fetch(),
         ) from error
     train, test = (
         [_row(f"{HUB_NAME} {split}", number, record) for number, record in enumerate(splits[split], 1)]
@@ -83,7 +95,7 @@ def _files(path: Path, split: str) -> list[Path]:
     if not found:
         raise TaskError(
             f"no {split}*.jsonl and no {split}*.parquet of GSM8K in {path}",
-            next=f"hf download {HUB_NAME} --repo-type dataset --local-dir {shlex.quote(str(path))}",
+            next=_fetch(str(path)),
         )
     return found
 
@@ -100,7 +112,7 @@ def _parquet(file: Path) -> Iterable[Any]:
     try:
         records: list[Any] = parquet.read_table(file).to_pylist()
     except (OSError, ArrowException) as error:
-        raise TaskError(f"cannot read {file}: {error}", next=_FETCH) from error
+        raise TaskError(f"cannot read {file}: {error}", next=_fetch()) from error
     return records
 
 
@@ -109,7 +121,7 @@ def _lines(file: Path) -> Iterable[Any]:
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise TaskError(f"{file}:{number}: this line is not JSON: {error}", next=_FETCH) from error
+            raise TaskError(f"{file}:{number}: this line is not JSON: {error}", next=_fetch()) from error
 
 
 def _row(source: str, number: int, record: Any) -> Row:
@@ -117,4 +129,4 @@ def _row(source: str, number: int, record: Any) -> Row:
         question, solution = record.get("question"), record.get("answer")
         if isinstance(question, str) and isinstance(solution, str) and MARK in solution:
             return Row(question, solution.rpartition(MARK)[2].strip())
-    raise TaskError(f"{source}:{number}: this is no question of GSM8K with an answer behind {MARK}", next=_FETCH)
+    raise TaskError(f"{source}:{number}: this is no question of GSM8K with an answer behind {MARK}", next=_fetch())

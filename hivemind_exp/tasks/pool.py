@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from hivemind_exp.errors import TaskError
+from hivemind_exp.errors import HubUnreachable, TaskError
 from hivemind_exp.tasks.base import Role, TaskSpec
 from hivemind_exp.tasks.process import START_SECONDS, WorkerGone, WorkerProcess
 
@@ -138,7 +138,8 @@ class Crew:
     def _greeting(self, message: Any) -> list[dict[str, Any]]:
         if "error" in message:
             self.close()
-            raise TaskError(message["error"], next=message["next"])
+            kind = HubUnreachable if message["code"] == HubUnreachable.code else TaskError
+            raise kind(message["error"], next=message["next"])
         facts: list[dict[str, Any]] = message["ready"]
         return facts
 

@@ -32,11 +32,11 @@ def main(role: Role, parent: int) -> None:
         tasks = _build(first["tasks"], role)
         sandbox.close(role)
     except NodeError as error:
-        _send(sink, {"error": error.message, "next": error.next})
+        _send(sink, {"error": error.message, "next": error.next, "code": error.code})
         return
     except Exception as error:  # noqa: BLE001 - the node turns it into a TaskError
         traceback.print_exc()
-        _send(sink, {"error": f"{type(error).__name__}: {error}", "next": None})
+        _send(sink, {"error": f"{type(error).__name__}: {error}", "next": None, "code": None})
         return
     _send(sink, {"ready": [_facts(task) for task in tasks]})
     for task, *rest in messages:

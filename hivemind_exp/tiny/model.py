@@ -1,4 +1,4 @@
-"""A causal language model of 0.27 M parameters and its tokenizer, made from nothing.
+"""A causal language model of 0.23 M parameters and its tokenizer, made from nothing.
 
 Letters stay single tokens, since merges would swallow what the task is about; the tags and the question's template are
 one token each, so that the model's few layers go to the answer.

@@ -22,6 +22,8 @@ RIGHT = 0.7
 RIGHT_LONG = 0.3
 """The same for longer words."""
 LONG = 5
+_RISE = 0.05
+"""Share of the steps over which the learning rate rises."""
 _REPORT_EVERY = 25
 
 
@@ -40,8 +42,10 @@ def warm_up(
     generator = torch.Generator().manual_seed(seed)
     examples = [(list(p.ids), _answer_ids(tokenizer, p.question.text, chance)) for p in prompts]
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+    # A rise of one step or less would divide by zero: so few steps fall from the start.
+    rise = _RISE if config.steps * _RISE > 1 else 0.0
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=config.learning_rate, total_steps=config.steps, pct_start=0.05
+        optimizer, max_lr=config.learning_rate, total_steps=config.steps, pct_start=rise
     )
     model.train()
     for step in range(config.steps):

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class CheckpointStore:
                 raise DiskFull(
                     f"no space left for a checkpoint in {self._root} ({free / 2**20:.1f} MiB free); "
                     "those before are intact",
-                    next=f"df -h {self._root}",
+                    next=f"df -h {shlex.quote(str(self._root))}",
                 ) from error
             raise
         self._prune()

@@ -8,6 +8,7 @@ the optimizer and the logging back ends. Its private hooks in use are listed in 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ class StepResult:
 
     loss: float
     grad_norm: float
-    """Before clipping."""
+    """Before clipping. Not finite: the step was left out, and the weights are as before."""
     learning_rate: float
     tokens: int
     """Completion tokens whose weight is not zero."""
@@ -146,7 +147,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._fill_gradients()
         norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm)
         learning_rate = self.lr_scheduler.get_last_lr()[0]
-        self.optimizer.step()
+        # One step along an infinite gradient ruins the weights. With float16 the scaler leaves it out, and must see it.
+        if math.isfinite(norm) or self.accelerator.scaler is not None:
+            self.optimizer.step()
         self.lr_scheduler.step()
         self.state.global_step = manifest.step + 1
         return StepResult(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -146,7 +148,7 @@ class HivemindGRPOTrainer:
             raise CheckpointError(
                 f"every checkpoint of this node is damaged (set aside in {place}), and the journal does not reach back "
                 "to the first step",
-                next=f"ls {place}",
+                next=f"ls {shlex.quote(str(place))}",
             )
         if self.progress.step > saved:
             # Or a node that is killed again and again before its next checkpoint would repeat ever more.
@@ -225,6 +227,9 @@ class HivemindGRPOTrainer:
         self._advance(manifest.round + 1, manifest.step + 1)
         learned = {"learning_rate": result.learning_rate, "tokens": result.tokens, "rows": result.rows}
         base = {"step": manifest.step, "round": manifest.round, "loss": result.loss, "grad_norm": result.grad_norm}
+        if not math.isfinite(result.grad_norm):
+            message = f"step {manifest.step} was left out: its gradient is not finite"
+            self._emit("warning", code="gradient_not_finite", message=message)
         for kind, metrics in result.by_kind.items() or [(self._source.kind, _NOTHING_MEASURED)]:
             self._emit("step", **base, **learned, **metrics, source=kind, replayed=replayed)
         return result

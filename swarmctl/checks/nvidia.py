@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp.runner.hardware import NVIDIA, PCI, pci_gpus
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -97,14 +99,9 @@ def _user(pid: int, used: int | None) -> tuple[int, str]:
     return used or 0, f"{name} (pid {pid}{amount})"
 
 
-def without_driver(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
+def without_driver(devices: Path = PCI) -> bool:
     """Whether the machine has an NVIDIA display or compute device (PCI class 03) whatever drivers there are."""
-    for device in devices.glob("*"):
-        with suppress(OSError):
-            nvidia = (device / "vendor").read_text().strip() == "0x10de"
-            if nvidia and (device / "class").read_text().startswith("0x03"):
-                return True
-    return False
+    return bool(pci_gpus(NVIDIA, devices))
 
 
 def hidden() -> bool:

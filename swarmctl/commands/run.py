@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from swarmctl.options import RunOptions
+from swarmctl.options import FLAGS, RunOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -72,19 +72,23 @@ def register(app: typer.Typer) -> None:
           swarmctl run --offload openai:gpt-4o-mini --max-usd 2
           swarmctl run --profile gpu --dry-run
         """
-        settings = (
-            ("--task", "tasks", ",".join(task) if task else None),
-            ("--model", "model.name", model),
-            ("--device", "model.device", device),
-            ("--rounds", "game.rounds", rounds),
-            ("--seed", "node.seed", seed),
-            *_offload(offload),
-            ("--max-usd", "offload.limits.usd", max_usd),
-        )
+        provider, _, asked = (offload or "").partition(":")
+        settings = {
+            "--task": ",".join(task) if task else None,
+            "--model": model,
+            "--device": device,
+            "--rounds": rounds,
+            "--seed": seed,
+            "--offload": provider if offload else None,
+            "--max-usd": max_usd,
+        }
+        flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
+        if offload:
+            flags.append(("--offload", "offload.model", asked))  # a model of another provider does not stay
         options = RunOptions(
             profile=profile,
             node=node,
-            flags=tuple((flag, key, str(value)) for flag, key, value in settings if value is not None),
+            flags=tuple(flags),
             assignments=tuple(set_ or ()),
             dry_run=dry_run,
             plain=plain,
@@ -97,11 +101,3 @@ def register(app: typer.Typer) -> None:
         from swarmctl.running import execute
 
         return execute(options)
-
-
-def _offload(text: str | None) -> list[tuple[str, str, str]]:
-    """Take ``PROVIDER[:MODEL]`` apart at the first colon. A model of another provider does not stay."""
-    if text is None:
-        return []
-    provider, _, model = text.partition(":")
-    return [("--offload", "offload.provider", provider), ("--offload", "offload.model", model)]

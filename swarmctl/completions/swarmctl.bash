@@ -46,6 +46,8 @@ __swarmctl_takes() {
         'run:--device') kind=words list='auto cpu cuda mps xpu' ;;
         'run:--rounds') kind=none ;;
         'run:--seed') kind=none ;;
+        'run:--offload') kind=none ;;
+        'run:--max-usd') kind=none ;;
         'run:--set') kind=setting ;;
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
@@ -69,7 +71,7 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'status') list='--node --json --help' ;;
         'logs') list='--node --lines --follow --json --help' ;;
@@ -122,6 +124,11 @@ __swarmctl_values() {
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
         'node.fresh') list='true false' ;;
+        'offload.batch') list='true false' ;;
+        'offload.key') list='auto key_file environment credentials keyring file' ;;
+        'offload.kind') list='auto policy policy_text teacher relay' ;;
+        'offload.on_limit') list='stop local' ;;
+        'offload.when') list='always failed' ;;
         'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'train.peer_loss') list='positive sapo f_tis' ;;
         'train.teacher_loss') list='gated luffy' ;;
@@ -251,6 +258,28 @@ __swarmctl_setting() {
             node.fresh= \
             node.name= \
             node.seed= \
+            offload.ahead= \
+            offload.batch= \
+            offload.fallback= \
+            offload.key= \
+            offload.kind= \
+            offload.limits.concurrency= \
+            offload.limits.requests_per_minute= \
+            offload.limits.timeout= \
+            offload.limits.tokens_per_minute= \
+            offload.limits.usd= \
+            offload.limits.usd_per_day= \
+            offload.model= \
+            offload.on_limit= \
+            offload.prices= \
+            offload.provider= \
+            offload.reasoning_effort= \
+            offload.reasoning_tokens= \
+            offload.rounds= \
+            offload.share= \
+            offload.stages= \
+            offload.when= \
+            providers= \
             report.to= \
             tasks= \
             train.beta= \

@@ -71,6 +71,10 @@ function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empt
             set kind none
         case 'run:--seed'
             set kind none
+        case 'run:--offload'
+            set kind none
+        case 'run:--max-usd'
+            set kind none
         case 'run:--set'
             set kind setting
         case 'doctor:-p' 'doctor:--profile'
@@ -122,6 +126,8 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Rounds in the node\'s whole life; 0: until stopped' \
                 --seed\t'Seed of sampling and adapters' \
+                --offload\t'Let an API generate; off: generate on this machine' \
+                --max-usd\t'Dollars that the node may spend in its whole life; or unlimited' \
                 --set\t'Any setting of a profile; may be repeated' \
                 --dry-run\t'Resolve and check everything, touch nothing' \
                 --plain\t'One sentence a round instead of the live view' \
@@ -305,6 +311,28 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             node.fresh=\t'Start from nothing at every run' \
             node.name=\t'Name of the node, and of its directory' \
             node.seed=\t'Seed of sampling and of adapter weights' \
+            offload.ahead=\t'Rounds whose completions are asked for while the step before them is still being trained' \
+            offload.batch=\t'Ask through the provider\'s Batch API: half the price, answers within hours' \
+            offload.fallback=\t'Who generates while the provider cannot, in order: providers, or "local"' \
+            offload.key=\t'The one place the key may come from' \
+            offload.kind=\t'What the API\'s text is, and so what is learned from it' \
+            offload.limits.concurrency=\t'Requests in flight' \
+            offload.limits.requests_per_minute=\t'A limit that the service states' \
+            offload.limits.timeout=\t'Seconds that one request may take' \
+            offload.limits.tokens_per_minute=\t'The same for tokens, of prompts and completions together' \
+            offload.limits.usd=\t'Dollars that this node may spend in its whole life, at all providers together' \
+            offload.limits.usd_per_day=\t'Dollars a day (UTC)' \
+            offload.model=\t'The model to ask' \
+            offload.on_limit=\t'What happens when a cap is reached' \
+            offload.prices=\t'Prices by provider, before those that are known here' \
+            offload.provider=\t'A row of the provider table, or a [providers.NAME] of one\'s own' \
+            offload.reasoning_effort=\t'How much a reasoning model thinks' \
+            offload.reasoning_tokens=\t'Tokens a reasoning model may think, beside generation.max_completion_tokens for its answer' \
+            offload.rounds=\t'Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"' \
+            offload.share=\t'Part of each group that the API fills; this machine fills the rest' \
+            offload.stages=\t'Stages in which the API generates' \
+            offload.when=\t'"failed": this machine samples whole groups, and the API is asked only where none of them is right' \
+            providers= \
             report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
             tasks= \
             train.beta=\t'Weight of the KL penalty on own rows' \
@@ -340,6 +368,16 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             set list true false
         case 'node.fresh'
             set list true false
+        case 'offload.batch'
+            set list true false
+        case 'offload.key'
+            set list auto key_file environment credentials keyring file
+        case 'offload.kind'
+            set list auto policy policy_text teacher relay
+        case 'offload.on_limit'
+            set list stop local
+        case 'offload.when'
+            set list always failed
         case 'tasks'
             set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'train.peer_loss'

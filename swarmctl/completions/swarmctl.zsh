@@ -62,6 +62,28 @@ _swarmctl_settings() {
       'node.fresh:Start from nothing at every run'
       'node.name:Name of the node, and of its directory'
       'node.seed:Seed of sampling and of adapter weights'
+      'offload.ahead:Rounds whose completions are asked for while the step before them is still being trained'
+      'offload.batch:Ask through the provider'\''s Batch API: half the price, answers within hours'
+      'offload.fallback:Who generates while the provider cannot, in order: providers, or "local"'
+      'offload.key:The one place the key may come from'
+      'offload.kind:What the API'\''s text is, and so what is learned from it'
+      'offload.limits.concurrency:Requests in flight'
+      'offload.limits.requests_per_minute:A limit that the service states'
+      'offload.limits.timeout:Seconds that one request may take'
+      'offload.limits.tokens_per_minute:The same for tokens, of prompts and completions together'
+      'offload.limits.usd:Dollars that this node may spend in its whole life, at all providers together'
+      'offload.limits.usd_per_day:Dollars a day (UTC)'
+      'offload.model:The model to ask'
+      'offload.on_limit:What happens when a cap is reached'
+      'offload.prices:Prices by provider, before those that are known here'
+      'offload.provider:A row of the provider table, or a [providers.NAME] of one'\''s own'
+      'offload.reasoning_effort:How much a reasoning model thinks'
+      'offload.reasoning_tokens:Tokens a reasoning model may think, beside generation.max_completion_tokens for its answer'
+      'offload.rounds:Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"'
+      'offload.share:Part of each group that the API fills; this machine fills the rest'
+      'offload.stages:Stages in which the API generates'
+      'offload.when:"failed": this machine samples whole groups, and the API is asked only where none of them is right'
+      'providers:'
       'report.to:Any of "tensorboard" (files in the node'\''s directory) and "wandb"'
       'tasks:'
       'train.beta:Weight of the KL penalty on own rows'
@@ -91,6 +113,11 @@ _swarmctl_settings() {
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
     node.fresh) list=(true false) ;;
+    offload.batch) list=(true false) ;;
+    offload.key) list=(auto key_file environment credentials keyring file) ;;
+    offload.kind) list=(auto policy policy_text teacher relay) ;;
+    offload.on_limit) list=(stop local) ;;
+    offload.when) list=(always failed) ;;
     tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;
     train.peer_loss) list=(positive sapo f_tis) ;;
     train.teacher_loss) list=(gated luffy) ;;
@@ -147,6 +174,8 @@ _swarmctl__run() {
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Rounds in the node'\''s whole life; 0\: until stopped]:N: ' \
     '--seed=[Seed of sampling and adapters]:N: ' \
+    '--offload=[Let an API generate; off\: generate on this machine]:PROVIDER\[\:MODEL\]: ' \
+    '--max-usd=[Dollars that the node may spend in its whole life; or unlimited]:USD: ' \
     '*--set=[Any setting of a profile; may be repeated]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Resolve and check everything, touch nothing]' \
     '--plain[One sentence a round instead of the live view]' \

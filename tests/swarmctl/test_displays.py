@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from swarmctl import sentences
-from swarmctl.console import PlainView, can_draw
+from swarmctl.console import PlainView, Writer, can_draw
 from swarmctl.live import draw, sparkline
 from swarmctl.progress import Progress, result
+from swarmctl.summary import lesson
 from swarmctl.tail import Tail
 from tests.swarmctl.conftest import ROOT, STAND_IN, Cli
 
@@ -150,6 +151,13 @@ def test_when_a_live_view_makes_sense() -> None:
     assert not can_draw(io.StringIO(), {"TERM": "xterm"})
 
 
+def test_a_number_and_its_unit_stay_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal("ascii")
+    Writer(stream)("Time in rounds: generate 40 %, verify 4 %, train 49 %, other 7 %.")
+    assert stream.getvalue() == "Time in rounds: generate 40 %, verify\n4 %, train 49 %, other 7 %.\n"
+
+
 def test_a_sparkline_keeps_its_shape() -> None:
     assert sparkline([0, 0.5, 1], 10) == "▁▅█"
     assert len(sparkline([i / 100 for i in range(100)], 24)) == 24
@@ -203,6 +211,13 @@ def test_what_is_not_known_is_null() -> None:
     told = result(Progress(), "n")
     assert told["rounds"] is told["steps"] is told["accuracy_before"] is told["accuracy_after"] is None
     assert set(told["seconds"].values()) == {None}
+
+
+@pytest.mark.parametrize(("after", "told"), [(0.95, "taught no new one"), (0.3, "not much yet"), (0.1, "not much yet")])
+def test_a_demonstration_claims_only_what_it_showed(after: float, told: str) -> None:
+    progress = Progress(accuracy={0: 0.25, 80: after}, start={"parameters": 232_000})
+    assert told in lesson(progress)
+    assert "0.232 M" in lesson(progress)
 
 
 def test_repeated_steps_are_counted_once() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from swarmctl import profiles
 from swarmctl.resolve import Resolved, override, problems_of, resolve
@@ -127,6 +128,12 @@ def test_an_unknown_variable_is_an_error(variable: str, right: str) -> None:
     assert caught.value.next == f"unset {variable}"
 
 
+def test_what_all_variables_begin_with_makes_none_alike() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolved("default", SWARMCTL_MAX_USD="5")
+    assert caught.value.message == "$SWARMCTL_MAX_USD is not a setting"
+
+
 def test_variables_that_are_no_settings_are_let_be() -> None:
     resolved("default", SWARMCTL_HOME="/x", SWARMCTL_PROFILE="y", SWARMCTL_OPENAI_API_KEY_FILE="/z", PATH="/bin")
 
@@ -143,9 +150,11 @@ def test_every_problem_of_a_profile_is_named_but_no_value(home: Path) -> None:
 
 
 def test_a_profile_extends_one_other_and_no_more(home: Path) -> None:
-    write_profile(home, "mine", 'extends = "gpu"\n')
+    write_profile(home, "one", 'extends = "gpu"\n')
+    assert resolved("one").config.game.groups == 16
+    write_profile(home, "two", 'extends = "one"\n')
     with pytest.raises(ConfigurationError, match="only one level"):
-        resolved("mine")
+        resolved("two")
     write_profile(home, "loop", 'extends = "loop"\n')
     with pytest.raises(ConfigurationError, match="extends itself"):
         resolved("loop")
@@ -154,11 +163,23 @@ def test_a_profile_extends_one_other_and_no_more(home: Path) -> None:
         resolved("lost")
 
 
-def test_a_profile_may_hide_a_built_in_one_and_extend_it(home: Path) -> None:
-    write_profile(home, "default", 'extends = "default"\n[game]\ngroups = 3\n')
-    config = resolved("default").config
+@pytest.mark.parametrize("name", sorted(profiles.builtin_names()))
+def test_a_profile_may_hide_a_built_in_one_and_extend_it(home: Path, name: str) -> None:
+    before = resolved(name).config
+    write_profile(home, name, f'extends = "{name}"\n[game]\ngroups = 3\n')
+    config = resolved(name).config
     assert config.game.groups == 3
-    assert config.tasks[0].name == "sapo"
+    assert config.tasks == before.tasks
+    assert config.model == before.model
+
+
+def test_built_in_profiles_stay_what_they_are_beside_a_default_of_ones_own(home: Path) -> None:
+    """So they extend none: what they leave out are the defaults of the configuration, which are the default profile."""
+    names = profiles.builtin_names() - {"default"}
+    before = {name: resolved(name).config for name in names}
+    assert resolved("default").config == Config.model_validate({"node": {"name": "default"}})
+    write_profile(home, "default", 'extends = "default"\n[model]\nname = "org/mine"\n[train]\nbeta = 0.5\n')
+    assert {name: resolved(name).config for name in names} == before
 
 
 def test_the_profile_is_chosen_by_flag_then_node_then_variable(monkeypatch: pytest.MonkeyPatch) -> None:

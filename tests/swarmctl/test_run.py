@@ -319,4 +319,11 @@ def test_what_the_trainer_advises_is_done_to_the_same_node() -> None:
     assert completed("swarmctl run --profile demo", same) == "swarmctl run --profile demo"
     assert completed("swarmctl run --node y --set a.b=1", same) == "swarmctl run --node y --set a.b=1"
     assert completed("df -h /", same) == "df -h /"
+    asked = "swarmctl run --node x --set tasks=wrong --set train.beta=0.1 --set train.micro_batch=4"
+    assert completed("swarmctl run --task right", asked) == (
+        "swarmctl run --node x --set train.beta=0.1 --set train.micro_batch=4 --task right"
+    )
+    assert completed("swarmctl run --set train.micro_batch=2", asked) == (
+        "swarmctl run --node x --set tasks=wrong --set train.beta=0.1 --set train.micro_batch=2"
+    )
     assert completed(None, same) == same

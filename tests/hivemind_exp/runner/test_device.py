@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import DeviceError
 from hivemind_exp.runner.device import pin_device, resolve_compute
-from hivemind_exp.runner.hardware import Hardware, detect_hardware, explain_unusable
+from hivemind_exp.runner.hardware import INTEL, NVIDIA, Hardware, detect_hardware, explain_unusable, pci_gpus
 
 no_accelerator = pytest.mark.skipif(
     torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a usable accelerator"
@@ -22,7 +24,10 @@ GEFORCE = Hardware(nvidia="NVIDIA GeForce RTX 4090", nvidia_driver="550.54.14")
         (GEFORCE, "2.13.0+cpu", None, "built without CUDA"),
         (GEFORCE, "2.13.0+cu130", "13.0", "needs driver 580 or newer"),
         (Hardware(nvidia="NVIDIA H100", nvidia_driver="590.10"), "2.13.0", "13.0", "cannot open it"),
+        (Hardware(driverless=True), "2.13.0", "13.0", "driver is missing"),
         (Hardware(amd=True), "2.13.0", "13.0", "built without ROCm"),
+        (Hardware(intel=True), "2.13.0", "13.0", "built without XPU"),
+        (Hardware(intel=True), "2.13.0+xpu", None, "cannot open it"),
         (Hardware(apple=True), "2.13.0", None, "MPS needs macOS 14"),
     ],
 )
@@ -38,6 +43,20 @@ def test_a_build_without_cuda_is_replaced_by_the_same_version() -> None:
     error = explain_unusable(GEFORCE, torch_version="2.13.0+cpu", cuda=None)
     assert error is not None
     assert (error.next or "").endswith("-m pip install --force-reinstall torch==2.13.0")
+
+
+def test_gpus_are_found_on_the_bus_whatever_drivers_there_are(tmp_path: Path) -> None:
+    for place, vendor, kind in (
+        ("0000:00:02.0", "0x8086", "0x030000"),
+        ("0000:01:00.0", "0x10de", "0x030200"),
+        ("0000:01:00.1", "0x10de", "0x040300"),  # the sound of a graphics card
+    ):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / place / "class").write_text(f"{kind}\n")
+    assert pci_gpus(NVIDIA, tmp_path) == ["0000:01:00.0"]
+    assert pci_gpus(INTEL, tmp_path) == ["0000:00:02.0"]
+    assert pci_gpus(NVIDIA, tmp_path / "nowhere") == []
 
 
 def test_a_machine_without_accelerator_is_fine() -> None:
@@ -73,7 +92,8 @@ def test_half_precision_on_a_cpu_is_refused() -> None:
 
 def test_gpus_hidden_on_purpose_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert detect_hardware().nvidia is None
+    hardware = detect_hardware()
+    assert (hardware.nvidia, hardware.driverless) == (None, False)
 
 
 @pytest.mark.parametrize(

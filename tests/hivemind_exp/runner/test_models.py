@@ -94,6 +94,13 @@ def test_a_path_that_is_not_there_is_not_asked_of_the_hub(name: str, message: st
         locate(ModelConfig(name=name))
 
 
+def test_the_command_that_follows_shows_the_nearest_directory_there_is(tmp_path: Path) -> None:
+    (tmp_path / "my models").mkdir()
+    with pytest.raises(ModelError) as caught:
+        locate(ModelConfig(name=str(tmp_path / "my models" / "qwen" / "large")))
+    assert caught.value.next == f"ls '{tmp_path}/my models'"
+
+
 def test_a_directory_without_a_model_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds no model: config\.json is missing"):
         load_tokenizer(ModelConfig(name=str(tmp_path)))

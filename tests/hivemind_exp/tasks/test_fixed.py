@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from hivemind_exp.config import TaskConfig
-from hivemind_exp.errors import TaskError
+from hivemind_exp.errors import HubUnreachable, TaskError
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_tasks
 
@@ -164,11 +165,16 @@ def test_gsm8k_that_is_something_else(tmp_path: Path) -> None:
     made.close()
 
 
-def test_a_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+@pytest.mark.parametrize(
+    "environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}]
+)
+def test_a_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name, value in {**environment, "HF_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
     made = mixture(TaskConfig(name="gsm8k"))
-    with pytest.raises(TaskError, match="cannot be had from the hub") as caught:
+    with pytest.raises(HubUnreachable, match="cannot be had from the hub") as caught:
         made.questions("train", 0, 1)
-    assert caught.value.next == "hf download openai/gsm8k --repo-type dataset --local-dir gsm8k"
+    program, *words = shlex.split(caught.value.next or "")
+    assert Path(program).is_file()
+    assert words == ["download", "openai/gsm8k", "--repo-type", "dataset", "--local-dir", "gsm8k"]
     made.close()

@@ -139,9 +139,16 @@ def test_a_parameter_that_is_not_the_generator_s_is_named() -> None:
         generators.check(spec(name))
 
 
-def test_a_parameter_out_of_range_is_an_error_of_the_task() -> None:
-    config = TaskConfig(name="spell_backward", params={"min_word_len": 9, "max_word_len": 3})
+@pytest.mark.parametrize(
+    ("shortest", "longest", "told"),
+    [
+        (9, 3, "max_word_len must be >= min_word_len"),
+        (30, 30, "refuses its parameters: Cannot choose"),
+    ],
+)
+def test_parameters_that_make_no_question_are_an_error_of_the_task(shortest: int, longest: int, told: str) -> None:
+    config = TaskConfig(name="spell_backward", params={"min_word_len": shortest, "max_word_len": longest})
     mixture = Mixture([config], charter=b"", secret=b"", heldout=0)
-    with pytest.raises(TaskError, match="max_word_len must be >= min_word_len"):
+    with pytest.raises(TaskError, match=told):
         mixture.questions("train", 0, 1)
     mixture.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,16 @@ def test_an_abandoned_step_leaves_weights_and_gradients_as_they_were(tmp_path: P
         stepper.take(manifest(row(Kind.POLICY, 1.0), row(Kind.POLICY, -1.0), micro_batch=1), lambda: next(answers))
     assert all(torch.equal(value, before[name]) for name, value in weights(stepper).items())
     assert all(p.grad is None for p in stepper.policy.parameters())
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> None:
+    stepper = make_stepper(tmp_path)
+    before = weights(stepper)
+    result = stepper.take(manifest(row(Kind.POLICY, float("inf"))))
+    assert not math.isfinite(result.grad_norm)
+    assert all(torch.equal(value, before[name]) for name, value in weights(stepper).items())
+    assert math.isfinite(stepper.take(replace(manifest(row(Kind.POLICY, 1.0)), step=1)).grad_norm)
+    assert any(not torch.equal(value, before[name]) for name, value in weights(stepper).items())
 
 
 def test_kl_is_measured_on_own_rows_against_the_frozen_copy(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
+_REPOSITORY = r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 
@@ -177,6 +178,17 @@ class ReportConfig(Section):
     """Any of "tensorboard" (files in the node's directory) and "wandb"."""
 
 
+class HubConfig(Section):
+    """Where the trained model goes, with a card that says what it learned from. Nothing goes anywhere unless named."""
+
+    repo: Annotated[str, Field(pattern=_REPOSITORY, max_length=96)] = ""
+    """Repository on the Hugging Face hub, OWNER/NAME; it is made if there is none. Empty: nothing is pushed."""
+    every: NotNegative = 0
+    """Rounds between pushes; there is always one after the last round. 0: only that one."""
+    private: bool = True
+    """Whether a repository that is made here is private. One that is there stays as it is."""
+
+
 def _task_shorthand(value: Any) -> Any:
     """Let ``tasks = ["sapo"]``, ``"sapo,gsm8k"`` and ``"questions.jsonl"`` stand for tables."""
     if isinstance(value, str):
@@ -205,9 +217,12 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     warmup: WarmupConfig = WarmupConfig()
     report: ReportConfig = ReportConfig()
+    hub: HubConfig = HubConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.warmup.steps and self.model.name != "tiny":
             raise ValueError('warmup.steps needs model.name = "tiny"')
+        if self.hub.repo and not (self.hub.every or self.game.rounds):
+            raise ValueError("hub.repo needs hub.every or game.rounds: a node without a last round never pushes")
         return self

@@ -1,7 +1,8 @@
 """The node's log for machines: ``events.jsonl``, one JSON object a line, read by every display.
 
 Each line has ``t`` (Unix seconds) and ``event``. Unknown values are null, never 0. ``round`` and ``step`` name a round
-or step, counted from 0, in round, rollouts and step; in eval, checkpoint and stop they say how many are finished.
+or step, counted from 0, in round, rollouts and step; in eval, checkpoint, push and stop they say how many are
+finished.
 Steps that are repeated after a crash carry ``replayed: true``.
 
 ========== =====================================================================================================
@@ -15,6 +16,7 @@ rollouts   round, stage, source, count, correct, reward, reward_std, completion_
 step       round, step, loss, grad_norm, learning_rate, entropy, kl, clip_fraction, tokens, rows, source, replayed
 eval       round, accuracy, questions, split
 checkpoint round, path, seconds
+push       round, repo, url (of the commit), seconds
 share      (swarms only) round, groups, bytes
 spend      (providers only) round, provider, requests, tokens, usd
 warning    code, message

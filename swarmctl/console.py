@@ -80,6 +80,8 @@ class PlainView:
                 text = sentences.evaluation(event, progress)
             case "checkpoint" if self._verbose:
                 text = f"Saved {event.get('path')}."
+            case "push":
+                text = sentences.push(event)
             case "warning":
                 text = f"warning: {event.get('message')}"
         return text

@@ -29,6 +29,8 @@ class Progress:
     """Where the time of this run's rounds went."""
     rollouts: dict[str, int] = field(default_factory=dict)
     checkpoint: str | None = None
+    pushed: str | None = None
+    """Address of the newest commit on the hub."""
     error: dict[str, Any] | None = None
     stop: dict[str, Any] | None = None
 
@@ -93,6 +95,9 @@ class Progress:
     def _checkpoint(self, event: dict[str, Any]) -> None:
         self.checkpoint = event.get("path")
 
+    def _push(self, event: dict[str, Any]) -> None:
+        self.pushed = event.get("url")
+
     def _error(self, event: dict[str, Any]) -> None:
         self.error = event
 
@@ -111,6 +116,7 @@ _HANDLERS = {
     "step": Progress._step,
     "eval": Progress._eval,
     "checkpoint": Progress._checkpoint,
+    "push": Progress._push,
     "error": Progress._error,
     "stop": Progress._stop,
 }

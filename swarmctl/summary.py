@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hivemind_exp.config import HubConfig
 from swarmctl.lastrun import shown_value
 from swarmctl.launcher import typed
 from swarmctl.nodes import Node
@@ -25,12 +26,20 @@ def introduction(node: Node, resolved: Resolved) -> list[str]:
         f"Node {node.name} ({state}): GRPO on {shown_value(config.model.name)}{adapter}, {tasks}, {rounds}.",
         f"Settings: {resolved.profile.label}. Files: {shown(node.files.root)}",
     ]
+    if config.hub.repo:
+        lines.append(f"Leaves this machine: the model and a card that says what it learned from, {pushes(config.hub)}.")
     if config.model.name == _DEMO:
         lines.append(
             "A demonstration: the model is built here, tiny, and warmed up until it knows the format and is right on a "
             "minority of questions. The only reward is the task's own verifier."
         )
     return lines
+
+
+def pushes(hub: HubConfig) -> str:
+    """Say where a model is pushed, and when."""
+    when = "after the last round" if not hub.every else f"every {hub.every} rounds" if hub.every > 1 else "every round"
+    return f"to {hub.repo} on the hub ({'private' if hub.private else 'public'} if it is new) {when}"
 
 
 def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: float, *, failed: bool) -> list[str]:
@@ -46,6 +55,8 @@ def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: floa
         )
     fresh = resolved.config.node.fresh
     lines.append(_saved(progress, resumed=node.resumes))
+    if progress.pushed is not None:
+        lines.append(f"Pushed: {progress.pushed}")
     lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
         lines += _next_steps(node.name, progress, fresh=fresh, demo=resolved.config.model.name == _DEMO)

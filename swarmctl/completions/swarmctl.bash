@@ -118,6 +118,7 @@ __swarmctl_values() {
     case $1 in
         'game.kind') list='sampling' ;;
         'game.partial_credit') list='true false' ;;
+        'hub.private') list='true false' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
@@ -238,6 +239,9 @@ __swarmctl_setting() {
             generation.max_completion_tokens= \
             generation.max_prompt_tokens= \
             generation.temperature= \
+            hub.every= \
+            hub.private= \
+            hub.repo= \
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \

@@ -19,6 +19,7 @@ from hivemind_exp.config import Config
 from swarmctl.asking import Asker
 from swarmctl.errors import Exit
 from swarmctl.keyneeds import keys_for, needed
+from tests.hivemind_exp.uploads import Account, uploads
 from tests.swarmctl import keyrings
 from tests.swarmctl.conftest import ROOT, STAND_IN
 from tests.swarmctl.hub import MODEL, hub
@@ -146,6 +147,27 @@ def test_a_real_run_whose_token_is_refused(watch: Watch, model: Path) -> None:
         done = watch(REAL, "run", *ON_HUB, "-v", HF_ENDPOINT=server.url)
     assert done.returncode == Exit.CONFIGURATION
     assert "swarmctl keys set huggingface" in done.err
+
+
+def test_a_real_run_that_pushes(watch: Watch, tmp_path: Path) -> None:
+    """With Xet, as users have it, so that its client's own logs are scanned as well."""
+    account = Account(token=KEY, xet=tmp_path / "xet")
+    short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
+    with uploads(account) as url:
+        done = watch(REAL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
+    assert done.returncode == Exit.DONE, done.err
+    assert account.commits == ["After round 1"]
+    assert not any(has_key(sent, KEY) for _, _, sent in account.shown)
+    assert {server for server, shown, _ in account.shown if shown} == {"hub"}
+
+
+def test_a_real_run_whose_hub_repeats_the_token(watch: Watch) -> None:
+    account = Account(token=KEY, echo=True)
+    short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
+    with uploads(account) as url:
+        done = watch(REAL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
+    assert done.returncode == Exit.DONE, done.err
+    assert "(the token)" in done.err
 
 
 @pytest.mark.parametrize("act", ["run", "error", "killed", "traceback", "disk_full", "error_in_log", "limit", "spawn"])

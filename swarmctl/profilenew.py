@@ -64,7 +64,8 @@ def new_profile(options: NewOptions) -> None:
         values[TASKS] = _tables(values[TASKS])
     text = rendered(values, head=head, description=_description(base, given), extends=base.extends)
     if problems := problems_in(path, text):
-        raise ConfigurationError("; ".join(map(str, problems)), next="swarmctl profiles new --help")
+        cure = next((problem.cure for problem in problems if problem.cure), None)
+        raise ConfigurationError("; ".join(map(str, problems)), next=cure or "swarmctl profiles new --help")
     write(path, text)
     if options.as_json:
         print(

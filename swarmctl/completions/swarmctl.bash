@@ -78,7 +78,7 @@ __swarmctl_options() {
         'profiles show') list='--origin --set --json --help' ;;
         'profiles validate') list='--json --help' ;;
         'profiles new') list='--from --model --task --device --rounds --set --yes --no-input --json --help' ;;
-        'profiles import') list='--name --yes --json --help' ;;
+        'profiles import') list='--name --no-test --insecure-storage --yes --no-input --json --help' ;;
         'keys') list='--help' ;;
         'keys set') list='--host --no-test --insecure-storage --yes --no-input --help' ;;
         'keys list') list='--json --help' ;;

@@ -177,7 +177,10 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --help\t'Show this message and exit'
         case 'profiles import'
             set list --name\t'Name of the profile' \
+                --no-test\t'Do not ask services whether they accept the keys found' \
+                --insecure-storage\t'Keep keys in files only you can read, not in the keyring' \
                 --yes\t'Write over a profile of this name' \
+                --no-input\t'Ask nothing' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'keys'

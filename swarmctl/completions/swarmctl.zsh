@@ -280,8 +280,11 @@ _swarmctl__profiles__new() {
 _swarmctl__profiles__import() {
   _arguments -S \
     '--name=[Name of the profile]:NAME: ' \
+    '--no-test[Do not ask services whether they accept the keys found]' \
+    '--insecure-storage[Keep keys in files only you can read, not in the keyring]' \
     '(-y --yes)-y[Write over a profile of this name]' \
     '(-y --yes)--yes[Write over a profile of this name]' \
+    '--no-input[Ask nothing]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

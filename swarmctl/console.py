@@ -29,12 +29,18 @@ class Writer:
         self.stream = stream
 
     def __call__(self, text: str) -> None:
-        if self.stream.isatty() and not text.startswith(" "):
-            width = shutil.get_terminal_size().columns
-            text = textwrap.fill(text, max(20, width - 1), break_long_words=False, break_on_hyphens=False)
+        if not text.startswith(" "):
+            text = self.folded(text)
         with suppress(OSError, ValueError):  # a closed pipe or terminal, a closed file object
             self.stream.write(encodable(clean(text), self.stream.encoding) + "\n")
             self.stream.flush()
+
+    def folded(self, text: str) -> str:
+        """Return ``text`` broken between words where the stream is a terminal."""
+        if not self.stream.isatty():
+            return text
+        width = shutil.get_terminal_size().columns
+        return textwrap.fill(text, max(20, width - 1), break_long_words=False, break_on_hyphens=False)
 
 
 class PlainView:

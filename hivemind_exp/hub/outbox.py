@@ -8,7 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-_PARTIAL = ".partial-"
+from hivemind_exp.trainer.checkpoints import PARTIAL
+
 _LAST = "pushed.json"
 _ADAPTER = "adapter_config.json"
 
@@ -28,7 +29,7 @@ class Outbox:
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(exist_ok=True)
-        for leftover in root.glob(f"{_PARTIAL}*"):
+        for leftover in root.glob(f"{PARTIAL}*"):
             shutil.rmtree(leftover)
 
     def pack(self, round_: int, model: Path, card: str, base: str) -> Parcel:
@@ -38,7 +39,7 @@ class Outbox:
         """
         final = self._root / f"{round_:08d}"
         if not final.exists():
-            partial = self._root / f"{_PARTIAL}{final.name}"
+            partial = self._root / f"{PARTIAL}{final.name}"
             shutil.copytree(model, partial, copy_function=_link)
             _replace(partial / "README.md", card)
             adapter = partial / _ADAPTER

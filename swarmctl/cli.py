@@ -17,10 +17,12 @@ from swarmctl import __version__
 from swarmctl.commands import completion, doctor, keys, logs, profiles, status
 from swarmctl.commands import run as run_command
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
+from swarmctl.helpgroups import GroupedCommands
 from swarmctl.text import hide_keys
 
 app = typer.Typer(
     name="swarmctl",
+    cls=GroupedCommands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,  # Typer's own starts Python at every Tab; see tools/completions

@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from swarmctl.helpgroups import GroupedCommands
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands, and ``profile`` as another name that help does not show."""
-    group = typer.Typer(rich_markup_mode=None)
+    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
     group.callback(invoke_without_command=True)(_group)
     group.command("list")(_list)
     group.command("show")(_show)

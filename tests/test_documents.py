@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from swarmctl.schema import settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-_BLOCK = re.compile(r"^```(?:sh|console)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:\.venv/bin/)?swarmctl [^`]+)`")
 _COMMAND = re.compile(r"\s*(?:[A-Z_]+=\S* )*(?:\.venv/bin/)?swarmctl (.*)")
 _SHELL = re.compile(r"\s[|<>]\s?|\s&&\s")
@@ -37,13 +38,13 @@ def shown() -> list[tuple[str, list[str]]]:
     return [(document.name, words) for document in DOCUMENTS for words in commands(document)]
 
 
-@pytest.mark.parametrize(("document", "arguments"), shown(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("document", "arguments"), shown(), ids=str)
 def test_a_command_that_is_shown_exists(
     document: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for several in _alternatives(arguments):
         assert cli.run([*several, "--help"]) == Exit.DONE, capsys.readouterr().err
-        for option, value in zip(several, several[1:], strict=False):
+        for option, value in pairwise(several):
             if option == "--set" and value != "KEY=VALUE":
                 assert override(value).path in settings(), value
             if option in ("--profile", "-p", "--from"):

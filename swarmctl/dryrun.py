@@ -64,6 +64,6 @@ def _findings(found: dict[str, Any], config: Config) -> list[str]:
         f"model    {without_keys(config.model.name)}: {model.get('where', 'unknown')}{parameters_text}",
         f"tasks    {', '.join(map(str, found.get('tasks') or []))}",
         f"memory   {f'about {size(memory)}' if memory else 'unknown'}",
-        *([f"push     {pushes(config.hub)}"] if config.hub.repo else []),
+        *([f"push     {pushes(config)}"] if config.hub.repo else []),
         "Nothing was made or changed.",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hivemind_exp.config import HubConfig
+from hivemind_exp.config import Config
 from swarmctl.lastrun import shown_value
 from swarmctl.launcher import typed
 from swarmctl.nodes import Node
@@ -27,7 +27,7 @@ def introduction(node: Node, resolved: Resolved) -> list[str]:
         f"Settings: {resolved.profile.label}. Files: {shown(node.files.root)}",
     ]
     if config.hub.repo:
-        lines.append(f"Leaves this machine: the model and a card that says what it learned from, {pushes(config.hub)}.")
+        lines.append(f"Leaves this machine: the model and a card that says what it learned from, {pushes(config)}.")
     if config.model.name == _DEMO:
         lines.append(
             "A demonstration: the model is built here, tiny, and warmed up until it knows the format and is right on a "
@@ -36,10 +36,13 @@ def introduction(node: Node, resolved: Resolved) -> list[str]:
     return lines
 
 
-def pushes(hub: HubConfig) -> str:
+def pushes(config: Config) -> str:
     """Say where a model is pushed, and when."""
-    when = "after the last round" if not hub.every else f"every {hub.every} rounds" if hub.every > 1 else "every round"
-    return f"to {hub.repo} on the hub ({'private' if hub.private else 'public'} if it is new) {when}"
+    every = config.hub.every
+    often = "" if not every else "every round" if every == 1 else f"every {every} rounds"
+    last = "after the last round" if config.game.rounds else ""
+    visible = "private" if config.hub.private else "public"
+    return f"to {config.hub.repo} on the hub ({visible} if it is new) {' and '.join(filter(None, (often, last)))}"
 
 
 def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: float, *, failed: bool) -> list[str]:

@@ -29,7 +29,7 @@ PAUSE_S = 0.02
 """Between the keys of one line and the next: a shell that finds input waiting does less."""
 LINE = "swarmctl run --profile min"
 HELLO = "import typer\n\ndef hello() -> None: ...\n\ntyper.run(hello)"
-BARS_MS = {"--version": 25, "--help": 130, "profiles list": 150, "status": 150, "one Tab": 10}
+BARS_MS = {"--version": 25, "--help": 130, "keys list": 150, "profiles list": 150, "status": 150, "one Tab": 10}
 
 
 def cpu_ms(work: Callable[[], None]) -> float:
@@ -127,7 +127,7 @@ def main() -> None:
         home = Path(directory)
         environment = {"HOME": directory, "PATH": f"{home}/bin:/usr/bin:/bin", "TERM": "xterm", "LANG": "C.UTF-8"}
         print(f"{'CPU, median (ms)':<20}{'measured':>9}{'bar':>6}")
-        for arguments in ("--version", "--help", "profiles list", "status"):
+        for arguments in ("--version", "--help", "keys list", "profiles list", "status"):
             work = command(program, arguments, environment)
             work()
             _print(arguments, statistics.median(cpu_ms(work) for _ in range(options.runs)), BARS_MS[arguments])

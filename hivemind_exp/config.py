@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, m
 from hivemind_exp.sources.providers import PROVIDERS
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
+_REPOSITORY = r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 
@@ -261,6 +262,17 @@ class ProviderConfig(Section):
     """Whether its terms let output be trained on; "model": as the model's licence says."""
 
 
+class HubConfig(Section):
+    """Where the trained model goes, with a card that says what it learned from. Nothing goes anywhere unless named."""
+
+    repo: Annotated[str, Field(pattern=_REPOSITORY, max_length=96)] = ""
+    """Repository on the Hugging Face hub, OWNER/NAME; it is made if there is none. Empty: nothing is pushed."""
+    every: NotNegative = 0
+    """Rounds between pushes; there is always one after the last round. 0: only that one."""
+    private: bool = True
+    """Whether a repository that is made here is private. One that is there stays as it is."""
+
+
 def _task_shorthand(value: Any) -> Any:
     """Let ``tasks = ["sapo"]``, ``"sapo,gsm8k"`` and ``"questions.jsonl"`` stand for tables."""
     if isinstance(value, str):
@@ -291,11 +303,14 @@ class Config(Section):
     report: ReportConfig = ReportConfig()
     offload: OffloadConfig = OffloadConfig()
     providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], ProviderConfig] = {}
+    hub: HubConfig = HubConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.warmup.steps and self.model.name != "tiny":
             raise ValueError('warmup.steps is for model.name = "tiny" alone: set it to 0, or take another profile')
+        if self.hub.repo and not (self.hub.every or self.game.rounds):
+            raise ValueError("hub.repo needs hub.every or game.rounds: a node without a last round never pushes")
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]} is a name that is taken; a provider of your own needs another")

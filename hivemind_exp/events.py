@@ -1,7 +1,8 @@
 """The node's log for machines: ``events.jsonl``, one JSON object a line, read by every display.
 
 Each line has ``t`` (Unix seconds) and ``event``. Unknown values are null, never 0. ``round`` and ``step`` name a round
-or step, counted from 0, in round, rollouts and step; in eval, checkpoint and stop they say how many are finished.
+or step, counted from 0, in round, rollouts and step; in eval, checkpoint, push and stop they say how many are
+finished.
 Steps that are repeated after a crash carry ``replayed: true``.
 
 ========== =====================================================================================================
@@ -19,6 +20,7 @@ offload    (providers only) provider, model, host, kind, loss (a sentence), trai
            usd_per_million_output, usd_total, usd_cap (null: unlimited)
 spend      (providers only) round (-1: the probe at start), provider, model, requests, tokens, prompt_tokens,
            completion_tokens, lost (places given up), usd, usd_total, usd_cap
+push       round, repo, url (of the commit), seconds
 share      (swarms only) round, groups, bytes
 warning    code, message
 error      code, message, next

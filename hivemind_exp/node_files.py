@@ -61,6 +61,11 @@ class NodeFiles:
         """One directory a checkpoint."""
         return self.root / "checkpoints"
 
+    @property
+    def hub(self) -> Path:
+        """What goes to the hub next, and what went there last."""
+        return self.root / "hub"
+
     def secret(self) -> bytes:
         """Return the node's secret, made at the first call with mode 0600. Held-out questions follow from it."""
         path = self.root / "secret"

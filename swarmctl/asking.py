@@ -56,6 +56,12 @@ class Asker:
         import getpass
 
         try:
-            return getpass.getpass(prompt, stream=sys.stderr)
-        except EOFError as error:
+            return getpass.getpass(self.say.folded(prompt) + " ", stream=sys.stderr)
+        except (EOFError, KeyboardInterrupt) as error:
+            sys.stderr.write("\n")  # nothing that was typed, Enter included, has ended the line of the prompt
             raise typer.Abort from error
+
+    @property
+    def source(self) -> str:
+        """Where a secret comes from, as an error names it."""
+        return "in what was typed" if _is_terminal(sys.stdin) else "on standard input"

@@ -17,10 +17,12 @@ from swarmctl import __version__
 from swarmctl.commands import completion, doctor, keys, logs, profiles, status
 from swarmctl.commands import run as run_command
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
+from swarmctl.helpgroups import GroupedCommands
 from swarmctl.text import hide_keys
 
 app = typer.Typer(
     name="swarmctl",
+    cls=GroupedCommands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,  # Typer's own starts Python at every Tab; see tools/completions
@@ -76,6 +78,9 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
         if sys.platform == "win32":
             raise NodeError("swarmctl does not run on native Windows: use it in WSL 2", next="wsl --install")
         result = app(list(arguments), prog_name="swarmctl", standalone_mode=False)
+        if result == Exit.INTERRUPTED and not isinstance(result, Exit):
+            # Typer's answer to Ctrl-C, which it keeps to itself: say so, on a line of its own.
+            sys.stderr.write("\nInterrupted.\n")
         return result if isinstance(result, int) else Exit.DONE
     except NodeError as error:
         print_error(error, as_json=as_json)

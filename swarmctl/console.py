@@ -34,14 +34,20 @@ class Writer:
         self.stream = stream
 
     def __call__(self, text: str) -> None:
-        if self.stream.isatty() and not text.startswith(" "):
-            width = shutil.get_terminal_size().columns
-            together = _BEFORE_UNIT.sub(_NO_BREAK, text)
-            filled = textwrap.fill(together, max(20, width - 1), break_long_words=False, break_on_hyphens=False)
-            text = filled.replace(_NO_BREAK, " ")
+        if not text.startswith(" "):
+            text = self.folded(text)
         with suppress(OSError, ValueError):  # a closed pipe or terminal, a closed file object
             self.stream.write(encodable(clean(text), self.stream.encoding) + "\n")
             self.stream.flush()
+
+    def folded(self, text: str) -> str:
+        """Return ``text`` broken between words where the stream is a terminal, no number parted from its unit."""
+        if not self.stream.isatty():
+            return text
+        width = shutil.get_terminal_size().columns
+        together = _BEFORE_UNIT.sub(_NO_BREAK, text)
+        filled = textwrap.fill(together, max(20, width - 1), break_long_words=False, break_on_hyphens=False)
+        return filled.replace(_NO_BREAK, " ")
 
 
 class PlainView:
@@ -87,6 +93,8 @@ class PlainView:
                 text = sentences.evaluation(event, progress)
             case "checkpoint" if self._verbose:
                 text = f"Saved {event.get('path')}."
+            case "push":
+                text = sentences.push(event)
             case "warning":
                 text = f"warning: {event.get('message')}"
         return text

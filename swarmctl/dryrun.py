@@ -16,6 +16,7 @@ from swarmctl.paths import shown
 from swarmctl.resolve import Resolved
 from swarmctl.schema import dotted, settings
 from swarmctl.sentences import count, size
+from swarmctl.summary import pushes
 from swarmctl.text import clean, without_keys
 from swarmctl.tomlview import as_toml, origin_of
 from swarmctl.verdict import completed
@@ -76,4 +77,5 @@ def _findings(found: dict[str, Any], config: Config) -> list[str]:
         f"model    {without_keys(config.model.name)}: {model.get('where', 'unknown')}{parameters_text}",
         f"tasks    {', '.join(map(str, found.get('tasks') or []))}",
         f"memory   {f'about {size(memory)}' if memory else 'unknown'}",
+        *([f"push     {pushes(config)}"] if config.hub.repo else []),
     ]

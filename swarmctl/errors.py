@@ -8,7 +8,6 @@ from enum import IntEnum
 
 from hivemind_exp.errors import NodeError
 from swarmctl.launcher import typed
-from swarmctl.text import clean, encodable
 
 
 class Exit(IntEnum):
@@ -73,6 +72,10 @@ def print_error(error: NodeError, *, as_json: bool) -> None:
         fields = {"code": error.code, "message": error.message, "next": following}
         print(json.dumps({"schema": 1, "error": fields}), flush=True)
         return
-    lines = f"error: {clean(error.message)}\n" + (f"  try: {clean(following)}\n" if following else "")
-    sys.stderr.write(encodable(lines, sys.stderr.encoding))
-    sys.stderr.flush()
+    # Imported here: most command lines end without an error.
+    from swarmctl.console import Writer
+
+    write = Writer(sys.stderr)
+    write(f"error: {error.message}")
+    if following:
+        write(f"  try: {following}")

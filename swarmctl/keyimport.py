@@ -101,11 +101,11 @@ def _to_clean(path: Path | None, saved: list[_Found]) -> list[str]:
             "then they go before the saved ones.",
             f"  unset {' '.join(names)}",
         ]
-    lines = ", ".join(str(each.line) for each in saved)
+    lines = ("line " if len(saved) == 1 else "lines ") + ", ".join(str(each.line) for each in saved)
     expressions = "|".join(names)
     return [
         f"{shown(path)} still holds {'this key' if len(saved) == 1 else 'these keys'} for everyone who reads it "
-        f"(line {lines}). Take {'it' if len(saved) == 1 else 'them'} out:",
+        f"({lines}). Take {'it' if len(saved) == 1 else 'them'} out:",
         f"  sed -i.bak -E '/^[[:space:]]*(export[[:space:]]+)?({expressions})[[:space:]]*=/d' {shlex.quote(str(path))}"
         f" && rm {shlex.quote(str(path) + '.bak')}",
     ]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import KeyProblem
+from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.sources.endpoints import Endpoint, chain, is_offloaded
 from hivemind_exp.sources.providers import PROVIDERS
 from swarmctl.asking import Asker
+from swarmctl.checks.places import offline
 from swarmctl.keyhosts import host_of
 from swarmctl.keyset import SetOptions, set_key
 from swarmctl.keyspots import Place, spots
@@ -70,25 +71,39 @@ def needed(config: Config, environment: Mapping[str, str]) -> list[str]:
     """Return the names of the keys that a run may need: for the model's hub, and for where its metrics go."""
     names = []
     on_hub = config.model.name != "tiny" and not Path(config.model.name).expanduser().is_dir()
-    if on_hub and environment.get("HF_HUB_OFFLINE") != "1":
+    if config.hub.repo or (on_hub and not offline(environment)):
         names.append("huggingface")
     if "wandb" in config.report.to and environment.get("WANDB_MODE") not in ("offline", "disabled"):
         names.append("wandb")
     return names
 
 
-def keys_for(config: Config, asker: Asker, environment: Mapping[str, str]) -> RunKeys:
-    """Read the keys of a run. One that is nowhere is no error: models may be public, and wandb has its own login.
+def required(config: Config) -> dict[str, str]:
+    """Return the names of the keys that a run cannot do without, each with the reason."""
+    return {"huggingface": "hub.repo is set, and pushing needs a token that may write"} if config.hub.repo else {}
 
-    Raises KeyProblem where one is there and cannot be had.
+
+def keys_for(config: Config, asker: Asker, environment: Mapping[str, str]) -> RunKeys:
+    """Read the keys of a run. One that is nowhere may be no error: models may be public, wandb has its own login.
+
+    Raises KeyProblem where one is there and cannot be had, and where one that is required is nowhere.
     """
-    store = Keystore(asker, environment)
+    store, must = Keystore(asker, environment), required(config)
     secrets, lines = {}, []
+    if config.hub.repo and offline(environment):
+        raise ConfigurationError("hub.repo is set, and HF_HUB_OFFLINE forbids pushing", next="unset HF_HUB_OFFLINE")
     for name in needed(config, environment):
         key = store.find(name)
         if key is None:
+            if name in must:
+                raise KeyProblem(f"{must[name]}; there is none", next=f"swarmctl keys set {name}")
             continue
         elsewhere = _elsewhere(key, environment)
+        if elsewhere and name in must:
+            raise KeyProblem(
+                f"{must[name]}; the one that is there belongs to {key.host} and is not sent to {elsewhere}",
+                next=f"unset {_ADDRESS[name]}",
+            )
         if elsewhere:
             lines.append(
                 f"warning: key {name} belongs to {key.host} and is kept back: ${_ADDRESS[name]} is {elsewhere}"

@@ -49,7 +49,8 @@ def set_key(name: str, options: SetOptions) -> None:
     row = PROVIDERS.get(name)
     if asker.can_ask and row and row.key_page:
         asker.say(f"Keys of {name} are made at {row.key_page}")
-    key = clean_key(asker.secret(f"Key for {name} ({host_of(url)}), not shown: "), "there")
+    given = asker.secret(f"Key for {name} ({host_of(url)}), not shown:")
+    key = clean_key(given, asker.source, next=f"swarmctl keys set {name}{_host_flag(options)}")
     keep_key(name, key, url, options, asker)
 
 

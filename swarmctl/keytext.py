@@ -52,21 +52,21 @@ def leaked(name: str | None) -> UsageError:
     )
 
 
-def clean_key(text: str, source: str) -> str:
+def clean_key(text: str, source: str, *, next: str = "swarmctl keys --help") -> str:
     """Return the key in ``text`` without what surrounds it: blanks, newlines, quotes.
 
-    Raises KeyProblem, which names ``source`` and not the text, where that is no key.
+    Raises KeyProblem, which names ``source`` and not the text, where that is no key. ``next``: what to type then.
     """
     key = text.strip(_STRIPPED)
     if not key:
-        raise KeyProblem(f"there is no key {source}", next="swarmctl keys --help")
+        raise KeyProblem(f"there is no key {source}", next=next)
     if len(key) > LONGEST:
-        raise KeyProblem(f"what is {source} is too long for a key", next="swarmctl keys --help")
+        raise KeyProblem(f"what is {source} is too long for a key", next=next)
     if not key.isascii() or not key.isprintable() or " " in key:
         # Such a header could not be sent, and the library that tries would repeat it in its error.
         raise KeyProblem(
             f"what is {source} is no key: it has blanks, several lines or letters that no key has",
-            next="swarmctl keys --help",
+            next=next,
         )
     return key
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 NAME = "swarmctl"
+_START = re.compile(r"((?:[A-Za-z_][A-Za-z0-9_]*=\S* )*)swarmctl(?= |$)")
 
 
 def _same(found: str | None, path: Path) -> bool:
@@ -35,5 +37,6 @@ def command(arguments: Iterable[str]) -> str:
 
 
 def typed(text: str) -> str:
-    """Replace the word ``swarmctl`` at the start of ``text`` by what works here."""
-    return launcher() + text[len(NAME) :] if text.split(" ", 1)[0] == NAME else text
+    """Replace the word ``swarmctl`` at the start of ``text``, or behind variables set there, by what works here."""
+    found = _START.match(text)
+    return text[: found.end(1)] + launcher() + text[found.end() :] if found else text

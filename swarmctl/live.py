@@ -136,6 +136,8 @@ class LiveView:
             self.note(f"warning: {event.get('message')}")
         elif event["event"] == "start":
             self.note(sentences.start(event))
+        elif event["event"] == "push":
+            self.note(sentences.push(event))
 
     def tick(self, progress: Progress, /) -> None:
         moment = time.monotonic()

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError
-from swarmctl.console import Writer
+from swarmctl.asking import Asker
+from swarmctl.errors import Exit, exit_code
+from swarmctl.keyset import SetOptions
 from swarmctl.launcher import command, typed
 from swarmctl.paths import shown
+from swarmctl.profilekeys import Kept, keep_all, tell_off
 from swarmctl.profiletext import rendered
 from swarmctl.profilewrite import new_path, problems_in, run_command, write
 from swarmctl.resolve import anchored
 from swarmctl.schema import Path
 from swarmctl.text import clean, without_keys
 from swarmctl.yamlfile import flat, read_yaml
-from swarmctl.yamlmap import BAD_VALUE, NO_COUNTERPART, NOT_YET, SECRET, UNKNOWN, Mapped, mapped
+from swarmctl.yamlmap import mapped
+from swarmctl.yamlresult import BAD_VALUE, NO_COUNTERPART, NOT_YET, UNKNOWN, Mapped
 
 _HEADINGS = {
     NO_COUNTERPART: "Without a counterpart here",
@@ -37,11 +40,18 @@ class ImportOptions:
     file: str
     name: str | None = None
     yes: bool = False
+    test: bool = True
+    insecure: bool = False
+    no_input: bool = False
     as_json: bool = False
 
 
-def import_profile(options: ImportOptions) -> None:
-    """Write the profile and say what became of each key. Raises ConfigurationError where nothing can be written."""
+def import_profile(options: ImportOptions) -> Exit:
+    """Write the profile, save the keys of services that stood in the file, and say what became of everything.
+
+    Raises ConfigurationError where no profile can be written, and the NodeError of the first key that was not saved;
+    by then all else is done.
+    """
     source = File(os.path.abspath(os.path.expanduser(options.file)))
     name = options.name or source.stem
     again = command(["profiles", "import", options.file, "--name", name, "--yes"])
@@ -49,15 +59,29 @@ def import_profile(options: ImportOptions) -> None:
     result = mapped(dict(flat(read_yaml(source))))
     text = _checked(path, source, result)
     write(path, text)
+    if not options.as_json:
+        for line in _account(result):
+            print(clean(line))
+        print(f"\nWrote {shown(path)}")
+        print(f"Run it: {typed(run_command(name))}", flush=True)
+    kept = _keep(source, result, options)
+    failed = [each.error for each in kept if each.error is not None]
     if options.as_json:
-        print(json.dumps(_report(name, path, result)))
-        return
-    for line in _account(result):
-        print(clean(line))
-    print(f"\nWrote {shown(path)}")
-    print(f"Run it: {typed(run_command(name))}")
-    if any(left.kind == SECRET for left in result.left):
-        _tell_off(source, result, Writer(sys.stderr))
+        print(json.dumps(_report(name, path, result, kept)))
+    elif failed:
+        raise failed[0]
+    return exit_code(failed[0]) if failed else Exit.DONE
+
+
+def _keep(source: File, result: Mapped, options: ImportOptions) -> list[Kept]:
+    """Save the keys; --yes is for the profile, and answers no question about a key."""
+    if not result.secrets:
+        return []
+    silent = options.no_input or options.as_json
+    how = SetOptions(test=options.test, insecure=options.insecure, no_input=silent)
+    kept = keep_all(result.secrets, how)
+    tell_off(source, result.secrets, kept, Asker(silent=silent))
+    return kept
 
 
 def _checked(path: File, source: File, result: Mapped) -> str:
@@ -92,17 +116,7 @@ def _account(result: Mapped) -> list[str]:
     return lines
 
 
-def _tell_off(source: File, result: Mapped, say: Writer) -> None:
-    found = ", ".join(left.key for left in result.left if left.kind == SECRET)
-    say(
-        f"warning: {shown(source)} holds a secret ({found}). A file that is copied and shared is no place for one: "
-        "remove it there, revoke it where it was made, and keep a new one where programs cannot leak it."
-    )
-    for name in result.keys or ["NAME"]:
-        say(f"  {typed(f'swarmctl keys set {name}')}")
-
-
-def _report(name: str, path: File, result: Mapped) -> dict[str, Any]:
+def _report(name: str, path: File, result: Mapped, kept: Sequence[Kept]) -> dict[str, Any]:
     carried = [
         {"key": each.key, "setting": each.setting, "value": without_keys(each.value), "note": each.note}
         for each in result.carried
@@ -115,5 +129,5 @@ def _report(name: str, path: File, result: Mapped) -> dict[str, Any]:
         "run": typed(run_command(name)),
         "carried": carried,
         "left": left,
-        "secrets": result.keys,
+        "secrets": [each.report() for each in kept],
     }

@@ -8,23 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
-from hivemind_exp.errors import ConfigurationError, NodeError
+from hivemind_exp.errors import ConfigurationError
 from swarmctl import profiles
 from swarmctl.launcher import command, typed
 from swarmctl.paths import BUILTIN, shown
+from swarmctl.profilequestions import answers
 from swarmctl.profiles import SUFFIX, Profile, nearest
 from swarmctl.profiletext import TASKS, head_comment, rendered
 from swarmctl.profilewrite import new_path, problems_in, run_command, write
-from swarmctl.resolve import anchored, override, resolve
+from swarmctl.resolve import anchored, override
 from swarmctl.schema import Path, dotted, leaves, parse
-from swarmctl.text import clean, looks_like_key
-
-QUESTIONS: tuple[tuple[Path, str], ...] = (
-    (("model", "name"), "Model (an id on the hub, or a directory)"),
-    (TASKS, "Tasks (separated by commas)"),
-    (("model", "device"), "Device (auto, cpu, cuda, cuda:1, mps, xpu)"),
-    (("game", "rounds"), "Rounds (0: until stopped)"),
-)
+from swarmctl.text import looks_like_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,8 @@ def new_profile(options: NewOptions) -> None:
         values[TASKS] = _tables(values[TASKS])
     text = rendered(values, head=head, description=_description(base, given), extends=base.extends)
     if problems := problems_in(path, text):
-        raise ConfigurationError("; ".join(map(str, problems)), next="swarmctl profiles new --help")
+        cure = next((problem.cure for problem in problems if problem.cure), None)
+        raise ConfigurationError("; ".join(map(str, problems)), next=cure or "swarmctl profiles new --help")
     write(path, text)
     if options.as_json:
         print(
@@ -107,7 +102,7 @@ def _base(name: str) -> Profile:
 
 def _given(options: NewOptions, base: Profile) -> dict[Path, Any]:
     """Return what the command line or the operator's answers say, by setting."""
-    flags = options.flags if not options.asks else _answers(base)
+    flags = options.flags if not options.asks else answers(base)
     given = {path: parse(text, path) for path, text in ((tuple(key.split(".")), text) for key, text in flags)}
     given |= {each.path: each.value for each in map(override, options.assignments)}
     if TASKS in given:
@@ -122,27 +117,6 @@ def _tables(tasks: Any) -> list[dict[str, Any]]:
     if not isinstance(tasks, list) or not all(isinstance(task, str | dict) for task in tasks):
         raise ConfigurationError("tasks must be names or tables", next="swarmctl profiles new --help")
     return [{"name": task} if isinstance(task, str) else task for task in tasks]
-
-
-def _answers(base: Profile) -> list[tuple[str, str]]:
-    """Ask on stderr; an empty answer keeps what the base says."""
-    config = resolve(base, (), {}).config
-    now = {
-        ("model", "name"): config.model.name,
-        TASKS: ",".join(task.name for task in config.tasks),
-        ("model", "device"): config.model.device,
-        ("game", "rounds"): str(config.game.rounds),
-    }
-    answers = []
-    for path, question in QUESTIONS:
-        sys.stderr.write(f"{question} [{clean(now[path])}]: ")
-        sys.stderr.flush()
-        line = sys.stdin.readline()
-        if not line:
-            raise NodeError("the input ended before the last question", next="swarmctl profiles new --help")
-        if line.strip():
-            answers.append((dotted(path), line.strip()))
-    return answers
 
 
 def _description(base: Profile, given: dict[Path, Any]) -> str:

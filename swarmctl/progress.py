@@ -37,6 +37,8 @@ class Progress:
     providers: dict[str, None] = field(default_factory=dict)
     """Who generated in this run, as ``provider:model``, in order of appearance."""
     checkpoint: str | None = None
+    pushed: str | None = None
+    """Address of the newest commit on the hub."""
     error: dict[str, Any] | None = None
     stop: dict[str, Any] | None = None
 
@@ -110,6 +112,9 @@ class Progress:
     def _checkpoint(self, event: dict[str, Any]) -> None:
         self.checkpoint = event.get("path")
 
+    def _push(self, event: dict[str, Any]) -> None:
+        self.pushed = event.get("url")
+
     def _error(self, event: dict[str, Any]) -> None:
         self.error = event
 
@@ -130,6 +135,7 @@ _HANDLERS = {
     "offload": Progress._offload,
     "spend": Progress._spend,
     "checkpoint": Progress._checkpoint,
+    "push": Progress._push,
     "error": Progress._error,
     "stop": Progress._stop,
 }

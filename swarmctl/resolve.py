@@ -19,7 +19,9 @@ from pydantic_core import ErrorDetails
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.sources.providers import PROVIDERS
 from swarmctl import paths, profiles
+from swarmctl.keysettings import command_for, means_secret, refusal, service_of
 from swarmctl.profiles import Profile, nearest
 from swarmctl.schema import Path, dotted, leaves, parse, settings
 
@@ -48,6 +50,8 @@ class Problem:
     message: str
     nearest: str | None
     origin: str
+    cure: str | None = None
+    """The command that does what was meant, where that is known."""
 
     def __str__(self) -> str:
         return f"{self.message}; did you mean {self.nearest}?" if self.nearest else self.message
@@ -186,9 +190,19 @@ def _problem(error: ErrorDetails, merged: Mapping[Path, _Leaf], fallback: str) -
     name = origin if origin.startswith("$") else key
     place = "" if not origin or origin.startswith(("$", "--")) else f"{origin}: "
     if error["type"] == "extra_forbidden":
+        if means_secret(location[-1]):
+            service = _service(location, merged)
+            return Problem(key, f"{place}{name} {refusal(service, origin)}", None, origin, command_for(service))
         what = "is not a setting"
         return Problem(key, f"{place}{name} {what}", _guess(location, key, origin), origin)
     return Problem(key, f"{place}{name} {_must(error, location)}".strip(), None, origin)
+
+
+def _service(location: Path, merged: Mapping[Path, _Leaf]) -> str | None:
+    """Return whose key a setting would hold: by its own name, or by the provider that is named beside it."""
+    beside = merged.get((*location[:-1], "provider"))
+    named = beside.value if beside is not None and isinstance(beside.value, str) else None
+    return service_of(location[-1]) or (named if named in PROVIDERS else None)
 
 
 def _must(error: ErrorDetails, location: Path) -> str:
@@ -225,7 +239,8 @@ def resolve(profile: Profile, overrides: Sequence[Override], environment: Mappin
     resolved, problems = problems_of(profile, overrides, environment)
     if resolved is not None:
         return resolved
-    raise ConfigurationError("; ".join(map(str, problems)), next=_next(problems[0], profile))
+    cure = next((problem.cure for problem in problems if problem.cure), None)
+    raise ConfigurationError("; ".join(map(str, problems)), next=cure or _next(problems[0], profile))
 
 
 def _next(problem: Problem, profile: Profile) -> str:

@@ -48,6 +48,13 @@ def data_set(value: Any) -> list[dict[str, Any]]:
     raise ValueError
 
 
+def repository(value: Any) -> str:
+    """The owner must be named: here nobody asks the hub who the token belongs to."""
+    if text(value).count("/") != 1:
+        raise ValueError
+    return str(value)
+
+
 def modules(value: Any) -> str:
     return ",".join(map(text, value)) if isinstance(value, list) else text(value)
 
@@ -148,6 +155,8 @@ DROPPED: Mapping[str, str] = {
     "contract_address": _CHAIN,
     "wallet_private_key": _CHAIN,
     "modal_org_id": _CHAIN,
+    "hub_always_push": "of several models that wait, the newest is pushed",
+    "hub_revision": "the main branch is pushed to",
     "wandb_project": "say it in $WANDB_PROJECT",
     "run_name": "the node's name serves",
 }
@@ -163,30 +172,21 @@ PREFIXES: Mapping[str, str] = {
 }
 
 _OFFLOAD = "offloading to an API is not part of this version yet"
-_HUB = "pushing to the hub is not part of this version yet"
 
 NOT_YET: Mapping[str, str] = {
     "use_openai_api": _OFFLOAD,
     "openai_model_name": _OFFLOAD,
     "openai_base_url": _OFFLOAD,
-    "push_to_hub": _HUB,
-    "hub_model_id": _HUB,
-    "hub_strategy": _HUB,
 }
 
-SECRETS: Mapping[str, str] = {
-    "openai_api_key": "openai",
-    "hf_token": "huggingface",
-    "hub_token": "huggingface",
-    "huggingface_access_token": "huggingface",
-    "wandb_api_key": "wandb",
+HUB: Mapping[str, Carry] = {
+    "hub_model_id": Carry("hub.repo", repository),
+    "hub_private_repo": Carry("hub.private", switch),
 }
-"""Name under which ``swarmctl keys`` keeps each."""
 
-NO_SECRETS = frozenset({"pad_token", "eos_token", "bos_token", "unk_token"})
-SECRET_ENDINGS = ("api_key", "apikey", "token", "secret", "password", "private_key")
+SPECIAL = frozenset(
+    {"bf16", "fp16", "gradient_accumulation_steps", "report_to", "use_peft", *LORA, "push_to_hub", "hub_strategy", *HUB}
+)
+"""Keys whose meaning depends on other keys: ``swarmctl.yamlmap`` and ``swarmctl.yamlhub``."""
 
-SPECIAL = frozenset({"bf16", "fp16", "gradient_accumulation_steps", "report_to", "use_peft", *LORA})
-"""Keys whose meaning depends on other keys: ``swarmctl.profileimport``."""
-
-KNOWN = frozenset({*CARRIED, *DROPPED, *NOT_YET, *SECRETS, *SPECIAL})
+KNOWN = frozenset({*CARRIED, *DROPPED, *NOT_YET, *SPECIAL})

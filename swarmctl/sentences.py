@@ -106,6 +106,11 @@ def evaluation(event: dict[str, Any], progress: Progress) -> str:
     return f"{text} after round {event.get('round')} ({percent(before)} before training)."
 
 
+def push(event: dict[str, Any]) -> str:
+    """Say what has reached the hub."""
+    return f"Pushed the model of round {event.get('round')} to {event.get('url')}"
+
+
 def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:
     """Return where the time went as shares of one, leaving out what took none."""
     total = sum(seconds.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hivemind_exp.config import Config
 from hivemind_exp.runner.hardware import detect_hardware
 from hivemind_exp.sources.endpoints import is_offloaded
 from hivemind_exp.sources.kinds import is_relay
@@ -34,12 +35,23 @@ def introduction(node: Node, resolved: Resolved) -> list[str]:
         f"Node {node.name} ({state}): {what}, {tasks}, {rounds}.",
         f"Settings: {resolved.profile.label}. Files: {shown(node.files.root)}",
     ]
+    if config.hub.repo:
+        lines.append(f"Leaves this machine: the model and a card that says what it learned from, {pushes(config)}.")
     if config.model.name == _DEMO and config.warmup.steps and not relay:
         lines.append(
             "A demonstration: the model is built here, tiny, and warmed up until it knows the format and is right on a "
             "minority of questions. The only reward is the task's own verifier."
         )
     return lines
+
+
+def pushes(config: Config) -> str:
+    """Say where a model is pushed, and when."""
+    every = config.hub.every
+    often = "" if not every else "every round" if every == 1 else f"every {every} rounds"
+    last = "after the last round" if config.game.rounds else ""
+    visible = "private" if config.hub.private else "public"
+    return f"to {config.hub.repo} on the hub ({visible} if it is new) {' and '.join(filter(None, (often, last)))}"
 
 
 def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: float, *, failed: bool) -> list[str]:
@@ -57,6 +69,8 @@ def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: floa
         lines.append(lesson(progress))
     fresh = resolved.config.node.fresh
     lines.append(_saved(progress, resumed=node.resumes))
+    if progress.pushed is not None:
+        lines.append(f"Pushed: {progress.pushed}")
     lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
         lines += _next_steps(node.name, progress, fresh=fresh, demo=resolved.config.model.name == _DEMO)

@@ -3,78 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from swarmctl import rlswarm
+from swarmctl.keysettings import means_secret, service_of
 from swarmctl.profiles import nearest
 from swarmctl.rlswarm import Carry
-from swarmctl.schema import Path, dotted
 from swarmctl.text import looks_like_key
-
-NO_COUNTERPART = "no counterpart"
-NOT_YET = "not yet"
-UNKNOWN = "not understood"
-BAD_VALUE = "value not usable"
-SECRET = "secret"
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """A key that became a setting."""
-
-    key: str
-    path: Path
-    value: Any
-    note: str | None
-
-    @property
-    def setting(self) -> str:
-        return dotted(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A key that did not."""
-
-    key: str
-    kind: str
-    why: str
-
-
-@dataclass(slots=True)
-class Mapped:
-    """What becomes of a file."""
-
-    carried: list[Carried] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    """Names for ``swarmctl keys set`` of the secrets that were found."""
-
-    def carry(self, key: str, carry: Carry, value: Any) -> None:
-        """Add a setting, unless the value cannot be read or another key set it before."""
-        path = tuple(carry.setting.split("."))
-        try:
-            converted = carry.convert(value)
-        except (TypeError, ValueError, OverflowError):
-            self.left.append(Left(key, BAD_VALUE, f"it is not a value for {carry.setting}"))
-            return
-        before = next((other for other in self.carried if other.path == path), None)
-        if before is not None:
-            self.left.append(Left(key, NO_COUNTERPART, f"{before.key} sets {carry.setting} already"))
-        else:
-            self.carried.append(Carried(key, path, converted, carry.note))
-
-    def leave(self, key: str, kind: str, why: str) -> None:
-        self.left.append(Left(key, kind, why))
-
-    def withdraw(self, setting: str, why: str) -> bool:
-        """Leave what would set ``setting`` or something below it; return whether there was anything."""
-        bad = [each for each in self.carried if each.setting == setting or each.setting.startswith(f"{setting}.")]
-        for each in bad:
-            self.carried.remove(each)
-            self.leave(each.key, BAD_VALUE, why)
-        return bool(bad)
+from swarmctl.yamlhub import push
+from swarmctl.yamlresult import NO_COUNTERPART, NOT_YET, SECRET, UNKNOWN, Mapped, Secret
 
 
 def mapped(settings: Mapping[str, Any]) -> Mapped:
@@ -83,9 +20,9 @@ def mapped(settings: Mapping[str, Any]) -> Mapped:
     for key, value in settings.items():
         name = _secret(key, value)
         if name is not None:
-            result.leave("(a key)" if looks_like_key(key) else key, SECRET, "a secret is not carried into a profile")
-            if name and name not in result.keys:
-                result.keys.append(name)
+            shown = "(a key)" if looks_like_key(key) else key
+            result.leave(shown, SECRET, "a secret is not carried into a profile")
+            result.secrets.append(Secret(shown, name, value if isinstance(value, str) else ""))
         elif key in rlswarm.CARRIED:
             result.carry(key, rlswarm.CARRIED[key], value)
         elif key not in rlswarm.SPECIAL:
@@ -94,6 +31,7 @@ def mapped(settings: Mapping[str, Any]) -> Mapped:
     _batch(settings, result)
     _adapter(settings, result)
     _reports(settings, result)
+    push(settings, result)
     return result
 
 
@@ -101,9 +39,8 @@ def _secret(key: str, value: Any) -> str | None:
     """Return what ``swarmctl keys`` calls the secret in a value ("": no name of ours), None where it holds none."""
     name = key.rsplit(".", 1)[-1].lower()
     texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text]
-    named = name not in rlswarm.NO_SECRETS and name.endswith(rlswarm.SECRET_ENDINGS)
-    if (texts and named) or any(map(looks_like_key, [key, *map(str, texts)])):
-        return rlswarm.SECRETS.get(name, "")
+    if (texts and means_secret(name)) or any(map(looks_like_key, [key, *map(str, texts)])):
+        return service_of(name) or ""
     return None
 
 
@@ -116,7 +53,7 @@ def _reason(key: str) -> tuple[str, str]:
     for prefix, why in rlswarm.PREFIXES.items():
         if key.startswith(prefix):
             return NO_COUNTERPART, why
-    if key in rlswarm.SECRETS:
+    if means_secret(root):
         return NO_COUNTERPART, "it is empty; keys are kept by `swarmctl keys`"
     guess = nearest(key, rlswarm.KNOWN)
     return UNKNOWN, f"did you mean {guess}?" if guess else "RL Swarm has no such key that is known here"

@@ -14,9 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.charter import charter_id
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import build_prompts
+from hivemind_exp.hub.outbox import Outbox
+from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.device import Compute, resolve_compute
 from hivemind_exp.runner.memory import estimate
@@ -119,6 +121,7 @@ class GRPORunner:
                 emit=self._emit,
                 stop=self._stop,
                 progress=self.progress,
+                pusher=self._pusher(),
             ).run(checkpoint)
         return self.progress
 
@@ -170,6 +173,13 @@ class GRPORunner:
     def _token(self) -> str | None:
         """The hub's token."""
         return self._secrets.get("huggingface")
+
+    def _pusher(self) -> HubPusher | None:
+        if not self._config.hub.repo:
+            return None
+        if self._token is None:
+            raise KeyProblem("hub.repo is set, and there is no token of the hub", next="swarmctl keys set huggingface")
+        return HubPusher(self._config.hub, Outbox(self._files.hub), self._token, self._emit)
 
     def _stepper(
         self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, compute: Compute, checkpoint: Checkpoint | None

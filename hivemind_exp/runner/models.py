@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from hivemind_exp.config import LoraConfig, ModelConfig
 from hivemind_exp.errors import HubUnreachable, ModelError
-from hivemind_exp.hub import hub_answers, is_offline
+from hivemind_exp.hub.reach import hub_answers, is_offline
 from hivemind_exp.runner.memory import Shape
 from hivemind_exp.seeds import derive_seed
 

@@ -17,6 +17,7 @@ from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
 from hivemind_exp.sources.base import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.orders import Completion, Order
 from hivemind_exp.trainer.evaluation import Evaluation
+from hivemind_exp.trainer.lessons import Lesson, taught
 from hivemind_exp.trainer.manifest import Manifest
 
 _SCHEMA = """
@@ -35,6 +36,10 @@ CREATE TABLE IF NOT EXISTS lost (
     PRIMARY KEY (swarm, round, stage, question, idx)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (step INTEGER PRIMARY KEY, round INTEGER, body BLOB);
+CREATE TABLE IF NOT EXISTS lessons (
+    step INTEGER, kind TEXT, source TEXT, completions INTEGER, tokens INTEGER,
+    PRIMARY KEY (step, kind, source)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS evaluations (round INTEGER PRIMARY KEY, accuracy REAL, questions INTEGER, by_task TEXT);
 """
 _INSERT_COMPLETION = (
@@ -172,8 +177,23 @@ class Journal:
         return 0 if last is None else int(last) + 1
 
     def commit(self, manifest: Manifest) -> None:
-        """Record a step before it is taken."""
-        self._write_many("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())])
+        """Record a step before it is taken. What it teaches stays known when the manifest itself is forgotten."""
+        self._write_all(
+            ("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())]),
+            (
+                "INSERT INTO lessons VALUES (?,?,?,?,?)",
+                [(manifest.step, each.kind, each.source, each.completions, each.tokens) for each in taught(manifest)],
+            ),
+        )
+
+    def lessons(self, before_step: int) -> list[Lesson]:
+        """Return what the steps before ``before_step`` taught, source by source."""
+        rows = self._db.execute(
+            "SELECT kind, source, SUM(completions), SUM(tokens) FROM lessons WHERE step<? "
+            "GROUP BY kind, source ORDER BY kind, source",
+            (before_step,),
+        )
+        return [Lesson(Kind(kind), source, completions, tokens) for kind, source, completions, tokens in rows]
 
     def manifests(self, first_step: int) -> Iterator[Manifest]:
         """Yield the steps that follow a checkpoint, in order. Raises ``CheckpointError`` if one is missing."""
@@ -207,10 +227,15 @@ class Journal:
         self._db.close()
 
     def _write_many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        self._write_all((statement, rows))
+
+    def _write_all(self, *batches: tuple[str, Sequence[tuple[object, ...]]]) -> None:
+        """Write all of it or nothing."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany(statement, rows)
+                for statement, rows in batches:
+                    self._db.executemany(statement, rows)
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:

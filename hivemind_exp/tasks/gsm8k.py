@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import HubUnreachable, TaskError
-from hivemind_exp.hub import hub_answers
+from hivemind_exp.hub.reach import hub_answers
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.fixed import FixedTask, Row, Rows, enough
 

@@ -15,6 +15,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
+from hivemind_exp.hub.card import base_name, model_card
+from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.base import Group, Prompt, Source
 from hivemind_exp.sources.filler import GroupFiller
@@ -30,7 +32,7 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, Ste
 from hivemind_exp.trainer.manifest import Manifest
 from hivemind_exp.trainer.reporting import flatten, summarise
 from hivemind_exp.trainer.rows import build_rows
-from hivemind_exp.trainer.state import save_state
+from hivemind_exp.trainer.state import MODEL, save_state
 
 PARTING_SECONDS = 3.0
 """A checkpoint that takes longer than this is not written on the way out: the journal carries the steps since."""
@@ -70,6 +72,7 @@ class HivemindGRPOTrainer:
         emit: Emit,
         stop: StopFlag,
         progress: Progress,
+        pusher: HubPusher | None = None,
     ) -> None:
         """Put the parts together. ``progress`` is kept up to date, for whoever asks after an end of any kind."""
         self._config = config
@@ -92,6 +95,7 @@ class HivemindGRPOTrainer:
             verify=self._score,
             emit=emit,
         )
+        self._pusher = pusher
         self._saved_in = stepper.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
         self.progress = progress
 
@@ -108,8 +112,12 @@ class HivemindGRPOTrainer:
                 self._stop.check()
                 self._play_round()
                 self._evaluate_if_due()
-                if self.progress.round % self._config.checkpoint.every == 0 or self._finished():
+                if self.progress.round % self._config.checkpoint.every == 0 or self._finished() or self._push_due():
                     self.save()
+                self._push_if_due()
+            self._push_if_due()  # also what an earlier run of a finished node was not asked to push
+            if self._pusher is not None:
+                self._pusher.finish(self._stop)
         except (StopRequested, LimitReached):
             if self._saved_in < PARTING_SECONDS:
                 self.save()
@@ -246,6 +254,18 @@ class HivemindGRPOTrainer:
         evaluation = evaluate(round_, self._evaluator, prompts, self._tasks)
         self._journal.write_evaluation(evaluation)
         self._emit("eval", **_as_event(round_, evaluation.accuracy, evaluation.questions))
+
+    def _push_if_due(self) -> None:
+        """Hand the newest checkpoint and its card to the hub's thread."""
+        round_, step, checkpoint = self.progress.round, self.progress.step, self.progress.checkpoint
+        if self._pusher is None or checkpoint is None or not self._push_due():
+            return
+        lessons, evaluations = self._journal.lessons(step), self._journal.evaluations()
+        card = model_card(self._config, round_=round_, step=step, lessons=lessons, evaluations=evaluations)
+        self._pusher.push(round_, checkpoint / MODEL, card, base_name(self._config))
+
+    def _push_due(self) -> bool:
+        return self._pusher is not None and self._pusher.due(self.progress.round, last=self._finished())
 
     def _tell(self, round_: int, groups: Sequence[Group], result: StepResult, clock: RoundClock) -> None:
         """Report a round to events.jsonl and to the logging back ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from swarmctl.checks import places, web
 from swarmctl.checks.base import Context, Finding, failed, ok, skipped, warning
-from swarmctl.checks.keyplaces import Key, find_key
+from swarmctl.checks.keyplaces import Key, find_key, hub_token
 from swarmctl.checks.model import file_address
 from swarmctl.paths import shown
 from swarmctl.sentences import size
@@ -30,6 +31,9 @@ def token(context: Context) -> Finding:
         return skipped(f"{key.label}; not asked, offline")
     if key.value is None:
         return ok(f"{key.label}; `swarmctl keys test huggingface` asks the hub about it")
+    if hub_token(context.environment) is None:
+        address = places.endpoint(context.environment)
+        return skipped(f"{key.label}; it is for {places.ENDPOINT} and is not shown to {address} ($HF_ENDPOINT)")
     return _asked(context, key, key.value)
 
 
@@ -40,11 +44,26 @@ def _asked(context: Context, key: Key, value: str) -> Finding:
     except web.Unreachable as error:
         return skipped(f"{key.label}; {address} cannot be reached: {error}")
     if answer.status == 200:
+        if _writes(context) and _role(answer) == "read":
+            text = f"{key.label} is accepted, but may only read, and hub.repo is set: pushing needs one that may write"
+            return failed(text, "swarmctl keys set huggingface")
         return ok(f"{key.label}, accepted")
     if answer.status in (401, 403):
         cure = f"unset {key.source[1:]}" if key.source.startswith("$") else login()
         return failed(f"{key.label}: the hub refuses it ({answer.status})", cure)
     return skipped(f"{key.label}; {address} does not tell whether it is good ({answer.status})")
+
+
+def _writes(context: Context) -> bool:
+    return context.resolved is not None and bool(context.config.hub.repo)
+
+
+def _role(answer: web.Answer) -> str | None:
+    """Return what a token may do: "read", "write" or "fineGrained"; None where the hub does not tell."""
+    try:
+        return str(json.loads(answer.body)["auth"]["accessToken"]["role"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def model(context: Context) -> Finding:
@@ -81,7 +100,7 @@ def _remote(context: Context, have: str) -> Finding:
     address = places.endpoint(context.environment)
     key = find_key("huggingface", context.environment)
     try:
-        answer = web.request("HEAD", file_address(context, "config.json"), token=key.value if key else None)
+        answer = web.request("HEAD", file_address(context, "config.json"), token=hub_token(context.environment))
     except web.Unreachable as error:
         return failed(f"{have}, and {address} cannot be reached: {error}", "swarmctl run --profile demo")
     if answer.status < 400:

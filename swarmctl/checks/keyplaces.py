@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from swarmctl.checks import places
 from swarmctl.keyspots import Place, Spot, spots
 from swarmctl.keytext import dotted_tail, last_four
 from swarmctl.paths import shown
@@ -22,6 +23,8 @@ class Key:
     value: str | None = field(repr=False)
     """None where it is in the keyring, which is not asked: it may open a dialog."""
     last_four: str | None
+    anywhere: bool = False
+    """Whether it may go to another host than its service's own: whoever sets a variable means the address beside it."""
 
     @property
     def label(self) -> str:
@@ -46,12 +49,21 @@ def _key_at(spot: Spot, environment: Mapping[str, str]) -> Key | None:
             value = Path(spot.source).expanduser().read_text().strip()
         except (OSError, UnicodeDecodeError):
             return None
-    return Key(spot.where, value, last_four(value)) if value else None
+    anywhere = spot.place is not Place.HUB
+    return Key(spot.where, value, last_four(value), anywhere=anywhere) if value else None
 
 
 def find_key(name: str, environment: Mapping[str, str]) -> Key | None:
     """Return a service's key, or None."""
     return next(iter(find_keys(name, environment)), None)
+
+
+def hub_token(environment: Mapping[str, str]) -> str | None:
+    """Return the token to show to the hub's address: a saved one is for the hub itself, and for no other host."""
+    key = find_key("huggingface", environment)
+    if key is None or not (key.anywhere or places.endpoint(environment) == places.ENDPOINT):
+        return None
+    return key.value
 
 
 def _netrc(environment: Mapping[str, str]) -> Key | None:

@@ -60,7 +60,10 @@ def _judged(answer: dict[str, object]) -> Finding:
 
 def huggingface(context: Context) -> Finding:
     """Tell where the hub's token comes from. Whether the hub accepts it is ``hub.token``."""
-    return _found("huggingface", context) or ok("none; only gated and private models need one")
+    found = _found("huggingface", context)
+    if found is None and context.resolved is not None and context.config.hub.repo:
+        return failed("hub.repo is set, and there is no token to push with", "swarmctl keys set huggingface")
+    return found or ok("none; only gated and private models need one")
 
 
 def wandb(context: Context) -> Finding:

@@ -79,7 +79,8 @@ def _is_staging(path: Path) -> bool:
 
 def unfinished(files: NodeFiles) -> list[Path]:
     """Return what a node was writing when it died; meaningless while it runs."""
-    places = [*(files.root.glob(pattern) for pattern in _TEMPORARY), files.checkpoints.glob(f"{PARTIAL}*")]
+    places = [files.root.glob(pattern) for pattern in _TEMPORARY]
+    places += [directory.glob(f"{PARTIAL}*") for directory in (files.checkpoints, files.hub)]
     return [path for place in places for path in place if _settled(path)]
 
 

@@ -13,7 +13,7 @@ from hivemind_exp.runner.hardware import detect_hardware
 from hivemind_exp.runner.memory import TINY, Shape, count_weights
 from swarmctl.checks import places, web
 from swarmctl.checks.base import Context
-from swarmctl.checks.keyplaces import find_key
+from swarmctl.checks.keyplaces import hub_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def _find(context: Context) -> Known:
     if context.offline or places.offline(context.environment):
         return Known(None, f"{wanted.name} is not on this machine")
     try:
-        answer = web.request("GET", file_address(context, "config.json"), token=token(context))
+        answer = web.request("GET", file_address(context, "config.json"), token=hub_token(context.environment))
         read = json.loads(answer.body) if answer.status == 200 else None
     except (web.Unreachable, ValueError):
         read = None
@@ -69,12 +69,6 @@ def file_address(context: Context, name: str) -> str:
     wanted = context.config.model
     repository, revision = quote(wanted.name), quote(wanted.revision or "main", safe="")
     return f"{places.endpoint(context.environment)}/{repository}/resolve/{revision}/{name}"
-
-
-def token(context: Context) -> str | None:
-    """Return the hub's token, if there is one."""
-    found = find_key("huggingface", context.environment)
-    return found.value if found else None
 
 
 def device_kind(wanted: str) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from swarmctl.helpgroups import GroupedCommands
+
 ShellArgument = Annotated[
     Literal["bash", "zsh", "fish"] | None,
     typer.Argument(metavar="SHELL", help="bash, zsh or fish. [default: that of $SHELL]"),
@@ -16,7 +18,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(rich_markup_mode=None)
+    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
     group.callback(invoke_without_command=True)(_group)
     group.command("install")(_install)
     group.command("uninstall")(_uninstall)

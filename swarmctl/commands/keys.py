@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from swarmctl.helpgroups import GroupedCommands
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; ask nothing.")]
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to every question.")]
 NoInputOption = Annotated[bool, typer.Option("--no-input", help="Ask nothing; fail where an answer is needed.")]
@@ -19,7 +21,7 @@ LeakedOption = Annotated[str | None, typer.Option("--key", "--api-key", "--token
 
 def register(app: typer.Typer) -> None:
     """Add the commands, and ``key`` as another name that help does not show."""
-    group = typer.Typer(rich_markup_mode=None)
+    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
     group.callback(invoke_without_command=True)(_group)
     # Whatever else stands behind the name is a key that somebody typed: told as such, and not repeated in an error.
     group.command("set", context_settings={"allow_extra_args": True})(_set)

@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from swarmctl.helpgroups import GroupedCommands
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands, and ``profile`` as another name that help does not show."""
-    group = typer.Typer(rich_markup_mode=None)
+    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
     group.callback(invoke_without_command=True)(_group)
     group.command("list")(_list)
     group.command("show")(_show)
@@ -140,16 +142,36 @@ def _import(
     file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="A configuration of RL Swarm.")],
     *,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the profile. [default: the file's]")] = None,
+    no_test: Annotated[
+        bool, typer.Option("--no-test", help="Do not ask services whether they accept the keys found.")
+    ] = False,
+    insecure_storage: Annotated[
+        bool, typer.Option("--insecure-storage", help="Keep keys in files only you can read, not in the keyring.")
+    ] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")] = False,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing.")] = False,
     json: JsonOption = False,
-) -> None:
-    """Make a profile from RL Swarm's YAML, and say what became of every key in it. Secrets are never carried.
+) -> int:
+    """Make a profile from RL Swarm's YAML, and say what became of every key in it.
+
+    Keys of services never go into a profile: they are tested and saved as keys set would, and you are told what to
+    clean. Exit code 3 or 4 where one could not be saved.
 
     \b
     Examples:
       swarmctl profiles import grpo-qwen-2.5-0.5b.yaml
-      swarmctl profiles import old.yaml --name maths
+      swarmctl profiles import old.yaml --name maths --no-test
     """
     from swarmctl.profileimport import ImportOptions, import_profile
 
-    import_profile(ImportOptions(file=file, name=name, yes=yes, as_json=json))
+    return import_profile(
+        ImportOptions(
+            file=file,
+            name=name,
+            yes=yes,
+            test=not no_test,
+            insecure=insecure_storage,
+            no_input=no_input,
+            as_json=json,
+        )
+    )

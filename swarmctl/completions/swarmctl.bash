@@ -80,7 +80,7 @@ __swarmctl_options() {
         'profiles show') list='--origin --set --json --help' ;;
         'profiles validate') list='--json --help' ;;
         'profiles new') list='--from --model --task --device --rounds --set --yes --no-input --json --help' ;;
-        'profiles import') list='--name --yes --json --help' ;;
+        'profiles import') list='--name --no-test --insecure-storage --yes --no-input --json --help' ;;
         'keys') list='--help' ;;
         'keys set') list='--host --no-test --insecure-storage --yes --no-input --help' ;;
         'keys list') list='--json --help' ;;
@@ -120,6 +120,7 @@ __swarmctl_values() {
     case $1 in
         'game.kind') list='sampling' ;;
         'game.partial_credit') list='true false' ;;
+        'hub.private') list='true false' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
@@ -245,6 +246,9 @@ __swarmctl_setting() {
             generation.max_completion_tokens= \
             generation.max_prompt_tokens= \
             generation.temperature= \
+            hub.every= \
+            hub.private= \
+            hub.repo= \
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \

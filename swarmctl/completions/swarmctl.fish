@@ -183,7 +183,10 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --help\t'Show this message and exit'
         case 'profiles import'
             set list --name\t'Name of the profile' \
+                --no-test\t'Do not ask services whether they accept the keys found' \
+                --insecure-storage\t'Keep keys in files only you can read, not in the keyring' \
                 --yes\t'Write over a profile of this name' \
+                --no-input\t'Ask nothing' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'keys'
@@ -298,6 +301,9 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             generation.max_completion_tokens=\t'Length at which a completion is cut' \
             generation.max_prompt_tokens=\t'A question whose prompt is longer is skipped with a warning; prompts are never cut' \
             generation.temperature=\t'Sampling temperature; the loss scores the same distribution' \
+            hub.every=\t'Rounds between pushes; there is always one after the last round' \
+            hub.private=\t'Whether a repository that is made here is private' \
+            hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME; it is made if there is none' \
             model.device=\t'"auto" takes the best of CUDA, MPS, XPU and CPU; or one of cuda, cuda:1, mps, xpu, cpu' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
@@ -359,6 +365,8 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
         case 'game.kind'
             set list sampling
         case 'game.partial_credit'
+            set list true false
+        case 'hub.private'
             set list true false
         case 'model.device'
             set list auto cpu cuda mps xpu

@@ -49,6 +49,9 @@ _swarmctl_settings() {
       'generation.max_completion_tokens:Length at which a completion is cut'
       'generation.max_prompt_tokens:A question whose prompt is longer is skipped with a warning; prompts are never cut'
       'generation.temperature:Sampling temperature; the loss scores the same distribution'
+      'hub.every:Rounds between pushes; there is always one after the last round'
+      'hub.private:Whether a repository that is made here is private'
+      'hub.repo:Repository on the Hugging Face hub, OWNER/NAME; it is made if there is none'
       'model.device:"auto" takes the best of CUDA, MPS, XPU and CPU; or one of cuda, cuda:1, mps, xpu, cpu'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
@@ -109,6 +112,7 @@ _swarmctl_settings() {
   case $key in
     game.kind) list=(sampling) ;;
     game.partial_credit) list=(true false) ;;
+    hub.private) list=(true false) ;;
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
@@ -305,8 +309,11 @@ _swarmctl__profiles__new() {
 _swarmctl__profiles__import() {
   _arguments -S \
     '--name=[Name of the profile]:NAME: ' \
+    '--no-test[Do not ask services whether they accept the keys found]' \
+    '--insecure-storage[Keep keys in files only you can read, not in the keyring]' \
     '(-y --yes)-y[Write over a profile of this name]' \
     '(-y --yes)--yes[Write over a profile of this name]' \
+    '--no-input[Ask nothing]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

@@ -65,6 +65,17 @@ def test_every_help_has_examples(command: list[str], capsys: pytest.CaptureFixtu
     assert out.count("  swarmctl ") >= 2
 
 
+def test_every_command_stands_under_a_heading_with_its_whole_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["keys"], ["profiles"], ["completion"]):
+        cli.run([*command, "--help"])
+        lists = capsys.readouterr().out.partition("Show this message and exit.")[2]
+        assert "..." not in lists
+        assert ("\nCommands:\n" in lists) == bool(command)
+    cli.run(["--help"])
+    out = capsys.readouterr().out
+    assert out.index("\nStart:\n  run ") < out.index("\nWatch:\n  status ") < out.index("\nShell:\n  completion ")
+
+
 def test_an_alias_works_but_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["profile", "list"]) == Exit.DONE
     assert "demo" in capsys.readouterr().out

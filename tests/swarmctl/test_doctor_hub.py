@@ -11,6 +11,7 @@ import pytest
 from swarmctl.checks import hub
 from swarmctl.checks.base import Finding, Status
 from tests.hivemind_exp.hub import COMMIT, serve_hub
+from tests.hivemind_exp.uploads import Account, uploads
 from tests.swarmctl.doctoring import make, reply, serve
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz1234"
@@ -105,6 +106,34 @@ def test_the_token_is_shown_to_the_hub_and_to_nobody_else(status: int, expected:
     assert found.status is expected
     assert found.text.startswith("····1234 from $HF_TOKEN")
     assert (found.remedy == "unset HF_TOKEN") == (expected is Status.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("role", "repo", "expected"),
+    [
+        ("read", "me/x", Status.FAILED),
+        ("write", "me/x", Status.OK),
+        ("fineGrained", "me/x", Status.OK),
+        ("read", "", Status.OK),
+    ],
+)
+def test_a_token_for_pushing_may_write(role: str, repo: str, expected: Status) -> None:
+    with uploads(Account(token=TOKEN, role=role)) as address:
+        context = make("demo", f"hub.repo={repo}", environment={"HF_ENDPOINT": address, "HF_TOKEN": TOKEN})
+        found = hub.token(context)
+    assert found.status is expected
+    assert (found.remedy == "swarmctl keys set huggingface") == (expected is Status.FAILED)
+
+
+def test_a_token_saved_for_the_hub_is_not_shown_to_another_address(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    account = Account(token=TOKEN)
+    with uploads(account) as address:
+        environment = {"HF_ENDPOINT": address, "HF_TOKEN_PATH": str(tmp_path / "token")}
+        found = hub.token(make("demo", environment=environment))
+        hub.model(make("default", "model.name=me/model", environment=environment))
+    assert (found.status, "is not shown to" in found.text) == (Status.SKIPPED, True)
+    assert [shown for _, shown, _ in account.shown] == [None]
 
 
 def test_a_token_that_cannot_be_tried() -> None:

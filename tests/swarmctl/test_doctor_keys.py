@@ -59,6 +59,12 @@ def test_wandb_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.status, "not installed" in found.text) == (Status.FAILED, True)
 
 
+def test_pushing_needs_a_token() -> None:
+    found = keys.huggingface(make("demo", "hub.repo=me/mine"))
+    assert (found.status, found.remedy) == (Status.FAILED, "swarmctl keys set huggingface")
+    assert keys.huggingface(make("demo", "hub.repo=me/mine", environment={"HF_TOKEN": "hf_x"})).status is Status.OK
+
+
 def test_a_short_key_is_not_half_told() -> None:
     assert keys.huggingface(make(environment={"HF_TOKEN": "short"})).text == "···· from $HF_TOKEN"
 

@@ -123,7 +123,7 @@ def test_a_closed_standard_input_is_no_defect(home: Path) -> None:
     command = f"{sys.executable} -m swarmctl keys set openai --no-test <&-"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == Exit.CONFIGURATION
-    assert "there is no key there" in done.stderr
+    assert "there is no key on standard input" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "''", "two words", "one\ntwo", "schlüssel", "x" * 5000, "a\x00b"])
@@ -329,7 +329,7 @@ def test_import_from_a_file_which_it_tells_to_clean(run: Run, tmp_path: Path) ->
     assert KEY not in out + err
     assert getattr(find("openai"), "value", None) == KEY
     assert getattr(find("huggingface"), "value", None) == "hf_0123456789abcdef"
-    assert "(line 4, 5)" in err
+    assert "(lines 4, 5)" in err
     command = next(line for line in err.splitlines() if line.startswith("  sed "))
     assert os.system(command) == 0
     assert path.read_text() == "# keys\nPORT=80\nGROQ_API_KEY=\nXAI_API_KEY=gsk_0123456789abcdef\n"

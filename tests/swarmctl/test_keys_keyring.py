@@ -238,6 +238,7 @@ def test_a_dead_end_at_the_prompt_changes_nothing(home: Path) -> None:
         child = terminal("set", "openai")
         child.expect("not shown: ")
         key(child)
+        child.expect(r"^\r\nInterrupted\.")
         child.expect(pexpect.EOF)
         child.close()
         assert child.exitstatus == code

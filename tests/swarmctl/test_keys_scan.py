@@ -21,6 +21,7 @@ from swarmctl.errors import Exit
 from swarmctl.keyneeds import keys_for, needed
 from tests.api.faults import Fault
 from tests.api.server import api_server
+from tests.hivemind_exp.uploads import Account, uploads
 from tests.swarmctl import keyrings
 from tests.swarmctl.conftest import ROOT, STAND_IN, write_profile
 from tests.swarmctl.hub import MODEL, hub
@@ -192,6 +193,27 @@ def test_a_real_run_that_offloads(watch: Watch, tmp_path: Path, home: Path, faul
         stood_in = spare.ledger.entries
     assert bool(stood_in) == (fault is not None)
     assert not has_key(repr(stood_in).encode(), KEY)
+
+
+def test_a_real_run_that_pushes(watch: Watch, tmp_path: Path) -> None:
+    """With Xet, as users have it, so that its client's own logs are scanned as well."""
+    account = Account(token=KEY, xet=tmp_path / "xet")
+    short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
+    with uploads(account) as url:
+        done = watch(REAL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
+    assert done.returncode == Exit.DONE, done.err
+    assert account.commits == ["After round 1"]
+    assert not any(has_key(sent, KEY) for _, _, sent in account.shown)
+    assert {server for server, shown, _ in account.shown if shown} == {"hub"}
+
+
+def test_a_real_run_whose_hub_repeats_the_token(watch: Watch) -> None:
+    account = Account(token=KEY, echo=True)
+    short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
+    with uploads(account) as url:
+        done = watch(REAL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
+    assert done.returncode == Exit.DONE, done.err
+    assert "(the token)" in done.err
 
 
 @pytest.mark.parametrize("act", ["run", "error", "killed", "traceback", "disk_full", "error_in_log", "limit", "spawn"])

@@ -56,3 +56,4 @@ def test_only_the_first_word_is_replaced(program: Path, monkeypatch: pytest.Monk
     assert typed("swarmctl run --node swarmctl") == f"'{program}' run --node swarmctl"
     assert typed("df -h /") == "df -h /"
     assert typed("swarmctld") == "swarmctld"
+    assert typed("A=b.c/d _E= swarmctl doctor keys") == f"A=b.c/d _E= '{program}' doctor keys"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 
 from hivemind_exp.errors import ConfigurationError
 from swarmctl import cli, rlswarm
+from swarmctl.asking import Asker
 from swarmctl.errors import Exit
+from swarmctl.keystore import Keystore
 from swarmctl.schema import dotted, settings
 from swarmctl.yamlfile import MAX_BYTES, read_yaml
-from swarmctl.yamlmap import BAD_VALUE, NO_COUNTERPART, NOT_YET, SECRET, UNKNOWN, mapped
+from swarmctl.yamlmap import mapped
+from swarmctl.yamlresult import BAD_VALUE, NO_COUNTERPART, NOT_YET, SECRET, UNKNOWN
 from tests.swarmctl.conftest import write_profile
 
 USUAL = """
@@ -136,15 +140,19 @@ def test_a_secret_is_neither_written_nor_printed(
 ) -> None:
     file = tmp_path / "old.yaml"
     file.write_text(lines + "\nseed: 7\n", encoding="utf-8")
-    assert cli.run(["profiles", "import", str(file)]) == Exit.DONE
+    code = cli.run(["profiles", "import", str(file), "--no-test"])
     out, err = capsys.readouterr()
+    assert code == (Exit.CONFIGURATION if names else Exit.DONE), "without a keyring no key is kept anywhere unasked"
+    assert not (home / "secrets").exists()
     assert f"{file} holds a secret" in err
     assert "revoke it" in err
     for name in names or ["NAME"]:
         assert f"keys set {name}" in err
-    assert cli.run(["profiles", "import", str(file), "--yes", "--json"]) == Exit.DONE
+    assert cli.run(["profiles", "import", str(file), "--no-test", "--yes", "--json"]) == code
     report = capsys.readouterr().out
-    assert json.loads(report)["secrets"] == names
+    secrets = json.loads(report)["secrets"]
+    assert [each["name"] for each in secrets if each["name"]] == names
+    assert all(each["why"] and not each["saved"] for each in secrets)
     assert SECRET in kinds(json.loads(report)).values()
     profile = (home / "profiles/old.toml").read_text(encoding="utf-8")
     assert "seed = 7" in profile
@@ -152,10 +160,85 @@ def test_a_secret_is_neither_written_nor_printed(
         assert secret not in out + err + report + profile
 
 
+def test_a_key_goes_where_keys_are_kept(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(f"seed: 7\nopenai_api_key: '{API_KEY}'  # mine\ntraining:\n  hub_token: {HUB_TOKEN}\n")
+    command = ["profiles", "import", str(file), "--no-test", "--insecure-storage"]
+    assert cli.run(command) == Exit.DONE
+    out, err = capsys.readouterr()
+    assert "Saved key openai ····6789 for api.openai.com in" in err
+    assert "Saved key huggingface ····wxyz for huggingface.co in" in err
+    assert API_KEY not in out + err
+    assert "keys set" not in err, "there is nothing left to set"
+    for name, key in (("openai", API_KEY), ("huggingface", HUB_TOKEN)):
+        found = Keystore(Asker(silent=True), {}).find(name)
+        assert found is not None
+        assert found.value == key
+    cure = next(line for line in err.splitlines() if line.startswith("  sed "))
+    assert subprocess.run(cure, shell=True, check=False).returncode == 0
+    assert file.read_text() == "seed: 7\ntraining:\n"
+    assert list(tmp_path.glob("*.bak")) == []
+
+
+def test_a_key_of_another_service_is_noticed_and_the_others_are_kept(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(f"openai_api_key: {HUB_TOKEN}\nhf_token: {HUB_TOKEN}\n")
+    assert cli.run(["profiles", "import", str(file), "--no-test", "--insecure-storage", "--yes"]) == Exit.CONFIGURATION
+    err = capsys.readouterr().err
+    assert "Not saved: openai_api_key: this looks like a key of huggingface, not of openai" in err
+    assert err.rstrip().endswith("keys set openai --yes")
+    assert [path.name for path in (home / "secrets").iterdir()] == ["huggingface.json"]
+    assert (home / "profiles/old.toml").exists()
+
+
+def test_a_key_is_tested_where_its_service_can_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    file = tmp_path / "old.yaml"
+    file.write_text(f"openai_api_key: {API_KEY}\n")
+    assert cli.run(["profiles", "import", str(file), "--insecure-storage", "--json"]) == Exit.DONE
+    out, err = capsys.readouterr()
+    assert "warning: not tested" in err
+    assert json.loads(out)["secrets"] == [{"key": "openai_api_key", "name": "openai", "saved": True, "why": None}]
+
+
+@pytest.mark.parametrize("line", ["training: {{hub_token: {}}}", "hub_token: >\n  {}", "hub_token: [{}]"])
+def test_a_key_that_shares_its_line_is_for_the_owner_to_take_out(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(line.format(HUB_TOKEN) + "\n")
+    cli.run(["profiles", "import", str(file), "--no-test", "--insecure-storage"])
+    err = capsys.readouterr().err
+    assert "holds a secret" in err
+    assert "sed" not in err
+
+
 def test_an_empty_secret_is_none() -> None:
     result = mapped({"hf_token": None, "openai_api_key": ""})
-    assert result.keys == []
+    assert result.secrets == []
     assert {left.kind for left in result.left} == {NO_COUNTERPART}
+
+
+def test_pushing_to_the_hub() -> None:
+    def of(**settings_: Any) -> dict[str, Any]:
+        return {each.setting: each.value for each in mapped(settings_).carried}
+
+    assert of(push_to_hub=True, hub_model_id="me/x", hub_private_repo=False, save_steps=25) == {
+        "hub.repo": "me/x",
+        "hub.private": False,
+        "hub.every": 25,
+        "checkpoint.every": 25,
+    }
+    assert of(push_to_hub=True, hub_model_id="me/x")["hub.every"] == 500
+    end = {"push_to_hub": True, "hub_model_id": "me/x", "hub_strategy": "end"}
+    assert of(**end, max_rounds=9)["hub.every"] == 0
+    assert of(**end)["hub.every"] == 500, "a node until stopped has no end"
+    assert of(push_to_hub=False, hub_model_id="me/x") == {}
+    assert of(push_to_hub=True, hub_model_id="without-owner") == {}
 
 
 def test_adapters_count_only_where_they_were_on() -> None:
@@ -196,9 +279,9 @@ def test_what_is_unknown_is_not_understood() -> None:
 
 def test_the_table_names_settings_that_exist() -> None:
     known = {dotted(path) for path in settings()}
-    for table in (rlswarm.CARRIED, rlswarm.LORA):
+    for table in (rlswarm.CARRIED, rlswarm.LORA, rlswarm.HUB):
         assert {carry.setting for carry in table.values()} <= known
-    tables = (rlswarm.CARRIED, rlswarm.DROPPED, rlswarm.NOT_YET, rlswarm.SECRETS, dict.fromkeys(rlswarm.SPECIAL))
+    tables = (rlswarm.CARRIED, rlswarm.DROPPED, rlswarm.NOT_YET, dict.fromkeys(rlswarm.SPECIAL))
     assert sum(map(len, tables)) == len(rlswarm.KNOWN), "no key is in two tables"
 
 

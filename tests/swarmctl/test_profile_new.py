@@ -161,10 +161,32 @@ def test_questions_on_a_terminal(home: Path) -> None:
     assert "name" not in values["model"], "what was not answered stays what it extends"
 
 
+def test_a_wrong_answer_is_asked_for_again(home: Path) -> None:
+    asked = terminal("mine")
+    for question, answer, said in (
+        ("Model", "sk-proj-Abcdefghijklmnop0123456789", "looks like a key"),
+        ("Model", "", ""),
+        ("Tasks", "gsm8kk", "the nearest names are gsm8k"),
+        ("Tasks", "gsm8k", ""),
+        ("Device", "gpu", "or one of cuda"),
+        ("Device", "cpu", ""),
+        ("Rounds", "-3", "greater than or equal to 0"),
+        ("Rounds", "3", "Run it"),
+    ):
+        asked.expect_exact(question)
+        asked.expect_exact("]: ")
+        asked.sendline(answer)
+        asked.expect_exact(said)
+    asked.expect(pexpect.EOF)
+    values = tomllib.loads((home / "profiles/mine.toml").read_text(encoding="utf-8"))
+    assert (values["tasks"], values["model"]["device"], values["game"]["rounds"]) == (["gsm8k"], "cpu", 3)
+
+
 def test_an_interrupt_while_asking_writes_nothing(home: Path) -> None:
     asked = terminal("mine")
     asked.expect_exact("Model")
     asked.sendintr()
+    asked.expect_exact("\r\nInterrupted.")
     asked.expect(pexpect.EOF)
     asked.close()
     assert asked.exitstatus == Exit.INTERRUPTED

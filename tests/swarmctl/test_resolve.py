@@ -9,8 +9,9 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
-from swarmctl import profiles
-from swarmctl.resolve import Resolved, override, problems_of, resolve
+from swarmctl import cli, profiles
+from swarmctl.errors import Exit
+from swarmctl.resolve import Resolved, _Leaf, _service, override, problems_of, resolve
 from tests.swarmctl.conftest import write_profile
 
 
@@ -140,9 +141,9 @@ def test_variables_that_are_no_settings_are_let_be() -> None:
 
 def test_every_problem_of_a_profile_is_named_but_no_value(home: Path) -> None:
     secret = "sk-proj-abcdefghijklmnop"
-    path = write_profile(home, "bad", f'[train]\napi_key = "{secret}"\nbeta = "{secret}"\n[modle]\nname = "x"\n')
+    path = write_profile(home, "bad", f'[train]\nlearnrate = "{secret}"\nbeta = "{secret}"\n[modle]\nname = "x"\n')
     _, problems = problems_of(profiles.read(path))
-    assert {problem.key for problem in problems} == {"train.api_key", "train.beta", "modle"}
+    assert {problem.key for problem in problems} == {"train.learnrate", "train.beta", "modle"}
     assert secret not in " ".join(map(str, problems))
     with pytest.raises(ConfigurationError) as caught:
         resolved("bad")
@@ -205,3 +206,43 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, tol
 def test_an_assignment_needs_an_equals_sign() -> None:
     with pytest.raises(ConfigurationError, match="KEY=VALUE"):
         override("train.beta")
+
+
+@pytest.mark.parametrize(
+    ("key", "command"),
+    [
+        ("openai_api_key", "keys set openai"),
+        ("model.hf_token", "keys set huggingface"),
+        ("report.wandb_api_key", "keys set wandb"),
+        ("node.password", "keys set --help"),
+    ],
+)
+def test_a_key_among_the_settings_is_refused_with_the_command_that_takes_it(
+    key: str, command: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "sk-proj-Abcdefghijklmnop0123456789"
+    section, _, name = key.rpartition(".")
+    table = f"[{section}]\n" if section else ""
+    write_profile(home, "leaky", f'extends = "demo"\n{table}{name} = "{secret}"\n')
+    variable = "SWARMCTL_" + key.upper().replace(".", "__")
+
+    def refused(*arguments: str, leaked: bool, following: str = command) -> None:
+        assert cli.run(arguments) == Exit.CONFIGURATION
+        out, err = capsys.readouterr()
+        assert ("is leaked" in err) == leaked
+        assert f"`swarmctl {command}` asks for it" in out + err
+        assert err.rstrip().endswith(following)
+        assert secret not in out + err
+
+    refused("run", "-p", "leaky", leaked=False)
+    refused("profiles", "validate", "leaky", leaked=False, following="")
+    refused("run", "-p", "demo", "--set", f"{key}={secret}", leaked=True)
+    refused("profiles", "new", "mine", "--no-input", "--set", f"{key}={secret}", leaked=False)
+    monkeypatch.setenv(variable, secret)
+    refused("run", "-p", "demo", leaked=False)
+
+
+def test_a_key_beside_a_provider_is_that_providers() -> None:
+    merged = {("offload", "provider"): _Leaf("groq", "--set")}
+    assert _service(("offload", "api_key"), merged) == "groq"
+    assert _service(("offload", "api_key"), {("offload", "provider"): _Leaf("off", "--set")}) is None

@@ -1,0 +1,112 @@
+"""Pushing to the hub, beside the training: a hub that is slow delays nothing, one that fails stops nothing."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from hivemind_exp.config import HubConfig
+from hivemind_exp.events import Emit
+from hivemind_exp.hub.outbox import Outbox, Parcel
+from hivemind_exp.stop import StopFlag
+
+_POLL_S = 0.1
+
+
+class HubPusher:
+    """Pushes models to one repository, one at a time, the newest first.
+
+    What fails becomes a warning, and stays in the outbox for the next push or the next run.
+    """
+
+    def __init__(self, hub: HubConfig, outbox: Outbox, token: str, emit: Emit) -> None:
+        self._hub = hub
+        self._outbox = outbox
+        self._emit = emit
+        self._token = token
+        self._api = HfApi(token=token)
+        self._repo_is_there = False
+        self._orders: queue.Queue[None] = queue.Queue()
+        disable_progress_bars()
+        # The first order makes the repository, if only that: a token that may not write is told now, not after hours.
+        self._orders.put(None)
+        threading.Thread(target=self._work, name="hub", daemon=True).start()
+
+    def due(self, round_: int, *, last: bool) -> bool:
+        """Say whether the model after ``round_`` rounds is to be pushed, and has not been."""
+        wanted = last or (round_ > 0 and self._hub.every > 0 and round_ % self._hub.every == 0)
+        return wanted and not self._outbox.holds(round_, self._hub.repo)
+
+    def push(self, round_: int, model: Path, card: str, base: str) -> None:
+        """Take a copy of a checkpoint's model and push it as soon as the one before it is done."""
+        try:
+            self._outbox.pack(round_, model, card, base)
+        except OSError as error:
+            self._warn(error, round_)
+        else:
+            self._orders.put(None)
+
+    def finish(self, stop: StopFlag) -> None:
+        """Wait until everything was tried. Raises ``StopRequested`` after a stop; the rest waits for the next run."""
+        if self._orders.unfinished_tasks:
+            self._emit("phase", name=f"pushing to {self._hub.repo}", done=None, total=None)
+        while self._orders.unfinished_tasks:
+            stop.check()
+            time.sleep(_POLL_S)
+
+    def _work(self) -> None:
+        while True:
+            self._orders.get()
+            parcel = None
+            try:
+                parcel = self._outbox.waiting()
+                self._make_repository()
+                if parcel is not None:
+                    self._upload(parcel)
+            except Exception as error:  # noqa: BLE001 - whatever a hub and a network can do is no reason to stop training
+                self._warn(error, None if parcel is None else parcel.round)
+            finally:
+                self._orders.task_done()
+
+    def _make_repository(self) -> None:
+        if not self._repo_is_there:
+            self._api.create_repo(self._hub.repo, private=self._hub.private, exist_ok=True)
+            self._repo_is_there = True
+
+    def _upload(self, parcel: Parcel) -> None:
+        begun = time.perf_counter()
+        commit = self._api.upload_folder(
+            repo_id=self._hub.repo, folder_path=parcel.path, commit_message=f"After round {parcel.round}"
+        )
+        self._outbox.done(parcel, self._hub.repo)
+        seconds = round(time.perf_counter() - begun, 3)
+        self._emit("push", round=parcel.round, repo=self._hub.repo, url=commit.commit_url, seconds=seconds)
+
+    def _warn(self, error: Exception, round_: int | None) -> None:
+        repo, reason = self._hub.repo, _reason(error).rstrip(".")
+        text = f"nothing can be pushed to {repo} yet: {reason}"
+        if round_ is not None:
+            text = f"the model of round {round_} did not reach {repo}: {reason}. The next push or run tries again"
+        self._emit("warning", code="push_failed", message=text.replace(self._token, "(the token)"))
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an exception of the hub's library means for people."""
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        return _reason(error.__cause__)  # how the library tells which file it was at
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return f"the hub refuses this token ({status}): it takes one that may write; swarmctl keys set huggingface"
+        return f"the hub answers with {status}: {error.server_message or 'no reason given'}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    if any(kind.__name__ == "TransportError" for kind in type(error).__mro__):  # of whichever HTTP client it uses now
+        return f"the hub cannot be reached: {str(error) or type(error).__name__}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,35 @@
+"""The list of commands in ``swarmctl --help``, under what people look for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperGroup
+
+HEADINGS = {
+    "Start": ("run", "doctor", "keys", "profiles"),
+    "Watch": ("status", "logs", "rollouts", "report"),
+    "Control": ("stop", "restart"),
+    "Swarm": ("swarm", "identity"),
+    "Shell": ("completion", "service"),
+}
+_WHOLE = 1000
+"""Characters of a line of help; more than any has. Typer would else cut sentences in the middle."""
+
+
+class GroupedCommands(TyperGroup):
+    """Lists its commands with their whole sentences; those of ``swarmctl`` itself under its headings."""
+
+    # Typer's own types for these are not public.
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the lists into the help."""
+        shown = {name: command for name, command in self.commands.items() if not command.hidden}
+        lines = {name: command.get_short_help_str(_WHOLE) for name, command in shown.items()}
+        widest = max(map(len, lines), default=0)
+        headings = HEADINGS if ctx.parent is None else {}
+        placed = {name for names in headings.values() for name in names}
+        for heading, names in [*headings.items(), ("Commands", [name for name in lines if name not in placed])]:
+            rows = [(name.ljust(widest), lines[name]) for name in names if name in lines]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)

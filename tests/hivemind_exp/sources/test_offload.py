@@ -222,3 +222,16 @@ def test_a_stop_lets_answers_in_flight_come_in(tmp_path: Path) -> None:
         books = server.ledger
     assert len(rig.texts()) == 4
     assert rig.accounts() == {"settled": pytest.approx(books.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}
+
+
+def test_after_a_stop_nothing_more_is_asked_for(tmp_path: Path) -> None:
+    with api_server(latency=0.3) as server:
+        with engine(tmp_path, endpoint(server.base_url), concurrency=4) as rig:
+            rig.offload.probed()
+            rig.offload.place([order(number) for number in range(40)])
+            while len(server.ledger.chats) < 5:
+                pass
+        books = server.ledger
+    assert books.outcomes() == {"delivered": 5}
+    assert len(rig.texts()) == 4
+    assert rig.accounts() == {"settled": pytest.approx(books.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}

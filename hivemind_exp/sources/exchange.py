@@ -56,7 +56,7 @@ class Exchange:
             answer = await service.client.ask(messages, ask.count, sampling, seed)
             headers = answer.headers
         except Fault as fault:
-            headers, slow_down = fault.headers, fault.trouble in (Trouble.SLOW_DOWN, Trouble.BUSY)
+            headers, slow_down = fault.headers, fault.trouble is Trouble.SLOW_DOWN
             if reservation is not None:
                 self._write_off(service, ask, reservation, fault)
             raise

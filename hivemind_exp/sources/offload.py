@@ -252,7 +252,8 @@ class Offload:
             return 0  # the pause is the router's and the limiter's business
         wait = fault.wait if fault.wait is not None else min(8.0, 0.25 * 2.0**tries)
         await asyncio.sleep(wait * random.uniform(0.75, 1.25))  # so that the many do not come back at once
-        return tries + 1
+        # What never reached the service says nothing about the question.
+        return tries + fault.sent
 
     async def _request(self, service: Service, order: Order, places: list[int], tries: int) -> int:
         """Ask once; return how many places were filled. Raises ``Fault`` and ``LimitReached``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_a_place_that_never_gets_anything_usable_is_given_up(tmp_path: Path) -> 
         rig.run([order(1, places=2)])
     assert "question 0" not in rig.texts()
     assert len(rig.texts()["question 1"]) == 2
-    assert [event["lost"] for event in rig.events.of("spend")] == [2]
+    assert [event["lost"] for event in rig.events.of("spend")] == [0, 2, 0]
     assert asked == 1 + 2 * 6
 
 
@@ -161,6 +162,19 @@ def test_a_provider_that_is_down_is_waited_for_and_its_return_is_told(
     assert len(rig.texts()) == 12
     assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
     assert "cannot be connected to" in rig.events.of("warning")[0]["message"]
+
+
+def test_a_single_place_outlives_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.2)
+    monkeypatch.setattr(routing, "_POLL_S", 0.02)
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        with server.down():
+            rig.offload.place([order(0, places=1)])
+            while not rig.events.of("warning"):
+                time.sleep(0.01)
+        rig.offload.wait(0)
+    assert len(rig.texts()["question 0"]) == 1
 
 
 def test_the_cap_stops_before_it_is_passed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.sources.base import Message
@@ -23,8 +24,10 @@ class Exchange:
     def __init__(self, ledger: Ledger, router: Router) -> None:
         self._ledger = ledger
         self._router = router
-        self.open = 0
-        """Requests in flight."""
+        self.flying: set[asyncio.Task[Any]] = set()
+        """The tasks whose request is in flight."""
+        self.closing = False
+        """The node stops: nothing goes out any more."""
         self.spent: dict[int, dict[tuple[str, str], Spent]] = defaultdict(dict)
         """What each round used so far, by provider and model."""
 
@@ -40,16 +43,20 @@ class Exchange:
         most = worst_case(service.price, contents, ask.count, bound)
         self._ledger.check(most)
         number = await service.limiter.enter(_expected(service, contents, ask.count, bound))
-        self.open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.flying.add(task)
         headers: Mapping[str, str] = {}
         slow_down = False
         reservation: Reservation | None = None
         try:
+            if self.closing:
+                raise asyncio.CancelledError
             reservation = self._ledger.reserve(ask, most)
             answer = await service.client.ask(messages, ask.count, sampling, seed)
             headers = answer.headers
         except Fault as fault:
-            headers, slow_down = fault.headers, fault.trouble in (Trouble.SLOW_DOWN, Trouble.BUSY)
+            headers, slow_down = fault.headers, fault.trouble is Trouble.SLOW_DOWN
             if reservation is not None:
                 self._write_off(service, ask, reservation, fault)
             raise
@@ -58,7 +65,7 @@ class Exchange:
                 self._ledger.keep(reservation, "in flight when the node stopped")
             raise
         finally:
-            self.open -= 1
+            self.flying.discard(task)
             service.limiter.leave(number, headers, slow_down=slow_down)
         self._router.worked(service)
         return answer, reservation

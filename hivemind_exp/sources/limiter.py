@@ -41,6 +41,11 @@ class Limiter:
         """Requests that may be in flight now."""
         return max(1, int(self._window))
 
+    @property
+    def held(self) -> bool:
+        """Whether nothing goes out at present."""
+        return asyncio.get_running_loop().time() < self._held_until
+
     async def enter(self, tokens: int) -> int:
         """Wait until a request of about so many tokens may go out; return its number, for ``leave``."""
         await self._take_place()

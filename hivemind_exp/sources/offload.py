@@ -82,7 +82,6 @@ class Offload:
         self._probe: Future[None] = Future()
         self._orders: dict[tuple[int, str, str], Order] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
 
     def start(self) -> None:
         """Start the thread, and ask the first provider for a word. Raises what making the clients raises."""
@@ -159,9 +158,9 @@ class Offload:
         self._loop.close()
 
     async def _end(self) -> None:
-        self._closing = True
-        if self._exchange.open:
-            await asyncio.wait(list(self._tasks), timeout=PARTING_S)
+        self._exchange.closing = True
+        if self._exchange.flying:
+            await asyncio.wait(self._exchange.flying, timeout=PARTING_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -225,7 +224,7 @@ class Offload:
     async def _obtain(self, order: Order, places: list[int]) -> None:
         """Fill places, in as many requests as that takes. Places that this machine is to fill stay empty."""
         tries = 0
-        while places and not self._closing:
+        while places and not self._exchange.closing:
             service = await self._router.pick()
             if service is None:
                 return
@@ -254,7 +253,8 @@ class Offload:
             return 0  # the pause is the router's and the limiter's business
         wait = fault.wait if fault.wait is not None else min(8.0, 0.25 * 2.0**tries)
         await asyncio.sleep(wait * random.uniform(0.75, 1.25))  # so that the many do not come back at once
-        return tries + 1
+        # What never reached the service says nothing about the question.
+        return tries + fault.sent
 
     async def _request(self, service: Service, order: Order, places: list[int], tries: int) -> int:
         """Ask once; return how many places were filled. Raises ``Fault`` and ``LimitReached``."""
@@ -296,7 +296,7 @@ class Offload:
 
     async def _at_the_limit(self, error: LimitReached) -> None:
         """Wait for reserves that come back; with none left, stop or go on without paying."""
-        if self._exchange.open:
+        if self._exchange.flying:
             await asyncio.sleep(_POLL_S)
             return
         if not self._terms.on_limit_local:

@@ -92,7 +92,7 @@ class ChatClient:
 
     def _unconnected(self, error: BaseException) -> Fault:
         if _never_sent(error):
-            return self._fault(Trouble.BROKEN, f"{self._endpoint.host} cannot be connected to")
+            return self._fault(Trouble.BROKEN, f"{self._endpoint.host} cannot be connected to", sent=False)
         return self._fault(Trouble.BROKEN, f"{self._endpoint.host} broke the connection", billed=True)
 
     def _fault(
@@ -102,10 +102,11 @@ class ChatClient:
         *,
         wait: float | None = None,
         billed: bool = False,
+        sent: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> Fault:
         hidden = detail.replace(self._key, "…") if self._key else detail
-        return Fault(trouble, hidden, wait=wait, billed=billed, headers=headers)
+        return Fault(trouble, hidden, wait=wait, billed=billed, sent=sent, headers=headers)
 
 
 def _never_sent(error: BaseException) -> bool:

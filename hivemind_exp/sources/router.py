@@ -113,8 +113,9 @@ class Router:
             self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.rests))
 
     def _slow_down(self, service: Service, fault: Fault) -> None:
-        service.slowed += 1
-        wait = fault.wait if fault.wait is not None else min(60.0, 0.5 * 2.0 ** min(service.slowed, 8))
+        # Of many requests in flight many are refused at once: that is one reason to wait, not so many.
+        service.slowed += not service.limiter.held
+        wait = fault.wait if fault.wait is not None else min(60.0, 0.25 * 2.0 ** min(service.slowed, 8))
         if wait > LONGEST_HOLD_S:
             self._rest(service, fault, wait)
         else:

@@ -46,6 +46,7 @@ class Fault(Exception):
         *,
         wait: float | None = None,
         billed: bool = False,
+        sent: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -56,6 +57,8 @@ class Fault(Exception):
         """Seconds that the service asks to wait."""
         self.billed = billed
         """Whether the service may have done the work: then the reserve stays spent."""
+        self.sent = sent
+        """Whether the request got as far as the service."""
         self.headers = headers or {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,19 @@ def test_a_provider_that_is_down_is_waited_for_and_its_return_is_told(
     assert "cannot be connected to" in rig.events.of("warning")[0]["message"]
 
 
+def test_a_single_place_outlives_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.2)
+    monkeypatch.setattr(routing, "_POLL_S", 0.02)
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        with server.down():
+            rig.offload.place([order(0, places=1)])
+            while not rig.events.of("warning"):
+                time.sleep(0.01)
+        rig.offload.wait(0)
+    assert len(rig.texts()["question 0"]) == 1
+
+
 def test_the_cap_stops_before_it_is_passed(tmp_path: Path) -> None:
     cap = 0.02
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), usd=cap, concurrency=4) as rig:
@@ -220,5 +234,18 @@ def test_a_stop_lets_answers_in_flight_come_in(tmp_path: Path) -> None:
             while len(server.ledger.chats) < 5:
                 pass
         books = server.ledger
+    assert len(rig.texts()) == 4
+    assert rig.accounts() == {"settled": pytest.approx(books.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}
+
+
+def test_after_a_stop_nothing_more_is_asked_for(tmp_path: Path) -> None:
+    with api_server(latency=0.3) as server:
+        with engine(tmp_path, endpoint(server.base_url), concurrency=4) as rig:
+            rig.offload.probed()
+            rig.offload.place([order(number) for number in range(40)])
+            while len(server.ledger.chats) < 5:
+                pass
+        books = server.ledger
+    assert books.outcomes() == {"delivered": 5}
     assert len(rig.texts()) == 4
     assert rig.accounts() == {"settled": pytest.approx(books.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}

@@ -1,0 +1,124 @@
+"""A node that offloads, killed at any moment, learns from the same batches and ends with the same weights."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hivemind_exp.config import Config
+from hivemind_exp.events import EventLog
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.trainer.manifest import Manifest, Row
+from tests.api.ask import digest
+from tests.api.remote import RemoteServer, api_process
+from tests.hivemind_exp.nodes import ChanceRewards, make_config
+from tests.hivemind_exp.runner.test_resume import same_weights, size
+
+KILLS = 8
+ROUNDS = 10
+ANSWER = "tests.hivemind_exp.teachers:two_letters"
+
+
+def configure(base_url: str, share: float) -> Config:
+    offload: dict[str, Any] = {"provider": "box", "share": share, "fallback": []}
+    box: dict[str, Any] = {"base_url": base_url, "model": "test-model", "group": "n", "free": True}
+    return make_config(offload=offload, providers={"box": box}, checkpoint={"keep": ROUNDS}, game={"rounds": ROUNDS})
+
+
+def play(root: Path, base_url: str, share: float) -> None:
+    """Run the node in a process of its own."""
+    torch.set_num_threads(1)
+    root.mkdir(exist_ok=True)
+    log = EventLog(root / "events.jsonl")
+    GRPORunner(configure(base_url, share), NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
+
+
+def read(root: Path, query: str) -> list[Any]:
+    journal = NodeFiles(root).journal
+    if not journal.exists():
+        return []
+    with closing(sqlite3.connect(journal)) as db:
+        (table,) = db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name='evaluations'").fetchone()
+        return db.execute(query).fetchall() if table else []
+
+
+def completions(root: Path) -> list[Any]:
+    """Return every completion of a node, with its place and its outcome."""
+    fields = "round, question, idx, kind, source, text, ids, truncated, outcome"
+    return read(root, f"SELECT {fields} FROM completions ORDER BY round, question, idx")
+
+
+def manifests(root: Path) -> dict[int, bytes]:
+    return dict(read(root, "SELECT step, body FROM manifests"))
+
+
+def batch(body: bytes) -> tuple[int, tuple[Row, ...]]:
+    """Return what a step learns from. How old a text was when it was asked for is none of it."""
+    manifest = Manifest.unpack(body)
+    return manifest.seed, tuple(replace(row, lag=None) for row in manifest.rows)
+
+
+def filled(root: Path) -> set[str]:
+    """Return the prompts (as the server knows them) whose part of the API is in the journal."""
+    query = (
+        "SELECT DISTINCT messages FROM prompts JOIN completions USING (swarm, round, question) WHERE kind = 'teacher'"
+    )
+    return {digest(json.loads(messages)) for (messages,) in read(root, query)}
+
+
+def asked(server: RemoteServer) -> Counter[str]:
+    while (books := server.ledger).outcomes()["pending"]:
+        time.sleep(0.01)
+    return Counter(entry.digest for entry in books.chats if len(entry.messages) == 2)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_kill_9_of_an_offloading_node_changes_neither_batches_nor_weights(tmp_path: Path, share: float) -> None:
+    root, whole = tmp_path / "killed", tmp_path / "whole"
+    events = root / "events.jsonl"
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.hivemind_exp.nodes", "openai"])
+    chance = random.Random(f"kill/{share}")
+    seen: dict[int, bytes] = {}
+    kills, before = 0, Counter[str]()
+    with api_process(latency=0.1, answer=ANSWER) as server, api_process(answer=ANSWER) as other:
+        for life in range(KILLS + 1):
+            held = filled(root)
+            node = processes.Process(target=play, args=(root, server.base_url, share))
+            node.start()
+            if life < KILLS:
+                # A node tells about 1000 bytes before its first round and 1000 in each.
+                wanted, pause = size(events) + chance.randrange(200, 1500), chance.uniform(0, 0.1)
+                while node.exitcode is None and size(events) < wanted:
+                    time.sleep(0.001)
+                node.join(pause)
+                kills += node.exitcode is None
+                node.kill()
+            node.join()
+            now = asked(server)
+            assert not held & (now - before).keys()
+            assert max((now - before).values(), default=1) == 1
+            before = now
+            for step, body in manifests(root).items():
+                assert seen.setdefault(step, body) == body
+        assert node.exitcode == 0
+        assert kills >= KILLS // 2
+        play(whole, other.base_url, share)
+    assert completions(root) == completions(whole)
+    assert Counter(row[3] for row in completions(root))["teacher"] == ROUNDS * 3 * 4 * share
+    expected = manifests(whole)
+    assert expected.keys() >= set(range(2, ROUNDS))
+    assert {step: batch(seen[step]) for step in expected} == {step: batch(body) for step, body in expected.items()}
+    assert same_weights(root, whole)

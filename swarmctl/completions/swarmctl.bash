@@ -18,6 +18,7 @@ __swarmctl_enter() {
         ':logs') path='logs' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
+        ':rollouts') path='rollouts' ;;
         ':completion') path='completion' ;;
         'profiles:list') path='profiles list' ;;
         'profiles:show') path='profiles show' ;;
@@ -29,6 +30,9 @@ __swarmctl_enter() {
         'keys:test') path='keys test' ;;
         'keys:delete') path='keys delete' ;;
         'keys:import') path='keys import' ;;
+        'rollouts:show') path='rollouts show' ;;
+        'rollouts:export') path='rollouts export' ;;
+        'rollouts:stats') path='rollouts stats' ;;
         'completion:install') path='completion install' ;;
         'completion:uninstall') path='completion uninstall' ;;
         'completion:show') path='completion show' ;;
@@ -62,6 +66,20 @@ __swarmctl_takes() {
         'profiles new:--set') kind=setting ;;
         'profiles import:--name') kind=none ;;
         'keys set:--host') kind=none ;;
+        'rollouts show:--node') kind=node ;;
+        'rollouts show:--round') kind=none ;;
+        'rollouts show:--question') kind=none ;;
+        'rollouts show:--source') kind=none ;;
+        'rollouts show:--last') kind=none ;;
+        'rollouts export:--node') kind=node ;;
+        'rollouts export:--round') kind=none ;;
+        'rollouts export:--question') kind=none ;;
+        'rollouts export:--source') kind=none ;;
+        'rollouts export:--last') kind=none ;;
+        'rollouts export:--format') kind=words list='jsonl parquet' ;;
+        'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
+        'rollouts stats:--node') kind=node ;;
+        'rollouts stats:--by') kind=none ;;
     esac
 }
 
@@ -85,6 +103,10 @@ __swarmctl_options() {
         'keys test') list='--json --no-input --help' ;;
         'keys delete') list='--all --yes --no-input --help' ;;
         'keys import') list='--no-test --insecure-storage --yes --no-input --help' ;;
+        'rollouts') list='--help' ;;
+        'rollouts show') list='--node --round --question --source --last --full --json --help' ;;
+        'rollouts export') list='--node --round --question --source --last --correct --format --output --yes --help' ;;
+        'rollouts stats') list='--node --by --json --help' ;;
         'completion') list='--help' ;;
         'completion install') list='--yes --json --help' ;;
         'completion uninstall') list='--yes --json --help' ;;
@@ -95,9 +117,10 @@ __swarmctl_options() {
 # Set kind to what may stand here as an argument.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status logs profiles keys completion' ;;
+        ':0') kind=words list='run doctor status logs profiles keys rollouts completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
+        'rollouts:0') kind=words list='show export stats' ;;
         'completion:0') kind=words list='install uninstall show' ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
@@ -122,6 +145,11 @@ __swarmctl_values() {
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
         'node.fresh') list='true false' ;;
+        'offload.batch') list='true false' ;;
+        'offload.key') list='auto key_file environment credentials keyring file' ;;
+        'offload.kind') list='auto policy policy_text teacher relay' ;;
+        'offload.on_limit') list='stop local' ;;
+        'offload.when') list='always failed' ;;
         'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'train.peer_loss') list='positive sapo f_tis' ;;
         'train.teacher_loss') list='gated luffy' ;;
@@ -251,6 +279,28 @@ __swarmctl_setting() {
             node.fresh= \
             node.name= \
             node.seed= \
+            offload.ahead= \
+            offload.batch= \
+            offload.fallback= \
+            offload.key= \
+            offload.kind= \
+            offload.limits.concurrency= \
+            offload.limits.requests_per_minute= \
+            offload.limits.timeout= \
+            offload.limits.tokens_per_minute= \
+            offload.limits.usd= \
+            offload.limits.usd_per_day= \
+            offload.model= \
+            offload.on_limit= \
+            offload.prices= \
+            offload.provider= \
+            offload.reasoning_effort= \
+            offload.reasoning_tokens= \
+            offload.rounds= \
+            offload.share= \
+            offload.stages= \
+            offload.when= \
+            providers= \
             report.to= \
             tasks= \
             train.beta= \

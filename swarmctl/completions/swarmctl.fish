@@ -19,6 +19,8 @@ function __swarmctl_enter -S -d 'Enter a command, if there is one'
             set path 'profiles'
         case ':keys' ':key'
             set path 'keys'
+        case ':rollouts'
+            set path 'rollouts'
         case ':completion'
             set path 'completion'
         case 'profiles:list'
@@ -41,6 +43,12 @@ function __swarmctl_enter -S -d 'Enter a command, if there is one'
             set path 'keys delete'
         case 'keys:import'
             set path 'keys import'
+        case 'rollouts:show'
+            set path 'rollouts show'
+        case 'rollouts:export'
+            set path 'rollouts export'
+        case 'rollouts:stats'
+            set path 'rollouts stats'
         case 'completion:install'
             set path 'completion install'
         case 'completion:uninstall'
@@ -105,6 +113,35 @@ function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empt
         case 'profiles import:--name'
             set kind none
         case 'keys set:--host'
+            set kind none
+        case 'rollouts show:--node'
+            set kind node
+        case 'rollouts show:--round'
+            set kind none
+        case 'rollouts show:--question'
+            set kind none
+        case 'rollouts show:--source'
+            set kind none
+        case 'rollouts show:--last'
+            set kind none
+        case 'rollouts export:--node'
+            set kind node
+        case 'rollouts export:--round'
+            set kind none
+        case 'rollouts export:--question'
+            set kind none
+        case 'rollouts export:--source'
+            set kind none
+        case 'rollouts export:--last'
+            set kind none
+        case 'rollouts export:--format'
+            set kind words
+            set list jsonl parquet
+        case 'rollouts export:-o' 'rollouts export:--output'
+            set kind file
+        case 'rollouts stats:--node'
+            set kind node
+        case 'rollouts stats:--by'
             set kind none
     end
 end
@@ -207,6 +244,33 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --yes\t'Answer yes to every question' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --help\t'Show this message and exit'
+        case 'rollouts'
+            set list --help\t'Show this message and exit'
+        case 'rollouts show'
+            set list --node\t'Node' \
+                --round\t'Only this round' \
+                --question\t'Only questions whose digest begins so' \
+                --source\t'Only a kind (teacher, policy, …) or a provider (openai, local)' \
+                --last\t'How many, the latest' \
+                --full\t'Leave nothing out of long texts' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'rollouts export'
+            set list --node\t'Node' \
+                --round\t'Only this round' \
+                --question\t'Only questions whose digest begins so' \
+                --source\t'Only a kind (teacher, policy, …) or a provider (openai, local)' \
+                --last\t'How many, the latest' \
+                --correct\t'Only what was verified as right' \
+                --format\t'[default: jsonl; parquet for a FILE.parquet]' \
+                --output\t'A file, or - for stdout' \
+                --yes\t'Write over a file that is there' \
+                --help\t'Show this message and exit'
+        case 'rollouts stats'
+            set list --node\t'Node' \
+                --by\t'What to tell apart: any of provider,model,stage' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'completion'
             set list --help\t'Show this message and exit'
         case 'completion install'
@@ -231,6 +295,7 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 logs\t'Print what a node\'s trainer said last' \
                 profiles\t'List, show, check and make profiles: the files that say how a node runs' \
                 keys\t'Save, list, test and delete keys of services' \
+                rollouts\t'Show, export and count what was generated for a node: completions, their rewards, where from, at which price' \
                 completion\t'Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
         case 'profiles:0'
             set list list\t'List the profiles there are, built-in ones and yours' \
@@ -244,6 +309,10 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 test\t'Ask services whether they accept the keys' \
                 delete\t'Delete a key from the keyring, or from its file' \
                 import\t'Save keys found in the environment or a .env file'
+        case 'rollouts:0'
+            set list show\t'Print prompts, completions, what each reward is made of and why, source, provider, model and price' \
+                export\t'Write completions as JSON lines or Parquet, a row each, with provider and model on every row' \
+                stats\t'Count requests, tokens, dollars, completions, the share verified as right, and places that were given up'
         case 'completion:0'
             set list install\t'Put the script where the shell looks for completions' \
                 uninstall\t'Remove what install wrote' \
@@ -305,6 +374,28 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             node.fresh=\t'Start from nothing at every run' \
             node.name=\t'Name of the node, and of its directory' \
             node.seed=\t'Seed of sampling and of adapter weights' \
+            offload.ahead=\t'Rounds whose completions are asked for while the step before them is still being trained' \
+            offload.batch=\t'Ask through the provider\'s Batch API: half the price, answers within hours' \
+            offload.fallback=\t'Who generates while the provider cannot, in order: providers, or "local"' \
+            offload.key=\t'The one place the key may come from' \
+            offload.kind=\t'What the API\'s text is, and so what is learned from it' \
+            offload.limits.concurrency=\t'Requests in flight' \
+            offload.limits.requests_per_minute=\t'A limit that the service states' \
+            offload.limits.timeout=\t'Seconds that one request may take' \
+            offload.limits.tokens_per_minute=\t'The same for tokens, of prompts and completions together' \
+            offload.limits.usd=\t'Dollars that this node may spend in its whole life, at all providers together' \
+            offload.limits.usd_per_day=\t'Dollars a day (UTC)' \
+            offload.model=\t'The model to ask' \
+            offload.on_limit=\t'What happens when a cap is reached' \
+            offload.prices=\t'Prices by provider, before those that are known here' \
+            offload.provider=\t'A row of the provider table, or a [providers.NAME] of one\'s own' \
+            offload.reasoning_effort=\t'How much a reasoning model thinks' \
+            offload.reasoning_tokens=\t'Tokens a reasoning model may think, beside generation.max_completion_tokens for its answer' \
+            offload.rounds=\t'Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"' \
+            offload.share=\t'Part of each group that the API fills; this machine fills the rest' \
+            offload.stages=\t'Stages in which the API generates' \
+            offload.when=\t'"failed": this machine samples whole groups, and the API is asked only where none of them is right' \
+            providers= \
             report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
             tasks= \
             train.beta=\t'Weight of the KL penalty on own rows' \
@@ -340,6 +431,16 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             set list true false
         case 'node.fresh'
             set list true false
+        case 'offload.batch'
+            set list true false
+        case 'offload.key'
+            set list auto key_file environment credentials keyring file
+        case 'offload.kind'
+            set list auto policy policy_text teacher relay
+        case 'offload.on_limit'
+            set list stop local
+        case 'offload.when'
+            set list always failed
         case 'tasks'
             set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'train.peer_loss'

@@ -62,6 +62,28 @@ _swarmctl_settings() {
       'node.fresh:Start from nothing at every run'
       'node.name:Name of the node, and of its directory'
       'node.seed:Seed of sampling and of adapter weights'
+      'offload.ahead:Rounds whose completions are asked for while the step before them is still being trained'
+      'offload.batch:Ask through the provider'\''s Batch API: half the price, answers within hours'
+      'offload.fallback:Who generates while the provider cannot, in order: providers, or "local"'
+      'offload.key:The one place the key may come from'
+      'offload.kind:What the API'\''s text is, and so what is learned from it'
+      'offload.limits.concurrency:Requests in flight'
+      'offload.limits.requests_per_minute:A limit that the service states'
+      'offload.limits.timeout:Seconds that one request may take'
+      'offload.limits.tokens_per_minute:The same for tokens, of prompts and completions together'
+      'offload.limits.usd:Dollars that this node may spend in its whole life, at all providers together'
+      'offload.limits.usd_per_day:Dollars a day (UTC)'
+      'offload.model:The model to ask'
+      'offload.on_limit:What happens when a cap is reached'
+      'offload.prices:Prices by provider, before those that are known here'
+      'offload.provider:A row of the provider table, or a [providers.NAME] of one'\''s own'
+      'offload.reasoning_effort:How much a reasoning model thinks'
+      'offload.reasoning_tokens:Tokens a reasoning model may think, beside generation.max_completion_tokens for its answer'
+      'offload.rounds:Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"'
+      'offload.share:Part of each group that the API fills; this machine fills the rest'
+      'offload.stages:Stages in which the API generates'
+      'offload.when:"failed": this machine samples whole groups, and the API is asked only where none of them is right'
+      'providers:'
       'report.to:Any of "tensorboard" (files in the node'\''s directory) and "wandb"'
       'tasks:'
       'train.beta:Weight of the KL penalty on own rows'
@@ -91,6 +113,11 @@ _swarmctl_settings() {
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
     node.fresh) list=(true false) ;;
+    offload.batch) list=(true false) ;;
+    offload.key) list=(auto key_file environment credentials keyring file) ;;
+    offload.kind) list=(auto policy policy_text teacher relay) ;;
+    offload.on_limit) list=(stop local) ;;
+    offload.when) list=(always failed) ;;
     tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;
     train.peer_loss) list=(positive sapo f_tis) ;;
     train.teacher_loss) list=(gated luffy) ;;
@@ -118,6 +145,7 @@ _swarmctl() {
         'logs:Print what a node'\''s trainer said last'
         'profiles:List, show, check and make profiles: the files that say how a node runs'
         'keys:Save, list, test and delete keys of services'
+        'rollouts:Show, export and count what was generated for a node: completions, their rewards, where from, at which price'
         'completion:Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
       )
       _describe -t commands command list && ret=0
@@ -130,6 +158,7 @@ _swarmctl() {
         logs) _swarmctl__logs && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
+        rollouts) _swarmctl__rollouts && ret=0 ;;
         completion) _swarmctl__completion && ret=0 ;;
       esac
       ;;
@@ -367,6 +396,74 @@ _swarmctl__keys__import() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':FILE:_files'
+}
+
+_swarmctl__rollouts() {
+  local curcontext=$curcontext state line ret=1
+  local -a list
+  typeset -A opt_args
+  _arguments -C \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '(-): :->command' \
+    '(-)*:: :->rest' && ret=0
+  case $state in
+    command)
+      list=(
+        'show:Print prompts, completions, what each reward is made of and why, source, provider, model and price'
+        'export:Write completions as JSON lines or Parquet, a row each, with provider and model on every row'
+        'stats:Count requests, tokens, dollars, completions, the share verified as right, and places that were given up'
+      )
+      _describe -t commands command list && ret=0
+      ;;
+    rest)
+      case $words[1] in
+        show) _swarmctl__rollouts__show && ret=0 ;;
+        export) _swarmctl__rollouts__export && ret=0 ;;
+        stats) _swarmctl__rollouts__stats && ret=0 ;;
+      esac
+      ;;
+  esac
+  return ret
+}
+
+_swarmctl__rollouts__show() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--round=[Only this round]:N: ' \
+    '--question=[Only questions whose digest begins so]:DIGEST: ' \
+    '--source=[Only a kind (teacher, policy, …) or a provider (openai, local)]:SOURCE: ' \
+    '--last=[How many, the latest]:N: ' \
+    '--full[Leave nothing out of long texts]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__rollouts__export() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--round=[Only this round]:N: ' \
+    '--question=[Only questions whose digest begins so]:DIGEST: ' \
+    '--source=[Only a kind (teacher, policy, …) or a provider (openai, local)]:SOURCE: ' \
+    '--last=[How many, the latest]:N: ' \
+    '--correct[Only what was verified as right]' \
+    '--format=[\[default\: jsonl; parquet for a FILE.parquet\]]:FORMAT:(jsonl parquet)' \
+    '(-o --output)-o+[A file, or - for stdout]:FILE:_files' \
+    '(-o --output)--output=[A file, or - for stdout]:FILE:_files' \
+    '(-y --yes)-y[Write over a file that is there]' \
+    '(-y --yes)--yes[Write over a file that is there]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__rollouts__stats() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--by=[What to tell apart\: any of provider,model,stage]:KEYS: ' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
 }
 
 _swarmctl__completion() {

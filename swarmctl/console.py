@@ -9,12 +9,14 @@ import textwrap
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from swarmctl import sentences
 from swarmctl.progress import Progress
-from swarmctl.supervisor import Display
 from swarmctl.text import clean, encodable
+
+if TYPE_CHECKING:  # commands that only write lines need no trainer's configuration
+    from swarmctl.supervisor import Display
 
 PHASE_EVERY_S = 10
 """A phase that goes on is told again after this time."""

@@ -18,6 +18,7 @@ __swarmctl_enter() {
         ':logs') path='logs' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
+        ':rollouts') path='rollouts' ;;
         ':completion') path='completion' ;;
         'profiles:list') path='profiles list' ;;
         'profiles:show') path='profiles show' ;;
@@ -29,6 +30,9 @@ __swarmctl_enter() {
         'keys:test') path='keys test' ;;
         'keys:delete') path='keys delete' ;;
         'keys:import') path='keys import' ;;
+        'rollouts:show') path='rollouts show' ;;
+        'rollouts:export') path='rollouts export' ;;
+        'rollouts:stats') path='rollouts stats' ;;
         'completion:install') path='completion install' ;;
         'completion:uninstall') path='completion uninstall' ;;
         'completion:show') path='completion show' ;;
@@ -64,6 +68,20 @@ __swarmctl_takes() {
         'profiles new:--set') kind=setting ;;
         'profiles import:--name') kind=none ;;
         'keys set:--host') kind=none ;;
+        'rollouts show:--node') kind=node ;;
+        'rollouts show:--round') kind=none ;;
+        'rollouts show:--question') kind=none ;;
+        'rollouts show:--source') kind=none ;;
+        'rollouts show:--last') kind=none ;;
+        'rollouts export:--node') kind=node ;;
+        'rollouts export:--round') kind=none ;;
+        'rollouts export:--question') kind=none ;;
+        'rollouts export:--source') kind=none ;;
+        'rollouts export:--last') kind=none ;;
+        'rollouts export:--format') kind=words list='jsonl parquet' ;;
+        'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
+        'rollouts stats:--node') kind=node ;;
+        'rollouts stats:--by') kind=none ;;
     esac
 }
 
@@ -87,6 +105,10 @@ __swarmctl_options() {
         'keys test') list='--json --no-input --help' ;;
         'keys delete') list='--all --yes --no-input --help' ;;
         'keys import') list='--no-test --insecure-storage --yes --no-input --help' ;;
+        'rollouts') list='--help' ;;
+        'rollouts show') list='--node --round --question --source --last --full --json --help' ;;
+        'rollouts export') list='--node --round --question --source --last --correct --format --output --yes --help' ;;
+        'rollouts stats') list='--node --by --json --help' ;;
         'completion') list='--help' ;;
         'completion install') list='--yes --json --help' ;;
         'completion uninstall') list='--yes --json --help' ;;
@@ -97,9 +119,10 @@ __swarmctl_options() {
 # Set kind to what may stand here as an argument.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status logs profiles keys completion' ;;
+        ':0') kind=words list='run doctor status logs profiles keys rollouts completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
+        'rollouts:0') kind=words list='show export stats' ;;
         'completion:0') kind=words list='install uninstall show' ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;

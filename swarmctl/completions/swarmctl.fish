@@ -19,6 +19,8 @@ function __swarmctl_enter -S -d 'Enter a command, if there is one'
             set path 'profiles'
         case ':keys' ':key'
             set path 'keys'
+        case ':rollouts'
+            set path 'rollouts'
         case ':completion'
             set path 'completion'
         case 'profiles:list'
@@ -41,6 +43,12 @@ function __swarmctl_enter -S -d 'Enter a command, if there is one'
             set path 'keys delete'
         case 'keys:import'
             set path 'keys import'
+        case 'rollouts:show'
+            set path 'rollouts show'
+        case 'rollouts:export'
+            set path 'rollouts export'
+        case 'rollouts:stats'
+            set path 'rollouts stats'
         case 'completion:install'
             set path 'completion install'
         case 'completion:uninstall'
@@ -109,6 +117,35 @@ function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empt
         case 'profiles import:--name'
             set kind none
         case 'keys set:--host'
+            set kind none
+        case 'rollouts show:--node'
+            set kind node
+        case 'rollouts show:--round'
+            set kind none
+        case 'rollouts show:--question'
+            set kind none
+        case 'rollouts show:--source'
+            set kind none
+        case 'rollouts show:--last'
+            set kind none
+        case 'rollouts export:--node'
+            set kind node
+        case 'rollouts export:--round'
+            set kind none
+        case 'rollouts export:--question'
+            set kind none
+        case 'rollouts export:--source'
+            set kind none
+        case 'rollouts export:--last'
+            set kind none
+        case 'rollouts export:--format'
+            set kind words
+            set list jsonl parquet
+        case 'rollouts export:-o' 'rollouts export:--output'
+            set kind file
+        case 'rollouts stats:--node'
+            set kind node
+        case 'rollouts stats:--by'
             set kind none
     end
 end
@@ -216,6 +253,33 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --yes\t'Answer yes to every question' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --help\t'Show this message and exit'
+        case 'rollouts'
+            set list --help\t'Show this message and exit'
+        case 'rollouts show'
+            set list --node\t'Node' \
+                --round\t'Only this round' \
+                --question\t'Only questions whose digest begins so' \
+                --source\t'Only a kind (teacher, policy, …) or a provider (openai, local)' \
+                --last\t'How many, the latest' \
+                --full\t'Leave nothing out of long texts' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'rollouts export'
+            set list --node\t'Node' \
+                --round\t'Only this round' \
+                --question\t'Only questions whose digest begins so' \
+                --source\t'Only a kind (teacher, policy, …) or a provider (openai, local)' \
+                --last\t'How many, the latest' \
+                --correct\t'Only what was verified as right' \
+                --format\t'[default: jsonl; parquet for a FILE.parquet]' \
+                --output\t'A file, or - for stdout' \
+                --yes\t'Write over a file that is there' \
+                --help\t'Show this message and exit'
+        case 'rollouts stats'
+            set list --node\t'Node' \
+                --by\t'What to tell apart: any of provider,model,stage' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'completion'
             set list --help\t'Show this message and exit'
         case 'completion install'
@@ -240,6 +304,7 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 logs\t'Print what a node\'s trainer said last' \
                 profiles\t'List, show, check and make profiles: the files that say how a node runs' \
                 keys\t'Save, list, test and delete keys of services' \
+                rollouts\t'Show, export and count what was generated for a node: completions, their rewards, where from, at which price' \
                 completion\t'Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
         case 'profiles:0'
             set list list\t'List the profiles there are, built-in ones and yours' \
@@ -253,6 +318,10 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 test\t'Ask services whether they accept the keys' \
                 delete\t'Delete a key from the keyring, or from its file' \
                 import\t'Save keys found in the environment or a .env file'
+        case 'rollouts:0'
+            set list show\t'Print prompts, completions, what each reward is made of and why, source, provider, model and price' \
+                export\t'Write completions as JSON lines or Parquet, a row each, with provider and model on every row' \
+                stats\t'Count requests, tokens, dollars, completions, the share verified as right, and places that were given up'
         case 'completion:0'
             set list install\t'Put the script where the shell looks for completions' \
                 uninstall\t'Remove what install wrote' \

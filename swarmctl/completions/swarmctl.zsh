@@ -149,6 +149,7 @@ _swarmctl() {
         'logs:Print what a node'\''s trainer said last'
         'profiles:List, show, check and make profiles: the files that say how a node runs'
         'keys:Save, list, test and delete keys of services'
+        'rollouts:Show, export and count what was generated for a node: completions, their rewards, where from, at which price'
         'completion:Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
       )
       _describe -t commands command list && ret=0
@@ -161,6 +162,7 @@ _swarmctl() {
         logs) _swarmctl__logs && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
+        rollouts) _swarmctl__rollouts && ret=0 ;;
         completion) _swarmctl__completion && ret=0 ;;
       esac
       ;;
@@ -403,6 +405,74 @@ _swarmctl__keys__import() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':FILE:_files'
+}
+
+_swarmctl__rollouts() {
+  local curcontext=$curcontext state line ret=1
+  local -a list
+  typeset -A opt_args
+  _arguments -C \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '(-): :->command' \
+    '(-)*:: :->rest' && ret=0
+  case $state in
+    command)
+      list=(
+        'show:Print prompts, completions, what each reward is made of and why, source, provider, model and price'
+        'export:Write completions as JSON lines or Parquet, a row each, with provider and model on every row'
+        'stats:Count requests, tokens, dollars, completions, the share verified as right, and places that were given up'
+      )
+      _describe -t commands command list && ret=0
+      ;;
+    rest)
+      case $words[1] in
+        show) _swarmctl__rollouts__show && ret=0 ;;
+        export) _swarmctl__rollouts__export && ret=0 ;;
+        stats) _swarmctl__rollouts__stats && ret=0 ;;
+      esac
+      ;;
+  esac
+  return ret
+}
+
+_swarmctl__rollouts__show() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--round=[Only this round]:N: ' \
+    '--question=[Only questions whose digest begins so]:DIGEST: ' \
+    '--source=[Only a kind (teacher, policy, …) or a provider (openai, local)]:SOURCE: ' \
+    '--last=[How many, the latest]:N: ' \
+    '--full[Leave nothing out of long texts]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__rollouts__export() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--round=[Only this round]:N: ' \
+    '--question=[Only questions whose digest begins so]:DIGEST: ' \
+    '--source=[Only a kind (teacher, policy, …) or a provider (openai, local)]:SOURCE: ' \
+    '--last=[How many, the latest]:N: ' \
+    '--correct[Only what was verified as right]' \
+    '--format=[\[default\: jsonl; parquet for a FILE.parquet\]]:FORMAT:(jsonl parquet)' \
+    '(-o --output)-o+[A file, or - for stdout]:FILE:_files' \
+    '(-o --output)--output=[A file, or - for stdout]:FILE:_files' \
+    '(-y --yes)-y[Write over a file that is there]' \
+    '(-y --yes)--yes[Write over a file that is there]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__rollouts__stats() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--by=[What to tell apart\: any of provider,model,stage]:KEYS: ' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
 }
 
 _swarmctl__completion() {

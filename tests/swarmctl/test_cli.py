@@ -16,6 +16,7 @@ from swarmctl import __version__, cli
 from swarmctl.errors import Exit, exit_code, from_code
 from swarmctl.text import clean, encodable, looks_like_key, without_keys
 from tests.swarmctl.conftest import ROOT, write_profile
+from tests.swarmctl.rolling import mixed_node
 from tools.completions.tree import tree
 from tools.completions.words import WORDS
 
@@ -30,9 +31,19 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["profiles", "list"], ["status"], ["keys", "list"], ["completion", "show", "bash"]]
+    "command",
+    [
+        ["profiles", "list"],
+        ["status"],
+        ["keys", "list"],
+        ["completion", "show", "bash"],
+        ["rollouts", "show"],
+        ["rollouts", "stats"],
+        ["rollouts", "export"],
+    ],
 )
 def test_a_light_command_imports_nothing_heavy(command: list[str]) -> None:
+    mixed_node()
     code = (
         f"import sys, swarmctl.cli; swarmctl.cli.run({command}); "
         "print(sorted({'rich', 'pydantic', 'tomlkit', 'torch', 'keyring', 'urllib.request'} & set(sys.modules)))"

@@ -95,6 +95,7 @@ def engine(
     timeout: float = 5.0,
     key: str | None = None,
     rates: tuple[int | None, int | None] = (None, None),
+    sampling: Sampling = SAMPLING,
 ) -> Iterator[Rig]:
     """Run an engine over a chain; None stands for this machine."""
     root.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,7 @@ def engine(
 
     offload = Offload(
         make_chain,
-        Terms(kind, SAMPLING, on_limit_local=on_limit_local),
+        Terms(kind, sampling, on_limit_local=on_limit_local),
         journal=(journal, SWARM),
         ledger=Ledger(ledger, LimitsConfig(usd=usd)),
         emit=events,

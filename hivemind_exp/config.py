@@ -228,10 +228,11 @@ class OffloadConfig(Section):
     """Who generates while the provider cannot, in order: providers, or "local". []: wait until it can."""
     on_limit: Literal["stop", "local"] = "stop"
     """What happens when a cap is reached. Never another paid provider."""
-    ahead: Annotated[int, Field(ge=0, le=64)] = 2
-    """Rounds whose completions are asked for while the step before them is still being trained."""
+    ahead: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Rounds whose completions are asked for while the step before them is still being trained. Unset: 2; 16 in
+    batches."""
     batch: bool = False
-    """Ask through the provider's Batch API: half the price, answers within hours."""
+    """Ask through the provider's Batch API: half the price, answers within 24 hours."""
     key: Literal["auto", "key_file", "environment", "credentials", "keyring", "file"] = "auto"
     """The one place the key may come from. "auto": the first that has one."""
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
@@ -258,6 +259,8 @@ class ProviderConfig(Section):
     """The parameter that bounds a completion."""
     free: bool = False
     """It runs on machines of one's own and costs nothing. Else its price stands in [offload.prices.NAME]."""
+    batch: bool = False
+    """It has OpenAI's Batch API, at half the price."""
     training: Literal["allowed", "restricted", "model", "unknown"] = "unknown"
     """Whether its terms let output be trained on; "model": as the model's licence says."""
 

@@ -13,7 +13,8 @@ from swarmctl.rolloutrows import LOCAL
 
 _BILLS = (
     "SELECT provider, model, stage, SUM(state != 'void'), SUM(prompt_tokens), SUM(completion_tokens), TOTAL(usd), "
-    "TOTAL(CASE WHEN state IN ('kept', 'open') THEN reserved ELSE 0 END) FROM requests GROUP BY provider, model, stage"
+    "TOTAL(CASE WHEN state IN ('kept', 'open', 'batched') THEN reserved ELSE 0 END) FROM requests "
+    "GROUP BY provider, model, stage"
 )
 _MADE = (
     "SELECT round, stage, question, source, model, COUNT(*), COUNT(outcome), TOTAL(outcome >= ?), "

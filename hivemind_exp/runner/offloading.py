@@ -11,12 +11,13 @@ from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.events import Emit
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.secrets import Secrets
+from hivemind_exp.sources.batch_book import left_behind
 from hivemind_exp.sources.endpoints import Endpoint, chain, first_endpoint, is_offloaded
 from hivemind_exp.sources.kinds import check_offload, describe_loss, resolved_kind
 from hivemind_exp.sources.ledger import Ledger
 from hivemind_exp.sources.limiter import Limiter
 from hivemind_exp.sources.offload import Offload, Terms
-from hivemind_exp.sources.prices import Price, bounded_price
+from hivemind_exp.sources.prices import BATCH_SHARE, Price, bounded_price
 from hivemind_exp.sources.router import Service
 from hivemind_exp.sources.wire import Sampling
 from hivemind_exp.stop import StopFlag
@@ -39,7 +40,10 @@ def open_offload(config: Config, files: NodeFiles, secrets: Secrets, emit: Emit,
     _announce(config, services[0], ledger, emit)
 
     def make_chain() -> Sequence[Service | None]:
-        return [None if entry is None else _service(config, *entry, secrets) for entry in services]
+        return [
+            None if entry is None else _service(config, *entry, secrets, batched=config.offload.batch and not place)
+            for place, entry in enumerate(services)
+        ]
 
     offload = Offload(
         make_chain,
@@ -77,18 +81,21 @@ def _price(config: Config, endpoint: Endpoint) -> Price:
     return bounded_price(endpoint, config.offload.prices, capped=config.offload.limits.usd != "unlimited")
 
 
-def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets) -> Service:
+def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets, *, batched: bool) -> Service:
+    from hivemind_exp.sources.batch_client import BatchClient
     from hivemind_exp.sources.openai_chat import ChatClient
 
     limits = config.offload.limits
     client = ChatClient(endpoint, secrets.get(endpoint.name), seconds=limits.timeout)
     limiter = Limiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
-    return Service(endpoint, client, limiter, price)
+    batches = BatchClient(client, seconds=limits.timeout) if batched else None
+    return Service(endpoint, client, limiter, price, batches=batches)
 
 
 def _announce(config: Config, first: tuple[Endpoint, Price] | None, ledger: Ledger, emit: Emit) -> None:
     endpoint = first_endpoint(config)
     price = Price(0, 0) if first is None else first[1]
+    share = 1e6 * (BATCH_SHARE if config.offload.batch else 1)
     emit(
         "offload",
         provider=endpoint.name,
@@ -97,8 +104,16 @@ def _announce(config: Config, first: tuple[Endpoint, Price] | None, ledger: Ledg
         kind=resolved_kind(config),
         loss=describe_loss(config),
         training=endpoint.chat.training,
-        usd_per_million_input=round(price.input * 1e6, 6),
-        usd_per_million_output=round(price.output * 1e6, 6),
+        usd_per_million_input=round(price.input * share, 6),
+        usd_per_million_output=round(price.output * share, 6),
         usd_total=round(ledger.spent, 8),
         usd_cap=ledger.cap,
     )
+    for left in left_behind(ledger, (endpoint.name, endpoint.model) if config.offload.batch else None):
+        emit(
+            "warning",
+            code="batch_left",
+            message=f"{left.requests} requests of an earlier start are in batches at {left.provider}, with "
+            f"{left.usd:.4f} USD set aside: a start with offload.provider={left.provider}, "
+            f"offload.model={left.model} and offload.batch=true collects them",
+        )

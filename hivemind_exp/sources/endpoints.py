@@ -85,6 +85,7 @@ def _endpoint(config: Config, name: str, model: str | None) -> Endpoint:
             group=own.group,
             max_tokens=own.max_tokens_name,
             free=own.free,
+            batch=own.batch,
             training=own.training,
             serves_own_weights=True,
         )

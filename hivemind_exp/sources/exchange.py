@@ -58,7 +58,7 @@ class Exchange:
         except Fault as fault:
             headers, slow_down = fault.headers, fault.trouble is Trouble.SLOW_DOWN
             if reservation is not None:
-                self._write_off(service, ask, reservation, fault)
+                self.write_off(service, ask, reservation, fault)
             raise
         except asyncio.CancelledError:
             if reservation is not None:
@@ -70,10 +70,19 @@ class Exchange:
         self._router.worked(service)
         return answer, reservation
 
-    def settle(self, service: Service, ask: Ask, reservation: Reservation, answer: Answer, sampling: Sampling) -> None:
+    def settle(
+        self,
+        service: Service,
+        ask: Ask,
+        reservation: Reservation,
+        answer: Answer,
+        sampling: Sampling,
+        *,
+        batched: bool = False,
+    ) -> None:
         """Pay for an answer. Raises ``ProviderError`` where the service bills what it was not allowed."""
         usage, spent = answer.usage, self.spending(ask.round, service)
-        usd = self.price(service, reservation, answer)
+        usd = self.price(service, reservation, answer, batched=batched)
         spent.requests += 1
         spent.usd += usd
         if usage is None:
@@ -91,15 +100,18 @@ class Exchange:
                 next="swarmctl run --set offload.limits.usd=unlimited",
             )
 
-    def price(self, service: Service, reservation: Reservation, answer: Answer) -> float:
+    def price(self, service: Service, reservation: Reservation, answer: Answer, *, batched: bool = False) -> float:
         """Return dollars that an answer costs; its whole reserve where the service does not say what it used."""
-        return reservation.usd if answer.usage is None else service.price.cost(answer.usage)
+        if answer.usage is None:
+            return reservation.usd
+        return service.price.cost_in_batch(answer.usage) if batched else service.price.cost(answer.usage)
 
     def spending(self, round_: int, service: Service) -> Spent:
         """Return the account of a round with one provider, to be added to."""
         return self.spent[round_].setdefault((service.endpoint.name, service.endpoint.model), Spent())
 
-    def _write_off(self, service: Service, ask: Ask, reservation: Reservation, fault: Fault) -> None:
+    def write_off(self, service: Service, ask: Ask, reservation: Reservation, fault: Fault) -> None:
+        """Book a request that brought nothing: it costs nothing, or nobody knows what."""
         if not fault.billed:
             self._ledger.release(reservation, fault.detail)
             return

@@ -14,7 +14,7 @@ from hivemind_exp.sources.base import Group, Prompt, Rollout, Source
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.offload import Offload
 from hivemind_exp.sources.orders import Order
-from hivemind_exp.sources.schedule import Parts, parts
+from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
 
 Verify = Callable[[Sequence[Group]], list[Group]]
 """Returns the groups with their scores."""
@@ -47,7 +47,7 @@ class GroupFiller:
     @property
     def ahead(self) -> int:
         """Rounds after the present one whose prompts are wanted early."""
-        return self._config.offload.ahead if self._offload is not None else 0
+        return rounds_ahead(self._config.offload) if self._offload is not None else 0
 
     def prefetch(self, round_: int, prompts: Sequence[Prompt], version: int) -> None:
         """Ask an API now for what a round will need and what depends on no step before it."""

@@ -121,7 +121,11 @@ class Journal:
 
     def settled_places(self, round_: int, prompt: Prompt) -> set[int]:
         """Return the places of a group that are filled or were given up."""
-        where = (self._swarm, round_, prompt.stage, prompt.question.digest)
+        return self.settled(round_, prompt.stage, prompt.question.digest)
+
+    def settled(self, round_: int, stage: str, question: str) -> set[int]:
+        """Return the same by the question's digest."""
+        where = (self._swarm, round_, stage, question)
         return {
             place
             for table in ("completions", "lost")

@@ -1,14 +1,16 @@
 """The node's ledger of requests that cost money (SQLite): reserved before they go out, settled when they come back.
 
-What was in flight when a node died counts as spent in full. The ledger outlives everything else of a node, also one
-that starts over at every run: its cap is for the node's whole life.
+What was in flight when a node died counts as spent in full; what is in a batch is collected by its next start
+(``batch_book``). The ledger outlives everything else of a node, also one that starts over at every run: its cap is
+for the node's whole life.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError
 from hivemind_exp.sources.prices import Price, Usage
 
+BATCHED = "batched"
+"""State of a request that is in a batch: it outlives the node's process."""
 BYTES_A_MESSAGE = 64
 """Tokens of a message that are not its text: at most so many, role and framing."""
 _DAY = 86400
@@ -26,9 +30,6 @@ CREATE TABLE IF NOT EXISTS requests (
     completion_tokens INTEGER, reasoning_tokens INTEGER, fault TEXT
 );
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (t);
-CREATE TABLE IF NOT EXISTS batches (
-    id TEXT PRIMARY KEY, provider TEXT, model TEXT, file TEXT, body TEXT, state TEXT
-);
 """
 
 
@@ -105,38 +106,56 @@ class Ledger:
     def cap(self) -> float | None:
         return None if self._limits.usd == "unlimited" else self._limits.usd
 
-    def check(self, usd: float) -> None:
-        """Raise ``LimitReached`` where ``usd`` more would break a cap."""
+    def check(self, usd: float, what: str = "request") -> None:
+        """Raise ``LimitReached`` where ``usd`` more would break a cap; ``what`` is to cost them."""
         today = self._today()
         if self.cap is not None and self._spent + usd > self.cap:
             raise LimitReached(
-                f"the next request may cost {usd:.4f} USD, and {self._spent:.4f} of offload.limits.usd = "
+                f"the next {what} may cost {usd:.4f} USD, and {self._spent:.4f} of offload.limits.usd = "
                 f"{self.cap:.2f} USD are spent",
                 next=f"swarmctl run --max-usd {2 * self.cap:g}",
             )
         daily = self._limits.usd_per_day
         if daily is not None and today + usd > daily:
             raise LimitReached(
-                f"the next request may cost {usd:.4f} USD, and {today:.4f} of offload.limits.usd_per_day = "
+                f"the next {what} may cost {usd:.4f} USD, and {today:.4f} of offload.limits.usd_per_day = "
                 f"{daily:.2f} USD are spent today (UTC)",
                 next=f"swarmctl run --set offload.limits.usd_per_day={2 * daily:g}",
             )
 
-    def reserve(self, ask: Ask, usd: float) -> Reservation:
+    def reserve(self, ask: Ask, usd: float, *, state: str = "open") -> Reservation:
         """Set ``usd`` aside for a request, durably. Raises ``LimitReached``."""
         self.check(usd)
-        cursor = self._execute(
+        cursor = self.execute(
             "INSERT INTO requests (t, provider, model, round, stage, question, asked, state, reserved, usd) "
-            "VALUES (?,?,?,?,?,?,?,'open',?,0)",
-            (time.time(), ask.provider, ask.model, ask.round, ask.stage, ask.question, ask.count, usd),
+            "VALUES (?,?,?,?,?,?,?,?,?,0)",
+            (time.time(), ask.provider, ask.model, ask.round, ask.stage, ask.question, ask.count, state, usd),
         )
         reservation = Reservation(int(cursor.lastrowid or 0), usd, self._day)
         self._add(usd, reservation.day)
         return reservation
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write what is executed inside all or not at all, and so that no power cut undoes it."""
+        spent = self._spent
+        self.execute("PRAGMA synchronous=FULL")
+        try:
+            self.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.execute("COMMIT")
+            except BaseException:
+                self._spent, self._day = spent, 0  # the day's sum is made anew
+                if self._db.in_transaction:
+                    self.execute("ROLLBACK")
+                raise
+        finally:
+            self.execute("PRAGMA synchronous=NORMAL")
+
     def settle(self, reservation: Reservation, usage: Usage, usd: float) -> None:
         """Record what a request did use and cost."""
-        self._execute(
+        self.execute(
             "UPDATE requests SET state='settled', usd=?, prompt_tokens=?, cached_tokens=?, completion_tokens=?, "
             "reasoning_tokens=? WHERE id=?",
             (usd, usage.prompt, usage.cached, usage.completion, usage.reasoning, reservation.number),
@@ -145,16 +164,23 @@ class Ledger:
 
     def keep(self, reservation: Reservation, fault: str) -> None:
         """Record that nobody knows what a request cost: its reserve stays spent."""
-        self._execute("UPDATE requests SET state='kept', fault=? WHERE id=?", (fault, reservation.number))
+        self.execute("UPDATE requests SET state='kept', fault=? WHERE id=?", (fault, reservation.number))
 
     def release(self, reservation: Reservation, fault: str) -> None:
         """Record that the service did nothing for a request: it cost nothing."""
-        self._execute("UPDATE requests SET state='void', reserved=0, fault=? WHERE id=?", (fault, reservation.number))
+        self.execute("UPDATE requests SET state='void', reserved=0, fault=? WHERE id=?", (fault, reservation.number))
         self._add(-reservation.usd, reservation.day)
 
     def totals(self) -> list[Totals]:
         """Return the sums so far, by provider and model."""
         return read_totals(self._db)
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Run one statement. Raises ``NodeError``."""
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise _explain(error, self._path) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -175,18 +201,12 @@ class Ledger:
         query = f"SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE {where}"
         return float(self._db.execute(query).fetchone()[0])
 
-    def _execute(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
-        try:
-            return self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise _explain(error, self._path) from error
-
 
 def read_totals(db: sqlite3.Connection) -> list[Totals]:
     """Return the sums of a ledger, by provider and model."""
     rows = db.execute(
         "SELECT provider, model, SUM(state != 'void'), TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(usd), "
-        "TOTAL(CASE WHEN state IN ('kept', 'open') THEN reserved ELSE 0 END) "
+        f"TOTAL(CASE WHEN state IN ('kept', 'open', '{BATCHED}') THEN reserved ELSE 0 END) "
         "FROM requests GROUP BY provider, model ORDER BY provider, model"
     )
     return [

@@ -20,13 +20,15 @@ from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.base import Kind
+from hivemind_exp.sources.batch_offload import BatchDesk
 from hivemind_exp.sources.exchange import Exchange
+from hivemind_exp.sources.intake import Intake
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.ledger import Ask, Ledger
-from hivemind_exp.sources.orders import Completion, Order
+from hivemind_exp.sources.orders import Order
 from hivemind_exp.sources.router import Router, Service
 from hivemind_exp.sources.suspicion import Suspicion
-from hivemind_exp.sources.wire import Answer, Choice, Fault, Sampling, Trouble
+from hivemind_exp.sources.wire import Fault, Sampling, Trouble
 from hivemind_exp.stop import StopFlag
 
 TRIES = 6
@@ -82,6 +84,7 @@ class Offload:
         self._probe: Future[None] = Future()
         self._orders: dict[tuple[int, str, str], Order] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._desk: BatchDesk | None = None
 
     def start(self) -> None:
         """Start the thread, and ask the first provider for a word. Raises what making the clients raises."""
@@ -99,17 +102,22 @@ class Offload:
 
     def place(self, orders: Iterable[Order]) -> None:
         """Have orders filled, each once; returns at once."""
+        new = []
         for order in orders:
             key = (order.round, order.stage, order.question)
             if key not in self._orders:
                 self._orders[key] = order
-                self._loop.call_soon_threadsafe(self._launch, self._fill(order))
+                new.append(order)
+        for work in map(self._fill, new) if self._desk is None else self._desk.fills(new):
+            self._loop.call_soon_threadsafe(self._launch, work)
 
     def wait(self, round_: int) -> None:
         """Wait until every order of a round is filled or given up.
 
         Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
         """
+        if self._desk is not None:
+            self._loop.call_soon_threadsafe(self._desk.watch, round_)
         for key in [key for key in self._orders if key[0] == round_]:
             _wait_for(self._orders[key].done, self._stop)
             del self._orders[key]
@@ -147,6 +155,14 @@ class Offload:
             self._router = Router(self._chain, self._emit)
             self._exchange = Exchange(self._ledger, self._router)
             self._journal = Journal(*self._journal_at, durable=False)
+            self._intake = Intake(
+                self._terms.kind,
+                self._terms.sampling,
+                journal=self._journal,
+                exchange=self._exchange,
+                suspicion=self._suspicion,
+            )
+            self._open_desk()
         except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
             self._ready.set_exception(error)
             return
@@ -157,8 +173,30 @@ class Offload:
         self._ledger.close()
         self._loop.close()
 
+    def _open_desk(self) -> None:
+        """Where the first service is asked in batches, go on with those of an earlier start."""
+        service = self._chain[0]
+        if service is None or service.batches is None:
+            return
+        self._desk = BatchDesk(
+            service,
+            service.batches,
+            self._terms.sampling,
+            ledger=self._ledger,
+            journal=self._journal,
+            intake=self._intake,
+            exchange=self._exchange,
+            router=self._router,
+            emit=self._emit,
+            ask_directly=self._obtain,
+            at_the_limit=self._at_the_limit,
+        )
+        self._loop.call_soon(self._desk.resume)
+
     async def _end(self) -> None:
         self._exchange.closing = True
+        if self._desk is not None:
+            await self._desk.end()
         if self._exchange.flying:
             await asyncio.wait(self._exchange.flying, timeout=PARTING_S)
         for task in self._tasks:
@@ -226,10 +264,13 @@ class Offload:
         tries = 0
         while places and not self._exchange.closing:
             service = await self._router.pick()
+            if service is not None and self._desk is not None and service is self._desk.service:
+                service.tried = False  # it works again, and is asked in batches alone
+                return
             if service is None:
                 return
             if tries >= TRIES:
-                self._lose(order, places, service)
+                self._intake.lose(order, places, service, TRIES)
                 return
             count, style = len(places) if service.client.style.several else 1, service.client.style.changes
             try:
@@ -262,37 +303,7 @@ class Offload:
         ask = Ask(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
         seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)
         answer, reservation = await self._exchange.send(service, ask, order.messages, sampling, seed=seed)
-        usable = [choice for choice in answer.choices if choice.text.strip() and not choice.filtered][: len(places)]
-        usd = self._exchange.price(service, reservation, answer) / max(1, len(usable))
-        # In the journal first: what was paid for must not be asked for again.
-        self._journal.write_completions(
-            order,
-            [
-                self._completion(order, service, answer, place, choice, usd)
-                for place, choice in zip(places, usable, strict=False)
-            ],
-        )
-        self._exchange.settle(service, ask, reservation, answer, sampling)
-        self._suspicion.look(service, answer, [choice.text for choice in usable])
-        return len(usable)
-
-    def _completion(  # noqa: PLR0917 - the fields of the record
-        self, order: Order, service: Service, answer: Answer, place: int, choice: Choice, usd: float
-    ) -> Completion:
-        return Completion(
-            place=place,
-            kind=self._terms.kind,
-            provider=service.endpoint.name,
-            model=answer.model or service.endpoint.model,
-            text=choice.text,
-            truncated=choice.truncated,
-            version=None if self._terms.kind is Kind.POLICY_TEXT else order.version,
-            usd=usd,
-        )
-
-    def _lose(self, order: Order, places: list[int], service: Service) -> None:
-        self._journal.write_lost(order, places, f"nothing usable from {service.endpoint.label} in {TRIES} requests")
-        self._exchange.spending(order.round, service).lost += len(places)
+        return self._intake.take(service, order, places, ask, reservation, answer)
 
     async def _at_the_limit(self, error: LimitReached) -> None:
         """Wait for reserves that come back; with none left, stop or go on without paying."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from hivemind_exp.sources.base import Message
@@ -51,17 +52,25 @@ class ChatClient:
     async def ask(self, messages: tuple[Message, ...], count: int, sampling: Sampling, seed: int) -> Answer:
         """Ask for ``count`` completions; fewer may come. Raises ``Fault``."""
         asked = body(self._endpoint, self.style, messages, count, sampling, seed)
+        async with self.sdk(self._seconds) as sdk:
+            async with sdk.chat.completions.with_streaming_response.create(**asked) as response:
+                content = await read_body(response, LARGEST_ANSWER)
+                if len(content) > LARGEST_ANSWER:
+                    raise Fault(Trouble.BROKEN, f"the answer is larger than {LARGEST_ANSWER >> 20} MiB", billed=True)
+                return read_answer(content, _lower(response.headers))
+
+    @asynccontextmanager
+    async def sdk(self, seconds: float) -> AsyncIterator[Any]:
+        """Give the SDK for ``seconds``; whatever it raises is raised as a ``Fault``."""
         try:
-            async with asyncio.timeout(self._seconds):
-                async with self._client.chat.completions.with_streaming_response.create(**asked) as response:
-                    content = await _read(response)
-                    return read_answer(content, _lower(response.headers))
+            async with asyncio.timeout(seconds):
+                yield self._client
         except TimeoutError as error:
-            raise self._late(error) from error
+            raise self._late(error, seconds) from error
         except self._openai.APIStatusError as error:
             raise await self._refused(error) from None
         except self._openai.APITimeoutError as error:
-            raise self._late(error) from error
+            raise self._late(error, seconds) from error
         except self._openai.APIConnectionError as error:
             raise self._unconnected(error) from error
         except Fault:
@@ -84,11 +93,11 @@ class ChatClient:
         fault = refusal(error.status_code, content, _lower(error.response.headers))
         return self._fault(fault.trouble, fault.detail, wait=fault.wait, headers=fault.headers)
 
-    def _late(self, error: BaseException) -> Fault:
+    def _late(self, error: BaseException, seconds: float) -> Fault:
         if _never_sent(error):
             return self._unconnected(error)
         # The transport calls a connection that was closed without an answer a timeout, too.
-        return self._fault(Trouble.TIMEOUT, f"no answer within {self._seconds:g} s", billed=True)
+        return self._fault(Trouble.TIMEOUT, f"no answer within {seconds:g} s", billed=True)
 
     def _unconnected(self, error: BaseException) -> Fault:
         if _never_sent(error):
@@ -114,13 +123,13 @@ def _never_sent(error: BaseException) -> bool:
     return "connect" in type(error.__cause__).__name__.lower()
 
 
-async def _read(response: Any) -> bytes:
-    """Read an answer's body, no further than ``LARGEST_ANSWER``."""
+async def read_body(response: Any, most: int) -> bytes:
+    """Read an answer's body, not much further than ``most`` bytes."""
     content = bytearray()
     async for chunk in response.iter_bytes():
         content += chunk
-        if len(content) > LARGEST_ANSWER:
-            raise Fault(Trouble.BROKEN, f"the answer is larger than {LARGEST_ANSWER >> 20} MiB", billed=True)
+        if len(content) > most:
+            break
     return bytes(content)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from hivemind_exp.sources.endpoints import Endpoint
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider
 
+BATCH_SHARE = 0.5
+"""Part of its price that a token costs in a batch."""
 _MANY = 10_000_000
 """Tokens beyond every tier: what a token costs there is the most it can cost."""
 
@@ -54,6 +56,14 @@ class Price:
             cache_read_tokens=min(usage.cached, usage.prompt),
         )
         return float(model.calc_price(tokens, provider).total_price)
+
+    def cost_in_batch(self, usage: Usage) -> float:
+        """Return dollars for what was used in a batch.
+
+        Cached input counts as any other: whether its discount holds in batches depends on the model, and a cap must
+        hold for every one.
+        """
+        return BATCH_SHARE * self.cost(replace(usage, cached=0))
 
     @property
     def free(self) -> bool:

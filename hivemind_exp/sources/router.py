@@ -10,6 +10,7 @@ from typing import Protocol
 from hivemind_exp.errors import KeyProblem, NodeError, ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.sources.base import Message
+from hivemind_exp.sources.batches import Batches
 from hivemind_exp.sources.endpoints import Endpoint
 from hivemind_exp.sources.limiter import Limiter
 from hivemind_exp.sources.prices import Price
@@ -58,6 +59,8 @@ class Service:
     tokens_a_choice: float | None = None
     """Mean length of its completions, hidden tokens included; None before the first."""
     warned: set[str] = field(default_factory=set)
+    batches: Batches | None = None
+    """Its Batch API, where it is asked through that."""
 
     def learn_length(self, tokens: float) -> None:
         """Take up the length of a completion in the moving average."""

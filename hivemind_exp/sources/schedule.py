@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from hivemind_exp.config import OffloadConfig
 from hivemind_exp.sources.endpoints import OFF
 
+AHEAD = 2
+AHEAD_IN_BATCHES = 16
+"""A batch is as long on its way for one round as for many, and a teacher's text does not grow stale: the further ahead
+it is asked, the more rounds are trained for each wait. What it costs is money set aside early, about a cent a round of
+a small model; more rounds than a cap allows wait their turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -34,6 +40,13 @@ def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int) -> P
     if offload.when == "failed":
         return Parts(group_size, remote, only_if_failed=True)
     return Parts(group_size - remote, remote)
+
+
+def rounds_ahead(offload: OffloadConfig) -> int:
+    """Return the rounds after the present one that are asked for early."""
+    if offload.ahead is not None:
+        return offload.ahead
+    return AHEAD_IN_BATCHES if offload.batch else AHEAD
 
 
 def in_rounds(expression: str, round_: int) -> bool:

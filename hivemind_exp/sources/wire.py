@@ -169,7 +169,7 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> Answer:
     usage = _usage(document.get("usage"))
     model = document.get("model")
     found = tuple(choice for entry in choices if (choice := _choice(entry)) is not None)
-    return Answer(found, usage, model[:200] if isinstance(model, str) else None, headers)
+    return Answer(found, usage, encodable(model[:200]) if isinstance(model, str) else None, headers)
 
 
 def _shape(content: bytes) -> str:
@@ -186,9 +186,12 @@ def _choice(entry: Any) -> Choice | None:
         return None
     reason = entry.get("finish_reason")
     text = text if isinstance(text, str) else ""
-    # Lone surrogates can be written in JSON, and cannot be encoded again.
-    text = text[:LONGEST_TEXT].encode("utf-8", "replace").decode()
-    return Choice(text, truncated=reason == "length", filtered=reason == "content_filter")
+    return Choice(encodable(text[:LONGEST_TEXT]), truncated=reason == "length", filtered=reason == "content_filter")
+
+
+def encodable(text: str) -> str:
+    """Return a text that can be kept: lone surrogates can be written in JSON, and cannot be encoded again."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _usage(table: Any) -> Usage | None:
@@ -241,7 +244,7 @@ def _message(text: str) -> str:
         said = said or (found.get("detail") if isinstance(found, dict) else None)
     except (ValueError, RecursionError):
         said = None if "<" in text else text
-    return " ".join(str(said).split())[:300] if said else "no reason given"
+    return encodable(" ".join(str(said).split())[:300]) if said else "no reason given"
 
 
 def _wait(headers: Mapping[str, str]) -> float | None:

@@ -13,7 +13,7 @@ from hivemind_exp.sources.base import Group, Kind, Prompt
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.offload import Offload
 from hivemind_exp.sources.orders import Order
-from hivemind_exp.sources.schedule import parts
+from hivemind_exp.sources.schedule import parts, rounds_ahead
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.clock import RoundClock
@@ -58,7 +58,7 @@ class RelayLoop:
 
     def _play_round(self, round_: int) -> None:
         clock, total = RoundClock(), self._config.game.rounds
-        for coming in range(round_, round_ + 1 + self._config.offload.ahead):
+        for coming in range(round_, round_ + 1 + rounds_ahead(self._config.offload)):
             if coming not in self._asked and (not total or coming < total):
                 self._asked[coming] = self._ask(coming)
         prompts = self._asked.pop(round_)

@@ -387,7 +387,7 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             node.name=\t'Name of the node, and of its directory' \
             node.seed=\t'Seed of sampling and of adapter weights' \
             offload.ahead=\t'Rounds whose completions are asked for while the step before them is still being trained' \
-            offload.batch=\t'Ask through the provider\'s Batch API: half the price, answers within hours' \
+            offload.batch=\t'Ask through the provider\'s Batch API: half the price, answers within 24 hours' \
             offload.fallback=\t'Who generates while the provider cannot, in order: providers, or "local"' \
             offload.key=\t'The one place the key may come from' \
             offload.kind=\t'What the API\'s text is, and so what is learned from it' \

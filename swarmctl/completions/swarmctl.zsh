@@ -66,7 +66,7 @@ _swarmctl_settings() {
       'node.name:Name of the node, and of its directory'
       'node.seed:Seed of sampling and of adapter weights'
       'offload.ahead:Rounds whose completions are asked for while the step before them is still being trained'
-      'offload.batch:Ask through the provider'\''s Batch API: half the price, answers within hours'
+      'offload.batch:Ask through the provider'\''s Batch API: half the price, answers within 24 hours'
       'offload.fallback:Who generates while the provider cannot, in order: providers, or "local"'
       'offload.key:The one place the key may come from'
       'offload.kind:What the API'\''s text is, and so what is learned from it'

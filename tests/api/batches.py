@@ -42,17 +42,15 @@ class Batch:
         """Answer all lines, or the first ``lines`` of them, and end as ``status`` says."""
         if self.status in _OVER:
             return
-        self.ended = int(time.time())
         try:
             asked = _read_lines(state.files[self.input_file_id])
         except ValueError as error:
-            self.status = "failed"
-            self.errors = [{"code": "invalid_json_line", "message": str(error), "line": None, "param": None}]
+            self.fail("invalid_json_line", str(error))
             return
-        self.status = status
         if status == "failed":
-            self.errors = [{"code": "server_error", "message": "The batch failed.", "line": None, "param": None}]
+            self.fail("server_error", "The batch failed.")
             return
+        self.status, self.ended = status, int(time.time())
         done = len(asked) if status == "completed" else lines or 0
         answers = [_answer(state, self, line) for line in asked[:done]]
         good = [line for line in answers if line["response"]["status_code"] == 200]
@@ -62,6 +60,11 @@ class Batch:
         self.output_file_id = _store(state, "output", good[::-1])
         self.error_file_id = _store(state, "error", bad)
         self.counts = {"total": len(asked), "completed": len(good), "failed": len(bad)}
+
+    def fail(self, code: str, message: str) -> None:
+        """End without having answered anything."""
+        self.status, self.ended = "failed", int(time.time())
+        self.errors = [{"code": code, "message": message, "line": None, "param": None}]
 
     def to_json(self) -> dict[str, Any]:
         """Return OpenAI's batch object."""
@@ -159,7 +162,10 @@ async def create(state: State, request: web.Request) -> Sending:
         return refuse(Complaint(400, "Only chat completions within 24h are served", param="endpoint"))
     delay = state.options.batch_delay
     due = None if delay is None else time.time() + delay
-    batch = Batch(f"batch_{len(state.batches)}", _key(request), body["input_file_id"], body.get("metadata"), due)
+    batch = Batch(f"batch_{next(state.batch_numbers)}", _key(request), body["input_file_id"], body.get("metadata"), due)
+    queue = state.options.batch_queue
+    if queue is not None and sum(each.status not in _OVER for each in state.batches.values()) >= queue:
+        batch.fail("token_limit_exceeded", "Enqueued token limit reached for test-model. Please try again later.")
     state.batches[batch.id] = batch
     return send_json(batch.to_json())
 
@@ -177,10 +183,14 @@ async def retrieve(state: State, request: web.Request) -> Sending:
     return refuse(_MISSING) if batch is None else send_json(_settle(state, batch).to_json())
 
 
-async def listing(state: State, _: web.Request) -> Sending:
-    """List all batches on one page, the latest first."""
+async def listing(state: State, request: web.Request) -> Sending:
+    """List a page of batches, the latest first."""
     rows = [_settle(state, batch).to_json() for batch in reversed(state.batches.values())]
-    return send_json({"object": "list", "data": rows, "has_more": False})
+    names = [row["id"] for row in rows]
+    after, limit = request.query.get("after"), int(request.query.get("limit", 20))
+    first = 0 if after is None else names.index(after) + 1
+    page = rows[first : first + limit]
+    return send_json({"object": "list", "data": page, "has_more": first + limit < len(rows)})
 
 
 async def cancel(state: State, request: web.Request) -> Sending:

@@ -100,6 +100,10 @@ class ApiServer:
         """End all batches; see ``State.finish_batches``."""
         self._call(lambda: self._service.state.finish_batches(status, lines))
 
+    def forget_batches(self) -> None:
+        """Know no batch any more."""
+        self._call(self._service.state.forget_batches)
+
     @contextmanager
     def down(self) -> Iterator[None]:
         """Refuse connections for a while."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class Options:
     """Decides about each request for a chat completion before chance does."""
     batch_delay: float | None = 0.0
     """Seconds until a batch is done; None waits for ``finish_batches``."""
+    batch_queue: int | None = None
+    """Batches that may be under way at a time; one more fails. None: any number."""
     line_faults: dict[str, Fault] = field(default_factory=dict)
     """What goes wrong with a batch's line, by its custom_id."""
     amend: Callable[[Ask, dict[str, Any]], dict[str, Any]] | None = None
@@ -87,6 +90,7 @@ class State:
         self.down = False
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, Batch] = {}
+        self.batch_numbers = itertools.count()
         self._attempts: Counter[str] = Counter()
         self._indices: Counter[str] = Counter()
 
@@ -143,3 +147,7 @@ class State:
         """
         for batch in self.batches.values():
             batch.finish(self, status, lines)
+
+    def forget_batches(self) -> None:
+        """Know no batch any more."""
+        self.batches.clear()

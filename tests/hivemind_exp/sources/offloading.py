@@ -11,6 +11,7 @@ from typing import Any
 
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.sources.base import Kind
+from hivemind_exp.sources.batch_client import BatchClient
 from hivemind_exp.sources.endpoints import Endpoint
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.ledger import Ledger
@@ -96,20 +97,21 @@ def engine(
     key: str | None = None,
     rates: tuple[int | None, int | None] = (None, None),
     sampling: Sampling = SAMPLING,
+    batched: bool = False,
 ) -> Iterator[Rig]:
-    """Run an engine over a chain; None stands for this machine."""
+    """Run an engine over a chain; None stands for this machine. ``batched``: the first is asked in batches."""
     root.mkdir(parents=True, exist_ok=True)
     events, stop = Events(), StopFlag()
     journal, ledger = root / "journal.sqlite", root / "ledger.sqlite"
     Journal(journal, SWARM).close()
 
     def make_chain() -> list[Service | None]:
-        return [
-            None
-            if each is None
-            else Service(each, ChatClient(each, key, seconds=timeout), Limiter(concurrency, *rates), price)
-            for each in endpoints
-        ]
+        return [None if each is None else serve(each, batched and not place) for place, each in enumerate(endpoints)]
+
+    def serve(each: Endpoint, batched: bool) -> Service:
+        client = ChatClient(each, key, seconds=timeout)
+        batches = BatchClient(client, seconds=timeout) if batched else None
+        return Service(each, client, Limiter(concurrency, *rates), price, batches=batches)
 
     offload = Offload(
         make_chain,

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from hivemind_exp.errors import NodeError
-from swarmctl.checks import registry, runner
-from swarmctl.checks.base import Context, Outcome, Status
+from swarmctl.checks import apirequest, registry, runner
+from swarmctl.checks.base import Check, Context, Outcome, Status
 from swarmctl.console import Writer
 from swarmctl.doctorview import as_json, as_markdown, as_text
 from swarmctl.errors import Exit
@@ -19,18 +19,27 @@ from swarmctl.text import encodable
 
 def execute(options: DoctorOptions) -> Exit:
     """Make the checks, fix what may be fixed, and tell. Raises UsageError for a check that does not exist."""
-    checks = registry.select(options.checks)
     context = make_context(options)
+    checks = registry.select(options.checks, context)
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
-        checks = [*registry.select([registry.PROFILE]), *checks]
-    if context.deep and sys.stderr.isatty():
-        Writer(sys.stderr)("Deep checks import torch and compute; that takes up to two minutes.")
+        checks = [*registry.select([registry.PROFILE], context), *checks]
+    _announce(checks, context)
     outcomes = runner.make(checks, context)
     fixed: list[str] | None = None
     if options.fix:
         outcomes, fixed = cure(outcomes, context)
     print_outcomes(outcomes, fixed, options, context)
     return Exit.CHECK_FAILED if any(each.finding.status is Status.FAILED for each in outcomes) else Exit.DONE
+
+
+def _announce(checks: Sequence[Check], context: Context) -> None:
+    """Say what takes long, and what costs money, before it begins."""
+    deep = [check for check in checks if check.deep and context.deep]
+    if sys.stderr.isatty() and any(check.group != "api" for check in deep):
+        Writer(sys.stderr)("Deep checks import torch and compute; that takes up to two minutes.")
+    cost = apirequest.notice(context) if any(check.group == "api" for check in deep) else None
+    if cost is not None:
+        Writer(sys.stderr)(cost)
 
 
 def make_context(options: DoctorOptions) -> Context:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from swarmctl import __version__
 from swarmctl.checks.base import Context, Outcome, Status
@@ -102,6 +103,7 @@ def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
     profile = "none that can be used"
     if context.resolved is not None:
         profile = context.resolved.profile.name if context.resolved.profile.builtin else "one of the user's"
+    hosts = _own_hosts(context)
     yield "### swarmctl doctor"
     yield ""
     yield f"- swarmctl {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}"
@@ -111,12 +113,24 @@ def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for outcome in outcomes:
         finding = outcome.finding
-        remedy = f"`{_cell(_command(finding.remedy))}`" if finding.remedy else ""
-        yield (f"| {outcome.check.key} | {finding.status} | {_cell(finding.text)} | {remedy} | {outcome.seconds:.2f} |")
+        remedy = f"`{_cell(_command(finding.remedy), hosts)}`" if finding.remedy else ""
+        told = _cell(finding.text, hosts)
+        yield f"| {outcome.check.key} | {finding.status} | {told} | {remedy} | {outcome.seconds:.2f} |"
 
 
-def _cell(text: str) -> str:
-    return redacted(_safe(text)).replace("|", "\\|").replace("\n", " ")
+def _own_hosts(context: Context) -> list[str]:
+    """Return the hosts of providers that are no row of the table: names in somebody's network."""
+    if context.resolved is None:
+        return []
+    addresses = [urlsplit(provider.base_url) for provider in context.config.providers.values()]
+    return [name for address in addresses for name in (address.netloc, address.hostname) if name]
+
+
+def _cell(text: str, hosts: Sequence[str] = ()) -> str:
+    text = redacted(_safe(text))
+    for host in hosts:
+        text = text.replace(host, "HOST")
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def redacted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Does a service accept a key? One request that costs nothing, bounded in time and size; the key goes to one host."""
+"""Does a service accept a key? Requests are bounded in time and size, and the key goes to one host."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import base64
 import json
 import queue
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ Result = Literal["valid", "refused", "no_credit", "unreachable", "not_understood
 LIMIT_S = 10.0
 """For everything: name, connection, encryption, answer, however slowly it drips."""
 _MOST_BYTES = 8 * 2**20
+_MODELS = "/models"
 _POOR = ("insufficient_quota", "insufficient balance", "insufficient credit", "credit balance", "billing", "no credit")
 _WRONG_KEY = ("api key not valid", "api_key_invalid", "incorrect api key", "invalid api key", "invalid_api_key")
 """Gemini and xAI answer a wrong key with 400."""
@@ -37,6 +39,26 @@ class Finding:
     """One line for people. Never contains the key."""
     models: tuple[str, ...] | None = None
     """Ids of the models that the key may use; None where that was not asked or not understood."""
+    status: int | None = None
+    """Of the answer in HTTP; None where none came."""
+    seconds: float | None = None
+    """From the request to its answer."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the answer, with small letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service sent, whatever its status."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+    seconds: float
+
+
+class Unanswered(Exception):
+    """No answer; the text says why."""
 
 
 class _OtherHost(Exception):
@@ -55,9 +77,13 @@ class _SameHostOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def probe(name: str, base_url: str, key: str, limit: float = LIMIT_S) -> Finding:
-    """Ask the service at ``base_url`` whether it accepts ``key``. Takes at most ``limit`` seconds; raises nothing."""
+def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, path: str | None = None) -> Finding:
+    """Ask the service at ``base_url`` whether it accepts ``key``. Takes at most ``limit`` seconds; raises nothing.
+
+    ``path``: what is asked for; left out, what the service answers to valid keys only. Costs nothing.
+    """
     row = PROVIDERS.get(name) or Provider(name, base_url)
+    row = row if path is None else replace(row, key_path=path)
     answers: queue.SimpleQueue[Finding] = queue.SimpleQueue()
     # A thread of its own: no library bounds the look-up of a name, or an answer that drips.
     threading.Thread(target=lambda: answers.put(_ask(row, base_url, key, limit)), daemon=True).start()
@@ -65,46 +91,65 @@ def probe(name: str, base_url: str, key: str, limit: float = LIMIT_S) -> Finding
         finding = answers.get(timeout=limit)
     except queue.Empty:
         finding = Finding("unreachable", f"no answer within {limit:.0f} s")
-    return Finding(finding.result, finding.detail.replace(key, "…"), finding.models)
+    return replace(finding, detail=finding.detail.replace(key, "…")) if key else finding
 
 
-def _ask(row: Provider, base_url: str, key: str, limit: float) -> Finding:
+def _ask(row: Provider, base_url: str, key: str | None, limit: float) -> Finding:
     try:
-        answer = _get(base_url + row.key_path, _headers(row, key), limit, _VIEWER if row.name == "wandb" else None)
-        return _models(answer) if row.key_path == "/models" else _account(row, answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return _refusal(error.code, error.read(65536))
+        answer = send(base_url + row.key_path, headers_for(row, key), limit, _VIEWER if row.name == "wandb" else None)
+    except Unanswered as error:
+        return Finding("unreachable", str(error))
+    try:
+        finding = _read(row, answer) if 200 <= answer.status < 300 else _refusal(answer, key)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        finding = Finding("not_understood", "the answer is not the one expected: another kind of server is there")
+    return replace(finding, status=answer.status, seconds=answer.seconds, headers=answer.headers)
+
+
+def send(url: str, headers: Mapping[str, str], limit: float, body: bytes | None = None) -> Answer:
+    """Ask, with the key in ``headers``. A redirect is followed within the host alone. Raises Unanswered."""
+    opener = urllib.request.build_opener(_SameHostOnly)
+    began = time.monotonic()
+    try:
+        with _opened(opener, urllib.request.Request(url, body, dict(headers)), limit) as response:
+            content = response.read(_MOST_BYTES)
+            told = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, content, told, time.monotonic() - began)
     except _OtherHost as error:
-        return Finding("unreachable", f"it redirects to {error}; the key was not sent there")
+        raise Unanswered(f"it redirects to {error}; the key was not sent there") from error
     except urllib.error.URLError as error:
-        return Finding("unreachable", _reason(error.reason))
+        raise Unanswered(_reason(error.reason)) from error
     except (OSError, HTTPException) as error:
-        return Finding("unreachable", _reason(error))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return Finding("not_understood", "the answer is not the one expected: another kind of server is there")
+        raise Unanswered(_reason(error)) from error
+
+
+def _opened(opener: urllib.request.OpenerDirector, request: urllib.request.Request, limit: float) -> Any:
+    try:
+        return opener.open(request, timeout=limit)
+    except urllib.error.HTTPError as error:
+        return error  # an answer like others, with another status
 
 
 def _reason(error: object) -> str:
     return str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
 
 
-def _headers(row: Provider, key: str) -> dict[str, str]:
-    bearer = f"Bearer {key}"
-    if row.name == "wandb":
-        bearer = "Basic " + base64.b64encode(f"api:{key}".encode()).decode()
-    return {
-        "Authorization": bearer,
+def headers_for(row: Provider, key: str | None) -> dict[str, str]:
+    """Return what is sent with every request to a service."""
+    headers = {
         "Accept": "application/json",
         "Content-Type": "application/json",
         "User-Agent": f"swarmctl/{__version__}",
     }
+    if key is None:
+        return headers
+    basic = "Basic " + base64.b64encode(f"api:{key}".encode()).decode()
+    return headers | {"Authorization": basic if row.name == "wandb" else f"Bearer {key}"}
 
 
-def _get(url: str, headers: Mapping[str, str], limit: float, body: bytes | None) -> Any:
-    opener = urllib.request.build_opener(_SameHostOnly)
-    with opener.open(urllib.request.Request(url, body, dict(headers)), timeout=limit) as response:
-        return json.loads(response.read(_MOST_BYTES))
+def _read(row: Provider, answer: Answer) -> Finding:
+    document = json.loads(answer.body)
+    return _models(document) if row.key_path == _MODELS else _account(row, document)
 
 
 def _models(answer: Any) -> Finding:
@@ -128,12 +173,13 @@ def _account(row: Provider, answer: Any) -> Finding:
     return Finding("valid", f"of {answer['name']}")
 
 
-def _refusal(status: int, body: bytes) -> Finding:
-    text = body.decode(errors="replace").lower()
+def _refusal(answer: Answer, key: str | None) -> Finding:
+    status, text = answer.status, answer.body[:65536].decode(errors="replace").lower()
     if status == 402 or (status in (403, 429) and any(word in text for word in _POOR)):
         return Finding("no_credit", f"accepted, but there is no credit left (HTTP {status})")
     if status in (401, 403) or (status == 400 and any(word in text for word in _WRONG_KEY)):
-        return Finding("refused", f"the service does not accept it (HTTP {status})")
+        said = "the service wants a key" if key is None else "the service does not accept it"
+        return Finding("refused", f"{said} (HTTP {status})")
     if status == 429:
         return Finding("unreachable", "the service asks to slow down (HTTP 429); try later")
     if status == 404:

@@ -17,7 +17,7 @@ from swarmctl.checks import (
     machine,
     swarm,
 )
-from swarmctl.checks.base import Check
+from swarmctl.checks.base import Check, Context
 from swarmctl.errors import UsageError
 from swarmctl.profiles import nearest
 
@@ -58,15 +58,27 @@ def groups() -> list[str]:
     return list(dict.fromkeys(check.group for check in CHECKS))
 
 
-def select(names: Sequence[str]) -> list[Check]:
-    """Return the checks of groups (``hub``) and single ones (``hub.token``); all where nothing is named.
+def checks_of(context: Context) -> list[Check]:
+    """Return every check, with those of the profile's providers in the place of ``api.providers``."""
+    own = api.checks(context)
+    return [each for check in CHECKS for each in (own if own and check.look is api.providers else [check])]
 
-    Raises UsageError for an unknown name, with the nearest.
+
+def select(names: Sequence[str], context: Context) -> list[Check]:
+    """Return the checks of groups (``hub``), single ones (``hub.token``), and those of one provider (``api.openai``).
+
+    All where nothing is named. Raises UsageError for an unknown name, with the nearest.
     """
-    known = [*groups(), *(check.key for check in CHECKS)]
+    checks = checks_of(context)
+    known = dict.fromkeys(name for check in checks for name in _names(check))
     for name in names:
         if name not in known:
             guess = nearest(name, known)
             hint = f"did you mean {guess}?" if guess else f"there are {', '.join(groups())}"
             raise UsageError(f"no check is called {name!r}; {hint}", next=f"swarmctl doctor {guess or '--help'}")
-    return [check for check in CHECKS if not names or check.group in names or check.key in names]
+    return [check for check in checks if not names or not _names(check).isdisjoint(names)]
+
+
+def _names(check: Check) -> set[str]:
+    """Return what a check is selected by: its key, and what that begins with."""
+    return {check.group, check.key, check.key.rpartition(".")[0]}

@@ -16,7 +16,10 @@ def register(app: typer.Typer) -> None:
     def doctor(
         checks: Annotated[
             list[str] | None,
-            typer.Argument(metavar="[CHECK]...", help="Groups (hub) or single checks (hub.token). [default: all]"),
+            typer.Argument(
+                metavar="[CHECK]...",
+                help="Groups (hub), single checks (hub.token), a provider (api.openai). [default: all]",
+            ),
         ] = None,
         *,
         profile: Annotated[
@@ -27,7 +30,11 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for run; may be repeated.")
         ] = None,
         deep: Annotated[
-            bool, typer.Option("--deep", help="Also compute: a matrix product and a training step. Up to 2 minutes.")
+            bool,
+            typer.Option(
+                "--deep",
+                help="Also compute, for up to 2 minutes; and ask each provider for one word, which costs money.",
+            ),
         ] = False,
         offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
         fix: Annotated[

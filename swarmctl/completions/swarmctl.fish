@@ -178,7 +178,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
             set list --profile\t'Profile: a name, or a .toml file' \
                 --node\t'Node' \
                 --set\t'As for run; may be repeated' \
-                --deep\t'Also compute: a matrix product and a training step' \
+                --deep\t'Also compute, for up to 2 minutes; and ask each provider for one word, which costs money' \
                 --offline\t'Ask nothing of the network' \
                 --fix\t'Cure what is safe: modes, leftovers, missing directories' \
                 --report\t'Print Markdown for a bug report, without keys and names' \

@@ -203,7 +203,7 @@ _swarmctl__doctor() {
     '(-p --profile)--profile=[Profile\: a name, or a .toml file]:PROFILE:_swarmctl_profiles' \
     '--node=[Node]:NAME:_swarmctl_nodes' \
     '*--set=[As for run; may be repeated]:KEY=VALUE:_swarmctl_settings' \
-    '--deep[Also compute\: a matrix product and a training step]' \
+    '--deep[Also compute, for up to 2 minutes; and ask each provider for one word, which costs money]' \
     '--offline[Ask nothing of the network]' \
     '--fix[Cure what is safe\: modes, leftovers, missing directories]' \
     '--report[Print Markdown for a bug report, without keys and names]' \

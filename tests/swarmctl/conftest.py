@@ -21,12 +21,15 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the user's files, variables and keys out of every test."""
+    """Keep the user's files, variables, keys and proxies out of every test."""
     for name in set(os.environ) - without_secrets(os.environ).keys():
         monkeypatch.delenv(name)
     for name in list(os.environ):
         if name.startswith("SWARMCTL_"):
             monkeypatch.delenv(name)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     path = tmp_path / "home"
     monkeypatch.setenv("SWARMCTL_HOME", str(path))
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))

@@ -16,7 +16,8 @@ SMALLER =
 endif
 
 define ANNOUNCE
-@echo 'Installing into $(VENV): $(SIZE). This takes minutes, and pip says nothing meanwhile.'
+@echo 'Installing into $(VENV): $(SIZE).'
+@echo 'This takes minutes, in which pip says nothing.'
 $(if $(SMALLER),@echo '$(SMALLER)')
 endef
 

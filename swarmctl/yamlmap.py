@@ -11,7 +11,8 @@ from swarmctl.profiles import nearest
 from swarmctl.rlswarm import Carry
 from swarmctl.text import looks_like_key
 from swarmctl.yamlhub import push
-from swarmctl.yamlresult import NO_COUNTERPART, NOT_YET, SECRET, UNKNOWN, Mapped, Secret
+from swarmctl.yamloffload import generation, is_elsewhere
+from swarmctl.yamlresult import NO_COUNTERPART, SECRET, UNKNOWN, Mapped, Secret
 
 
 def mapped(settings: Mapping[str, Any]) -> Mapped:
@@ -20,6 +21,8 @@ def mapped(settings: Mapping[str, Any]) -> Mapped:
     for key, value in settings.items():
         name = _secret(key, value)
         if name is not None:
+            if name == "openai" and is_elsewhere(settings):
+                name = ""
             shown = "(a key)" if looks_like_key(key) else key
             result.leave(shown, SECRET, "a secret is not carried into a profile")
             result.secrets.append(Secret(shown, name, value if isinstance(value, str) else ""))
@@ -32,6 +35,7 @@ def mapped(settings: Mapping[str, Any]) -> Mapped:
     _adapter(settings, result)
     _reports(settings, result)
     push(settings, result)
+    generation(settings, result)
     return result
 
 
@@ -45,8 +49,6 @@ def _secret(key: str, value: Any) -> str | None:
 
 
 def _reason(key: str) -> tuple[str, str]:
-    if key in rlswarm.NOT_YET:
-        return NOT_YET, rlswarm.NOT_YET[key]
     root = key.split(".", maxsplit=1)[0]
     if root in rlswarm.DROPPED:
         return NO_COUNTERPART, rlswarm.DROPPED[root]

@@ -18,7 +18,7 @@ from swarmctl.keystore import Keystore
 from swarmctl.schema import dotted, settings
 from swarmctl.yamlfile import MAX_BYTES, read_yaml
 from swarmctl.yamlmap import mapped
-from swarmctl.yamlresult import BAD_VALUE, NO_COUNTERPART, NOT_YET, SECRET, UNKNOWN
+from swarmctl.yamlresult import BAD_VALUE, NO_COUNTERPART, SECRET, UNKNOWN
 from tests.swarmctl.conftest import write_profile
 
 USUAL = """
@@ -57,6 +57,7 @@ host_maddr: "/ip4/0.0.0.0/tcp/38331"
 max_rounds: 10000
 output_dir: runs/gsm8k
 """
+OFFLOADS = ("offload", "provider") in settings()
 API_KEY = "sk-proj-Abcdefghijklmnop0123456789"
 HUB_TOKEN = "hf_Abcdefghijklmnopqrstuvwxyz"
 ODD_SECRET = "correct horse battery staple"
@@ -115,8 +116,9 @@ def test_what_is_printed_for_people(file: Path, capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert "  num_generations -> game.group_size = 2\n" in out
     assert "Not understood:\n  num_generation: did you mean num_generations?\n" in out
-    assert "Not yet:\n  use_openai_api: offloading" in out
-    assert "  openai_model_name: offloading" in out
+    if OFFLOADS:
+        assert '  use_openai_api -> offload.provider = "openai"\n' in out
+        assert '  openai_model_name -> offload.model = "gpt-4o-mini"\n' in out
     assert "Left out, because of their values:\n  epsilon: train.epsilon must be less than 1\n" in out
     assert out.rstrip().endswith("run --profile maths")
     assert err == ""
@@ -223,6 +225,28 @@ def test_an_empty_secret_is_none() -> None:
     assert {left.kind for left in result.left} == {NO_COUNTERPART}
 
 
+@pytest.mark.skipif(not OFFLOADS, reason="this version does not offload")
+def test_generating_by_an_api() -> None:
+    def of(**settings_: Any) -> dict[str, Any]:
+        return {each.setting: each.value for each in mapped(settings_).carried}
+
+    on = {"use_openai_api": True, "openai_model_name": "gpt-4o-mini"}
+    assert of(**on) == {"offload.provider": "openai", "offload.model": "gpt-4o-mini"}
+    assert of(**on, openai_base_url="https://api.openai.com/v1/") == of(**on)
+    assert of(**on, openai_base_url="http://192.168.1.20:8000/v1") == {}
+    assert of(use_openai_api=False, openai_model_name="gpt-4o-mini") == {}
+
+
+def test_a_key_for_a_server_of_ones_own_is_not_kept_as_one_of_openai() -> None:
+    def name(url: str | None) -> str:
+        return mapped({"openai_base_url": url, "openai_api_key": API_KEY}).secrets[0].name
+
+    assert name("http://192.168.1.20:8000/v1") == ""
+    assert name("https://api.openai.com.evil.example/v1") == ""
+    assert name("https://api.openai.com/v1") == "openai"
+    assert name(None) == "openai"
+
+
 def test_pushing_to_the_hub() -> None:
     def of(**settings_: Any) -> dict[str, Any]:
         return {each.setting: each.value for each in mapped(settings_).carried}
@@ -274,14 +298,13 @@ def test_reports_that_do_not_exist_are_named() -> None:
 def test_what_is_unknown_is_not_understood() -> None:
     assert mapped({"flux_capacitor": 1}).left[0].kind == UNKNOWN
     assert mapped({"pad_token": "<pad>"}).left[0].kind == UNKNOWN, "a token of text is no secret"
-    assert mapped({"use_openai_api": True}).left[0].kind == NOT_YET
 
 
 def test_the_table_names_settings_that_exist() -> None:
     known = {dotted(path) for path in settings()}
     for table in (rlswarm.CARRIED, rlswarm.LORA, rlswarm.HUB):
         assert {carry.setting for carry in table.values()} <= known
-    tables = (rlswarm.CARRIED, rlswarm.DROPPED, rlswarm.NOT_YET, dict.fromkeys(rlswarm.SPECIAL))
+    tables = (rlswarm.CARRIED, rlswarm.DROPPED, dict.fromkeys(rlswarm.SPECIAL))
     assert sum(map(len, tables)) == len(rlswarm.KNOWN), "no key is in two tables"
 
 

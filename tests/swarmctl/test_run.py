@@ -218,6 +218,7 @@ def test_the_lock_outlives_a_killed_supervisor(
     process = started("run")
     trainer = psutil.Process(json.loads(files_of("demo").lock.read_text())["trainer"])
     trainer.suspend()
+    wait_for(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal is taken when a thread next gets a core
     process.kill()
     process.communicate(timeout=20)
     refused = stand_in("run", "-p", "demo")

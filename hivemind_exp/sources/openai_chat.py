@@ -53,7 +53,11 @@ class ChatClient:
         asked = body(self._endpoint, self.style, messages, count, sampling, seed)
         try:
             async with asyncio.timeout(self._seconds):
-                async with self._client.chat.completions.with_streaming_response.create(**asked) as response:
+                # As a body of our own: checking messages against the SDK's types takes a third of a request's CPU time.
+                request = self._client.chat.completions.with_streaming_response.create(
+                    model=self._endpoint.model, messages=(), extra_body=asked
+                )
+                async with request as response:
                     content = await _read(response)
                     return read_answer(content, _lower(response.headers))
         except TimeoutError as error:

@@ -53,7 +53,11 @@ class ChatClient:
         """Ask for ``count`` completions; fewer may come. Raises ``Fault``."""
         asked = body(self._endpoint, self.style, messages, count, sampling, seed)
         async with self.sdk(self._seconds) as sdk:
-            async with sdk.chat.completions.with_streaming_response.create(**asked) as response:
+            # As a body of our own: checking messages against the SDK's types takes a third of a request's CPU time.
+            request = sdk.chat.completions.with_streaming_response.create(
+                model=self._endpoint.model, messages=(), extra_body=asked
+            )
+            async with request as response:
                 content = await read_body(response, LARGEST_ANSWER)
                 if len(content) > LARGEST_ANSWER:
                     raise Fault(Trouble.BROKEN, f"the answer is larger than {LARGEST_ANSWER >> 20} MiB", billed=True)

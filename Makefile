@@ -9,7 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PI
 # How much pip downloads. Plain Linux gets torch with CUDA, which is most of it.
 ifeq ($(shell uname -s)-$(shell uname -m),Linux-x86_64)
 SIZE = about 3 GB to download, most of it torch with CUDA
-SMALLER = For 0.5 GB without CUDA: make $(MAKECMDGOALS) PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+SMALLER = For 0.5 GB without CUDA: PIP_FLAGS="--index-url …", with the address that pytorch.org gives under Get Started.
 else
 SIZE = about 0.5 GB to download
 SMALLER =

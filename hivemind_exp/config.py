@@ -305,7 +305,7 @@ class Config(Section):
     warmup: WarmupConfig = WarmupConfig()
     report: ReportConfig = ReportConfig()
     offload: OffloadConfig = OffloadConfig()
-    providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], ProviderConfig] = {}
+    providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")], ProviderConfig] = {}
     hub: HubConfig = HubConfig()
 
     @model_validator(mode="after")
@@ -314,6 +314,8 @@ class Config(Section):
             raise ValueError('warmup.steps is for model.name = "tiny" alone: set it to 0, or take another profile')
         if self.hub.repo and not (self.hub.every or self.game.rounds):
             raise ValueError("hub.repo needs hub.every or game.rounds: a node without a last round never pushes")
+        if self.hub.repo and self.offload.kind == "relay":
+            raise ValueError('hub.repo is for a model that is trained, and offload.kind = "relay" trains none')
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]} is a name that is taken; a provider of your own needs another")

@@ -10,7 +10,7 @@ from hivemind_exp.charter import charter_id
 from hivemind_exp.config import Config
 from hivemind_exp.sources.endpoints import first_endpoint
 from hivemind_exp.sources.ledger import BYTES_A_MESSAGE
-from hivemind_exp.sources.prices import Price, Usage, bounded_price
+from hivemind_exp.sources.prices import BATCH_SHARE, Price, Usage, bounded_price
 
 _SAMPLE = 8
 """Questions that are made to see how long prompts are."""
@@ -50,7 +50,7 @@ def estimate(config: Config) -> Estimate:
     prompt = requests * math.ceil(bytes_a_prompt / _BYTES_A_TOKEN)
     longest = config.generation.max_completion_tokens + (offload.reasoning_tokens if endpoint.reasons else 0)
     completion = round(groups * filled * longest * _FILL)
-    discount = 0.5 if offload.batch else 1.0
+    discount = BATCH_SHARE if offload.batch else 1.0
     return Estimate(
         requests=requests,
         prompt_tokens=prompt,

@@ -10,7 +10,7 @@ from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.jsonfile import read_json, write_json
-from swarmctl.resolve import Override, Resolved
+from swarmctl.resolve import REMEMBERED, Override, Resolved
 from swarmctl.schema import dotted, leaves
 from swarmctl.text import without_keys
 
@@ -31,7 +31,7 @@ def read_last(files: NodeFiles) -> LastRun | None:
     record = read_json(files.config)
     if record is None or record.get("schema") != 1:
         return None
-    overrides = (Override(tuple(key.split(".")), value, "last run") for key, value in record["overrides"].items())
+    overrides = (Override(tuple(key.split(".")), value, REMEMBERED) for key, value in record["overrides"].items())
     return LastRun(record["profile"], tuple(overrides), record["config"])
 
 

@@ -1,7 +1,8 @@
 """From profile, environment and flags to one configuration that knows where each of its values comes from.
 
-Flags go before ``SWARMCTL_SECTION__KEY``, that before the profile, that before the one it extends, that before the
-defaults. A key that does not exist is an error in each of them: a misspelt limit is a lost limit.
+Flags go before ``SWARMCTL_SECTION__KEY``, that before the flags a node was last run with, those before the profile,
+that before the one it extends, that before the defaults. A key that does not exist is an error in each of them: a
+misspelt limit is a lost limit.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ _NOT_SETTINGS = {paths.HOME_VARIABLE, profiles.VARIABLE}
 _KEY_FILE = re.compile(r"SWARMCTL_[A-Z0-9_]+_API_KEY_FILE")
 _LORA: Path = ("model", "lora")
 _NAME: Path = ("node", "name")
+
+
+REMEMBERED = "last run"
+"""Origin of what a node was last run with: it counts less than what this command's environment says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +143,15 @@ def _merge(
     for profile in family:
         for path, value in leaves(profile.values):
             _put(merged, path, _Leaf(anchored(path, value, profile.path.parent), profile.label))
+    given = list(overrides)
+    for each in given:
+        if each.origin == REMEMBERED:
+            _put(merged, each.path, _Leaf(each.value, each.origin))
     for name, path in _environment(environment).items():
         _put(merged, path, _Leaf(anchored(path, parse(environment[name], path), File.cwd()), f"${name}"))
-    for given in overrides:
-        _put(merged, given.path, _Leaf(given.value, given.origin))
+    for each in given:
+        if each.origin != REMEMBERED:
+            _put(merged, each.path, _Leaf(each.value, each.origin))
     return merged
 
 

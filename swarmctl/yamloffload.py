@@ -8,8 +8,7 @@ from typing import Any
 from hivemind_exp.sources.providers import PROVIDERS
 from swarmctl.keyhosts import host_of
 from swarmctl.rlswarm import OFFLOAD, Carry, text
-from swarmctl.schema import settings as known_settings
-from swarmctl.yamlresult import NO_COUNTERPART, NOT_YET, Mapped
+from swarmctl.yamlresult import NO_COUNTERPART, Mapped
 
 _OPENAI = "openai"
 
@@ -23,10 +22,7 @@ def is_elsewhere(settings: Mapping[str, Any]) -> bool:
 def generation(settings: Mapping[str, Any], result: Mapped) -> None:
     """``openai_*`` counts only where ``use_openai_api`` is on."""
     given = [key for key in OFFLOAD if key in settings]
-    if ("offload", "provider") not in known_settings():
-        for key in given:
-            result.leave(key, NOT_YET, "offloading to an API is not part of this version yet")
-    elif settings.get("use_openai_api") is not True:
+    if settings.get("use_openai_api") is not True:
         for key in given:
             off = key == "use_openai_api"
             result.leave(key, NO_COUNTERPART, "off is the default" if off else "use_openai_api is not on")

@@ -109,8 +109,8 @@ def explain_mismatch(hardware: Hardware, *, torch_version: str, cuda: str | None
     elif hardware.intel and not torch_version.endswith("+xpu"):
         return DeviceError(
             f"this machine has an Intel GPU, but torch {torch_version} was built without XPU. "
-            "Install the XPU build of torch, or choose the CPU with --device cpu",
-            next=f"{_pip()} torch=={_release(torch_version)} --index-url https://download.pytorch.org/whl/xpu",
+            "Install the XPU build of torch (pytorch.org, Get Started), or choose the CPU with --device cpu",
+            next="swarmctl run --device cpu",
         )
     return None
 

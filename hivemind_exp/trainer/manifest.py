@@ -19,6 +19,7 @@ class Row:
 
     kind: Kind
     source: str
+    """Who made it, with the model where a provider did: "local", "openai:gpt-4o-mini"."""
     task: str
     group: int
     """Rows of equal number answer the same prompt."""

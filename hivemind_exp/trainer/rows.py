@@ -28,7 +28,7 @@ def build_rows(groups: Sequence[Group], settings: LossSettings, pass_rates: Mapp
             rows.append(
                 Row(
                     kind=rollout.kind,
-                    source=rollout.source,
+                    source=rollout.source if rollout.model is None else f"{rollout.source}:{rollout.model}",
                     task=group.prompt.question.task,
                     group=number,
                     prompt_ids=group.prompt.ids,

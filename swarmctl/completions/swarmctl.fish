@@ -80,7 +80,8 @@ function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empt
         case 'run:--seed'
             set kind none
         case 'run:--offload'
-            set kind none
+            set kind words
+            set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'run:--max-usd'
             set kind none
         case 'run:--set'
@@ -453,6 +454,8 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             set list auto policy policy_text teacher relay
         case 'offload.on_limit'
             set list stop local
+        case 'offload.provider'
+            set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'offload.when'
             set list always failed
         case 'tasks'

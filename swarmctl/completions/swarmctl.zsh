@@ -121,6 +121,7 @@ _swarmctl_settings() {
     offload.key) list=(auto key_file environment credentials keyring file) ;;
     offload.kind) list=(auto policy policy_text teacher relay) ;;
     offload.on_limit) list=(stop local) ;;
+    offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     offload.when) list=(always failed) ;;
     tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;
     train.peer_loss) list=(positive sapo f_tis) ;;
@@ -180,7 +181,7 @@ _swarmctl__run() {
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Rounds in the node'\''s whole life; 0\: until stopped]:N: ' \
     '--seed=[Seed of sampling and adapters]:N: ' \
-    '--offload=[Let an API generate; off\: generate on this machine]:PROVIDER\[\:MODEL\]: ' \
+    '--offload=[Let an API generate; off\: generate on this machine]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--max-usd=[Dollars that the node may spend in its whole life; or unlimited]:USD: ' \
     '*--set=[Any setting of a profile; may be repeated]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Resolve and check everything, touch nothing]' \

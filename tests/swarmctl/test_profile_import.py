@@ -57,7 +57,6 @@ host_maddr: "/ip4/0.0.0.0/tcp/38331"
 max_rounds: 10000
 output_dir: runs/gsm8k
 """
-OFFLOADS = ("offload", "provider") in settings()
 API_KEY = "sk-proj-Abcdefghijklmnop0123456789"
 HUB_TOKEN = "hf_Abcdefghijklmnopqrstuvwxyz"
 ODD_SECRET = "correct horse battery staple"
@@ -116,9 +115,8 @@ def test_what_is_printed_for_people(file: Path, capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert "  num_generations -> game.group_size = 2\n" in out
     assert "Not understood:\n  num_generation: did you mean num_generations?\n" in out
-    if OFFLOADS:
-        assert '  use_openai_api -> offload.provider = "openai"\n' in out
-        assert '  openai_model_name -> offload.model = "gpt-4o-mini"\n' in out
+    assert '  use_openai_api -> offload.provider = "openai"\n' in out
+    assert '  openai_model_name -> offload.model = "gpt-4o-mini"\n' in out
     assert "Left out, because of their values:\n  epsilon: train.epsilon must be less than 1\n" in out
     assert out.rstrip().endswith("run --profile maths")
     assert err == ""
@@ -225,7 +223,6 @@ def test_an_empty_secret_is_none() -> None:
     assert {left.kind for left in result.left} == {NO_COUNTERPART}
 
 
-@pytest.mark.skipif(not OFFLOADS, reason="this version does not offload")
 def test_generating_by_an_api() -> None:
     def of(**settings_: Any) -> dict[str, Any]:
         return {each.setting: each.value for each in mapped(settings_).carried}

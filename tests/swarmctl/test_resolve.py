@@ -11,7 +11,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from swarmctl import cli, profiles
 from swarmctl.errors import Exit
-from swarmctl.resolve import Resolved, _Leaf, _service, override, problems_of, resolve
+from swarmctl.resolve import REMEMBERED, Override, Resolved, _Leaf, _service, override, problems_of, resolve
 from tests.swarmctl.conftest import write_profile
 
 
@@ -33,6 +33,15 @@ def test_flags_go_before_environment_before_profile_before_base_before_defaults(
     assert result.origins["train.epsilon"] == "$SWARMCTL_TRAIN__EPSILON"
     assert result.origins["train.weight_decay"] == "--set"
     assert "train.max_grad_norm" not in result.origins
+
+
+def test_what_a_node_was_last_run_with_gives_way_to_this_commands_environment() -> None:
+    path = ("offload", "limits", "usd")
+    remembered, profile = Override(path, 9.0, REMEMBERED), profiles.read(profiles.find("demo"))
+    variables = {"SWARMCTL_OFFLOAD__LIMITS__USD": "1.5"}
+    assert resolve(profile, [remembered], {}).config.offload.limits.usd == 9.0
+    assert resolve(profile, [remembered], variables).config.offload.limits.usd == 1.5
+    assert resolve(profile, [remembered, Override(path, 2.0, "--max-usd")], variables).config.offload.limits.usd == 2.0
 
 
 @pytest.mark.parametrize("name", sorted(profiles.builtin_names()))

@@ -143,6 +143,7 @@ _BY_METAVAR = {
     "TASK": Kind.WORDS,
     "DEVICE": Kind.WORDS,
     "PROVIDER": Kind.WORDS,
+    "PROVIDER[:MODEL]": Kind.WORDS,
     "MODEL": Kind.DIRECTORY,
     "DIRECTORY": Kind.DIRECTORY,
     "FILE": Kind.FILE,

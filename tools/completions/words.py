@@ -14,10 +14,19 @@ from tools.completions.tree import Words, first_sentence
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 PROVIDERS = tuple(name for name, row in providers.PROVIDERS.items() if row.needs_key)
+GENERATORS = ("off", *(name for name, row in providers.PROVIDERS.items() if row.chat is not None))
 
 TASKS = tuple(names())
 PROFILES = tuple(sorted(builtin_names()))
-WORDS = Words({"BUILTIN": PROFILES, "TASK": TASKS, "DEVICE": DEVICES, "PROVIDER": PROVIDERS})
+WORDS = Words(
+    {
+        "BUILTIN": PROFILES,
+        "TASK": TASKS,
+        "DEVICE": DEVICES,
+        "PROVIDER": PROVIDERS,
+        "PROVIDER[:MODEL]": GENERATORS,
+    }
+)
 
 
 def setting_values() -> dict[str, tuple[str, ...]]:
@@ -35,6 +44,8 @@ def _values(key: str, field: FieldInfo) -> tuple[str, ...]:
         return DEVICES
     if key == "tasks":
         return TASKS
+    if key == "offload.provider":
+        return GENERATORS
     if field.annotation is bool:
         return ("true", "false")
     if get_origin(field.annotation) is Literal:

@@ -4,7 +4,7 @@ CPU is user plus system time of the processes themselves (resource usage of chil
 does not change much. A Tab is the difference between a shell on a pseudo-terminal that completes a line many times and
 one that types the same lines without a Tab, divided by the number of Tabs.
 
-    python benchmarks/cli_speed.py --runs 15
+    python benchmarks/cli_startup.py --runs 15
 """
 
 from __future__ import annotations

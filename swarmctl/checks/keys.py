@@ -25,7 +25,7 @@ def keyring(context: Context) -> Finding:
     without = f"PYTHON_KEYRING_BACKEND=keyring.backends.fail.Keyring {again}"
     try:
         # By its path and without the current directory: nothing else may answer to the name keyring.
-        done = ask([sys.executable, "-P", keyring_probe.__file__], limit=SECONDS, environment=dict(context.environment))
+        done = ask([sys.executable, "-P", keyring_probe.__file__], limit=SECONDS, environment=context.environment)
     except subprocess.TimeoutExpired:
         return failed(f"the keyring does not answer within {SECONDS:g} s; keys from the environment work", without)
     try:

@@ -8,6 +8,8 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from swarmctl.handover import without_secrets
+
 _running: set[subprocess.Popen[str]] = set()
 
 
@@ -18,7 +20,7 @@ def ask(
     environment: Mapping[str, str] | None = None,
     text: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, or kill it with all that it started after ``limit`` seconds.
+    """Run a program to its end, or kill it with all that it started after ``limit`` seconds. It gets no keys.
 
     Raises OSError where it cannot be started and ``subprocess.TimeoutExpired`` where it does not end.
     """
@@ -29,7 +31,7 @@ def ask(
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
-        env=environment,
+        env=without_secrets(os.environ if environment is None else environment),
         start_new_session=True,
     )
     _running.add(process)

@@ -1,0 +1,144 @@
+"""A `sampling` step whose rollouts an API generates, beside its two halves alone: training, and generation.
+
+Generation alone is the engine with the same orders and nothing else to do. Training alone is the same node over a
+journal that holds every completion already. Together, generation should hide behind training, or training behind
+generation: a round should take the longer of the two. Three cases: the API faster, as fast, and slower than training.
+All in one run, with medians over the rounds; the server is a process of its own, of fixed latency.
+
+    python -m benchmarks.offload_overlap
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import re
+import shutil
+import sqlite3
+import statistics
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+
+from hivemind_exp.config import Config
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from tests.api.remote import api_process
+from tests.hivemind_exp.sources.offloading import endpoint, engine, order
+from tests.hivemind_exp.spelling import Spelling
+
+GROUPS, G = 32, 16
+SKIPPED = 3
+"""Rounds at the start that are not counted: caches are cold, and nothing was asked for early."""
+BAR = 1.05
+
+
+class Ends:
+    """Notes when each round ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def __call__(self, event: str, /, **_: Any) -> None:
+        if event == "round":
+            self.ends.append(time.perf_counter())
+
+    @property
+    def median(self) -> float:
+        """Seconds from the end of a round to the end of the next."""
+        return statistics.median(after - before for before, after in itertools.pairwise(self.ends[SKIPPED:]))
+
+
+def answer(messages: Any, _index: int) -> str:
+    """Spell the word backward, in strict format: every row weighs something."""
+    word = re.sub(r".*: ", "", messages[-1]["content"])
+    return f"<answer>{word[::-1]}</answer>"
+
+
+def make_config(base_url: str, rounds: int) -> Config:
+    return Config.model_validate(
+        {
+            "node": {"name": "overlap", "seed": 1},
+            "model": {"name": "tiny", "device": "cpu", "threads": 1},
+            "tasks": ["spell_backward"],
+            "game": {"rounds": rounds, "groups": GROUPS, "group_size": G},
+            "generation": {"max_prompt_tokens": 64, "max_completion_tokens": 16},
+            "train": {"micro_batch": 64},
+            "eval": {"every": 0, "questions": 1},
+            "checkpoint": {"every": 10_000},
+            "offload": {"provider": "box", "limits": {"concurrency": GROUPS, "usd": "unlimited"}},
+            "providers": {"box": {"base_url": base_url, "model": "test-model", "group": "n", "free": True}},
+        }
+    )
+
+
+def play(root: Path, config: Config) -> float:
+    """Run the node; return the median of its rounds, in seconds."""
+    root.mkdir(exist_ok=True)
+    ends = Ends()
+    GRPORunner(config, NodeFiles(root), ends, make_tasks=lambda *_: Spelling()).run()
+    return ends.median
+
+
+def trained_alone(root: Path, config: Config) -> float:
+    """Run the node again from its beginning, over a copy of its journal without the steps."""
+    again = NodeFiles(root.with_name("again"))
+    again.root.mkdir()
+    shutil.copy(NodeFiles(root).journal, again.journal)
+    with closing(sqlite3.connect(again.journal, isolation_level=None)) as db:
+        for table in ("manifests", "lessons", "evaluations"):
+            db.execute(f"DELETE FROM {table}")
+    seconds = play(again.root, config)
+    shutil.rmtree(again.root)
+    return seconds
+
+
+def generated_alone(root: Path, base_url: str, rounds: int) -> float:
+    """Return the seconds that the engine takes for a round's orders, three rounds being on their way at once."""
+    orders = [[order(r * GROUPS + n, G, round_=r) for n in range(GROUPS)] for r in range(rounds)]
+    ends = []
+    with engine(root, endpoint(base_url, group="n"), concurrency=GROUPS) as rig:
+        rig.offload.probed()
+        for round_ in range(rounds):
+            for coming in orders[round_ : round_ + 3]:
+                rig.offload.place(coming)
+            rig.offload.wait(round_)
+            ends.append(time.perf_counter())
+    return statistics.median(after - before for before, after in itertools.pairwise(ends[SKIPPED:]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{GROUPS} x {G} completions a round, {options.rounds} rounds; seconds a round, medians")
+    with tempfile.TemporaryDirectory() as directory:
+        with api_process(answer="benchmarks.offload_overlap:answer", latency=0.05) as server:
+            config = make_config(server.base_url, options.rounds)
+            play(Path(directory) / "first", config)
+            expected = trained_alone(Path(directory) / "first", config)
+            for case, factor in (("API faster", 0.3), ("API as fast", 1.0), ("API slower", 2.0)):
+                server.set(latency=factor * expected)
+                root = Path(directory) / case
+                root.mkdir()
+                together = play(root / "node", config)
+                generation = generated_alone(root / "engine", server.base_url, options.rounds)
+                training = trained_alone(root / "node", config)
+                longer = max(training, generation)
+                print(
+                    f"{case:12} training {training:6.3f}   generation {generation:6.3f}   together {together:6.3f}   "
+                    f"ratio to the longer {together / longer:.3f} (bar {BAR})",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Mapping
 from pathlib import Path
+
+import pytest
 
 from hivemind_exp.sources.limiter import Limiter
 from hivemind_exp.sources.openai_chat import ChatClient
+from hivemind_exp.sources.pace import CATCH_UP_S, USED, Pace
 from hivemind_exp.sources.router import Router, Service
 from hivemind_exp.sources.wire import Fault as WireFault
 from hivemind_exp.sources.wire import Trouble
@@ -45,3 +50,54 @@ def test_fewer_go_out_after_a_429_and_not_after_a_server_error(tmp_path: Path) -
         server.next(Fault.RATE_LIMIT)
         rig.run([order(10)])
         assert 32 <= service.limiter.window < 64
+
+
+@pytest.mark.parametrize("window", [10.0, 60.0])
+@pytest.mark.parametrize("amounts", [(1, 1), (40, 200)])
+def test_no_window_holds_more_than_the_limit_and_hardly_less(window: float, amounts: tuple[int, int]) -> None:
+    limit, chance, now = 60_000.0 if amounts[1] > 1 else 1200.0, random.Random(0), 0.0
+    pace = Pace(limit)
+    went: list[tuple[float, int]] = []
+    while now < 3 * window:
+        now += pace.wait(now) + chance.expovariate(1 / 0.002)  # a loop is never quite in time
+        amount = chance.randint(*amounts)
+        pace.take(now, amount)
+        went.append((now, amount))
+    allowed = limit * window / 60
+    for start, _ in went:
+        assert sum(amount for when, amount in went if start <= when < start + window) <= allowed
+    assert sum(amount for _, amount in went) > 0.95 * 3 * allowed
+
+
+def test_the_lower_of_what_is_stated_and_what_is_told_holds() -> None:
+    for stated, told, gap in ((None, 60.0, 1.0), (60.0, 600.0, 1.0), (600.0, 60.0, 1.0)):
+        pace = Pace(stated)
+        pace.heed(told)
+        pace.take(100.0, 1)
+        assert pace.wait(100.0) == pytest.approx(gap / USED - CATCH_UP_S)
+
+
+def _headers(limit: str, remaining: str, reset: str) -> dict[str, str]:
+    names = ("limit", "remaining", "reset")
+    return {f"x-ratelimit-{name}-requests": value for name, value in zip(names, (limit, remaining, reset), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("headers", "held"),
+    [
+        (_headers("", "0", "30s"), True),
+        (_headers("", "5", "30s"), False),
+        (_headers("", "0", "23h"), False),  # another service is to be asked, not a day waited
+        (_headers("nan", "nan", "nan"), False),
+        (_headers("inf", "-inf", "1e999"), False),
+        (_headers("-1", "many", "soon"), False),
+        ({}, False),
+    ],
+)
+def test_what_answers_tell_of_the_allowance(headers: Mapping[str, str], held: bool) -> None:
+    async def job() -> None:
+        limiter = Limiter(8, None, None)
+        limiter.leave(await limiter.enter(lambda: 10.0), headers, slow_down=False, used=None)
+        assert limiter.held is held
+
+    asyncio.run(job())

@@ -207,10 +207,11 @@ class Offload:
                 with suppress(Exception):
                     await service.client.close()
 
-    def _launch(self, work: Coroutine[None, None, None]) -> None:
+    def _launch(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _try_out(self) -> None:
         """Find out before the first round whether the first provider answers."""
@@ -250,7 +251,7 @@ class Offload:
             elif service is not None:
                 # The first request of a prompt warms the service's prefix cache for the others.
                 await self._obtain(order, [first])
-                await asyncio.gather(*(self._obtain(order, [place]) for place in siblings))
+                await asyncio.gather(*(self._launch(self._obtain(order, [place])) for place in siblings))
         except asyncio.CancelledError:
             order.done.cancel()
             raise

@@ -42,19 +42,19 @@ class Exchange:
         contents = [message["content"] for message in messages]
         most = worst_case(service.price, contents, ask.count, bound)
         self._ledger.check(most)
-        number = await service.limiter.enter(_expected(service, contents, ask.count, bound))
+        passed = await service.limiter.enter(lambda: _expected(service, contents, ask.count, bound), ask.round)
         task = asyncio.current_task()
         assert task is not None
         self.flying.add(task)
         headers: Mapping[str, str] = {}
-        slow_down = False
+        slow_down, used = False, None
         reservation: Reservation | None = None
         try:
             if self.closing:
                 raise asyncio.CancelledError
             reservation = self._ledger.reserve(ask, most)
             answer = await service.client.ask(messages, ask.count, sampling, seed)
-            headers = answer.headers
+            headers, used = answer.headers, _used(service, answer)
         except Fault as fault:
             headers, slow_down = fault.headers, fault.trouble is Trouble.SLOW_DOWN
             if reservation is not None:
@@ -66,7 +66,7 @@ class Exchange:
             raise
         finally:
             self.flying.discard(task)
-            service.limiter.leave(number, headers, slow_down=slow_down)
+            service.limiter.leave(passed, headers, slow_down=slow_down, used=used)
         self._router.worked(service)
         return answer, reservation
 
@@ -121,8 +121,15 @@ class Exchange:
         spent.usd += reservation.usd
 
 
-def _expected(service: Service, contents: list[str], count: int, bound: int) -> int:
+def _expected(service: Service, contents: list[str], count: int, bound: int) -> float:
     """Return the tokens that a request will count as at the service's own limit."""
-    prompt = sum(map(len, contents)) // 4
+    prompt = sum(len(content.encode()) // 4 + 1 for content in contents)
     mean = service.tokens_a_choice
-    return prompt + count * (bound if service.endpoint.chat.counts_maximum or mean is None else round(mean))
+    return prompt + count * (bound if service.endpoint.chat.counts_maximum or mean is None else mean)
+
+
+def _used(service: Service, answer: Answer) -> float | None:
+    """Return the tokens that a request did count as; None where what it might have used is what counts."""
+    if answer.usage is None or service.endpoint.chat.counts_maximum:
+        return None
+    return answer.usage.prompt + answer.usage.completion

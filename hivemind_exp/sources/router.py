@@ -12,14 +12,12 @@ from hivemind_exp.events import Emit
 from hivemind_exp.sources.base import Message
 from hivemind_exp.sources.batches import Batches
 from hivemind_exp.sources.endpoints import Endpoint
-from hivemind_exp.sources.limiter import Limiter
+from hivemind_exp.sources.limiter import LONGEST_HOLD_S, Limiter
 from hivemind_exp.sources.prices import Price
 from hivemind_exp.sources.wire import Answer, Fault, Sampling, Style, Trouble
 
 FAULTS_IN_A_ROW = 8
 """After so many faults without one answer a service counts as down."""
-LONGEST_HOLD_S = 120.0
-"""A service that asks for a longer pause counts as down for that long."""
 _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _LASTING = (Trouble.REFUSED, Trouble.NO_CREDIT, Trouble.UNFIT)

@@ -202,12 +202,32 @@ def test_reasoning_beyond_its_bound_ends_the_run(tmp_path: Path) -> None:
             rig.offload.probed()
 
 
-def test_limits_that_answers_tell_of_are_kept(tmp_path: Path) -> None:
-    with api_server(rpm=600, window=1.0) as server, engine(tmp_path, endpoint(server.base_url), concurrency=4) as rig:
-        rig.run([order(number) for number in range(10)])
-        faults = server.ledger.faults()
+@pytest.mark.parametrize("limits", [{"rpm": 3000}, {"tpm": 36_000, "charge": "used"}])
+def test_limits_that_only_answers_tell_of_are_kept(tmp_path: Path, limits: dict[str, Any]) -> None:
+    with api_server(window=8.0, **limits) as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.run([order(number) for number in range(115)])
+        statuses = Counter(entry.status for entry in server.ledger.chats)
     assert {len(places) for places in rig.texts().values()} == {4}
-    assert faults == Counter()
+    assert statuses == {200: 1 + 460}  # a window holds 400
+
+
+def test_the_first_request_goes_alone(tmp_path: Path) -> None:
+    with api_server(latency=0.2) as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.run([order(number) for number in range(20)])
+        first, *others = server.ledger.chats
+    assert all(entry.started >= (first.ended or 0) for entry in others)
+
+
+def test_earlier_rounds_go_first(tmp_path: Path) -> None:
+    with api_server(latency=0.02) as server, engine(tmp_path, endpoint(server.base_url), concurrency=2) as rig:
+        rig.offload.probed()
+        rig.offload.place([order(number, round_=1) for number in range(20)])
+        rig.offload.place([order(20, round_=0)])
+        rig.offload.wait(0)
+        asked = Counter(entry.messages[-1]["content"] == "question 20" for entry in server.ledger.chats)
+        rig.offload.wait(1)
+    assert asked[True] == 4
+    assert asked[False] <= 10
 
 
 def test_a_server_that_ignores_the_temperature_or_answers_as_another_is_told_once(tmp_path: Path) -> None:
@@ -238,6 +258,7 @@ def test_a_stop_lets_answers_in_flight_come_in(tmp_path: Path) -> None:
     assert rig.accounts() == {"settled": pytest.approx(books.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}
 
 
+@pytest.mark.filterwarnings("error")  # a task that outlives its loop complains of it there
 def test_after_a_stop_nothing_more_is_asked_for(tmp_path: Path) -> None:
     with api_server(latency=0.3) as server:
         with engine(tmp_path, endpoint(server.base_url), concurrency=4) as rig:

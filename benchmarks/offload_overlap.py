@@ -5,6 +5,8 @@ journal that holds every completion already. Together, generation should hide be
 generation: a round should take the longer of the two. Three cases: the API faster, as fast, and slower than training.
 All in one run, with medians over the rounds; the server is a process of its own, of fixed latency.
 
+The model is small, and yet large enough that training a row takes longer than handling its text, as with real models.
+
     python -m benchmarks.offload_overlap
 """
 
@@ -26,15 +28,17 @@ from typing import Any
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.tiny.model import build_tokenizer
 from tests.api.remote import api_process
 from tests.hivemind_exp.sources.offloading import endpoint, engine, order
 from tests.hivemind_exp.spelling import Spelling
 
-GROUPS, G = 32, 16
+GROUPS, G = 16, 8
 SKIPPED = 3
 """Rounds at the start that are not counted: caches are cold, and nothing was asked for early."""
 BAR = 1.05
@@ -62,15 +66,25 @@ def answer(messages: Any, _index: int) -> str:
     return f"<answer>{word[::-1]}</answer>"
 
 
-def make_config(base_url: str, rounds: int) -> Config:
+def save_model(directory: Path) -> Path:
+    tokenizer = build_tokenizer()
+    shape = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **shape))
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def make_config(model: Path, base_url: str, rounds: int) -> Config:
     return Config.model_validate(
         {
             "node": {"name": "overlap", "seed": 1},
-            "model": {"name": "tiny", "device": "cpu", "threads": 1},
+            "model": {"name": str(model), "device": "cpu", "threads": 1},
             "tasks": ["spell_backward"],
             "game": {"rounds": rounds, "groups": GROUPS, "group_size": G},
             "generation": {"max_prompt_tokens": 64, "max_completion_tokens": 16},
-            "train": {"micro_batch": 64},
+            "train": {"micro_batch": 32},
             "eval": {"every": 0, "questions": 1},
             "checkpoint": {"every": 10_000},
             "offload": {"provider": "box", "limits": {"concurrency": GROUPS, "usd": "unlimited"}},
@@ -122,7 +136,7 @@ def main() -> None:
     print(f"{GROUPS} x {G} completions a round, {options.rounds} rounds; seconds a round, medians")
     with tempfile.TemporaryDirectory() as directory:
         with api_process(answer="benchmarks.offload_overlap:answer", latency=0.05) as server:
-            config = make_config(server.base_url, options.rounds)
+            config = make_config(save_model(Path(directory) / "model"), server.base_url, options.rounds)
             play(Path(directory) / "first", config)
             expected = trained_alone(Path(directory) / "first", config)
             for case, factor in (("API faster", 0.3), ("API as fast", 1.0), ("API slower", 2.0)):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit
@@ -15,6 +14,25 @@ from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.offload import Offload
 from hivemind_exp.sources.orders import Order
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def empty_places(journal: Journal, round_: int, prompt: Prompt, wanted: range) -> tuple[int, ...]:
+    """Return those of the wanted places in a group that are neither filled nor given up."""
+    settled = journal.settled_places(round_, prompt)
+    return tuple(place for place in wanted if place not in settled)
+
+
+def orders_for(journal: Journal, round_: int, prompts: Sequence[Prompt], wanted: range, version: int) -> list[Order]:
+    """Return the orders for what is still empty, none for a prompt that has everything."""
+    return [
+        Order(round_, prompt.stage, prompt.question.digest, prompt.messages, places, version)
+        for prompt in prompts
+        if (places := empty_places(journal, round_, prompt, wanted))
+    ]
+
 
 Verify = Callable[[Sequence[Group]], list[Group]]
 """Returns the groups with their scores."""
@@ -66,13 +84,14 @@ class GroupFiller:
             return []
         plan = self._parts(round_, prompts)
         self.prefetch(round_, prompts, version)
-        self._sample(round_, prompts, plan.local, version)
+        self._sample(round_, prompts, range(plan.local), version)
         if self._offload is not None and plan.remote:
             if plan.only_if_failed:
                 self._order(round_, self._failed(round_, prompts, version), plan, version)
             self._offload.wait(round_)
             self._offload.tell(round_)
-            self._stand_in(round_, prompts, plan, version)
+            if not plan.only_if_failed:  # else this machine has sampled the whole group already
+                self._sample(round_, prompts, plan.remote_places, version)  # what the API could not fill
         return [group for prompt in prompts if (group := self._group(round_, prompt, version)).rollouts]
 
     def _parts(self, round_: int, prompts: Sequence[Prompt]) -> Parts:
@@ -82,39 +101,23 @@ class GroupFiller:
 
     def _order(self, round_: int, prompts: Sequence[Prompt], plan: Parts, version: int) -> None:
         assert self._offload is not None
-        orders = []
-        for prompt in prompts:
-            settled = self._journal.settled_places(round_, prompt)
-            places = tuple(place for place in plan.remote_places if place not in settled)
-            if places:
-                orders.append(Order(round_, prompt.stage, prompt.question.digest, prompt.messages, places, version))
-        self._offload.place(orders)
+        self._offload.place(orders_for(self._journal, round_, prompts, plan.remote_places, version))
 
-    def _sample(self, round_: int, prompts: Sequence[Prompt], count: int, version: int) -> None:
-        """Sample this machine's part of each group that has none yet."""
-        missing = [prompt for prompt in prompts if count and 0 not in self._journal.settled_places(round_, prompt)]
-        self._generate(round_, missing, range(count), version, "generate")
-
-    def _stand_in(self, round_: int, prompts: Sequence[Prompt], plan: Parts, version: int) -> None:
-        """Sample what an API was to fill and could not."""
-        if plan.only_if_failed:
-            return  # this machine has sampled the whole group already
+    def _sample(self, round_: int, prompts: Sequence[Prompt], wanted: range, version: int) -> None:
+        """Sample the places of each group that are still empty here."""
         empty: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
         for prompt in prompts:
-            settled = self._journal.settled_places(round_, prompt)
-            if places := tuple(place for place in plan.remote_places if place not in settled):
+            if places := empty_places(self._journal, round_, prompt, wanted):
                 empty[places].append(prompt)
         for places, left in sorted(empty.items()):
-            self._generate(round_, left, places, version, f"stand-in {places}")
+            self._generate(round_, left, places, version)
 
-    def _generate(
-        self, round_: int, prompts: Sequence[Prompt], places: Sequence[int], version: int, purpose: str
-    ) -> None:
-        if not prompts or not places:
-            return
+    def _generate(self, round_: int, prompts: Sequence[Prompt], places: tuple[int, ...], version: int) -> None:
+        # Of a group's beginning the seed does not depend on how much of it this machine fills.
+        purpose = "generate" if places[0] == 0 else f"stand-in {places}"
         seed = derive_seed(self._config.node.seed, purpose, round_)
         made = self._local.generate(prompts, len(places), seed=seed)
-        groups = [Group(prompt, rows, places=tuple(places)) for prompt, rows in zip(prompts, made, strict=True)]
+        groups = [Group(prompt, rows, places=places) for prompt, rows in zip(prompts, made, strict=True)]
         self._journal.write_rollouts(round_, version, groups)
 
     def _failed(self, round_: int, prompts: Sequence[Prompt], version: int) -> list[Prompt]:

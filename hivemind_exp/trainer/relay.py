@@ -10,9 +10,9 @@ from hivemind_exp.config import Config
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, messages
 from hivemind_exp.sources.base import Group, Kind, Prompt
+from hivemind_exp.sources.filler import orders_for
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.offload import Offload
-from hivemind_exp.sources.orders import Order
 from hivemind_exp.sources.schedule import parts, rounds_ahead
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
@@ -75,12 +75,7 @@ class RelayLoop:
         prompts = [Prompt(question, STAGE, messages(question), ()) for question in questions]
         self._journal.write_prompts(round_, prompts)
         plan = parts(self._config.offload, round_, STAGE, self._config.game.group_size)
-        orders = []
-        for prompt in prompts:
-            settled = self._journal.settled_places(round_, prompt)
-            if places := tuple(place for place in plan.remote_places if place not in settled):
-                orders.append(Order(round_, STAGE, prompt.question.digest, prompt.messages, places, version=0))
-        self._offload.place(orders)
+        self._offload.place(orders_for(self._journal, round_, prompts, plan.remote_places, version=0))
         return prompts
 
     def _verify(self, round_: int, prompts: Sequence[Prompt]) -> list[Group]:

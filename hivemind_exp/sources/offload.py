@@ -217,7 +217,10 @@ class Offload:
         try:
             service = self._chain[0]
             assert service is not None
-            await self._ask_for_a_word(service)
+            try:
+                await self._ask_for_a_word(service)
+            except LimitReached as error:
+                await self._at_the_limit(error)
             self._router.give_up_if_lasting()
         except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
             self._probe.set_exception(error)

@@ -41,7 +41,7 @@ class Estimate:
 def estimate(config: Config) -> Estimate:
     """Make a few questions and count. Raises ``NodeError`` where that fails or a price is not known."""
     endpoint, offload = first_endpoint(config), config.offload
-    price = bounded_price(endpoint, offload.prices, capped=offload.limits.usd != "unlimited")
+    price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped)
     groups, size = config.game.groups, config.game.group_size
     filled = max(1, round(offload.share * size))
     bytes_a_prompt = _bytes_a_prompt(config)

@@ -106,6 +106,11 @@ class Ledger:
     def cap(self) -> float | None:
         return None if self._limits.usd == "unlimited" else self._limits.usd
 
+    @property
+    def capped(self) -> bool:
+        """Whether any cap is to be kept, also one for each day alone."""
+        return self._limits.capped
+
     def check(self, usd: float, what: str = "request") -> None:
         """Raise ``LimitReached`` where ``usd`` more would break a cap; ``what`` is to cost them.
 

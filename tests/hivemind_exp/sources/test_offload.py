@@ -120,6 +120,21 @@ def test_a_refused_key_ends_the_run_where_nothing_may_stand_in(tmp_path: Path) -
     assert "wrong" not in str(caught.value)
 
 
+def test_a_service_that_says_the_key_has_it_in_no_event_and_no_text(tmp_path: Path) -> None:
+    key = "key-1234-secret"
+    with (
+        api_server(keys={key}, answer=lambda _messages, _index: f"your key is {key}") as server,
+        engine(tmp_path, endpoint(server.base_url), None, key=key) as rig,
+    ):
+        rig.offload.probed()
+        rig.run([order(0)])
+        server.set(amend=lambda _ask, _body: {"error": {"message": f"{key} is not welcome", "code": 402}})
+        rig.run([order(1)])
+    assert len(rig.texts()["question 0"]) == 4
+    assert "is not welcome" in rig.events.of("warning")[0]["message"]
+    assert key not in repr(rig.events.of("warning")) + repr(rig.texts())
+
+
 def test_a_key_revoked_in_mid_run_lets_the_next_of_the_chain_generate(tmp_path: Path) -> None:
     with api_server(keys={"key-1234"}) as first, api_server() as second:
         chain = (endpoint(first.base_url), endpoint(second.base_url, name="spare"))

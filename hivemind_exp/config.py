@@ -197,6 +197,11 @@ class LimitsConfig(Section):
     timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Seconds that one request may take."""
 
+    @property
+    def capped(self) -> bool:
+        """Whether there is a cap to keep: then every price must be known, and every completion bounded."""
+        return self.usd != "unlimited" or self.usd_per_day is not None
+
 
 class PriceConfig(Section):
     """What a provider's model costs, where the price is not known here or is not what one pays."""

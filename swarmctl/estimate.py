@@ -41,7 +41,7 @@ class Estimate:
 def estimate(config: Config) -> Estimate:
     """Make a few questions and count. Raises ``NodeError`` where that fails or a price is not known."""
     endpoint, offload = first_endpoint(config), config.offload
-    price = bounded_price(endpoint, offload.prices, capped=offload.limits.usd != "unlimited")
+    price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped)
     groups, size = config.game.groups, config.game.group_size
     filled = max(1, round(offload.share * size))
     bytes_a_prompt = _bytes_a_prompt(config)
@@ -55,15 +55,15 @@ def estimate(config: Config) -> Estimate:
         requests=requests,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        usd=discount * _cost(price, prompt, completion),
+        usd=discount * _cost(price, prompt / requests, completion / requests) * requests,
         usd_at_most=discount * (requests * bytes_a_prompt * price.input + groups * filled * longest * price.output),
         minutes=_minutes(config, requests, prompt + completion, longest),
     )
 
 
-def _cost(price: Price, prompt: int, completion: int) -> float:
-    """Return dollars, at the rate of requests that are each far from the tiers of very long ones."""
-    return price.cost(Usage(prompt // 1000, completion // 1000)) * 1000 if prompt >= 1000 else price.cost(Usage(1, 1))
+def _cost(price: Price, prompt: float, completion: float) -> float:
+    """Return dollars of one request, at the rate of its size: very long ones are dearer."""
+    return price.cost(Usage(math.ceil(prompt), math.ceil(completion)))
 
 
 def _minutes(config: Config, requests: int, tokens: int, longest: int) -> float:

@@ -32,7 +32,7 @@ class Plan:
 def plan(config: Config, ledger: Path) -> Plan:
     """Look at everything that can be found wrong beforehand. Raises ``NodeError``."""
     check_offload(config)
-    capped = config.offload.limits.usd != "unlimited"
+    capped = config.offload.limits.capped
     endpoints = [endpoint for endpoint in chain(config) if endpoint is not None]
     prices = {endpoint.label: bounded_price(endpoint, config.offload.prices, capped=capped) for endpoint in endpoints}
     paid = tuple(endpoint for endpoint in endpoints if not prices[endpoint.label].free)

@@ -78,7 +78,7 @@ def sampling_of(config: Config) -> Sampling:
 
 
 def _price(config: Config, endpoint: Endpoint) -> Price:
-    return bounded_price(endpoint, config.offload.prices, capped=config.offload.limits.usd != "unlimited")
+    return bounded_price(endpoint, config.offload.prices, capped=config.offload.limits.capped)
 
 
 def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets, *, batched: bool) -> Service:

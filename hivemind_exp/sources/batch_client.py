@@ -31,7 +31,7 @@ class BatchClient:
         async with self._chat.sdk(max(self._seconds, _FILE_S)) as sdk:
             asked = {"file": (name, data, "application/jsonl"), "purpose": "batch"}
             async with sdk.files.with_streaming_response.create(**asked) as response:
-                table = await _json(response)
+                table = await self._json(response)
         found = table.get("id")
         if not isinstance(found, str) or not found:
             raise Fault(Trouble.BROKEN, "the answer to an upload names no file", billed=True)
@@ -41,14 +41,14 @@ class BatchClient:
         async with self._chat.sdk(self._seconds) as sdk:
             asked = {"input_file_id": file, "endpoint": URL, "completion_window": WINDOW, "metadata": {TAG: tag}}
             async with sdk.batches.with_streaming_response.create(**asked) as response:
-                return read_report(await _json(response))
+                return read_report(await self._json(response))
 
     async def find(self, tag: str, file: str, since: float) -> Report | None:
         after: dict[str, str] = {}
         for _ in range(_PAGES):
             async with self._chat.sdk(self._seconds) as sdk:
                 async with sdk.batches.with_streaming_response.list(limit=_PAGE, **after) as response:
-                    page = await _json(response)
+                    page = await self._json(response)
             rows = page.get("data")
             if not isinstance(rows, list):
                 raise Fault(Trouble.BROKEN, "the answer is no list of batches")
@@ -64,22 +64,21 @@ class BatchClient:
     async def look(self, id: str) -> Report:
         async with self._chat.sdk(self._seconds) as sdk:
             async with sdk.batches.with_streaming_response.retrieve(id) as response:
-                return read_report(await _json(response))
+                return read_report(await self._json(response))
 
     async def fetch(self, file: str) -> bytes:
         async with self._chat.sdk(max(self._seconds, _FILE_S)) as sdk:
             async with sdk.files.with_streaming_response.content(file) as response:
-                return await read_body(response, LARGEST_FILE)
+                return self._chat.without_key(await read_body(response, LARGEST_FILE))
 
-
-async def _json(response: Any) -> dict[str, Any]:
-    try:
-        table = json.loads(await read_body(response, LARGEST_ANSWER))
-    except (ValueError, RecursionError):
-        table = None
-    if not isinstance(table, dict):
-        raise Fault(Trouble.BROKEN, "the answer is no JSON object", billed=True)
-    return table
+    async def _json(self, response: Any) -> dict[str, Any]:
+        try:
+            table = json.loads(self._chat.without_key(await read_body(response, LARGEST_ANSWER)))
+        except (ValueError, RecursionError):
+            table = None
+        if not isinstance(table, dict):
+            raise Fault(Trouble.BROKEN, "the answer is no JSON object", billed=True)
+        return table
 
 
 def _created(row: Any) -> float:

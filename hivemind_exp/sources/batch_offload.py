@@ -137,7 +137,7 @@ class BatchDesk:
             try:
                 opened = self._open(missing, tries)
             except LimitReached as error:
-                service.tried = False
+                self._router.release(service)
                 await self._wait_at_the_limit(error)
                 continue
             counted = await asyncio.gather(*(self._start(batch, data) for batch, data in opened))

@@ -93,7 +93,7 @@ class Exchange:
         spent.completion_tokens += usage.completion
         service.learn_length(usage.completion / ask.count)
         bound = ask.count * most_tokens(service.endpoint, sampling)
-        if usage.completion > _TOLERANCE * bound and not service.price.free and self._ledger.cap is not None:
+        if usage.completion > _TOLERANCE * bound and not service.price.free and self._ledger.capped:
             raise ProviderError(
                 f"{service.endpoint.label} bills {usage.completion} tokens for a request that allowed {bound}: its "
                 "hidden reasoning is not bounded, so no cap can be kept",

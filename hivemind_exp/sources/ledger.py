@@ -106,21 +106,31 @@ class Ledger:
     def cap(self) -> float | None:
         return None if self._limits.usd == "unlimited" else self._limits.usd
 
+    @property
+    def capped(self) -> bool:
+        """Whether any cap is to be kept, also one for each day alone."""
+        return self._limits.capped
+
     def check(self, usd: float, what: str = "request") -> None:
-        """Raise ``LimitReached`` where ``usd`` more would break a cap; ``what`` is to cost them."""
+        """Raise ``LimitReached`` where ``usd`` more would break a cap; ``what`` is to cost them.
+
+        What costs nothing is never refused: a cap may be lower than what was spent before it was set.
+        """
         today = self._today()
+        if usd == 0:
+            return
         if self.cap is not None and self._spent + usd > self.cap:
             raise LimitReached(
                 f"the next {what} may cost {usd:.4f} USD, and {self._spent:.4f} of offload.limits.usd = "
-                f"{self.cap:.2f} USD are spent",
-                next=f"swarmctl run --max-usd {2 * self.cap:g}",
+                f"{_shown(self.cap)} USD are spent",
+                next=f"swarmctl run --max-usd {_raised(self.cap, self._spent + usd):g}",
             )
         daily = self._limits.usd_per_day
         if daily is not None and today + usd > daily:
             raise LimitReached(
                 f"the next {what} may cost {usd:.4f} USD, and {today:.4f} of offload.limits.usd_per_day = "
-                f"{daily:.2f} USD are spent today (UTC)",
-                next=f"swarmctl run --set offload.limits.usd_per_day={2 * daily:g}",
+                f"{_shown(daily)} USD are spent today (UTC)",
+                next=f"swarmctl run --set offload.limits.usd_per_day={_raised(daily, today + usd):g}",
             )
 
     def reserve(self, ask: Ask, usd: float, *, state: str = "open") -> Reservation:
@@ -213,6 +223,18 @@ def read_totals(db: sqlite3.Connection) -> list[Totals]:
         Totals(provider, model, int(requests), int(prompt), int(completion), usd, unsettled)
         for provider, model, requests, prompt, completion, usd, unsettled in rows
     ]
+
+
+def _shown(cap: float) -> str:
+    return f"{cap:.2f}" if cap >= 0.01 else f"{cap:g}"
+
+
+def _raised(cap: float, needed: float) -> float:
+    """Return a cap under which the node can go on."""
+    while True:
+        cap *= 2
+        if cap >= needed:
+            return cap
 
 
 def _explain(error: sqlite3.Error, path: Path) -> NodeError:

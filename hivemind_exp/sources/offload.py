@@ -218,7 +218,10 @@ class Offload:
         try:
             service = self._chain[0]
             assert service is not None
-            await self._ask_for_a_word(service)
+            try:
+                await self._ask_for_a_word(service)
+            except LimitReached as error:
+                await self._at_the_limit(error)
             self._router.give_up_if_lasting()
         except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
             self._probe.set_exception(error)
@@ -246,9 +249,13 @@ class Offload:
         try:
             first, *siblings = order.places
             service = await self._router.pick()
-            if service is not None and service.client.style.several:
+            if service is None:
+                pass
+            elif service.client.style.several:
+                self._router.release(service)
                 await self._obtain(order, list(order.places))
-            elif service is not None:
+            else:
+                self._router.release(service)
                 # The first request of a prompt warms the service's prefix cache for the others.
                 await self._obtain(order, [first])
                 await asyncio.gather(*(self._launch(self._obtain(order, [place])) for place in siblings))
@@ -265,12 +272,13 @@ class Offload:
         tries = 0
         while places and not self._exchange.closing:
             service = await self._router.pick()
-            if service is not None and self._desk is not None and service is self._desk.service:
-                service.tried = False  # it works again, and is asked in batches alone
-                return
             if service is None:
                 return
+            if self._desk is not None and service is self._desk.service:
+                self._router.release(service)  # it works again, and is asked in batches alone
+                return
             if tries >= TRIES:
+                self._router.release(service)
                 self._intake.lose(order, places, service, TRIES)
                 return
             count, style = len(places) if service.client.style.several else 1, service.client.style.changes
@@ -280,6 +288,7 @@ class Offload:
                 tries = await self._after(service, fault, tries, style)
                 continue
             except LimitReached as error:
+                self._router.release(service)
                 await self._at_the_limit(error)
                 continue
             tries = 0 if got else tries + 1
@@ -289,6 +298,7 @@ class Offload:
         """Do what a fault calls for; return the tries so far. ``changes``: those of the style it was asked in."""
         style = service.client.style
         if fault.trouble is Trouble.UNFIT and (style.changes != changes or style.adapt(fault.detail)):
+            self._router.release(service)
             return tries
         self._router.failed(service, fault)
         if service.trouble is not None or fault.trouble is Trouble.SLOW_DOWN:

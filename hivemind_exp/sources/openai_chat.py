@@ -58,7 +58,7 @@ class ChatClient:
                 model=self._endpoint.model, messages=(), extra_body=asked
             )
             async with request as response:
-                content = await read_body(response, LARGEST_ANSWER)
+                content = self.without_key(await read_body(response, LARGEST_ANSWER))
                 if len(content) > LARGEST_ANSWER:
                     raise Fault(Trouble.BROKEN, f"the answer is larger than {LARGEST_ANSWER >> 20} MiB", billed=True)
                 return read_answer(content, _lower(response.headers))
@@ -85,13 +85,17 @@ class ChatClient:
                 Trouble.BROKEN, f"{type(error).__name__} in the midst of an answer", billed=True
             ) from error
 
+    def without_key(self, content: bytes) -> bytes:
+        """Return what a service sent without the key, which it may say in errors and elsewhere."""
+        return content.replace(self._key.encode(), b"(the key)") if self._key else content
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
     async def _refused(self, error: Any) -> Fault:
         try:
-            content = await asyncio.wait_for(error.response.aread(), 5)
+            content = self.without_key(await asyncio.wait_for(error.response.aread(), 5))
         except Exception:  # noqa: BLE001 - the status says enough
             content = b""
         fault = refusal(error.status_code, content, _lower(error.response.headers))

@@ -94,13 +94,13 @@ def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, cappe
         raise ConfigurationError(
             f"the price of {endpoint.label} is not known, so no cap can be kept. Say what a million tokens cost, such "
             f"as [{line}] input = 0.15, output = 0.60 in the profile, or lift the cap: offload.limits.usd = "
-            '"unlimited"',
+            '"unlimited" without usd_per_day',
             next=f"swarmctl run --offload {endpoint.label} --set {line}.input=0.15 --set {line}.output=0.60",
         )
     if endpoint.reasons and not endpoint.chat.bounds_reasoning and not price.free:
         raise ConfigurationError(
             f"{endpoint.label} thinks unseen and without bound, so no cap can be kept: ask a model that does not, or "
-            'lift the cap: offload.limits.usd = "unlimited"',
+            'lift the cap: offload.limits.usd = "unlimited" without usd_per_day',
             next=f"swarmctl run --offload {endpoint.name}",
         )
     return price

@@ -83,6 +83,8 @@ class Router:
     async def pick(self) -> Service | None:
         """Return the service to ask; None where this machine is to generate. Waits where nobody can.
 
+        Of a service that is down only one caller gets it: who then does not ask it must ``release`` it.
+
         Raises ``NodeError`` where nobody can and no waiting would change that.
         """
         while True:
@@ -96,6 +98,10 @@ class Router:
                 return None
             self.give_up_if_lasting()
             await asyncio.sleep(_POLL_S)
+
+    def release(self, service: Service) -> None:
+        """Take back that a service was picked: what was to be asked did not tell whether it works."""
+        service.tried = False
 
     def worked(self, service: Service) -> None:
         """Take note of an answer."""

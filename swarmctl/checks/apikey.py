@@ -16,7 +16,7 @@ def price(service: Service, context: Context) -> Finding:
 
     endpoint, offload = service.endpoint, context.config.offload
     try:
-        cost = bounded_price(endpoint, offload.prices, capped=offload.limits.usd != "unlimited")
+        cost = bounded_price(endpoint, offload.prices, capped=offload.limits.capped)
     except NodeError as error:
         return failed(error.message, error.next)
     if price_of(endpoint, offload.prices) is None:

@@ -66,7 +66,7 @@ def _price(service: Service, context: Context) -> Price | None:
     from hivemind_exp.sources.prices import bounded_price, price_of
 
     offload = context.config.offload
-    bounded_price(service.endpoint, offload.prices, capped=offload.limits.usd != "unlimited")
+    bounded_price(service.endpoint, offload.prices, capped=offload.limits.capped)
     return price_of(service.endpoint, offload.prices)
 
 

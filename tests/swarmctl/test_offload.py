@@ -110,6 +110,8 @@ def test_an_unknown_price_is_refused_with_the_line_to_add(home: Path) -> None:
         cause, following = told(done)
         assert "the price of mybox:test-model is not known" in cause
         assert "[offload.prices.mybox] input = 0.15" in cause
+        daily = ("--max-usd", "unlimited", "--set", "offload.limits.usd_per_day=1")
+        assert "the price of mybox:test-model is not known" in told(swarmctl("--offload", "mybox", *daily))[0]
         assert swarmctl("--offload", "mybox", "--max-usd", "unlimited", "--rounds", "1").returncode == Exit.DONE
     assert "--set offload.prices.mybox.input=0.15" in following
 

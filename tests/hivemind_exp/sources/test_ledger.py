@@ -77,3 +77,11 @@ def test_no_request_costs_more_than_its_reserve(contents: list[str], count: int,
     price = Price(1e-6, 4e-6)
     prompt = sum(len(content.encode()) + 60 for content in contents)
     assert price.cost(Usage(prompt, count * longest)) <= worst_case(price, contents, count, longest) + 1e-15
+
+
+def test_what_costs_nothing_is_asked_whatever_is_spent(tmp_path: Path) -> None:
+    make(tmp_path / "l", usd=1.0).reserve(ASK, 0.7)
+    lower = make(tmp_path / "l", usd=0.5, usd_per_day=0.5)
+    lower.reserve(ASK, 0.0)
+    with pytest.raises(LimitReached):
+        lower.check(1e-9)

@@ -11,11 +11,14 @@ import pytest
 
 from hivemind_exp.errors import KeyProblem, LimitReached, ProviderError
 from hivemind_exp.sources import router as routing
+from hivemind_exp.sources.prices import Price
 from hivemind_exp.sources.providers import Group
 from tests.api.faults import ODD, TRANSIENT, Fault
 from tests.api.ledger import Outcome
 from tests.api.server import api_server
 from tests.hivemind_exp.sources.offloading import GROUPS, PRICE_IN, PRICE_OUT, endpoint, engine, order
+
+FREE = Price(0.0, 0.0)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -115,6 +118,21 @@ def test_a_refused_key_ends_the_run_where_nothing_may_stand_in(tmp_path: Path) -
             rig.offload.probed()
     assert caught.value.next == "swarmctl keys set box"
     assert "wrong" not in str(caught.value)
+
+
+def test_a_service_that_says_the_key_has_it_in_no_event_and_no_text(tmp_path: Path) -> None:
+    key = "key-1234-secret"
+    with (
+        api_server(keys={key}, answer=lambda _messages, _index: f"your key is {key}") as server,
+        engine(tmp_path, endpoint(server.base_url), None, key=key) as rig,
+    ):
+        rig.offload.probed()
+        rig.run([order(0)])
+        server.set(amend=lambda _ask, _body: {"error": {"message": f"{key} is not welcome", "code": 402}})
+        rig.run([order(1)])
+    assert len(rig.texts()["question 0"]) == 4
+    assert "is not welcome" in rig.events.of("warning")[0]["message"]
+    assert key not in repr(rig.events.of("warning")) + repr(rig.texts())
 
 
 def test_a_key_revoked_in_mid_run_lets_the_next_of_the_chain_generate(tmp_path: Path) -> None:
@@ -270,3 +288,30 @@ def test_after_a_stop_nothing_more_is_asked_for(tmp_path: Path) -> None:
     assert books.outcomes() == {"delivered": 5}
     assert len(rig.texts()) == 4
     assert rig.accounts() == {"settled": pytest.approx(books.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}
+
+
+def test_a_cap_that_is_spent_before_the_start_leaves_this_machine_to_go_on(tmp_path: Path) -> None:
+    with api_server() as server:
+        with engine(tmp_path, endpoint(server.base_url), usd=1.0) as rig:
+            rig.run([order(number) for number in range(20)])
+        asked = len(server.ledger.chats)
+        with engine(tmp_path, endpoint(server.base_url), None, usd=0.001, on_limit_local=True) as rig:
+            rig.offload.probed()
+            rig.run([order(20)])
+        assert len(server.ledger.chats) == asked
+        with engine(tmp_path, endpoint(server.base_url), None, usd=0.001) as rig:
+            with pytest.raises(LimitReached, match=r"usd = 0\.001 USD") as caught:
+                rig.offload.probed()
+    assert caught.value.next == "swarmctl run --max-usd 0.008"
+    assert "question 20" not in rig.texts()
+
+
+def test_a_free_provider_is_asked_whatever_was_spent_before(tmp_path: Path) -> None:
+    with api_server() as server:
+        with engine(tmp_path, endpoint(server.base_url), usd=1.0) as rig:
+            rig.run([order(number) for number in range(20)])
+        with engine(tmp_path, endpoint(server.base_url), price=FREE, usd=0.001, on_limit_local=True) as rig:
+            late = order(20)
+            rig.offload.place([late])
+            late.done.result(timeout=20)
+    assert len(rig.texts()["question 20"]) == 4

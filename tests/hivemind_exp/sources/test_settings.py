@@ -129,6 +129,12 @@ def test_a_price_that_nobody_knows_keeps_no_cap() -> None:
         bounded_price(first_endpoint(config("xai:grok-4-0709")), {}, capped=True)
 
 
+def test_a_cap_for_each_day_alone_is_a_cap() -> None:
+    assert not config(limits={"usd": "unlimited"}).offload.limits.capped
+    assert config(limits={"usd": "unlimited", "usd_per_day": 1.0}).offload.limits.capped
+    assert config().offload.limits.capped
+
+
 def test_every_usual_model_has_a_price_and_none_thinks_without_bound() -> None:
     for name, row in PROVIDERS.items():
         if row.chat is not None and row.needs_key:

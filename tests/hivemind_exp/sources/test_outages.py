@@ -1,0 +1,79 @@
+"""What outages do to orders: none may wait for ever, and a provider that works again is asked again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.sources import router as routing
+from hivemind_exp.sources.orders import Order
+from tests.api.faults import Fault
+from tests.api.server import ApiServer, api_server
+from tests.hivemind_exp.sources.offloading import Rig, endpoint, engine, order
+
+LONG_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.2)
+    monkeypatch.setattr(routing, "_POLL_S", 0.02)
+
+
+def outage(rig: Rig, server: ApiServer) -> None:
+    """Let the provider be down, and known to be."""
+    server.always(Fault.NO_CREDIT)
+    rig.offload.place([order(0, places=1)])
+    until(lambda: bool(rig.events.of("warning")))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def finish(*orders: Order) -> None:
+    for each in orders:
+        each.done.result(timeout=LONG_S)
+
+
+def test_orders_that_come_during_an_outage_are_filled_after_it(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        early = [order(number) for number in range(1, 6)]
+        outage(rig, server)
+        rig.offload.place(early)
+        time.sleep(0.3)
+        server.always(None)
+        finish(*early)
+    assert {len(rig.texts()[f"question {number}"]) for number in range(1, 6)} == {4}
+
+
+def test_an_order_after_an_outage_finds_out_that_it_is_over(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
+        rig.offload.probed()
+        outage(rig, server)
+        server.always(None)
+        time.sleep(0.5)
+        late = [order(number) for number in range(1, 4)]
+        for each in late:
+            rig.offload.place([each])
+            finish(each)
+    assert [len(rig.texts().get(f"question {number}", ())) for number in range(1, 4)] == [4, 4, 4]
+
+
+def test_a_provider_that_wants_to_be_asked_otherwise_after_an_outage_is(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        early = order(1)
+        outage(rig, server)
+        rig.offload.place([early])
+        server.set(rejects=("temperature",))
+        server.always(None)
+        finish(early)
+    assert len(rig.texts()["question 1"]) == 4

@@ -18,6 +18,9 @@ _BURST = 0.02
 """Part of a minute's allowance that may go out at once."""
 _PACE = 0.975
 """Part of a stated rate that is used: with the burst, no window of a minute holds more than the rate."""
+_LONGEST_HOLD_S = 120.0
+"""What an answer says of its allowance holds for so long: some services tell a date, or the end of the day. If it is
+still used up, the next answer says so."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -91,7 +94,7 @@ class Limiter:
             return
         since = self._sent - number if what == "requests" else 0
         if left - since <= 0:
-            self.hold(seconds)
+            self.hold(min(seconds, _LONGEST_HOLD_S))
 
     async def _take_place(self) -> None:
         while self._flying >= self.window:

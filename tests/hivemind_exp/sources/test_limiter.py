@@ -132,3 +132,14 @@ def test_fewer_go_out_after_a_429_and_not_after_a_server_error(tmp_path: Path) -
         server.next(Fault.RATE_LIMIT)
         rig.run([order(10)])
         assert 32 <= service.limiter.window < 64
+
+
+def test_a_date_in_the_place_of_a_duration_does_not_hold_for_decades() -> None:
+    async def held() -> float:
+        limiter = Limiter(4, None, None)
+        number = await limiter.enter(1)
+        told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1764034371"}
+        limiter.leave(number, told, slow_down=False)
+        return limiter._held_until - asyncio.get_running_loop().time()
+
+    assert 0 < asyncio.run(held()) <= 120

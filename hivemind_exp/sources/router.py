@@ -136,6 +136,8 @@ class Router:
             service.tried = False
 
     def _rest(self, service: Service, fault: Fault, seconds: float) -> None:
+        if service.trouble is not None and not service.tried:
+            return  # one more of the requests that met the same outage
         first = service.trouble is None
         service.trouble, service.tried = fault, False
         service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)

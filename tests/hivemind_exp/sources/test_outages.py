@@ -93,3 +93,14 @@ def test_a_pause_of_hours_is_an_outage_that_the_next_of_the_chain_fills(
             finish(late)
     assert len(rig.texts()["question 1"]) == 4
     assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
+
+
+def test_however_many_requests_meet_an_outage_it_is_one(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        many = [order(number) for number in range(1, 41)]
+        with server.down():
+            rig.offload.place(many)
+            until(lambda: bool(rig.events.of("warning")))
+        finish(*many)
+    assert {len(places) for places in rig.texts().values()} == {4}

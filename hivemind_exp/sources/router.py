@@ -20,6 +20,8 @@ FAULTS_IN_A_ROW = 8
 """After so many faults without one answer a service counts as down."""
 _REST_S = 30.0
 _LONGEST_REST_S = 600.0
+_DAY_S = 86400.0
+"""A service may ask for a longer pause; it is asked again all the same."""
 _LASTING = (Trouble.REFUSED, Trouble.NO_CREDIT, Trouble.UNFIT)
 """Troubles that no second try cures."""
 _POLL_S = 1.0
@@ -116,7 +118,9 @@ class Router:
             self._slow_down(service, fault)
             return
         service.faults += 1
-        if fault.trouble in _LASTING or service.faults >= FAULTS_IN_A_ROW or service.tried:
+        if fault.wait is not None and fault.wait > LONGEST_HOLD_S:
+            self._rest(service, fault, fault.wait)
+        elif fault.trouble in _LASTING or service.faults >= FAULTS_IN_A_ROW or service.tried:
             self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.rests))
 
     def _slow_down(self, service: Service, fault: Fault) -> None:
@@ -130,9 +134,11 @@ class Router:
             service.tried = False
 
     def _rest(self, service: Service, fault: Fault, seconds: float) -> None:
+        if service.trouble is not None and not service.tried:
+            return  # one more of the requests that met the same outage
         first = service.trouble is None
         service.trouble, service.tried = fault, False
-        service.down_until = asyncio.get_running_loop().time() + seconds
+        service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
         service.rests += 1
         if first:
             self._emit("warning", code="provider_down", message=f"{self._told(service, fault)}; {self._instead()}")

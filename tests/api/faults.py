@@ -100,7 +100,7 @@ class Trouble:
     seconds: float | None = None
     """RATE_LIMIT: what retry-after says. SLOW: how late. DRIP: the pause after each byte."""
     retry_after: str | None = None
-    """RATE_LIMIT: the header's raw value instead (a date, a negative number, nonsense)."""
+    """The header's raw value instead, with any refusal (a date, a negative number, nonsense)."""
     parameter: str = "max_tokens"
     """BAD_PARAMETER, UNKNOWN_FIELD: what is complained about."""
     location: str = "http://127.0.0.1:9/v1/chat/completions"

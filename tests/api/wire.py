@@ -97,7 +97,7 @@ def refuse_for(trouble: Trouble, ask: Ask | None) -> Sending | None:
     if complaint is None:
         return None
     sending = refuse(complaint)
-    if trouble.kind is Fault.RATE_LIMIT:
+    if trouble.kind is Fault.RATE_LIMIT or trouble.retry_after is not None:
         sending.headers["retry-after"] = trouble.retry_after or f"{trouble.delay:g}"
     return sending
 

@@ -10,7 +10,7 @@ import pytest
 
 from hivemind_exp.sources import router as routing
 from hivemind_exp.sources.orders import Order
-from tests.api.faults import Fault
+from tests.api.faults import Fault, Trouble
 from tests.api.server import ApiServer, api_server
 from tests.hivemind_exp.sources.offloading import Rig, endpoint, engine, order
 
@@ -77,3 +77,30 @@ def test_a_provider_that_wants_to_be_asked_otherwise_after_an_outage_is(tmp_path
         server.always(None)
         finish(early)
     assert len(rig.texts()["question 1"]) == 4
+
+
+@pytest.mark.parametrize("wait", ["3600", "inf", "1e300"])
+@pytest.mark.parametrize("fault", [Fault.RATE_LIMIT, Fault.UNAVAILABLE])
+def test_a_pause_of_hours_is_an_outage_that_the_next_of_the_chain_fills(
+    tmp_path: Path, fault: Fault, wait: str
+) -> None:
+    with api_server() as server, api_server() as spare:
+        with engine(tmp_path, endpoint(server.base_url), endpoint(spare.base_url, name="spare")) as rig:
+            rig.offload.probed()
+            server.always(Trouble(fault, retry_after=wait))
+            late = order(1)
+            rig.offload.place([late])
+            finish(late)
+    assert len(rig.texts()["question 1"]) == 4
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
+
+
+def test_however_many_requests_meet_an_outage_it_is_one(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        many = [order(number) for number in range(1, 41)]
+        with server.down():
+            rig.offload.place(many)
+            until(lambda: bool(rig.events.of("warning")))
+        finish(*many)
+    assert {len(places) for places in rig.texts().values()} == {4}

@@ -8,6 +8,7 @@ All in one run, with medians over the rounds; the server is a process of its own
 The model is small, and yet large enough that training a row takes longer than handling its text, as with real models.
 
     python -m benchmarks.offload_overlap
+    python -m benchmarks.offload_overlap --group fan_out
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.sources.providers import Group
 from hivemind_exp.tiny.model import build_tokenizer
 from tests.api.remote import api_process
 from tests.hivemind_exp.sources.offloading import endpoint, engine, order
 from tests.hivemind_exp.spelling import Spelling
 
 GROUPS, G = 16, 8
+IN_FLIGHT: dict[Group, int] = {"n": GROUPS, "fan_out": GROUPS * G // 2}
+"""Requests, by how a group is asked for. By fan-out the first of a group goes before its siblings."""
 SKIPPED = 3
 """Rounds at the start that are not counted: caches are cold, and nothing was asked for early."""
 BAR = 1.05
@@ -76,7 +80,7 @@ def save_model(directory: Path) -> Path:
     return directory
 
 
-def make_config(model: Path, base_url: str, rounds: int) -> Config:
+def make_config(model: Path, base_url: str, group: Group, rounds: int) -> Config:
     return Config.model_validate(
         {
             "node": {"name": "overlap", "seed": 1},
@@ -87,8 +91,8 @@ def make_config(model: Path, base_url: str, rounds: int) -> Config:
             "train": {"micro_batch": 32},
             "eval": {"every": 0, "questions": 1},
             "checkpoint": {"every": 10_000},
-            "offload": {"provider": "box", "limits": {"concurrency": GROUPS, "usd": "unlimited"}},
-            "providers": {"box": {"base_url": base_url, "model": "test-model", "group": "n", "free": True}},
+            "offload": {"provider": "box", "limits": {"concurrency": IN_FLIGHT[group], "usd": "unlimited"}},
+            "providers": {"box": {"base_url": base_url, "model": "test-model", "group": group, "free": True}},
         }
     )
 
@@ -114,11 +118,11 @@ def trained_alone(root: Path, config: Config) -> float:
     return seconds
 
 
-def generated_alone(root: Path, base_url: str, rounds: int) -> float:
+def generated_alone(root: Path, base_url: str, group: Group, rounds: int) -> float:
     """Return the seconds that the engine takes for a round's orders, three rounds being on their way at once."""
     orders = [[order(r * GROUPS + n, G, round_=r) for n in range(GROUPS)] for r in range(rounds)]
     ends = []
-    with engine(root, endpoint(base_url, group="n"), concurrency=GROUPS) as rig:
+    with engine(root, endpoint(base_url, group=group), concurrency=IN_FLIGHT[group]) as rig:
         rig.offload.probed()
         for round_ in range(rounds):
             for coming in orders[round_ : round_ + 3]:
@@ -131,20 +135,23 @@ def generated_alone(root: Path, base_url: str, rounds: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--group", choices=list(IN_FLIGHT), default="n", help="how a group is asked for")
     options = parser.parse_args()
+    group: Group = options.group
+    waves = GROUPS * (G if group == "fan_out" else 1) / IN_FLIGHT[group]
     torch.set_num_threads(1)
     print(f"{GROUPS} x {G} completions a round, {options.rounds} rounds; seconds a round, medians")
     with tempfile.TemporaryDirectory() as directory:
         with api_process(answer="benchmarks.offload_overlap:answer", latency=0.05) as server:
-            config = make_config(save_model(Path(directory) / "model"), server.base_url, options.rounds)
+            config = make_config(save_model(Path(directory) / "model"), server.base_url, group, options.rounds)
             play(Path(directory) / "first", config)
             expected = trained_alone(Path(directory) / "first", config)
             for case, factor in (("API faster", 0.3), ("API as fast", 1.0), ("API slower", 2.0)):
-                server.set(latency=factor * expected)
+                server.set(latency=factor * expected / waves)
                 root = Path(directory) / case
                 root.mkdir()
                 together = play(root / "node", config)
-                generation = generated_alone(root / "engine", server.base_url, options.rounds)
+                generation = generated_alone(root / "engine", server.base_url, group, options.rounds)
                 training = trained_alone(root / "node", config)
                 longer = max(training, generation)
                 print(

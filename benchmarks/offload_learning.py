@@ -7,8 +7,9 @@ medians; draws accuracy by round and by dollar. Three to four minutes a seed on 
 
     python -m benchmarks.offload_learning --seeds 3 --png learning.png
 
-Learning rates were chosen on seed 0. Where the cold student learns from text it is 5e-4 (1e-3 does as well without own
-rows, and worse beside them); elsewhere it is the demo's 1e-4 (at 1e-3 the student alone falls to 0).
+Learning rates: 1e-3 for a teacher's text alone, gated or not; 5e-4 where a cold student learns from it beside its own
+samples, which 1e-3 unsettles; elsewhere the demo's 1e-4 (at 1e-3 the student alone falls to 0). They were chosen by
+looking at seeds 0 and 1, so the curves of these are a little flattered.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ def teach(messages: Messages, index: int) -> str:
     chance = random.Random(f"{os.environ.get(SEED_VARIABLE, '0')}/{digest(messages)}/{index}")
     if chance.random() < TEACHER_RIGHT:
         answer = word[::-1]
-    elif chance.random() < TEACHER_COPIES:
-        answer = word
     else:
-        answer = "".join(chance.sample(word, len(word)))
+        shuffled = "".join(chance.sample(word, len(word)))
+        # Right by accident is not what three in ten means.
+        answer = word if chance.random() < TEACHER_COPIES or shuffled == word[::-1] else shuffled
     return f"<answer>{answer}</answer>"
 
 
@@ -127,8 +128,8 @@ HALF = Start("half-way", 450, None)
 ALONE, WHOLE, PART, FAILED, UNGATED = "alone", "share 1", "share 1/2", "share 1/2, if failed", "share 1, ungated"
 ARMS = (
     Arm(ALONE, COLD),
-    Arm(WHOLE, COLD, {"share": 1.0}, learning_rate=5e-4),
-    Arm(UNGATED, COLD, {"share": 1.0}, gated=False, learning_rate=5e-4),
+    Arm(WHOLE, COLD, {"share": 1.0}, learning_rate=1e-3),
+    Arm(UNGATED, COLD, {"share": 1.0}, gated=False, learning_rate=1e-3),
     Arm(PART, COLD, {"share": 0.5}, learning_rate=5e-4),
     Arm(FAILED, COLD, {"share": 0.5, "when": "failed"}, learning_rate=5e-4),
     Arm(ALONE, HALF),
@@ -274,26 +275,29 @@ def pyplot() -> Any:
 def draw(curves: Mapping[Arm, Sequence[Curve]], file: Path) -> None:
     """Draw accuracy by round and by dollar: medians, and faintly each seed."""
     plt = pyplot()
-    figure, (by_round, by_usd) = plt.subplots(1, 2, figsize=(12, 5.6), sharey=True, layout="constrained")
+    figure, (by_round, by_usd) = plt.subplots(1, 2, figsize=(14, 5.4), sharey=True, layout="constrained")
     paid = [curve.usd[1] for found in curves.values() for curve in found if curve.usd[-1]]
     for arm, found in curves.items():
         colour, marker = STYLES[arm.name]
-        line = {"color": colour, "linestyle": "-" if arm.start is COLD else (0, (4, 2))}
+        cold = arm.start is COLD
+        line = {"color": colour, "linestyle": "-" if cold else (0, (4, 2))}
+        points = {"marker": marker, "markevery": 2, "markersize": 6, "markerfacecolor": colour if cold else "white"}
         for curve, main in [*((curve, False) for curve in found if len(found) > 1), (median(found), True)]:
-            look = {"linewidth": 1.8, "marker": marker, "markevery": 2, "markersize": 5.5} if main else {"alpha": 0.25}
+            look = {"linewidth": 1.8, **points} if main else {"alpha": 0.25}
             label = f"{arm.start.name}: {arm.name}" if main else None
             by_round.plot(curve.rounds, curve.accuracy, **line, **look, label=label)
             if curve.usd[-1]:
                 by_usd.plot(curve.usd[1:], curve.accuracy[1:], **line, **look)
     by_round.set(xlabel="round", ylabel="accuracy, greedy, 200 held-out questions", ylim=(-0.02, 1.02))
     by_round.set_title("by round")
-    by_usd.set(xscale="log", xlabel="US dollars spent, logarithmic", xlim=(0.8 * min(paid), None))
-    by_usd.set_title("by dollar, from the second evaluation on (alone costs none)")
+    by_usd.set(xscale="log", xlabel="US dollars spent (logarithmic)", xlim=(0.8 * min(paid), None))
+    by_usd.xaxis.set_major_formatter("${x:g}")
+    by_usd.set_title("by dollar; alone costs none")
     for axes in (by_round, by_usd):
         axes.grid(alpha=0.3)
         axes.axhline(TEACHER_RIGHT, color="0.4", linestyle=":", linewidth=1.2)
     by_round.text(by_round.get_xlim()[1], TEACHER_RIGHT + 0.01, "the teacher ", color="0.4", ha="right", fontsize=9)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(loc="outside right center", frameon=False, handlelength=4, labelspacing=0.9)
     figure.suptitle("What a tiny model learns from a teacher over HTTP")
     figure.savefig(file, dpi=120)
 

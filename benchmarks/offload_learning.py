@@ -1,0 +1,340 @@
+"""What a student learns from a teacher over HTTP, and what that costs.
+
+The student is the demo's tiny model; accuracy is greedy, on held-out questions, and always honest. A *cold* start
+knows the format and copies the word, so it is right about never; a *half-way* start is the demo's own. The teacher is a
+server in a process of its own, right three times in ten, at a stated price. Prints a table, for several seeds also of
+medians; draws accuracy by round and by dollar. Three to four minutes a seed on one CPU core.
+
+    python -m benchmarks.offload_learning --seeds 3 --png learning.png
+
+Learning rates: 1e-3 for a teacher's text alone, gated or not; 5e-4 where a cold student learns from it beside its own
+samples, which 1e-3 unsettles; elsewhere the demo's 1e-4 (at 1e-3 the student alone falls to 0). They were chosen by
+looking at seeds 0 and 1, so the curves of these are a little flattered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+from hivemind_exp.config import Config
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.tasks.base import Question, Score, Split, Tasks
+from tests.api.ask import Messages, digest
+from tests.api.remote import RemoteServer, api_process
+
+TEACHER_RIGHT = 0.3
+TEACHER_COPIES = 0.75
+"""Part of the teacher's wrong answers that are the word as it stands; the others are the word shuffled."""
+PRICE = {"input": 0.15, "output": 0.60}
+"""Dollars a million tokens: those of gpt-4o-mini."""
+SEED_VARIABLE = "OFFLOAD_LEARNING_SEED"
+MARK = 0.7
+"""Accuracy to which the dollars are told."""
+EXAMPLES = 8192
+"""Questions that a warm-up draws from, as the demo's does."""
+
+
+def teach(messages: Messages, index: int) -> str:
+    """Return the teacher's answer to a question of spell_backward. Runs in the server's process."""
+    word = messages[-1]["content"].split()[-1]
+    chance = random.Random(f"{os.environ.get(SEED_VARIABLE, '0')}/{digest(messages)}/{index}")
+    if chance.random() < TEACHER_RIGHT:
+        answer = word[::-1]
+    else:
+        shuffled = "".join(chance.sample(word, len(word)))
+        # Right by accident is not what three in ten means.
+        answer = word if chance.random() < TEACHER_COPIES or shuffled == word[::-1] else shuffled
+    return f"<answer>{answer}</answer>"
+
+
+class Ungated:
+    """The real tasks, except that every training completion is called right: each text weighs the same."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    def questions(self, split: Split, round: int, count: int) -> list[Question]:
+        return self._tasks.questions(split, round, count)
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        if questions[0].split == "train":
+            return [Score(1.0, True, "not looked at")] * len(questions)
+        return self._tasks.score(questions, completions)
+
+    def close(self) -> None:
+        self._tasks.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the student was warmed up with."""
+
+    name: str
+    steps: int
+    right: float | None
+    """How often a demonstration is right, at any length; None: as in the demo."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arm:
+    """One way to learn."""
+
+    name: str
+    start: Start
+    offload: Mapping[str, Any] | None = None
+    """Settings of ``[offload]``; None generates here."""
+    gated: bool = True
+    learning_rate: float = 1e-4
+
+
+@dataclass(slots=True)
+class Curve:
+    """What came of one arm and seed: a value for each evaluation."""
+
+    rounds: list[int] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    usd: list[float] = field(default_factory=list)
+    """Dollars spent for the rounds so far, the probe included."""
+    seconds: float = 0.0
+
+    @property
+    def points(self) -> float:
+        """Points of accuracy gained."""
+        return 100 * (self.accuracy[-1] - self.accuracy[0])
+
+    def usd_until(self, accuracy: float) -> float | None:
+        """Return the dollars spent at the first evaluation that shows ``accuracy``; None where none does."""
+        return next((usd for usd, seen in zip(self.usd, self.accuracy, strict=True) if seen >= accuracy), None)
+
+
+COLD = Start("cold", 150, 0.0)
+HALF = Start("half-way", 450, None)
+ALONE, WHOLE, PART, FAILED, UNGATED = "alone", "share 1", "share 1/2", "share 1/2, if failed", "share 1, ungated"
+ARMS = (
+    Arm(ALONE, COLD),
+    Arm(WHOLE, COLD, {"share": 1.0}, learning_rate=1e-3),
+    Arm(UNGATED, COLD, {"share": 1.0}, gated=False, learning_rate=1e-3),
+    Arm(PART, COLD, {"share": 0.5}, learning_rate=5e-4),
+    Arm(FAILED, COLD, {"share": 0.5, "when": "failed"}, learning_rate=5e-4),
+    Arm(ALONE, HALF),
+    Arm(PART, HALF, {"share": 0.5}),
+    Arm(FAILED, HALF, {"share": 0.5, "when": "failed"}),
+)
+STYLES = {
+    ALONE: ("#000000", "o"),
+    WHOLE: ("#0072B2", "s"),
+    UNGATED: ("#CC79A7", "X"),
+    PART: ("#D55E00", "^"),
+    FAILED: ("#009E73", "D"),
+}
+"""Colours that colour-blind people tell apart (Okabe and Ito), and markers for everybody."""
+
+
+def settings(arm: Arm, seed: int, rounds: int, server: RemoteServer | None) -> Config:
+    """Return the demo's configuration, changed to the arm's."""
+    offload: dict[str, Any] = {"provider": "off"}
+    if arm.offload is not None:
+        offload = {"provider": "teacher", "model": "teacher", "fallback": [], "prices": {"teacher": PRICE}}
+    return Config.model_validate(
+        {
+            "node": {"name": "learning", "seed": seed, "fresh": True},
+            "model": {"name": "tiny", "device": "cpu", "threads": 1},
+            "tasks": [{"name": "spell_backward", "params": {"min_word_len": 3, "max_word_len": 5}}],
+            "game": {"rounds": rounds, "groups": 16, "group_size": 8},
+            "generation": {"max_prompt_tokens": 64, "max_completion_tokens": 16, "batch": 128},
+            "train": {"learning_rate": arm.learning_rate, "micro_batch": 128},
+            "warmup": {"steps": arm.start.steps, "batch": 64, "learning_rate": 2e-3},
+            "eval": {"every": max(1, rounds // 20), "questions": 200},
+            "checkpoint": {"every": rounds},
+            "offload": offload | dict(arm.offload or {}),
+            "providers": {} if server is None else {"teacher": {"base_url": server.base_url, "group": "n"}},
+        }
+    )
+
+
+def make_base(start: Start, config: Config, root: Path) -> None:
+    """Write the warm model to ``root``."""
+    import torch
+
+    from hivemind_exp.game.sampling.prompts import build_prompts
+    from hivemind_exp.runner.grpo_runner import make_mixture
+    from hivemind_exp.tiny import model, warmup
+
+    torch.set_num_threads(1)
+    tokenizer = model.build_tokenizer()
+    student = model.build_model(tokenizer, derive_seed(config.node.seed, "tiny"))
+    with closing(make_mixture(config, NodeFiles(root))) as tasks:
+        prompts = build_prompts(tasks.questions("train", -1, EXAMPLES), tokenizer)
+    right = (warmup.RIGHT, warmup.RIGHT_LONG) if start.right is None else (start.right, start.right)
+    with patch.multiple(warmup, RIGHT=right[0], RIGHT_LONG=right[1]):
+        warmup.warm_up(
+            student,
+            tokenizer,
+            prompts,
+            config.warmup,
+            seed=derive_seed(config.node.seed, "warmup"),
+            progress=lambda *_: None,
+            should_stop=lambda: False,
+        )
+    student.save_pretrained(root)
+
+
+@contextmanager
+def teacher(arm: Arm, seed: int) -> Iterator[RemoteServer | None]:
+    """Start the teacher where the arm has one: a new one for each run, as it counts what it was asked."""
+    if arm.offload is None:
+        yield None
+        return
+    os.environ[SEED_VARIABLE] = str(seed)
+    with api_process(answer="benchmarks.offload_learning:teach", models=["teacher"]) as server:
+        yield server
+
+
+def run(arm: Arm, seed: int, rounds: int, base: Path) -> Curve:
+    """Run a node in this process. Raises ``AssertionError`` where its accounts are not the server's bill."""
+    from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
+
+    curve, spent = Curve(), 0.0
+
+    def emit(event: str, /, **fields: Any) -> None:
+        nonlocal spent
+        if event == "spend":
+            spent += fields["usd"]
+        elif event == "eval":
+            curve.rounds.append(fields["round"])
+            curve.accuracy.append(fields["accuracy"])
+            curve.usd.append(spent)
+
+    def make_tasks(config: Config, files: NodeFiles) -> Tasks:
+        tasks = make_mixture(config, files)
+        return tasks if arm.gated else Ungated(tasks)
+
+    with tempfile.TemporaryDirectory() as directory, teacher(arm, seed) as server:
+        root = Path(directory)
+        shutil.copytree(base, root / "base")
+        begun = time.perf_counter()
+        GRPORunner(settings(arm, seed, rounds, server), NodeFiles(root), emit, make_tasks=make_tasks).run()
+        curve.seconds = time.perf_counter() - begun
+        if server is not None:
+            bill = server.usd(PRICE["input"], PRICE["output"])
+            assert abs(bill - spent) < 1e-6, f"the node counts {spent} USD, the server {bill}"
+    return curve
+
+
+def median(curves: Sequence[Curve]) -> Curve:
+    """Return the median of each value over the seeds."""
+    return Curve(
+        rounds=curves[0].rounds,
+        accuracy=[statistics.median(values) for values in zip(*(curve.accuracy for curve in curves), strict=True)],
+        usd=[statistics.median(values) for values in zip(*(curve.usd for curve in curves), strict=True)],
+        seconds=statistics.median(curve.seconds for curve in curves),
+    )
+
+
+def row(seed: str, arm: Arm, curve: Curve) -> str:
+    """Return a line of the table. Nothing is said of dollars that were not spent, or that bought nothing."""
+    usd, points, until = curve.usd[-1], curve.points, curve.usd_until(MARK)
+    each = f"{usd / points:.6f}" if usd and points > 0 else "-"
+    return (
+        f"{seed:>6}  {arm.start.name:8}  {arm.name:20}  {curve.accuracy[0]:6.3f}  {curve.accuracy[-1]:5.3f}  "
+        f"{points:+6.1f}  {usd:7.4f}  {each:>9}  {'-' if not usd or until is None else format(until, '.4f'):>10}  "
+        f"{curve.seconds:7.0f}"
+    )
+
+
+def pyplot() -> Any:
+    """Import what draws. Exits with what to type where it is missing."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise SystemExit(
+            "error: --png needs matplotlib\n  try: pip install -c constraints.txt '.[benchmarks]'"
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as found
+
+    return found
+
+
+def draw(curves: Mapping[Arm, Sequence[Curve]], file: Path) -> None:
+    """Draw accuracy by round and by dollar: medians, and faintly each seed."""
+    plt = pyplot()
+    figure, (by_round, by_usd) = plt.subplots(1, 2, figsize=(14, 5.4), sharey=True, layout="constrained")
+    paid = [curve.usd[1] for found in curves.values() for curve in found if curve.usd[-1]]
+    for arm, found in curves.items():
+        colour, marker = STYLES[arm.name]
+        cold = arm.start is COLD
+        line = {"color": colour, "linestyle": "-" if cold else (0, (4, 2))}
+        points = {"marker": marker, "markevery": 2, "markersize": 6, "markerfacecolor": colour if cold else "white"}
+        for curve, main in [*((curve, False) for curve in found if len(found) > 1), (median(found), True)]:
+            look = {"linewidth": 1.8, **points} if main else {"alpha": 0.25}
+            label = f"{arm.start.name}: {arm.name}" if main else None
+            by_round.plot(curve.rounds, curve.accuracy, **line, **look, label=label)
+            if curve.usd[-1]:
+                by_usd.plot(curve.usd[1:], curve.accuracy[1:], **line, **look)
+    by_round.set(xlabel="round", ylabel="accuracy, greedy, 200 held-out questions", ylim=(-0.02, 1.02))
+    by_round.set_title("by round")
+    by_usd.set(xscale="log", xlabel="US dollars spent (logarithmic)", xlim=(0.8 * min(paid), None))
+    by_usd.xaxis.set_major_formatter("${x:g}")
+    by_usd.set_title("by dollar; alone costs none")
+    for axes in (by_round, by_usd):
+        axes.grid(alpha=0.3)
+        axes.axhline(TEACHER_RIGHT, color="0.4", linestyle=":", linewidth=1.2)
+    by_round.text(by_round.get_xlim()[1], TEACHER_RIGHT + 0.01, "the teacher ", color="0.4", ha="right", fontsize=9)
+    figure.legend(loc="outside right center", frameon=False, handlelength=4, labelspacing=0.9)
+    figure.suptitle("What a tiny model learns from a teacher over HTTP")
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    from transformers.utils.logging import disable_progress_bar
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=200, help="of 16 questions with 8 completions")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the curves")
+    options = parser.parse_args()
+    if options.png:
+        pyplot()  # minutes before it is needed
+    # Nothing but the table: the libraries' news is not about what is measured.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    disable_progress_bar()
+    begun = time.perf_counter()
+    curves: dict[Arm, list[Curve]] = {arm: [] for arm in ARMS}
+    print(
+        f"  seed  start     arm                   before  after    gain      USD  USD/point  USD to {MARK:.2f}  seconds"
+    )
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as directory:
+            for start in (COLD, HALF):
+                base = Path(directory) / start.name
+                make_base(start, settings(Arm(ALONE, start), seed, options.rounds, None), base)
+                for arm in (arm for arm in ARMS if arm.start is start):
+                    curves[arm].append(run(arm, seed, options.rounds, base))
+                    print(row(str(seed), arm, curves[arm][-1]), flush=True)
+    if options.seeds > 1:
+        for arm, found in curves.items():
+            print(row("median", arm, median(found)))
+    print(f"{(time.perf_counter() - begun) / 60:.1f} minutes; a teacher that is right {TEACHER_RIGHT:.0%} of the time")
+    if options.png:
+        draw(curves, options.png)
+
+
+if __name__ == "__main__":
+    main()

@@ -98,6 +98,14 @@ def test_senseless_settings_are_refused_with_one_that_works(settings: dict[str, 
     check_offload(config(**repaired))
 
 
+@pytest.mark.parametrize(("share", "size"), [(0.9, 4), (0.99, 2), (0.5, 2), (0.01, 8)])
+def test_a_share_below_one_leaves_both_a_place(share: float, size: int) -> None:
+    found = parts(config(share=share).offload, 0, "answer", size)
+    assert found.local >= 1
+    assert found.remote >= 1
+    assert found.local + found.remote == size
+
+
 def test_auto_never_means_the_nodes_own_policy() -> None:
     for name, row in PROVIDERS.items():
         if row.chat is not None:

@@ -97,6 +97,8 @@ class Offload:
 
         Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
         """
+        if not self._probe.done():
+            self._emit("phase", name="waiting for the provider's first answer", done=None, total=None)
         _wait_for(self._probe, self._stop)
         self.tell(PROBE_ROUND)
 

@@ -11,6 +11,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.sources.endpoints import first_endpoint
 from hivemind_exp.sources.ledger import BYTES_A_MESSAGE
 from hivemind_exp.sources.prices import BATCH_SHARE, Price, Usage, bounded_price
+from hivemind_exp.sources.schedule import share_of
 
 _SAMPLE = 8
 """Questions that are made to see how long prompts are."""
@@ -43,7 +44,7 @@ def estimate(config: Config) -> Estimate:
     endpoint, offload = first_endpoint(config), config.offload
     price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped)
     groups, size = config.game.groups, config.game.group_size
-    filled = max(1, round(offload.share * size))
+    filled = share_of(offload, size)
     bytes_a_prompt = _bytes_a_prompt(config)
     several = endpoint.chat.group == "n"
     requests = groups * (1 if several else filled)

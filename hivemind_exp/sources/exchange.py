@@ -62,7 +62,8 @@ class Exchange:
             raise
         except asyncio.CancelledError:
             if reservation is not None:
-                self._ledger.keep(reservation, "in flight when the node stopped")
+                stopped = Fault(Trouble.TIMEOUT, "in flight when the node stopped", billed=True)
+                self.write_off(service, ask, reservation, stopped)
             raise
         finally:
             self.flying.discard(task)

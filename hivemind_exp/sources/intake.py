@@ -11,7 +11,7 @@ from hivemind_exp.sources.ledger import Ask, Reservation
 from hivemind_exp.sources.orders import Completion, Order
 from hivemind_exp.sources.router import Service
 from hivemind_exp.sources.suspicion import Suspicion
-from hivemind_exp.sources.wire import Answer, Choice, Sampling
+from hivemind_exp.sources.wire import Answer, Choice, Fault, Sampling
 
 
 class Intake:
@@ -57,7 +57,18 @@ class Intake:
 
     def lose(self, order: Order, places: Sequence[int], service: Service, tries: int) -> None:
         """Give places up after ``tries`` requests in a row that brought nothing."""
-        self._journal.write_lost(order, places, f"nothing usable from {service.endpoint.label} in {tries} requests")
+        self._lose(order, places, service, f"nothing usable from {service.endpoint.label} in {tries} requests")
+
+    def refuse(self, order: Order, service: Service, fault: Fault) -> None:
+        """Give up what is left of an order whose prompt a service does not take."""
+        order.refused = True
+        settled = self._journal.settled(order.round, order.stage, order.question)
+        places = [place for place in order.places if place not in settled]
+        self._lose(order, places, service, f"{service.endpoint.label}: {fault.trouble} ({fault.detail})")
+        self._suspicion.prompt_refused(service, fault)
+
+    def _lose(self, order: Order, places: Sequence[int], service: Service, why: str) -> None:
+        self._journal.write_lost(order, places, why)
         self._exchange.spending(order.round, service).lost += len(places)
 
     def _completion(  # noqa: PLR0917 - the fields of the record

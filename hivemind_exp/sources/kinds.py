@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.sources.base import Kind
@@ -37,6 +39,13 @@ def check_offload(config: Config) -> None:
         _check_own_weights([endpoint for endpoint in endpoints if endpoint is not None])
     if kind is Kind.RELAY and (offload.share < 1 or offload.when == "failed"):
         raise _refused("a relay trains nothing, so nothing is left for this machine to sample", "offload.share=1.0")
+    if kind is Kind.RELAY and offload.rounds != "*":
+        raise _refused(
+            "a relay has nothing to do in rounds that the API does not fill: game.rounds says when it ends",
+            "offload.rounds=*",
+        )
+    if kind is Kind.RELAY and offload.on_limit == "local":
+        raise _refused("a relay loads no model, so at a cap this machine cannot go on", "offload.on_limit=stop")
     alone = offload.share == 1 and offload.when == "always"
     if kind is Kind.TEACHER and config.train.teacher_loss == "luffy" and alone:
         raise _refused(
@@ -70,7 +79,7 @@ def _check_batch(config: Config, kind: Kind, first: Endpoint) -> None:
 
 
 def _refused(message: str, setting: str) -> ConfigurationError:
-    return ConfigurationError(message, next=f"swarmctl run --set {setting}")
+    return ConfigurationError(message, next=f"swarmctl run --set {shlex.quote(setting)}")
 
 
 def describe_loss(config: Config) -> str:

@@ -97,6 +97,8 @@ class Offload:
 
         Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
         """
+        if not self._probe.done():
+            self._emit("phase", name="waiting for the provider's first answer", done=None, total=None)
         _wait_for(self._probe, self._stop)
         self.tell(PROBE_ROUND)
 
@@ -237,7 +239,8 @@ class Offload:
             try:
                 answer, reservation = await self._exchange.send(service, ask, _PROBE, sampling, seed=0)
             except Fault as fault:
-                await self._after(service, fault, tries, style)
+                if not self._adapts(service, fault, style):
+                    await self._after(service, fault, tries)
                 if service.trouble is not None:
                     return
                 continue
@@ -270,7 +273,7 @@ class Offload:
     async def _obtain(self, order: Order, places: list[int]) -> None:
         """Fill places, in as many requests as that takes. Places that this machine is to fill stay empty."""
         tries = 0
-        while places and not self._exchange.closing:
+        while places and not self._exchange.closing and not order.refused:
             service = await self._router.pick()
             if service is None:
                 return
@@ -285,7 +288,12 @@ class Offload:
             try:
                 got = await self._request(service, order, places[:count], tries)
             except Fault as fault:
-                tries = await self._after(service, fault, tries, style)
+                if self._adapts(service, fault, style):
+                    continue
+                if self._router.refuses_prompt(service, fault):
+                    self._intake.refuse(order, service, fault)
+                    return
+                tries = await self._after(service, fault, tries)
                 continue
             except LimitReached as error:
                 self._router.release(service)
@@ -294,12 +302,16 @@ class Offload:
             tries = 0 if got else tries + 1
             places = places[got:]
 
-    async def _after(self, service: Service, fault: Fault, tries: int, changes: int) -> int:
-        """Do what a fault calls for; return the tries so far. ``changes``: those of the style it was asked in."""
+    def _adapts(self, service: Service, fault: Fault, changes: int) -> bool:
+        """Whether to ask again otherwise. ``changes``: those of the style that was complained of."""
         style = service.client.style
-        if fault.trouble is Trouble.UNFIT and (style.changes != changes or style.adapt(fault.detail)):
-            self._router.release(service)
-            return tries
+        if fault.trouble is not Trouble.UNFIT or (style.changes == changes and not style.adapt(fault.detail)):
+            return False
+        self._router.release(service)
+        return True
+
+    async def _after(self, service: Service, fault: Fault, tries: int) -> int:
+        """Do what a fault calls for; return the tries so far."""
         self._router.failed(service, fault)
         if service.trouble is not None or fault.trouble is Trouble.SLOW_DOWN:
             return 0  # the pause is the router's and the limiter's business

@@ -10,6 +10,7 @@ from typing import Any
 
 from hivemind_exp.sources.base import Message
 from hivemind_exp.sources.endpoints import Endpoint
+from hivemind_exp.sources.providers import KEY_VARIABLES
 from hivemind_exp.sources.wire import Answer, Fault, Sampling, Style, Trouble, body, read_answer, refusal
 
 LARGEST_ANSWER = 32 * 2**20
@@ -20,8 +21,11 @@ _NO_KEY = "none"
 
 
 def forget_redirections() -> None:
-    """Remove the variables with which the SDK would send an address or identity of OpenAI's to any host."""
-    for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+    """Remove the variables with which the SDK would send an address or identity of OpenAI's to any host.
+
+    The key stays, for whoever uses this as a library: a client is always given one.
+    """
+    for name in [name for name in os.environ if name.startswith("OPENAI_") and name not in KEY_VARIABLES]:
         del os.environ[name]
 
 

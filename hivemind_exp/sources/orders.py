@@ -21,6 +21,8 @@ class Order:
     """Indices within the group, those that the journal already holds left out."""
     version: int
     """Optimizer steps behind the node's weights when it was placed."""
+    refused: bool = False
+    """A service does not take this prompt: nobody is asked again."""
     done: Future[None] = field(default_factory=Future)
     """Ends when every place is filled or given up; an exception where the node must stop."""
 

@@ -51,6 +51,10 @@ class Service:
     """Times in a row that it asked to slow down."""
     rests: int = 0
     """Outages in a row."""
+    answered: bool = False
+    """It has answered since the start."""
+    refused: int = 0
+    """Prompts in a row that it did not take."""
     down_until: float = 0.0
     trouble: Fault | None = None
     """Why it is down; None while it works."""
@@ -109,8 +113,18 @@ class Router:
         """Take note of an answer."""
         if service.trouble is not None:
             self._emit("warning", code="provider_back", message=f"{service.endpoint.label} answers again")
-        service.faults = service.slowed = service.rests = 0
-        service.trouble, service.tried = None, False
+        service.faults = service.slowed = service.rests = service.refused = 0
+        service.trouble, service.tried, service.answered = None, False, True
+
+    def refuses_prompt(self, service: Service, fault: Fault) -> bool:
+        """Whether a service that answers others does not take one prompt: too long for it, or against its rules."""
+        if fault.trouble is not Trouble.UNFIT or not service.answered:
+            return False
+        service.refused += 1
+        if service.refused >= FAULTS_IN_A_ROW:
+            return False  # it takes none any more
+        self.release(service)
+        return True
 
     def failed(self, service: Service, fault: Fault) -> None:
         """Take note of a fault."""

@@ -36,10 +36,17 @@ def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int) -> P
     """
     if offload.provider == OFF or stage not in offload.stages or not in_rounds(offload.rounds, round_):
         return Parts(group_size, 0)
-    remote = max(1, round(offload.share * group_size))
+    remote = share_of(offload, group_size)
     if offload.when == "failed":
         return Parts(group_size, remote, only_if_failed=True)
     return Parts(group_size - remote, remote)
+
+
+def share_of(offload: OffloadConfig, group_size: int) -> int:
+    """Return how many places of a group are the API's: with a share below 1 never all, as whoever sets one wants own
+    samples beside them."""
+    most = group_size if offload.share == 1 or offload.when == "failed" else group_size - 1
+    return min(most, max(1, round(offload.share * group_size)))
 
 
 def rounds_ahead(offload: OffloadConfig) -> int:

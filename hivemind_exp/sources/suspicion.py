@@ -6,7 +6,7 @@ import re
 
 from hivemind_exp.events import Emit
 from hivemind_exp.sources.router import Service
-from hivemind_exp.sources.wire import Answer
+from hivemind_exp.sources.wire import Answer, Fault
 
 ALIKE = 3
 """Groups in a row of equal completions, after which a server is said to ignore the temperature."""
@@ -29,6 +29,10 @@ class Suspicion:
             self._alike = self._alike + 1 if len(set(texts)) == 1 else 0
         if self._alike >= ALIKE:
             self._warn(service, "greedy", "gives equal completions of one prompt: it seems to ignore the temperature")
+
+    def prompt_refused(self, service: Service, fault: Fault) -> None:
+        """Tell that a service does not take every prompt."""
+        self._warn(service, "prompt_refused", f"does not take every prompt ({fault.detail}); such places stay empty")
 
     def _warn(self, service: Service, code: str, text: str) -> None:
         if code not in service.warned:

@@ -315,3 +315,16 @@ def test_a_free_provider_is_asked_whatever_was_spent_before(tmp_path: Path) -> N
             rig.offload.place([late])
             late.done.result(timeout=20)
     assert len(rig.texts()["question 20"]) == 4
+
+
+def test_what_is_cut_off_by_a_stop_is_told_as_spent(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), timeout=60.0) as rig:
+        rig.offload.probed()
+        server.always(Fault.STALL)
+        rig.offload.place([order(0)])
+        while len(server.ledger.chats) < 2:
+            pass
+    accounts = rig.accounts()
+    assert accounts["kept"] > 0
+    assert sum(event["usd"] for event in rig.events.of("spend")) == pytest.approx(sum(accounts.values()), abs=1e-8)
+    assert rig.events.of("spend")[-1]["usd_total"] == pytest.approx(sum(accounts.values()), abs=1e-8)

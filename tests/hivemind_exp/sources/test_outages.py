@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.errors import ProviderError
 from hivemind_exp.sources import router as routing
 from hivemind_exp.sources.orders import Order
+from hivemind_exp.sources.providers import Group
+from tests.api.ask import Ask
 from tests.api.faults import Fault, Trouble
 from tests.api.server import ApiServer, api_server
-from tests.hivemind_exp.sources.offloading import Rig, endpoint, engine, order
+from tests.hivemind_exp.sources.offloading import GROUPS, Rig, endpoint, engine, order
 
 LONG_S = 20.0
 
@@ -104,3 +107,36 @@ def test_however_many_requests_meet_an_outage_it_is_one(tmp_path: Path) -> None:
             until(lambda: bool(rig.events.of("warning")))
         finish(*many)
     assert {len(places) for places in rig.texts().values()} == {4}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_one_prompt_that_a_provider_does_not_take_takes_no_other_along(tmp_path: Path, group: Group) -> None:
+    def predicate(ask: Ask) -> Fault | None:
+        return Fault.UNKNOWN_FIELD if "question 1" in ask.messages[-1]["content"] else None
+
+    with (
+        api_server(predicate=predicate) as server,
+        engine(tmp_path, endpoint(server.base_url, group=group)) as rig,
+    ):
+        rig.offload.probed()
+        orders = [order(number) for number in range(4)]
+        for each in orders:
+            rig.offload.place([each])
+            finish(each)
+        rig.offload.wait(0)
+        rig.offload.tell(0)
+        asked = len(server.ledger.chats)
+    assert sorted(rig.texts()) == ["question 0", "question 2", "question 3"]
+    assert {len(places) for places in rig.texts().values()} == {4}
+    # The probe, what was taken, and twice what was not: it named a parameter, which was left out to no avail.
+    assert asked == 1 + 2 + (3 if group == "n" else 3 * 4)
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["prompt_refused"]
+    assert rig.events.of("spend")[-1]["lost"] == 4
+
+
+def test_a_provider_that_takes_no_prompt_any_more_ends_the_run(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        server.always(Fault.UNKNOWN_MODEL)
+        with pytest.raises(ProviderError, match="request not accepted"):
+            rig.run([order(number) for number in range(20)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -81,6 +82,8 @@ def test_a_row_of_the_table_cannot_be_moved_to_another_host() -> None:
         ({"kind": "policy_text"}, "serves only its own models"),
         ({"kind": "relay", "share": 0.5}, "a relay trains nothing"),
         ({"kind": "relay", "when": "failed"}, "a relay trains nothing"),
+        ({"kind": "relay", "rounds": "0-9"}, "a relay has nothing to do"),
+        ({"kind": "relay", "on_limit": "local"}, "a relay loads no model"),
         ({"luffy": True}, "luffy weighs"),
         ({"provider": "groq", "batch": True}, "has no Batch API"),
         ({"batch": True, "when": "failed"}, "takes hours"),
@@ -90,12 +93,20 @@ def test_senseless_settings_are_refused_with_one_that_works(settings: dict[str, 
     with pytest.raises(ConfigurationError, match=message) as caught:
         check_offload(config(**settings))
     assert caught.value.next is not None
-    key, _, value = caught.value.next.partition("--set offload.")[2].partition("=")
+    key, _, value = shlex.split(caught.value.next)[-1].removeprefix("offload.").partition("=")
     plain = {"false": False, "true": True}.get(value, value if not value[:1].isdigit() else float(value))
     repaired = {**settings, key: plain}
     if key == "kind" or message == "a relay trains nothing":
         repaired |= {"provider": "mybox"} if repaired.get("kind") == "policy_text" else {"when": "always"}
     check_offload(config(**repaired))
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.9, 4), (0.99, 2), (0.5, 2), (0.01, 8)])
+def test_a_share_below_one_leaves_both_a_place(share: float, size: int) -> None:
+    found = parts(config(share=share).offload, 0, "answer", size)
+    assert found.local >= 1
+    assert found.remote >= 1
+    assert found.local + found.remote == size
 
 
 def test_auto_never_means_the_nodes_own_policy() -> None:

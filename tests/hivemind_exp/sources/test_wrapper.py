@@ -19,8 +19,10 @@ def test_prompts_are_completed_in_groups(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
         monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another")
         found = OpenAIModelWrapper("gpt-4o-mini").generate(["one", "two", "two"], count=3)
+        again = OpenAIModelWrapper("gpt-4o-mini").generate(["three"], count=1)
         headers = [entry.headers for entry in server.ledger.chats]
     assert [len(set(texts)) for texts in found] == [3, 3, 3]
+    assert [len(texts) for texts in again] == [1]
     assert all("openai-organization" not in each for each in headers)
 
 

@@ -91,21 +91,28 @@ class GroupFiller:
         self._offload.place(orders)
 
     def _sample(self, round_: int, prompts: Sequence[Prompt], count: int, version: int) -> None:
-        """Sample this machine's part of each group that has none yet."""
-        missing = [prompt for prompt in prompts if count and 0 not in self._journal.settled_places(round_, prompt)]
-        self._generate(round_, missing, range(count), version, "generate")
+        """Sample what is missing of this machine's part of each group."""
+        for places, left in self._empty(round_, prompts, range(count)):
+            whole = len(places) == count
+            self._generate(round_, left, places, version, "generate" if whole else f"generate {places}")
 
     def _stand_in(self, round_: int, prompts: Sequence[Prompt], plan: Parts, version: int) -> None:
         """Sample what an API was to fill and could not."""
         if plan.only_if_failed:
             return  # this machine has sampled the whole group already
+        for places, left in self._empty(round_, prompts, plan.remote_places):
+            self._generate(round_, left, places, version, f"stand-in {places}")
+
+    def _empty(
+        self, round_: int, prompts: Sequence[Prompt], wanted: Sequence[int]
+    ) -> list[tuple[tuple[int, ...], list[Prompt]]]:
+        """Return places of groups that nobody filled yet, with the prompts whose groups lack just these."""
         empty: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
         for prompt in prompts:
             settled = self._journal.settled_places(round_, prompt)
-            if places := tuple(place for place in plan.remote_places if place not in settled):
+            if places := tuple(place for place in wanted if place not in settled):
                 empty[places].append(prompt)
-        for places, left in sorted(empty.items()):
-            self._generate(round_, left, places, version, f"stand-in {places}")
+        return sorted(empty.items(), key=lambda item: item[0])
 
     def _generate(
         self, round_: int, prompts: Sequence[Prompt], places: Sequence[int], version: int, purpose: str

@@ -65,15 +65,12 @@ def draw(progress: Progress, width: int, running_s: float) -> Group:
     if progress.rewards:
         rewards = [progress.rewards[r] for r in sorted(progress.rewards)]
         row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")
-    if progress.tokens_per_second is not None and progress.round_seconds is not None:
-        left = _left(progress)
-        row(
-            "speed",
-            f"{progress.tokens_per_second:,.0f} tokens/s, {sentences.duration(progress.round_seconds)} a round{left}",
-        )
+    if progress.round_seconds is not None:
+        rate = "" if progress.tokens_per_second is None else f"{progress.tokens_per_second:,.0f} tokens/s, "
+        row("speed", f"{rate}{sentences.duration(progress.round_seconds)} a round{_left(progress)}")
     if (spent := sentences.spending(progress)) or progress.requests:
         row(
-            "offload", f"{clean(', '.join(progress.providers))}  {progress.requests:,} requests  {spent or 'no charge'}"
+            "offload", f"{spent or 'no charge'}  {progress.requests:,} requests  {clean(', '.join(progress.providers))}"
         )
     if progress.seconds and sum(progress.seconds.values()):
         words, bar = _time(progress.seconds, min(60, width - 10))

@@ -110,11 +110,12 @@ class GroupFiller:
             if places := empty_places(self._journal, round_, prompt, wanted):
                 empty[places].append(prompt)
         for places, left in sorted(empty.items()):
-            self._generate(round_, left, places, version)
+            whole = places == tuple(range(wanted.stop))
+            self._generate(round_, left, places, version, "generate" if whole else f"generate {places}")
 
-    def _generate(self, round_: int, prompts: Sequence[Prompt], places: tuple[int, ...], version: int) -> None:
-        # Of a group's beginning the seed does not depend on how much of it this machine fills.
-        purpose = "generate" if places[0] == 0 else f"stand-in {places}"
+    def _generate(
+        self, round_: int, prompts: Sequence[Prompt], places: tuple[int, ...], version: int, purpose: str
+    ) -> None:
         seed = derive_seed(self._config.node.seed, purpose, round_)
         made = self._local.generate(prompts, len(places), seed=seed)
         groups = [Group(prompt, rows, places=places) for prompt, rows in zip(prompts, made, strict=True)]

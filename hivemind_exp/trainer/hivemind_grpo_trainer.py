@@ -273,7 +273,9 @@ class HivemindGRPOTrainer:
         for source, summary in summaries.items():
             self._emit("rollouts", round=round_, stage=STAGE, source=source, **summary)
         tokens = sum(int(summary["tokens"]) for summary in summaries.values())
-        rate = tokens / seconds["generate"] if seconds["generate"] > 0 else None
+        # What an API generates it may have generated long before: the time spent waiting for it is no measure.
+        here = all(kind is self._source.kind for kind in summaries)
+        rate = tokens / seconds["generate"] if here and seconds["generate"] > 0 else None
         self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)
         self._stepper.report(flatten(summaries, result))
 

@@ -87,6 +87,7 @@ def test_groups_are_shared_with_the_provider_and_paid_as_it_bills(home: Path) ->
     assert "it fills 50 % of each group; teacher: verified distillation" in done.stderr
     assert f"Prompts go to 127.0.0.1:{server.url.rsplit(':', 1)[1]}" in done.stderr
     assert sum(event["usd"] for event in events(home, "spend")) == pytest.approx(bill)
+    assert {event["tokens_per_second"] for event in events(home, "round")} == {None}
     # The untrained model is never right, so only the teacher's right rows weigh anything.
     assert [(event["source"], event["rows"]) for event in events(home, "step")] == [("teacher", 2)] * 3
 

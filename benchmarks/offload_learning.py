@@ -3,7 +3,7 @@
 The student is the demo's tiny model; accuracy is greedy, on held-out questions, and always honest. A *cold* start
 knows the format and copies the word, so it is right about never; a *half-way* start is the demo's own. The teacher is a
 server in a process of its own, right three times in ten, at a stated price. Prints a table, for several seeds also of
-medians; draws accuracy by round and by dollar. Three to four minutes a seed on one CPU core.
+medians; draws accuracy by round and by dollar. Four to five minutes a seed on one CPU core.
 
     python -m benchmarks.offload_learning --seeds 3 --png learning.png
 

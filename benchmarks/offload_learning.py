@@ -8,8 +8,8 @@ medians; draws accuracy by round and by dollar. Four to five minutes a seed on o
     python -m benchmarks.offload_learning --seeds 3 --png learning.png
 
 Learning rates: 1e-3 for a teacher's text alone, gated or not; 5e-4 where a cold student learns from it beside its own
-samples, which 1e-3 unsettles in some seeds; elsewhere the demo's 1e-4 (at 1e-3 the student alone falls to 0). They were chosen by
-looking at seeds 0 and 1, so the curves of these are a little flattered.
+samples, which 1e-3 unsettles in some seeds; elsewhere the demo's 1e-4 (at 1e-3 the student alone falls to 0). They
+were chosen by looking at seeds 0 and 1, so the curves of these are a little flattered.
 """
 
 from __future__ import annotations

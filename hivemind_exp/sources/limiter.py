@@ -11,6 +11,7 @@ import heapq
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 
@@ -155,10 +156,10 @@ def _number(text: str) -> float | None:
 
 
 def duration(text: str) -> float | None:
-    """Return seconds of ``1.2s``, ``6m0s``, ``120ms`` or a plain number; None where it is none of these."""
-    plain = _number(text)
-    if plain is not None:
-        return max(0.0, plain)
+    """Return seconds of ``1.2s``, ``6m0s``, ``120ms`` or a plain number (also inf); None where it is none."""
+    with suppress(ValueError):
+        plain = float(text)
+        return None if math.isnan(plain) else max(0.0, plain)
     parts = _DURATION.findall(text.replace(" ", ""))
     if not parts or "".join(number + unit for number, unit in parts) != text.replace(" ", ""):
         return None

@@ -33,6 +33,9 @@ from hivemind_exp.stop import StopFlag
 
 TRIES = 6
 """Requests in a row that bring nothing, after which a place is given up."""
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 8.0
+"""Pauses of a place between requests that failed, doubling."""
 PARTING_S = 2.0
 """What answers in flight get when the node stops: they are paid for."""
 PROBE_TOKENS = 16
@@ -315,7 +318,7 @@ class Offload:
         self._router.failed(service, fault)
         if service.trouble is not None or fault.trouble is Trouble.SLOW_DOWN:
             return 0  # the pause is the router's and the limiter's business
-        wait = fault.wait if fault.wait is not None else min(8.0, 0.25 * 2.0**tries)
+        wait = fault.wait if fault.wait is not None else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**tries)
         await asyncio.sleep(wait * random.uniform(0.75, 1.25))  # so that the many do not come back at once
         # What never reached the service says nothing about the question.
         return tries + fault.sent

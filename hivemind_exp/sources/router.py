@@ -16,8 +16,9 @@ from hivemind_exp.sources.limiter import LONGEST_HOLD_S, Limiter
 from hivemind_exp.sources.prices import Price
 from hivemind_exp.sources.wire import Answer, Fault, Sampling, Style, Trouble
 
-FAULTS_IN_A_ROW = 8
-"""After so many faults without one answer a service counts as down."""
+FAULTS_IN_A_ROW = 6
+"""After so many faults without one answer a service counts as down. No more than ``offload.TRIES``: else a place that
+is alone in flight would be given up before the service is."""
 _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _DAY_S = 86400.0

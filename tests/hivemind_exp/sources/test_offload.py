@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.errors import KeyProblem, LimitReached, ProviderError
+from hivemind_exp.sources import offload as offloading
 from hivemind_exp.sources import router as routing
 from hivemind_exp.sources.prices import Price
 from hivemind_exp.sources.providers import Group
@@ -193,6 +194,22 @@ def test_a_single_place_outlives_an_outage(tmp_path: Path, monkeypatch: pytest.M
                 time.sleep(0.01)
         rig.offload.wait(0)
     assert len(rig.texts()["question 0"]) == 1
+
+
+def test_a_single_place_waits_for_a_service_that_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.1)
+    monkeypatch.setattr(routing, "_POLL_S", 0.02)
+    monkeypatch.setattr(offloading, "FIRST_PAUSE_S", 0.01)
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        server.always(Fault.UNAVAILABLE)
+        rig.offload.place([order(0, places=1)])
+        while not rig.events.of("warning"):
+            time.sleep(0.01)
+        server.always(None)
+        rig.offload.wait(0)
+    assert len(rig.texts()["question 0"]) == 1
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
 
 
 def test_the_cap_stops_before_it_is_passed(tmp_path: Path) -> None:

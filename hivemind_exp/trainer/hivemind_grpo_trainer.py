@@ -272,7 +272,7 @@ class HivemindGRPOTrainer:
         seconds, summaries = clock.seconds(), summarise(groups)
         for source, summary in summaries.items():
             self._emit("rollouts", round=round_, stage=STAGE, source=source, **summary)
-        tokens = sum(int(summary["tokens"]) for summary in summaries.values())
+        tokens = sum(int(summary["tokens"] or 0) for summary in summaries.values())
         # What an API generates it may have generated long before: the time spent waiting for it is no measure.
         here = all(kind is self._source.kind for kind in summaries)
         rate = tokens / seconds["generate"] if here and seconds["generate"] > 0 else None

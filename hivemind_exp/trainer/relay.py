@@ -105,4 +105,5 @@ def _summary(groups: Sequence[Group]) -> dict[str, float | None]:
         "completion_length": None,
         "truncated": sum(row.truncated for group in groups for row in group.rollouts),
         "tokens": None,
+        "lag": None,
     }

@@ -9,12 +9,13 @@ from hivemind_exp.sources.base import Group, Kind
 from hivemind_exp.trainer.grpo_step import StepResult
 
 
-def summarise(groups: Sequence[Group]) -> dict[Kind, dict[str, float]]:
+def summarise(groups: Sequence[Group]) -> dict[Kind, dict[str, float | None]]:
     """Return, for each kind of source, what its completions of a round were like.
 
-    ``reward`` and ``reward_std`` are over all completions; ``completion_length`` is the mean, in tokens.
+    ``reward`` and ``reward_std`` are over all completions; ``completion_length`` is the mean, in tokens;
+    ``lag`` the mean staleness, in optimizer steps between asking and learning, None where that is not known.
     """
-    summaries = {}
+    summaries: dict[Kind, dict[str, float | None]] = {}
     for kind in dict.fromkeys(rollout.kind for group in groups for rollout in group.rollouts):
         pairs = [
             (rollout, score)
@@ -23,6 +24,7 @@ def summarise(groups: Sequence[Group]) -> dict[Kind, dict[str, float]]:
             if rollout.kind is kind
         ]
         outcomes = [score.outcome for _, score in pairs]
+        lags = [rollout.lag for rollout, _ in pairs if rollout.lag is not None]
         lengths = [len(rollout.ids) for rollout, _ in pairs]
         summaries[kind] = {
             "count": len(pairs),
@@ -32,11 +34,12 @@ def summarise(groups: Sequence[Group]) -> dict[Kind, dict[str, float]]:
             "completion_length": statistics.fmean(lengths),
             "truncated": sum(rollout.truncated for rollout, _ in pairs),
             "tokens": sum(lengths),
+            "lag": statistics.fmean(lags) if lags else None,
         }
     return summaries
 
 
-def flatten(summaries: Mapping[Kind, Mapping[str, float]], result: StepResult) -> dict[str, float | None]:
+def flatten(summaries: Mapping[Kind, Mapping[str, float | None]], result: StepResult) -> dict[str, float | None]:
     """Return one flat table for TensorBoard and Weights & Biases: "reward/policy", "kl/policy", …"""
     table: dict[str, float | None] = {"loss": result.loss, "grad_norm": result.grad_norm}
     table["learning_rate"] = result.learning_rate

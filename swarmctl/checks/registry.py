@@ -15,6 +15,7 @@ from swarmctl.checks import (
     keys,
     leftovers,
     machine,
+    network,
     swarm,
 )
 from swarmctl.checks.base import Check, Context
@@ -42,6 +43,7 @@ CHECKS: tuple[Check, ...] = (
     Check("keys", "wandb", keys.wandb, profile=True),
     Check("api", "providers", api.providers),
     Check("swarm", "p2pd", swarm.p2pd),
+    Check("swarm", "port", network.port),
     Check("swarm", "node", swarm.node, profile=True),
     Check("swarm", "modes", swarm.modes),
     Check("swarm", "leftovers", leftovers.leftovers),

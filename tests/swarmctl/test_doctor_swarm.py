@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +16,10 @@ import pytest
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from swarmctl import locks
-from swarmctl.checks import checkpoints, leftovers, swarm
+from swarmctl.checks import checkpoints, leftovers, network, swarm
 from swarmctl.checks.base import Context, Status
 from swarmctl.nodes import opened
+from tests.swarmctl.conftest import ROOT
 from tests.swarmctl.doctoring import age, make
 
 
@@ -41,6 +44,27 @@ def holder(node: NodeFiles) -> Iterator[int]:
 
 def here(tmp_path: Path) -> Context:
     return make("demo", sockets=tmp_path)
+
+
+def test_a_port_answers_where_the_machine_can_be_dialled() -> None:
+    assert network.port(make()).status is Status.OK
+    found = network.dial(["127.0.0.1"])
+    assert (found.status, "loopback alone" in found.text) == (Status.OK, True)
+
+
+def test_an_address_that_does_not_answer_is_named() -> None:
+    # "This network" is no address of any machine: the system refuses to dial it, and nothing is sent.
+    found = network.dial(["127.0.0.1", "0.0.0.1"])
+    assert (found.status, "0.0.0.1" in found.text) == (Status.WARNING, True)
+
+
+def test_without_file_descriptors_no_port_opens() -> None:
+    code = (
+        "import resource; from swarmctl.checks import network; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); print(network.dial([]).text)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("no port can be opened: Too many open files")
 
 
 def test_the_daemon_starts() -> None:

@@ -88,7 +88,7 @@ class GameConfig(Section):
     """What a round is."""
 
     kind: Literal["sampling"] = "sampling"
-    """"sampling": one stage, I local groups (swarm sampling, arXiv 2509.08721)."""
+    """"sampling": one stage, I local groups and J of peers (swarm sampling, arXiv 2509.08721)."""
     rounds: NotNegative = 0
     """Rounds in the node's whole life. 0: until stopped."""
     groups: Positive = 8
@@ -270,6 +270,29 @@ class ProviderConfig(Section):
     """Whether its terms let output be trained on; "model": as the model's licence says."""
 
 
+class SwarmConfig(Section):
+    """The swarm that the node belongs to, and how it is reached. Alone unless ``join`` says otherwise."""
+
+    join: Annotated[str, Field(pattern=r"^(swarm1:[0-9a-f]{64}(@[A-Za-z0-9/._:-]+(,[A-Za-z0-9/._:-]+)*)?)?$")] = ""
+    """An invitation, swarm1:HASH@ADDRESS,…: it stands for the swarm's charter, which fixes tasks and game. Empty: the
+    node plays alone."""
+    external: NotNegative | None = None
+    """J: groups of peers that a step of the game "sampling" learns from. Unset: as many as game.groups."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port to listen on. 0: one that is free at the first start, and kept."""
+    announce: list[str] = []
+    """Addresses under which others reach this node, as /ip4/203.0.113.7/tcp/4001. Empty: those of this machine."""
+    loopback: bool = False
+    """Listen on this machine alone."""
+    relay: bool = True
+    """Let peers with a public address pass on connections to nodes that cannot be reached directly."""
+
+    @property
+    def charter(self) -> str | None:
+        """The swarm's id: SHA-256 (hex) of its charter. None: no swarm."""
+        return self.join.removeprefix("swarm1:").partition("@")[0] or None
+
+
 class HubConfig(Section):
     """Where the trained model goes, with a card that says what it learned from. Nothing goes anywhere unless named."""
 
@@ -312,6 +335,7 @@ class Config(Section):
     offload: OffloadConfig = OffloadConfig()
     providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")], ProviderConfig] = {}
     hub: HubConfig = HubConfig()
+    swarm: SwarmConfig = SwarmConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -62,6 +62,21 @@ class NodeFiles:
         return self.root / "checkpoints"
 
     @property
+    def key(self) -> Path:
+        """The node's Ed25519 key, as libp2p keeps it. Whoever has it is this node."""
+        return self.root / "identity.key"
+
+    @property
+    def charter(self) -> Path:
+        """The signed charter of the node's swarm, as it came."""
+        return self.root / "charter"
+
+    @property
+    def swarm(self) -> Path:
+        """What a node remembers of its swarm: its port, known peers, their reputation."""
+        return self.root / "swarm"
+
+    @property
     def hub(self) -> Path:
         """What goes to the hub next, and what went there last."""
         return self.root / "hub"

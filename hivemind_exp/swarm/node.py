@@ -291,6 +291,7 @@ class SwarmNode:
                 await self._dwell(overlay, first=former is None)
             finally:
                 await self._fetching.stop()
+                self._contacts.remember()
                 self._known.save()
                 await overlay.close(patience=0.7)
             former = overlay

@@ -190,10 +190,10 @@ def test_ten_thousand_subkeys_and_a_thousand_names(honest: tuple[SwarmNode, Swar
     noise = packed(os.urandom(300))
     many = dictionary(*((f"{number:052d}", noise, soon) for number in range(10_000)))
     assert 3_000_000 < len(many) < 4_000_000
-    begun = time.monotonic()
+    begun = time.process_time()
     assert not hostile.store(first, key, b"", many, soon)
     assert not hostile.store(first, key, b"", dictionary(*((str(n), b"x", soon) for n in range(4000))), soon)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 1
     assert stored(first) == before
     # A thousand identities, all of them real, none of them known.
     entries: dict[int, list[tuple[str, bytes, float]]] = {}

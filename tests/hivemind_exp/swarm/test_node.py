@@ -141,7 +141,7 @@ def test_a_swarm_outlives_its_bootstrap_and_heals(peers: Peers) -> None:
 
 
 def test_alone_with_a_warning_until_somebody_comes(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.contacts.SILENT_S", 1.0)
+    monkeypatch.setattr("hivemind_exp.swarm.contacts.INVITED_S", 1.0)
     first = peers.start("first")
     address = first.addresses()
     first.close()

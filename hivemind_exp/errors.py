@@ -90,3 +90,13 @@ class CheckpointError(NodeError):
     """No checkpoint can be loaded."""
 
     code = "checkpoint"
+
+
+def _all_kinds(kind: type[NodeError]) -> list[type[NodeError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _all_kinds(child))]
+
+
+def from_code(code: object, message: str, next: str | None) -> NodeError:
+    """Return the error that another process reported as ``code``; an unknown code is a plain failure."""
+    kinds = {kind.code: kind for kind in _all_kinds(NodeError)}
+    return kinds.get(str(code), NodeError)(message, next=next)

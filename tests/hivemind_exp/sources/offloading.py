@@ -24,7 +24,7 @@ from hivemind_exp.sources.providers import Chat, Group
 from hivemind_exp.sources.router import Service
 from hivemind_exp.sources.wire import Sampling
 from hivemind_exp.stop import StopFlag
-from tests.hivemind_exp.nodes import Events
+from tests.hivemind_exp.told import Events
 
 PRICE_IN, PRICE_OUT = 2.0, 8.0
 """Dollars a million tokens."""

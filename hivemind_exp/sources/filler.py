@@ -11,8 +11,7 @@ from hivemind_exp.events import Emit
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.base import Group, Prompt, Rollout, Source
 from hivemind_exp.sources.journal import Journal
-from hivemind_exp.sources.offload import Offload
-from hivemind_exp.sources.orders import Order
+from hivemind_exp.sources.orders import Engine, Order
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class GroupFiller:
         *,
         journal: Journal,
         local: Source,
-        offload: Offload | None,
+        offload: Engine | None,
         tokenizer: PreTrainedTokenizerBase,
         verify: Verify,
         emit: Emit,

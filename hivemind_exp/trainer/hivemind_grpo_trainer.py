@@ -22,7 +22,7 @@ from hivemind_exp.sources.base import Group, Prompt, Source
 from hivemind_exp.sources.filler import GroupFiller
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.offload import Offload
+from hivemind_exp.sources.orders import Engine
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
@@ -67,7 +67,7 @@ class HivemindGRPOTrainer:
         tokenizer: PreTrainedTokenizerBase,
         source: Source,
         evaluator: LocalSource,
-        offload: Offload | None,
+        offload: Engine | None,
         tasks: Tasks,
         journal: Journal,
         checkpoints: CheckpointStore,

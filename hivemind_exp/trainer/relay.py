@@ -12,7 +12,7 @@ from hivemind_exp.game.sampling.prompts import STAGE, messages
 from hivemind_exp.sources.base import Group, Kind, Prompt
 from hivemind_exp.sources.filler import orders_for
 from hivemind_exp.sources.journal import Journal
-from hivemind_exp.sources.offload import Offload
+from hivemind_exp.sources.orders import Engine
 from hivemind_exp.sources.schedule import parts, rounds_ahead
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
@@ -27,7 +27,7 @@ class RelayLoop:
         self,
         config: Config,
         *,
-        offload: Offload,
+        offload: Engine,
         tasks: Tasks,
         journal: Journal,
         emit: Emit,

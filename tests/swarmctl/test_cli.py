@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp import errors as node_errors
-from hivemind_exp.errors import NodeError
+from hivemind_exp.errors import NodeError, from_code
 from swarmctl import __version__, cli
-from swarmctl.errors import Exit, exit_code, from_code
+from swarmctl.errors import Exit, exit_code
 from swarmctl.text import clean, encodable, looks_like_key, without_keys
 from tests.swarmctl.conftest import ROOT, write_profile
 from tests.swarmctl.rolling import mixed_node

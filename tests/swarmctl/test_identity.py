@@ -182,7 +182,7 @@ def test_the_node_must_be_named_where_there_is_a_choice(
     for command in (["new"], ["backup", "x"], ["restore", "x"]):
         error = asked(*command, code=Exit.USAGE)["error"]
         assert "there are 2 nodes here" in error["message"]
-        assert error["next"].endswith("--node art")
+        assert error["next"].endswith(f" identity {' '.join(command)} --node art")
     assert [row["node"] for row in asked("show")["identities"]] == ["art", "maths"]
     assert "did you mean maths?" in asked("show", "--node", "math", code=Exit.CONFIGURATION)["error"]["message"]
     assert "did you mean maths?" in asked("backup", "x", "--node", "math", code=Exit.CONFIGURATION)["error"]["message"]

@@ -36,6 +36,7 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
         ["profiles", "list"],
         ["status"],
         ["keys", "list"],
+        ["identity", "show"],
         ["completion", "show", "bash"],
         ["rollouts", "show"],
         ["rollouts", "stats"],

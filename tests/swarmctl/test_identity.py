@@ -187,7 +187,11 @@ def test_the_node_must_be_named_where_there_is_a_choice(
     assert "did you mean maths?" in asked("show", "--node", "math", code=Exit.CONFIGURATION)["error"]["message"]
     assert "did you mean maths?" in asked("backup", "x", "--node", "math", code=Exit.CONFIGURATION)["error"]["message"]
     assert "no identity yet" in asked("backup", "x", "--node", "maths", code=Exit.CONFIGURATION)["error"]["message"]
-    assert "value it cannot take" in asked("new", "--node", "../x", code=Exit.CONFIGURATION)["error"]["message"]
+    Identity.create(tmp_path / "key")
+    for command in (["new"], ["restore", str(tmp_path / "key")]):
+        error = asked(*command, "--node", "../x", code=Exit.CONFIGURATION)["error"]
+        assert "value it cannot take" in error["message"]
+    assert [path.name for path in node.root.parents[1].iterdir()] == ["nodes"]
 
 
 def test_a_backup_is_not_written_over_anything(asked: Asked, node: NodeFiles, tmp_path: Path) -> None:

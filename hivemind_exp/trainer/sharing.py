@@ -137,6 +137,8 @@ def publish(  # noqa: PLR0917 - who gives what to whom
         if len(group.rollouts) == giver.group_size
     )
     data, count = pack_fitting(Bundle(giver.swarm, giver.me, round_, stage, shared))
+    if not count:
+        return 0, 0
     wire.publish(data, round_=round_, stage=stage, groups=count, standpoint=standpoint)
     return len(data), count
 

@@ -82,10 +82,10 @@ class PeerSource:
 
     def outputs(self, round_: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers wrote in one round and stage: texts by question's digest, by peer."""
-        return {
-            bundle.peer: {group.question: list(group.texts) for group in bundle.groups}
-            for bundle in self.shelf.bundles(round_, stage)
-        }
+        found: dict[str, dict[str, list[str]]] = {}
+        for bundle in self.shelf.bundles(round_, stage):
+            found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
+        return found
 
     def draw(self, *, seed: int) -> list[Group]:
         """Return up to J verified groups whose rewards differ, none of which was drawn before.

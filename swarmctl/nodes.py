@@ -41,6 +41,7 @@ def identity(config: Config) -> dict[str, Any]:
         "tasks": [task.model_dump(mode="json") for task in config.tasks],
         "seed": config.node.seed,
         "charter": charter_id(config),
+        "swarm": config.swarm.charter,
         "fresh": config.node.fresh,
         "created": now(),
         "version": __version__,
@@ -172,6 +173,7 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
     if made.get("fresh") != wanted["fresh"]:
         how = "starts over at every run" if made.get("fresh") else "keeps what it learned"
         raise NodeConflict(f"node {files.root.name} was made as one that {how}; that cannot change", next=following)
+    check_swarm(files, config, retry)
     if wanted["fresh"] or not has_begun(files):
         return
     named = {"model": "model", "adapter": "LoRA adapter", "tasks": "tasks", "seed": "seed"}
@@ -182,6 +184,36 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
     ]
     if different:
         raise NodeConflict(f"node {files.root.name} was made for " + "; ".join(different), next=following)
+
+
+def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
+    """Raise NodeConflict where a node would go into another swarm than the one it is in, or has learned in.
+
+    One that has left its swarm may go on alone, or return.
+    """
+    made = read_json(files.identity)
+    if made is None or made.get("fresh") or not (files.charter.exists() or has_begun(files)):
+        return
+    name, swarm, wanted = files.root.name, made.get("swarm"), config.swarm.charter
+    if swarm == wanted or (wanted is None and made.get("left") is not None):
+        return
+    following = retry(other_name(name))
+    if wanted is None:
+        message = f"node {name} is in swarm {short_id(swarm)}; it goes on alone once it has left"
+        following = f"swarmctl swarm leave --node {shlex.quote(name)}"
+    elif swarm is None:
+        message = f"node {name} has learned alone, and a swarm takes a new node"
+    else:
+        message = (
+            f"node {name} is in swarm {short_id(swarm)}, and the invitation is to {short_id(wanted)}; a node is never "
+            "in two, not even one after the other"
+        )
+    raise NodeConflict(message, next=following)
+
+
+def short_id(swarm: str) -> str:
+    """Return a swarm's id for people: enough of it to tell a few swarms apart."""
+    return swarm[:12]
 
 
 def _brief(key: str, identity: dict[str, Any]) -> str:
@@ -201,8 +233,9 @@ def _short(table: dict[str, Any]) -> str:
 
 
 def empty(files: NodeFiles) -> None:
-    """Remove all that a fresh node left, except its lock, what says that it is fresh, and what it has spent."""
-    kept = {files.lock, files.identity, files.consent, files.ledger}
+    """Remove all that a fresh node left, except its lock, what says that it is fresh, its key, and what it has
+    spent."""
+    kept = {files.lock, files.identity, files.key, files.consent, files.ledger}
     for path in files.root.iterdir():
         if path in kept or path.name.startswith(f"{files.ledger.name}-"):
             continue

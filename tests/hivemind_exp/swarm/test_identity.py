@@ -174,9 +174,9 @@ def test_a_name_is_the_same_everywhere() -> None:
 def test_the_daemon_lives_under_the_key(tmp_path: Path) -> None:
     made = Identity.create(tmp_path / "key")
     code = (
-        "import asyncio, sys, hivemind\n"
+        "import asyncio, sys; from hivemind.p2p import P2P\n"
         "async def main():\n"
-        "    p2p = await hivemind.P2P.create(identity_path=sys.argv[1], check_if_identity_free=False,\n"
+        "    p2p = await P2P.create(identity_path=sys.argv[1], check_if_identity_free=False,\n"
         "        host_maddrs=['/ip4/127.0.0.1/tcp/0'], nat_port_map=False, auto_nat=False, use_relay=False,\n"
         "        startup_timeout=60)\n"
         "    print(p2p.peer_id)\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from hivemind_exp.swarm.skew import applied
 from hivemind_exp.tasks.registry import expand
 from swarmctl import nodes, trainer
 from swarmctl.advice import advised, retry_with
-from swarmctl.jsonfile import read_json
+from swarmctl.jsonfile import read_json, write_json
 from swarmctl.lastrun import arguments, pasteable, read_last, shown_value
 from swarmctl.paths import nodes_directory
 from swarmctl.resolve import REMEMBERED, Override, Resolved
@@ -41,6 +42,8 @@ class Membership:
     charter: Charter
     envelope: bytes
     """The charter as it travels, signed."""
+    peer: str | None = None
+    """The node's peer id; None before it has a key."""
 
 
 def invitation_override(text: str, flag: str) -> Override:
@@ -68,17 +71,30 @@ def enter(
     if envelope is None:
         envelope = _fetched(resolved, say, module)
     charter = Charter.open(envelope, swarm)
-    resolved = with_own_seed(resolved, files)
-    return bound(resolved, charter), Membership(charter, envelope)
+    resolved = bound(with_own_seed(resolved, files), charter)
+    if _content(files) != envelope:  # later runs leave that to the trainer
+        from swarmctl.pinning import check_questions
+
+        with advised(resolved):
+            check_questions(charter, resolved.config)
+    return resolved, Membership(charter, envelope)
 
 
-def settle(files: NodeFiles, membership: Membership) -> Identity:
-    """Keep the charter in the directory of a node, and give it a key where it has none yet. Raises OSError."""
+def settle(files: NodeFiles, membership: Membership) -> Membership:
+    """Keep the charter in the directory of a node, and give it a key where it has none yet.
+
+    Raises OSError; IdentityProblem where it has one that cannot be used.
+    """
+    made = read_json(files.identity) or {}
+    aside = nodes.left_directory(files, membership.charter.id) / files.swarm.name
+    if made.get("left") is not None:
+        if aside.exists() and not files.swarm.exists():
+            os.replace(aside, files.swarm)
+        write_json(files.identity, {**made, "left": None})
     if _content(files) != membership.envelope:
         write_private(files.charter, membership.envelope, replace=True)
-    if files.key.exists():
-        return Identity.load(files.key)
-    return Identity.create(files.key)
+    own = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
+    return replace(membership, peer=own.peer_id)
 
 
 def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
@@ -164,7 +180,8 @@ def bound(resolved: Resolved, charter: Charter) -> Resolved:
     with advised(resolved):
         after = _valid(applied(charter, before).model_dump())
     fixed = _differences(before, after)
-    origins = {path: resolved.origins.get(dotted(path), "") for path in fixed}
+    explicit = fixed - {_TASKS} if _names_files_only(before, after) else fixed
+    origins = {path: resolved.origins.get(dotted(path), "") for path in explicit}
     if refused := {path: origin for path, origin in origins.items() if _is_explicit(origin)}:
         raise _contradiction(resolved, after, charter, refused)
     label = f"charter of {charter.name}"
@@ -190,6 +207,12 @@ def same_tasks(one: Sequence[TaskConfig], other: Sequence[TaskConfig]) -> bool:
         abs(weight / total - other_weight / other_total) < 2e-6
         for (_, weight), (_, other_weight) in zip(first, second, strict=True)
     )
+
+
+def _names_files_only(before: Config, after: Config) -> bool:
+    """Whether the tasks only say where this machine has files of the swarm's fixed sets."""
+    played = {spec.label for spec, _ in expand(after.tasks)}
+    return all(spec.path is not None and spec.label in played for spec, _ in expand(before.tasks))
 
 
 def _contradiction(

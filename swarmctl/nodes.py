@@ -197,18 +197,24 @@ def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
     name, swarm, wanted = files.root.name, made.get("swarm"), config.swarm.charter
     if swarm == wanted or (wanted is None and made.get("left") is not None):
         return
+    swarm = swarm if isinstance(swarm, str) else None
     following = retry(other_name(name))
-    if wanted is None:
+    if swarm is None:
+        message = f"node {name} has learned alone, and a swarm takes a new node"
+    elif wanted is None:
         message = f"node {name} is in swarm {short_id(swarm)}; it goes on alone once it has left"
         following = f"swarmctl swarm leave --node {shlex.quote(name)}"
-    elif swarm is None:
-        message = f"node {name} has learned alone, and a swarm takes a new node"
     else:
         message = (
             f"node {name} is in swarm {short_id(swarm)}, and the invitation is to {short_id(wanted)}; a node is never "
             "in two, not even one after the other"
         )
     raise NodeConflict(message, next=following)
+
+
+def left_directory(files: NodeFiles, swarm: str) -> Path:
+    """Return where a node that has left a swarm keeps its charter and what it knew of peers."""
+    return files.root / "left" / short_id(swarm)
 
 
 def short_id(swarm: str) -> str:

@@ -16,8 +16,8 @@ from swarmctl.asking import Asker
 from swarmctl.consent import ask_consent, record_consent
 from swarmctl.console import Writer, view
 from swarmctl.errors import Exit
-from swarmctl.keyneeds import keys_for
 from swarmctl.joining import enter, invitation_override, settle
+from swarmctl.keyneeds import keys_for
 from swarmctl.lastrun import changes, read_last, write_last
 from swarmctl.offloading import banner, plan
 from swarmctl.options import RunOptions
@@ -70,9 +70,7 @@ def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     if options.dry_run:
         from swarmctl.dryrun import dry_run
 
-        return dry_run(
-            resolved, membership, as_json=options.as_json, retry=retry_with(resolved), module=module
-        )
+        return dry_run(resolved, membership, as_json=options.as_json, retry=retry_with(resolved), module=module)
     asker = Asker(yes=options.yes, silent=options.no_input or options.as_json)
     keys = keys_for(resolved.config, asker, os.environ)
     offload, agreed = _agree(resolved, asker)
@@ -80,10 +78,10 @@ def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         before = read_last(node.files) if node.resumes else None
         with nodes.disk_errors(node.files.root):
             record_consent(node.files, agreed)
-            own = None if membership is None else settle(node.files, membership)
+            membership = membership and settle(node.files, membership)
             write_last(node.files, resolved)
         if not options.quiet:
-            for line in [*introduction(node, resolved), *keys.lines, *offload]:
+            for line in [*introduction(node, resolved, membership), *keys.lines, *offload]:
                 say(line)
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")

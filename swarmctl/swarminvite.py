@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import sys
 
-from hivemind_exp.config import Config, SwarmConfig
+from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.addresses import LOOPBACK, is_public, kept_port, own_addresses
 from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, parse
-from swarmctl import nodes
 from swarmctl.console import Writer
 from swarmctl.launcher import command
 from swarmctl.swarmnodes import member
@@ -23,7 +22,9 @@ def invite(node: str | None, *, as_json: bool) -> None:
     """Print the command that joins the swarm of a node."""
     found = member(node)
     if found.peer is None:
-        raise IdentityProblem(f"node {found.name} has no key that can be read", next=f"swarmctl identity show --node {found.name}")
+        raise IdentityProblem(
+            f"node {found.name} has no key that can be read", next=f"swarmctl identity show --node {found.name}"
+        )
     line = invitation(found.files, found.settings, found.charter.id, found.peer)
     join = command(["run", "--join", str(line)])
     if as_json:

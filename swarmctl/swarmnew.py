@@ -19,8 +19,8 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl import nodes
 from swarmctl.advice import advised, retry_with
 from swarmctl.console import Writer
-from swarmctl.jsonfile import read_json, write_json
 from swarmctl.joining import JOIN, Membership, bound, changed, keeps_what_it_learns, settle, with_own_seed
+from swarmctl.jsonfile import read_json, write_json
 from swarmctl.lastrun import write_last
 from swarmctl.launcher import command, typed
 from swarmctl.options import RunOptions
@@ -28,6 +28,7 @@ from swarmctl.pinning import pins
 from swarmctl.resolve import Override, Resolved
 from swarmctl.running import resolved_options
 from swarmctl.swarminvite import invitation, reach
+from swarmctl.swarmshow import game
 
 STAGE_TIME_S = 60
 """Seconds of a stage of the study group, where nobody says otherwise."""
@@ -42,7 +43,7 @@ class NewSwarm:
     tasks: tuple[str, ...] = ()
     game: str | None = None
     stage_time: int | None = None
-    open: bool = False
+    is_open: bool = False
     assignments: tuple[str, ...] = ()
     as_json: bool = False
 
@@ -63,16 +64,16 @@ def new_swarm(options: NewSwarm) -> None:
     resolved = with_own_seed(keeps_what_it_learns(resolved), files)
     with nodes.opened(resolved.config, retry_with(resolved)) as node, nodes.disk_errors(files.root):
         identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
-        game = resolved.config.game
+        rules = resolved.config.game
         charter = Charter(
             name=options.name,
             founder=identity.peer_id,
             t0=int(time.time()),
             nonce=secrets.token_hex(16),
-            game=game.kind,
-            group_size=game.group_size,
+            game=rules.kind,
+            group_size=rules.group_size,
             stage_time=options.stage_time or STAGE_TIME_S,
-            open=options.open,
+            is_open=options.is_open,
             tasks=tasks,
         )
         member = changed(resolved, [Override(JOIN, str(Invitation(charter.id)), "--join")])
@@ -100,8 +101,8 @@ def new_swarm(options: NewSwarm) -> None:
         return
     labels = ", ".join(task.label for task in charter.tasks)
     say(
-        f"Swarm {charter.name} ({nodes.short_id(charter.id)}…), {'open' if charter.open else 'invited'}: {charter.game}, "
-        f"groups of {charter.group_size}, {'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. That is fixed now."
+        f"Swarm {charter.name} ({nodes.short_id(charter.id)}), {'open' if charter.is_open else 'invited'}: "
+        f"{game(charter)}, {'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. That is fixed now."
     )
     say(f"Its first node is {node.name}, {animal_name(identity.peer_id)}. Start it, so that others find the swarm:")
     say(f"  {typed(f'swarmctl run --node {shlex.quote(node.name)}')}")
@@ -142,5 +143,7 @@ def _check_new(name: str, resolved: Resolved) -> None:
             next=f"swarmctl swarm invite --node {shlex.quote(name)}",
         )
     if nodes.has_begun(files):
-        raise NodeConflict(f"there is a node {name} already, which has learned alone; a swarm takes a new one", next=other)
+        raise NodeConflict(
+            f"there is a node {name} already, which has learned alone; a swarm takes a new one", next=other
+        )
     nodes.check_identity(files, resolved.config, lambda _: other)

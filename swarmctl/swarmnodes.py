@@ -43,7 +43,9 @@ class Member:
     def settings(self) -> SwarmConfig:
         """What the node was last run with."""
         table = ((read_json(self.files.config) or {}).get("config") or {}).get("swarm") or {}
-        return SwarmConfig.model_validate({key: value for key, value in table.items() if key in SwarmConfig.model_fields})
+        return SwarmConfig.model_validate(
+            {key: value for key, value in table.items() if key in SwarmConfig.model_fields}
+        )
 
 
 def member(name: str | None) -> Member:

@@ -85,7 +85,7 @@ def _new(
             tasks=tuple(task or ()),
             game=game,
             stage_time=stage_time,
-            open=open_,
+            is_open=open_,
             assignments=tuple(set_ or ()),
             as_json=json,
         )

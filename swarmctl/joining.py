@@ -106,7 +106,13 @@ def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
     swarm = (read_json(files.identity) or {}).get("swarm")
     if not line and swarm:
         line = str(Invitation(swarm))
-    return changed(resolved, [Override(JOIN, line, _BY_NODE)]) if line else resolved
+    return invited(resolved, line) if line else resolved
+
+
+def invited(resolved: Resolved, line: str) -> Resolved:
+    """Return the configuration of a node that joins with ``line``, as if that had been typed."""
+    override = Override(JOIN, line, _BY_NODE)
+    return replace(changed(resolved, [override]), overrides=(*resolved.overrides, override))
 
 
 def _at_hand(files: NodeFiles, swarm: str) -> Iterator[bytes]:
@@ -235,15 +241,13 @@ def _without(resolved: Resolved, paths: set[tuple[str, ...]]) -> str:
 
 
 def changed(resolved: Resolved, values: Sequence[Override]) -> Resolved:
-    """Return the configuration with values that nobody typed."""
+    """Return the configuration with values that nobody typed, and that no command for another node repeats."""
     table = resolved.config.model_dump()
     for override in values:
         section, key = override.path
         table[section][key] = override.value
-    paths = {override.path for override in values}
-    kept = [override for override in resolved.overrides if override.path not in paths]
     origins = {**resolved.origins, **{dotted(override.path): override.origin for override in values}}
-    return replace(resolved, config=_valid(table), origins=origins, overrides=(*kept, *values))
+    return replace(resolved, config=_valid(table), origins=origins)
 
 
 def _valid(values: dict[str, Any]) -> Config:

@@ -169,11 +169,11 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
             )
         return
     wanted = identity(config)
+    check_swarm(files, config, retry)
     following = retry(other_name(files.root.name))
     if made.get("fresh") != wanted["fresh"]:
         how = "starts over at every run" if made.get("fresh") else "keeps what it learned"
         raise NodeConflict(f"node {files.root.name} was made as one that {how}; that cannot change", next=following)
-    check_swarm(files, config, retry)
     if wanted["fresh"] or not has_begun(files):
         return
     named = {"model": "model", "adapter": "LoRA adapter", "tasks": "tasks", "seed": "seed"}

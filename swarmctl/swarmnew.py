@@ -19,13 +19,13 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl import nodes
 from swarmctl.advice import advised, retry_with
 from swarmctl.console import Writer
-from swarmctl.joining import JOIN, Membership, bound, changed, keeps_what_it_learns, settle, with_own_seed
+from swarmctl.joining import Membership, bound, invited, keeps_what_it_learns, settle, with_own_seed
 from swarmctl.jsonfile import read_json, write_json
 from swarmctl.lastrun import write_last
 from swarmctl.launcher import command, typed
 from swarmctl.options import RunOptions
 from swarmctl.pinning import pins
-from swarmctl.resolve import Override, Resolved
+from swarmctl.resolve import Resolved
 from swarmctl.running import resolved_options
 from swarmctl.swarminvite import invitation, reach
 from swarmctl.swarmshow import game
@@ -76,8 +76,7 @@ def new_swarm(options: NewSwarm) -> None:
             is_open=options.is_open,
             tasks=tasks,
         )
-        member = changed(resolved, [Override(JOIN, str(Invitation(charter.id)), "--join")])
-        member = bound(member, charter)
+        member = bound(invited(resolved, str(Invitation(charter.id))), charter)
         write_json(files.identity, nodes.identity(member.config))
         write_last(files, member)
         line = invitation(files, member.config.swarm, charter.id, identity.peer_id)

@@ -151,5 +151,10 @@ class GroupFiller:
         return False
 
     def _encode(self, text: str, truncated: bool) -> tuple[int, ...]:
-        ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
-        return ids if truncated and ids else (*ids, self._tokenizer.eos_token_id)
+        return encode_completion(self._tokenizer, text, truncated)
+
+
+def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: bool) -> tuple[int, ...]:
+    """Return the token ids of a text, which ends the turn unless it was cut. Never none."""
+    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    return ids if truncated and ids else (*ids, tokenizer.eos_token_id)

@@ -67,6 +67,8 @@ class StepResult:
     """Completion tokens whose weight is not zero."""
     rows: int
     """Rows whose weight is not zero."""
+    filtered: int = 0
+    """Peers' rows among them that were left out, as this node would hardly write them."""
     by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
     """For each kind of source: entropy (nats a token), kl (nats a token; None without a reference), clip_fraction."""
 
@@ -108,6 +110,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             peer_loss=config.train.peer_loss,
             teacher_loss=config.train.teacher_loss,
         )
+        self._measured_at_a_time = config.train.micro_batch
         self.kl_weight = config.train.beta
         self.foreign_weight = config.train.off_policy_weight
         self._reference = reference
@@ -119,6 +122,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.optimizer: torch.optim.Optimizer
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self._meters: dict[Kind, Meter] = {}
+        self._floor: float | None = None
+        self._filtered: list[Tensor] = []
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     @property
@@ -134,6 +139,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """
         set_seed(manifest.seed)
         self._meters = defaultdict(Meter)
+        self._floor, self._filtered = manifest.floor, []
         batches = list(_micro_batches([row for row in manifest.rows if self._counts(row)], manifest.micro_batch))
         totals = (_tokens(manifest.rows, own=True), _tokens(manifest.rows, own=False))
         self.current_gradient_accumulation_steps = max(1, len(batches))
@@ -158,8 +164,29 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             learning_rate=learning_rate,
             tokens=sum(meter.tokens for meter in self._meters.values()),
             rows=sum(len(rows) for rows in batches),
+            filtered=int(sum(self._filtered)),
             by_kind={kind: self._summary(kind, meter) for kind, meter in self._meters.items()},
         )
+
+    def log_probabilities(self, rows: Sequence[Row]) -> list[list[float]]:
+        """Return log π of each completion's tokens under the present weights, at the sampling temperature."""
+        found: list[list[float]] = [[] for _ in rows]
+        # Of like length together, as padding is paid for.
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids) + len(rows[i].completion_ids))
+        size = self._measured_at_a_time
+        self.model.eval()
+        with torch.no_grad():
+            for places in (order[start : start + size] for start in range(0, len(order), size)):
+                inputs = self._tensors([rows[i] for i in places], (1, 1))
+                logps, _, _ = self._get_per_token_logps_and_entropies(
+                    self.model,
+                    torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+                    torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+                    inputs["completion_mask"].size(1),
+                )
+                for i, values in zip(places, logps.float().tolist(), strict=True):
+                    found[i] = values[: len(rows[i].completion_ids)]
+        return found
 
     def close(self) -> None:
         """Let the logging back ends finish what they have."""
@@ -236,6 +263,10 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             own, foreign = inputs["totals"]
             scale = 1.0 / own if kind.own else self.foreign_weight / foreign
             total = total + (token_loss * kind_mask).sum() * scale
+            if kind is Kind.PEER and self._floor is not None:
+                kept = own_like(logps[picked], kind_mask, self._floor)
+                self._filtered.append((~kept).sum())
+                token_loss = token_loss * kept.unsqueeze(1)
             measured = (entropies[picked], torch.zeros_like(logps[picked]) if kl is None else kl, scored.clipped)
             self._meters[kind].add(
                 sum(len(row.completion_ids) for row in rows), *(value * kind_mask for value in measured)
@@ -261,6 +292,12 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             "clip_fraction": clipped / meter.tokens,
             "kl": kl / meter.tokens if self.kl_weight > 0 and kind.own else None,
         }
+
+
+def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:
+    """Return which rows (B,) have a mean log-probability a token of at least ``floor``. Shapes: (B, T)."""
+    means = (logps.detach() * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return means >= floor
 
 
 def _arguments(config: Config, output: Path, device: str, dtype: str) -> GRPOConfig:

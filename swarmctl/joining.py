@@ -22,7 +22,7 @@ from hivemind_exp.tasks.registry import expand
 from swarmctl import nodes, trainer
 from swarmctl.advice import advised, retry_with
 from swarmctl.jsonfile import read_json, write_json
-from swarmctl.lastrun import arguments, pasteable, read_last, shown_value
+from swarmctl.lastrun import arguments, pasteable, read_last, set_values, shown_value
 from swarmctl.paths import nodes_directory
 from swarmctl.resolve import REMEMBERED, Override, Resolved
 from swarmctl.schema import dotted, leaves
@@ -194,7 +194,7 @@ def bound(resolved: Resolved, charter: Charter) -> Resolved:
     values = [override for override in resolved.overrides if override.path not in fixed]
     if any(task.path for task in after.tasks):  # where the files are is this node's business
         values = [override for override in values if override.path != _TASKS]
-        values.append(Override(_TASKS, after.model_dump(mode="json")["tasks"], _BY_NODE))
+        values.append(Override(_TASKS, set_values(after.model_dump(mode="json")["tasks"]), _BY_NODE))
     named = dict.fromkeys(("tasks", "game.kind", "game.group_size"), label)
     return replace(resolved, config=after, origins={**resolved.origins, **named}, overrides=tuple(values))
 

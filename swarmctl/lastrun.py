@@ -78,6 +78,11 @@ def arguments(profile: str, overrides: Sequence[Override], node: str) -> list[st
     return result
 
 
+def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tables without what is unset, which TOML cannot say."""
+    return [{key: value for key, value in table.items() if value is not None} for table in tables]
+
+
 def _toml(value: Any) -> str:
     """Return a value on one line, as ``--set`` reads it."""
     return value if isinstance(value, str) else _inline(value)

@@ -13,12 +13,14 @@ from hivemind_exp.node_files import NodeFiles
 from swarmctl import locks, nodes
 from swarmctl.console import Writer
 from swarmctl.jsonfile import now, read_json, write_json
+from swarmctl.lastrun import set_values
 from swarmctl.launcher import typed
 from swarmctl.paths import shown
 from swarmctl.statusview import existing
 from swarmctl.swarmnodes import member
 
-_FIXED = ("tasks", "game.kind", "game.group_size")
+_FIXED = ("node.seed", "node.fresh", "game.kind", "game.group_size")
+"""What a swarm's node has, whatever its profile says, beside its tasks."""
 
 
 def leave(node: str | None, *, as_json: bool) -> None:
@@ -63,7 +65,8 @@ def _go_alone(files: NodeFiles) -> None:
     overrides.pop("swarm.join", None)
     for key in _FIXED:
         section, _, setting = key.partition(".")
-        overrides[key] = config[section][setting] if setting else config[section]
+        overrides[key] = config[section][setting]
+    overrides["tasks"] = set_values(config["tasks"])
     config["swarm"]["join"] = ""
     write_json(files.config, record)
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from hivemind_exp.errors import ConfigurationError, NodeConflict
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
@@ -54,9 +55,9 @@ def new_swarm(options: NewSwarm) -> None:
     Raises NodeConflict where the name is taken; ConfigurationError and TaskError where no charter can be made.
     """
     say = Writer(sys.stderr)
-    resolved = _resolved(options)
     files = nodes.files_of(options.name)
-    _check_new(options.name, resolved)
+    _check_new(files)
+    resolved = _resolved(options)
     with advised(resolved):
         check_tasks(resolved.config.tasks)
         facts, digests = pins(resolved.config)
@@ -121,20 +122,18 @@ def _resolved(options: NewSwarm) -> Resolved:
         )
     )
     if resolved.config.swarm.charter is not None:
-        origin = resolved.origins.get("swarm.join", "")
         raise ConfigurationError(
-            f"a new swarm cannot be founded by a node that joins another: swarm.join is set ({origin})",
-            next=f"swarmctl swarm show --node {shlex.quote(options.name)}",
+            f"who founds a swarm joins none: swarm.join is set ({resolved.origins.get('swarm.join')})",
+            next=f"swarmctl profiles show {shlex.quote(resolved.profile.reference)} --origin",
         )
     return resolved
 
 
-def _check_new(name: str, resolved: Resolved) -> None:
-    """Raise NodeConflict where there is a node ``name`` that has a swarm or has learned something."""
-    files = nodes.files_of(name)
-    retry = retry_with(resolved)
-    nodes.check_free(files, retry)
+def _check_new(files: NodeFiles) -> None:
+    """Raise NodeConflict where there is a node that runs, has a swarm, or has learned something."""
+    name = files.root.name
     other = f"swarmctl swarm new {shlex.quote(nodes.other_name(name))}"
+    nodes.check_free(files, lambda _: other)
     if files.charter.exists():
         swarm = (read_json(files.identity) or {}).get("swarm") or ""
         raise NodeConflict(
@@ -142,7 +141,4 @@ def _check_new(name: str, resolved: Resolved) -> None:
             next=f"swarmctl swarm invite --node {shlex.quote(name)}",
         )
     if nodes.has_begun(files):
-        raise NodeConflict(
-            f"there is a node {name} already, which has learned alone; a swarm takes a new one", next=other
-        )
-    nodes.check_identity(files, resolved.config, lambda _: other)
+        raise NodeConflict(f"node {name} has learned alone, and a swarm takes a new node", next=other)

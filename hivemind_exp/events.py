@@ -24,6 +24,8 @@ spend      (providers only) round (-1: the probe at start), provider, model, req
            completion_tokens, lost (places given up), usd, usd_total, usd_cap
 push       round, repo, url (of the commit), seconds
 share      (swarms only) round, groups, bytes
+peers      (swarms only) peers (that announced something or answered within two minutes), neighbours (of these, the
+           ones that the DHT asks its way of)
 warning    code, message
 error      code, message, next
 stop       reason (done, signal, limit, error), round, steps, checkpoint (path of the newest), next

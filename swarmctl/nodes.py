@@ -83,11 +83,7 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
     files = files_of(config.node.name)
     with disk_errors(files.root):
         _make(files, config, retry)
-        lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not locks.acquire(lock):
-            raise _running(files, retry)
-        locks.write_holder(lock, None)
+    with held(files, retry) as lock:
         check_identity(files, config, retry)
         with disk_errors(files.root):
             if config.node.fresh:
@@ -96,6 +92,21 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
             if not resumes:
                 write_json(files.identity, identity(config))
         yield Node(files, lock, resumes)
+
+
+@contextlib.contextmanager
+def held(files: NodeFiles, retry: Retry) -> Iterator[int]:
+    """Lock the directory of a node until the end of the block, whatever it was made for; give the lock's descriptor.
+
+    Raises NodeConflict where the node is running.
+    """
+    with disk_errors(files.root):
+        lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not locks.acquire(lock):
+            raise _running(files, retry)
+        locks.write_holder(lock, None)
+        yield lock
     finally:
         os.close(lock)
 
@@ -239,8 +250,7 @@ def _short(table: dict[str, Any]) -> str:
 
 
 def empty(files: NodeFiles) -> None:
-    """Remove all that a fresh node left, except its lock, what says that it is fresh, its key, and what it has
-    spent."""
+    """Remove all that a fresh node left, except its lock and key, what says that it is fresh, and what it has spent."""
     kept = {files.lock, files.identity, files.key, files.consent, files.ledger}
     for path in files.root.iterdir():
         if path in kept or path.name.startswith(f"{files.ledger.name}-"):

@@ -31,19 +31,16 @@ def leave(node: str | None, *, as_json: bool) -> None:
     swarm = made.get("swarm")
     if not files.charter.exists() or not isinstance(swarm, str):
         raise ConfigurationError(f"node {name} is in no swarm", next=f"swarmctl run --node {shlex.quote(name)}")
-    with nodes.disk_errors(files.root):
-        descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            if not locks.acquire(descriptor):
-                raise NodeConflict(
-                    f"node {name} is running: stop it first, with Ctrl-C where it runs or kill -TERM to its pid",
-                    next=f"swarmctl status --node {shlex.quote(name)}",
-                )
-            aside = _put_aside(files, swarm)
-            _go_alone(files)
-            write_json(files.identity, made | {"left": now()})
-        finally:
-            os.close(descriptor)
+    busy = NodeConflict(
+        f"node {name} is running: stop it first, with Ctrl-C where it runs or kill -TERM to its pid",
+        next=f"swarmctl status --node {shlex.quote(name)}",
+    )
+    if locks.is_held(files.lock):
+        raise busy
+    with nodes.held(files, lambda _: busy.next or ""), nodes.disk_errors(files.root):
+        aside = _put_aside(files, swarm)
+        _go_alone(files)
+        write_json(files.identity, made | {"left": now()})
     _tell(name, swarm, shown(aside), as_json=as_json)
 
 

@@ -19,6 +19,7 @@ __swarmctl_enter() {
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':rollouts') path='rollouts' ;;
+        ':identity') path='identity' ;;
         ':completion') path='completion' ;;
         'profiles:list') path='profiles list' ;;
         'profiles:show') path='profiles show' ;;
@@ -33,6 +34,10 @@ __swarmctl_enter() {
         'rollouts:show') path='rollouts show' ;;
         'rollouts:export') path='rollouts export' ;;
         'rollouts:stats') path='rollouts stats' ;;
+        'identity:show') path='identity show' ;;
+        'identity:new') path='identity new' ;;
+        'identity:backup') path='identity backup' ;;
+        'identity:restore') path='identity restore' ;;
         'completion:install') path='completion install' ;;
         'completion:uninstall') path='completion uninstall' ;;
         'completion:show') path='completion show' ;;
@@ -82,6 +87,10 @@ __swarmctl_takes() {
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
         'rollouts stats:--node') kind=node ;;
         'rollouts stats:--by') kind=none ;;
+        'identity show:--node') kind=node ;;
+        'identity new:--node') kind=node ;;
+        'identity backup:--node') kind=node ;;
+        'identity restore:--node') kind=node ;;
     esac
 }
 
@@ -109,6 +118,11 @@ __swarmctl_options() {
         'rollouts show') list='--node --round --question --source --last --full --json --help' ;;
         'rollouts export') list='--node --round --question --source --last --correct --format --output --yes --help' ;;
         'rollouts stats') list='--node --by --json --help' ;;
+        'identity') list='--help' ;;
+        'identity show') list='--node --json --help' ;;
+        'identity new') list='--node --yes --no-input --json --help' ;;
+        'identity backup') list='--node --passphrase --yes --no-input --json --help' ;;
+        'identity restore') list='--node --yes --no-input --json --help' ;;
         'completion') list='--help' ;;
         'completion install') list='--yes --json --help' ;;
         'completion uninstall') list='--yes --json --help' ;;
@@ -119,10 +133,11 @@ __swarmctl_options() {
 # Set kind to what may stand here as an argument.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status logs profiles keys rollouts completion' ;;
+        ':0') kind=words list='run doctor status logs profiles keys rollouts identity completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'rollouts:0') kind=words list='show export stats' ;;
+        'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
@@ -131,6 +146,8 @@ __swarmctl_argument() {
         'keys test:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys delete:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys import:0') kind=file ;;
+        'identity backup:0') kind=file ;;
+        'identity restore:0') kind=file ;;
         'completion install:0') kind=words list='bash zsh fish' ;;
         'completion uninstall:0') kind=words list='bash zsh fish' ;;
         'completion show:0') kind=words list='bash zsh fish' ;;
@@ -154,6 +171,8 @@ __swarmctl_values() {
         'offload.on_limit') list='stop local' ;;
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'offload.when') list='always failed' ;;
+        'swarm.loopback') list='true false' ;;
+        'swarm.relay') list='true false' ;;
         'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'train.peer_loss') list='positive sapo f_tis' ;;
         'train.teacher_loss') list='gated luffy' ;;
@@ -309,6 +328,12 @@ __swarmctl_setting() {
             offload.when= \
             providers= \
             report.to= \
+            swarm.announce= \
+            swarm.external= \
+            swarm.join= \
+            swarm.loopback= \
+            swarm.port= \
+            swarm.relay= \
             tasks= \
             train.beta= \
             train.delta= \

@@ -145,8 +145,11 @@ def _fetched(resolved: Resolved, say: Callable[[str], None], module: str) -> byt
             next="swarmctl run --help",
         )
     say(f"Asking swarm {swarm} for its charter; this may take half a minute.")
-    with advised(resolved):
+    try:
         return trainer.fetch_charter(config, module)
+    except SwarmError as error:
+        error.next = retry_with(resolved)(config.node.name)
+        raise
 
 
 def keeps_what_it_learns(resolved: Resolved) -> Resolved:

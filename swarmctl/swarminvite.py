@@ -9,11 +9,13 @@ from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.addresses import LOOPBACK, is_public, kept_port, own_addresses
-from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, parse
+from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, is_address, parse
+from hivemind_exp.swarm.known import KnownPeers
 from swarmctl.console import Writer
 from swarmctl.launcher import command
 from swarmctl.swarmnodes import member
 
+KNOWN = "known-peers.json"
 PEERS = 3
 """Other peers in the line: it works while one of them does."""
 
@@ -55,16 +57,19 @@ def invitation(files: NodeFiles, settings: SwarmConfig, swarm: str, peer: str) -
 
     Chooses the node's port where it has none yet. Raises OSError.
     """
-    own = own_addresses(
-        peer, kept_port(files.swarm, settings.port), announce=settings.announce, loopback=settings.loopback
-    )
+    own = own_addresses(peer, kept_port(files.swarm, settings), settings)
     others = [each for each in known_addresses(files, settings) if each.rpartition("/")[2] != peer]
     return Invitation(swarm, tuple(dict.fromkeys((*own, *others)))[:MOST_ADDRESSES])
 
 
 def known_addresses(files: NodeFiles, settings: SwarmConfig) -> list[str]:
-    """Return addresses of peers: of those that the node remembers, or was invited by."""
-    return list(parse(settings.join).addresses)[:PEERS] if settings.join else []
+    """Return addresses of peers: of those that answered last, else of those that the node was invited by."""
+    contacts = [(peer, contact) for peer, contact in KnownPeers(files.swarm / KNOWN).items() if contact.answered]
+    contacts.sort(key=lambda item: item[1].answered, reverse=True)
+    # The first address of a peer is the one that reaches farthest.
+    found = [f"{contact.addresses[0]}/p2p/{peer}" for peer, contact in contacts if contact.addresses]
+    known = list(filter(is_address, found))[:PEERS]
+    return known or (list(parse(settings.join).addresses)[:PEERS] if settings.join else [])
 
 
 def reach(line: Invitation) -> str:

@@ -68,8 +68,7 @@ def _port(found: Member) -> int | None:
 
 
 def _addresses(found: Member, peer: str, port: int) -> tuple[str, ...]:
-    settings = found.settings
-    return own_addresses(peer, port, announce=settings.announce, loopback=settings.loopback)
+    return own_addresses(peer, port, found.settings)
 
 
 def _lines(found: Member) -> Iterator[str]:

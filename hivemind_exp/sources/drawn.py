@@ -17,7 +17,7 @@ from hivemind_exp.tasks.base import Question, Score
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS drawn (
-    swarm TEXT, round INTEGER, stage TEXT, position INTEGER, question TEXT,
+    swarm TEXT, round INTEGER, stage TEXT, position INTEGER, question TEXT, floor REAL,
     PRIMARY KEY (swarm, round, stage, position)
 ) WITHOUT ROWID;
 """
@@ -32,14 +32,17 @@ class DrawnGroups(Journal):
         super().__init__(path, swarm, durable=False)
         self._db.executescript(_SCHEMA)
 
-    def write(self, round_: int, stage: str, groups: Sequence[Group]) -> None:
-        """Record a draw with its rewards, all of it or nothing."""
+    def write(self, round_: int, stage: str, groups: Sequence[Group], floor: float | None) -> None:
+        """Record a draw with its rewards and the manifest's floor, all of it or nothing."""
         where, now = (self._swarm, round_, stage), time.time()
         numbered = [(foreign_place(number), group) for number, group in enumerate(groups)]
         self._write_all(
             (
-                "INSERT INTO drawn VALUES (?,?,?,?,?)",
-                [(*where, _NONE, ""), *((*where, n, each.prompt.question.digest) for n, each in enumerate(groups))],
+                "INSERT INTO drawn VALUES (?,?,?,?,?,?)",
+                [
+                    (*where, _NONE, "", floor),
+                    *((*where, n, group.prompt.question.digest, None) for n, group in enumerate(groups)),
+                ],
             ),
             (
                 "INSERT INTO prompts VALUES (?,?,?,?,?,?,?)",
@@ -64,17 +67,18 @@ class DrawnGroups(Journal):
             ),
         )
 
-    def read(self, round_: int, stage: str) -> list[tuple[tuple[Message, ...], Group]] | None:
-        """Return what was drawn, each group with its messages and a prompt without token ids; None before a draw."""
+    def read(self, round_: int, stage: str) -> tuple[list[Group], float | None] | None:
+        """Return what was drawn, with prompts that lack their token ids, and the floor; None before a draw."""
         where = (self._swarm, round_, stage)
         rows = self._db.execute(
-            "SELECT position, question FROM drawn WHERE swarm=? AND round=? AND stage=? ORDER BY position", where
+            "SELECT position, question, floor FROM drawn WHERE swarm=? AND round=? AND stage=? ORDER BY position", where
         ).fetchall()
         if not rows:
             return None
-        return [self._read_group(where, position, question) for position, question in rows if position != _NONE]
+        (_, _, floor), *drawn = rows
+        return [self._read_group(where, position, question) for position, question, _ in drawn], floor
 
-    def _read_group(self, where: tuple[str, int, str], number: int, question: str) -> tuple[tuple[Message, ...], Group]:
+    def _read_group(self, where: tuple[str, int, str], number: int, question: str) -> Group:
         first = foreign_place(number)
         task, text = self._db.execute(
             "SELECT task, messages FROM prompts WHERE swarm=? AND round=? AND stage=? AND position=?", (*where, first)
@@ -100,4 +104,4 @@ class DrawnGroups(Journal):
             for source, model, said, ids, cut, logps, *_ in rows
         )
         scores = tuple(Score(outcome, bool(strict), why) for *_, outcome, strict, why in rows)
-        return chat, Group(Prompt(asked, where[2], chat, ()), rollouts, scores=scores)
+        return Group(Prompt(asked, where[2], chat, ()), rollouts, scores=scores)

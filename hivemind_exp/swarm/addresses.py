@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 
-from hivemind_exp.errors import SwarmError
+from hivemind_exp.config import SwarmConfig
+from hivemind_exp.swarm.port import take
 
 PORT_FILE = "port"
 _VIRTUAL = ("docker", "br-", "veth", "virbr", "cni", "podman", "vmnet", "lxc")
@@ -17,21 +18,17 @@ _VIRTUAL = ("docker", "br-", "veth", "virbr", "cni", "podman", "vmnet", "lxc")
 LOOPBACK = "127.0.0.1"
 
 
-def kept_port(directory: Path, wanted: int = 0) -> int:
-    """Return the port that a node listens on: ``wanted``, else the one in ``directory``, else a free one, kept there.
+def kept_port(directory: Path, settings: SwarmConfig) -> int:
+    """Return the port that a node listens on: the one that was set, else the one kept in ``directory``.
 
-    Raises OSError.
+    Where there is none yet, a free one is chosen and kept. Raises OSError, and SwarmError where none can be had.
     """
-    if wanted:
-        return wanted
-    path = directory / PORT_FILE
-    known = read_port(directory)
-    if known is not None:
+    known = settings.port or read_port(directory)
+    if known:
         return known
-    chosen = _free_port()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.write_text(f"{chosen}\n", encoding="ascii")
-    return chosen
+    with closing(take(0, directory / PORT_FILE, loopback=settings.loopback)) as chosen:
+        return chosen.number
 
 
 def read_port(directory: Path) -> int | None:
@@ -54,16 +51,6 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(("", 0))
-        except OSError as error:
-            raise SwarmError(f"no port can be opened: {error.strerror}", next="swarmctl doctor swarm.port") from error
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def hosts(*, loopback: bool = False) -> tuple[str, ...]:
@@ -93,7 +80,8 @@ def is_public(host: str) -> bool:
         return True  # a name
 
 
-def own_addresses(peer_id: str, port: int, *, announce: Iterable[str] = (), loopback: bool = False) -> tuple[str, ...]:
-    """Return the multiaddresses under which others find this node; those of ``announce`` in place of the machine's."""
-    places = [each.rstrip("/") for each in announce] or [f"/ip4/{host}/tcp/{port}" for host in hosts(loopback=loopback)]
+def own_addresses(peer_id: str, port: int, settings: SwarmConfig) -> tuple[str, ...]:
+    """Return the multiaddresses under which others find this node: those it announces, else those of its machine."""
+    places = [each.rstrip("/") for each in settings.announce]
+    places = places or [f"/ip4/{host}/tcp/{port}" for host in hosts(loopback=settings.loopback)]
     return tuple(each if "/p2p/" in each else f"{each}/p2p/{peer_id}" for each in places)

@@ -67,10 +67,9 @@ class StepResult:
     """Completion tokens whose weight is not zero."""
     rows: int
     """Rows whose weight is not zero."""
-    filtered: int = 0
-    """Peers' rows among them that were left out, as this node would hardly write them."""
     by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
-    """For each kind of source: entropy (nats a token), kl (nats a token; None without a reference), clip_fraction."""
+    """For each kind of source: entropy (nats a token), kl (nats a token; None without a reference), clip_fraction; of
+    peers also filtered, the rows that were left out as this node would hardly write them."""
 
 
 class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -164,7 +163,6 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             learning_rate=learning_rate,
             tokens=sum(meter.tokens for meter in self._meters.values()),
             rows=sum(len(rows) for rows in batches),
-            filtered=int(sum(self._filtered)),
             by_kind={kind: self._summary(kind, meter) for kind, meter in self._meters.items()},
         )
 
@@ -287,11 +285,12 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _summary(self, kind: Kind, meter: Meter) -> dict[str, float | None]:
         entropy, kl, clipped = [0.0] * 3 if meter.sums is None else meter.sums.tolist()
-        return {
+        told = {
             "entropy": entropy / meter.tokens,
             "clip_fraction": clipped / meter.tokens,
             "kl": kl / meter.tokens if self.kl_weight > 0 and kind.own else None,
         }
+        return told | ({"filtered": int(sum(self._filtered))} if kind is Kind.PEER else {})
 
 
 def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:

@@ -18,7 +18,7 @@ from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.sources.base import Group, Prompt, Source
+from hivemind_exp.sources.base import Group, Kind, Prompt, Source
 from hivemind_exp.sources.filler import GroupFiller
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.local import LocalSource
@@ -32,6 +32,7 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, Ste
 from hivemind_exp.trainer.manifest import Manifest
 from hivemind_exp.trainer.reporting import flatten, summarise
 from hivemind_exp.trainer.rows import build_rows
+from hivemind_exp.trainer.sharing import Foreign, Sharing, Standpoint
 from hivemind_exp.trainer.state import MODEL, save_state
 
 PARTING_SECONDS = 3.0
@@ -73,6 +74,7 @@ class HivemindGRPOTrainer:
         stop: StopFlag,
         progress: Progress,
         pusher: HubPusher | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         """Put the parts together. ``progress`` is kept up to date, for whoever asks after an end of any kind."""
         self._config = config
@@ -96,6 +98,7 @@ class HivemindGRPOTrainer:
             emit=emit,
         )
         self._pusher = pusher
+        self._sharing = sharing
         self._saved_in = stepper.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
         self.progress = progress
 
@@ -171,17 +174,28 @@ class HivemindGRPOTrainer:
             groups = self._filler.fill(round_, self._asked.pop(round_), self.progress.step)
         with clock("verify"):
             groups = self._verify(round_, groups)
+        foreign = self._share(round_, groups, clock)
+        groups = [*groups, *foreign.groups]
         manifest = Manifest(
             step=self.progress.step,
             round=round_,
             seed=derive_seed(self._config.node.seed, "step", self.progress.step),
             micro_batch=self._config.train.micro_batch,
             rows=tuple(build_rows(groups, self._stepper.settings, pass_rates(self._journal.evaluations()))),
+            floor=foreign.floor,
         )
         self._journal.commit(manifest)
         with clock("train"):
             result = self._take(manifest)
         self._tell(round_, groups, result, clock)
+
+    def _share(self, round_: int, groups: Sequence[Group], clock: RoundClock) -> Foreign:
+        """Give the swarm this round's groups and return what the step learns from peers; nothing when alone."""
+        if self._sharing is None:
+            return Foreign()
+        with clock("share"):
+            accuracy = next((each.accuracy for each in self._journal.evaluations()[-1:]), None)
+            return self._sharing.play(round_, STAGE, groups, Standpoint(self.progress.step, accuracy))
 
     def _look_ahead(self) -> None:
         """Ask the questions of this round and of those whose completions an API can begin with."""
@@ -272,9 +286,10 @@ class HivemindGRPOTrainer:
         seconds, summaries = clock.seconds(), summarise(groups)
         for source, summary in summaries.items():
             self._emit("rollouts", round=round_, stage=STAGE, source=source, **summary)
-        tokens = sum(int(summary["tokens"] or 0) for summary in summaries.values())
+        own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
+        tokens = sum(int(summary["tokens"] or 0) for summary in own.values())
         # What an API generates it may have generated long before: the time spent waiting for it is no measure.
-        here = all(kind is self._source.kind for kind in summaries)
+        here = all(kind is self._source.kind for kind in own)
         rate = tokens / seconds["generate"] if here and seconds["generate"] > 0 else None
         self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)
         self._stepper.report(flatten(summaries, result))

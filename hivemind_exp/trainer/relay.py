@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hivemind_exp.config import Config
@@ -33,14 +33,17 @@ class RelayLoop:
         emit: Emit,
         stop: StopFlag,
         progress: Progress,
+        publish: Callable[[int, Sequence[Group]], None] | None = None,
     ) -> None:
-        """Put the parts together. ``progress`` is kept up to date, for whoever asks after an end of any kind."""
+        """Put the parts together. ``publish`` shares a round's groups with a swarm. ``progress`` is kept up to date, for
+        whoever asks after an end of any kind."""
         self._config = config
         self._offload = offload
         self._tasks = tasks
         self._journal = journal
         self._emit = emit
         self._stop = stop
+        self._publish = publish
         self._asked: dict[int, list[Prompt]] = {}
         self.progress = progress
 
@@ -67,6 +70,9 @@ class RelayLoop:
             self._offload.tell(round_)
         with clock("verify"):
             groups = self._verify(round_, prompts)
+        if self._publish is not None:
+            with clock("share"):
+                self._publish(round_, groups)
         self._emit("rollouts", round=round_, stage=STAGE, source=Kind.RELAY, **_summary(groups))
         self._emit("round", round=round_, rounds=total, seconds=clock.seconds(), tokens_per_second=None)
 

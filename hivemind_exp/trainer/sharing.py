@@ -92,18 +92,18 @@ class Sharing:
     def play(self, round_: int, stage: str, groups: Sequence[Group], standpoint: Standpoint) -> Foreign:
         """Share a round's own groups, verified, and return what its step may learn from peers."""
         self._publish(round_, stage, groups, standpoint)
-        foreign = self.draw(round_, stage)
-        return Foreign(tuple(foreign), self._floor.measure(groups) if foreign else None)
-
-    def draw(self, round_: int, stage: str) -> list[Group]:
-        """Return peers' groups for a round: those of the journal where it was drawn before, else a new draw."""
         self._source.take_in(self._wire.take())
         known = self._drawn.read(round_, stage)
-        if known is not None:
-            return [replace(group, prompt=replace(group.prompt, ids=self._encode(chat))) for chat, group in known]
+        if known is not None:  # the node was killed between the draw and its step
+            drawn, floor = known
+            return Foreign(tuple(self._encoded(group) for group in drawn), floor)
         drawn = self._source.draw(seed=derive_seed(self._seed, "peers", round_))
-        self._drawn.write(round_, stage, drawn)
-        return drawn
+        floor = self._floor.measure(groups) if drawn else None
+        self._drawn.write(round_, stage, drawn, floor)
+        return Foreign(tuple(drawn), floor)
+
+    def _encoded(self, group: Group) -> Group:
+        return replace(group, prompt=replace(group.prompt, ids=self._encode(group.prompt.messages)))
 
     def _publish(self, round_: int, stage: str, groups: Sequence[Group], standpoint: Standpoint) -> None:
         self._source.remember_own(groups)

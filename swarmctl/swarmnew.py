@@ -106,7 +106,8 @@ def new_swarm(options: NewSwarm) -> None:
     )
     say(f"Its first node is {node.name}, {animal_name(identity.peer_id)}. Start it, so that others find the swarm:")
     say(f"  {typed(f'swarmctl run --node {shlex.quote(node.name)}')}")
-    say(f"{reach(line)} On each further machine, once the first node runs:")
+    say(reach(line))
+    say("To join from there, or from another terminal here, once the first node runs:")
     sys.stderr.flush()
     print(join, flush=True)
 

@@ -13,9 +13,7 @@ from hivemind_exp.swarm.clock import SlotClock
 LONGEST_SKEW = 3.0
 """Seconds by which clocks of one swarm may differ: hivemind refuses more."""
 
-clocks = st.builds(
-    SlotClock, st.integers(0, 4_000_000_000), st.integers(1, 86_400), st.integers(1, 5)
-)
+clocks = st.builds(SlotClock, st.integers(0, 4_000_000_000), st.integers(1, 86_400), st.integers(1, 5))
 moments = st.floats(-1e9, 8e9, allow_nan=False)
 
 
@@ -33,7 +31,9 @@ def test_every_moment_has_one_slot_and_lies_in_it(clock: SlotClock, now: float) 
 
 
 @given(clocks, st.integers(-1000, 1_000_000), st.integers(0, 4))
-def test_a_slot_begins_with_its_first_moment_and_ends_before_the_next(clock: SlotClock, round_: int, stage: int) -> None:
+def test_a_slot_begins_with_its_first_moment_and_ends_before_the_next(
+    clock: SlotClock, round_: int, stage: int
+) -> None:
     stage %= clock.stages
     start = clock.begins(round_, stage)
     assert (clock.at(start).round, clock.at(start).stage) == (round_, stage)

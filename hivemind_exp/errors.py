@@ -62,6 +62,24 @@ class KeyProblem(NodeError):
     code = "key"
 
 
+class IdentityProblem(NodeError):
+    """A node's own key is missing, damaged or open to others, or another live node has it."""
+
+    code = "identity"
+
+
+class SwarmError(NodeError):
+    """An invitation or a charter cannot be used."""
+
+    code = "swarm"
+
+
+class SwarmSkew(SwarmError):
+    """This machine makes other questions than the swarm agreed on."""
+
+    code = "swarm_skew"
+
+
 class LimitReached(NodeError):
     """A cap that the operator set, or the one that always exists, allows no further request."""
 

@@ -67,6 +67,11 @@ class NodeFiles:
         return self.root / "identity.key"
 
     @property
+    def claims(self) -> Path:
+        """Locks on identities, one for all nodes that stand beside each other: no two live ones share a key."""
+        return self.root.parent / ".identities"
+
+    @property
     def charter(self) -> Path:
         """The signed charter of the node's swarm, as it came."""
         return self.root / "charter"

@@ -39,6 +39,9 @@ _EXIT_OF_CODE = {
     "keyring_locked": Exit.CONFIGURATION,
     "keyring_silent": Exit.CONFIGURATION,
     "key_refused": Exit.CHECK_FAILED,
+    "identity": Exit.CONFIGURATION,
+    "swarm": Exit.CONFIGURATION,
+    "swarm_skew": Exit.CONFIGURATION,
     "provider": Exit.CONFIGURATION,
     "limit": Exit.LIMIT,
 }

@@ -7,6 +7,7 @@ keeps them equal.
 from __future__ import annotations
 
 PINS: dict[str, tuple[str, str]] = {
+    "base58": (">=2.1", "2.1.1"),
     "cryptography": (">=44", "50.0.2"),
     "datasets": (">=5.0,<6", "5.2.0"),
     "genai-prices": (">=0.2", "0.2.3"),

@@ -106,14 +106,15 @@ def modes(context: Context) -> Finding:
     command = f"chmod go-rwx {' '.join(shlex.quote(str(path)) for path in bad)}"
     named = ", ".join(f"{shown(path)} ({stat.S_IMODE(path.stat().st_mode):04o})" for path in bad[:3])
     text = f"others can read {named}" + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-    # An open directory tells what a node does; an open secret lets others foresee its held-out questions.
+    # An open directory tells what a node does; an open secret lets others foresee its held-out questions, and an open
+    # key lets them be this node.
     verdict = failed if secret else warning
     return verdict(text, command, lambda: _close(bad))
 
 
 def secrets(files: NodeFiles) -> Iterator[Path]:
     """Yield the files of a node that nobody else may read."""
-    yield from (path for path in (files.root / "secret",) if path.is_file())
+    yield from (path for path in (files.root / "secret", files.key) if path.is_file())
 
 
 def _is_open(path: Path) -> bool:

@@ -1,0 +1,280 @@
+"""What a swarm agrees on, fixed when it is made: its hash is the swarm's id.
+
+Canonical bytes are JSON in ASCII with sorted keys and no spaces, and no number in them is anything but an integer.
+Bytes from elsewhere are hashed first, parsed then, and refused unless they are written in exactly this way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
+
+from hivemind_exp.errors import SwarmError
+from hivemind_exp.swarm.identity import SIGNATURE_BYTES, Identity, is_peer_id, verify
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+FORMAT = 1
+MILLION = 1_000_000
+LONGEST = 65_536
+"""Bytes of the largest charter."""
+MOST_TASKS = 64
+GROUP_SIZES = range(2, 65)
+STAGE_TIMES = range(5, 86_401)
+"""Seconds that a stage may take."""
+LARGEST_INTEGER = 2**63 - 1
+_DEEPEST = 8
+"""Levels of lists and tables in a task's parameters."""
+_DIGITS = range(-LARGEST_INTEGER, LARGEST_INTEGER + 1)
+_DECIMAL = "decimal"
+"""Key of the table that stands for a number with a fraction: {"decimal": [digits, exponent]}, digits · 10^exponent."""
+_CONTEXT = b"charter 1\x00"
+
+GameKind = Literal["sampling", "study-group"]
+Check = Literal["exact", "math"]
+
+
+@dataclass(frozen=True, slots=True)
+class CharterTask:
+    """One source of questions, and what it takes to make the very same ones."""
+
+    label: str
+    """Its name in the mixture."""
+    name: str
+    """A reasoning-gym generator, "gsm8k" or "jsonl"."""
+    params: Mapping[str, JsonValue]
+    check: Check
+    weight_ppm: int
+    """Share of the questions, in parts per million of all."""
+    version: str
+    """Name and version of the library that makes the questions, or the empty string."""
+    digest: str
+    """SHA-256 (hex) over 64 items (``Mixture.digest``)."""
+    size: int | None
+    """Training questions of a fixed set."""
+    sha256: str | None
+    """SHA-256 (hex) of a fixed set's data."""
+
+
+@dataclass(frozen=True)
+class Charter:
+    """The rules of one swarm. Raises SwarmError where they are none."""
+
+    name: str
+    founder: str
+    """Peer id of who made it."""
+    t0: int
+    """When the slots of the game begin to count, in Unix seconds."""
+    nonce: str
+    """32 hex digits, random: two swarms alike in all else differ by it."""
+    game: GameKind
+    group_size: int
+    """G: completions of one question."""
+    stage_time: int
+    """Seconds of a stage."""
+    is_open: bool
+    """Whether whoever finds the swarm may take part; else those who have its invitation."""
+    tasks: tuple[CharterTask, ...]
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def canonical(self) -> bytes:
+        """Return the one way to write this charter."""
+        return self._canonical
+
+    @cached_property
+    def _canonical(self) -> bytes:
+        table = {
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+            "tasks": [
+                {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+                | {"params": _plain(task.params)}
+                for task in self.tasks
+            ],
+        }
+        return json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+    @property
+    def id(self) -> str:
+        """The swarm's id: SHA-256 (hex) of the canonical bytes."""
+        return hashlib.sha256(self._canonical).hexdigest()
+
+    def seal(self, identity: Identity) -> bytes:
+        """Return the signed charter as it travels: the signature (64 bytes), then the canonical bytes."""
+        if identity.peer_id != self.founder:
+            raise ValueError("only its founder signs a charter")
+        return identity.sign(_CONTEXT + self._canonical) + self._canonical
+
+    @classmethod
+    def open(cls, envelope: bytes, expected_id: str) -> Charter:
+        """Return the charter in ``envelope``, once it is the one that was meant.
+
+        Raises:
+            SwarmError: it is another charter, altered, unsigned, or one that this version cannot read.
+        """
+        if not SIGNATURE_BYTES < len(envelope) <= SIGNATURE_BYTES + LONGEST:
+            raise _refused(f"it has {len(envelope)} bytes")
+        signature, body = envelope[:SIGNATURE_BYTES], envelope[SIGNATURE_BYTES:]
+        found = hashlib.sha256(body).hexdigest()
+        if found != expected_id:
+            raise _refused(f"it is the charter of another swarm: {found[:12]}…, not {expected_id[:12]}…")
+        charter = _parse(body)
+        if not verify(charter.founder, _CONTEXT + body, signature):
+            raise _refused("its founder did not sign it")
+        return charter
+
+
+def _parse(body: bytes) -> Charter:
+    try:
+        table = json.loads(body.decode("ascii"), parse_float=_no_number, parse_constant=_no_number, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise _refused("it is no JSON of integers and text in ASCII") from error
+    _only(table, Charter, "it")
+    if table["format"] != FORMAT:
+        raise _refused(f"its format is not {FORMAT}; a newer version of swarmctl may read it")
+    tasks = table.pop("tasks")
+    if not isinstance(tasks, list) or len(tasks) > MOST_TASKS:
+        raise _refused("its tasks are no list, or too many")
+    for task in tasks:
+        _only(task, CharterTask, "a task")
+        task["params"] = _rich(task["params"])
+    charter = Charter(**table, tasks=tuple(CharterTask(**task) for task in tasks))
+    if charter.canonical() != body:
+        raise _refused("it is not written in the canonical way")
+    return charter
+
+
+def _check(charter: Charter) -> None:
+    """Raise SwarmError unless every field is of its type and within bounds."""
+    _need(_is_integer(charter.format, range(FORMAT, FORMAT + 1)), "format")
+    _need(_is_word(charter.name, r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"), "name")
+    _need(is_peer_id(charter.founder), "founder")
+    _need(_is_integer(charter.t0, range(2**40)), "t0")
+    _need(_is_word(charter.nonce, r"[0-9a-f]{32}"), "nonce")
+    _need(charter.game in get_args(GameKind), "game")
+    _need(_is_integer(charter.group_size, GROUP_SIZES), "group_size")
+    _need(_is_integer(charter.stage_time, STAGE_TIMES), "stage_time")
+    _need(isinstance(charter.is_open, bool), "is_open")
+    _need(1 <= len(charter.tasks) <= MOST_TASKS, "tasks")
+    for task in charter.tasks:
+        _check_task(task)
+    _need(len({task.label for task in charter.tasks}) == len(charter.tasks), "label")
+    _need(sum(task.weight_ppm for task in charter.tasks) == MILLION, "weight_ppm")
+    if len(charter.canonical()) > LONGEST:
+        raise _refused(f"it is longer than {LONGEST} bytes")
+
+
+def _check_task(task: CharterTask) -> None:
+    _need(_is_word(task.label, r"[a-z0-9][a-z0-9_-]{0,63}"), "label")
+    _need(_is_word(task.name, r"[a-z0-9][a-z0-9_-]{0,63}"), "name")
+    _need(isinstance(task.params, Mapping), "params")
+    _check_value(task.params, _DEEPEST)
+    _need(task.check in get_args(Check), "check")
+    _need(_is_integer(task.weight_ppm, range(1, MILLION + 1)), "weight_ppm")
+    _need(_is_word(task.version, r"([A-Za-z0-9._-]{1,64} [0-9][0-9A-Za-z.+!-]{0,31})?"), "version")
+    _need(_is_word(task.digest, r"[0-9a-f]{64}"), "digest")
+    _need(task.size is None or _is_integer(task.size, range(1, 2**40)), "size")
+    _need(task.sha256 is None or _is_word(task.sha256, r"[0-9a-f]{64}"), "sha256")
+    _need((task.size is None) == (task.sha256 is None), "sha256")
+
+
+def _check_value(value: object, deeper: int) -> None:
+    """Raise SwarmError unless canonical bytes can hold ``value``, and give it back as it was."""
+    match value:
+        case None | bool():
+            return
+        case int():
+            _need(abs(value) <= LARGEST_INTEGER, "params")
+        case float():
+            _need(math.isfinite(value), "params")
+        case str():
+            _need(len(value) <= 4096 and _is_unicode(value), "params")
+        case list() if deeper:
+            for item in value:
+                _check_value(item, deeper - 1)
+        case Mapping() if deeper:
+            _need(_DECIMAL not in value, "params")
+            for key, item in value.items():
+                _need(isinstance(key, str) and len(key) <= 128 and _is_unicode(key), "params")
+                _check_value(item, deeper - 1)
+        case _:
+            _need(False, "params")
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` without floats: each becomes digits and a power of ten that give the very same float back."""
+    if isinstance(value, float):
+        sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+        number = int("".join(map(str, digits)))
+        return {_DECIMAL: [-number if sign else number, exponent]}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _rich(value: Any, deeper: int = 2 * _DEEPEST) -> Any:
+    """Undo ``_plain``."""
+    if not deeper:
+        raise _refused("its params are too deep")
+    if isinstance(value, list):
+        return [_rich(item, deeper - 1) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {_DECIMAL}:
+        return {key: _rich(item, deeper - 1) for key, item in value.items()}
+    pair = value[_DECIMAL]
+    integers = isinstance(pair, list) and len(pair) == 2 and all(_is_integer(item, _DIGITS) for item in pair)
+    if not integers or abs(pair[1]) > 400:
+        raise _refused("one of its numbers cannot be read")
+    return float(f"{pair[0]}e{pair[1]}")
+
+
+def _only(table: object, kind: type, what: str) -> None:
+    """Raise SwarmError unless ``table`` has exactly the fields of ``kind``."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    if not isinstance(table, dict) or table.keys() != names:
+        raise _refused(f"{what} has not exactly the fields of format {FORMAT}; a newer version of swarmctl may read it")
+
+
+def _is_integer(value: object, allowed: range) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value in allowed
+
+
+def _is_word(value: object, pattern: str) -> bool:
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _need(right: bool, field: str) -> None:
+    if not right:
+        raise _refused(f"its {field} is not as it must be")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError("an integer of more than 64 bits")
+    return int(text)
+
+
+def _no_number(_: str) -> NoReturn:
+    raise ValueError("a number that is no integer")
+
+
+def _refused(why: str) -> SwarmError:
+    return SwarmError(f"the charter is refused: {why}", next="swarmctl swarm --help")

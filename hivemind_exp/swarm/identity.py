@@ -1,0 +1,229 @@
+"""Who a node is: an Ed25519 key, in the file that libp2p's daemon takes as its own.
+
+A peer id holds the public key, so that whoever knows a peer's name can verify what it signed (libp2p, "Peer Ids and
+Keys"). Nothing of hivemind is imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import base58
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from hivemind_exp.errors import IdentityProblem
+
+SIGNATURE_BYTES = 64
+PEER_ID_CHARACTERS = 52
+"""Length of every Ed25519 peer id."""
+_PUBLIC = bytes.fromhex("002408011220")
+"""What stands before the 32 bytes of a public key in a peer id: the multihash "identity" of 36 bytes, which are a
+protobuf of the key's type (1: Ed25519) and the key."""
+_PRIVATE = bytes.fromhex("08011240")
+"""What stands before secret seed (32 bytes) and public key (32 bytes) in a private key's protobuf."""
+_RSA = bytes.fromhex("0800")
+_LONGEST = 65_536
+_CONTEXT = b"swarmctl\x00"
+"""Goes before whatever is signed: the daemon signs its handshakes with the same key, and neither signature must ever
+pass for the other."""
+_OTHERS = 0o077
+
+
+class Identity:
+    """A key that signs as ``peer_id``. Does not show the key when printed."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.peer_id = _peer_id(key.public_key())
+
+    def __repr__(self) -> str:
+        return f"Identity({self.peer_id})"
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature (64 bytes). A message must begin with what it is, or one kind could pass for
+        another."""
+        return self._key.sign(_CONTEXT + message)
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Return an identity that nobody has had before, in memory only."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make an identity and its file, with mode 0600 from the start.
+
+        Raises FileExistsError where ``path`` is taken, if only by a link that leads nowhere; OSError.
+        """
+        made = cls.generate()
+        made.save(path)
+        return made
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a key file.
+
+        Raises:
+            IdentityProblem: there is none, others can read it, or it holds no Ed25519 key of libp2p's.
+        """
+        return cls.from_bytes(read_private(path), path)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: Path) -> Self:
+        """Return the identity in a key file's content; ``path`` is what errors name.
+
+        Raises IdentityProblem where it is no Ed25519 key of libp2p's.
+        """
+        body = content.removeprefix(_PRIVATE)
+        if len(body) == 64 and len(content) == 68:
+            key = Ed25519PrivateKey.from_private_bytes(body[:32])
+            if key.public_key().public_bytes_raw() == body[32:]:
+                return cls(key)
+        raise IdentityProblem(f"{path} {_what_else(content)}", next=f"ls -l {shlex.quote(str(path))}")
+
+    @property
+    def key(self) -> Ed25519PrivateKey:
+        """The key itself, for a backup."""
+        return self._key
+
+    def save(self, path: Path, *, replace: bool = False) -> None:
+        """Write the key file with mode 0600; with ``replace``, over another file or link, whole or not at all.
+
+        Raises FileExistsError without ``replace`` where ``path`` is taken; OSError.
+        """
+        content = _PRIVATE + self._key.private_bytes_raw() + self._key.public_key().public_bytes_raw()
+        write_private(path, content, replace=replace)
+
+
+def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
+    """Write a file with mode 0600 from the start, whole or not at all, following no link.
+
+    Raises FileExistsError without ``replace`` where ``path`` is taken; OSError.
+    """
+    target = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if replace else path
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(target, path)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def read_private(path: Path) -> bytes:
+    """Return the content of a file that only its owner can read. Raises IdentityProblem."""
+    listed = f"ls -l {shlex.quote(str(path))}"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe must not wait
+    except OSError as error:
+        raise IdentityProblem(f"cannot read {path}: {error.strerror}", next=listed) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise IdentityProblem(f"{path} is no file", next=listed)
+        if status.st_mode & _OTHERS:
+            raise IdentityProblem(
+                f"others can read {path} ({stat.S_IMODE(status.st_mode):04o}), and so be this node",
+                next=f"chmod 600 {shlex.quote(str(path))}",
+            )
+        return os.read(descriptor, _LONGEST)
+    except OSError as error:
+        raise IdentityProblem(f"cannot read {path}: {error.strerror}", next=listed) from error
+    finally:
+        os.close(descriptor)
+
+
+def verify(peer_id: str, message: bytes, signature: bytes) -> bool:
+    """Whether ``peer_id`` signed ``message``. Nothing that a peer sends makes this raise."""
+    key = _public_bytes(peer_id)
+    if key is None or not isinstance(signature, bytes) or not isinstance(message, bytes):
+        return False
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, _CONTEXT + message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def is_peer_id(text: str) -> bool:
+    """Whether ``text`` is the id of a peer with an Ed25519 key, written the one way there is."""
+    return _public_bytes(text) is not None
+
+
+@contextlib.contextmanager
+def claim(directory: Path, peer_id: str, node: str = "") -> Iterator[None]:
+    """Be the only one on this machine to live as ``peer_id`` until the end of the block, whatever file its key is in.
+
+    Args:
+        directory: where the locks are (``NodeFiles.claims``); made with mode 0700.
+        node: name of the node that claims it, for the message that another gets.
+
+    Raises:
+        IdentityProblem: another process lives as ``peer_id``.
+        OSError: the lock cannot be made.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The file stays: were it removed, two could each hold a lock on a file of that name.
+    descriptor = os.open(directory / peer_id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _taken(peer_id, os.pread(descriptor, 1024, 0)) from None
+        holder = json.dumps({"pid": os.getpid(), "node": node}).encode()
+        with contextlib.suppress(OSError):  # for people; on a full disk the lock holds without it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, holder, 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(peer_id: str, content: bytes) -> IdentityProblem:
+    try:
+        holder = json.loads(content)
+        who = f"node {holder['node']} (pid {holder['pid']})" if holder["node"] else f"pid {holder['pid']}"
+    except (ValueError, KeyError, TypeError):
+        who = "another process"
+    return IdentityProblem(f"{who} lives as {peer_id}: no two live nodes may share an identity", next="swarmctl status")
+
+
+def _peer_id(key: Ed25519PublicKey) -> str:
+    return base58.b58encode(_PUBLIC + key.public_bytes_raw()).decode()
+
+
+def _public_bytes(peer_id: object) -> bytes | None:
+    # The length first: decoding takes time that grows with its square.
+    if not isinstance(peer_id, str) or len(peer_id) != PEER_ID_CHARACTERS:
+        return None
+    try:
+        decoded = base58.b58decode(peer_id)
+    except ValueError:
+        return None
+    key = decoded.removeprefix(_PUBLIC)
+    return key if len(key) == 32 and len(decoded) == 38 and base58.b58encode(decoded) == peer_id.encode() else None
+
+
+def _what_else(content: bytes) -> str:
+    """Say what a file is that should have been a key."""
+    if not content:
+        return "is empty"
+    if content.startswith(_RSA) and len(content) > 500:
+        return "holds an RSA key, as RL Swarm and hivemind make them; an identity here is an Ed25519 key"
+    if content.startswith(b"-----BEGIN"):
+        return "holds a key in another format; swarmctl identity restore reads backups"
+    return "is no key of libp2p's, or is damaged"

@@ -1,0 +1,112 @@
+"""The one line that lets a node into a swarm: ``swarm1:HASH@ADDRESS,…``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from hivemind_exp.errors import SwarmError
+from hivemind_exp.swarm.identity import is_peer_id
+
+PREFIX = "swarm1:"
+MOST_ADDRESSES = 16
+LONGEST_ADDRESS = 300
+_LONGEST = len(PREFIX) + 64 + MOST_ADDRESSES * (LONGEST_ADDRESS + 1)
+_UNSEEN = re.compile(r"[\s\u200b-\u200f\u2060\ufeff\u00ad]+")
+_AROUND = "\"'`<>()[]*.,;"
+_HASH = re.compile(r"[0-9a-f]{64}")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_NEXT = "swarmctl swarm invite"
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """Which swarm, and where some of its peers can be reached."""
+
+    charter: str
+    """SHA-256 (hex) of the charter: the swarm's id."""
+    addresses: tuple[str, ...] = ()
+    """Multiaddresses that end in a peer id. None: the charter must be known here already."""
+
+    def __str__(self) -> str:
+        return PREFIX + self.charter + ("@" + ",".join(self.addresses) if self.addresses else "")
+
+
+def parse(text: str) -> Invitation:
+    """Read an invitation, also where a terminal broke the line or a chat put marks around it.
+
+    Raises:
+        SwarmError: it is none, or one of its addresses cannot be right. Hostile text is not repeated.
+    """
+    if len(text) > 2 * _LONGEST:
+        raise SwarmError("this is too long for an invitation", next=_NEXT)
+    line = _UNSEEN.sub("", text)
+    _, found, rest = line.partition(PREFIX)
+    if not found:
+        raise SwarmError(f"an invitation begins with {PREFIX}", next=_NEXT)
+    if PREFIX in rest:
+        raise SwarmError("there is more than one invitation", next=_NEXT)
+    charter, at, places = rest.strip(_AROUND).partition("@")
+    if _HASH.fullmatch(charter) is None:
+        raise SwarmError(
+            f"behind {PREFIX} stand 64 digits of 0-9 and a-f, not {len(charter)} characters; a part may be missing",
+            next=_NEXT,
+        )
+    addresses = tuple(dict.fromkeys(places.split(","))) if at else ()
+    if len(addresses) > MOST_ADDRESSES:
+        raise SwarmError(f"an invitation has at most {MOST_ADDRESSES} addresses", next=_NEXT)
+    for number, address in enumerate(addresses, 1):
+        if not is_address(address):
+            raise SwarmError(
+                f"address {number} of the invitation is none, such as /ip4/203.0.113.7/tcp/4001/p2p/12D3KooW…; "
+                "a part may be missing",
+                next=_NEXT,
+            )
+    return Invitation(charter, addresses)
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is a multiaddress of a peer, direct or through a relay. Resolves no name."""
+    parts = text.split("/")
+    if len(text) > LONGEST_ADDRESS or parts[0] != "" or len(parts) < 2:
+        return False
+    words = iter(parts[1:])
+    peers = [is_host(next(words, ""), next(words, "")), is_port(next(words, ""), next(words, ""))]
+    rest = list(words)
+    if rest[:1] in (["quic"], ["quic-v1"], ["ws"], ["wss"]):
+        rest = rest[1:]
+    direct = len(rest) == 2 and rest[0] == "p2p" and is_peer_id(rest[1])
+    relayed = (
+        len(rest) == 5
+        and rest[0] == rest[3] == "p2p"
+        and rest[2] == "p2p-circuit"
+        and is_peer_id(rest[4])
+        and _is_any_peer_id(rest[1])
+    )
+    return all(peers) and (direct or relayed)
+
+
+def is_host(kind: str, value: str) -> bool:
+    """Whether ``value`` is a host of this kind: ip4, ip6, dns, dns4 or dns6."""
+    try:
+        match kind:
+            case "ip4":
+                return str(IPv4Address(value)) == value
+            case "ip6":
+                return "%" not in value and bool(IPv6Address(value))
+            case "dns" | "dns4" | "dns6":
+                return _HOST.fullmatch(value) is not None
+    except ValueError:
+        pass
+    return False
+
+
+def is_port(kind: str, value: str) -> bool:
+    """Whether ``value`` is a port of tcp or udp."""
+    return kind in ("tcp", "udp") and value.isascii() and value.isdigit() and len(value) <= 5 and 0 < int(value) < 65536
+
+
+def _is_any_peer_id(text: str) -> bool:
+    """Whether ``text`` may name a relay, whose key may be of another kind (Qm…: RSA)."""
+    return is_peer_id(text) or re.fullmatch(r"Qm[1-9A-HJ-NP-Za-km-z]{44}", text) is not None

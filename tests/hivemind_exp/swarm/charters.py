@@ -1,0 +1,54 @@
+"""A charter to begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hivemind_exp.swarm.charter import Charter, CharterTask
+from hivemind_exp.swarm.identity import Identity
+
+FOUNDER = Identity.generate()
+WORDS = CharterTask(
+    label="spell_backward",
+    name="spell_backward",
+    params={"min_word_len": 3, "nested": {"p": 0.1, "list": [1, None, True, "é"]}},
+    check="exact",
+    weight_ppm=750_000,
+    version="reasoning-gym 0.1.25",
+    digest="ab" * 32,
+    size=None,
+    sha256=None,
+)
+FILE = CharterTask(
+    label="jsonl",
+    name="jsonl",
+    params={},
+    check="math",
+    weight_ppm=250_000,
+    version="",
+    digest="cd" * 32,
+    size=100,
+    sha256="ef" * 32,
+)
+
+
+def charter(**changes: Any) -> Charter:
+    """Return a charter of ``FOUNDER``'s, with changes."""
+    whole: dict[str, Any] = {
+        "name": "maths",
+        "founder": FOUNDER.peer_id,
+        "t0": 1_760_000_000,
+        "nonce": "0f" * 16,
+        "game": "sampling",
+        "group_size": 8,
+        "stage_time": 60,
+        "is_open": False,
+        "tasks": (WORDS, FILE),
+    }
+    return Charter(**whole | changes)
+
+
+def words(**changes: Any) -> CharterTask:
+    """Return the first task, with changes."""
+    return dataclasses.replace(WORDS, **changes)

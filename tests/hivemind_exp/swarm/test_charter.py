@@ -1,0 +1,205 @@
+"""Charters: one way to write each, no float in any, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hivemind_exp.errors import SwarmError
+from hivemind_exp.swarm import charter as module
+from hivemind_exp.swarm.charter import MILLION, Charter
+from hivemind_exp.swarm.identity import Identity
+from tests.hivemind_exp.swarm.charters import FILE, FOUNDER, charter, words
+
+WHOLE = charter()
+ENVELOPE = WHOLE.seal(FOUNDER)
+
+integers = st.integers(-module.LARGEST_INTEGER, module.LARGEST_INTEGER)
+plain = st.none() | st.booleans() | integers | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20)
+params = st.dictionaries(
+    st.text(max_size=10).filter(lambda key: key != "decimal"),
+    st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.just("a"), inner), max_leaves=8),
+    max_size=4,
+)
+
+
+def signed(body: bytes) -> tuple[bytes, str]:
+    """Return an envelope that its founder signed, whatever is in it, and its id."""
+    return FOUNDER.sign(b"charter 1\x00" + body) + body, hashlib.sha256(body).hexdigest()
+
+
+def test_what_was_sealed_is_opened() -> None:
+    assert Charter.open(ENVELOPE, WHOLE.id) == WHOLE
+    assert WHOLE.id == hashlib.sha256(ENVELOPE[64:]).hexdigest()
+    assert charter(nonce="1f" * 16).id != WHOLE.id
+
+
+def test_the_id_is_the_same_on_every_machine() -> None:
+    """The bytes are part of the wire: another way to write them would split every swarm."""
+    fixed = charter(founder="12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm")
+    assert fixed.canonical().startswith(b'{"format":1,"founder":"12D3KooW')
+    assert b'"nested":{"list":[1,null,true,"\\u00e9"],"p":{"decimal":[1,-1]}}' in fixed.canonical()
+    assert fixed.id == "b30b452f490f6521a67fd051c170d577e654cc3e886b3fdba130db61708234f1"
+
+
+@given(params)
+def test_parameters_come_back_as_they_were_and_no_float_travels(params: dict[str, Any]) -> None:
+    made = charter(tasks=(words(params=params, weight_ppm=MILLION),))
+    opened = Charter.open(made.seal(FOUNDER), made.id)
+    assert opened == made
+    assert repr(opened.tasks[0].params).replace("-0.0", "0.0") == repr(_sorted(params)).replace("-0.0", "0.0")
+    assert not any(isinstance(value, float) for value in _leaves(json.loads(made.canonical())))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not isinstance(value, dict | list):
+        yield value
+    for item in items:
+        yield from _leaves(item)
+
+
+@given(st.integers(0, len(ENVELOPE) - 1), st.integers(1, 255))
+def test_no_byte_may_change(place: int, by: int) -> None:
+    changed = ENVELOPE[:place] + bytes([ENVELOPE[place] ^ by]) + ENVELOPE[place + 1 :]
+    with pytest.raises(SwarmError):
+        Charter.open(changed, WHOLE.id)
+    # Nor where the changed bytes are taken to be what was meant.
+    with pytest.raises(SwarmError):
+        Charter.open(changed, hashlib.sha256(changed[64:]).hexdigest())
+
+
+@given(st.integers(0, len(ENVELOPE)), st.binary(max_size=3))
+def test_nothing_may_be_cut_or_added(place: int, more: bytes) -> None:
+    for changed in (ENVELOPE[:place], ENVELOPE + more, ENVELOPE[:place] + more + ENVELOPE[place:]):
+        if changed != ENVELOPE:
+            with pytest.raises(SwarmError):
+                Charter.open(changed, hashlib.sha256(changed[64:]).hexdigest())
+
+
+def test_another_swarms_charter_is_told_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_parse", lambda _: pytest.fail("parsed before its hash was right"))
+    with pytest.raises(SwarmError, match="another swarm"):
+        Charter.open(ENVELOPE, charter(name="other").id)
+    with pytest.raises(SwarmError, match="bytes"):
+        Charter.open(b"\0" * 10_000_000, WHOLE.id)
+
+
+def test_only_the_founder_signs() -> None:
+    other = Identity.generate()
+    with pytest.raises(ValueError, match="only its founder"):
+        WHOLE.seal(other)
+    with pytest.raises(SwarmError, match="did not sign"):
+        Charter.open(other.sign(b"charter 1\x00" + WHOLE.canonical()) + WHOLE.canonical(), WHOLE.id)
+    # What was signed as something else is no signature of a charter.
+    with pytest.raises(SwarmError, match="did not sign"):
+        Charter.open(FOUNDER.sign(WHOLE.canonical()) + WHOLE.canonical(), WHOLE.id)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (b'"t0":1760000000', b'"t0":1760000000.0', "no JSON of integers"),
+        (b'"t0":1760000000', b'"t0":1.76e9', "no JSON of integers"),
+        (b'"t0":1760000000', b'"t0":NaN', "no JSON of integers"),
+        (b'"t0":1760000000', b'"t0":' + b"9" * 5000, "no JSON of integers"),
+        (b'"t0":1760000000', b'"t0":"1760000000"', "t0"),
+        (b'"t0":1760000000', b'"t0":true', "t0"),
+        (b'"t0":1760000000', b'"t0":-1', "t0"),
+        (b'"t0":1760000000', b'"t0":1760000000,"x":1', "exactly the fields"),
+        (b'"t0":1760000000', b'"t0":0,"t0":1760000000', "canonical"),
+        (b'"t0":1760000000', b'"t0": 1760000000', "canonical"),
+        (b'"t0":1760000000', b'"t0":01760000000', "no JSON"),
+        (b'"t0":1760000000,', b"", "exactly the fields"),
+        (b'"label":"jsonl"', b'"label":"jsonl","extra":1', "exactly the fields"),
+        (b'"label":"jsonl"', b'"label":"spell_backward"', "label"),
+        (b'"label":"jsonl"', b'"label":["jsonl"]', "label"),
+        (b'"format":1', b'"format":2', "newer version"),
+        (b'"format":1', b'"format":true', "format"),
+        (b'"name":"maths"', b'"name":"\\u001b[2J"', "name"),
+        (b'"name":"maths"', b'"name":"m\\u0061ths"', "canonical"),
+        (b'"name":"maths"', '"name":"é"'.encode(), "ASCII"),
+        (b'"params":{}', b'"params":[]', "params"),
+        (b'"params":{}', b'"params":{"a":' + b"[" * 60_000 + b"]" * 3 + b"}", "no JSON|bytes"),
+        (b'"params":{}', b'"params":{"a":' + b"[" * 30 + b"]" * 30 + b"}", "too deep"),
+        (b'"params":{}', b'"params":{"a":' + b"[" * 9 + b"]" * 9 + b"}", "params"),
+        (b'"params":{}', b'"params":{"a":"\\ud800"}', "params"),
+        (b'"params":{}', b'"params":{"a":99999999999999999999}', "no JSON|params"),
+        (b'"params":{}', b'"params":{"decimal":[1,-1]}', "params"),
+        (b'"decimal":[1,-1]', b'"decimal":[10,-2]', "canonical"),
+        (b'"decimal":[1,-1]', b'"decimal":[1,999999999]', "numbers cannot be read"),
+        (b'"decimal":[1,-1]', b'"decimal":[1,399]', "params"),
+        (b'"decimal":[1,-1]', b'"decimal":["1",-1]', "numbers cannot be read"),
+        (b'"decimal":[1,-1]', b'"decimal":[123456789012345678,-18]', "canonical"),
+        (b'"weight_ppm":250000', b'"weight_ppm":250001', "weight_ppm"),
+        (b'"weight_ppm":250000', b'"weight_ppm":0', "weight_ppm"),
+        (b'"version":""', b'"version":"x 1; rm -rf ~"', "version"),
+        (b'"check":"math"', b'"check":"eval"', "check"),
+        (b'"check":"math"', b'"check":["math"]', "check"),
+        (b'"game":"sampling"', b'"game":"roulette"', "game"),
+        (b'"game":"sampling"', b'"game":{}', "game"),
+        (b'"group_size":8', b'"group_size":1', "group_size"),
+        (b'"group_size":8', b'"group_size":65', "group_size"),
+        (b'"stage_time":60', b'"stage_time":4', "stage_time"),
+        (b'"is_open":false', b'"is_open":0', "is_open"),
+        (b'"size":100', b'"size":null', "sha256"),
+    ],
+)
+def test_a_founder_who_signs_nonsense_is_refused(old: bytes, new: bytes, told: str) -> None:
+    assert WHOLE.canonical().count(old) == 1
+    with pytest.raises(SwarmError, match=told) as caught:
+        Charter.open(*signed(WHOLE.canonical().replace(old, new)))
+    assert "\x1b" not in caught.value.message
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b"1", b'"x"', b"", b"\xff", b"[" * 65_000, b'{"tasks":1}'])
+def test_what_is_no_charter_is_refused(body: bytes) -> None:
+    with pytest.raises(SwarmError):
+        Charter.open(*signed(body))
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_refused(body: bytes) -> None:
+    with pytest.raises(SwarmError):
+        Charter.open(*signed(body))
+
+
+def test_a_charter_is_bounded() -> None:
+    with pytest.raises(SwarmError, match="longer than 65536 bytes"):
+        charter(tasks=(words(params={str(n): "x" * 4000 for n in range(17)}, weight_ppm=MILLION),))
+    many = tuple(words(label=f"w-{n}", weight_ppm=MILLION // 64) for n in range(64))
+    assert len(charter(tasks=many).canonical()) < module.LONGEST
+    with pytest.raises(SwarmError, match="tasks"):
+        charter(tasks=(*many, FILE))
+    with pytest.raises(SwarmError, match="tasks"):
+        charter(tasks=())
+    for value in (float("nan"), float("inf"), 2**63, b"bytes", "\ud800", {1: 2}, {"decimal": 1}):
+        with pytest.raises(SwarmError, match="params"):
+            charter(tasks=(words(params={"a": value}, weight_ppm=MILLION),))
+
+
+def test_none_of_it_loads_anything_heavy() -> None:
+    code = (
+        "import sys, hivemind_exp.swarm.identity, hivemind_exp.swarm.charter, hivemind_exp.swarm.invitation\n"
+        "import hivemind_exp.swarm.names\n"
+        "light = {'pydantic'} & set(sys.modules)\n"
+        "import hivemind_exp.swarm.skew\n"
+        "heavy = {'torch', 'hivemind', 'openai', 'transformers', 'reasoning_gym', 'asyncio'} & set(sys.modules)\n"
+        "print(sorted(light), sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] []\n"

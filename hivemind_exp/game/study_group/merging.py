@@ -89,27 +89,25 @@ def heard(outputs: Mapping[str, Mapping[str, Sequence[str]]], question: str, *, 
     ]
 
 
-def select(outputs: Sequence[Output], question: str, *, numbered: bool = False) -> list[Output]:
-    """Return the outputs to show, the node's own best one first; none where the node has none of its own.
+def select(outputs: Sequence[Output], question: str, *, answers: bool) -> list[Output]:
+    """Return the outputs to show, the node's own best one first, as few as ``SHOWN``.
 
-    Every peer's best comes before anybody's second, the better before the worse, ties by lot. Where they are
-    ``numbered``, of two outputs of one number only the first is shown.
+    Every peer's best comes before anybody's second, the better before the worse, ties by lot. Of ``answers`` none are
+    shown where none is the node's own, and of two with one student's number only the first.
     """
     ranked = _ranked(outputs, question)
     own = next((output for output in ranked if output.own), None)
-    if own is None:
+    if answers and own is None:
         return []
     shown: list[Output] = []
     numbers: set[int] = set()
-    for output in [own, *(other for other in ranked if other is not own)]:
+    for output in [*([own] if own else []), *(other for other in ranked if other is not own)]:
         number = student_number(output.peer, output.place)
-        if numbered and number in numbers:
+        if answers and number in numbers:
             continue
         numbers.add(number)
         shown.append(output)
-        if len(shown) == SHOWN:
-            break
-    return shown
+    return shown[:SHOWN]
 
 
 def _ranked(outputs: Sequence[Output], question: str) -> list[Output]:

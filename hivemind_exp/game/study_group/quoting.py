@@ -20,11 +20,12 @@ _SILENT = ("Cc", "Cf", "Cs", "Co")
 
 def quoted(text: str, most: int) -> str:
     """Return ``text`` as a quotation of at most ``most`` characters; of a longer one beginning and end."""
-    lines = _BREAKS.split(_shortened(text.strip(), most))
+    lines = _BREAKS.split(shortened(text.strip(), most))
     return "\n".join((BAR + _harmless(line)).rstrip() for line in lines)
 
 
-def _shortened(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
+    """Return ``text``, of a longer one than ``most`` characters beginning and end."""
     if len(text) <= most:
         return text
     # The answer stands at the end, so most of what is kept is that.

@@ -26,8 +26,9 @@ class Turn:
 class Game(Protocol):
     """The rules of a round."""
 
-    stages: tuple[str, ...]
-    """In their order."""
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages in their order."""
 
     def prompts(self, turn: Turn, questions: Sequence[Question]) -> list[Prompt]:
         """Return what the turn asks, at most one prompt a question, the same again after a restart."""

@@ -21,6 +21,7 @@ from hivemind_exp.hub.outbox import Outbox
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.device import Compute, resolve_compute
+from hivemind_exp.runner.games import open_game
 from hivemind_exp.runner.memory import estimate
 from hivemind_exp.runner.models import TINY, adapter_config, load_model, load_tokenizer
 from hivemind_exp.runner.offloading import open_offload
@@ -35,8 +36,9 @@ from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
+from hivemind_exp.trainer.course import Progress
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer, Progress
+from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.relay import RelayLoop
 from hivemind_exp.trainer.state import MODEL, load_state
 
@@ -108,6 +110,7 @@ class GRPORunner:
             if offload is not None:
                 offload.probed()
             source = LocalSource(stepper.policy, tokenizer, config.generation, self._stop)
+            game, timetable = open_game(config, tokenizer=tokenizer, tasks=tasks, journal=journal)
             HivemindGRPOTrainer(
                 config,
                 stepper=stepper,
@@ -116,6 +119,8 @@ class GRPORunner:
                 evaluator=source,
                 offload=offload,
                 tasks=tasks,
+                game=game,
+                timetable=timetable,
                 journal=journal,
                 checkpoints=checkpoints,
                 emit=self._emit,

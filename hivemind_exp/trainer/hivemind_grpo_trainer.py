@@ -219,10 +219,12 @@ class HivemindGRPOTrainer:
         """Leave out prompts over the limit: cut ones would lose the question or the instructions."""
         limit = self._config.generation.max_prompt_tokens
         fitting = [prompt for prompt in prompts if len(prompt.ids) <= limit]
-        if not fitting and any(prompt.stage == ANSWER for prompt in prompts):
+        # Later a round of long texts is no reason to end a node that has lived well with the limit.
+        if prompts and not fitting and (prompts[0].stage == ANSWER or self.progress.round == 0):
             shortest = min(len(prompt.ids) for prompt in prompts)
+            what = "question" if prompts[0].stage == ANSWER else f"prompt of the stage {prompts[0].stage}"
             raise ConfigurationError(
-                f"every question is longer than generation.max_prompt_tokens = {limit} (the shortest has {shortest})",
+                f"every {what} is longer than generation.max_prompt_tokens = {limit} (the shortest has {shortest})",
                 next=f"swarmctl run --set generation.max_prompt_tokens={2 * shortest}",
             )
         if len(fitting) < len(prompts):

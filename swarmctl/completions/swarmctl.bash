@@ -141,8 +141,9 @@ __swarmctl_argument() {
 __swarmctl_values() {
     list=
     case $1 in
-        'game.kind') list='sampling' ;;
+        'game.kind') list='sampling study-group' ;;
         'game.partial_credit') list='true false' ;;
+        'game.role') list='none pirate knight mobster announcer founder random' ;;
         'hub.private') list='true false' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
@@ -154,6 +155,8 @@ __swarmctl_values() {
         'offload.on_limit') list='stop local' ;;
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'offload.when') list='always failed' ;;
+        'swarm.loopback') list='true false' ;;
+        'swarm.relay') list='true false' ;;
         'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'train.peer_loss') list='positive sapo f_tis' ;;
         'train.teacher_loss') list='gated luffy' ;;
@@ -265,6 +268,7 @@ __swarmctl_setting() {
             game.groups= \
             game.kind= \
             game.partial_credit= \
+            game.role= \
             game.rounds= \
             generation.batch= \
             generation.max_completion_tokens= \
@@ -309,6 +313,12 @@ __swarmctl_setting() {
             offload.when= \
             providers= \
             report.to= \
+            swarm.announce= \
+            swarm.external= \
+            swarm.join= \
+            swarm.loopback= \
+            swarm.port= \
+            swarm.relay= \
             tasks= \
             train.beta= \
             train.delta= \

@@ -364,8 +364,9 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             eval.questions=\t'Held-out questions, known to this node alone' \
             game.group_size=\t'G: completions of one question' \
             game.groups=\t'I: questions a round, each answered by a whole group' \
-            game.kind=\t'"sampling": one stage, I local groups (swarm sampling, arXiv 2509.08721)' \
+            game.kind=\t'"sampling": one stage, I local groups and J of peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Reward what the verifier gives for near misses' \
+            game.role=\t'How the node speaks in "study-group"; "random": another for each question' \
             game.rounds=\t'Rounds in the node\'s whole life' \
             generation.batch=\t'Completions generated at a time' \
             generation.max_completion_tokens=\t'Length at which a completion is cut' \
@@ -410,6 +411,12 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             offload.when=\t'"failed": this machine samples whole groups, and the API is asked only where none of them is right' \
             providers= \
             report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
+            swarm.announce=\t'Addresses under which others reach this node, as /ip4/203.0.113.7/tcp/4001' \
+            swarm.external=\t'J: groups of peers that a step of the game "sampling" learns from' \
+            swarm.join=\t'An invitation, swarm1:HASH@ADDRESS,…: it stands for the swarm\'s charter, which fixes tasks and game' \
+            swarm.loopback=\t'Listen on this machine alone' \
+            swarm.port=\t'Port to listen on' \
+            swarm.relay=\t'Let peers with a public address pass on connections to nodes that cannot be reached directly' \
             tasks= \
             train.beta=\t'Weight of the KL penalty on own rows' \
             train.delta=\t'Two-sided clip: the largest ratio for negative advantages, on rows served elsewhere' \
@@ -433,9 +440,11 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
     set before "$before$key="
     switch "$key"
         case 'game.kind'
-            set list sampling
+            set list sampling study-group
         case 'game.partial_credit'
             set list true false
+        case 'game.role'
+            set list none pirate knight mobster announcer founder random
         case 'hub.private'
             set list true false
         case 'model.device'
@@ -458,6 +467,10 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'offload.when'
             set list always failed
+        case 'swarm.loopback'
+            set list true false
+        case 'swarm.relay'
+            set list true false
         case 'tasks'
             set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'train.peer_loss'

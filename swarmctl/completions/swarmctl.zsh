@@ -42,8 +42,9 @@ _swarmctl_settings() {
       'eval.questions:Held-out questions, known to this node alone'
       'game.group_size:G: completions of one question'
       'game.groups:I: questions a round, each answered by a whole group'
-      'game.kind:"sampling": one stage, I local groups (swarm sampling, arXiv 2509.08721)'
+      'game.kind:"sampling": one stage, I local groups and J of peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Reward what the verifier gives for near misses'
+      'game.role:How the node speaks in "study-group"; "random": another for each question'
       'game.rounds:Rounds in the node'\''s whole life'
       'generation.batch:Completions generated at a time'
       'generation.max_completion_tokens:Length at which a completion is cut'
@@ -88,6 +89,12 @@ _swarmctl_settings() {
       'offload.when:"failed": this machine samples whole groups, and the API is asked only where none of them is right'
       'providers:'
       'report.to:Any of "tensorboard" (files in the node'\''s directory) and "wandb"'
+      'swarm.announce:Addresses under which others reach this node, as /ip4/203.0.113.7/tcp/4001'
+      'swarm.external:J: groups of peers that a step of the game "sampling" learns from'
+      'swarm.join:An invitation, swarm1:HASH@ADDRESS,…: it stands for the swarm'\''s charter, which fixes tasks and game'
+      'swarm.loopback:Listen on this machine alone'
+      'swarm.port:Port to listen on'
+      'swarm.relay:Let peers with a public address pass on connections to nodes that cannot be reached directly'
       'tasks:'
       'train.beta:Weight of the KL penalty on own rows'
       'train.delta:Two-sided clip: the largest ratio for negative advantages, on rows served elsewhere'
@@ -110,8 +117,9 @@ _swarmctl_settings() {
     return
   fi
   case $key in
-    game.kind) list=(sampling) ;;
+    game.kind) list=(sampling study-group) ;;
     game.partial_credit) list=(true false) ;;
+    game.role) list=(none pirate knight mobster announcer founder random) ;;
     hub.private) list=(true false) ;;
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
@@ -123,6 +131,8 @@ _swarmctl_settings() {
     offload.on_limit) list=(stop local) ;;
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     offload.when) list=(always failed) ;;
+    swarm.loopback) list=(true false) ;;
+    swarm.relay) list=(true false) ;;
     tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;
     train.peer_loss) list=(positive sapo f_tis) ;;
     train.teacher_loss) list=(gated luffy) ;;

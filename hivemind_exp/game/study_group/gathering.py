@@ -46,7 +46,8 @@ class Gathering:
             for each in found[question.digest]:
                 score = score_answer(question, each.text, next(verified))
                 outputs.append(_output(each, score, _answer(each.text)))
-            shown[question.digest] = [_student(output) for output in select(outputs, question.digest, answers=True)]
+            picked = select(outputs, question.digest, answers=True)
+            shown[question.digest] = [_student(question.digest, output) for output in picked]
         return shown
 
     def critics(
@@ -82,8 +83,8 @@ def _output(each: Heard, score: Score, sameness: str) -> Output:
     return Output(each.peer, each.place, each.text, score.reward, score.outcome, own=False, sameness=sameness)
 
 
-def _student(output: Output) -> Student:
-    number = student_number(output.peer, output.place)
+def _student(question: str, output: Output) -> Student:
+    number = student_number(question, output.peer, output.place)
     return Student(number, output.peer, output.place, output.outcome, shortened(output.text, LONGEST_QUOTATION))
 
 

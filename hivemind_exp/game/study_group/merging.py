@@ -64,13 +64,14 @@ class Output:
     """Outputs of one peer with equal ``sameness`` say the same; one of them is enough."""
 
 
-def student_number(peer: str, place: int) -> int:
-    """Return the number under which an answer is shown, three digits that follow from whose it is.
+def student_number(question: str, peer: str, place: int) -> int:
+    """Return the number under which an answer is shown, three digits that follow from the question and whose it is.
 
     A rank among those present would be another for each node, as none hears all: then a critic's "Student 3" would be
-    somebody else to whoever reads the critique.
+    somebody else to whoever reads the critique. And a number that a peer kept from question to question would teach
+    whom to believe, not what.
     """
-    digest = hashlib.sha256(f"{peer}\x1f{place}".encode()).digest()
+    digest = hashlib.sha256(f"{question}\x1f{peer}\x1f{place}".encode()).digest()
     return _FIRST_NUMBER + int.from_bytes(digest[:4], "big") % _NUMBERS
 
 
@@ -102,7 +103,7 @@ def select(outputs: Sequence[Output], question: str, *, answers: bool) -> list[O
     shown: list[Output] = []
     numbers: set[int] = set()
     for output in [*([own] if own else []), *(other for other in ranked if other is not own)]:
-        number = student_number(output.peer, output.place)
+        number = student_number(question, output.peer, output.place)
         if answers and number in numbers:
             continue
         numbers.add(number)

@@ -49,7 +49,7 @@ def test_an_own_output_is_always_shown_and_a_few_in_all(heard_: list[Output]) ->
     shown = select([*heard_, OWN], "q", answers=True)
     assert shown[0] == OWN
     assert len(shown) <= SHOWN
-    assert len({student_number(output.peer, output.place) for output in shown}) == len(shown)
+    assert len({student_number("q", output.peer, output.place) for output in shown}) == len(shown)
     assert len({(output.peer, output.sameness) for output in shown}) == len(shown)
 
 
@@ -73,19 +73,23 @@ def test_a_number_means_the_same_answer_to_nodes_that_heard_different_peers(
     mine: list[Output], theirs: list[Output]
 ) -> None:
     """Losses, delays and splits change who is shown, never what a number means."""
-    ours = {student_number(o.peer, o.place): (o.peer, o.place) for o in select([*mine, OWN], "q", answers=True)}
-    other = {student_number(o.peer, o.place): (o.peer, o.place) for o in select([*theirs, OWN], "q", answers=True)}
-    everybody = {student_number(o.peer, o.place): set() for o in [*mine, *theirs, OWN]}
+    ours = {student_number("q", o.peer, o.place): (o.peer, o.place) for o in select([*mine, OWN], "q", answers=True)}
+    other = {student_number("q", o.peer, o.place): (o.peer, o.place) for o in select([*theirs, OWN], "q", answers=True)}
+    everybody = {student_number("q", o.peer, o.place): set() for o in [*mine, *theirs, OWN]}
     for output in [*mine, *theirs, OWN]:
-        everybody[student_number(output.peer, output.place)].add((output.peer, output.place))
+        everybody[student_number("q", output.peer, output.place)].add((output.peer, output.place))
     for number in ours.keys() & other.keys():
         assert ours[number] == other[number] or len(everybody[number]) > 1
 
 
 def test_numbers_have_three_digits_and_seldom_coincide() -> None:
-    numbers = [student_number(f"peer {i}", place) for i in range(50) for place in range(8)]
+    numbers = [student_number("q", f"peer {i}", place) for i in range(50) for place in range(8)]
     assert all(100 <= number <= 999 for number in numbers)
     assert len(set(numbers)) > 0.7 * len(numbers)
+
+
+def test_a_number_tells_nothing_of_who_was_right_before() -> None:
+    assert len({student_number(f"question {i}", "peer", 0) for i in range(100)}) > 80
 
 
 @given(

@@ -47,8 +47,8 @@ class Timetable(Protocol):
         ``finished``: rounds that the node has finished.
         """
 
-    def deadline(self) -> float | None:
-        """Return when (Unix seconds) what is played now should be over; None: it takes the time it takes."""
+    def left(self) -> float | None:
+        """Return the seconds left for what is played now; None: it takes the time it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,6 @@ class OwnPace:
         place = self.stages.index(last.stage) + 1 if last.stage in self.stages else len(self.stages)
         return Turn(last.round, self.stages[place]) if place < len(self.stages) else Turn(finished + 1, self.stages[0])
 
-    def deadline(self) -> float | None:
+    def left(self) -> float | None:
         """Return None."""
         return None

@@ -21,7 +21,7 @@ from hivemind_exp.hub.outbox import Outbox
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.device import Compute, resolve_compute
-from hivemind_exp.runner.games import open_game
+from hivemind_exp.runner.games import Company, open_game
 from hivemind_exp.runner.memory import estimate
 from hivemind_exp.runner.models import TINY, adapter_config, load_model, load_tokenizer
 from hivemind_exp.runner.offloading import open_offload
@@ -66,6 +66,7 @@ class GRPORunner:
     """One run of a node.
 
     ``make_tasks`` replaces the mixture that the configuration names: for experiments such as rewards that mean nothing.
+    ``company``: with whom a study group is played; unset: alone.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class GRPORunner:
         stop: StopFlag | None = None,
         secrets: Secrets | None = None,
         make_tasks: Callable[[Config, NodeFiles], Tasks] | None = None,
+        company: Company | None = None,
     ) -> None:
         self._config = config
         self._files = files
@@ -84,6 +86,7 @@ class GRPORunner:
         self._stop = StopFlag() if stop is None else stop
         self._secrets = Secrets() if secrets is None else secrets
         self._make_tasks = make_tasks or make_mixture
+        self._company = company
         self.progress = Progress()
         """How far the node is; up to date also after ``run`` has raised."""
 
@@ -110,7 +113,9 @@ class GRPORunner:
             if offload is not None:
                 offload.probed()
             source = LocalSource(stepper.policy, tokenizer, config.generation, self._stop)
-            game, timetable = open_game(config, tokenizer=tokenizer, tasks=tasks, journal=journal)
+            game, timetable = open_game(
+                config, tokenizer=tokenizer, tasks=tasks, journal=journal, company=self._company
+            )
             HivemindGRPOTrainer(
                 config,
                 stepper=stepper,

@@ -84,8 +84,8 @@ class GroupFiller:
         """Return the groups of a round; one that nobody could fill is left out.
 
         ``version``: optimizer steps behind the node's weights; ``part``: which stretch of the round's questions this
-        is; ``deadline`` (Unix seconds): what is not begun by then is left, but for the first. Raises ``StopRequested``
-        and ``NodeError``.
+        is; ``deadline`` (``time.monotonic``): what is not begun by then is left, but for the first. Raises
+        ``StopRequested`` and ``NodeError``.
         """
         if not prompts:
             return []
@@ -134,7 +134,7 @@ class GroupFiller:
             return
         size = max(1, self._config.generation.batch // count)
         for start in range(0, len(prompts), size):
-            if start and time.time() >= self._deadline:
+            if start and time.monotonic() >= self._deadline:
                 return
             yield prompts[start : start + size]
 

@@ -118,8 +118,8 @@ class Offload:
             self._loop.call_soon_threadsafe(self._launch, work)
 
     def wait(self, round_: int, deadline: float | None = None) -> None:
-        """Wait until every order of a round is filled or given up, or the deadline (Unix seconds) has passed: what
-        comes later is kept in the journal, and nobody waits for it.
+        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed:
+        what comes later is kept in the journal, and nobody waits for it.
 
         Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
         """
@@ -352,5 +352,5 @@ def _wait_for(future: Future[None], stop: StopFlag, deadline: float | None = Non
         with suppress(Waiting):
             future.result(timeout=_POLL_S)
             return
-        if deadline is not None and time.time() >= deadline:
+        if deadline is not None and time.monotonic() >= deadline:
             return

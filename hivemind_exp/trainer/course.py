@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,18 +43,20 @@ class Course:
         return self._timetable.next(self._last, self.progress.round)
 
     def deadline(self) -> float | None:
-        """Return when (Unix seconds) what is played now should be over; None: it takes the time it takes."""
-        return self._timetable.deadline()
+        """Return when (``time.monotonic``) what is played now should be over; None: it takes the time it takes."""
+        left = self._timetable.left()
+        return None if left is None else time.monotonic() + left
 
     def took(self, turn: Turn, finished: int) -> None:
         """Count the step of a turn; ``finished``: rounds that the node had finished before it."""
         self._last = turn
         self.progress.round, self.progress.step = finished, self.progress.step + 1
 
-    def closed(self) -> bool:
-        """Count the round that is being played as finished if nothing of it is left to play, and say whether."""
-        if self._last is None or self.next().round == self._last.round:
-            return False
+    def following(self) -> Turn | None:
+        """Return the next turn of the round that is being played; None where it is over, and counts as finished."""
+        turn = self.next()
+        if self._last is None or turn.round == self._last.round:
+            return turn
         self._last = None
         self.progress.round += 1
-        return True
+        return None

@@ -145,7 +145,7 @@ class HivemindGRPOTrainer:
         for manifest in self._journal.manifests(saved):
             turn, finished = self._journal.turn(manifest.step) or (Turn(manifest.round, ANSWER), manifest.round)
             self._take(manifest, turn, finished, replayed=True)
-        self._course.closed()
+        self._course.following()
         damaged = self._checkpoints.damaged()
         if damaged and self.progress.step == 0:
             place = damaged[0].parent
@@ -164,9 +164,9 @@ class HivemindGRPOTrainer:
         """Play one stage after the other, a step for each, until the round is over."""
         clock, made = RoundClock(), Made()
         self._play(self._course.next(), clock, made)
-        while not self._course.closed():
+        while (turn := self._course.following()) is not None:
             self._stop.check()
-            self._play(self._course.next(), clock, made)
+            self._play(turn, clock, made)
         seconds, round_ = clock.seconds(), self.progress.round - 1
         rate = made.a_second(seconds["generate"])
         self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)

@@ -41,7 +41,6 @@ class Slots:
         part = self._parts(round_, stage)
         return Turn(round_, stage if self._parts(round_, first) > part else first, part)
 
-    def deadline(self) -> float | None:
-        """Return when the present slot ends, by this node's own clock."""
-        now = self._now()
-        return now + self._clock.at(now).left
+    def left(self) -> float | None:
+        """Return the seconds until the present slot ends."""
+        return self._clock.at(self._now()).left

@@ -65,8 +65,11 @@ class Engine(Protocol):
     def place(self, orders: Iterable[Order]) -> None:
         """Have orders filled, each once; returns at once."""
 
-    def wait(self, round_: int) -> None:
-        """Wait until every order of a round is filled or given up. Raises ``StopRequested`` and ``NodeError``."""
+    def wait(self, round_: int, deadline: float | None = None) -> None:
+        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed.
+
+        Raises ``StopRequested`` and ``NodeError``.
+        """
 
     def tell(self, round_: int) -> None:
         """Report what a round's orders used and cost."""

@@ -17,7 +17,7 @@ from hivemind_exp.sources.schedule import parts, rounds_ahead
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.clock import RoundClock
-from hivemind_exp.trainer.hivemind_grpo_trainer import Progress
+from hivemind_exp.trainer.course import Progress
 
 
 class RelayLoop:
@@ -110,6 +110,7 @@ def _summary(groups: Sequence[Group]) -> dict[str, float | None]:
         "correct": sum(score.correct for score in scores),
         "reward": statistics.fmean(outcomes) if outcomes else None,
         "reward_std": statistics.pstdev(outcomes) if outcomes else None,
+        "points": None,
         "completion_length": None,
         "truncated": sum(row.truncated for group in groups for row in group.rollouts),
         "tokens": None,

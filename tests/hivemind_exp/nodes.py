@@ -9,7 +9,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag
-from hivemind_exp.trainer.hivemind_grpo_trainer import Progress
+from hivemind_exp.trainer.course import Progress
 from tests.hivemind_exp.spelling import Spelling
 from tests.hivemind_exp.told import Events
 

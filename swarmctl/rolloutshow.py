@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from hivemind_exp.sources.places import within_group
+from hivemind_exp.tasks.base import Term
 from swarmctl.console import Writer
 from swarmctl.jsonfile import rfc3339
 from swarmctl.money import dollars
@@ -20,6 +22,7 @@ from swarmctl.text import clean
 _DIGEST = 12
 """Characters of a question's digest that tell it from others well enough."""
 _MARK = "    | "
+PEER = "peer"
 
 
 def show(node: str | None, wanted: Wanted, *, full: bool, as_json: bool) -> None:
@@ -63,7 +66,9 @@ def _rollout(rollout: Rollout, *, width: int | None, full: bool) -> Iterator[str
     if rollout.lost is not None:
         yield from _told(f"[{rollout.place}] lost: {rollout.lost}", "  ", width)
         return
-    yield from _told(f"[{rollout.place}] {_reward(rollout)}; {_origin(rollout)}", "  ", width)
+    yield from _told(f"[{within_group(rollout.place)}] {_reward(rollout)}; {_origin(rollout)}", "  ", width)
+    if rollout.terms:
+        yield from _told(_points(rollout.terms), "      ", width)
     yield from quoted(rollout.text or "", _MARK, width=width, full=full)
 
 
@@ -75,9 +80,19 @@ def _reward(rollout: Rollout) -> str:
     return f"{word} (outcome {rollout.outcome:g}), {strict}: {rollout.why}"
 
 
+def _points(terms: Sequence[Term]) -> str:
+    """Say what a reward is made of."""
+    total, most = sum(term.value for term in terms), sum(term.maximum for term in terms)
+    parts = (f"{term.name} {term.value:.3g} of {term.maximum:g} ({term.why})" for term in terms)
+    return f"{total:.4g} of {most:g} points: {', '.join(parts)}"
+
+
 def _origin(rollout: Rollout) -> str:
     parts = [f"{rollout.kind} from {rollout.provider}", rollout.model or "model unknown"]
-    parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
+    if rollout.kind == PEER:  # nobody can verify which model a peer has, and nothing was paid
+        parts[1:] = [f"{rollout.model}, as it says" if rollout.model else "which does not say its model"]
+    else:
+        parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
     if rollout.time is not None:
         parts.append(rfc3339(rollout.time))
     if rollout.truncated:

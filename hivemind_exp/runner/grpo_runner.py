@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +21,7 @@ from hivemind_exp.hub.outbox import Outbox
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.device import Compute, resolve_compute
+from hivemind_exp.runner.games import Company, open_game
 from hivemind_exp.runner.memory import estimate
 from hivemind_exp.runner.models import TINY, adapter_config, load_model, load_tokenizer
 from hivemind_exp.runner.offloading import open_offload
@@ -35,10 +36,14 @@ from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
+from hivemind_exp.trainer.course import Progress
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer, Progress
+from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.relay import RelayLoop
 from hivemind_exp.trainer.state import MODEL, load_state
+
+if TYPE_CHECKING:
+    from hivemind_exp.runner.swarming import Membership
 
 __all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
 
@@ -64,6 +69,7 @@ class GRPORunner:
     """One run of a node.
 
     ``make_tasks`` replaces the mixture that the configuration names: for experiments such as rewards that mean nothing.
+    ``company``: with whom a study group is played; unset: alone.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class GRPORunner:
         stop: StopFlag | None = None,
         secrets: Secrets | None = None,
         make_tasks: Callable[[Config, NodeFiles], Tasks] | None = None,
+        company: Company | None = None,
     ) -> None:
         self._config = config
         self._files = files
@@ -82,24 +89,28 @@ class GRPORunner:
         self._stop = StopFlag() if stop is None else stop
         self._secrets = Secrets() if secrets is None else secrets
         self._make_tasks = make_tasks or make_mixture
+        self._company = company
         self.progress = Progress()
         """How far the node is; up to date also after ``run`` has raised."""
 
     def run(self) -> Progress:
         """Run to the last round. Raises ``StopRequested`` after a stop and ``NodeError`` for what people can mend."""
-        config = self._config
-        if is_relay(config):
+        if is_relay(self._config):
             return self._relay()
-        _check_warmup(config)
-        check_reports(config)
-        compute = resolve_compute(config.model)
-        _use_threads(config)
+        _check_warmup(self._config)
+        check_reports(self._config)
+        compute = resolve_compute(self._config.model)
+        _use_threads(self._config)
         with ExitStack() as ends:
+            swarm = self._join(ends)
+            config = self._config
             journal = ends.enter_context(closing(Journal(self._files.journal, charter_id(config))))
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
             if offload is not None:
                 ends.enter_context(closing(offload))
             tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
+            if swarm is not None:
+                swarm.check(tasks)
             tokenizer = load_tokenizer(config.model, self._token)
             checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
             checkpoint = checkpoints.latest()
@@ -108,6 +119,11 @@ class GRPORunner:
             if offload is not None:
                 offload.probed()
             source = LocalSource(stepper.policy, tokenizer, config.generation, self._stop)
+            sharing, company = None, self._company
+            if swarm is not None:
+                sharing = ends.enter_context(swarm.sharing(stepper, tokenizer, tasks))
+                company = swarm.company(sharing)
+            game, timetable = open_game(config, tokenizer=tokenizer, tasks=tasks, journal=journal, company=company)
             HivemindGRPOTrainer(
                 config,
                 stepper=stepper,
@@ -116,24 +132,30 @@ class GRPORunner:
                 evaluator=source,
                 offload=offload,
                 tasks=tasks,
+                game=game,
+                timetable=timetable,
                 journal=journal,
                 checkpoints=checkpoints,
                 emit=self._emit,
                 stop=self._stop,
                 progress=self.progress,
                 pusher=self._pusher(),
+                sharing=sharing,
             ).run(checkpoint)
         return self.progress
 
     def _relay(self) -> Progress:
         """Generate through an API and verify: without a model, a device or a step."""
-        config = self._config
         with ExitStack() as ends:
+            swarm = self._join(ends)
+            config = self._config
             journal = ends.enter_context(closing(Journal(self._files.journal, charter_id(config))))
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
             assert offload is not None
             ends.enter_context(closing(offload))
             tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
+            if swarm is not None:
+                swarm.check(tasks)
             self._emit(
                 "start",
                 **self._facts(),
@@ -154,8 +176,19 @@ class GRPORunner:
                 emit=self._emit,
                 stop=self._stop,
                 progress=self.progress,
+                publish=None if swarm is None else swarm.publisher(),
             ).run()
         return self.progress
+
+    def _join(self, ends: ExitStack) -> Membership | None:
+        """Join the swarm, whose tasks and game become the node's; None for a node that plays alone."""
+        if self._config.swarm.charter is None:
+            return None
+        from hivemind_exp.runner.swarming import open_swarm
+
+        swarm = ends.enter_context(open_swarm(self._config, self._files, self._emit))
+        self._config = swarm.config
+        return swarm
 
     def _facts(self) -> dict[str, Any]:
         """Return what the event start tells of every node."""

@@ -112,7 +112,11 @@ class SwarmNode:
         self._known = KnownPeers(directory / "known-peers.json")
         self._contacts = Contacts(identity.peer_id, invitation, self._known, self._book)
         self._courier = Courier(self._access, self._find, self._is_known)
-        self._fetching = Fetching(self._courier, self._shelf, self._inbox, self._contacts.connect)
+        # Of the thread's loop, which does not exist yet.
+        self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._fetching = Fetching(
+            self._courier, self._shelf, self._inbox, connect=self._contacts.connect, on_room=self._news.set
+        )
         self._charter: bytes | None = None
         self._said = Announcement(identity.peer_id, 0, 0, 0, None, label)
         self._addresses: tuple[str, ...] = ()
@@ -124,8 +128,6 @@ class SwarmNode:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._started = threading.Event()
-        # Of the thread's loop, which does not exist yet.
-        self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._told: set[str] = set()

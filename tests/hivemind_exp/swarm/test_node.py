@@ -73,6 +73,17 @@ def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
         first.publish(b"", round=1, groups=1, step=2)
 
 
+def test_what_was_missed_comes_without_a_pause(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.node.LOOK_S", 5.0)
+    first = peers.start("first")
+    for number in range(8):
+        first.publish(bytes([number]) * 100, round=number, groups=1, step=number)
+    second = peers.start("second", first.addresses())
+    begun = time.monotonic()
+    assert [one.ref.round for one in receive(second, 8)] == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert time.monotonic() - begun < 12
+
+
 def test_a_bundle_comes_from_others_when_its_author_is_gone(peers: Peers) -> None:
     first = peers.start("first")
     second = peers.start("second", first.addresses())
@@ -222,6 +233,17 @@ def test_leftovers_of_a_killed_node_are_cleared_up(peers: Peers, capfd: pytest.C
     assert note.read_text() != before
     assert "leftovers" in peers.codes("first")
     assert capfd.readouterr().err == ""
+
+
+def test_closing_while_starting(peers: Peers) -> None:
+    node = peers.make("first")
+    starting = threading.Thread(target=node.start)
+    starting.start()
+    eventually(lambda: node._loop is not None)
+    node.close()
+    starting.join(2)
+    assert not starting.is_alive()
+    assert not psutil.Process().children()
 
 
 def test_a_daemon_that_cannot_start(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:

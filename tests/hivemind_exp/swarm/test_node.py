@@ -71,6 +71,12 @@ def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
         first.publish(bytes(MAX_BUNDLE_BYTES + 1), round=1, groups=1, step=2)
     with pytest.raises(ValueError, match="a bundle has"):
         first.publish(b"", round=1, groups=1, step=2)
+    for what in ({"groups": 5000}, {"stage": 16}, {"progress": 1001}, {"round": -1}):
+        with pytest.raises(ValueError, match="announced"):
+            first.publish(b"x", **{"round": 1, "groups": 1, "step": 2, **what})
+    first.say(round=2, step=3, label="\x1b[31m" + "long" * 50)
+    label = ("[31m" + "long" * 50)[:64]
+    eventually(lambda: [peer.announcement.label for peer in second.peers() if peer.announcement] == [label])
 
 
 def test_what_was_missed_comes_without_a_pause(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:

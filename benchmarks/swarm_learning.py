@@ -62,7 +62,7 @@ NODES, GROUP_SIZE, BATCH = 8, 8, 8
 TASK = TaskConfig(name="spell_backward", params={"min_word_len": 3, "max_word_len": 5})
 ADVERT = "buy gold"
 LEARNING_RATE = 2e-4
-LOOKS = 8
+LOOKS = 6
 """Evaluations in a run, beside the one at its start."""
 
 

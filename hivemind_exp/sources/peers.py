@@ -25,8 +25,8 @@ from hivemind_exp.tasks.pool import DIED, TIMED_OUT
 
 TRIES = 6
 """Groups looked at for each that is wanted: many say nothing, as all their answers are right, or all wrong."""
-MADE_A_DRAW = 512
-"""Questions made for one draw."""
+MAKING_S = 5.0
+"""Seconds after which no further question is made for a draw: its groups wait for another."""
 FURTHEST = 64
 """Least number of places along a round that are made for peers."""
 BENCH_DRAWS = 50
@@ -100,19 +100,13 @@ class PeerSource:
         waiting = self._in_order(seed)
         drawn: list[Group] = []
         taken: Counter[str] = Counter()
-        tries, budget = TRIES * self._rules.wanted, MADE_A_DRAW
+        tries, until = TRIES * self._rules.wanted, self._remaking.seconds + MAKING_S
         while tries > 0 and len(drawn) < self._rules.wanted:
             picked = self._pick(waiting, taken, min(tries, self._rules.wanted - len(drawn)))
             if not picked:
                 break
             tries -= len(picked)
-            affordable = []
-            for offer in picked:
-                cost = self._remaking.cost(offer.round, offer.group.index) or 0
-                if cost <= budget:  # else it stays on the shelf for another draw
-                    budget -= cost
-                    affordable.append(offer)
-            for offer, group in self._verify(self._prepare(affordable)):
+            for offer, group in self._verify(self._prepare(picked, until)):
                 taken[offer.peer] += 1
                 self.book.record(offer.peer).used += 1
                 drawn.append(group)
@@ -166,10 +160,13 @@ class PeerSource:
                 waiting.remove(offer)
         return picked
 
-    def _prepare(self, offers: Sequence[Offer]) -> list[tuple[Offer, Group]]:
+    def _prepare(self, offers: Sequence[Offer], until: float) -> list[tuple[Offer, Group]]:
         """Return those that are fit to be verified, as groups of this node's prompts."""
         found = []
         for offer in offers:
+            known = self._remaking.is_known(offer.round, offer.group.index)
+            if self._remaking.seconds >= until and not known:
+                continue  # it stays on the shelf
             self.shelf.discard(offer)
             with self._counting(offer.peer):
                 found.append((offer, self._vetting.prepare(offer)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -300,6 +301,24 @@ def test_f_tis_takes_only_groups_whose_tokens_are_their_text(tmp_path: Path) -> 
     plain = make_source(tmp_path / "plain")
     (group,) = draw_alone(plain, with_tokens(shared_group(0)))
     assert group.rollouts[0].behaviour_logps is None
+
+
+def test_questions_that_take_long_to_make_wait_for_another_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemind_exp.sources.peers.MAKING_S", 0.05)
+
+    class Slow(Spelling):
+        def questions(self, split: Any, round: int, count: int) -> list[Question]:
+            time.sleep(0.03)
+            return super().questions(split, round, count)
+
+    source = make_source(tmp_path, tasks=Slow())
+    for round_ in range(8):
+        source.take_in([letter(f"peer {round_}", shared_group(0, round_=round_), round_=round_)])
+    drawn = [len(source.draw(seed=seed)) for seed in range(6)]
+    assert 0 < drawn[0] < 8
+    assert sum(drawn) == 8
 
 
 def test_memory_is_bounded_whoever_sends_how_much(tmp_path: Path) -> None:

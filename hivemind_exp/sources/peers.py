@@ -174,21 +174,35 @@ class PeerSource:
 
     def _verify(self, found: Sequence[tuple[Offer, Group]]) -> list[tuple[Offer, Group]]:
         """Recompute the rewards, compare them with what was claimed, and keep the groups that say something."""
-        questions = [group.prompt.question for _, group in found for _ in group.rollouts]
-        scores = iter(self._tasks.score(questions, [row.text for _, group in found for row in group.rollouts]))
         kept = []
-        for offer, group in found:
-            own = tuple(next(scores) for _ in group.rollouts)
+        for (offer, group), scores in zip(found, self._scores([group for _, group in found]), strict=True):
             with self._counting(offer.peer):
-                self._compare(offer, own)
-                self._vetting.judge(offer, own)
-                kept.append((offer, Group(group.prompt, group.rollouts, scores=own)))
+                self._compare(offer, scores)
+                self._vetting.judge(offer, scores)
+                kept.append((offer, Group(group.prompt, group.rollouts, scores=scores)))
         return kept
+
+    def _scores(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        """Return what the verifier says of each group: of one that held it up, only of the part until then.
+
+        One completion of each group at a time: an answer that holds the verifier up costs seconds, and the others of
+        its group are likely to be no better.
+        """
+        found: list[list[Score]] = [[] for _ in groups]
+        for place in range(self._rules.group_size):
+            left = [n for n, scores in enumerate(found) if not _held_up(scores)]
+            if not left:
+                break
+            questions = [groups[n].prompt.question for n in left]
+            for n, score in zip(
+                left, self._tasks.score(questions, [groups[n].rollouts[place].text for n in left]), strict=True
+            ):
+                found[n].append(score)
+        return [tuple(scores) for scores in found]
 
     def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
         """Take note of what a peer claims and what is true. Raises ``Unfit`` where the verifier was held up."""
-        if any(score.why in (TIMED_OUT, DIED) for score in scores):
-            # Each such answer takes seconds: whoever sends one is not listened to for a while.
+        if _held_up(scores):
             self._benched[offer.peer] = BENCH_DRAWS
             self.shelf.discard_peer(offer.peer)
             raise Unfit("held the verifier up", fault=True)
@@ -213,3 +227,7 @@ class PeerSource:
                 self.book.was_refused(peer)
             if unfit.skew:
                 self.book.record(peer).skewed += 1
+
+
+def _held_up(scores: Sequence[Score]) -> bool:
+    return any(score.why in (TIMED_OUT, DIED) for score in scores[-1:])

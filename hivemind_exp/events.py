@@ -16,7 +16,7 @@ round      round, rounds, seconds: {generate, verify, train, share, other}, toke
 rollouts   round, stage, source, count, correct, reward, reward_std, points (null in "sampling"), completion_length,
            truncated, tokens, lag
 step       round, stage, step, loss, grad_norm, learning_rate, entropy, kl, clip_fraction, tokens, rows, source,
-           replayed
+           replayed; of peers also filtered (rows left out, as this node would hardly write them)
 eval       round, accuracy, questions, split
 checkpoint round, path, seconds
 offload    (providers only) provider, model, host, kind, loss (a sentence), training, usd_per_million_input,
@@ -24,7 +24,10 @@ offload    (providers only) provider, model, host, kind, loss (a sentence), trai
 spend      (providers only) round (-1: the probe at start), provider, model, requests, tokens, prompt_tokens,
            completion_tokens, lost (places given up), usd, usd_total, usd_cap
 push       round, repo, url (of the commit), seconds
-share      (swarms only) round, groups, bytes
+share      (swarms only) round, groups, bytes, unused (peers' groups and bundles since the last round that were of no
+           use: how many for which reason)
+peers      (swarms only) peers (that announced something or answered within two minutes), neighbours (of these, the
+           ones that the DHT asks its way of)
 warning    code, message
 error      code, message, next
 stop       reason (done, signal, limit, error), round, steps, checkpoint (path of the newest), next

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.sources.places import within_group
 from hivemind_exp.tasks.base import FULL_CREDIT, Term
 from swarmctl.jsonfile import read_json, rfc3339
 from swarmctl.text import without_keys
@@ -50,6 +51,7 @@ class Rollout:
     stage: str
     question: str
     place: int
+    """As the journal counts: peers' groups follow the node's own."""
     position: int | None = None
     """Of the prompt within its stage."""
     task: str | None = None
@@ -116,7 +118,7 @@ def as_row(rollout: Rollout, node: str) -> dict[str, Any]:
         "task": rollout.task,
         "question": rollout.question,
         "messages": None if rollout.messages is None else [dict(message) for message in rollout.messages],
-        "place": rollout.place,
+        "place": within_group(rollout.place),
         "text": rollout.text,
         "truncated": rollout.truncated,
         "outcome": rollout.outcome,

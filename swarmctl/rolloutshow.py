@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from hivemind_exp.sources.places import within_group
 from hivemind_exp.tasks.base import Term
 from swarmctl.console import Writer
 from swarmctl.jsonfile import rfc3339
@@ -21,6 +22,7 @@ from swarmctl.text import clean
 _DIGEST = 12
 """Characters of a question's digest that tell it from others well enough."""
 _MARK = "    | "
+PEER = "peer"
 
 
 def show(node: str | None, wanted: Wanted, *, full: bool, as_json: bool) -> None:
@@ -64,7 +66,7 @@ def _rollout(rollout: Rollout, *, width: int | None, full: bool) -> Iterator[str
     if rollout.lost is not None:
         yield from _told(f"[{rollout.place}] lost: {rollout.lost}", "  ", width)
         return
-    yield from _told(f"[{rollout.place}] {_reward(rollout)}; {_origin(rollout)}", "  ", width)
+    yield from _told(f"[{within_group(rollout.place)}] {_reward(rollout)}; {_origin(rollout)}", "  ", width)
     if rollout.terms:
         yield from _told(_points(rollout.terms), "      ", width)
     yield from quoted(rollout.text or "", _MARK, width=width, full=full)
@@ -87,7 +89,10 @@ def _points(terms: Sequence[Term]) -> str:
 
 def _origin(rollout: Rollout) -> str:
     parts = [f"{rollout.kind} from {rollout.provider}", rollout.model or "model unknown"]
-    parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
+    if rollout.kind == PEER:  # nobody can verify which model a peer has, and nothing was paid
+        parts[1:] = [f"{rollout.model}, as it says" if rollout.model else "which does not say its model"]
+    else:
+        parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
     if rollout.time is not None:
         parts.append(rfc3339(rollout.time))
     if rollout.truncated:

@@ -12,8 +12,7 @@ from hivemind_exp.events import Emit
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.base import Group, Prompt, Rollout, Source
 from hivemind_exp.sources.journal import Journal
-from hivemind_exp.sources.offload import Offload
-from hivemind_exp.sources.orders import Order
+from hivemind_exp.sources.orders import Engine, Order
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class GroupFiller:
         *,
         journal: Journal,
         local: Source,
-        offload: Offload | None,
+        offload: Engine | None,
         tokenizer: PreTrainedTokenizerBase,
         verify: Verify,
         emit: Emit,
@@ -176,5 +175,10 @@ class GroupFiller:
         return False
 
     def _encode(self, text: str, truncated: bool) -> tuple[int, ...]:
-        ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
-        return ids if truncated and ids else (*ids, self._tokenizer.eos_token_id)
+        return encode_completion(self._tokenizer, text, truncated)
+
+
+def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: bool) -> tuple[int, ...]:
+    """Return the token ids of a text, which ends the turn unless it was cut. Never none."""
+    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    return ids if truncated and ids else (*ids, tokenizer.eos_token_id)

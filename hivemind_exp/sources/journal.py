@@ -17,6 +17,7 @@ from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
 from hivemind_exp.game.base import Turn
 from hivemind_exp.sources.base import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.orders import Completion, Order
+from hivemind_exp.sources.places import FOREIGN
 from hivemind_exp.tasks.base import Question, Score, Term
 from hivemind_exp.trainer.evaluation import Evaluation
 from hivemind_exp.trainer.lessons import Lesson, taught
@@ -187,14 +188,14 @@ class Journal:
         )
 
     def rollouts(self, round_: int, prompt: Prompt, version: int, encode: Encode | None = None) -> dict[int, Rollout]:
-        """Return what was already generated for a prompt, by place, in order.
+        """Return what was already generated for a prompt, by place, in order; not what peers said to it.
 
         ``encode`` makes token ids of texts that came without.
         """
         rows = self._db.execute(
             "SELECT idx, kind, source, model, version, text, ids, truncated, logps FROM completions "
-            "WHERE swarm=? AND round=? AND stage=? AND question=? ORDER BY idx",
-            (self._swarm, round_, prompt.stage, prompt.question.digest),
+            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx<? ORDER BY idx",
+            (self._swarm, round_, prompt.stage, prompt.question.digest, FOREIGN),
         )
         return {
             place: Rollout(

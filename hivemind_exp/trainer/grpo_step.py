@@ -68,7 +68,8 @@ class StepResult:
     rows: int
     """Rows whose weight is not zero."""
     by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
-    """For each kind of source: entropy (nats a token), kl (nats a token; None without a reference), clip_fraction."""
+    """For each kind of source: entropy (nats a token), kl (nats a token; None without a reference), clip_fraction; of
+    peers also filtered, the rows that were left out as this node would hardly write them."""
 
 
 class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -91,6 +92,10 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ``reference`` is the frozen model of the KL penalty; with adapters the reference is the adapter switched off.
         """
         _place_reports(output)
+        if device.startswith("cuda"):
+            # Rows are padded on the left, and cuDNN's backward pass gives NaN for queries that see nothing (torch 2.11,
+            # cuDNN 9.19: bfloat16, widths that 64 divides). The other kernels give 0.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         super().__init__(
             model=model,
             reward_funcs=[_no_reward],
@@ -108,6 +113,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             peer_loss=config.train.peer_loss,
             teacher_loss=config.train.teacher_loss,
         )
+        self._measured_at_a_time = config.train.micro_batch
         self.kl_weight = config.train.beta
         self.foreign_weight = config.train.off_policy_weight
         self._reference = reference
@@ -119,6 +125,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.optimizer: torch.optim.Optimizer
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self._meters: dict[Kind, Meter] = {}
+        self._floor: float | None = None
+        self._filtered: list[Tensor] = []
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     @property
@@ -134,6 +142,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """
         set_seed(manifest.seed)
         self._meters = defaultdict(Meter)
+        self._floor, self._filtered = manifest.floor, []
         batches = list(_micro_batches([row for row in manifest.rows if self._counts(row)], manifest.micro_batch))
         totals = (_tokens(manifest.rows, own=True), _tokens(manifest.rows, own=False))
         self.current_gradient_accumulation_steps = max(1, len(batches))
@@ -144,6 +153,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 self.optimizer.zero_grad()
                 raise StepAbandoned
             losses.append(self.training_step(self.model_wrapped, self._tensors(rows, totals), None))
+        if not batches and self.accelerator.scaler is not None:
+            # The scaler has no scale before it has seen a loss.
+            self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
         self._fill_gradients()
         norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm)
         learning_rate = self.lr_scheduler.get_last_lr()[0]
@@ -160,6 +172,26 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             rows=sum(len(rows) for rows in batches),
             by_kind={kind: self._summary(kind, meter) for kind, meter in self._meters.items()},
         )
+
+    def log_probabilities(self, rows: Sequence[Row]) -> list[list[float]]:
+        """Return log π of each completion's tokens under the present weights, at the sampling temperature."""
+        found: list[list[float]] = [[] for _ in rows]
+        # Of like length together, as padding is paid for.
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids) + len(rows[i].completion_ids))
+        size = self._measured_at_a_time
+        self.model.eval()
+        with torch.no_grad():
+            for places in (order[start : start + size] for start in range(0, len(order), size)):
+                inputs = self._tensors([rows[i] for i in places], (1, 1))
+                logps, _, _ = self._get_per_token_logps_and_entropies(
+                    self.model,
+                    torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+                    torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+                    inputs["completion_mask"].size(1),
+                )
+                for i, values in zip(places, logps.float().tolist(), strict=True):
+                    found[i] = values[: len(rows[i].completion_ids)]
+        return found
 
     def close(self) -> None:
         """Let the logging back ends finish what they have."""
@@ -233,6 +265,10 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if divergence is not None and kind.own:
                 kl = divergence[picked]
                 token_loss = token_loss + self.kl_weight * kl
+            if kind is Kind.PEER and self._floor is not None:
+                kept = own_like(logps[picked], kind_mask, self._floor)
+                self._filtered.append((~kept).sum())
+                token_loss = token_loss * kept.unsqueeze(1)
             own, foreign = inputs["totals"]
             scale = 1.0 / own if kind.own else self.foreign_weight / foreign
             total = total + (token_loss * kind_mask).sum() * scale
@@ -256,11 +292,18 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _summary(self, kind: Kind, meter: Meter) -> dict[str, float | None]:
         entropy, kl, clipped = [0.0] * 3 if meter.sums is None else meter.sums.tolist()
-        return {
+        told = {
             "entropy": entropy / meter.tokens,
             "clip_fraction": clipped / meter.tokens,
             "kl": kl / meter.tokens if self.kl_weight > 0 and kind.own else None,
         }
+        return told | ({"filtered": int(sum(self._filtered))} if kind is Kind.PEER else {})
+
+
+def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:
+    """Return which rows (B,) have a mean log-probability a token of at least ``floor``. Shapes: (B, T)."""
+    means = (logps.detach() * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return means >= floor
 
 
 def _arguments(config: Config, output: Path, device: str, dtype: str) -> GRPOConfig:

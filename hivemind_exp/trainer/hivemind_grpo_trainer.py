@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached
+from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached, NodeError
 from hivemind_exp.events import Emit
 from hivemind_exp.game.base import Game, Timetable, Turn
 from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
@@ -22,7 +22,7 @@ from hivemind_exp.sources.base import Group, Prompt, Source
 from hivemind_exp.sources.filler import GroupFiller
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.offload import Offload
+from hivemind_exp.sources.orders import Engine
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
@@ -33,8 +33,11 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, Ste
 from hivemind_exp.trainer.manifest import Manifest
 from hivemind_exp.trainer.reporting import Made, flatten, summarise
 from hivemind_exp.trainer.rows import build_rows
+from hivemind_exp.trainer.sharing import Foreign, Sharing, Standpoint
 from hivemind_exp.trainer.state import MODEL, save_state
 
+MOST_LEFT_OUT = 16
+"""Steps in a row without a finite gradient, after which a node gives up. float16's scaler finds its scale in fewer."""
 PARTING_SECONDS = 3.0
 """A checkpoint that takes longer than this is not written on the way out: the journal carries the steps since."""
 STATE_BYTES = 12
@@ -56,7 +59,7 @@ class HivemindGRPOTrainer:
         tokenizer: PreTrainedTokenizerBase,
         source: Source,
         evaluator: LocalSource,
-        offload: Offload | None,
+        offload: Engine | None,
         tasks: Tasks,
         game: Game,
         timetable: Timetable,
@@ -66,6 +69,7 @@ class HivemindGRPOTrainer:
         stop: StopFlag,
         progress: Progress,
         pusher: HubPusher | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         """Put the parts together. ``progress`` is kept up to date, for whoever asks after an end of any kind."""
         self._config = config
@@ -91,6 +95,8 @@ class HivemindGRPOTrainer:
             emit=emit,
         )
         self._pusher = pusher
+        self._left_out = 0
+        self._sharing = sharing
         self._saved_in = stepper.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
         self.progress = progress
 
@@ -182,6 +188,8 @@ class HivemindGRPOTrainer:
             return
         with clock("verify"):
             groups = self._verify(turn.round, groups)
+        foreign = self._share(turn, groups, clock)
+        groups = [*groups, *foreign.groups]
         rates = pass_rates(self._journal.evaluations()) if turn.stage == ANSWER else {}
         manifest = Manifest(
             step=self.progress.step,
@@ -189,11 +197,21 @@ class HivemindGRPOTrainer:
             seed=derive_seed(self._config.node.seed, "step", self.progress.step),
             micro_batch=self._config.train.micro_batch,
             rows=tuple(build_rows(groups, self._stepper.settings, rates)),
+            floor=foreign.floor,
         )
         self._journal.commit(manifest, turn, self.progress.round)
         with clock("train"):
             result = self._take(manifest, turn, self.progress.round)
         self._tell(turn, groups, result, made)
+
+    def _share(self, turn: Turn, groups: Sequence[Group], clock: RoundClock) -> Foreign:
+        """Give the swarm this turn's groups and return what the step learns from peers; nothing when alone."""
+        if self._sharing is None:
+            return Foreign()
+        with clock("share"):
+            accuracy = next((each.accuracy for each in self._journal.evaluations()[-1:]), None)
+            share = self._sharing.play if self._game.learns_from_peers else self._sharing.give
+            return share(turn.round, turn.stage, groups, Standpoint(self.progress.step, accuracy))
 
     def _look_ahead(self, turn: Turn) -> None:
         """Ask the questions of this turn and of the rounds whose answers an API can begin with."""
@@ -251,12 +269,25 @@ class HivemindGRPOTrainer:
         learned = {"learning_rate": result.learning_rate, "tokens": result.tokens, "rows": result.rows}
         base = {"step": manifest.step, "round": finished, "stage": turn.stage}
         base |= {"loss": result.loss, "grad_norm": result.grad_norm}
-        if not math.isfinite(result.grad_norm):
-            message = f"step {manifest.step} was left out: its gradient is not finite"
-            self._emit("warning", code="gradient_not_finite", message=message)
+        self._note_gradient(manifest.step, result.grad_norm)
         for kind, metrics in result.by_kind.items() or [(self._source.kind, _NOTHING_MEASURED)]:
             self._emit("step", **base, **learned, **metrics, source=kind, replayed=replayed)
         return result
+
+    def _note_gradient(self, step: int, norm: float) -> None:
+        """Tell of a step that was left out. Raises ``NodeError`` where one after the other is: nothing is learned."""
+        if math.isfinite(norm):
+            self._left_out = 0
+            return
+        self._left_out += 1
+        self._emit(
+            "warning", code="gradient_not_finite", message=f"step {step} was left out: its gradient is not finite"
+        )
+        if self._left_out == MOST_LEFT_OUT:
+            raise NodeError(
+                f"the last {MOST_LEFT_OUT} steps were left out, as no gradient was finite: nothing is learned this way",
+                next=f"swarmctl run --node {shlex.quote(self._config.node.name)} --set model.dtype=float32",
+            )
 
     def _evaluate_if_due(self) -> None:
         """Look at the held-out questions before the first round, after the last, and every few between; never twice."""

@@ -47,21 +47,25 @@ class Manifest:
     """Rows of one forward and backward pass."""
     rows: tuple[Row, ...]
     """In the order in which they are processed."""
+    floor: float | None = None
+    """Mean log-probability a token, under this node's weights, below which a peer's row is left out. None: none is."""
 
     def pack(self) -> bytes:
         """Return the manifest as msgpack."""
         packed: bytes = msgpack.packb(
-            [1, self.step, self.round, self.seed, self.micro_batch, [_fields(row) for row in self.rows]]
+            [2, self.step, self.round, self.seed, self.micro_batch, self.floor, [_fields(row) for row in self.rows]]
         )
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Manifest:
         """Read what ``pack`` wrote. Raises ``ValueError`` for another format."""
-        version, step, round_, seed, micro_batch, rows = msgpack.unpackb(data, use_list=False)
-        if version != 1:
-            raise ValueError(f"step manifest of format {version}; this version reads format 1")
-        return cls(step, round_, seed, micro_batch, tuple(Row(Kind(row[0]), *row[1:]) for row in rows))
+        version, *fields = msgpack.unpackb(data, use_list=False)
+        if version not in (1, 2):
+            raise ValueError(f"step manifest of format {version}; this version reads formats 1 and 2")
+        *numbers, rows = fields
+        step, round_, seed, micro_batch, floor = numbers if version == 2 else [*numbers, None]
+        return cls(step, round_, seed, micro_batch, tuple(Row(Kind(row[0]), *row[1:]) for row in rows), floor)
 
 
 def _fields(row: Row) -> list[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hivemind_exp.config import Config
@@ -12,7 +12,7 @@ from hivemind_exp.game.sampling.prompts import STAGE, messages
 from hivemind_exp.sources.base import Group, Kind, Prompt
 from hivemind_exp.sources.filler import orders_for
 from hivemind_exp.sources.journal import Journal
-from hivemind_exp.sources.offload import Offload
+from hivemind_exp.sources.orders import Engine
 from hivemind_exp.sources.schedule import parts, rounds_ahead
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
@@ -27,20 +27,25 @@ class RelayLoop:
         self,
         config: Config,
         *,
-        offload: Offload,
+        offload: Engine,
         tasks: Tasks,
         journal: Journal,
         emit: Emit,
         stop: StopFlag,
         progress: Progress,
+        publish: Callable[[int, Sequence[Group]], None] | None = None,
     ) -> None:
-        """Put the parts together. ``progress`` is kept up to date, for whoever asks after an end of any kind."""
+        """Put the parts together. ``publish`` shares a round's groups with a swarm.
+
+        ``progress`` is kept up to date, for whoever asks after an end of any kind.
+        """
         self._config = config
         self._offload = offload
         self._tasks = tasks
         self._journal = journal
         self._emit = emit
         self._stop = stop
+        self._publish = publish
         self._asked: dict[int, list[Prompt]] = {}
         self.progress = progress
 
@@ -67,6 +72,9 @@ class RelayLoop:
             self._offload.tell(round_)
         with clock("verify"):
             groups = self._verify(round_, prompts)
+        if self._publish is not None:
+            with clock("share"):
+                self._publish(round_, groups)
         self._emit("rollouts", round=round_, stage=STAGE, source=Kind.RELAY, **_summary(groups))
         self._emit("round", round=round_, rounds=total, seconds=clock.seconds(), tokens_per_second=None)
 

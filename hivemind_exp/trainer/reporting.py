@@ -52,9 +52,10 @@ class Made:
     """Only this machine generated. What an API generates it may have generated long before."""
 
     def add(self, summaries: Mapping[Kind, Mapping[str, float | None]], *, here: Kind) -> None:
-        """Count a stage; ``here``: the kind of what this machine makes."""
-        self.tokens += sum(int(summary["tokens"] or 0) for summary in summaries.values())
-        self.here = self.here and all(kind is here for kind in summaries)
+        """Count a stage, without what peers sent; ``here``: the kind of what this machine makes."""
+        own = {kind: summary for kind, summary in summaries.items() if kind != Kind.PEER}
+        self.tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
+        self.here = self.here and all(kind is here for kind in own)
 
     def a_second(self, seconds: float) -> float | None:
         """Return tokens a second; None where the time spent waiting for them is no measure."""

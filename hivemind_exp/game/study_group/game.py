@@ -51,6 +51,7 @@ class StudyGroup:
     """Implements ``Game``."""
 
     stages = STAGES
+    learns_from_peers = False
 
     def __init__(
         self,

@@ -1,0 +1,82 @@
+"""Who may speak on the wire: whoever knows the swarm's id, which stands in the invitation and nowhere else.
+
+Each request and each answer carries an HMAC under a key that follows from the charter's hash. It covers who asks whom
+for what, so that an outsider cannot pass on what a member asked or answered: the transport proves both peer ids.
+Nothing here imports hivemind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAC_BYTES = 32
+NONCE_BYTES = 16
+WINDOW_S = 60.0
+"""A request is answered within this time of its making, by the clocks of both."""
+_REMEMBERED = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request is about."""
+
+    name: str
+    """What is to be done."""
+    nonce: bytes
+    """Makes it unlike any other."""
+    at: float
+    """When it was made, Unix seconds."""
+    body: bytes
+
+
+class Access:
+    """Makes and checks the proofs of one member."""
+
+    def __init__(self, swarm: str, own: str, clock: Callable[[], float] = time.time) -> None:
+        """``swarm``: the charter's id (hex); ``own``: this node's peer id."""
+        self._key = hashlib.sha256(b"swarmctl access 1\x00" + bytes.fromhex(swarm)).digest()
+        self._own = own.encode()
+        self._clock = clock
+        self._nonces: OrderedDict[bytes, None] = OrderedDict()
+
+    def nonce(self) -> bytes:
+        """Return what makes a request unlike any other."""
+        return secrets.token_bytes(NONCE_BYTES)
+
+    def ask(self, servant: str, asked: Asked) -> bytes:
+        """Return the proof of a request that this node makes to ``servant``."""
+        return self._mac(b"ask", self._own, servant.encode(), asked)
+
+    def may_ask(self, caller: str, asked: Asked, proof: bytes) -> bool:
+        """Whether ``caller`` is a member and asks this for the first time."""
+        if len(asked.nonce) != NONCE_BYTES or not abs(asked.at - self._clock()) <= WINDOW_S:
+            return False
+        expected = self._mac(b"ask", caller.encode(), self._own, asked)
+        if not hmac.compare_digest(expected, proof) or asked.nonce in self._nonces:
+            return False
+        self._nonces[asked.nonce] = None
+        if len(self._nonces) > _REMEMBERED:
+            self._nonces.popitem(last=False)
+        return True
+
+    def answer(self, caller: str, name: str, nonce: bytes, body: bytes) -> bytes:
+        """Return the proof of this node's answer to ``caller``'s request."""
+        return self._mac(b"answer", caller.encode(), self._own, Asked(name, nonce, 0.0, body))
+
+    def may_answer(self, servant: str, name: str, nonce: bytes, body: bytes, proof: bytes) -> bool:
+        """Whether an answer to this node's own request comes from ``servant``, who is a member."""
+        expected = self._mac(b"answer", self._own, servant.encode(), Asked(name, nonce, 0.0, body))
+        return hmac.compare_digest(expected, proof)
+
+    def _mac(self, kind: bytes, caller: bytes, servant: bytes, asked: Asked) -> bytes:
+        mac = hmac.new(self._key, digestmod=hashlib.sha256)
+        for part in (kind, caller, servant, asked.name.encode(), asked.nonce, asked.at.hex().encode()):
+            mac.update(len(part).to_bytes(4, "big") + part)
+        mac.update(asked.body)
+        return mac.digest()

@@ -1,0 +1,240 @@
+"""What a node shares of a round or stage: whole groups of its rollouts, as text. Hostile until read by ``unpack``.
+
+A bundle is msgpack, arrays of fixed length throughout, so that there is no place for an unknown field:
+``[version, swarm, peer, round, stage, [group, …]]``, each group ``[task, index, question, kind, label, outcomes, cut,
+[text, …], [ids, …], [logps, …]]``. Numbers of tokens are packed as bytes. It is not signed itself: the signed
+announcement holds its SHA-256, and ``unpack`` checks that it names the same peer and swarm.
+
+Reading is driven by the format: nothing is built that the format has no place for, whatever the bytes claim.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgpack
+
+FORMAT = 1
+LARGEST_BUNDLE = 2 * 2**20
+"""Bytes of a bundle."""
+MOST_GROUPS = 64
+"""Groups in a bundle."""
+MOST_COMPLETIONS = 128
+"""Completions of a group."""
+LONGEST_TEXT = 65_536
+"""Bytes (UTF-8) of a completion."""
+LONGEST_NAME = 200
+"""Bytes of a task's, stage's or model's name."""
+MOST_TOKENS = 32_768
+"""Tokens of a completion that is shared with its log-probabilities."""
+LARGEST_ROUND = 2**40
+FULL = 1000
+"""The outcome 1.0: outcomes are shared in thousandths."""
+KINDS = ("policy", "policy_text", "teacher", "relay")
+"""What a peer may say of where its text comes from (``sources.base.Kind``). It cannot be verified."""
+
+
+class BundleRefused(ValueError):
+    """The bytes are no bundle of that peer and swarm. The message is ours: nothing of the bytes stands in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedGroup:
+    """All completions of one question, as one node shares them."""
+
+    task: str
+    index: int
+    """Place of the question in its round."""
+    question: str
+    """Digest (hex) of the question: the text itself is made by whoever reads it."""
+    kind: str
+    """One of ``KINDS``."""
+    label: str
+    """Which model made it, as the peer says; may be empty."""
+    outcomes: tuple[int, ...]
+    """Rewards in thousandths, as the peer claims."""
+    cut: tuple[bool, ...]
+    """Which completions were cut at the length limit."""
+    texts: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...] = ()
+    """Token ids of each completion; empty unless log-probabilities are shared."""
+    logps: tuple[tuple[float, ...], ...] = ()
+    """Log-probabilities of those tokens under the weights that sampled them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What one node shares of one round and stage."""
+
+    swarm: str
+    """Id (hex) of the charter."""
+    peer: str
+    round: int
+    stage: str
+    groups: tuple[SharedGroup, ...]
+
+    def pack(self) -> bytes:
+        """Return the bundle as bytes. Raises ``BundleRefused`` where it exceeds what readers take."""
+        groups = [_pack_group(group) for group in self.groups]
+        body = [FORMAT, bytes.fromhex(self.swarm), self.peer, self.round, self.stage, groups]
+        packed: bytes = msgpack.packb(body, unicode_errors="replace")
+        if len(packed) > LARGEST_BUNDLE or len(groups) > MOST_GROUPS:
+            raise BundleRefused(f"a bundle of {len(packed)} bytes and {len(groups)} groups is too large to share")
+        return packed
+
+
+def pack_fitting(bundle: Bundle) -> tuple[bytes, int]:
+    """Return the bundle with as many of its groups, from the first, as a bundle holds, and how many those are."""
+    kept, room = 0, LARGEST_BUNDLE - 1024
+    for group in bundle.groups[:MOST_GROUPS]:
+        room -= len(msgpack.packb(_pack_group(group), unicode_errors="replace"))
+        if room < 0:
+            break
+        kept += 1
+    whole = Bundle(bundle.swarm, bundle.peer, bundle.round, bundle.stage, bundle.groups[:kept])
+    return whole.pack(), kept
+
+
+def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
+    """Read the bundle that ``peer`` announced.
+
+    Raises:
+        BundleRefused: for whatever is not exactly a bundle of that peer in that swarm. Nothing else is ever raised.
+    """
+    if len(data) > LARGEST_BUNDLE:
+        raise BundleRefused("more bytes than a bundle may have")
+    try:
+        return _read(_Reader(data), peer, swarm)
+    except BundleRefused:
+        raise
+    except (ValueError, TypeError, OverflowError, struct.error, msgpack.UnpackException) as error:
+        raise BundleRefused("no bundle") from error
+
+
+def _read(reader: _Reader, peer: str, swarm: str) -> Bundle:
+    reader.fixed(6)
+    if reader.integer(2**16) != FORMAT:
+        raise BundleRefused("another version of the format")
+    if reader.blob(32) != bytes.fromhex(swarm):
+        raise BundleRefused("of another swarm")
+    if reader.text(LONGEST_NAME) != peer:
+        raise BundleRefused("of another peer than announced it")
+    round_, stage = reader.integer(LARGEST_ROUND), reader.text(LONGEST_NAME)
+    groups = tuple(_read_group(reader) for _ in range(reader.array(MOST_GROUPS)))
+    reader.end()
+    if len({(group.task, group.question) for group in groups}) < len(groups):
+        raise BundleRefused("one question twice")
+    return Bundle(swarm, peer, round_, stage, groups)
+
+
+def _read_group(reader: _Reader) -> SharedGroup:
+    reader.fixed(10)
+    task, index, question = reader.text(LONGEST_NAME), reader.integer(2**31), reader.blob(32)
+    kind, label = reader.text(LONGEST_NAME), reader.text(LONGEST_NAME)
+    outcomes, cut = reader.blob(2 * MOST_COMPLETIONS), reader.blob(MOST_COMPLETIONS)
+    texts = tuple(reader.text(LONGEST_TEXT) for _ in range(reader.array(MOST_COMPLETIONS)))
+    ids = tuple(_unpacked("I", reader.blob(4 * MOST_TOKENS)) for _ in range(reader.array(MOST_COMPLETIONS)))
+    logps = tuple(_unpacked("f", reader.blob(4 * MOST_TOKENS)) for _ in range(reader.array(MOST_COMPLETIONS)))
+    group = SharedGroup(
+        task,
+        index,
+        question.hex(),
+        kind,
+        label,
+        tuple(int(value) for value in _unpacked("H", outcomes)),
+        tuple(value != 0 for value in cut),
+        texts,
+        tuple(tuple(int(value) for value in row) for row in ids),
+        logps,
+    )
+    _check(group, len(question))
+    return group
+
+
+def _check(group: SharedGroup, digest: int) -> None:
+    count = len(group.texts)
+    if not count or len(group.outcomes) != count or len(group.cut) != count or digest != 32:
+        raise BundleRefused("a group whose parts do not fit together")
+    if group.kind not in KINDS or max(group.outcomes) > FULL:
+        raise BundleRefused("a group of no known kind, or outcomes above 1")
+    if group.ids or group.logps:
+        lengths = [len(row) for row in group.ids]
+        if len(lengths) != count or lengths != [len(row) for row in group.logps] or 0 in lengths:
+            raise BundleRefused("log-probabilities that do not fit the tokens")
+        if not all(math.isfinite(value) and value <= 0 for row in group.logps for value in row):
+            raise BundleRefused("log-probabilities that are none")
+
+
+def _pack_group(group: SharedGroup) -> list[object]:
+    return [
+        group.task,
+        group.index,
+        bytes.fromhex(group.question),
+        group.kind,
+        group.label,
+        _packed("H", group.outcomes),
+        bytes(group.cut),
+        list(group.texts),
+        [_packed("I", row) for row in group.ids],
+        [_packed("f", [min(value, 0.0) for value in row]) for row in group.logps],
+    ]
+
+
+def _packed(code: str, values: Sequence[float]) -> bytes:
+    return struct.pack(f"<{len(values)}{code}", *values)
+
+
+def _unpacked(code: str, data: bytes) -> tuple[float, ...]:
+    size = struct.calcsize(f"<{code}")
+    if len(data) % size:
+        raise BundleRefused("numbers that are cut off")
+    return struct.unpack(f"<{len(data) // size}{code}", data)
+
+
+class _Reader:
+    """Reads what is expected, piece by piece, and nothing else: no array, map or extension is ever built."""
+
+    def __init__(self, data: bytes) -> None:
+        self._size = len(data)
+        self._unpacker = msgpack.Unpacker(
+            max_buffer_size=max(1, len(data)), max_array_len=0, max_map_len=0, max_ext_len=0, strict_map_key=True
+        )
+        self._unpacker.feed(data)
+
+    def array(self, most: int) -> int:
+        """Return the length of the array that begins here."""
+        length: int = self._unpacker.read_array_header()
+        if length > most:
+            raise BundleRefused("an array that is too long")
+        return length
+
+    def fixed(self, length: int) -> None:
+        """Expect an array of this length."""
+        if self.array(length) != length:
+            raise BundleRefused("an array of another length")
+
+    def integer(self, below: int) -> int:
+        value = self._unpacker.unpack()
+        if type(value) is not int or not 0 <= value < below:
+            raise BundleRefused("a number out of bounds")
+        return value
+
+    def text(self, longest: int) -> str:
+        value = self._unpacker.unpack()
+        if type(value) is not str or len(value.encode()) > longest:
+            raise BundleRefused("no text, or one that is too long")
+        return value
+
+    def blob(self, longest: int) -> bytes:
+        value = self._unpacker.unpack()
+        if type(value) is not bytes or len(value) > longest:
+            raise BundleRefused("no bytes, or too many")
+        return value
+
+    def end(self) -> None:
+        """Expect that nothing follows."""
+        if self._unpacker.tell() != self._size:
+            raise BundleRefused("bytes after the end")

@@ -1,0 +1,100 @@
+"""Reaching peers: those of the invitation, those remembered, those heard of. Again and again, so that a swarm heals."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from hivemind_exp.swarm.announcements import Announcement, is_address
+from hivemind_exp.swarm.book import Book
+from hivemind_exp.swarm.identity import is_peer_id
+from hivemind_exp.swarm.known import KnownPeers
+from hivemind_exp.swarm.overlay import Overlay
+
+AGAIN_S = 60.0
+"""A peer that answered is asked again after this long, whatever else passed between."""
+SILENT_S = 20.0
+"""One that did not answer is tried again after this long, the invitation's always, the others the later the longer
+they are silent."""
+_AT_ONCE = 16
+_NEW_AT_ONCE = 8
+_MEMORY_S = 86_400.0
+
+
+def split(address: str) -> tuple[str, str] | None:
+    """Return peer id and address of an invitation's address, which ends in /p2p/PEER. None: it is none."""
+    where, mark, peer = address.rpartition("/p2p/")
+    return (peer, where) if mark and is_address(where) and is_peer_id(peer) else None
+
+
+class Contacts:
+    """Keeps in touch with the swarm's peers."""
+
+    def __init__(self, own: str, invitation: Iterable[str], known: KnownPeers, book: Book) -> None:
+        """``own``: this node's peer id; ``invitation``: addresses that end in /p2p/PEER."""
+        self._own, self._known, self._book = own, known, book
+        self._invited: dict[str, tuple[str, ...]] = {}
+        for found in filter(None, map(split, invitation)):
+            if found[0] != own:
+                self._invited[found[0]] = (*self._invited.get(found[0], ()), found[1])
+
+    @property
+    def peers(self) -> list[str]:
+        """Everybody there is a reason to try, the likeliest first."""
+        remembered = sorted(self._known.items(), key=lambda item: -item[1].answered)
+        announced = [announcement.peer for _, announcement in self._book.newest()]
+        order = [*self._invited, *(peer for peer, _ in remembered), *announced]
+        return [peer for peer in dict.fromkeys(order) if peer != self._own]
+
+    async def join(self, overlay: Overlay) -> int:
+        """Try everybody that is known, and find the neighbours of this node. Returns how many answered."""
+        answered = await self._try(overlay, self.peers[: 4 * _AT_ONCE])
+        if answered:
+            await overlay.settle()
+        return answered
+
+    async def keep(self, overlay: Overlay) -> None:
+        """Ask those whose turn it is."""
+        for _, announcement in self._book.newest():
+            self._heard(announcement)
+        now, neighbours = time.time(), overlay.neighbours
+        due = [peer for peer in self.peers if self._due(peer, now, peer in neighbours)]
+        due.sort(key=lambda peer: self._known[peer].asked)
+        # A crowd of names that nobody ever met must not keep the others from being asked.
+        met = [peer for peer in due if peer in self._invited or self._known[peer].first]
+        new = [peer for peer in due if peer not in met]
+        await self._try(overlay, [*met[:_AT_ONCE], *new[:_NEW_AT_ONCE]])
+
+    async def connect(self, overlay: Overlay, peer: str) -> bool:
+        """Connect to a peer, unless there is a connection."""
+        return await overlay.connect(peer, self._addresses(peer))
+
+    def _due(self, peer: str, now: float, neighbour: bool) -> bool:
+        contact = self._known[peer]
+        silence = now - contact.asked
+        if contact.reachable is not False:
+            return silence > (AGAIN_S if neighbour else SILENT_S)
+        if peer in self._invited:
+            return silence > SILENT_S
+        gone = now - contact.answered if contact.answered else _MEMORY_S
+        return silence > max(SILENT_S, min(gone / 10, 3600.0))
+
+    def _heard(self, announcement: Announcement) -> None:
+        if announcement.peer != self._own and announcement.addresses:
+            self._known.heard_of(announcement.peer, announcement.addresses)
+
+    def _addresses(self, peer: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self._known[peer].addresses, *self._invited.get(peer, ()))))
+
+    async def _try(self, overlay: Overlay, peers: list[str]) -> int:
+        return sum(await asyncio.gather(*(self._ask(overlay, peer) for peer in peers)))
+
+    async def _ask(self, overlay: Overlay, peer: str) -> bool:
+        # Without an address the daemon may still know the way, or find it through others.
+        connected = await self.connect(overlay, peer)
+        answered = connected and await overlay.ping(peer)
+        if peer in self._invited:
+            self._known.heard_of(peer, self._addresses(peer))
+        self._known.asked(peer, answered)
+        return answered

@@ -1,0 +1,58 @@
+"""The dictionaries of hivemind's DHT, read without trust.
+
+hivemind's own reader follows extension types inside extension types, each on the C stack: 4 KB of them end the
+process. It also believes the limits that a dictionary claims for itself, and waits for ever where one cannot be
+compared. This one reads what a dictionary of announcements consists of, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgpack
+from hivemind.dht.storage import DictionaryDHTValue
+from hivemind.utils import MSGPackSerializer
+
+MAX_ENTRIES = 4096
+_DICTIONARY = 0x50
+"""hivemind's extension type of a dictionary."""
+
+
+class StrictSerializer:
+    """Stands in for hivemind's ``MSGPackSerializer``."""
+
+    @staticmethod
+    def dumps(value: object) -> bytes:
+        return bytes(MSGPackSerializer.dumps(value))
+
+    @staticmethod
+    def loads(content: bytes) -> Any:
+        """Return a dictionary, or a plain value. Raises ValueError for everything else."""
+        try:
+            outer = msgpack.unpackb(content, raw=False, use_list=True)
+            if not isinstance(outer, msgpack.ExtType):
+                return outer
+            if outer.code != _DICTIONARY:
+                raise ValueError("an extension type that is no dictionary")
+            return _dictionary(msgpack.unpackb(outer.data, raw=False, use_list=True))
+        except (msgpack.UnpackException, TypeError, RecursionError) as error:
+            raise ValueError("it cannot be decoded") from error
+
+
+def _dictionary(inner: object) -> DictionaryDHTValue:
+    if not isinstance(inner, list) or len(inner) != 3 or not isinstance(inner[2], list):
+        raise ValueError("a dictionary's shape")
+    if len(inner[2]) > MAX_ENTRIES:
+        raise ValueError("a dictionary's length")
+    with DictionaryDHTValue().freeze() as dictionary:
+        for item in inner[2]:
+            if not isinstance(item, list) or len(item) != 3:
+                raise ValueError("an entry's shape")
+            key, value, expires = item
+            if not (isinstance(key, str) and isinstance(value, bytes) and isinstance(expires, float)):
+                raise ValueError("an entry's types")
+            if not math.isfinite(expires):
+                raise ValueError("an entry's expiry")
+            dictionary.store(key, value, expires)
+    return dictionary

@@ -1,0 +1,115 @@
+"""Fetches what peers announce: concurrently, a bundle of each peer at a time, the newest first, the failing last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Set
+from dataclasses import dataclass
+
+from hivemind_exp.swarm.announcements import Announcement, BundleRef
+from hivemind_exp.swarm.book import Bucket
+from hivemind_exp.swarm.courier import Courier, FetchFailed, Kind
+from hivemind_exp.swarm.overlay import Overlay
+from hivemind_exp.swarm.shelf import Inbox, Received, Shelf
+
+AT_ONCE = 12
+"""Streams that fetch. A peer has one of them."""
+PACE_EACH = (256 * 1024.0, 16 * 1024 * 1024.0)
+"""Bytes a second taken from one peer, and at once."""
+PACE = (4 * 1024 * 1024.0, 64 * 1024 * 1024.0)
+"""Bytes a second taken from all of them."""
+_FIRST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 900.0
+_OTHERS = 2
+"""Peers that are asked for a bundle when its author does not give it."""
+
+
+@dataclass(slots=True)
+class _Author:
+    pace: Bucket
+    failures: int = 0
+    until: float = 0.0
+    """Not asked before (monotonic seconds)."""
+
+
+class Fetching:
+    """Brings bundles from the network to the inbox. All of it on the DHT's thread."""
+
+    def __init__(
+        self, courier: Courier, shelf: Shelf, inbox: Inbox, connect: Callable[[Overlay, str], Awaitable[bool]]
+    ) -> None:
+        """``connect``: a coroutine function that connects to a peer and says whether it could."""
+        self._courier, self._shelf, self._inbox, self._connect = courier, shelf, inbox, connect
+        self._authors: dict[str, _Author] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._pace = Bucket(*PACE)
+        self.failures = 0
+
+    def look(self, overlay: Overlay, announcements: Iterable[Announcement]) -> None:
+        """Start fetching what is new in ``announcements``, as far as there is room."""
+        now = time.monotonic()
+        current = {announcement.peer: announcement for announcement in announcements}
+        for peer in [peer for peer in self._authors if peer not in current]:
+            del self._authors[peer]
+        wanted = []
+        for peer, announcement in current.items():
+            author = self._authors.get(peer)
+            if peer in self._running or (author is not None and author.until > now):
+                continue
+            ref = next((ref for ref in reversed(announcement.bundles) if self._inbox.wants(peer, ref)), None)
+            if ref is not None:
+                wanted.append((author.failures if author else 0, random.random(), peer, ref))
+        # Those that never failed come first; a crowd that never serves waits behind them.
+        for failures, _, peer, ref in sorted(wanted, key=lambda item: item[:2]):
+            room = AT_ONCE if not failures else AT_ONCE // 2
+            if len(self._running) >= room:
+                break
+            author = self._authors.setdefault(peer, _Author(Bucket(*PACE_EACH)))
+            if author.pace.take(ref.size):
+                if not self._pace.take(ref.size):
+                    break
+                task = asyncio.create_task(self._fetch(overlay, peer, ref, current.keys() - {peer}, author))
+                self._running[peer] = task
+                task.add_done_callback(functools.partial(self._done, peer))
+
+    def _done(self, peer: str, _task: asyncio.Task[None]) -> None:
+        self._running.pop(peer, None)
+
+    async def stop(self) -> None:
+        """End what is running."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _fetch(self, overlay: Overlay, peer: str, ref: BundleRef, others: Set[str], author: _Author) -> None:
+        try:
+            data = await self._get(overlay, peer, ref)
+            author.failures = 0
+        except FetchFailed:
+            author.failures += 1
+            pause = min(_FIRST_PAUSE_S * 2 ** (author.failures - 1), _LONGEST_PAUSE_S)
+            author.until = time.monotonic() + pause * random.uniform(0.8, 1.2)
+            self.failures += 1
+            found = await self._ask_others(overlay, ref, others)
+            if found is None:
+                return
+            data = found
+        self._shelf.pass_on(ref.sha256, data)
+        self._inbox.put(Received(peer, ref, data))
+
+    async def _ask_others(self, overlay: Overlay, ref: BundleRef, others: Set[str]) -> bytes | None:
+        good = [peer for peer in others if (known := self._authors.get(peer)) is None or not known.failures]
+        for peer in random.sample(good, min(_OTHERS, len(good))):
+            with contextlib.suppress(FetchFailed):
+                return await self._get(overlay, peer, ref)
+        return None
+
+    async def _get(self, overlay: Overlay, peer: str, ref: BundleRef) -> bytes:
+        if not await self._connect(overlay, peer):
+            raise FetchFailed("cannot be reached")
+        return await self._courier.fetch(overlay, peer, Kind.BUNDLE, ref.sha256, ref.size)

@@ -30,10 +30,6 @@ class Game(Protocol):
     def stages(self) -> tuple[str, ...]:
         """The stages in their order."""
 
-    @property
-    def learns_from_peers(self) -> bool:
-        """Whether a step learns from peers' groups, too; else peers' words only stand in prompts."""
-
     def prompts(self, turn: Turn, questions: Sequence[Question]) -> list[Prompt]:
         """Return what the turn asks, at most one prompt a question, the same again after a restart."""
 

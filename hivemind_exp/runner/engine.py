@@ -63,7 +63,7 @@ class Host:
         does: dict[str, Callable[[Any], None]] = {
             "probed": lambda _: offload.probed(),
             "place": lambda orders: offload.place(unpack_orders(orders)),
-            "wait": lambda argument: offload.wait(*argument),
+            "wait": lambda args: offload.wait(*args),
             "tell": offload.tell,
         }
         while True:

@@ -69,7 +69,7 @@ class GRPORunner:
     """One run of a node.
 
     ``make_tasks`` replaces the mixture that the configuration names: for experiments such as rewards that mean nothing.
-    ``company``: with whom a study group is played where there is no swarm; unset: alone.
+    ``company``: with whom a study group is played; unset: alone.
     """
 
     def __init__(

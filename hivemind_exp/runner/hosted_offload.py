@@ -78,12 +78,12 @@ class HostedOffload:
             self._revive(gone)
 
     def wait(self, round_: int, deadline: float | None = None) -> None:
-        """Wait until every order of a round is filled or given up, or the deadline has passed (``time.monotonic``, the
-        same in every process of a machine).
+        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``, which all
+        processes of a machine share) has passed.
 
         Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
         """
-        self._call("wait", [round_, deadline])
+        self._call("wait", (round_, deadline))
         self._orders = {key: order for key, order in self._orders.items() if order.round != round_}
         self._deaths = 0
 

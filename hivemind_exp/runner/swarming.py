@@ -125,7 +125,7 @@ class Membership:
                 source.book.save(now=True)
 
     def company(self, sharing: Sharing) -> Company:
-        """Return with whom a study group is played, and by which clock."""
+        """Return with whom the study group is played, and by which clock."""
         clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGES))
         return Company(self.node.peer_id, sharing, clock)
 

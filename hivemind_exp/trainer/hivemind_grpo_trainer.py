@@ -205,13 +205,12 @@ class HivemindGRPOTrainer:
         self._tell(turn, groups, result, made)
 
     def _share(self, turn: Turn, groups: Sequence[Group], clock: RoundClock) -> Foreign:
-        """Give the swarm this turn's groups and return what the step learns from peers; nothing when alone."""
+        """Give the swarm a turn's groups and return what its step learns from peers; nothing when alone."""
         if self._sharing is None:
             return Foreign()
         with clock("share"):
             accuracy = next((each.accuracy for each in self._journal.evaluations()[-1:]), None)
-            share = self._sharing.play if self._game.learns_from_peers else self._sharing.give
-            return share(turn.round, turn.stage, groups, Standpoint(self.progress.step, accuracy))
+            return self._sharing.play(turn.round, turn.stage, groups, Standpoint(self.progress.step, accuracy))
 
     def _look_ahead(self, turn: Turn) -> None:
         """Ask the questions of this turn and of the rounds whose answers an API can begin with."""

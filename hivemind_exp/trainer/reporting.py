@@ -52,8 +52,8 @@ class Made:
     """Only this machine generated. What an API generates it may have generated long before."""
 
     def add(self, summaries: Mapping[Kind, Mapping[str, float | None]], *, here: Kind) -> None:
-        """Count a stage, without what peers sent; ``here``: the kind of what this machine makes."""
-        own = {kind: summary for kind, summary in summaries.items() if kind != Kind.PEER}
+        """Count a stage; ``here``: the kind of what this machine makes."""
+        own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
         self.tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
         self.here = self.here and all(kind is here for kind in own)
 

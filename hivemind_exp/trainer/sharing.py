@@ -91,7 +91,7 @@ class Sharing:
 
     def play(self, round_: int, stage: str, groups: Sequence[Group], standpoint: Standpoint) -> Foreign:
         """Share a round's own groups, verified, and return what its step may learn from peers."""
-        self.give(round_, stage, groups, standpoint)
+        self._publish(round_, stage, groups, standpoint)
         self._source.take_in(self._wire.take())
         known = self._drawn.read(round_, stage)
         if known is not None:  # the node was killed between the draw and its step
@@ -110,15 +110,13 @@ class Sharing:
     def _encoded(self, group: Group) -> Group:
         return replace(group, prompt=replace(group.prompt, ids=self._encode(group.prompt.messages)))
 
-    def give(self, round_: int, stage: str, groups: Sequence[Group], standpoint: Standpoint) -> Foreign:
-        """Share a stage's own groups, verified, and take nothing for the step."""
+    def _publish(self, round_: int, stage: str, groups: Sequence[Group], standpoint: Standpoint) -> None:
         self._source.remember_own(groups)
         logps = self._log_probabilities(groups) if self._giver.with_logps else {}
         size, count = publish(self._giver, self._wire, round_, stage, groups, standpoint, logps)
         refusals = dict(self._source.refusals)
         self._source.refusals.clear()
         self._emit("share", round=round_, groups=count, bytes=size, unused=refusals)
-        return Foreign()
 
     def _log_probabilities(self, groups: Sequence[Group]) -> dict[int, list[list[float]]]:
         """Return the log-probabilities of the groups that this node sampled whole, by number."""

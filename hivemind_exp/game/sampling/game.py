@@ -17,7 +17,6 @@ class Sampling:
     """Implements ``Game``."""
 
     stages = (STAGE,)
-    learns_from_peers = True
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
         self._tokenizer = tokenizer

@@ -52,7 +52,6 @@ class StudyGroup:
     """Implements ``Game``."""
 
     stages = STAGES
-    learns_from_peers = False
 
     def __init__(
         self,

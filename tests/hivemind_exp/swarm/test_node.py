@@ -25,7 +25,9 @@ from tests.hivemind_exp.swarm.wire import Peers, acquainted, eventually, receive
 
 
 @pytest.fixture
-def peers(tmp_path: Path) -> Iterator[Peers]:
+def peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
+    monkeypatch.setattr("hivemind_exp.swarm.node.LOOK_S", 0.3)
+    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 0.5)
     made = Peers(tmp_path)
     yield made
     made.close()

@@ -96,6 +96,7 @@ def play(config: dict[str, Any], emit: EventLog, act: str) -> None:
     if swarm:
         emit("peers", peers=0, neighbours=0)
         emit("peers", peers=2, neighbours=2)
+        emit("error", code="identity_elsewhere", message="another node has this identity", next="swarmctl identity new")
     done = 0
     while not stopping.is_set() and (not total or done < total):
         time.sleep(ROUND_S)

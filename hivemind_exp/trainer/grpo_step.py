@@ -260,11 +260,11 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 token_loss = token_loss + self.kl_weight * kl
             own, foreign = inputs["totals"]
             scale = 1.0 / own if kind.own else self.foreign_weight / foreign
-            total = total + (token_loss * kind_mask).sum() * scale
             if kind is Kind.PEER and self._floor is not None:
                 kept = own_like(logps[picked], kind_mask, self._floor)
                 self._filtered.append((~kept).sum())
                 token_loss = token_loss * kept.unsqueeze(1)
+            total = total + (token_loss * kind_mask).sum() * scale
             measured = (entropies[picked], torch.zeros_like(logps[picked]) if kl is None else kl, scored.clipped)
             self._meters[kind].add(
                 sum(len(row.completion_ids) for row in rows), *(value * kind_mask for value in measured)

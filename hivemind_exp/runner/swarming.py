@@ -14,6 +14,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
+from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.sources.base import Group
 from hivemind_exp.sources.drawn import DrawnGroups
@@ -74,7 +75,7 @@ class Membership:
         return Giver(
             swarm=self.charter.id,
             me=self.node.peer_id,
-            model=self.config.model.name,
+            model=base_name(self.config),
             group_size=self.config.game.group_size,
             with_logps=self.config.train.peer_loss == "f_tis",
         )
@@ -107,6 +108,7 @@ class Membership:
             latest_round=self.latest_round,
         )
         with closing(DrawnGroups(self.files.journal, self.charter.id)) as drawn:
+            source.remember_used(drawn.used())
             try:
                 yield Sharing(
                     self.giver,

@@ -258,12 +258,12 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if divergence is not None and kind.own:
                 kl = divergence[picked]
                 token_loss = token_loss + self.kl_weight * kl
-            own, foreign = inputs["totals"]
-            scale = 1.0 / own if kind.own else self.foreign_weight / foreign
             if kind is Kind.PEER and self._floor is not None:
                 kept = own_like(logps[picked], kind_mask, self._floor)
                 self._filtered.append((~kept).sum())
                 token_loss = token_loss * kept.unsqueeze(1)
+            own, foreign = inputs["totals"]
+            scale = 1.0 / own if kind.own else self.foreign_weight / foreign
             total = total + (token_loss * kind_mask).sum() * scale
             measured = (entropies[picked], torch.zeros_like(logps[picked]) if kl is None else kl, scored.clipped)
             self._meters[kind].add(

@@ -28,7 +28,7 @@ def build_rows(groups: Sequence[Group], settings: LossSettings, pass_rates: Mapp
             rows.append(
                 Row(
                     kind=rollout.kind,
-                    source=rollout.source if rollout.model is None else f"{rollout.source}:{rollout.model}",
+                    source=_source(rollout),
                     task=group.prompt.question.task,
                     group=number,
                     prompt_ids=group.prompt.ids,
@@ -41,6 +41,13 @@ def build_rows(groups: Sequence[Group], settings: LossSettings, pass_rates: Mapp
                 )
             )
     return rows
+
+
+def _source(rollout: Rollout) -> str:
+    """Return who made a rollout, with the model that a provider names. What a peer says of its model is not known."""
+    if rollout.model is None or rollout.kind is Kind.PEER:
+        return rollout.source
+    return f"{rollout.source}:{rollout.model}"
 
 
 def _weigh(verified: Sequence[Verified], settings: LossSettings, rate: float) -> Iterator[tuple[Verified, float]]:

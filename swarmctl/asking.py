@@ -45,14 +45,19 @@ class Asker:
             raise otherwise
         self._agreed.add(question)
 
-    def secret(self, prompt: str) -> str:
-        """Return what is typed, unseen, or what is piped in. Raises Abort at an end of input on a terminal."""
+    def secret(self, prompt: str, silent: NodeError | None = None) -> str:
+        """Return what is typed, unseen, or what is piped in. Raises Abort at an end of input on a terminal.
+
+        Raises ``silent`` where there is a terminal and nothing may be asked.
+        """
         if sys.stdin is None:
             return ""
         if not _is_terminal(sys.stdin):
             return sys.stdin.read(_LONGEST)
         if not self.can_ask:
-            raise KeyProblem("there is a key to type and --no-input was given: pipe it in", next="swarmctl keys --help")
+            raise silent or KeyProblem(
+                "there is a key to type and --no-input was given: pipe it in", next="swarmctl keys --help"
+            )
         import getpass
 
         try:
@@ -60,6 +65,11 @@ class Asker:
         except (EOFError, KeyboardInterrupt) as error:
             sys.stderr.write("\n")  # nothing that was typed, Enter included, has ended the line of the prompt
             raise typer.Abort from error
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether a secret is typed, and so worth typing twice."""
+        return _is_terminal(sys.stdin)
 
     @property
     def source(self) -> str:

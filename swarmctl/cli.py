@@ -14,7 +14,7 @@ import typer
 
 from hivemind_exp.errors import NodeError
 from swarmctl import __version__
-from swarmctl.commands import completion, doctor, keys, logs, profiles, rollouts, status
+from swarmctl.commands import completion, doctor, identity, keys, logs, profiles, rollouts, status, swarm
 from swarmctl.commands import run as run_command
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
 from swarmctl.helpgroups import GroupedCommands
@@ -56,7 +56,7 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, profiles, keys, status, logs, rollouts, completion):
+for command in (run_command, doctor, profiles, keys, status, logs, rollouts, swarm, identity, completion):
     command.register(app)
 
 

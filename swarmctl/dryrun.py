@@ -10,19 +10,22 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.sources.endpoints import is_offloaded
 from swarmctl import nodes, trainer
 from swarmctl.errors import Exit
+from swarmctl.joining import Membership
 from swarmctl.offloading import as_json as as_json_of
 from swarmctl.offloading import banner, plan
 from swarmctl.paths import shown
 from swarmctl.resolve import Resolved
 from swarmctl.schema import dotted, settings
 from swarmctl.sentences import count, size
-from swarmctl.summary import pushes
+from swarmctl.summary import pushes, swarm_line
 from swarmctl.text import clean, without_keys
 from swarmctl.tomlview import as_toml, origin_of
 from swarmctl.verdict import completed
 
 
-def dry_run(resolved: Resolved, *, as_json: bool, retry: nodes.Retry, module: str) -> Exit:
+def dry_run(
+    resolved: Resolved, membership: Membership | None, *, as_json: bool, retry: nodes.Retry, module: str
+) -> Exit:
     """Print configuration, origins and findings. Raises what ``run`` would raise before its first round."""
     config = resolved.config
     files = nodes.files_of(config.node.name)
@@ -42,13 +45,16 @@ def dry_run(resolved: Resolved, *, as_json: bool, retry: nodes.Retry, module: st
             raise
     if as_json:
         found = found | {"offload": None if offload is None else as_json_of(offload)}
+        swarm = None if membership is None else membership.charter
+        found |= {"swarm": None if swarm is None else {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}}
         print(json.dumps(_object(resolved, found, exists=files.root.exists())))
         return Exit.DONE
     print(as_toml(resolved, origins=True))
     state = "exists" if files.root.exists() else "would be made"
     node = f"node     {config.node.name}: {shown(files.root)} ({state})"
     told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
-    for line in [node, *_findings(found, config), *told, "Nothing was made or changed."]:
+    part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
+    for line in [node, *part, *_findings(found, config), *told, "Nothing was made or changed."]:
         print(clean(f"# {line}"))
     return Exit.DONE
 

@@ -14,7 +14,8 @@ from swarmctl.resolve import REMEMBERED, Override, Resolved
 from swarmctl.schema import dotted, leaves
 from swarmctl.text import without_keys
 
-_FIXED = {"node.name", "node.fresh"}
+_FIXED = {"node.name", "node.fresh", "swarm.join"}
+"""Settings that do not change, whatever is written: of an invitation, only the addresses may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,16 @@ def arguments(profile: str, overrides: Sequence[Override], node: str) -> list[st
     """Return the arguments of the command that runs ``node`` with a profile and values over it."""
     result = ["run", "--profile", profile, "--node", node]
     for given in overrides:
-        if given.path != ("node", "name"):
+        if given.path == ("swarm", "join") and given.value:
+            result += ["--join", given.value]
+        elif given.path != ("node", "name"):
             result += ["--set", f"{dotted(given.path)}={_toml(given.value)}"]
     return result
+
+
+def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tables without what is unset, which TOML cannot say."""
+    return [{key: value for key, value in table.items() if value is not None} for table in tables]
 
 
 def _toml(value: Any) -> str:

@@ -41,6 +41,7 @@ def identity(config: Config) -> dict[str, Any]:
         "tasks": [task.model_dump(mode="json") for task in config.tasks],
         "seed": config.node.seed,
         "charter": charter_id(config),
+        "swarm": config.swarm.charter,
         "fresh": config.node.fresh,
         "created": now(),
         "version": __version__,
@@ -82,11 +83,7 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
     files = files_of(config.node.name)
     with disk_errors(files.root):
         _make(files, config, retry)
-        lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not locks.acquire(lock):
-            raise _running(files, retry)
-        locks.write_holder(lock, None)
+    with held(files, retry) as lock:
         check_identity(files, config, retry)
         with disk_errors(files.root):
             if config.node.fresh:
@@ -95,6 +92,21 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
             if not resumes:
                 write_json(files.identity, identity(config))
         yield Node(files, lock, resumes)
+
+
+@contextlib.contextmanager
+def held(files: NodeFiles, retry: Retry) -> Iterator[int]:
+    """Lock the directory of a node until the end of the block, whatever it was made for; give the lock's descriptor.
+
+    Raises NodeConflict where the node is running.
+    """
+    with disk_errors(files.root):
+        lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not locks.acquire(lock):
+            raise _running(files, retry)
+        locks.write_holder(lock, None)
+        yield lock
     finally:
         os.close(lock)
 
@@ -168,6 +180,7 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
             )
         return
     wanted = identity(config)
+    check_swarm(files, config, retry)
     following = retry(other_name(files.root.name))
     if made.get("fresh") != wanted["fresh"]:
         how = "starts over at every run" if made.get("fresh") else "keeps what it learned"
@@ -182,6 +195,42 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
     ]
     if different:
         raise NodeConflict(f"node {files.root.name} was made for " + "; ".join(different), next=following)
+
+
+def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
+    """Raise NodeConflict where a node would go into another swarm than the one it is in, or has learned in.
+
+    One that has left its swarm may go on alone, or return.
+    """
+    made = read_json(files.identity)
+    if made is None or made.get("fresh") or not (files.charter.exists() or has_begun(files)):
+        return
+    name, swarm, wanted = files.root.name, made.get("swarm"), config.swarm.charter
+    if swarm == wanted or (wanted is None and made.get("left") is not None):
+        return
+    swarm = swarm if isinstance(swarm, str) else None
+    following = retry(other_name(name))
+    if swarm is None:
+        message = f"node {name} has learned alone, and a swarm takes a new node"
+    elif wanted is None:
+        message = f"node {name} is in swarm {short_id(swarm)}; it goes on alone once it has left"
+        following = f"swarmctl swarm leave --node {shlex.quote(name)}"
+    else:
+        message = (
+            f"node {name} is in swarm {short_id(swarm)}, and the invitation is to {short_id(wanted)}; a node is never "
+            "in two, not even one after the other"
+        )
+    raise NodeConflict(message, next=following)
+
+
+def left_directory(files: NodeFiles, swarm: str) -> Path:
+    """Return where a node that has left a swarm keeps its charter and what it knew of peers."""
+    return files.root / "left" / short_id(swarm)
+
+
+def short_id(swarm: str) -> str:
+    """Return a swarm's id for people: enough of it to tell a few swarms apart."""
+    return swarm[:12]
 
 
 def _brief(key: str, identity: dict[str, Any]) -> str:
@@ -201,8 +250,8 @@ def _short(table: dict[str, Any]) -> str:
 
 
 def empty(files: NodeFiles) -> None:
-    """Remove all that a fresh node left, except its lock, what says that it is fresh, and what it has spent."""
-    kept = {files.lock, files.identity, files.consent, files.ledger}
+    """Remove all that a fresh node left, except its lock and key, what says that it is fresh, and what it has spent."""
+    kept = {files.lock, files.identity, files.key, files.consent, files.ledger}
     for path in files.root.iterdir():
         if path in kept or path.name.startswith(f"{files.ledger.name}-"):
             continue

@@ -13,6 +13,7 @@ FLAGS: Mapping[str, str] = {
     "--seed": "node.seed",
     "--offload": "offload.provider",
     "--max-usd": "offload.limits.usd",
+    "--join": "swarm.join",
 }
 """Flags of ``run`` that stand for a setting."""
 

@@ -6,20 +6,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from hivemind_exp.errors import NodeError
 from hivemind_exp.sources.endpoints import is_offloaded
 from hivemind_exp.sources.kinds import check_offload
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl import nodes, profiles, trainer
+from swarmctl.advice import advised, retry_with
 from swarmctl.asking import Asker
 from swarmctl.consent import ask_consent, record_consent
 from swarmctl.console import Writer, view
 from swarmctl.errors import Exit
+from swarmctl.joining import enter, invitation_override, settle
 from swarmctl.keyneeds import keys_for
-from swarmctl.lastrun import arguments, changes, pasteable, read_last, write_last
+from swarmctl.lastrun import changes, read_last, write_last
 from swarmctl.offloading import banner, plan
 from swarmctl.options import RunOptions
 from swarmctl.progress import Progress, result
@@ -27,7 +26,7 @@ from swarmctl.resolve import Override, Resolved, override, resolve
 from swarmctl.schema import parse
 from swarmctl.summary import conclusion, introduction
 from swarmctl.supervisor import Ending, StopSignals, supervise
-from swarmctl.verdict import completed, judge
+from swarmctl.verdict import judge
 
 
 def resolved_options(options: RunOptions) -> Resolved:
@@ -36,7 +35,7 @@ def resolved_options(options: RunOptions) -> Resolved:
     ``--node NAME`` without ``--profile`` repeats what that node was last run with; what this command says goes over it.
     """
     given = [override(text) for text in options.assignments]
-    given += [Override(path, parse(text, path), flag) for flag, path, text in _flags(options)]
+    given += [_given(flag, path, text) for flag, path, text in _flags(options)]
     last = None
     if options.node is not None:
         given.append(Override(("node", "name"), options.node, "--node"))
@@ -50,6 +49,10 @@ def _flags(options: RunOptions) -> list[tuple[str, tuple[str, ...], str]]:
     return [(flag, tuple(key.split(".")), text) for flag, key, text in options.flags]
 
 
+def _given(flag: str, path: tuple[str, ...], text: str) -> Override:
+    return invitation_override(text, flag) if flag == "--join" else Override(path, parse(text, path), flag)
+
+
 def _latest(overrides: list[Override]) -> list[Override]:
     """Keep the last of several values of one setting, in its place: ``model.lora=false`` undoes what is before it."""
     latest: dict[tuple[str, ...], Override] = {}
@@ -59,20 +62,15 @@ def _latest(overrides: list[Override]) -> list[Override]:
     return list(latest.values())
 
 
-def retry_with(resolved: Resolved) -> nodes.Retry:
-    """Return what makes the command that does the same with another node."""
-    return lambda name: pasteable(arguments(resolved.profile.reference, resolved.overrides, name))
-
-
 def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     """Run a node to its end. Raises the NodeError to print where it fails."""
-    resolved = resolved_options(options)
+    say = Writer(sys.stderr)
+    resolved, membership = enter(resolved_options(options), say, module=module)
     _check_tasks(resolved)
     if options.dry_run:
         from swarmctl.dryrun import dry_run
 
-        return dry_run(resolved, as_json=options.as_json, retry=retry_with(resolved), module=module)
-    say = Writer(sys.stderr)
+        return dry_run(resolved, membership, as_json=options.as_json, retry=retry_with(resolved), module=module)
     asker = Asker(yes=options.yes, silent=options.no_input or options.as_json)
     keys = keys_for(resolved.config, asker, os.environ)
     offload, agreed = _agree(resolved, asker)
@@ -80,9 +78,10 @@ def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         before = read_last(node.files) if node.resumes else None
         with nodes.disk_errors(node.files.root):
             record_consent(node.files, agreed)
+            membership = membership and settle(node.files, membership)
             write_last(node.files, resolved)
         if not options.quiet:
-            for line in [*introduction(node, resolved), *keys.lines, *offload]:
+            for line in [*introduction(node, resolved, membership), *keys.lines, *offload]:
                 say(line)
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")
@@ -103,24 +102,14 @@ def _agree(resolved: Resolved, asker: Asker) -> tuple[list[str], tuple[str, ...]
     retry = retry_with(resolved)
     files = nodes.files_of(resolved.config.node.name)
     nodes.check_free(files, retry)
-    with _advised(resolved):
+    with advised(resolved):
         found = plan(resolved.config, files.ledger)
         return banner(found), ask_consent(found, resolved, files, asker)
 
 
-@contextmanager
-def _advised(resolved: Resolved) -> Iterator[None]:
-    """Make what an error advises a change of this very command."""
-    try:
-        yield
-    except NodeError as error:
-        error.next = completed(error.next, retry_with(resolved)(resolved.config.node.name)) if error.next else None
-        raise
-
-
 def _check_tasks(resolved: Resolved) -> None:
     """Raise the TaskError that the trainer would find after ten seconds of imports."""
-    with _advised(resolved):
+    with advised(resolved):
         check_tasks(resolved.config.tasks)
         check_offload(resolved.config)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -42,7 +42,12 @@ def settings() -> dict[Path, FieldInfo]:
 
 def _takes_text(path: Path) -> bool:
     field = settings().get(path)
-    return field is not None and (field.annotation is str or str in get_args(field.annotation))
+    # A list of texts is no text.
+    return field is not None and str in (field.annotation, *get_args(field.annotation)) and not _is_list(field)
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is list
 
 
 def parse(text: str, path: Path) -> Any:

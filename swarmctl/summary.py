@@ -8,13 +8,16 @@ from hivemind_exp.config import Config
 from hivemind_exp.runner.hardware import detect_hardware
 from hivemind_exp.sources.endpoints import is_offloaded
 from hivemind_exp.sources.kinds import is_relay
+from hivemind_exp.swarm.names import animal_name
+from swarmctl.joining import Membership
 from swarmctl.lastrun import shown_value
 from swarmctl.launcher import typed
-from swarmctl.nodes import Node
+from swarmctl.nodes import Node, short_id
 from swarmctl.paths import shown
 from swarmctl.progress import Progress
 from swarmctl.resolve import Resolved
-from swarmctl.sentences import count, dollars, duration, percent, spending, time_shares
+from swarmctl.sentences import count, dollars, duration, exchanged, percent, spending, time_shares
+from swarmctl.swarmshow import game
 from swarmctl.verdict import completed, continuation
 
 _DEMO = "tiny"
@@ -22,7 +25,7 @@ _RISE = 0.15
 """Gain from which accuracy counts as risen: rewards that mean nothing stay below it (``benchmarks/demo.py``)."""
 
 
-def introduction(node: Node, resolved: Resolved) -> list[str]:
+def introduction(node: Node, resolved: Resolved, membership: Membership | None = None) -> list[str]:
     """Say what is about to happen."""
     config = resolved.config
     rounds = f"up to round {config.game.rounds}" if config.game.rounds else "until stopped"
@@ -35,6 +38,9 @@ def introduction(node: Node, resolved: Resolved) -> list[str]:
         f"Node {node.name} ({state}): {what}, {tasks}, {rounds}.",
         f"Settings: {resolved.profile.label}. Files: {shown(node.files.root)}",
     ]
+    if membership is not None:
+        lines.append(f"Swarm {swarm_line(membership)}.")
+        lines.append("Leaves this machine: this node's answers, signed, to the peers of its swarm.")
     if config.hub.repo:
         lines.append(f"Leaves this machine: the model and a card that says what it learned from, {pushes(config)}.")
     if config.model.name == _DEMO and config.warmup.steps and not relay:
@@ -43,6 +49,13 @@ def introduction(node: Node, resolved: Resolved) -> list[str]:
             "minority of questions. The only reward is the task's own verifier."
         )
     return lines
+
+
+def swarm_line(membership: Membership) -> str:
+    """Say which swarm a node is in, and under what name it is known there."""
+    charter, own = membership.charter, membership.peer
+    known = "" if own is None else f"; this node is {animal_name(own)}"
+    return f"{charter.name} ({short_id(charter.id)}), whose charter fixes tasks and game: {game(charter)}{known}"
 
 
 def pushes(config: Config) -> str:
@@ -59,6 +72,8 @@ def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: floa
     lines = [_reached(progress, elapsed, failed=failed)]
     if progress.seconds and (shares := time_shares(progress.seconds)):
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
+    if traded := exchanged(progress):
+        lines.append(f"In the swarm: {traded}.")
     if spent := _spent(progress):
         lines.append(spent)
     if (

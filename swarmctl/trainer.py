@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -102,6 +103,19 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
 
 def check(config: Config, module: str = MODULE) -> dict[str, Any]:
     """Ask the trainer what it would do. Raises the NodeError it answers with."""
+    return _ask("check", config, module)
+
+
+def fetch_charter(config: Config, module: str = MODULE) -> bytes:
+    """Ask the peers of an invitation for the charter it stands for; what they answer is not checked here.
+
+    Raises the NodeError that says why there is none.
+    """
+    return base64.b64decode(_ask("charter", config, module)["charter"])
+
+
+def _ask(mode: str, config: Config, module: str) -> dict[str, Any]:
+    """Return what the trainer answers to one question, without running a node."""
     process = subprocess.Popen(
         command(module),
         stdin=subprocess.PIPE,
@@ -111,13 +125,13 @@ def check(config: Config, module: str = MODULE) -> dict[str, Any]:
         start_new_session=True,
     )
     try:
-        output, errors = process.communicate(_request("check", config, None))
+        output, errors = process.communicate(_request(mode, config, None))
     finally:
         end_session(process)
     answer = last_object(output)
     if answer is None:
         last = (errors.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        raise NodeError(f"the check ended with code {process.returncode}: {last}")
+        raise NodeError(f"the trainer ended with code {process.returncode} instead of answering: {last}")
     if "error" in answer:
         raise reported(answer["error"])
     return answer

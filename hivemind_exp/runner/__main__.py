@@ -1,12 +1,13 @@
 """The trainer process: reads one line of JSON, runs a node, writes events; ends when its supervisor does.
 
-The line: ``{"mode": "run" | "check", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``; the descriptor
-is the pipe with the keys that this run needs. Standard input stays open as a life line: its end means that the
-supervisor died. SIGTERM asks for a stop.
+The line: ``{"mode": "run" | "check" | "charter", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``; the
+descriptor is the pipe with the keys that this run needs. Standard input stays open as a life line: its end means that
+the supervisor died. SIGTERM asks for a stop.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import json
@@ -35,8 +36,8 @@ def main() -> int:
     """Serve one order. Returns the exit status: 0 done or stopped, 1 failed, 28 failed on a full disk."""
     order = json.loads(sys.stdin.buffer.readline())
     secrets = receive(order.get("secrets_fd"))
-    if order["mode"] == "check":
-        return _check(order)
+    if order["mode"] != "run":
+        return _answer(order)
     stop = StopFlag()
     _stop_on_signals(stop)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
@@ -100,20 +101,32 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
     return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets)
 
 
-def _check(order: dict[str, Any]) -> int:
+def _answer(order: dict[str, Any]) -> int:
+    """Print one object: what a run would do, or the charter of a swarm."""
     # Libraries print; standard output is for the one object.
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            from hivemind_exp.config import Config
-            from hivemind_exp.runner.grpo_runner import describe
-
-            answer = describe(Config.model_validate(order["config"]))
+            answer = _charter(order) if order["mode"] == "charter" else _described(order)
             status = 0
         except NodeError as error:
             answer = {"error": {"code": error.code, "message": error.message, "next": error.next}}
             status = 1
     print(json.dumps(answer))
     return status
+
+
+def _described(order: dict[str, Any]) -> dict[str, Any]:
+    from hivemind_exp.config import Config
+    from hivemind_exp.runner.grpo_runner import describe
+
+    return describe(Config.model_validate(order["config"]))
+
+
+def _charter(order: dict[str, Any]) -> dict[str, Any]:
+    from hivemind_exp.config import Config
+    from hivemind_exp.runner.charters import fetch_charter
+
+    return {"charter": base64.b64encode(fetch_charter(Config.model_validate(order["config"]))).decode()}
 
 
 def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:

@@ -33,6 +33,8 @@ _PRIVATE = bytes.fromhex("08011240")
 """What stands before secret seed (32 bytes) and public key (32 bytes) in a private key's protobuf."""
 _RSA = bytes.fromhex("0800")
 _LONGEST = 65_536
+BACKUP = b"swarmctl identity backup"
+"""How a backup begins (``swarmctl.identityfile``)."""
 _CONTEXT = b"swarmctl\x00"
 """Goes before whatever is signed: the daemon signs its handshakes with the same key, and neither signature must ever
 pass for the other."""
@@ -91,18 +93,16 @@ class Identity:
                 return cls(key)
         raise IdentityProblem(f"{path} {_what_else(content)}", next=f"ls -l {shlex.quote(str(path))}")
 
-    @property
-    def key(self) -> Ed25519PrivateKey:
-        """The key itself, for a backup."""
-        return self._key
+    def to_bytes(self) -> bytes:
+        """Return the content of the key file: the secret itself."""
+        return _PRIVATE + self._key.private_bytes_raw() + self._key.public_key().public_bytes_raw()
 
     def save(self, path: Path, *, replace: bool = False) -> None:
         """Write the key file with mode 0600; with ``replace``, over another file or link, whole or not at all.
 
         Raises FileExistsError without ``replace`` where ``path`` is taken; OSError.
         """
-        content = _PRIVATE + self._key.private_bytes_raw() + self._key.public_key().public_bytes_raw()
-        write_private(path, content, replace=replace)
+        write_private(path, self.to_bytes(), replace=replace)
 
 
 def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
@@ -126,6 +126,16 @@ def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
 
 def read_private(path: Path) -> bytes:
     """Return the content of a file that only its owner can read. Raises IdentityProblem."""
+    content, mode = read_file(path)
+    if mode & _OTHERS:
+        raise IdentityProblem(
+            f"others can read {path} ({mode:04o}), and so be this node", next=f"chmod 600 {shlex.quote(str(path))}"
+        )
+    return content
+
+
+def read_file(path: Path) -> tuple[bytes, int]:
+    """Return the content of a file, cut at 64 KiB, and its mode. Raises IdentityProblem."""
     listed = f"ls -l {shlex.quote(str(path))}"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe must not wait
@@ -135,12 +145,7 @@ def read_private(path: Path) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise IdentityProblem(f"{path} is no file", next=listed)
-        if status.st_mode & _OTHERS:
-            raise IdentityProblem(
-                f"others can read {path} ({stat.S_IMODE(status.st_mode):04o}), and so be this node",
-                next=f"chmod 600 {shlex.quote(str(path))}",
-            )
-        return os.read(descriptor, _LONGEST)
+        return os.read(descriptor, _LONGEST), stat.S_IMODE(status.st_mode)
     except OSError as error:
         raise IdentityProblem(f"cannot read {path}: {error.strerror}", next=listed) from error
     finally:
@@ -224,6 +229,8 @@ def _what_else(content: bytes) -> str:
         return "is empty"
     if content.startswith(_RSA) and len(content) > 500:
         return "holds an RSA key, as RL Swarm and hivemind make them; an identity here is an Ed25519 key"
+    if content.startswith(BACKUP):
+        return "is a backup: swarmctl identity restore reads it"
     if content.startswith(b"-----BEGIN"):
-        return "holds a key in another format; swarmctl identity restore reads backups"
+        return "holds a key in another format"
     return "is no key of libp2p's, or is damaged"

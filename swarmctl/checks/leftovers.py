@@ -21,7 +21,7 @@ from swarmctl.paths import shown
 
 SETTLED = 60.0
 """Seconds after which what is half made is not being made any more."""
-_TEMPORARY = (".node.json.*", ".config.json.*", ".partial-*")
+_TEMPORARY = (".node.json.*", ".config.json.*", ".identity.key.*", ".partial-*")
 
 
 def leftovers(context: Context) -> Finding:

@@ -15,6 +15,7 @@ from swarmctl.checks import (
     keys,
     leftovers,
     machine,
+    membership,
     network,
     swarm,
 )
@@ -45,6 +46,9 @@ CHECKS: tuple[Check, ...] = (
     Check("swarm", "p2pd", swarm.p2pd),
     Check("swarm", "port", network.port),
     Check("swarm", "node", swarm.node, profile=True),
+    Check("swarm", "key", membership.key),
+    Check("swarm", "charter", membership.charter),
+    Check("swarm", "listen", membership.listen),
     Check("swarm", "modes", swarm.modes),
     Check("swarm", "leftovers", leftovers.leftovers),
     Check("swarm", "checkpoints", checkpoints.checkpoints, limit=60.0),

@@ -42,6 +42,10 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(metavar="USD", help="Dollars that the node may spend in its whole life; or unlimited."),
         ] = None,
+        join: Annotated[
+            str | None,
+            typer.Option(metavar="INVITATION", help="Join a swarm: the line that `swarmctl swarm invite` prints."),
+        ] = None,
         set_: Annotated[
             list[str] | None,
             typer.Option("--set", metavar="KEY=VALUE", help="Any setting of a profile; may be repeated."),
@@ -71,6 +75,7 @@ def register(app: typer.Typer) -> None:
           swarmctl run --node maths --set train.learning_rate=2e-6
           swarmctl run --offload openai:gpt-4o-mini --max-usd 2
           swarmctl run --profile gpu --dry-run
+          swarmctl run --join swarm1:4be1…@/ip4/203.0.113.7/tcp/4001/p2p/12D3Koo… --node mine
         """
         provider, _, asked = (offload or "").partition(":")
         settings = {
@@ -81,6 +86,7 @@ def register(app: typer.Typer) -> None:
             "--seed": seed,
             "--offload": provider if offload else None,
             "--max-usd": max_usd,
+            "--join": join,
         }
         flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
         if offload:

@@ -19,6 +19,8 @@ __swarmctl_enter() {
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':rollouts') path='rollouts' ;;
+        ':swarm') path='swarm' ;;
+        ':identity') path='identity' ;;
         ':completion') path='completion' ;;
         'profiles:list') path='profiles list' ;;
         'profiles:show') path='profiles show' ;;
@@ -33,6 +35,16 @@ __swarmctl_enter() {
         'rollouts:show') path='rollouts show' ;;
         'rollouts:export') path='rollouts export' ;;
         'rollouts:stats') path='rollouts stats' ;;
+        'swarm:new') path='swarm new' ;;
+        'swarm:show') path='swarm show' ;;
+        'swarm:invite') path='swarm invite' ;;
+        'swarm:peers') path='swarm peers' ;;
+        'swarm:leaderboard') path='swarm leaderboard' ;;
+        'swarm:leave') path='swarm leave' ;;
+        'identity:show') path='identity show' ;;
+        'identity:new') path='identity new' ;;
+        'identity:backup') path='identity backup' ;;
+        'identity:restore') path='identity restore' ;;
         'completion:install') path='completion install' ;;
         'completion:uninstall') path='completion uninstall' ;;
         'completion:show') path='completion show' ;;
@@ -52,6 +64,7 @@ __swarmctl_takes() {
         'run:--seed') kind=none ;;
         'run:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'run:--max-usd') kind=none ;;
+        'run:--join') kind=none ;;
         'run:--set') kind=setting ;;
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
@@ -82,6 +95,20 @@ __swarmctl_takes() {
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
         'rollouts stats:--node') kind=node ;;
         'rollouts stats:--by') kind=none ;;
+        'swarm new:-p' | 'swarm new:--profile') kind=profile ;;
+        'swarm new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'swarm new:--game') kind=words list='sampling study-group' ;;
+        'swarm new:--stage-time') kind=none ;;
+        'swarm new:--set') kind=setting ;;
+        'swarm show:--node') kind=node ;;
+        'swarm invite:--node') kind=node ;;
+        'swarm peers:--node') kind=node ;;
+        'swarm leaderboard:--node') kind=node ;;
+        'swarm leave:--node') kind=node ;;
+        'identity show:--node') kind=node ;;
+        'identity new:--node') kind=node ;;
+        'identity backup:--node') kind=node ;;
+        'identity restore:--node') kind=node ;;
     esac
 }
 
@@ -89,7 +116,7 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'status') list='--node --json --help' ;;
         'logs') list='--node --lines --follow --json --help' ;;
@@ -109,6 +136,18 @@ __swarmctl_options() {
         'rollouts show') list='--node --round --question --source --last --full --json --help' ;;
         'rollouts export') list='--node --round --question --source --last --correct --format --output --yes --help' ;;
         'rollouts stats') list='--node --by --json --help' ;;
+        'swarm') list='--help' ;;
+        'swarm new') list='--profile --task --game --stage-time --open --set --json --help' ;;
+        'swarm show') list='--node --json --help' ;;
+        'swarm invite') list='--node --json --help' ;;
+        'swarm peers') list='--node --json --help' ;;
+        'swarm leaderboard') list='--node --json --help' ;;
+        'swarm leave') list='--node --json --help' ;;
+        'identity') list='--help' ;;
+        'identity show') list='--node --json --help' ;;
+        'identity new') list='--node --yes --no-input --json --help' ;;
+        'identity backup') list='--node --passphrase --yes --no-input --json --help' ;;
+        'identity restore') list='--node --yes --no-input --json --help' ;;
         'completion') list='--help' ;;
         'completion install') list='--yes --json --help' ;;
         'completion uninstall') list='--yes --json --help' ;;
@@ -119,10 +158,12 @@ __swarmctl_options() {
 # Set kind to what may stand here as an argument.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status logs profiles keys rollouts completion' ;;
+        ':0') kind=words list='run doctor status logs profiles keys rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'rollouts:0') kind=words list='show export stats' ;;
+        'swarm:0') kind=words list='new show invite peers leaderboard leave' ;;
+        'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
@@ -131,6 +172,8 @@ __swarmctl_argument() {
         'keys test:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys delete:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys import:0') kind=file ;;
+        'identity backup:0') kind=file ;;
+        'identity restore:0') kind=file ;;
         'completion install:0') kind=words list='bash zsh fish' ;;
         'completion uninstall:0') kind=words list='bash zsh fish' ;;
         'completion show:0') kind=words list='bash zsh fish' ;;
@@ -154,6 +197,8 @@ __swarmctl_values() {
         'offload.on_limit') list='stop local' ;;
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'offload.when') list='always failed' ;;
+        'swarm.loopback') list='true false' ;;
+        'swarm.relay') list='true false' ;;
         'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'train.peer_loss') list='positive sapo f_tis' ;;
         'train.teacher_loss') list='gated luffy' ;;
@@ -309,6 +354,12 @@ __swarmctl_setting() {
             offload.when= \
             providers= \
             report.to= \
+            swarm.announce= \
+            swarm.external= \
+            swarm.join= \
+            swarm.loopback= \
+            swarm.port= \
+            swarm.relay= \
             tasks= \
             train.beta= \
             train.delta= \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import json
@@ -26,6 +27,8 @@ def main() -> None:
     act = os.environ.get("STAND_IN", "run")
     if request["mode"] == "check":
         check(act)
+    if request["mode"] == "charter":
+        serve_charter(Path(os.environ["STAND_IN_CHARTER"]))
     node = Path(request["node_dir"])
     token = receive(request["secrets_fd"]).get("huggingface")
     (node / "token.sha256").write_text(hashlib.sha256((token or "").encode()).hexdigest())
@@ -61,6 +64,11 @@ def check(act: str) -> None:
     found = {"device": "cpu", "dtype": "float32", "accelerator": None, "model": model}
     print("noise of a library")
     print(json.dumps(found | {"tasks": ["spell_backward"], "memory_bytes": None}))
+    sys.exit(0)
+
+
+def serve_charter(path: Path) -> None:
+    print(json.dumps({"charter": base64.b64encode(path.read_bytes()).decode()}))
     sys.exit(0)
 
 

@@ -155,7 +155,8 @@ def test_the_next_command_works_when_pasted(home: Path) -> None:
 def test_what_the_operator_must_change_is_3_and_what_may_pass_is_1() -> None:
     codes = {kind.code: exit_code(kind("x")) for kind in NodeError.__subclasses__()}
     threes = {code for code, exit in codes.items() if exit == Exit.CONFIGURATION}
-    assert threes == {"configuration", "node_conflict", "provider", "model", "task", "device", "key"}
+    same = {"configuration", "node_conflict", "provider", "model", "task", "device", "key", "identity", "swarm"}
+    assert threes == same
     assert codes["out_of_memory"] == codes["disk_full"] == codes["checkpoint"] == Exit.FAILED
     assert exit_code(NodeError("x")) == Exit.FAILED
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from swarmctl import locks
 from swarmctl.checks import checkpoints, leftovers, network, swarm
@@ -107,9 +108,11 @@ def test_a_trainer_that_outlived_its_supervisor_is_told(node: NodeFiles, holder:
     assert "trainer, pid 7" in found.text
 
 
-def test_open_secrets_fail_and_are_closed(node: NodeFiles) -> None:
+@pytest.mark.parametrize("name", ["secret", "identity.key"])
+def test_open_secrets_fail_and_are_closed(node: NodeFiles, name: str) -> None:
+    Identity.create(node.key)
     assert swarm.modes(make("demo")).status is Status.OK
-    secret = node.root / "secret"
+    secret = node.root / name
     secret.chmod(0o644)
     found = swarm.modes(make("demo"))
     assert found.status is Status.FAILED

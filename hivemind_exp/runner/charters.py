@@ -1,0 +1,43 @@
+"""Asking a swarm for its charter before there is a node: with a key that is thrown away, from a directory that is."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.config import Config
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.invitation import parse
+from hivemind_exp.swarm.node import SwarmNode
+
+PATIENCE_S = 30.0
+"""How long somebody may take to answer."""
+
+
+def fetch_charter(config: Config) -> bytes:
+    """Return the signed charter that ``swarm.join`` stands for, from whoever of its addresses answers.
+
+    Raises SwarmError where nobody does.
+    """
+    invitation = parse(config.swarm.join)
+    settings = config.swarm.model_copy(update={"port": 0, "announce": [], "relay": False})
+    with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
+        key = Path(directory) / "identity.key"
+        node = SwarmNode(
+            Identity.create(key),
+            invitation.charter,
+            key=key,
+            directory=Path(directory) / "swarm",
+            settings=settings,
+            invitation=invitation.addresses,
+            emit=_say_nothing,
+        )
+        with closing(node):
+            node.start()
+            return node.fetch_charter(PATIENCE_S)
+
+
+def _say_nothing(_event: str, /, **_fields: Any) -> None:
+    """What such a node would tell is of no use to anybody."""

@@ -1,0 +1,87 @@
+"""Where a node can be reached: its port, chosen once and kept, and the addresses of its machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+
+from hivemind_exp.config import SwarmConfig
+from hivemind_exp.swarm.port import take
+
+PORT_FILE = "port"
+_VIRTUAL = ("docker", "br-", "veth", "virbr", "cni", "podman", "vmnet", "lxc")
+"""Interfaces whose addresses mean another machine on each machine."""
+LOOPBACK = "127.0.0.1"
+
+
+def kept_port(directory: Path, settings: SwarmConfig) -> int:
+    """Return the port that a node listens on: the one that was set, else the one kept in ``directory``.
+
+    Where there is none yet, a free one is chosen and kept. Raises OSError, and SwarmError where none can be had.
+    """
+    known = settings.port or read_port(directory)
+    if known:
+        return known
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with closing(take(0, directory / PORT_FILE, loopback=settings.loopback)) as chosen:
+        return chosen.number
+
+
+def read_port(directory: Path) -> int | None:
+    """Return the port that is kept in ``directory``, or None where there is none."""
+    try:
+        port = int((directory / PORT_FILE).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody on this machine listens on a TCP port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As the daemon binds: a port that only lingers after a node has ended is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def hosts(*, loopback: bool = False) -> tuple[str, ...]:
+    """Return this machine's IPv4 addresses that others may reach, public ones first.
+
+    The loopback address alone where it is asked for, or where there is no other.
+    """
+    if loopback:
+        return (LOOPBACK,)
+    status = psutil.net_if_stats()
+    found = {
+        address.address
+        for name, addresses in psutil.net_if_addrs().items()
+        if not name.startswith(_VIRTUAL) and (name not in status or status[name].isup)
+        for address in addresses
+        if address.family is socket.AF_INET
+    }
+    usable = {each for each in found if not (ip := ipaddress.IPv4Address(each)).is_loopback and not ip.is_link_local}
+    return tuple(sorted(usable, key=lambda each: (not is_public(each), each))) or (LOOPBACK,)
+
+
+def is_public(host: str) -> bool:
+    """Whether an IPv4 address can be reached from anywhere, as far as the address tells."""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return True  # a name
+
+
+def own_addresses(peer_id: str, port: int, settings: SwarmConfig) -> tuple[str, ...]:
+    """Return the multiaddresses under which others find this node: those it announces, else those of its machine."""
+    places = [each.rstrip("/") for each in settings.announce]
+    places = places or [f"/ip4/{host}/tcp/{port}" for host in hosts(loopback=settings.loopback)]
+    return tuple(each if "/p2p/" in each else f"{each}/p2p/{peer_id}" for each in places)

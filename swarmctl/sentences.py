@@ -90,13 +90,17 @@ def spending(progress: Progress) -> str | None:
 def round_done(rollouts: list[dict[str, Any]], progress: Progress) -> str:
     """Say how a round went; ``rollouts`` are its events."""
     parts = []
+    several = len({event.get("stage") for event in rollouts}) > 1
     for event in rollouts:
         source = _FROM.get(str(event.get("source")), f" from {event.get('source')}")
         if event.get("source") == "peer" and not event.get("count"):
             continue
+        stage = f"{event.get('stage')} " if several else ""
         if event.get("count"):
-            parts.append(f"{event.get('correct')} of {event['count']} right{source}")
-        if event.get("reward") is not None and event.get("source") != "peer":
+            parts.append(f"{stage}{event.get('correct')} of {event['count']} right{source}")
+        if event.get("points") is not None:
+            parts.append(f"{event['points']:.2f} points{source}")
+        elif event.get("reward") is not None and event.get("source") != "peer":
             parts.append(f"reward {event['reward']:.2f}{source}")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")

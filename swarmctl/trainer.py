@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import hivemind_exp
 from hivemind_exp.config import Config
-from hivemind_exp.errors import NodeError
-from swarmctl.errors import from_code
-from swarmctl.handover import pipe_with, without_secrets
+from hivemind_exp.errors import NodeError, from_code
+from hivemind_exp.secrets import without_secrets
+from swarmctl.handover import pipe_with
 
 MODULE = "hivemind_exp.runner"
 LOG_LIMIT = 10 * 1024 * 1024

@@ -36,7 +36,7 @@ from tests.swarmctl.rolling import (
 
 KEYS = [
     *("node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated", "outcome"),
-    *("strict", "why", "kind", "provider", "model", "version", "usd", "time", "lost"),
+    *("strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time", "lost"),
 ]
 
 

@@ -6,6 +6,7 @@ as it stands. ``swarmctl.errors`` is the one place that turns them into an exit 
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 
@@ -66,6 +67,11 @@ class LimitReached(NodeError):
     """A cap that the operator set, or the one that always exists, allows no further request."""
 
     code = "limit"
+
+    def __init__(self, message: str, *, next: str | None = None, until: float = math.inf) -> None:
+        """``until``: Unix seconds at which the cap lifts by itself."""
+        super().__init__(message, next=next)
+        self.until = until
 
 
 class ProviderError(NodeError):

@@ -7,6 +7,7 @@ thread places orders and waits for them; everything else happens here.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -339,8 +340,9 @@ class Offload:
         if not self._terms.on_limit_local:
             raise error
         if not self._router.broke:
-            self._router.only_free()
-            self._emit("warning", code="limit", message=f"{error.message}; nothing that costs money is asked any more")
+            self._router.only_free(error.until)
+            lifts = "any more" if math.isinf(error.until) else "before tomorrow (UTC)"
+            self._emit("warning", code="limit", message=f"{error.message}; nothing that costs money is asked {lifts}")
 
 
 def _wait_for(future: Future[None], stop: StopFlag) -> None:

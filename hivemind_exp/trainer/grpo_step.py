@@ -91,6 +91,10 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ``reference`` is the frozen model of the KL penalty; with adapters the reference is the adapter switched off.
         """
         _place_reports(output)
+        if device.startswith("cuda"):
+            # Rows are padded on the left, and cuDNN's backward pass gives NaN for queries that see nothing (torch 2.11,
+            # cuDNN 9.19: bfloat16, widths that 64 divides). The other kernels give 0.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         super().__init__(
             model=model,
             reward_funcs=[_no_reward],
@@ -144,6 +148,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 self.optimizer.zero_grad()
                 raise StepAbandoned
             losses.append(self.training_step(self.model_wrapped, self._tensors(rows, totals), None))
+        if not batches and self.accelerator.scaler is not None:
+            # The scaler has no scale before it has seen a loss.
+            self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
         self._fill_gradients()
         norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm)
         learning_rate = self.lr_scheduler.get_last_lr()[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached
+from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached, NodeError
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
 from hivemind_exp.hub.card import base_name, model_card
@@ -34,6 +34,8 @@ from hivemind_exp.trainer.reporting import flatten, summarise
 from hivemind_exp.trainer.rows import build_rows
 from hivemind_exp.trainer.state import MODEL, save_state
 
+MOST_LEFT_OUT = 16
+"""Steps in a row without a finite gradient, after which a node gives up. float16's scaler finds its scale in fewer."""
 PARTING_SECONDS = 3.0
 """A checkpoint that takes longer than this is not written on the way out: the journal carries the steps since."""
 STATE_BYTES = 12
@@ -96,6 +98,7 @@ class HivemindGRPOTrainer:
             emit=emit,
         )
         self._pusher = pusher
+        self._left_out = 0
         self._saved_in = stepper.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
         self.progress = progress
 
@@ -235,12 +238,25 @@ class HivemindGRPOTrainer:
         self._advance(manifest.round + 1, manifest.step + 1)
         learned = {"learning_rate": result.learning_rate, "tokens": result.tokens, "rows": result.rows}
         base = {"step": manifest.step, "round": manifest.round, "loss": result.loss, "grad_norm": result.grad_norm}
-        if not math.isfinite(result.grad_norm):
-            message = f"step {manifest.step} was left out: its gradient is not finite"
-            self._emit("warning", code="gradient_not_finite", message=message)
+        self._note_gradient(manifest.step, result.grad_norm)
         for kind, metrics in result.by_kind.items() or [(self._source.kind, _NOTHING_MEASURED)]:
             self._emit("step", **base, **learned, **metrics, source=kind, replayed=replayed)
         return result
+
+    def _note_gradient(self, step: int, norm: float) -> None:
+        """Tell of a step that was left out. Raises ``NodeError`` where one after the other is: nothing is learned."""
+        if math.isfinite(norm):
+            self._left_out = 0
+            return
+        self._left_out += 1
+        self._emit(
+            "warning", code="gradient_not_finite", message=f"step {step} was left out: its gradient is not finite"
+        )
+        if self._left_out == MOST_LEFT_OUT:
+            raise NodeError(
+                f"the last {MOST_LEFT_OUT} steps were left out, as no gradient was finite: nothing is learned this way",
+                next=f"swarmctl run --node {shlex.quote(self._config.node.name)} --set model.dtype=float32",
+            )
 
     def _evaluate_if_due(self) -> None:
         """Look at the held-out questions before the first round, after the last, and every few between; never twice."""

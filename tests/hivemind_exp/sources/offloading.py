@@ -91,6 +91,7 @@ def engine(
     price: Price = PRICE,
     kind: Kind = Kind.TEACHER,
     usd: Any = "unlimited",
+    usd_per_day: float | None = None,
     on_limit_local: bool = False,
     concurrency: int = 64,
     timeout: float = 5.0,
@@ -117,7 +118,7 @@ def engine(
         make_chain,
         Terms(kind, sampling, on_limit_local=on_limit_local),
         journal=(journal, SWARM),
-        ledger=Ledger(ledger, LimitsConfig(usd=usd)),
+        ledger=Ledger(ledger, LimitsConfig(usd=usd, usd_per_day=usd_per_day)),
         emit=events,
         stop=stop,
     )

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -39,6 +39,9 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer, Progress
 from hivemind_exp.trainer.relay import RelayLoop
 from hivemind_exp.trainer.state import MODEL, load_state
+
+if TYPE_CHECKING:
+    from hivemind_exp.runner.swarming import Membership
 
 __all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
 
@@ -87,19 +90,22 @@ class GRPORunner:
 
     def run(self) -> Progress:
         """Run to the last round. Raises ``StopRequested`` after a stop and ``NodeError`` for what people can mend."""
-        config = self._config
-        if is_relay(config):
+        if is_relay(self._config):
             return self._relay()
-        _check_warmup(config)
-        check_reports(config)
-        compute = resolve_compute(config.model)
-        _use_threads(config)
+        _check_warmup(self._config)
+        check_reports(self._config)
+        compute = resolve_compute(self._config.model)
+        _use_threads(self._config)
         with ExitStack() as ends:
+            swarm = self._join(ends)
+            config = self._config
             journal = ends.enter_context(closing(Journal(self._files.journal, charter_id(config))))
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
             if offload is not None:
                 ends.enter_context(closing(offload))
             tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
+            if swarm is not None:
+                swarm.check(tasks)
             tokenizer = load_tokenizer(config.model, self._token)
             checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
             checkpoint = checkpoints.latest()
@@ -122,18 +128,22 @@ class GRPORunner:
                 stop=self._stop,
                 progress=self.progress,
                 pusher=self._pusher(),
+                sharing=None if swarm is None else ends.enter_context(swarm.sharing(stepper, tokenizer, tasks)),
             ).run(checkpoint)
         return self.progress
 
     def _relay(self) -> Progress:
         """Generate through an API and verify: without a model, a device or a step."""
-        config = self._config
         with ExitStack() as ends:
+            swarm = self._join(ends)
+            config = self._config
             journal = ends.enter_context(closing(Journal(self._files.journal, charter_id(config))))
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
             assert offload is not None
             ends.enter_context(closing(offload))
             tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
+            if swarm is not None:
+                swarm.check(tasks)
             self._emit(
                 "start",
                 **self._facts(),
@@ -154,8 +164,19 @@ class GRPORunner:
                 emit=self._emit,
                 stop=self._stop,
                 progress=self.progress,
+                publish=None if swarm is None else swarm.publisher(),
             ).run()
         return self.progress
+
+    def _join(self, ends: ExitStack) -> Membership | None:
+        """Join the swarm, whose tasks and game become the node's; None for a node that plays alone."""
+        if self._config.swarm.charter is None:
+            return None
+        from hivemind_exp.runner.swarming import open_swarm
+
+        swarm = ends.enter_context(open_swarm(self._config, self._files, self._emit))
+        self._config = swarm.config
+        return swarm
 
     def _facts(self) -> dict[str, Any]:
         """Return what the event start tells of every node."""

@@ -59,11 +59,11 @@ class PeerSource:
     ) -> None:
         self._rules = rules
         self._tasks = tasks
-        self._book = book
         self._latest_round = latest_round
         self._remaking = Remaking(tasks, max(FURTHEST, 8 * rules.local))
         self._vetting = Vetting(rules, texts, self._remaking)
         self._benched: dict[str, int] = {}
+        self.book = book
         self.shelf = Shelf() if shelf is None else shelf
         self.refusals: Counter[str] = Counter()
         """Why groups and bundles were not used, counted since somebody last looked."""
@@ -74,7 +74,7 @@ class PeerSource:
             if each.peer != self._rules.me:
                 with self._counting(each.peer):
                     self._shelve(each)
-        self._book.save()
+        self.book.save()
 
     def remember_own(self, groups: Sequence[Group]) -> None:
         """Take note of what this node wrote itself: who sends it as theirs has copied it."""
@@ -82,10 +82,10 @@ class PeerSource:
 
     def outputs(self, round_: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers wrote in one round and stage: texts by question's digest, by peer."""
-        return {
-            bundle.peer: {group.question: list(group.texts) for group in bundle.groups}
-            for bundle in self.shelf.bundles(round_, stage)
-        }
+        found: dict[str, dict[str, list[str]]] = {}
+        for bundle in self.shelf.bundles(round_, stage):
+            found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
+        return found
 
     def draw(self, *, seed: int) -> list[Group]:
         """Return up to J verified groups whose rewards differ, none of which was drawn before.
@@ -110,10 +110,10 @@ class PeerSource:
                     affordable.append(offer)
             for offer, group in self._verify(self._prepare(affordable)):
                 taken[offer.peer] += 1
-                self._book.record(offer.peer).used += 1
+                self.book.record(offer.peer).used += 1
                 drawn.append(group)
             waiting = [offer for offer in waiting if offer.peer not in self._benched]
-        self._book.save()
+        self.book.save()
         return drawn
 
     def _shelve(self, received: Received) -> None:
@@ -124,7 +124,7 @@ class PeerSource:
             raise Unfit(str(refusal), fault=True) from None
         if bundle.round > self._latest_round():
             raise Unfit("of a round that nobody can be at yet", fault=True)
-        record = self._book.record(bundle.peer)
+        record = self.book.record(bundle.peer)
         record.round = max(record.round, bundle.round)
         record.offered += len(bundle.groups)
         for group in bundle.groups[:1]:
@@ -140,7 +140,7 @@ class PeerSource:
         by_peer = {
             peer: each for peer, each in self.shelf.offers(self._rules.stage).items() if peer not in self._benched
         }
-        worth = weights({peer: self._book.standing(peer) for peer in by_peer})
+        worth = weights({peer: self.book.standing(peer) for peer in by_peer})
         chance = random.Random(seed)
         keyed = [
             (math.log(1.0 - chance.random()) * len(offers) / worth[peer], offer)
@@ -193,7 +193,7 @@ class PeerSource:
             raise Unfit("held the verifier up", fault=True)
         claims = [claim >= FULL_CREDIT * FULL for claim in offer.group.outcomes]
         correct = sum(score.correct for score in scores)
-        self._book.was_verified(
+        self.book.was_verified(
             offer.peer,
             claimed=sum(claims) / len(claims),
             recomputed=correct / len(scores),
@@ -209,6 +209,6 @@ class PeerSource:
         except Unfit as unfit:
             self.refusals[unfit.why] += 1
             if unfit.fault:
-                self._book.was_refused(peer)
+                self.book.was_refused(peer)
             if unfit.skew:
-                self._book.record(peer).skewed += 1
+                self.book.record(peer).skewed += 1

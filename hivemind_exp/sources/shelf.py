@@ -49,9 +49,9 @@ class Shelf:
         return sum(kept.size for bundles in self._peers.values() for kept in bundles)
 
     def put(self, bundle: Bundle, size: int) -> None:
-        """Keep a bundle of ``size`` bytes; one of the same peer, round and stage gives way to it."""
+        """Keep a bundle of ``size`` bytes; one of the same peer with the same questions gives way to it."""
         kept = self._peers.setdefault(bundle.peer, deque())
-        for old in [each for each in kept if (each.bundle.round, each.bundle.stage) == (bundle.round, bundle.stage)]:
+        for old in [each for each in kept if _overlap(each.bundle, bundle)]:
             kept.remove(old)
         kept.append(_Kept(bundle, size, self._clock(), list(bundle.groups)))
         while len(kept) > BUNDLES_A_PEER:
@@ -99,3 +99,9 @@ class Shelf:
     def _forget_empty(self) -> None:
         for peer in [peer for peer, bundles in self._peers.items() if not bundles]:
             del self._peers[peer]
+
+
+def _overlap(one: Bundle, other: Bundle) -> bool:
+    """Whether two bundles of a peer answer a question of one round and stage both, as after a restart."""
+    asked = {group.question for group in one.groups} & {group.question for group in other.groups}
+    return (one.round, one.stage) == (other.round, other.stage) and bool(asked)

@@ -62,5 +62,5 @@ def weights(standings: Mapping[str, Standing]) -> dict[str, float]:
     """Return the weights of peers beside one another. Strangers share one floor: identities are free."""
     strangers = sum(not standing.known for standing in standings.values())
     # While nobody is known there is nothing to weigh strangers against.
-    share = FLOOR / strangers if strangers < len(standings) else 1.0
+    share = FLOOR / strangers if 0 < strangers < len(standings) else 1.0
     return {peer: weight(each) if each.known else share for peer, each in standings.items()}

@@ -35,8 +35,10 @@ class RelayLoop:
         progress: Progress,
         publish: Callable[[int, Sequence[Group]], None] | None = None,
     ) -> None:
-        """Put the parts together. ``publish`` shares a round's groups with a swarm. ``progress`` is kept up to date, for
-        whoever asks after an end of any kind."""
+        """Put the parts together. ``publish`` shares a round's groups with a swarm.
+
+        ``progress`` is kept up to date, for whoever asks after an end of any kind.
+        """
         self._config = config
         self._offload = offload
         self._tasks = tasks

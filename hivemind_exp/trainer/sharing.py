@@ -102,6 +102,11 @@ class Sharing:
         self._drawn.write(round_, stage, drawn, floor)
         return Foreign(tuple(drawn), floor)
 
+    def outputs(self, round: int, stage: str) -> dict[str, dict[str, list[str]]]:
+        """Return what peers shared so far of a round and stage: whole groups of texts, by question, by peer."""
+        self._source.take_in(self._wire.take())
+        return self._source.outputs(round, stage)
+
     def _encoded(self, group: Group) -> Group:
         return replace(group, prompt=replace(group.prompt, ids=self._encode(group.prompt.messages)))
 
@@ -137,6 +142,8 @@ def publish(  # noqa: PLR0917 - who gives what to whom
         if len(group.rollouts) == giver.group_size
     )
     data, count = pack_fitting(Bundle(giver.swarm, giver.me, round_, stage, shared))
+    if not count:
+        return 0, 0
     wire.publish(data, round_=round_, stage=stage, groups=count, standpoint=standpoint)
     return len(data), count
 

@@ -1,0 +1,152 @@
+"""Real nodes in processes of their own, over the real wire on loopback: they train together."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hivemind_exp.errors import IdentityProblem
+from hivemind_exp.events import EventLog
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.sources.base import Kind
+from hivemind_exp.sources.journal import Journal
+from hivemind_exp.stop import StopFlag, StopRequested
+from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.identity import Identity, claim
+from hivemind_exp.swarm.invitation import Invitation
+from hivemind_exp.swarm.peerbook import FILE_NAME, read_peers
+from tests.hivemind_exp.nodes import ChanceRewards, Events, make_config
+from tests.hivemind_exp.swarm.charters import charter, words
+
+PATIENCE_S = 120.0
+
+
+def found(root: Path) -> tuple[Charter, Invitation]:
+    """Make a swarm and its first node, in ``root``."""
+    root.mkdir(parents=True)
+    files = NodeFiles(root)
+    identity = Identity.create(files.key)
+    rules = charter(
+        founder=identity.peer_id,
+        nonce=secrets.token_hex(16),
+        t0=int(time.time()) - 60,
+        group_size=4,
+        tasks=(words(params={}, weight_ppm=1_000_000),),
+    )
+    files.charter.write_bytes(rules.seal(identity))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    files.swarm.mkdir()
+    (root / "listen").write_text(str(port))
+    return rules, Invitation(rules.id, (f"/ip4/127.0.0.1/tcp/{port}/p2p/{identity.peer_id}",))
+
+
+def settings(root: Path, invitation: Invitation, **sections: Any) -> Any:
+    listen = root / "listen"
+    swarm = {"join": str(invitation), "loopback": True, "port": int(listen.read_text()) if listen.exists() else 0}
+    return make_config(
+        node={"name": root.name, "seed": sum(root.name.encode())},
+        game={"rounds": 0, "groups": 4},
+        swarm={**swarm, **sections.pop("swarm", {})},
+        checkpoint={"every": 50},
+        eval={"every": 0},
+        **sections,
+    )
+
+
+def play(root: Path, invitation: Invitation) -> None:
+    """Run a node in a process of its own until it is told to stop."""
+    torch.set_num_threads(1)
+    root.mkdir(exist_ok=True)
+    stop = StopFlag()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    log = EventLog(root / "events.jsonl")
+    runner = GRPORunner(
+        settings(root, invitation), NodeFiles(root), log, stop=stop, make_tasks=lambda *_: ChanceRewards()
+    )
+    try:
+        runner.run()
+    except StopRequested:
+        os._exit(0)
+
+
+@contextmanager
+def playing(roots: list[Path], invitation: Invitation) -> Iterator[list[ForkServerProcess]]:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["hivemind_exp.runner.swarming", "tests.hivemind_exp.nodes"])
+    nodes = [processes.Process(target=play, args=(root, invitation)) for root in roots]
+    for node in nodes:
+        node.start()
+    try:
+        yield nodes
+    finally:
+        for node in nodes:
+            node.terminate()
+        for node in nodes:
+            node.join(20)
+            node.kill()
+
+
+def peer_of(root: Path) -> str:
+    return Identity.load(NodeFiles(root).key).peer_id
+
+
+def learned_from(root: Path, swarm: str) -> set[str]:
+    """Return the peers whose text weighed something in a step of a node."""
+    if not (journal := NodeFiles(root).journal).exists():
+        return set()
+    with closing(Journal(journal, swarm)) as opened:
+        return {lesson.source for lesson in opened.lessons(10**9) if lesson.kind is Kind.PEER}
+
+
+def events(root: Path, name: str) -> list[dict[str, Any]]:
+    lines = (root / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+def test_three_nodes_learn_from_each_other(tmp_path: Path) -> None:
+    roots = [tmp_path / name for name in ("one", "two", "three")]
+    rules, invitation = found(roots[0])
+    with playing(roots, invitation) as nodes:
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            time.sleep(0.5)
+            assert all(node.is_alive() for node in nodes), [events(root, "error") for root in roots]
+            if all(len(learned_from(root, rules.id)) == 2 for root in roots):
+                break
+    for root in roots:
+        others = {peer_of(other) for other in roots if other != root}
+        # What a peer's id stands for, its text, weighed something in this node's steps.
+        assert learned_from(root, rules.id) == others
+        assert NodeFiles(root).charter.read_bytes() == NodeFiles(roots[0]).charter.read_bytes()
+        told = [event for event in events(root, "rollouts") if event["source"] == "peer"]
+        # I = J = 4, and no peer fills more than an eighth of the batch: at least one group.
+        assert {event["count"] for event in told} <= {4, 8}
+        assert all(event["groups"] == 4 and event["bytes"] > 0 for event in events(root, "share"))
+        book = read_peers(NodeFiles(root).swarm / FILE_NAME)
+        assert others <= set(book)
+        assert all(book[peer].used > 0 and book[peer].refused == book[peer].skewed == 0 for peer in others)
+        assert all(book[peer].standing.excess == 0 for peer in others)
+
+
+def test_two_live_nodes_do_not_share_an_identity(tmp_path: Path) -> None:
+    rules, invitation = found(tmp_path / "one")
+    files = NodeFiles(tmp_path / "one")
+    assert rules.id == invitation.charter
+    with claim(files.claims, peer_of(tmp_path / "one")), pytest.raises(IdentityProblem):
+        GRPORunner(settings(tmp_path / "one", invitation), files, Events(), make_tasks=lambda *_: ChanceRewards()).run()

@@ -18,6 +18,8 @@ from swarmctl.text import clean, encodable
 if TYPE_CHECKING:  # commands that only write lines need no trainer's configuration
     from swarmctl.supervisor import Display
 
+PEERS_EVERY_S = 60
+"""How many peers there are is told again after this time, or at once where it becomes none or some."""
 PHASE_EVERY_S = 10
 """A phase that goes on is told again after this time."""
 
@@ -61,6 +63,7 @@ class PlainView:
         self._verbose = verbose
         self._rollouts: list[dict[str, Any]] = []
         self._phase: tuple[object, float] = (None, 0.0)
+        self._peers: tuple[int | None, float] = (None, 0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +96,8 @@ class PlainView:
                 self._rollouts = []
             case "eval" if event.get("accuracy") is not None:
                 text = sentences.evaluation(event, progress)
+            case "peers":
+                text = self._peers_sentence(event.get("peers") or 0)
             case "checkpoint" if self._verbose:
                 text = f"Saved {event.get('path')}."
             case "push":
@@ -107,6 +112,14 @@ class PlainView:
             return None
         self._phase = (event.get("name"), time.monotonic())
         return sentences.phase(event)
+
+    def _peers_sentence(self, peers: int) -> str | None:
+        before, told = self._peers
+        if before is not None and (peers > 0) == (before > 0) and time.monotonic() - told < PEERS_EVERY_S:
+            return None
+        self._peers = (peers, time.monotonic())
+        text = sentences.in_touch(peers)
+        return f"{text[:1].upper()}{text[1:]}."
 
 
 def can_draw(stream: TextIO, environment: Mapping[str, str]) -> bool:

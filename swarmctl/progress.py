@@ -36,6 +36,13 @@ class Progress:
     """Requests to providers in this run."""
     providers: dict[str, None] = field(default_factory=dict)
     """Who generated in this run, as ``provider:model``, in order of appearance."""
+    peers: int | None = None
+    """Peers in touch; None where the node plays alone."""
+    shared: int = 0
+    """Groups that went out to peers in this run."""
+    shared_bytes: int = 0
+    share_seconds: float | None = None
+    """What sharing took in the latest round."""
     checkpoint: str | None = None
     pushed: str | None = None
     """Address of the newest commit on the hub."""
@@ -82,6 +89,7 @@ class Progress:
         self.tokens_per_second = event.get("tokens_per_second")
         spent = event.get("seconds") or {}
         self.round_seconds = sum(spent.get(part) or 0 for part in PARTS)
+        self.share_seconds = spent.get("share")
         self.seconds = {part: (self.seconds or {}).get(part, 0) + (spent.get(part) or 0) for part in PARTS}
 
     def _rollouts(self, event: dict[str, Any]) -> None:
@@ -109,6 +117,13 @@ class Progress:
         self.requests += event.get("requests") or 0
         self.providers[f"{event.get('provider')}:{event.get('model')}"] = None
 
+    def _peers(self, event: dict[str, Any]) -> None:
+        self.peers = event.get("peers")
+
+    def _share(self, event: dict[str, Any]) -> None:
+        self.shared += event.get("groups") or 0
+        self.shared_bytes += event.get("bytes") or 0
+
     def _checkpoint(self, event: dict[str, Any]) -> None:
         self.checkpoint = event.get("path")
 
@@ -134,6 +149,8 @@ _HANDLERS = {
     "eval": Progress._eval,
     "offload": Progress._offload,
     "spend": Progress._spend,
+    "peers": Progress._peers,
+    "share": Progress._share,
     "checkpoint": Progress._checkpoint,
     "push": Progress._push,
     "error": Progress._error,
@@ -152,5 +169,7 @@ def result(progress: Progress, node: str) -> dict[str, Any]:
         "accuracy_before": progress.accuracy_before,
         "accuracy_after": progress.accuracy_after,
         "rollouts": progress.rollouts,
+        "peers": progress.peers,
+        "groups_shared": None if progress.peers is None else progress.shared,
         "seconds": {part: None if value is None else round(value, 3) for part, value in seconds.items()},
     }

@@ -6,6 +6,8 @@ from typing import Any
 
 from swarmctl.progress import PARTS, Progress
 
+_FROM = {"policy": "", "peer": " from peers"}
+
 
 def percent(share: float) -> str:
     """Return a share as ``38 %``."""
@@ -32,8 +34,15 @@ def count(number: float) -> str:
     return f"{value:.3g} {unit}"
 
 
+def several(number: int, what: str) -> str:
+    """Return ``1 group`` or ``1,200 groups``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def size(bytes_: int) -> str:
-    """Return an amount of memory as ``640 MiB`` or ``7.5 GiB``."""
+    """Return an amount of memory as ``12 KiB``, ``640 MiB`` or ``7.5 GiB``."""
+    if bytes_ < 2**20:
+        return f"{bytes_ / 2**10:.0f} KiB"
     return f"{bytes_ / 2**30:.1f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.0f} MiB"
 
 
@@ -82,7 +91,7 @@ def round_done(rollouts: list[dict[str, Any]], progress: Progress) -> str:
     """Say how a round went; ``rollouts`` are its events."""
     parts = []
     for event in rollouts:
-        source = "" if event.get("source") == "policy" else f" from {event.get('source')}"
+        source = _FROM.get(str(event.get("source")), f" from {event.get('source')}")
         if event.get("count"):
             parts.append(f"{event.get('correct')} of {event['count']} right{source}")
         if event.get("reward") is not None:
@@ -104,6 +113,22 @@ def evaluation(event: dict[str, Any], progress: Progress) -> str:
     if progress.accuracy_after is None or before is None:
         return f"{text} before training."
     return f"{text} after round {event.get('round')} ({percent(before)} before training)."
+
+
+def in_touch(peers: int) -> str:
+    """Say how many peers of its swarm a node hears."""
+    return f"{several(peers, 'peer')} in touch" if peers else "no peer in touch"
+
+
+def exchanged(progress: Progress) -> str | None:
+    """Say what went to peers and what was learned from theirs; None for a node that plays alone."""
+    if progress.peers is None and not progress.shared:
+        return None
+    group_size = (progress.start or {}).get("group_size")
+    theirs = progress.rollouts.get("peer", 0)
+    learned = several(theirs // group_size, "group") if group_size else several(theirs, "completion")
+    shared = f"{several(progress.shared, 'group')} shared ({size(progress.shared_bytes)})"
+    return f"{shared}, {learned} of peers learned from"
 
 
 def push(event: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from swarmctl.jsonfile import read_json, rfc3339
 from swarmctl.paths import nodes_directory, shown
 from swarmctl.profiles import nearest
 from swarmctl.progress import Progress
-from swarmctl.sentences import percent
+from swarmctl.sentences import duration, in_touch, percent, several
 from swarmctl.tail import evaluations, recent
 from swarmctl.text import clean, without_keys
 
@@ -66,9 +66,22 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         "rounds": (config.get("game") or {}).get("rounds") or None,
         "accuracy_before": progress.accuracy_before,
         "accuracy_after": progress.accuracy_after,
+        "swarm": (read_json(files.identity) or {}).get("swarm") if files.charter.exists() else None,
+        "peers": progress.peers if running else None,
+        "groups_from_peers": _from_peers(files),
+        "share_seconds": progress.share_seconds,
         "updated": rfc3339(last["t"]) if last else None,
         "error": {"code": error.get("code"), "message": error.get("message")} if error else None,
     }
+
+
+def _from_peers(files: NodeFiles) -> int | None:
+    """Return how many groups of peers a node has learned from; None for one that is in no swarm."""
+    if not files.charter.exists():
+        return None
+    from hivemind_exp.swarm.peerbook import FILE_NAME, read_peers
+
+    return sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
 
 
 def _state(progress: Progress) -> str:
@@ -85,6 +98,13 @@ def _line(row: dict[str, Any]) -> str:
     before, after = row["accuracy_before"], row["accuracy_after"]
     if before is not None:
         parts.append(f"accuracy {percent(before)}" + (f" → {percent(after)}" if after is not None else ""))
+    if row["swarm"]:
+        parts.append(f"swarm {row['swarm'][:12]}")
+        if row["peers"] is not None:
+            parts.append(in_touch(row["peers"]))
+        parts.append(f"{several(row['groups_from_peers'], 'group')} from peers")
+        if row["share_seconds"] is not None:
+            parts.append(f"{duration(float(row['share_seconds']))} a round for sharing")
     if row["error"]:
         parts.append(str(row["error"]["message"]))
     return ", ".join(parts)

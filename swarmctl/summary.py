@@ -16,7 +16,7 @@ from swarmctl.nodes import Node, short_id
 from swarmctl.paths import shown
 from swarmctl.progress import Progress
 from swarmctl.resolve import Resolved
-from swarmctl.sentences import count, dollars, duration, percent, spending, time_shares
+from swarmctl.sentences import count, dollars, duration, exchanged, percent, spending, time_shares
 from swarmctl.swarmshow import game
 from swarmctl.verdict import completed, continuation
 
@@ -72,6 +72,8 @@ def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: floa
     lines = [_reached(progress, elapsed, failed=failed)]
     if progress.seconds and (shares := time_shares(progress.seconds)):
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
+    if traded := exchanged(progress):
+        lines.append(f"In the swarm: {traded}.")
     if spent := _spent(progress):
         lines.append(spent)
     if (

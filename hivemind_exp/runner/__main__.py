@@ -1,8 +1,8 @@
 """The trainer process: reads one line of JSON, runs a node, writes events; ends when its supervisor does.
 
-The line: ``{"mode": "run" | "check" | "charter", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``; the descriptor
-is the pipe with the keys that this run needs. Standard input stays open as a life line: its end means that the
-supervisor died. SIGTERM asks for a stop.
+The line: ``{"mode": "run" | "check" | "charter", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``; the
+descriptor is the pipe with the keys that this run needs. Standard input stays open as a life line: its end means that
+the supervisor died. SIGTERM asks for a stop.
 """
 
 from __future__ import annotations

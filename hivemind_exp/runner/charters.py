@@ -12,7 +12,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
 
-PATIENCE_S = 45.0
+PATIENCE_S = 30.0
 """How long somebody may take to answer."""
 
 

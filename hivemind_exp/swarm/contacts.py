@@ -18,6 +18,7 @@ SILENT_S = 20.0
 """One that did not answer is tried again after this long, the invitation's always, the others the later the longer
 they are silent."""
 _AT_ONCE = 16
+_NEW_AT_ONCE = 8
 _MEMORY_S = 86_400.0
 
 
@@ -59,7 +60,11 @@ class Contacts:
             self._heard(announcement)
         now, neighbours = time.time(), overlay.neighbours
         due = [peer for peer in self.peers if self._due(peer, now, peer in neighbours)]
-        await self._try(overlay, sorted(due, key=lambda peer: self._known[peer].asked)[:_AT_ONCE])
+        due.sort(key=lambda peer: self._known[peer].asked)
+        # A crowd of names that nobody ever met must not keep the others from being asked.
+        met = [peer for peer in due if peer in self._invited or self._known[peer].first]
+        new = [peer for peer in due if peer not in met]
+        await self._try(overlay, [*met[:_AT_ONCE], *new[:_NEW_AT_ONCE]])
 
     async def connect(self, overlay: Overlay, peer: str) -> bool:
         """Connect to a peer, unless there is a connection."""

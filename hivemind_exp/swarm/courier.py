@@ -33,6 +33,7 @@ MAX_UPLOADS_EACH = 2
 UPLOAD_PACE = (1024 * 1024.0, 64 * 1024 * 1024.0)
 """Bytes a second that one peer gets, and at once."""
 _MAX_STREAMS = 128
+_MAX_STREAMS_EACH = 8
 _CHUNK = 64 * 1024
 _ASK = struct.Struct(f">B32s{NONCE_BYTES}sd{MAC_BYTES}s")
 _HEAD = struct.Struct(">BI")
@@ -59,10 +60,16 @@ class FetchFailed(Exception):
 class Courier:
     """Serves what ``find`` finds, and fetches from others."""
 
-    def __init__(self, access: Access, find: Callable[[Kind, bytes], bytes | None]) -> None:
-        """``find``: returns what this node has of a kind, by its hash; any thread's business but quick."""
-        self._access, self._find = access, find
-        self._streams = 0
+    def __init__(
+        self, access: Access, find: Callable[[Kind, bytes], bytes | None], is_known: Callable[[str], bool]
+    ) -> None:
+        """
+        Args:
+            find: returns what this node has of a kind, by its hash.
+            is_known: whether a peer was met before. Others get half of the places at most: identities are free.
+        """
+        self._access, self._find, self._is_known = access, find, is_known
+        self._streams: Counter[str] = Counter()
         self._uploads: Counter[str] = Counter()
         self._paces: OrderedDict[str, Bucket] = OrderedDict()
         self.sent = 0
@@ -108,10 +115,15 @@ class Courier:
         return content
 
     async def _serve(self, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._streams >= _MAX_STREAMS:
+        open_ = self._streams.total()
+        if (
+            open_ >= _MAX_STREAMS
+            or self._streams[peer] >= _MAX_STREAMS_EACH
+            or (open_ >= _MAX_STREAMS // 2 and not self._is_known(peer))
+        ):
             writer.transport.abort()
             return
-        self._streams += 1
+        self._streams[peer] += 1
         try:
             async with asyncio.timeout(PATIENCE_S):
                 kind, sha256, nonce, at, proof = _ASK.unpack(await reader.readexactly(_ASK.size))
@@ -120,14 +132,17 @@ class Courier:
         except (OSError, EOFError, TimeoutError, ValueError):
             pass  # the caller's loss
         finally:
-            self._streams -= 1
+            self._streams[peer] -= 1
+            if not self._streams[peer]:
+                del self._streams[peer]
             writer.transport.abort()
 
     async def _give(self, peer: str, kind: int, sha256: bytes, writer: asyncio.StreamWriter) -> None:
         content = self._find(Kind(kind), sha256)
         status = Status.OK if content is not None else Status.ABSENT
         size = len(content or b"")
-        full = sum(self._uploads.values()) >= MAX_UPLOADS or self._uploads[peer] >= MAX_UPLOADS_EACH
+        room = MAX_UPLOADS if self._is_known(peer) else MAX_UPLOADS // 2
+        full = self._uploads.total() >= room or self._uploads[peer] >= MAX_UPLOADS_EACH
         if content is not None and (full or not self._pace(peer).take(size)):
             status, content, size = Status.BUSY, None, 0
         writer.write(_HEAD.pack(status, size))

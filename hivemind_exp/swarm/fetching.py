@@ -91,7 +91,7 @@ class Fetching:
             try:
                 await self._connect(overlay, source)
                 data = await self._courier.fetch(overlay, source, Kind.BUNDLE, ref.sha256, ref.size)
-            except FetchFailed:
+            except (FetchFailed, OSError):
                 if source == peer:
                     author.failures += 1
                     pause = min(_FIRST_PAUSE_S * 2 ** (author.failures - 1), _LONGEST_PAUSE_S)

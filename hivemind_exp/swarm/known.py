@@ -67,6 +67,8 @@ class KnownPeers:
         if answered:
             contact.answered = now
             contact.first = contact.first or now
+        if len(self._contacts) > MOST:
+            self._drop()
 
     def save(self, *, every: float = 0.0) -> None:
         """Write the file, unless it was written less than ``every`` seconds ago. A full disk loses it, no more."""

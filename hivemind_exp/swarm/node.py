@@ -12,8 +12,10 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hivemind.utils.logging import use_hivemind_log_handler
 
@@ -46,6 +48,9 @@ READ_PACE = 200_000.0
 """Bytes a second that looking may take."""
 _TRIES = 4
 _KEEP_S = 5.0
+_FEEL_S = 5.0
+_SILENCES = 3
+"""Looks in a row that a daemon may leave without an answer."""
 _SAVE_S = 60.0
 _MOST_SKEW_S = 3.0
 _NO_CHARTER = bytes(32)
@@ -96,7 +101,7 @@ class SwarmNode:
             charter_id,
             key,
             settings,
-            emit,
+            _harmless(emit),
         )
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
@@ -106,7 +111,7 @@ class SwarmNode:
         self._inbox = Inbox(lambda peer: self._book.get(peer) is not None)
         self._known = KnownPeers(directory / "known-peers.json")
         self._contacts = Contacts(identity.peer_id, invitation, self._known, self._book)
-        self._courier = Courier(self._access, self._find)
+        self._courier = Courier(self._access, self._find, self._is_known)
         self._fetching = Fetching(self._courier, self._shelf, self._inbox, self._contacts.connect)
         self._charter: bytes | None = None
         self._said = Announcement(identity.peer_id, 0, 0, 0, None, label)
@@ -119,6 +124,8 @@ class SwarmNode:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._started = threading.Event()
+        # Of the thread's loop, which does not exist yet.
+        self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._told: set[str] = set()
@@ -169,7 +176,7 @@ class SwarmNode:
         future = asyncio.run_coroutine_threadsafe(self._fetch_charter(timeout), self._loop)
         try:
             return future.result(timeout + 5)
-        except TimeoutError as error:
+        except (TimeoutError, CancelledError) as error:
             future.cancel()
             raise self._no_charter("nobody answered") from error
 
@@ -231,8 +238,9 @@ class SwarmNode:
         self._call(self._stop.set)
         if self._thread is not None:
             self._thread.join(CLOSE_S + 0.5)
-            if self._thread.is_alive() and self._overlay is not None and self._overlay.daemon is not None:
+            if self._thread.is_alive():
                 leftovers.reap(self._note)
+            leftovers.end_children(self._key)
             self._thread = None
         if self._port is not None:
             self._port.close()
@@ -253,10 +261,12 @@ class SwarmNode:
     def _find(self, kind: Kind, sha256: bytes) -> bytes | None:
         return self._charter if kind is Kind.CHARTER else self._shelf.get(sha256)
 
+    def _is_known(self, peer: str) -> bool:
+        return self._book.get(peer) is not None or bool(self._known[peer].first)
+
     def _run(self) -> None:
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda _loop, context: log.debug("swarm: %s", context.get("message")))
-        self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._loop = loop
         try:
             loop.run_until_complete(self._live())
@@ -307,6 +317,7 @@ class SwarmNode:
                 await self._courier.open(overlay)
             except Exception as error:  # whatever a daemon that does not start can raise
                 await overlay.close(patience=0.3)
+                leftovers.end_children(self._key)
                 tries += 1
                 if former is None and tries >= _TRIES:
                     raise
@@ -334,6 +345,7 @@ class SwarmNode:
             asyncio.create_task(self._forever(lambda: self._read(overlay))),
             asyncio.create_task(self._forever(lambda: self._fetch(overlay))),
             asyncio.create_task(self._forever(lambda: self._keep(overlay))),
+            asyncio.create_task(self._forever(lambda: self._feel(overlay))),
         ]
         try:
             await _first(self._stop.wait(), overlay.died())
@@ -405,14 +417,24 @@ class SwarmNode:
         overlay.prune()
         self._book.favoured = {peer for peer, contact in self._known.items() if contact.answered}
         self._known.save(every=_SAVE_S)
-        with contextlib.suppress(OSError, ValueError):
-            self._addresses = tuple(await overlay.addresses())
         self._watch(overlay)
         await asyncio.sleep(_KEEP_S)
 
+    async def _feel(self, overlay: Overlay) -> None:
+        """Look whether the daemon is still itself: one that is stuck is ended, and so started again."""
+        silent = 0
+        while silent < _SILENCES:
+            await asyncio.sleep(_FEEL_S)
+            try:
+                self._addresses = tuple(await overlay.addresses())
+                silent = 0
+            except (OSError, EOFError, TimeoutError):
+                silent += 1
+        overlay.kill()
+
     def _watch(self, overlay: Overlay) -> None:
         """Tell what an operator should know, once."""
-        if self._book.foreign_seq is not None and self._book.foreign_seq > self._born_ms + 2000:
+        if self._book.foreign_seq is not None and self._book.foreign_seq > self._born_ms + 1000:
             self._tell(
                 "identity_elsewhere",
                 "another node speaks under this node's identity: one of the two must stop, and take a new one",
@@ -460,6 +482,16 @@ class SwarmNode:
         return SwarmError(
             f"nobody gave the charter of this swarm ({why})", next="ask for a fresh invitation: swarmctl swarm invite"
         )
+
+
+def _harmless(emit: Emit) -> Emit:
+    """Return ``emit`` such that a log that cannot be written ends nothing."""
+
+    def tell(event: str, /, **fields: Any) -> None:
+        with contextlib.suppress(Exception):
+            emit(event, **fields)
+
+    return tell
 
 
 async def _first(*things: Awaitable[object]) -> None:

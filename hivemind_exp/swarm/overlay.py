@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -46,6 +47,18 @@ _WAY_S = 60.0
 _STARTUP_S = 60.0
 _REPLACEMENTS = 20
 _FAILURES = 1024
+
+
+def _narrowness(address: str) -> int:
+    """Return 0 for what everybody may reach, 1 for what a network, 2 for what this machine alone can reach."""
+    _, kind, host, *_ = address.split("/")
+    if kind not in ("ip4", "ip6"):
+        return 0
+    try:
+        where = ipaddress.ip_address(host)
+    except ValueError:
+        return 2
+    return 2 if where.is_loopback else int(not where.is_global)
 
 
 class Overlay:
@@ -126,13 +139,13 @@ class Overlay:
             self._node.is_alive = False
         if self._p2p is None:
             return
-        child = self._p2p._child
         try:
             await asyncio.wait_for(self._p2p.shutdown(), patience)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
+            self.kill()
+            await self._p2p._child.wait()
+        # hivemind leaves its end of the pipe open, to be closed when the loop is no more.
+        self._p2p._child._transport.close()
         for socket in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr):
             Path(str(socket["unix"])).unlink(missing_ok=True)
 
@@ -144,11 +157,20 @@ class Overlay:
         return set() if self._node is None else {str(peer) for peer in self._node.protocol.routing_table.peer_id_to_uid}
 
     async def addresses(self) -> list[str]:
-        """Return where this node can be reached, without its peer id. Raises OSError when the daemon is gone."""
+        """Return where this node can be reached, without its peer id, the widest first.
+
+        Raises OSError, EOFError or TimeoutError when the daemon is gone or stuck.
+        """
         assert self._p2p is not None
-        await self._p2p.get_visible_maddrs(latest=True)
-        found = [str(address) for address in self._p2p._visible_maddrs]
-        return sorted(filter(is_address, found), key=lambda text: text.startswith(("/ip4/127.", "/ip6/::1")))
+        async with asyncio.timeout(CONNECT_S):
+            _, found = await self._p2p._client.identify()
+        return sorted(filter(is_address, map(str, found)), key=_narrowness)
+
+    def kill(self) -> None:
+        """End the daemon by force."""
+        if self._p2p is not None and self._p2p._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._p2p._child.kill()
 
     async def connect(self, peer: str, addresses: Iterable[str]) -> bool:
         """Connect to a peer at one of these addresses. Returns whether it is connected."""

@@ -154,6 +154,7 @@ def _leave(*, node: NodeOption = None, json: JsonOption = False) -> None:
     \b
     Examples:
       swarmctl swarm leave --node tea
+      swarmctl swarm leave --node tea --json
     """
     from swarmctl.swarmleave import leave
 

@@ -19,6 +19,7 @@ __swarmctl_enter() {
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':rollouts') path='rollouts' ;;
+        ':swarm') path='swarm' ;;
         ':identity') path='identity' ;;
         ':completion') path='completion' ;;
         'profiles:list') path='profiles list' ;;
@@ -34,6 +35,12 @@ __swarmctl_enter() {
         'rollouts:show') path='rollouts show' ;;
         'rollouts:export') path='rollouts export' ;;
         'rollouts:stats') path='rollouts stats' ;;
+        'swarm:new') path='swarm new' ;;
+        'swarm:show') path='swarm show' ;;
+        'swarm:invite') path='swarm invite' ;;
+        'swarm:peers') path='swarm peers' ;;
+        'swarm:leaderboard') path='swarm leaderboard' ;;
+        'swarm:leave') path='swarm leave' ;;
         'identity:show') path='identity show' ;;
         'identity:new') path='identity new' ;;
         'identity:backup') path='identity backup' ;;
@@ -57,6 +64,7 @@ __swarmctl_takes() {
         'run:--seed') kind=none ;;
         'run:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'run:--max-usd') kind=none ;;
+        'run:--join') kind=none ;;
         'run:--set') kind=setting ;;
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
@@ -87,6 +95,16 @@ __swarmctl_takes() {
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
         'rollouts stats:--node') kind=node ;;
         'rollouts stats:--by') kind=none ;;
+        'swarm new:-p' | 'swarm new:--profile') kind=profile ;;
+        'swarm new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'swarm new:--game') kind=words list='sampling study-group' ;;
+        'swarm new:--stage-time') kind=none ;;
+        'swarm new:--set') kind=setting ;;
+        'swarm show:--node') kind=node ;;
+        'swarm invite:--node') kind=node ;;
+        'swarm peers:--node') kind=node ;;
+        'swarm leaderboard:--node') kind=node ;;
+        'swarm leave:--node') kind=node ;;
         'identity show:--node') kind=node ;;
         'identity new:--node') kind=node ;;
         'identity backup:--node') kind=node ;;
@@ -98,7 +116,7 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'status') list='--node --json --help' ;;
         'logs') list='--node --lines --follow --json --help' ;;
@@ -118,6 +136,13 @@ __swarmctl_options() {
         'rollouts show') list='--node --round --question --source --last --full --json --help' ;;
         'rollouts export') list='--node --round --question --source --last --correct --format --output --yes --help' ;;
         'rollouts stats') list='--node --by --json --help' ;;
+        'swarm') list='--help' ;;
+        'swarm new') list='--profile --task --game --stage-time --open --set --json --help' ;;
+        'swarm show') list='--node --json --help' ;;
+        'swarm invite') list='--node --json --help' ;;
+        'swarm peers') list='--node --json --help' ;;
+        'swarm leaderboard') list='--node --json --help' ;;
+        'swarm leave') list='--node --json --help' ;;
         'identity') list='--help' ;;
         'identity show') list='--node --json --help' ;;
         'identity new') list='--node --yes --no-input --json --help' ;;
@@ -133,10 +158,11 @@ __swarmctl_options() {
 # Set kind to what may stand here as an argument.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status logs profiles keys rollouts identity completion' ;;
+        ':0') kind=words list='run doctor status logs profiles keys rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'rollouts:0') kind=words list='show export stats' ;;
+        'swarm:0') kind=words list='new show invite peers leaderboard leave' ;;
         'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
         'profiles show:0') kind=profile ;;

@@ -21,6 +21,8 @@ function __swarmctl_enter -S -d 'Enter a command, if there is one'
             set path 'keys'
         case ':rollouts'
             set path 'rollouts'
+        case ':swarm'
+            set path 'swarm'
         case ':identity'
             set path 'identity'
         case ':completion'
@@ -51,6 +53,18 @@ function __swarmctl_enter -S -d 'Enter a command, if there is one'
             set path 'rollouts export'
         case 'rollouts:stats'
             set path 'rollouts stats'
+        case 'swarm:new'
+            set path 'swarm new'
+        case 'swarm:show'
+            set path 'swarm show'
+        case 'swarm:invite'
+            set path 'swarm invite'
+        case 'swarm:peers'
+            set path 'swarm peers'
+        case 'swarm:leaderboard'
+            set path 'swarm leaderboard'
+        case 'swarm:leave'
+            set path 'swarm leave'
         case 'identity:show'
             set path 'identity show'
         case 'identity:new'
@@ -93,6 +107,8 @@ function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empt
             set kind words
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'run:--max-usd'
+            set kind none
+        case 'run:--join'
             set kind none
         case 'run:--set'
             set kind setting
@@ -158,6 +174,28 @@ function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empt
             set kind node
         case 'rollouts stats:--by'
             set kind none
+        case 'swarm new:-p' 'swarm new:--profile'
+            set kind profile
+        case 'swarm new:--task'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'swarm new:--game'
+            set kind words
+            set list sampling study-group
+        case 'swarm new:--stage-time'
+            set kind none
+        case 'swarm new:--set'
+            set kind setting
+        case 'swarm show:--node'
+            set kind node
+        case 'swarm invite:--node'
+            set kind node
+        case 'swarm peers:--node'
+            set kind node
+        case 'swarm leaderboard:--node'
+            set kind node
+        case 'swarm leave:--node'
+            set kind node
         case 'identity show:--node'
             set kind node
         case 'identity new:--node'
@@ -184,6 +222,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --seed\t'Seed of sampling and adapters' \
                 --offload\t'Let an API generate; off: generate on this machine' \
                 --max-usd\t'Dollars that the node may spend in its whole life; or unlimited' \
+                --join\t'Join a swarm: the line that `swarmctl swarm invite` prints' \
                 --set\t'Any setting of a profile; may be repeated' \
                 --dry-run\t'Resolve and check everything, touch nothing' \
                 --plain\t'One sentence a round instead of the live view' \
@@ -299,6 +338,37 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --by\t'What to tell apart: any of provider,model,stage' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
+        case 'swarm'
+            set list --help\t'Show this message and exit'
+        case 'swarm new'
+            set list --profile\t'Profile: how the first node runs' \
+                --task\t'Task, preset or FILE.jsonl; may be repeated' \
+                --game\t'What a round is' \
+                --stage-time\t'Seconds of a stage of the game study-group' \
+                --open\t'Strangers will join: all peers together fill a part of each batch' \
+                --set\t'Any setting of the first node; may be repeated' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'swarm show'
+            set list --node\t'Node' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'swarm invite'
+            set list --node\t'Node' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'swarm peers'
+            set list --node\t'Node' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'swarm leaderboard'
+            set list --node\t'Node' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'swarm leave'
+            set list --node\t'Node' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'identity'
             set list --help\t'Show this message and exit'
         case 'identity show'
@@ -349,6 +419,7 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 profiles\t'List, show, check and make profiles: the files that say how a node runs' \
                 keys\t'Save, list, test and delete keys of services' \
                 rollouts\t'Show, export and count what was generated for a node: completions, their rewards, where from, at which price' \
+                swarm\t'Found a swarm, invite others, and see who is in it' \
                 identity\t'Show, make, save and restore who a node is in its swarm: a key, and an animal\'s name' \
                 completion\t'Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
         case 'profiles:0'
@@ -367,6 +438,13 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
             set list show\t'Print prompts, completions, what each reward is made of and why, source, provider, model and price' \
                 export\t'Write completions as JSON lines or Parquet, a row each, with provider and model on every row' \
                 stats\t'Count requests, tokens, dollars, completions, the share verified as right, and places that were given up'
+        case 'swarm:0'
+            set list new\t'Found a swarm: sign its charter, make its first node, print the one line with which others join' \
+                show\t'Show a swarm\'s charter, and this machine\'s node in it' \
+                invite\t'Print the line with which others join, with this machine\'s addresses and those of a few peers' \
+                peers\t'List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on' \
+                leaderboard\t'Rank peers by what the node learned from them' \
+                leave\t'Leave a swarm: the node goes on alone with what it learned'
         case 'identity:0'
             set list show\t'Tell who the nodes of this machine are' \
                 new\t'Make an identity for a node, in place of the one it may have' \

@@ -159,6 +159,7 @@ _swarmctl() {
         'profiles:List, show, check and make profiles: the files that say how a node runs'
         'keys:Save, list, test and delete keys of services'
         'rollouts:Show, export and count what was generated for a node: completions, their rewards, where from, at which price'
+        'swarm:Found a swarm, invite others, and see who is in it'
         'identity:Show, make, save and restore who a node is in its swarm: a key, and an animal'\''s name'
         'completion:Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
       )
@@ -173,6 +174,7 @@ _swarmctl() {
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         rollouts) _swarmctl__rollouts && ret=0 ;;
+        swarm) _swarmctl__swarm && ret=0 ;;
         identity) _swarmctl__identity && ret=0 ;;
         completion) _swarmctl__completion && ret=0 ;;
       esac
@@ -193,6 +195,7 @@ _swarmctl__run() {
     '--seed=[Seed of sampling and adapters]:N: ' \
     '--offload=[Let an API generate; off\: generate on this machine]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--max-usd=[Dollars that the node may spend in its whole life; or unlimited]:USD: ' \
+    '--join=[Join a swarm\: the line that `swarmctl swarm invite` prints]:INVITATION: ' \
     '*--set=[Any setting of a profile; may be repeated]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Resolve and check everything, touch nothing]' \
     '--plain[One sentence a round instead of the live view]' \
@@ -481,6 +484,96 @@ _swarmctl__rollouts__stats() {
   _arguments -S \
     '--node=[Node]:NODE:_swarmctl_nodes' \
     '--by=[What to tell apart\: any of provider,model,stage]:KEYS: ' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__swarm() {
+  local curcontext=$curcontext state line ret=1
+  local -a list
+  typeset -A opt_args
+  _arguments -C \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '(-): :->command' \
+    '(-)*:: :->rest' && ret=0
+  case $state in
+    command)
+      list=(
+        'new:Found a swarm: sign its charter, make its first node, print the one line with which others join'
+        'show:Show a swarm'\''s charter, and this machine'\''s node in it'
+        'invite:Print the line with which others join, with this machine'\''s addresses and those of a few peers'
+        'peers:List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on'
+        'leaderboard:Rank peers by what the node learned from them'
+        'leave:Leave a swarm: the node goes on alone with what it learned'
+      )
+      _describe -t commands command list && ret=0
+      ;;
+    rest)
+      case $words[1] in
+        new) _swarmctl__swarm__new && ret=0 ;;
+        show) _swarmctl__swarm__show && ret=0 ;;
+        invite) _swarmctl__swarm__invite && ret=0 ;;
+        peers) _swarmctl__swarm__peers && ret=0 ;;
+        leaderboard) _swarmctl__swarm__leaderboard && ret=0 ;;
+        leave) _swarmctl__swarm__leave && ret=0 ;;
+      esac
+      ;;
+  esac
+  return ret
+}
+
+_swarmctl__swarm__new() {
+  _arguments -S \
+    '(-p --profile)-p+[Profile\: how the first node runs]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile\: how the first node runs]:PROFILE:_swarmctl_profiles' \
+    '*--task=[Task, preset or FILE.jsonl; may be repeated]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '--game=[What a round is]:GAME:(sampling study-group)' \
+    '--stage-time=[Seconds of a stage of the game study-group]:SECONDS: ' \
+    '--open[Strangers will join\: all peers together fill a part of each batch]' \
+    '*--set=[Any setting of the first node; may be repeated]:KEY=VALUE:_swarmctl_settings' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NAME: '
+}
+
+_swarmctl__swarm__show() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__swarm__invite() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__swarm__peers() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__swarm__leaderboard() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__swarm__leave() {
+  _arguments -S \
+    '--node=[Node]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'

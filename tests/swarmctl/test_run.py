@@ -72,6 +72,8 @@ def test_a_run_to_its_end(stand_in: Cli, home: Path) -> None:
         "accuracy_before": 0.38,
         "accuracy_after": 0.9,
         "rollouts": {"policy": 24},
+        "peers": None,
+        "groups_shared": None,
         "seconds": seconds,
     }
     assert "library noise" not in done.stderr

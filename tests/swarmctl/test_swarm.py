@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import stat
+import subprocess
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
 from hivemind_exp.swarm.peerbook import PeerBook
-from swarmctl import locks
+from swarmctl import cli, locks
 from swarmctl.checks import membership
 from swarmctl.checks.base import Status
 from swarmctl.errors import Exit
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_leftovers")
 SMALL = """
 extends = "demo"
 [game]
-rounds = 2
+rounds = 1
 """
 
 
@@ -41,9 +42,22 @@ def default(home: Path) -> None:
 
 
 @pytest.fixture
-def tea(stand_in: Cli) -> str:
+def here(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command that starts no trainer, in this process."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        code = cli.run(arguments)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def tea(here: Cli) -> str:
     """Found the swarm "tea"; return its invitation."""
-    done = stand_in("swarm", "new", "tea")
+    done = here("swarm", "new", "tea")
     assert done.returncode == Exit.DONE, done.stderr
     return invitation(done.stdout)
 
@@ -75,8 +89,8 @@ def advice(stderr: str) -> list[str]:
     return words[next(n for n, word in enumerate(words) if word in ("run", "swarm", "status")) :]
 
 
-def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(stand_in: Cli, home: Path) -> None:
-    done = stand_in("swarm", "new", "tea", "--set", "game.group_size=4", "--open")
+def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli, home: Path) -> None:
+    done = here("swarm", "new", "tea", "--set", "game.group_size=4", "--open")
     text = invitation(done.stdout)
     files = NodeFiles(home / "nodes/tea")
     identity = Identity.load(files.key)
@@ -107,21 +121,21 @@ def test_the_founder_starts_with_its_name_alone(stand_in: Cli, home: Path, tea: 
     assert "Swarm tea (" in done.stderr
 
 
-def test_a_name_that_is_taken(stand_in: Cli, home: Path, tea: str) -> None:
-    again = stand_in("swarm", "new", "tea")
+def test_a_name_that_is_taken(stand_in: Cli, here: Cli, home: Path, tea: str) -> None:
+    again = here("swarm", "new", "tea")
     assert again.returncode == Exit.CONFIGURATION
     assert advice(again.stderr) == ["swarm", "invite", "--node", "tea"]
-    assert invitation(stand_in(*advice(again.stderr)).stdout) == tea
+    assert invitation(here(*advice(again.stderr)).stdout) == tea
     write_profile(home, "alone", SMALL + "[node]\nfresh = false\n")
     assert stand_in("run", "-p", "alone", "--node", "alone").returncode == Exit.DONE
-    third = stand_in("swarm", "new", "alone")
+    third = here("swarm", "new", "alone")
     assert "has learned alone" in third.stderr
-    assert stand_in(*advice(third.stderr)).returncode == Exit.DONE
+    assert here(*advice(third.stderr)).returncode == Exit.DONE
     assert made(home, "alone-2")["swarm"] is not None
 
 
-def test_a_swarm_that_cannot_be_made_leaves_nothing(stand_in: Cli, home: Path) -> None:
-    done = stand_in("swarm", "new", "tea", "--task", "spel_backward")
+def test_a_swarm_that_cannot_be_made_leaves_nothing(here: Cli, home: Path) -> None:
+    done = here("swarm", "new", "tea", "--task", "spel_backward")
     assert done.returncode == Exit.CONFIGURATION
     assert "spell_backward" in done.stderr
     assert not (home / "nodes").exists()
@@ -139,9 +153,9 @@ def test_joining_by_the_pasted_line_however_it_was_wrapped(stand_in: Cli, home: 
     assert Identity.load(files.key).peer_id != Identity.load(NodeFiles(home / "nodes/tea").key).peer_id
     assert stat.S_IMODE(files.key.stat().st_mode) == 0o600
     peer = Identity.load(files.key).peer_id
-    second = stand_in("run", "--node", "two", "--rounds", "3")
+    second = stand_in("run", "--node", "two", "--rounds", "2")
     assert second.returncode == Exit.DONE, second.stderr
-    assert "Changed: game.rounds 2 → 3" in second.stderr
+    assert "Changed: game.rounds 1 → 2" in second.stderr
     assert second.stderr.count("Changed:") == 1
     assert request(home, "two")["config"]["node"]["seed"] == config["node"]["seed"]
     assert Identity.load(files.key).peer_id == peer
@@ -193,8 +207,8 @@ def test_a_contradiction_in_the_environment_and_what_agrees(stand_in: Cli, tea: 
     assert agreeing.returncode == Exit.DONE, agreeing.stderr
 
 
-def test_swarms_are_never_mixed_in_a_node(stand_in: Cli, home: Path, tea: str) -> None:
-    coffee = invitation(stand_in("swarm", "new", "coffee").stdout)
+def test_swarms_are_never_mixed_in_a_node(stand_in: Cli, here: Cli, home: Path, tea: str) -> None:
+    coffee = invitation(here("swarm", "new", "coffee").stdout)
     assert stand_in("run", "--join", tea, "--node", "two").returncode == Exit.DONE
     for node in ("two", "tea"):  # one that has learned, and one that was only made
         done = stand_in("run", "--join", coffee, "--node", node)
@@ -203,24 +217,24 @@ def test_swarms_are_never_mixed_in_a_node(stand_in: Cli, home: Path, tea: str) -
     cured = stand_in(*advice(done.stderr))
     assert cured.returncode == Exit.DONE, cured.stderr
     assert made(home, "tea-2")["swarm"] == parse(coffee).charter
-    assert stand_in("run", "-p", "demo", "--node", "demo").returncode == Exit.DONE
+    assert stand_in("run", "-p", "demo", "--node", "demo", "--rounds", "1").returncode == Exit.DONE
     assert "cannot change" in stand_in("run", "--join", tea, "--node", "demo").stderr
 
 
-def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(stand_in: Cli, home: Path, tea: str) -> None:
-    coffee = invitation(stand_in("swarm", "new", "coffee").stdout)
+def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(stand_in: Cli, here: Cli, home: Path, tea: str) -> None:
+    coffee = invitation(here("swarm", "new", "coffee").stdout)
     assert stand_in("run", "--join", tea, "--node", "two").returncode == Exit.DONE
     files = NodeFiles(home / "nodes/two")
     peer = Identity.load(files.key).peer_id
     (files.swarm).mkdir(exist_ok=True)
     PeerBook(files.swarm / "peerbook.json").save(now=True)
-    left = stand_in("swarm", "leave", "--node", "two")
+    left = here("swarm", "leave", "--node", "two")
     assert left.returncode == Exit.DONE, left.stderr
     assert "Kept: its key" in left.stdout
     assert not files.charter.exists()
     assert Identity.load(files.key).peer_id == peer
-    assert stand_in("swarm", "show", "--node", "two").returncode == Exit.CONFIGURATION
-    alone = stand_in("run", "--node", "two", "--rounds", "3")
+    assert here("swarm", "show", "--node", "two").returncode == Exit.CONFIGURATION
+    alone = stand_in("run", "--node", "two", "--rounds", "2")
     assert alone.returncode == Exit.DONE, alone.stderr
     config = request(home, "two")["config"]
     assert config["swarm"]["join"] == ""
@@ -234,58 +248,58 @@ def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(stand_in: Cli, ho
     assert advice(again.stderr) == ["swarm", "leave", "--node", "two"]
 
 
-def test_a_running_node_does_not_leave(stand_in: Cli, home: Path, tea: str) -> None:
+def test_a_running_node_does_not_leave(here: Cli, home: Path, tea: str) -> None:
     lock = os.open(home / "nodes/tea/lock", os.O_RDWR)
     assert locks.acquire(lock)
     locks.write_holder(lock, os.getpid())
-    done = stand_in("swarm", "leave", "--node", "tea")
+    done = here("swarm", "leave", "--node", "tea")
     os.close(lock)
     assert done.returncode == Exit.CONFIGURATION
     assert "is running" in done.stderr
     assert (home / "nodes/tea/charter").exists()
 
 
-def test_commands_without_a_swarm_say_how_to_get_one(stand_in: Cli) -> None:
+def test_commands_without_a_swarm_say_how_to_get_one(here: Cli) -> None:
     for command in ("show", "invite", "peers", "leaderboard", "leave"):
-        done = stand_in("swarm", command)
+        done = here("swarm", command)
         assert done.returncode == Exit.CONFIGURATION
         assert "no node of this machine is in a swarm" in done.stderr
         assert advice(done.stderr) == ["swarm", "new", "my-swarm"]
-        assert json.loads(stand_in("swarm", command, "--json").stdout)["error"]["code"] == "configuration"
+        assert json.loads(here("swarm", command, "--json").stdout)["error"]["code"] == "configuration"
 
 
-def test_which_node_is_meant(stand_in: Cli, tea: str) -> None:
-    assert stand_in("swarm", "new", "coffee").returncode == Exit.DONE
-    done = stand_in("swarm", "show")
+def test_which_node_is_meant(here: Cli, tea: str) -> None:
+    assert here("swarm", "new", "coffee").returncode == Exit.DONE
+    done = here("swarm", "show")
     assert "2 nodes of this machine are in a swarm (coffee, tea)" in done.stderr
-    assert stand_in(*advice(done.stderr)).returncode == Exit.DONE
+    assert here(*advice(done.stderr)).returncode == Exit.DONE
 
 
-def test_show_and_invite_as_json(stand_in: Cli, home: Path, tea: str) -> None:
-    shown = json.loads(stand_in("swarm", "show", "--json").stdout)
+def test_show_and_invite_as_json(here: Cli, home: Path, tea: str) -> None:
+    shown = json.loads(here("swarm", "show", "--json").stdout)
     assert (shown["schema"], shown["node"], shown["swarm"]) == (1, "tea", parse(tea).charter)
     assert shown["founder"] == shown["peer"]
     assert shown["addresses"] == list(parse(tea).addresses)
     assert shown["running"] is False
     assert shown["tasks"][0]["weight"] == 1.0
-    invited = json.loads(stand_in("swarm", "invite", "--json").stdout)
+    invited = json.loads(here("swarm", "invite", "--json").stdout)
     assert invited["invitation"] == tea
     (home / "nodes/tea/identity.key").unlink()
-    assert json.loads(stand_in("swarm", "show", "--json").stdout)["peer"] is None
+    assert json.loads(here("swarm", "show", "--json").stdout)["peer"] is None
 
 
-def test_addresses_by_choice(stand_in: Cli) -> None:
-    done = stand_in("swarm", "new", "near", "--set", "swarm.loopback=true", "--set", "swarm.port=4001")
+def test_addresses_by_choice(here: Cli) -> None:
+    done = here("swarm", "new", "near", "--set", "swarm.loopback=true", "--set", "swarm.port=4001")
     (address,) = parse(invitation(done.stdout)).addresses
     assert address.startswith("/ip4/127.0.0.1/tcp/4001/p2p/")
     assert "from this machine alone" in done.stderr
-    done = stand_in("swarm", "new", "far", "--set", "swarm.announce=['/dns4/node.example/tcp/4001']")
+    done = here("swarm", "new", "far", "--set", "swarm.announce=['/dns4/node.example/tcp/4001']")
     (address,) = parse(invitation(done.stdout)).addresses
     assert address.startswith("/dns4/node.example/tcp/4001/p2p/12D3KooW")
 
 
-def test_peers_and_leaderboard_escape_what_peers_say(stand_in: Cli, home: Path, tea: str) -> None:
-    assert "has heard of no peer" in stand_in("swarm", "peers").stdout
+def test_peers_and_leaderboard_escape_what_peers_say(here: Cli, home: Path, tea: str) -> None:
+    assert "has heard of no peer" in here("swarm", "peers").stdout
     directory = home / "nodes/tea/swarm"
     book = PeerBook(directory / "peerbook.json")
     good, better = Identity.generate().peer_id, Identity.generate().peer_id
@@ -293,11 +307,11 @@ def test_peers_and_leaderboard_escape_what_peers_say(stand_in: Cli, home: Path, 
         record = book.record(peer)
         record.kind, record.label, record.used, record.verified, record.correct = "\x1b]0;x\x07", "\x1b[2J", used, 8, 4
     book.save(now=True)
-    board = stand_in("swarm", "leaderboard")
+    board = here("swarm", "leaderboard")
     assert "\x1b" not in board.stdout
     assert board.stdout.index(better[-8:]) < board.stdout.index(good[-8:])
     assert "not proof" in board.stdout
-    rows = json.loads(stand_in("swarm", "peers", "--json").stdout)["peers"]
+    rows = json.loads(here("swarm", "peers", "--json").stdout)["peers"]
     assert {row["peer"] for row in rows} == {good, better}
     assert rows[0] | {"weight": None, "kind": None, "round": None, "share_correct": 0.5} == rows[0]
 
@@ -314,7 +328,7 @@ def elsewhere(tmp_path: Path, home: Path, **changes: Any) -> tuple[Invitation, P
     return Invitation(changed.id, (f"/ip4/192.0.2.1/tcp/4001/p2p/{founder.peer_id}",)), served
 
 
-def test_a_charter_is_fetched_checked_and_kept(stand_in: Cli, home: Path, tmp_path: Path, tea: str) -> None:
+def test_a_charter_is_fetched_checked_and_kept(stand_in: Cli, here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
     line, served = elsewhere(tmp_path, home)
     done = stand_in("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
     assert done.returncode == Exit.DONE, done.stderr
@@ -324,7 +338,7 @@ def test_a_charter_is_fetched_checked_and_kept(stand_in: Cli, home: Path, tmp_pa
 
 
 def test_a_forged_charter_is_refused_before_anything_is_made(
-    stand_in: Cli, home: Path, tmp_path: Path, tea: str
+    stand_in: Cli, here: Cli, home: Path, tmp_path: Path, tea: str
 ) -> None:
     line, served = elsewhere(tmp_path, home)
     served.write_bytes(served.read_bytes().replace(b"spell_backward", b"spell_bxckward"))
@@ -342,7 +356,7 @@ def test_a_forged_charter_is_refused_before_anything_is_made(
     ],
 )
 def test_skew_is_refused_with_its_cure(
-    *, stand_in: Cli, home: Path, tmp_path: Path, tea: str, change: dict[str, str], told: list[str]
+    *, stand_in: Cli, here: Cli, home: Path, tmp_path: Path, tea: str, change: dict[str, str], told: list[str]
 ) -> None:
     (task,) = Charter.open((home / "nodes/tea/charter").read_bytes(), parse(tea).charter).tasks
     line, served = elsewhere(tmp_path, home, tasks=(replace(task, **change),))
@@ -352,10 +366,10 @@ def test_skew_is_refused_with_its_cure(
     assert not (home / "nodes/two").exists()
 
 
-def test_a_file_of_questions_is_named_by_each_node(stand_in: Cli, home: Path, tmp_path: Path) -> None:
+def test_a_file_of_questions_is_named_by_each_node(stand_in: Cli, here: Cli, home: Path, tmp_path: Path) -> None:
     own, theirs = tmp_path / "own.jsonl", tmp_path / "theirs.jsonl"
     own.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(40)))
-    line = invitation(stand_in("swarm", "new", "files", "--task", str(own), "-p", "cpu").stdout)
+    line = invitation(here("swarm", "new", "files", "--task", str(own), "-p", "cpu").stdout)
     lacking = stand_in("run", "--join", line, "--node", "two", "-p", "cpu")
     assert "a file of 40 questions that each node needs" in lacking.stderr
     theirs.write_text(own.read_text().replace("3 + 1", "3 + 2"))

@@ -1,0 +1,231 @@
+"""Nodes that find each other, trade bundles, and outlive what is done to them. Real daemons on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hivemind_exp.errors import SwarmError
+from hivemind_exp.swarm.announcements import MAX_BUNDLE_BYTES
+from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.node import SwarmNode
+from tests.hivemind_exp.swarm.charters import charter
+from tests.hivemind_exp.swarm.wire import Peers, acquainted, eventually, receive
+
+
+@pytest.fixture
+def peers(tmp_path: Path) -> Iterator[Peers]:
+    made = Peers(tmp_path)
+    yield made
+    made.close()
+
+
+def daemon(node: SwarmNode) -> psutil.Process:
+    """Return a node's daemon."""
+    keys = [child for child in psutil.Process().children() if f"-id={node._key}" in child.cmdline()]
+    assert len(keys) == 1
+    return keys[0]
+
+
+def test_bundles_go_to_everybody_once(peers: Peers) -> None:
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    third = peers.start("third", first.addresses())
+    bundles = {node.peer_id: os.urandom(50_000) for node in (first, second, third)}
+    for node in (first, second, third):
+        ref = node.publish(bundles[node.peer_id], round=4, groups=3, step=5, progress=250)
+        assert ref.size == 50_000
+    for node in (first, second, third):
+        got = receive(node, 2)
+        assert {one.peer: one.data for one in got} == {
+            peer: data for peer, data in bundles.items() if peer != node.peer_id
+        }
+    time.sleep(0.5)
+    assert not first.take()
+    seen = {peer.peer: peer for peer in third.peers()}
+    word = seen[second.peer_id].announcement
+    assert word is not None
+    assert (word.round, word.step, word.progress, word.label) == (4, 5, 250, "policy")
+    assert abs(seen[second.peer_id].seen - time.time()) < 20
+
+
+def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    first.publish(bytes(MAX_BUNDLE_BYTES), round=0, groups=1, step=1)
+    assert receive(second, 1)[0].ref.size == MAX_BUNDLE_BYTES
+    with pytest.raises(ValueError, match="a bundle has"):
+        first.publish(bytes(MAX_BUNDLE_BYTES + 1), round=1, groups=1, step=2)
+    with pytest.raises(ValueError, match="a bundle has"):
+        first.publish(b"", round=1, groups=1, step=2)
+
+
+def test_a_bundle_comes_from_others_when_its_author_is_gone(peers: Peers) -> None:
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    acquainted(first, second)
+    first.publish(b"the last word", round=0, groups=1, step=1)
+    receive(second, 1)
+    first.close()
+    third = peers.start("third", second.addresses())
+    assert receive(third, 1)[0].data == b"the last word"
+
+
+def test_a_charter_is_fetched_and_checked(peers: Peers) -> None:
+    founder = Identity.generate()
+    rules = charter(founder=founder.peer_id)
+    peers.swarm = rules.id
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    with pytest.raises(SwarmError, match="absent"):
+        second.fetch_charter(timeout=1.5)
+    first.serve_charter(b"something else")
+    with pytest.raises(SwarmError, match="something else"):
+        second.fetch_charter(timeout=1.5)
+    first.serve_charter(rules.seal(founder))
+    assert Charter.open(second.fetch_charter(), rules.id) == rules
+
+
+def test_a_killed_daemon_loses_no_round(peers: Peers) -> None:
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    acquainted(first, second)
+    addresses, seen = first.addresses(), first._overlay
+    daemon(first).send_signal(signal.SIGKILL)
+    first.publish(b"meanwhile", round=7, groups=1, step=8)
+    assert receive(second, 1)[0].data == b"meanwhile"
+    assert first._overlay is not seen
+    assert first.addresses() == addresses
+    assert "daemon_died" in peers.codes("first")
+    second.publish(b"an answer", round=7, groups=1, step=8)
+    assert receive(first, 1)[0].data == b"an answer"
+
+
+def test_a_stuck_daemon_is_replaced(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.node._FEEL_S", 0.1)
+    monkeypatch.setattr("hivemind_exp.swarm.overlay.CONNECT_S", 0.3)
+    first = peers.start("first")
+    before = daemon(first)
+    before.suspend()
+    eventually(lambda: not before.is_running())
+    eventually(lambda: first._overlay is not None and first._overlay.daemon is not None)
+    assert daemon(first).pid != before.pid
+
+
+def test_a_swarm_outlives_its_bootstrap_and_heals(peers: Peers) -> None:
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    third = peers.start("third", first.addresses())
+    acquainted(first, second, third)
+    first.close()
+    second.publish(b"without it", round=1, groups=1, step=1)
+    assert receive(third, 1)[0].data == b"without it"
+    # The bootstrap comes back alone, knowing nobody but those on its disk.
+    again = peers.start("first")
+    acquainted(again, second, third)
+    again.publish(b"back", round=1, groups=1, step=1)
+    assert receive(second, 1)[0].data == b"back"
+
+
+def test_alone_with_a_warning_until_somebody_comes(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.contacts.SILENT_S", 1.0)
+    first = peers.start("first")
+    address = first.addresses()
+    first.close()
+    begun = time.monotonic()
+    second = peers.start("second", address)
+    assert time.monotonic() - begun < 10
+    assert peers.codes("second") == ["swarm_alone"]
+    second.publish(b"early", round=0, groups=1, step=1)
+    again = peers.start("first")
+    assert again.addresses() == address
+    again._contacts._invited.clear()
+    assert receive(again, 1, 40)[0].data == b"early"
+
+
+def test_one_identity_in_two_places_is_told(peers: Peers) -> None:
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    acquainted(first, second)
+    copy = peers.start("copy", second.addresses(), like="first")
+    time.sleep(1.5)
+    copy.say(round=1, step=1)
+    eventually(lambda: "identity_elsewhere" in peers.codes("first"))
+    assert "identity_elsewhere" not in peers.codes("second")
+
+
+def test_ports(peers: Peers) -> None:
+    first = peers.start("first")
+    number = int(first.addresses()[0].split("/")[4])
+    with pytest.raises(SwarmError, match="cannot be used"):
+        peers.start("second", port=number)
+    first.close()
+    assert first.addresses() == peers.start("first").addresses()
+    # A node whose port went to somebody else takes another.
+    peers.nodes["first"].close()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", number))
+        other.listen()
+        assert str(number) not in peers.start("first").addresses()[0]
+
+
+def test_closing_leaves_nothing(peers: Peers) -> None:
+    threads = set(threading.enumerate())
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    acquainted(first, second)
+    running = [daemon(node) for node in (first, second)]
+    sockets = [Path(path) for node in (first, second) for path in node._overlay.daemon[1]]  # type: ignore[index, union-attr]
+    assert all(path.exists() for path in sockets)
+    running[1].suspend()  # one that does not even end when asked
+    for node in (first, second):
+        begun = time.monotonic()
+        node.close()
+        assert time.monotonic() - begun < 2
+    assert not any(process.is_running() for process in running)
+    assert not any(path.exists() for path in sockets)
+    eventually(lambda: set(threading.enumerate()) <= threads, 2)
+    second.publish(b"after", round=0, groups=1, step=1)  # nobody's business any more, and no error
+
+
+def test_leftovers_of_a_killed_node_are_cleared_up(peers: Peers, capfd: pytest.CaptureFixture[str]) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.hivemind_exp.swarm.lonely", str(peers.root)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    address = child.stdout.readline().strip()
+    assert "/p2p/" in address
+    note = peers.root / "first" / "swarm" / "daemon.json"
+    before = note.read_text()
+    left = psutil.Process(child.pid).children()
+    for process in left:
+        process.suspend()  # as if its machine were too busy to notice that its node is gone
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    first = peers.start("first")
+    assert first.addresses() == (address,)
+    assert not any(process.is_running() for process in left)
+    assert note.read_text() != before
+    assert "leftovers" in peers.codes("first")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_daemon_that_cannot_start(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.node._TRIES", 1)
+    node = peers.make("first")
+    node._key.write_bytes(b"no key")
+    with pytest.raises(SwarmError, match="cannot be started"):
+        node.start()
+    assert not psutil.Process().children()

@@ -1,7 +1,7 @@
 """A `sampling` step whose rollouts an API generates, beside its two halves alone: training, and generation.
 
-Generation alone is the engine with the same orders and nothing else to do. Training alone is the same node over a
-journal that holds every completion already. Together, generation should hide behind training, or training behind
+Generation alone is the engine's process with as many orders and nobody who trains. Training alone is the same node over
+a journal that holds every completion already. Together, generation should hide behind training, or training behind
 generation: a round should take the longer of the two. Three cases: the API faster, as fast, and slower than training.
 All in one run, with medians over the rounds; the server is a process of its own, of fixed latency.
 
@@ -31,13 +31,18 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from hivemind_exp.charter import charter_id
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.runner.offloading import open_offload
+from hivemind_exp.secrets import Secrets
+from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.providers import Group
+from hivemind_exp.stop import StopFlag
 from hivemind_exp.tiny.model import build_tokenizer
 from tests.api.remote import api_process
-from tests.hivemind_exp.sources.offloading import endpoint, engine, order
+from tests.hivemind_exp.sources.offloading import order
 from tests.hivemind_exp.spelling import Spelling
 
 GROUPS, G = 16, 8
@@ -118,18 +123,26 @@ def trained_alone(root: Path, config: Config) -> float:
     return seconds
 
 
-def generated_alone(root: Path, base_url: str, group: Group, rounds: int) -> float:
-    """Return the seconds that the engine takes for a round's orders, three rounds being on their way at once."""
+def generated_alone(root: Path, config: Config) -> float:
+    """Return the seconds that the engine's process takes for a round's orders, three rounds being on their way at once.
+
+    Nobody trains beside it.
+    """
+    files, rounds = NodeFiles(root), config.game.rounds
+    root.mkdir()
+    Journal(files.journal, charter_id(config)).close()
     orders = [[order(r * GROUPS + n, G, round_=r) for n in range(GROUPS)] for r in range(rounds)]
-    ends = []
-    with engine(root, endpoint(base_url, group=group), concurrency=IN_FLIGHT[group]) as rig:
-        rig.offload.probed()
+    ends = Ends()
+    offload = open_offload(config, files, Secrets(), ends, StopFlag())
+    assert offload is not None
+    with closing(offload):
+        offload.probed()
         for round_ in range(rounds):
             for coming in orders[round_ : round_ + 3]:
-                rig.offload.place(coming)
-            rig.offload.wait(round_)
-            ends.append(time.perf_counter())
-    return statistics.median(after - before for before, after in itertools.pairwise(ends[SKIPPED:]))
+                offload.place(coming)
+            offload.wait(round_)
+            ends("round")
+    return ends.median
 
 
 def main() -> None:
@@ -151,7 +164,7 @@ def main() -> None:
                 root = Path(directory) / case
                 root.mkdir()
                 together = play(root / "node", config)
-                generation = generated_alone(root / "engine", server.base_url, group, options.rounds)
+                generation = generated_alone(root / "engine", config)
                 training = trained_alone(root / "node", config)
                 longer = max(training, generation)
                 print(

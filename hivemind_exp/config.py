@@ -87,8 +87,11 @@ class TaskConfig(Section):
 class GameConfig(Section):
     """What a round is."""
 
-    kind: Literal["sampling"] = "sampling"
-    """"sampling": one stage, I local groups and J of peers (swarm sampling, arXiv 2509.08721)."""
+    kind: Literal["sampling", "study-group"] = "sampling"
+    """"sampling": one stage, I local groups and J of peers (swarm sampling, arXiv 2509.08721). "study-group": answer,
+    critique the answers, resolve what is right; a step for each."""
+    role: Literal["none", "pirate", "knight", "mobster", "announcer", "founder", "random"] = "none"
+    """How the node speaks in "study-group"; "random": another for each question."""
     rounds: NotNegative = 0
     """Rounds in the node's whole life. 0: until stopped."""
     groups: Positive = 8
@@ -225,8 +228,8 @@ class OffloadConfig(Section):
     """Part of each group that the API fills; this machine fills the rest."""
     when: Literal["always", "failed"] = "always"
     """"failed": this machine samples whole groups, and the API is asked only where none of them is right."""
-    stages: Annotated[list[Literal["answer"]], Field(min_length=1)] = ["answer"]
-    """Stages in which the API generates."""
+    stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
+    """Stages in which the API generates. "sampling" has "answer" alone."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"
     """Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"."""
     fallback: list[str] = ["local"]
@@ -345,6 +348,10 @@ class Config(Section):
             raise ValueError("hub.repo needs hub.every or game.rounds: a node without a last round never pushes")
         if self.hub.repo and self.offload.kind == "relay":
             raise ValueError('hub.repo is for a model that is trained, and offload.kind = "relay" trains none')
+        if self.game.kind == "sampling" and set(self.offload.stages) != {"answer"}:
+            raise ValueError('offload.stages names critique or resolve, and only game.kind = "study-group" has those')
+        if self.game.kind == "sampling" and self.game.role != "none":
+            raise ValueError('game.role is for game.kind = "study-group" alone')
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]} is a name that is taken; a provider of your own needs another")

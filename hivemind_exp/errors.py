@@ -6,6 +6,7 @@ as it stands. ``swarmctl.errors`` is the one place that turns them into an exit 
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 
@@ -85,6 +86,11 @@ class LimitReached(NodeError):
 
     code = "limit"
 
+    def __init__(self, message: str, *, next: str | None = None, until: float = math.inf) -> None:
+        """``until``: Unix seconds at which the cap lifts by itself."""
+        super().__init__(message, next=next)
+        self.until = until
+
 
 class ProviderError(NodeError):
     """A provider cannot be used, and nothing may stand in for it."""
@@ -108,3 +114,13 @@ class CheckpointError(NodeError):
     """No checkpoint can be loaded."""
 
     code = "checkpoint"
+
+
+def _all_kinds(kind: type[NodeError]) -> list[type[NodeError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _all_kinds(child))]
+
+
+def from_code(code: object, message: str, next: str | None) -> NodeError:
+    """Return the error that another process reported as ``code``; an unknown code is a plain failure."""
+    kinds = {kind.code: kind for kind in _all_kinds(NodeError)}
+    return kinds.get(str(code), NodeError)(message, next=next)

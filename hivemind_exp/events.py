@@ -13,10 +13,10 @@ start      node, model, device, dtype, accelerator, parameters, trainable, tasks
 phase      name (what is going on, for people), done, total (null when unknown)
 round      round, rounds, seconds: {generate, verify, train, share, other}, tokens_per_second (null where an API
            generated: it may have done so long before)
-rollouts   round, stage, source, count, correct, reward, reward_std, completion_length, truncated, tokens,
-           lag
-step       round, step, loss, grad_norm, learning_rate, entropy, kl, clip_fraction, tokens, rows, source, replayed;
-           of peers also filtered (rows left out, as this node would hardly write them)
+rollouts   round, stage, source, count, correct, reward, reward_std, points (null in "sampling"), completion_length,
+           truncated, tokens, lag
+step       round, stage, step, loss, grad_norm, learning_rate, entropy, kl, clip_fraction, tokens, rows, source,
+           replayed; of peers also filtered (rows left out, as this node would hardly write them)
 eval       round, accuracy, questions, split
 checkpoint round, path, seconds
 offload    (providers only) provider, model, host, kind, loss (a sentence), training, usd_per_million_input,

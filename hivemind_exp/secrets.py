@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hivemind_exp.sources.providers import PROVIDERS
+from hivemind_exp.sources.providers import KEY_VARIABLES, PROVIDERS
+
+_KEY_VARIABLE = re.compile(r".*_API_KEY(_FILE)?")
+"""Also those of services that are no row of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,15 @@ class Secrets:
     def get(self, name: str) -> str | None:
         """Return a key, or None where there is none."""
         return self._keys.get(name)
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables that hold keys, or lead to files of keys."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in KEY_VARIABLES and name != "CREDENTIALS_DIRECTORY" and not _KEY_VARIABLE.fullmatch(name)
+    }
 
 
 def receive(descriptor: int | None) -> Secrets:

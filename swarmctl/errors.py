@@ -58,16 +58,6 @@ def exit_code(error: NodeError) -> Exit:
     return _EXIT_OF_CODE.get(error.code, Exit.FAILED)
 
 
-def _all_kinds(kind: type[NodeError]) -> list[type[NodeError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in _all_kinds(child))]
-
-
-def from_code(code: object, message: str, next: str | None) -> NodeError:
-    """Return the error that another process reported as ``code``; an unknown code is a plain failure."""
-    kinds = {kind.code: kind for kind in _all_kinds(NodeError)}
-    return kinds.get(str(code), NodeError)(message, next=next)
-
-
 def print_error(error: NodeError, *, as_json: bool) -> None:
     """Say what went wrong and what to type next: as an object on stdout, or as text on stderr."""
     following = typed(error.next) if error.next else None

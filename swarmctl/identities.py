@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from hivemind_exp.config import Config
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity
@@ -44,9 +45,10 @@ def new(options: Options) -> None:
     Raises IdentityProblem where it has one and nobody agreed to replace it; NodeConflict where it is running.
     """
     name = chosen(options.node, "swarmctl identity new")
-    with opened(name, f"swarmctl identity new --node {shlex.quote(name)}") as files:
+    again = f"swarmctl identity new --node {shlex.quote(name)}"
+    with opened(name, to_make(name), again) as files:
         made = Identity.generate()
-        replaced = put(made, files, options.asker, f"swarmctl identity new --node {shlex.quote(name)} --yes")
+        replaced = put(made, files, options.asker, f"{again} --yes")
     tell(made, files, replaced, as_json=options.as_json)
 
 
@@ -100,20 +102,29 @@ def chosen(node: str | None, again: str) -> str:
     raise UsageError(f"{found}: say which with --node", next=f"{again} --node {shlex.quote((names or ['my-node'])[0])}")
 
 
-@contextmanager
-def opened(name: str, retry: str) -> Iterator[NodeFiles]:
-    """Lock a node until the end of the block, made where it is not there yet.
+def to_make(name: str) -> Config | None:
+    """Return the configuration to make a node with, None for one that is there.
 
-    Raises NodeConflict where it is running; ``retry`` is what to type once it is not.
+    Raises ConfigurationError where nothing can have that name.
     """
-    files = nodes.files_of(name)
     if name in node_names():
-        with nodes.held(files, lambda _: f"swarmctl status --node {shlex.quote(name)}"):
-            yield files
-        return
+        return None
     from swarmctl.options import RunOptions
     from swarmctl.running import resolved_options
 
-    config = resolved_options(RunOptions(node=name)).config
+    return resolved_options(RunOptions(node=name)).config
+
+
+@contextmanager
+def opened(name: str, config: Config | None, retry: str) -> Iterator[NodeFiles]:
+    """Lock a node until the end of the block; made with ``config`` where it is not there yet.
+
+    Raises NodeConflict where it is running; ``retry`` is what to type once it is not.
+    """
+    if config is None:
+        files = nodes.files_of(name)
+        with nodes.held(files, lambda _: f"swarmctl status --node {shlex.quote(name)}"):
+            yield files
+        return
     with nodes.opened(config, lambda _: retry) as node:
         yield node.files

@@ -15,7 +15,7 @@ from hivemind_exp.swarm.names import animal_name
 from swarmctl import identityfile
 from swarmctl.asking import Asker
 from swarmctl.console import Writer
-from swarmctl.identities import Options, chosen, opened, put, tell
+from swarmctl.identities import Options, chosen, opened, put, tell, to_make
 from swarmctl.identityshow import describe
 from swarmctl.launcher import command
 from swarmctl.newfile import checked_target
@@ -69,10 +69,11 @@ def restore(file: Path, options: Options) -> None:
     passphrase = _passphrase(asker, "Passphrase:") if identityfile.is_locked(content) else None
     identity = identityfile.read(content, path, passphrase)
     again = f"swarmctl identity restore {shlex.quote(str(file))} --node {shlex.quote(name)}"
+    config = to_make(name)
     claims = files_of(name).claims
     # Claimed before the node is made, and until it is whole: a live node of this identity stays the only one.
     with disk_errors(claims), claim(claims, identity.peer_id, name):
-        with opened(name, again) as files:
+        with opened(name, config, again) as files:
             replaced = put(identity, files, asker, f"{again} --yes")
     tell(identity, files, replaced, as_json=options.as_json)
     for warning in _warnings(path, mode, identity, files):

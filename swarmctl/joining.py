@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path as File
 from typing import Any
 
 from pydantic import ValidationError
@@ -42,8 +44,13 @@ class Membership:
     charter: Charter
     envelope: bytes
     """The charter as it travels, signed."""
-    peer: str | None = None
-    """The node's peer id; None before it has a key."""
+    identity: Identity | None = None
+    """Who the node is, or will be; None before it has a key."""
+
+    @property
+    def peer(self) -> str | None:
+        """The node's peer id, where it is known."""
+        return None if self.identity is None else self.identity.peer_id
 
 
 def invitation_override(text: str, flag: str) -> Override:
@@ -67,9 +74,11 @@ def enter(
     nodes.check_free(files, retry_with(resolved))
     nodes.check_swarm(files, resolved.config, retry_with(resolved))
     resolved = keeps_what_it_learns(resolved)
+    identity = Identity.load(files.key) if files.key.exists() else None
     envelope = next(_at_hand(files, swarm), None)
     if envelope is None:
-        envelope = _fetched(resolved, say, module)
+        identity = identity or Identity.generate()
+        envelope = _fetched(resolved, identity, say, module)
     charter = Charter.open(envelope, swarm)
     resolved = bound(with_own_seed(resolved, files), charter)
     if _content(files) != envelope:  # later runs leave that to the trainer
@@ -77,7 +86,7 @@ def enter(
 
         with advised(resolved):
             check_questions(charter, resolved.config)
-    return resolved, Membership(charter, envelope)
+    return resolved, Membership(charter, envelope, identity)
 
 
 def settle(files: NodeFiles, membership: Membership) -> Membership:
@@ -93,8 +102,11 @@ def settle(files: NodeFiles, membership: Membership) -> Membership:
         write_json(files.identity, {**made, "left": None})
     if _content(files) != membership.envelope:
         write_private(files.charter, membership.envelope, replace=True)
-    own = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
-    return replace(membership, peer=own.peer_id)
+    if files.key.exists():
+        return replace(membership, identity=Identity.load(files.key))
+    identity = membership.identity or Identity.generate()
+    identity.save(files.key)
+    return replace(membership, identity=identity)
 
 
 def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
@@ -135,7 +147,7 @@ def _content(files: NodeFiles) -> bytes | None:
         return None
 
 
-def _fetched(resolved: Resolved, say: Callable[[str], None], module: str) -> bytes:
+def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None], module: str) -> bytes:
     config = resolved.config
     swarm = nodes.short_id(config.swarm.charter or "")
     if not parse(config.swarm.join).addresses:
@@ -146,7 +158,11 @@ def _fetched(resolved: Resolved, say: Callable[[str], None], module: str) -> byt
         )
     say(f"Asking swarm {swarm} for its charter; this may take half a minute.")
     try:
-        return trainer.fetch_charter(config, module)
+        # The daemon reads the key from a file; the node's own is not there before the charter has been seen.
+        with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
+            key = File(directory) / "identity.key"
+            identity.save(key)
+            return trainer.fetch_charter(config, key, module)
     except SwarmError as error:
         error.next = retry_with(resolved)(config.node.name)
         raise

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
+from hivemind_exp.secrets import without_secrets
 from hivemind_exp.sources.providers import PROVIDERS
 from swarmctl.asking import Asker
-from swarmctl.handover import without_secrets
 from swarmctl.keytext import file_variable
 
 ALONE_S = 3.0

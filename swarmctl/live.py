@@ -72,8 +72,8 @@ def draw(progress: Progress, width: int, running_s: float) -> Group:
         row(
             "offload", f"{spent or 'no charge'}  {progress.requests:,} requests  {clean(', '.join(progress.providers))}"
         )
-    if exchanged := sentences.exchanged(progress):
-        row("swarm", f"{sentences.in_touch(progress.peers or 0)}, {exchanged}")
+    if progress.peers is not None:
+        row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
     if progress.seconds and sum(progress.seconds.values()):
         words, bar = _time(progress.seconds, min(60, width - 10))
         row("time", words)

@@ -32,6 +32,7 @@ def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
 def _schema(pyarrow: Any) -> Any:
     """Return the types of the columns: what is null in the first rows must not decide about those after them."""
     text, whole, real, truth = pyarrow.string(), pyarrow.int64(), pyarrow.float64(), pyarrow.bool_()
+    term = pyarrow.struct([("name", text), ("value", real), ("maximum", real), ("why", text)])
     message = pyarrow.struct([("role", text), ("content", text)])
     return pyarrow.schema(
         [
@@ -49,6 +50,7 @@ def _schema(pyarrow: Any) -> Any:
             ("outcome", real),
             ("strict", truth),
             ("why", text),
+            ("terms", pyarrow.list_(term)),
             ("kind", text),
             ("provider", text),
             ("model", text),

@@ -93,7 +93,9 @@ class Progress:
         self.seconds = {part: (self.seconds or {}).get(part, 0) + (spent.get(part) or 0) for part in PARTS}
 
     def _rollouts(self, event: dict[str, Any]) -> None:
-        if event.get("source") == "policy" and event.get("reward") is not None:
+        # Of a round with several stages the answers are what can be compared with other rounds, and other games.
+        answers = event.get("stage", "answer") == "answer"
+        if answers and event.get("source") == "policy" and event.get("reward") is not None:
             self.rewards[event["round"]] = event["reward"]
         if not event.get("replayed"):
             source = str(event.get("source"))

@@ -150,7 +150,7 @@ DROPPED: Mapping[str, str] = {
     "initial_peers": _SWARM,
     "announce_maddrs": _SWARM,
     "identity_path": "a node makes its own identity",
-    "game": "game.kind is sampling",
+    "game": "tasks say what is asked, and game.kind how: sampling or study-group",
     "org_id": _CHAIN,
     "contract_address": _CHAIN,
     "wallet_private_key": _CHAIN,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.sources.places import within_group
-from hivemind_exp.tasks.base import FULL_CREDIT
+from hivemind_exp.tasks.base import FULL_CREDIT, Term
 from swarmctl.jsonfile import read_json, rfc3339
 from swarmctl.text import without_keys
 
@@ -18,7 +18,7 @@ LOCAL = "local"
 """The source of what this machine generated."""
 _PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE swarm=? AND round=? ORDER BY position"
 _COMPLETIONS = (
-    "SELECT stage, question, idx, kind, source, model, version, text, truncated, outcome, strict, why, usd, t "
+    "SELECT stage, question, idx, kind, source, model, version, text, truncated, outcome, strict, why, {terms}, usd, t "
     "FROM completions WHERE swarm=? AND round=? AND substr(question, 1, ?)=?"
 )
 _LOST = "SELECT stage, question, idx, why FROM lost WHERE swarm=? AND round=? AND substr(question, 1, ?)=?"
@@ -61,6 +61,8 @@ class Rollout:
     outcome: float | None = None
     strict: bool | None = None
     why: str | None = None
+    terms: tuple[Term, ...] | None = None
+    """What the reward is made of, where that is more than the outcome."""
     kind: str | None = None
     provider: str | None = None
     model: str | None = None
@@ -122,6 +124,7 @@ def as_row(rollout: Rollout, node: str) -> dict[str, Any]:
         "outcome": rollout.outcome,
         "strict": rollout.strict,
         "why": rollout.why,
+        "terms": None if rollout.terms is None else [asdict(term) for term in rollout.terms],
         "kind": rollout.kind,
         "provider": rollout.provider,
         "model": rollout.model,
@@ -146,9 +149,9 @@ def _of_round(db: sqlite3.Connection, swarm: str, round_: int, wanted: Wanted, o
     where = (swarm, round_, len(wanted.question), wanted.question)
     found = []
     for stage, question, place, kind, source, model, version, text, truncated, *scores, usd, t in db.execute(
-        _COMPLETIONS, where
+        _COMPLETIONS.format(terms="terms" if _has_terms(db) else "NULL"), where
     ):
-        outcome, strict, why = scores
+        outcome, strict, why, terms = scores
         rollout = Rollout(
             swarm=swarm,
             round=round_,
@@ -161,6 +164,7 @@ def _of_round(db: sqlite3.Connection, swarm: str, round_: int, wanted: Wanted, o
             outcome=outcome,
             strict=None if strict is None else bool(strict),
             why=why,
+            terms=None if terms is None else tuple(Term(*fields) for fields in json.loads(terms)),
             kind=kind,
             provider=source,
             model=own_model if model is None and source == LOCAL else model,
@@ -176,6 +180,11 @@ def _of_round(db: sqlite3.Connection, swarm: str, round_: int, wanted: Wanted, o
             for stage, question, place, why in db.execute(_LOST, where)
         ]
     return sorted(found, key=_order)
+
+
+def _has_terms(db: sqlite3.Connection) -> bool:
+    """Whether the journal is one in which rewards have terms; its node adds them at its next start."""
+    return "terms" in {name for _, name, *_ in db.execute("PRAGMA table_info(completions)")}
 
 
 def _order(rollout: Rollout) -> tuple[str, int, str, int]:

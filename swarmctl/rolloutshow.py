@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from hivemind_exp.sources.places import within_group
+from hivemind_exp.tasks.base import Term
 from swarmctl.console import Writer
 from swarmctl.jsonfile import rfc3339
 from swarmctl.money import dollars
@@ -66,6 +67,8 @@ def _rollout(rollout: Rollout, *, width: int | None, full: bool) -> Iterator[str
         yield from _told(f"[{rollout.place}] lost: {rollout.lost}", "  ", width)
         return
     yield from _told(f"[{within_group(rollout.place)}] {_reward(rollout)}; {_origin(rollout)}", "  ", width)
+    if rollout.terms:
+        yield from _told(_points(rollout.terms), "      ", width)
     yield from quoted(rollout.text or "", _MARK, width=width, full=full)
 
 
@@ -75,6 +78,13 @@ def _reward(rollout: Rollout) -> str:
     word = "right" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly right"
     strict = "strict format" if rollout.strict else "not the strict format"
     return f"{word} (outcome {rollout.outcome:g}), {strict}: {rollout.why}"
+
+
+def _points(terms: Sequence[Term]) -> str:
+    """Say what a reward is made of."""
+    total, most = sum(term.value for term in terms), sum(term.maximum for term in terms)
+    parts = (f"{term.name} {term.value:.3g} of {term.maximum:g} ({term.why})" for term in terms)
+    return f"{total:.4g} of {most:g} points: {', '.join(parts)}"
 
 
 def _origin(rollout: Rollout) -> str:

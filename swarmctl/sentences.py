@@ -90,11 +90,17 @@ def spending(progress: Progress) -> str | None:
 def round_done(rollouts: list[dict[str, Any]], progress: Progress) -> str:
     """Say how a round went; ``rollouts`` are its events."""
     parts = []
+    several = len({event.get("stage") for event in rollouts}) > 1
     for event in rollouts:
         source = _FROM.get(str(event.get("source")), f" from {event.get('source')}")
+        if event.get("source") == "peer" and not event.get("count"):
+            continue
+        stage = f"{event.get('stage')} " if several else ""
         if event.get("count"):
-            parts.append(f"{event.get('correct')} of {event['count']} right{source}")
-        if event.get("reward") is not None:
+            parts.append(f"{stage}{event.get('correct')} of {event['count']} right{source}")
+        if event.get("points") is not None:
+            parts.append(f"{event['points']:.2f} points{source}")
+        elif event.get("reward") is not None and event.get("source") != "peer":
             parts.append(f"reward {event['reward']:.2f}{source}")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
@@ -121,14 +127,15 @@ def in_touch(peers: int) -> str:
 
 
 def exchanged(progress: Progress) -> str | None:
-    """Say what went to peers and what was learned from theirs; None for a node that plays alone."""
-    if progress.peers is None and not progress.shared:
+    """Say what went to peers and what was learned from theirs; None while nothing did."""
+    theirs = progress.rollouts.get("peer", 0)
+    if not progress.shared and not theirs:
         return None
     group_size = (progress.start or {}).get("group_size")
-    theirs = progress.rollouts.get("peer", 0)
     learned = several(theirs // group_size, "group") if group_size else several(theirs, "completion")
-    shared = f"{several(progress.shared, 'group')} shared ({size(progress.shared_bytes)})"
-    return f"{shared}, {learned} of peers learned from"
+    return (
+        f"shared {several(progress.shared, 'group')} ({size(progress.shared_bytes)}), learned from {learned} of peers"
+    )
 
 
 def push(event: dict[str, Any]) -> str:

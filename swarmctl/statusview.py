@@ -16,6 +16,9 @@ from swarmctl.sentences import duration, in_touch, percent, several
 from swarmctl.tail import evaluations, recent
 from swarmctl.text import clean, without_keys
 
+_WORTH_TELLING_S = 0.1
+"""What sharing must take of a round before a line for people tells of it."""
+
 
 def node_names() -> list[str]:
     """Return the names of the nodes of this machine."""
@@ -103,7 +106,7 @@ def _line(row: dict[str, Any]) -> str:
         if row["peers"] is not None:
             parts.append(in_touch(row["peers"]))
         parts.append(f"{several(row['groups_from_peers'], 'group')} from peers")
-        if row["share_seconds"] is not None:
+        if row["share_seconds"] and row["share_seconds"] >= _WORTH_TELLING_S:
             parts.append(f"{duration(float(row['share_seconds']))} a round for sharing")
     if row["error"]:
         parts.append(str(row["error"]["message"]))

@@ -48,7 +48,8 @@ def invite(node: str | None, *, as_json: bool) -> None:
     say = Writer(sys.stderr)
     if not found.running:
         say(f"Node {found.name} is not running: others join once it is, or through a peer that is.")
-    say(f"{reach(line)} Whoever has this line can join swarm {found.charter.name}:")
+    say(reach(line))
+    say(f"Whoever has this line can join swarm {found.charter.name}:")
     print(join, flush=True)
 
 
@@ -79,7 +80,4 @@ def reach(line: Invitation) -> str:
         return "It can be reached from anywhere, unless a firewall stands before it."
     if all(host == LOOPBACK for host in found):
         return "It can be reached from this machine alone."
-    return (
-        "It can be reached from this network; from elsewhere once a port is forwarded to it and swarm.announce says "
-        "where."
-    )
+    return "It can be reached from this network. From elsewhere: forward a port to it, and say where in swarm.announce."

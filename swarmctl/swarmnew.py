@@ -106,7 +106,8 @@ def new_swarm(options: NewSwarm) -> None:
     )
     say(f"Its first node is {node.name}, {animal_name(identity.peer_id)}. Start it, so that others find the swarm:")
     say(f"  {typed(f'swarmctl run --node {shlex.quote(node.name)}')}")
-    say(f"{reach(line)} On each further machine, once the first node runs:")
+    say(reach(line))
+    say("To join from there, or from another terminal here, once the first node runs:")
     sys.stderr.flush()
     print(join, flush=True)
 
@@ -133,12 +134,12 @@ def _check_new(files: NodeFiles) -> None:
     """Raise NodeConflict where there is a node that runs, has a swarm, or has learned something."""
     name = files.root.name
     other = f"swarmctl swarm new {shlex.quote(nodes.other_name(name))}"
-    nodes.check_free(files, lambda _: other)
     if files.charter.exists():
         swarm = (read_json(files.identity) or {}).get("swarm") or ""
         raise NodeConflict(
             f"node {name} is in swarm {nodes.short_id(swarm)} already",
             next=f"swarmctl swarm invite --node {shlex.quote(name)}",
         )
+    nodes.check_free(files, lambda _: other)
     if nodes.has_begun(files):
         raise NodeConflict(f"node {name} has learned alone, and a swarm takes a new node", next=other)

@@ -15,6 +15,9 @@ _KEY_LIKE = re.compile(
     r"|AIza[A-Za-z0-9_\-]{20,}|eyJ[A-Za-z0-9_\-]{20,}|\b[A-Za-z0-9+=]{40,}|://[^/@\s]+:[^/@\s]+@"
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_PEER = re.compile(r"(?<![A-Za-z0-9])12D3KooW[1-9A-HJ-NP-Za-km-z]{44}(?![A-Za-z0-9])")
+_INVITATION = re.compile(r"swarm1:[0-9a-f]{64}")
+_WHOLE_INVITATION = re.compile(_INVITATION.pattern + r"[^\s'\"]*")
 HIDDEN = "(hidden: looks like a key)"
 
 
@@ -34,8 +37,9 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether ``text`` may be a secret. Commit hashes are not."""
-    return _KEY_LIKE.search(text) is not None and _COMMIT.fullmatch(text) is None
+    """Whether ``text`` may be a secret. Commit hashes, peer ids and invitations are not."""
+    rest = _INVITATION.sub(" ", _PEER.sub(" ", text))
+    return _KEY_LIKE.search(rest) is not None and _COMMIT.fullmatch(text) is None
 
 
 def hide_keys(text: str) -> str:
@@ -44,8 +48,16 @@ def hide_keys(text: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Return ``text`` with whatever looks like a key in it hidden, and the rest as it is. Commit hashes stay."""
-    return _KEY_LIKE.sub(lambda found: found[0] if _COMMIT.fullmatch(found[0].rpartition("=")[2]) else HIDDEN, text)
+    """Return ``text``, made to be shown to strangers, with keys and invitations in it hidden, and the rest as it is.
+
+    Commit hashes and peer ids stay.
+    """
+    return _KEY_LIKE.sub(_unless_public, _WHOLE_INVITATION.sub("(hidden: an invitation)", text))
+
+
+def _unless_public(found: re.Match[str]) -> str:
+    value = found[0].rpartition("=")[2]
+    return found[0] if _COMMIT.fullmatch(value) or _PEER.fullmatch(value) else HIDDEN
 
 
 def without_keys(value: Any) -> Any:

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import hivemind_exp
 from hivemind_exp.config import Config
-from hivemind_exp.errors import NodeError
-from swarmctl.errors import from_code
-from swarmctl.handover import pipe_with, without_secrets
+from hivemind_exp.errors import NodeError, from_code
+from hivemind_exp.secrets import without_secrets
+from swarmctl.handover import pipe_with
 
 MODULE = "hivemind_exp.runner"
 LOG_LIMIT = 10 * 1024 * 1024
@@ -47,12 +47,13 @@ def command(module: str) -> list[str]:
     return [sys.executable, *safe_path, "-X", "faulthandler", "-m", module]
 
 
-def _request(mode: str, config: Config, node: Path | None, secrets_fd: int | None = None) -> bytes:
+def _request(mode: str, config: Config, node: Path | None, secrets_fd: int | None = None, **more: str) -> bytes:
     request = {
         "mode": mode,
         "config": config.model_dump(mode="json"),
         "node_dir": None if node is None else str(node),
         "secrets_fd": secrets_fd,
+        **more,
     }
     return json.dumps(request).encode() + b"\n"
 
@@ -103,18 +104,18 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
 
 def check(config: Config, module: str = MODULE) -> dict[str, Any]:
     """Ask the trainer what it would do. Raises the NodeError it answers with."""
-    return _ask("check", config, module)
+    return _ask(_request("check", config, None), config, module)
 
 
-def fetch_charter(config: Config, module: str = MODULE) -> bytes:
+def fetch_charter(config: Config, key: Path, module: str = MODULE) -> bytes:
     """Ask the peers of an invitation for the charter it stands for; what they answer is not checked here.
 
-    Raises the NodeError that says why there is none.
+    ``key`` is the file with the identity that asks. Raises the NodeError that says why there is none.
     """
-    return base64.b64decode(_ask("charter", config, module)["charter"])
+    return base64.b64decode(_ask(_request("charter", config, None, key=str(key)), config, module)["charter"])
 
 
-def _ask(mode: str, config: Config, module: str) -> dict[str, Any]:
+def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:
     """Return what the trainer answers to one question, without running a node."""
     process = subprocess.Popen(
         command(module),
@@ -125,7 +126,7 @@ def _ask(mode: str, config: Config, module: str) -> dict[str, Any]:
         start_new_session=True,
     )
     try:
-        output, errors = process.communicate(_request(mode, config, None))
+        output, errors = process.communicate(request)
     finally:
         end_session(process)
     answer = last_object(output)

@@ -35,13 +35,13 @@ class GroupRows:
     """The rows of one source within a group, beside the node's own rows of that group."""
 
     outcomes: Tensor
-    """(G,) float, in [0, 1]: rewards as verified here."""
+    """(G,) float: rewards as verified here; of foreign rows the outcome, in [0, 1]."""
     strict: Tensor
     """(G,) bool: the format is exactly what was asked for."""
     lags: tuple[int | None, ...]
     """G lags; None where unknown."""
     own_outcomes: Tensor
-    """(G_own,) float: rewards of all rows of this group that came from the node's own weights; may be empty."""
+    """(G_own,) float: the same of all rows of this group that came from the node's own weights; may be empty."""
     pass_rate: float = 0.0
     """p̂ in [0, 1]: this node's own pass rate for the task and stage, from evaluation (moving average)."""
 

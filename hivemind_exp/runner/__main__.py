@@ -1,7 +1,8 @@
 """The trainer process: reads one line of JSON, runs a node, writes events; ends when its supervisor does.
 
 The line: ``{"mode": "run" | "check" | "charter", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``; the
-descriptor is the pipe with the keys that this run needs. Standard input stays open as a life line: its end means that
+descriptor is the pipe with the keys that this run needs; for a charter there is also ``key``, the file with the node's
+identity. Standard input stays open as a life line: its end means that
 the supervisor died. SIGTERM asks for a stop.
 """
 
@@ -126,7 +127,8 @@ def _charter(order: dict[str, Any]) -> dict[str, Any]:
     from hivemind_exp.config import Config
     from hivemind_exp.runner.charters import fetch_charter
 
-    return {"charter": base64.b64encode(fetch_charter(Config.model_validate(order["config"]))).decode()}
+    envelope = fetch_charter(Config.model_validate(order["config"]), Path(order["key"]))
+    return {"charter": base64.b64encode(envelope).decode()}
 
 
 def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:

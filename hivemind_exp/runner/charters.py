@@ -1,4 +1,5 @@
-"""Asking a swarm for its charter before there is a node: with a key that is thrown away, from a directory that is."""
+"""Asking a swarm for its charter before there is a node: with the key that the node will have, so that peers meet no
+stranger who is gone a moment later."""
 
 from __future__ import annotations
 
@@ -16,17 +17,16 @@ PATIENCE_S = 30.0
 """How long somebody may take to answer."""
 
 
-def fetch_charter(config: Config) -> bytes:
+def fetch_charter(config: Config, key: Path) -> bytes:
     """Return the signed charter that ``swarm.join`` stands for, from whoever of its addresses answers.
 
-    Raises SwarmError where nobody does.
+    Raises SwarmError where nobody does; IdentityProblem where ``key`` cannot be used.
     """
     invitation = parse(config.swarm.join)
     settings = config.swarm.model_copy(update={"port": 0, "announce": [], "relay": False})
     with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
-        key = Path(directory) / "identity.key"
         node = SwarmNode(
-            Identity.create(key),
+            Identity.load(key),
             invitation.charter,
             key=key,
             directory=Path(directory) / "swarm",

@@ -21,6 +21,7 @@ from hivemind_exp.hub.outbox import Outbox
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.device import Compute, resolve_compute
+from hivemind_exp.runner.games import Company, open_game
 from hivemind_exp.runner.memory import estimate
 from hivemind_exp.runner.models import TINY, adapter_config, load_model, load_tokenizer
 from hivemind_exp.runner.offloading import open_offload
@@ -35,8 +36,9 @@ from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
+from hivemind_exp.trainer.course import Progress
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer, Progress
+from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.relay import RelayLoop
 from hivemind_exp.trainer.state import MODEL, load_state
 
@@ -67,6 +69,7 @@ class GRPORunner:
     """One run of a node.
 
     ``make_tasks`` replaces the mixture that the configuration names: for experiments such as rewards that mean nothing.
+    ``company``: with whom a study group is played; unset: alone.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class GRPORunner:
         stop: StopFlag | None = None,
         secrets: Secrets | None = None,
         make_tasks: Callable[[Config, NodeFiles], Tasks] | None = None,
+        company: Company | None = None,
     ) -> None:
         self._config = config
         self._files = files
@@ -85,6 +89,7 @@ class GRPORunner:
         self._stop = StopFlag() if stop is None else stop
         self._secrets = Secrets() if secrets is None else secrets
         self._make_tasks = make_tasks or make_mixture
+        self._company = company
         self.progress = Progress()
         """How far the node is; up to date also after ``run`` has raised."""
 
@@ -114,6 +119,11 @@ class GRPORunner:
             if offload is not None:
                 offload.probed()
             source = LocalSource(stepper.policy, tokenizer, config.generation, self._stop)
+            sharing, company = None, self._company
+            if swarm is not None:
+                sharing = ends.enter_context(swarm.sharing(stepper, tokenizer, tasks))
+                company = swarm.company(sharing)
+            game, timetable = open_game(config, tokenizer=tokenizer, tasks=tasks, journal=journal, company=company)
             HivemindGRPOTrainer(
                 config,
                 stepper=stepper,
@@ -122,13 +132,15 @@ class GRPORunner:
                 evaluator=source,
                 offload=offload,
                 tasks=tasks,
+                game=game,
+                timetable=timetable,
                 journal=journal,
                 checkpoints=checkpoints,
                 emit=self._emit,
                 stop=self._stop,
                 progress=self.progress,
                 pusher=self._pusher(),
-                sharing=None if swarm is None else ends.enter_context(swarm.sharing(stepper, tokenizer, tasks)),
+                sharing=sharing,
             ).run(checkpoint)
         return self.progress
 

@@ -10,6 +10,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.events import Emit
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.hosted_offload import HostedOffload
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.batch_book import left_behind
 from hivemind_exp.sources.endpoints import Endpoint, chain, first_endpoint, is_offloaded
@@ -23,13 +24,27 @@ from hivemind_exp.sources.wire import Sampling
 from hivemind_exp.stop import StopFlag
 
 
-def open_offload(config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag) -> Offload | None:
-    """Start the API's side; None where this machine generates everything.
+def open_offload(
+    config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag
+) -> HostedOffload | None:
+    """Start the API's side, in a process of its own; None where this machine generates everything.
 
     Raises ``NodeError`` for settings that cannot work, a missing key, a price that nobody knows.
     """
     if not is_offloaded(config):
         return None
+    offload = HostedOffload(config, files, secrets, emit, stop)
+    offload.start()
+    return offload
+
+
+def make_offload(
+    config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag, *, announce: bool = True
+) -> Offload:
+    """Start the API's side in this process, for a configuration that offloads. Raises as ``open_offload``.
+
+    Without ``announce`` it is not told again what is asked, at which price.
+    """
     check_offload(config)
     _check_sdk()
     services = [None if endpoint is None else (endpoint, _price(config, endpoint)) for endpoint in chain(config)]
@@ -37,7 +52,8 @@ def open_offload(config: Config, files: NodeFiles, secrets: Secrets, emit: Emit,
         if entry is not None and entry[0].needs_key and secrets.get(entry[0].name) is None:
             raise KeyProblem(f"there is no key for {entry[0].name}", next=f"swarmctl keys set {entry[0].name}")
     ledger = Ledger(files.ledger, config.offload.limits)
-    _announce(config, services[0], ledger, emit)
+    if announce:
+        _announce(config, services[0], ledger, emit)
 
     def make_chain() -> Sequence[Service | None]:
         return [

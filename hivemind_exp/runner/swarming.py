@@ -14,7 +14,10 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
+from hivemind_exp.game.study_group.prompts import STAGES
+from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.games import Company
 from hivemind_exp.sources.base import Group
 from hivemind_exp.sources.drawn import DrawnGroups
 from hivemind_exp.sources.kinds import is_relay, resolved_kind
@@ -22,6 +25,7 @@ from hivemind_exp.sources.peer_texts import PeerTexts
 from hivemind_exp.sources.peers import PeerSource
 from hivemind_exp.sources.vetting import PeerRules
 from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.clock import SlotClock
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
@@ -33,8 +37,6 @@ from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.sharing import Giver, Sharing, Standpoint, publish
 
-STAGES = (STAGE, "critique", "resolve")
-"""Stages of all games, as announcements number them."""
 ROUNDS_A_SECOND = 100
 """More than any node plays: a later round than this allows since the swarm began comes from the future."""
 
@@ -74,7 +76,7 @@ class Membership:
         return Giver(
             swarm=self.charter.id,
             me=self.node.peer_id,
-            model=self.config.model.name,
+            model=base_name(self.config),
             group_size=self.config.game.group_size,
             with_logps=self.config.train.peer_loss == "f_tis",
         )
@@ -107,6 +109,7 @@ class Membership:
             latest_round=self.latest_round,
         )
         with closing(DrawnGroups(self.files.journal, self.charter.id)) as drawn:
+            source.remember_used(drawn.used())
             try:
                 yield Sharing(
                     self.giver,
@@ -120,6 +123,11 @@ class Membership:
                 )
             finally:
                 source.book.save(now=True)
+
+    def company(self, sharing: Sharing) -> Company:
+        """Return with whom the study group is played, and by which clock."""
+        clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGES))
+        return Company(self.node.peer_id, sharing, clock)
 
     def publisher(self) -> Callable[[int, Sequence[Group]], None]:
         """Return what shares the groups of a node that trains nothing."""

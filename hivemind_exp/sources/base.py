@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from hivemind_exp.tasks.base import Question, Score
 
@@ -42,6 +42,8 @@ class Prompt:
     messages: tuple[Message, ...]
     ids: tuple[int, ...]
     """Token ids under this node's tokenizer, ready for completion."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage's rewards need to know of what the prompt shows (JSON). Never shown to a model."""
 
 
 @dataclass(frozen=True, slots=True)

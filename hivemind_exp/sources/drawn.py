@@ -13,11 +13,13 @@ from pathlib import Path
 from hivemind_exp.sources.base import Group, Kind, Message, Prompt, Rollout
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.places import foreign_place
+from hivemind_exp.sources.vetting import MOST_USED, Used
 from hivemind_exp.tasks.base import Question, Score
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS drawn (
-    swarm TEXT, round INTEGER, stage TEXT, position INTEGER, question TEXT, floor REAL,
+    swarm TEXT, round INTEGER, stage TEXT, position INTEGER, floor REAL,
+    peer TEXT, peer_round INTEGER, place INTEGER, question TEXT,
     PRIMARY KEY (swarm, round, stage, position)
 ) WITHOUT ROWID;
 """
@@ -38,10 +40,13 @@ class DrawnGroups(Journal):
         numbered = [(foreign_place(number), group) for number, group in enumerate(groups)]
         self._write_all(
             (
-                "INSERT INTO drawn VALUES (?,?,?,?,?,?)",
+                "INSERT INTO drawn VALUES (?,?,?,?,?,?,?,?,?)",
                 [
-                    (*where, _NONE, "", floor),
-                    *((*where, n, group.prompt.question.digest, None) for n, group in enumerate(groups)),
+                    (*where, _NONE, floor, None, None, None, None),
+                    *(
+                        (*where, n, None, group.rollouts[0].source, asked.round, asked.index, asked.digest)
+                        for n, group, asked in ((n, group, group.prompt.question) for n, group in enumerate(groups))
+                    ),
                 ],
             ),
             (
@@ -71,14 +76,26 @@ class DrawnGroups(Journal):
         """Return what was drawn, with prompts that lack their token ids, and the floor; None before a draw."""
         where = (self._swarm, round_, stage)
         rows = self._db.execute(
-            "SELECT position, question, floor FROM drawn WHERE swarm=? AND round=? AND stage=? ORDER BY position", where
+            "SELECT floor, position, question, peer_round, place FROM drawn "
+            "WHERE swarm=? AND round=? AND stage=? ORDER BY position",
+            where,
         ).fetchall()
         if not rows:
             return None
-        (_, _, floor), *drawn = rows
-        return [self._read_group(where, position, question) for position, question, _ in drawn], floor
+        (floor, *_), *drawn = rows
+        return [self._read_group(where, *row[1:]) for row in drawn], floor
 
-    def _read_group(self, where: tuple[str, int, str], number: int, question: str) -> Group:
+    def used(self) -> list[Used]:
+        """Return what was drawn so far, the latest last."""
+        rows = self._db.execute(
+            "SELECT peer, peer_round, question FROM drawn WHERE swarm=? AND position<>? ORDER BY round DESC LIMIT ?",
+            (self._swarm, _NONE, MOST_USED),
+        )
+        return [(peer, round_, question) for peer, round_, question in rows][::-1]
+
+    def _read_group(
+        self, where: tuple[str, int, str], number: int, question: str, peer_round: int, place: int
+    ) -> Group:
         first = foreign_place(number)
         task, text = self._db.execute(
             "SELECT task, messages FROM prompts WHERE swarm=? AND round=? AND stage=? AND position=?", (*where, first)
@@ -89,7 +106,7 @@ class DrawnGroups(Journal):
             "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx>=? AND idx<? ORDER BY idx",
             (*where, question, first, foreign_place(number + 1)),
         ).fetchall()
-        asked = Question(task, "train", where[1], number, chat[-1]["content"], {}, question, "")
+        asked = Question(task, "train", peer_round, place, chat[-1]["content"], {}, question, "")
         rollouts = tuple(
             Rollout(
                 kind=Kind.PEER,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hivemind_exp.config import Config
@@ -11,8 +12,7 @@ from hivemind_exp.events import Emit
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.base import Group, Prompt, Rollout, Source
 from hivemind_exp.sources.journal import Journal
-from hivemind_exp.sources.offload import Offload
-from hivemind_exp.sources.orders import Order
+from hivemind_exp.sources.orders import Engine, Order
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class GroupFiller:
         *,
         journal: Journal,
         local: Source,
-        offload: Offload | None,
+        offload: Engine | None,
         tokenizer: PreTrainedTokenizerBase,
         verify: Verify,
         emit: Emit,
@@ -61,6 +61,8 @@ class GroupFiller:
         self._verify = verify
         self._emit = emit
         self._told_of_length = False
+        self._part = 0
+        self._deadline: float | None = None
 
     @property
     def ahead(self) -> int:
@@ -75,20 +77,25 @@ class GroupFiller:
         if plan.remote and not plan.only_if_failed:
             self._order(round_, prompts, plan, version)
 
-    def fill(self, round_: int, prompts: Sequence[Prompt], version: int) -> list[Group]:
+    def fill(
+        self, round_: int, prompts: Sequence[Prompt], version: int, *, part: int = 0, deadline: float | None = None
+    ) -> list[Group]:
         """Return the groups of a round; one that nobody could fill is left out.
 
-        ``version``: optimizer steps behind the node's weights. Raises ``StopRequested`` and ``NodeError``.
+        ``version``: optimizer steps behind the node's weights; ``part``: which stretch of the round's questions this
+        is; ``deadline`` (``time.monotonic``): what is not begun by then is left, but for the first. Raises
+        ``StopRequested`` and ``NodeError``.
         """
         if not prompts:
             return []
+        self._part, self._deadline = part, deadline
         plan = self._parts(round_, prompts)
         self.prefetch(round_, prompts, version)
         self._sample(round_, prompts, range(plan.local), version)
         if self._offload is not None and plan.remote:
             if plan.only_if_failed:
                 self._order(round_, self._failed(round_, prompts, version), plan, version)
-            self._offload.wait(round_)
+            self._offload.wait(round_, deadline)
             self._offload.tell(round_)
             if not plan.only_if_failed:  # else this machine has sampled the whole group already
                 self._sample(round_, prompts, plan.remote_places, version)  # what the API could not fill
@@ -97,7 +104,9 @@ class GroupFiller:
     def _parts(self, round_: int, prompts: Sequence[Prompt]) -> Parts:
         if self._offload is None:
             return Parts(self._config.game.group_size, 0)
-        return parts(self._config.offload, round_, prompts[0].stage, self._config.game.group_size)
+        # The later stages of a study group show at least one answer of the node's own.
+        least = int(self._config.game.kind == "study-group" and prompts[0].stage == "answer")
+        return parts(self._config.offload, round_, prompts[0].stage, self._config.game.group_size, least=least)
 
     def _order(self, round_: int, prompts: Sequence[Prompt], plan: Parts, version: int) -> None:
         assert self._offload is not None
@@ -111,7 +120,22 @@ class GroupFiller:
                 empty[places].append(prompt)
         for places, left in sorted(empty.items()):
             whole = places == tuple(range(wanted.stop))
-            self._generate(round_, left, places, version, "generate" if whole else f"generate {places}")
+            purpose = "generate" if whole else f"generate {places}"
+            if (left[0].stage, self._part) != ("answer", 0):
+                purpose = f"{purpose} {left[0].stage} {self._part}"
+            for number, some in enumerate(self._bites(left, len(places))):
+                self._generate(round_, some, places, version, purpose if number == 0 else f"{purpose} {number}")
+
+    def _bites(self, prompts: Sequence[Prompt], count: int) -> Iterator[Sequence[Prompt]]:
+        """Yield prompts to generate for at a time: all of them, or as many as a batch holds until time is up."""
+        if self._deadline is None:
+            yield prompts
+            return
+        size = max(1, self._config.generation.batch // count)
+        for start in range(0, len(prompts), size):
+            if start and time.monotonic() >= self._deadline:
+                return
+            yield prompts[start : start + size]
 
     def _generate(
         self, round_: int, prompts: Sequence[Prompt], places: tuple[int, ...], version: int, purpose: str

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
+from hivemind_exp.game.base import Turn
 from hivemind_exp.sources.base import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.orders import Completion, Order
 from hivemind_exp.sources.places import FOREIGN
+from hivemind_exp.tasks.base import Question, Score, Term
 from hivemind_exp.trainer.evaluation import Evaluation
 from hivemind_exp.trainer.lessons import Lesson, taught
 from hivemind_exp.trainer.manifest import Manifest
@@ -26,10 +28,14 @@ CREATE TABLE IF NOT EXISTS prompts (
     swarm TEXT, round INTEGER, stage TEXT, position INTEGER, task TEXT, question TEXT, messages TEXT,
     PRIMARY KEY (swarm, round, stage, position)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (
+    swarm TEXT, round INTEGER, stage TEXT, question TEXT, body TEXT,
+    PRIMARY KEY (swarm, round, stage, question)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS completions (
     swarm TEXT, round INTEGER, stage TEXT, question TEXT, idx INTEGER,
     kind TEXT, source TEXT, model TEXT, version INTEGER, text TEXT, ids TEXT, truncated INTEGER, logps TEXT,
-    outcome REAL, strict INTEGER, why TEXT, usd REAL, t REAL,
+    outcome REAL, strict INTEGER, why TEXT, usd REAL, t REAL, terms TEXT,
     PRIMARY KEY (swarm, round, stage, question, idx)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (
@@ -37,6 +43,10 @@ CREATE TABLE IF NOT EXISTS lost (
     PRIMARY KEY (swarm, round, stage, question, idx)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (step INTEGER PRIMARY KEY, round INTEGER, body BLOB);
+CREATE TABLE IF NOT EXISTS turns (
+    step INTEGER PRIMARY KEY, round INTEGER, stage TEXT, part INTEGER, finished INTEGER
+);
+CREATE INDEX IF NOT EXISTS turns_by_round ON turns (round, stage);
 CREATE TABLE IF NOT EXISTS lessons (
     step INTEGER, kind TEXT, source TEXT, completions INTEGER, tokens INTEGER,
     PRIMARY KEY (step, kind, source)
@@ -47,6 +57,8 @@ _INSERT_COMPLETION = (
     "INSERT OR IGNORE INTO completions (swarm, round, stage, question, idx, kind, source, model, version, text, ids, "
     "truncated, logps, usd, t) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
+_ADDED_TERMS = "ALTER TABLE completions ADD COLUMN terms TEXT"
+"""For a journal from before rewards had terms."""
 Encode = Callable[[str, bool], tuple[int, ...]]
 """Returns the token ids of a text, never none; the second argument says that the text was cut."""
 
@@ -68,18 +80,43 @@ class Journal:
             # A step must not be taken before its manifest is on the disk itself, or a power cut would fork the node.
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._db.executescript(_SCHEMA)
+            if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
+                self._db.execute(_ADDED_TERMS)
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
-    def write_prompts(self, round_: int, prompts: Sequence[Prompt]) -> None:
-        """Record a stage's prompts, before their first use."""
-        self._write_many(
-            "INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?,?,?)",
-            [
-                (self._swarm, round_, p.stage, n, p.question.task, p.question.digest, json.dumps(p.messages))
-                for n, p in enumerate(prompts)
-            ],
+    def write_prompts(self, round_: int, prompts: Sequence[Prompt], first: int = 0) -> None:
+        """Record a stage's prompts, before their first use. ``first``: the position of the first within the stage."""
+        self._write_all(
+            (
+                "INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?,?,?)",
+                [
+                    (self._swarm, round_, p.stage, n, p.question.task, p.question.digest, json.dumps(p.messages))
+                    for n, p in enumerate(prompts, first)
+                ],
+            ),
+            (
+                "INSERT OR IGNORE INTO notes VALUES (?,?,?,?,?)",
+                [
+                    (self._swarm, round_, p.stage, p.question.digest, json.dumps(p.notes, sort_keys=True))
+                    for p in prompts
+                    if p.notes
+                ],
+            ),
         )
+
+    def prompt(self, round_: int, question: Question, stage: str) -> Prompt | None:
+        """Return what a stage asked about a question, without token ids; None where it has not asked yet."""
+        where = (self._swarm, round_, stage, question.digest)
+        found = self._db.execute(
+            "SELECT messages FROM prompts WHERE swarm=? AND round=? AND stage=? AND question=?", where
+        ).fetchone()
+        if found is None:
+            return None
+        (body,) = self._db.execute(
+            "SELECT body FROM notes WHERE swarm=? AND round=? AND stage=? AND question=?", where
+        ).fetchone() or ("{}",)
+        return Prompt(question, stage, tuple(json.loads(found[0])), (), json.loads(body))
 
     def write_rollouts(self, round_: int, version: int, groups: Sequence[Group]) -> None:
         """Record rollouts of this machine, all or none. ``version``: optimizer steps behind the node's weights."""
@@ -138,11 +175,11 @@ class Journal:
     def write_scores(self, round_: int, groups: Sequence[Group]) -> None:
         """Add to each completion what the verifier said of it."""
         self._write_many(
-            "UPDATE completions SET outcome=?, strict=?, why=? "
+            "UPDATE completions SET outcome=?, strict=?, why=?, terms=? "
             "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx=?",
             [
                 (
-                    *(score.outcome, score.strict, score.why),
+                    *(score.outcome, score.strict, score.why, _terms(score)),
                     *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
                 )
                 for group in groups
@@ -174,6 +211,19 @@ class Journal:
             for place, kind, source, model, made, text, ids, truncated, logps in rows
         }
 
+    def scored(self, round_: int, stage: str, question: str, places: range) -> list[tuple[int, Kind, str, Score]]:
+        """Return place, kind, text and score of what was verified of a group, in order of the places."""
+        rows = self._db.execute(
+            "SELECT idx, kind, text, outcome, strict, why, terms FROM completions "
+            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx>=? AND idx<? AND outcome IS NOT NULL "
+            "ORDER BY idx",
+            (self._swarm, round_, stage, question, places.start, places.stop),
+        )
+        return [
+            (place, Kind(kind), text, Score(outcome, bool(strict), why, _read_terms(terms)))
+            for place, kind, text, outcome, strict, why, terms in rows
+        ]
+
     def verified_rounds(self) -> int:
         """Return the number of rounds up to the last that has verified completions."""
         (last,) = self._db.execute(
@@ -181,15 +231,38 @@ class Journal:
         ).fetchone()
         return 0 if last is None else int(last) + 1
 
-    def commit(self, manifest: Manifest) -> None:
-        """Record a step before it is taken. What it teaches stays known when the manifest itself is forgotten."""
+    def commit(self, manifest: Manifest, turn: Turn | None = None, finished: int | None = None) -> None:
+        """Record a step before it is taken. What it was about, and what it teaches, stays known when the manifest
+        itself is forgotten.
+
+        ``turn``: what it is about; unset: the one stage of its round. ``finished``: rounds that the node had finished
+        before; unset: as many as the number of its round.
+        """
+        about = turn or Turn(manifest.round, "answer")
         self._write_all(
             ("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())]),
+            (
+                "INSERT INTO turns VALUES (?,?,?,?,?)",
+                [(manifest.step, about.round, about.stage, about.part, about.round if finished is None else finished)],
+            ),
             (
                 "INSERT INTO lessons VALUES (?,?,?,?,?)",
                 [(manifest.step, each.kind, each.source, each.completions, each.tokens) for each in taught(manifest)],
             ),
         )
+
+    def turn(self, step: int) -> tuple[Turn, int] | None:
+        """Return what a step was about, and the rounds that the node had finished before it.
+
+        None for one of which nothing is known: before the first, or taken when a round was one step.
+        """
+        found = self._db.execute("SELECT round, stage, part, finished FROM turns WHERE step=?", (step,)).fetchone()
+        return None if found is None else (Turn(*found[:3]), found[3])
+
+    def parts(self, round_: int, stage: str) -> int:
+        """Return how many parts of a stage have their step."""
+        (last,) = self._db.execute("SELECT MAX(part) FROM turns WHERE round=? AND stage=?", (round_, stage)).fetchone()
+        return 0 if last is None else int(last) + 1
 
     def lessons(self, before_step: int) -> list[Lesson]:
         """Return what the steps before ``before_step`` taught, source by source."""
@@ -263,3 +336,13 @@ def _ids(ids: str | None, text: str, truncated: bool, encode: Encode | None) -> 
     if encode is None:
         raise ValueError("the journal holds texts of an API, and nothing to encode them was given")
     return encode(text, truncated)
+
+
+def _terms(score: Score) -> str | None:
+    if not score.terms:
+        return None
+    return json.dumps([[term.name, term.value, term.maximum, term.why] for term in score.terms])
+
+
+def _read_terms(terms: str | None) -> tuple[Term, ...]:
+    return () if terms is None else tuple(Term(*fields) for fields in json.loads(terms))

@@ -46,6 +46,11 @@ def check_offload(config: Config) -> None:
         )
     if kind is Kind.RELAY and offload.on_limit == "local":
         raise _refused("a relay loads no model, so at a cap this machine cannot go on", "offload.on_limit=stop")
+    if kind is Kind.RELAY and config.game.kind == "study-group":
+        raise _refused(
+            "a relay has no answers of its own to show in the later stages of study-group; it plays sampling",
+            "game.kind=sampling",
+        )
     alone = offload.share == 1 and offload.when == "always"
     if kind is Kind.TEACHER and config.train.teacher_loss == "luffy" and alone:
         raise _refused(
@@ -71,6 +76,8 @@ def _check_batch(config: Config, kind: Kind, first: Endpoint) -> None:
         return
     if not first.chat.batch:
         raise _refused(f"{first.name} has no Batch API", "offload.batch=false")
+    if set(config.offload.stages) != {"answer"}:
+        raise _refused("a batch takes hours, and a later stage waits for the one before", "offload.batch=false")
     if kind is Kind.POLICY_TEXT or config.offload.when == "failed":
         raise _refused(
             "a batch takes hours: only what a teacher or a relay says to questions known beforehand can wait that long",

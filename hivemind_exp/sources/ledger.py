@@ -131,6 +131,7 @@ class Ledger:
                 f"the next {what} may cost {usd:.4f} USD, and {today:.4f} of offload.limits.usd_per_day = "
                 f"{_shown(daily)} USD are spent today (UTC)",
                 next=f"swarmctl run --set offload.limits.usd_per_day={_raised(daily, today + usd):g}",
+                until=(self._day + 1) * _DAY,
             )
 
     def reserve(self, ask: Ask, usd: float, *, state: str = "open") -> Reservation:

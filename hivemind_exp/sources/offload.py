@@ -7,8 +7,10 @@ thread places orders and waits for them; everything else happens here.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waiting
@@ -116,15 +118,16 @@ class Offload:
         for work in map(self._fill, new) if self._desk is None else self._desk.fills(new):
             self._loop.call_soon_threadsafe(self._launch, work)
 
-    def wait(self, round_: int) -> None:
-        """Wait until every order of a round is filled or given up.
+    def wait(self, round_: int, deadline: float | None = None) -> None:
+        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed:
+        what comes later is kept in the journal, and nobody waits for it.
 
         Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
         """
         if self._desk is not None:
             self._loop.call_soon_threadsafe(self._desk.watch, round_)
         for key in [key for key in self._orders if key[0] == round_]:
-            _wait_for(self._orders[key].done, self._stop)
+            _wait_for(self._orders[key].done, self._stop, deadline)
             del self._orders[key]
 
     def tell(self, round_: int) -> None:
@@ -339,14 +342,17 @@ class Offload:
         if not self._terms.on_limit_local:
             raise error
         if not self._router.broke:
-            self._router.only_free()
-            self._emit("warning", code="limit", message=f"{error.message}; nothing that costs money is asked any more")
+            self._router.only_free(error.until)
+            lifts = "any more" if math.isinf(error.until) else "before tomorrow (UTC)"
+            self._emit("warning", code="limit", message=f"{error.message}; nothing that costs money is asked {lifts}")
 
 
-def _wait_for(future: Future[None], stop: StopFlag) -> None:
-    """Wait for a result of the loop. Raises ``StopRequested``, or what the future raises."""
+def _wait_for(future: Future[None], stop: StopFlag, deadline: float | None = None) -> None:
+    """Wait for a result of the loop, or for a deadline. Raises ``StopRequested``, or what the future raises."""
     while True:
         stop.check()
         with suppress(Waiting):
             future.result(timeout=_POLL_S)
+            return
+        if deadline is not None and time.monotonic() >= deadline:
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from hivemind_exp.sources.base import Kind, Message
 
@@ -55,3 +57,19 @@ class Spent:
     """Reserves of requests whose outcome nobody knows included."""
     lost: int = 0
     """Places given up."""
+
+
+class Engine(Protocol):
+    """Whoever has orders filled, as the trainer sees it."""
+
+    def place(self, orders: Iterable[Order]) -> None:
+        """Have orders filled, each once; returns at once."""
+
+    def wait(self, round_: int, deadline: float | None = None) -> None:
+        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed.
+
+        Raises ``StopRequested`` and ``NodeError``.
+        """
+
+    def tell(self, round_: int) -> None:
+        """Report what a round's orders used and cost."""

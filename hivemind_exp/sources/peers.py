@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from hivemind_exp.sources.base import Group, Kind
 from hivemind_exp.sources.remaking import Remaking
 from hivemind_exp.sources.shelf import Offer, Shelf
-from hivemind_exp.sources.vetting import LatestRound, PeerRules, Texts, Unfit, Vetting
+from hivemind_exp.sources.vetting import LatestRound, PeerRules, Texts, Unfit, Used, Vetting
 from hivemind_exp.swarm.bundle import FULL, BundleRefused, unpack
 from hivemind_exp.swarm.peerbook import PeerBook
 from hivemind_exp.swarm.reputation import weights
@@ -80,6 +80,10 @@ class PeerSource:
         """Take note of what this node wrote itself: who sends it as theirs has copied it."""
         self._vetting.remember_own(groups)
 
+    def remember_used(self, groups: Iterable[Used]) -> None:
+        """Take note of groups that were drawn in an earlier life of the node."""
+        self._vetting.remember_used(groups)
+
     def outputs(self, round_: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers wrote in one round and stage: texts by question's digest, by peer."""
         found: dict[str, dict[str, list[str]]] = {}
@@ -137,9 +141,9 @@ class PeerSource:
         Keys log(u)/w, largest first, draw without replacement (Efraimidis and Spirakis 2006). A peer's weight is
         shared by its offers, so that sending more does not help.
         """
-        by_peer = {
-            peer: each for peer, each in self.shelf.offers(self._rules.stage).items() if peer not in self._benched
-        }
+        shelved = self.shelf.offers(self._rules.stage)
+        fresh = {peer: [each for each in offers if not self._vetting.is_used(each)] for peer, offers in shelved.items()}
+        by_peer = {peer: offers for peer, offers in fresh.items() if offers and peer not in self._benched}
         worth = weights({peer: self.book.standing(peer) for peer in by_peer})
         chance = random.Random(seed)
         keyed = [

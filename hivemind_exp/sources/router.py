@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,6 +20,8 @@ from hivemind_exp.sources.wire import Answer, Fault, Sampling, Style, Trouble
 FAULTS_IN_A_ROW = 6
 """After so many faults without one answer a service counts as down. No more than ``offload.TRIES``: else a place that
 is alone in flight would be given up before the service is."""
+_SLOWED_S = 300.0
+"""A service that for so long answers nothing but that it be asked more slowly counts as down."""
 _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _DAY_S = 86400.0
@@ -50,6 +53,8 @@ class Service:
     """In a row."""
     slowed: int = 0
     """Times in a row that it asked to slow down."""
+    slowed_since: float = 0.0
+    """When it first did so, on the loop's clock."""
     rests: int = 0
     """Outages in a row."""
     answered: bool = False
@@ -80,12 +85,16 @@ class Router:
         """Use ``chain`` in order; None is this machine."""
         self._chain = chain
         self._emit = emit
-        self.broke = False
-        """A cap is reached: what costs money is not asked any more."""
+        self._broke_until = 0.0
 
-    def only_free(self) -> None:
-        """Ask no service that costs money any more."""
-        self.broke = True
+    @property
+    def broke(self) -> bool:
+        """Whether a cap is reached: what costs money is not asked."""
+        return time.time() < self._broke_until
+
+    def only_free(self, until: float) -> None:
+        """Ask no service that costs money before ``until`` (Unix seconds)."""
+        self._broke_until = until
 
     async def pick(self) -> Service | None:
         """Return the service to ask; None where this machine is to generate. Waits where nobody can.
@@ -139,11 +148,16 @@ class Router:
             self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.rests))
 
     def _slow_down(self, service: Service, fault: Fault) -> None:
+        now = asyncio.get_running_loop().time()
+        if service.slowed == 0:
+            service.slowed_since = now
         # Of many requests in flight many are refused at once: that is one reason to wait, not so many.
         service.slowed += not service.limiter.held
         wait = fault.wait if fault.wait is not None else min(60.0, 0.25 * 2.0 ** min(service.slowed, 8))
         if wait > LONGEST_HOLD_S:
             self._rest(service, fault, wait)
+        elif now - service.slowed_since > _SLOWED_S:
+            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.rests))
         else:
             service.limiter.hold(wait)
             service.tried = False

@@ -28,8 +28,8 @@ class Parts:
         return range(self.local, self.local + self.remote)
 
 
-def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int) -> Parts:
-    """Return how the groups of a round are filled.
+def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int, *, least: int = 0) -> Parts:
+    """Return how the groups of a round are filled; ``least``: places that are this machine's in any case.
 
     With ``when = "failed"`` this machine samples whole groups and the API's part comes on top: a sample that was never
     taken cannot have failed.
@@ -39,6 +39,7 @@ def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int) -> P
     remote = share_of(offload, group_size)
     if offload.when == "failed":
         return Parts(group_size, remote, only_if_failed=True)
+    remote = min(remote, group_size - least)
     return Parts(group_size - remote, remote)
 
 

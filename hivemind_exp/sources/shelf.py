@@ -71,7 +71,7 @@ class Shelf:
             for kept in reversed(bundles):
                 if kept.bundle.stage == stage:
                     found[peer] += [Offer(peer, kept.bundle.round, stage, group) for group in kept.unused]
-        return dict(found)
+        return {peer: offers for peer, offers in found.items() if offers}
 
     def discard(self, offer: Offer) -> None:
         """Do not offer a group again."""

@@ -6,7 +6,7 @@ Whatever is wrong is raised as ``Unfit``: with a fault, where no honest node of 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,9 @@ TIE = 1e-6
 """Standard deviation of rewards below which a group says nothing."""
 MOST_USED = 20_000
 """Groups that are remembered as used, the latest."""
+
+Used = tuple[str, int, str]
+"""A group that was used: peer, its round, the question's digest."""
 
 
 class Unfit(Exception):
@@ -94,13 +97,24 @@ class Vetting:
         self._texts = texts
         self._remaking = remaking
         self._memory = Memory()
-        self._used: OrderedDict[tuple[str, int, str], None] = OrderedDict()
+        self._used: OrderedDict[Used, None] = OrderedDict()
 
     def remember_own(self, groups: Sequence[Group]) -> None:
         """Take note of what this node wrote itself: who sends it as theirs has copied it."""
         for group in groups:
             texts = [rollout.text for rollout in group.rollouts]
             self._memory.is_copied(self._rules.me, group.prompt.question.digest, texts)
+
+    def remember_used(self, groups: Iterable[Used]) -> None:
+        """Take note of groups that must not be used again."""
+        for name in groups:
+            self._used[name] = None
+        while len(self._used) > MOST_USED:
+            self._used.popitem(last=False)
+
+    def is_used(self, offer: Offer) -> bool:
+        """Whether a peer's answers to this question of this round were looked at before, however they are sent."""
+        return (offer.peer, offer.round, offer.group.question) in self._used
 
     def prepare(self, offer: Offer) -> Group:
         """Return the group under this node's prompt and tokens, not verified yet. Raises ``Unfit``."""
@@ -111,7 +125,7 @@ class Vetting:
             raise Unfit("far too long", fault=True)
         if rules.with_logps and not group.ids:
             raise Unfit("no log-probabilities")
-        self._use_once(offer)
+        self.remember_used([(offer.peer, offer.round, group.question)])
         prompt = self._texts.prompt(self._question(offer))
         if prompt is None:
             raise Unfit("its prompt is longer than here")
@@ -132,14 +146,6 @@ class Vetting:
         again = [self._memory.is_said_again(offer.peer, offer.group.question, text) for text in better]
         if any(again):
             raise Unfit("said of another question before", fault=True)
-
-    def _use_once(self, offer: Offer) -> None:
-        name = (offer.peer, offer.round, offer.group.question)
-        if name in self._used:
-            raise Unfit("sent before", fault=True)
-        self._used[name] = None
-        if len(self._used) > MOST_USED:
-            self._used.popitem(last=False)
 
     def _question(self, offer: Offer) -> Question:
         group = offer.group

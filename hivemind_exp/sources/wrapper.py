@@ -49,7 +49,7 @@ class OpenAIModelWrapper:
         """
         from hivemind_exp.charter import charter_id
         from hivemind_exp.node_files import NodeFiles
-        from hivemind_exp.runner.offloading import open_offload
+        from hivemind_exp.runner.offloading import make_offload
         from hivemind_exp.sources.journal import Journal
         from hivemind_exp.stop import StopFlag
 
@@ -60,9 +60,7 @@ class OpenAIModelWrapper:
         with TemporaryDirectory() as directory:
             files = NodeFiles(Path(directory))
             Journal(files.journal, charter_id(self._config)).close()
-            offload = open_offload(self._config, files, self._secrets, _say_nothing, StopFlag())
-            assert offload is not None
-            with closing(offload):
+            with closing(make_offload(self._config, files, self._secrets, _say_nothing, StopFlag())) as offload:
                 offload.probed()
                 offload.place(orders)
                 offload.wait(0)

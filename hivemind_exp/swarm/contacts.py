@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from hivemind_exp.swarm.announcements import Announcement, is_address
+from hivemind_exp.swarm.announcements import is_address
 from hivemind_exp.swarm.book import Book
 from hivemind_exp.swarm.identity import is_peer_id
 from hivemind_exp.swarm.known import KnownPeers
@@ -14,12 +14,13 @@ from hivemind_exp.swarm.overlay import Overlay
 
 AGAIN_S = 60.0
 """A peer that answered is asked again after this long, whatever else passed between."""
-SILENT_S = 20.0
-"""One that did not answer is tried again after this long, the invitation's always, the others the later the longer
-they are silent."""
+SOON_S = 4.0
+"""One that is not there is tried again after this long, and later and later the longer it is gone."""
+INVITED_S = 20.0
+"""The longest pause for the invitation's peers."""
+_LONGEST_S = 600.0
 _AT_ONCE = 16
 _NEW_AT_ONCE = 8
-_MEMORY_S = 86_400.0
 
 
 def split(address: str) -> tuple[str, str] | None:
@@ -56,8 +57,7 @@ class Contacts:
 
     async def keep(self, overlay: Overlay) -> None:
         """Ask those whose turn it is."""
-        for _, announcement in self._book.newest():
-            self._heard(announcement)
+        self.remember()
         now, neighbours = time.time(), overlay.neighbours
         due = [peer for peer in self.peers if self._due(peer, now, peer in neighbours)]
         due.sort(key=lambda peer: self._known[peer].asked)
@@ -72,20 +72,23 @@ class Contacts:
 
     def _due(self, peer: str, now: float, neighbour: bool) -> bool:
         contact = self._known[peer]
-        silence = now - contact.asked
-        if contact.reachable is not False:
-            return silence > (AGAIN_S if neighbour else SILENT_S)
-        if peer in self._invited:
-            return silence > SILENT_S
-        gone = now - contact.answered if contact.answered else _MEMORY_S
-        return silence > max(SILENT_S, min(gone / 10, 3600.0))
+        if neighbour and contact.reachable is not False:
+            pause = AGAIN_S
+        else:
+            gone = now - contact.answered if contact.answered else _LONGEST_S
+            pause = min(max(gone / 4, SOON_S), INVITED_S if peer in self._invited else _LONGEST_S)
+        return now - contact.asked > pause
 
-    def _heard(self, announcement: Announcement) -> None:
-        if announcement.peer != self._own and announcement.addresses:
-            self._known.heard_of(announcement.peer, announcement.addresses)
+    def remember(self) -> None:
+        """Note where peers say they are."""
+        for _, announcement in self._book.newest():
+            if announcement.peer != self._own and announcement.addresses:
+                self._known.heard_of(announcement.peer, announcement.addresses)
 
     def _addresses(self, peer: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self._known[peer].addresses, *self._invited.get(peer, ()))))
+        word = self._book.get(peer)
+        said = word.addresses if word is not None else self._known[peer].addresses
+        return tuple(dict.fromkeys((*said, *self._invited.get(peer, ()))))
 
     async def _try(self, overlay: Overlay, peers: list[str]) -> int:
         return sum(await asyncio.gather(*(self._ask(overlay, peer) for peer in peers)))

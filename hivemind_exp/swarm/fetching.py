@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 
 from hivemind_exp.swarm.announcements import Announcement, BundleRef
@@ -21,7 +22,7 @@ PACE_EACH = (256 * 1024.0, 16 * 1024 * 1024.0)
 """Bytes a second taken from one peer, and at once."""
 PACE = (4 * 1024 * 1024.0, 64 * 1024 * 1024.0)
 """Bytes a second taken from all of them."""
-_FIRST_PAUSE_S = 10.0
+_FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 900.0
 _OTHERS = 2
 """Peers that are asked for a bundle when its author does not give it."""
@@ -71,8 +72,7 @@ class Fetching:
             if author.pace.take(ref.size):
                 if not self._pace.take(ref.size):
                     break
-                others = random.sample(sorted(current.keys() - {peer}), min(_OTHERS, len(current) - 1))
-                task = asyncio.create_task(self._fetch(overlay, peer, ref, others, author))
+                task = asyncio.create_task(self._fetch(overlay, peer, ref, current.keys() - {peer}, author))
                 self._running[peer] = task
                 task.add_done_callback(functools.partial(self._done, peer))
 
@@ -86,20 +86,30 @@ class Fetching:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _fetch(self, overlay: Overlay, peer: str, ref: BundleRef, others: list[str], author: _Author) -> None:
-        for source in (peer, *others):
-            try:
-                await self._connect(overlay, source)
-                data = await self._courier.fetch(overlay, source, Kind.BUNDLE, ref.sha256, ref.size)
-            except (FetchFailed, OSError):
-                if source == peer:
-                    author.failures += 1
-                    pause = min(_FIRST_PAUSE_S * 2 ** (author.failures - 1), _LONGEST_PAUSE_S)
-                    author.until = time.monotonic() + pause * random.uniform(0.8, 1.2)
-                    self.failures += 1
-                continue
-            if source == peer:
-                author.failures = 0
-            self._shelf.pass_on(ref.sha256, data)
-            self._inbox.put(Received(peer, ref, data))
-            return
+    async def _fetch(self, overlay: Overlay, peer: str, ref: BundleRef, others: Set[str], author: _Author) -> None:
+        try:
+            data = await self._get(overlay, peer, ref)
+            author.failures = 0
+        except FetchFailed:
+            author.failures += 1
+            pause = min(_FIRST_PAUSE_S * 2 ** (author.failures - 1), _LONGEST_PAUSE_S)
+            author.until = time.monotonic() + pause * random.uniform(0.8, 1.2)
+            self.failures += 1
+            found = await self._ask_others(overlay, ref, others)
+            if found is None:
+                return
+            data = found
+        self._shelf.pass_on(ref.sha256, data)
+        self._inbox.put(Received(peer, ref, data))
+
+    async def _ask_others(self, overlay: Overlay, ref: BundleRef, others: Set[str]) -> bytes | None:
+        good = [peer for peer in others if (known := self._authors.get(peer)) is None or not known.failures]
+        for peer in random.sample(good, min(_OTHERS, len(good))):
+            with contextlib.suppress(FetchFailed):
+                return await self._get(overlay, peer, ref)
+        return None
+
+    async def _get(self, overlay: Overlay, peer: str, ref: BundleRef) -> bytes:
+        if not await self._connect(overlay, peer):
+            raise FetchFailed("cannot be reached")
+        return await self._courier.fetch(overlay, peer, Kind.BUNDLE, ref.sha256, ref.size)

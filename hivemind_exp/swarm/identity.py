@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import shlex
 import stat
 from collections.abc import Iterator
@@ -110,7 +109,7 @@ def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
 
     Raises FileExistsError without ``replace`` where ``path`` is taken; OSError.
     """
-    target = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if replace else path
+    target = path.with_name(f".{path.name}.{os.urandom(4).hex()}") if replace else path
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -20,15 +20,6 @@ def note(path: Path, pid: int, sockets: tuple[str, ...]) -> None:
         path.write_text(json.dumps({"pid": pid, "started": started, "sockets": list(sockets)}), encoding="ascii")
 
 
-def end_children(key: Path) -> None:
-    """End the daemons that this process started with ``key`` and lost sight of while they were starting."""
-    with contextlib.suppress(psutil.Error):
-        for child in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):
-                if f"-id={key}" in child.cmdline():
-                    child.kill()
-
-
 def reap(path: Path) -> list[str]:
     """End the daemon that is written down, and remove its sockets. Returns what was found, for people.
 

@@ -240,7 +240,6 @@ class SwarmNode:
             self._thread.join(CLOSE_S + 0.5)
             if self._thread.is_alive():
                 leftovers.reap(self._note)
-            leftovers.end_children(self._key)
             self._thread = None
         if self._port is not None:
             self._port.close()
@@ -292,6 +291,7 @@ class SwarmNode:
                 await self._dwell(overlay, first=former is None)
             finally:
                 await self._fetching.stop()
+                self._contacts.remember()
                 self._known.save()
                 await overlay.close(patience=0.7)
             former = overlay
@@ -317,7 +317,6 @@ class SwarmNode:
                 await self._courier.open(overlay)
             except Exception as error:  # whatever a daemon that does not start can raise
                 await overlay.close(patience=0.3)
-                leftovers.end_children(self._key)
                 tries += 1
                 if former is None and tries >= _TRIES:
                     raise

@@ -81,7 +81,16 @@ class Overlay:
         Raises whatever hivemind and the system raise.
         """
         away = not settings.loopback
-        self._p2p = await P2P.create(
+        overlay = self
+
+        class Daemon(P2P):  # type: ignore[misc]
+            """Known here from its first moment: hivemind forgets one whose start fails or is cancelled."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                overlay._p2p = self
+
+        self._p2p = await Daemon.create(
             host_maddrs=[f"/ip4/{'0.0.0.0' if away else '127.0.0.1'}/tcp/{port}"],
             announce_maddrs=settings.announce or None,
             identity_path=str(key),
@@ -144,8 +153,9 @@ class Overlay:
         except TimeoutError:
             self.kill()
             await self._p2p._child.wait()
-        # hivemind leaves its end of the pipe open, to be closed when the loop is no more.
-        self._p2p._child._transport.close()
+        if self._p2p._child is not None:
+            # hivemind leaves its end of the pipe open, to be closed when the loop is no more.
+            self._p2p._child._transport.close()
         for socket in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr):
             Path(str(socket["unix"])).unlink(missing_ok=True)
 

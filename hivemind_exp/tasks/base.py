@@ -41,19 +41,40 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a completion's reward."""
+
+    name: str
+    value: float
+    maximum: float
+    """What the best completion of this prompt gets."""
+    why: str
+    """A few words for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
-    """What the verifier says of one completion."""
+    """What is said here of one completion."""
 
     outcome: float
-    """In [0, 1], from the task's own verifier."""
+    """In [0, 1]: from the task's own verifier, or from a stage's one term that tells right from wrong. All that foreign
+    rows are ever weighed by."""
     strict: bool
-    """The completion is exactly optional reasoning and one answer, in the tags that were asked for."""
+    """The completion is exactly what was asked for, in the tags that were asked for; of an answer, reasoning may be
+    missing."""
     why: str
     """One short sentence for people."""
+    terms: tuple[Term, ...] = ()
+    """What the reward is made of, where that is more than the outcome."""
 
     @property
     def correct(self) -> bool:
         return self.outcome >= FULL_CREDIT
+
+    @property
+    def reward(self) -> float:
+        """What the node's own rows are compared by: the sum of the terms, without any the outcome."""
+        return sum(term.value for term in self.terms) if self.terms else self.outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,14 @@ import os
 import shlex
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from hivemind_exp.children import search_path
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks import wire
 from hivemind_exp.tasks.base import Role, TaskSpec
@@ -136,9 +135,4 @@ def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
     kept = list(_KEPT)
     if role == "make" and any(spec.name == "gsm8k" and spec.path is None for spec in specs):
         kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
-    root = str(Path(__file__).resolve().parents[2])
-    installed = root in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-    paths = [] if installed else [root]  # before the standard library, installed packages could shadow it
-    paths += filter(None, [os.environ.get("PYTHONPATH")])
-    environment = {name: os.environ[name] for name in kept if name in os.environ} | _SET
-    return environment | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
+    return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()

@@ -5,6 +5,8 @@ Regular expressions with ``.*?`` between tags are quadratic on ``<answer><answer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 TAGS = (ANSWER_OPEN, ANSWER_CLOSE, THINK_OPEN, THINK_CLOSE)
@@ -12,12 +14,18 @@ TAGS = (ANSWER_OPEN, ANSWER_CLOSE, THINK_OPEN, THINK_CLOSE)
 
 def answer_in(completion: str) -> str | None:
     """Return what the last ``<answer>…</answer>`` pair holds, stripped; None when there is no pair."""
-    last_close = completion.rfind(ANSWER_CLOSE)
-    start = completion.rfind(ANSWER_OPEN, 0, max(last_close, 0))
+    return content(completion, "answer")
+
+
+def content(completion: str, name: str) -> str | None:
+    """Return what the last pair of the tag ``name`` holds, stripped; None when there is no pair."""
+    opening, closing = f"<{name}>", f"</{name}>"
+    last_close = completion.rfind(closing)
+    start = completion.rfind(opening, 0, max(last_close, 0))
     if start < 0:
         return None
-    start += len(ANSWER_OPEN)
-    return completion[start : completion.index(ANSWER_CLOSE, start)].strip()
+    start += len(opening)
+    return completion[start : completion.index(closing, start)].strip()
 
 
 def is_strict(completion: str) -> bool:
@@ -31,6 +39,32 @@ def is_strict(completion: str) -> bool:
     if not (rest.startswith(ANSWER_OPEN) and rest.endswith(ANSWER_CLOSE)):
         return False
     return not _holds_tag(rest[len(ANSWER_OPEN) : -len(ANSWER_CLOSE)])
+
+
+def is_exactly(completion: str, names: Sequence[str]) -> bool:
+    """Tell whether the completion is one pair of each of these tags, in this order, and nothing else."""
+    tags = [tag for name in names for tag in (f"<{name}>", f"</{name}>")]
+    rest = completion.strip()
+    for name in names:
+        if not rest.startswith(f"<{name}>"):
+            return False
+        held, closed, rest = rest[len(name) + 2 :].partition(f"</{name}>")
+        if not closed or any(tag in held for tag in tags):
+            return False
+        rest = rest.lstrip()
+    return not rest
+
+
+def in_order(completion: str, names: Sequence[str]) -> bool:
+    """Tell whether there is a pair of each of these tags, one after the other, whatever stands around them."""
+    place = 0
+    for name in names:
+        start = completion.find(f"<{name}>", place)
+        end = completion.find(f"</{name}>", start)
+        if start < 0 or end < 0:
+            return False
+        place = end + len(name) + 3
+    return True
 
 
 def _holds_tag(text: str) -> bool:

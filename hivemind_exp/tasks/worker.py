@@ -11,37 +11,36 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import sys
 import traceback
-from collections.abc import Iterator
 from typing import Any
 
+from hivemind_exp.children import messages, send, take_pipes
 from hivemind_exp.errors import NodeError
-from hivemind_exp.tasks import sandbox, wire
+from hivemind_exp.tasks import sandbox
 from hivemind_exp.tasks.base import Role, Task, TaskSpec
 
 
 def main(role: Role, parent: int) -> None:
     """Serve until the node closes the pipe."""
     sandbox.die_with_parent(parent)
-    source, sink = _take_pipes()
-    messages = _read(source)
-    first = next(messages)
+    source, sink = take_pipes()
+    asked = messages(source)
+    first = next(asked)
     try:
         tasks = _build(first["tasks"], role)
         sandbox.close(role)
     except NodeError as error:
-        _send(sink, {"error": error.message, "next": error.next, "code": error.code})
+        send(sink, {"error": error.message, "next": error.next, "code": error.code})
         return
     except Exception as error:  # noqa: BLE001 - the node turns it into a TaskError
         traceback.print_exc()
-        _send(sink, {"error": f"{type(error).__name__}: {error}", "next": None, "code": None})
+        send(sink, {"error": f"{type(error).__name__}: {error}", "next": None, "code": None})
         return
-    _send(sink, {"ready": [_facts(task) for task in tasks]})
-    for task, *rest in messages:
+    send(sink, {"ready": [_facts(task) for task in tasks]})
+    for task, *rest in asked:
         sandbox.allow_seconds(first["limit"])
-        _send(sink, _make(tasks[task], *rest) if role == "make" else _score(tasks[task], *rest))
+        send(sink, _make(tasks[task], *rest) if role == "make" else _score(tasks[task], *rest))
         sandbox.allow_seconds(0)
 
 
@@ -75,27 +74,6 @@ def _score(task: Task, answer: str, entry: dict[str, Any]) -> float:
     except Exception:  # noqa: BLE001 - hostile text earns nothing, whatever it broke
         return 0.0
     return min(max(credit, 0.0), 1.0) if math.isfinite(credit) else 0.0
-
-
-def _take_pipes() -> tuple[int, int]:
-    """Keep the two pipes for messages, so that nothing printed by a library can break into them."""
-    source, sink = os.dup(0), os.dup(1)
-    with open(os.devnull, "r+b") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
-    return source, sink
-
-
-def _read(source: int) -> Iterator[Any]:
-    decoder = wire.Decoder()
-    while data := os.read(source, 2**16):
-        yield from decoder.feed(data)
-
-
-def _send(sink: int, message: object) -> None:
-    data = memoryview(wire.encode(message))
-    while data:
-        data = data[os.write(sink, data) :]
 
 
 if __name__ == "__main__":

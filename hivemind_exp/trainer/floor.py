@@ -16,6 +16,8 @@ from hivemind_exp.trainer.manifest import Row
 
 QUANTILE = 0.02
 """Part of the node's own samples that lies below the floor."""
+SLACK = 0.01
+"""Nats a token: the same text measures a little otherwise in another batch."""
 SAMPLES = 16
 """Own samples measured a step: one small pass without gradient."""
 REMEMBERED = 256
@@ -35,7 +37,8 @@ class Floor:
         picked = own[:: max(1, math.ceil(len(own) / SAMPLES))]
         for logps in self._stepper.log_probabilities([row_of(group, place) for group, place in picked]):
             self._means.append(sum(logps) / len(logps))
-        return quantile(self._means, QUANTILE)
+        found = quantile(self._means, QUANTILE)
+        return None if found is None else found - SLACK
 
 
 def quantile(values: Sequence[float], part: float) -> float | None:

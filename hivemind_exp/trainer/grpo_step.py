@@ -92,6 +92,10 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ``reference`` is the frozen model of the KL penalty; with adapters the reference is the adapter switched off.
         """
         _place_reports(output)
+        if device.startswith("cuda"):
+            # Rows are padded on the left, and cuDNN's backward pass gives NaN for queries that see nothing (torch 2.11,
+            # cuDNN 9.19: bfloat16, widths that 64 divides). The other kernels give 0.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         super().__init__(
             model=model,
             reward_funcs=[_no_reward],
@@ -149,6 +153,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 self.optimizer.zero_grad()
                 raise StepAbandoned
             losses.append(self.training_step(self.model_wrapped, self._tensors(rows, totals), None))
+        if not batches and self.accelerator.scaler is not None:
+            # The scaler has no scale before it has seen a loss.
+            self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
         self._fill_gradients()
         norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm)
         learning_rate = self.lr_scheduler.get_last_lr()[0]
@@ -258,13 +265,13 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if divergence is not None and kind.own:
                 kl = divergence[picked]
                 token_loss = token_loss + self.kl_weight * kl
-            own, foreign = inputs["totals"]
-            scale = 1.0 / own if kind.own else self.foreign_weight / foreign
-            total = total + (token_loss * kind_mask).sum() * scale
             if kind is Kind.PEER and self._floor is not None:
                 kept = own_like(logps[picked], kind_mask, self._floor)
                 self._filtered.append((~kept).sum())
                 token_loss = token_loss * kept.unsqueeze(1)
+            own, foreign = inputs["totals"]
+            scale = 1.0 / own if kind.own else self.foreign_weight / foreign
+            total = total + (token_loss * kind_mask).sum() * scale
             measured = (entropies[picked], torch.zeros_like(logps[picked]) if kl is None else kl, scored.clipped)
             self._meters[kind].add(
                 sum(len(row.completion_ids) for row in rows), *(value * kind_mask for value in measured)

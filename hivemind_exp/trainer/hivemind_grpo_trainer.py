@@ -6,53 +6,46 @@ import math
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached
+from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached, NodeError
 from hivemind_exp.events import Emit
-from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
+from hivemind_exp.game.base import Game, Timetable, Turn
+from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.sources.base import Group, Kind, Prompt, Source
+from hivemind_exp.sources.base import Group, Prompt, Source
 from hivemind_exp.sources.filler import GroupFiller
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.offload import Offload
+from hivemind_exp.sources.orders import Engine
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.clock import RoundClock
+from hivemind_exp.trainer.course import Course, Progress
 from hivemind_exp.trainer.evaluation import evaluate, pass_rates
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
 from hivemind_exp.trainer.manifest import Manifest
-from hivemind_exp.trainer.reporting import flatten, summarise
+from hivemind_exp.trainer.reporting import Made, flatten, summarise
 from hivemind_exp.trainer.rows import build_rows
 from hivemind_exp.trainer.sharing import Foreign, Sharing, Standpoint
 from hivemind_exp.trainer.state import MODEL, save_state
 
+MOST_LEFT_OUT = 16
+"""Steps in a row without a finite gradient, after which a node gives up. float16's scaler finds its scale in fewer."""
 PARTING_SECONDS = 3.0
 """A checkpoint that takes longer than this is not written on the way out: the journal carries the steps since."""
 STATE_BYTES = 12
 """Bytes of a checkpoint for each weight: itself and AdamW's two moments."""
 DISK_BYTES_PER_SECOND = 5e8
 """Speed of a disk that has not been seen writing yet."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far the node is."""
-
-    round: int = 0
-    """Rounds finished."""
-    step: int = 0
-    """Optimizer steps taken."""
-    checkpoint: Path | None = None
-    """The newest one."""
+IDLE_SECONDS = 0.5
+"""Pause of a node that plays by a clock and has nothing to play: its sources brought nothing."""
 
 
 class HivemindGRPOTrainer:
@@ -66,8 +59,10 @@ class HivemindGRPOTrainer:
         tokenizer: PreTrainedTokenizerBase,
         source: Source,
         evaluator: LocalSource,
-        offload: Offload | None,
+        offload: Engine | None,
         tasks: Tasks,
+        game: Game,
+        timetable: Timetable,
         journal: Journal,
         checkpoints: CheckpointStore,
         emit: Emit,
@@ -83,21 +78,24 @@ class HivemindGRPOTrainer:
         self._source = source
         self._evaluator = evaluator
         self._tasks = tasks
+        self._game = game
+        self._course = Course(timetable, progress)
         self._journal = journal
         self._checkpoints = checkpoints
         self._emit = emit
         self._stop = stop
-        self._asked: dict[int, list[Prompt]] = {}
+        self._asked: dict[Turn, list[Prompt]] = {}
         self._filler = GroupFiller(
             config,
             journal=journal,
             local=source,
             offload=offload,
             tokenizer=tokenizer,
-            verify=self._score,
+            verify=game.score,
             emit=emit,
         )
         self._pusher = pusher
+        self._left_out = 0
         self._sharing = sharing
         self._saved_in = stepper.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
         self.progress = progress
@@ -109,7 +107,8 @@ class HivemindGRPOTrainer:
         """
         try:
             self._resume(checkpoint)
-            self._look_ahead()
+            if not self._finished():
+                self._look_ahead(self._course.next())
             self._evaluate_if_due()
             while not self._finished():
                 self._stop.check()
@@ -139,20 +138,20 @@ class HivemindGRPOTrainer:
         self.progress.checkpoint = saved.path
         self._emit("checkpoint", round=saved.round, path=str(saved.path), seconds=round(self._saved_in, 3))
 
-    def _advance(self, round_: int, step: int) -> None:
-        self.progress.round, self.progress.step = round_, step
-
     def _finished(self) -> bool:
         return 0 < self._config.game.rounds <= self.progress.round
 
     def _resume(self, checkpoint: Checkpoint | None) -> None:
         """Repeat the steps that the journal holds beyond the checkpoint: same rows, same order, same weights."""
         if checkpoint is not None:
-            self._advance(checkpoint.round, checkpoint.step)
+            self.progress.round, self.progress.step = checkpoint.round, checkpoint.step
             self.progress.checkpoint = checkpoint.path
+            self._course.go_on(self._journal.turn(checkpoint.step - 1))
         saved = self.progress.step
         for manifest in self._journal.manifests(saved):
-            self._take(manifest, replayed=True)
+            turn, finished = self._journal.turn(manifest.step) or (Turn(manifest.round, ANSWER), manifest.round)
+            self._take(manifest, turn, finished, replayed=True)
+        self._course.following()
         damaged = self._checkpoints.damaged()
         if damaged and self.progress.step == 0:
             place = damaged[0].parent
@@ -168,58 +167,81 @@ class HivemindGRPOTrainer:
             self._emit("eval", **_as_event(evaluation.round, evaluation.accuracy, evaluation.questions))
 
     def _play_round(self) -> None:
-        round_, clock = self.progress.round, RoundClock()
-        self._look_ahead()
+        """Play one stage after the other, a step for each, until the round is over."""
+        clock, made = RoundClock(), Made()
+        self._play(self._course.next(), clock, made)
+        while (turn := self._course.following()) is not None:
+            self._stop.check()
+            self._play(turn, clock, made)
+        seconds, round_ = clock.seconds(), self.progress.round - 1
+        rate = made.a_second(seconds["generate"])
+        self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)
+
+    def _play(self, turn: Turn, clock: RoundClock, made: Made) -> None:
+        self._look_ahead(turn)
+        deadline = self._course.deadline()
         with clock("generate"):
-            groups = self._filler.fill(round_, self._asked.pop(round_), self.progress.step)
+            prompts = self._asked.pop(turn)
+            groups = self._filler.fill(turn.round, prompts, self.progress.step, part=turn.part, deadline=deadline)
+        if not groups and deadline is not None:
+            time.sleep(IDLE_SECONDS)  # a swarm's clock moves on without us
+            return
         with clock("verify"):
-            groups = self._verify(round_, groups)
-        foreign = self._share(round_, groups, clock)
+            groups = self._verify(turn.round, groups)
+        foreign = self._share(turn, groups, clock)
         groups = [*groups, *foreign.groups]
+        rates = pass_rates(self._journal.evaluations()) if turn.stage == ANSWER else {}
         manifest = Manifest(
             step=self.progress.step,
-            round=round_,
+            round=turn.round,
             seed=derive_seed(self._config.node.seed, "step", self.progress.step),
             micro_batch=self._config.train.micro_batch,
-            rows=tuple(build_rows(groups, self._stepper.settings, pass_rates(self._journal.evaluations()))),
+            rows=tuple(build_rows(groups, self._stepper.settings, rates)),
             floor=foreign.floor,
         )
-        self._journal.commit(manifest)
+        self._journal.commit(manifest, turn, self.progress.round)
         with clock("train"):
-            result = self._take(manifest)
-        self._tell(round_, groups, result, clock)
+            result = self._take(manifest, turn, self.progress.round)
+        self._tell(turn, groups, result, made)
 
-    def _share(self, round_: int, groups: Sequence[Group], clock: RoundClock) -> Foreign:
-        """Give the swarm this round's groups and return what the step learns from peers; nothing when alone."""
+    def _share(self, turn: Turn, groups: Sequence[Group], clock: RoundClock) -> Foreign:
+        """Give the swarm a turn's groups and return what its step learns from peers; nothing when alone."""
         if self._sharing is None:
             return Foreign()
         with clock("share"):
             accuracy = next((each.accuracy for each in self._journal.evaluations()[-1:]), None)
-            return self._sharing.play(round_, STAGE, groups, Standpoint(self.progress.step, accuracy))
+            return self._sharing.play(turn.round, turn.stage, groups, Standpoint(self.progress.step, accuracy))
 
-    def _look_ahead(self) -> None:
-        """Ask the questions of this round and of those whose completions an API can begin with."""
-        first, total = self.progress.round, self._config.game.rounds
-        for round_ in range(first, first + 1 + self._filler.ahead):
-            if round_ in self._asked or (total and round_ >= total):
-                continue
-            self._asked[round_] = self._ask(round_)
-            self._filler.prefetch(round_, self._asked[round_], self.progress.step)
+    def _look_ahead(self, turn: Turn) -> None:
+        """Ask the questions of this turn and of the rounds whose answers an API can begin with."""
+        self._asked = {known: prompts for known, prompts in self._asked.items() if known.round >= turn.round}
+        ahead = self._filler.ahead
+        if self._course.deadline() is not None:
+            ahead = min(ahead, 1)  # of a round that is missed, what was asked for was paid in vain
+        if self._config.game.rounds:
+            ahead = min(ahead, self._config.game.rounds - self.progress.round - 1)
+        for coming in (turn, *(Turn(turn.round + n, self._game.stages[0]) for n in range(1, ahead + 1))):
+            if coming not in self._asked:
+                self._asked[coming] = self._ask(coming)
+                self._filler.prefetch(coming.round, self._asked[coming], self.progress.step)
 
-    def _ask(self, round_: int) -> list[Prompt]:
-        questions = self._tasks.questions("train", round_, self._config.game.groups)
-        prompts = self._fitting(build_prompts(questions, self._tokenizer))
-        self._journal.write_prompts(round_, prompts)
+    def _ask(self, turn: Turn) -> list[Prompt]:
+        first, count = turn.part * self._config.game.groups, self._config.game.groups
+        questions = self._tasks.questions("train", turn.round, first + count)[first:]
+        prompts = self._fitting(self._game.prompts(turn, questions))
+        self._journal.write_prompts(turn.round, prompts, first)
         return prompts
 
     def _fitting(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Leave out prompts over the limit: cut ones would lose the question or the instructions."""
         limit = self._config.generation.max_prompt_tokens
         fitting = [prompt for prompt in prompts if len(prompt.ids) <= limit]
-        if not fitting:
+        # Later a round of long texts is no reason to end a node that has lived well with the limit.
+        if prompts and not fitting and (prompts[0].stage == ANSWER or self.progress.round == 0):
             shortest = min(len(prompt.ids) for prompt in prompts)
+            what = "question" if prompts[0].stage == ANSWER else f"prompt of the stage {prompts[0].stage}"
             raise ConfigurationError(
-                f"every question is longer than generation.max_prompt_tokens = {limit} (the shortest has {shortest})",
+                f"every {what} is longer than generation.max_prompt_tokens = {limit} (the shortest has {shortest})",
                 next=f"swarmctl run --set generation.max_prompt_tokens={2 * shortest}",
             )
         if len(fitting) < len(prompts):
@@ -227,34 +249,44 @@ class HivemindGRPOTrainer:
                 "warning",
                 code="long_prompts",
                 message=f"{len(prompts) - len(fitting)} of {len(prompts)} questions left out: "
-                f"longer than generation.max_prompt_tokens = {limit}",
+                f"longer than generation.max_prompt_tokens = {limit}"
+                + ("" if prompts[0].stage == ANSWER else f" in the stage {prompts[0].stage}"),
             )
         return fitting
 
     def _verify(self, round_: int, groups: Sequence[Group]) -> list[Group]:
-        verified = self._score(groups)
+        verified = self._game.score(groups)
         self._journal.write_scores(round_, verified)
         return verified
 
-    def _score(self, groups: Sequence[Group]) -> list[Group]:
-        questions = [group.prompt.question for group in groups for _ in group.rollouts]
-        scores = iter(self._tasks.score(questions, [r.text for group in groups for r in group.rollouts]))
-        return [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
-
-    def _take(self, manifest: Manifest, *, replayed: bool = False) -> StepResult:
+    def _take(self, manifest: Manifest, turn: Turn, finished: int, *, replayed: bool = False) -> StepResult:
         try:
             result = self._stepper.take(manifest, self._stop.is_set)
         except StepAbandoned as error:
             raise StopRequested from error
-        self._advance(manifest.round + 1, manifest.step + 1)
+        self._course.took(turn, finished)
         learned = {"learning_rate": result.learning_rate, "tokens": result.tokens, "rows": result.rows}
-        base = {"step": manifest.step, "round": manifest.round, "loss": result.loss, "grad_norm": result.grad_norm}
-        if not math.isfinite(result.grad_norm):
-            message = f"step {manifest.step} was left out: its gradient is not finite"
-            self._emit("warning", code="gradient_not_finite", message=message)
+        base = {"step": manifest.step, "round": finished, "stage": turn.stage}
+        base |= {"loss": result.loss, "grad_norm": result.grad_norm}
+        self._note_gradient(manifest.step, result.grad_norm)
         for kind, metrics in result.by_kind.items() or [(self._source.kind, _NOTHING_MEASURED)]:
             self._emit("step", **base, **learned, **metrics, source=kind, replayed=replayed)
         return result
+
+    def _note_gradient(self, step: int, norm: float) -> None:
+        """Tell of a step that was left out. Raises ``NodeError`` where one after the other is: nothing is learned."""
+        if math.isfinite(norm):
+            self._left_out = 0
+            return
+        self._left_out += 1
+        self._emit(
+            "warning", code="gradient_not_finite", message=f"step {step} was left out: its gradient is not finite"
+        )
+        if self._left_out == MOST_LEFT_OUT:
+            raise NodeError(
+                f"the last {MOST_LEFT_OUT} steps were left out, as no gradient was finite: nothing is learned this way",
+                next=f"swarmctl run --node {shlex.quote(self._config.node.name)} --set model.dtype=float32",
+            )
 
     def _evaluate_if_due(self) -> None:
         """Look at the held-out questions before the first round, after the last, and every few between; never twice."""
@@ -264,7 +296,7 @@ class HivemindGRPOTrainer:
             return
         self._emit("phase", name="evaluating", done=None, total=self._config.eval.questions)
         questions = self._tasks.questions("heldout", 0, self._config.eval.questions)
-        prompts = self._fitting(build_prompts(questions, self._tokenizer))
+        prompts = self._fitting(self._game.prompts(Turn(round_, self._game.stages[0]), questions))
         evaluation = evaluate(round_, self._evaluator, prompts, self._tasks)
         self._journal.write_evaluation(evaluation)
         self._emit("eval", **_as_event(round_, evaluation.accuracy, evaluation.questions))
@@ -281,18 +313,13 @@ class HivemindGRPOTrainer:
     def _push_due(self) -> bool:
         return self._pusher is not None and self._pusher.due(self.progress.round, last=self._finished())
 
-    def _tell(self, round_: int, groups: Sequence[Group], result: StepResult, clock: RoundClock) -> None:
-        """Report a round to events.jsonl and to the logging back ends."""
-        seconds, summaries = clock.seconds(), summarise(groups)
+    def _tell(self, turn: Turn, groups: Sequence[Group], result: StepResult, made: Made) -> None:
+        """Report a stage to events.jsonl and to the logging back ends."""
+        summaries = summarise(groups)
         for source, summary in summaries.items():
-            self._emit("rollouts", round=round_, stage=STAGE, source=source, **summary)
-        own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
-        tokens = sum(int(summary["tokens"] or 0) for summary in own.values())
-        # What an API generates it may have generated long before: the time spent waiting for it is no measure.
-        here = all(kind is self._source.kind for kind in own)
-        rate = tokens / seconds["generate"] if here and seconds["generate"] > 0 else None
-        self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)
-        self._stepper.report(flatten(summaries, result))
+            self._emit("rollouts", round=self.progress.round, stage=turn.stage, source=source, **summary)
+        made.add(summaries, here=self._source.kind)
+        self._stepper.report(flatten(summaries, result, turn.stage))
 
 
 _NOTHING_MEASURED: dict[str, float | None] = {"entropy": None, "kl": None, "clip_fraction": None}

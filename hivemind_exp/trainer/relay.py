@@ -12,12 +12,12 @@ from hivemind_exp.game.sampling.prompts import STAGE, messages
 from hivemind_exp.sources.base import Group, Kind, Prompt
 from hivemind_exp.sources.filler import orders_for
 from hivemind_exp.sources.journal import Journal
-from hivemind_exp.sources.offload import Offload
+from hivemind_exp.sources.orders import Engine
 from hivemind_exp.sources.schedule import parts, rounds_ahead
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.clock import RoundClock
-from hivemind_exp.trainer.hivemind_grpo_trainer import Progress
+from hivemind_exp.trainer.course import Progress
 
 
 class RelayLoop:
@@ -27,7 +27,7 @@ class RelayLoop:
         self,
         config: Config,
         *,
-        offload: Offload,
+        offload: Engine,
         tasks: Tasks,
         journal: Journal,
         emit: Emit,
@@ -110,6 +110,7 @@ def _summary(groups: Sequence[Group]) -> dict[str, float | None]:
         "correct": sum(score.correct for score in scores),
         "reward": statistics.fmean(outcomes) if outcomes else None,
         "reward_std": statistics.pstdev(outcomes) if outcomes else None,
+        "points": None,
         "completion_length": None,
         "truncated": sum(row.truncated for group in groups for row in group.rollouts),
         "tokens": None,

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from swarmctl.handover import without_secrets
+from hivemind_exp.secrets import without_secrets
 
 _running: set[subprocess.Popen[str]] = set()
 

@@ -184,8 +184,9 @@ __swarmctl_argument() {
 __swarmctl_values() {
     list=
     case $1 in
-        'game.kind') list='sampling' ;;
+        'game.kind') list='sampling study-group' ;;
         'game.partial_credit') list='true false' ;;
+        'game.role') list='none pirate knight mobster announcer founder random' ;;
         'hub.private') list='true false' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
@@ -310,6 +311,7 @@ __swarmctl_setting() {
             game.groups= \
             game.kind= \
             game.partial_credit= \
+            game.role= \
             game.rounds= \
             generation.batch= \
             generation.max_completion_tokens= \

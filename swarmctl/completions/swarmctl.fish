@@ -497,6 +497,7 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
             game.groups=\t'I: questions a round, each answered by a whole group' \
             game.kind=\t'"sampling": one stage, I local groups and J of peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Reward what the verifier gives for near misses' \
+            game.role=\t'How the node speaks in "study-group"; "random": another for each question' \
             game.rounds=\t'Rounds in the node\'s whole life' \
             generation.batch=\t'Completions generated at a time' \
             generation.max_completion_tokens=\t'Length at which a completion is cut' \
@@ -570,9 +571,11 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
     set before "$before$key="
     switch "$key"
         case 'game.kind'
-            set list sampling
+            set list sampling study-group
         case 'game.partial_credit'
             set list true false
+        case 'game.role'
+            set list none pirate knight mobster announcer founder random
         case 'hub.private'
             set list true false
         case 'model.device'

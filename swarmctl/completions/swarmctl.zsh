@@ -44,6 +44,7 @@ _swarmctl_settings() {
       'game.groups:I: questions a round, each answered by a whole group'
       'game.kind:"sampling": one stage, I local groups and J of peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Reward what the verifier gives for near misses'
+      'game.role:How the node speaks in "study-group"; "random": another for each question'
       'game.rounds:Rounds in the node'\''s whole life'
       'generation.batch:Completions generated at a time'
       'generation.max_completion_tokens:Length at which a completion is cut'
@@ -116,8 +117,9 @@ _swarmctl_settings() {
     return
   fi
   case $key in
-    game.kind) list=(sampling) ;;
+    game.kind) list=(sampling study-group) ;;
     game.partial_credit) list=(true false) ;;
+    game.role) list=(none pirate knight mobster announcer founder random) ;;
     hub.private) list=(true false) ;;
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;

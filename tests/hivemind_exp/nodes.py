@@ -9,8 +9,11 @@ from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag
-from hivemind_exp.trainer.hivemind_grpo_trainer import Progress
+from hivemind_exp.trainer.course import Progress
 from tests.hivemind_exp.spelling import Spelling
+from tests.hivemind_exp.told import Events
+
+__all__ = ["ChanceRewards", "Events", "make_config", "run"]
 
 
 def make_config(**sections: dict[str, Any]) -> Config:
@@ -27,19 +30,6 @@ def make_config(**sections: dict[str, Any]) -> Config:
     for name, values in sections.items():
         base[name] = {**base.get(name, {}), **values}
     return Config.model_validate({**base, "tasks": ["spell_backward"]})
-
-
-class Events:
-    """Collects what a run tells."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        self.all.append((event, fields))
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [fields for name, fields in self.all if name == event]
 
 
 class ChanceRewards(Spelling):

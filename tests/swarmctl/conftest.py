@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from swarmctl.handover import without_secrets
+from hivemind_exp.secrets import without_secrets
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = [sys.executable, "-m", "tests.swarmctl.run_stand_in"]

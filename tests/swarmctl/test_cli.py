@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp import errors as node_errors
-from hivemind_exp.errors import NodeError
+from hivemind_exp.errors import NodeError, from_code
 from swarmctl import __version__, cli
-from swarmctl.errors import Exit, exit_code, from_code
+from swarmctl.errors import Exit, exit_code
 from swarmctl.text import clean, encodable, looks_like_key, without_keys
 from tests.swarmctl.conftest import ROOT, write_profile
 from tests.swarmctl.rolling import mixed_node
@@ -36,6 +36,7 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
         ["profiles", "list"],
         ["status"],
         ["keys", "list"],
+        ["identity", "show"],
         ["completion", "show", "bash"],
         ["rollouts", "show"],
         ["rollouts", "stats"],
@@ -249,11 +250,19 @@ def test_show_hides_what_looks_like_a_key(capsys: pytest.CaptureFixture[str]) ->
         assert "looks like a key" in out
 
 
+PEER = "12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm"
+
+
 def test_keys_are_told_from_commits() -> None:
     assert looks_like_key("sk-proj-0123456789abcdef")
     assert looks_like_key("https://me:secret@host/x")
     assert not looks_like_key("0123456789abcdef0123456789abcdef01234567")
     assert not looks_like_key("Qwen/Qwen2.5-0.5B-Instruct")
+    invitation = f"swarm1:{'0f' * 32}@/ip4/203.0.113.7/tcp/4001/p2p/{PEER}"
+    assert not looks_like_key(invitation)
+    assert not looks_like_key(PEER)
+    assert looks_like_key(PEER + "x")
+    assert looks_like_key(f"{invitation} sk-proj-0123456789abcdef")
     assert without_keys({"a": ["hf_0123456789abcdef", 1]}) == {"a": ["(hidden: looks like a key)", 1]}
 
 

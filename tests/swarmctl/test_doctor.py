@@ -185,6 +185,13 @@ def test_a_key_given_as_a_setting_is_not_repeated(capsys: pytest.CaptureFixture[
     assert masked(f"run --set model.revision={commit}") == f"run --set model.revision={commit}"
 
 
+def test_an_invitation_is_not_handed_on_with_a_report() -> None:
+    peer = "12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm"
+    line = f"run --set 'swarm.join=swarm1:{'0f' * 32}@/ip4/203.0.113.7/tcp/4001/p2p/{peer}' -d"
+    assert masked(line) == "run --set 'swarm.join=(hidden: an invitation)' -d"
+    assert masked(f"peer {peer} is alive") == f"peer {peer} is alive"
+
+
 def test_a_report_tells_nothing_of_its_author(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.errors import KeyProblem
+from hivemind_exp.secrets import without_secrets
 from hivemind_exp.sources.providers import KEY_VARIABLES, PROVIDERS
 from swarmctl import cli
 from swarmctl.asking import Asker
 from swarmctl.errors import Exit
-from swarmctl.handover import without_secrets
 from swarmctl.keyhosts import host_of, in_the_clear
 from swarmctl.keyindex import read_entry
 from swarmctl.keyspots import Place

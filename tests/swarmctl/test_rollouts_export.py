@@ -23,7 +23,7 @@ from tests.swarmctl.rolling import RIGHT, SWARM, bare_node, books, local, mixed_
 
 KEYS = [
     *("schema", "node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated"),
-    *("outcome", "strict", "why", "kind", "provider", "model", "version", "usd", "time"),
+    *("outcome", "strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time"),
 ]
 PROGRAM = [sys.executable, "-m", "swarmctl", "rollouts", "export"]
 

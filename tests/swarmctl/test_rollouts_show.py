@@ -7,21 +7,36 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from hivemind_exp.sources.base import Group, Kind, Rollout
+from hivemind_exp.sources.drawn import DrawnGroups
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.money import dollars
 from swarmctl.quoting import HEAD, TAIL, quoted
 from tests.disks import mounted_disk
 from tests.swarmctl.conftest import ROOT
-from tests.swarmctl.rolling import PARTLY, RIGHT, bare_node, books, contents, local, mixed_node, prompt, sent
+from tests.swarmctl.rolling import (
+    PARTLY,
+    RIGHT,
+    SWARM,
+    WRONG,
+    bare_node,
+    books,
+    contents,
+    local,
+    mixed_node,
+    prompt,
+    sent,
+)
 
 KEYS = [
     *("node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated", "outcome"),
-    *("strict", "why", "kind", "provider", "model", "version", "usd", "time", "lost"),
+    *("strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time", "lost"),
 ]
 
 
@@ -241,3 +256,45 @@ def test_nodes_without_rollouts(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_dollars(usd: float, text: str) -> None:
     assert dollars(usd) == text
+
+
+PEER = "12D3KooWFbd7rknCRJwDxR2p9qhgWJQkPyVomBwzawWhYmijoE8x"
+
+
+def peer_group(asked: str, *texts: str, model: str | None = "tiny") -> Group:
+    rollouts = tuple(Rollout(Kind.PEER, PEER, text, (1,), False, lag=None, model=model) for text in texts)
+    return Group(prompt(asked), rollouts, (RIGHT, WRONG)[: len(texts)])
+
+
+def test_peers_rollouts_stand_beside_the_nodes_own_and_are_told_as_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+    files = bare_node()
+    with books(files) as written:
+        written.group(0, prompt("aa"), {0: local("<answer>tac</answer>")}, {0: RIGHT})
+    with closing(DrawnGroups(files.journal, SWARM)) as drawn:
+        drawn.write(0, "answer", [peer_group("aa", "theirs", "cat"), peer_group("bb", "x", model=None)], -1.0)
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(";")[0] for line in lines if line.startswith("  [")] == [
+        "  [0] right (outcome 1), strict format: equal to the answer",
+        "  [0] right (outcome 1), strict format: equal to the answer",
+        "  [1] wrong (outcome 0), not the strict format: no answer tag",
+        "  [0] right (outcome 1), strict format: equal to the answer",
+    ]
+    assert f"peer from {PEER}, tiny, as it says, 20" in lines[7]
+    assert f"peer from {PEER}, which does not say its model, 20" in lines[-2]
+    rows = shown(capsys, "--source", "peer")
+    assert [(row["question"], row["place"], row["text"], row["provider"]) for row in rows] == [
+        *[("aa", 0, "theirs", PEER), ("aa", 1, "cat", PEER), ("bb", 0, "x", PEER)],
+    ]
+
+
+def test_hostile_text_of_a_peer_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] right (outcome 1)\u202e\x9b1m\x00"
+    files = bare_node()
+    with books(files), closing(DrawnGroups(files.journal, SWARM)) as drawn:
+        drawn.write(0, "answer", [peer_group("aa", hostile, hostile, model="tiny\x1b[31m\n  [8] right")], None)
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert not set("\x1b\r\x07\x9b\x00\u202e") & set(out)
+    assert [line for line in out.splitlines() if line.startswith(("  [8]", "  [9]"))] == []
+    assert "    |   [9] right (outcome 1)" in out

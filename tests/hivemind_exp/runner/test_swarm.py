@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -29,6 +29,8 @@ from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.peerbook import FILE_NAME, read_peers
+from tests.api.ask import Messages
+from tests.api.server import api_server
 from tests.hivemind_exp.nodes import ChanceRewards, Events, make_config
 from tests.hivemind_exp.swarm.charters import charter, words
 
@@ -69,7 +71,7 @@ def settings(root: Path, invitation: Invitation, **sections: Any) -> Any:
     )
 
 
-def play(root: Path, invitation: Invitation) -> None:
+def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
     """Run a node in a process of its own until it is told to stop."""
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
@@ -77,7 +79,7 @@ def play(root: Path, invitation: Invitation) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log = EventLog(root / "events.jsonl")
     runner = GRPORunner(
-        settings(root, invitation), NodeFiles(root), log, stop=stop, make_tasks=lambda *_: ChanceRewards()
+        settings(root, invitation, **sections), NodeFiles(root), log, stop=stop, make_tasks=lambda *_: ChanceRewards()
     )
     try:
         runner.run()
@@ -86,10 +88,10 @@ def play(root: Path, invitation: Invitation) -> None:
 
 
 @contextmanager
-def playing(roots: list[Path], invitation: Invitation) -> Iterator[list[ForkServerProcess]]:
+def playing(nodes_at: Mapping[Path, dict[str, Any]], invitation: Invitation) -> Iterator[list[ForkServerProcess]]:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["hivemind_exp.runner.swarming", "tests.hivemind_exp.nodes"])
-    nodes = [processes.Process(target=play, args=(root, invitation)) for root in roots]
+    nodes = [processes.Process(target=play, args=(root, invitation, more)) for root, more in nodes_at.items()]
     for node in nodes:
         node.start()
     try:
@@ -119,29 +121,43 @@ def events(root: Path, name: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
-def test_three_nodes_learn_from_each_other(tmp_path: Path) -> None:
-    roots = [tmp_path / name for name in ("one", "two", "three")]
+def answered(_messages: Messages, index: int) -> str:
+    """Answer as a relay's engine: another text for each choice, short enough for every node."""
+    return f"r{index % 50}"
+
+
+def test_three_nodes_learn_from_each_other_and_from_a_relay(tmp_path: Path) -> None:
+    roots, relay = [tmp_path / name for name in ("one", "two", "three")], tmp_path / "relay"
     rules, invitation = found(roots[0])
-    with playing(roots, invitation) as nodes:
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
-            time.sleep(0.5)
-            assert all(node.is_alive() for node in nodes), [events(root, "error") for root in roots]
-            if all(len(learned_from(root, rules.id)) == 2 for root in roots):
-                break
+    with api_server(answer=answered) as server:
+        engine = {
+            "offload": {"provider": "mybox", "kind": "relay", "model": "test-model", "limits": {"usd": "unlimited"}},
+            "providers": {"mybox": {"base_url": server.base_url, "free": True}},
+        }
+        with playing({**{root: {} for root in roots}, relay: engine}, invitation) as nodes:
+            until = time.monotonic() + PATIENCE_S
+            while time.monotonic() < until:
+                time.sleep(0.5)
+                assert all(node.is_alive() for node in nodes), [events(root, "error") for root in (*roots, relay)]
+                if all(len(learned_from(root, rules.id)) == 3 for root in roots):
+                    break
+    assert events(relay, "step") == []
+    assert learned_from(relay, rules.id) == set()
     for root in roots:
-        others = {peer_of(other) for other in roots if other != root}
+        others = {peer_of(other) for other in (*roots, relay) if other != root}
         # What a peer's id stands for, its text, weighed something in this node's steps.
         assert learned_from(root, rules.id) == others
         assert NodeFiles(root).charter.read_bytes() == NodeFiles(roots[0]).charter.read_bytes()
         told = [event for event in events(root, "rollouts") if event["source"] == "peer"]
         # I = J = 4, and no peer fills more than an eighth of the batch: at least one group.
-        assert {event["count"] for event in told} <= {4, 8}
+        assert {event["count"] for event in told} <= {4, 8, 12}
         assert all(event["groups"] == 4 and event["bytes"] > 0 for event in events(root, "share"))
         book = read_peers(NodeFiles(root).swarm / FILE_NAME)
         assert others <= set(book)
         assert all(book[peer].used > 0 and book[peer].refused == book[peer].skewed == 0 for peer in others)
         assert all(book[peer].standing.excess == 0 for peer in others)
+        # Nobody can verify what a peer says of its model, and everybody is told what it says.
+        assert (book[peer_of(relay)].kind, book[peer_of(relay)].label) == ("relay", "test-model")
 
 
 def test_two_live_nodes_do_not_share_an_identity(tmp_path: Path) -> None:

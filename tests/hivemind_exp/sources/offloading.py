@@ -24,7 +24,7 @@ from hivemind_exp.sources.providers import Chat, Group
 from hivemind_exp.sources.router import Service
 from hivemind_exp.sources.wire import Sampling
 from hivemind_exp.stop import StopFlag
-from tests.hivemind_exp.nodes import Events
+from tests.hivemind_exp.told import Events
 
 PRICE_IN, PRICE_OUT = 2.0, 8.0
 """Dollars a million tokens."""
@@ -91,6 +91,7 @@ def engine(
     price: Price = PRICE,
     kind: Kind = Kind.TEACHER,
     usd: Any = "unlimited",
+    usd_per_day: float | None = None,
     on_limit_local: bool = False,
     concurrency: int = 64,
     timeout: float = 5.0,
@@ -117,7 +118,7 @@ def engine(
         make_chain,
         Terms(kind, sampling, on_limit_local=on_limit_local),
         journal=(journal, SWARM),
-        ledger=Ledger(ledger, LimitsConfig(usd=usd)),
+        ledger=Ledger(ledger, LimitsConfig(usd=usd, usd_per_day=usd_per_day)),
         emit=events,
         stop=stop,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -321,6 +322,26 @@ def test_a_cap_that_is_spent_before_the_start_leaves_this_machine_to_go_on(tmp_p
                 rig.offload.probed()
     assert caught.value.next == "swarmctl run --max-usd 0.008"
     assert "question 20" not in rig.texts()
+
+
+def test_after_midnight_a_days_cap_is_another_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=1_000_000.0)
+    clock.time = lambda: clock.now
+    monkeypatch.setattr("hivemind_exp.sources.ledger.time", clock)
+    monkeypatch.setattr("hivemind_exp.sources.router.time", clock)
+    with api_server() as server:
+        with engine(tmp_path, endpoint(server.base_url), None, usd_per_day=0.005, on_limit_local=True) as rig:
+            rig.run([order(number) for number in range(40)])
+            today = rig.texts().keys()
+            rig.run([order(40)])
+            assert rig.texts().keys() == today
+            clock.now += 86_400
+            rig.run([order(41)])
+    assert 0 < len(today) < 40
+    assert rig.texts().keys() == today | {"question 41"}
+    (told,) = rig.events.of("warning")
+    assert told["code"] == "limit"
+    assert told["message"].endswith("nothing that costs money is asked before tomorrow (UTC)")
 
 
 def test_a_free_provider_is_asked_whatever_was_spent_before(tmp_path: Path) -> None:

@@ -98,6 +98,29 @@ def test_a_pause_of_hours_is_an_outage_that_the_next_of_the_chain_fills(
     assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
 
 
+def test_a_provider_that_only_ever_says_slow_down_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_SLOWED_S", 0.3)
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
+        rig.offload.probed()
+        server.always(Trouble(Fault.RATE_LIMIT, retry_after="0.05"))
+        first = order(1)
+        rig.offload.place([first])
+        finish(first)  # by this machine: nothing came of it
+        assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
+        server.always(None)
+        until(lambda: _filled(rig, order(2)))
+    assert "question 1" not in rig.texts()
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
+
+
+def _filled(rig: Rig, asked: Order) -> bool:
+    """Whether the provider fills an order that it left to this machine before."""
+    rig.offload.place([asked])
+    finish(asked)
+    rig.offload.wait(0)
+    return len(rig.texts().get(asked.question, ())) == 4
+
+
 def test_however_many_requests_meet_an_outage_it_is_one(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.probed()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hivemind.dht.storage import DictionaryDHTValue
+import msgpack
 from hivemind.p2p import P2P, P2PContext, PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PHandlerError
 from hivemind.proto import dht_pb2
@@ -193,14 +194,10 @@ class Hostile:
 
 
 def dictionary(*entries: tuple[str, bytes, float], most: object = None) -> bytes:
-    """Return a dictionary as hivemind sends it."""
-    made = DictionaryDHTValue()
-    with made.freeze():
-        for subkey, value, expires in entries:
-            made.store(subkey, value, expires)
-    if most is not None:
-        made.maxsize = most  # type: ignore[assignment]
-    return bytes(MSGPackSerializer.dumps(made))
+    """Return a dictionary as hivemind sends it. ``most``: the number of entries that it claims to be its limit."""
+    latest = max(expires for _, _, expires in entries)
+    inner = msgpack.packb([math.inf if most is None else most, latest, [list(entry) for entry in entries]])
+    return bytes(msgpack.packb(msgpack.ExtType(0x50, inner)))
 
 
 def ref_of(content: bytes, *, round: int = 1, size: int | None = None) -> BundleRef:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hivemind_exp.errors import SwarmError
@@ -50,6 +50,7 @@ def test_the_id_is_the_same_on_every_machine() -> None:
     assert fixed.id == "b30b452f490f6521a67fd051c170d577e654cc3e886b3fdba130db61708234f1"
 
 
+@settings(deadline=None)
 @given(params)
 def test_parameters_come_back_as_they_were_and_no_float_travels(params: dict[str, Any]) -> None:
     made = charter(tasks=(words(params=params, weight_ppm=MILLION),))
@@ -73,6 +74,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield from _leaves(item)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(ENVELOPE) - 1), st.integers(1, 255))
 def test_no_byte_may_change(place: int, by: int) -> None:
     changed = ENVELOPE[:place] + bytes([ENVELOPE[place] ^ by]) + ENVELOPE[place + 1 :]
@@ -83,6 +85,7 @@ def test_no_byte_may_change(place: int, by: int) -> None:
         Charter.open(changed, hashlib.sha256(changed[64:]).hexdigest())
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(ENVELOPE)), st.binary(max_size=3))
 def test_nothing_may_be_cut_or_added(place: int, more: bytes) -> None:
     for changed in (ENVELOPE[:place], ENVELOPE + more, ENVELOPE[:place] + more + ENVELOPE[place:]):
@@ -172,6 +175,7 @@ def test_what_is_no_charter_is_refused(body: bytes) -> None:
         Charter.open(*signed(body))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_noise_is_refused(body: bytes) -> None:
     with pytest.raises(SwarmError):

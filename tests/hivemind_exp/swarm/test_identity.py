@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hivemind_exp.errors import IdentityProblem
@@ -123,6 +123,7 @@ def test_a_signature_is_its_owners_over_this_message() -> None:
     assert not verify(ONE.peer_id, b"charter 1", raw.sign(b"charter 1"))
 
 
+@settings(deadline=None)
 @given(
     st.one_of(st.text(max_size=60), st.none(), st.binary(max_size=60), st.just("1" * 10_000_000)),
     st.one_of(st.binary(max_size=80), st.none(), st.text(max_size=64)),
@@ -134,6 +135,7 @@ def test_nothing_makes_verifying_raise(peer: str, message: bytes, signature: byt
     assert not is_peer_id(peer)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 51), st.characters())
 def test_a_peer_id_is_written_one_way(place: int, character: str) -> None:
     changed = ONE.peer_id[:place] + character + ONE.peer_id[place + 1 :]

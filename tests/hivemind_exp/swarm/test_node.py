@@ -25,7 +25,9 @@ from tests.hivemind_exp.swarm.wire import Peers, acquainted, eventually, receive
 
 
 @pytest.fixture
-def peers(tmp_path: Path) -> Iterator[Peers]:
+def peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
+    monkeypatch.setattr("hivemind_exp.swarm.node.LOOK_S", 0.3)
+    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 0.5)
     made = Peers(tmp_path)
     yield made
     made.close()
@@ -139,7 +141,7 @@ def test_a_swarm_outlives_its_bootstrap_and_heals(peers: Peers) -> None:
 
 
 def test_alone_with_a_warning_until_somebody_comes(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.contacts.SILENT_S", 1.0)
+    monkeypatch.setattr("hivemind_exp.swarm.contacts.INVITED_S", 1.0)
     first = peers.start("first")
     address = first.addresses()
     first.close()

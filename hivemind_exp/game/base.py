@@ -1,0 +1,70 @@
+"""What a game is to the loop that plays it: stages, prompts, rewards; and when each is played."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hivemind_exp.sources.base import Group, Prompt
+from hivemind_exp.tasks.base import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one step is about."""
+
+    round: int
+    """Number of the round within the game: what prompts, completions and bundles are known by. In a swarm that plays
+    by the clock it is the swarm's, and the node may miss some."""
+    stage: str
+    part: int = 0
+    """Which stretch of the round's endless sequence of questions, each of ``game.groups``. Only a node that is faster
+    than its swarm's clock gets beyond the first."""
+
+
+class Game(Protocol):
+    """The rules of a round."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages in their order."""
+
+    def prompts(self, turn: Turn, questions: Sequence[Question]) -> list[Prompt]:
+        """Return what the turn asks, at most one prompt a question, the same again after a restart."""
+
+    def score(self, groups: Sequence[Group]) -> list[Group]:
+        """Return groups of one stage with their scores."""
+
+
+class Timetable(Protocol):
+    """When each stage is played."""
+
+    def next(self, last: Turn | None, finished: int) -> Turn:
+        """Return what is to be played now.
+
+        ``last``: the turn that was played last in the round that is being played; None between rounds.
+        ``finished``: rounds that the node has finished.
+        """
+
+    def left(self) -> float | None:
+        """Return the seconds left for what is played now; None: it takes the time it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPace:
+    """One stage after the other, one round after the other."""
+
+    stages: tuple[str, ...]
+
+    def next(self, last: Turn | None, finished: int) -> Turn:
+        """Return the stage after ``last``, or the first of the next round."""
+        if last is None:
+            return Turn(finished, self.stages[0])
+        # A node that was stopped within a round of another game begins a new one.
+        place = self.stages.index(last.stage) + 1 if last.stage in self.stages else len(self.stages)
+        return Turn(last.round, self.stages[place]) if place < len(self.stages) else Turn(finished + 1, self.stages[0])
+
+    def left(self) -> float | None:
+        """Return None."""
+        return None

@@ -1,0 +1,38 @@
+"""``sampling`` as the loop plays it: one stage, the question itself, and the verifier's word for a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from hivemind_exp.game.base import Turn
+from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
+from hivemind_exp.sources.base import Group, Prompt
+from hivemind_exp.tasks.base import Question, Tasks
+
+
+class Sampling:
+    """Implements ``Game``."""
+
+    stages = (STAGE,)
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
+        self._tokenizer = tokenizer
+        self._tasks = tasks
+
+    def prompts(self, turn: Turn, questions: Sequence[Question]) -> list[Prompt]:  # noqa: ARG002 - one stage
+        """Return the questions as prompts."""
+        return build_prompts(questions, self._tokenizer)
+
+    def score(self, groups: Sequence[Group]) -> list[Group]:
+        """Have every completion verified."""
+        return verified(self._tasks, groups)
+
+
+def verified(tasks: Tasks, groups: Sequence[Group]) -> list[Group]:
+    """Return groups with what the tasks' verifiers say of each completion, all at once."""
+    questions = [group.prompt.question for group in groups for _ in group.rollouts]
+    scores = iter(tasks.score(questions, [row.text for group in groups for row in group.rollouts]))
+    return [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]

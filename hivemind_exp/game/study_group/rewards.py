@@ -1,0 +1,168 @@
+"""What a completion of each stage is worth, term by term. Pure functions of texts and of what was verified here.
+
+Only the node's own rows are compared by the sum of the terms. Whatever somebody else wrote counts by its outcome.
+Each term is in [0, maximum], and a stage's maxima add up to what its best completion gets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from hivemind_exp.game.study_group.prompts import ANSWER, CRITIQUE, NOBODY, RESOLVE, TAGS
+from hivemind_exp.tasks.base import FULL_CREDIT, Question, Score, Term
+from hivemind_exp.tasks.tags import content, in_order, is_exactly
+
+RIGHT = 2.0
+"""A right answer; a right choice; each of what the last stage says about the majority."""
+EXISTS = 2.0
+"""A choice between what there is."""
+RESTATED = 1.0
+FORMAT = 0.5
+"""The strict format, the soft one, an integer where an integer is wanted."""
+A_TAG = 0.125
+A_TRAILING_CHARACTER = 0.001
+_LONGEST_CHOICE = 32
+_CHOICE = re.compile(r"(?:student)?\s*#?\s*([0-9]{1,6})\.?", re.IGNORECASE)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,3}(?:,?[0-9]{3})*|[+-]?[0-9]+")
+_LONGEST_INTEGER = 64
+
+Choice = int | str | None
+"""A student's number, ``NOBODY``, or None for what is neither."""
+
+
+def score_answer(question: Question, text: str, verified: Score) -> Score:
+    """Return the score of a first-stage completion that the task's verifier has judged."""
+    terms = [_term("correct", RIGHT * verified.outcome, RIGHT, verified.why)]
+    if _is_integer(str(question.entry.get("answer"))):
+        answer = content(text, "answer")
+        good = answer is not None and _is_integer(answer)
+        terms.append(_term("integer", FORMAT * good, FORMAT, "an integer" if good else "no integer"))
+    return Score(verified.outcome, verified.strict, verified.why, (*terms, *_format(ANSWER, text)))
+
+
+def score_critique(text: str, students: Mapping[int, float]) -> Score:
+    """Return the score of a critique. ``students``: outcome of each answer that it was shown, by number."""
+    choice = choice_in(text, "identify")
+    named, why_named = _named(choice, students)
+    outcome, why = _judged(choice, students)
+    terms = (
+        _term("names a student", EXISTS * named, EXISTS, why_named),
+        _term("right choice", RIGHT * outcome, RIGHT, why),
+        *_format(CRITIQUE, text),
+    )
+    return Score(outcome, is_exactly(text, TAGS[CRITIQUE]), why, terms)
+
+
+def score_resolve(
+    question: Question, text: str, verified: Score, students: Mapping[int, float], majority: Collection[Choice]
+) -> Score:
+    """Return the score of a last-stage completion whose final answer the task's verifier has judged.
+
+    ``majority``: what most critics chose, several in a tie. Without critics there is nothing to agree with, and no
+    term for it.
+    """
+    choice = choice_in(text, "majority")
+    outcome, why = _judged(choice, students)
+    terms = []
+    if majority:
+        agrees = choice is not None and choice in majority
+        most = " or ".join(sorted(map(_words, majority)))
+        terms.append(_term("agrees", RIGHT * agrees, RIGHT, f"most critics chose {most}"))
+    alike = similarity(content(text, "question") or "", question.text)
+    terms += [
+        _term("right majority", RIGHT * outcome, RIGHT, why),
+        _term("question", RESTATED * alike, RESTATED, f"{100 * alike:.0f} % of its words"),
+        _term("correct", RIGHT * verified.outcome, RIGHT, verified.why),
+    ]
+    strict = is_exactly(text, TAGS[RESOLVE])
+    return Score(verified.outcome, strict, verified.why, (*terms, *_format(RESOLVE, text)))
+
+
+def choice_in(text: str, tag: str) -> Choice:
+    """Return the student that a completion names between these tags: the whole number, and nothing beside it."""
+    held = content(text, tag)
+    if held is None or len(held) > _LONGEST_CHOICE:
+        return None
+    if held.rstrip(".").casefold() == NOBODY:
+        return NOBODY
+    found = _CHOICE.fullmatch(held)
+    return int(found[1]) if found else None
+
+
+def exists(choice: Choice, students: Collection[int]) -> bool:
+    """Whether a choice is one between what there is."""
+    return choice == NOBODY or choice in students
+
+
+def majority_of(choices: Sequence[Choice], students: Collection[int]) -> tuple[Choice, ...]:
+    """Return what most of the choices are, all of them in a tie. What names nobody that there is does not count."""
+    votes = Counter(choice for choice in choices if exists(choice, students))
+    most = max(votes.values(), default=0)
+    return tuple(sorted((choice for choice, count in votes.items() if count == most), key=str))
+
+
+def similarity(one: str, other: str) -> float:
+    """Return how much two texts have in common, in [0, 1]: the share of their pairs of neighbouring words (Dice).
+
+    Linear in the lengths, whatever the texts are.
+    """
+    pairs, others = _pairs(one), _pairs(other)
+    total = pairs.total() + others.total()
+    return 2 * (pairs & others).total() / total if total else 0.0
+
+
+def _pairs(text: str) -> Counter[tuple[str, str]]:
+    words = text.casefold().split()
+    return Counter(zip(["", *words], [*words, ""], strict=True)) if words else Counter()
+
+
+def _named(choice: Choice, students: Mapping[int, float]) -> tuple[bool, str]:
+    if exists(choice, students):
+        return True, f"names {_words(choice)}"
+    return False, "names nobody" if choice is None else f"there is no {_words(choice)}"
+
+
+def _judged(choice: Choice, students: Mapping[int, float]) -> tuple[float, str]:
+    """Return how right a choice is, and that in words."""
+    if choice == NOBODY:
+        right = sum(outcome >= FULL_CREDIT for outcome in students.values())
+        return (0.0, f"{right} of {len(students)} are right") if right else (1.0, "none is right")
+    if not isinstance(choice, int) or choice not in students:
+        return 0.0, _named(choice, students)[1]
+    outcome = students[choice]
+    word = "right" if outcome >= FULL_CREDIT else "partly right" if outcome > 0 else "wrong"
+    return outcome, f"{_words(choice)} is {word}"
+
+
+def _words(choice: Choice) -> str:
+    return "None" if choice == NOBODY else f"student {choice}"
+
+
+def _format(stage: str, text: str) -> tuple[Term, Term, Term]:
+    names = TAGS[stage]
+    strict, soft = is_exactly(text, names), in_order(text, names)
+    once = sum(text.count(tag) == 1 for name in names for tag in (f"<{name}>", f"</{name}>"))
+    trailing = _trailing(text, names[-1])
+    value = max(0.0, A_TAG * once - A_TRAILING_CHARACTER * trailing)
+    why = f"{once} of {2 * len(names)} tags once" + (f", {trailing} characters after the last" if trailing else "")
+    return (
+        _term("strict format", FORMAT * strict, FORMAT, "kept" if strict else "not kept"),
+        _term("soft format", FORMAT * soft, FORMAT, "all tags in order" if soft else "not all tags in order"),
+        _term("tags", value, A_TAG * 2 * len(names), why),
+    )
+
+
+def _trailing(text: str, last: str) -> int:
+    """Return the characters after the last tag's end; 0 where it never ends."""
+    _, closed, after = text.rpartition(f"</{last}>")
+    return len(after.strip()) if closed else 0
+
+
+def _is_integer(text: str) -> bool:
+    return len(text) <= _LONGEST_INTEGER and _INTEGER.fullmatch(text.strip()) is not None
+
+
+def _term(name: str, value: float, maximum: float, why: str) -> Term:
+    return Term(name, float(value), maximum, why)

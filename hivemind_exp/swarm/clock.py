@@ -1,0 +1,58 @@
+"""What a swarm of the game ``study-group`` plays at a moment: a matter of arithmetic, not of agreement.
+
+Time since the charter's beginning is cut into slots of equal length, one a stage. Nobody votes and nobody leads, so a
+liar moves nothing, a late joiner knows at once where the others are, and after a split there is nothing to settle:
+both halves went on by the same clock. Clocks that differ by d seconds disagree for d seconds at each boundary, never
+by more than one slot as long as d is shorter than one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A moment's place in the game."""
+
+    round: int
+    """From 0; negative before the beginning."""
+    stage: int
+    """Place of the stage in its round."""
+    left: float
+    """Seconds until the slot ends; above 0, and at most its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotClock:
+    """The slots of one charter."""
+
+    t0: int
+    """When round 0 begins, in Unix seconds."""
+    stage_time: int
+    """Length of a slot in seconds."""
+    stages: int
+    """Slots of a round."""
+
+    def __post_init__(self) -> None:
+        if self.stage_time < 1 or self.stages < 1:
+            raise ValueError(f"{self.stages} slots of {self.stage_time} s are no round")
+
+    def at(self, now: float) -> Slot:
+        """Return what ``now`` (Unix seconds) belongs to. A slot begins with its first moment."""
+        number = math.floor((now - self.t0) / self.stage_time)
+        # Rounding must not put a moment outside the slot that it is said to be in.
+        if now >= self._begins(number + 1):
+            number += 1
+        elif now < self._begins(number):
+            number -= 1
+        round_, stage = divmod(number, self.stages)
+        return Slot(round_, stage, self._begins(number + 1) - now)
+
+    def begins(self, round_: int, stage: int) -> int:
+        """Return when a slot begins, in Unix seconds."""
+        return self._begins(round_ * self.stages + stage)
+
+    def _begins(self, number: int) -> int:
+        return self.t0 + number * self.stage_time

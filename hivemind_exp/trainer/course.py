@@ -1,0 +1,62 @@
+"""Where in the game a node is, through stops and crashes: which turn was the last, and whether its round is over."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hivemind_exp.game.base import Timetable, Turn
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the node is."""
+
+    round: int = 0
+    """Rounds finished."""
+    step: int = 0
+    """Optimizer steps taken."""
+    checkpoint: Path | None = None
+    """The newest one."""
+
+
+class Course:
+    """Keeps ``progress`` in step with the turns that are played."""
+
+    def __init__(self, timetable: Timetable, progress: Progress) -> None:
+        self._timetable = timetable
+        self._last: Turn | None = None
+        """The turn that was played last in the round that is being played; None between rounds."""
+        self.progress = progress
+
+    def go_on(self, last: tuple[Turn, int] | None) -> None:
+        """Go on after a step that a checkpoint contains: its turn, and the rounds finished before it.
+
+        Its round may go on unless the checkpoint counts it among the finished.
+        """
+        if last is not None and last[1] == self.progress.round:
+            self._last = last[0]
+
+    def next(self) -> Turn:
+        """Return what is to be played now."""
+        return self._timetable.next(self._last, self.progress.round)
+
+    def deadline(self) -> float | None:
+        """Return when (``time.monotonic``) what is played now should be over; None: it takes the time it takes."""
+        left = self._timetable.left()
+        return None if left is None else time.monotonic() + left
+
+    def took(self, turn: Turn, finished: int) -> None:
+        """Count the step of a turn; ``finished``: rounds that the node had finished before it."""
+        self._last = turn
+        self.progress.round, self.progress.step = finished, self.progress.step + 1
+
+    def following(self) -> Turn | None:
+        """Return the next turn of the round that is being played; None where it is over, and counts as finished."""
+        turn = self.next()
+        if self._last is None or turn.round == self._last.round:
+            return turn
+        self._last = None
+        self.progress.round += 1
+        return None

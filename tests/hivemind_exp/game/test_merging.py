@@ -1,0 +1,125 @@
+"""What later stages show: the same for all who heard the same, and bounded whatever is sent."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hivemind_exp.game.study_group.merging import (
+    LONGEST_TEXT,
+    MOST_PEERS,
+    MOST_TEXTS,
+    SHOWN,
+    Heard,
+    NoPeers,
+    Output,
+    heard,
+    select,
+    student_number,
+)
+
+peers = st.sampled_from([f"12D3KooW{letter * 8}" for letter in "ABCDEFGHIJ"])
+outputs = st.builds(
+    Output,
+    peer=peers,
+    place=st.integers(0, 15),
+    text=st.text(max_size=5),
+    reward=st.sampled_from([0.0, 0.5, 2.0, 4.0]),
+    outcome=st.sampled_from([0.0, 1.0]),
+    own=st.just(False),
+    sameness=st.sampled_from("abcd"),
+)
+OWN = Output("12D3KooWme", 0, "mine", 0.0, 0.0, own=True, sameness="z")
+groups = st.lists(outputs, max_size=30, unique_by=lambda output: (output.peer, output.place))
+
+
+@given(groups, st.randoms(use_true_random=False))
+def test_what_is_shown_depends_on_what_was_heard_and_not_on_its_order(
+    heard_: list[Output], chance: random.Random
+) -> None:
+    shuffled = [*heard_, OWN]
+    chance.shuffle(shuffled)
+    assert select(shuffled, "q", answers=True) == select([OWN, *heard_], "q", answers=True)
+
+
+@given(groups)
+def test_an_own_output_is_always_shown_and_a_few_in_all(heard_: list[Output]) -> None:
+    shown = select([*heard_, OWN], "q", answers=True)
+    assert shown[0] == OWN
+    assert len(shown) <= SHOWN
+    assert len({student_number("q", output.peer, output.place) for output in shown}) == len(shown)
+    assert len({(output.peer, output.sameness) for output in shown}) == len(shown)
+
+
+@given(groups)
+def test_no_answer_is_shown_where_the_node_has_none_of_its_own(heard_: list[Output]) -> None:
+    assert select(heard_, "q", answers=True) == []
+    assert len(select(heard_, "q", answers=False)) == min(SHOWN, len({(o.peer, o.sameness) for o in heard_}))
+
+
+@given(groups)
+def test_every_peers_best_comes_before_anybodys_second(heard_: list[Output]) -> None:
+    shown = select([*heard_, OWN], "q", answers=False)[1:]
+    best = {peer: max(o.reward for o in heard_ if o.peer == peer) for peer in {o.peer for o in heard_}}
+    firsts = min(len(best), SHOWN - 1)
+    assert len({output.peer for output in shown[:firsts]}) == firsts
+    assert [output.reward for output in shown[:firsts]] == sorted(best.values(), reverse=True)[:firsts]
+
+
+@given(groups, groups)
+def test_a_number_means_the_same_answer_to_nodes_that_heard_different_peers(
+    mine: list[Output], theirs: list[Output]
+) -> None:
+    """Losses, delays and splits change who is shown, never what a number means."""
+    ours = {student_number("q", o.peer, o.place): (o.peer, o.place) for o in select([*mine, OWN], "q", answers=True)}
+    other = {student_number("q", o.peer, o.place): (o.peer, o.place) for o in select([*theirs, OWN], "q", answers=True)}
+    everybody = {student_number("q", o.peer, o.place): set() for o in [*mine, *theirs, OWN]}
+    for output in [*mine, *theirs, OWN]:
+        everybody[student_number("q", output.peer, output.place)].add((output.peer, output.place))
+    for number in ours.keys() & other.keys():
+        assert ours[number] == other[number] or len(everybody[number]) > 1
+
+
+def test_numbers_have_three_digits_and_seldom_coincide() -> None:
+    numbers = [student_number("q", f"peer {i}", place) for i in range(50) for place in range(8)]
+    assert all(100 <= number <= 999 for number in numbers)
+    assert len(set(numbers)) > 0.7 * len(numbers)
+
+
+def test_a_number_tells_nothing_of_who_was_right_before() -> None:
+    assert len({student_number(f"question {i}", "peer", 0) for i in range(100)}) > 80
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 40).map("peer {}".format),
+        st.dictionaries(st.sampled_from(["q", "r"]), st.lists(st.text(max_size=3), max_size=12), max_size=2),
+        max_size=40,
+    )
+)
+def test_what_is_looked_at_is_bounded_and_only_about_the_question(said: dict[str, dict[str, list[str]]]) -> None:
+    found = heard(said, "q", besides="peer 0")
+    assert len(found) <= MOST_PEERS * MOST_TEXTS
+    assert "peer 0" not in {each.peer for each in found}
+    assert all(said[each.peer]["q"][each.place] == each.text for each in found)
+    assert len({each.peer for each in found}) == min(
+        MOST_PEERS, sum(bool(groups_.get("q")) for peer, groups_ in said.items() if peer != "peer 0")
+    )
+
+
+def test_texts_without_end_are_not_looked_at() -> None:
+    assert heard({"p": {"q": ["x" * (LONGEST_TEXT + 1), "y"]}}, "q", besides="") == [Heard("p", 1, "y")]
+
+
+def test_of_many_peers_not_always_the_same_are_looked_at() -> None:
+    questions = [f"question {i}" for i in range(40)]
+    said = {f"peer {i:03}": {question: ["x"] for question in questions} for i in range(64)}
+    chosen = [{each.peer for each in heard(said, question, besides="")} for question in questions]
+    assert all(len(each) == MOST_PEERS for each in chosen)
+    assert len(set().union(*chosen)) == 64
+
+
+def test_nobody_is_a_swarm_of_one() -> None:
+    assert heard(NoPeers().outputs(0, "answer"), "q", besides="me") == []

@@ -1,0 +1,404 @@
+"""Hostile members and outsiders, for real, on the wire. The honest go on as if they were not there.
+
+What peers' bundles say, once they came, is judged elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import psutil
+import pytest
+from hivemind.p2p import PeerID
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PHandlerError
+from hivemind.proto import dht_pb2
+
+from hivemind_exp.swarm.access import MAC_BYTES, NONCE_BYTES, Asked
+from hivemind_exp.swarm.announcements import (
+    LIFETIME_S,
+    MAX_BUNDLE_BYTES,
+    Announcement,
+    RecordRefused,
+    shard_key,
+    shard_of,
+)
+from hivemind_exp.swarm.book import packed
+from hivemind_exp.swarm.courier import _ASK, _HEAD, NAME, Kind
+from hivemind_exp.swarm.fetching import AT_ONCE
+from hivemind_exp.swarm.guard import place_of
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.node import SwarmNode
+from tests.hivemind_exp.swarm.hostile import Hostile, dictionary, ref_of
+from tests.hivemind_exp.swarm.wire import SWARM, Peers, acquainted, eventually, receive
+
+YEARS = 10 * 365 * 86_400
+BOMB = msgpack.packb(1)
+for _ in range(900):
+    BOMB = msgpack.packb(msgpack.ExtType(0x40, b"\x91" + BOMB))
+"""4 KB that end any process which reads them with hivemind's own serializer."""
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SwarmNode, SwarmNode]]:
+    """Two nodes that go through all of it."""
+    peers = Peers(tmp_path_factory.mktemp("honest"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hivemind_exp.swarm.node.LOOK_S", 0.3)
+        first = peers.start("first")
+        second = peers.start("second", first.addresses())
+        acquainted(first, second)
+        yield first, second
+        peers.close()
+
+
+@pytest.fixture
+def hostile(honest: tuple[SwarmNode, SwarmNode], tmp_path: Path) -> Iterator[Hostile]:
+    with Hostile(tmp_path / "hostile") as made:
+        for node in honest:
+            made.ping(node)
+        yield made
+
+
+def trade(first: SwarmNode, second: SwarmNode, seconds: float = 10.0) -> None:
+    """Let two honest nodes swap a bundle each."""
+    content = {node.peer_id: os.urandom(20_000) for node in (first, second)}
+    for node in (first, second):
+        node.publish(content[node.peer_id], round=9, groups=1, step=9)
+    until = time.monotonic() + seconds
+    for node, other in ((first, second), (second, first)):
+        got: list[bytes] = []
+        while content[other.peer_id] not in got:
+            assert time.monotonic() < until, "the honest could not trade"
+            got += [one.data for one in node.take() if one.peer == other.peer_id]
+            time.sleep(0.02)
+
+
+def own_word(node: SwarmNode) -> tuple[bytes, Announcement]:
+    return next((record, word) for record, word in node._book.newest() if word.peer == node.peer_id)
+
+
+def stored(node: SwarmNode) -> int:
+    """Return how many records a node keeps for the DHT."""
+    overlay = node._overlay
+    assert overlay is not None
+    return sum(len(item.value.data) for _, item in overlay._protocol.storage.items())
+
+
+async def fetch(hostile: Hostile, node: SwarmNode, kind: Kind, sha256: bytes) -> bytes:
+    """Return whatever a node sends when asked by hand."""
+    _, reader, writer = await hostile.p2p.call_binary_stream_handler(PeerID.from_base58(node.peer_id), NAME)
+    asked = Asked(NAME, hostile.access.nonce(), time.time(), bytes((kind,)) + sha256)
+    writer.write(_ASK.pack(kind, sha256, asked.nonce, asked.at, hostile.access.ask(node.peer_id, asked)))
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: Path) -> None:
+    first, second = honest
+    ref = first.publish(b"a secret", round=1, groups=1, step=1)
+    first.serve_charter(b"the charter")
+    key = shard_key(SWARM, shard_of(first.peer_id))
+    with Hostile(tmp_path / "outsider", swarm="6b" * 32) as outsider:
+        outsider.connect(first)
+        record, word = outsider.record()
+        requests = {
+            "ping": dht_pb2.PingRequest(peer=outsider.info),
+            "find": dht_pb2.FindRequest(keys=[key], peer=outsider.info),
+            "store": dht_pb2.StoreRequest(
+                keys=[key],
+                subkeys=[msgpack.packb(word.peer)],
+                values=[packed(record)],
+                expiration_time=[word.expires],
+                in_cache=[False],
+            ),
+        }
+        for name, request in requests.items():
+            for sign in (True, False):
+                with pytest.raises(P2PHandlerError):
+                    outsider.ask(first, name, request, sign=sign)
+        for kind, sha256 in ((Kind.BUNDLE, ref.sha256), (Kind.CHARTER, bytes(32))):
+            assert outsider.run(fetch(outsider, first, kind, sha256)) == b""
+        overlay = first._overlay
+        assert overlay is not None
+        assert outsider.peer_id not in overlay.neighbours
+        assert outsider.peer_id not in {peer.peer for peer in first.peers()}
+    with Hostile(tmp_path / "member") as member:  # the same by hand, by one that may
+        member.connect(first)
+        assert member.ask(first, "find", dht_pb2.FindRequest(keys=[key], peer=member.info)).results[0].value
+        got = member.run(fetch(member, first, Kind.BUNDLE, ref.sha256))
+        assert got == _HEAD.pack(0, 8) + b"a secret"
+        # Who passes on what a member asked of somebody else is no member.
+        asked = Asked("ping", member.access.nonce(), time.time(), b"")
+        assert not first._access.may_ask(member.peer_id, asked, second._access.ask(first.peer_id, asked))
+
+
+def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+    first, second = honest
+    theirs, their_word = own_word(second)
+    record, word = hostile.record()
+    forged = replace(their_word, seq=their_word.seq + 2000)
+    forged_record = hostile.identity.sign(b"announcement\x00" + bytes.fromhex(SWARM)) + theirs[64:]
+    before = stored(first)
+    key = shard_key(SWARM, shard_of(second.peer_id))
+    soon = time.time() + 500
+    attempts: dict[str, dict[str, Any]] = {
+        "a forged owner": {"record": forged_record, "announcement": forged},
+        "another's place": {"record": record, "announcement": their_word, "expires": word.expires},
+        "another's record that lives longer": {"record": theirs, "announcement": their_word, "expires": soon + 300},
+        "ten years": {"record": record, "announcement": word, "expires": time.time() + YEARS},
+        "for ever": {"record": record, "announcement": word, "expires": math.inf},
+        "never": {"record": record, "announcement": word, "expires": math.nan},
+        "what cannot be decoded": {"record": record, "announcement": word, "value": b"\xc1"},
+        "what ends a process": {"record": record, "announcement": word, "value": BOMB},
+        "what ends a process as a name": {"record": record, "announcement": word, "subkey": BOMB},
+        "a plain value over a dictionary": {"record": record, "announcement": word, "key": key, "subkey": b"\xc0"},
+        "a dictionary that is none": {"record": record, "announcement": word, "subkey": b"", "value": BOMB},
+        "an unknown key": {"record": record, "announcement": word, "key": bytes(20)},
+    }
+    for what, attempt in attempts.items():
+        assert not hostile.announce(first, **attempt), what
+    for age in (-3600.0, LIFETIME_S + 60.0):  # from the future, from the past
+        made, said = hostile.record(age=age)
+        assert not hostile.announce(first, made, said)
+    assert not hostile.store(first, key, msgpack.packb(word.peer), packed(record), word.expires, cache=True)
+    assert stored(first) == before
+    # Its own, then an older one of its own, then the first again.
+    assert hostile.announce(first, record, word)
+    assert not hostile.announce(first, *hostile.record(age=30))
+    assert hostile.announce(first, record, word)
+    assert stored(first) == before + 1
+    trade(first, second)
+
+
+def test_ten_thousand_subkeys_and_a_thousand_names(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+    first, second = honest
+    key = shard_key(SWARM, 0)
+    soon = time.time() + 500
+    before, memory = stored(first), psutil.Process().memory_info().rss
+    noise = packed(os.urandom(300))
+    many = dictionary(*((f"{number:052d}", noise, soon) for number in range(10_000)))
+    assert 3_000_000 < len(many) < 4_000_000
+    begun = time.process_time()
+    assert not hostile.store(first, key, b"", many, soon)
+    assert not hostile.store(first, key, b"", dictionary(*((str(n), b"x", soon) for n in range(4000))), soon)
+    assert time.process_time() - begun < 1
+    assert stored(first) == before
+    # A thousand identities, all of them real, none of them known.
+    entries: dict[int, list[tuple[str, bytes, float]]] = {}
+    for _ in range(1000):
+        identity = Identity.generate()
+        word = Announcement(identity.peer_id, int(time.time() * 1000), 1, 1)
+        entries.setdefault(shard_of(identity.peer_id), []).append(
+            (identity.peer_id, packed(word.pack(identity, SWARM)), word.expires)
+        )
+    for shard, crowd in entries.items():
+        hostile.store(first, shard_key(SWARM, shard), b"", dictionary(*crowd), soon)
+    assert before < stored(first) <= before + 1000
+    assert psutil.Process().memory_info().rss - memory < 100 * 2**20
+    trade(first, second)
+
+
+def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+    first, second = honest
+    soon = time.time() + 500
+    fakes = [Identity.generate().peer_id for _ in range(300)]
+    nearest = {
+        "nearest_peer_ids": [PeerID.from_base58(peer).to_bytes() for peer in fakes],
+        "nearest_node_ids": [os.urandom(20) for _ in fakes],
+    }
+    dictionaries = [
+        dictionary(("x", b"\xc1", soon), most="many"),
+        dictionary((second.peer_id, b"\xc1", soon), most=1),
+        dictionary((hostile.peer_id, packed(hostile.record()[0]), math.inf)),
+        dictionary(*((f"{number:052d}", b"noise", soon) for number in range(4000))),
+        BOMB,
+        b"\xc1",
+        b"",
+    ]
+    told = 0
+
+    def lie(request: dht_pb2.FindRequest) -> list[dht_pb2.FindResult]:
+        nonlocal told
+        told += 1
+        kinds = (dht_pb2.FOUND_DICTIONARY, dht_pb2.FOUND_DICTIONARY, dht_pb2.FOUND_REGULAR)
+        return [
+            dht_pb2.FindResult(
+                type=kinds[(told + at) % 3],
+                value=dictionaries[(told + at) % len(dictionaries)],
+                expiration_time=(math.inf, math.nan, soon + YEARS)[told % 3],
+                **nearest,
+            )
+            for at in range(len(request.keys))
+        ]
+
+    hostile.found = lie
+    eventually(lambda: told > 20)
+    overlay = first._overlay
+    assert overlay is not None
+    assert not overlay.neighbours & set(fakes)
+    assert not {peer.peer for peer in first.peers()} & set(fakes)
+    trade(first, second)
+
+
+def test_a_place_is_nobodys_choice(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+    first, second = honest
+    overlay = first._overlay
+    assert overlay is not None
+    known = len(overlay._protocol.routing_table.uid_to_peer_id)
+    for _ in range(50):
+        with pytest.raises(P2PHandlerError):
+            hostile.ask(first, "ping", dht_pb2.PingRequest(peer=dht_pb2.NodeInfo(node_id=os.urandom(20))))
+    assert len(overlay._protocol.routing_table.uid_to_peer_id) == known
+    hostile.info = dht_pb2.NodeInfo(node_id=place_of(SWARM, b"elsewhere").to_bytes())  # as an answer, then
+    eventually(lambda: hostile.peer_id not in overlay.neighbours)
+    trade(first, second)
+
+
+def test_floods_are_cut_off(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+    first, second = honest
+    keys = [shard_key(SWARM, shard) for shard in range(8)]
+    assert hostile.refused(first, "find", dht_pb2.FindRequest(keys=keys * 1000))
+    assert hostile.refused(
+        first, "store", dht_pb2.StoreRequest(keys=[b"x"] * 65, subkeys=[b"x"] * 65, values=[b"x"] * 65)
+    )
+
+    async def flood() -> int:
+        calls = [
+            hostile._ask(first.peer_id, "ping", dht_pb2.PingRequest(peer=hostile.info, validate=True), sign=True)
+            for _ in range(1000)
+        ]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        return sum(isinstance(result, BaseException) for result in results)
+
+    assert hostile.run(flood()) > 500
+    trade(first, second)
+
+
+def test_bundles_that_are_not_what_was_said(
+    honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 0.2)
+    first, second = honest
+    sent = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readexactly(_ASK.size)
+        size = 100 * 2**20
+        writer.write(_HEAD.pack(0, (size, 1000)[sent % 2]))
+        sent += 1
+        for _ in range(size // 2**16):
+            writer.write(bytes(2**16))
+            await writer.drain()
+
+    with pytest.raises(RecordRefused):
+        hostile.record(ref_of(b"large", size=100 * 2**20))
+    hostile.stream = endless
+    memory = psutil.Process().memory_info().rss
+    assert hostile.announce(first, *hostile.record(ref_of(b"x" * 1000)))
+    eventually(lambda: sent >= 4)
+    assert psutil.Process().memory_info().rss - memory < 50 * 2**20
+    assert first.take() == []
+    trade(first, second)
+
+
+def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
+    honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.courier.PATIENCE_S", 1.5)
+    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 20.0)
+    first, second = honest
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(_ASK.size)
+        writer.write(_HEAD.pack(0, 1_000_000))
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(1)
+
+    async def nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    hostile.stream = drip
+    refs = [ref_of(bytes([number]) * 100, size=1_000_000) for number in range(8)]
+    with Hostile(tmp_path / "mute") as mute:
+        mute.stream = nothing
+        mute.ping(first)
+        for one in (hostile, mute):
+            assert one.announce(first, *one.record(*refs))
+        eventually(lambda: hostile.streams and mute.streams)
+        assert len(first._fetching._running) == 2
+        threads = threading.active_count()
+        trade(first, second, 5)  # meanwhile
+        assert threading.active_count() == threads
+        eventually(lambda: not first._fetching._running)
+        assert hostile.streams + mute.streams <= 8  # once by each node, and once for what another did not give
+        assert first._fetching._authors[hostile.peer_id].until > time.monotonic() + 5
+
+
+def test_who_takes_slowly_keeps_nobody_else_waiting(
+    honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.courier.PATIENCE_S", 1.0)
+    first, second = honest
+    ref = first.publish(os.urandom(MAX_BUNDLE_BYTES), round=1, groups=1, step=1)
+    receive(second, 1)
+
+    async def hold(proof: bool) -> list[Any]:
+        held = []
+        for _ in range(20):
+            stream = await hostile.p2p.call_binary_stream_handler(PeerID.from_base58(first.peer_id), NAME)
+            asked = Asked(NAME, hostile.access.nonce(), time.time(), bytes((1,)) + ref.sha256)
+            request = _ASK.pack(
+                1,
+                ref.sha256,
+                asked.nonce,
+                asked.at,
+                hostile.access.ask(first.peer_id, asked) if proof else bytes(MAC_BYTES),
+            )
+            stream[2].write(request if proof else request[:NONCE_BYTES])
+            held.append(stream)
+        return held
+
+    courier = first._courier
+    for proof in (True, False):
+        held = hostile.run(hold(proof))
+        assert courier._streams[hostile.peer_id] <= 8
+        assert courier._uploads[hostile.peer_id] <= 2
+        trade(first, second, 5)
+        if not proof:
+            eventually(lambda: not courier._streams[hostile.peer_id])
+        for _, _, writer in held:
+            hostile._loop.call_soon_threadsafe(writer.transport.abort)
+    eventually(lambda: not courier._streams.total())
+
+
+def test_a_crowd_that_serves_nothing_leaves_room(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+    first, second = honest
+    crowd = [Identity.generate() for _ in range(100)]
+    for identity in crowd:
+        word = Announcement(
+            identity.peer_id,
+            int(time.time() * 1000),
+            1,
+            1,
+            addresses=("/ip4/127.0.0.1/tcp/9",),
+            bundles=(ref_of(identity.peer_id.encode()),),
+        )
+        assert hostile.announce(first, word.pack(identity, SWARM), word)
+    eventually(lambda: first._fetching.failures > 20)
+    assert len(first._fetching._running) <= AT_ONCE
+    trade(first, second)

@@ -1,0 +1,18 @@
+"""What a node tells, collected. Apart from ``nodes``, which loads what trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Events:
+    """Collects what a run tells."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, event: str, /, **fields: Any) -> None:
+        self.all.append((event, fields))
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.all if name == event]

@@ -1,4 +1,4 @@
-"""Real nodes in processes of their own, each in a home of its own: found a swarm, join it by its line, die, come back."""
+"""Real nodes in processes of their own, each in a home of its own: they found a swarm, join it, die, come back."""
 
 from __future__ import annotations
 
@@ -194,7 +194,6 @@ class CommandSwarm(Swarm):
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=lambda: os.nice(10),
             )
         return _Command(process)
 

@@ -1,4 +1,4 @@
-"""A member that trains nothing and reads everything: what is stored in a swarm, record by record, and whether it is valid."""
+"""A member that trains nothing and reads everything: which records a swarm stores, and whether they are valid."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Stored:
     """Record → its peer and time."""
     invalid: Counter[str] = field(default_factory=Counter)
     """Why how many were refused."""
+    stale: int = 0
+    """Records met that were valid once."""
     bundles: dict[tuple[str, int, int], set[bytes]] = field(default_factory=dict)
     """Hashes of the bundles that a peer announced for a round and stage."""
 
@@ -38,7 +40,7 @@ class Stored:
         """Return what is wrong with it."""
         wrong = [f"{count} records refused: {why}" for why, count in self.invalid.items()]
         # A round that is played again after a death is played from the journal: it cannot come out otherwise.
-        changed = [f"two bundles of round {where[1]} of one peer" for where, seen in self.bundles.items() if len(seen) > 1]
+        changed = [f"two bundles of round {round_}" for (_, round_, _), seen in self.bundles.items() if len(seen) > 1]
         return wrong + changed
 
 
@@ -53,7 +55,9 @@ class _Note:
         taken = self._judge(key, subkey, value, expires)
         if not taken:
             for why in Counter(self._book.refused) - before:
-                if why not in STALE:
+                if why in STALE:
+                    self._stored.stale += 1
+                else:
                     self._stored.invalid[why] += 1
             return False
         record = _bytes_of(value)

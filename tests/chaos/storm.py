@@ -33,6 +33,15 @@ every = 25
 keep = 2
 """
 """A node that plays several rounds a second, and does not end by itself."""
+LEARNED = (
+    SMALL.replace("max_completion_tokens = 8", "max_completion_tokens = 16")
+    + """
+[model]
+name = "{model}"
+threads = 1
+"""
+)
+"""The same with a model that knows something."""
 PATIENCE_S = 120.0
 """For what takes seconds on a machine with nothing else to do."""
 STUCK_S = 30.0

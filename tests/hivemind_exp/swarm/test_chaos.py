@@ -1,4 +1,4 @@
-"""Five real nodes on a real wire, over which a storm passes: trainers and daemons killed and frozen, nodes restarted."""
+"""Five real nodes on a real wire, over which a storm passes: trainers and daemons killed, frozen, restarted."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.swarm.announcements import MAX_BUNDLE_BYTES
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.known import KnownPeers
 from hivemind_exp.swarm.node import SwarmNode
 from tests.hivemind_exp.swarm.charters import charter
 from tests.hivemind_exp.swarm.wire import Peers, acquainted, eventually, receive
@@ -138,6 +139,16 @@ def test_a_swarm_outlives_its_bootstrap_and_heals(peers: Peers) -> None:
     acquainted(again, second, third)
     again.publish(b"back", round=1, groups=1, step=1)
     assert receive(second, 1)[0].data == b"back"
+
+
+def test_a_new_peer_is_remembered_at_once(peers: Peers) -> None:
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    # Not when it closes: whoever is killed in the next moment has to know it too.
+    eventually(lambda: [peer for peer, _ in KnownPeers(first._directory / "known-peers.json").items()])
+    known = KnownPeers(first._directory / "known-peers.json")
+    assert [peer for peer, _ in known.items()] == [second.peer_id]
+    assert known[second.peer_id].addresses
 
 
 def test_alone_with_a_warning_until_somebody_comes(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from hivemind_exp.tasks.base import Question, Score
 from tests.chaos.namespaces import path_of
 from tests.hivemind_exp.nodes import ChanceRewards
 
-PAUSE_S = 0.15
+PAUSE_S = 0.25
 """Of each round."""
 _NETWORK = 0x40000000
 """CLONE_NEWNET of Linux."""

@@ -21,6 +21,7 @@ import psutil
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
+from hivemind_exp.swarm.leftovers import socket_prefix
 
 ROOT = Path(__file__).parents[2]
 PROFILE = "chaos"
@@ -148,9 +149,6 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
                     self._sessions.add(trainer.pid)
                 if (daemon := daemon_of(trainer)) is not None:
                     self._sockets.update(sockets_of(daemon))
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                noted = json.loads((node.files.swarm / "daemon.json").read_bytes())
-                self._sockets.update(map(Path, noted["sockets"]))
 
     def left_processes(self) -> list[psutil.Process]:
         """Return the swarm's processes that live."""
@@ -164,6 +162,9 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
 
     def left_sockets(self) -> list[Path]:
         """Return the socket files of the swarm's daemons that are there."""
+        for node in self.nodes:
+            prefix = Path(socket_prefix(node.files.key))
+            self._sockets.update(prefix.parent.glob(f"{prefix.name}*"))
         return sorted(path for path in self._sockets if path.exists())
 
     def _start(self, node: Node) -> Life:

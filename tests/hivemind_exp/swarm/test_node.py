@@ -219,8 +219,6 @@ def test_leftovers_of_a_killed_node_are_cleared_up(peers: Peers, capfd: pytest.C
     assert child.stdout is not None
     address = child.stdout.readline().strip()
     assert "/p2p/" in address
-    note = peers.root / "first" / "swarm" / "daemon.json"
-    before = note.read_text()
     left = psutil.Process(child.pid).children()
     for process in left:
         process.suspend()  # as if its machine were too busy to notice that its node is gone
@@ -230,9 +228,29 @@ def test_leftovers_of_a_killed_node_are_cleared_up(peers: Peers, capfd: pytest.C
     first = peers.start("first")
     assert first.addresses() == (address,)
     assert not any(process.is_running() for process in left)
-    assert note.read_text() != before
     assert "leftovers" in peers.codes("first")
     assert capfd.readouterr().err == ""
+
+
+def test_a_daemon_of_a_node_that_was_killed_while_it_started(peers: Peers) -> None:
+    kept = peers.start("first").addresses()
+    peers.nodes["first"].close()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.hivemind_exp.swarm.lonely", str(peers.root)], stdout=subprocess.DEVNULL
+    )
+    node = psutil.Process(child.pid)
+    eventually(node.children, 60)
+    (left,) = node.children()
+    left.suspend()
+    child.kill()
+    child.wait()
+    sockets = [Path(word.partition("=/unix")[2]) for word in left.cmdline() if "=/unix" in word]
+    assert sockets
+    first = peers.start("first")
+    # Nothing had been written of that daemon yet. It would have kept the port, and an invitation names that.
+    assert not left.is_running()
+    assert not any(socket.exists() for socket in sockets)
+    assert first.addresses() == kept
 
 
 def test_a_daemon_that_cannot_start(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_a_bootstrap_that_restarts_alone_behind_a_cut_is_found_again(tmp_path: P
             before = [node.rounds() for node in swarm.nodes]
             assert until(lambda: "swarm_alone" in codes(founder), PATIENCE_S, swarm.watch)
             say("cut, and the founder came back alone")
-            assert until(lambda: all(n.rounds() > b + 20 for n, b in zip(swarm.nodes, before, strict=True)), PATIENCE_S)
+            assert until(lambda: all(n.rounds() > b + 10 for n, b in zip(swarm.nodes, before, strict=True)), PATIENCE_S)
             assert until(lambda: {("bert", "cleo"), ("cleo", "bert")} <= hears(swarm, cut + 1), PATIENCE_S)
             assert not any("founder" in pair for pair in hears(swarm, cut + 1))
             network.heal(0)
@@ -95,7 +95,7 @@ def test_nodes_whose_bootstrap_is_dead_begin_alone_and_find_each_other(tmp_path:
             kill(node)
         dead, before = time.time(), bert.rounds()
         swarm.start(bert)
-        assert until(lambda: "swarm_alone" in codes(bert) and bert.rounds() > before + 20, PATIENCE_S, swarm.watch)
+        assert until(lambda: "swarm_alone" in codes(bert) and bert.rounds() > before + 10, PATIENCE_S, swarm.watch)
         say("bert began alone")
         swarm.start(cleo)
         assert until(lambda: {("bert", "cleo"), ("cleo", "bert")} <= hears(swarm, dead), HEALED_S, swarm.watch)

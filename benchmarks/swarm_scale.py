@@ -41,10 +41,11 @@ from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm.access import Access
-from hivemind_exp.swarm.announcements import MAX_BUNDLES, Announcement, BundleRef
+from hivemind_exp.swarm.announcements import MAX_BUNDLES, SHARDS, Announcement, BundleRef
 from hivemind_exp.swarm.book import Book
 from hivemind_exp.swarm.courier import Courier, Kind
 from hivemind_exp.swarm.fetching import AT_ONCE
+from hivemind_exp.swarm.guard import MAX_KEYS
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.overlay import READERS, REPLICAS, Overlay
 from hivemind_exp.swarm.shelf import Shelf
@@ -55,7 +56,7 @@ QUESTIONS = 8
 GROUP_SIZE = 8
 COMPLETION_BYTES = 400
 LIFETIME_S = 300.0
-CALL_BYTES = 550
+CALL_BYTES = 1350
 """Of a request and its answer, besides what they carry: proofs, encryption, frames."""
 NEIGHBOUR_BYTES = 62
 ENTRY_BYTES = 70
@@ -81,7 +82,7 @@ class Round:
     read: Cost
     """By somebody who just joined: connections and the way to the dictionaries included."""
     again: Cost
-    """The next look of the same reader."""
+    """A later look of the same reader."""
     bundles: Cost
     record: int
     """Bytes of a record."""
@@ -174,7 +175,7 @@ async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
                 return await peer.overlay.store(record, word)
 
             publishing.append(publish)
-        for peer in peers:  # as in any round but the first: they have met
+        for peer in peers * 2:  # as in any round but the first: they have met, and know the way
             await peer.overlay.look()
         publish_cost = await measure(_pooled(publishing, len(peers)))
         reader = Peer(directory / "here-reader")
@@ -183,6 +184,7 @@ async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
         read_cost = await measure(reader.overlay.look())
         found = {word.peer for _, word in reader.book.newest()}
         assert found >= {author.peer_id for author in authors}, f"{len(found)} of {len(authors)} read"
+        await reader.overlay.look()  # it has met more of them by now
         again_cost = await measure(reader.overlay.look())
 
         def fetching(peer: Peer, ref: BundleRef) -> Callable[[], Awaitable[bytes]]:
@@ -246,7 +248,10 @@ def model(peers: int, real: int, record: int) -> tuple[float, float, float]:
     """Return the bytes that docs/swarm-wire.md expects for publishing, for a look, and for all bundles."""
     keepers = min(real - 1, REPLICAS)
     publish = peers * keepers * (record + CALL_BYTES)
-    finds = min(8 * READERS, 2 * real) * (CALL_BYTES + NEIGHBOUR_BYTES * min(20, real))
+    asked = SHARDS * min(READERS, real)
+    # Of so many keepers of dictionaries, those that are the same peer are asked in one message.
+    calls = max(real * (1 - (1 - 1 / real) ** asked), asked / MAX_KEYS)
+    finds = calls * CALL_BYTES + asked * NEIGHBOUR_BYTES * min(20, real)
     look = min(READERS, real) * peers * (record + ENTRY_BYTES) + finds
     fetch = peers * (QUESTIONS * GROUP_SIZE * COMPLETION_BYTES + STREAM_BYTES)
     return publish, look, fetch

@@ -128,7 +128,7 @@ class Courier:
             async with asyncio.timeout(PATIENCE_S):
                 kind, sha256, nonce, at, proof = _ASK.unpack(await reader.readexactly(_ASK.size))
             if self._access.may_ask(peer, Asked(NAME, nonce, at, bytes((kind,)) + sha256), proof):
-                await self._give(peer, kind, sha256, writer)
+                await self._give(peer, kind, sha256, reader, writer)
         except (OSError, EOFError, TimeoutError, ValueError):
             pass  # the caller's loss
         finally:
@@ -137,7 +137,9 @@ class Courier:
                 del self._streams[peer]
             writer.transport.abort()
 
-    async def _give(self, peer: str, kind: int, sha256: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _give(
+        self, peer: str, kind: int, sha256: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         content = self._find(Kind(kind), sha256)
         status = Status.OK if content is not None else Status.ABSENT
         size = len(content or b"")
@@ -146,18 +148,18 @@ class Courier:
         if content is not None and (full or not self._pace(peer).take(size)):
             status, content, size = Status.BUSY, None, 0
         writer.write(_HEAD.pack(status, size))
-        self._uploads[peer] += 1
+        self._uploads[peer] += content is not None
         try:
             async with asyncio.timeout(PATIENCE_S + size / LEAST_PACE):
                 for first in range(0, size, _CHUNK):
                     writer.write((content or b"")[first : first + _CHUNK])
                     await writer.drain()
-                # Until the daemon has taken all of it: what is still here goes with the connection.
-                writer.close()
-                await writer.wait_closed()
+                # The caller hangs up when it has all: the daemon drops what is under way if this end is first.
+                while await reader.read(_CHUNK):
+                    pass
             self.sent += size
         finally:
-            self._uploads[peer] -= 1
+            self._uploads[peer] -= content is not None
             if not self._uploads[peer]:
                 del self._uploads[peer]
 

@@ -16,7 +16,7 @@ from hivemind_exp.swarm.courier import Courier, FetchFailed, Kind
 from hivemind_exp.swarm.overlay import Overlay
 from hivemind_exp.swarm.shelf import Inbox, Received, Shelf
 
-AT_ONCE = 12
+AT_ONCE = 24
 """Streams that fetch. A peer has one of them."""
 PACE_EACH = (256 * 1024.0, 16 * 1024 * 1024.0)
 """Bytes a second taken from one peer, and at once."""
@@ -40,10 +40,20 @@ class Fetching:
     """Brings bundles from the network to the inbox. All of it on the DHT's thread."""
 
     def __init__(
-        self, courier: Courier, shelf: Shelf, inbox: Inbox, connect: Callable[[Overlay, str], Awaitable[bool]]
+        self,
+        courier: Courier,
+        shelf: Shelf,
+        inbox: Inbox,
+        *,
+        connect: Callable[[Overlay, str], Awaitable[bool]],
+        on_room: Callable[[], None],
     ) -> None:
-        """``connect``: a coroutine function that connects to a peer and says whether it could."""
-        self._courier, self._shelf, self._inbox, self._connect = courier, shelf, inbox, connect
+        """
+        Args:
+            connect: a coroutine function that connects to a peer and says whether it could.
+            on_room: called when there is room for another: time for the next ``look``.
+        """
+        self._courier, self._shelf, self._inbox, self._connect, self._on_room = courier, shelf, inbox, connect, on_room
         self._authors: dict[str, _Author] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pace = Bucket(*PACE)
@@ -78,6 +88,7 @@ class Fetching:
 
     def _done(self, peer: str, _task: asyncio.Task[None]) -> None:
         self._running.pop(peer, None)
+        self._on_room()
 
     async def stop(self) -> None:
         """End what is running."""

@@ -24,7 +24,13 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit
 from hivemind_exp.swarm import leftovers, port
 from hivemind_exp.swarm.access import Access
-from hivemind_exp.swarm.announcements import LEAST_PAUSE_S, Announcement, BundleRef
+from hivemind_exp.swarm.announcements import (
+    LEAST_PAUSE_S,
+    MAX_LABEL_CHARACTERS,
+    Announcement,
+    BundleRef,
+    RecordRefused,
+)
 from hivemind_exp.swarm.book import Book
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.contacts import Contacts
@@ -112,9 +118,13 @@ class SwarmNode:
         self._known = KnownPeers(directory / "known-peers.json")
         self._contacts = Contacts(identity.peer_id, invitation, self._known, self._book)
         self._courier = Courier(self._access, self._find, self._is_known)
-        self._fetching = Fetching(self._courier, self._shelf, self._inbox, self._contacts.connect)
+        # Of the thread's loop, which does not exist yet.
+        self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._fetching = Fetching(
+            self._courier, self._shelf, self._inbox, connect=self._contacts.connect, on_room=self._news.set
+        )
         self._charter: bytes | None = None
-        self._said = Announcement(identity.peer_id, 0, 0, 0, None, label)
+        self._said = Announcement(identity.peer_id, 0, 0, 0, None, _printable(label))
         self._addresses: tuple[str, ...] = ()
         self._seq = 0
         self._born_ms = 0
@@ -124,10 +134,7 @@ class SwarmNode:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._started = threading.Event()
-        # Of the thread's loop, which does not exist yet.
-        self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._failure: BaseException | None = None
-        self._lock = threading.Lock()
         self._told: set[str] = set()
         self._alive_before = -1
 
@@ -196,17 +203,30 @@ class SwarmNode:
             progress: this node's own accuracy in thousandths, if known.
 
         Raises:
-            ValueError: the bundle is empty or larger than ``MAX_BUNDLE_BYTES``.
+            ValueError: the bundle is empty or larger than ``MAX_BUNDLE_BYTES``, or no peer would take what is said.
         """
+        said = self._checked(round, step, progress, self._said.label)
         ref = self._shelf.put(bundle, round_=round, stage=stage, groups=groups)
-        self.say(round=round, step=step, progress=progress)
+        self._say(said)
         return ref
 
     def say(self, *, round: int, step: int, progress: int | None = None, label: str | None = None) -> None:
-        """Announce where this node is, without a bundle."""
-        with self._lock:
-            label = self._said.label if label is None else label
-            self._said = Announcement(self.peer_id, 0, round, step, progress, label)
+        """Announce where this node is, without a bundle.
+
+        Raises ValueError for what no peer would take.
+        """
+        self._say(self._checked(round, step, progress, self._said.label if label is None else label))
+
+    def _checked(self, round_: int, step: int, progress: int | None, label: str) -> Announcement:
+        said = Announcement(self.peer_id, 0, round_, step, progress, _printable(label))
+        try:
+            said.pack(self._identity, self._swarm)
+        except RecordRefused as error:
+            raise ValueError(f"this cannot be announced: {error}") from error
+        return said
+
+    def _say(self, said: Announcement) -> None:
+        self._said = said
         self._call(self._fresh.set)
 
     def take(self) -> list[Received]:
@@ -372,8 +392,7 @@ class SwarmNode:
 
     def _record(self) -> tuple[bytes, Announcement]:
         self._seq = max(int(time.time() * 1000), self._seq + int(LEAST_PAUSE_S * 1000))
-        with self._lock:
-            said = self._said
+        said = self._said
         announcement = Announcement(
             self.peer_id,
             self._seq,
@@ -474,6 +493,10 @@ class SwarmNode:
         return SwarmError(
             f"nobody gave the charter of this swarm ({why})", next="ask for a fresh invitation: swarmctl swarm invite"
         )
+
+
+def _printable(label: str) -> str:
+    return "".join(character for character in label if character.isprintable())[:MAX_LABEL_CHARACTERS]
 
 
 def _harmless(emit: Emit) -> Emit:

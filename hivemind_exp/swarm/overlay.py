@@ -263,7 +263,9 @@ class Overlay:
         found = {}
         for shard in shards:
             at, then, peers = self._ways.get(shard, (-_WAY_S, -1, []))
-            if now - at < _WAY_S and then == known and all(peer in table for peer in peers):
+            # Whoever is nearer by now does not matter for a minute, as long as enough of those who were are there.
+            enough = len(peers) >= REPLICAS or then >= known
+            if now - at < _WAY_S and enough and all(peer in table for peer in peers):
                 found[shard] = peers
         missing = [shard for shard in shards if shard not in found]
         if missing and known:

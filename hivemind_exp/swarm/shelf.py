@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hivemind_exp.swarm.announcements import MAX_BUNDLE_BYTES, MAX_BUNDLES, BundleRef
+from hivemind_exp.swarm.announcements import MAX_BUNDLE_BYTES, MAX_BUNDLES, MAX_GROUPS, MAX_STAGES, BundleRef
 
 OTHERS_BYTES = 32 * 1024 * 1024
 """Of peers' bundles that are served on."""
@@ -37,9 +37,14 @@ class Shelf:
         self._lock = threading.Lock()
 
     def put(self, bundle: bytes, *, round_: int, stage: int, groups: int) -> BundleRef:
-        """Take a bundle of this node's. The oldest goes when there are too many. Raises ValueError for a size."""
+        """Take a bundle of this node's. The oldest goes when there are too many.
+
+        Raises ValueError where it could not be announced.
+        """
         if not 0 < len(bundle) <= MAX_BUNDLE_BYTES:
             raise ValueError(f"a bundle has 1 to {MAX_BUNDLE_BYTES} bytes, not {len(bundle)}")
+        if not 0 <= groups <= MAX_GROUPS or not 0 <= stage < MAX_STAGES:
+            raise ValueError(f"a bundle of stage {stage} with {groups} groups cannot be announced")
         ref = BundleRef(round_, stage, hashlib.sha256(bundle).digest(), len(bundle), groups)
         with self._lock:
             kept = [item for item in self._own if item[0].sha256 != ref.sha256]

@@ -100,7 +100,8 @@ async def fetch(hostile: Hostile, node: SwarmNode, kind: Kind, sha256: bytes) ->
     writer.write(_ASK.pack(kind, sha256, asked.nonce, asked.at, hostile.access.ask(node.peer_id, asked)))
     try:
         async with asyncio.timeout(5):
-            return await reader.read()
+            got = await reader.read(5)
+            return got + (await reader.readexactly(int.from_bytes(got[1:], "big")) if len(got) == 5 else b"")
     finally:
         writer.close()
 

@@ -72,6 +72,23 @@ def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
         first.publish(bytes(MAX_BUNDLE_BYTES + 1), round=1, groups=1, step=2)
     with pytest.raises(ValueError, match="a bundle has"):
         first.publish(b"", round=1, groups=1, step=2)
+    for what in ({"groups": 5000}, {"stage": 16}, {"progress": 1001}, {"round": -1}):
+        with pytest.raises(ValueError, match="announced"):
+            first.publish(b"x", **{"round": 1, "groups": 1, "step": 2, **what})
+    first.say(round=2, step=3, label="\x1b[31m" + "long" * 50)
+    label = ("[31m" + "long" * 50)[:64]
+    eventually(lambda: [peer.announcement.label for peer in second.peers() if peer.announcement] == [label])
+
+
+def test_what_was_missed_comes_without_a_pause(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.node.LOOK_S", 5.0)
+    first = peers.start("first")
+    for number in range(8):
+        first.publish(bytes([number]) * 100, round=number, groups=1, step=number)
+    second = peers.start("second", first.addresses())
+    begun = time.monotonic()
+    assert [one.ref.round for one in receive(second, 8)] == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert time.monotonic() - begun < 12
 
 
 def test_a_bundle_comes_from_others_when_its_author_is_gone(peers: Peers) -> None:
@@ -251,6 +268,17 @@ def test_a_daemon_of_a_node_that_was_killed_while_it_started(peers: Peers) -> No
     assert not left.is_running()
     assert not any(socket.exists() for socket in sockets)
     assert first.addresses() == kept
+
+
+def test_closing_while_starting(peers: Peers) -> None:
+    node = peers.make("first")
+    starting = threading.Thread(target=node.start)
+    starting.start()
+    eventually(lambda: node._loop is not None)
+    node.close()
+    starting.join(2)
+    assert not starting.is_alive()
+    assert not psutil.Process().children()
 
 
 def test_a_daemon_that_cannot_start(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,9 +60,9 @@ from hivemind_exp.trainer.sharing import Giver, Sharing, Standpoint
 SWARM = "5a" * 32
 NODES, GROUP_SIZE, BATCH = 8, 8, 8
 TASK = TaskConfig(name="spell_backward", params={"min_word_len": 3, "max_word_len": 5})
-ADVERT = "buy gold"
+ADVERT = "gold"
 LEARNING_RATE = 2e-4
-LOOKS = 8
+LOOKS = 6
 """Evaluations in a run, beside the one at its start."""
 
 
@@ -89,10 +89,7 @@ class Arm:
         return " ".join(parts)
 
 
-EQUAL = (
-    *(Arm(local) for local in (8, 6, 4, 2)),
-    *(Arm(local, loss) for loss in ("sapo", "f_tis") for local in (4, 2)),
-)
+EQUAL = (*(Arm(local) for local in (8, 6, 4, 2)), Arm(4, "sapo"), Arm(2, "sapo"), Arm(4, "f_tis"))
 ARMS = (
     *EQUAL,
     *(replace(arm, unequal=True) for arm in EQUAL),
@@ -255,7 +252,7 @@ def settings(arm: Arm, seed: int) -> Config:
             "model": {"name": "tiny", "device": "cpu", "threads": 1},
             "tasks": [TASK.model_dump()],
             "game": {"groups": arm.local, "group_size": GROUP_SIZE},
-            "generation": {"max_prompt_tokens": 64, "max_completion_tokens": 24, "batch": 128},
+            "generation": {"max_prompt_tokens": 64, "max_completion_tokens": 16, "batch": 128},
             "train": {"learning_rate": LEARNING_RATE, "micro_batch": 128, "peer_loss": arm.loss},
             "eval": {"questions": 100},
         }

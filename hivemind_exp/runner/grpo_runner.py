@@ -97,13 +97,13 @@ class GRPORunner:
         """Run to the last round. Raises ``StopRequested`` after a stop and ``NodeError`` for what people can mend."""
         if is_relay(self._config):
             return self._relay()
-        _check_warmup(self._config)
         check_reports(self._config)
         compute = resolve_compute(self._config.model)
         _use_threads(self._config)
         with ExitStack() as ends:
             swarm = self._join(ends)
             config = self._config
+            _check_warmup(config)
             journal = ends.enter_context(closing(Journal(self._files.journal, charter_id(config))))
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
             if offload is not None:

@@ -89,7 +89,10 @@ class Membership:
 
     def latest_round(self) -> int:
         """Return the highest round that a node of the swarm can be at by now."""
-        return max(0, int((time.time() - self.charter.t0) * ROUNDS_A_SECOND))
+        elapsed = max(0.0, time.time() - self.charter.t0)
+        if self.charter.game == "study-group":
+            return int(elapsed / (len(STAGES) * self.charter.stage_time)) + 1  # clocks differ by seconds
+        return int(elapsed * ROUNDS_A_SECOND)
 
     @contextmanager
     def sharing(

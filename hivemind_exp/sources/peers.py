@@ -25,8 +25,8 @@ from hivemind_exp.tasks.pool import DIED, TIMED_OUT
 
 TRIES = 6
 """Groups looked at for each that is wanted: many say nothing, as all their answers are right, or all wrong."""
-MADE_A_DRAW = 512
-"""Questions made for one draw."""
+MAKING_S = 5.0
+"""Seconds after which no further question is made for a draw: its groups wait for another."""
 FURTHEST = 64
 """Least number of places along a round that are made for peers."""
 BENCH_DRAWS = 50
@@ -100,19 +100,13 @@ class PeerSource:
         waiting = self._in_order(seed)
         drawn: list[Group] = []
         taken: Counter[str] = Counter()
-        tries, budget = TRIES * self._rules.wanted, MADE_A_DRAW
+        tries, until = TRIES * self._rules.wanted, self._remaking.seconds + MAKING_S
         while tries > 0 and len(drawn) < self._rules.wanted:
             picked = self._pick(waiting, taken, min(tries, self._rules.wanted - len(drawn)))
             if not picked:
                 break
             tries -= len(picked)
-            affordable = []
-            for offer in picked:
-                cost = self._remaking.cost(offer.round, offer.group.index) or 0
-                if cost <= budget:  # else it stays on the shelf for another draw
-                    budget -= cost
-                    affordable.append(offer)
-            for offer, group in self._verify(self._prepare(affordable)):
+            for offer, group in self._verify(self._prepare(picked, until)):
                 taken[offer.peer] += 1
                 self.book.record(offer.peer).used += 1
                 drawn.append(group)
@@ -166,10 +160,13 @@ class PeerSource:
                 waiting.remove(offer)
         return picked
 
-    def _prepare(self, offers: Sequence[Offer]) -> list[tuple[Offer, Group]]:
+    def _prepare(self, offers: Sequence[Offer], until: float) -> list[tuple[Offer, Group]]:
         """Return those that are fit to be verified, as groups of this node's prompts."""
         found = []
         for offer in offers:
+            known = self._remaking.is_known(offer.round, offer.group.index)
+            if self._remaking.seconds >= until and not known:
+                continue  # it stays on the shelf
             self.shelf.discard(offer)
             with self._counting(offer.peer):
                 found.append((offer, self._vetting.prepare(offer)))
@@ -177,21 +174,35 @@ class PeerSource:
 
     def _verify(self, found: Sequence[tuple[Offer, Group]]) -> list[tuple[Offer, Group]]:
         """Recompute the rewards, compare them with what was claimed, and keep the groups that say something."""
-        questions = [group.prompt.question for _, group in found for _ in group.rollouts]
-        scores = iter(self._tasks.score(questions, [row.text for _, group in found for row in group.rollouts]))
         kept = []
-        for offer, group in found:
-            own = tuple(next(scores) for _ in group.rollouts)
+        for (offer, group), scores in zip(found, self._scores([group for _, group in found]), strict=True):
             with self._counting(offer.peer):
-                self._compare(offer, own)
-                self._vetting.judge(offer, own)
-                kept.append((offer, Group(group.prompt, group.rollouts, scores=own)))
+                self._compare(offer, scores)
+                self._vetting.judge(offer, scores)
+                kept.append((offer, Group(group.prompt, group.rollouts, scores=scores)))
         return kept
+
+    def _scores(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        """Return what the verifier says of each group: of one that held it up, only of the part until then.
+
+        One completion of each group at a time: an answer that holds the verifier up costs seconds, and the others of
+        its group are likely to be no better.
+        """
+        found: list[list[Score]] = [[] for _ in groups]
+        for place in range(self._rules.group_size):
+            left = [n for n, scores in enumerate(found) if not _held_up(scores)]
+            if not left:
+                break
+            questions = [groups[n].prompt.question for n in left]
+            for n, score in zip(
+                left, self._tasks.score(questions, [groups[n].rollouts[place].text for n in left]), strict=True
+            ):
+                found[n].append(score)
+        return [tuple(scores) for scores in found]
 
     def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
         """Take note of what a peer claims and what is true. Raises ``Unfit`` where the verifier was held up."""
-        if any(score.why in (TIMED_OUT, DIED) for score in scores):
-            # Each such answer takes seconds: whoever sends one is not listened to for a while.
+        if _held_up(scores):
             self._benched[offer.peer] = BENCH_DRAWS
             self.shelf.discard_peer(offer.peer)
             raise Unfit("held the verifier up", fault=True)
@@ -216,3 +227,7 @@ class PeerSource:
                 self.book.was_refused(peer)
             if unfit.skew:
                 self.book.record(peer).skewed += 1
+
+
+def _held_up(scores: Sequence[Score]) -> bool:
+    return any(score.why in (TIMED_OUT, DIED) for score in scores[-1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FOREIGN = 1000
+FOREIGN = 1_000_000
 """Places from one peer's group to the next in one round; the node's own group has those below the first."""
 
 

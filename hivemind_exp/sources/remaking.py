@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import Question, Tasks
 
 ROUNDS = 64
@@ -13,7 +13,7 @@ ROUNDS = 64
 
 
 class Remaking:
-    """Makes questions by round and place, within a budget: some take a fifth of a second each."""
+    """Makes questions by round and place, and counts the time: some take a fifth of a second each."""
 
     def __init__(self, tasks: Tasks, furthest: int) -> None:
         """``furthest``: places of a round that are made at most."""
@@ -21,26 +21,34 @@ class Remaking:
         self._furthest = furthest
         self._rounds: OrderedDict[int, Mapping[int, Question]] = OrderedDict()
         self._made: dict[int, int] = {}
+        self.seconds = 0.0
+        """Time spent so far."""
 
-    def cost(self, round_: int, index: int) -> int | None:
-        """Return how many questions ``at`` would make; None where the place is too far along its round."""
-        if index >= self._furthest:
-            return None
-        return 0 if index < self._made.get(round_, 0) else index + 1
+    def reaches(self, index: int) -> bool:
+        """Whether a place is no further along its round than any node goes."""
+        return index < self._furthest
+
+    def is_known(self, round_: int, index: int) -> bool:
+        """Whether the question of a place was made before."""
+        return index < self._made.get(round_, 0)
 
     def at(self, round_: int, index: int) -> Question | None:
         """Return the question of a place; None where there is none, as it is held out here.
 
-        Raises ``TaskError`` where it cannot be made.
+        Raises ``TaskError`` where it cannot be made, and ``ValueError`` where the place is not reached.
         """
-        if self.cost(round_, index) != 0:
-            self._make(round_, index + 1)
+        if not self.reaches(index):
+            raise ValueError(f"place {index} of a round is further than any node goes")
+        if not self.is_known(round_, index):
+            begun = time.monotonic()
+            try:
+                self._make(round_, index + 1)
+            finally:
+                self.seconds += time.monotonic() - begun
         self._rounds.move_to_end(round_)
         return self._rounds[round_].get(index)
 
     def _make(self, round_: int, count: int) -> None:
-        if not 0 < count <= self._furthest:
-            raise TaskError(f"question {count} of a round is further than any node goes")
         # Places that are held out here are left out, so the first ``count`` questions reach at least that far.
         questions = self._tasks.questions("train", round_, count)
         self._rounds[round_] = {question.index: question for question in questions}

@@ -11,8 +11,10 @@ from hivemind_exp.swarm.bundle import Bundle, SharedGroup
 
 RECENT_S = 900.0
 """Seconds after which a bundle is too old to be used."""
-BUNDLES_A_PEER = 6
-"""Bundles kept of one peer, the latest: two rounds of three stages."""
+BUNDLES_A_PEER = 64
+"""Bundles kept of one peer, the latest: a fast node shares many within one stage of a study group."""
+OFFERED = 4
+"""Bundles of one peer whose groups are offered, the latest: text grows stale."""
 MOST_BYTES = 64 * 2**20
 """Of all bundles together."""
 
@@ -64,13 +66,12 @@ class Shelf:
             self._forget_empty()
 
     def offers(self, stage: str) -> dict[str, list[Offer]]:
-        """Return the unused groups of a stage, by peer, the latest bundle first."""
+        """Return the unused groups of a stage's latest bundles, by peer, the latest first."""
         self._forget_old()
         found: defaultdict[str, list[Offer]] = defaultdict(list)
         for peer, bundles in self._peers.items():
-            for kept in reversed(bundles):
-                if kept.bundle.stage == stage:
-                    found[peer] += [Offer(peer, kept.bundle.round, stage, group) for group in kept.unused]
+            for kept in [each for each in reversed(bundles) if each.bundle.stage == stage][:OFFERED]:
+                found[peer] += [Offer(peer, kept.bundle.round, stage, group) for group in kept.unused]
         return {peer: offers for peer, offers in found.items() if offers}
 
     def discard(self, offer: Offer) -> None:

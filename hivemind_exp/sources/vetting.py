@@ -149,7 +149,7 @@ class Vetting:
 
     def _question(self, offer: Offer) -> Question:
         group = offer.group
-        if self._remaking.cost(offer.round, group.index) is None:
+        if not self._remaking.reaches(group.index):
             raise Unfit("too far along its round", fault=True)
         try:
             question = self._remaking.at(offer.round, group.index)

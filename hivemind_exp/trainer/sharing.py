@@ -6,6 +6,7 @@ before anybody learns from them.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,15 @@ from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.base import Group, Kind, Message
 from hivemind_exp.sources.drawn import DrawnGroups
 from hivemind_exp.sources.peers import PeerSource, Received
-from hivemind_exp.swarm.bundle import FULL, LONGEST_NAME, Bundle, SharedGroup, pack_fitting
+from hivemind_exp.swarm.bundle import (
+    FULL,
+    LONGEST_NAME,
+    LONGEST_TEXT,
+    MOST_COMPLETIONS,
+    Bundle,
+    SharedGroup,
+    pack_fitting,
+)
 from hivemind_exp.trainer.floor import Floor, row_of
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
@@ -136,20 +145,28 @@ def publish(  # noqa: PLR0917 - who gives what to whom
     logps: dict[int, list[list[float]]] | None = None,
 ) -> tuple[int, int]:
     """Share the whole groups among ``groups``, verified; return bytes and number of what went out."""
-    shared = tuple(
-        _shared(giver, group, (logps or {}).get(number))
+    shared = {
+        group.prompt.question.digest: _shared(giver, group, (logps or {}).get(number))
         for number, group in enumerate(groups)
-        if len(group.rollouts) == giver.group_size
-    )
-    data, count = pack_fitting(Bundle(giver.swarm, giver.me, round_, stage, shared))
+        if _is_shareable(group, giver)
+    }
+    data, count = pack_fitting(Bundle(giver.swarm, giver.me, round_, stage, tuple(shared.values())))
     if not count:
         return 0, 0
     wire.publish(data, round_=round_, stage=stage, groups=count, standpoint=standpoint)
     return len(data), count
 
 
+def _is_shareable(group: Group, giver: Giver) -> bool:
+    """Whether a group is whole, and no larger than readers take."""
+    longest = max((len(row.text.encode("utf-8", "replace")) for row in group.rollouts), default=0)
+    return len(group.rollouts) == giver.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
+
+
 def _shared(giver: Giver, group: Group, logps: list[list[float]] | None) -> SharedGroup:
     question = group.prompt.question
+    if logps is not None and not all(math.isfinite(value) for row in logps for value in row):
+        logps = None
     # Of a mixed group the foreign part is named: whoever takes it must not think that all of it is the node's own.
     first = next((row for row in group.rollouts if not row.kind.own), group.rollouts[0])
     return SharedGroup(

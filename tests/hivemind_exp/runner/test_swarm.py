@@ -9,8 +9,10 @@ import secrets
 import signal
 import socket
 import time
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.events import EventLog
 from hivemind_exp.node_files import NodeFiles
@@ -25,16 +28,28 @@ from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.sources.base import Kind
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.stop import StopFlag, StopRequested
+from hivemind_exp.swarm.bundle import Bundle
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import Invitation
+from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.peerbook import FILE_NAME, read_peers
 from tests.api.ask import Messages
 from tests.api.server import api_server
 from tests.hivemind_exp.nodes import ChanceRewards, Events, make_config
+from tests.hivemind_exp.peers import shared_group
 from tests.hivemind_exp.swarm.charters import charter, words
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
+REFUSED = {
+    "no bundle",
+    "of another peer than announced it",
+    "of a round that nobody can be at yet",
+    "far too long",
+    "no whole group",
+    "too far along its round",
+}
+"""What becomes of the hostile node's bundles."""
 
 
 def found(root: Path) -> tuple[Charter, Invitation]:
@@ -117,7 +132,8 @@ def learned_from(root: Path, swarm: str) -> set[str]:
 
 
 def events(root: Path, name: str) -> list[dict[str, Any]]:
-    lines = (root / "events.jsonl").read_text().splitlines()
+    path = root / "events.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
@@ -126,21 +142,61 @@ def answered(_messages: Messages, index: int) -> str:
     return f"r{index % 50}"
 
 
-def test_three_nodes_learn_from_each_other_and_from_a_relay(tmp_path: Path) -> None:
+@contextmanager
+def hostile_node(root: Path, rules: Charter, invitation: Invitation, victim: str) -> Iterator[str]:
+    """Take a place in the swarm and share nothing but what no honest node shares; yield its peer id."""
+    root.mkdir()
+    files = NodeFiles(root)
+    identity = Identity.create(files.key)
+    node = SwarmNode(
+        identity,
+        rules.id,
+        key=files.key,
+        directory=files.swarm,
+        settings=SwarmConfig(loopback=True),
+        invitation=invitation.addresses,
+        emit=Events(),
+    )
+    node.start()
+    me, group = identity.peer_id, shared_group(0, right=2)
+    hostile = [
+        b"\x91" * 100_000,
+        zlib.compress(b"a" * 10**8),
+        b"\xff" * 1_900_000,
+        Bundle(rules.id, victim, 0, "answer", (group,)).pack(),
+        Bundle(rules.id, me, 2**39, "answer", (group,)).pack(),
+        Bundle(rules.id, me, 1, "answer", (replace(group, texts=("a" * 60_000,) * 4),)).pack(),
+        Bundle(rules.id, me, 2, "answer", (shared_group(0, size=3),)).pack(),
+        Bundle(rules.id, me, 3, "answer", (replace(group, index=2**30),)).pack(),
+    ]
+    try:
+        for round_, data in enumerate(hostile):
+            node.publish(data, round=round_, groups=1, step=0)
+        yield me
+    finally:
+        node.close()
+
+
+def test_three_nodes_learn_from_each_other_and_from_a_relay_beside_a_hostile_one(tmp_path: Path) -> None:
     roots, relay = [tmp_path / name for name in ("one", "two", "three")], tmp_path / "relay"
     rules, invitation = found(roots[0])
-    with api_server(answer=answered) as server:
+    with ExitStack() as ends:
+        server = ends.enter_context(api_server(answer=answered))
         engine = {
             "offload": {"provider": "mybox", "kind": "relay", "model": "test-model", "limits": {"usd": "unlimited"}},
             "providers": {"mybox": {"base_url": server.base_url, "free": True}},
         }
-        with playing({**{root: {} for root in roots}, relay: engine}, invitation) as nodes:
-            until = time.monotonic() + PATIENCE_S
-            while time.monotonic() < until:
-                time.sleep(0.5)
-                assert all(node.is_alive() for node in nodes), [events(root, "error") for root in (*roots, relay)]
-                if all(len(learned_from(root, rules.id)) == 3 for root in roots):
-                    break
+        nodes = ends.enter_context(playing({**{root: {} for root in roots}, relay: engine}, invitation))
+        hostile = ends.enter_context(hostile_node(tmp_path / "hostile", rules, invitation, peer_of(roots[0])))
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            time.sleep(0.5)
+            assert all(node.is_alive() for node in nodes), [events(root, "error") for root in (*roots, relay)]
+            told = [event for root in roots for event in events(root, "share")]
+            refused = {why for event in told for why in event["unused"]}
+            if all(len(learned_from(root, rules.id)) == 3 for root in roots) and len(refused & REFUSED) == len(REFUSED):
+                break
+        assert refused >= REFUSED
     assert events(relay, "step") == []
     assert learned_from(relay, rules.id) == set()
     for root in roots:
@@ -156,6 +212,7 @@ def test_three_nodes_learn_from_each_other_and_from_a_relay(tmp_path: Path) -> N
         assert others <= set(book)
         assert all(book[peer].used > 0 and book[peer].refused == book[peer].skewed == 0 for peer in others)
         assert all(book[peer].standing.excess == 0 for peer in others)
+        assert book[hostile].used == 0 < book[hostile].refused
         # Nobody can verify what a peer says of its model, and everybody is told what it says.
         assert (book[peer_of(relay)].kind, book[peer_of(relay)].label) == ("relay", "test-model")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -302,6 +303,24 @@ def test_f_tis_takes_only_groups_whose_tokens_are_their_text(tmp_path: Path) -> 
     assert group.rollouts[0].behaviour_logps is None
 
 
+def test_questions_that_take_long_to_make_wait_for_another_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemind_exp.sources.peers.MAKING_S", 0.05)
+
+    class Slow(Spelling):
+        def questions(self, split: Any, round: int, count: int) -> list[Question]:
+            time.sleep(0.03)
+            return super().questions(split, round, count)
+
+    source = make_source(tmp_path, tasks=Slow())
+    for round_ in range(8):
+        source.take_in([letter(f"peer {round_}", shared_group(0, round_=round_), round_=round_)])
+    drawn = [len(source.draw(seed=seed)) for seed in range(6)]
+    assert 0 < drawn[0] < 8
+    assert sum(drawn) == 8
+
+
 def test_memory_is_bounded_whoever_sends_how_much(tmp_path: Path) -> None:
     source = make_source(tmp_path, shelf=Shelf(most_bytes=100_000))
     source.take_in([letter("peer", shared_group(0))])
@@ -353,18 +372,23 @@ def test_code_in_answers_runs_nowhere_and_numbers_without_end_hold_nobody_up(tmp
 def test_a_peer_that_holds_the_verifier_up_is_not_listened_to_for_a_while(tmp_path: Path) -> None:
     from hivemind_exp.tasks.pool import TIMED_OUT
 
+    held_up = 0
+
     class Slow(Spelling):
         def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+            nonlocal held_up
             found = super().score(questions, completions)
+            held_up += sum("9**9" in text for text in completions)
             return [
                 Score(0.0, True, TIMED_OUT) if "9**9" in text else score
                 for score, text in zip(found, completions, strict=True)
             ]
 
     source = make_source(tmp_path, tasks=Slow())
-    evil = shared_group(0, texts=("<answer>9**9999999</answer>", "b", "c", "d"))
+    evil = shared_group(0, texts=("a", *("<answer>9**9999999</answer>",) * 3))
     honest(source, 1)
     assert set(peers_of(draw_alone(source, evil))) == {"peer 0"}
+    assert held_up == 1  # not three times
     assert draw_alone(source, shared_group(1)) == []
     for seed in range(50):
         source.draw(seed=seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hivemind_exp.sources.duplicates import LONG, MOST_COPIES, Memory, is_repetition, likeness, sketch
-from hivemind_exp.sources.shelf import BUNDLES_A_PEER, RECENT_S, Shelf
+from hivemind_exp.sources.shelf import BUNDLES_A_PEER, OFFERED, RECENT_S, Shelf
 from hivemind_exp.swarm.bundle import Bundle
 from tests.hivemind_exp.peers import SWARM, shared_group
 
@@ -31,10 +31,19 @@ def test_bundles_grow_too_old() -> None:
 
 def test_the_latest_bundles_of_a_peer_are_kept_and_offered_first() -> None:
     shelf = Shelf()
-    for round_ in range(10):
+    for round_ in range(BUNDLES_A_PEER + 10):
         shelf.put(bundle("a", round_), 10)
+        shelf.put(bundle("a", round_, "critique"), 10)
+    assert shelf.size == 10 * BUNDLES_A_PEER
     rounds = [offer.round for offer in shelf.offers("answer")["a"]]
-    assert rounds == list(range(9, 9 - BUNDLES_A_PEER, -1))
+    assert rounds == list(range(BUNDLES_A_PEER + 9, BUNDLES_A_PEER + 9 - OFFERED, -1))
+
+
+def test_the_beginning_of_a_stage_is_kept_however_far_a_fast_node_goes_along_it() -> None:
+    shelf = Shelf()
+    for part in range(30):
+        shelf.put(bundle("a", 3, question=f"{part:064x}"), 10)
+    assert len(list(shelf.bundles(3, "answer"))) == 30
 
 
 def test_a_bundle_that_comes_again_takes_the_place_of_the_first() -> None:

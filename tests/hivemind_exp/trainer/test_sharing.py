@@ -123,6 +123,14 @@ def test_half_a_group_is_not_shared(node: Node, office: PostOffice) -> None:
     assert office.sent == []
 
 
+def test_what_readers_would_refuse_is_not_sent(node: Node, office: PostOffice) -> None:
+    long = own_group(0)
+    long = replace(long, rollouts=(*long.rollouts[:3], replace(long.rollouts[3], text="é" * 40_000)))
+    # A small task can ask one question twice in a round.
+    node.sharing.play(0, STAGE, [long, own_group(1), own_group(1)], HERE)
+    assert [group.index for group in sent(office).groups] == [1]
+
+
 def test_log_probabilities_are_those_of_the_weights_that_sampled(
     tmp_path: Path, office: PostOffice, stepper: SourceGRPOTrainer
 ) -> None:

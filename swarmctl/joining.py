@@ -162,8 +162,9 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
         with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
             key = File(directory) / "identity.key"
             identity.save(key)
-            return trainer.fetch_charter(config, key, module)
+            return trainer.fetch_charter(config, key, File(directory), module)
     except SwarmError as error:
+        error.message += "; a node of it must be running where the invitation leads"
         error.next = retry_with(resolved)(config.node.name)
         raise
 

@@ -13,7 +13,7 @@ from swarmctl.paths import nodes_directory, shown
 from swarmctl.profiles import nearest
 from swarmctl.progress import Progress
 from swarmctl.sentences import duration, in_touch, percent, several
-from swarmctl.tail import evaluations, recent
+from swarmctl.tail import all_of, recent
 from swarmctl.text import clean, without_keys
 
 _WORTH_TELLING_S = 0.1
@@ -51,7 +51,9 @@ def print_status(node: str | None, *, as_json: bool) -> None:
 def describe(files: NodeFiles) -> dict[str, Any]:
     """Return what is known of a node; unknown is None."""
     progress = Progress()
-    progress.remember(evaluations(files.events))
+    # Told seldom, and so perhaps not lately.
+    for event in all_of(files.events, "eval", "peers"):
+        progress.apply(event)
     last = None
     for last in recent(files.events):
         progress.apply(last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shlex
 import sys
@@ -11,15 +12,16 @@ from dataclasses import dataclass
 
 from hivemind_exp.errors import ConfigurationError, NodeConflict
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.charter import GROUP_SIZES, Charter
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.names import animal_name
 from hivemind_exp.swarm.skew import pinned
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl import nodes
-from swarmctl.advice import advised, retry_with
+from swarmctl.advice import advised
 from swarmctl.console import Writer
+from swarmctl.errors import UsageError
 from swarmctl.joining import Membership, bound, invited, keeps_what_it_learns, settle, with_own_seed
 from swarmctl.jsonfile import read_json, write_json
 from swarmctl.lastrun import write_last
@@ -31,6 +33,7 @@ from swarmctl.running import resolved_options
 from swarmctl.swarminvite import invitation, reach
 from swarmctl.swarmshow import game
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 STAGE_TIME_S = 60
 """Seconds of a stage of the study group, where nobody says otherwise."""
 
@@ -55,15 +58,22 @@ def new_swarm(options: NewSwarm) -> None:
     Raises NodeConflict where the name is taken; ConfigurationError and TaskError where no charter can be made.
     """
     say = Writer(sys.stderr)
+    _check_name(options.name)
     files = nodes.files_of(options.name)
     _check_new(files)
     resolved = _resolved(options)
+    size = resolved.config.game.group_size
+    if size not in GROUP_SIZES:
+        raise ConfigurationError(
+            f"game.group_size is {size}, and groups of a swarm have {GROUP_SIZES[0]} to {GROUP_SIZES[-1]} completions",
+            next=f"swarmctl swarm new {shlex.quote(options.name)} --set game.group_size=8",
+        )
     with advised(resolved):
         check_tasks(resolved.config.tasks)
         facts, digests = pins(resolved.config)
     tasks = pinned(resolved.config.tasks, facts, digests)
     resolved = with_own_seed(keeps_what_it_learns(resolved), files)
-    with nodes.opened(resolved.config, retry_with(resolved)) as node, nodes.disk_errors(files.root):
+    with nodes.opened(resolved.config, _again) as node, nodes.disk_errors(files.root):
         identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
         rules = resolved.config.game
         charter = Charter(
@@ -130,10 +140,18 @@ def _resolved(options: NewSwarm) -> Resolved:
     return resolved
 
 
+def _check_name(name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise UsageError(
+            "the name of a swarm has letters, digits, dots, dashes and underscores, at most 64 in all",
+            next="swarmctl swarm new my-swarm",
+        )
+
+
 def _check_new(files: NodeFiles) -> None:
     """Raise NodeConflict where there is a node that runs, has a swarm, or has learned something."""
     name = files.root.name
-    other = f"swarmctl swarm new {shlex.quote(nodes.other_name(name))}"
+    other = _again(nodes.other_name(name))
     if files.charter.exists():
         swarm = (read_json(files.identity) or {}).get("swarm") or ""
         raise NodeConflict(
@@ -143,3 +161,7 @@ def _check_new(files: NodeFiles) -> None:
     nodes.check_free(files, lambda _: other)
     if nodes.has_begun(files):
         raise NodeConflict(f"node {name} has learned alone, and a swarm takes a new node", next=other)
+
+
+def _again(name: str) -> str:
+    return f"swarmctl swarm new {shlex.quote(name)}"

@@ -44,10 +44,16 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 def evaluations(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the ``eval`` events that are in the file already."""
+    yield from all_of(path, "eval")
+
+
+def all_of(path: Path, *names: str) -> Iterator[dict[str, Any]]:
+    """Yield the events of these names in the whole file."""
+    marks = [f'"event": "{name}"'.encode() for name in names]
     try:
         with path.open("rb") as lines:
             for line in lines:
-                if b'"event": "eval"' in line and (event := _parsed(line)) is not None:
+                if any(mark in line for mark in marks) and (event := _parsed(line)) is not None:
                     yield event
     except FileNotFoundError:
         return

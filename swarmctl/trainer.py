@@ -107,12 +107,13 @@ def check(config: Config, module: str = MODULE) -> dict[str, Any]:
     return _ask(_request("check", config, None), config, module)
 
 
-def fetch_charter(config: Config, key: Path, module: str = MODULE) -> bytes:
+def fetch_charter(config: Config, key: Path, directory: Path, module: str = MODULE) -> bytes:
     """Ask the peers of an invitation for the charter it stands for; what they answer is not checked here.
 
-    ``key`` is the file with the identity that asks. Raises the NodeError that says why there is none.
+    ``key`` is the file with the identity that asks; ``directory`` is for what is only of use meanwhile. Raises the
+    NodeError that says why there is no charter.
     """
-    return base64.b64decode(_ask(_request("charter", config, None, key=str(key)), config, module)["charter"])
+    return base64.b64decode(_ask(_request("charter", config, directory, key=str(key)), config, module)["charter"])
 
 
 def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:

@@ -127,7 +127,8 @@ def _charter(order: dict[str, Any]) -> dict[str, Any]:
     from hivemind_exp.config import Config
     from hivemind_exp.runner.charters import fetch_charter
 
-    envelope = fetch_charter(Config.model_validate(order["config"]), Path(order["key"]))
+    config = Config.model_validate(order["config"])
+    envelope = fetch_charter(config, Path(order["key"]), Path(order["node_dir"]))
     return {"charter": base64.b64encode(envelope).decode()}
 
 

@@ -3,7 +3,6 @@ stranger who is gone a moment later."""
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,30 @@ PATIENCE_S = 30.0
 """How long somebody may take to answer."""
 
 
-def fetch_charter(config: Config, key: Path) -> bytes:
+def fetch_charter(config: Config, key: Path, directory: Path) -> bytes:
     """Return the signed charter that ``swarm.join`` stands for, from whoever of its addresses answers.
 
-    Raises SwarmError where nobody does; IdentityProblem where ``key`` cannot be used.
+    Args:
+        key: file with the identity that asks.
+        directory: for what a node remembers of a swarm, until this is over.
+
+    Raises:
+        SwarmError: nobody gave it.
+        IdentityProblem: ``key`` cannot be used.
     """
     invitation = parse(config.swarm.join)
-    settings = config.swarm.model_copy(update={"port": 0, "announce": [], "relay": False})
-    with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
-        node = SwarmNode(
-            Identity.load(key),
-            invitation.charter,
-            key=key,
-            directory=Path(directory) / "swarm",
-            settings=settings,
-            invitation=invitation.addresses,
-            emit=_say_nothing,
-        )
-        with closing(node):
-            node.start()
-            return node.fetch_charter(PATIENCE_S)
+    node = SwarmNode(
+        Identity.load(key),
+        invitation.charter,
+        key=key,
+        directory=directory,
+        settings=config.swarm.model_copy(update={"port": 0, "announce": [], "relay": False}),
+        invitation=invitation.addresses,
+        emit=_say_nothing,
+    )
+    with closing(node):
+        node.start()
+        return node.fetch_charter(PATIENCE_S)
 
 
 def _say_nothing(_event: str, /, **_fields: Any) -> None:

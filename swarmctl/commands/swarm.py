@@ -55,7 +55,8 @@ def _new(
         Literal["sampling", "study-group"] | None, typer.Option(help="What a round is. [default: the profile's]")
     ] = None,
     stage_time: Annotated[
-        int | None, typer.Option(min=1, metavar="SECONDS", help="Seconds of a stage of the game study-group.")
+        int | None,
+        typer.Option(min=5, max=86_400, metavar="SECONDS", help="Seconds of a stage of the game study-group."),
     ] = None,
     open_: Annotated[
         bool, typer.Option("--open", help="Strangers will join: all peers together fill a part of each batch.")

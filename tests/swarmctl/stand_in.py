@@ -92,9 +92,15 @@ def play(config: dict[str, Any], emit: EventLog, act: str) -> None:
         emit("error", code="out_of_memory", message="too large", next="swarmctl run --node x --set train.micro_batch=1")
         emit("stop", reason="error", round=0, steps=0, checkpoint=None)
         sys.exit(1)
+    swarm = bool(config["swarm"]["join"])
+    if swarm:
+        emit("peers", peers=0, neighbours=0)
+        emit("peers", peers=2, neighbours=2)
     done = 0
     while not stopping.is_set() and (not total or done < total):
         time.sleep(ROUND_S)
+        if swarm:
+            share(emit, done)
         play_round(emit, done)
         done += 1
     reason = "signal" if stopping.is_set() else "limit" if act == "limit" else "done"
@@ -112,6 +118,11 @@ def play_round(emit: EventLog, index: int) -> None:
     emit("step", round=index, step=index, loss=0.1, grad_norm=1.0, learning_rate=1e-4, rows=8, source="policy")
     seconds = {"generate": 0.04, "verify": 0.005, "train": 0.02, "share": 0.0, "other": 0.001}
     emit("round", round=index, rounds=0, seconds=seconds, tokens_per_second=5210.0)
+
+
+def share(emit: EventLog, index: int) -> None:
+    emit("share", round=index, groups=2, bytes=1500, unused={"no difference in rewards": 1})
+    emit("rollouts", round=index, stage="answer", source="peer", reward=0.5, count=4, correct=2)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import textwrap
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
 from hivemind_exp.swarm.peerbook import PeerBook
-from swarmctl import cli, locks
+from swarmctl import cli, locks, running
 from swarmctl.checks import membership
 from swarmctl.checks.base import Status
 from swarmctl.errors import Exit
@@ -42,12 +43,16 @@ def default(home: Path) -> None:
 
 
 @pytest.fixture
-def here(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command that starts no trainer, in this process."""
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command in this process; a stand-in for the trainer is a process of its own."""
+    monkeypatch.setattr(running, "execute", partial(running.execute, module="tests.swarmctl.stand_in"))
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
-        code = cli.run(arguments)
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = cli.run(arguments)
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess(arguments, code, out, err)
 
@@ -111,8 +116,8 @@ def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli
     assert made(home, "tea")["swarm"] == charter.id
 
 
-def test_the_founder_starts_with_its_name_alone(stand_in: Cli, home: Path, tea: str) -> None:
-    done = stand_in("run", "--node", "tea")
+def test_the_founder_starts_with_its_name_alone(here: Cli, home: Path, tea: str) -> None:
+    done = here("run", "--node", "tea")
     assert done.returncode == Exit.DONE, done.stderr
     config = request(home, "tea")["config"]
     assert config["swarm"]["join"].startswith(f"swarm1:{parse(tea).charter}")
@@ -121,13 +126,26 @@ def test_the_founder_starts_with_its_name_alone(stand_in: Cli, home: Path, tea: 
     assert "Swarm tea (" in done.stderr
 
 
-def test_a_name_that_is_taken(stand_in: Cli, here: Cli, home: Path, tea: str) -> None:
+def test_what_passes_between_peers_is_told(here: Cli, home: Path, tea: str) -> None:
+    done = here("run", "--node", "tea", "--rounds", "3", "--json")
+    assert done.returncode == Exit.DONE, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["peers"], result["groups_shared"], result["rollouts"]["peer"]) == (2, 6, 12)
+    assert "No peer in touch.\n2 peers in touch.\n" in done.stderr
+    assert "Round 1 of 3: 2 of 4 right from peers, 3 of 8 right, reward 0.30" in done.stderr
+    assert "In the swarm: shared 6 groups (4 KiB), learned from 3 groups of peers." in done.stderr
+    row = json.loads(here("status", "--node", "tea", "--json").stdout)["nodes"][0]
+    assert (row["swarm"], row["peers"], row["groups_from_peers"]) == (parse(tea).charter, None, 0)
+    assert f"swarm {parse(tea).charter[:12]}" in here("status").stdout
+
+
+def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
     again = here("swarm", "new", "tea")
     assert again.returncode == Exit.CONFIGURATION
     assert advice(again.stderr) == ["swarm", "invite", "--node", "tea"]
     assert invitation(here(*advice(again.stderr)).stdout) == tea
     write_profile(home, "alone", SMALL + "[node]\nfresh = false\n")
-    assert stand_in("run", "-p", "alone", "--node", "alone").returncode == Exit.DONE
+    assert here("run", "-p", "alone", "--node", "alone").returncode == Exit.DONE
     third = here("swarm", "new", "alone")
     assert "has learned alone" in third.stderr
     assert here(*advice(third.stderr)).returncode == Exit.DONE
@@ -141,9 +159,9 @@ def test_a_swarm_that_cannot_be_made_leaves_nothing(here: Cli, home: Path) -> No
     assert not (home / "nodes").exists()
 
 
-def test_joining_by_the_pasted_line_however_it_was_wrapped(stand_in: Cli, home: Path, tea: str) -> None:
+def test_joining_by_the_pasted_line_however_it_was_wrapped(here: Cli, home: Path, tea: str) -> None:
     wrapped = "\n  ".join(textwrap.wrap(tea, 40, break_on_hyphens=False))
-    first = stand_in("run", "--join", f" {wrapped} ", "--node", "two")
+    first = here("run", "--join", f" {wrapped} ", "--node", "two")
     assert first.returncode == Exit.DONE, first.stderr
     files, config = NodeFiles(home / "nodes/two"), request(home, "two")["config"]
     assert config["swarm"]["join"] == tea
@@ -153,7 +171,7 @@ def test_joining_by_the_pasted_line_however_it_was_wrapped(stand_in: Cli, home: 
     assert Identity.load(files.key).peer_id != Identity.load(NodeFiles(home / "nodes/tea").key).peer_id
     assert stat.S_IMODE(files.key.stat().st_mode) == 0o600
     peer = Identity.load(files.key).peer_id
-    second = stand_in("run", "--node", "two", "--rounds", "2")
+    second = here("run", "--node", "two", "--rounds", "2")
     assert second.returncode == Exit.DONE, second.stderr
     assert "Changed: game.rounds 1 → 2" in second.stderr
     assert second.stderr.count("Changed:") == 1
@@ -161,19 +179,19 @@ def test_joining_by_the_pasted_line_however_it_was_wrapped(stand_in: Cli, home: 
     assert Identity.load(files.key).peer_id == peer
 
 
-def test_two_nodes_of_a_swarm_have_seeds_of_their_own(stand_in: Cli, home: Path, tea: str) -> None:
+def test_two_nodes_of_a_swarm_have_seeds_of_their_own(here: Cli, home: Path, tea: str) -> None:
     for node in ("two", "three"):
-        assert stand_in("run", "--join", tea, "--node", node).returncode == Exit.DONE
+        assert here("run", "--join", tea, "--node", node).returncode == Exit.DONE
     assert len({made(home, node)["seed"] for node in ("tea", "two", "three")}) == 3
-    chosen = stand_in("run", "--join", tea, "--node", "four", "--seed", "5")
+    chosen = here("run", "--join", tea, "--node", "four", "--seed", "5")
     assert chosen.returncode == Exit.DONE
     assert request(home, "four")["config"]["node"]["seed"] == 5
 
 
-def test_a_node_stays_in_its_swarm_with_another_profile(stand_in: Cli, home: Path, tea: str) -> None:
-    assert stand_in("run", "--join", tea, "--node", "two").returncode == Exit.DONE
+def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, tea: str) -> None:
+    assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
     write_profile(home, "more", 'extends = "demo"\n[game]\nrounds = 3\n')
-    done = stand_in("run", "--node", "two", "-p", "more")
+    done = here("run", "--node", "two", "-p", "more")
     assert done.returncode == Exit.DONE, done.stderr
     assert request(home, "two")["config"]["swarm"]["join"] == tea
     assert request(home, "two")["config"]["game"]["rounds"] == 3
@@ -188,42 +206,42 @@ def test_a_node_stays_in_its_swarm_with_another_profile(stand_in: Cli, home: Pat
     ],
 )
 def test_what_contradicts_the_charter_is_refused_with_a_cure(
-    stand_in: Cli, home: Path, tea: str, words: list[str], said: str
+    here: Cli, home: Path, tea: str, words: list[str], said: str
 ) -> None:
-    done = stand_in("run", "--join", tea, "--node", "two", *words)
+    done = here("run", "--join", tea, "--node", "two", *words)
     assert done.returncode == Exit.CONFIGURATION
     assert said in done.stderr
     assert not (home / "nodes/two").exists()
-    cured = stand_in(*advice(done.stderr))
+    cured = here(*advice(done.stderr))
     assert cured.returncode == Exit.DONE, cured.stderr
     assert request(home, "two")["config"]["swarm"]["join"] == tea
 
 
-def test_a_contradiction_in_the_environment_and_what_agrees(stand_in: Cli, tea: str) -> None:
-    done = stand_in("run", "--join", tea, "--node", "two", SWARMCTL_GAME__GROUP_SIZE="4")
+def test_a_contradiction_in_the_environment_and_what_agrees(here: Cli, tea: str) -> None:
+    done = here("run", "--join", tea, "--node", "two", SWARMCTL_GAME__GROUP_SIZE="4")
     assert "  try: unset SWARMCTL_GAME__GROUP_SIZE" in done.stderr
     params = 'tasks=[{name = "spell_backward", params = {min_word_len = 3, max_word_len = 5}}]'
-    agreeing = stand_in("run", "--join", tea, "--node", "two", "--set", params, "--set", "game.group_size=8")
+    agreeing = here("run", "--join", tea, "--node", "two", "--set", params, "--set", "game.group_size=8")
     assert agreeing.returncode == Exit.DONE, agreeing.stderr
 
 
-def test_swarms_are_never_mixed_in_a_node(stand_in: Cli, here: Cli, home: Path, tea: str) -> None:
+def test_swarms_are_never_mixed_in_a_node(here: Cli, home: Path, tea: str) -> None:
     coffee = invitation(here("swarm", "new", "coffee").stdout)
-    assert stand_in("run", "--join", tea, "--node", "two").returncode == Exit.DONE
+    assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
     for node in ("two", "tea"):  # one that has learned, and one that was only made
-        done = stand_in("run", "--join", coffee, "--node", node)
+        done = here("run", "--join", coffee, "--node", node)
         assert done.returncode == Exit.CONFIGURATION
         assert f"node {node} is in swarm {parse(tea).charter[:12]}" in done.stderr
-    cured = stand_in(*advice(done.stderr))
+    cured = here(*advice(done.stderr))
     assert cured.returncode == Exit.DONE, cured.stderr
     assert made(home, "tea-2")["swarm"] == parse(coffee).charter
-    assert stand_in("run", "-p", "demo", "--node", "demo", "--rounds", "1").returncode == Exit.DONE
-    assert "cannot change" in stand_in("run", "--join", tea, "--node", "demo").stderr
+    assert here("run", "-p", "demo", "--node", "demo", "--rounds", "1").returncode == Exit.DONE
+    assert "cannot change" in here("run", "--join", tea, "--node", "demo").stderr
 
 
-def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(stand_in: Cli, here: Cli, home: Path, tea: str) -> None:
+def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(here: Cli, home: Path, tea: str) -> None:
     coffee = invitation(here("swarm", "new", "coffee").stdout)
-    assert stand_in("run", "--join", tea, "--node", "two").returncode == Exit.DONE
+    assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
     files = NodeFiles(home / "nodes/two")
     peer = Identity.load(files.key).peer_id
     (files.swarm).mkdir(exist_ok=True)
@@ -234,17 +252,17 @@ def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(stand_in: Cli, he
     assert not files.charter.exists()
     assert Identity.load(files.key).peer_id == peer
     assert here("swarm", "show", "--node", "two").returncode == Exit.CONFIGURATION
-    alone = stand_in("run", "--node", "two", "--rounds", "2")
+    alone = here("run", "--node", "two", "--rounds", "2")
     assert alone.returncode == Exit.DONE, alone.stderr
     config = request(home, "two")["config"]
     assert config["swarm"]["join"] == ""
     assert config["tasks"][0]["name"] == "spell_backward"
-    other = stand_in("run", "--node", "two", "--join", coffee)
+    other = here("run", "--node", "two", "--join", coffee)
     assert other.returncode == Exit.CONFIGURATION
-    back = stand_in("run", "--node", "two", "--join", tea)
+    back = here("run", "--node", "two", "--join", tea)
     assert back.returncode == Exit.DONE, back.stderr
     assert (files.swarm / "peerbook.json").exists()
-    again = stand_in("run", "--node", "two", "--set", "swarm.join=")
+    again = here("run", "--node", "two", "--set", "swarm.join=")
     assert advice(again.stderr) == ["swarm", "leave", "--node", "two"]
 
 
@@ -328,21 +346,19 @@ def elsewhere(tmp_path: Path, home: Path, **changes: Any) -> tuple[Invitation, P
     return Invitation(changed.id, (f"/ip4/192.0.2.1/tcp/4001/p2p/{founder.peer_id}",)), served
 
 
-def test_a_charter_is_fetched_checked_and_kept(stand_in: Cli, here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
+def test_a_charter_is_fetched_checked_and_kept(here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
     line, served = elsewhere(tmp_path, home)
-    done = stand_in("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
+    done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
     assert done.returncode == Exit.DONE, done.stderr
     assert "Asking swarm" in done.stderr
     assert (home / "nodes/two/charter").read_bytes() == served.read_bytes()
-    assert "Asking swarm" not in stand_in("run", "--node", "two").stderr
+    assert "Asking swarm" not in here("run", "--node", "two").stderr
 
 
-def test_a_forged_charter_is_refused_before_anything_is_made(
-    stand_in: Cli, here: Cli, home: Path, tmp_path: Path, tea: str
-) -> None:
+def test_a_forged_charter_is_refused_before_anything_is_made(here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
     line, served = elsewhere(tmp_path, home)
     served.write_bytes(served.read_bytes().replace(b"spell_backward", b"spell_bxckward"))
-    done = stand_in("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
+    done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
     assert done.returncode == Exit.CONFIGURATION
     assert "charter" in done.stderr
     assert not (home / "nodes/two").exists()
@@ -356,49 +372,49 @@ def test_a_forged_charter_is_refused_before_anything_is_made(
     ],
 )
 def test_skew_is_refused_with_its_cure(
-    *, stand_in: Cli, here: Cli, home: Path, tmp_path: Path, tea: str, change: dict[str, str], told: list[str]
+    *, here: Cli, home: Path, tmp_path: Path, tea: str, change: dict[str, str], told: list[str]
 ) -> None:
     (task,) = Charter.open((home / "nodes/tea/charter").read_bytes(), parse(tea).charter).tasks
     line, served = elsewhere(tmp_path, home, tasks=(replace(task, **change),))
-    done = stand_in("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
+    done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
     assert done.returncode == Exit.CONFIGURATION
     assert all(text in done.stderr for text in told)
     assert not (home / "nodes/two").exists()
 
 
-def test_a_file_of_questions_is_named_by_each_node(stand_in: Cli, here: Cli, home: Path, tmp_path: Path) -> None:
+def test_a_file_of_questions_is_named_by_each_node(here: Cli, home: Path, tmp_path: Path) -> None:
     own, theirs = tmp_path / "own.jsonl", tmp_path / "theirs.jsonl"
     own.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(40)))
     line = invitation(here("swarm", "new", "files", "--task", str(own), "-p", "cpu").stdout)
-    lacking = stand_in("run", "--join", line, "--node", "two", "-p", "cpu")
+    lacking = here("run", "--join", line, "--node", "two", "-p", "cpu")
     assert "a file of 40 questions that each node needs" in lacking.stderr
     theirs.write_text(own.read_text().replace("3 + 1", "3 + 2"))
-    other = stand_in("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs))
+    other = here("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs))
     assert "are not those of the swarm" in other.stderr
     theirs.write_bytes(own.read_bytes())
-    right = stand_in("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs), "--rounds", "1")
+    right = here("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs), "--rounds", "1")
     assert right.returncode == Exit.DONE, right.stderr
-    assert stand_in("run", "--node", "two", "--rounds", "2").returncode == Exit.DONE
+    assert here("run", "--node", "two", "--rounds", "2").returncode == Exit.DONE
     assert request(home, "two")["config"]["tasks"][0]["path"] == str(theirs)
 
 
-def test_a_dry_run_of_joining_touches_nothing(stand_in: Cli, home: Path, tea: str) -> None:
-    done = stand_in("run", "--join", tea, "--node", "two", "--dry-run")
+def test_a_dry_run_of_joining_touches_nothing(here: Cli, home: Path, tea: str) -> None:
+    done = here("run", "--join", tea, "--node", "two", "--dry-run")
     assert done.returncode == Exit.DONE, done.stderr
     assert "group_size = 8 # charter of tea" in done.stdout
     assert "# swarm    tea (" in done.stdout
     assert not (home / "nodes/two").exists()
-    found = json.loads(stand_in("run", "--join", tea, "--node", "two", "--dry-run", "--json").stdout)["check"]["swarm"]
+    found = json.loads(here("run", "--join", tea, "--node", "two", "--dry-run", "--json").stdout)["check"]["swarm"]
     assert (found["id"], found["name"]) == (parse(tea).charter, "tea")
 
 
 def test_doctor_finds_a_copied_key_a_damaged_charter_another_library_and_a_taken_port(
-    stand_in: Cli, home: Path, tea: str
+    here: Cli, home: Path, tea: str
 ) -> None:
     assert membership.charter(make()).status is Status.OK
     assert membership.listen(make()).status is Status.OK
     assert membership.key(make()).status is Status.OK
-    assert stand_in("run", "--join", tea, "--node", "two").returncode == Exit.DONE
+    assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
     files = NodeFiles(home / "nodes/two")
     files.key.write_bytes((home / "nodes/tea/identity.key").read_bytes())
     assert "share the key" in membership.key(make()).text

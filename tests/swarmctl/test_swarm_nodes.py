@@ -93,7 +93,7 @@ class Machine:
             if event["event"] == "rollouts" and event["source"] == "peer"
         )
 
-    def wait(self, node: str, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def wait(self, node: str, condition: Callable[[], bool], seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             process = self.running[node]

@@ -123,6 +123,7 @@ class SwarmNode:
         self._fetching = Fetching(
             self._courier, self._shelf, self._inbox, connect=self._contacts.connect, on_room=self._news.set
         )
+        self._contacts.on_answer = self._fetching.forgive
         self._charter: bytes | None = None
         self._said = Announcement(identity.peer_id, 0, 0, 0, None, _printable(label))
         self._addresses: tuple[str, ...] = ()

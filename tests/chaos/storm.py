@@ -58,14 +58,14 @@ class Outcome:
 
     acts: Counter[What]
     seconds: float
-    """How long it raged."""
+    """How long it lasted."""
     rounds: list[int]
     lives: list[int]
     deaths: list[int]
     pauses: list[float]
     """Of each node, the longest between two rounds (see ``evidence.longest_pause``)."""
     heard: dict[evidence.Pair, float]
-    """Seconds from the end of the storm until who used what whom wrote after it."""
+    """Seconds from when everybody went on after the storm until who used what whom wrote since."""
     stored: Stored
     faults: list[str] = field(default_factory=list)
     """What must not be. Empty: all went well."""
@@ -122,9 +122,16 @@ def weather(
         over.set()
         if look_every is not None:
             looks.join()
-    quiet = time.time()
+    raged, reached = time.time() - begun, [node.rounds() for node in swarm.nodes]
     say("the storm is over")
-    faults = [] if _everybody_hears(swarm, quiet, PATIENCE_S) else ["not everybody hears everybody after the storm"]
+    faults = []
+    if not until(
+        lambda: all(n.rounds() > r for n, r in zip(swarm.nodes, reached, strict=True)), PATIENCE_S, swarm.watch
+    ):
+        faults.append("not everybody goes on after the storm")
+    quiet = time.time()
+    say("everybody goes on")
+    faults += [] if _everybody_hears(swarm, quiet, PATIENCE_S) else ["not everybody hears everybody after the storm"]
     heard = evidence.hearing(swarm.nodes, swarm.invitation.charter, quiet)
     say("everybody learns from everybody again" if not faults else faults[0])
     collect(scratch, swarm.invitation, LOOK_S, stored)
@@ -145,7 +152,7 @@ def weather(
             faults.append(f"{node.name}: {pause:.0f} s without a round")
     return Outcome(
         acts=disturber.done,
-        seconds=quiet - begun,
+        seconds=raged,
         rounds=[node.rounds() for node in swarm.nodes],
         lives=[evidence.lives(node) for node in swarm.nodes],
         deaths=[node.deaths for node in swarm.nodes],

@@ -168,6 +168,23 @@ def test_a_new_peer_is_remembered_at_once(peers: Peers) -> None:
     assert known[second.peer_id].addresses
 
 
+def test_a_peer_that_was_cut_off_is_heard_again_at_once(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 1000.0)
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    acquainted(first, second)
+    eventually(lambda: first._known[second.peer_id].first)
+    with monkeypatch.context() as cut:
+
+        async def nowhere(*_: object) -> bool:
+            return False
+
+        cut.setattr(first._overlay, "connect", nowhere)
+        second.publish(b"unheard", round=1, groups=1, step=1)
+        eventually(lambda: first._fetching.failures)
+    assert receive(first, 1)[0].data == b"unheard"
+
+
 def test_alone_with_a_warning_until_somebody_comes(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.swarm.contacts.INVITED_S", 1.0)
     first = peers.start("first")

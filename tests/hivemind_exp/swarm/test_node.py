@@ -136,10 +136,10 @@ def test_a_stuck_daemon_is_replaced(peers: Peers, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("hivemind_exp.swarm.node._FEEL_S", 0.1)
     monkeypatch.setattr("hivemind_exp.swarm.overlay.CONNECT_S", 0.3)
     first = peers.start("first")
-    before = daemon(first)
+    before, seen = daemon(first), first._overlay
     before.suspend()
     eventually(lambda: not before.is_running())
-    eventually(lambda: first._overlay is not None and first._overlay.daemon is not None)
+    eventually(lambda: first._overlay is not seen)
     assert daemon(first).pid != before.pid
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from swarmctl import sentences
-from swarmctl.progress import Progress
+from swarmctl.progress import PASSING, Progress
 from swarmctl.text import clean, encodable
 
 if TYPE_CHECKING:  # commands that only write lines need no trainer's configuration
@@ -79,7 +79,7 @@ class PlainView:
 
     def event(self, event: dict[str, Any], progress: Progress, /) -> None:
         text = self._sentence(event, progress)
-        if text is not None and (not self._quiet or event["event"] == "warning"):
+        if text is not None and (not self._quiet or event["event"] in ("warning", "error")):
             self._write(text)
 
     def _sentence(self, event: dict[str, Any], progress: Progress) -> str | None:
@@ -104,6 +104,8 @@ class PlainView:
                 text = sentences.push(event)
             case "warning":
                 text = f"warning: {event.get('message')}"
+            case "error" if event.get("code") in PASSING:
+                text = f"error: {event.get('message')}"
         return text
 
     def _phase_sentence(self, event: dict[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from swarmctl import sentences
-from swarmctl.progress import Progress
+from swarmctl.progress import PASSING, Progress
 from swarmctl.sentences import percent
 from swarmctl.text import clean
 
@@ -133,6 +133,8 @@ class LiveView:
     def event(self, event: dict[str, Any], _progress: Progress, /) -> None:
         if event["event"] == "warning":
             self.note(f"warning: {event.get('message')}")
+        elif event["event"] == "error" and event.get("code") in PASSING:
+            self.note(f"error: {event.get('message')}")
         elif event["event"] == "start":
             self.note(sentences.start(event))
         elif event["event"] == "push":

@@ -9,6 +9,10 @@ from typing import Any
 PARTS = ("generate", "verify", "train", "share", "other")
 
 
+PASSING = frozenset({"identity_elsewhere"})
+"""Codes of errors that do not end a run: they are shown when they come."""
+
+
 @dataclass(slots=True)
 class Progress:
     """One run so far. What no event has told is None."""
@@ -133,7 +137,8 @@ class Progress:
         self.pushed = event.get("url")
 
     def _error(self, event: dict[str, Any]) -> None:
-        self.error = event
+        if event.get("code") not in PASSING:
+            self.error = event
 
     def _stop(self, event: dict[str, Any]) -> None:
         self.stop = event

@@ -131,11 +131,12 @@ def exchanged(progress: Progress) -> str | None:
     theirs = progress.rollouts.get("peer", 0)
     if not progress.shared and not theirs:
         return None
+    shared = f"shared {several(progress.shared, 'group')} ({size(progress.shared_bytes)})"
+    if not theirs:
+        return shared
     group_size = (progress.start or {}).get("group_size")
     learned = several(theirs // group_size, "group") if group_size else several(theirs, "completion")
-    return (
-        f"shared {several(progress.shared, 'group')} ({size(progress.shared_bytes)}), learned from {learned} of peers"
-    )
+    return f"{shared}, learned from {learned} of peers"
 
 
 def push(event: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 
 LONG = 200
@@ -44,7 +44,13 @@ def is_repetition(text: str) -> bool:
 def sketch(text: str) -> Sketch:
     """Return what tells whether two texts are nearly the same."""
     words = _WORDS.findall(text.casefold())
-    shingles = {" ".join(words[i : i + _SHINGLE]) for i in range(max(1, len(words) - _SHINGLE + 1))}
+    seen: Counter[str] = Counter()
+    shingles = []
+    for start in range(max(1, len(words) - _SHINGLE + 1)):
+        shingle = " ".join(words[start : start + _SHINGLE])
+        seen[shingle] += 1
+        # Each time counts: of a text that repeats itself, the part that does not would weigh too much.
+        shingles.append(f"{seen[shingle]} {shingle}")
     hashes = sorted(int.from_bytes(hashlib.blake2b(each.encode(), digest_size=8).digest(), "big") for each in shingles)
     return frozenset(hashes[:_SKETCH])
 

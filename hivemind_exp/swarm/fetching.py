@@ -24,6 +24,8 @@ PACE = (4 * 1024 * 1024.0, 64 * 1024 * 1024.0)
 """Bytes a second taken from all of them."""
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 900.0
+_FORGIVEN = 3
+"""Failures in a row that count for nothing in a peer that has served before: it may be busy, or restarting."""
 _OTHERS = 2
 """Peers that are asked for a bundle when its author does not give it."""
 
@@ -32,6 +34,9 @@ _OTHERS = 2
 class _Author:
     pace: Bucket
     failures: int = 0
+    """In a row."""
+    served: bool = False
+    """Whether it ever gave what it announced."""
     until: float = 0.0
     """Not asked before (monotonic seconds)."""
     was_away: bool = False
@@ -71,16 +76,18 @@ class Fetching:
         current = {announcement.peer: announcement for announcement in announcements}
         for peer in [peer for peer in self._authors if peer not in current]:
             del self._authors[peer]
-        wanted = []
+        wanted, near = [], overlay.neighbours
         for peer, announcement in current.items():
             author = self._authors.get(peer)
             if peer in self._running or (author is not None and author.until > now):
                 continue
             ref = next((ref for ref in reversed(announcement.bundles) if self._inbox.wants(peer, ref)), None)
             if ref is not None:
-                wanted.append((author.failures if author else 0, random.random(), peer, ref))
-        # Those that never failed come first; a crowd that never serves waits behind them.
-        for failures, _, peer, ref in sorted(wanted, key=lambda item: item[:2]):
+                failures = 0 if author is None else max(0, author.failures - _FORGIVEN * author.served)
+                wanted.append((failures, peer not in near, random.random(), peer, ref))
+        # Those that never failed come first, of these the ones that answer as members do: a crowd of names that nobody
+        # has spoken to yet waits behind them, and one that never serves behind all.
+        for failures, _, _, peer, ref in sorted(wanted, key=lambda item: item[:3]):
             room = AT_ONCE if not failures else AT_ONCE // 2
             if len(self._running) >= room:
                 break
@@ -116,7 +123,7 @@ class Fetching:
     async def _fetch(self, overlay: Overlay, peer: str, ref: BundleRef, others: Set[str], author: _Author) -> None:
         try:
             data = await self._get(overlay, peer, ref)
-            author.failures = 0
+            author.failures, author.served = 0, True
         except FetchFailed as failed:
             author.failures += 1
             author.was_away = isinstance(failed, _Away)

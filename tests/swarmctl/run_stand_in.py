@@ -1,12 +1,17 @@
-"""The command line with the stand-in as its trainer: ``python -m tests.swarmctl.run_stand_in run …``."""
+"""The command line with the stand-in as its trainer: ``python -m tests.swarmctl.run_stand_in run …``.
+
+``STAND_IN_GRACE``: seconds that a trainer gets to stop, where a test does not want to wait for the real ones.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 
-from swarmctl import cli, running
+from swarmctl import cli, running, supervisor
 
 if __name__ == "__main__":
     running.execute = partial(running.execute, module="tests.swarmctl.stand_in")
+    supervisor.GRACE_S = float(os.environ.get("STAND_IN_GRACE", supervisor.GRACE_S))
     sys.exit(cli.run(sys.argv[1:]))

@@ -51,6 +51,7 @@ class ProcessScan(threading.Thread):
         self.found: set[str] = set()
         self.seen: dict[int, int] = {}
         """How often each process was scanned."""
+        self.commands: set[str] = set()
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -65,6 +66,7 @@ class ProcessScan(threading.Thread):
 
     def _scan(self, pid: int) -> None:
         self.seen[pid] = self.seen.get(pid, 0) + 1
+        self.commands.add(_read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace"))
         self._look(Path(f"/proc/{pid}/cmdline"), f"cmdline of {pid}")
         if _read(pid, "cmdline") != _read(self._root.pid, "cmdline"):  # else forked, and still the first one's image
             self._look(Path(f"/proc/{pid}/environ"), f"environ of {pid}")

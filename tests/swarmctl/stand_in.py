@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import hashlib
 import json
@@ -14,10 +15,14 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.events import FILE_NAME, EventLog
-from hivemind_exp.secrets import receive
+from hivemind_exp.secrets import Secrets, receive
+
+if TYPE_CHECKING:
+    from hivemind_exp.config import Config
+    from hivemind_exp.sources.orders import Order
 
 ROUND_S = 0.05
 
@@ -30,7 +35,8 @@ def main() -> None:
     if request["mode"] == "charter":
         serve_charter(Path(os.environ["STAND_IN_CHARTER"]))
     node = Path(request["node_dir"])
-    token = receive(request["secrets_fd"]).get("huggingface")
+    secrets = receive(request["secrets_fd"])
+    token = secrets.get("huggingface")
     (node / "token.sha256").write_text(hashlib.sha256((token or "").encode()).hexdigest())
     (node / "request.json").write_text(json.dumps(request | {"environment": dict(os.environ)}))
     threading.Thread(target=watch_life_line, daemon=True).start()
@@ -47,7 +53,50 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "traceback":
         raise RuntimeError("the flux was \x1b[31mreversed")
+    if act == "offload":
+        sys.exit(offload(request["config"], node, secrets, emit))
     play(request["config"], emit, act)
+
+
+def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: EventLog) -> int:
+    """Have an API fill every round, as a trainer does, and learn nothing from it."""
+    from hivemind_exp.charter import charter_id
+    from hivemind_exp.config import Config
+    from hivemind_exp.errors import NodeError
+    from hivemind_exp.node_files import NodeFiles
+    from hivemind_exp.runner.offloading import open_offload
+    from hivemind_exp.sources.journal import Journal
+    from hivemind_exp.stop import StopFlag
+
+    config, files = Config.model_validate(settings), NodeFiles(node)
+    Journal(files.journal, charter_id(config)).close()
+    try:
+        engine = open_offload(config, files, secrets, emit, StopFlag())
+        assert engine is not None
+        with contextlib.closing(engine):
+            start(settings, emit)
+            engine.probed()
+            for round_ in range(config.game.rounds):
+                engine.place(orders(config, round_))
+                engine.wait(round_)
+                engine.tell(round_)
+                play_round(emit, round_)
+    except NodeError as error:
+        emit("error", code=error.code, message=error.message, next=error.next)
+        emit("stop", reason="error", round=0, steps=0, checkpoint=None)
+        return 1
+    end(emit, "done", config.game.rounds)
+    return 0
+
+
+def orders(config: Config, round_: int) -> list[Order]:
+    from hivemind_exp.sources.orders import Order
+
+    places = tuple(range(config.game.group_size))
+    return [
+        Order(round_, "answer", f"{round_}/{n}", ({"role": "user", "content": f"Spell {round_}/{n}"},), places, 0)
+        for n in range(config.game.groups)
+    ]
 
 
 def watch_life_line() -> None:
@@ -80,14 +129,7 @@ def play(config: dict[str, Any], emit: EventLog, act: str) -> None:
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN if act == "hang" else stop)
     total = config["game"]["rounds"]
-    what = {"model": config["model"]["name"], "device": "cpu", "dtype": "float32", "parameters": 266_000}
-    what |= {"trainable": 266_000, "tasks": ["spell_backward"], "seed": 0, "groups": 2, "group_size": 4}
-    name = config["node"]["name"]
-    emit("phase", name="importing", done=None, total=None)
-    emit("phase", name="warming up", done=120, total=450)
-    emit("start", node=name, rounds=total, resumed_round=None, **what)
-    emit("eval", round=0, accuracy=0.38, questions=200, split="heldout")
-    emit("warning", code="slow", message="this is \x1b[31mslow")
+    start(config, emit)
     if act == "error":
         emit("error", code="out_of_memory", message="too large", next="swarmctl run --node x --set train.micro_batch=1")
         emit("stop", reason="error", round=0, steps=0, checkpoint=None)
@@ -96,6 +138,7 @@ def play(config: dict[str, Any], emit: EventLog, act: str) -> None:
     if swarm:
         emit("peers", peers=0, neighbours=0)
         emit("peers", peers=2, neighbours=2)
+        emit("error", code="identity_elsewhere", message="another node has this identity", next="swarmctl identity new")
     done = 0
     while not stopping.is_set() and (not total or done < total):
         time.sleep(ROUND_S)
@@ -103,7 +146,21 @@ def play(config: dict[str, Any], emit: EventLog, act: str) -> None:
             share(emit, done)
         play_round(emit, done)
         done += 1
-    reason = "signal" if stopping.is_set() else "limit" if act == "limit" else "done"
+    end(emit, "signal" if stopping.is_set() else "limit" if act == "limit" else "done", done)
+
+
+def start(config: dict[str, Any], emit: EventLog) -> None:
+    what = {"model": config["model"]["name"], "device": "cpu", "dtype": "float32", "parameters": 266_000}
+    what |= {"trainable": 266_000, "tasks": ["spell_backward"], "seed": 0, "groups": 2, "group_size": 4}
+    name = config["node"]["name"]
+    emit("phase", name="importing", done=None, total=None)
+    emit("phase", name="warming up", done=120, total=450)
+    emit("start", node=name, rounds=config["game"]["rounds"], resumed_round=None, **what)
+    emit("eval", round=0, accuracy=0.38, questions=200, split="heldout")
+    emit("warning", code="slow", message="this is \x1b[31mslow")
+
+
+def end(emit: EventLog, reason: str, done: int) -> None:
     emit("eval", round=done, accuracy=0.9, questions=200, split="heldout")
     emit("stop", reason=reason, round=done, steps=done, checkpoint=f"checkpoints/{done}")
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from swarmctl.errors import Exit
 from tests.api.faults import Fault
 from tests.api.server import ApiServer, api_server
-from tests.swarmctl.conftest import ROOT, write_profile
+from tests.swarmctl.conftest import ROOT, STAND_IN, write_profile
 from tests.swarmctl.test_with_trainer import told
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
@@ -52,9 +53,9 @@ def profile(home: Path, server: ApiServer, *, free: bool = False, needs_key: boo
     write_profile(home, "small", text)
 
 
-def swarmctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def swarmctl(*arguments: str, program: Sequence[str] = PROGRAM, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, "run", "-p", "small", *arguments],
+        [*program, "run", "-p", "small", *arguments],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -62,6 +63,11 @@ def swarmctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         timeout=120,
         check=False,
     )
+
+
+def untrained(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run with the stand-in as the trainer, which has the real engine fill its rounds."""
+    return swarmctl(*arguments, program=STAND_IN, STAND_IN="offload", **environment)
 
 
 def events(home: Path, name: str, node: str = "small") -> list[dict[str, Any]]:
@@ -75,11 +81,15 @@ def spelled(messages: Any, index: int) -> str:
     return f"<answer>{word[::-1] if index % 2 else word}</answer>"
 
 
-def test_groups_are_shared_with_the_provider_and_paid_as_it_bills(home: Path) -> None:
+def test_groups_are_shared_and_paid_as_the_provider_bills_and_off_goes_back_to_this_machine(home: Path) -> None:
     with api_server(answer=spelled) as server:
         profile(home, server)
         done = swarmctl("--offload", "mybox", "--set", "offload.share=0.5", "--max-usd", "1", "--json", *PRICED)
-        bill = server.usd(2.0, 8.0)
+        bill, asked = server.usd(2.0, 8.0), len(server.ledger.chats)
+        local = swarmctl("--node", "small", "--offload", "off", "--rounds", "5", "--json")
+        assert len(server.ledger.chats) == asked
+    assert local.returncode == Exit.DONE, local.stderr
+    assert json.loads(local.stdout)["rollouts"] == {"policy": 16}
     assert done.returncode == Exit.DONE, done.stderr
     result = json.loads(done.stdout)
     assert result["rollouts"] == {"policy": 12, "teacher": 12}
@@ -87,9 +97,9 @@ def test_groups_are_shared_with_the_provider_and_paid_as_it_bills(home: Path) ->
     assert "it fills 50 % of each group; teacher: verified distillation" in done.stderr
     assert f"Prompts go to 127.0.0.1:{server.url.rsplit(':', 1)[1]}" in done.stderr
     assert sum(event["usd"] for event in events(home, "spend")) == pytest.approx(bill)
-    assert {event["tokens_per_second"] for event in events(home, "round")} == {None}
+    assert {event["tokens_per_second"] for event in events(home, "round")[:3]} == {None}
     # The untrained model is never right, so only the teacher's right rows weigh anything.
-    assert [(event["source"], event["rows"]) for event in events(home, "step")] == [("teacher", 2)] * 3
+    assert [(event["source"], event["rows"]) for event in events(home, "step")][:3] == [("teacher", 2)] * 3
 
 
 def test_without_a_terminal_nothing_is_spent_that_nobody_agreed_to(home: Path) -> None:
@@ -113,19 +123,16 @@ def test_an_unknown_price_is_refused_with_the_line_to_add(home: Path) -> None:
         assert "[offload.prices.mybox] input = 0.15" in cause
         daily = ("--max-usd", "unlimited", "--set", "offload.limits.usd_per_day=1")
         assert "the price of mybox:test-model is not known" in told(swarmctl("--offload", "mybox", *daily))[0]
-        assert swarmctl("--offload", "mybox", "--max-usd", "unlimited", "--rounds", "1").returncode == Exit.DONE
+        assert untrained("--offload", "mybox", "--max-usd", "unlimited", "--rounds", "1").returncode == Exit.DONE
     assert "--set offload.prices.mybox.input=0.15" in following
 
 
-def test_a_free_provider_asks_nothing_and_off_goes_back_to_this_machine(home: Path) -> None:
+def test_a_free_provider_asks_nothing(home: Path) -> None:
     with api_server() as server:
         profile(home, server, free=True)
-        assert swarmctl("--offload", "mybox:test-model").returncode == Exit.DONE
-        asked = len(server.ledger.chats)
-        done = swarmctl("--node", "small", "--offload", "off", "--rounds", "5", "--json")
-        assert len(server.ledger.chats) == asked > 0
+        done = untrained("--offload", "mybox:test-model")
+        assert len(server.ledger.chats) == 1 + 3 * 2 * 4
     assert done.returncode == Exit.DONE, done.stderr
-    assert json.loads(done.stdout)["rollouts"] == {"policy": 16}
 
 
 def test_a_missing_key_is_named_with_the_command_that_saves_it(home: Path) -> None:
@@ -147,16 +154,15 @@ def test_the_cap_ends_the_run_with_its_own_code(home: Path) -> None:
     assert done.returncode == Exit.LIMIT, done.stderr
     assert "Limit reached" in done.stderr
     assert "run --node small --max-usd 0.04" in done.stderr
-    again = swarmctl("--node", "small", "--offload", "off", "--rounds", "2")
-    assert again.returncode == Exit.DONE
 
 
 def test_first_contact_on_a_terminal(home: Path) -> None:
     """No key, nothing agreed: it asks hidden, saves, tests, says what a round costs, asks once, runs."""
     with api_server(keys={KEY}, answer=spelled) as server:
         profile(home, server, needs_key=True)
-        command = [*PROGRAM, "run", "-p", "small", "--offload", "mybox", "--plain", *PRICED]
-        environment = {key: value for key, value in os.environ.items() if key != "CI"} | {"TERM": "xterm"}
+        command = [*STAND_IN, "run", "-p", "small", "--offload", "mybox", "--plain", *PRICED]
+        environment = {key: value for key, value in os.environ.items() if key != "CI"}
+        environment |= {"TERM": "xterm", "STAND_IN": "offload"}
         terminal = pexpect.spawn(
             command[0], command[1:], cwd=str(ROOT), env=environment, encoding="utf-8", timeout=60, dimensions=(30, 200)
         )
@@ -174,7 +180,7 @@ def test_first_contact_on_a_terminal(home: Path) -> None:
         terminal.close()
         assert terminal.exitstatus == Exit.DONE
         assert KEY not in str(terminal.before)
-        again = swarmctl("--node", "small", "--rounds", "4")
+        again = untrained("--offload", "mybox", "--rounds", "4", *PRICED)
         assert again.returncode == Exit.DONE, again.stderr
     assert {entry.key for entry in server.ledger.chats} == {KEY}
 
@@ -209,15 +215,12 @@ def test_senseless_settings_are_refused_at_once(home: Path) -> None:
     assert "serves only its own models" in cause
 
 
-def test_a_provider_that_dies_leaves_the_rest_to_this_machine(home: Path) -> None:
+def test_an_outage_is_told_once(home: Path) -> None:
     with api_server() as server:
         profile(home, server, free=True)
         server.set(predicate=_dies_after(12))
-        done = swarmctl("--offload", "mybox", "--json")
+        done = untrained("--offload", "mybox")
     assert done.returncode == Exit.DONE, done.stderr
-    rollouts = json.loads(done.stdout)["rollouts"]
-    assert sum(rollouts.values()) == 24
-    assert rollouts["policy"] > 0
     assert done.stderr.count("this machine generates until it answers again") == 1
 
 
@@ -230,15 +233,12 @@ def _dies_after(count: int) -> Any:
     return decide
 
 
-def test_only_failed_questions_cost_anything(home: Path) -> None:
-    with api_server(answer=spelled) as server:
+def test_it_is_said_when_only_failed_questions_cost_anything(home: Path) -> None:
+    with api_server() as server:
         profile(home, server)
-        done = swarmctl(
-            *("--offload", "mybox", "--max-usd", "1", "--rounds", "2", "--json"),
-            *("--set", "offload.when=failed", "--set", "offload.share=0.5", *PRICED),
-        )
+        failed = ("--set", "offload.when=failed", "--set", "offload.share=0.5")
+        done = untrained("--offload", "mybox", "--max-usd", "1", *failed, *PRICED)
     assert done.returncode == Exit.DONE, done.stderr
-    assert json.loads(done.stdout)["rollouts"] == {"policy": 16, "teacher": 8}
     assert "asked only where none of this machine's samples is right" in done.stderr
 
 
@@ -246,15 +246,11 @@ def test_a_relay_generates_and_verifies_without_a_model(home: Path) -> None:
     with api_server(answer=spelled) as server:
         profile(home, server, free=True)
         relay = ("--offload", "mybox", "--set", "offload.kind=relay", "--json", "--model", "no/such-model")
-        relay = (*relay, "--set", "warmup.steps=0")
-        done = swarmctl(*relay)
-        assert done.returncode == Exit.DONE, done.stderr
-        result = json.loads(done.stdout)
-        assert (result["rollouts"], result["accuracy_before"]) == ({"relay": 24}, None)
-        asked = len(server.ledger.chats)
-        assert swarmctl(*relay, "--rounds", "4").returncode == Exit.DONE
-        assert len(server.ledger.chats) == asked + 1 + 8
-    assert [event["correct"] for event in events(home, "rollouts")] == [4, 4, 4, 4]
+        done = swarmctl(*relay, "--set", "warmup.steps=0")
+    assert done.returncode == Exit.DONE, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["rollouts"], result["accuracy_before"]) == ({"relay": 24}, None)
+    assert [event["correct"] for event in events(home, "rollouts")] == [4, 4, 4]
     assert events(home, "step") == []
 
 
@@ -271,6 +267,6 @@ def test_local_runs_need_no_openai(home: Path, tmp_path: Path) -> None:
     )
     done = swarmctl("--json", "--rounds", "1", PYTHONPATH=str(tmp_path))
     assert done.returncode == Exit.DONE, done.stderr
-    cause, following = told(swarmctl("--offload", "mybox", "--node", "other", PYTHONPATH=str(tmp_path)))
+    cause, following = told(untrained("--offload", "mybox", "--node", "other", PYTHONPATH=str(tmp_path)))
     assert "openai" in cause
     assert "pip install" in following

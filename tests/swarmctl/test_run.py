@@ -196,7 +196,10 @@ def test_a_second_interrupt_ends_at_once(started: Callable[..., subprocess.Popen
     assert "every round that was finished" in err
 
 
-def test_a_trainer_that_does_not_stop_is_killed(started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_trainer_that_does_not_stop_is_killed(
+    started: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN_GRACE", "1.5")
     process = started("hang")
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGHUP)

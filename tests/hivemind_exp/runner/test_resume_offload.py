@@ -26,7 +26,7 @@ from tests.api.remote import RemoteServer, api_process
 from tests.hivemind_exp.nodes import ChanceRewards, make_config
 from tests.hivemind_exp.runner.test_resume import same_weights, size
 
-KILLS = 8
+KILLS = 5
 ROUNDS = 10
 ANSWER = "tests.hivemind_exp.teachers:two_letters"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from hivemind_exp.sources import batch_job
 from tests.api.ledger import Entry
 from tests.api.remote import RemoteServer
 from tests.api.server import ApiServer
-from tests.hivemind_exp.sources.offloading import PRICE_IN, PRICE_OUT, accounts
+from tests.hivemind_exp.sources.offloading import PRICE_IN, PRICE_OUT, Rig, accounts
+
+LONG_S = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +50,16 @@ def states(ledger: Path) -> Counter[str]:
     """Return how many batches the ledger holds, by state."""
     with sqlite3.connect(ledger) as db:
         return Counter(state for (state,) in db.execute("SELECT state FROM batch_jobs"))
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for what happens in another thread."""
+    end = time.monotonic() + LONG_S
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def filled(rig: Rig) -> list[int]:
+    """Return how many places each question has, in order."""
+    return [len(places) for _, places in sorted(rig.texts().items())]

@@ -13,7 +13,7 @@ from hivemind_exp.sources.providers import Group
 from tests.api.ask import Ask
 from tests.api.faults import Fault
 from tests.api.ledger import Entry, Outcome, Snapshot
-from tests.api.server import api_server
+from tests.api.remote import api_process
 from tests.hivemind_exp.sources.offloading import GROUPS, PRICE_IN, PRICE_OUT, SAMPLING, Rig, endpoint, engine, order
 
 REQUESTS = 2000
@@ -28,7 +28,7 @@ _UNSAID = (Fault.NO_USAGE, Fault.NEGATIVE_USAGE, Fault.STRING_USAGE, Fault.CHOIC
 def test_a_soak_loses_nothing_doubles_nothing_and_pays_what_the_server_bills(tmp_path: Path, group: Group) -> None:
     count = REQUESTS // PLACES
     with (
-        api_server(seed=7, fault_rate=0.2, latency=0.005, predicate=_mute) as server,
+        api_process(seed=7, fault_rate=0.2, latency=0.005, predicate=f"{__name__}:mute") as server,
         engine(tmp_path, endpoint(server.base_url, group=group)) as rig,
     ):
         rig.offload.probed()
@@ -42,7 +42,7 @@ def test_a_soak_loses_nothing_doubles_nothing_and_pays_what_the_server_bills(tmp
     _accounts_agree(rig, books)
 
 
-def _mute(ask: Ask) -> Fault | None:
+def mute(ask: Ask) -> Fault | None:
     words = str(ask.messages[-1]["content"]).split()
     return Fault.EMPTY if words[0] == "question" and int(words[1]) % MUTE == 0 else None
 

@@ -12,6 +12,7 @@ from hivemind_exp.errors import ProviderError
 from hivemind_exp.sources import router as routing
 from hivemind_exp.sources.orders import Order
 from hivemind_exp.sources.providers import Group
+from hivemind_exp.sources.router import Service
 from tests.api.ask import Ask
 from tests.api.faults import Fault, Trouble
 from tests.api.server import ApiServer, api_server
@@ -40,6 +41,13 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def health(rig: Rig) -> Service:
+    """Return what the engine knows of its first service."""
+    service = rig.offload._chain[0]
+    assert service is not None
+    return service
+
+
 def finish(*orders: Order) -> None:
     for each in orders:
         each.done.result(timeout=LONG_S)
@@ -51,7 +59,7 @@ def test_orders_that_come_during_an_outage_are_filled_after_it(tmp_path: Path) -
         early = [order(number) for number in range(1, 6)]
         outage(rig, server)
         rig.offload.place(early)
-        time.sleep(0.3)
+        until(lambda: health(rig).rests > 1)  # one of them has tried, and met the outage
         server.always(None)
         finish(*early)
     assert {len(rig.texts()[f"question {number}"]) for number in range(1, 6)} == {4}
@@ -62,7 +70,7 @@ def test_an_order_after_an_outage_finds_out_that_it_is_over(tmp_path: Path) -> N
         rig.offload.probed()
         outage(rig, server)
         server.always(None)
-        time.sleep(0.5)
+        until(lambda: rig.offload._loop.time() > health(rig).down_until)
         late = [order(number) for number in range(1, 4)]
         for each in late:
             rig.offload.place([each])

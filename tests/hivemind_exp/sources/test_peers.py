@@ -260,6 +260,18 @@ def test_near_duplicates_without_end_teach_once(tmp_path: Path) -> None:
     assert source.book.record("hostile").refused == 9
 
 
+def test_near_duplicates_that_repeat_themselves_teach_once(tmp_path: Path) -> None:
+    source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
+    advert = 8 * "the finest gold of the north, for you alone. "
+    kept = 0
+    for round_ in range(6):
+        # Of its different words a fifth is new each time; of what it says, hardly anything.
+        source.take_in([letter("hostile", dressed(0, f"{noise(12, round_)} {advert}", round_=round_), round_=round_)])
+        kept += len(source.draw(seed=round_))
+    assert kept == 1
+    assert source.book.record("hostile").refused == 5
+
+
 def test_reasoning_that_differs_from_question_to_question_is_no_duplicate(tmp_path: Path) -> None:
     source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
     for round_ in range(4):

@@ -116,6 +116,21 @@ def test_kl_is_null_without_a_penalty(tmp_path: Path) -> None:
     assert make_stepper(tmp_path).take(manifest(row(Kind.POLICY, 1.0))).by_kind[Kind.POLICY]["kl"] is None
 
 
+def test_a_peers_row_below_the_floor_moves_nothing(tmp_path: Path) -> None:
+    own, one, other = row(Kind.POLICY, 1.0), row(Kind.PEER, 0.5, group=1), row(Kind.PEER, 0.9, length=6, group=2)
+    stepper, without = make_stepper(tmp_path / "filtered"), make_stepper(tmp_path / "without")
+    means = [sum(logps) / len(logps) for logps in stepper.log_probabilities([one, other])]
+    likely, unlikely = (one, other) if means[0] > means[1] else (other, one)
+    result = stepper.take(replace(manifest(own, likely, unlikely), floor=sum(means) / 2))
+    # It counts as tokens, as a row of no weight does; and that is all it does.
+    expected = without.take(manifest(own, likely, replace(unlikely, advantage=0.0)))
+    assert result.by_kind[Kind.PEER]["filtered"] == 1
+    assert result.loss == pytest.approx(expected.loss, abs=1e-6)
+    for (name, moved), same in zip(stepper.policy.named_parameters(), without.policy.parameters(), strict=True):
+        assert moved.grad is not None
+        assert torch.allclose(moved.grad, same.grad, atol=1e-6), name
+
+
 def test_the_optimizer_and_the_schedule_live_as_long_as_the_node(tmp_path: Path) -> None:
     stepper = make_stepper(tmp_path, warmup_steps=4)
     rates = [stepper.take(replace(manifest(row(Kind.POLICY, 1.0)), step=i)).learning_rate for i in range(6)]

@@ -1,0 +1,80 @@
+"""Nodes whose rollouts an API makes, in part, in turn or all of them: what they ask for, learn from and go on with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.config import Config
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from tests.api.ask import Ask
+from tests.api.faults import Fault
+from tests.api.server import api_server
+from tests.hivemind_exp.nodes import make_config
+from tests.hivemind_exp.spelling import Spelling
+from tests.hivemind_exp.told import Events
+
+
+def configure(base_url: str, rounds: int, **offload: Any) -> Config:
+    return make_config(
+        game={"rounds": rounds, "groups": 2},
+        generation={"max_completion_tokens": 64},
+        offload={"provider": "box", **offload},
+        providers={"box": {"base_url": base_url, "model": "test-model", "free": True}},
+    )
+
+
+def play(config: Config, root: Path) -> Events:
+    """Run a node; an untrained model spells nothing right."""
+    root.mkdir(exist_ok=True)
+    events = Events()
+    GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: Spelling()).run()
+    return events
+
+
+def rollouts(events: Events) -> dict[str, int]:
+    """Return how many came from each source."""
+    counts: dict[str, int] = {}
+    for event in events.of("rollouts"):
+        counts[event["source"]] = counts.get(event["source"], 0) + event["count"]
+    return counts
+
+
+def spelled(messages: Any, index: int) -> str:
+    """Answer rightly, in strict format, every other time."""
+    word = re.sub(r".*: ", "", messages[-1]["content"])
+    return f"<answer>{word[::-1] if index % 2 else word}</answer>"
+
+
+def test_only_where_none_of_its_own_samples_is_right_is_the_api_asked(tmp_path: Path) -> None:
+    with api_server(answer=spelled) as server:
+        events = play(configure(server.base_url, 2, when="failed", share=0.5), tmp_path)
+    assert rollouts(events) == {"policy": 2 * 2 * 4, "teacher": 2 * 2 * 2}
+    assert {(event["source"], event["rows"]) for event in events.of("step")} == {("teacher", 2)}
+
+
+def test_a_provider_that_dies_leaves_the_rest_to_this_machine(tmp_path: Path) -> None:
+    asked: list[Ask] = []
+
+    def dies_after_twelve(ask: Ask) -> Fault | None:
+        asked.append(ask)
+        return None if len(asked) <= 12 else Fault.NO_CREDIT
+
+    with api_server(predicate=dies_after_twelve) as server:
+        events = play(configure(server.base_url, 3), tmp_path)
+    counts = rollouts(events)
+    assert sum(counts.values()) == 3 * 2 * 4
+    assert counts["policy"] == 3 * 2 * 4 - 11  # one of the twelve was the probe
+    assert [warning["code"] for warning in events.of("warning")] == ["provider_down"]
+
+
+def test_a_relay_goes_on_after_its_last_round_and_asks_for_nothing_twice(tmp_path: Path) -> None:
+    with api_server(answer=spelled) as server:
+        first = play(configure(server.base_url, 3, kind="relay"), tmp_path)
+        assert len(server.ledger.chats) == 1 + 3 * 8
+        second = play(configure(server.base_url, 4, kind="relay"), tmp_path)
+        assert len(server.ledger.chats) == 1 + 3 * 8 + 1 + 8
+    assert [event["correct"] for events in (first, second) for event in events.of("rollouts")] == [4, 4, 4, 4]
+    assert first.of("step") == second.of("step") == []

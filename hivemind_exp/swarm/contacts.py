@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from hivemind_exp.swarm.announcements import is_address
 from hivemind_exp.swarm.book import Book
@@ -35,6 +35,8 @@ class Contacts:
     def __init__(self, own: str, invitation: Iterable[str], known: KnownPeers, book: Book) -> None:
         """``own``: this node's peer id; ``invitation``: addresses that end in /p2p/PEER."""
         self._own, self._known, self._book = own, known, book
+        self.on_answer: Callable[[str], None] = lambda _peer: None
+        """Called with each peer that answers."""
         self._invited: dict[str, tuple[str, ...]] = {}
         for found in filter(None, map(split, invitation)):
             if found[0] != own:
@@ -67,13 +69,18 @@ class Contacts:
         await self._try(overlay, [*met[:_AT_ONCE], *new[:_NEW_AT_ONCE]])
 
     async def connect(self, overlay: Overlay, peer: str) -> bool:
-        """Connect to a peer, unless there is a connection."""
-        return await overlay.connect(peer, self._addresses(peer))
+        """Connect to a peer, unless there is a connection. One that cannot be reached is asked again from now on."""
+        connected = await overlay.connect(peer, self._addresses(peer))
+        if not connected:
+            self._known.asked(peer, answered=False)
+        return connected
 
     def _due(self, peer: str, now: float, neighbour: bool) -> bool:
         contact = self._known[peer]
         if neighbour and contact.reachable is not False:
             pause = AGAIN_S
+        elif (word := self._book.get(peer)) is not None and word.t > contact.asked:
+            pause = SOON_S  # it has spoken since
         else:
             gone = now - contact.answered if contact.answered else _LONGEST_S
             pause = min(max(gone / 4, SOON_S), INVITED_S if peer in self._invited else _LONGEST_S)
@@ -100,4 +107,6 @@ class Contacts:
         if peer in self._invited:
             self._known.heard_of(peer, self._addresses(peer))
         self._known.asked(peer, answered)
+        if answered:
+            self.on_answer(peer)
         return answered

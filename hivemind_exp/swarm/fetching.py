@@ -39,6 +39,12 @@ class _Author:
     """Whether it ever gave what it announced."""
     until: float = 0.0
     """Not asked before (monotonic seconds)."""
+    was_away: bool = False
+    """It failed for not being there, which it is not to blame for."""
+
+
+class _Away(FetchFailed):
+    """There is no way to the peer."""
 
 
 class Fetching:
@@ -97,6 +103,16 @@ class Fetching:
         self._running.pop(peer, None)
         self._on_room()
 
+    def forgive(self, peer: str) -> None:
+        """A peer has answered: if it failed for not being there, it is asked again at once. Others stay where they are.
+
+        Or a node that was cut off for minutes would go unheard for as long again.
+        """
+        author = self._authors.get(peer)
+        if author is not None and author.was_away:
+            author.failures, author.until, author.was_away = 0, 0.0, False
+            self._on_room()
+
     async def stop(self) -> None:
         """End what is running."""
         tasks = list(self._running.values())
@@ -108,8 +124,9 @@ class Fetching:
         try:
             data = await self._get(overlay, peer, ref)
             author.failures, author.served = 0, True
-        except FetchFailed:
+        except FetchFailed as failed:
             author.failures += 1
+            author.was_away = isinstance(failed, _Away)
             pause = min(_FIRST_PAUSE_S * 2 ** (author.failures - 1), _LONGEST_PAUSE_S)
             author.until = time.monotonic() + pause * random.uniform(0.8, 1.2)
             self.failures += 1
@@ -129,5 +146,5 @@ class Fetching:
 
     async def _get(self, overlay: Overlay, peer: str, ref: BundleRef) -> bytes:
         if not await self._connect(overlay, peer):
-            raise FetchFailed("cannot be reached")
+            raise _Away("cannot be reached")
         return await self._courier.fetch(overlay, peer, Kind.BUNDLE, ref.sha256, ref.size)

@@ -65,6 +65,8 @@ class KnownPeers:
         now = time.time() if now is None else now
         contact.asked = now
         if answered:
+            if now - contact.answered > FORGOTTEN_S:
+                self._saved = 0.0  # a new one: who dies in the next moment must know it when it comes back
             contact.answered = now
             contact.first = contact.first or now
         if len(self._contacts) > MOST:

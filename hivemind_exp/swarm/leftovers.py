@@ -1,52 +1,43 @@
-"""A daemon outlived its node, or left its sockets: what a node notes when it starts one, and clears up when it comes
-back."""
+"""A daemon that outlived its node, or left its sockets: known by their names, which come from the node's key file.
+
+So nothing needs to be written down, and a node that was killed at whatever moment leaves nothing that it does not find.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
+import os
 from pathlib import Path
 
 import psutil
 
-_SOCKETS = "/tmp/hivemind-"
-"""Where hivemind puts them (its ``P2P._UNIX_SOCKET_PREFIX``). Nothing else is ever removed."""
+_DAEMON = "p2pd"
 
 
-def note(path: Path, pid: int, sockets: tuple[str, ...]) -> None:
-    """Write down a daemon that was just started. Does nothing where that fails: it would only be litter."""
-    with contextlib.suppress(OSError, psutil.Error):
-        started = psutil.Process(pid).create_time()
-        path.write_text(json.dumps({"pid": pid, "started": started, "sockets": list(sockets)}), encoding="ascii")
+def socket_prefix(key: Path) -> str:
+    """Return how the paths of the sockets begin through which the node with this key file talks to its daemon."""
+    mark = hashlib.sha256(os.path.realpath(key).encode()).hexdigest()[:12]
+    return f"/tmp/hivemind-{mark}-"
 
 
-def reap(path: Path) -> list[str]:
-    """End the daemon that is written down, and remove its sockets. Returns what was found, for people.
+def reap(key: Path) -> list[str]:
+    """End the daemon of the node with this key file, and remove its sockets. Returns what was found, for people.
 
-    Only for whoever holds the node's lock: nobody else's daemon is written there.
+    Only for whoever holds the node's lock: it has no daemon yet, or needs it no more.
     """
-    try:
-        noted = json.loads(path.read_bytes())
-        pid, started, sockets = (
-            int(noted["pid"]),
-            float(noted["started"]),
-            [Path(str(name)) for name in noted["sockets"]],
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    prefix = socket_prefix(key)
     found = []
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        # Its start tells it from whatever else may bear the number by now.
-        if abs(process.create_time() - started) < 0.1 and process.status() != psutil.STATUS_ZOMBIE:
-            process.kill()
-            process.wait(2)
-            found.append(f"a daemon (pid {pid})")
-    for socket in sockets:
-        if str(socket).startswith(_SOCKETS) and ".." not in socket.parts and socket.is_socket():
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            # Most are told apart by their name; reading all command lines would take a while.
+            if process.name() == _DAEMON and any(prefix in word for word in process.cmdline()):
+                process.kill()
+                process.wait(2)
+                found.append(f"a daemon (pid {process.pid})")
+    for socket in sorted(Path(prefix).parent.glob(f"{Path(prefix).name}*.sock")):
+        if socket.is_socket():
             with contextlib.suppress(OSError):
                 socket.unlink()
                 found.append(f"its socket {socket.name}")
-    with contextlib.suppress(OSError):
-        path.unlink()
     return found

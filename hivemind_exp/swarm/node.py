@@ -123,6 +123,7 @@ class SwarmNode:
         self._fetching = Fetching(
             self._courier, self._shelf, self._inbox, connect=self._contacts.connect, on_room=self._news.set
         )
+        self._contacts.on_answer = self._fetching.forgive
         self._charter: bytes | None = None
         self._said = Announcement(identity.peer_id, 0, 0, 0, None, _printable(label))
         self._addresses: tuple[str, ...] = ()
@@ -151,7 +152,7 @@ class SwarmNode:
         """
         use_hivemind_log_handler("nowhere")
         logging.getLogger("hivemind").setLevel(logging.CRITICAL)
-        if found := leftovers.reap(self._note):
+        if found := leftovers.reap(self._key):
             self._emit("warning", code="leftovers", message=f"cleared up after an earlier life: {', '.join(found)}")
         self._port = port.take(self._settings.port, self._directory / "port", loopback=self._settings.loopback)
         self._born_ms = int(time.time() * 1000)
@@ -259,17 +260,13 @@ class SwarmNode:
         if self._thread is not None:
             self._thread.join(CLOSE_S + 0.5)
             if self._thread.is_alive():
-                leftovers.reap(self._note)
+                leftovers.reap(self._key)
             self._thread = None
         if self._port is not None:
             self._port.close()
             self._port = None
 
     # --- the thread's side
-
-    @property
-    def _note(self) -> Path:
-        return self._directory / "daemon.json"
 
     def _call(self, do: Callable[[], None]) -> None:
         loop = self._loop
@@ -317,7 +314,6 @@ class SwarmNode:
             former = overlay
             if not self._stop.is_set():
                 self._emit("warning", code="daemon_died", message="hivemind's daemon p2pd died; it is started again")
-        self._note.unlink(missing_ok=True)
 
     async def _build(self, former: Overlay | None) -> Overlay | None:
         """Return an overlay that is open, or None when stopped. Raises what the last try raised, if it is the first."""
@@ -344,8 +340,6 @@ class SwarmNode:
                 await _first(asyncio.sleep(min(2.0**tries, 30.0)), self._stop.wait())
                 continue
             self._overlay = overlay
-            if overlay.daemon is not None:
-                leftovers.note(self._note, *overlay.daemon)
             return overlay
         return None
 

@@ -30,6 +30,7 @@ from hivemind_exp.swarm.announcements import SHARDS, Announcement, is_address, s
 from hivemind_exp.swarm.book import Book, packed
 from hivemind_exp.swarm.dictionaries import StrictSerializer
 from hivemind_exp.swarm.guard import BUCKET_SIZE, MAX_KEYS, Caller, Guard, place_of
+from hivemind_exp.swarm.leftovers import socket_prefix
 from hivemind_exp.swarm.validator import AnnouncementValidator
 
 REPLICAS = 5
@@ -85,6 +86,8 @@ class Overlay:
 
         class Daemon(P2P):  # type: ignore[misc]
             """Known here from its first moment: hivemind forgets one whose start fails or is cancelled."""
+
+            _UNIX_SOCKET_PREFIX = f"/unix{socket_prefix(key)}"
 
             def __init__(self) -> None:
                 super().__init__()

@@ -19,6 +19,7 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.swarm.announcements import MAX_BUNDLE_BYTES
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.known import KnownPeers
 from hivemind_exp.swarm.node import SwarmNode
 from tests.hivemind_exp.swarm.charters import charter
 from tests.hivemind_exp.swarm.wire import Peers, acquainted, eventually, receive
@@ -135,10 +136,10 @@ def test_a_stuck_daemon_is_replaced(peers: Peers, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("hivemind_exp.swarm.node._FEEL_S", 0.1)
     monkeypatch.setattr("hivemind_exp.swarm.overlay.CONNECT_S", 0.3)
     first = peers.start("first")
-    before = daemon(first)
+    before, seen = daemon(first), first._overlay
     before.suspend()
     eventually(lambda: not before.is_running())
-    eventually(lambda: first._overlay is not None and first._overlay.daemon is not None)
+    eventually(lambda: first._overlay is not seen)
     assert daemon(first).pid != before.pid
 
 
@@ -155,6 +156,33 @@ def test_a_swarm_outlives_its_bootstrap_and_heals(peers: Peers) -> None:
     acquainted(again, second, third)
     again.publish(b"back", round=1, groups=1, step=1)
     assert receive(second, 1)[0].data == b"back"
+
+
+def test_a_new_peer_is_remembered_at_once(peers: Peers) -> None:
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    # Not when it closes: whoever is killed in the next moment has to know it too.
+    eventually(lambda: [peer for peer, _ in KnownPeers(first._directory / "known-peers.json").items()])
+    known = KnownPeers(first._directory / "known-peers.json")
+    assert [peer for peer, _ in known.items()] == [second.peer_id]
+    assert known[second.peer_id].addresses
+
+
+def test_a_peer_that_was_cut_off_is_heard_again_at_once(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 1000.0)
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    acquainted(first, second)
+    eventually(lambda: first._known[second.peer_id].first)
+    with monkeypatch.context() as cut:
+
+        async def nowhere(*_: object) -> bool:
+            return False
+
+        cut.setattr(first._overlay, "connect", nowhere)
+        second.publish(b"unheard", round=1, groups=1, step=1)
+        eventually(lambda: first._fetching.failures)
+    assert receive(first, 1)[0].data == b"unheard"
 
 
 def test_alone_with_a_warning_until_somebody_comes(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +253,6 @@ def test_leftovers_of_a_killed_node_are_cleared_up(peers: Peers, capfd: pytest.C
     assert child.stdout is not None
     address = child.stdout.readline().strip()
     assert "/p2p/" in address
-    note = peers.root / "first" / "swarm" / "daemon.json"
-    before = note.read_text()
     left = psutil.Process(child.pid).children()
     for process in left:
         process.suspend()  # as if its machine were too busy to notice that its node is gone
@@ -236,9 +262,29 @@ def test_leftovers_of_a_killed_node_are_cleared_up(peers: Peers, capfd: pytest.C
     first = peers.start("first")
     assert first.addresses() == (address,)
     assert not any(process.is_running() for process in left)
-    assert note.read_text() != before
     assert "leftovers" in peers.codes("first")
     assert capfd.readouterr().err == ""
+
+
+def test_a_daemon_of_a_node_that_was_killed_while_it_started(peers: Peers) -> None:
+    kept = peers.start("first").addresses()
+    peers.nodes["first"].close()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.hivemind_exp.swarm.lonely", str(peers.root)], stdout=subprocess.DEVNULL
+    )
+    node = psutil.Process(child.pid)
+    eventually(node.children, 60)
+    (left,) = node.children()
+    left.suspend()
+    child.kill()
+    child.wait()
+    sockets = [Path(word.partition("=/unix")[2]) for word in left.cmdline() if "=/unix" in word]
+    assert sockets
+    first = peers.start("first")
+    # Nothing had been written of that daemon yet. It would have kept the port, and an invitation names that.
+    assert not left.is_running()
+    assert not any(socket.exists() for socket in sockets)
+    assert first.addresses() == kept
 
 
 def test_closing_while_starting(peers: Peers) -> None:

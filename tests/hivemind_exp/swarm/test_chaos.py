@@ -1,0 +1,32 @@
+"""Five real nodes on a real wire, over which a storm passes: trainers and daemons killed, frozen, restarted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.disturber import DEADLY, What, plan
+from tests.chaos.nodes import ForkedSwarm
+from tests.chaos.storm import SMALL, gather, teller, weather
+
+
+def test_a_storm_loses_no_round_and_leaves_no_trace(tmp_path: Path) -> None:
+    say = teller()
+    names = ("ada", "bert", "cleo", "dan", "eve")
+    with ForkedSwarm(tmp_path, names, settings=SMALL) as swarm:
+        gather(swarm, say)
+        outcome = weather(swarm, tmp_path / "observer", seed=5, seconds=12, every=1.5, longest=3, say=say)
+        assert outcome.faults == []
+        assert swarm.founder.deaths >= 1
+        assert sum(outcome.lives) > len(names)
+        assert len(outcome.stored.records) >= len(names)
+
+
+def test_the_storm_is_the_same_for_the_same_seed_and_spares_nobody() -> None:
+    acts = plan(5, nodes=5, seconds=60, every=1.5, longest=3)
+    assert acts == plan(5, nodes=5, seconds=60, every=1.5, longest=3)
+    assert acts != plan(6, nodes=5, seconds=60, every=1.5, longest=3)
+    assert {act.what for act in acts} == set(What)
+    assert {act.node for act in acts} == set(range(5))
+    assert acts[0].node == 0
+    assert acts[0].what in DEADLY
+    assert all(0 <= act.seconds <= 3 and 0 <= act.at < 60 for act in acts)

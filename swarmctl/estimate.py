@@ -47,6 +47,10 @@ def estimate(config: Config) -> Estimate:
     filled = share_of(offload, size)
     bytes_a_prompt = _bytes_a_prompt(config)
     several = endpoint.chat.group == "n"
+    # Of a round with several stages, each is a prompt of its own; what later ones quote is counted at its longest.
+    stages = len(set(offload.stages))
+    groups *= stages
+    bytes_a_prompt += sum(_bytes_quoted(config, stage) for stage in set(offload.stages)) / stages
     requests = groups * (1 if several else filled)
     prompt = requests * math.ceil(bytes_a_prompt / _BYTES_A_TOKEN)
     longest = config.generation.max_completion_tokens + (offload.reasoning_tokens if endpoint.reasons else 0)
@@ -60,6 +64,15 @@ def estimate(config: Config) -> Estimate:
         usd_at_most=discount * (requests * bytes_a_prompt * price.input + groups * filled * longest * price.output),
         minutes=_minutes(config, requests, prompt + completion, longest),
     )
+
+
+def _bytes_quoted(config: Config, stage: str) -> int:
+    """Return what a stage quotes at most: nothing, answers, or answers and critiques."""
+    from hivemind_exp.game.study_group.merging import SHOWN
+    from hivemind_exp.game.study_group.quoting import LONGEST_QUOTATION
+
+    most = min(LONGEST_QUOTATION, _BYTES_A_TOKEN * config.generation.max_completion_tokens)
+    return {"critique": 1, "resolve": 2}.get(stage, 0) * SHOWN * most
 
 
 def _cost(price: Price, prompt: float, completion: float) -> float:

@@ -8,12 +8,14 @@ import pty
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from hivemind_exp.sources.base import Group, Kind, Rollout
 from hivemind_exp.sources.drawn import DrawnGroups
+from hivemind_exp.tasks.base import Term
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.money import dollars
@@ -47,6 +49,20 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str,
     rows: list[dict[str, object]] = document["rollouts"]
     assert all(list(row) == KEYS for row in rows)
     return rows
+
+
+def test_each_term_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    terms = (Term("correct", 2.0, 2.0, "equal to the answer"), Term("tags", 0.495, 0.5, "4 of 4 tags once"))
+    files, asked = bare_node(), prompt("aa11")
+    with books(files) as written:
+        written.group(0, asked, {0: local("<answer>tac</answer>")}, {0: replace(RIGHT, terms=terms)})
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    assert (
+        "      2.495 of 2.5 points: correct 2 of 2 (equal to the answer), tags 0.495 of 0.5 (4 of 4 tags once)\n"
+        in capsys.readouterr().out
+    )
+    (row,) = shown(capsys)
+    assert row["terms"] == [asdict(term) for term in terms]
 
 
 def test_every_part_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> None:

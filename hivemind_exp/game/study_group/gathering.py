@@ -11,14 +11,11 @@ from typing import Any
 
 from hivemind_exp.game.study_group.merging import Heard, Output, PeerOutputs, heard, select, student_number
 from hivemind_exp.game.study_group.prompts import ANSWER, CRITIQUE, Critic, Student
-from hivemind_exp.game.study_group.quoting import shortened
+from hivemind_exp.game.study_group.quoting import LONGEST_QUOTATION, shortened
 from hivemind_exp.game.study_group.rewards import Choice, choice_in, majority_of, score_answer, score_critique
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.tasks.base import Question, Score, Tasks
 from hivemind_exp.tasks.tags import content
-
-LONGEST_QUOTATION = 1200
-"""Characters that are kept of a text which is shown."""
 
 
 class Gathering:

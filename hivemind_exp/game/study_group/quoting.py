@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+LONGEST_QUOTATION = 1200
+"""Characters that are kept of a text which is shown."""
 BAR = "| "
 _GAP = " […] "
 _BREAKS = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")

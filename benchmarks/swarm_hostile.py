@@ -9,7 +9,7 @@ drew from each other, peak memory, and seconds.
     python -m benchmarks.swarm_hostile --seeds 3
     python -m benchmarks.swarm_hostile --only poisoned_reasoning,all --rounds 100
 
-A run of 60 rounds takes about half a minute on two idle cores. Nodes pause a quarter of a second a round, so that there
+Nodes pause a quarter of a second a round, so that there
 is time to attack them.
 """
 

@@ -102,7 +102,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         assert siege.failures == []
         peaceful.wait(PATIENCE_S)
         villains = {villain.peer_id: name for name, villain in siege.villains.items()}
-        trap = any((home / "hostile").rglob("trap"))
+        trap = any(villain.trap.exists() for villain in siege.villains.values())
         yield Outcome(home, peaceful.nodes, attacked.nodes, siege.told, villains, trap)
     shutil.rmtree(home, ignore_errors=True)
 

@@ -9,7 +9,7 @@ drew from each other, peak memory, and seconds.
     python -m benchmarks.swarm_hostile --seeds 3
     python -m benchmarks.swarm_hostile --only poisoned_reasoning,all --rounds 100
 
-A run of 60 rounds takes about half a minute on two idle cores. Nodes pause a quarter of a second a round, so that there
+Nodes pause a quarter of a second a round, so that there
 is time to attack them.
 """
 
@@ -63,10 +63,12 @@ def run(attack: str, *, seed: int, nodes: int, rounds: int, base: Path) -> Resul
             villains: frozenset[str] = frozenset()
             if names:
                 with Siege(root / "hostile", arena.nodes, rules, names) as siege:
+                    arena.begin(PATIENCE_S)
                     arena.wait(PATIENCE_S)
                 assert not siege.failures, siege.failures
                 villains = siege.peer_ids
             else:
+                arena.begin(PATIENCE_S)
                 arena.wait(PATIENCE_S)
             seconds = time.perf_counter() - begun
             heard = [(peer, reward) for node in arena.nodes for peer, _, reward in node.heard()]

@@ -34,6 +34,8 @@ GROUP = 8
 GROUPS = 8
 PAUSE_S = 0.25
 """Before each round: a tiny model would be done before anybody could attack it."""
+GO = "go"
+"""A file beside the nodes: they play once it is there."""
 PRICE = {"input": 1.0, "output": 4.0}
 """Dollars a million tokens that the teacher costs."""
 CAP = 1.0
@@ -151,8 +153,8 @@ class Honest:
 
     @property
     def joined(self) -> bool:
-        """Whether it plays."""
-        return bool(self.events("eval"))
+        """Whether it is in its swarm and could play."""
+        return bool(self.events("start"))
 
     @property
     def accuracy(self) -> tuple[float, float]:
@@ -250,6 +252,11 @@ class Arena:
             node.process.start()
         self._watch.start()
 
+    def begin(self, seconds: float) -> None:
+        """Let the first round begin, once all nodes have joined."""
+        self.wait(seconds, "join")
+        (self.root / GO).touch()
+
     def __enter__(self) -> Arena:
         return self
 
@@ -316,6 +323,8 @@ def play(root: Path, config: Config) -> None:
         asked = tasks.questions
 
         def unhurried(split: Split, round: int, count: int) -> list[Question]:
+            while split == "train" and not (root.parent / GO).exists():
+                time.sleep(0.1)  # or one of them would be done before the other began
             time.sleep(PAUSE_S if split == "train" and count == GROUPS else 0.0)
             return asked(split, round, count)
 

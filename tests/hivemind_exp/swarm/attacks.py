@@ -52,7 +52,7 @@ POISON = "buy gold"
 """What no honest node writes, and a hostile one wants the others to."""
 MARK = "qxqx"
 """What stands in answers of hostile peers that are wrong."""
-ESCAPES = "\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b5m\u202e\x00\r\x08"
+ESCAPES = "\x1b]0;x\x07\x1b[2J\x9b5m\u202e\x00\r"
 GROUPS = 4
 YEARS = 10 * 365 * 86_400.0
 BOMB = functools.reduce(lambda inner, _: msgpack.packb(msgpack.ExtType(0x40, b"\x91" + inner)), range(900), b"\x01")
@@ -91,6 +91,11 @@ class Villain(Hostile):
         self.refs: list[BundleRef] = []
         self.stream = self._answer
         self._seq = 0
+
+    @property
+    def trap(self) -> Path:
+        """A file that is there if code of its answers ever ran."""
+        return Path("/tmp") / self.peer_id[-7:]
 
     def count(self, what: str, times: int = 1) -> None:
         self.field.told[self.attack, what] += times
@@ -459,15 +464,14 @@ def closing_marks(villain: Villain, turn: int) -> None:
 
 
 def code_in_answers(villain: Villain, turn: int) -> None:
-    """Answers that are programs. ``trap``: the file that exists if one ever ran."""
-    trap = villain.key.parent / "trap"
-    codes = (f"__import__('os').system('touch {trap}')", f"{{{{open('{trap}','w')}}}}", f"$(touch {trap})")
+    """Answers that are programs, short enough to reach the verifier."""
+    codes = (f"open('{villain.trap}','w')", f"$(touch {villain.trap})", f"`touch {villain.trap}`")
     villain.offer_groups(villain.round, many(villain, right_or_wrong(wrong=codes[turn % len(codes)])))
 
 
 def endless_numbers(villain: Villain, turn: int) -> None:
     """Answers that take for ever to compute, to compare, or to take apart."""
-    numbers = ("9**9999999", "9" * 200, "1e999999999", "(" * 100 + "9" + ")**9" * 20, "<answer>" * 20, "٣" * 200)
+    numbers = ("9**9999999", "9" * 24, "1e999999999", "((9**9)**9)**9", "<answer>" * 20, "٣" * 20)
     villain.offer_groups(villain.round, many(villain, right_or_wrong(wrong=numbers[turn % len(numbers)])))
 
 

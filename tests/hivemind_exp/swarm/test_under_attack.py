@@ -29,7 +29,7 @@ from tests.hivemind_exp.swarm.arena import CAP, GROUP, GROUPS, PRICE, Arena, Hon
 from tests.hivemind_exp.swarm.attacks import ATTACKS, ESCAPES, MARK, POISON, Siege, outsider
 from tests.hivemind_exp.swarm.hostile import Hostile
 
-ROUNDS = 30
+ROUNDS = 20
 PATIENCE_S = 200.0
 NAMES = ("student", "payer")
 NOISE = 0.15
@@ -94,14 +94,15 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         attacked.start()
         peaceful.start()
         with Siege(home / "hostile", attacked.nodes, rules, list(ATTACKS)) as siege:
-            attacked.wait(PATIENCE_S, "join")
+            attacked.begin(PATIENCE_S)
+            peaceful.begin(PATIENCE_S)
             with Hostile(home / "outsider", swarm="6b" * 32) as stranger:
                 outsider(stranger, attacked.nodes, siege.told)
             attacked.wait(PATIENCE_S)
         assert siege.failures == []
         peaceful.wait(PATIENCE_S)
         villains = {villain.peer_id: name for name, villain in siege.villains.items()}
-        trap = any((home / "hostile").rglob("trap"))
+        trap = any(villain.trap.exists() for villain in siege.villains.values())
         yield Outcome(home, peaceful.nodes, attacked.nodes, siege.told, villains, trap)
     shutil.rmtree(home, ignore_errors=True)
 

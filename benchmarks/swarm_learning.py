@@ -11,7 +11,7 @@ advertisement as reasoning.
 The reward of a round is the mean over the node's own completions; it is summed over the rounds, as in the paper, and
 its mean over the nodes is told. Local compute is counted as completions sampled here, which is where a node's time goes
 (94 % of it on an accelerator): a step of 2/6 samples a quarter of what one of 8/0 does. So the table tells both: what
-comes of equal rounds, as in the paper, and of equal sampling. Half an hour for a seed on one CPU core.
+comes of equal rounds, as in the paper, and of equal sampling. A quarter of an hour for a seed on one CPU core.
 """
 
 from __future__ import annotations

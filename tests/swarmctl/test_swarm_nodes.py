@@ -19,8 +19,10 @@ import pytest
 
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.known import KnownPeers
 from hivemind_exp.swarm.peerbook import FILE_NAME, read_peers
 from swarmctl.errors import Exit
+from swarmctl.swarminvite import KNOWN
 from tests.swarmctl.conftest import ROOT, write_profile
 
 PROGRAM = [sys.executable, "-m", "swarmctl"]
@@ -122,6 +124,7 @@ def _left(home: Path) -> Iterator[list[str]]:
                 yield process.cmdline()
 
 
+@pytest.mark.timeout(600)  # seconds of work, on a machine that does nothing else
 def test_three_nodes_train_together_and_outlive_their_founder(machines: tuple[Machine, Machine]) -> None:
     here, there = machines
     pasted = shlex.split(here.do("swarm", "new", "tea").stdout)
@@ -142,6 +145,9 @@ def test_three_nodes_train_together_and_outlive_their_founder(machines: tuple[Ma
         assert _known(machine, node) == set(peers.values()) - {peers[node]}
     status = json.loads(there.do("status", "--node", "two", "--json").stdout)["nodes"][0]
     assert (status["state"], status["peers"]) == ("running", 2)
+    # Without its founder, "three" finds the swarm again through a peer that it has met and written down.
+    met = there.files("three").swarm / KNOWN
+    there.wait("three", lambda: bool(KnownPeers(met)[peers["two"]].answered))
 
     code, said = here.end("tea", signal.SIGINT)
     assert code == Exit.INTERRUPTED

@@ -15,11 +15,12 @@ from hivemind_exp.game.study_group.quoting import LONGEST_QUOTATION, shortened
 from hivemind_exp.game.study_group.rewards import Choice, choice_in, majority_of, score_answer, score_critique
 from hivemind_exp.sources.journal import Journal
 from hivemind_exp.tasks.base import Question, Score, Tasks
+from hivemind_exp.tasks.pool import DIED, TIMED_OUT
 from hivemind_exp.tasks.tags import content
 
 
 class Gathering:
-    """Looks things up; keeps nothing."""
+    """Looks things up; keeps nothing but the names of those who hold it up."""
 
     def __init__(self, me: str, places: range, *, tasks: Tasks, journal: Journal, peers: PeerOutputs) -> None:
         """``me``: the node's peer id; ``places``: those of its groups."""
@@ -28,21 +29,17 @@ class Gathering:
         self._tasks = tasks
         self._journal = journal
         self._peers = peers
+        self._slow: set[str] = set()
 
     def students(self, round_: int, questions: Sequence[Question]) -> dict[str, list[Student]]:
         """Return the answers to show, by question digest; none for a question without an own one."""
         said = self._peers.outputs(round_, ANSWER)
         found = {question.digest: heard(said, question.digest, besides=self._me) for question in questions}
-        asked = [question for question in questions for _ in found[question.digest]]
-        verified = iter(
-            self._tasks.score(asked, [each.text for question in questions for each in found[question.digest]])
-        )
         shown = {}
         for question in questions:
             outputs = list(self._own(round_, ANSWER, question, _answer))
-            for each in found[question.digest]:
-                score = score_answer(question, each.text, next(verified))
-                outputs.append(_output(each, score, _answer(each.text)))
+            for each, verified in self._verified(question, found[question.digest]):
+                outputs.append(_output(each, score_answer(question, each.text, verified), _answer(each.text)))
             picked = select(outputs, question.digest, answers=True)
             shown[question.digest] = [_student(question.digest, output) for output in picked]
         return shown
@@ -60,6 +57,18 @@ class Gathering:
         shown = select(outputs, question.digest, answers=False)
         critics = [Critic(output.peer, output.place, shortened(output.text, LONGEST_QUOTATION)) for output in shown]
         return critics, _majority(outputs, students)
+
+    def _verified(self, question: Question, outputs: Sequence[Heard]) -> Iterator[tuple[Heard, Score]]:
+        """Yield peers' outputs with what the verifier says of them: an output of each peer at a time, and no more of
+        one whose output held the verifier up. Each such one takes seconds, and a slot has not many."""
+        for place in sorted({each.place for each in outputs}):
+            wave = [each for each in outputs if each.place == place and each.peer not in self._slow]
+            scores = self._tasks.score([question] * len(wave), [each.text for each in wave]) if wave else []
+            for each, score in zip(wave, scores, strict=True):
+                if score.why in (TIMED_OUT, DIED):
+                    self._slow.add(each.peer)
+                else:
+                    yield each, score
 
     def _own(self, round_: int, stage: str, question: Question, sameness: Callable[[str], str]) -> Iterator[Output]:
         for place, kind, text, score in self._journal.scored(round_, stage, question.digest, self._places):

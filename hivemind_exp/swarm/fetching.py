@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hivemind_exp.swarm.announcements import Announcement, BundleRef
 from hivemind_exp.swarm.book import Bucket
 from hivemind_exp.swarm.courier import Courier, FetchFailed, Kind
+from hivemind_exp.swarm.ending import end
 from hivemind_exp.swarm.overlay import Overlay
 from hivemind_exp.swarm.shelf import Inbox, Received, Shelf
 
@@ -115,10 +116,7 @@ class Fetching:
 
     async def stop(self) -> None:
         """End what is running."""
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(list(self._running.values()))
 
     async def _fetch(self, overlay: Overlay, peer: str, ref: BundleRef, others: Set[str], author: _Author) -> None:
         try:

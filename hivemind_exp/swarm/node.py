@@ -35,6 +35,7 @@ from hivemind_exp.swarm.book import Book
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.contacts import Contacts
 from hivemind_exp.swarm.courier import Courier, FetchFailed, Kind
+from hivemind_exp.swarm.ending import end
 from hivemind_exp.swarm.fetching import Fetching
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.known import KnownPeers
@@ -325,8 +326,7 @@ class SwarmNode:
                 opening = asyncio.create_task(overlay.open(self._key, self._port.number, self._settings, former))
                 await _first(opening, self._stop.wait())
                 if not opening.done():
-                    opening.cancel()
-                    await asyncio.gather(opening, return_exceptions=True)
+                    await end([opening])
                     await overlay.close(patience=0.3)
                     return None
                 opening.result()
@@ -363,9 +363,7 @@ class SwarmNode:
         try:
             await _first(self._stop.wait(), overlay.died())
         finally:
-            for task in (*work, joining):
-                task.cancel()
-            await asyncio.gather(*work, joining, return_exceptions=True)
+            await end([*work, joining])
 
     async def _forever(self, do: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -517,10 +515,7 @@ async def _first(*things: Awaitable[object]) -> None:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        made = tasks - given
-        for task in made:
-            task.cancel()
-        await asyncio.gather(*made, return_exceptions=True)
+        await end(tasks - given)
 
 
 async def _cancel_all() -> None:

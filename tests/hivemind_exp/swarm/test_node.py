@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -21,6 +23,7 @@ from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.known import KnownPeers
 from hivemind_exp.swarm.node import SwarmNode
+from hivemind_exp.swarm.overlay import Overlay
 from tests.hivemind_exp.swarm.charters import charter
 from tests.hivemind_exp.swarm.wire import Peers, acquainted, eventually, receive
 
@@ -156,6 +159,26 @@ def test_a_swarm_outlives_its_bootstrap_and_heals(peers: Peers) -> None:
     acquainted(again, second, third)
     again.publish(b"back", round=1, groups=1, step=1)
     assert receive(second, 1)[0].data == b"back"
+
+
+def test_a_killed_daemon_is_followed_by_another_though_a_cancellation_is_lost(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = peers.start("first")
+    keep, begun = first._contacts.keep, threading.Event()
+
+    async def deaf(overlay: Overlay) -> None:
+        # As wait_for before Python 3.12, when what it waits for is done at the same moment.
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        first._contacts.keep = keep  # type: ignore[method-assign]
+
+    first._contacts.keep = deaf  # type: ignore[method-assign]
+    assert begun.wait(15)
+    daemon(first).kill()
+    eventually(lambda: "daemon_died" in peers.codes("first"))
+    eventually(lambda: first.addresses() and psutil.Process().children())
 
 
 def test_a_new_peer_is_remembered_at_once(peers: Peers) -> None:

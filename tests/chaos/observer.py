@@ -15,8 +15,9 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node import SwarmNode
 
-STALE = ("no newer than what is known", "it has expired")
-"""Why a record that was valid once is not taken: some keep an older one a little longer."""
+STALE = ("no newer than what is known", "it has expired", "this node's name")
+"""Why a record that was valid once is not taken: some keep an older one a little longer, or the observer's own of an
+earlier look."""
 
 
 @dataclass

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
-from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, is_address, parse
 
-PEER = Identity.generate().peer_id
+PEER = "12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm"
 HASH = "0123456789abcdef" * 4
 GOOD = (
     f"/ip4/203.0.113.7/tcp/4001/p2p/{PEER}",

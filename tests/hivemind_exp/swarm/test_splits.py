@@ -66,6 +66,7 @@ def test_a_bootstrap_that_restarts_alone_behind_a_cut_is_found_again(tmp_path: P
             founder = swarm.founder
             gather(swarm, say)
             assert "/ip4/10.77.0.1/" in str(swarm.invitation)
+            assert until(lambda: remembers(founder) == 2, PATIENCE_S)  # asked within seconds of their coming
             network.cut(0)
             cut = time.time()
             kill(founder)

@@ -215,9 +215,11 @@ def _check_value(value: object, deeper: int) -> None:
 def _plain(value: Any) -> Any:
     """Return ``value`` without floats: each becomes digits and a power of ten that give the very same float back."""
     if isinstance(value, float):
-        sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
-        number = int("".join(map(str, digits)))
-        return {_DECIMAL: [-number if sign else number, exponent]}
+        sign, digits, exponent = Decimal(repr(value)).as_tuple()
+        # By hand: what Decimal computes is rounded as its context says, and libraries change that.
+        text = "".join(map(str, digits)).rstrip("0")
+        number = int(text or "0")
+        return {_DECIMAL: [-number if sign else number, int(exponent) + len(digits) - len(text) if text else 0]}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):

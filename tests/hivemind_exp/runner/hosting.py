@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hivemind_exp.charter import charter_id
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
@@ -107,3 +109,8 @@ def until(condition: Callable[[], object]) -> None:
 def prompts(server: ApiServer) -> list[str]:
     """Return what was asked so far, the probe left out."""
     return [entry.messages[-1]["content"] for entry in server.ledger.chats if len(entry.messages) == 2]
+
+
+def engines() -> list[psutil.Process]:
+    """Return the engines that this process has started and that live."""
+    return [child for child in psutil.Process().children() if "hivemind_exp.runner.engine" in child.cmdline()]

@@ -28,7 +28,7 @@ from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks import wire
 from tests.api.server import api_server
 from tests.hivemind_exp.nodes import Events
-from tests.hivemind_exp.runner.hosting import KEY, configure, hosted, prompts, until
+from tests.hivemind_exp.runner.hosting import KEY, configure, engines, hosted, prompts, until
 from tests.hivemind_exp.sources.offloading import PRICE_IN, PRICE_OUT, order
 
 HEAVY = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy", "reasoning_gym", "hivemind"}
@@ -121,7 +121,7 @@ def test_errors_are_raised_where_they_are_raised_without_the_process(tmp_path: P
         with pytest.raises(LimitReached, match=r"offload\.limits\.usd = 0\.01 USD"):
             rig.run([order(number) for number in range(60)])
         assert server.usd(PRICE_IN, PRICE_OUT) <= 0.01
-    assert not psutil.Process().children()
+    assert engines() == []
 
 
 def test_what_crosses_the_pipe_stays_what_it_was() -> None:

@@ -23,7 +23,7 @@ from tests.api.faults import Fault
 from tests.api.ledger import Outcome
 from tests.api.server import api_server
 from tests.hivemind_exp.nodes import Events, make_config, run
-from tests.hivemind_exp.runner.hosting import configure, hosted, prompts, until
+from tests.hivemind_exp.runner.hosting import configure, engines, hosted, prompts, until
 from tests.hivemind_exp.runner.test_resume import same_weights
 from tests.hivemind_exp.sources.offloading import PRICE_IN, PRICE_OUT, order
 from tests.hivemind_exp.teachers import two_letters
@@ -107,7 +107,7 @@ def test_one_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
             rig.offload.wait(0)
         killer.join()
     assert caught.value.next == "swarmctl logs --node hosted"
-    assert not psutil.Process().children()
+    assert engines() == []
 
 
 NODE = """
@@ -147,7 +147,7 @@ def test_a_node_whose_engine_is_killed_learns_what_it_would_have(tmp_path: Path)
         def __call__(self, event: str, /, **fields: object) -> None:
             super().__call__(event, **fields)
             if event == "step" and fields["round"] in (1, 3):
-                (engine,) = filter(_is_engine, psutil.Process().children())
+                (engine,) = engines()
                 engine.kill()
 
     events = Killer()
@@ -157,8 +157,4 @@ def test_a_node_whose_engine_is_killed_learns_what_it_would_have(tmp_path: Path)
         run(configured(server.base_url), tmp_path / "whole")
     assert same_weights(tmp_path / "killed", tmp_path / "whole")
     assert Counter(warning["code"] for warning in events.of("warning"))["engine_restarted"] == 2
-    assert not psutil.Process().children()
-
-
-def _is_engine(process: psutil.Process) -> bool:
-    return "hivemind_exp.runner.engine" in process.cmdline()
+    assert engines() == []

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from decimal import localcontext
 from typing import Any
 
 import pytest
@@ -207,3 +208,10 @@ def test_none_of_it_loads_anything_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[] []\n"
+
+
+def test_a_number_travels_whole_whatever_precision_a_library_has_set() -> None:
+    with localcontext() as context:
+        context.prec = 6
+        made = charter(tasks=(words(params={"most": 1000000000001.0, "none": 0.0}, weight_ppm=MILLION),))
+        assert Charter.open(made.seal(FOUNDER), made.id).tasks[0].params == {"most": 1000000000001.0, "none": 0.0}

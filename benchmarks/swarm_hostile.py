@@ -9,8 +9,7 @@ drew from each other, peak memory, and seconds.
     python -m benchmarks.swarm_hostile --seeds 3
     python -m benchmarks.swarm_hostile --only poisoned_reasoning,all --rounds 100
 
-Nodes pause a quarter of a second a round, so that there
-is time to attack them.
+Nodes pause a second a round, so that there is time to attack them.
 """
 
 from __future__ import annotations
@@ -63,6 +62,7 @@ def run(attack: str, *, seed: int, nodes: int, rounds: int, base: Path) -> Resul
             villains: frozenset[str] = frozenset()
             if names:
                 with Siege(root / "hostile", arena.nodes, rules, names) as siege:
+                    siege.begin()
                     arena.begin(PATIENCE_S)
                     arena.wait(PATIENCE_S)
                 assert not siege.failures, siege.failures

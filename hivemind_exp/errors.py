@@ -122,5 +122,6 @@ def _all_kinds(kind: type[NodeError]) -> list[type[NodeError]]:
 
 def from_code(code: object, message: str, next: str | None) -> NodeError:
     """Return the error that another process reported as ``code``; an unknown code is a plain failure."""
-    kinds = {kind.code: kind for kind in _all_kinds(NodeError)}
+    # Of several kinds with one code it is the first, which is defined here: others are the command line's own.
+    kinds = {kind.code: kind for kind in reversed(_all_kinds(NodeError))}
     return kinds.get(str(code), NodeError)(message, next=next)

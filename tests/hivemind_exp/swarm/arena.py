@@ -32,8 +32,8 @@ from hivemind_exp.tasks.mixture import Mixture
 
 GROUP = 8
 GROUPS = 8
-PAUSE_S = 0.25
-"""Before each round: a tiny model would be done before anybody could attack it."""
+PAUSE_S = 1.0
+"""Before each round: a tiny model would be done before anybody could attack it, or hear of its peers."""
 GO = "go"
 """A file beside the nodes: they play once it is there."""
 PRICE = {"input": 1.0, "output": 4.0}

@@ -542,12 +542,12 @@ def outsider(stranger: Hostile, nodes: Sequence[Honest], told: Counter[tuple[str
 
 
 class Siege:
-    """All the given attacks, over and over until its block ends. A context manager."""
+    """All the given attacks, over and over from ``begin`` until its block ends. A context manager."""
 
     def __init__(self, root: Path, nodes: Sequence[Honest], rules: Charter, names: Sequence[str]) -> None:
         self.field = Field(nodes, rules, make_tasks(rules.id))
         self._names, self._root = names, root
-        self._end = threading.Event()
+        self._begun, self._end = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         self.villains: dict[str, Villain] = {}
         self.failures: list[BaseException] = []
@@ -571,8 +571,13 @@ class Siege:
             thread.start()
         return self
 
+    def begin(self) -> None:
+        """Attack from now on; until then the villains have joined, and are quiet."""
+        self._begun.set()
+
     def __exit__(self, *_: object) -> None:
         self._end.set()
+        self._begun.set()
         for thread in self._threads:
             thread.join(30)
         self.field.tasks.close()
@@ -583,6 +588,7 @@ class Siege:
                 self.villains[names[0]] = villain
                 while not villain.meet() and not self._end.wait(0.5):
                     pass
+                self._begun.wait()
                 for turn in range(10_000):
                     for name in names:
                         villain.attack = name

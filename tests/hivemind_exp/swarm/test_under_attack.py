@@ -11,8 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from tests.hivemind_exp.swarm.arena import CAP, GROUP, GROUPS, PRICE, Arena, Hon
 from tests.hivemind_exp.swarm.attacks import ATTACKS, ESCAPES, MARK, POISON, Siege, outsider
 from tests.hivemind_exp.swarm.hostile import Hostile
 
-ROUNDS = 20
+ROUNDS = 36
 PATIENCE_S = 200.0
 NAMES = ("student", "payer")
 NOISE = 0.15
@@ -80,6 +81,18 @@ def swarm(root: Path, rules: object, founder: Identity, base: Path, url: str) ->
     return arena
 
 
+def acquainted(node: Honest, nodes: list[Honest]) -> bool:
+    """Whether a node has drawn groups of all the others."""
+    return {other.peer_id for other in nodes} - {node.peer_id} <= {peer for peer, _, _ in node.heard()}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     home = tmp_path_factory.mktemp("hostile")
@@ -96,6 +109,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         with Siege(home / "hostile", attacked.nodes, rules, list(ATTACKS)) as siege:
             attacked.begin(PATIENCE_S)
             peaceful.begin(PATIENCE_S)
+            # In a swarm where nobody knows anybody, honest nodes are strangers like all the others.
+            until(lambda: all(acquainted(node, attacked.nodes) for node in attacked.nodes))
+            siege.begin()
             with Hostile(home / "outsider", swarm="6b" * 32) as stranger:
                 outsider(stranger, attacked.nodes, siege.told)
             attacked.wait(PATIENCE_S)
@@ -144,8 +160,7 @@ def test_honest_nodes_end_as_if_nobody_had_attacked(outcome: Outcome) -> None:
         assert len(attacked.events("round")) == len(peaceful.events("round")) == ROUNDS
         assert attacked.events("error") == []
         # They go on learning from each other.
-        others = {node.peer_id for node in outcome.attacked} - {attacked.peer_id}
-        assert others <= {peer for peer, _, _ in attacked.heard()}
+        assert acquainted(attacked, outcome.attacked)
 
 
 def test_poison_is_not_learned(outcome: Outcome) -> None:

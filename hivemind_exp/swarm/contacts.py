@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 from hivemind_exp.swarm.announcements import is_address
 from hivemind_exp.swarm.book import Book
@@ -18,6 +19,9 @@ SOON_S = 4.0
 """One that is not there is tried again after this long, and later and later the longer it is gone."""
 INVITED_S = 20.0
 """The longest pause for the invitation's peers."""
+QUIET_S = 10.0
+"""A neighbour whose newest word is older is asked for it."""
+_UNHEARD = 4
 _LONGEST_S = 600.0
 _AT_ONCE = 16
 _NEW_AT_ONCE = 8
@@ -74,6 +78,18 @@ class Contacts:
         if not connected:
             self._known.asked(peer, answered=False)
         return connected
+
+    def unheard(self, neighbours: Set[str]) -> list[str]:
+        """Return some neighbours whose word has not come lately, to be asked for it themselves.
+
+        Where most keepers of a dictionary are hostile, or gone, nobody else would tell. Half of them are peers that
+        have spoken before, or are invited: a crowd must not keep them from being asked.
+        """
+        now = time.time()
+        quiet = [peer for peer in neighbours if (word := self._book.get(peer)) is None or now - word.t > QUIET_S]
+        met = [peer for peer in quiet if peer in self._invited or self._book.get(peer) is not None]
+        new = [peer for peer in quiet if peer not in met]
+        return [peer for some in (met, new) for peer in random.sample(some, min(_UNHEARD // 2, len(some)))]
 
     def _due(self, peer: str, now: float, neighbour: bool) -> bool:
         contact = self._known[peer]

@@ -407,7 +407,7 @@ class SwarmNode:
         return record, announcement
 
     async def _read(self, overlay: Overlay) -> None:
-        await overlay.look()
+        await overlay.look(self._contacts.unheard(overlay.neighbours))
         self._news.set()
         await asyncio.sleep(max(LOOK_S, overlay.bytes_read / READ_PACE))
 

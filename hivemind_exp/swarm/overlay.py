@@ -237,14 +237,20 @@ class Overlay:
         answers = await asyncio.gather(*calls)
         return sum(bool(answer and answer[0]) for answer in answers)
 
-    async def look(self) -> None:
-        """Read all dictionaries into the book."""
+    async def look(self, authors: Iterable[str] = ()) -> None:
+        """Read all dictionaries into the book; ask ``authors`` for the one in which their own record is, which they
+        keep whatever others do."""
         keepers = await self._keepers(range(SHARDS))
         plan: dict[PeerID, list[DHTID]] = {}
         for shard, peers in keepers.items():
             key = DHTID.from_bytes(shard_key(self._swarm, shard))
             for peer in random.sample(peers, min(READERS, len(peers))):
                 plan.setdefault(peer, []).append(key)
+        for author in authors:
+            key = DHTID.from_bytes(shard_key(self._swarm, shard_of(author)))
+            asked = plan.setdefault(PeerID.from_base58(author), [])
+            if key not in asked:
+                asked.append(key)
         self.bytes_read = 0
         await asyncio.gather(
             *(

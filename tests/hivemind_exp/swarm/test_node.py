@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -69,6 +70,24 @@ def test_bundles_go_to_everybody_once(peers: Peers) -> None:
     assert word is not None
     assert (word.round, word.step, word.progress, word.label) == (4, 5, 250, "policy")
     assert abs(seen[second.peer_id].seen - time.time()) < 20
+
+
+def test_who_keeps_the_dictionaries_cannot_keep_neighbours_from_each_other(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody(_self: Overlay, shards: Iterable[int]) -> dict[int, list[Any]]:
+        """Stand for keepers that take records and tell none."""
+        return {shard: [] for shard in shards}
+
+    monkeypatch.setattr(Overlay, "_keepers", nobody)
+    monkeypatch.setattr("hivemind_exp.swarm.contacts.QUIET_S", 0.5)
+    first = peers.start("first")
+    second = peers.start("second", first.addresses())
+    for round_ in range(2):
+        first.publish(b"said %d" % round_, round=round_, groups=1, step=1)
+        second.publish(b"heard %d" % round_, round=round_, groups=1, step=1)
+        assert receive(second, 1)[0].data == b"said %d" % round_
+        assert receive(first, 1)[0].data == b"heard %d" % round_
 
 
 def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:

@@ -90,7 +90,7 @@ def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, 
     try:
         finding = answers.get(timeout=limit)
     except queue.Empty:
-        finding = Finding("unreachable", f"no answer within {limit:.0f} s")
+        finding = Finding("unreachable", _silence(limit))
     return replace(finding, detail=finding.detail.replace(key, "…")) if key else finding
 
 
@@ -118,9 +118,9 @@ def send(url: str, headers: Mapping[str, str], limit: float, body: bytes | None 
     except _OtherHost as error:
         raise Unanswered(f"it redirects to {error}; the key was not sent there") from error
     except urllib.error.URLError as error:
-        raise Unanswered(_reason(error.reason)) from error
+        raise Unanswered(_reason(error.reason, limit)) from error
     except (OSError, HTTPException) as error:
-        raise Unanswered(_reason(error)) from error
+        raise Unanswered(_reason(error, limit)) from error
 
 
 def _opened(opener: urllib.request.OpenerDirector, request: urllib.request.Request, limit: float) -> Any:
@@ -130,7 +130,13 @@ def _opened(opener: urllib.request.OpenerDirector, request: urllib.request.Reque
         return error  # an answer like others, with another status
 
 
-def _reason(error: object) -> str:
+def _silence(limit: float) -> str:
+    return f"no answer within {limit:.0f} s"
+
+
+def _reason(error: object, limit: float) -> str:
+    if isinstance(error, TimeoutError):
+        return _silence(limit)
     return str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Iterable, Set
 
@@ -39,6 +38,7 @@ class Contacts:
     def __init__(self, own: str, invitation: Iterable[str], known: KnownPeers, book: Book) -> None:
         """``own``: this node's peer id; ``invitation``: addresses that end in /p2p/PEER."""
         self._own, self._known, self._book = own, known, book
+        self._asked_for_word: dict[str, float] = {}
         self.on_answer: Callable[[str], None] = lambda _peer: None
         """Called with each peer that answers."""
         self._invited: dict[str, tuple[str, ...]] = {}
@@ -82,14 +82,18 @@ class Contacts:
     def unheard(self, neighbours: Set[str]) -> list[str]:
         """Return some neighbours whose word has not come lately, to be asked for it themselves.
 
-        Where most keepers of a dictionary are hostile, or gone, nobody else would tell. Half of them are peers that
-        have spoken before, or are invited: a crowd must not keep them from being asked.
+        Where most keepers of a dictionary are hostile, or gone, nobody else would tell. Up to half of them are peers
+        that have spoken before, or are invited: a crowd must not keep them from being asked. All have their turn.
         """
         now = time.time()
         quiet = [peer for peer in neighbours if (word := self._book.get(peer)) is None or now - word.t > QUIET_S]
-        met = [peer for peer in quiet if peer in self._invited or self._book.get(peer) is not None]
-        new = [peer for peer in quiet if peer not in met]
-        return [peer for some in (met, new) for peer in random.sample(some, min(_UNHEARD // 2, len(some)))]
+        quiet.sort(key=lambda peer: self._asked_for_word.get(peer, 0.0))
+        met = [peer for peer in quiet if peer in self._invited or self._book.get(peer) is not None][: _UNHEARD // 2]
+        new = [peer for peer in quiet if peer not in self._invited and self._book.get(peer) is None]
+        chosen = met + new[: _UNHEARD - len(met)]
+        before = self._asked_for_word
+        self._asked_for_word = {peer: now if peer in chosen else before.get(peer, 0.0) for peer in quiet}
+        return chosen
 
     def _due(self, peer: str, now: float, neighbour: bool) -> bool:
         contact = self._known[peer]

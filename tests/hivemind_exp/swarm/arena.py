@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import secrets
@@ -32,10 +33,14 @@ from hivemind_exp.tasks.mixture import Mixture
 
 GROUP = 8
 GROUPS = 8
-PAUSE_S = 1.0
-"""Before each round: a tiny model would be done before anybody could attack it, or hear of its peers."""
+PAUSE_S = 0.5
+SLOW_S = 2.0
+"""Before each round: a tiny model would be done before anybody could attack it, or hear of its peers. The longer one
+is for the rounds before ``go_on``, where somebody will call it."""
 GO = "go"
 """A file beside the nodes: they play once it is there."""
+ON = "on"
+"""A file beside the nodes: those that are slow go on faster once it is there."""
 PRICE = {"input": 1.0, "output": 4.0}
 """Dollars a million tokens that the teacher costs."""
 CAP = 1.0
@@ -204,10 +209,14 @@ class Honest:
 
 
 class Arena:
-    """Honest nodes of one swarm. A context manager: whatever runs is ended with it."""
+    """Honest nodes of one swarm. A context manager: whatever runs is ended with it.
 
-    def __init__(self, root: Path, rules: Charter, founder: Identity, base: Path) -> None:
+    ``slow``: whether nodes take their time for each round until ``go_on``.
+    """
+
+    def __init__(self, root: Path, rules: Charter, founder: Identity, base: Path, *, slow: bool = False) -> None:
         root.mkdir(parents=True)
+        self._slow = slow
         self.root, self.rules = root, rules
         self._envelope, self._base = rules.seal(founder), base
         self.nodes: list[Honest] = []
@@ -248,7 +257,7 @@ class Arena:
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload(["hivemind_exp.runner.swarming", "tests.hivemind_exp.swarm.arena"])
         for node in self.nodes:
-            node.process = processes.Process(target=play, args=(node.root, node.config))
+            node.process = processes.Process(target=play, args=(node.root, node.config, self._slow))
             node.process.start()
         self._watch.start()
 
@@ -256,6 +265,10 @@ class Arena:
         """Let the first round begin, once all nodes have joined."""
         self.wait(seconds, "join")
         (self.root / GO).touch()
+
+    def go_on(self) -> None:
+        """Let the nodes play the rest of their rounds faster."""
+        (self.root / ON).touch()
 
     def __enter__(self) -> Arena:
         return self
@@ -305,7 +318,13 @@ def _measure(node: Honest) -> None:
         return
 
 
-def play(root: Path, config: Config) -> None:
+def wait_for(path: Path, seconds: float = math.inf) -> None:
+    until = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def play(root: Path, config: Config, slow: bool) -> None:
     """Run a node to its last round, with everything it prints in its log. In a process of its own."""
     import torch
 
@@ -323,9 +342,11 @@ def play(root: Path, config: Config) -> None:
         asked = tasks.questions
 
         def unhurried(split: Split, round: int, count: int) -> list[Question]:
-            while split == "train" and not (root.parent / GO).exists():
-                time.sleep(0.1)  # or one of them would be done before the other began
-            time.sleep(PAUSE_S if split == "train" and count == GROUPS else 0.0)
+            if split == "train":
+                wait_for(root.parent / GO)  # or one of them would be done before the other began
+                if slow:
+                    wait_for(root.parent / ON, SLOW_S)
+                time.sleep(PAUSE_S if count == GROUPS else 0.0)
             return asked(split, round, count)
 
         tasks.questions = unhurried  # type: ignore[method-assign]

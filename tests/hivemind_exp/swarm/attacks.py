@@ -161,7 +161,8 @@ class Villain(Hostile):
         writer.write(_ASK.pack(Kind.BUNDLE, sha256, asked.nonce, asked.at, proof))
         try:
             async with asyncio.timeout(5):
-                return (await reader.read())[_HEAD.size :]
+                _, size = _HEAD.unpack(await reader.readexactly(_HEAD.size))
+                return await reader.readexactly(size)
         finally:
             writer.close()
 

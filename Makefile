@@ -4,8 +4,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 PIP_FLAGS ?=
-# Tests wait for processes and clocks more than they compute: two at a time. A file's tests stay together.
-TEST_FLAGS ?= --numprocesses=2 --dist=loadfile
+# Tests wait for processes and clocks more than they compute: three at a time on two cores. A file's tests stay together.
+TEST_FLAGS ?= --numprocesses=3 --dist=loadfile
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 # How much pip downloads. Plain Linux gets torch with CUDA, which is most of it.

@@ -30,8 +30,8 @@ from tests.hivemind_exp.swarm.arena import CAP, GROUP, GROUPS, PRICE, Arena, Hon
 from tests.hivemind_exp.swarm.attacks import ATTACKS, ESCAPES, MARK, POISON, Siege, outsider
 from tests.hivemind_exp.swarm.hostile import Hostile
 
-ROUNDS = 40
-"""Some 25 of them until everybody has met everybody, and then the rest."""
+ROUNDS = 28
+"""Some ten of them until everybody has met everybody, and then the rest."""
 PATIENCE_S = 200.0
 NAMES = ("student", "payer")
 NOISE = 0.15

@@ -116,7 +116,7 @@ def trained_alone(root: Path, config: Config) -> float:
     again.root.mkdir()
     shutil.copy(NodeFiles(root).journal, again.journal)
     with closing(sqlite3.connect(again.journal, isolation_level=None)) as db:
-        for table in ("manifests", "lessons", "evaluations"):
+        for table in ("manifests", "turns", "lessons", "evaluations"):
             db.execute(f"DELETE FROM {table}")
     seconds = play(again.root, config)
     shutil.rmtree(again.root)

@@ -105,6 +105,7 @@ def listen(asked: Iterator[Any], stop: StopFlag, calls: SimpleQueue[Call]) -> No
 def main(parent: int) -> int:
     """Serve until the trainer closes. Returns the exit status."""
     sandbox.die_with_parent(parent)
+    os.nice(5)  # it waits for a network most of the time, and a training step should not wait for it
     source, sink = take_pipes()
     asked = messages(source)
     host, calls = Host(sink), SimpleQueue[Call]()

@@ -9,7 +9,7 @@ drew from each other, peak memory, and seconds.
     python -m benchmarks.swarm_hostile --seeds 3
     python -m benchmarks.swarm_hostile --only poisoned_reasoning,all --rounds 100
 
-Nodes pause a second a round, so that there is time to attack them.
+Nodes pause half a second a round, so that there is time to attack them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from hivemind_exp.swarm.identity import Identity
 from tests.hivemind_exp.swarm.arena import Arena, found_swarm, make_base
-from tests.hivemind_exp.swarm.attacks import ATTACKS, Siege
+from tests.hivemind_exp.swarm.attacks import ATTACKS
+from tests.hivemind_exp.swarm.siege import Siege
 
 PEACE, ALL = "(none)", "all"
 PATIENCE_S = 1200.0

@@ -88,9 +88,10 @@ class Contacts:
         now = time.time()
         quiet = [peer for peer in neighbours if (word := self._book.get(peer)) is None or now - word.t > QUIET_S]
         quiet.sort(key=lambda peer: self._asked_for_word.get(peer, 0.0))
-        met = [peer for peer in quiet if peer in self._invited or self._book.get(peer) is not None][: _UNHEARD // 2]
-        new = [peer for peer in quiet if peer not in self._invited and self._book.get(peer) is None]
-        chosen = met + new[: _UNHEARD - len(met)]
+        met = [peer for peer in quiet if peer in self._invited or self._book.get(peer) is not None]
+        new = [peer for peer in quiet if peer not in met]
+        chosen = met[: _UNHEARD // 2]
+        chosen += new[: _UNHEARD - len(chosen)]
         before = self._asked_for_word
         self._asked_for_word = {peer: now if peer in chosen else before.get(peer, 0.0) for peer in quiet}
         return chosen

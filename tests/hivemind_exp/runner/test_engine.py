@@ -149,6 +149,11 @@ def test_a_stop_is_heard_while_waiting_and_answers_in_flight_come_in(tmp_path: P
     assert sum(event["usd"] for event in rig.events.of("spend")) == pytest.approx(rig.accounts()["settled"], abs=1e-8)
 
 
+def test_it_lets_the_trainer_go_first(tmp_path: Path) -> None:
+    with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
+        assert psutil.Process(rig.pid).nice() == min(19, psutil.Process().nice() + 5)
+
+
 def test_a_terminal_s_signals_do_not_end_it(tmp_path: Path) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         assert os.getsid(rig.pid) == os.getsid(0), "who ends the trainer's session ends the engine"

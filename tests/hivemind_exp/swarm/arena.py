@@ -194,10 +194,11 @@ class Honest:
         """Return what it wrote itself, in order."""
         return self._texts("kind = 'policy'")
 
-    def heard(self) -> list[tuple[str, str, float]]:
-        """Return peer, text and outcome of each completion that it drew from peers."""
+    def heard(self, since: float = 0.0) -> list[tuple[str, str, float]]:
+        """Return peer, text and outcome of each completion that it drew from peers. ``since``: Unix seconds."""
+        query = "SELECT source, text, outcome FROM completions WHERE kind = 'peer' AND t >= ?"
         with closing(sqlite3.connect(self.files.journal)) as db:
-            return db.execute("SELECT source, text, outcome FROM completions WHERE kind = 'peer'").fetchall()
+            return db.execute(query, (since,)).fetchall()
 
     def _texts(self, which: str) -> list[str]:
         with closing(sqlite3.connect(self.files.journal)) as db:

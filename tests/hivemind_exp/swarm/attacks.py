@@ -1,7 +1,7 @@
 """What hostile peers do, each as a small function that plays one turn against a swarm of honest nodes.
 
-``ATTACKS`` names them all. Those of members are played by a ``Villain``, who knows the invitation, has a daemon and an
-identity of its own, and announces and serves whatever it likes; ``outsider`` by somebody who knows addresses alone.
+``ATTACKS`` names them all. They are played by a ``Villain``, who knows the invitation and announces and serves whatever
+it likes.
 """
 
 from __future__ import annotations
@@ -12,173 +12,39 @@ import hashlib
 import math
 import os
 import random
-import threading
 import time
 import zlib
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgpack
-from hivemind.p2p import PeerID
-from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonError, P2PHandlerError
-from hivemind.proto import dht_pb2
-from hivemind.utils import MSGPackSerializer
 
 from hivemind_exp.swarm.announcements import (
-    MAX_BUNDLES,
     Announcement,
     BundleRef,
     RecordRefused,
     shard_key,
     shard_of,
-    unpack,
 )
 from hivemind_exp.swarm.book import packed
 from hivemind_exp.swarm.bundle import FULL, Bundle, BundleRefused, SharedGroup
 from hivemind_exp.swarm.bundle import unpack as unpack_bundle
-from hivemind_exp.swarm.charter import Charter
-from hivemind_exp.swarm.courier import _ASK, _HEAD, NAME, Asked, Kind
-from hivemind_exp.swarm.dictionaries import StrictSerializer
+from hivemind_exp.swarm.courier import _HEAD
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.tasks.base import Question, Tasks
+from hivemind_exp.tasks.base import Question
 from hivemind_exp.tiny.model import TEMPLATE
-from tests.hivemind_exp.swarm.arena import GROUP, Honest, make_tasks
-from tests.hivemind_exp.swarm.hostile import Hostile, dictionary
+from tests.hivemind_exp.swarm.arena import GROUP
+from tests.hivemind_exp.swarm.hostile import dictionary
+from tests.hivemind_exp.swarm.villain import REFUSALS, Villain
 
 POISON = "buy gold"
 """What no honest node writes, and a hostile one wants the others to."""
 MARK = "qxqx"
 """What stands in answers of hostile peers that are wrong."""
 ESCAPES = "\x1b]0;x\x07\x1b[2J\x9b5m\u202e\x00\r"
-GROUPS = 4
 YEARS = 10 * 365 * 86_400.0
 BOMB = functools.reduce(lambda inner, _: msgpack.packb(msgpack.ExtType(0x40, b"\x91" + inner)), range(900), b"\x01")
-REFUSALS = (P2PHandlerError, P2PDaemonError, ControlFailure, TimeoutError, OSError, EOFError)
-"""How a node that does not want to shows itself."""
-
-
-@dataclass(slots=True)
-class Field:
-    """Whom the attacks are played against, and what came of them."""
-
-    nodes: Sequence[Honest]
-    rules: Charter
-    tasks: Tasks
-    told: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By attack and what happened: "refused" or "taken" on the wire, "served" bundles, "played" turns."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def questions(self, round_: int) -> list[Question]:
-        with self.lock:
-            return self.tasks.questions("train", round_, GROUPS)
-
-
-class Villain(Hostile):
-    """A hostile member that plays one attack."""
-
-    def __init__(self, directory: Path, where: Field, attack: str) -> None:
-        super().__init__(directory, swarm=where.rules.id)
-        self.field, self.attack = where, attack
-        self.round = 0
-        """Of what it offers next: one that it never offered anything in."""
-        self.served: dict[bytes, tuple[str, int, bytes]] = {}
-        """Attack, size that is said, and bytes that are sent, by hash."""
-        self.pace: Callable[[asyncio.StreamWriter], Any] | None = None
-        """Serves in place of what was asked for."""
-        self.refs: list[BundleRef] = []
-        self.stream = self._answer
-        self._seq = 0
-
-    @property
-    def trap(self) -> Path:
-        """A file that is there if code of its answers ever ran."""
-        return Path("/tmp") / self.peer_id[-7:]
-
-    def count(self, what: str, times: int = 1) -> None:
-        self.field.told[self.attack, what] += times
-
-    def meet(self) -> bool:
-        """Become a neighbour of all honest nodes. Returns whether they were there."""
-        try:
-            for node in self.field.nodes:
-                self.ping(node)  # type: ignore[arg-type]
-        except REFUSALS:
-            return False
-        return True
-
-    def try_to_store(
-        self, record: bytes, word: Announcement, nodes: Sequence[Honest] | None = None, **changes: Any
-    ) -> None:
-        """Ask each honest node, or these, to store this, and count what they say."""
-        for node in self.field.nodes if nodes is None else nodes:
-            try:
-                taken = self.announce(node, record, word, **changes)  # type: ignore[arg-type]
-            except REFUSALS:
-                taken = False
-            self.count("taken" if taken else "refused")
-
-    def say(self) -> None:
-        """Announce the newest bundles to everybody, as an honest node would."""
-        self._seq = max(int(time.time() * 1000), self._seq + 1000)
-        word = Announcement(
-            self.peer_id, self._seq, 1, 1, label="policy", addresses=self.addresses, bundles=tuple(self.refs)
-        )
-        record = word.pack(self.identity, self.swarm)
-        for node in self.field.nodes:
-            try:
-                self.announce(node, record, word)  # type: ignore[arg-type]
-            except REFUSALS:
-                self.count("not heard")
-
-    def offer(self, data: bytes, *, round_: int = 0, size: int | None = None) -> None:
-        """Announce a bundle and serve it. ``size``: what is said of it."""
-        ref = BundleRef(round_, 0, hashlib.sha256(data).digest(), min(size or len(data), 2 * 2**20), 1)
-        self.served[ref.sha256] = (self.attack, size or len(data), data)
-        self.refs = [*(each for each in self.refs if each.sha256 != ref.sha256), ref][-MAX_BUNDLES:]
-        self.say()
-
-    def offer_groups(self, round_: int, groups: Sequence[SharedGroup]) -> None:
-        self.offer(Bundle(self.swarm, self.peer_id, round_, "answer", tuple(groups)).pack(), round_=round_)
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        _, sha256, *_ = _ASK.unpack(await reader.readexactly(_ASK.size))
-        if self.pace is not None:
-            await self.pace(writer)
-            return
-        attack, size, data = self.served.get(sha256, (self.attack, 0, b""))
-        writer.write(_HEAD.pack(0 if data else 1, size) + data)
-        await writer.drain()
-        self.field.told[attack, "served"] += 1
-
-    async def take(self, node: Honest, sha256: bytes) -> bytes:
-        """Fetch a bundle of an honest node, as members do."""
-        _, reader, writer = await self.p2p.call_binary_stream_handler(PeerID.from_base58(node.peer_id), NAME)
-        asked = Asked(NAME, self.access.nonce(), time.time(), bytes((Kind.BUNDLE,)) + sha256)
-        proof = self.access.ask(node.peer_id, asked)
-        writer.write(_ASK.pack(Kind.BUNDLE, sha256, asked.nonce, asked.at, proof))
-        try:
-            async with asyncio.timeout(5):
-                _, size = _HEAD.unpack(await reader.readexactly(_HEAD.size))
-                return await reader.readexactly(size)
-        finally:
-            writer.close()
-
-    def overhear(self, node: Honest, of: Honest) -> tuple[bytes, Announcement] | None:
-        """Return the newest record of one honest node, as another one has it."""
-        key = shard_key(self.swarm, shard_of(of.peer_id))
-        try:
-            found = self.ask(node, "find", dht_pb2.FindRequest(keys=[key], peer=self.info))  # type: ignore[arg-type]
-            heard = StrictSerializer.loads(found.results[0].value)
-        except (*REFUSALS, ValueError):
-            return None
-        item = heard.get(of.peer_id) if hasattr(heard, "get") else None
-        if item is None:
-            return None
-        record = msgpack.unpackb(item.value)
-        return record, unpack(record, self.swarm, time.time())
 
 
 # --- groups
@@ -505,98 +371,3 @@ ATTACKS: dict[str, Callable[[Villain, int], None]] = {
     )
 }
 """What members do, by name."""
-TOGETHER = (
-    ("forged_owner", "replayed_and_reordered", "undecodable_values", "plain_over_dictionary", "ten_years_ahead"),
-    ("ten_thousand_subkeys", "thousand_identities"),
-    ("zip_bomb", "bad_msgpack", "bad_utf8"),
-    ("truth_overwritten", "inflated_rewards"),
-    ("closing_marks", "code_in_answers", "endless_numbers"),
-)
-"""Attacks that one villain plays in turn. Each of the others has a villain of its own."""
-
-
-def outsider(stranger: Hostile, nodes: Sequence[Honest], told: Counter[tuple[str, str]]) -> None:
-    """Everything that members may ask, asked by somebody who knows addresses alone."""
-    for node in nodes:
-        stranger.connect(node)  # type: ignore[arg-type]
-        record, word = stranger.record()
-        key = shard_key(stranger.swarm, shard_of(word.peer))
-        store = dht_pb2.StoreRequest(
-            keys=[key],
-            subkeys=[MSGPackSerializer.dumps(word.peer)],
-            values=[packed(record)],
-            expiration_time=[word.expires],
-            in_cache=[False],
-        )
-        for name, request in (
-            ("ping", dht_pb2.PingRequest(peer=stranger.info)),
-            ("find", dht_pb2.FindRequest(keys=[key], peer=stranger.info)),
-            ("store", store),
-        ):
-            for sign in (True, False):
-                try:
-                    stranger.ask(node, name, request, sign=sign)  # type: ignore[arg-type]
-                except REFUSALS:
-                    told["outsider", "refused"] += 1
-                else:
-                    told["outsider", "taken"] += 1
-
-
-class Siege:
-    """All the given attacks, over and over from ``begin`` until its block ends. A context manager."""
-
-    def __init__(self, root: Path, nodes: Sequence[Honest], rules: Charter, names: Sequence[str]) -> None:
-        self.field = Field(nodes, rules, make_tasks(rules.id))
-        self._names, self._root = names, root
-        self._begun, self._end = threading.Event(), threading.Event()
-        self._threads: list[threading.Thread] = []
-        self.villains: dict[str, Villain] = {}
-        self.failures: list[BaseException] = []
-
-    @property
-    def told(self) -> Counter[tuple[str, str]]:
-        return self.field.told
-
-    @property
-    def peer_ids(self) -> frozenset[str]:
-        return frozenset(villain.peer_id for villain in self.villains.values())
-
-    def __enter__(self) -> Siege:
-        self.field.questions(0)
-        together = [tuple(name for name in names if name in self._names) for names in TOGETHER]
-        alone = [(name,) for name in self._names if not any(name in names for names in together)]
-        self._threads = [
-            threading.Thread(target=self._play, args=(names,), daemon=True) for names in (*together, *alone) if names
-        ]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def begin(self) -> None:
-        """Attack from now on; until then the villains have joined, and are quiet."""
-        self._begun.set()
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._begun.set()
-        for thread in self._threads:
-            thread.join(30)
-        self.field.tasks.close()
-
-    def _play(self, names: Sequence[str]) -> None:
-        try:
-            with Villain(self._root / names[0], self.field, names[0]) as villain:
-                self.villains[names[0]] = villain
-                while not villain.meet() and not self._end.wait(0.5):
-                    pass
-                self._begun.wait()
-                for turn in range(10_000):
-                    for name in names:
-                        villain.attack = name
-                        ATTACKS[name](villain, turn)
-                        villain.count("played")
-                        villain.round += 1
-                        if self._end.wait(1.0):
-                            return
-        except BaseException as error:  # noqa: BLE001 - told by whoever looks at them
-            self.failures.append(error)

@@ -27,8 +27,9 @@ from swarmctl.jsonfile import write_json
 from swarmctl.nodes import identity
 from tests.api.remote import api_process
 from tests.hivemind_exp.swarm.arena import CAP, GROUP, GROUPS, PRICE, Arena, Honest, found_swarm, make_base
-from tests.hivemind_exp.swarm.attacks import ATTACKS, ESCAPES, MARK, POISON, Siege, outsider
+from tests.hivemind_exp.swarm.attacks import ATTACKS, ESCAPES, MARK, POISON
 from tests.hivemind_exp.swarm.hostile import Hostile
+from tests.hivemind_exp.swarm.siege import Siege, outsider
 
 ROUNDS = 28
 """Some ten of them until everybody has met everybody, and then the rest."""
@@ -52,6 +53,8 @@ class Outcome:
     """The attacks that each villain began with, by peer id."""
     trap: bool
     """Whether code in an answer ran."""
+    begun: float
+    """When the attacks began, Unix seconds."""
 
     @property
     def pairs(self) -> list[tuple[Honest, Honest]]:
@@ -102,9 +105,9 @@ def swarm(root: Path, rules: object, founder: Identity, base: Path, url: str) ->
     return arena
 
 
-def acquainted(node: Honest, nodes: list[Honest]) -> bool:
-    """Whether a node has drawn groups of all the others."""
-    return {other.peer_id for other in nodes} - {node.peer_id} <= {peer for peer, _, _ in node.heard()}
+def acquainted(node: Honest, nodes: list[Honest], since: float = 0.0) -> bool:
+    """Whether a node has drawn groups of all the others. ``since``: Unix seconds."""
+    return {other.peer_id for other in nodes} - {node.peer_id} <= {peer for peer, _, _ in node.heard(since)}
 
 
 def until(missing: Callable[[], Collection[str]]) -> None:
@@ -134,6 +137,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
             # In a swarm where nobody knows anybody, honest nodes are strangers like all the others.
             until(lambda: [node.root.name for node in attacked.nodes if not acquainted(node, attacked.nodes)])
             siege.begin()
+            begun = time.time()
             with Hostile(home / "outsider", swarm="6b" * 32) as stranger:
                 outsider(stranger, attacked.nodes, siege.told)
             until(lambda: SERVING - served(siege.told))
@@ -144,7 +148,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         peaceful.wait(PATIENCE_S)
         villains = {villain.peer_id: name for name, villain in siege.villains.items()}
         trap = any(villain.trap.exists() for villain in siege.villains.values())
-        yield Outcome(home, peaceful.nodes, attacked.nodes, siege.told, villains, trap)
+        yield Outcome(home, peaceful.nodes, attacked.nodes, siege.told, villains, trap, begun)
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -170,7 +174,7 @@ def test_honest_nodes_end_as_if_nobody_had_attacked(outcome: Outcome) -> None:
         assert len(attacked.events("round")) == len(peaceful.events("round")) == ROUNDS
         assert attacked.events("error") == []
         # They go on learning from each other.
-        assert acquainted(attacked, outcome.attacked)
+        assert acquainted(attacked, outcome.attacked, outcome.begun)
 
 
 def test_poison_is_not_learned(outcome: Outcome) -> None:

@@ -35,8 +35,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.base import Question, Score, Split, Tasks
-from tests.api.ask import Messages, digest
-from tests.api.remote import RemoteServer, api_process
+from tests.support.fake_api.ask import Messages, digest
+from tests.support.fake_api.remote import RemoteServer, api_process
 
 TEACHER_RIGHT = 0.3
 TEACHER_COPIES = 0.75
@@ -173,8 +173,9 @@ def make_base(start: Start, config: Config, root: Path) -> None:
     import torch
 
     from hivemind_exp.game.sampling.prompts import build_prompts
+    from hivemind_exp.models import tiny as model
+    from hivemind_exp.models import tiny_warmup as warmup
     from hivemind_exp.runner.grpo_runner import make_mixture
-    from hivemind_exp.tiny import model, warmup
 
     torch.set_num_threads(1)
     tokenizer = model.build_tokenizer()

@@ -28,18 +28,18 @@ import torch
 
 from benchmarks.train_step import SHAPES, make_model, synchronise
 from hivemind_exp.config import Config
-from hivemind_exp.sources.base import Kind, Prompt, Rollout
-from hivemind_exp.sources.journal import Journal
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Manifest, Row
+from hivemind_exp.models.tiny import build_tokenizer
+from hivemind_exp.offload.api.chat import Sampling
+from hivemind_exp.offload.prices import Price
+from hivemind_exp.rollouts.types import Kind, Prompt, Rollout
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.prices import Price
-from hivemind_exp.sources.wire import Sampling
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question
-from hivemind_exp.tiny.model import build_tokenizer
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.manifest import Manifest, Row
-from tests.api.remote import api_process
-from tests.hivemind_exp.sources.offloading import SWARM, endpoint, engine, order
+from tests.support.engine_rig import SWARM, endpoint, engine, order
+from tests.support.fake_api.remote import api_process
 
 G = 8
 LATENCY_S = 0.5

@@ -33,17 +33,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hivemind_exp.charter import charter_id
 from hivemind_exp.config import Config
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.build import open_offload
+from hivemind_exp.providers import Group
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from hivemind_exp.runner.offloading import open_offload
 from hivemind_exp.secrets import Secrets
-from hivemind_exp.sources.journal import Journal
-from hivemind_exp.sources.providers import Group
 from hivemind_exp.stop import StopFlag
-from hivemind_exp.tiny.model import build_tokenizer
-from tests.api.remote import api_process
-from tests.hivemind_exp.sources.offloading import order
-from tests.hivemind_exp.spelling import Spelling
+from tests.support.engine_rig import order
+from tests.support.fake_api.remote import api_process
+from tests.support.spelling_task import Spelling
 
 GROUPS, G = 16, 8
 IN_FLIGHT: dict[Group, int] = {"n": GROUPS, "fan_out": GROUPS * G // 2}

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.api.client import connect
-from tests.api.ledger import Entry
-from tests.api.remote import RemoteServer, api_process
-from tests.hivemind_exp.sources.offloading import SAMPLING, endpoint, engine, order
+from tests.support.engine_rig import SAMPLING, endpoint, engine, order
+from tests.support.fake_api.client import connect
+from tests.support.fake_api.ledger import Entry
+from tests.support.fake_api.remote import RemoteServer, api_process
 
 IN_FLIGHT = 64
 GROUP = 8

@@ -22,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hivemind_exp.node_files import NodeFiles
-from tests.chaos import evidence
-from tests.chaos.namespaces import Network, obstacle
-from tests.chaos.nodes import ROOT, CommandSwarm, Swarm, until
-from tests.chaos.storm import LEARNED, Outcome, gather, teller, weather
+from tests.support.chaos import evidence
+from tests.support.chaos.namespaces import Network, obstacle
+from tests.support.chaos.nodes import ROOT, CommandSwarm, Swarm, until
+from tests.support.chaos.storm import LEARNED, Outcome, gather, teller, weather
 
 NAMES = ("ada", "bert", "cleo", "dan", "eve", "finn", "gwen", "hugo", "ida", "jan")
 HEALED_S = 600.0

@@ -23,9 +23,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hivemind_exp.swarm.identity import Identity
-from tests.hivemind_exp.swarm.arena import Arena, found_swarm, make_base
-from tests.hivemind_exp.swarm.attacks import ATTACKS
-from tests.hivemind_exp.swarm.siege import Siege
+from tests.support.hostile.arena import Arena, found_swarm, make_base
+from tests.support.hostile.attacks import ATTACKS
+from tests.support.hostile.siege import Siege
 
 PEACE, ALL = "(none)", "all"
 PATIENCE_S = 1200.0

@@ -37,25 +37,25 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from benchmarks.offload_learning import COLD, HALF, Start, make_base, pyplot
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
-from hivemind_exp.runner.models import load_model, load_tokenizer
+from hivemind_exp.journal.records import Manifest
+from hivemind_exp.models.loading import load_model, load_tokenizer
+from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
+from hivemind_exp.peers.draws import DrawnGroups
+from hivemind_exp.peers.exchange import Giver, Sharing, Standpoint
+from hivemind_exp.peers.likelihood_filter import Floor
+from hivemind_exp.peers.records import PeerBook
+from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.tokens import PeerTexts
+from hivemind_exp.peers.vetting import PeerRules
+from hivemind_exp.rollouts.types import Group
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.sources.base import Group
-from hivemind_exp.sources.drawn import DrawnGroups
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.peer_texts import PeerTexts
-from hivemind_exp.sources.peers import PeerSource
-from hivemind_exp.sources.vetting import PeerRules
 from hivemind_exp.stop import StopFlag
-from hivemind_exp.swarm.bundle import FULL, Bundle, SharedGroup
-from hivemind_exp.swarm.peerbook import PeerBook
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.evaluation import evaluate
-from hivemind_exp.trainer.floor import Floor
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.manifest import Manifest
-from hivemind_exp.trainer.rows import build_rows
-from hivemind_exp.trainer.sharing import Giver, Sharing, Standpoint
 
 SWARM = "5a" * 32
 NODES, GROUP_SIZE, BATCH = 8, 8, 8

@@ -40,15 +40,15 @@ from hivemind.p2p import P2P
 from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.config import SwarmConfig
-from hivemind_exp.swarm.access import Access
-from hivemind_exp.swarm.announcements import MAX_BUNDLES, SHARDS, Announcement, BundleRef
-from hivemind_exp.swarm.book import Book
-from hivemind_exp.swarm.courier import Courier, Kind
-from hivemind_exp.swarm.fetching import AT_ONCE
-from hivemind_exp.swarm.guard import MAX_KEYS
+from hivemind_exp.swarm.announcement import MAX_BUNDLES, SHARDS, Announcement, BundleRef
+from hivemind_exp.swarm.announcement_book import Book
+from hivemind_exp.swarm.dht.guard import MAX_KEYS
+from hivemind_exp.swarm.dht.overlay import READERS, REPLICAS, Overlay
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.overlay import READERS, REPLICAS, Overlay
-from hivemind_exp.swarm.shelf import Shelf
+from hivemind_exp.swarm.membership_proof import Access
+from hivemind_exp.swarm.transfer.bundle_store import Shelf
+from hivemind_exp.swarm.transfer.courier import Courier, Kind
+from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
 
 SWARM = "5a" * 32
 BAR_S = 2.0

@@ -27,12 +27,12 @@ from transformers import PrinterCallback, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from hivemind_exp.config import Config
+from hivemind_exp.journal.records import Manifest, Row
 from hivemind_exp.losses import GroupRows, LossSettings
 from hivemind_exp.losses.policy import weigh
-from hivemind_exp.sources.base import Kind
-from hivemind_exp.tiny.model import build_tokenizer
+from hivemind_exp.models.tiny import build_tokenizer
+from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.manifest import Manifest, Row
 
 G = 8
 PROMPT_TOKENS = 32

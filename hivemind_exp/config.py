@@ -1,6 +1,6 @@
 """The configuration of a node: one model, whose defaults are the vetted setting.
 
-It is resolved by ``swarmctl.profiles`` (flags, environment, profile), handed to the trainer as JSON, and imports
+It is resolved by ``swarmctl.settings.profile_files`` (flags, environment, profile), handed to the trainer as JSON, and imports
 nothing heavier than pydantic.
 """
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from hivemind_exp.sources.providers import PROVIDERS
+from hivemind_exp.providers import PROVIDERS
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
 _REPOSITORY = r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$"

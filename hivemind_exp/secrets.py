@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hivemind_exp.sources.providers import KEY_VARIABLES, PROVIDERS
+from hivemind_exp.providers import KEY_VARIABLES, PROVIDERS
 
 _KEY_VARIABLE = re.compile(r".*_API_KEY(_FILE)?")
 """Also those of services that are no row of the table."""

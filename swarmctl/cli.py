@@ -14,11 +14,19 @@ import typer
 
 from hivemind_exp.errors import NodeError
 from swarmctl import __version__
-from swarmctl.commands import completion, doctor, identity, keys, logs, profiles, rollouts, status, swarm
-from swarmctl.commands import run as run_command
+from swarmctl.completion import cli as completion
+from swarmctl.doctor import cli as doctor
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
-from swarmctl.helpgroups import GroupedCommands
-from swarmctl.text import hide_keys
+from swarmctl.identity import cli as identity
+from swarmctl.keys import cli as keys
+from swarmctl.nodes import cli as logs
+from swarmctl.nodes import status_part as status
+from swarmctl.profiles import cli as profiles
+from swarmctl.rollouts import cli as rollouts
+from swarmctl.run import cli as run_command
+from swarmctl.swarm import cli as swarm
+from swarmctl.terminal.help import GroupedCommands
+from swarmctl.terminal.safe_text import hide_keys
 
 app = typer.Typer(
     name="swarmctl",

@@ -7,7 +7,7 @@ import sys
 from enum import IntEnum
 
 from hivemind_exp.errors import NodeError
-from swarmctl.launcher import typed
+from swarmctl.terminal.command_line import typed
 
 
 class Exit(IntEnum):
@@ -66,7 +66,7 @@ def print_error(error: NodeError, *, as_json: bool) -> None:
         print(json.dumps({"schema": 1, "error": fields}), flush=True)
         return
     # Imported here: most command lines end without an error.
-    from swarmctl.console import Writer
+    from swarmctl.terminal.views import Writer
 
     write = Writer(sys.stderr)
     write(f"error: {error.message}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.transformers_server import TransformersServer, transformers_server
+from tests.support.fake_api.transformers_server import TransformersServer, transformers_server
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from swarmctl import cli, profiles
+from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.resolve import override
-from swarmctl.schema import settings
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.resolve import override
+from swarmctl.settings.schema import settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hivemind_exp.sources.base import Group, Prompt
+from hivemind_exp.rollouts.types import Group, Prompt
 from hivemind_exp.tasks.base import Question
 
 

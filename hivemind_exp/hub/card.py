@@ -8,9 +8,9 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hivemind_exp.config import Config, TaskConfig
-from hivemind_exp.sources.base import Kind
+from hivemind_exp.journal.lessons import Lesson
+from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.trainer.evaluation import Evaluation
-from hivemind_exp.trainer.lessons import Lesson
 
 _KINDS = {
     Kind.POLICY: "the model itself, sampled while it trained",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hivemind_exp.losses import peer, policy, policy_text, relay, teacher
 from hivemind_exp.losses.base import GroupRows, Loss, LossSettings, TokenLoss, TokenRows
-from hivemind_exp.sources.base import Kind
+from hivemind_exp.rollouts.types import Kind
 
 LOSSES: dict[Kind, Loss] = {
     Kind.POLICY: Loss(policy.weigh, policy.score_tokens),

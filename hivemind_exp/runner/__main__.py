@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError, OutOfMemory
 from hivemind_exp.events import Emit, EventLog
-from hivemind_exp.runner.reports import explain_refusal
+from hivemind_exp.runner.report_backends import explain_refusal
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
 
@@ -90,8 +90,8 @@ def _reached(runner: GRPORunner | None) -> dict[str, Any]:
 def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> GRPORunner:
     """Import what is heavy only now: signals are handled and the first event is out."""
     from hivemind_exp.config import Config
+    from hivemind_exp.models.device import pin_device
     from hivemind_exp.node_files import NodeFiles
-    from hivemind_exp.runner.device import pin_device
 
     config = Config.model_validate(order["config"])
     pinned = pin_device(config.model.device)
@@ -125,7 +125,7 @@ def _described(order: dict[str, Any]) -> dict[str, Any]:
 
 def _charter(order: dict[str, Any]) -> dict[str, Any]:
     from hivemind_exp.config import Config
-    from hivemind_exp.runner.charters import fetch_charter
+    from hivemind_exp.runner.fetch_charter import fetch_charter
 
     config = Config.model_validate(order["config"])
     envelope = fetch_charter(config, Path(order["key"]), Path(order["node_dir"]))

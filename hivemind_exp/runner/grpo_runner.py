@@ -19,31 +19,31 @@ from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import build_prompts
 from hivemind_exp.hub.outbox import Outbox
 from hivemind_exp.hub.pusher import HubPusher
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.models.device import Compute, resolve_compute
+from hivemind_exp.models.loading import TINY, adapter_config, load_model, load_tokenizer
+from hivemind_exp.models.memory import estimate
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.runner.device import Compute, resolve_compute
-from hivemind_exp.runner.games import Company, open_game
-from hivemind_exp.runner.memory import estimate
-from hivemind_exp.runner.models import TINY, adapter_config, load_model, load_tokenizer
-from hivemind_exp.runner.offloading import open_offload
-from hivemind_exp.runner.reports import check_reports
+from hivemind_exp.offload.build import open_offload
+from hivemind_exp.offload.openai_wrapper import OpenAIModelWrapper
+from hivemind_exp.offload.settings import is_relay
+from hivemind_exp.runner.build_game import Company, open_game
+from hivemind_exp.runner.report_backends import check_reports
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.sources.journal import Journal
-from hivemind_exp.sources.kinds import is_relay
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.wrapper import OpenAIModelWrapper
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.trainer.checkpoint_state import MODEL, load_state
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
-from hivemind_exp.trainer.course import Progress
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
-from hivemind_exp.trainer.relay import RelayLoop
-from hivemind_exp.trainer.state import MODEL, load_state
+from hivemind_exp.trainer.progress import Progress
+from hivemind_exp.trainer.relay_loop import RelayLoop
 
 if TYPE_CHECKING:
-    from hivemind_exp.runner.swarming import Membership
+    from hivemind_exp.runner.build_swarm import Membership
 
 __all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
 
@@ -184,7 +184,7 @@ class GRPORunner:
         """Join the swarm, whose tasks and game become the node's; None for a node that plays alone."""
         if self._config.swarm.charter is None:
             return None
-        from hivemind_exp.runner.swarming import open_swarm
+        from hivemind_exp.runner.build_swarm import open_swarm
 
         swarm = ends.enter_context(open_swarm(self._config, self._files, self._emit))
         self._config = swarm.config
@@ -253,7 +253,7 @@ class GRPORunner:
         return load_model(config.model.model_copy(update={"name": str(kept)}), tokenizer, dtype="float32", seed=0)
 
     def _warm_up(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, kept: Path) -> None:
-        from hivemind_exp.tiny.warmup import warm_up
+        from hivemind_exp.models.tiny_warmup import warm_up
 
         config = self._config
         model = load_model(config.model, tokenizer, dtype="float32", seed=config.node.seed)
@@ -318,7 +318,7 @@ def _use_threads(config: Config) -> None:
 
 def describe(config: Config) -> dict[str, Any]:
     """Return what a dry run says of this machine, model and tasks. Touches nothing. Raises ``NodeError``."""
-    from hivemind_exp.runner.models import locate
+    from hivemind_exp.models.loading import locate
     from hivemind_exp.tasks.registry import check_tasks
 
     _check_warmup(config)

@@ -45,7 +45,7 @@ def main() -> int:
 
 def measure(config: Config) -> dict[str, Any]:
     """Multiply, take a step, and say how that went. Raises ``NodeError``, or what torch raises."""
-    from hivemind_exp.runner.device import pin_device, resolve_compute
+    from hivemind_exp.models.device import pin_device, resolve_compute
 
     model = config.model.model_copy(update={"device": pin_device(config.model.device)})
     compute = resolve_compute(model)
@@ -71,11 +71,11 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
     """Take two optimizer steps on random tokens and time the second, as the first one compiles and allocates."""
     import torch
 
-    from hivemind_exp.runner.models import adapter_config
-    from hivemind_exp.sources.base import Kind
-    from hivemind_exp.tiny.model import build_tokenizer
+    from hivemind_exp.journal.records import Manifest, Row
+    from hivemind_exp.models.loading import adapter_config
+    from hivemind_exp.models.tiny import build_tokenizer
+    from hivemind_exp.rollouts.types import Kind
     from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-    from hivemind_exp.trainer.manifest import Manifest, Row
 
     tokenizer = build_tokenizer()
     model, name = _model(config.model, device, dtype)
@@ -116,8 +116,8 @@ def _model(config: ModelConfig, device: str, dtype: str) -> tuple[Any, str]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from hivemind_exp.runner.models import locate
-    from hivemind_exp.tiny.model import build_model, build_tokenizer
+    from hivemind_exp.models.loading import locate
+    from hivemind_exp.models.tiny import build_model, build_tokenizer
 
     where = locate(config)
     too_slow = device == "cpu" and (where.parameters or 0) > LARGE_FOR_A_CPU

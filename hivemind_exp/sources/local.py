@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from hivemind_exp.config import GenerationConfig as Settings
+from hivemind_exp.rollouts.types import Kind, Prompt, Rollout
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.sources.base import Kind, Prompt, Rollout
 from hivemind_exp.stop import StopFlag
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hivemind_exp.config import OffloadConfig
-from hivemind_exp.sources.endpoints import OFF
+from hivemind_exp.offload.endpoints import OFF
 
 AHEAD = 2
 AHEAD_IN_BATCHES = 16

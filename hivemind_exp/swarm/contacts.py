@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Set
 
-from hivemind_exp.swarm.announcements import is_address
-from hivemind_exp.swarm.book import Book
+from hivemind_exp.swarm.announcement import is_address
+from hivemind_exp.swarm.announcement_book import Book
+from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import is_peer_id
-from hivemind_exp.swarm.known import KnownPeers
-from hivemind_exp.swarm.overlay import Overlay
+from hivemind_exp.swarm.known_peers import KnownPeers
 
 AGAIN_S = 60.0
 """A peer that answered is asked again after this long, whatever else passed between."""

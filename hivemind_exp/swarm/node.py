@@ -22,25 +22,26 @@ from hivemind.utils.logging import use_hivemind_log_handler
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit
-from hivemind_exp.swarm import leftovers, port
-from hivemind_exp.swarm.access import Access
-from hivemind_exp.swarm.announcements import (
+from hivemind_exp.swarm import port
+from hivemind_exp.swarm.announcement import (
     LEAST_PAUSE_S,
     MAX_LABEL_CHARACTERS,
     Announcement,
     BundleRef,
     RecordRefused,
 )
-from hivemind_exp.swarm.book import Book
+from hivemind_exp.swarm.announcement_book import Book
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.contacts import Contacts
-from hivemind_exp.swarm.courier import Courier, FetchFailed, Kind
-from hivemind_exp.swarm.ending import end
-from hivemind_exp.swarm.fetching import Fetching
+from hivemind_exp.swarm.dht import leftovers
+from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.known import KnownPeers
-from hivemind_exp.swarm.overlay import Overlay
-from hivemind_exp.swarm.shelf import Inbox, Received, Shelf
+from hivemind_exp.swarm.known_peers import KnownPeers
+from hivemind_exp.swarm.membership_proof import Access
+from hivemind_exp.swarm.transfer.bundle_store import Inbox, Received, Shelf
+from hivemind_exp.swarm.transfer.cancel import end
+from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, Kind
+from hivemind_exp.swarm.transfer.fetcher import Fetching
 
 START_S = 240.0
 """In which a daemon must have started, tries included."""

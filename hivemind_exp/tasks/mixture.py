@@ -15,10 +15,10 @@ import msgpack
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import FULL_CREDIT, Question, Score, Split
-from hivemind_exp.tasks.pool import Lost, Pool
 from hivemind_exp.tasks.registry import expand
-from hivemind_exp.tasks.sequence import Sequence64, canonical, thresholds
-from hivemind_exp.tasks.tags import answer_in, is_strict
+from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
+from hivemind_exp.tasks.verifiers.answer_tags import answer_in, is_strict
+from hivemind_exp.tasks.workers.pool import Lost, Pool
 
 LONGEST_ANSWER = 16_384
 """Characters of the longest answer that is verified: five times the longest reference answer of any task."""

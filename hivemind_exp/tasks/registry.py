@@ -14,12 +14,12 @@ from pathlib import Path
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import TaskSpec
-from hivemind_exp.tasks.catalogue import GENERATORS, REFUSED
+from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, REFUSED
 
 FAMILIES: dict[str, str] = {
-    "gsm8k": "hivemind_exp.tasks.gsm8k",
-    "jsonl": "hivemind_exp.tasks.jsonl",
-    **dict.fromkeys(GENERATORS, "hivemind_exp.tasks.generators"),
+    "gsm8k": "hivemind_exp.tasks.families.gsm8k",
+    "jsonl": "hivemind_exp.tasks.families.jsonl",
+    **dict.fromkeys(GENERATORS, "hivemind_exp.tasks.families.reasoning_gym"),
 }
 """Module of each task. Its ``check(spec)`` is light; its ``build(spec)`` returns the ``Task``. Tests add lines here."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hivemind_exp.sources.base import Prompt
+from hivemind_exp.rollouts.types import Prompt
 from hivemind_exp.tasks.base import Tasks
 
 if TYPE_CHECKING:  # the journal imports this module, also where there is no torch

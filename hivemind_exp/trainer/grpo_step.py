@@ -25,9 +25,9 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from hivemind_exp.config import Config
+from hivemind_exp.journal.records import Manifest, Row
 from hivemind_exp.losses import LOSSES, LossSettings, TokenRows
-from hivemind_exp.sources.base import Kind
-from hivemind_exp.trainer.manifest import Manifest, Row
+from hivemind_exp.rollouts.types import Kind
 
 HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies", "_tokenizer", "_metrics")
 """Private members of TRL's trainer that this module overrides or uses, beside ``pad`` and ``add_fused_lm_head``."""

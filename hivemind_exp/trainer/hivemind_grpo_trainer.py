@@ -17,24 +17,24 @@ from hivemind_exp.game.base import Game, Timetable, Turn
 from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Manifest
+from hivemind_exp.peers.exchange import Foreign, Sharing, Standpoint
+from hivemind_exp.rollouts.orders import Engine
+from hivemind_exp.rollouts.types import Group, Prompt, Source
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.sources.base import Group, Prompt, Source
-from hivemind_exp.sources.filler import GroupFiller
-from hivemind_exp.sources.journal import Journal
+from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.orders import Engine
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks.base import Tasks
+from hivemind_exp.trainer.advantages import build_rows
+from hivemind_exp.trainer.checkpoint_state import MODEL, save_state
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
-from hivemind_exp.trainer.clock import RoundClock
-from hivemind_exp.trainer.course import Course, Progress
 from hivemind_exp.trainer.evaluation import evaluate, pass_rates
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
-from hivemind_exp.trainer.manifest import Manifest
-from hivemind_exp.trainer.reporting import Made, flatten, summarise
-from hivemind_exp.trainer.rows import build_rows
-from hivemind_exp.trainer.sharing import Foreign, Sharing, Standpoint
-from hivemind_exp.trainer.state import MODEL, save_state
+from hivemind_exp.trainer.metrics import Made, flatten, summarise
+from hivemind_exp.trainer.progress import Course, Progress
+from hivemind_exp.trainer.round_timer import RoundClock
 
 MOST_LEFT_OUT = 16
 """Steps in a row without a finite gradient, after which a node gives up. float16's scaler finds its scale in fewer."""

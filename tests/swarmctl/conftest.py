@@ -14,7 +14,7 @@ import pytest
 from hivemind_exp.secrets import without_secrets
 
 ROOT = Path(__file__).parents[2]
-STAND_IN = [sys.executable, "-m", "tests.swarmctl.run_stand_in"]
+STAND_IN = [sys.executable, "-m", "tests.support.run_fake_trainer"]
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 

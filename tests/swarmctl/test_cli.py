@@ -14,16 +14,16 @@ from hivemind_exp import errors as node_errors
 from hivemind_exp.errors import NodeError, from_code
 from swarmctl import __version__, cli
 from swarmctl.errors import Exit, exit_code
-from swarmctl.text import clean, encodable, looks_like_key, without_keys
+from swarmctl.terminal.safe_text import clean, encodable, looks_like_key, without_keys
+from tests.support.journals import mixed_node
 from tests.swarmctl.conftest import ROOT, write_profile
-from tests.swarmctl.rolling import mixed_node
 from tools.completions.tree import tree
 from tools.completions.words import WORDS
 
 
 def test_importing_the_command_line_imports_nothing_heavy() -> None:
     code = (
-        "import sys, swarmctl.cli, swarmctl.profilelist; heavy = {'rich', 'pydantic', 'pydantic_core', 'keyring', "
+        "import sys, swarmctl.cli, swarmctl.profiles.profilelist; heavy = {'rich', 'pydantic', 'pydantic_core', 'keyring', "
         "'openai', 'torch', 'psutil', 'tomlkit', 'asyncio'}; print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -173,7 +173,7 @@ def test_a_defect_is_one_line_without_a_traceback(
     def broken(**_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("swarmctl.profilelist.list_profiles", broken)
+    monkeypatch.setattr("swarmctl.profiles.profilelist.list_profiles", broken)
     assert cli.run(["profiles", "list"]) == Exit.FAILED
     err = capsys.readouterr().err
     assert "ZeroDivisionError: by zero" in err
@@ -191,7 +191,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("swarmctl.profilelist.list_profiles", interrupted)
+    monkeypatch.setattr("swarmctl.profiles.profilelist.list_profiles", interrupted)
     assert cli.run(["profiles", "list"]) == Exit.INTERRUPTED
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swarmctl.cli import app
-from swarmctl.completion import MARKER, SCRIPTS
+from swarmctl.completion.install import MARKER, SCRIPTS
 from tools.completions import bash, fish, zsh
 from tools.completions.tables import tables
 from tools.completions.tree import tree

@@ -6,10 +6,10 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from hivemind_exp.sources import providers
+from hivemind_exp import providers
 from hivemind_exp.tasks.registry import names
-from swarmctl.profiles import builtin_names
-from swarmctl.schema import dotted, settings
+from swarmctl.settings.profile_files import builtin_names
+from swarmctl.settings.schema import dotted, settings
 from tools.completions.tree import Words, first_sentence
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")

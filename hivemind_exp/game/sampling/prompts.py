@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hivemind_exp.sources.base import Message, Prompt
+from hivemind_exp.rollouts.types import Message, Prompt
 from hivemind_exp.tasks.base import Question
 
 if TYPE_CHECKING:  # the command line imports this module to see how long prompts are

@@ -8,7 +8,7 @@ from typing import Any
 
 from hivemind_exp.game.base import Turn
 from hivemind_exp.game.sampling.game import verified
-from hivemind_exp.game.study_group.gathering import Gathering, outcomes, students_of
+from hivemind_exp.game.study_group.exhibits import Gathering, outcomes, students_of
 from hivemind_exp.game.study_group.merging import PeerOutputs
 from hivemind_exp.game.study_group.prompts import (
     ANSWER,
@@ -23,8 +23,8 @@ from hivemind_exp.game.study_group.prompts import (
 from hivemind_exp.game.study_group.quoting import LONGEST_QUOTATION
 from hivemind_exp.game.study_group.rewards import score_answer, score_critique, score_resolve
 from hivemind_exp.game.study_group.roles import Role, voice
-from hivemind_exp.sources.base import Group, Message, Prompt
-from hivemind_exp.sources.journal import Journal
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Score, Tasks
 
 QUOTED = (LONGEST_QUOTATION, 600, 300, 150, 80)

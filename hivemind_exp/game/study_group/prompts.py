@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hivemind_exp.game.sampling.prompts import INSTRUCTION
 from hivemind_exp.game.study_group.quoting import quoted
-from hivemind_exp.sources.base import Message
+from hivemind_exp.rollouts.types import Message
 from hivemind_exp.tasks.base import Question
 
 ANSWER, CRITIQUE, RESOLVE = "answer", "critique", "resolve"

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from hivemind_exp.game.study_group.prompts import ANSWER, CRITIQUE, NOBODY, RESOLVE, TAGS
 from hivemind_exp.tasks.base import FULL_CREDIT, Question, Score, Term
-from hivemind_exp.tasks.tags import content, in_order, is_exactly
+from hivemind_exp.tasks.verifiers.answer_tags import content, in_order, is_exactly
 
 RIGHT = 2.0
 """A right answer; a right choice; each of what the last stage says about the majority."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from hivemind_exp.game.base import Turn
-from hivemind_exp.swarm.clock import SlotClock
+from hivemind_exp.game.study_group.timetable import SlotClock
 
 
 class Slots:

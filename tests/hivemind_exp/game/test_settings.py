@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.journal.journal import Journal
 from hivemind_exp.losses import LossSettings
-from hivemind_exp.sources.base import Group, Kind, Prompt, Rollout
-from hivemind_exp.sources.journal import Journal
-from hivemind_exp.sources.kinds import check_offload
+from hivemind_exp.offload.settings import check_offload
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.schedule import Parts, parts
 from hivemind_exp.tasks.base import Question, Score, Term
-from hivemind_exp.trainer.rows import build_rows
+from hivemind_exp.trainer.advantages import build_rows
 
 QUESTION = Question("t", "train", 0, 0, "q", {}, "d", "k")
 

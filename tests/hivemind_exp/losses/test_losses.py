@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hivemind_exp.losses import LOSSES, GroupRows, LossSettings, TokenRows
-from hivemind_exp.sources.base import Kind
+from hivemind_exp.rollouts.types import Kind
 
 SETTINGS = LossSettings()
 

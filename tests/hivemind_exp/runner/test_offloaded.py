@@ -9,12 +9,12 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from tests.api.ask import Ask
-from tests.api.faults import Fault
-from tests.api.server import api_server
-from tests.hivemind_exp.nodes import make_config
-from tests.hivemind_exp.spelling import Spelling
-from tests.hivemind_exp.told import Events
+from tests.support.fake_api.ask import Ask
+from tests.support.fake_api.faults import Fault
+from tests.support.fake_api.server import api_server
+from tests.support.nodes import make_config
+from tests.support.recorded_events import Events
+from tests.support.spelling_task import Spelling
 
 
 def configure(base_url: str, rounds: int, **offload: Any) -> Config:

@@ -19,7 +19,7 @@ from hivemind_exp.events import EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
-from tests.hivemind_exp.nodes import ChanceRewards, Events, make_config, run
+from tests.support.nodes import ChanceRewards, Events, make_config, run
 
 KILLS = 10
 
@@ -144,7 +144,7 @@ def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, 
     root = tmp_path / "killed"
     events = root / "events.jsonl"
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.hivemind_exp.nodes"])
+    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.support.nodes"])
     chance = random.Random(seed)
     kills = 0
     for _ in range(KILLS):

@@ -18,17 +18,17 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import EventLog
+from hivemind_exp.journal.records import Manifest, Row
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from hivemind_exp.trainer.manifest import Manifest, Row
-from tests.api.ask import digest
-from tests.api.remote import RemoteServer, api_process
-from tests.hivemind_exp.nodes import ChanceRewards, make_config
 from tests.hivemind_exp.runner.test_resume import same_weights, size
+from tests.support.fake_api.ask import digest
+from tests.support.fake_api.remote import RemoteServer, api_process
+from tests.support.nodes import ChanceRewards, make_config
 
 KILLS = 5
 ROUNDS = 10
-ANSWER = "tests.hivemind_exp.teachers:two_letters"
+ANSWER = "tests.support.teachers:two_letters"
 
 
 def configure(base_url: str, share: float) -> Config:
@@ -89,7 +89,7 @@ def test_kill_9_of_an_offloading_node_changes_neither_batches_nor_weights(tmp_pa
     root, whole = tmp_path / "killed", tmp_path / "whole"
     events = root / "events.jsonl"
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.hivemind_exp.nodes", "openai"])
+    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.support.nodes", "openai"])
     chance = random.Random(f"kill/{share}")
     seen: dict[int, bytes] = {}
     kills, before = 0, Counter[str]()

@@ -23,22 +23,22 @@ import torch
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.events import EventLog
+from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.peers.bundle import Bundle
+from hivemind_exp.peers.records import FILE_NAME, read_peers
+from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from hivemind_exp.sources.base import Kind
-from hivemind_exp.sources.journal import Journal
 from hivemind_exp.stop import StopFlag, StopRequested
-from hivemind_exp.swarm.bundle import Bundle
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.peerbook import FILE_NAME, read_peers
-from tests.api.ask import Messages
-from tests.api.server import api_server
-from tests.hivemind_exp.nodes import ChanceRewards, Events, make_config
-from tests.hivemind_exp.peers import shared_group
-from tests.hivemind_exp.swarm.charters import charter, words
+from tests.support.charters import charter, words
+from tests.support.fake_api.ask import Messages
+from tests.support.fake_api.server import api_server
+from tests.support.nodes import ChanceRewards, Events, make_config
+from tests.support.peers import shared_group
 
 PATIENCE_S = 240.0
 REFUSED = {
@@ -105,7 +105,7 @@ def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
 @contextmanager
 def playing(nodes_at: Mapping[Path, dict[str, Any]], invitation: Invitation) -> Iterator[list[ForkServerProcess]]:
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.swarming", "tests.hivemind_exp.nodes"])
+    processes.set_forkserver_preload(["hivemind_exp.runner.build_swarm", "tests.support.nodes"])
     nodes = [processes.Process(target=play, args=(root, invitation, more)) for root, more in nodes_at.items()]
     for node in nodes:
         node.start()

@@ -12,20 +12,20 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit
+from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.runner import swarming
+from hivemind_exp.peers.bundle import Bundle
+from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.runner import build_swarm as swarming
+from hivemind_exp.runner.build_swarm import Membership
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from hivemind_exp.runner.swarming import Membership
-from hivemind_exp.sources.base import Kind
-from hivemind_exp.sources.journal import Journal
 from hivemind_exp.stop import StopFlag, StopRequested
-from hivemind_exp.swarm.bundle import Bundle
 from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.charter_check import applied
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.skew import applied
-from tests.hivemind_exp.nodes import ChanceRewards, Events, make_config
-from tests.hivemind_exp.peers import Letter, shared_group
-from tests.hivemind_exp.swarm.charters import charter, words
+from tests.support.charters import charter, words
+from tests.support.nodes import ChanceRewards, Events, make_config
+from tests.support.peers import Letter, shared_group
 
 RULES = charter(t0=1_700_000_000, group_size=4, tasks=(words(params={}, weight_ppm=1_000_000),))
 PEERS = ("peer a", "peer b", "peer c")

@@ -23,9 +23,9 @@ from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
-from tests.hivemind_exp.nodes import ChanceRewards, make_config
 from tests.hivemind_exp.runner.test_swarm import PATIENCE_S, events, peer_of
-from tests.hivemind_exp.swarm.charters import charter, words
+from tests.support.charters import charter, words
+from tests.support.nodes import ChanceRewards, make_config
 
 SLOT = 5
 
@@ -90,7 +90,7 @@ def test_two_nodes_show_each_others_answers_and_critiques(tmp_path: Path) -> Non
     roots = [tmp_path / name for name in ("one", "two")]
     rules, invitation, port = found(roots[0])
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.swarming", "tests.hivemind_exp.nodes"])
+    processes.set_forkserver_preload(["hivemind_exp.runner.build_swarm", "tests.support.nodes"])
     nodes = [
         processes.Process(target=play, args=(root, invitation, own)) for root, own in zip(roots, (port, 0), strict=True)
     ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.chaos.disturber import DEADLY, What, plan
-from tests.chaos.nodes import ForkedSwarm
-from tests.chaos.storm import SMALL, gather, teller, weather
+from tests.support.chaos.disturber import DEADLY, What, plan
+from tests.support.chaos.nodes import ForkedSwarm
+from tests.support.chaos.storm import SMALL, gather, teller, weather
 
 
 def test_a_storm_loses_no_round_and_leaves_no_trace(tmp_path: Path) -> None:

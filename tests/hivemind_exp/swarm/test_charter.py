@@ -18,7 +18,7 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.swarm import charter as module
 from hivemind_exp.swarm.charter import MILLION, Charter
 from hivemind_exp.swarm.identity import Identity
-from tests.hivemind_exp.swarm.charters import FILE, FOUNDER, charter, words
+from tests.support.charters import FILE, FOUNDER, charter, words
 
 WHOLE = charter()
 ENVELOPE = WHOLE.seal(FOUNDER)
@@ -200,9 +200,9 @@ def test_a_charter_is_bounded() -> None:
 def test_none_of_it_loads_anything_heavy() -> None:
     code = (
         "import sys, hivemind_exp.swarm.identity, hivemind_exp.swarm.charter, hivemind_exp.swarm.invitation\n"
-        "import hivemind_exp.swarm.names\n"
+        "import hivemind_exp.swarm.peer_names\n"
         "light = {'pydantic'} & set(sys.modules)\n"
-        "import hivemind_exp.swarm.skew\n"
+        "import hivemind_exp.swarm.charter_check\n"
         "heavy = {'torch', 'hivemind', 'openai', 'transformers', 'reasoning_gym', 'asyncio'} & set(sys.modules)\n"
         "print(sorted(light), sorted(heavy))"
     )

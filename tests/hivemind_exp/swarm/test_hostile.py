@@ -22,8 +22,7 @@ from hivemind.p2p import PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PHandlerError
 from hivemind.proto import dht_pb2
 
-from hivemind_exp.swarm.access import MAC_BYTES, NONCE_BYTES, Asked
-from hivemind_exp.swarm.announcements import (
+from hivemind_exp.swarm.announcement import (
     LIFETIME_S,
     MAX_BUNDLE_BYTES,
     Announcement,
@@ -31,14 +30,15 @@ from hivemind_exp.swarm.announcements import (
     shard_key,
     shard_of,
 )
-from hivemind_exp.swarm.book import packed
-from hivemind_exp.swarm.courier import _ASK, _HEAD, NAME, Kind
-from hivemind_exp.swarm.fetching import AT_ONCE
-from hivemind_exp.swarm.guard import place_of
+from hivemind_exp.swarm.announcement_book import packed
+from hivemind_exp.swarm.dht.guard import place_of
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, Asked
 from hivemind_exp.swarm.node import SwarmNode
-from tests.hivemind_exp.swarm.hostile import Hostile, dictionary, ref_of
-from tests.hivemind_exp.swarm.wire import SWARM, Peers, acquainted, eventually, receive
+from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, Kind
+from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
+from tests.support.hostile.hostile_node import Hostile, dictionary, ref_of
+from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, receive
 
 YEARS = 10 * 365 * 86_400
 BOMB = msgpack.packb(1)
@@ -296,7 +296,7 @@ def test_floods_are_cut_off(honest: tuple[SwarmNode, SwarmNode], hostile: Hostil
 def test_bundles_that_are_not_what_was_said(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.2)
     first, second = honest
     sent = 0
 
@@ -324,8 +324,8 @@ def test_bundles_that_are_not_what_was_said(
 def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.courier.PATIENCE_S", 1.5)
-    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 20.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier.PATIENCE_S", 1.5)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 20.0)
     first, second = honest
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -359,7 +359,7 @@ def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
 def test_who_takes_slowly_keeps_nobody_else_waiting(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.courier.PATIENCE_S", 1.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier.PATIENCE_S", 1.0)
     first, second = honest
     ref = first.publish(os.urandom(MAX_BUNDLE_BYTES), round=1, groups=1, step=1)
     receive(second, 1)

@@ -19,20 +19,20 @@ import psutil
 import pytest
 
 from hivemind_exp.errors import SwarmError
-from hivemind_exp.swarm.announcements import MAX_BUNDLE_BYTES
+from hivemind_exp.swarm.announcement import MAX_BUNDLE_BYTES
 from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.known import KnownPeers
+from hivemind_exp.swarm.known_peers import KnownPeers
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.overlay import Overlay
-from tests.hivemind_exp.swarm.charters import charter
-from tests.hivemind_exp.swarm.wire import Peers, acquainted, eventually, receive
+from tests.support.charters import charter
+from tests.support.hostile.wire import Peers, acquainted, eventually, receive
 
 
 @pytest.fixture
 def peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
     monkeypatch.setattr("hivemind_exp.swarm.node.LOOK_S", 0.3)
-    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.5)
     made = Peers(tmp_path)
     yield made
     made.close()
@@ -161,7 +161,7 @@ def test_a_killed_daemon_loses_no_round(peers: Peers) -> None:
 
 def test_a_stuck_daemon_is_replaced(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.swarm.node._FEEL_S", 0.1)
-    monkeypatch.setattr("hivemind_exp.swarm.overlay.CONNECT_S", 0.3)
+    monkeypatch.setattr("hivemind_exp.swarm.dht.overlay.CONNECT_S", 0.3)
     first = peers.start("first")
     before, seen = daemon(first), first._overlay
     before.suspend()
@@ -216,7 +216,7 @@ def test_a_new_peer_is_remembered_at_once(peers: Peers) -> None:
 
 
 def test_a_peer_that_was_cut_off_is_heard_again_at_once(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.fetching._FIRST_PAUSE_S", 1000.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 1000.0)
     first = peers.start("first")
     second = peers.start("second", first.addresses())
     acquainted(first, second)
@@ -295,7 +295,7 @@ def test_closing_leaves_nothing(peers: Peers) -> None:
 
 def test_leftovers_of_a_killed_node_are_cleared_up(peers: Peers, capfd: pytest.CaptureFixture[str]) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.hivemind_exp.swarm.lonely", str(peers.root)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.support.hostile.lonely", str(peers.root)], stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     address = child.stdout.readline().strip()
@@ -317,7 +317,7 @@ def test_a_daemon_of_a_node_that_was_killed_while_it_started(peers: Peers) -> No
     kept = peers.start("first").addresses()
     peers.nodes["first"].close()
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.hivemind_exp.swarm.lonely", str(peers.root)], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "tests.support.hostile.lonely", str(peers.root)], stdout=subprocess.DEVNULL
     )
     node = psutil.Process(child.pid)
     eventually(node.children, 60)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.swarm.known import KnownPeers
-from tests.chaos import evidence
-from tests.chaos.namespaces import Network, obstacle
-from tests.chaos.nodes import ForkedSwarm, Node, Swarm, until
-from tests.chaos.storm import PATIENCE_S, SMALL, gather, teller
+from hivemind_exp.swarm.known_peers import KnownPeers
+from tests.support.chaos import evidence
+from tests.support.chaos.namespaces import Network, obstacle
+from tests.support.chaos.nodes import ForkedSwarm, Node, Swarm, until
+from tests.support.chaos.storm import PATIENCE_S, SMALL, gather, teller
 
 HEALED_S = 75.0
 """In which a swarm must be whole again after its network is: a peer that does not answer is tried again every 20 s."""

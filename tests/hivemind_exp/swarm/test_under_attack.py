@@ -20,16 +20,16 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.peers.records import FILE_NAME, PeerRecord, read_peers
+from hivemind_exp.peers.reputation import weight
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.peerbook import FILE_NAME, PeerRecord, read_peers
-from hivemind_exp.swarm.reputation import weight
-from swarmctl.jsonfile import write_json
-from swarmctl.nodes import identity
-from tests.api.remote import api_process
-from tests.hivemind_exp.swarm.arena import CAP, GROUP, GROUPS, PRICE, Arena, Honest, found_swarm, make_base
-from tests.hivemind_exp.swarm.attacks import ATTACKS, ESCAPES, MARK, POISON
-from tests.hivemind_exp.swarm.hostile import Hostile
-from tests.hivemind_exp.swarm.siege import Siege, outsider
+from swarmctl.nodes.directory import identity
+from swarmctl.storage.json_file import write_json
+from tests.support.fake_api.remote import api_process
+from tests.support.hostile.arena import CAP, GROUP, GROUPS, PRICE, Arena, Honest, found_swarm, make_base
+from tests.support.hostile.attacks import ATTACKS, ESCAPES, MARK, POISON
+from tests.support.hostile.hostile_node import Hostile
+from tests.support.hostile.siege import Siege, outsider
 
 ROUNDS = 28
 """Some ten of them until everybody has met everybody, and then the rest."""

@@ -11,10 +11,10 @@ import pytest
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.tasks.base import FULL_CREDIT, Question, TaskSpec
-from hivemind_exp.tasks.catalogue import GENERATORS
-from hivemind_exp.tasks.generators import build
+from hivemind_exp.tasks.families.reasoning_gym import build
+from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from hivemind_exp.tasks.mixture import LONGEST_ANSWER, Mixture
-from tests.hivemind_exp.tasks.hostile import BOMBS, ODDITIES, code_that_touches
+from tests.support.hostile.hostile_completions import BOMBS, ODDITIES, code_that_touches
 
 MATHEMATICS = "jsonl"
 
@@ -36,7 +36,7 @@ def questions() -> dict[str, Question]:
     """One question of each task: of three, the one whose answer is the hardest to guess."""
     found = {MATHEMATICS: question(MATHEMATICS, "7007 + 1?", {"answer": "7008"})}
     for name in sorted(GENERATORS):
-        task = build(TaskSpec(name, "hivemind_exp.tasks.generators", name))
+        task = build(TaskSpec(name, "hivemind_exp.tasks.families.reasoning_gym", name))
         task.prepare("make")
         items = [task.make(seed) for seed in range(3)]
         found[name] = question(name, *max(items, key=lambda item: len(str(item[1]["answer"]))))

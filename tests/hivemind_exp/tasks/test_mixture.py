@@ -16,7 +16,7 @@ from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import Question
 from hivemind_exp.tasks.mixture import FORGET_AFTER, Mixture
 from hivemind_exp.tasks.registry import FAMILIES
-from tests.hivemind_exp.tasks import evil
+from tests.support.hostile import evil_answers as evil
 
 WORDS = TaskConfig(name="spell_backward", params={"min_word_len": 3, "max_word_len": 5})
 SUMS = TaskConfig(name="chain_sum", weight=3.0)

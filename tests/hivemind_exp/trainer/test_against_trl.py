@@ -11,13 +11,13 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from hivemind_exp.config import Config
+from hivemind_exp.journal.records import Manifest, Row
 from hivemind_exp.losses import LossSettings
 from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.policy import weigh
-from hivemind_exp.sources.base import Kind
-from hivemind_exp.tiny.model import build_model, build_tokenizer
+from hivemind_exp.models.tiny import build_model, build_tokenizer
+from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.manifest import Manifest, Row
 
 STEPS, GROUPS, G = 5, 4, 4
 CONFIG = Config.model_validate(

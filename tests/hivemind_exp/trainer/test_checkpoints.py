@@ -10,7 +10,7 @@ import pytest
 
 from hivemind_exp.errors import DiskFull
 from hivemind_exp.trainer.checkpoints import CheckpointStore
-from tests.disks import mounted_disk
+from tests.support.full_disk import mounted_disk
 
 
 class Told:

@@ -12,7 +12,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from hivemind_exp.config import Config
-from hivemind_exp.tiny.model import build_model, build_tokenizer
+from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.trainer.grpo_step import HOOKS, SourceGRPOTrainer
 
 TOKENIZER = build_tokenizer()

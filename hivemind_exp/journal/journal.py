@@ -1,0 +1,348 @@
+"""The node's journal (SQLite): completions before they are used, manifests before their step.
+
+What is in it is never asked for again, and a step in it is never lost: kill -9 at any moment leaves either nothing or
+a whole entry.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
+from hivemind_exp.game.base import Turn
+from hivemind_exp.journal.lessons import Lesson, taught
+from hivemind_exp.journal.places import FOREIGN
+from hivemind_exp.journal.records import Manifest
+from hivemind_exp.rollouts.orders import Completion, Order
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.tasks.base import Question, Score, Term
+from hivemind_exp.trainer.evaluation import Evaluation
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS prompts (
+    swarm TEXT, round INTEGER, stage TEXT, position INTEGER, task TEXT, question TEXT, messages TEXT,
+    PRIMARY KEY (swarm, round, stage, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (
+    swarm TEXT, round INTEGER, stage TEXT, question TEXT, body TEXT,
+    PRIMARY KEY (swarm, round, stage, question)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS completions (
+    swarm TEXT, round INTEGER, stage TEXT, question TEXT, idx INTEGER,
+    kind TEXT, source TEXT, model TEXT, version INTEGER, text TEXT, ids TEXT, truncated INTEGER, logps TEXT,
+    outcome REAL, strict INTEGER, why TEXT, usd REAL, t REAL, terms TEXT,
+    PRIMARY KEY (swarm, round, stage, question, idx)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (
+    swarm TEXT, round INTEGER, stage TEXT, question TEXT, idx INTEGER, why TEXT,
+    PRIMARY KEY (swarm, round, stage, question, idx)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS manifests (step INTEGER PRIMARY KEY, round INTEGER, body BLOB);
+CREATE TABLE IF NOT EXISTS turns (
+    step INTEGER PRIMARY KEY, round INTEGER, stage TEXT, part INTEGER, finished INTEGER
+);
+CREATE INDEX IF NOT EXISTS turns_by_round ON turns (round, stage);
+CREATE TABLE IF NOT EXISTS lessons (
+    step INTEGER, kind TEXT, source TEXT, completions INTEGER, tokens INTEGER,
+    PRIMARY KEY (step, kind, source)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS evaluations (round INTEGER PRIMARY KEY, accuracy REAL, questions INTEGER, by_task TEXT);
+"""
+_INSERT_COMPLETION = (
+    "INSERT OR IGNORE INTO completions (swarm, round, stage, question, idx, kind, source, model, version, text, ids, "
+    "truncated, logps, usd, t) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_ADDED_TERMS = "ALTER TABLE completions ADD COLUMN terms TEXT"
+"""For a journal from before rewards had terms."""
+Encode = Callable[[str, bool], tuple[int, ...]]
+"""Returns the token ids of a text, never none; the second argument says that the text was cut."""
+
+
+class Journal:
+    """Append-only record of one node. Not for use from several threads at once; each may open the file for itself.
+
+    Raises ``DiskFull`` when an entry cannot be written, ``CheckpointError`` when the file is no journal.
+    """
+
+    def __init__(self, path: Path, swarm: str, *, durable: bool = True) -> None:
+        """Open the file. Without ``durable``, entries survive a killed process at once, and a power cut only after the
+        next entry of a durable journal of the same file."""
+        self._swarm = swarm
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # A step must not be taken before its manifest is on the disk itself, or a power cut would fork the node.
+            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._db.executescript(_SCHEMA)
+            if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
+                self._db.execute(_ADDED_TERMS)
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def write_prompts(self, round_: int, prompts: Sequence[Prompt], first: int = 0) -> None:
+        """Record a stage's prompts, before their first use. ``first``: the position of the first within the stage."""
+        self._write_all(
+            (
+                "INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?,?,?)",
+                [
+                    (self._swarm, round_, p.stage, n, p.question.task, p.question.digest, json.dumps(p.messages))
+                    for n, p in enumerate(prompts, first)
+                ],
+            ),
+            (
+                "INSERT OR IGNORE INTO notes VALUES (?,?,?,?,?)",
+                [
+                    (self._swarm, round_, p.stage, p.question.digest, json.dumps(p.notes, sort_keys=True))
+                    for p in prompts
+                    if p.notes
+                ],
+            ),
+        )
+
+    def prompt(self, round_: int, question: Question, stage: str) -> Prompt | None:
+        """Return what a stage asked about a question, without token ids; None where it has not asked yet."""
+        where = (self._swarm, round_, stage, question.digest)
+        found = self._db.execute(
+            "SELECT messages FROM prompts WHERE swarm=? AND round=? AND stage=? AND question=?", where
+        ).fetchone()
+        if found is None:
+            return None
+        (body,) = self._db.execute(
+            "SELECT body FROM notes WHERE swarm=? AND round=? AND stage=? AND question=?", where
+        ).fetchone() or ("{}",)
+        return Prompt(question, stage, tuple(json.loads(found[0])), (), json.loads(body))
+
+    def write_rollouts(self, round_: int, version: int, groups: Sequence[Group]) -> None:
+        """Record rollouts of this machine, all or none. ``version``: optimizer steps behind the node's weights."""
+        now = time.time()
+        self._write_many(
+            _INSERT_COMPLETION,
+            [
+                (
+                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
+                    *(rollout.kind, rollout.source, rollout.model),
+                    *(None if rollout.lag is None else version - rollout.lag, rollout.text, json.dumps(rollout.ids)),
+                    *(rollout.truncated, json.dumps(rollout.behaviour_logps), 0.0, now),
+                )
+                for group in groups
+                for place, rollout in group.numbered().items()
+            ],
+        )
+
+    def write_completions(self, order: Order, completions: Sequence[Completion]) -> None:
+        """Record what an API sent, before anybody uses it."""
+        now = time.time()
+        self._write_many(
+            _INSERT_COMPLETION,
+            [
+                (
+                    *(self._swarm, order.round, order.stage, order.question, made.place),
+                    *(made.kind, made.provider, made.model, made.version, made.text, None),
+                    *(made.truncated, "null", made.usd, now),
+                )
+                for made in completions
+            ],
+        )
+
+    def write_lost(self, order: Order, places: Sequence[int], why: str) -> None:
+        """Record that places were given up, so that they are not asked for again."""
+        self._write_many(
+            "INSERT OR IGNORE INTO lost VALUES (?,?,?,?,?,?)",
+            [(self._swarm, order.round, order.stage, order.question, place, why) for place in places],
+        )
+
+    def settled_places(self, round_: int, prompt: Prompt) -> set[int]:
+        """Return the places of a group that are filled or were given up."""
+        return self.settled(round_, prompt.stage, prompt.question.digest)
+
+    def settled(self, round_: int, stage: str, question: str) -> set[int]:
+        """Return the same by the question's digest."""
+        where = (self._swarm, round_, stage, question)
+        return {
+            place
+            for table in ("completions", "lost")
+            for (place,) in self._db.execute(
+                f"SELECT idx FROM {table} WHERE swarm=? AND round=? AND stage=? AND question=?", where
+            )
+        }
+
+    def write_scores(self, round_: int, groups: Sequence[Group]) -> None:
+        """Add to each completion what the verifier said of it."""
+        self._write_many(
+            "UPDATE completions SET outcome=?, strict=?, why=?, terms=? "
+            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx=?",
+            [
+                (
+                    *(score.outcome, score.strict, score.why, _terms(score)),
+                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
+                )
+                for group in groups
+                for place, score in zip(group.numbered(), group.scores, strict=True)
+            ],
+        )
+
+    def rollouts(self, round_: int, prompt: Prompt, version: int, encode: Encode | None = None) -> dict[int, Rollout]:
+        """Return what was already generated for a prompt, by place, in order; not what peers said to it.
+
+        ``encode`` makes token ids of texts that came without.
+        """
+        rows = self._db.execute(
+            "SELECT idx, kind, source, model, version, text, ids, truncated, logps FROM completions "
+            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx<? ORDER BY idx",
+            (self._swarm, round_, prompt.stage, prompt.question.digest, FOREIGN),
+        )
+        return {
+            place: Rollout(
+                kind=Kind(kind),
+                source=source,
+                model=model,
+                text=text,
+                ids=_ids(ids, text, bool(truncated), encode),
+                truncated=bool(truncated),
+                lag=None if made is None else version - made,
+                behaviour_logps=None if logps == "null" else tuple(json.loads(logps)),
+            )
+            for place, kind, source, model, made, text, ids, truncated, logps in rows
+        }
+
+    def scored(self, round_: int, stage: str, question: str, places: range) -> list[tuple[int, Kind, str, Score]]:
+        """Return place, kind, text and score of what was verified of a group, in order of the places."""
+        rows = self._db.execute(
+            "SELECT idx, kind, text, outcome, strict, why, terms FROM completions "
+            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx>=? AND idx<? AND outcome IS NOT NULL "
+            "ORDER BY idx",
+            (self._swarm, round_, stage, question, places.start, places.stop),
+        )
+        return [
+            (place, Kind(kind), text, Score(outcome, bool(strict), why, _read_terms(terms)))
+            for place, kind, text, outcome, strict, why, terms in rows
+        ]
+
+    def verified_rounds(self) -> int:
+        """Return the number of rounds up to the last that has verified completions."""
+        (last,) = self._db.execute(
+            "SELECT MAX(round) FROM completions WHERE swarm=? AND outcome IS NOT NULL", (self._swarm,)
+        ).fetchone()
+        return 0 if last is None else int(last) + 1
+
+    def commit(self, manifest: Manifest, turn: Turn | None = None, finished: int | None = None) -> None:
+        """Record a step before it is taken. What it was about, and what it teaches, stays known when the manifest
+        itself is forgotten.
+
+        ``turn``: what it is about; unset: the one stage of its round. ``finished``: rounds that the node had finished
+        before; unset: as many as the number of its round.
+        """
+        about = turn or Turn(manifest.round, "answer")
+        self._write_all(
+            ("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())]),
+            (
+                "INSERT INTO turns VALUES (?,?,?,?,?)",
+                [(manifest.step, about.round, about.stage, about.part, about.round if finished is None else finished)],
+            ),
+            (
+                "INSERT INTO lessons VALUES (?,?,?,?,?)",
+                [(manifest.step, each.kind, each.source, each.completions, each.tokens) for each in taught(manifest)],
+            ),
+        )
+
+    def turn(self, step: int) -> tuple[Turn, int] | None:
+        """Return what a step was about, and the rounds that the node had finished before it.
+
+        None for one of which nothing is known: before the first, or taken when a round was one step.
+        """
+        found = self._db.execute("SELECT round, stage, part, finished FROM turns WHERE step=?", (step,)).fetchone()
+        return None if found is None else (Turn(*found[:3]), found[3])
+
+    def parts(self, round_: int, stage: str) -> int:
+        """Return how many parts of a stage have their step."""
+        (last,) = self._db.execute("SELECT MAX(part) FROM turns WHERE round=? AND stage=?", (round_, stage)).fetchone()
+        return 0 if last is None else int(last) + 1
+
+    def lessons(self, before_step: int) -> list[Lesson]:
+        """Return what the steps before ``before_step`` taught, source by source."""
+        rows = self._db.execute(
+            "SELECT kind, source, SUM(completions), SUM(tokens) FROM lessons WHERE step<? "
+            "GROUP BY kind, source ORDER BY kind, source",
+            (before_step,),
+        )
+        return [Lesson(Kind(kind), source, completions, tokens) for kind, source, completions, tokens in rows]
+
+    def manifests(self, first_step: int) -> Iterator[Manifest]:
+        """Yield the steps that follow a checkpoint, in order. Raises ``CheckpointError`` if one is missing."""
+        expected = first_step
+        for step, body in self._db.execute(
+            "SELECT step, body FROM manifests WHERE step>=? ORDER BY step", (first_step,)
+        ):
+            if step != expected:
+                raise CheckpointError(f"the journal {self._path} lacks step {expected}")
+            expected += 1
+            yield Manifest.unpack(body)
+
+    def forget_manifests(self, before_step: int) -> None:
+        """Delete the steps that every kept checkpoint already contains."""
+        self._write_many("DELETE FROM manifests WHERE step<?", [(before_step,)])
+
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Record an evaluation, so that a restart need not repeat it."""
+        self._write_many(
+            "INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)",
+            [(evaluation.round, evaluation.accuracy, evaluation.questions, json.dumps(evaluation.by_task))],
+        )
+
+    def evaluations(self) -> list[Evaluation]:
+        """Return every evaluation so far, oldest first."""
+        rows = self._db.execute("SELECT round, accuracy, questions, by_task FROM evaluations ORDER BY round")
+        return [Evaluation(round_, accuracy, count, json.loads(tasks)) for round_, accuracy, count, tasks in rows]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _write_many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        self._write_all((statement, rows))
+
+    def _write_all(self, *batches: tuple[str, Sequence[tuple[object, ...]]]) -> None:
+        """Write all of it or nothing."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for statement, rows in batches:
+                    self._db.executemany(statement, rows)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: sqlite3.Error) -> NodeError:
+        text = str(error)
+        if "full" in text or "disk I/O" in text:
+            place = shlex.quote(str(self._path.parent))
+            return DiskFull(f"no space left for the journal {self._path}", next=f"df -h {place}")
+        return CheckpointError(f"the journal {self._path} cannot be used: {text}")
+
+
+def _ids(ids: str | None, text: str, truncated: bool, encode: Encode | None) -> tuple[int, ...]:
+    if ids is not None:
+        return tuple(json.loads(ids))
+    if encode is None:
+        raise ValueError("the journal holds texts of an API, and nothing to encode them was given")
+    return encode(text, truncated)
+
+
+def _terms(score: Score) -> str | None:
+    if not score.terms:
+        return None
+    return json.dumps([[term.name, term.value, term.maximum, term.why] for term in score.terms])
+
+
+def _read_terms(terms: str | None) -> tuple[Term, ...]:
+    return () if terms is None else tuple(Term(*fields) for fields in json.loads(terms))

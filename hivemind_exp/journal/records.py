@@ -1,0 +1,72 @@
+"""The step manifest: everything one optimizer step depends on besides the weights.
+
+It is committed to the journal before the step; replaying it needs no source, no verifier and no network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import msgpack
+
+from hivemind_exp.rollouts.types import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One completion with what is learned from it."""
+
+    kind: Kind
+    source: str
+    """Who made it, with the model where a provider did: "local", "openai:gpt-4o-mini"."""
+    task: str
+    group: int
+    """Rows of equal number answer the same prompt."""
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    text: str
+    outcome: float
+    """Verified here, in [0, 1]."""
+    advantage: float
+    """The row's weight, from its kind's loss."""
+    lag: int | None
+    behaviour_logps: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One optimizer step, ready to be taken or replayed."""
+
+    step: int
+    """Optimizer steps taken before this one."""
+    round: int
+    seed: int
+    """Seeds every random generator at the start of the step (dropout)."""
+    micro_batch: int
+    """Rows of one forward and backward pass."""
+    rows: tuple[Row, ...]
+    """In the order in which they are processed."""
+    floor: float | None = None
+    """Mean log-probability a token, under this node's weights, below which a peer's row is left out. None: none is."""
+
+    def pack(self) -> bytes:
+        """Return the manifest as msgpack."""
+        packed: bytes = msgpack.packb(
+            [2, self.step, self.round, self.seed, self.micro_batch, self.floor, [_fields(row) for row in self.rows]]
+        )
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Manifest:
+        """Read what ``pack`` wrote. Raises ``ValueError`` for another format."""
+        version, *fields = msgpack.unpackb(data, use_list=False)
+        if version not in (1, 2):
+            raise ValueError(f"step manifest of format {version}; this version reads formats 1 and 2")
+        *numbers, rows = fields
+        step, round_, seed, micro_batch, floor = numbers if version == 2 else [*numbers, None]
+        return cls(step, round_, seed, micro_batch, tuple(Row(Kind(row[0]), *row[1:]) for row in rows), floor)
+
+
+def _fields(row: Row) -> list[object]:
+    return [getattr(row, field.name) for field in dataclasses.fields(row)]

@@ -1,0 +1,204 @@
+"""Loading a model: one clear error for each way in which that fails."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hivemind_exp.config import LoraConfig, ModelConfig
+from hivemind_exp.errors import HubUnreachable, ModelError
+from hivemind_exp.hub_access import hub_answers, is_offline
+from hivemind_exp.models.memory import Shape
+from hivemind_exp.seeds import derive_seed
+
+TINY = "tiny"
+Place = Literal["built on the spot", "local directory", "cached", "will be downloaded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a model is, found without loading it."""
+
+    place: Place
+    parameters: int | None = None
+    """None when not even its configuration is on this machine."""
+    shape: Shape | None = None
+    """None also for families whose memory is not known from their configuration."""
+
+
+def load_tokenizer(config: ModelConfig, token: str | None = None) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer, which pads on the left. ``token`` is the hub's. Raises ``ModelError``."""
+    if config.name == TINY:
+        from hivemind_exp.models.tiny import build_tokenizer
+
+        return build_tokenizer()
+    place = _fetch_config(config, token)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=config.revision, padding_side="left", token=token)
+    except (OSError, ValueError, ImportError) as error:
+        raise _explain(config, error, "has no tokenizer that can be loaded") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer of {config.name} has no end-of-sequence token, so no completion would end")
+    return tokenizer
+
+
+def load_model(
+    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, dtype: str, seed: int, token: str | None = None
+) -> PreTrainedModel:
+    """Return the causal language model, on the CPU. Raises ``ModelError``.
+
+    Weights that are trained are kept in float32 (the computation is in ``dtype``): steps of a GRPO learning rate are
+    below what bfloat16 can add. Below adapters the frozen weights are in ``dtype``.
+    """
+    if config.name == TINY:
+        from hivemind_exp.models.tiny import build_model
+
+        return build_model(tokenizer, derive_seed(seed, "tiny"))
+    place = _fetch_config(config, token)
+    stored = getattr(torch, dtype) if config.lora is not None else torch.float32
+    try:
+        return AutoModelForCausalLM.from_pretrained(place, revision=config.revision, dtype=stored, token=token)
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
+        raise _explain(config, error, "cannot be loaded as a causal language model") from error
+
+
+def adapter_config(lora: LoraConfig | None) -> Any:
+    """Return peft's configuration of the adapters; None when every weight is trained."""
+    if lora is None:
+        return None
+    import peft
+
+    targets = lora.targets if lora.targets == "all-linear" else [name.strip() for name in lora.targets.split(",")]
+    return peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+
+
+def locate(config: ModelConfig) -> Whereabouts:
+    """Find a model on this machine, without network. Raises ``ModelError`` for a directory that holds none."""
+    if config.name == TINY:
+        from hivemind_exp.models.tiny import build_model, build_tokenizer
+
+        return _measured("built on the spot", build_model(build_tokenizer(), 0))
+    local = _local_directory(config)
+    if local is None and _cached(config) is None:
+        return Whereabouts("will be downloaded")
+    source = str(local) if local is not None else config.name
+    try:
+        shape = AutoConfig.from_pretrained(source, revision=config.revision, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(shape)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _explain(config, error, "is not a causal language model") from error
+    return _measured("local directory" if local is not None else "cached", model)
+
+
+def _measured(place: Place, model: PreTrainedModel) -> Whereabouts:
+    parameters = model.num_parameters()
+    return Whereabouts(place, parameters, Shape.read(model.config.to_dict(), parameters))
+
+
+def _cached(config: ModelConfig) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(config.name, "config.json", revision=config.revision)
+    except HFValidationError as error:
+        raise _no_such_model(config) from error
+    return found if isinstance(found, str) else None
+
+
+def _local_directory(config: ModelConfig) -> Path | None:
+    """Return the directory that the name means; None for a hub id. Raises ``ModelError`` if it holds no model."""
+    path = Path(config.name).expanduser()
+    means_path = config.name.startswith((".", "/", "~")) or config.name.count("/") > 1
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(f"the directory {path} holds no model: config.json is missing", next=_listing(path))
+        return path
+    if means_path:
+        raise ModelError(f"there is no directory {path} to load a model from", next=_listing(path))
+    return None
+
+
+def _listing(path: Path) -> str:
+    """Return the command that shows what there is at a path, or as near to it as there is anything."""
+    near = next(place for place in (path, *path.parents) if place.is_dir())
+    return f"ls {shlex.quote(str(near))}"
+
+
+def _fetch_config(config: ModelConfig, token: str | None) -> str:
+    """Make sure that config.json is here, and say precisely why it is not: transformers blurs the reasons.
+
+    Returns what to load from: a hub id, or a directory. When the hub does not answer that is the cached snapshot's, as
+    libraries would ask the hub for half a minute about each file.
+    """
+    local = _local_directory(config)
+    if local is not None:
+        return str(local)
+    if not hub_answers():
+        cached = _cached(config)
+        if cached is None:
+            raise _unreachable(config)
+        return str(Path(cached).parent)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name = config.name
+    try:
+        hf_hub_download(name, "config.json", revision=config.revision, token=token)
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{name} is gated: its owners want you to accept their terms, and a token of your account",
+            next="swarmctl keys set huggingface",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{name} has no revision {config.revision}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise _no_such_model(config) from error
+    except LocalEntryNotFoundError as error:
+        raise _unreachable(config) from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"{name} on the hub holds no model: config.json is missing") from error
+    except (OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise _unreachable(config) from error
+    return name
+
+
+def _no_such_model(config: ModelConfig) -> ModelError:
+    return ModelError(
+        f'there is no model "{config.name}": no such directory, and no such id on the hub '
+        "(a private one needs your token: swarmctl keys set huggingface)",
+        next="swarmctl run --model Qwen/Qwen2.5-0.5B-Instruct",
+    )
+
+
+def _unreachable(config: ModelConfig) -> ModelError:
+    where = os.environ.get("HF_ENDPOINT", "the Hugging Face hub")
+    reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} cannot be reached"
+    return HubUnreachable(
+        f"{config.name} is not on this machine, and {reason}. A copy in a directory works too: --model DIRECTORY",
+        next="swarmctl run --profile demo",
+    )
+
+
+def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(f"{config.name} {what}: {reason}")

@@ -1,0 +1,254 @@
+"""Chat completions as they go over the wire: what is asked, what an answer holds, what an error means. Pure functions.
+
+Every answer is hostile until read: a server may send anything, and nothing it sends may raise past ``Fault``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hivemind_exp.offload.endpoints import Endpoint
+from hivemind_exp.offload.prices import Usage
+from hivemind_exp.offload.rate_limit import duration
+from hivemind_exp.rollouts.types import Message
+
+LONGEST_TEXT = 200_000
+"""Characters of a completion that are kept."""
+_MOST_TOKENS = 10**9
+_POOR = ("insufficient_quota", "insufficient balance", "insufficient credit", "credit balance", "billing", "no credit")
+_SEED_BITS = 0x7FFFFFFF
+
+
+class Trouble(StrEnum):
+    """What kind of thing went wrong, by what can be done about it."""
+
+    SLOW_DOWN = "asked to slow down"
+    BUSY = "out of order for the moment"
+    BROKEN = "broken connection or answer"
+    TIMEOUT = "no answer in time"
+    REFUSED = "key refused"
+    NO_CREDIT = "out of credit"
+    UNFIT = "request not accepted"
+
+
+class Fault(Exception):
+    """A request that brought nothing."""
+
+    def __init__(
+        self,
+        trouble: Trouble,
+        detail: str,
+        *,
+        wait: float | None = None,
+        billed: bool = False,
+        sent: bool = True,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.trouble = trouble
+        self.detail = detail
+        """For people; never contains the key."""
+        self.wait = wait
+        """Seconds that the service asks to wait."""
+        self.billed = billed
+        """Whether the service may have done the work: then the reserve stays spent."""
+        self.sent = sent
+        """Whether the request got as far as the service."""
+        self.headers = headers or {}
+
+
+@dataclass(slots=True)
+class Style:
+    """How one service wants to be asked; learned on the way where the table does not know."""
+
+    max_tokens: str
+    several: bool
+    """Several choices a request."""
+    left_out: set[str] = field(default_factory=set)
+    """Parameters that it does not take."""
+    changes: int = 0
+    """How often it was adapted: what a request complained of may have changed while it was out."""
+
+    def adapt(self, message: str) -> bool:
+        """Change what a complaint names. Returns whether anything changed."""
+        adapted = self._adapt(message)
+        self.changes += adapted
+        return adapted
+
+    def _adapt(self, message: str) -> bool:
+        for name in ("max_completion_tokens", "max_tokens"):
+            if re.search(rf"\b{name}\b", message) and self.max_tokens == name and "max_tokens" not in self.left_out:
+                self.max_tokens = "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
+                self.left_out.add("max_tokens")  # once is enough: a service that takes neither is beyond help
+                return True
+        for name in ("temperature", "seed", "reasoning_effort"):
+            if re.search(rf"\b{name}\b", message) and name not in self.left_out:
+                self.left_out.add(name)
+                return True
+        if self.several and re.search(r"\bn\b", message):
+            self.several = False
+            return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are to be sampled."""
+
+    temperature: float
+    max_tokens: int
+    """Of what is read."""
+    reasoning_tokens: int
+    reasoning_effort: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One completion of an answer."""
+
+    text: str
+    truncated: bool
+    filtered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service sent."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage | None
+    """None where it did not say, or said nonsense."""
+    model: str | None
+    """The model that answered, by its own word."""
+    headers: Mapping[str, str]
+
+
+def most_tokens(endpoint: Endpoint, sampling: Sampling) -> int:
+    """Return the most tokens that one choice may have, hidden ones included."""
+    return sampling.max_tokens + (sampling.reasoning_tokens if endpoint.reasons else 0)
+
+
+def body(  # noqa: PLR0917 - all that makes a request
+    endpoint: Endpoint, style: Style, messages: tuple[Message, ...], count: int, sampling: Sampling, seed: int
+) -> dict[str, Any]:
+    """Return the JSON of a request. Nothing but what the service is known to take."""
+    asked: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": list(messages),
+        style.max_tokens: most_tokens(endpoint, sampling),
+    }
+    if not endpoint.reasons:
+        asked["temperature"] = sampling.temperature
+    if count > 1:
+        asked["n"] = count
+    if "seed" in endpoint.chat.extras:
+        asked["seed"] = seed & _SEED_BITS
+    if sampling.reasoning_effort is not None and endpoint.reasons:
+        asked["reasoning_effort"] = sampling.reasoning_effort
+    return {name: value for name, value in asked.items() if name not in style.left_out or name == style.max_tokens}
+
+
+def read_answer(content: bytes, headers: Mapping[str, str]) -> Answer:
+    """Read an answer with status 200. Raises ``Fault`` where there is none in it."""
+    try:
+        document = json.loads(content)
+        if isinstance(document, dict) and "choices" not in document and isinstance(document.get("error"), dict):
+            # An error behind status 200, as OpenRouter sends: its code is the status that was meant.
+            status = document["error"].get("code")
+            raise refusal(status if isinstance(status, int) and status >= 400 else 500, content, headers)
+        choices = document["choices"]
+        if not isinstance(choices, list):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Fault(Trouble.BROKEN, f"the answer is no chat completion ({_shape(content)})", billed=True) from error
+    usage = _usage(document.get("usage"))
+    model = document.get("model")
+    found = tuple(choice for entry in choices if (choice := _choice(entry)) is not None)
+    return Answer(found, usage, encodable(model[:200]) if isinstance(model, str) else None, headers)
+
+
+def _shape(content: bytes) -> str:
+    start = content[:200].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        return "an HTML page"
+    return f"{len(content)} bytes"
+
+
+def _choice(entry: Any) -> Choice | None:
+    message = entry.get("message") if isinstance(entry, dict) else None
+    text = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(entry, dict):
+        return None
+    reason = entry.get("finish_reason")
+    text = text if isinstance(text, str) else ""
+    return Choice(encodable(text[:LONGEST_TEXT]), truncated=reason == "length", filtered=reason == "content_filter")
+
+
+def encodable(text: str) -> str:
+    """Return a text that can be kept: lone surrogates can be written in JSON, and cannot be encoded again."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _usage(table: Any) -> Usage | None:
+    if not isinstance(table, dict):
+        return None
+    prompt, completion = _count(table.get("prompt_tokens")), _count(table.get("completion_tokens"))
+    if prompt is None or completion is None:
+        return None
+    inner, outer = table.get("prompt_tokens_details"), table.get("completion_tokens_details")
+    cached = _count(inner.get("cached_tokens")) if isinstance(inner, dict) else None
+    reasoning = _count(outer.get("reasoning_tokens")) if isinstance(outer, dict) else None
+    total = _count(table.get("total_tokens"))
+    if total is not None and total > prompt + completion:
+        # Some services leave hidden reasoning out of the completion's tokens and bill it all the same.
+        completion = total - prompt
+    return Usage(prompt, completion, cached or 0, reasoning or 0)
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
+        return None
+    return value
+
+
+def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> Fault:
+    """Return what an answer with another status means. Such an answer costs nothing."""
+    text = content[:65536].decode(errors="replace")
+    low, said, wait = text.lower(), _message(text), _wait(headers)
+    if status == 402 or (status in (403, 429) and any(word in low for word in _POOR)):
+        trouble = Trouble.NO_CREDIT
+    elif status in (401, 403):
+        trouble, said = Trouble.REFUSED, "the key is not accepted"
+    elif status == 429:
+        trouble = Trouble.SLOW_DOWN
+    elif status in (408, 409, 425) or status >= 500:
+        trouble = Trouble.BUSY
+    else:
+        trouble = Trouble.UNFIT
+        said = "it redirects, and nothing is sent to another address" if 300 <= status < 400 else said
+    return Fault(trouble, f"HTTP {status}: {said}", wait=wait, headers=headers)
+
+
+def _message(text: str) -> str:
+    """Return what an error says, short; a page is no message."""
+    try:
+        found = json.loads(text)
+        found = found[0] if isinstance(found, list) and found else found
+        error = found.get("error", found) if isinstance(found, dict) else None
+        said = error.get("message") if isinstance(error, dict) else error
+        said = said or (found.get("detail") if isinstance(found, dict) else None)
+    except (ValueError, RecursionError):
+        said = None if "<" in text else text
+    return encodable(" ".join(str(said).split())[:300]) if said else "no reason given"
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    milliseconds = duration(headers.get("retry-after-ms", "-"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    return duration(headers.get("retry-after", "-"))

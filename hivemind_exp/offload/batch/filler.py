@@ -1,0 +1,220 @@
+"""Fills orders through a service's Batch API: the orders of a round go out together and come back within a day.
+
+One batch a round and stage, so that a round can be trained as soon as its own is back. While the service is out of
+order its orders are handed to the next of the chain, as they would be without batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+
+from hivemind_exp.errors import LimitReached
+from hivemind_exp.events import Emit
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.offload.answers import Intake
+from hivemind_exp.offload.api.batch import Batches, Line, Request, encode_line, parcels
+from hivemind_exp.offload.api.chat import Sampling, body, most_tokens
+from hivemind_exp.offload.batch.job import BatchJob
+from hivemind_exp.offload.batch.store import Batch, BatchBook, State
+from hivemind_exp.offload.billing import Exchange
+from hivemind_exp.offload.ledger import Ledger, worst_case
+from hivemind_exp.offload.prices import BATCH_SHARE
+from hivemind_exp.offload.router import Router, Service
+from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.seeds import derive_seed
+
+TRIES = 3
+"""Batches in a row that bring a place nothing, after which it is given up: each may take a day, and a service tries a
+line several times by itself."""
+_BYTES_A_TOKEN = 8
+_Missing = list[tuple[Order, list[int]]]
+
+
+class BatchDesk:
+    """Takes orders for one service's Batch API. For one event loop."""
+
+    def __init__(
+        self,
+        service: Service,
+        client: Batches,
+        sampling: Sampling,
+        *,
+        ledger: Ledger,
+        journal: Journal,
+        intake: Intake,
+        exchange: Exchange,
+        router: Router,
+        emit: Emit,
+        ask_directly: Callable[[Order, list[int]], Awaitable[None]],
+        at_the_limit: Callable[[LimitReached], Awaitable[None]],
+    ) -> None:
+        """``ask_directly`` fills places by any other service of the chain; ``at_the_limit`` says what a cap means."""
+        self.service = service
+        self._sampling = sampling
+        self._journal = journal
+        self._intake = intake
+        self._exchange = exchange
+        self._router = router
+        self._emit = emit
+        self._ask_directly = ask_directly
+        self._at_the_limit = at_the_limit
+        self._book = BatchBook(ledger, service.endpoint.name, service.endpoint.model)
+        self._job = BatchJob(
+            service,
+            client,
+            book=self._book,
+            intake=intake,
+            exchange=exchange,
+            router=router,
+            emit=emit,
+            moved=self._tell,
+        )
+        self._running: dict[asyncio.Task[bool], Batch] = {}
+        self._earlier: dict[tuple[int, str], list[asyncio.Task[bool]]] = defaultdict(list)
+        self._watched: int | None = None
+        self._told: tuple[int, int] | None = None
+
+    def resume(self) -> None:
+        """Go on with what an earlier start left at the service."""
+        for batch in self._book.pending():
+            if batch.state is State.NEW or not batch.items:
+                self._job.drop(batch, "the node stopped before it was submitted")
+            else:
+                self._earlier[batch.round, batch.stage].append(self._start(batch, None))
+
+    def fills(self, orders: Iterable[Order]) -> list[Coroutine[None, None, None]]:
+        """Return the work that fills orders and ends them: one a round and stage. From any thread."""
+        together: dict[tuple[int, str], list[Order]] = defaultdict(list)
+        for order in orders:
+            together[order.round, order.stage].append(order)
+        return [self._fill_and_end(each) for each in together.values()]
+
+    def watch(self, round_: int) -> None:
+        """Tell of a round's batches from now on: the trainer waits for them."""
+        self._watched, self._told = round_, None
+        self._tell()
+
+    async def end(self) -> None:
+        """Leave batches to the service: the next start collects them."""
+        left = [batch for batch in self._running.values() if batch.state is not State.NEW]
+        if left:
+            requests, name = sum(len(batch.items) for batch in left), self.service.endpoint.name
+            self._emit(
+                "warning",
+                code="batch_pending",
+                message=f"{requests} requests go on in {len(left)} batches at {name}; the next start collects them",
+            )
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _fill_and_end(self, orders: Sequence[Order]) -> None:
+        try:
+            await self._fill(orders)
+        except asyncio.CancelledError:
+            for order in orders:
+                order.done.cancel()
+            raise
+        except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
+            for order in orders:
+                order.done.set_exception(error)
+        else:
+            for order in orders:
+                order.done.set_result(None)
+
+    async def _fill(self, orders: Sequence[Order]) -> None:
+        await asyncio.gather(*self._earlier.pop((orders[0].round, orders[0].stage), []))
+        tries: Counter[str] = Counter()
+        while not self._exchange.closing and (missing := self._missing(orders, tries)):
+            service = await self._router.pick()
+            if service is None:
+                return
+            if service is not self.service:
+                await asyncio.gather(*(self._ask_directly(order, places) for order, places in missing))
+                continue
+            try:
+                opened = self._open(missing, tries)
+            except LimitReached as error:
+                self._router.release(service)
+                await self._wait_at_the_limit(error)
+                continue
+            counted = await asyncio.gather(*(self._start(batch, data) for batch, data in opened))
+            self._count(tries, missing, [batch for (batch, _), counts in zip(opened, counted, strict=True) if counts])
+
+    def _missing(self, orders: Sequence[Order], tries: Counter[str]) -> _Missing:
+        """Return the places still to be filled. Those that batch after batch brought nothing for are given up."""
+        missing: _Missing = []
+        for order in orders:
+            settled = self._journal.settled(order.round, order.stage, order.question)
+            places = [place for place in order.places if place not in settled]
+            if places and tries[order.question] >= TRIES:
+                self._intake.lose(order, places, self.service, TRIES)
+            elif places:
+                missing.append((order, places))
+        return missing
+
+    def _count(self, tries: Counter[str], asked: _Missing, counting: list[Batch]) -> None:
+        """Count a try for each question that a batch brought nothing for."""
+        vain = {item.line.question for batch in counting for item in batch.items}
+        for order, places in asked:
+            if self._journal.settled(order.round, order.stage, order.question).intersection(places):
+                tries[order.question] = 0
+            elif order.question in vain:
+                tries[order.question] += 1
+
+    def _open(self, missing: _Missing, tries: Counter[str]) -> list[tuple[Batch, bytes]]:
+        """Set dollars aside for what the caps allow of it, and record it. Raises ``LimitReached`` for none."""
+        opened: list[tuple[Batch, bytes]] = []
+        for parcel in parcels(self._requests(missing, tries)):
+            try:
+                batch = self._book.open([(request.line, request.usd) for request in parcel])
+            except LimitReached:
+                if not opened:
+                    raise
+                break  # the rest is asked for when these have come back
+            batch.changes = self.service.client.style.changes
+            opened.append((batch, b"".join(request.data for request in parcel)))
+        return opened
+
+    def _requests(self, missing: _Missing, tries: Counter[str]) -> Iterator[Request]:
+        endpoint, style, price = self.service.endpoint, self.service.client.style, self.service.price
+        bound = most_tokens(endpoint, self._sampling)
+        for order, places in missing:
+            contents = [message["content"] for message in order.messages]
+            for part in [places] if style.several else [[place] for place in places]:
+                line = Line(order.round, order.stage, order.question, tuple(part), order.version)
+                seed = derive_seed("api", order.round, order.stage, order.question, part[0], tries[order.question])
+                asked = body(endpoint, style, order.messages, len(part), self._sampling, seed)
+                data = encode_line(line, asked)
+                usd = BATCH_SHARE * worst_case(price, contents, len(part), bound)
+                yield Request(line, data, usd, len(data) + len(part) * bound * _BYTES_A_TOKEN)
+
+    def _start(self, batch: Batch, data: bytes | None) -> asyncio.Task[bool]:
+        task = asyncio.get_running_loop().create_task(self._job.run(batch, data))
+        self._running[task] = batch
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[bool]) -> None:
+        del self._running[task]
+        if not task.cancelled():
+            task.exception()  # looked at: one that no order waits for concerns nobody
+
+    async def _wait_at_the_limit(self, error: LimitReached) -> None:
+        """Wait for reserves that come back from other batches; with none left, do what a cap means."""
+        if self._running:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await self._at_the_limit(error)
+
+    def _tell(self, batch: Batch | None = None) -> None:
+        if self._watched is None or (batch is not None and batch.round != self._watched):
+            return
+        batches = [each for each in self._running.values() if each.round == self._watched]
+        total, done = sum(len(each.items) for each in batches), sum(each.done for each in batches)
+        if total and (total, done) != self._told:
+            self._told = total, done
+            name = f"waiting for a batch of {total} requests at {self.service.endpoint.name}"
+            self._emit("phase", name=name, done=done, total=total)

@@ -1,0 +1,276 @@
+"""The life of one batch: submitted, waited for, collected, paid. Each step is in the ledger before the next is taken.
+
+A node that dies in between finds the batch again at its next start: by the id in the ledger, or, where it died before
+the service had given one, by our own tag in the service's listing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from hivemind_exp.errors import KeyProblem, ProviderError
+from hivemind_exp.events import Emit
+from hivemind_exp.offload.answers import Intake
+from hivemind_exp.offload.api.batch import COMPLETED, OVER, Batches, Report, read_results, unanswered
+from hivemind_exp.offload.api.chat import Answer, Fault, Trouble
+from hivemind_exp.offload.batch.store import Batch, BatchBook, Item, State
+from hivemind_exp.offload.billing import Exchange
+from hivemind_exp.offload.router import FAULTS_IN_A_ROW, Router, Service
+from hivemind_exp.rollouts.orders import Order
+
+LOOKS = 5
+"""Times in a row that a service must say it does not know a batch or a file, before that is believed."""
+_FETCHES = 3
+"""Times that a file of results is read which cannot be understood whole."""
+_FIRST_POLL_S = 2.0
+_LONGEST_POLL_S = 60.0
+_SLOWER = 1.5
+_LISTED_S = 60.0
+"""A batch that a listing does not show so long after it was asked for was never begun."""
+_FULL_S = 60.0
+"""Pause where the service's queue for this account is full."""
+_LASTING = (Trouble.REFUSED, Trouble.NO_CREDIT, Trouble.UNFIT)
+_T = TypeVar("_T")
+
+
+class BatchJob:
+    """Sees batches of one service through. For one event loop."""
+
+    def __init__(
+        self,
+        service: Service,
+        client: Batches,
+        *,
+        book: BatchBook,
+        intake: Intake,
+        exchange: Exchange,
+        router: Router,
+        emit: Emit,
+        moved: Callable[[Batch], None],
+    ) -> None:
+        """``moved`` is called when a batch got further."""
+        self._service = service
+        self._client = client
+        self._book = book
+        self._intake = intake
+        self._exchange = exchange
+        self._router = router
+        self._emit = emit
+        self._moved = moved
+        self._faults = 0
+
+    async def run(self, batch: Batch, data: bytes | None = None) -> bool:
+        """See a batch through; return whether it counts as a try of what it brought nothing for.
+
+        ``data``: its file, for one that is new. Raises ``NodeError`` where its results cannot be had or not be kept.
+        """
+        if batch.state is not State.RUNNING and not await self._begin(batch, data):
+            self.drop(batch, "the batch was never begun")
+            return False
+        report = await self._wait_for_end(batch)
+        results = {} if report is None else await self._results(report)
+        if report is None:
+            self._warn("batch_gone", f"does not know the batch {batch.id} any more: what it may have cost stays spent")
+            report = Report(batch.id, "gone")
+        elif report.status != COMPLETED:
+            self._tell_of_end(batch, report, results)
+        return await self._take(batch, report, results)
+
+    def drop(self, batch: Batch, why: str) -> None:
+        """Give back what was set aside for a batch that no service has."""
+        for item in batch.items:
+            self._exchange.write_off(self._service, item.ask, item.reservation, Fault(Trouble.BROKEN, why))
+        self._book.over(batch)
+
+    async def _begin(self, batch: Batch, data: bytes | None) -> bool:
+        """Have a batch begun, once. Returns False where it is not."""
+        if batch.state is State.ASKED and (report := await self._find(batch)) is not None:
+            self._book.begun(batch, report.id)
+            return True
+        if data is None or (file := await self._upload(batch, data)) is None:
+            return False
+        tries = 0
+        while True:
+            self._book.about_to_begin(batch, file)
+            report = None
+            try:
+                report = await self._client.create(file, batch.tag)
+            except Fault as fault:
+                if fault.billed or fault.trouble is Trouble.BUSY:
+                    report = await self._find(batch)  # it may have been begun all the same
+                if report is None and not await self._bear(fault, tries):
+                    return False
+            if report is not None:
+                self._router.worked(self._service)
+                self._book.begun(batch, report.id)
+                self._moved(batch)
+                return True
+            tries += 1
+
+    async def _upload(self, batch: Batch, data: bytes) -> str | None:
+        tries = 0
+        while True:
+            try:
+                return await self._client.upload(data, f"{batch.tag}.jsonl")
+            except Fault as fault:
+                if not await self._bear(fault, tries):
+                    return None
+            tries += 1
+
+    async def _bear(self, fault: Fault, tries: int) -> bool:
+        """Pause after a fault; False where the service is out of order, so that another is asked."""
+        self._router.failed(self._service, fault)
+        if self._service.trouble is not None and fault.trouble is not Trouble.SLOW_DOWN:
+            return False
+        await asyncio.sleep(_pause(fault, tries))
+        return True
+
+    async def _find(self, batch: Batch) -> Report | None:
+        """Return the batch if the service was made to begin it. Listings may lag: it is looked for more than once."""
+        looks = 0
+        while True:
+            report = await self._insist(lambda: self._client.find(batch.tag, batch.file, batch.asked))
+            if report is not None or time.time() - batch.asked > _LISTED_S:
+                return report
+            await asyncio.sleep(_growing(looks))
+            looks += 1
+
+    async def _wait_for_end(self, batch: Batch) -> Report | None:
+        """Return the last report of a batch; None where the service does not know it."""
+        looks = 0
+        while True:
+            report = await self._insist(lambda: self._client.look(batch.id))
+            if report is None or report.status in OVER:
+                return report
+            if report.done is not None and report.done != batch.done:
+                batch.done = report.done
+                self._moved(batch)
+            await asyncio.sleep(_growing(looks))
+            looks += 1
+
+    async def _results(self, report: Report) -> dict[str, Answer | Fault]:
+        """Return what the files of a batch hold. One that is cut or no such file at all is read again."""
+        results: dict[str, Answer | Fault] = {}
+        for tries in range(_FETCHES):
+            if tries:
+                await asyncio.sleep(_growing(tries))
+            spoilt = 0
+            for file in report.files:
+                content = await self._fetch(file)
+                if content is not None:
+                    found, unread = read_results(content)
+                    results, spoilt = found | results, spoilt + unread
+            if not spoilt:
+                break
+        return results
+
+    async def _fetch(self, file: str) -> bytes | None:
+        return await self._insist(lambda: self._client.fetch(file))
+
+    async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T | None:
+        """Ask until the service answers: what it holds is paid for. None where it does not know what is asked for."""
+        tries = unknown = 0
+        while True:
+            try:
+                found = await ask()
+            except Fault as fault:
+                if fault.trouble is Trouble.REFUSED:
+                    raise self._refused(fault) from None
+                unknown = unknown + 1 if fault.trouble is Trouble.UNFIT else 0
+                if unknown >= LOOKS:
+                    return None
+                self._count(fault)
+                await asyncio.sleep(_pause(fault, tries))
+                tries += 1
+            else:
+                self._recover()
+                return found
+
+    async def _take(self, batch: Batch, report: Report, results: dict[str, Answer | Fault]) -> bool:
+        """Take up what came of each line, and pay for it."""
+        missing = unanswered(report, results.values())
+        faults: list[Fault] = []
+        broken: ProviderError | None = None
+        for item in batch.items:
+            result = results.get(item.line.name, missing)
+            if isinstance(result, Fault):
+                faults.append(result)
+                self._exchange.write_off(self._service, item.ask, item.reservation, result)
+                continue
+            try:
+                self._take_answer(item, result)
+            except ProviderError as error:
+                broken = error  # the other lines are paid for as well
+        self._book.over(batch)
+        if broken is not None:
+            raise broken
+        return await self._learn(batch, report, faults)
+
+    def _take_answer(self, item: Item, answer: Answer) -> None:
+        line = item.line
+        order = Order(line.round, line.stage, line.question, (), line.places, line.version)
+        self._intake.take(self._service, order, line.places, item.ask, item.reservation, answer, batched=True)
+
+    async def _learn(self, batch: Batch, report: Report, faults: list[Fault]) -> bool:
+        """Do what the faults of a batch call for; return whether it counts as a try."""
+        style = self._service.client.style
+        unfit = {fault.detail for fault in faults if fault.trouble is Trouble.UNFIT}
+        if unfit and (batch.changes != style.changes or sum(style.adapt(detail) for detail in sorted(unfit))):
+            return False
+        if _is_full(report):
+            await asyncio.sleep(_FULL_S)
+            return False
+        if len(faults) == len(batch.items):
+            for fault in [fault for fault in faults if fault.trouble in _LASTING][:1]:
+                self._router.failed(self._service, fault)
+        return self._service.trouble is None
+
+    def _tell_of_end(self, batch: Batch, report: Report, results: dict[str, Answer | Fault]) -> None:
+        if _is_full(report) and "batch_queue" in self._service.warned:
+            return
+        if _is_full(report):
+            self._service.warned.add("batch_queue")
+        answered = sum(isinstance(results.get(item.line.name), Answer) for item in batch.items)
+        why = f": {report.failure.detail}" if report.failure is not None else ""
+        self._warn(
+            f"batch_{report.status}",
+            f"says that a batch is {report.status}{why}; {answered} of its {len(batch.items)} requests were answered, "
+            "the others are asked again",
+        )
+
+    def _count(self, fault: Fault) -> None:
+        self._faults += 1
+        if self._faults == FAULTS_IN_A_ROW:
+            self._warn("batch_unreachable", f"does not tell of its batches ({fault.detail}); waiting until it does")
+
+    def _recover(self) -> None:
+        if self._faults >= FAULTS_IN_A_ROW:
+            self._warn("batch_reachable", "tells of its batches again")
+        self._faults = 0
+
+    def _warn(self, code: str, text: str) -> None:
+        self._emit("warning", code=code, message=f"{self._service.endpoint.label} {text}")
+
+    def _refused(self, fault: Fault) -> KeyProblem:
+        endpoint = self._service.endpoint
+        return KeyProblem(
+            f"{endpoint.label}: {fault.trouble} ({fault.detail}); its batches wait for a key of the same account",
+            next=f"swarmctl keys set {endpoint.name}",
+        )
+
+
+def _is_full(report: Report) -> bool:
+    """Whether the service took a batch for one too many at a time."""
+    return report.failure is not None and report.failure.trouble is Trouble.SLOW_DOWN
+
+
+def _growing(looks: int) -> float:
+    return min(_LONGEST_POLL_S, _FIRST_POLL_S * _SLOWER ** min(looks, 64)) * random.uniform(0.75, 1.25)
+
+
+def _pause(fault: Fault, tries: int) -> float:
+    return fault.wait if fault.wait is not None else _growing(tries)

@@ -1,0 +1,136 @@
+"""One request and its bill: reserved before it goes out, settled when it comes back, under the caps at every moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from hivemind_exp.errors import ProviderError
+from hivemind_exp.offload.api.chat import Answer, Fault, Sampling, Trouble, most_tokens
+from hivemind_exp.offload.ledger import Ask, Ledger, Reservation, worst_case
+from hivemind_exp.offload.router import Router, Service
+from hivemind_exp.rollouts.orders import Spent
+from hivemind_exp.rollouts.types import Message
+
+_TOLERANCE = 1.05
+"""A service that bills more than this over the bound does not keep it."""
+
+
+class Exchange:
+    """Sends requests and keeps the accounts. For one event loop."""
+
+    def __init__(self, ledger: Ledger, router: Router) -> None:
+        self._ledger = ledger
+        self._router = router
+        self.flying: set[asyncio.Task[Any]] = set()
+        """The tasks whose request is in flight."""
+        self.closing = False
+        """The node stops: nothing goes out any more."""
+        self.spent: dict[int, dict[tuple[str, str], Spent]] = defaultdict(dict)
+        """What each round used so far, by provider and model."""
+
+    async def send(
+        self, service: Service, ask: Ask, messages: tuple[Message, ...], sampling: Sampling, *, seed: int
+    ) -> tuple[Answer, Reservation]:
+        """Send one request. The reservation of an answer is still to be settled.
+
+        Raises ``Fault`` and ``LimitReached``.
+        """
+        bound = most_tokens(service.endpoint, sampling)
+        contents = [message["content"] for message in messages]
+        most = worst_case(service.price, contents, ask.count, bound)
+        self._ledger.check(most)
+        passed = await service.limiter.enter(lambda: _expected(service, contents, ask.count, bound), ask.round)
+        task = asyncio.current_task()
+        assert task is not None
+        self.flying.add(task)
+        headers: Mapping[str, str] = {}
+        slow_down, used = False, None
+        reservation: Reservation | None = None
+        try:
+            if self.closing:
+                raise asyncio.CancelledError
+            reservation = self._ledger.reserve(ask, most)
+            answer = await service.client.ask(messages, ask.count, sampling, seed)
+            headers, used = answer.headers, _used(service, answer)
+        except Fault as fault:
+            headers, slow_down = fault.headers, fault.trouble is Trouble.SLOW_DOWN
+            if reservation is not None:
+                self.write_off(service, ask, reservation, fault)
+            raise
+        except asyncio.CancelledError:
+            if reservation is not None:
+                stopped = Fault(Trouble.TIMEOUT, "in flight when the node stopped", billed=True)
+                self.write_off(service, ask, reservation, stopped)
+            raise
+        finally:
+            self.flying.discard(task)
+            service.limiter.leave(passed, headers, slow_down=slow_down, used=used)
+        self._router.worked(service)
+        return answer, reservation
+
+    def settle(
+        self,
+        service: Service,
+        ask: Ask,
+        reservation: Reservation,
+        answer: Answer,
+        sampling: Sampling,
+        *,
+        batched: bool = False,
+    ) -> None:
+        """Pay for an answer. Raises ``ProviderError`` where the service bills what it was not allowed."""
+        usage, spent = answer.usage, self.spending(ask.round, service)
+        usd = self.price(service, reservation, answer, batched=batched)
+        spent.requests += 1
+        spent.usd += usd
+        if usage is None:
+            self._ledger.keep(reservation, "the service did not say what it used")
+            return
+        self._ledger.settle(reservation, usage, usd)
+        spent.prompt_tokens += usage.prompt
+        spent.completion_tokens += usage.completion
+        service.learn_length(usage.completion / ask.count)
+        bound = ask.count * most_tokens(service.endpoint, sampling)
+        if usage.completion > _TOLERANCE * bound and not service.price.free and self._ledger.capped:
+            raise ProviderError(
+                f"{service.endpoint.label} bills {usage.completion} tokens for a request that allowed {bound}: its "
+                "hidden reasoning is not bounded, so no cap can be kept",
+                next="swarmctl run --set offload.limits.usd=unlimited",
+            )
+
+    def price(self, service: Service, reservation: Reservation, answer: Answer, *, batched: bool = False) -> float:
+        """Return dollars that an answer costs; its whole reserve where the service does not say what it used."""
+        if answer.usage is None:
+            return reservation.usd
+        return service.price.cost_in_batch(answer.usage) if batched else service.price.cost(answer.usage)
+
+    def spending(self, round_: int, service: Service) -> Spent:
+        """Return the account of a round with one provider, to be added to."""
+        return self.spent[round_].setdefault((service.endpoint.name, service.endpoint.model), Spent())
+
+    def write_off(self, service: Service, ask: Ask, reservation: Reservation, fault: Fault) -> None:
+        """Book a request that brought nothing: it costs nothing, or nobody knows what."""
+        if not fault.billed:
+            self._ledger.release(reservation, fault.detail)
+            return
+        self._ledger.keep(reservation, fault.detail)
+        spent = self.spending(ask.round, service)
+        spent.requests += 1
+        spent.usd += reservation.usd
+
+
+def _expected(service: Service, contents: list[str], count: int, bound: int) -> float:
+    """Return the tokens that a request will count as at the service's own limit."""
+    prompt = sum(len(content.encode()) // 4 + 1 for content in contents)
+    mean = service.tokens_a_choice
+    return prompt + count * (bound if service.endpoint.chat.counts_maximum or mean is None else mean)
+
+
+def _used(service: Service, answer: Answer) -> float | None:
+    """Return the tokens that a request did count as; None where what it might have used is what counts."""
+    if answer.usage is None or service.endpoint.chat.counts_maximum:
+        return None
+    return answer.usage.prompt + answer.usage.completion

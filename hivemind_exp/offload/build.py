@@ -1,0 +1,135 @@
+"""Builds the API's side of a node from its configuration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from hivemind_exp.charter import charter_id
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError, KeyProblem
+from hivemind_exp.events import Emit
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.api.chat import Sampling
+from hivemind_exp.offload.batch.store import left_behind
+from hivemind_exp.offload.endpoints import Endpoint, chain, first_endpoint, is_offloaded
+from hivemind_exp.offload.engine import Offload, Terms
+from hivemind_exp.offload.ledger import Ledger
+from hivemind_exp.offload.prices import BATCH_SHARE, Price, bounded_price
+from hivemind_exp.offload.process.client import HostedOffload
+from hivemind_exp.offload.rate_limit import Limiter
+from hivemind_exp.offload.router import Service
+from hivemind_exp.offload.settings import check_offload, describe_loss, resolved_kind
+from hivemind_exp.secrets import Secrets
+from hivemind_exp.stop import StopFlag
+
+
+def open_offload(
+    config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag
+) -> HostedOffload | None:
+    """Start the API's side, in a process of its own; None where this machine generates everything.
+
+    Raises ``NodeError`` for settings that cannot work, a missing key, a price that nobody knows.
+    """
+    if not is_offloaded(config):
+        return None
+    offload = HostedOffload(config, files, secrets, emit, stop)
+    offload.start()
+    return offload
+
+
+def make_offload(
+    config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag, *, announce: bool = True
+) -> Offload:
+    """Start the API's side in this process, for a configuration that offloads. Raises as ``open_offload``.
+
+    Without ``announce`` it is not told again what is asked, at which price.
+    """
+    check_offload(config)
+    _check_sdk()
+    services = [None if endpoint is None else (endpoint, _price(config, endpoint)) for endpoint in chain(config)]
+    for entry in services:
+        if entry is not None and entry[0].needs_key and secrets.get(entry[0].name) is None:
+            raise KeyProblem(f"there is no key for {entry[0].name}", next=f"swarmctl keys set {entry[0].name}")
+    ledger = Ledger(files.ledger, config.offload.limits)
+    if announce:
+        _announce(config, services[0], ledger, emit)
+
+    def make_chain() -> Sequence[Service | None]:
+        return [
+            None if entry is None else _service(config, *entry, secrets, batched=config.offload.batch and not place)
+            for place, entry in enumerate(services)
+        ]
+
+    offload = Offload(
+        make_chain,
+        Terms(resolved_kind(config), sampling_of(config), on_limit_local=config.offload.on_limit == "local"),
+        journal=(files.journal, charter_id(config)),
+        ledger=ledger,
+        emit=emit,
+        stop=stop,
+    )
+    offload.start()
+    return offload
+
+
+def _check_sdk() -> None:
+    try:
+        import openai  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            f"offloading needs the package openai, which cannot be imported ({error})",
+            next=f"{sys.executable} -m pip install 'openai[aiohttp]'",
+        ) from error
+
+
+def sampling_of(config: Config) -> Sampling:
+    """Return how an API is to sample: as this machine does."""
+    return Sampling(
+        temperature=config.generation.temperature,
+        max_tokens=config.generation.max_completion_tokens,
+        reasoning_tokens=config.offload.reasoning_tokens,
+        reasoning_effort=config.offload.reasoning_effort,
+    )
+
+
+def _price(config: Config, endpoint: Endpoint) -> Price:
+    return bounded_price(endpoint, config.offload.prices, capped=config.offload.limits.capped)
+
+
+def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets, *, batched: bool) -> Service:
+    from hivemind_exp.offload.api.batch_client import BatchClient
+    from hivemind_exp.offload.api.client import ChatClient
+
+    limits = config.offload.limits
+    client = ChatClient(endpoint, secrets.get(endpoint.name), seconds=limits.timeout)
+    limiter = Limiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
+    batches = BatchClient(client, seconds=limits.timeout) if batched else None
+    return Service(endpoint, client, limiter, price, batches=batches)
+
+
+def _announce(config: Config, first: tuple[Endpoint, Price] | None, ledger: Ledger, emit: Emit) -> None:
+    endpoint = first_endpoint(config)
+    price = Price(0, 0) if first is None else first[1]
+    share = 1e6 * (BATCH_SHARE if config.offload.batch else 1)
+    emit(
+        "offload",
+        provider=endpoint.name,
+        model=endpoint.model,
+        host=endpoint.host,
+        kind=resolved_kind(config),
+        loss=describe_loss(config),
+        training=endpoint.chat.training,
+        usd_per_million_input=round(price.input * share, 6),
+        usd_per_million_output=round(price.output * share, 6),
+        usd_total=round(ledger.spent, 8),
+        usd_cap=ledger.cap,
+    )
+    for left in left_behind(ledger, (endpoint.name, endpoint.model) if config.offload.batch else None):
+        emit(
+            "warning",
+            code="batch_left",
+            message=f"{left.requests} requests of an earlier start are in batches at {left.provider}, with "
+            f"{left.usd:.4f} USD set aside: a start with offload.provider={left.provider}, "
+            f"offload.model={left.model} and offload.batch=true collects them",
+        )

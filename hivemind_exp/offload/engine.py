@@ -1,0 +1,358 @@
+"""Fills orders from APIs on an event loop of its own thread, while the trainer trains.
+
+Each answer is in the journal before anybody uses it, each request in the ledger before it goes out. The trainer's
+thread places orders and waits for them; everything else happens here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Waiting
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hivemind_exp.errors import LimitReached
+from hivemind_exp.events import Emit
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.offload.answers import Intake
+from hivemind_exp.offload.api.chat import Fault, Sampling, Trouble
+from hivemind_exp.offload.batch.filler import BatchDesk
+from hivemind_exp.offload.billing import Exchange
+from hivemind_exp.offload.ledger import Ask, Ledger
+from hivemind_exp.offload.router import Router, Service
+from hivemind_exp.offload.suspicion import Suspicion
+from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.stop import StopFlag
+
+TRIES = 6
+"""Requests in a row that bring nothing, after which a place is given up."""
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 8.0
+"""Pauses of a place between requests that failed, doubling."""
+PARTING_S = 2.0
+"""What answers in flight get when the node stops: they are paid for."""
+PROBE_TOKENS = 16
+PROBE_TRIES = 3
+PROBE_ROUND = -1
+"""The round that the probe's cost is booked under."""
+_PROBE = ({"role": "user", "content": "Reply with the single word: ready"},)
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a node offloads."""
+
+    kind: Kind
+    sampling: Sampling
+    on_limit_local: bool
+    """At a cap this machine goes on by itself; else the node stops."""
+
+
+class Offload:
+    """The API's side of a node. ``start`` it; ``place`` and ``wait`` from the trainer's thread; ``close`` it."""
+
+    def __init__(
+        self,
+        make_chain: Callable[[], Sequence[Service | None]],
+        terms: Terms,
+        *,
+        journal: tuple[Path, str],
+        ledger: Ledger,
+        emit: Emit,
+        stop: StopFlag,
+    ) -> None:
+        """Put the parts together.
+
+        ``make_chain`` is called in the loop's thread; ``journal``: its path and the swarm's id; ``ledger`` is used in
+        the loop's thread alone from ``start`` on.
+        """
+        self._make_chain = make_chain
+        self._terms = terms
+        self._journal_at = journal
+        self._ledger = ledger
+        self._emit = emit
+        self._stop = stop
+        self._suspicion = Suspicion(emit)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="offload", daemon=True)
+        self._ready: Future[None] = Future()
+        self._probe: Future[None] = Future()
+        self._orders: dict[tuple[int, str, str], Order] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._desk: BatchDesk | None = None
+
+    def start(self) -> None:
+        """Start the thread, and ask the first provider for a word. Raises what making the clients raises."""
+        self._thread.start()
+        self._ready.result()
+        self._loop.call_soon_threadsafe(self._launch, self._try_out())
+
+    def probed(self) -> None:
+        """Wait until the first provider was asked something small.
+
+        Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
+        """
+        if not self._probe.done():
+            self._emit("phase", name="waiting for the provider's first answer", done=None, total=None)
+        _wait_for(self._probe, self._stop)
+        self.tell(PROBE_ROUND)
+
+    def place(self, orders: Iterable[Order]) -> None:
+        """Have orders filled, each once; returns at once."""
+        new = []
+        for order in orders:
+            key = (order.round, order.stage, order.question)
+            if key not in self._orders:
+                self._orders[key] = order
+                new.append(order)
+        for work in map(self._fill, new) if self._desk is None else self._desk.fills(new):
+            self._loop.call_soon_threadsafe(self._launch, work)
+
+    def wait(self, round_: int, deadline: float | None = None) -> None:
+        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed:
+        what comes later is kept in the journal, and nobody waits for it.
+
+        Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
+        """
+        if self._desk is not None:
+            self._loop.call_soon_threadsafe(self._desk.watch, round_)
+        for key in [key for key in self._orders if key[0] == round_]:
+            _wait_for(self._orders[key].done, self._stop, deadline)
+            del self._orders[key]
+
+    def tell(self, round_: int) -> None:
+        """Report what a round's orders used and cost."""
+        for (provider, model), spent in self._exchange.spent.pop(round_, {}).items():
+            self._emit(
+                "spend",
+                round=round_,
+                provider=provider,
+                model=model,
+                requests=spent.requests,
+                tokens=spent.prompt_tokens + spent.completion_tokens,
+                prompt_tokens=spent.prompt_tokens,
+                completion_tokens=spent.completion_tokens,
+                lost=spent.lost,
+                usd=round(spent.usd, 8),
+                usd_total=round(self._ledger.spent, 8),
+                usd_cap=self._ledger.cap,
+            )
+
+    def close(self) -> None:
+        """Let answers in flight come in for a moment, then end the thread and tell what is not told yet."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            for round_ in sorted(self._exchange.spent):
+                self.tell(round_)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._chain = list(self._make_chain())
+            self._router = Router(self._chain, self._emit)
+            self._exchange = Exchange(self._ledger, self._router)
+            self._journal = Journal(*self._journal_at, durable=False)
+            self._intake = Intake(
+                self._terms.kind,
+                self._terms.sampling,
+                journal=self._journal,
+                exchange=self._exchange,
+                suspicion=self._suspicion,
+            )
+            self._open_desk()
+        except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
+            self._ready.set_exception(error)
+            return
+        self._ready.set_result(None)
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._end())
+        self._journal.close()
+        self._ledger.close()
+        self._loop.close()
+
+    def _open_desk(self) -> None:
+        """Where the first service is asked in batches, go on with those of an earlier start."""
+        service = self._chain[0]
+        if service is None or service.batches is None:
+            return
+        self._desk = BatchDesk(
+            service,
+            service.batches,
+            self._terms.sampling,
+            ledger=self._ledger,
+            journal=self._journal,
+            intake=self._intake,
+            exchange=self._exchange,
+            router=self._router,
+            emit=self._emit,
+            ask_directly=self._obtain,
+            at_the_limit=self._at_the_limit,
+        )
+        self._loop.call_soon(self._desk.resume)
+
+    async def _end(self) -> None:
+        self._exchange.closing = True
+        if self._desk is not None:
+            await self._desk.end()
+        if self._exchange.flying:
+            await asyncio.wait(self._exchange.flying, timeout=PARTING_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for service in self._chain:
+            if service is not None:
+                with suppress(Exception):
+                    await service.client.close()
+
+    def _launch(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _try_out(self) -> None:
+        """Find out before the first round whether the first provider answers."""
+        try:
+            service = self._chain[0]
+            assert service is not None
+            try:
+                await self._ask_for_a_word(service)
+            except LimitReached as error:
+                await self._at_the_limit(error)
+            self._router.give_up_if_lasting()
+        except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
+            self._probe.set_exception(error)
+        else:
+            self._probe.set_result(None)
+
+    async def _ask_for_a_word(self, service: Service) -> None:
+        sampling = self._terms.sampling
+        sampling = replace(sampling, max_tokens=min(PROBE_TOKENS, sampling.max_tokens))
+        ask = Ask(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
+        for tries in range(PROBE_TRIES):
+            style = service.client.style.changes
+            try:
+                answer, reservation = await self._exchange.send(service, ask, _PROBE, sampling, seed=0)
+            except Fault as fault:
+                if not self._adapts(service, fault, style):
+                    await self._after(service, fault, tries)
+                if service.trouble is not None:
+                    return
+                continue
+            self._exchange.settle(service, ask, reservation, answer, sampling)
+            self._suspicion.look(service, answer, [])
+            return
+
+    async def _fill(self, order: Order) -> None:
+        try:
+            first, *siblings = order.places
+            service = await self._router.pick()
+            if service is None:
+                pass
+            elif service.client.style.several:
+                self._router.release(service)
+                await self._obtain(order, list(order.places))
+            else:
+                self._router.release(service)
+                # The first request of a prompt warms the service's prefix cache for the others.
+                await self._obtain(order, [first])
+                await asyncio.gather(*(self._launch(self._obtain(order, [place])) for place in siblings))
+        except asyncio.CancelledError:
+            order.done.cancel()
+            raise
+        except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
+            order.done.set_exception(error)
+        else:
+            order.done.set_result(None)
+
+    async def _obtain(self, order: Order, places: list[int]) -> None:
+        """Fill places, in as many requests as that takes. Places that this machine is to fill stay empty."""
+        tries = 0
+        while places and not self._exchange.closing and not order.refused:
+            service = await self._router.pick()
+            if service is None:
+                return
+            if self._desk is not None and service is self._desk.service:
+                self._router.release(service)  # it works again, and is asked in batches alone
+                return
+            if tries >= TRIES:
+                self._router.release(service)
+                self._intake.lose(order, places, service, TRIES)
+                return
+            count, style = len(places) if service.client.style.several else 1, service.client.style.changes
+            try:
+                got = await self._request(service, order, places[:count], tries)
+            except Fault as fault:
+                if self._adapts(service, fault, style):
+                    continue
+                if self._router.refuses_prompt(service, fault):
+                    self._intake.refuse(order, service, fault)
+                    return
+                tries = await self._after(service, fault, tries)
+                continue
+            except LimitReached as error:
+                self._router.release(service)
+                await self._at_the_limit(error)
+                continue
+            tries = 0 if got else tries + 1
+            places = places[got:]
+
+    def _adapts(self, service: Service, fault: Fault, changes: int) -> bool:
+        """Whether to ask again otherwise. ``changes``: those of the style that was complained of."""
+        style = service.client.style
+        if fault.trouble is not Trouble.UNFIT or (style.changes == changes and not style.adapt(fault.detail)):
+            return False
+        self._router.release(service)
+        return True
+
+    async def _after(self, service: Service, fault: Fault, tries: int) -> int:
+        """Do what a fault calls for; return the tries so far."""
+        self._router.failed(service, fault)
+        if service.trouble is not None or fault.trouble is Trouble.SLOW_DOWN:
+            return 0  # the pause is the router's and the limiter's business
+        wait = fault.wait if fault.wait is not None else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**tries)
+        await asyncio.sleep(wait * random.uniform(0.75, 1.25))  # so that the many do not come back at once
+        # What never reached the service says nothing about the question.
+        return tries + fault.sent
+
+    async def _request(self, service: Service, order: Order, places: list[int], tries: int) -> int:
+        """Ask once; return how many places were filled. Raises ``Fault`` and ``LimitReached``."""
+        endpoint, sampling = service.endpoint, self._terms.sampling
+        ask = Ask(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
+        seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)
+        answer, reservation = await self._exchange.send(service, ask, order.messages, sampling, seed=seed)
+        return self._intake.take(service, order, places, ask, reservation, answer)
+
+    async def _at_the_limit(self, error: LimitReached) -> None:
+        """Wait for reserves that come back; with none left, stop or go on without paying."""
+        if self._exchange.flying:
+            await asyncio.sleep(_POLL_S)
+            return
+        if not self._terms.on_limit_local:
+            raise error
+        if not self._router.broke:
+            self._router.only_free(error.until)
+            lifts = "any more" if math.isinf(error.until) else "before tomorrow (UTC)"
+            self._emit("warning", code="limit", message=f"{error.message}; nothing that costs money is asked {lifts}")
+
+
+def _wait_for(future: Future[None], stop: StopFlag, deadline: float | None = None) -> None:
+    """Wait for a result of the loop, or for a deadline. Raises ``StopRequested``, or what the future raises."""
+    while True:
+        stop.check()
+        with suppress(Waiting):
+            future.result(timeout=_POLL_S)
+            return
+        if deadline is not None and time.monotonic() >= deadline:
+            return

@@ -1,0 +1,245 @@
+"""The node's ledger of requests that cost money (SQLite): reserved before they go out, settled when they come back.
+
+What was in flight when a node died counts as spent in full; what is in a batch is collected by its next start
+(``batch_book``). The ledger outlives everything else of a node, also one that starts over at every run: its cap is
+for the node's whole life.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hivemind_exp.config import LimitsConfig
+from hivemind_exp.errors import DiskFull, LimitReached, NodeError
+from hivemind_exp.offload.prices import Price, Usage
+
+BATCHED = "batched"
+"""State of a request that is in a batch: it outlives the node's process."""
+BYTES_A_MESSAGE = 64
+"""Tokens of a message that are not its text: at most so many, role and framing."""
+_DAY = 86400
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+    id INTEGER PRIMARY KEY, t REAL, provider TEXT, model TEXT, round INTEGER, stage TEXT, question TEXT,
+    asked INTEGER, state TEXT, reserved REAL, usd REAL, prompt_tokens INTEGER, cached_tokens INTEGER,
+    completion_tokens INTEGER, reasoning_tokens INTEGER, fault TEXT
+);
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests (t);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request is for."""
+
+    provider: str
+    model: str
+    round: int
+    stage: str
+    question: str
+    count: int
+    """Choices asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Dollars set aside for one request."""
+
+    number: int
+    usd: float
+    day: int
+    """Days since the epoch (UTC): whose daily cap it counts against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over a provider's requests."""
+
+    provider: str
+    model: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float
+    """What the service reported as used."""
+    usd_unsettled: float
+    """Reserves of requests whose outcome nobody knows: counted as spent, and at most that."""
+
+
+def worst_case(price: Price, contents: Sequence[str], count: int, max_tokens: int) -> float:
+    """Return dollars that a request can cost at most: no token is less than a byte, no choice longer than it may be."""
+    prompt = sum(len(content.encode()) + BYTES_A_MESSAGE for content in contents)
+    return prompt * price.input + count * max_tokens * price.output
+
+
+class Ledger:
+    """Keeps a node's spending under its caps. For one thread."""
+
+    def __init__(self, path: Path, limits: LimitsConfig) -> None:
+        """Open the ledger; what a dead process left open becomes kept. Raises ``NodeError`` where that fails."""
+        self._limits = limits
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+            self._db.execute(
+                "UPDATE requests SET state='kept', fault='in flight when the node died' WHERE state='open'"
+            )
+            self._spent = self._sum("1")
+            self._day, self._spent_today = 0, 0.0
+        except sqlite3.Error as error:
+            raise _explain(error, path) from error
+        self._path = path
+
+    @property
+    def spent(self) -> float:
+        """Dollars spent, reserves of open requests and of unknown outcomes included."""
+        return self._spent
+
+    @property
+    def cap(self) -> float | None:
+        return None if self._limits.usd == "unlimited" else self._limits.usd
+
+    @property
+    def capped(self) -> bool:
+        """Whether any cap is to be kept, also one for each day alone."""
+        return self._limits.capped
+
+    def check(self, usd: float, what: str = "request") -> None:
+        """Raise ``LimitReached`` where ``usd`` more would break a cap; ``what`` is to cost them.
+
+        What costs nothing is never refused: a cap may be lower than what was spent before it was set.
+        """
+        today = self._today()
+        if usd == 0:
+            return
+        if self.cap is not None and self._spent + usd > self.cap:
+            raise LimitReached(
+                f"the next {what} may cost {usd:.4f} USD, and {self._spent:.4f} of offload.limits.usd = "
+                f"{_shown(self.cap)} USD are spent",
+                next=f"swarmctl run --max-usd {_raised(self.cap, self._spent + usd):g}",
+            )
+        daily = self._limits.usd_per_day
+        if daily is not None and today + usd > daily:
+            raise LimitReached(
+                f"the next {what} may cost {usd:.4f} USD, and {today:.4f} of offload.limits.usd_per_day = "
+                f"{_shown(daily)} USD are spent today (UTC)",
+                next=f"swarmctl run --set offload.limits.usd_per_day={_raised(daily, today + usd):g}",
+                until=(self._day + 1) * _DAY,
+            )
+
+    def reserve(self, ask: Ask, usd: float, *, state: str = "open") -> Reservation:
+        """Set ``usd`` aside for a request, durably. Raises ``LimitReached``."""
+        self.check(usd)
+        cursor = self.execute(
+            "INSERT INTO requests (t, provider, model, round, stage, question, asked, state, reserved, usd) "
+            "VALUES (?,?,?,?,?,?,?,?,?,0)",
+            (time.time(), ask.provider, ask.model, ask.round, ask.stage, ask.question, ask.count, state, usd),
+        )
+        reservation = Reservation(int(cursor.lastrowid or 0), usd, self._day)
+        self._add(usd, reservation.day)
+        return reservation
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write what is executed inside all or not at all, and so that no power cut undoes it."""
+        spent = self._spent
+        self.execute("PRAGMA synchronous=FULL")
+        try:
+            self.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.execute("COMMIT")
+            except BaseException:
+                self._spent, self._day = spent, 0  # the day's sum is made anew
+                if self._db.in_transaction:
+                    self.execute("ROLLBACK")
+                raise
+        finally:
+            self.execute("PRAGMA synchronous=NORMAL")
+
+    def settle(self, reservation: Reservation, usage: Usage, usd: float) -> None:
+        """Record what a request did use and cost."""
+        self.execute(
+            "UPDATE requests SET state='settled', usd=?, prompt_tokens=?, cached_tokens=?, completion_tokens=?, "
+            "reasoning_tokens=? WHERE id=?",
+            (usd, usage.prompt, usage.cached, usage.completion, usage.reasoning, reservation.number),
+        )
+        self._add(usd - reservation.usd, reservation.day)
+
+    def keep(self, reservation: Reservation, fault: str) -> None:
+        """Record that nobody knows what a request cost: its reserve stays spent."""
+        self.execute("UPDATE requests SET state='kept', fault=? WHERE id=?", (fault, reservation.number))
+
+    def release(self, reservation: Reservation, fault: str) -> None:
+        """Record that the service did nothing for a request: it cost nothing."""
+        self.execute("UPDATE requests SET state='void', reserved=0, fault=? WHERE id=?", (fault, reservation.number))
+        self._add(-reservation.usd, reservation.day)
+
+    def totals(self) -> list[Totals]:
+        """Return the sums so far, by provider and model."""
+        return read_totals(self._db)
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Run one statement. Raises ``NodeError``."""
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise _explain(error, self._path) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _today(self) -> float:
+        day = int(time.time() // _DAY)
+        if day != self._day:
+            self._day, self._spent_today = day, self._sum(f"t >= {day * _DAY}")
+        return self._spent_today
+
+    def _add(self, usd: float, day: int) -> None:
+        self._spent += usd
+        if day == self._day:
+            self._spent_today += usd
+
+    def _sum(self, where: str) -> float:
+        query = f"SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE {where}"
+        return float(self._db.execute(query).fetchone()[0])
+
+
+def read_totals(db: sqlite3.Connection) -> list[Totals]:
+    """Return the sums of a ledger, by provider and model."""
+    rows = db.execute(
+        "SELECT provider, model, SUM(state != 'void'), TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(usd), "
+        f"TOTAL(CASE WHEN state IN ('kept', 'open', '{BATCHED}') THEN reserved ELSE 0 END) "
+        "FROM requests GROUP BY provider, model ORDER BY provider, model"
+    )
+    return [
+        Totals(provider, model, int(requests), int(prompt), int(completion), usd, unsettled)
+        for provider, model, requests, prompt, completion, usd, unsettled in rows
+    ]
+
+
+def _shown(cap: float) -> str:
+    return f"{cap:.2f}" if cap >= 0.01 else f"{cap:g}"
+
+
+def _raised(cap: float, needed: float) -> float:
+    """Return a cap under which the node can go on."""
+    while True:
+        cap *= 2
+        if cap >= needed:
+            return cap
+
+
+def _explain(error: sqlite3.Error, path: Path) -> NodeError:
+    text = str(error)
+    if "full" in text or "disk I/O" in text:
+        return DiskFull(f"no space left for the ledger {path}", next=f"df -h {path.parent}")
+    return NodeError(f"the ledger {path} cannot be used: {text}", next=f"ls -l {path}")

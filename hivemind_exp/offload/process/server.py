@@ -1,0 +1,124 @@
+"""The engine's process: fills orders from APIs as the trainer asks over a pipe, until the pipe ends.
+
+A process of its own, because each request costs about a millisecond of interpreter time, and a training step is itself
+mostly Python: on threads of one interpreter they would wait for each other.
+
+Started as ``python -P -m hivemind_exp.offload.process.server PARENT_PID``. The first message is
+``{"config": {…}, "node_dir": "…", "secrets": {…}, "again": false}``; the keys come no other way. It is answered like
+each call ``[number, name, argument]`` after it, in order: by ``["done", number]`` or ``["failed", number, error]``.
+Events of the engine, ``["event", name, fields]``, come in between. The call ``close`` is answered by the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from hivemind_exp.config import Config
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.build import make_offload
+from hivemind_exp.offload.engine import Offload
+from hivemind_exp.offload.process.frames import pack_error, unpack_orders
+from hivemind_exp.processes import sandbox
+from hivemind_exp.processes.children import messages, send, take_pipes
+from hivemind_exp.secrets import Secrets
+from hivemind_exp.stop import StopFlag, StopRequested
+
+Call = tuple[int, str, Any]
+
+
+class Host:
+    """Runs an engine and says what becomes of it."""
+
+    def __init__(self, sink: int) -> None:
+        """Write to the pipe ``sink``, from any thread."""
+        self._sink = sink
+        self._lock = threading.Lock()
+        self.stop = StopFlag()
+
+    def emit(self, event: str, /, **fields: Any) -> None:
+        """Pass an event on."""
+        self._send(["event", event, fields])
+
+    def open(self, first: dict[str, Any]) -> Offload | None:
+        """Start the engine; None where that failed, as the trainer is then told."""
+        config, files = Config.model_validate(first["config"]), NodeFiles(Path(first["node_dir"]))
+        secrets, announce = Secrets(first["secrets"]), not first["again"]
+        try:
+            offload = make_offload(config, files, secrets, self.emit, self.stop, announce=announce)
+        except Exception as error:  # noqa: BLE001 - the trainer raises it
+            self._fail(0, error)
+            return None
+        self._send(["done", 0])
+        return offload
+
+    def serve(self, offload: Offload, calls: SimpleQueue[Call]) -> None:
+        """Do what is asked, one thing after the other, until ``close``."""
+        does: dict[str, Callable[[Any], None]] = {
+            "probed": lambda _: offload.probed(),
+            "place": lambda orders: offload.place(unpack_orders(orders)),
+            "wait": lambda args: offload.wait(*args),
+            "tell": offload.tell,
+        }
+        while True:
+            number, name, argument = calls.get()
+            if name == "close":
+                offload.close()
+                return
+            try:
+                does[name](argument)
+            except StopRequested:
+                continue  # by ``close``, which comes next: nobody waits for an answer any more
+            except Exception as error:  # noqa: BLE001 - the trainer raises it
+                self._fail(number, error)
+            else:
+                self._send(["done", number])
+
+    def _fail(self, number: int, error: Exception) -> None:
+        packed = pack_error(error)
+        if "type" in packed:  # a defect: the trainer's log shows where
+            traceback.print_exception(error)
+        self._send(["failed", number, packed])
+
+    def _send(self, message: object) -> None:
+        with self._lock:
+            send(self._sink, message)
+
+
+def listen(asked: Iterator[Any], stop: StopFlag, calls: SimpleQueue[Call]) -> None:
+    """Take calls, also while one is being done. At the end of the pipe the process ends: the trainer is dead."""
+    try:
+        for number, name, argument in asked:
+            if name == "close":
+                stop.set()
+            calls.put((number, name, argument))
+    finally:
+        os._exit(1)
+
+
+def main(parent: int) -> int:
+    """Serve until the trainer closes. Returns the exit status."""
+    sandbox.die_with_parent(parent)
+    os.nice(5)  # it waits for a network most of the time, and a training step should not wait for it
+    source, sink = take_pipes()
+    asked = messages(source)
+    host, calls = Host(sink), SimpleQueue[Call]()
+    first = next(asked)
+    threading.Thread(target=listen, args=(asked, host.stop, calls), daemon=True).start()
+    offload = host.open(first)
+    if offload is None:
+        return 1
+    host.serve(offload, calls)
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(int(sys.argv[1]))
+    sys.stderr.flush()
+    os._exit(status)

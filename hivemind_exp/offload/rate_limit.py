@@ -1,0 +1,166 @@
+"""How many requests go out, and how fast: as many as the service bears, and never faster than it says.
+
+Requests in flight: additive increase, multiplicative decrease (Chiu and Jain 1989). Rates that the profile or answers
+state are paced evenly. The first request goes alone, so that its answer can say how many may follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+
+from hivemind_exp.offload.pace import Pace
+
+_DECREASE = 0.5
+LONGEST_HOLD_S = 120.0
+"""A longer pause is no matter of pace: the next request is refused, and another service asked."""
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A request that was let out."""
+
+    number: int
+    tokens: float
+    """What it was expected to count as."""
+
+
+class Limiter:
+    """The gate that every request to one service passes. For one event loop."""
+
+    def __init__(self, concurrency: int, requests_per_minute: int | None, tokens_per_minute: int | None) -> None:
+        self._most = concurrency
+        self._window = float(concurrency)
+        self._flying = 0
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._arrivals = count()
+        self._paces = {"requests": Pace(requests_per_minute), "tokens": Pace(tokens_per_minute)}
+        self._turn = asyncio.Lock()
+        self._held_until = 0.0
+        self._sent = 0
+        self._answered = False
+        self._decreased_at = 0
+
+    @property
+    def window(self) -> int:
+        """Requests that may be in flight now."""
+        return max(1, int(self._window)) if self._answered else 1
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing goes out at present."""
+        return asyncio.get_running_loop().time() < self._held_until
+
+    async def enter(self, expected: Callable[[], float], round_: int = 0) -> Passed:
+        """Wait until a request may go out. ``expected`` says then what it will count as, in tokens.
+
+        Earlier rounds go first: the trainer waits for them.
+        """
+        await self._take_place(round_)
+        try:
+            async with self._turn:
+                tokens = await self._pass(expected)
+        except BaseException:
+            self._give_place()
+            raise
+        self._sent += 1
+        return Passed(self._sent, tokens)
+
+    def leave(self, passed: Passed, headers: Mapping[str, str], *, slow_down: bool, used: float | None) -> None:
+        """Take up what came of a request. ``used``: the tokens that it did count as; None where nobody knows."""
+        self._flying -= 1
+        self._answered = True
+        if slow_down:
+            # Answers to requests that went out before the last decrease tell of the same congestion.
+            if passed.number > self._decreased_at:
+                self._window = max(1.0, self._window * _DECREASE)
+                self._decreased_at = self._sent
+        else:
+            self._window = min(float(self._most), self._window + 1 / self._window)
+        if used is not None:
+            self._paces["tokens"].correct(used - passed.tokens)
+        for what, pace in self._paces.items():
+            self._heed(passed.number, headers, what, pace)
+        self._wake()
+
+    def hold(self, seconds: float) -> None:
+        """Let nothing out for a while, because the service said so."""
+        self._held_until = max(self._held_until, asyncio.get_running_loop().time() + seconds)
+
+    async def _pass(self, expected: Callable[[], float]) -> float:
+        """Wait for the end of a pause, and for the pace. One request at a time, or all would go when a pause ends."""
+        loop = asyncio.get_running_loop()
+        while True:
+            now = loop.time()
+            wait = max(self._held_until - now, *(pace.wait(now) for pace in self._paces.values()))
+            if wait <= 0:
+                break
+            await asyncio.sleep(wait)
+        tokens = expected()
+        self._paces["requests"].take(now, 1)
+        self._paces["tokens"].take(now, tokens)
+        return tokens
+
+    def _heed(self, number: int, headers: Mapping[str, str], what: str, pace: Pace) -> None:
+        """Keep to the limit that an answer tells of; without one, hold when its allowance is used up since."""
+        limit = _number(headers.get(f"x-ratelimit-limit-{what}", ""))
+        if limit is not None and limit > 0:
+            pace.heed(limit)
+        if pace.known:
+            return
+        left = _number(headers.get(f"x-ratelimit-remaining-{what}", ""))
+        seconds = duration(headers.get(f"x-ratelimit-reset-{what}", ""))
+        since = self._sent - number if what == "requests" else 0
+        if left is not None and seconds is not None and left - since <= 0 and seconds <= LONGEST_HOLD_S:
+            self.hold(seconds)
+
+    async def _take_place(self, round_: int) -> None:
+        while self._flying >= self.window:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (round_, next(self._arrivals), turn))
+            try:
+                await turn
+            except BaseException:
+                if turn.done() and not turn.cancelled():
+                    self._wake()
+                raise
+        self._flying += 1
+
+    def _give_place(self) -> None:
+        self._flying -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        free = self.window - self._flying
+        while self._waiting and free > 0:
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def duration(text: str) -> float | None:
+    """Return seconds of ``1.2s``, ``6m0s``, ``120ms`` or a plain number (also inf); None where it is none."""
+    with suppress(ValueError):
+        plain = float(text)
+        return None if math.isnan(plain) else max(0.0, plain)
+    parts = _DURATION.findall(text.replace(" ", ""))
+    if not parts or "".join(number + unit for number, unit in parts) != text.replace(" ", ""):
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)

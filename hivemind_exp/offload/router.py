@@ -1,0 +1,208 @@
+"""Which provider is asked now: the first of the chain that works. An outage is told once, and so is its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hivemind_exp.errors import KeyProblem, NodeError, ProviderError
+from hivemind_exp.events import Emit
+from hivemind_exp.offload.api.batch import Batches
+from hivemind_exp.offload.api.chat import Answer, Fault, Sampling, Style, Trouble
+from hivemind_exp.offload.endpoints import Endpoint
+from hivemind_exp.offload.prices import Price
+from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, Limiter
+from hivemind_exp.rollouts.types import Message
+
+FAULTS_IN_A_ROW = 6
+"""After so many faults without one answer a service counts as down. No more than ``offload.TRIES``: else a place that
+is alone in flight would be given up before the service is."""
+_SLOWED_S = 300.0
+"""A service that for so long answers nothing but that it be asked more slowly counts as down."""
+_REST_S = 30.0
+_LONGEST_REST_S = 600.0
+_DAY_S = 86400.0
+"""A service may ask for a longer pause; it is asked again all the same."""
+_LASTING = (Trouble.REFUSED, Trouble.NO_CREDIT, Trouble.UNFIT)
+"""Troubles that no second try cures."""
+_POLL_S = 1.0
+
+
+class Client(Protocol):
+    """What asks a service; ``openai_chat.ChatClient`` is the one for real use."""
+
+    style: Style
+
+    async def ask(self, messages: tuple[Message, ...], count: int, sampling: Sampling, seed: int) -> Answer: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Service:
+    """One provider of the chain, with its health."""
+
+    endpoint: Endpoint
+    client: Client
+    limiter: Limiter
+    price: Price
+    faults: int = 0
+    """In a row."""
+    slowed: int = 0
+    """Times in a row that it asked to slow down."""
+    slowed_since: float = 0.0
+    """When it first did so, on the loop's clock."""
+    rests: int = 0
+    """Outages in a row."""
+    answered: bool = False
+    """It has answered since the start."""
+    refused: int = 0
+    """Prompts in a row that it did not take."""
+    down_until: float = 0.0
+    trouble: Fault | None = None
+    """Why it is down; None while it works."""
+    tried: bool = False
+    """A single request is finding out whether it works again."""
+    tokens_a_choice: float | None = None
+    """Mean length of its completions, hidden tokens included; None before the first."""
+    warned: set[str] = field(default_factory=set)
+    batches: Batches | None = None
+    """Its Batch API, where it is asked through that."""
+
+    def learn_length(self, tokens: float) -> None:
+        """Take up the length of a completion in the moving average."""
+        known = self.tokens_a_choice
+        self.tokens_a_choice = tokens if known is None else 0.9 * known + 0.1 * tokens
+
+
+class Router:
+    """Picks a service for each request, and learns from what came of it. For one event loop."""
+
+    def __init__(self, chain: Sequence[Service | None], emit: Emit) -> None:
+        """Use ``chain`` in order; None is this machine."""
+        self._chain = chain
+        self._emit = emit
+        self._broke_until = 0.0
+
+    @property
+    def broke(self) -> bool:
+        """Whether a cap is reached: what costs money is not asked."""
+        return time.time() < self._broke_until
+
+    def only_free(self, until: float) -> None:
+        """Ask no service that costs money before ``until`` (Unix seconds)."""
+        self._broke_until = until
+
+    async def pick(self) -> Service | None:
+        """Return the service to ask; None where this machine is to generate. Waits where nobody can.
+
+        Of a service that is down only one caller gets it: who then does not ask it must ``release`` it.
+
+        Raises ``NodeError`` where nobody can and no waiting would change that.
+        """
+        while True:
+            for service in self._chain:
+                if service is None:
+                    return None
+                if self._usable(service):
+                    service.tried = service.trouble is not None
+                    return service
+            if self.broke:
+                return None
+            self.give_up_if_lasting()
+            await asyncio.sleep(_POLL_S)
+
+    def release(self, service: Service) -> None:
+        """Take back that a service was picked: what was to be asked did not tell whether it works."""
+        service.tried = False
+
+    def worked(self, service: Service) -> None:
+        """Take note of an answer."""
+        if service.trouble is not None:
+            self._emit("warning", code="provider_back", message=f"{service.endpoint.label} answers again")
+        service.faults = service.slowed = service.rests = service.refused = 0
+        service.trouble, service.tried, service.answered = None, False, True
+
+    def refuses_prompt(self, service: Service, fault: Fault) -> bool:
+        """Whether a service that answers others does not take one prompt: too long for it, or against its rules."""
+        if fault.trouble is not Trouble.UNFIT or not service.answered:
+            return False
+        service.refused += 1
+        if service.refused >= FAULTS_IN_A_ROW:
+            return False  # it takes none any more
+        self.release(service)
+        return True
+
+    def failed(self, service: Service, fault: Fault) -> None:
+        """Take note of a fault."""
+        if fault.trouble is Trouble.SLOW_DOWN:
+            self._slow_down(service, fault)
+            return
+        service.faults += 1
+        if fault.wait is not None and fault.wait > LONGEST_HOLD_S:
+            self._rest(service, fault, fault.wait)
+        elif fault.trouble in _LASTING or service.faults >= FAULTS_IN_A_ROW or service.tried:
+            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.rests))
+
+    def _slow_down(self, service: Service, fault: Fault) -> None:
+        now = asyncio.get_running_loop().time()
+        if service.slowed == 0:
+            service.slowed_since = now
+        # Of many requests in flight many are refused at once: that is one reason to wait, not so many.
+        service.slowed += not service.limiter.held
+        wait = fault.wait if fault.wait is not None else min(60.0, 0.25 * 2.0 ** min(service.slowed, 8))
+        if wait > LONGEST_HOLD_S:
+            self._rest(service, fault, wait)
+        elif now - service.slowed_since > _SLOWED_S:
+            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.rests))
+        else:
+            service.limiter.hold(wait)
+            service.tried = False
+
+    def _rest(self, service: Service, fault: Fault, seconds: float) -> None:
+        if service.trouble is not None and not service.tried:
+            return  # one more of the requests that met the same outage
+        first = service.trouble is None
+        service.trouble, service.tried = fault, False
+        service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
+        service.rests += 1
+        if first:
+            self._emit("warning", code="provider_down", message=f"{self._told(service, fault)}; {self._instead()}")
+
+    def _told(self, service: Service, fault: Fault) -> str:
+        return f"{service.endpoint.label}: {fault.trouble} ({fault.detail})"
+
+    def _instead(self) -> str:
+        for service in self._chain:
+            if service is None:
+                return "this machine generates until it answers again"
+            if service.trouble is None and not (self.broke and not service.price.free):
+                return f"{service.endpoint.label} generates until it answers again"
+        return "waiting until it answers again"
+
+    def _usable(self, service: Service) -> bool:
+        if self.broke and not service.price.free:
+            return False
+        if service.trouble is None:
+            return True
+        return not service.tried and asyncio.get_running_loop().time() >= service.down_until
+
+    def give_up_if_lasting(self) -> None:
+        """Raise ``NodeError`` where every service refuses, which no waiting cures, and nothing may stand in."""
+        if None in self._chain:
+            return
+        services = [service for service in self._chain if service is not None]
+        hopeless = (Trouble.REFUSED, Trouble.UNFIT)
+        if all(service.trouble is not None and service.trouble.trouble in hopeless for service in services):
+            raise self._error(services[0])
+
+    def _error(self, service: Service) -> NodeError:
+        assert service.trouble is not None
+        told = f"{self._told(service, service.trouble)}, and nothing may stand in for it"
+        name = service.endpoint.name
+        if service.trouble.trouble is Trouble.REFUSED:
+            return KeyProblem(told, next=f"swarmctl keys set {name}")
+        return ProviderError(told, next=f"swarmctl doctor api --set offload.provider={name}")

@@ -1,0 +1,193 @@
+"""What a node gives its swarm after each round, and what it takes from it for the next step.
+
+Own groups go out before the step that learns from them, since they cannot get fresher. Peers' groups are in the journal
+before anybody learns from them.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from hivemind_exp.events import Emit
+from hivemind_exp.peers.bundle import (
+    FULL,
+    LONGEST_NAME,
+    LONGEST_TEXT,
+    MOST_COMPLETIONS,
+    Bundle,
+    SharedGroup,
+    pack_fitting,
+)
+from hivemind_exp.peers.draws import DrawnGroups
+from hivemind_exp.peers.likelihood_filter import Floor, row_of
+from hivemind_exp.peers.source import PeerSource, Received
+from hivemind_exp.rollouts.types import Group, Kind, Message
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+
+
+@dataclass(frozen=True, slots=True)
+class Standpoint:
+    """How far a node says it is."""
+
+    step: int
+    accuracy: float | None
+    """On held-out questions, by its own account; None before the first evaluation."""
+
+
+class Wire(Protocol):
+    """How bundles travel. Neither call waits for anybody."""
+
+    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, standpoint: Standpoint) -> None:
+        """Offer a bundle to the swarm."""
+
+    def take(self) -> Sequence[Received]:
+        """Return what came since the last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What a step learns from peers: verified groups, and how unlikely their text may be."""
+
+    groups: tuple[Group, ...] = ()
+    floor: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Giver:
+    """Who publishes, and as what."""
+
+    swarm: str
+    """Id of the charter."""
+    me: str
+    """This node's peer id."""
+    model: str
+    """Name of the node's own model."""
+    group_size: int
+    with_logps: bool = False
+    """Share token ids and log-probabilities too."""
+
+
+class Sharing:
+    """The node's side of a swarm, as the loop sees it. ``play`` is called once a round and stage."""
+
+    def __init__(
+        self,
+        giver: Giver,
+        *,
+        wire: Wire,
+        source: PeerSource,
+        drawn: DrawnGroups,
+        encode: Callable[[Sequence[Message]], tuple[int, ...]],
+        stepper: SourceGRPOTrainer,
+        seed: int,
+        emit: Emit,
+    ) -> None:
+        """``encode`` returns the token ids of a chat, after which the model writes its turn."""
+        self._giver = giver
+        self._wire = wire
+        self._source = source
+        self._drawn = drawn
+        self._encode = encode
+        self._stepper = stepper
+        self._floor = Floor(stepper)
+        self._seed = seed
+        self._emit = emit
+
+    def play(self, round_: int, stage: str, groups: Sequence[Group], standpoint: Standpoint) -> Foreign:
+        """Share a round's own groups, verified, and return what its step may learn from peers."""
+        self._publish(round_, stage, groups, standpoint)
+        self._source.take_in(self._wire.take())
+        known = self._drawn.read(round_, stage)
+        if known is not None:  # the node was killed between the draw and its step
+            drawn, floor = known
+            return Foreign(tuple(self._encoded(group) for group in drawn), floor)
+        drawn = self._source.draw(seed=derive_seed(self._seed, "peers", round_))
+        floor = self._floor.measure(groups) if drawn else None
+        self._drawn.write(round_, stage, drawn, floor)
+        return Foreign(tuple(drawn), floor)
+
+    def outputs(self, round: int, stage: str) -> dict[str, dict[str, list[str]]]:
+        """Return what peers shared so far of a round and stage: whole groups of texts, by question, by peer."""
+        self._source.take_in(self._wire.take())
+        return self._source.outputs(round, stage)
+
+    def _encoded(self, group: Group) -> Group:
+        return replace(group, prompt=replace(group.prompt, ids=self._encode(group.prompt.messages)))
+
+    def _publish(self, round_: int, stage: str, groups: Sequence[Group], standpoint: Standpoint) -> None:
+        self._source.remember_own(groups)
+        logps = self._log_probabilities(groups) if self._giver.with_logps else {}
+        size, count = publish(self._giver, self._wire, round_, stage, groups, standpoint, logps)
+        refusals = dict(self._source.refusals)
+        self._source.refusals.clear()
+        self._emit("share", round=round_, groups=count, bytes=size, unused=refusals)
+
+    def _log_probabilities(self, groups: Sequence[Group]) -> dict[int, list[list[float]]]:
+        """Return the log-probabilities of the groups that this node sampled whole, by number."""
+        own = {n: group for n, group in enumerate(groups) if all(row.kind is Kind.POLICY for row in group.rollouts)}
+        rows = [row_of(group, place) for group in own.values() for place in range(len(group.rollouts))]
+        found = iter(self._stepper.log_probabilities(rows))
+        return {n: [next(found) for _ in group.rollouts] for n, group in own.items()}
+
+
+def publish(  # noqa: PLR0917 - who gives what to whom
+    giver: Giver,
+    wire: Wire,
+    round_: int,
+    stage: str,
+    groups: Sequence[Group],
+    standpoint: Standpoint,
+    logps: dict[int, list[list[float]]] | None = None,
+) -> tuple[int, int]:
+    """Share the whole groups among ``groups``, verified; return bytes and number of what went out."""
+    shared = {
+        group.prompt.question.digest: _shared(giver, group, (logps or {}).get(number))
+        for number, group in enumerate(groups)
+        if _is_shareable(group, giver)
+    }
+    data, count = pack_fitting(Bundle(giver.swarm, giver.me, round_, stage, tuple(shared.values())))
+    if not count:
+        return 0, 0
+    wire.publish(data, round_=round_, stage=stage, groups=count, standpoint=standpoint)
+    return len(data), count
+
+
+def _is_shareable(group: Group, giver: Giver) -> bool:
+    """Whether a group is whole, and no larger than readers take."""
+    longest = max((len(row.text.encode("utf-8", "replace")) for row in group.rollouts), default=0)
+    return len(group.rollouts) == giver.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
+
+
+def _shared(giver: Giver, group: Group, logps: list[list[float]] | None) -> SharedGroup:
+    question = group.prompt.question
+    if logps is not None and not all(math.isfinite(value) for row in logps for value in row):
+        logps = None
+    # Of a mixed group the foreign part is named: whoever takes it must not think that all of it is the node's own.
+    first = next((row for row in group.rollouts if not row.kind.own), group.rollouts[0])
+    return SharedGroup(
+        task=question.task,
+        index=question.index,
+        question=question.digest,
+        kind=first.kind,
+        label=_short(giver.model if first.kind.own else first.model or first.source),
+        outcomes=tuple(round(FULL * score.outcome) for score in group.scores),
+        cut=tuple(row.truncated for row in group.rollouts),
+        texts=tuple(row.text for row in group.rollouts),
+        ids=() if logps is None else tuple(row.ids for row in group.rollouts),
+        logps=() if logps is None else tuple(tuple(_narrow(value) for value in row) for row in logps),
+    )
+
+
+def _short(name: str) -> str:
+    return name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
+
+
+def _narrow(value: float) -> float:
+    """Return what a bundle keeps of a number."""
+    narrow: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return narrow

@@ -1,0 +1,126 @@
+"""What a node remembers of its peers: their standing and what came of their groups. In memory, and as JSON on disk.
+
+It says what was contributed, and proves nothing. It is light, so that the command line can read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.peers.reputation import Standing, refused, verified
+
+FILE_NAME = "peerbook.json"
+MOST_PEERS = 512
+"""Peers that are remembered: of more, those that contributed least are forgotten."""
+SAVE_EVERY_S = 15.0
+"""Seconds between two writes of the file."""
+
+
+@dataclass(slots=True)
+class PeerRecord:
+    """One peer, as seen from here."""
+
+    standing: Standing = field(default_factory=Standing)
+    first_seen: float = 0.0
+    """Unix seconds."""
+    last_seen: float = 0.0
+    round: int = -1
+    """The latest round of its own that it shared."""
+    offered: int = 0
+    """Groups that came from it."""
+    verified: int = 0
+    """Completions verified here."""
+    correct: int = 0
+    """How many of those were right."""
+    used: int = 0
+    """Groups of it that this node learned from."""
+    skewed: int = 0
+    """Groups whose questions are others than ours. That is another version of something, and no lie."""
+    refused: int = 0
+    """Groups and bundles that were not as they should be."""
+    kind: str = ""
+    """What it says of where its text comes from."""
+    label: str = ""
+    """Which model it says it is."""
+
+
+class PeerBook:
+    """The peers of one swarm. For use from one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or begin a new one where there is none that can be read."""
+        self._path = path
+        self._peers = read_peers(path)
+        self._saved = time.monotonic()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._peers))
+
+    def standing(self, peer: str) -> Standing:
+        """Return what is remembered of a peer's honesty; a stranger's where nothing is."""
+        record = self._peers.get(peer)
+        return Standing() if record is None else record.standing
+
+    def record(self, peer: str) -> PeerRecord:
+        """Return a peer's record, to be changed in place; of a new peer a new one."""
+        if peer not in self._peers:
+            self._make_room()
+            self._peers[peer] = PeerRecord(first_seen=time.time())
+        found = self._peers[peer]
+        found.last_seen = time.time()
+        return found
+
+    def was_verified(self, peer: str, *, claimed: float, recomputed: float, completions: int, correct: int) -> None:
+        """Take note of a group; ``claimed`` and ``recomputed`` are mean rewards in [0, 1]."""
+        record = self.record(peer)
+        record.verified += completions
+        record.correct += correct
+        record.standing = verified(record.standing, claimed=claimed, recomputed=recomputed)
+
+    def was_refused(self, peer: str) -> None:
+        """Take note of a group or bundle that was not as it should be."""
+        record = self.record(peer)
+        record.refused += 1
+        record.standing = refused(record.standing)
+
+    def save(self, *, now: bool = False) -> None:
+        """Write the file whole, unless that was done a moment ago. A disk that is full loses nothing but memories."""
+        if not now and time.monotonic() - self._saved < SAVE_EVERY_S:
+            return
+        self._saved = time.monotonic()
+        body = {"schema": 1, "peers": {peer: asdict(record) for peer, record in self._peers.items()}}
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        try:
+            partial.write_text(json.dumps(body))
+            os.replace(partial, self._path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+
+    def _make_room(self) -> None:
+        while len(self._peers) >= MOST_PEERS:
+            del self._peers[min(self._peers, key=lambda peer: _worth(self._peers[peer]))]
+
+
+def read_peers(path: Path) -> dict[str, PeerRecord]:
+    """Return the records of a file by peer; none where it is missing or damaged."""
+    try:
+        body = json.loads(path.read_text())
+        return {str(peer): _record(each) for peer, each in body["peers"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _record(each: dict[str, Any]) -> PeerRecord:
+    known = {name.name: each[name.name] for name in fields(PeerRecord) if name.name in each}
+    standing = Standing(**known.pop("standing"))
+    return PeerRecord(standing=standing, **known)
+
+
+def _worth(record: PeerRecord) -> tuple[int, int, float]:
+    return record.used, record.standing.groups, record.last_seen

@@ -1,0 +1,233 @@
+"""``peer`` rollouts: whole groups that other nodes shared, made sure of here before anybody learns from them.
+
+Nothing in a bundle is believed but its text. Questions are made here again, rewards are recomputed, and what is drawn
+is bounded by peer, whatever a peer's reputation.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from hivemind_exp.peers.bundle import FULL, BundleRefused, unpack
+from hivemind_exp.peers.bundle_pool import Offer, Shelf
+from hivemind_exp.peers.questions import Remaking
+from hivemind_exp.peers.records import PeerBook
+from hivemind_exp.peers.reputation import weights
+from hivemind_exp.peers.vetting import LatestRound, PeerRules, Texts, Unfit, Used, Vetting
+from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
+from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
+
+TRIES = 6
+"""Groups looked at for each that is wanted: many say nothing, as all their answers are right, or all wrong."""
+MAKING_S = 5.0
+"""Seconds after which no further question is made for a draw: its groups wait for another."""
+FURTHEST = 64
+"""Least number of places along a round that are made for peers."""
+BENCH_DRAWS = 50
+"""Draws for which a peer is left out whose answers held the verifier up."""
+
+
+class Received(Protocol):
+    """A bundle as it came: its bytes are those that the peer announced."""
+
+    @property
+    def peer(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+
+
+class PeerSource:
+    """Draws groups from what peers shared. For use from one thread: that of the tasks."""
+
+    kind = Kind.PEER
+
+    def __init__(
+        self,
+        rules: PeerRules,
+        *,
+        tasks: Tasks,
+        texts: Texts,
+        book: PeerBook,
+        latest_round: LatestRound,
+        shelf: Shelf | None = None,
+    ) -> None:
+        self._rules = rules
+        self._tasks = tasks
+        self._latest_round = latest_round
+        self._remaking = Remaking(tasks, max(FURTHEST, 8 * rules.local))
+        self._vetting = Vetting(rules, texts, self._remaking)
+        self._benched: dict[str, int] = {}
+        self.book = book
+        self.shelf = Shelf() if shelf is None else shelf
+        self.refusals: Counter[str] = Counter()
+        """Why groups and bundles were not used, counted since somebody last looked."""
+
+    def take_in(self, received: Sequence[Received]) -> None:
+        """Put bundles on the shelf. Whatever they hold, nothing is raised."""
+        for each in received:
+            if each.peer != self._rules.me:
+                with self._counting(each.peer):
+                    self._shelve(each)
+        self.book.save()
+
+    def remember_own(self, groups: Sequence[Group]) -> None:
+        """Take note of what this node wrote itself: who sends it as theirs has copied it."""
+        self._vetting.remember_own(groups)
+
+    def remember_used(self, groups: Iterable[Used]) -> None:
+        """Take note of groups that were drawn in an earlier life of the node."""
+        self._vetting.remember_used(groups)
+
+    def outputs(self, round_: int, stage: str) -> dict[str, dict[str, list[str]]]:
+        """Return what peers wrote in one round and stage: texts by question's digest, by peer."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for bundle in self.shelf.bundles(round_, stage):
+            found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
+        return found
+
+    def draw(self, *, seed: int) -> list[Group]:
+        """Return up to J verified groups whose rewards differ, none of which was drawn before.
+
+        Peers are drawn by their reputation, within a peer and between equals evenly.
+        """
+        self._benched = {peer: left - 1 for peer, left in self._benched.items() if left > 1}
+        waiting = self._in_order(seed)
+        drawn: list[Group] = []
+        taken: Counter[str] = Counter()
+        tries, until = TRIES * self._rules.wanted, self._remaking.seconds + MAKING_S
+        while tries > 0 and len(drawn) < self._rules.wanted:
+            picked = self._pick(waiting, taken, min(tries, self._rules.wanted - len(drawn)))
+            if not picked:
+                break
+            tries -= len(picked)
+            for offer, group in self._verify(self._prepare(picked, until)):
+                taken[offer.peer] += 1
+                self.book.record(offer.peer).used += 1
+                drawn.append(group)
+            waiting = [offer for offer in waiting if offer.peer not in self._benched]
+        self.book.save()
+        return drawn
+
+    def _shelve(self, received: Received) -> None:
+        """Read a bundle and keep it. Raises ``Unfit``."""
+        try:
+            bundle = unpack(received.data, peer=received.peer, swarm=self._rules.swarm)
+        except BundleRefused as refusal:
+            raise Unfit(str(refusal), fault=True) from None
+        if bundle.round > self._latest_round():
+            raise Unfit("of a round that nobody can be at yet", fault=True)
+        record = self.book.record(bundle.peer)
+        record.round = max(record.round, bundle.round)
+        record.offered += len(bundle.groups)
+        for group in bundle.groups[:1]:
+            record.kind, record.label = group.kind, group.label
+        self.shelf.put(bundle, len(received.data))
+
+    def _in_order(self, seed: int) -> list[Offer]:
+        """Return the offers in the order in which they are looked at: by chance, weighted by reputation.
+
+        Keys log(u)/w, largest first, draw without replacement (Efraimidis and Spirakis 2006). A peer's weight is
+        shared by its offers, so that sending more does not help.
+        """
+        shelved = self.shelf.offers(self._rules.stage)
+        fresh = {peer: [each for each in offers if not self._vetting.is_used(each)] for peer, offers in shelved.items()}
+        by_peer = {peer: offers for peer, offers in fresh.items() if offers and peer not in self._benched}
+        worth = weights({peer: self.book.standing(peer) for peer in by_peer})
+        chance = random.Random(seed)
+        keyed = [
+            (math.log(1.0 - chance.random()) * len(offers) / worth[peer], offer)
+            for peer, offers in sorted(by_peer.items())
+            for offer in offers
+        ]
+        return [offer for _, offer in sorted(keyed, key=lambda pair: -pair[0])]
+
+    def _pick(self, waiting: list[Offer], taken: Counter[str], count: int) -> list[Offer]:
+        """Take the next offers out of ``waiting`` that keep within each peer's quota."""
+        picked: list[Offer] = []
+        asked = Counter(taken)
+        for offer in list(waiting):
+            if len(picked) == count:
+                break
+            if asked[offer.peer] < self._rules.quota:
+                asked[offer.peer] += 1
+                picked.append(offer)
+                waiting.remove(offer)
+        return picked
+
+    def _prepare(self, offers: Sequence[Offer], until: float) -> list[tuple[Offer, Group]]:
+        """Return those that are fit to be verified, as groups of this node's prompts."""
+        found = []
+        for offer in offers:
+            known = self._remaking.is_known(offer.round, offer.group.index)
+            if self._remaking.seconds >= until and not known:
+                continue  # it stays on the shelf
+            self.shelf.discard(offer)
+            with self._counting(offer.peer):
+                found.append((offer, self._vetting.prepare(offer)))
+        return found
+
+    def _verify(self, found: Sequence[tuple[Offer, Group]]) -> list[tuple[Offer, Group]]:
+        """Recompute the rewards, compare them with what was claimed, and keep the groups that say something."""
+        kept = []
+        for (offer, group), scores in zip(found, self._scores([group for _, group in found]), strict=True):
+            with self._counting(offer.peer):
+                self._compare(offer, scores)
+                self._vetting.judge(offer, scores)
+                kept.append((offer, Group(group.prompt, group.rollouts, scores=scores)))
+        return kept
+
+    def _scores(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        """Return what the verifier says of each group: of one that held it up, only of the part until then.
+
+        One completion of each group at a time: an answer that holds the verifier up costs seconds, and the others of
+        its group are likely to be no better.
+        """
+        found: list[list[Score]] = [[] for _ in groups]
+        for place in range(self._rules.group_size):
+            left = [n for n, scores in enumerate(found) if not _held_up(scores)]
+            if not left:
+                break
+            questions = [groups[n].prompt.question for n in left]
+            for n, score in zip(
+                left, self._tasks.score(questions, [groups[n].rollouts[place].text for n in left]), strict=True
+            ):
+                found[n].append(score)
+        return [tuple(scores) for scores in found]
+
+    def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
+        """Take note of what a peer claims and what is true. Raises ``Unfit`` where the verifier was held up."""
+        if _held_up(scores):
+            self._benched[offer.peer] = BENCH_DRAWS
+            self.shelf.discard_peer(offer.peer)
+            raise Unfit("held the verifier up", fault=True)
+        claims = [claim >= FULL_CREDIT * FULL for claim in offer.group.outcomes]
+        correct = sum(score.correct for score in scores)
+        self.book.was_verified(
+            offer.peer,
+            claimed=sum(claims) / len(claims),
+            recomputed=correct / len(scores),
+            completions=len(scores),
+            correct=correct,
+        )
+
+    @contextmanager
+    def _counting(self, peer: str) -> Iterator[None]:
+        """Count why something of a peer is not used, and whether that is its fault."""
+        try:
+            yield
+        except Unfit as unfit:
+            self.refusals[unfit.why] += 1
+            if unfit.fault:
+                self.book.was_refused(peer)
+            if unfit.skew:
+                self.book.record(peer).skewed += 1
+
+
+def _held_up(scores: Sequence[Score]) -> bool:
+    return any(score.why in (TIMED_OUT, DIED) for score in scores[-1:])

@@ -1,0 +1,194 @@
+"""What a peer's group must be like before it is verified, and before it is learned from.
+
+Whatever is wrong is raised as ``Unfit``: with a fault, where no honest node of the swarm would send it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hivemind_exp.errors import TaskError
+from hivemind_exp.peers.bundle_pool import Offer
+from hivemind_exp.peers.near_duplicates import Memory, is_repetition
+from hivemind_exp.peers.questions import Remaking
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.tasks.base import Question, Score
+
+PART_OF_A_PEER = 8
+"""One peer fills at most one in so many groups of a batch: right answers can carry poison."""
+PART_OF_AN_OPEN_SWARM = 4
+"""All peers of an open swarm together fill at most one in so many: identities are free."""
+CHARACTERS_A_TOKEN = 16
+"""Text with more characters than this for each token it may have is not even tokenised."""
+TIE = 1e-6
+"""Standard deviation of rewards below which a group says nothing."""
+MOST_USED = 20_000
+"""Groups that are remembered as used, the latest."""
+
+Used = tuple[str, int, str]
+"""A group that was used: peer, its round, the question's digest."""
+
+
+class Unfit(Exception):
+    """A group or bundle is of no use. ``why`` is ours: nothing of a peer's words stands in it."""
+
+    def __init__(self, why: str, *, fault: bool = False, skew: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.fault = fault
+        self.skew = skew
+
+
+class Texts(Protocol):
+    """This node's tokenizer, as far as peers' text needs it."""
+
+    def prompt(self, question: Question) -> Prompt | None:
+        """Return the prompt of the stage; None where it is longer than this node takes."""
+
+    def ids(self, text: str, cut: bool) -> tuple[int, ...] | None:
+        """Return the token ids of a completion; None where they say what no completion says."""
+
+    def text(self, ids: Sequence[int]) -> str | None:
+        """Return the text of token ids; None where some are no tokens of this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRules:
+    """How much is drawn, and of what shape."""
+
+    swarm: str
+    """Id of the charter."""
+    me: str
+    """This node's peer id: its own bundles may come back to it."""
+    stage: str
+    group_size: int
+    local: int
+    """I: groups of a batch that this node samples."""
+    external: int
+    """J: groups of a batch that are drawn from peers, where there are so many."""
+    longest: int
+    """Tokens of a completion."""
+    open: bool = False
+    """Anybody may join the swarm."""
+    with_logps: bool = False
+    """Only groups that come with token ids and log-probabilities are of use."""
+
+    @property
+    def quota(self) -> int:
+        """Groups of one peer in a batch."""
+        return max(1, (self.local + self.external) // PART_OF_A_PEER)
+
+    @property
+    def wanted(self) -> int:
+        """Groups of all peers in a batch."""
+        if not self.open:
+            return self.external
+        return min(self.external, max(1, (self.local + self.external) // PART_OF_AN_OPEN_SWARM))
+
+
+class Vetting:
+    """Looks at groups one by one. Remembers what was said before."""
+
+    def __init__(self, rules: PeerRules, texts: Texts, remaking: Remaking) -> None:
+        self._rules = rules
+        self._texts = texts
+        self._remaking = remaking
+        self._memory = Memory()
+        self._used: OrderedDict[Used, None] = OrderedDict()
+
+    def remember_own(self, groups: Sequence[Group]) -> None:
+        """Take note of what this node wrote itself: who sends it as theirs has copied it."""
+        for group in groups:
+            texts = [rollout.text for rollout in group.rollouts]
+            self._memory.is_copied(self._rules.me, group.prompt.question.digest, texts)
+
+    def remember_used(self, groups: Iterable[Used]) -> None:
+        """Take note of groups that must not be used again."""
+        for name in groups:
+            self._used[name] = None
+        while len(self._used) > MOST_USED:
+            self._used.popitem(last=False)
+
+    def is_used(self, offer: Offer) -> bool:
+        """Whether a peer's answers to this question of this round were looked at before, however they are sent."""
+        return (offer.peer, offer.round, offer.group.question) in self._used
+
+    def prepare(self, offer: Offer) -> Group:
+        """Return the group under this node's prompt and tokens, not verified yet. Raises ``Unfit``."""
+        group, rules = offer.group, self._rules
+        if len(group.texts) != rules.group_size:
+            raise Unfit("no whole group", fault=True)
+        if any(len(text) > CHARACTERS_A_TOKEN * rules.longest for text in group.texts):
+            raise Unfit("far too long", fault=True)
+        if rules.with_logps and not group.ids:
+            raise Unfit("no log-probabilities")
+        self.remember_used([(offer.peer, offer.round, group.question)])
+        prompt = self._texts.prompt(self._question(offer))
+        if prompt is None:
+            raise Unfit("its prompt is longer than here")
+        if self._memory.is_copied(offer.peer, group.question, group.texts):
+            raise Unfit("copied from another")
+        rows = zip(group.texts, self._ids(offer), group.cut, strict=True)
+        return Group(prompt, tuple(self._rollout(offer, place, *row) for place, row in enumerate(rows)))
+
+    def judge(self, offer: Offer, scores: Sequence[Score]) -> None:
+        """Raise ``Unfit`` where nothing can be learned from a verified group, or nothing good."""
+        outcomes = [score.outcome for score in scores]
+        mean = sum(outcomes) / len(outcomes)
+        if max(outcomes) - min(outcomes) < TIE:
+            raise Unfit("no difference in rewards")
+        better = [text for text, outcome in zip(offer.group.texts, outcomes, strict=True) if outcome > mean]
+        if any(is_repetition(text) for text in better):
+            raise Unfit("repetition", fault=True)
+        again = [self._memory.is_said_again(offer.peer, offer.group.question, text) for text in better]
+        if any(again):
+            raise Unfit("said of another question before", fault=True)
+
+    def _question(self, offer: Offer) -> Question:
+        group = offer.group
+        if not self._remaking.reaches(group.index):
+            raise Unfit("too far along its round", fault=True)
+        try:
+            question = self._remaking.at(offer.round, group.index)
+        except TaskError:
+            raise Unfit("its question cannot be made") from None
+        if question is None:
+            raise Unfit("its question is held out here")
+        if (question.digest, question.task) != (group.question, group.task):
+            raise Unfit("another question than ours", skew=True)
+        return question
+
+    def _ids(self, offer: Offer) -> list[tuple[int, ...]]:
+        """Return token ids for each completion: of the text, or the peer's own where they are that very text."""
+        group = offer.group
+        if self._rules.with_logps:
+            found = [
+                ids if self._texts.text(ids) == text else None for ids, text in zip(group.ids, group.texts, strict=True)
+            ]
+        else:
+            found = [self._texts.ids(text, cut) for text, cut in zip(group.texts, group.cut, strict=True)]
+        rows = [row for row in found if row is not None]
+        if len(rows) < len(found):
+            raise Unfit("tokens that are not those of a completion")
+        if max(len(row) for row in rows) > self._rules.longest:
+            raise Unfit("longer than here")
+        return rows
+
+    def _rollout(self, offer: Offer, place: int, text: str, ids: tuple[int, ...], cut: bool) -> Rollout:
+        return Rollout(
+            kind=Kind.PEER,
+            source=offer.peer,
+            text=text,
+            ids=ids,
+            truncated=cut,
+            lag=None,
+            model=offer.group.label or None,
+            behaviour_logps=offer.group.logps[place] if self._rules.with_logps else None,
+        )
+
+
+LatestRound = Callable[[], int]
+"""Returns the highest round that a node can be at by now; later ones come from the future."""

@@ -1,0 +1,224 @@
+"""Builds the swarm's side of a node from its configuration: identity, charter, place in the DHT, peers' groups."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import SwarmError
+from hivemind_exp.events import Emit
+from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
+from hivemind_exp.game.study_group.prompts import STAGES
+from hivemind_exp.game.study_group.timetable import SlotClock
+from hivemind_exp.hub.card import base_name
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.settings import is_relay, resolved_kind
+from hivemind_exp.peers.draws import DrawnGroups
+from hivemind_exp.peers.exchange import Giver, Sharing, Standpoint, publish
+from hivemind_exp.peers.records import FILE_NAME, PeerBook
+from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.tokens import PeerTexts
+from hivemind_exp.peers.vetting import PeerRules
+from hivemind_exp.rollouts.types import Group
+from hivemind_exp.runner.build_game import Company
+from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.charter_check import applied, check_skew
+from hivemind_exp.swarm.identity import Identity, claim
+from hivemind_exp.swarm.invitation import parse
+from hivemind_exp.swarm.node import SwarmNode
+from hivemind_exp.swarm.transfer.bundle_store import Received
+from hivemind_exp.tasks.base import Tasks
+from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+
+ROUNDS_A_SECOND = 100
+"""More than any node plays: a later round than this allows since the swarm began comes from the future."""
+
+
+class NodeWire:
+    """Implements ``sharing.Wire`` over a node's place in its swarm."""
+
+    def __init__(self, node: SwarmNode) -> None:
+        self._node = node
+
+    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, standpoint: Standpoint) -> None:
+        """Serve a bundle, and announce it."""
+        progress = None if standpoint.accuracy is None else round(1000 * standpoint.accuracy)
+        self._node.publish(
+            bundle, round=round_, stage=STAGES.index(stage), groups=groups, step=standpoint.step, progress=progress
+        )
+
+    def take(self) -> Sequence[Received]:
+        """Return the bundles that came since the last call."""
+        return self._node.take()
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A node's place in its swarm, open until its end."""
+
+    charter: Charter
+    config: Config
+    """With the tasks and the game that the swarm agreed on."""
+    node: SwarmNode
+    files: NodeFiles
+    emit: Emit
+
+    @property
+    def giver(self) -> Giver:
+        """Who this node is to its peers."""
+        return Giver(
+            swarm=self.charter.id,
+            me=self.node.peer_id,
+            model=base_name(self.config),
+            group_size=self.config.game.group_size,
+            with_logps=self.config.train.peer_loss == "f_tis",
+        )
+
+    def check(self, tasks: Tasks) -> None:
+        """Raise ``SwarmSkew`` where this machine's questions are not the swarm's."""
+        if isinstance(tasks, Mixture):
+            digests = {task.label: tasks.digest(task.label) for task in self.charter.tasks}
+            check_skew(self.charter, tasks.facts(), digests)
+
+    def latest_round(self) -> int:
+        """Return the highest round that a node of the swarm can be at by now."""
+        elapsed = max(0.0, time.time() - self.charter.t0)
+        if self.charter.game == "study-group":
+            return int(elapsed / (len(STAGES) * self.charter.stage_time)) + 1  # clocks differ by seconds
+        return int(elapsed * ROUNDS_A_SECOND)
+
+    @contextmanager
+    def sharing(
+        self, stepper: SourceGRPOTrainer, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
+    ) -> Iterator[Sharing]:
+        """Return the loop's side of the swarm."""
+        config = self.config
+        source = PeerSource(
+            self._rules(),
+            tasks=tasks,
+            texts=PeerTexts(
+                tokenizer,
+                lambda question: build_prompts([question], tokenizer)[0],
+                longest_prompt=config.generation.max_prompt_tokens,
+            ),
+            book=PeerBook(self.files.swarm / FILE_NAME),
+            latest_round=self.latest_round,
+        )
+        with closing(DrawnGroups(self.files.journal, self.charter.id)) as drawn:
+            source.remember_used(drawn.used())
+            try:
+                yield Sharing(
+                    self.giver,
+                    wire=NodeWire(self.node),
+                    source=source,
+                    drawn=drawn,
+                    encode=lambda chat: tuple(encode(chat, tokenizer)),
+                    stepper=stepper,
+                    seed=config.node.seed,
+                    emit=self.emit,
+                )
+            finally:
+                source.book.save(now=True)
+
+    def company(self, sharing: Sharing) -> Company:
+        """Return with whom the study group is played, and by which clock."""
+        clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGES))
+        return Company(self.node.peer_id, sharing, clock)
+
+    def publisher(self) -> Callable[[int, Sequence[Group]], None]:
+        """Return what shares the groups of a node that trains nothing."""
+        wire, giver = NodeWire(self.node), self.giver
+
+        def share(round_: int, groups: Sequence[Group]) -> None:
+            wire.take()  # peers' bundles are of no use to a relay, and must not pile up
+            size, count = publish(giver, wire, round_, STAGE, groups, Standpoint(0, None))
+            self.emit("share", round=round_, groups=count, bytes=size, unused={})
+
+        return share
+
+    def _rules(self) -> PeerRules:
+        config = self.config
+        external = config.game.groups if config.swarm.external is None else config.swarm.external
+        return PeerRules(
+            swarm=self.charter.id,
+            me=self.node.peer_id,
+            stage=STAGE,
+            group_size=config.game.group_size,
+            local=config.game.groups,
+            external=external if config.game.kind == "sampling" else 0,
+            longest=config.generation.max_completion_tokens,
+            open=self.charter.is_open,
+            with_logps=self.giver.with_logps,
+        )
+
+
+@contextmanager
+def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[Membership]:
+    """Take the node's place in the swarm that it joins, until the end of the block.
+
+    The charter is the one in the node's directory, or comes from the peers that the invitation names.
+
+    Raises:
+        SwarmError: the charter is not to be had, or the daemon cannot be started.
+        SwarmSkew: this version cannot play the swarm's game.
+        IdentityProblem: another node of this machine lives under this one's identity.
+    """
+    assert config.swarm.charter is not None
+    if not files.key.exists():
+        Identity.create(files.key)
+    identity = Identity.load(files.key)
+    with ExitStack() as ends:
+        ends.enter_context(claim(files.claims, identity.peer_id, config.node.name))
+        known = _read_charter(files, config.swarm.charter)
+        node = SwarmNode(
+            identity,
+            config.swarm.charter,
+            key=files.key,
+            directory=files.swarm,
+            settings=config.swarm,
+            invitation=parse(config.swarm.join).addresses,
+            emit=emit,
+            label=_label(config),
+        )
+        ends.callback(node.close)
+        emit("phase", name="joining the swarm", done=None, total=None)
+        node.start()
+        charter = _fetch_charter(node, files, config.swarm.charter) if known is None else known
+        node.serve_charter(files.charter.read_bytes())
+        yield Membership(charter, applied(charter, config), node, files, emit)
+
+
+def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
+    """Return the charter in the node's directory; None where there is none. Raises ``SwarmError`` for another."""
+    try:
+        envelope = files.charter.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SwarmError(f"the charter {files.charter} cannot be read: {error.strerror}") from error
+    return Charter.open(envelope, expected)
+
+
+def _fetch_charter(node: SwarmNode, files: NodeFiles, expected: str) -> Charter:
+    envelope = node.fetch_charter()
+    charter = Charter.open(envelope, expected)
+    partial = files.charter.with_name(".partial-charter")
+    partial.write_bytes(envelope)
+    os.replace(partial, files.charter)
+    return charter
+
+
+def _label(config: Config) -> str:
+    """Say where this node's rollouts come from."""
+    if is_relay(config):
+        return f"relay {config.offload.provider}"[:64]
+    if config.offload.provider != "off":
+        return f"{resolved_kind(config)} {config.offload.provider}"[:64]
+    return "policy"

@@ -1,0 +1,213 @@
+"""What stands between hivemind's DHT and its peers, in both directions.
+
+Towards this node: who may ask, how often, how much; a peer enters the routing table under the one place that follows
+from its id. From this node: whose answers count, and which of what they say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from hivemind.dht import DHTID
+from hivemind.dht.protocol import DHTProtocol
+from hivemind.dht.storage import DictionaryDHTValue
+from hivemind.p2p import P2PContext, PeerID
+from hivemind.proto import dht_pb2
+
+from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S
+from hivemind_exp.swarm.announcement_book import Book, Bucket
+from hivemind_exp.swarm.dht.records import StrictSerializer
+from hivemind_exp.swarm.membership_proof import Access, Asked
+
+MAX_KEYS = 4
+"""Dictionaries asked for in one message: what they weigh together must fit it."""
+MAX_STORES = 64
+BUCKET_SIZE = 20
+"""Peers in a bucket of the routing table (Kademlia's k)."""
+_CALLERS = 4096
+"""Peers whose pace is remembered."""
+_PACE = (50.0, 200.0)
+"""Requests a second of one peer, and at once."""
+_AT_ONCE = 256
+"""Requests being answered."""
+
+
+class NotAMember(Exception):
+    """Whoever it is does not know the swarm's id, or asks too much."""
+
+
+def place_of(swarm: str, peer: bytes) -> DHTID:
+    """Return a peer's place in the DHT. It follows from its id, so that nobody has two, or takes one at will."""
+    return DHTID(int.from_bytes(hashlib.sha1(bytes.fromhex(swarm) + peer, usedforsecurity=False).digest(), "big"))
+
+
+class Guard:
+    """Answers what peers ask of the DHT."""
+
+    def __init__(
+        self, protocol: DHTProtocol, swarm: str, access: Access, book: Book, on_news: Callable[[], None]
+    ) -> None:
+        self._protocol = protocol
+        self._swarm = swarm
+        self._access = access
+        self._book = book
+        self._on_news = on_news
+        self._paces: OrderedDict[PeerID, Bucket] = OrderedDict()
+        self._newcomers = Bucket(2, 120)
+        self._busy = 0
+
+    async def rpc_ping(self, request: dht_pb2.PingRequest, context: P2PContext) -> dht_pb2.PingResponse:
+        return await self._answer("ping", request, context, self._ping)
+
+    async def rpc_store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
+        return await self._answer("store", request, context, self._store)
+
+    async def rpc_find(self, request: dht_pb2.FindRequest, context: P2PContext) -> dht_pb2.FindResponse:
+        return await self._answer("find", request, context, self._find)
+
+    async def _answer(self, name: str, request: Any, context: P2PContext, work: Callable[..., Any]) -> Any:
+        peer = context.remote_id
+        if self._busy >= _AT_ONCE or not self._pace(peer).take():
+            raise NotAMember("too much at once")
+        auth = request.auth
+        proof, auth.signature = auth.signature, b""
+        if not self._access.may_ask(str(peer), Asked(name, auth.nonce, auth.time, request.SerializeToString()), proof):
+            raise NotAMember("no member of this swarm")
+        self._check_place(request, peer)
+        self._busy += 1
+        try:
+            response = await work(request, context)
+        finally:
+            self._busy -= 1
+        response.auth.nonce = auth.nonce
+        response.auth.signature = self._access.answer(str(peer), name, auth.nonce, response.SerializeToString())
+        return response
+
+    def _pace(self, peer: PeerID) -> Bucket:
+        bucket = self._paces.setdefault(peer, Bucket(*_PACE))
+        self._paces.move_to_end(peer)
+        if len(self._paces) > _CALLERS:
+            self._paces.popitem(last=False)
+        return bucket
+
+    def _check_place(self, request: Any, peer: PeerID) -> None:
+        """Forget where the caller says it is, unless it is there, and while too many are new."""
+        claimed = request.peer.node_id
+        if not claimed:
+            return
+        place = place_of(self._swarm, peer.to_bytes())
+        if claimed != place.to_bytes():
+            raise NotAMember("a place that is not its own")
+        if place not in self._protocol.routing_table and not self._newcomers.take():
+            request.ClearField("peer")
+
+    async def _ping(self, request: dht_pb2.PingRequest, context: P2PContext) -> dht_pb2.PingResponse:
+        return await self._protocol.rpc_ping(request, context)
+
+    async def _find(self, request: dht_pb2.FindRequest, context: P2PContext) -> dht_pb2.FindResponse:
+        if len(request.keys) > MAX_KEYS:
+            raise NotAMember("too many keys")
+        return await self._protocol.rpc_find(request, context)
+
+    async def _store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
+        columns = (request.keys, request.subkeys, request.values, request.expiration_time, request.in_cache)
+        if len({len(column) for column in columns}) != 1 or len(request.keys) > MAX_STORES:
+            raise NotAMember("a store's shape")
+        if request.peer.node_id:
+            ping = dht_pb2.PingRequest(peer=request.peer)
+            asyncio.create_task(self._protocol.rpc_ping(ping, context))  # noqa: RUF006 - as hivemind does
+        response = dht_pb2.StoreResponse(peer=self._protocol.node_info)
+        for key, subkey, value, expires, in_cache in zip(*columns, strict=True):
+            # A cache would hide the dictionary behind whatever a peer puts there.
+            response.store_ok.append(not in_cache and self._take(key, subkey, value, expires))
+        self._on_news()
+        return response
+
+    def _take(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> bool:
+        if subkey != DHTProtocol.IS_DICTIONARY:
+            return self.keep(key, subkey, value, expires)
+        try:
+            dictionary = StrictSerializer.loads(value)
+        except ValueError:
+            return False
+        if not isinstance(dictionary, DictionaryDHTValue):
+            return False
+        entries = [(StrictSerializer.dumps(peer), item) for peer, item in dictionary.data.items()]
+        kept = [self.keep(key, peer, item.value, item.expiration_time) for peer, item in entries]
+        return all(kept)
+
+    def keep(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> bool:
+        """Put a record into this node's part of the DHT, if it may be there. Returns whether it is there now."""
+        if not self._book.judge(key, subkey, value, expires):
+            return False
+        place, peer = DHTID.from_bytes(key), subkey[2:].decode()
+        there = self._protocol.storage.get(place)
+        if there is not None and isinstance(there.value, DictionaryDHTValue):
+            entry = there.value.get(peer)
+            # Again the same: hivemind would remember each time, until it expires.
+            if entry is not None and entry.expiration_time >= expires:
+                return bool(entry.expiration_time == expires)
+        return bool(self._protocol.storage.store_subkey(place, peer, value, expires))
+
+
+class Caller:
+    """Asks one peer. Stands in for hivemind's stub."""
+
+    def __init__(self, stub: Any, peer: PeerID, swarm: str, access: Access, skews: dict[str, float]) -> None:
+        self._stub, self._peer, self._swarm, self._access, self._skews = stub, peer, swarm, access, skews
+
+    async def rpc_ping(self, request: dht_pb2.PingRequest, timeout: float | None = None) -> dht_pb2.PingResponse:
+        begun = time.time()
+        response = await self._ask("ping", request, timeout)
+        self._skews[str(self._peer)] = response.dht_time - (begun + time.time()) / 2
+        return response
+
+    async def rpc_store(self, request: dht_pb2.StoreRequest, timeout: float | None = None) -> dht_pb2.StoreResponse:
+        response = await self._ask("store", request, timeout)
+        if len(response.store_ok) != len(request.keys):
+            raise NotAMember("an answer's length")
+        return response
+
+    async def rpc_find(self, request: dht_pb2.FindRequest, timeout: float | None = None) -> dht_pb2.FindResponse:
+        response = await self._ask("find", request, timeout)
+        if len(response.results) != len(request.keys):
+            raise NotAMember("an answer's length")
+        for result in response.results:
+            self._clean(result)
+        return response
+
+    async def _ask(self, name: str, request: Any, timeout: float | None) -> Any:
+        peer = str(self._peer)
+        auth = request.auth
+        auth.nonce, auth.time, auth.signature = self._access.nonce(), time.time(), b""
+        auth.signature = self._access.ask(peer, Asked(name, auth.nonce, auth.time, request.SerializeToString()))
+        response = await getattr(self._stub, f"rpc_{name}")(request, timeout=timeout)
+        proof, response.auth.signature = response.auth.signature, b""
+        if not self._access.may_answer(peer, name, auth.nonce, response.SerializeToString(), proof):
+            raise NotAMember("an answer that is no member's")
+        claimed = response.peer.node_id
+        if claimed and claimed != place_of(self._swarm, self._peer.to_bytes()).to_bytes():
+            raise NotAMember("a place that is not its own")
+        return response
+
+    def _clean(self, result: dht_pb2.FindResult) -> None:
+        """Leave what a peer may say: true places of other peers, dictionaries, times that can be."""
+        near = [
+            (place, peer)
+            for place, peer in zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False)
+            if len(peer) < 64 and place_of(self._swarm, peer).to_bytes() == place
+        ][:BUCKET_SIZE]
+        del result.nearest_node_ids[:], result.nearest_peer_ids[:]
+        result.nearest_node_ids.extend(place for place, _ in near)
+        result.nearest_peer_ids.extend(peer for _, peer in near)
+        if result.type != dht_pb2.FOUND_DICTIONARY:
+            result.type, result.value = dht_pb2.NOT_FOUND, b""
+        latest = time.time() + LIFETIME_S + SKEW_S
+        # An endless one would end a search before the others were heard.
+        if not result.expiration_time <= latest:
+            result.expiration_time = latest

@@ -1,0 +1,339 @@
+"""One life of libp2p's daemon with hivemind's DHT on it, made to be thrown away and made again.
+
+The DHT node is put together closed and opened when all of it stands: hivemind would answer the first callers before
+anything could be checked. Of hivemind's DHT it uses the routing, the stores and the finds, but not ``get`` and
+``store``, which download whole dictionaries to find the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hivemind.dht import DHTID, DHTNode
+from hivemind.dht.protocol import DHTProtocol
+from hivemind.dht.storage import DictionaryDHTValue
+from hivemind.p2p import P2P, PeerID, ServicerBase
+from hivemind.p2p.p2p_daemon_bindings.utils import raise_if_failed, read_pbmsg_safe, write_pbmsg
+from hivemind.proto import dht_pb2, p2pd_pb2
+from hivemind.utils.multiaddr import Multiaddr
+
+from hivemind_exp.config import SwarmConfig
+from hivemind_exp.swarm.announcement import SHARDS, Announcement, is_address, shard_key, shard_of
+from hivemind_exp.swarm.announcement_book import Book, packed
+from hivemind_exp.swarm.dht.guard import BUCKET_SIZE, MAX_KEYS, Caller, Guard, place_of
+from hivemind_exp.swarm.dht.leftovers import socket_prefix
+from hivemind_exp.swarm.dht.records import StrictSerializer
+from hivemind_exp.swarm.dht.validator import AnnouncementValidator
+from hivemind_exp.swarm.membership_proof import Access
+
+REPLICAS = 5
+"""Peers that keep a dictionary."""
+READERS = 2
+"""Of those, how many are asked for it. What one lacks the other has; what both lack comes with the next look."""
+CALL_S = 3.0
+"""A peer that takes longer to answer does not count."""
+CONNECT_S = 5.0
+SEARCH_S = 10.0
+_BEAM = 8
+"""Peers nearest to a dictionary that are asked who is nearer."""
+_WAY_S = 60.0
+"""How long it is remembered which peers keep a dictionary."""
+_STARTUP_S = 60.0
+_REPLACEMENTS = 20
+_FAILURES = 1024
+
+
+def _narrowness(address: str) -> int:
+    """Return 0 for what everybody may reach, 1 for what a network, 2 for what this machine alone can reach."""
+    _, kind, host, *_ = address.split("/")
+    if kind not in ("ip4", "ip6"):
+        return 0
+    try:
+        where = ipaddress.ip_address(host)
+    except ValueError:
+        return 2
+    return 2 if where.is_loopback else int(not where.is_global)
+
+
+class Overlay:
+    """A daemon, its DHT node, and what is asked of peers through them."""
+
+    def __init__(self, swarm: str, access: Access, book: Book, on_news: Callable[[], None]) -> None:
+        self._swarm, self._access, self._book, self._on_news = swarm, access, book, on_news
+        self._p2p: P2P | None = None
+        self._node: DHTNode | None = None
+        self._guard: Guard | None = None
+        self._ways: dict[int, tuple[float, int, list[PeerID]]] = {}
+        self.skews: dict[str, float] = {}
+        """By how many seconds the clocks of peers that answered a ping are ahead."""
+        self.bytes_read = 0
+        """Of dictionaries, in the last look."""
+
+    async def open(self, key: Path, port: int, settings: SwarmConfig, former: Overlay | None = None) -> None:
+        """Start the daemon and open the node. ``former``: the overlay of an earlier life, whose records go on.
+
+        Raises whatever hivemind and the system raise.
+        """
+        away = not settings.loopback
+        overlay = self
+
+        class Daemon(P2P):  # type: ignore[misc]
+            """Known here from its first moment: hivemind forgets one whose start fails or is cancelled."""
+
+            _UNIX_SOCKET_PREFIX = f"/unix{socket_prefix(key)}"
+
+            def __init__(self) -> None:
+                super().__init__()
+                overlay._p2p = self
+
+        self._p2p = await Daemon.create(
+            host_maddrs=[f"/ip4/{'0.0.0.0' if away else '127.0.0.1'}/tcp/{port}"],
+            announce_maddrs=settings.announce or None,
+            identity_path=str(key),
+            check_if_identity_free=False,
+            nat_port_map=away,
+            auto_nat=away,
+            use_relay=away and settings.relay,
+            use_auto_relay=away and settings.relay,
+            startup_timeout=_STARTUP_S,
+        )
+        # As a client at first: it registers nothing that peers could call.
+        self._node = await DHTNode.create(
+            p2p=self._p2p,
+            node_id=place_of(self._swarm, self._p2p.peer_id.to_bytes()),
+            bucket_size=BUCKET_SIZE,
+            num_replicas=REPLICAS,
+            wait_timeout=CALL_S,
+            cache_locally=False,
+            cache_nearest=0,
+            cache_size=1,
+            cache_refresh_before_expiry=0,
+            cache_on_store=False,
+            reuse_get_requests=False,
+            chunk_size=MAX_KEYS,
+            client_mode=True,
+            record_validator=AnnouncementValidator(self._book),
+        )
+        protocol = self._node.protocol
+        if former is not None and former._node is not None:
+            protocol.storage = former._node.protocol.storage
+        protocol.client_mode = False
+        protocol.node_info = dht_pb2.NodeInfo(node_id=self._node.node_id.to_bytes())
+        protocol.serializer = StrictSerializer
+        protocol.get_stub = self._caller
+        protocol._validate_dictionary = self._sift
+        self._guard = Guard(protocol, self._swarm, self._access, self._book, self._on_news)
+        await protocol.add_p2p_handlers(self._p2p, self._guard)
+
+    @property
+    def daemon(self) -> tuple[int, tuple[str, ...]] | None:
+        """The daemon's process id, and the socket files that it and this process talk through."""
+        if self._p2p is None or self._p2p._child is None:
+            return None
+        sockets = (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr)
+        return self._p2p._child.pid, tuple(str(socket["unix"]) for socket in sockets)
+
+    async def died(self) -> None:
+        """Return when the daemon is gone."""
+        assert self._p2p is not None
+        await self._p2p._child.wait()
+
+    async def close(self, patience: float = 1.0) -> None:
+        """End the daemon, by force after ``patience`` seconds."""
+        if self._node is not None:
+            self._node.is_alive = False
+        if self._p2p is None:
+            return
+        try:
+            await asyncio.wait_for(self._p2p.shutdown(), patience)
+        except TimeoutError:
+            self.kill()
+            await self._p2p._child.wait()
+        if self._p2p._child is not None:
+            # hivemind leaves its end of the pipe open, to be closed when the loop is no more.
+            self._p2p._child._transport.close()
+        for socket in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr):
+            Path(str(socket["unix"])).unlink(missing_ok=True)
+
+    # --- peers
+
+    @property
+    def neighbours(self) -> set[str]:
+        """Peers in the routing table."""
+        return set() if self._node is None else {str(peer) for peer in self._node.protocol.routing_table.peer_id_to_uid}
+
+    async def addresses(self) -> list[str]:
+        """Return where this node can be reached, without its peer id, the widest first.
+
+        Raises OSError, EOFError or TimeoutError when the daemon is gone or stuck.
+        """
+        assert self._p2p is not None
+        async with asyncio.timeout(CONNECT_S):
+            _, found = await self._p2p._client.identify()
+        return sorted(filter(is_address, map(str, found)), key=_narrowness)
+
+    def kill(self) -> None:
+        """End the daemon by force."""
+        if self._p2p is not None and self._p2p._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._p2p._child.kill()
+
+    async def connect(self, peer: str, addresses: Iterable[str]) -> bool:
+        """Connect to a peer at one of these addresses. Returns whether it is connected."""
+        assert self._p2p is not None
+        try:
+            parsed = [Multiaddr(address) for address in addresses]
+            await asyncio.wait_for(self._p2p._client.connect(PeerID.from_base58(peer), parsed), CONNECT_S)
+        except Exception:  # noqa: BLE001 - whatever an address from elsewhere does to parsers, daemon and network
+            return False
+        return True
+
+    async def ping(self, peer: str) -> bool:
+        """Ask a peer whether it is there, and get acquainted. Returns whether it answered as a member."""
+        return await self._protocol.call_ping(PeerID.from_base58(peer)) is not None
+
+    async def settle(self) -> None:
+        """Find the peers nearest to this node, which makes it known to them."""
+        node = self._node
+        assert node is not None
+        if node.protocol.routing_table.uid_to_peer_id:
+            with contextlib.suppress(TimeoutError, AssertionError):
+                await asyncio.wait_for(
+                    node.find_nearest_nodes([node.node_id], beam_size=_BEAM, k_nearest=_BEAM), SEARCH_S
+                )
+
+    def prune(self) -> None:
+        """Drop what hivemind keeps without end: spare peers of full buckets, names of those who failed."""
+        table = self._protocol.routing_table
+        for bucket in table.buckets:
+            for place in list(bucket.replacement_nodes)[:-_REPLACEMENTS]:
+                del table[place]
+        assert self._node is not None
+        if len(self._node.blacklist.ban_counter) > _FAILURES:
+            self._node.blacklist.clear()
+        while len(self.skews) > _FAILURES:
+            del self.skews[next(iter(self.skews))]
+
+    # --- records
+
+    async def store(self, record: bytes, announcement: Announcement) -> int:
+        """Store this node's record where peers look for it. Returns how many peers have it now."""
+        assert self._guard is not None
+        shard = shard_of(announcement.peer)
+        key, value, expires = shard_key(self._swarm, shard), packed(record), announcement.expires
+        self._guard.keep(key, StrictSerializer.dumps(announcement.peer), value, expires)
+        keepers = (await self._keepers([shard]))[shard]
+        calls = [
+            self._protocol.call_store(peer, [DHTID.from_bytes(key)], [value], [expires], [announcement.peer])
+            for peer in keepers
+        ]
+        answers = await asyncio.gather(*calls)
+        return sum(bool(answer and answer[0]) for answer in answers)
+
+    async def look(self, authors: Iterable[str] = ()) -> None:
+        """Read all dictionaries into the book; ask ``authors`` for the one in which their own record is, which they
+        keep whatever others do."""
+        keepers = await self._keepers(range(SHARDS))
+        plan: dict[PeerID, list[DHTID]] = {}
+        for shard, peers in keepers.items():
+            key = DHTID.from_bytes(shard_key(self._swarm, shard))
+            for peer in random.sample(peers, min(READERS, len(peers))):
+                plan.setdefault(peer, []).append(key)
+        for author in authors:
+            key = DHTID.from_bytes(shard_key(self._swarm, shard_of(author)))
+            asked = plan.setdefault(PeerID.from_base58(author), [])
+            if key not in asked:
+                asked.append(key)
+        self.bytes_read = 0
+        await asyncio.gather(
+            *(
+                self._protocol.call_find(peer, keys[first : first + MAX_KEYS])
+                for peer, keys in plan.items()
+                for first in range(0, len(keys), MAX_KEYS)
+            )
+        )
+
+    async def _keepers(self, shards: Iterable[int]) -> dict[int, list[PeerID]]:
+        """Return the peers that keep each dictionary, without this node."""
+        node = self._node
+        assert node is not None
+        table = node.protocol.routing_table
+        now, known = time.monotonic(), len(table.uid_to_peer_id)
+        found = {}
+        for shard in shards:
+            at, then, peers = self._ways.get(shard, (-_WAY_S, -1, []))
+            # Whoever is nearer by now does not matter for a minute, as long as enough of those who were are there.
+            enough = len(peers) >= REPLICAS or then >= known
+            if now - at < _WAY_S and enough and all(peer in table for peer in peers):
+                found[shard] = peers
+        missing = [shard for shard in shards if shard not in found]
+        if missing and known:
+            # The key beside a dictionary's has the same neighbours, and nothing is stored there: hivemind sends what
+            # it has along with the way to it.
+            beside = {DHTID(int.from_bytes(shard_key(self._swarm, shard), "big") ^ 1): shard for shard in missing}
+            for key, peers in (await self._search(list(beside))).items():
+                found[beside[key]] = peers
+                self._ways[beside[key]] = (now, known, peers)
+        return {shard: found.get(shard, []) for shard in shards}
+
+    async def _search(self, keys: Sequence[DHTID]) -> dict[DHTID, list[PeerID]]:
+        node = self._node
+        assert node is not None
+        try:
+            search = node.find_nearest_nodes(keys, k_nearest=REPLICAS, beam_size=_BEAM, exclude_self=True)
+            found = await asyncio.wait_for(search, SEARCH_S)
+            return {key: list(peers.values()) for key, peers in found.items()}
+        except (TimeoutError, AssertionError):
+            table = node.protocol.routing_table
+            return {key: [peer for _, peer in table.get_nearest_neighbors(key, REPLICAS)] for key in keys}
+
+    @property
+    def _protocol(self) -> DHTProtocol:
+        assert self._node is not None
+        return self._node.protocol
+
+    def _caller(self, peer: PeerID) -> Caller:
+        stub = ServicerBase.get_stub.__func__(DHTProtocol, self._p2p, peer)
+        return Caller(stub, peer, self._swarm, self._access, self.skews)
+
+    def _sift(self, key: bytes, dictionary: DictionaryDHTValue) -> bool:
+        """Take out of a dictionary whatever the book refuses. hivemind would throw away the whole of it."""
+        with dictionary.freeze():
+            for peer, item in list(dictionary.data.items()):
+                self.bytes_read += len(item.value)
+                if not self._book.judge(key, StrictSerializer.dumps(peer), item.value, item.expiration_time):
+                    del dictionary[peer]
+        return True
+
+    # --- streams
+
+    async def serve_streams(self, name: str, handler: Callable[[str, Any, Any], Any]) -> None:
+        """Call ``handler(peer, reader, writer)`` for each stream that a peer opens under ``name``."""
+        assert self._p2p is not None
+
+        async def take(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await handler(str(info.peer_id), reader, writer)
+
+        await self._p2p.add_binary_stream_handler(name, take)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, peer: str, name: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Open a stream to a peer; it ends with the block. Raises OSError or hivemind's ``ControlFailure``."""
+        assert self._p2p is not None
+        reader, writer = await self._p2p._client.control.daemon_connector.open_connection()
+        try:
+            request = p2pd_pb2.StreamOpenRequest(peer=PeerID.from_base58(peer).to_bytes(), proto=[name])
+            await write_pbmsg(writer, p2pd_pb2.Request(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=request))
+            response = p2pd_pb2.Response()
+            await read_pbmsg_safe(reader, response)
+            raise_if_failed(response)
+            yield reader, writer
+        finally:
+            writer.transport.abort()

@@ -1,0 +1,115 @@
+"""The bundles that this node can serve, and those that wait to be taken. Bounded in memory, whatever peers send."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hivemind_exp.swarm.announcement import MAX_BUNDLE_BYTES, MAX_BUNDLES, MAX_GROUPS, MAX_STAGES, BundleRef
+
+OTHERS_BYTES = 32 * 1024 * 1024
+"""Of peers' bundles that are served on."""
+WAITING_BYTES = 64 * 1024 * 1024
+WAITING = 512
+_SEEN_EACH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A bundle as its author announced it: the hash is right, all else is to be judged."""
+
+    peer: str
+    """Its author's peer id."""
+    ref: BundleRef
+    data: bytes
+
+
+class Shelf:
+    """Serves bundles by their hash: this node's newest, and what it has of peers'."""
+
+    def __init__(self) -> None:
+        self._own: deque[tuple[BundleRef, bytes]] = deque(maxlen=MAX_BUNDLES)
+        self._others: OrderedDict[bytes, bytes] = OrderedDict()
+        self._weight = 0
+        self._lock = threading.Lock()
+
+    def put(self, bundle: bytes, *, round_: int, stage: int, groups: int) -> BundleRef:
+        """Take a bundle of this node's. The oldest goes when there are too many.
+
+        Raises ValueError where it could not be announced.
+        """
+        if not 0 < len(bundle) <= MAX_BUNDLE_BYTES:
+            raise ValueError(f"a bundle has 1 to {MAX_BUNDLE_BYTES} bytes, not {len(bundle)}")
+        if not 0 <= groups <= MAX_GROUPS or not 0 <= stage < MAX_STAGES:
+            raise ValueError(f"a bundle of stage {stage} with {groups} groups cannot be announced")
+        ref = BundleRef(round_, stage, hashlib.sha256(bundle).digest(), len(bundle), groups)
+        with self._lock:
+            kept = [item for item in self._own if item[0].sha256 != ref.sha256]
+            self._own = deque([*kept, (ref, bundle)], maxlen=MAX_BUNDLES)
+        return ref
+
+    @property
+    def refs(self) -> tuple[BundleRef, ...]:
+        """This node's bundles, the newest last."""
+        with self._lock:
+            return tuple(ref for ref, _ in self._own)
+
+    def pass_on(self, sha256: bytes, bundle: bytes) -> None:
+        """Take a peer's bundle, for others that want it."""
+        with self._lock:
+            if sha256 in self._others:
+                self._others.move_to_end(sha256)
+                return
+            self._others[sha256] = bundle
+            self._weight += len(bundle)
+            while self._weight > OTHERS_BYTES:
+                self._weight -= len(self._others.popitem(last=False)[1])
+
+    def get(self, sha256: bytes) -> bytes | None:
+        with self._lock:
+            own = next((bundle for ref, bundle in self._own if ref.sha256 == sha256), None)
+            return own if own is not None else self._others.get(sha256)
+
+
+class Inbox:
+    """Bundles that came, until the trainer takes them. When there are too many, the oldest are dropped."""
+
+    def __init__(self, known: Callable[[str], bool]) -> None:
+        """``known``: whether a peer is still in the swarm; what it sent is forgotten when it is not."""
+        self._known = known
+        self._waiting: deque[Received] = deque()
+        self._weight = 0
+        self._seen: dict[str, OrderedDict[bytes, None]] = {}
+        self._lock = threading.Lock()
+        self.dropped = 0
+
+    def wants(self, peer: str, ref: BundleRef) -> bool:
+        """Whether this bundle of this peer never came."""
+        with self._lock:
+            return ref.sha256 not in self._seen.get(peer, ())
+
+    def put(self, received: Received) -> None:
+        with self._lock:
+            if received.peer not in self._seen:
+                for peer in [peer for peer in self._seen if not self._known(peer)]:
+                    del self._seen[peer]
+            seen = self._seen.setdefault(received.peer, OrderedDict())
+            if received.ref.sha256 in seen:
+                return
+            seen[received.ref.sha256] = None
+            if len(seen) > _SEEN_EACH:
+                seen.popitem(last=False)
+            self._waiting.append(received)
+            self._weight += len(received.data)
+            while self._weight > WAITING_BYTES or len(self._waiting) > WAITING:
+                self._weight -= len(self._waiting.popleft().data)
+                self.dropped += 1
+
+    def take(self) -> list[Received]:
+        """Return what came since the last call, each bundle once, in the order in which it came."""
+        with self._lock:
+            taken, self._waiting, self._weight = list(self._waiting), deque(), 0
+            return taken

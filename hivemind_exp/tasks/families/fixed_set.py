@@ -1,0 +1,89 @@
+"""A fixed set of questions: places instead of seeds, and a hash that a charter can pin."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import Role, TaskSpec, normalised
+from hivemind_exp.tasks.seed_sequence import canonical
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+FEWEST = 10
+"""Questions of the smallest set from which some can be held out."""
+
+
+class Row(NamedTuple):
+    """One question of a fixed set."""
+
+    question: str
+    answer: str
+
+
+class Rows(NamedTuple):
+    """A fixed set as it was read."""
+
+    train: Sequence[Row]
+    heldout: Sequence[Row] = ()
+    """Empty: some of ``train`` are held out."""
+
+
+class FixedTask:
+    """Questions and answers from a file, compared as text or as mathematics."""
+
+    version: str = ""
+    size: int | None = None
+    heldout_size: int = 0
+    sha256: str | None = None
+
+    def __init__(self, spec: TaskSpec, read: Callable[[TaskSpec], Rows], *, mathematics: bool) -> None:
+        self.name = spec.name
+        self._spec = spec
+        self._read = read
+        self._mathematics = mathematics
+        self._rows: list[Row] = []
+
+    def prepare(self, role: Role) -> None:
+        if role == "verify":
+            if self._mathematics:
+                from hivemind_exp.tasks.verifiers import mathematics
+
+                mathematics.load()
+            return
+        rows = self._read(self._spec)
+        self._rows = [*rows.train, *rows.heldout]
+        self.size, self.heldout_size = len(rows.train), len(rows.heldout)
+        self.sha256 = hashlib.sha256(b"".join(canonical(*row) for row in self._rows)).hexdigest()
+
+    def make(self, seed: int) -> tuple[str, dict[str, JsonValue]]:
+        question, answer = self._rows[seed]
+        return question, {"answer": answer}
+
+    def score(self, answer: str, entry: Mapping[str, JsonValue]) -> float:
+        right = str(entry["answer"])
+        if not self._mathematics:
+            return float(answer.split() == right.split())
+        from hivemind_exp.tasks.verifiers import mathematics
+
+        return mathematics.same(answer, right)
+
+    def key(self, text: str, entry: Mapping[str, JsonValue]) -> str:  # noqa: ARG002 - the interface has it
+        return normalised(text)
+
+
+def enough(rows: Rows, source: str) -> Rows:
+    """Return ``rows``.
+
+    Raises:
+        TaskError: there are too few to train on some and hold out others.
+    """
+    if len(rows.train) < (1 if rows.heldout else FEWEST):
+        raise TaskError(
+            f"{source} has {len(rows.train)} questions; at least {FEWEST} are needed, for some are held out",
+            next="swarmctl run --task sapo",
+        )
+    return rows

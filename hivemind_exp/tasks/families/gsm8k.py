@@ -1,0 +1,132 @@
+"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168): grade-school sums, from the hub or from a local copy.
+
+Trained on its train split; held out from its test split.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.errors import HubUnreachable, TaskError
+from hivemind_exp.hub_access import hub_answers
+from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.families.fixed_set import FixedTask, Row, Rows, enough
+
+HUB_NAME, HUB_SUBSET = "openai/gsm8k", "main"
+MARK = "####"
+"""What stands before the answer, behind the worked solution."""
+SUFFIXES = (".jsonl", ".parquet")
+
+
+def _fetch(directory: str = "gsm8k") -> str:
+    """Return the command that makes a local copy; ``hf`` was installed with this interpreter, on PATH or not."""
+    program = shlex.quote(str(Path(sys.executable).with_name("hf")))
+    return f"{program} download {HUB_NAME} --repo-type dataset --local-dir {shlex.quote(directory)}"
+
+
+def check(spec: TaskSpec) -> None:
+    """Look at the options, and at a local copy's files.
+
+    Raises:
+        TaskError: there are params, or the copy is not there.
+    """
+    if spec.params:
+        raise TaskError("task 'gsm8k' takes path, and no params", next="swarmctl run --task gsm8k")
+    if spec.path is not None:
+        _files(Path(spec.path), "train")
+
+
+def build(spec: TaskSpec) -> FixedTask:
+    """Return the task."""
+    return FixedTask(spec, _read, mathematics=True)
+
+
+def _read(spec: TaskSpec) -> Rows:
+    if spec.path is None:
+        return _from_hub()
+    path = Path(spec.path)
+    train = _rows(path, "train")
+    return enough(Rows(train, _rows(path, "test") if path.is_dir() else ()), str(path))
+
+
+def _from_hub() -> Rows:
+    reachable = hub_answers()
+    if not reachable:  # told to the library before its import: else it asks for half a minute, whatever is cached
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(HUB_NAME, HUB_SUBSET)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        kind = TaskError if reachable and not isinstance(error, ConnectionError) else HubUnreachable
+        raise kind(
+            f"GSM8K cannot be had from the hub ({reason}); fetch a copy where there is a network, "
+            "and name its directory as the task's path",
+            next=_fetch(),
+        ) from error
+    train, test = (
+        [_row(f"{HUB_NAME} {split}", number, record) for number, record in enumerate(splits[split], 1)]
+        for split in ("train", "test")
+    )
+    return Rows(train, test)
+
+
+def _rows(path: Path, split: str) -> list[Row]:
+    return [
+        _row(str(file), number, record)
+        for file in _files(path, split)
+        for number, record in enumerate(_records(file), 1)
+    ]
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    """Return the files of one split: the path itself, or those in the directory whose names begin with the split's."""
+    if path.is_file():
+        return [path]
+    found = sorted(file for file in path.rglob(f"{split}*") if file.suffix in SUFFIXES)
+    found = [file for file in found if "socratic" not in str(file.relative_to(path))]  # its solutions are worded anew
+    if not found:
+        raise TaskError(
+            f"no {split}*.jsonl and no {split}*.parquet of GSM8K in {path}",
+            next=_fetch(str(path)),
+        )
+    return found
+
+
+def _records(file: Path) -> Iterable[Any]:
+    if file.suffix == ".parquet":
+        return _parquet(file)
+    return _lines(file)
+
+
+def _parquet(file: Path) -> Iterable[Any]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        records: list[Any] = parquet.read_table(file).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise TaskError(f"cannot read {file}: {error}", next=_fetch()) from error
+    return records
+
+
+def _lines(file: Path) -> Iterable[Any]:
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise TaskError(f"{file}:{number}: this line is not JSON: {error}", next=_fetch()) from error
+
+
+def _row(source: str, number: int, record: Any) -> Row:
+    if isinstance(record, Mapping):
+        question, solution = record.get("question"), record.get("answer")
+        if isinstance(question, str) and isinstance(solution, str) and MARK in solution:
+            return Row(question, solution.rpartition(MARK)[2].strip())
+    raise TaskError(f"{source}:{number}: this is no question of GSM8K with an answer behind {MARK}", next=_fetch())

@@ -1,0 +1,91 @@
+"""One's own questions: a file with one JSON object a line, ``{"question": "…", "answer": "…"}``.
+
+``path`` names the file, of which some questions are held out, or a directory with ``train.jsonl`` and
+``heldout.jsonl``.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import NoReturn
+
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.families.fixed_set import FixedTask, Row, Rows, enough
+
+LONGEST_REFERENCE = 4096
+"""Characters of the longest reference answer."""
+
+
+def check(spec: TaskSpec) -> None:
+    """Read the whole file, as a worker would.
+
+    Raises:
+        TaskError: there is no such file, a line is no question, or there are too few.
+    """
+    if spec.params:
+        raise TaskError("task 'jsonl' takes path and check, and no params", next="swarmctl run --task sapo")
+    _read(spec)
+
+
+def build(spec: TaskSpec) -> FixedTask:
+    """Return the task of a file."""
+    return FixedTask(spec, _read, mathematics=spec.check == "math")
+
+
+def read_lines(path: Path) -> list[Row]:
+    """Return the questions of one file.
+
+    Raises:
+        TaskError: with the file, the line and what is wrong with it.
+    """
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise TaskError(
+            f"cannot read {path}: {error.strerror or error}", next=f"ls -l {shlex.quote(str(path.parent))}"
+        ) from error
+    return [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _read(spec: TaskSpec) -> Rows:
+    if spec.path is None:
+        raise TaskError(
+            "task 'jsonl' needs path: a file of questions and answers, one JSON object a line",
+            next="swarmctl run --task sapo",
+        )
+    path = Path(spec.path)
+    if not path.is_dir():
+        return enough(Rows(read_lines(path)), str(path))
+    heldout = path / "heldout.jsonl"
+    return enough(Rows(read_lines(path / "train.jsonl"), read_lines(heldout) if heldout.exists() else ()), str(path))
+
+
+def _row(path: Path, number: int, line: bytes) -> Row:
+    try:
+        value = json.loads(line.decode())
+    except UnicodeDecodeError:
+        _wrong(path, number, "is not UTF-8")
+    except (ValueError, RecursionError) as error:
+        _wrong(path, number, f"is not JSON: {error}")
+    if not isinstance(value, dict):
+        _wrong(path, number, "is no JSON object")
+    for field in ("question", "answer"):
+        if field not in value:
+            _wrong(path, number, f"has no {field!r}")
+    question, answer = value["question"], value["answer"]
+    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+        answer = json.dumps(answer)
+    if not isinstance(question, str) or not question.strip():
+        _wrong(path, number, "has a 'question' that is no text")
+    if not isinstance(answer, str) or not answer.strip():
+        _wrong(path, number, "has an 'answer' that is neither text nor a number")
+    if len(answer) > LONGEST_REFERENCE:
+        _wrong(path, number, f"has an 'answer' of {len(answer)} characters; {LONGEST_REFERENCE} is the most")
+    return Row(question, answer.strip())
+
+
+def _wrong(path: Path, number: int, what: str) -> NoReturn:
+    raise TaskError(f"{path}:{number}: this line {what}", next=f"sed -n {number}p {shlex.quote(str(path))}")

@@ -1,0 +1,223 @@
+"""The worker processes of a node: one that makes questions, and some that verify answers, never the same.
+
+Jobs are pipelined, so that a hundred short answers cost one exchange; replies come one by one, so that the limit
+holds for each answer. Whoever exceeds it is killed, and only that answer is lost.
+
+Measured on two cores: ready after 0.1 s, 20 to 30 MiB each; with math-verify 2.2 s and 65 MiB for a verifier; 128
+short answers in 1 to 2 ms; 10 000 questions of ``spell_backward`` in 0.5 s.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import selectors
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from hivemind_exp.errors import HubUnreachable, TaskError
+from hivemind_exp.tasks.base import Role, TaskSpec
+from hivemind_exp.tasks.workers.process import START_SECONDS, WorkerGone, WorkerProcess
+
+VERIFY_SECONDS = 2.0
+"""Wall-clock time for one answer."""
+MAKE_SECONDS = 60.0
+"""Wall-clock time for one question: some puzzles are searched for."""
+WINDOW = 32
+"""Jobs a worker holds at a time."""
+MOST_VERIFIERS = 4
+
+TIMED_OUT = "timed out"
+DIED = "the verifier died"
+
+
+class Lost(str):
+    """Why a job has no reply."""
+
+    __slots__ = ()
+
+
+class Crew:
+    """Workers of one role, replaced when they end."""
+
+    def __init__(self, role: Role, specs: Sequence[TaskSpec], size: int, limit: float) -> None:
+        self._role = role
+        self._specs = list(specs)
+        self._limit = limit
+        self._slots: list[WorkerProcess | None] = [None] * size
+
+    def start(self) -> None:
+        """Start what is missing, and return without waiting for it."""
+        for place, worker in enumerate(self._slots):
+            if worker is None:
+                self._slots[place] = WorkerProcess(self._role, self._specs, self._limit)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Wait until one worker is ready; return what it said of each task.
+
+        Raises:
+            TaskError: it could not start.
+        """
+        while True:
+            self.start()
+            for worker in self._slots:
+                if worker is not None and worker.ready is not None:
+                    return worker.ready
+            self._step([], deque(), [])
+
+    def run(self, jobs: Sequence[object]) -> list[Any]:
+        """Have all jobs done; return the replies in order, a ``Lost`` for each that got none.
+
+        Raises:
+            TaskError: a worker could not start.
+        """
+        replies: list[Any] = [None] * len(jobs)
+        waiting = deque(range(len(jobs)))
+        try:
+            while waiting or any(worker is not None and worker.pending for worker in self._slots):
+                self.start()
+                self._step(jobs, waiting, replies)
+        finally:
+            for place, worker in enumerate(self._slots):  # interrupted: late replies would meet the wrong jobs
+                if worker is not None and worker.pending:
+                    self._drop(place)
+        return replies
+
+    def close(self) -> None:
+        """End every worker."""
+        for place in range(len(self._slots)):
+            self._drop(place)
+
+    def _step(self, jobs: Sequence[object], waiting: deque[int], replies: list[Any]) -> None:
+        """Hand out jobs, wait for something to happen, take replies, end whoever is late."""
+        self._hand_out(jobs, waiting)
+        with selectors.DefaultSelector() as selector:
+            for place, worker in enumerate(self._slots):
+                if worker is not None:
+                    selector.register(worker.output, selectors.EVENT_READ, place)
+                    if worker.wants_to_write:
+                        selector.register(worker.input, selectors.EVENT_WRITE, place)
+            happened = selector.select(self._patience())
+        for key, _ in happened:
+            worker = self._slots[key.data]
+            if worker is not None and key.fd == worker.input:
+                worker.write()
+            elif worker is not None:
+                self._take(key.data, worker, waiting, replies)
+        self._end_late(waiting, replies)
+
+    def _hand_out(self, jobs: Sequence[object], waiting: deque[int]) -> None:
+        ready = [worker for worker in self._slots if worker is not None and worker.ready is not None]
+        if not ready:
+            return
+        share = min(WINDOW, math.ceil((len(waiting) + sum(len(worker.pending) for worker in ready)) / len(ready)))
+        for worker in ready:
+            while waiting and len(worker.pending) < share:
+                job = waiting.popleft()
+                worker.send(jobs[job], job)
+
+    def _take(self, place: int, worker: WorkerProcess, waiting: deque[int], replies: list[Any]) -> None:
+        try:
+            messages = worker.read()
+        except WorkerGone:
+            if worker.ready is None:
+                error = worker.failure()
+                self.close()
+                raise error from None
+            self._lose(place, worker, DIED, waiting, replies)
+            return
+        for message in messages:
+            worker.since = time.monotonic()
+            if worker.ready is None:
+                worker.ready = self._greeting(message)
+            elif worker.pending:
+                replies[worker.pending.popleft()] = message
+
+    def _greeting(self, message: Any) -> list[dict[str, Any]]:
+        if "error" in message:
+            self.close()
+            kind = HubUnreachable if message["code"] == HubUnreachable.code else TaskError
+            raise kind(message["error"], next=message["next"])
+        facts: list[dict[str, Any]] = message["ready"]
+        return facts
+
+    def _end_late(self, waiting: deque[int], replies: list[Any]) -> None:
+        now = time.monotonic()
+        for place, worker in enumerate(self._slots):
+            if worker is None or now < worker.since + self._allowed(worker):
+                continue
+            if worker.ready is None:
+                self.close()
+                raise TaskError(f"a worker for questions and answers was not ready after {START_SECONDS:.0f} s")
+            self._lose(place, worker, TIMED_OUT, waiting, replies)
+
+    def _lose(self, place: int, worker: WorkerProcess, why: str, waiting: deque[int], replies: list[Any]) -> None:
+        """End a worker: the job it was at is lost, those behind it wait for another."""
+        if worker.pending:
+            replies[worker.pending.popleft()] = Lost(why)
+            waiting.extendleft(reversed(worker.pending))
+        self._drop(place)
+
+    def _drop(self, place: int) -> None:
+        worker, self._slots[place] = self._slots[place], None
+        if worker is not None:
+            worker.kill()
+
+    def _allowed(self, worker: WorkerProcess) -> float:
+        if worker.ready is None:
+            return START_SECONDS
+        return self._limit if worker.pending else math.inf
+
+    def _patience(self) -> float | None:
+        ends = [worker.since + self._allowed(worker) for worker in self._slots if worker is not None]
+        first = min(ends, default=math.inf)
+        return None if first == math.inf else max(0.0, first - time.monotonic())
+
+
+class Pool:
+    """The maker and the verifiers of a mixture."""
+
+    def __init__(self, specs: Sequence[TaskSpec], verifiers: int | None = None) -> None:
+        if verifiers is None:
+            verifiers = min(MOST_VERIFIERS, max(1, (os.cpu_count() or 1) // 2))
+        self._specs = list(specs)
+        self._maker = Crew("make", specs, 1, MAKE_SECONDS)
+        self._verifiers = Crew("verify", specs, verifiers, VERIFY_SECONDS)
+
+    def start(self) -> None:
+        """Start the workers and return at once: they load while the caller imports its own libraries."""
+        self._maker.start()
+        self._verifiers.start()
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return size, held-out size, hash and library of each task, once known."""
+        return self._maker.facts()
+
+    def make(self, places: Sequence[tuple[int, int]]) -> list[tuple[str, dict[str, Any], str]]:
+        """Return text, entry and key for each (task, seed).
+
+        Raises:
+            TaskError: a generator failed.
+        """
+        replies = self._maker.run([list(place) for place in places])
+        for (task, _), reply in zip(places, replies, strict=True):
+            if isinstance(reply, list):
+                continue
+            why = str(reply) if isinstance(reply, Lost) else reply["error"]
+            raise TaskError(f"task {self._specs[task].label!r} cannot make a question: {why}")
+        return [(text, entry, key) for text, entry, key in replies]
+
+    def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Lost]:
+        """Return the credit for each (task, answer, entry); a ``Lost`` earns nothing."""
+        replies = self._verifiers.run([list(job) for job in jobs])
+        return [
+            reply if isinstance(reply, Lost) else min(max(reply, 0.0), 1.0) if isinstance(reply, float) else Lost(DIED)
+            for reply in replies
+        ]
+
+    def close(self) -> None:
+        """End all workers, at once."""
+        self._maker.close()
+        self._verifiers.close()

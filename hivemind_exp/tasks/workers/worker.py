@@ -1,0 +1,80 @@
+"""One worker process: makes questions, or verifies answers, as asked over a pipe, until the pipe ends.
+
+Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. The first message says which tasks; the reply
+is ``{"ready": …}`` or ``{"error": …}``. After that, one reply for each message, in order:
+
+* maker: ``[task, seed]`` → ``[text, entry, key]`` or ``{"error": …}``
+* verifier: ``[task, answer, entry]`` → credit in [0, 1]
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import traceback
+from typing import Any
+
+from hivemind_exp.errors import NodeError
+from hivemind_exp.processes import sandbox
+from hivemind_exp.processes.children import messages, send, take_pipes
+from hivemind_exp.tasks.base import Role, Task, TaskSpec
+
+
+def main(role: Role, parent: int) -> None:
+    """Serve until the node closes the pipe."""
+    sandbox.die_with_parent(parent)
+    source, sink = take_pipes()
+    asked = messages(source)
+    first = next(asked)
+    try:
+        tasks = _build(first["tasks"], role)
+        sandbox.close(role)
+    except NodeError as error:
+        send(sink, {"error": error.message, "next": error.next, "code": error.code})
+        return
+    except Exception as error:  # noqa: BLE001 - the node turns it into a TaskError
+        traceback.print_exc()
+        send(sink, {"error": f"{type(error).__name__}: {error}", "next": None, "code": None})
+        return
+    send(sink, {"ready": [_facts(task) for task in tasks]})
+    for task, *rest in asked:
+        sandbox.allow_seconds(first["limit"])
+        send(sink, _make(tasks[task], *rest) if role == "make" else _score(tasks[task], *rest))
+        sandbox.allow_seconds(0)
+
+
+def _build(specs: list[dict[str, Any]], role: Role) -> list[Task]:
+    tasks: list[Task] = [importlib.import_module(spec["module"]).build(TaskSpec(**spec)) for spec in specs]
+    for task in tasks:
+        task.prepare(role)
+    return tasks
+
+
+def _facts(task: Task) -> dict[str, object]:
+    return {
+        "size": task.size,
+        "heldout_size": task.heldout_size,
+        "sha256": task.sha256,
+        "version": task.version,
+    }
+
+
+def _make(task: Task, seed: int) -> object:
+    try:
+        text, entry = task.make(seed)
+        return [text, entry, task.key(text, entry)]
+    except Exception as error:  # noqa: BLE001 - generators raise what they like; the node names the task
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _score(task: Task, answer: str, entry: dict[str, Any]) -> float:
+    try:
+        credit = float(task.score(answer, entry))
+    except Exception:  # noqa: BLE001 - hostile text earns nothing, whatever it broke
+        return 0.0
+    return min(max(credit, 0.0), 1.0) if math.isfinite(credit) else 0.0
+
+
+if __name__ == "__main__":
+    main("make" if sys.argv[1] == "make" else "verify", int(sys.argv[2]))

@@ -1,0 +1,161 @@
+"""``swarmctl completion``: puts a completion script where its shell looks for it, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from hivemind_exp.errors import NodeError
+from swarmctl.errors import UsageError
+from swarmctl.paths import shown
+from swarmctl.storage.textfile import READABLE, replace_text
+
+SHELLS = ("bash", "zsh", "fish")
+SCRIPTS = Path(__file__).with_name("completions")
+MARKER = "Made by `python -m tools.completions` from the command tree of swarmctl; do not edit."
+"""A line of every script. A file without it is not ours to touch."""
+
+
+class ForeignFileError(NodeError):
+    """There is a file that swarmctl did not write."""
+
+    code = "configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a shell looks for the script."""
+
+    shell: str
+    path: Path
+
+    @property
+    def ours(self) -> bool:
+        """Whether swarmctl wrote what is there. A link is somebody else's."""
+        try:
+            return not self.path.is_symlink() and MARKER in self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    @property
+    def taken(self) -> bool:
+        return os.path.lexists(self.path)
+
+
+def script(shell: str) -> str:
+    """Return the script for a shell."""
+    return (SCRIPTS / f"swarmctl.{shell}").read_text(encoding="utf-8")
+
+
+def shell_in_use(named: str | None) -> str:
+    """Return the shell that is meant: the one named, else that of ``$SHELL``."""
+    found = named or Path(os.environ.get("SHELL", "")).name
+    if found not in SHELLS:
+        raise UsageError(
+            f"there is no completion for {found}" if found else "$SHELL does not say which shell this is",
+            next="swarmctl completion --help",
+        )
+    return found
+
+
+def _directory(variable: str, default: str) -> Path:
+    value = os.environ.get(variable, "")
+    return Path(value) if os.path.isabs(value) else Path.home() / default
+
+
+def places(shell: str) -> list[Place]:
+    """Return where the script may be, the place for a new one first."""
+    data = _directory("XDG_DATA_HOME", ".local/share")
+    match shell:
+        case "bash":
+            paths = [data / "bash-completion/completions/swarmctl"]
+        case "fish":
+            paths = [_directory("XDG_CONFIG_HOME", ".config") / "fish/completions/swarmctl.fish"]
+        case _:
+            paths = [data / "zsh/site-functions/_swarmctl", Path.home() / ".zfunc/_swarmctl"]
+            if paths[1].parent.is_dir():
+                paths.reverse()
+    return [Place(shell, path) for path in paths]
+
+
+def install(named: str | None, *, yes: bool, as_json: bool) -> None:
+    """Write the script. Raises ForeignFileError where a file is in the way that swarmctl did not write."""
+    shell = shell_in_use(named)
+    place = places(shell)[0]
+    text = script(shell)
+    if place.taken and not place.ours and not yes:
+        raise ForeignFileError(
+            f"{shown(place.path)} exists and was not written by swarmctl",
+            next=f"swarmctl completion install {shell} --yes",
+        )
+    current = place.ours and place.path.read_text(encoding="utf-8") == text
+    if not current:
+        _write(place.path, text)
+    if as_json:
+        print(json.dumps({"schema": 1, "shell": shell, "path": str(place.path), "changed": not current}))
+        return
+    print(f"{'Already there' if current else 'Wrote'}: {shown(place.path)}")
+    print(_next(place))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        _make_directory(path.parent)
+        replace_text(path, text, READABLE)
+    except OSError as error:
+        raise NodeError(
+            f"cannot write {shown(path)}: {error.strerror}", next="swarmctl completion show --help"
+        ) from error
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and those above it; zsh loads nothing from one that a group may write to, whatever the umask."""
+    for directory in [*reversed(path.parents), path]:
+        if not directory.is_dir():
+            directory.mkdir(mode=0o755)
+
+
+def _next(place: Place) -> str:
+    """Return what is left to do, which for bash and zsh depends on a start-up file that is not ours to edit."""
+    if place.shell == "fish":
+        return "It works in every fish from now on, this one included."
+    if place.shell == "bash":
+        return (
+            "It works in new shells where bash-completion is installed. Without that, add to ~/.bashrc:\n"
+            f"  source {shlex.quote(str(place.path))}"
+        )
+    return (
+        "It works in new shells once these lines are in ~/.zshrc (the first before any other compinit):\n"
+        f"  fpath=({shlex.quote(str(place.path.parent))} $fpath)\n"
+        "  autoload -Uz compinit && compinit"
+    )
+
+
+def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
+    """Remove the script. Raises ForeignFileError where only a file is there that swarmctl did not write."""
+    shell = shell_in_use(named)
+    there = [place for place in places(shell) if place.taken]
+    foreign = [place for place in there if not place.ours]
+    if foreign and not yes and len(foreign) == len(there):
+        raise ForeignFileError(
+            f"{shown(foreign[0].path)} was not written by swarmctl",
+            next=f"swarmctl completion uninstall {shell} --yes",
+        )
+    removed = there if yes else [place for place in there if place.ours]
+    for place in removed:
+        try:
+            place.path.unlink()
+        except OSError as error:
+            raise NodeError(f"cannot remove {shown(place.path)}: {error.strerror}") from error
+    if as_json:
+        print(json.dumps({"schema": 1, "shell": shell, "removed": [str(place.path) for place in removed]}))
+        return
+    for place in removed:
+        print(f"Removed: {shown(place.path)}")
+    if removed:
+        print("Shells that are open keep it until they end.")
+    else:
+        print(f"Nothing to remove: there is no {shown(places(shell)[0].path)}")

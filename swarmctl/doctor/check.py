@@ -1,0 +1,154 @@
+"""What every check is: a name, a function that looks, a time limit. Adding one is a line in ``registry``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hivemind_exp.errors import NodeError
+from hivemind_exp.node_files import NodeFiles
+
+if TYPE_CHECKING:
+    from hivemind_exp.config import Config
+    from swarmctl.settings.resolve import Resolved
+
+
+class Status(StrEnum):
+    """The outcome of a check, as the operator reads it."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It runs, but not as well or as safely as it could."""
+    FAILED = "failed"
+    """It will not run, or not with this profile."""
+    SKIPPED = "skipped"
+    """Not asked for, not applicable or not knowable here; the finding says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check saw, in one line. Secrets never stand in it."""
+
+    status: Status
+    text: str
+    remedy: str | None = None
+    """A command that cures it; ``swarmctl …`` at its start is completed to what works here."""
+    fix: Callable[[], str] | None = None
+    """Cures what is safe to cure unasked and returns what it did; for ``--fix``."""
+
+
+def ok(text: str) -> Finding:
+    return Finding(Status.OK, text)
+
+
+def skipped(text: str, remedy: str | None = None) -> Finding:
+    return Finding(Status.SKIPPED, text, remedy)
+
+
+def warning(text: str, remedy: str | None = None, fix: Callable[[], str] | None = None) -> Finding:
+    return Finding(Status.WARNING, text, remedy, fix)
+
+
+def failed(text: str, remedy: str | None = None, fix: Callable[[], str] | None = None) -> Finding:
+    return Finding(Status.FAILED, text, remedy, fix)
+
+
+T = TypeVar("T")
+
+
+class Facts:
+    """What several checks want to know, found once: the first that asks looks, the others wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._known: dict[str, Any] = {}
+
+    def get(self, name: str, find: Callable[[], T]) -> T:
+        with self._lock:
+            own = self._locks.setdefault(name, threading.Lock())
+        with own:
+            if name not in self._known:
+                self._known[name] = find()
+            found: T = self._known[name]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the checks look at, and how far they may go."""
+
+    resolved: Resolved | None = None
+    """The profile as a run would see it; None where it cannot be used."""
+    problem: NodeError | None = None
+    """Why it cannot be used."""
+    arguments: tuple[str, ...] = ()
+    """``--profile``, ``--node`` and ``--set`` as given, for commands that are to mean the same node."""
+    deep: bool = False
+    offline: bool = False
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    nodes: Path = Path()
+    """The directory that holds the nodes."""
+    sockets: Path = Path("/tmp")
+    """Where hivemind's daemons put their sockets, whatever TMPDIR says."""
+    facts: Facts = field(default_factory=Facts, repr=False)
+
+    @property
+    def config(self) -> Config:
+        """The configuration; only for checks that declare ``profile=True``."""
+        assert self.resolved is not None
+        return self.resolved.config
+
+    @property
+    def files(self) -> NodeFiles:
+        """The files of the node that the command means; it need not exist."""
+        return NodeFiles(self.nodes / self.config.node.name)
+
+    def again(self, *arguments: str) -> str:
+        """Return the ``doctor`` command for the same node with other arguments."""
+        return " ".join(["swarmctl", "doctor", *arguments, *map(shlex.quote, self.arguments)])
+
+    def changed(self, **settings: object) -> str:
+        """Return the ``run`` command of the same node with some settings (``section__key``) changed."""
+        from swarmctl.settings.last_run import arguments, pasteable
+        from swarmctl.settings.resolve import Override
+
+        assert self.resolved is not None
+        new = {tuple(name.split("__")): value for name, value in settings.items()}
+        kept = [given for given in self.resolved.overrides if given.path not in new]
+        over = [*kept, *(Override(path, value, "--set") for path, value in new.items())]
+        return pasteable(arguments(self.resolved.profile.reference, over, self.config.node.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing to look at."""
+
+    group: str
+    name: str
+    look: Callable[[Context], Finding]
+    limit: float = 3.0
+    """Seconds after which it is given up and reported as failed."""
+    profile: bool = False
+    """Whether it needs a configuration that is valid."""
+    deep: bool = False
+    """Whether it is for ``--deep`` alone."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.group}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A check that was made."""
+
+    check: Check
+    finding: Finding
+    seconds: float

@@ -1,0 +1,168 @@
+"""The accelerator: what there is, whether this torch can use it, and who else does. Imports no torch."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mismatch
+from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.checks import nvidia
+from swarmctl.doctor.checks.installation import install, torch_build
+from swarmctl.doctor.subprocesses import ask
+from swarmctl.terminal.sentences import size
+
+DEEP_SECONDS = 120.0
+_DRM = Path("/sys/class/drm")
+_OLDEST_FOR_CUDA_13 = (7, 5)
+"""CUDA 13 has no code for GPUs before Turing."""
+_BLACKWELL = (10, 0)
+_CUDA_FOR_BLACKWELL = (12, 8)
+_BFLOAT16_SINCE = (8, 0)
+_BUSY = 0.5
+"""Share of the memory that others may hold before it is worth a word."""
+_MACOS_WITH_MPS = 14
+
+
+def found_gpus(context: Context) -> list[nvidia.Gpu] | None:
+    """Return the NVIDIA GPUs that this environment leaves visible; None where there is no driver."""
+    gpus = context.facts.get("nvidia", nvidia.gpus)
+    return None if gpus is None else nvidia.visible(gpus, context.environment.get("CUDA_VISIBLE_DEVICES"))
+
+
+def selected(context: Context) -> nvidia.Gpu | None:
+    """Return the NVIDIA GPU that the profile means."""
+    device = context.config.model.device if context.resolved is not None else "auto"
+    return nvidia.chosen(found_gpus(context) or [], device)
+
+
+def device(context: Context) -> Finding:
+    """Tell whether torch, as it was built, can use what this machine has, by versions alone."""
+    wanted = context.config.model.device if context.resolved is not None else "auto"
+    version, cuda, rocm = torch_build()
+    hardware = detect_hardware()
+    if wanted == "cpu":
+        return ok(f"the profile computes on the CPU ({_seen(hardware)})")
+    if hardware.nvidia is None and nvidia.without_driver() and not nvidia.hidden():
+        return failed("this machine has an NVIDIA GPU without a working driver", "nvidia-smi")
+    if wanted.partition(":")[0] in ("auto", "cuda") and rocm is None:
+        mismatch = explain_mismatch(hardware, torch_version=version, cuda=cuda)
+        if mismatch is not None:
+            following = (
+                context.changed(model__device="cpu") if context.resolved is not None else "swarmctl run --device cpu"
+            )
+            return failed(
+                mismatch.message, following if (mismatch.next or "").startswith("swarmctl") else mismatch.next
+            )
+    missing = _missing(context, wanted, hardware)
+    if missing is not None:
+        return failed(missing, context.changed(model__device="auto"))
+    gpu = selected(context)
+    if gpu is not None and hardware.nvidia is not None:
+        return _capable(context, gpu, version, cuda)
+    return ok(f"{_seen(hardware)}; torch {version}")
+
+
+def _seen(hardware: Hardware) -> str:
+    if hardware.nvidia is not None:
+        return f"{hardware.nvidia}, driver {hardware.nvidia_driver}"
+    if hardware.amd:
+        return "an AMD GPU with the ROCm driver"
+    return "Apple silicon" if hardware.apple else "no accelerator that the drivers know of"
+
+
+def _missing(context: Context, wanted: str, hardware: Hardware) -> str | None:
+    kind = wanted.partition(":")[0]
+    gpus = found_gpus(context) or []
+    if kind == "cuda" and not hardware.amd and selected(context) is None:
+        return f"the profile wants {wanted}, but this machine shows {len(gpus)} NVIDIA GPUs"
+    if kind == "mps" and not hardware.apple:
+        return "the profile wants mps, but this is no Mac with Apple silicon"
+    if kind == "mps" and int(platform.mac_ver()[0].split(".")[0] or 0) < _MACOS_WITH_MPS:
+        return f"the profile wants mps, which needs macOS {_MACOS_WITH_MPS} or newer"
+    if kind == "xpu" and not intel_gpu():
+        return "the profile wants xpu, but there is no Intel GPU"
+    return None
+
+
+def intel_gpu(devices: Path = _DRM) -> bool:
+    """Whether there is an Intel GPU that can compute (a render node)."""
+    return any(path.read_text().strip() == "0x8086" for path in devices.glob("renderD*/device/vendor"))
+
+
+def _capable(context: Context, gpu: nvidia.Gpu, version: str, cuda: str | None) -> Finding:
+    level = ".".join(map(str, gpu.capability))
+    text = f"{gpu.name}, compute capability {level}, driver {gpu.driver}; torch {version} (CUDA {cuda})"
+    built = tuple(int(part) for part in (cuda or "0.0").split(".")[:2])
+    if gpu.capability < _OLDEST_FOR_CUDA_13 and built >= (13, 0):
+        return failed(
+            f"{text} has no code for a GPU this old: install a torch built for CUDA 12", install("torch==2.8.0")
+        )
+    if gpu.capability >= _BLACKWELL and built < _CUDA_FOR_BLACKWELL:
+        return failed(f"{text} has no code for a GPU this new", install("torch", force=True))
+    if context.resolved is not None and context.config.model.dtype == "bfloat16" and gpu.capability < _BFLOAT16_SINCE:
+        return warning(f"{text}: bfloat16 is emulated there, slowly", context.changed(model__dtype="float32"))
+    return ok(text)
+
+
+def memory(context: Context) -> Finding:
+    """Tell how much of the accelerator's memory is free, and who has the rest."""
+    gpu = selected(context)
+    if gpu is None:
+        amount = other_memory(context)
+        return ok(f"{size(amount)} in all") if amount else skipped("no accelerator whose memory can be asked for")
+    text = f"{size(gpu.free)} free of {size(gpu.total)}"
+    others = f"; used by {', '.join(gpu.users[:3])}" if gpu.users else ""
+    if gpu.free < gpu.total * _BUSY:
+        return warning(text + (others or "; by whom is not told here"), "nvidia-smi")
+    return ok(text + others)
+
+
+def other_memory(context: Context) -> int | None:
+    """Return the memory of an AMD GPU, or what Apple silicon lends to its GPU; None where neither is used."""
+    wanted = context.config.model.device if context.resolved is not None else "auto"
+    hardware = detect_hardware()
+    if hardware.apple and wanted in ("auto", "mps"):
+        import psutil
+
+        return int(psutil.virtual_memory().total * 0.75)  # Metal's recommended working set
+    if hardware.amd and wanted != "cpu":
+        totals = sorted(int(path.read_text()) for path in _DRM.glob("card*/device/mem_info_vram_total"))
+        return totals[-1] if totals else None
+    return None
+
+
+def compute(context: Context) -> Finding:
+    """Let torch compute: a matrix product and one training step of the profile's shape, in a process of its own."""
+    from swarmctl.run import trainer_process as trainer
+
+    command = trainer.command("hivemind_exp.runner.selftest")
+    smaller = context.changed(train__micro_batch=max(1, context.config.train.micro_batch // 2))
+    try:
+        done = ask(
+            command,
+            limit=DEEP_SECONDS - 2,
+            environment=trainer.environment(context.config),
+            text=context.config.model_dump_json(),
+        )
+    except subprocess.TimeoutExpired:
+        return failed(f"no training step within {DEEP_SECONDS:g} s", smaller)
+    answer = trainer.last_object(done.stdout.encode())
+    if answer is None:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return failed(f"torch ended with code {done.returncode}: {last}", f"{sys.executable} -c 'import torch'")
+    if "error" in answer:
+        following = answer.get("next")
+        return failed(str(answer["error"]), smaller if answer.get("out_of_memory") else following)
+    return ok(_computed(answer))
+
+
+def _computed(answer: dict[str, object]) -> str:
+    peak = answer.get("peak_bytes")
+    held = f", {size(peak)} at most" if isinstance(peak, int) else ""
+    return (
+        f"{answer['device']} ({answer['dtype']}): matrix product right, a step of {answer['rows']} rows × "
+        f"{answer['tokens']} tokens of {answer['model']} in {answer['seconds']:.2f} s{held}"
+    )

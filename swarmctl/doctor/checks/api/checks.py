@@ -1,0 +1,66 @@
+"""The services that generate rollouts for the node: one set of checks for each provider of the profile's chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+
+from hivemind_exp.errors import NodeError
+from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped
+from swarmctl.doctor.checks.api import host as apihost
+from swarmctl.doctor.checks.api import key as apikey
+from swarmctl.doctor.checks.api import model as apimodel
+from swarmctl.doctor.checks.api import request as apirequest
+from swarmctl.doctor.checks.api import service as apiservice
+from swarmctl.doctor.checks.api.chain import Service, services
+from swarmctl.doctor.checks.installation import install
+
+_LOOKS: tuple[tuple[str, Callable[[Service, Context], Finding], float], ...] = (
+    ("price", apikey.price, 5.0),
+    ("key", apikey.key, 6.0),
+    ("host", apihost.host, 6.0),
+    ("service", apiservice.service, 12.0),
+    ("model", apimodel.model, 16.0),
+)
+"""(name, check, seconds). Each waits for those before it that it builds upon, so its limit counts theirs."""
+
+
+def providers(_context: Context) -> Finding:
+    """Say that there is nothing to look at; with offloading, the checks of ``checks`` stand in this one's place."""
+    return skipped("no provider in this profile")
+
+
+def checks(context: Context) -> list[Check]:
+    """Return the checks of the profile's providers; none without offloading."""
+    from hivemind_exp.offload.endpoints import is_offloaded
+
+    if context.resolved is None or not is_offloaded(context.config):
+        return []
+    found = [Check("api", "settings", settings, limit=5.0)]
+    try:
+        chain = services(context.config)
+    except NodeError:
+        return found  # the settings tell
+    for each in chain:
+        found += [Check("api", f"{each.label}.{name}", partial(look, each), limit) for name, look, limit in _LOOKS]
+        request = partial(apirequest.request, each)
+        found.append(Check("api", f"{each.label}.request", request, apirequest.SECONDS, deep=True))
+    return found
+
+
+def settings(context: Context) -> Finding:
+    """Look whether the settings make sense together, as a run would."""
+    from hivemind_exp.offload.endpoints import TRAINING, chain, first_endpoint
+    from hivemind_exp.offload.settings import check_offload, describe_loss
+
+    config = context.config
+    try:
+        check_offload(config)
+        order = ", else ".join("this machine" if each is None else each.label for each in chain(config))
+    except NodeError as error:
+        return failed(error.message, error.next)
+    if find_spec("openai") is None:
+        return failed("offloading needs the package openai, which is not installed", install("openai[aiohttp]"))
+    first = first_endpoint(config)
+    return ok(f"{order}; {describe_loss(config)}; of {first.name}, {TRAINING[first.chat.training]}")

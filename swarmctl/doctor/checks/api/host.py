@@ -1,0 +1,109 @@
+"""The way to a provider: name, connection, encryption. Nothing is sent."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import socket
+import ssl
+import time
+import urllib.request
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
+from swarmctl.doctor.checks.api.chain import Service
+from swarmctl.doctor.checks.api.local_servers import start
+from swarmctl.keys.hosts import in_the_clear
+
+_SECONDS = 3.0
+"""For the connection, and once more for the encryption."""
+_DAY = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How it went."""
+
+    open: bool | None
+    """None where nobody looked."""
+    text: str
+    remedy: str | None = None
+
+
+def host(service: Service, context: Context) -> Finding:
+    """Look up the host's name, connect to it and agree on an encryption."""
+    way = find_way(service, context)
+    if way.open is None:
+        return skipped(way.text)
+    if not way.open:
+        return service.trouble(way.text, way.remedy)
+    if in_the_clear(service.endpoint.base_url):
+        return warning(f"{way.text}; unencrypted: prompts, answers and a key can be read on their way")
+    return ok(way.text)
+
+
+def find_way(service: Service, context: Context) -> Way:
+    """Return whether there is a way to a provider's host. Looks once."""
+    return context.facts.get(f"api.{service.endpoint.name}.way", lambda: _looked(service, context))
+
+
+def _looked(service: Service, context: Context) -> Way:
+    url = urlsplit(service.endpoint.base_url)
+    name, secure = url.hostname or "", url.scheme == "https"
+    if context.offline:
+        return Way(None, "not looked for, offline")
+    if urllib.request.getproxies().get(url.scheme) and not urllib.request.proxy_bypass(name):
+        return Way(None, f"{name} is asked through the proxy of ${url.scheme.upper()}_PROXY")
+    try:
+        return Way(True, _connected(name, url.port or (443 if secure else 80), secure=secure))
+    except OSError as error:
+        return Way(False, *_explained(service, context, error))
+
+
+def _explained(service: Service, context: Context, error: OSError) -> tuple[str, str | None]:
+    """Return what went wrong, and a command that cures it or shows more."""
+    name, where = urlsplit(service.endpoint.base_url).hostname or "", service.endpoint.host
+    match error:
+        case socket.gaierror():
+            return f"the name {name} cannot be resolved: {_reason(error)}", _look_up(name)
+        case ssl.SSLCertVerificationError():
+            return f"the certificate of {name} is not trusted: {error.verify_message}", _certificate(service)
+        case ssl.SSLError():
+            said = (error.reason or str(error)).lower().replace("_", " ")
+            return f"{where} does not speak TLS as it should ({said})", _certificate(service)
+        case ConnectionRefusedError() if service.endpoint.chat.free:
+            return f"nothing listens at {where}: is {service.endpoint.name} running?", start(service)
+    reason = f"no answer within {_SECONDS:g} s" if isinstance(error, TimeoutError) else _reason(error)
+    return f"{where} cannot be reached: {reason}", start(service) or context.again("api")
+
+
+def _connected(name: str, port: int, *, secure: bool) -> str:
+    """Connect, and say how that went. Raises OSError."""
+    began = time.monotonic()
+    addresses = {entry[4][0] for entry in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)}
+    with socket.create_connection((name, port), timeout=_SECONDS) as plain:
+        several = "" if len(addresses) == 1 else f" ({len(addresses)} addresses)"
+        told = f"{name}{several} takes connections, {1000 * (time.monotonic() - began):.0f} ms"
+        if not secure:
+            return told
+        with ssl.create_default_context().wrap_socket(plain, server_hostname=name) as encrypted:
+            until = ssl.cert_time_to_seconds(str((encrypted.getpeercert() or {})["notAfter"]))
+            days = int((until - time.time()) / _DAY)
+            return f"{told}; {encrypted.version()}, its certificate is good for {days} days"
+
+
+def _reason(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def _look_up(name: str) -> str:
+    return f"{'getent hosts' if shutil.which('getent') else 'nslookup'} {shlex.quote(name)}"
+
+
+def _certificate(service: Service) -> str:
+    """Return the command that shows what the host presents."""
+    url = urlsplit(service.endpoint.base_url)
+    name, port = url.hostname or "", url.port or 443
+    return f"openssl s_client -connect {shlex.quote(f'{name}:{port}')} -servername {shlex.quote(name)} < /dev/null"

@@ -1,0 +1,145 @@
+"""Whether the profile can be used, and whether what it asks for fits into memory; if not, what would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hivemind_exp.errors import NodeError
+from hivemind_exp.models.memory import USUAL_PROMPT, Memory, Shape, estimate
+from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.checks import model
+from swarmctl.doctor.checks.accelerator import other_memory, selected
+from swarmctl.terminal.sentences import count, size
+
+if TYPE_CHECKING:
+    from hivemind_exp.config import Config
+
+RUNTIME = 3 * 2**28
+"""What CUDA and its libraries hold on a device beside tensors, and what fragmentation costs."""
+_SHORTEST = 64
+
+
+def profile(context: Context) -> Finding:
+    """Check what stands in the profile, as ``run`` would."""
+    if context.resolved is None:
+        problem = context.problem or NodeError("no profile")
+        return failed(problem.message, problem.next)
+    from hivemind_exp.tasks.registry import check_tasks
+
+    config = context.config
+    try:
+        check_tasks(config.tasks)
+    except NodeError as error:
+        return failed(error.message, error.next)
+    tasks = ", ".join(task.name for task in config.tasks)
+    return ok(f"{context.resolved.profile.label}: node {config.node.name}, {config.model.name} on {tasks}")
+
+
+def memory(context: Context) -> Finding:
+    """Compare an estimate of the memory that training needs with what the device has."""
+    known = model.shape(context)
+    if known.shape is None:
+        return skipped(f"{known.text}, so its size is unknown")
+    kind = model.device_kind(context.config.model.device)
+    half = _half(context, kind)
+    need = estimate(context.config, known.shape, half=half)
+    usual = estimate(context.config, known.shape, half=half, prompt=USUAL_PROMPT)
+    text = (
+        f"{count(known.shape.parameters)} parameters ({known.text}) need about {size(need.peak)} for rows of full "
+        f"length ({parts(need)}), {size(usual.peak)} for usual prompts"
+    )
+    free, place = _room(context, kind)
+    if free is None:
+        return skipped(f"{text}; how much the device has is unknown")
+    if need.peak <= free:
+        return ok(f"{text}; {size(free)} {place}")
+    changes = smaller(context.config, known.shape, free, half=half)
+    short = f"{text}; only {size(free)} {place}"
+    if changes is None:
+        return failed(f"{short}; no setting makes this model fit, a smaller one would", "swarmctl run --profile demo")
+    remedy = context.changed(**changes)
+    told = ", ".join(f"{name.replace('__', '.')} = {value}".lower() for name, value in changes.items())
+    # Few questions are as long as they may be: it runs, until a batch of them comes.
+    verdict = warning if usual.peak <= free else failed
+    return verdict(f"{short}; it fits with {told}", remedy)
+
+
+def parts(need: Memory) -> str:
+    """Return the numbers behind an estimate, leaving out what is nothing."""
+    named = {
+        "weights": need.weights,
+        "gradients": need.gradients,
+        "optimizer": need.optimizer,
+        "logits": need.logits,
+        "activations" if need.activations >= need.generation else "generation": max(need.activations, need.generation),
+    }
+    return ", ".join(f"{name} {size(value)}" for name, value in named.items() if value)
+
+
+def _half(context: Context, kind: str) -> bool:
+    dtype = context.config.model.dtype
+    if dtype != "auto":
+        return dtype != "float32"
+    gpu = selected(context)
+    return kind == "xpu" or (kind == "cuda" and (gpu is None or gpu.capability >= (8, 0)))
+
+
+def _room(context: Context, kind: str) -> tuple[int | None, str]:
+    """Return the bytes that a run may take, and where."""
+    import psutil
+
+    from swarmctl.doctor.checks.machine import LIBRARIES, container_memory
+
+    gpu = selected(context) if kind == "cuda" else None
+    if gpu is not None:
+        return max(0, gpu.free - RUNTIME), f"free on {gpu.name}"
+    if kind != "cpu":
+        amount = other_memory(context)
+        return (None if amount is None else amount - RUNTIME), "on the GPU"
+    limit, _ = container_memory()
+    total = psutil.virtual_memory().total
+    return max(0, min(total, limit or total) - LIBRARIES), "of RAM beside the libraries"
+
+
+def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str, object] | None:
+    """Return the settings (``section__key``) that make a run fit, the cheapest first; None where none do.
+
+    Batches change only the speed; then recomputing, which costs a third; then adapters, which learn otherwise; then
+    the length of completions, which changes the task.
+    """
+    changes: dict[str, object] = {}
+
+    def fits() -> bool:
+        return estimate(_with(config, changes), shape, half=half).peak <= room
+
+    train, generation = config.train.micro_batch, config.generation.batch
+    while not fits() and (train > 1 or generation > 1):
+        need = estimate(_with(config, changes), shape, half=half)
+        if train > 1 and (need.activations >= need.generation or generation == 1):
+            train //= 2
+            changes["train__micro_batch"] = train
+        else:
+            generation //= 2
+            changes["generation__batch"] = generation
+    if not fits():
+        changes["model__gradient_checkpointing"] = True
+    if not fits() and config.model.lora is None:
+        changes["model__lora__rank"] = 16
+    length = config.generation.max_completion_tokens
+    while not fits() and length > _SHORTEST:
+        length //= 2
+        changes["generation__max_completion_tokens"] = length
+    return changes if fits() else None
+
+
+def _with(config: Config, changes: dict[str, object]) -> Config:
+    values = config.model_dump()
+    for name, value in changes.items():
+        *tables, key = name.split("__")
+        table = values
+        for part in tables:
+            if table[part] is None:
+                table[part] = {}
+            table = table[part]
+        table[key] = value
+    return type(config).model_validate(values)

@@ -1,0 +1,174 @@
+"""Python and the libraries: the right versions, whole, one of each, and from one environment."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import os
+import shlex
+import shutil
+import site
+import sys
+from collections import defaultdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from swarmctl.doctor.check import Context, Finding, failed, ok, warning
+from swarmctl.doctor.checks.requirements import DECISIVE, PINS
+from swarmctl.paths import shown
+from swarmctl.terminal.command_line import launcher
+
+OLDEST = (3, 11)
+NEWEST_TESTED = (3, 13)
+_SHOWN = 4
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def install(*packages: str, force: bool = False) -> str:
+    """Return the command that installs packages into the environment of this program."""
+    python = shlex.quote(sys.executable)
+    named = " ".join(map(shlex.quote, packages))
+    if find_spec("pip") is None and shutil.which("uv"):
+        return f"uv pip install --python {python} {'--reinstall ' if force else ''}{named}"
+    return f"{python} -m pip install {'--force-reinstall --no-deps ' if force else ''}{named}"
+
+
+def version(_context: Context) -> Finding:
+    """Look at Python itself."""
+    running = sys.version_info[:3]
+    text = f"Python {'.'.join(map(str, running))} in {shown(Path(sys.prefix))}"
+    if running[:2] < OLDEST:
+        return failed(f"{text}; 3.11 or newer is needed")
+    if sys.maxsize < 2**32:
+        return failed(f"{text} is a 32-bit build, for which there is no torch")
+    if running[:2] > NEWEST_TESTED:
+        return warning(f"{text}; tested up to {'.'.join(map(str, NEWEST_TESTED))}: some library may lack a wheel")
+    return ok(text)
+
+
+def libraries(_context: Context) -> Finding:
+    """Compare what is installed with the ranges that are needed and the versions that were tested."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import Version
+
+    wrong, missing, other = [], [], []
+    for name, (accepted, tested) in PINS.items():
+        try:
+            found = Version(importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        if not SpecifierSet(accepted).contains(found, prereleases=True):
+            wrong.append(f"{name} {found} (needs {accepted})")
+        elif name in DECISIVE and found.release[:2] != Version(tested).release[:2]:
+            other.append(f"{name} {found} (tested {tested})")
+    named = [word.split(" ", 1)[0] for word in (*missing, *wrong)]
+    if missing or wrong:
+        text = "; ".join([*wrong, *([f"missing: {', '.join(missing)}"] if missing else [])])
+        return failed(text, install(*(name + "==" + PINS[name][1] for name in named)))
+    if other:
+        names = [word.split(" ", 1)[0] for word in other]
+        return warning(
+            "in range, but not as tested: " + ", ".join(other), install(*(f"{n}=={PINS[n][1]}" for n in names))
+        )
+    decisive = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "trl", "hivemind")
+    )
+    return ok(f"{len(PINS)} libraries in range: {decisive}")
+
+
+def whole(_context: Context) -> Finding:
+    """Look for files that an interrupted or mixed installation lost, and for leftovers of one."""
+    damaged: dict[str, int] = {}
+    for name in PINS:
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        lost = lost_files(distribution)
+        if lost:
+            damaged[name] = lost
+    if damaged:
+        text = ", ".join(f"{name} lacks {count} of its files" for name, count in damaged.items())
+        return failed(text, install(*(f"{name}=={importlib.metadata.version(name)}" for name in damaged), force=True))
+    leftovers = sorted(path for place in _places() for path in Path(place).glob("~*"))
+    if leftovers:
+        return warning(
+            f"{len(leftovers)} leftovers of an interrupted pip, such as {shown(leftovers[0])}",
+            "rm -r " + " ".join(shlex.quote(str(path)) for path in leftovers),
+        )
+    return ok("every installed file of the libraries is there")
+
+
+def lost_files(distribution: importlib.metadata.Distribution) -> int:
+    """Return how many modules and libraries a distribution recorded that are no longer there."""
+    # Read here: ``Distribution.files`` builds an object for each of torch's 12,000 files.
+    record = distribution.read_text("RECORD")
+    base = Path(str(distribution.locate_file("")))
+    rows = csv.reader((record or "").splitlines())
+    names = (row[0] for row in rows if row and row[0].endswith((".py", ".so", ".dylib", ".json")))
+    return sum(not os.path.exists(base / name) for name in names)
+
+
+def _places() -> list[str]:
+    return [entry for entry in dict.fromkeys(sys.path) if entry and os.path.isdir(entry)]
+
+
+def mixed(context: Context) -> Finding:
+    """Look for two builds of one library, and for libraries from somewhere else than this environment."""
+    found: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    wanted = {_normal(name) for name in PINS}
+    for distribution in importlib.metadata.distributions(path=_places()):
+        name = _normal(distribution.metadata["Name"] or "")
+        if name in wanted:
+            found[name].append((distribution.version, Path(str(distribution.locate_file(""))).resolve()))
+    twice = {name: sorted(set(copies)) for name, copies in found.items() if len(set(copies)) > 1}
+    if twice:
+        name, copies = next(iter(twice.items()))
+        where = ", ".join(f"{number} in {shown(place)}" for number, place in copies[:_SHOWN])
+        return failed(
+            f"{len(twice)} of the libraries are there twice: {name} {where}",
+            install(f"{name}=={PINS[name][1]}", force=True),
+        )
+    user = Path(site.getusersitepackages()).resolve() if site.ENABLE_USER_SITE else None
+    outside = [name for name, copies in found.items() if user is not None and copies[0][1] == user]
+    if user is not None and outside and len(outside) < len(found):
+        return warning(
+            f"{', '.join(outside[:_SHOWN])} come from {shown(user)}, the others from {shown(Path(sys.prefix))}",
+            f"PYTHONNOUSERSITE=1 {launcher()} doctor python",
+        )
+    return _environment(context)
+
+
+def _environment(context: Context) -> Finding:
+    path = context.environment.get("PYTHONPATH")
+    if path:
+        return warning(f"PYTHONPATH={path} puts other modules before the installed ones", "unset PYTHONPATH")
+    active = context.environment.get("VIRTUAL_ENV") or context.environment.get("CONDA_PREFIX")
+    if active and Path(active).resolve() != Path(sys.prefix).resolve():
+        return warning(
+            f"the active environment is {shown(Path(active))}, but this program runs in {shown(Path(sys.prefix))}: "
+            "pip would install elsewhere",
+            "deactivate" if "VIRTUAL_ENV" in context.environment else "conda deactivate",
+        )
+    return ok(f"one of each, all in {shown(Path(sys.prefix))}")
+
+
+def torch_build() -> tuple[str, str | None, str | None]:
+    """Return torch's version and the CUDA and ROCm versions it was built for, without importing it.
+
+    Raises FileNotFoundError where torch is not installed.
+    """
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("torch is not installed")
+    values: dict[str, str | None] = {}
+    for line in Path(spec.origin).with_name("version.py").read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals:
+            text = value.strip().strip("'\"")
+            values[name.partition(":")[0].strip()] = None if text == "None" else text
+    return values.get("__version__") or "unknown", values.get("cuda"), values.get("hip")

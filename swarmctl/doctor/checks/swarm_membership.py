@@ -1,0 +1,96 @@
+"""What nodes of this machine need to be in their swarms: a key, a charter, the library it pins, a port."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+from hivemind_exp.errors import IdentityProblem, NodeError
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.checks.swarm import nodes
+from swarmctl.storage import node_lock as locks
+
+_NONE = "no node of this machine is in a swarm"
+
+
+def key(context: Context) -> Finding:
+    """Read the keys of this machine's nodes."""
+    from hivemind_exp.swarm.identity import Identity
+
+    keyed = [files for files in nodes(context) if files.key.exists()]
+    if not keyed:
+        return skipped("no node of this machine has a key yet; it gets one when it joins a swarm")
+    peers: Counter[str] = Counter()
+    for files in keyed:
+        try:
+            peers[Identity.load(files.key).peer_id] += 1
+        except IdentityProblem as error:
+            return failed(f"the key of node {files.root.name}: {error.message}", error.next)
+    if copied := [peer for peer, count in peers.items() if count > 1]:
+        return warning(
+            f"several nodes share the key of {copied[0]}; only one of them can run at a time", "swarmctl identity show"
+        )
+    names = ", ".join(files.root.name for files in keyed)
+    return ok(f"{'the key' if len(keyed) == 1 else 'each key'} of {names} can be used")
+
+
+def charter(context: Context) -> Finding:
+    """Check the charters of this machine's nodes, and the versions of the libraries that they pin."""
+    from swarmctl.swarm.member import member
+
+    names = [files.root.name for files in _members(context)]
+    for name in names:
+        try:
+            found = member(name).charter
+        except NodeError as error:
+            return failed(error.message, error.next)
+        for task in found.tasks:
+            library, _, version = task.version.partition(" ")
+            here = _installed(library) if library else version
+            if here != version:
+                return failed(
+                    f"swarm {found.name} of node {name} makes {task.label} with {task.version}, and this machine has "
+                    f"{here or 'none'}",
+                    f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(f'{library}=={version}')}",
+                )
+    if not names:
+        return skipped(_NONE)
+    return ok(f"{'the charter' if len(names) == 1 else 'each charter'} of {', '.join(names)} can be played here")
+
+
+def listen(context: Context) -> Finding:
+    """Tell whether the ports that nodes keep are theirs."""
+    from hivemind_exp.swarm.addresses import is_free, read_port
+
+    members = list(_members(context))
+    if not members:
+        return skipped(_NONE)
+    taken = [
+        (files.root.name, port)
+        for files in members
+        if not locks.is_held(files.lock) and (port := read_port(files.swarm)) is not None and not is_free(port)
+    ]
+    if taken:
+        name, port = taken[0]
+        return warning(
+            f"port {port} of node {name} is taken by another program; the node will choose another, and its "
+            "invitations of before then lead nowhere",
+            f"swarmctl swarm invite --node {shlex.quote(name)}",
+        )
+    names = ", ".join(files.root.name for files in members)
+    return ok(f"{'the port' if len(members) == 1 else 'each port'} of {names} is free, or its node runs")
+
+
+def _members(context: Context) -> Iterator[NodeFiles]:
+    return (files for files in nodes(context) if files.charter.exists())
+
+
+def _installed(library: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(library)
+    return None

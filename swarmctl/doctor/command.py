@@ -1,0 +1,107 @@
+"""What ``swarmctl doctor`` does, once its arguments are parsed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from hivemind_exp.errors import NodeError
+from swarmctl.doctor import registry, runner
+from swarmctl.doctor.check import Check, Context, Outcome, Status
+from swarmctl.doctor.checks.api import request as apirequest
+from swarmctl.doctor.report import as_json, as_markdown, as_text
+from swarmctl.errors import Exit
+from swarmctl.paths import nodes_directory
+from swarmctl.settings.options import DoctorOptions, RunOptions
+from swarmctl.terminal.safe_text import encodable
+from swarmctl.terminal.views import Writer
+
+
+def execute(options: DoctorOptions) -> Exit:
+    """Make the checks, fix what may be fixed, and tell. Raises UsageError for a check that does not exist."""
+    context = make_context(options)
+    checks = registry.select(options.checks, context)
+    if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
+        checks = [*registry.select([registry.PROFILE], context), *checks]
+    _announce(checks, context)
+    outcomes = runner.make(checks, context)
+    fixed: list[str] | None = None
+    if options.fix:
+        outcomes, fixed = cure(outcomes, context)
+    print_outcomes(outcomes, fixed, options, context)
+    return Exit.CHECK_FAILED if any(each.finding.status is Status.FAILED for each in outcomes) else Exit.DONE
+
+
+def _announce(checks: Sequence[Check], context: Context) -> None:
+    """Say what takes long, and what costs money, before it begins."""
+    deep = [check for check in checks if check.deep and context.deep]
+    if sys.stderr.isatty() and any(check.group != "api" for check in deep):
+        Writer(sys.stderr)("Deep checks import torch and compute; that takes up to two minutes.")
+    cost = apirequest.notice(context) if any(check.group == "api" for check in deep) else None
+    if cost is not None:
+        Writer(sys.stderr)(cost)
+
+
+def make_context(options: DoctorOptions) -> Context:
+    """Return what the checks look at. A profile that cannot be used is a finding, not an error."""
+    from swarmctl.run.command import resolved_options
+
+    resolved, problem = None, None
+    try:
+        resolved = resolved_options(
+            RunOptions(profile=options.profile, node=options.node, assignments=options.assignments)
+        )
+    except NodeError as error:
+        problem = error
+    return Context(
+        resolved=resolved,
+        problem=problem,
+        arguments=given(options),
+        deep=options.deep,
+        offline=options.offline,
+        environment=dict(os.environ),
+        nodes=nodes_directory(),
+    )
+
+
+def given(options: DoctorOptions) -> tuple[str, ...]:
+    """Return the arguments that say which node is meant, as they were given."""
+    result: list[str] = []
+    for flag, value in (("--profile", options.profile), ("--node", options.node)):
+        if value is not None:
+            result += [flag, value]
+    for assignment in options.assignments:
+        result += ["--set", assignment]
+    return tuple(result)
+
+
+def cure(outcomes: Sequence[Outcome], context: Context) -> tuple[list[Outcome], list[str]]:
+    """Fix what is safe to fix and look again. Returns the new outcomes, and what was done."""
+    after, done = [], []
+    for outcome in outcomes:
+        result = outcome
+        if outcome.finding.fix is not None:
+            try:
+                done.append(outcome.finding.fix())
+            except OSError as error:
+                done.append(f"{outcome.check.key} could not be fixed: {error}")
+            result = runner.make([outcome.check], context)[0]
+        after.append(result)
+    return after, done
+
+
+def print_outcomes(
+    outcomes: Sequence[Outcome], fixed: list[str] | None, options: DoctorOptions, context: Context
+) -> None:
+    """Print what was found, as asked for."""
+    if options.as_json:
+        print(as_json(outcomes, fixed))
+    elif options.report:
+        # Not broken into lines of the terminal's width: a row of a table is one line.
+        for line in as_markdown(outcomes, context):
+            print(encodable(line, sys.stdout.encoding))
+    else:
+        write = Writer(sys.stdout)
+        for line in as_text(outcomes, fixed, context, whole=not options.checks):
+            write(line)

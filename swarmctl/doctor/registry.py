@@ -1,0 +1,90 @@
+"""Every check, in the order in which they are shown. A new one is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swarmctl.doctor.check import Check, Context
+from swarmctl.doctor.checks import (
+    accelerator,
+    checkpoints,
+    clock,
+    fit,
+    hub,
+    installation,
+    keys,
+    machine,
+    network,
+    swarm,
+)
+from swarmctl.doctor.checks import swarm_leftovers as leftovers
+from swarmctl.doctor.checks import swarm_membership as membership
+from swarmctl.doctor.checks.api import checks as api
+from swarmctl.errors import UsageError
+from swarmctl.settings.profile_files import nearest
+
+CHECKS: tuple[Check, ...] = (
+    Check("machine", "memory", machine.memory),
+    Check("machine", "disk", machine.disk),
+    Check("machine", "files", machine.descriptors),
+    Check("machine", "threads", machine.threads),
+    Check("machine", "clock", clock.clock),
+    Check("machine", "wsl", machine.wsl),
+    Check("python", "version", installation.version),
+    Check("python", "libraries", installation.libraries),
+    Check("python", "files", installation.whole, limit=10.0),
+    Check("python", "environment", installation.mixed, limit=5.0),
+    Check("accelerator", "device", accelerator.device),
+    Check("accelerator", "memory", accelerator.memory),
+    Check("accelerator", "compute", accelerator.compute, limit=accelerator.DEEP_SECONDS, profile=True, deep=True),
+    Check("fit", "profile", fit.profile),
+    Check("fit", "memory", fit.memory, profile=True),
+    Check("keys", "keyring", keys.keyring, limit=keys.SECONDS + 1),
+    Check("keys", "huggingface", keys.huggingface),
+    Check("keys", "wandb", keys.wandb, profile=True),
+    Check("api", "providers", api.providers),
+    Check("swarm", "p2pd", swarm.p2pd),
+    Check("swarm", "port", network.port),
+    Check("swarm", "node", swarm.node, profile=True),
+    Check("swarm", "key", membership.key),
+    Check("swarm", "charter", membership.charter),
+    Check("swarm", "listen", membership.listen),
+    Check("swarm", "modes", swarm.modes),
+    Check("swarm", "leftovers", leftovers.leftovers),
+    Check("swarm", "checkpoints", checkpoints.checkpoints, limit=60.0),
+    Check("hub", "token", hub.token),
+    Check("hub", "model", hub.model, profile=True),
+)
+PROFILE = "fit.profile"
+"""The check that says why a profile cannot be used."""
+
+
+def groups() -> list[str]:
+    """Return the names of the groups, in order."""
+    return list(dict.fromkeys(check.group for check in CHECKS))
+
+
+def checks_of(context: Context) -> list[Check]:
+    """Return every check, with those of the profile's providers in the place of ``api.providers``."""
+    own = api.checks(context)
+    return [each for check in CHECKS for each in (own if own and check.look is api.providers else [check])]
+
+
+def select(names: Sequence[str], context: Context) -> list[Check]:
+    """Return the checks of groups (``hub``), single ones (``hub.token``), and those of one provider (``api.openai``).
+
+    All where nothing is named. Raises UsageError for an unknown name, with the nearest.
+    """
+    checks = checks_of(context)
+    known = dict.fromkeys(name for check in checks for name in _names(check))
+    for name in names:
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"did you mean {guess}?" if guess else f"there are {', '.join(groups())}"
+            raise UsageError(f"no check is called {name!r}; {hint}", next=f"swarmctl doctor {guess or '--help'}")
+    return [check for check in checks if not names or not _names(check).isdisjoint(names)]
+
+
+def _names(check: Check) -> set[str]:
+    """Return what a check is selected by: its key, and what that begins with."""
+    return {check.group, check.key, check.key.rpartition(".")[0]}

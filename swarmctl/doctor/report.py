@@ -1,0 +1,152 @@
+"""The findings of ``doctor`` as text, as JSON, and as Markdown that may be shown to anyone."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import re
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from swarmctl import __version__
+from swarmctl.doctor.check import Context, Outcome, Status
+from swarmctl.doctor.registry import PROFILE
+from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.safe_text import clean, masked
+
+_WIDTH = max(len(status) for status in Status)
+_TAIL_OF_KEY = re.compile(r"····[^\s,;]*")
+
+
+def as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> str:
+    """Return one object; ``fixed`` is in it where fixing was asked for."""
+    rows = [
+        {
+            "group": outcome.check.group,
+            "name": outcome.check.name,
+            "status": str(outcome.finding.status),
+            "finding": _safe(outcome.finding.text),
+            "remedy": _command(outcome.finding.remedy) if outcome.finding.remedy else None,
+            "seconds": round(outcome.seconds, 3),
+        }
+        for outcome in outcomes
+    ]
+    ok = all(outcome.finding.status is not Status.FAILED for outcome in outcomes)
+    return json.dumps({"schema": 1, "ok": ok, "checks": rows} | ({} if fixed is None else {"fixed": fixed}))
+
+
+def as_text(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Context, *, whole: bool) -> Iterator[str]:
+    """Yield lines for a terminal: findings broken between words, commands whole."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for group, members in groupby(outcomes, key=lambda outcome: outcome.check.group):
+        yield group
+        for outcome in members:
+            finding = outcome.finding
+            head = f"  {finding.status:<{_WIDTH}}  "
+            yield from _folded(f"{head}{outcome.check.name}: {_safe(finding.text)}", width)
+            if finding.remedy:
+                yield f"    try: {_command(finding.remedy)}"
+    for done in fixed or []:
+        yield from _folded(f"Fixed: {done}", width)
+    yield from _conclusion(outcomes, context, whole=whole, width=width)
+
+
+def _safe(text: str) -> str:
+    """Return a text in which nothing steers a terminal and nothing looks like a key."""
+    return masked(clean(text))
+
+
+def _command(text: str) -> str:
+    """Return a command as it is typed here."""
+    return _safe(typed(text))
+
+
+def _folded(text: str, width: int) -> list[str]:
+    if not width:
+        return [text]
+    indent = "    " if text.startswith(" ") else ""
+    return textwrap.wrap(
+        text, max(20, width - 1), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool, width: int) -> Iterator[str]:
+    failed = [outcome for outcome in outcomes if outcome.finding.status is Status.FAILED]
+    if failed:
+        # Without a profile or with wrong libraries the rest says little.
+        first = min(failed, key=lambda outcome: (outcome.check.key != PROFILE, outcome.check.group != "python"))
+        number = "1 check failed" if len(failed) == 1 else f"{len(failed)} checks failed"
+        yield from _folded(f"{number}. Cure {first.check.key} first{':' if first.finding.remedy else '.'}", width)
+        if first.finding.remedy:
+            yield f"  {_command(first.finding.remedy)}"
+        return
+    warnings = Counter(outcome.finding.status for outcome in outcomes)[Status.WARNING]
+    less = f", with {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
+    what, following = ("Ready", context.again("run")) if whole else ("Nothing failed", context.again())
+    command = _command(following.replace("swarmctl doctor run", "swarmctl run", 1))
+    line = f"{what}{less}. next: {command}"
+    if width and len(line) >= width:
+        yield f"{what}{less}. next:"
+        line = f"  {command}"
+    yield line
+
+
+def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
+    """Yield lines for a bug report: no keys, no names of people or machines, ``~`` for the home directory."""
+    profile = "none that can be used"
+    if context.resolved is not None:
+        profile = context.resolved.profile.name if context.resolved.profile.builtin else "one of the user's"
+    hosts = _own_hosts(context)
+    yield "### swarmctl doctor"
+    yield ""
+    yield f"- swarmctl {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}"
+    yield f"- {platform.machine()}, profile: {profile}"
+    yield ""
+    yield "| check | status | finding | remedy | seconds |"
+    yield "|---|---|---|---|---|"
+    for outcome in outcomes:
+        finding = outcome.finding
+        remedy = f"`{_cell(_command(finding.remedy), hosts)}`" if finding.remedy else ""
+        told = _cell(finding.text, hosts)
+        yield f"| {outcome.check.key} | {finding.status} | {told} | {remedy} | {outcome.seconds:.2f} |"
+
+
+def _own_hosts(context: Context) -> list[str]:
+    """Return the hosts of providers that are no row of the table: names in somebody's network."""
+    if context.resolved is None:
+        return []
+    addresses = [urlsplit(provider.base_url) for provider in context.config.providers.values()]
+    return [name for address in addresses for name in (address.netloc, address.hostname) if name]
+
+
+def _cell(text: str, hosts: Sequence[str] = ()) -> str:
+    text = redacted(_safe(text))
+    for host in hosts:
+        text = text.replace(host, "HOST")
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` without keys, home directory, user and host name."""
+    text = _TAIL_OF_KEY.sub("····", text)
+    home = str(Path.home())
+    if home != "/":
+        text = re.sub(re.escape(home) + r"(?=/|\s|$|['\"])", "~", text)
+    for name, shown in ((platform.node(), "HOST"), (_user(), "USER")):
+        if len(name) > 2 and name != "root":
+            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", shown, text)
+    return text
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container with a number for a user
+        return ""

@@ -1,0 +1,127 @@
+"""``swarmctl identity``: show, new, backup, restore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarmctl.terminal.help import GroupedCommands
+
+NodeOption = Annotated[
+    str | None, typer.Option("--node", metavar="NODE", help="Node. [default: the only one there is]")
+]
+YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to every question.")]
+NoInputOption = Annotated[bool, typer.Option("--no-input", help="Ask nothing; fail where an answer is needed.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; ask nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
+    group.callback(invoke_without_command=True)(_group)
+    group.command("show")(_show)
+    group.command("new")(_new)
+    group.command("backup")(_backup)
+    group.command("restore")(_restore)
+    app.add_typer(group, name="identity")
+
+
+def _group(context: typer.Context) -> None:
+    """Show, make, save and restore who a node is in its swarm: a key, and an animal's name.
+
+    Joining a swarm makes an identity where there is none. Whoever has its key is this node.
+
+    \b
+    Examples:
+      swarmctl identity show
+      swarmctl identity backup otter.txt --node maths
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _show(
+    node: Annotated[str | None, typer.Option("--node", metavar="NODE", help="One node. [default: all]")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Tell who the nodes of this machine are. Shows no key. Exit code 3 where a key cannot be used.
+
+    \b
+    Examples:
+      swarmctl identity show
+      swarmctl identity show --node maths --json
+    """
+    from swarmctl.identity.show import show
+
+    return show(node, as_json=json)
+
+
+def _new(
+    *,
+    node: NodeOption = None,
+    yes: YesOption = False,
+    no_input: NoInputOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Make an identity for a node, in place of the one it may have.
+
+    Peers then meet a stranger: contribution and reputation begin anew. Asks before it replaces a key.
+
+    \b
+    Examples:
+      swarmctl identity new --node maths
+      swarmctl identity new --node maths --yes
+    """
+    from swarmctl.identity.new import Options, new
+
+    new(Options(node, yes=yes, no_input=no_input, as_json=json))
+
+
+def _backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; only you will be able to read it.")],
+    *,
+    node: NodeOption = None,
+    passphrase: Annotated[bool, typer.Option("--passphrase", help="Lock it: asked unseen, or piped in.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a file.")] = False,
+    no_input: NoInputOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Save a node's identity in a file, to be kept somewhere else.
+
+    \b
+    Examples:
+      swarmctl identity backup otter.txt
+      swarmctl identity backup otter.txt --node maths --passphrase
+      pass show otter | swarmctl identity backup otter.txt --passphrase
+    """
+    from swarmctl.identity.backup import backup
+    from swarmctl.identity.new import Options
+
+    backup(file, Options(node, yes=yes, no_input=no_input, as_json=json), locked=passphrase)
+
+
+def _restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup, or a copy of a node's identity.key.")],
+    *,
+    node: NodeOption = None,
+    yes: YesOption = False,
+    no_input: NoInputOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Give a node the identity in a backup. A node that is not there yet is made.
+
+    A passphrase is asked unseen, or piped in. Asks before it replaces another key; refused while a node that lives as
+    this one is running.
+
+    \b
+    Examples:
+      swarmctl identity restore otter.txt
+      swarmctl identity restore otter.txt --node maths
+      pass show otter | swarmctl identity restore otter.txt --node maths
+    """
+    from swarmctl.identity.backup import restore
+    from swarmctl.identity.new import Options
+
+    restore(file, Options(node, yes=yes, no_input=no_input, as_json=json))

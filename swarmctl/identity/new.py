@@ -1,0 +1,130 @@
+"""``swarmctl identity new``, and what it has in common with ``restore``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import IdentityProblem
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.peer_names import animal_name
+from swarmctl.errors import UsageError
+from swarmctl.identity.show import describe
+from swarmctl.nodes import directory as nodes
+from swarmctl.nodes.status import node_names
+from swarmctl.terminal.command_line import command
+from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.views import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the commands that write have in common."""
+
+    node: str | None
+    yes: bool = False
+    no_input: bool = False
+    as_json: bool = False
+
+    @property
+    def asker(self) -> Asker:
+        """Who asks, where that is wanted."""
+        return Asker(yes=self.yes, silent=self.no_input or self.as_json)
+
+
+def new(options: Options) -> None:
+    """Give a node an identity that nobody had before.
+
+    Raises IdentityProblem where it has one and nobody agreed to replace it; NodeConflict where it is running.
+    """
+    name = chosen(options.node, "swarmctl identity new")
+    again = f"swarmctl identity new --node {shlex.quote(name)}"
+    with opened(name, to_make(name), again) as files:
+        made = Identity.generate()
+        replaced = put(made, files, options.asker, f"{again} --yes")
+    tell(made, files, replaced, as_json=options.as_json)
+
+
+def put(identity: Identity, files: NodeFiles, asker: Asker, again: str) -> str | None:
+    """Make ``identity`` the node's; return the peer id that it had, if that can be read.
+
+    Raises IdentityProblem where there is another and nobody agreed to replace it; ``again`` is the command that does.
+    """
+    old = None
+    there = os.path.lexists(files.key)
+    if there:
+        old = describe(files)
+        if old["peer_id"] == identity.peer_id:
+            return identity.peer_id
+        who = f"{old['name']}, {old['peer_id']}" if old["peer_id"] else f"a key that cannot be used ({old['problem']})"
+        asker.confirm(
+            f"Node {files.root.name} is {who}. Without a backup that identity is lost, with its contribution and "
+            "reputation. Replace it?",
+            IdentityProblem(f"node {files.root.name} has an identity already: {who}", next=again),
+        )
+    with nodes.disk_errors(files.root):
+        identity.save(files.key, replace=there)
+    return old["peer_id"] if old else None
+
+
+def tell(identity: Identity, files: NodeFiles, replaced: str | None, *, as_json: bool) -> None:
+    """Say who a node is now."""
+    name = animal_name(identity.peer_id)
+    if as_json:
+        fields = {"node": files.root.name, "peer_id": identity.peer_id, "name": name, "file": str(files.key)}
+        print(json.dumps({"schema": 1, **fields, "replaced": replaced}))
+        return
+    say = Writer(sys.stdout)
+    say(f"Node {files.root.name} is {name}, {identity.peer_id}.")
+    if replaced != identity.peer_id:
+        say("Keep a copy somewhere else:")
+        say("  " + command(["identity", "backup", "FILE", "--node", files.root.name]))
+
+
+def chosen(node: str | None, again: str) -> str:
+    """Return the node that a command means: the one it names, or the only one there is.
+
+    Raises UsageError where that is not one; ``again`` is the command, and lacks the name.
+    """
+    if node is not None:
+        return node
+    names = node_names()
+    if len(names) == 1:
+        return names[0]
+    found = f"there are {len(names)} nodes here" if names else "there is no node yet"
+    raise UsageError(f"{found}: say which with --node", next=f"{again} --node {shlex.quote((names or ['my-node'])[0])}")
+
+
+def to_make(name: str) -> Config | None:
+    """Return the configuration to make a node with, None for one that is there.
+
+    Raises ConfigurationError where nothing can have that name.
+    """
+    if name in node_names():
+        return None
+    from swarmctl.run.command import resolved_options
+    from swarmctl.settings.options import RunOptions
+
+    return resolved_options(RunOptions(node=name)).config
+
+
+@contextmanager
+def opened(name: str, config: Config | None, retry: str) -> Iterator[NodeFiles]:
+    """Lock a node until the end of the block; made with ``config`` where it is not there yet.
+
+    Raises NodeConflict where it is running; ``retry`` is what to type once it is not.
+    """
+    if config is None:
+        files = nodes.files_of(name)
+        with nodes.held(files, lambda _: f"swarmctl status --node {shlex.quote(name)}"):
+            yield files
+        return
+    with nodes.opened(config, lambda _: retry) as node:
+        yield node.files

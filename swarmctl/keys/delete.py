@@ -1,0 +1,64 @@
+"""``swarmctl keys delete``."""
+
+from __future__ import annotations
+
+import os
+
+from hivemind_exp.errors import KeyProblem
+from swarmctl.errors import UsageError
+from swarmctl.keys.key_text import check_name, dotted_tail
+from swarmctl.keys.keyring import Keyring, KeyringAbsent
+from swarmctl.keys.locations import spots
+from swarmctl.keys.saved import Entry, entries, read_entry, remove_entry, remove_secret
+from swarmctl.terminal.prompter import Asker
+
+
+def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> None:
+    """Delete one key, or all that were saved. Raises NodeError where that cannot be done."""
+    if (name is None) != all_:
+        raise UsageError("name one key, or give --all", next="swarmctl keys delete --help")
+    asker = Asker(yes=yes, silent=no_input)
+    if name is not None:
+        _delete(_saved(check_name(name)), asker)
+        return
+    saved = entries()
+    if not saved:
+        asker.say("No key is saved here.")
+        return
+    asker.confirm(
+        f"Delete {', '.join(saved)}?",
+        KeyProblem(
+            f"this would delete {', '.join(saved)}; nothing was deleted", next="swarmctl keys delete --all --yes"
+        ),
+    )
+    for entry in saved.values():
+        _delete(entry, asker)
+
+
+def _saved(name: str) -> Entry:
+    entry = read_entry(name)
+    if entry is not None:
+        return entry
+    found = spots(name, os.environ)
+    if found:
+        raise KeyProblem(
+            f"key {name} was not saved by swarmctl: it comes from {found[0].where}", next="swarmctl keys list"
+        )
+    raise KeyProblem(f"there is no key named {name}", next="swarmctl keys list")
+
+
+def _delete(entry: Entry, asker: Asker) -> None:
+    left = ""
+    if entry.home == "file":
+        remove_secret(entry.name)
+    else:
+        try:
+            Keyring(asker).delete(entry.name, entry.host)
+        except KeyringAbsent:
+            # The machine lost its keyring, and whatever was in it with that: do not keep the name for ever.
+            left = " This login has no keyring: if the key still lies in one, it was not deleted there."
+    remove_entry(entry.name)
+    asker.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
+    found = spots(entry.name, os.environ)
+    if found:
+        asker.say(f"warning: {found[0].where} still has a key of this name")

@@ -1,0 +1,139 @@
+"""The system's keyring: Secret Service, KWallet or the macOS Keychain, and nothing else. Every call is bounded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from hivemind_exp.errors import KeyProblem
+from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.secrets import without_secrets
+from swarmctl.keys.key_text import file_variable
+from swarmctl.terminal.prompter import Asker
+
+ALONE_S = 3.0
+"""How long a keyring may take where nobody could answer its dialog."""
+ATTENDED_S = 60.0
+"""How long it may take where somebody could."""
+QUIET_S = 1.0
+"""After this, whoever waits is told what for."""
+_UNLOCK_KEYCHAIN = "security unlock-keychain"
+_UNLOCK_GNOME = (
+    'read -rs PASSWORD && printf %s "$PASSWORD" | gnome-keyring-daemon --replace --unlock --components=secrets'
+)
+_HELPER = Path(__file__).with_name("keyring_helper.py")
+
+
+class KeyringAbsent(KeyProblem):
+    """This machine, or this login, has no keyring."""
+
+    code = "keyring_absent"
+
+
+class KeyringLocked(KeyProblem):
+    """The keyring is there, and locked."""
+
+    code = "keyring_locked"
+
+
+class KeyringSilent(KeyProblem):
+    """The keyring did not answer in time, or answered with an error."""
+
+    code = "keyring_silent"
+
+
+class Keyring:
+    """Keys in the system's keyring, each under its name and host: asked for another host, it has none."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    def get(self, name: str, host: str) -> str | None:
+        """Return a key, or None where it is not there. Raises KeyProblem."""
+        return self._call("get", name, host)
+
+    def set(self, name: str, host: str, key: str) -> None:
+        """Write a key and read it back. Raises KeyProblem."""
+        if self._call("set", name, host, key) != key:
+            raise KeyringSilent(
+                "the keyring took the key but does not give it back",
+                next=f"swarmctl keys set {name} --insecure-storage",
+            )
+
+    def delete(self, name: str, host: str) -> None:
+        """Remove a key; one that is not there is no error. Raises KeyProblem."""
+        self._call("delete", name, host)
+
+    def _call(self, do: Literal["get", "set", "delete"], name: str, host: str, key: str | None = None) -> str | None:
+        order = json.dumps({"do": do, "user": f"{name}@{host}", "key": key}).encode()
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(_HELPER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=without_secrets(os.environ),
+        )
+        try:
+            output = self._wait(process, order, name)
+        finally:
+            process.kill()
+            process.wait()
+        return _understand(output, name)
+
+    def _wait(self, process: subprocess.Popen[bytes], order: bytes, name: str) -> bytes:
+        attended = self._asker.can_ask
+        try:
+            return process.communicate(order, timeout=QUIET_S if attended else ALONE_S)[0]
+        except subprocess.TimeoutExpired:
+            if not attended:
+                raise _silent(name, ALONE_S) from None
+        self._asker.say(f"Waiting up to {ATTENDED_S:.0f} s for the keyring: it may be showing a dialog.")
+        try:
+            return process.communicate(timeout=ATTENDED_S - QUIET_S)[0]
+        except subprocess.TimeoutExpired:
+            raise _silent(name, ATTENDED_S) from None
+
+
+def _instead(name: str) -> str:
+    row = PROVIDERS.get(name)
+    variable = f"set {row.variables[0]}, " if row and row.variables else ""
+    return (
+        f"Without it: {variable}name a file with the key in {file_variable(name)}, or save it with --insecure-storage"
+    )
+
+
+def _silent(name: str, seconds: float) -> KeyringSilent:
+    return KeyringSilent(
+        f"the keyring did not answer within {seconds:.0f} s. {_instead(name)} (a 0600 file)",
+        next=f"swarmctl keys set {name} --insecure-storage",
+    )
+
+
+def _understand(output: bytes, name: str) -> str | None:
+    try:
+        answer: dict[str, Any] = json.loads(output)
+    except ValueError:
+        answer = {"error": "failed", "message": "the process that asks it ended without a word"}
+    match answer.get("error"):
+        case None:
+            key = answer["key"]
+            return None if key is None else str(key)
+        case "locked":
+            raise KeyringLocked(
+                f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}",
+                next=_UNLOCK_KEYCHAIN if sys.platform == "darwin" else _UNLOCK_GNOME,
+            )
+        case "absent":
+            raise KeyringAbsent(
+                f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)",
+                next=f"swarmctl keys set {name} --insecure-storage",
+            )
+        case _:
+            raise KeyringSilent(
+                f"the keyring failed: {answer.get('message')}. {_instead(name)}",
+                next=f"swarmctl keys set {name} --insecure-storage",
+            )

@@ -1,0 +1,61 @@
+"""``swarmctl keys list``: which keys there are, from the index and the environment. Opens no keyring and no secret."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from hivemind_exp.providers import PROVIDERS
+from swarmctl.keys.hosts import host_of
+from swarmctl.keys.key_text import dotted_tail
+from swarmctl.keys.locations import known_names, spots
+from swarmctl.keys.saved import read_entry
+from swarmctl.terminal.safe_text import clean
+
+
+def list_keys(*, as_json: bool) -> None:
+    """Print every key that is known here."""
+    rows = [_row(name, os.environ) for name in known_names(os.environ)]
+    if as_json:
+        print(json.dumps({"schema": 1, "keys": rows}))
+        return
+    if not rows:
+        print("No key yet. Save one: swarmctl keys set openai")
+        return
+    cells = [_cells(row) for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    for line in cells:
+        columns = [text.ljust(width) for text, width in zip(line[:4], widths, strict=True)]
+        print(clean("  ".join([*columns, line[4]]).rstrip()))
+
+
+def _row(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    first, *others = spots(name, environment)
+    entry = read_entry(name)
+    row = PROVIDERS.get(name)
+    saved = entry if entry is not None and first.place == entry.home else None
+    return {
+        "name": name,
+        "host": host_of(row.base_url) if row else entry.host if entry else None,
+        "last_four": first.last_four,
+        "place": first.place,
+        "where": first.where,
+        "shadows": [{"place": spot.place, "where": spot.where, "last_four": spot.last_four} for spot in others],
+        "saved": saved.saved if saved else None,
+        "tested": saved.tested if saved else None,
+        "result": saved.result if saved else None,
+    }
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    tested = f"{row['result'].replace('_', ' ')} ({row['tested'][:10]})" if row["tested"] else "not tested"
+    hidden = [f"{spot['where']} has {dotted_tail(spot['last_four'])}" for spot in row["shadows"]]
+    return [
+        row["name"],
+        row["host"] or "",
+        dotted_tail(row["last_four"]),
+        row["where"],
+        tested + (f"; hides: {', '.join(hidden)}" if hidden else ""),
+    ]

@@ -1,0 +1,125 @@
+"""What is known of each key, and never the key: one small file each, so that a shell can list them and none are lost
+when two commands write at once. Beside them, for whoever wants that, files with the keys themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hivemind_exp.errors import KeyProblem
+from swarmctl.keys.hosts import host_of
+from swarmctl.paths import keys_directory, secrets_directory, shown
+from swarmctl.storage.json_file import now, read_json, write_json
+
+Home = Literal["keyring", "file"]
+"""Where a key that was saved lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key that was saved."""
+
+    name: str
+    base_url: str
+    host: str
+    last_four: str | None
+    home: Home
+    saved: str
+    """When (RFC 3339)."""
+    tested: str | None = None
+    result: str | None = None
+
+
+def entries() -> dict[str, Entry]:
+    """Return every key that was saved, by name."""
+    found = (read_entry(path.stem) for path in sorted(keys_directory().glob("*.json")))
+    return {entry.name: entry for entry in found if entry is not None}
+
+
+def read_entry(name: str) -> Entry | None:
+    """Return what is known of a key, if it was saved. Raises KeyProblem where its file is damaged."""
+    path = _path(name)
+    if not path.exists():
+        return None
+    value = read_json(path)
+    try:
+        if value is None:
+            raise ValueError
+        fields: dict[str, Any] = {field: value[field] for field in Entry.__dataclass_fields__}
+        entry = Entry(**fields)
+        if entry.name != name or entry.home not in ("keyring", "file") or entry.host != host_of(entry.base_url):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KeyProblem(
+            f"{shown(path)} is damaged; the key must be set again", next=f"rm {shlex.quote(str(path))}"
+        ) from error
+    return entry
+
+
+def write_entry(entry: Entry) -> None:
+    """Save what is known of a key."""
+    _private(keys_directory())
+    write_json(_path(entry.name), {"schema": 1, **asdict(entry)})
+
+
+def remove_entry(name: str) -> None:
+    """Forget a key."""
+    _path(name).unlink(missing_ok=True)
+
+
+def note_test(entry: Entry, result: str) -> None:
+    """Remember how a test went. A home that cannot be written to is no reason to fail."""
+    with suppress(OSError):
+        write_entry(Entry(**{**asdict(entry), "tested": now(), "result": result}))
+
+
+def read_secret(entry: Entry) -> str:
+    """Return the key from its file. Raises KeyProblem where it is missing, or others can read it."""
+    path = _secret(entry.name)
+    try:
+        mode = path.stat().st_mode & 0o777
+        value = read_json(path)
+    except OSError as error:
+        raise KeyProblem(
+            f"the file of key {entry.name} is gone: {shown(path)}", next=f"swarmctl keys set {entry.name}"
+        ) from error
+    if mode & 0o077:
+        raise KeyProblem(f"others can read {shown(path)} (mode {mode:04o})", next=f"chmod 600 {shlex.quote(str(path))}")
+    return _value(value, entry)
+
+
+def _value(value: dict[str, Any] | None, entry: Entry) -> str:
+    if value is None or value.get("host") != entry.host or not isinstance(value.get("key"), str):
+        raise KeyProblem(
+            f"{shown(_secret(entry.name))} holds no key for {entry.host}", next=f"swarmctl keys set {entry.name}"
+        )
+    return str(value["key"])
+
+
+def write_secret(name: str, host: str, key: str) -> None:
+    """Write the key into a file that only its owner can read."""
+    _private(secrets_directory())
+    write_json(_secret(name), {"host": host, "key": key})
+
+
+def remove_secret(name: str) -> None:
+    """Remove the key's file, if there is one."""
+    _secret(name).unlink(missing_ok=True)
+
+
+def _path(name: str) -> Path:
+    return keys_directory() / f"{name}.json"
+
+
+def _secret(name: str) -> Path:
+    return secrets_directory() / f"{name}.json"
+
+
+def _private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(directory, 0o700)

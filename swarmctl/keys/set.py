@@ -1,0 +1,146 @@
+"""``swarmctl keys set``: take a key without anybody seeing it, test it, keep it where it is safe."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass, replace
+
+from hivemind_exp.errors import KeyProblem, NodeError
+from hivemind_exp.providers import PROVIDERS
+from swarmctl.keys.hosts import base_url_of, host_of, in_the_clear
+from swarmctl.keys.key_text import check_name, clean_key, dotted_tail, last_four, looks_foreign
+from swarmctl.keys.keyring import Keyring, KeyringAbsent
+from swarmctl.keys.locations import Place, spots
+from swarmctl.keys.probe import Finding, probe
+from swarmctl.keys.saved import Entry, Home, read_entry, remove_secret, write_entry, write_secret
+from swarmctl.nodes.directory import disk_errors
+from swarmctl.paths import keys_directory, secrets_directory, shown
+from swarmctl.storage.json_file import now
+from swarmctl.terminal.prompter import Asker
+
+
+@dataclass(frozen=True, slots=True)
+class SetOptions:
+    """What was asked for."""
+
+    url: str | None = None
+    """``--host``, for a name of one's own."""
+    test: bool = True
+    insecure: bool = False
+    yes: bool = False
+    no_input: bool = False
+    tell_shadows: bool = True
+    """Say so where another place goes before the key that was saved."""
+
+
+class KeyRefused(NodeError):
+    """A service does not accept a key."""
+
+    code = "key_refused"
+
+
+def set_key(name: str, options: SetOptions) -> None:
+    """Ask for a key, or read it from standard input, and keep it. Raises NodeError where it is not kept."""
+    check_name(name)
+    asker = Asker(yes=options.yes, silent=options.no_input)
+    entry = read_entry(name)
+    url = base_url_of(name, options.url, entry.base_url if entry else None)
+    row = PROVIDERS.get(name)
+    if asker.can_ask and row and row.key_page:
+        asker.say(f"Keys of {name} are made at {row.key_page}")
+    given = asker.secret(f"Key for {name} ({host_of(url)}), not shown:")
+    key = clean_key(given, asker.source, next=f"swarmctl keys set {name}{_host_flag(options)}")
+    keep_key(name, key, url, options, asker)
+
+
+def keep_key(name: str, key: str, url: str, options: SetOptions, asker: Asker) -> None:
+    """Look at a key, test it and keep it; say what was done. Raises NodeError where it is not kept."""
+    _doubts(name, key, url, options, asker)
+    finding = probe(name, url, key) if options.test else None
+    if finding is not None and finding.result == "refused":
+        raise KeyRefused(
+            f"{host_of(url)} refused this key of {name} ({finding.detail}); it was not saved, and what was there stays",
+            next=f"swarmctl keys set {name}{_host_flag(options)}",
+        )
+    old = read_entry(name)
+    entry = Entry(name, url, host_of(url), last_four(key), "keyring", now(), *_tested(finding))
+    entry = replace(entry, home=_keep(entry, key, old, options, asker))
+    with disk_errors(keys_directory()):
+        write_entry(entry)
+    place = (
+        "the keyring"
+        if entry.home == "keyring"
+        else f"{shown(secrets_directory())}/{name}.json (mode 0600, not encrypted)"
+    )
+    asker.say(f"Saved key {name} {dotted_tail(entry.last_four)} for {entry.host} in {place}.")
+    _tell_test(finding, asker)
+    _remove_old(old, entry, asker)
+    winner = spots(name, os.environ)[0]
+    if options.tell_shadows and winner.place not in (Place.KEYRING, Place.FILE):
+        asker.say(f"warning: {winner.where} goes before it{_tail(winner.last_four)}; unset it to use the saved key")
+
+
+def _tail(tail: str | None) -> str:
+    return f" (it has {dotted_tail(tail)})" if tail else ""
+
+
+def _host_flag(options: SetOptions) -> str:
+    return f" --host {shlex.quote(options.url)}" if options.url else ""
+
+
+def _tested(finding: Finding | None) -> tuple[str | None, str | None]:
+    return (None, None) if finding is None else (now(), finding.result)
+
+
+def _tell_test(finding: Finding | None, asker: Asker) -> None:
+    if finding is None:
+        return
+    word = {"valid": "Tested: valid", "no_credit": "warning: no credit"}.get(finding.result, "warning: not tested")
+    asker.say(f"{word}, {finding.detail}.")
+
+
+def _doubts(name: str, key: str, url: str, options: SetOptions, asker: Asker) -> None:
+    again = f"swarmctl keys set {name}{_host_flag(options)} --yes"
+    owner = looks_foreign(key, name)
+    if owner is not None:
+        asker.confirm(
+            f"This looks like a key of {owner}; it would be sent to {host_of(url)}. Save it for {name} all the same?",
+            KeyProblem(f"this looks like a key of {owner}, not of {name}; nothing was saved", next=again),
+        )
+    if in_the_clear(url):
+        asker.confirm(
+            f"{url} is not encrypted: everyone on the way can read the key. Save it all the same?",
+            KeyProblem(f"{url} is not encrypted: everyone on the way could read the key", next=again),
+        )
+
+
+def _keep(new: Entry, key: str, old: Entry | None, options: SetOptions, asker: Asker) -> Home:
+    """Write the key; return where. Raises KeyProblem."""
+    if not options.insecure:
+        try:
+            Keyring(asker).set(new.name, new.host, key)
+            return "keyring"
+        except KeyringAbsent as error:
+            if old is None or old.home != "file":  # else it was chosen before, for this very key
+                asker.ask_outright(
+                    "This login has no keyring. Keep keys in a file that only you can read (mode 0600, not encrypted)?",
+                    error,
+                )
+    with disk_errors(secrets_directory()):
+        write_secret(new.name, new.host, key)
+    return "file"
+
+
+def _remove_old(old: Entry | None, new: Entry, asker: Asker) -> None:
+    """Leave no second copy behind."""
+    if old is None or (old.home, old.host) == (new.home, new.host):
+        return
+    if old.home == "file":
+        if new.home != "file":
+            remove_secret(old.name)
+        return
+    try:
+        Keyring(asker).delete(old.name, old.host)
+    except KeyProblem as error:
+        asker.say(f"warning: an older key {old.name} {dotted_tail(old.last_four)} is still there: {error.message}")

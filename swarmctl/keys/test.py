@@ -1,0 +1,102 @@
+"""``swarmctl keys test``: ask each service whether it accepts its key. Costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from hivemind_exp.errors import KeyProblem, NodeError
+from hivemind_exp.providers import PROVIDERS
+from swarmctl.errors import Exit
+from swarmctl.keys.key_text import check_name, dotted_tail, last_four
+from swarmctl.keys.keystore import Key, Keystore
+from swarmctl.keys.locations import Place, known_names
+from swarmctl.keys.probe import Finding, probe
+from swarmctl.keys.saved import note_test, read_entry
+from swarmctl.settings.profile_files import nearest
+from swarmctl.storage.json_file import now
+from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.safe_text import clean, without_keys
+
+_FEW = 8
+"""Models named in text; the JSON has all."""
+
+
+def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
+    """Test one key, or all. Raises KeyProblem where there is none."""
+    store = Keystore(Asker(silent=no_input or as_json), os.environ)
+    names = known_names(os.environ) if name is None else [check_name(name)]
+    if not names:
+        raise KeyProblem("there is no key to test", next="swarmctl keys set openai")
+    found = {each: _find(store, each, strict=name is not None) for each in names}
+    with ThreadPoolExecutor(len(found)) as pool:
+        rows = list(pool.map(_row, found, found.values()))
+    if as_json:
+        print(json.dumps({"schema": 1, "ok": all(row["result"] == "valid" for row in rows), "tests": rows}))
+    else:
+        for row in rows:
+            print(clean(_text(row, every=name is not None)))
+    return Exit.DONE if all(row["result"] == "valid" for row in rows) else Exit.CHECK_FAILED
+
+
+def _find(store: Keystore, name: str, *, strict: bool) -> Key | NodeError:
+    """Read a key. With ``strict``, what keeps it from being read is raised: it is all that was asked for."""
+    try:
+        key = store.find(name)
+        if key is None:
+            raise _unknown(name)
+    except NodeError as error:
+        if strict:
+            raise
+        return error
+    return key
+
+
+def _unknown(name: str) -> KeyProblem:
+    guess = None if name in PROVIDERS else nearest(name, {*PROVIDERS, *known_names(os.environ)})
+    hint = f"; did you mean {guess}?" if guess else ""
+    return KeyProblem(f"there is no key named {name}{hint}", next=f"swarmctl keys set {guess or name}")
+
+
+def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
+    if isinstance(key, NodeError):
+        finding, host, where, tail = Finding("unreadable", key.message), None, None, None
+    else:
+        host, where, tail = key.host, key.spot.where, last_four(key.value)
+        finding = _probe(key)
+    models = None if finding.models is None else without_keys(list(finding.models))
+    return {
+        "name": name,
+        "host": host,
+        "where": where,
+        "last_four": tail,
+        "result": finding.result,
+        "detail": finding.detail,
+        "models": models,
+        "time": now(),
+    }
+
+
+def _probe(key: Key) -> Finding:
+    entry, row = read_entry(key.name), PROVIDERS.get(key.name)
+    url = row.base_url if row else entry.base_url if entry else ""
+    finding = probe(key.name, url, key.value)
+    if entry is not None and key.spot.place in (Place.KEYRING, Place.FILE):
+        note_test(entry, finding.result)
+    return finding
+
+
+def _text(row: dict[str, Any], *, every: bool) -> str:
+    word = row["result"].replace("_", " ")
+    if row["where"] is None:
+        return f"{row['name']}: {word}: {row['detail']}"
+    line = (
+        f"{row['name']}: {word}, {row['detail']} ({dotted_tail(row['last_four'])} from {row['where']}, {row['host']})"
+    )
+    models = row["models"] or []
+    if not every or not models:
+        return line
+    rest = f" and {len(models) - _FEW} more (--json has all)" if len(models) > _FEW else ""
+    return f"{line}\n  {', '.join(models[:_FEW])}{rest}"

@@ -1,0 +1,30 @@
+"""``swarmctl logs``: what a trainer printed, or its events."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def logs(
+        *,
+        node: Annotated[str | None, typer.Option(metavar="NODE", help="Node. [default: the latest]")] = None,
+        lines: Annotated[int, typer.Option("-n", "--lines", min=0, metavar="N", help="How many lines.")] = 20,
+        follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing what is added.")] = False,
+        json: Annotated[bool, typer.Option("--json", help="Print events (JSON lines) instead of the log.")] = False,
+    ) -> None:
+        """Print what a node's trainer said last.
+
+        \b
+        Examples:
+          swarmctl logs --node maths --follow
+          swarmctl logs --json -n 100
+        """
+        from swarmctl.nodes.logs import print_log
+
+        print_log(node, lines=lines, follow=follow, events=json)

@@ -1,0 +1,262 @@
+"""Node directories: made whole, locked while the node lives, and never used for another model or other tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.charter import charter_id
+from hivemind_exp.config import Config
+from hivemind_exp.errors import DiskFull, NodeConflict, NodeError
+from hivemind_exp.node_files import NodeFiles
+from swarmctl import __version__
+from swarmctl.paths import nodes_directory, shown
+from swarmctl.storage import node_lock as locks
+from swarmctl.storage.json_file import now, read_json, write_json
+from swarmctl.terminal.safe_text import without_keys
+
+NO_SPACE = (ENOSPC, EDQUOT)
+
+
+def files_of(name: str) -> NodeFiles:
+    """Return the files of the node ``name``, which need not exist."""
+    return NodeFiles(nodes_directory() / name)
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return what is fixed when a node is made."""
+    lora = config.model.lora
+    return {
+        "schema": 1,
+        "name": config.node.name,
+        "model": {"name": config.model.name, "revision": config.model.revision},
+        "adapter": lora.model_dump(mode="json", exclude={"dropout"}) if lora else None,
+        "tasks": [task.model_dump(mode="json") for task in config.tasks],
+        "seed": config.node.seed,
+        "charter": charter_id(config),
+        "swarm": config.swarm.charter,
+        "fresh": config.node.fresh,
+        "created": now(),
+        "version": __version__,
+    }
+
+
+def has_begun(files: NodeFiles) -> bool:
+    """Whether a trainer ever got as far as to start: before that, nothing binds the directory to a model."""
+    with contextlib.suppress(FileNotFoundError), files.events.open("rb") as lines:
+        return any(b'"event": "start"' in line for line in lines)
+    return False
+
+
+Retry = Callable[[str], str]
+"""Returns the command that does the same with another node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A locked node directory."""
+
+    files: NodeFiles
+    lock: int
+    """Descriptor that holds the lock; the trainer inherits it, so it outlives this process."""
+    resumes: bool
+    """Whether it goes on from an earlier run."""
+
+    @property
+    def name(self) -> str:
+        return self.files.root.name
+
+
+@contextlib.contextmanager
+def opened(config: Config, retry: Retry) -> Iterator[Node]:
+    """Make or take the directory of the configured node, locked until the end of the block.
+
+    Raises NodeConflict where the node is running, or was made for something else.
+    """
+    files = files_of(config.node.name)
+    with disk_errors(files.root):
+        _make(files, config, retry)
+    with held(files, retry) as lock:
+        check_identity(files, config, retry)
+        with disk_errors(files.root):
+            if config.node.fresh:
+                empty(files)
+            resumes = has_begun(files)
+            if not resumes:
+                write_json(files.identity, identity(config))
+        yield Node(files, lock, resumes)
+
+
+@contextlib.contextmanager
+def held(files: NodeFiles, retry: Retry) -> Iterator[int]:
+    """Lock the directory of a node until the end of the block, whatever it was made for; give the lock's descriptor.
+
+    Raises NodeConflict where the node is running.
+    """
+    with disk_errors(files.root):
+        lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not locks.acquire(lock):
+            raise _running(files, retry)
+        locks.write_holder(lock, None)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def disk_errors(root: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot write {shown(root)}: {error.strerror}"
+        following = f"df -h {shlex.quote(str(_existing(root)))}"
+        if error.errno in NO_SPACE:
+            raise DiskFull(message, next=following) from error
+        raise NodeError(message, next=f"ls -ld {shlex.quote(str(_existing(root)))}") from error
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def _make(files: NodeFiles, config: Config, retry: Retry) -> None:
+    """Make the directory with its ``node.json``, at once or not at all."""
+    if files.root.exists():
+        check_identity(files, config, retry)
+        return
+    parent = files.root.parent
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    staging = NodeFiles(Path(tempfile.mkdtemp(dir=parent, prefix=f".{files.root.name}.")))  # mode 0700
+    try:
+        write_json(staging.identity, identity(config))
+        os.rename(staging.root, files.root)
+    except BaseException as error:
+        shutil.rmtree(staging.root, ignore_errors=True)
+        made_by_another = isinstance(error, OSError) and files.root.is_dir()
+        if not made_by_another:
+            raise
+
+
+def _running(files: NodeFiles, retry: Retry) -> NodeConflict:
+    holder = read_json(files.lock) or {}
+    who = f"pid {holder.get('pid', 'unknown')}, since {holder.get('since', 'unknown')}"
+    following = retry(other_name(files.root.name))
+    pid = holder.get("pid")
+    if isinstance(pid, int) and not locks.is_alive(pid):
+        who = f"its supervisor, pid {pid}, is gone; the trainer, pid {holder.get('trainer')}, is about to stop"
+        following = retry(files.root.name)
+    return NodeConflict(f"node {files.root.name} is already running ({who})", next=following)
+
+
+def check_free(files: NodeFiles, retry: Retry) -> None:
+    """Raise NodeConflict where the node is running, without touching anything."""
+    if locks.is_held(files.lock):
+        raise _running(files, retry)
+
+
+def other_name(name: str) -> str:
+    """Return a name like ``name`` that no node has."""
+    directory = nodes_directory()
+    return next(found for n in range(2, 10_000) if not (directory / (found := f"{name}-{n}")).exists())
+
+
+def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
+    """Raise NodeConflict where the node was made for something else than ``config``."""
+    made = read_json(files.identity)
+    if made is None:
+        if files.root.exists():
+            raise NodeConflict(
+                f"{shown(files.root)} is not a node: it has no readable {files.identity.name}",
+                next=retry(other_name(files.root.name)),
+            )
+        return
+    wanted = identity(config)
+    check_swarm(files, config, retry)
+    following = retry(other_name(files.root.name))
+    if made.get("fresh") != wanted["fresh"]:
+        how = "starts over at every run" if made.get("fresh") else "keeps what it learned"
+        raise NodeConflict(f"node {files.root.name} was made as one that {how}; that cannot change", next=following)
+    if wanted["fresh"] or not has_begun(files):
+        return
+    named = {"model": "model", "adapter": "LoRA adapter", "tasks": "tasks", "seed": "seed"}
+    different = [
+        f"{word} {_brief(key, made)}, now {_brief(key, wanted)}"
+        for key, word in named.items()
+        if made.get(key) != wanted[key]
+    ]
+    if different:
+        raise NodeConflict(f"node {files.root.name} was made for " + "; ".join(different), next=following)
+
+
+def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
+    """Raise NodeConflict where a node would go into another swarm than the one it is in, or has learned in.
+
+    One that has left its swarm may go on alone, or return.
+    """
+    made = read_json(files.identity)
+    if made is None or made.get("fresh") or not (files.charter.exists() or has_begun(files)):
+        return
+    name, swarm, wanted = files.root.name, made.get("swarm"), config.swarm.charter
+    if swarm == wanted or (wanted is None and made.get("left") is not None):
+        return
+    swarm = swarm if isinstance(swarm, str) else None
+    following = retry(other_name(name))
+    if swarm is None:
+        message = f"node {name} has learned alone, and a swarm takes a new node"
+    elif wanted is None:
+        message = f"node {name} is in swarm {short_id(swarm)}; it goes on alone once it has left"
+        following = f"swarmctl swarm leave --node {shlex.quote(name)}"
+    else:
+        message = (
+            f"node {name} is in swarm {short_id(swarm)}, and the invitation is to {short_id(wanted)}; a node is never "
+            "in two, not even one after the other"
+        )
+    raise NodeConflict(message, next=following)
+
+
+def left_directory(files: NodeFiles, swarm: str) -> Path:
+    """Return where a node that has left a swarm keeps its charter and what it knew of peers."""
+    return files.root / "left" / short_id(swarm)
+
+
+def short_id(swarm: str) -> str:
+    """Return a swarm's id for people: enough of it to tell a few swarms apart."""
+    return swarm[:12]
+
+
+def _brief(key: str, identity: dict[str, Any]) -> str:
+    value = without_keys(identity.get(key))
+    if key == "tasks":
+        # Two mixtures of the same names are told apart by what differs inside.
+        return ", ".join(f"{task.pop('name')} {_short(task)}" for task in value)
+    if key == "model":
+        return str(value["name"]) + (f" at {value['revision']}" if value["revision"] else "")
+    if key == "adapter":
+        return _short(value) if value else "none"
+    return str(value)
+
+
+def _short(table: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in table.items() if value not in (None, {}))
+
+
+def empty(files: NodeFiles) -> None:
+    """Remove all that a fresh node left, except its lock and key, what says that it is fresh, and what it has spent."""
+    kept = {files.lock, files.identity, files.key, files.consent, files.ledger}
+    for path in files.root.iterdir():
+        if path in kept or path.name.startswith(f"{files.ledger.name}-"):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

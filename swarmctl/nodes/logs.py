@@ -1,0 +1,73 @@
+"""What ``swarmctl logs`` prints: the end of a node's log, or of its events."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.nodes.status import existing, node_names
+from swarmctl.paths import nodes_directory, shown
+from swarmctl.terminal.safe_text import clean
+
+POLL_S = 0.25
+BLOCK = 1 << 16
+
+
+def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> None:
+    """Print the last ``lines`` lines, and what follows until interrupted. Raises ConfigurationError without a node."""
+    files = existing(node) if node is not None else latest()
+    path = files.events if events else files.log
+    end = path.stat().st_size if path.exists() else 0
+    for line in last_lines(path, end, lines):
+        print(clean(line))
+    while follow:
+        time.sleep(POLL_S)
+        end = _print_new(path, end)
+
+
+def latest() -> NodeFiles:
+    """Return the node that said something last."""
+    nodes = [NodeFiles(nodes_directory() / name) for name in node_names()]
+    heard = [node for node in nodes if node.events.exists()]
+    if not heard:
+        raise ConfigurationError(f"no node has run yet in {shown(nodes_directory())}", next="swarmctl run")
+    return max(heard, key=lambda node: node.events.stat().st_mtime)
+
+
+def last_lines(path: Path, end: int, count: int) -> list[str]:
+    """Return the last ``count`` lines before byte ``end``, reading no more of the file than they need."""
+    if count == 0 or end == 0:
+        return []
+    data = b""
+    with path.open("rb") as file:
+        start = end
+        while start > 0 and data.count(b"\n") <= count:
+            start = max(0, start - BLOCK)
+            file.seek(start)
+            data = file.read(end - start)
+    return data.decode(errors="replace").splitlines()[-count:]
+
+
+def _print_new(path: Path, end: int) -> int:
+    """Print what was added after byte ``end``; return the new end. A file that shrank was put aside: begin anew."""
+    if not path.exists():
+        return 0
+    size = path.stat().st_size
+    for text in _chunks(path, end if size >= end else 0, size):
+        print(clean(text), end="", flush=True)
+    return size
+
+
+def _chunks(path: Path, start: int, end: int) -> Iterator[str]:
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end:
+            data = os.read(file.fileno(), min(BLOCK, end - start))
+            if not data:
+                return
+            start += len(data)
+            yield data.decode(errors="replace")

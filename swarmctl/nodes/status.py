@@ -1,0 +1,115 @@
+"""What ``swarmctl status`` prints. Reads files only, so it answers at once and disturbs nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.paths import nodes_directory, shown
+from swarmctl.settings.profile_files import nearest
+from swarmctl.storage import node_lock as locks
+from swarmctl.storage.event_log import all_of, recent
+from swarmctl.storage.json_file import read_json, rfc3339
+from swarmctl.terminal.progress import Progress
+from swarmctl.terminal.safe_text import clean, without_keys
+from swarmctl.terminal.sentences import duration, in_touch, percent, several
+
+_WORTH_TELLING_S = 0.1
+"""What sharing must take of a round before a line for people tells of it."""
+
+
+def node_names() -> list[str]:
+    """Return the names of the nodes of this machine."""
+    return sorted(path.parent.name for path in nodes_directory().glob("[!.]*/node.json"))
+
+
+def existing(name: str) -> NodeFiles:
+    """Return the files of a node. Raises ConfigurationError where there is no such node."""
+    names = node_names()
+    if name in names:
+        return NodeFiles(nodes_directory() / name)
+    guess = nearest(name, names)
+    hint = f"; did you mean {guess}?" if guess else ""
+    raise ConfigurationError(f"no node named {name!r}{hint}", next="swarmctl status")
+
+
+def print_status(node: str | None, *, as_json: bool) -> None:
+    """Print one node, or all."""
+    chosen = [existing(node)] if node is not None else [NodeFiles(nodes_directory() / name) for name in node_names()]
+    rows = [describe(files) for files in chosen]
+    if as_json:
+        print(json.dumps({"schema": 1, "nodes": rows}))
+        return
+    if not rows:
+        print(f"No node yet in {shown(nodes_directory())}.")
+    for row in rows:
+        print(clean(_line(row)))
+
+
+def describe(files: NodeFiles) -> dict[str, Any]:
+    """Return what is known of a node; unknown is None."""
+    progress = Progress()
+    # Told seldom, and so perhaps not lately.
+    for event in all_of(files.events, "eval", "peers"):
+        progress.apply(event)
+    last = None
+    for last in recent(files.events):
+        progress.apply(last)
+    running = locks.is_held(files.lock)
+    holder = (read_json(files.lock) or {}) if running else {}
+    config = (read_json(files.config) or {}).get("config") or {}
+    error = None if running else progress.error
+    return {
+        "node": files.root.name,
+        "state": "running" if running else _state(progress),
+        "pid": holder.get("pid"),
+        "since": holder.get("since"),
+        "model": without_keys((config.get("model") or {}).get("name")),
+        "round": progress.round,
+        "rounds": (config.get("game") or {}).get("rounds") or None,
+        "accuracy_before": progress.accuracy_before,
+        "accuracy_after": progress.accuracy_after,
+        "swarm": (read_json(files.identity) or {}).get("swarm") if files.charter.exists() else None,
+        "peers": progress.peers if running else None,
+        "groups_from_peers": _from_peers(files),
+        "share_seconds": progress.share_seconds,
+        "updated": rfc3339(last["t"]) if last else None,
+        "error": {"code": error.get("code"), "message": error.get("message")} if error else None,
+    }
+
+
+def _from_peers(files: NodeFiles) -> int | None:
+    """Return how many groups of peers a node has learned from; None for one that is in no swarm."""
+    if not files.charter.exists():
+        return None
+    from hivemind_exp.peers.records import FILE_NAME, read_peers
+
+    return sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
+
+
+def _state(progress: Progress) -> str:
+    """Return how the last run ended: without a ``stop`` event it was killed, or never began."""
+    if progress.stop is None:
+        return "interrupted" if progress.round is not None else "never started"
+    return {"done": "done", "signal": "stopped", "limit": "limit reached"}.get(progress.stop["reason"], "failed")
+
+
+def _line(row: dict[str, Any]) -> str:
+    parts = [f"{row['node']}: {row['state']}" + (f" (pid {row['pid']}, since {row['since']})" if row["pid"] else "")]
+    if row["round"] is not None:
+        parts.append(f"round {row['round']}" + (f" of {row['rounds']}" if row["rounds"] else ""))
+    before, after = row["accuracy_before"], row["accuracy_after"]
+    if before is not None:
+        parts.append(f"accuracy {percent(before)}" + (f" → {percent(after)}" if after is not None else ""))
+    if row["swarm"]:
+        parts.append(f"swarm {row['swarm'][:12]}")
+        if row["peers"] is not None:
+            parts.append(in_touch(row["peers"]))
+        parts.append(f"{several(row['groups_from_peers'], 'group')} from peers")
+        if row["share_seconds"] and row["share_seconds"] >= _WORTH_TELLING_S:
+            parts.append(f"{duration(float(row['share_seconds']))} a round for sharing")
+    if row["error"]:
+        parts.append(str(row["error"]["message"]))
+    return ", ".join(parts)

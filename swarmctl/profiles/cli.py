@@ -1,0 +1,177 @@
+"""``swarmctl profiles``: list, show, validate, new, import."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from swarmctl.terminal.help import GroupedCommands
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands, and ``profile`` as another name that help does not show."""
+    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
+    group.callback(invoke_without_command=True)(_group)
+    group.command("list")(_list)
+    group.command("show")(_show)
+    group.command("validate")(_validate)
+    group.command("new")(_new)
+    group.command("import")(_import)
+    app.add_typer(group, name="profiles")
+    app.add_typer(group, name="profile", hidden=True)
+
+
+def _group(context: typer.Context) -> None:
+    """List, show, check and make profiles: the files that say how a node runs.
+
+    Yours are the .toml files in ~/.config/swarmctl/profiles; one named default.toml is used when none is named.
+
+    \b
+    Examples:
+      swarmctl profiles list
+      swarmctl profiles show demo --origin
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _list(json: JsonOption = False) -> None:
+    """List the profiles there are, built-in ones and yours.
+
+    \b
+    Examples:
+      swarmctl profiles list
+      swarmctl profiles list --json
+    """
+    from swarmctl.profiles.profilelist import list_profiles
+
+    list_profiles(as_json=json)
+
+
+def _show(
+    name: Annotated[
+        str | None, typer.Argument(metavar="PROFILE", help="Profile, or a .toml file. [default: the one run would use]")
+    ] = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for run; may be repeated.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Print every setting of a profile as a run would see it: TOML that can be saved as a profile of your own.
+
+    \b
+    Examples:
+      swarmctl profiles show demo --origin
+      swarmctl profiles show gpu > ~/.config/swarmctl/profiles/mine.toml
+    """
+    from swarmctl.profiles.profileshow import show_profile
+
+    show_profile(name, tuple(set_ or ()), origin=origin, as_json=json)
+
+
+def _validate(
+    name: Annotated[
+        str | None, typer.Argument(metavar="PROFILE", help="Profile, or a .toml file. [default: all]")
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Check profiles: every wrong key and value, with the nearest right name. Exit code 3 where there is one.
+
+    \b
+    Examples:
+      swarmctl profiles validate
+      swarmctl profiles validate ./mine.toml
+    """
+    from swarmctl.profiles.show import validate_profiles
+
+    return validate_profiles(name, as_json=json)
+
+
+def _new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new profile.")],
+    *,
+    base: Annotated[
+        str, typer.Option("--from", metavar="BUILTIN", help="The built-in profile it begins with.")
+    ] = "default",
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="An id on the Hugging Face hub, or a directory.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Task or preset; may be repeated.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or xpu.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Rounds; 0: until stopped.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")] = False,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a profile of your own. On a terminal, and without flags, it asks for what matters most.
+
+    \b
+    Examples:
+      swarmctl profiles new mine
+      swarmctl profiles new maths --from gpu --task gsm8k --set train.learning_rate=2e-6
+    """
+    from swarmctl.profiles.new import NewOptions, new_profile
+
+    flags = (
+        ("model.name", model),
+        ("tasks", ",".join(task) if task else None),
+        ("model.device", device),
+        ("game.rounds", rounds),
+    )
+    new_profile(
+        NewOptions(
+            name=name,
+            base=base,
+            flags=tuple((key, str(value)) for key, value in flags if value is not None),
+            assignments=tuple(set_ or ()),
+            yes=yes,
+            no_input=no_input,
+            as_json=json,
+        )
+    )
+
+
+def _import(
+    file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="A configuration of RL Swarm.")],
+    *,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the profile. [default: the file's]")] = None,
+    no_test: Annotated[
+        bool, typer.Option("--no-test", help="Do not ask services whether they accept the keys found.")
+    ] = False,
+    insecure_storage: Annotated[
+        bool, typer.Option("--insecure-storage", help="Keep keys in files only you can read, not in the keyring.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")] = False,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing.")] = False,
+    json: JsonOption = False,
+) -> int:
+    """Make a profile from RL Swarm's YAML, and say what became of every key in it.
+
+    Keys of services never go into a profile: they are tested and saved as keys set would, and you are told what to
+    clean. Exit code 3 or 4 where one could not be saved.
+
+    \b
+    Examples:
+      swarmctl profiles import grpo-qwen-2.5-0.5b.yaml
+      swarmctl profiles import old.yaml --name maths --no-test
+    """
+    from swarmctl.profiles.importing.command import ImportOptions, import_profile
+
+    return import_profile(
+        ImportOptions(
+            file=file,
+            name=name,
+            yes=yes,
+            test=not no_test,
+            insecure=insecure_storage,
+            no_input=no_input,
+            as_json=json,
+        )
+    )

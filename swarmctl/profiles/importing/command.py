@@ -1,0 +1,133 @@
+"""``swarmctl profiles import``: RL Swarm's YAML as a profile, with an account of every key."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+from hivemind_exp.errors import ConfigurationError
+from swarmctl.errors import Exit, exit_code
+from swarmctl.keys.set import SetOptions
+from swarmctl.paths import shown
+from swarmctl.profiles.importing.convert import mapped
+from swarmctl.profiles.importing.keys import Kept, keep_all, tell_off
+from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, NOT_YET, UNKNOWN, Mapped
+from swarmctl.profiles.importing.yaml_file import flat, read_yaml
+from swarmctl.profiles.profiletext import rendered
+from swarmctl.profiles.write import new_path, problems_in, run_command, write
+from swarmctl.settings.resolve import anchored
+from swarmctl.settings.schema import Path
+from swarmctl.terminal.command_line import command, typed
+from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.safe_text import clean, without_keys
+
+_HEADINGS = {
+    NO_COUNTERPART: "Without a counterpart here",
+    NOT_YET: "Not yet",
+    BAD_VALUE: "Left out, because of their values",
+    UNKNOWN: "Not understood",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """The command line of ``profiles import``."""
+
+    file: str
+    name: str | None = None
+    yes: bool = False
+    test: bool = True
+    insecure: bool = False
+    no_input: bool = False
+    as_json: bool = False
+
+
+def import_profile(options: ImportOptions) -> Exit:
+    """Write the profile, save the keys of services that stood in the file, and say what became of everything.
+
+    Raises ConfigurationError where no profile can be written, and the NodeError of the first key that was not saved;
+    by then all else is done.
+    """
+    source = File(os.path.abspath(os.path.expanduser(options.file)))
+    name = options.name or source.stem
+    again = command(["profiles", "import", options.file, "--name", name, "--yes"])
+    path = new_path(name, yes=options.yes, again=again)
+    result = mapped(dict(flat(read_yaml(source))))
+    text = _checked(path, source, result)
+    write(path, text)
+    if not options.as_json:
+        for line in _account(result):
+            print(clean(line))
+        print(f"\nWrote {shown(path)}")
+        print(f"Run it: {typed(run_command(name))}", flush=True)
+    kept = _keep(source, result, options)
+    failed = [each.error for each in kept if each.error is not None]
+    if options.as_json:
+        print(json.dumps(_report(name, path, result, kept)))
+    elif failed:
+        raise failed[0]
+    return exit_code(failed[0]) if failed else Exit.DONE
+
+
+def _keep(source: File, result: Mapped, options: ImportOptions) -> list[Kept]:
+    """Save the keys; --yes is for the profile, and answers no question about a key."""
+    if not result.secrets:
+        return []
+    silent = options.no_input or options.as_json
+    how = SetOptions(test=options.test, insecure=options.insecure, no_input=silent)
+    kept = keep_all(result.secrets, how)
+    tell_off(source, result.secrets, kept, Asker(silent=silent))
+    return kept
+
+
+def _checked(path: File, source: File, result: Mapped) -> str:
+    """Return the profile; leave out what the configuration refuses, and say so."""
+    while True:
+        text = _text(source, result)
+        problems = problems_in(path, text)
+        if not problems:
+            return text
+        withdrawn = [result.withdraw(each.key, each.message.removeprefix(f"{each.origin}: ")) for each in problems]
+        if not any(withdrawn):
+            raise ConfigurationError("; ".join(map(str, problems)), next="swarmctl profiles import --help")
+
+
+def _text(source: File, result: Mapped) -> str:
+    values: Mapping[Path, Any] = {each.path: anchored(each.path, each.value, source.parent) for each in result.carried}
+    # Nothing of the file's text is repeated but its name: what was left out may hold a secret.
+    head = [f"Made by `swarmctl profiles import` from {clean(source.name)}, a configuration of RL Swarm."]
+    return rendered(values, head=head, description="imported from RL Swarm", extends=None)
+
+
+def _account(result: Mapped) -> list[str]:
+    """Return what became of each key, for people."""
+    lines = ["Carried:"] if result.carried else []
+    for each in result.carried:
+        value = json.dumps(without_keys(each.value), ensure_ascii=False)
+        lines.append(f"  {each.key} -> {each.setting} = {value}" + (f" ({each.note})" if each.note else ""))
+    for kind, heading in _HEADINGS.items():
+        left = [each for each in result.left if each.kind == kind]
+        lines += [f"{heading}:"] if left else []
+        lines += [f"  {each.key}: {each.why}" for each in left]
+    return lines
+
+
+def _report(name: str, path: File, result: Mapped, kept: Sequence[Kept]) -> dict[str, Any]:
+    carried = [
+        {"key": each.key, "setting": each.setting, "value": without_keys(each.value), "note": each.note}
+        for each in result.carried
+    ]
+    left = [{"key": each.key, "kind": each.kind, "why": each.why} for each in result.left]
+    return {
+        "schema": 1,
+        "name": name,
+        "path": str(path),
+        "run": typed(run_command(name)),
+        "carried": carried,
+        "left": left,
+        "secrets": [each.report() for each in kept],
+    }

@@ -1,0 +1,126 @@
+"""``swarmctl profiles new``: a profile of one's own, from a built-in one, a few answers and ``--set``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+from hivemind_exp.errors import ConfigurationError
+from swarmctl.paths import BUILTIN, shown
+from swarmctl.profiles.profilequestions import answers
+from swarmctl.profiles.profiletext import TASKS, head_comment, rendered
+from swarmctl.profiles.write import new_path, problems_in, run_command, write
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.profile_files import SUFFIX, Profile, nearest
+from swarmctl.settings.resolve import anchored, override
+from swarmctl.settings.schema import Path, dotted, leaves, parse
+from swarmctl.terminal.command_line import command, typed
+from swarmctl.terminal.safe_text import looks_like_key
+
+
+@dataclass(frozen=True, slots=True)
+class NewOptions:
+    """The command line of ``profiles new``."""
+
+    name: str
+    base: str = profiles.DEFAULT
+    flags: tuple[tuple[str, str], ...] = ()
+    """(setting, text) for each flag that stands for a setting."""
+    assignments: tuple[str, ...] = ()
+    yes: bool = False
+    no_input: bool = False
+    as_json: bool = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether to ask: on a terminal, where the command line said nothing about the content."""
+        told = self.flags or self.assignments or self.no_input or self.as_json
+        return not told and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def new_profile(options: NewOptions) -> None:
+    """Write the profile.
+
+    Raises ConfigurationError where the name is taken or a value is wrong; then nothing is written.
+    """
+    base = _base(options.base)
+    path = new_path(options.name, yes=options.yes, again=_again(options))
+    given = _given(options, base)
+    values = merged(dict(leaves(base.values)), given)
+    head = [
+        f"Made by `swarmctl profiles new {options.name}`. What is not here: `swarmctl profiles show {options.name}`."
+    ]
+    head += ["", f"The built-in {base.name} says:", *head_comment(base.path.read_text(encoding="utf-8"))]
+    if TASKS in values:
+        values[TASKS] = _tables(values[TASKS])
+    text = rendered(values, head=head, description=_description(base, given), extends=base.extends)
+    if problems := problems_in(path, text):
+        cure = next((problem.cure for problem in problems if problem.cure), None)
+        raise ConfigurationError("; ".join(map(str, problems)), next=cure or "swarmctl profiles new --help")
+    write(path, text)
+    if options.as_json:
+        print(
+            json.dumps({"schema": 1, "name": options.name, "path": str(path), "run": typed(run_command(options.name))})
+        )
+        return
+    print(f"Wrote {shown(path)}")
+    print(f"Run it: {typed(run_command(options.name))}")
+
+
+def _again(options: NewOptions) -> str:
+    """Return the same command with ``--yes``; one with a key in it is not repeated."""
+    told = [*(f"{key}={text}" for key, text in options.flags), *options.assignments]
+    if any(map(looks_like_key, told)):
+        return "swarmctl profiles new --help"
+    settings = [word for assignment in told for word in ("--set", assignment)]
+    return command(["profiles", "new", options.name, "--from", options.base, *settings, "--yes"])
+
+
+def merged(values: dict[Path, Any], given: dict[Path, Any]) -> dict[Path, Any]:
+    """Return ``values`` with ``given`` over them: a value takes the place of a table and the other way round."""
+    kept = {
+        path: value
+        for path, value in values.items()
+        if not any(path[: len(new)] == new or new[: len(path)] == path for new in given)
+    }
+    return kept | given
+
+
+def _base(name: str) -> Profile:
+    known = profiles.builtin_names()
+    if name in known:
+        return profiles.read(BUILTIN / f"{name}{SUFFIX}")
+    guess = nearest(name, known)
+    raise ConfigurationError(
+        f"no built-in profile named {name!r}" + (f"; did you mean {guess}?" if guess else ""),
+        next="swarmctl profiles list",
+    )
+
+
+def _given(options: NewOptions, base: Profile) -> dict[Path, Any]:
+    """Return what the command line or the operator's answers say, by setting."""
+    flags = options.flags if not options.asks else answers(base)
+    given = {path: parse(text, path) for path, text in ((tuple(key.split(".")), text) for key, text in flags)}
+    given |= {each.path: each.value for each in map(override, options.assignments)}
+    if TASKS in given:
+        given[TASKS] = _tables(given[TASKS])
+    return {path: anchored(path, value, File.cwd()) for path, value in given.items()}
+
+
+def _tables(tasks: Any) -> list[dict[str, Any]]:
+    """Return tasks, which may be given as names, as tables."""
+    if isinstance(tasks, str):
+        tasks = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not isinstance(tasks, list) or not all(isinstance(task, str | dict) for task in tasks):
+        raise ConfigurationError("tasks must be names or tables", next="swarmctl profiles new --help")
+    return [{"name": task} if isinstance(task, str) else task for task in tasks]
+
+
+def _description(base: Profile, given: dict[Path, Any]) -> str:
+    """Say what it is without claiming what the base's description claims of values that were changed."""
+    if not given:
+        return base.description or base.name
+    return f"{base.name}, with its own {', '.join(sorted(dotted(path) for path in given))}"

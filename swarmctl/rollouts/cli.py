@@ -1,0 +1,117 @@
+"""``swarmctl rollouts``: show, export, stats."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+NodeOption = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Node. [default: the latest]")]
+RoundOption = Annotated[int | None, typer.Option("--round", min=0, metavar="N", help="Only this round.")]
+QuestionOption = Annotated[
+    str, typer.Option("--question", metavar="DIGEST", help="Only questions whose digest begins so.")
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option("--source", metavar="SOURCE", help="Only a kind (teacher, policy, …) or a provider (openai, local)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(rich_markup_mode=None)
+    group.callback(invoke_without_command=True)(_group)
+    group.command("show")(_show)
+    group.command("export")(_export)
+    group.command("stats")(_stats)
+    app.add_typer(group, name="rollouts")
+
+
+def _group(context: typer.Context) -> None:
+    """Show, export and count what was generated for a node: completions, their rewards, where from, at which price.
+
+    Reads the node's files only, also while it runs, and changes nothing.
+
+    \b
+    Examples:
+      swarmctl rollouts show --last 3
+      swarmctl rollouts stats
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _show(
+    *,
+    node: NodeOption = None,
+    round: RoundOption = None,
+    question: QuestionOption = "",
+    source: SourceOption = None,
+    last: Annotated[int, typer.Option("--last", min=1, metavar="N", help="How many, the latest.")] = 10,
+    full: Annotated[bool, typer.Option("--full", help="Leave nothing out of long texts.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Print prompts, completions, what each reward is made of and why, source, provider, model and price.
+
+    \b
+    Examples:
+      swarmctl rollouts show --node maths --last 3 --full
+      swarmctl rollouts show --round 12 --source teacher --json
+    """
+    from swarmctl.rollouts.rows import Wanted
+    from swarmctl.rollouts.show import show
+
+    wanted = Wanted(round=round, question=question, source=source, lost=True, last=last)
+    show(node, wanted, full=full, as_json=json)
+
+
+def _export(
+    *,
+    node: NodeOption = None,
+    round: RoundOption = None,
+    question: QuestionOption = "",
+    source: SourceOption = None,
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, metavar="N", help="How many, the latest. [default: all]")
+    ] = None,
+    correct: Annotated[bool, typer.Option("--correct", help="Only what was verified as right.")] = False,
+    format: Annotated[
+        Literal["jsonl", "parquet"] | None,
+        typer.Option("--format", help="[default: jsonl; parquet for a FILE.parquet]", show_default=False),
+    ] = None,
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="A file, or - for stdout.")] = "-",
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write completions as JSON lines or Parquet, a row each, with provider and model on every row.
+
+    \b
+    Examples:
+      swarmctl rollouts export --node maths --correct > right.jsonl
+      swarmctl rollouts export --source openai -o rollouts.parquet
+    """
+    from swarmctl.rollouts.export import export
+    from swarmctl.rollouts.rows import Wanted
+
+    wanted = Wanted(round=round, question=question, source=source, correct=correct, last=last)
+    export(node, wanted, output=output, format=format, yes=yes)
+
+
+def _stats(
+    *,
+    node: NodeOption = None,
+    by: Annotated[
+        str, typer.Option("--by", metavar="KEYS", help="What to tell apart: any of provider,model,stage.")
+    ] = "provider,model,stage",
+    json: JsonOption = False,
+) -> None:
+    """Count requests, tokens, dollars, completions, the share verified as right, and places that were given up.
+
+    \b
+    Examples:
+      swarmctl rollouts stats --node maths
+      swarmctl rollouts stats --by provider --json
+    """
+    from swarmctl.rollouts.stats import stats
+
+    stats(node, by, as_json=json)

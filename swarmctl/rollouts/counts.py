@@ -1,0 +1,117 @@
+"""What generation brought and cost, counted from a node's journal and ledger."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hivemind_exp.tasks.base import FULL_CREDIT
+from swarmctl.rollouts.rolloutasked import Asked
+from swarmctl.rollouts.rows import LOCAL
+
+_BILLS = (
+    "SELECT provider, model, stage, SUM(state != 'void'), SUM(prompt_tokens), SUM(completion_tokens), TOTAL(usd), "
+    "TOTAL(CASE WHEN state IN ('kept', 'open', 'batched') THEN reserved ELSE 0 END) FROM requests "
+    "GROUP BY provider, model, stage"
+)
+_MADE = (
+    "SELECT round, stage, question, source, model, COUNT(*), COUNT(outcome), TOTAL(outcome >= ?), "
+    # As many ids as commas and one.
+    "SUM(LENGTH(ids) - LENGTH(REPLACE(ids, ',', '')) + 1) FROM completions "
+    "GROUP BY round, stage, question, source, model"
+)
+_LOST = "SELECT round, stage, question, COUNT(*) FROM lost GROUP BY round, stage, question"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is counted together. None where it is not known, or not told apart."""
+
+    provider: str | None
+    model: str | None
+    stage: str | None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What one group of rollouts brought and cost. None where nothing tells."""
+
+    requests: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    usd: float | None = None
+    """What services reported as used."""
+    usd_unsettled: float | None = None
+    """Reserves of requests whose outcome nobody knows: at most that was spent beside."""
+    completions: int = 0
+    verified: int = 0
+    correct: int = 0
+    lost: int = 0
+
+    @property
+    def share_correct(self) -> float | None:
+        return self.correct / self.verified if self.verified else None
+
+    def add(self, other: Counts) -> None:
+        """Add to each count; what only one side knows counts as it is."""
+        for name in self.__slots__:
+            mine, more = getattr(self, name), getattr(other, name)
+            setattr(self, name, more if mine is None else mine if more is None else mine + more)
+
+
+def count(
+    journal: sqlite3.Connection, ledger: sqlite3.Connection | None, by: Sequence[str], own_model: str | None
+) -> dict[Group, Counts]:
+    """Return the counts of each group, in order. ``by``: any of the fields of ``Group``."""
+    asked = Asked(ledger)
+    found: dict[Group, Counts] = defaultdict(Counts)
+    for parts in (_bills(ledger), _made(journal, asked, own_model), _lost(journal, asked)):
+        for group, counts in parts:
+            found[_coarse(group, by)].add(counts)
+    return {group: found[group] for group in sorted(found, key=_order)}
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """Return the sum of all."""
+    result = Counts()
+    for each in counts:
+        result.add(each)
+    return result
+
+
+def _coarse(group: Group, by: Sequence[str]) -> Group:
+    return Group(
+        group.provider if "provider" in by else None,
+        group.model if "model" in by else None,
+        group.stage if "stage" in by else None,
+    )
+
+
+def _order(group: Group) -> tuple[str, str, str]:
+    return group.provider or "", group.model or "", group.stage or ""
+
+
+def _bills(ledger: sqlite3.Connection | None) -> Iterator[tuple[Group, Counts]]:
+    for provider, model, stage, *bill in ledger.execute(_BILLS) if ledger is not None else ():
+        yield Group(provider, model, stage), Counts(*bill)
+
+
+def _made(journal: sqlite3.Connection, asked: Asked, own_model: str | None) -> Iterator[tuple[Group, Counts]]:
+    for round_, stage, question, source, answered, *made, tokens in journal.execute(_MADE, (FULL_CREDIT,)):
+        completions, verified, correct = map(int, made)
+        counts = Counts(completions=completions, verified=verified, correct=correct)
+        model = asked.model((round_, stage, question), source, answered)
+        if source == LOCAL:
+            counts.completion_tokens, counts.usd, counts.usd_unsettled = tokens, 0.0, 0.0
+            model = model or own_model
+        yield Group(source, model, stage), counts
+
+
+def _lost(journal: sqlite3.Connection, asked: Asked) -> Iterator[tuple[Group, Counts]]:
+    rows = [((round_, stage, question), lost) for round_, stage, question, lost in journal.execute(_LOST)]
+    last = asked.last({question for question, _ in rows})
+    for question, lost in rows:
+        provider, model = last.get(question, (None, None))
+        yield Group(provider, model, question[1]), Counts(lost=lost)

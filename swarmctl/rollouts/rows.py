@@ -1,0 +1,192 @@
+"""Rollouts as a node's journal holds them: read round by round, so that a long life fits into little memory."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hivemind_exp.journal.places import within_group
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.tasks.base import FULL_CREDIT, Term
+from swarmctl.storage.json_file import read_json, rfc3339
+from swarmctl.terminal.safe_text import without_keys
+
+LOCAL = "local"
+"""The source of what this machine generated."""
+_PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE swarm=? AND round=? ORDER BY position"
+_COMPLETIONS = (
+    "SELECT stage, question, idx, kind, source, model, version, text, truncated, outcome, strict, why, {terms}, usd, t "
+    "FROM completions WHERE swarm=? AND round=? AND substr(question, 1, ?)=?"
+)
+_LOST = "SELECT stage, question, idx, why FROM lost WHERE swarm=? AND round=? AND substr(question, 1, ?)=?"
+_NEXT = "SELECT swarm, round FROM {table} WHERE (swarm, round) > (?, ?) ORDER BY swarm, round LIMIT 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which rollouts are meant."""
+
+    round: int | None = None
+    question: str = ""
+    """How the question's digest begins."""
+    source: str | None = None
+    """A kind ("teacher"), or who made it ("openai", "local")."""
+    correct: bool = False
+    """Only those that were verified as right."""
+    lost: bool = False
+    """Also places of a group that were given up."""
+    last: int | None = None
+    """Only so many, the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One completion with its prompt, or a place of a group that was given up. Unknown is None."""
+
+    swarm: str
+    round: int
+    stage: str
+    question: str
+    place: int
+    """As the journal counts: peers' groups follow the node's own."""
+    position: int | None = None
+    """Of the prompt within its stage."""
+    task: str | None = None
+    messages: tuple[Mapping[str, str], ...] | None = None
+    text: str | None = None
+    truncated: bool | None = None
+    outcome: float | None = None
+    strict: bool | None = None
+    why: str | None = None
+    terms: tuple[Term, ...] | None = None
+    """What the reward is made of, where that is more than the outcome."""
+    kind: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    version: int | None = None
+    """Optimizer steps behind the weights that made it, or behind the node's when another model was asked."""
+    usd: float | None = None
+    time: float | None = None
+    lost: str | None = None
+    """Why the place was given up."""
+
+    @property
+    def correct(self) -> bool:
+        return self.outcome is not None and self.outcome >= FULL_CREDIT
+
+
+def node_model(files: NodeFiles) -> str | None:
+    """Return the name of the node's own model; None where its files do not tell."""
+    for record in (read_json(files.identity), (read_json(files.config) or {}).get("config")):
+        name = ((record or {}).get("model") or {}).get("name")
+        if name is not None:
+            return str(without_keys(str(name)))
+    return None
+
+
+def rollouts(db: sqlite3.Connection, wanted: Wanted, own_model: str | None) -> Iterator[Rollout]:
+    """Yield what is wanted, oldest round first."""
+    moments = sorted(
+        {
+            moment
+            for table in ("completions", "lost")
+            for moment in _moments(db, table)
+            if wanted.round in (None, moment[1])
+        },
+        key=lambda moment: (moment[1], moment[0]),
+    )
+    if wanted.last is None:
+        for moment in moments:
+            yield from _of_round(db, *moment, wanted, own_model)
+        return
+    found: list[Rollout] = []
+    while moments and len(found) < wanted.last:
+        found = [*_of_round(db, *moments.pop(), wanted, own_model), *found]
+    yield from found[max(0, len(found) - wanted.last) :]
+
+
+def as_row(rollout: Rollout, node: str) -> dict[str, Any]:
+    """Return a rollout with the keys of every output, in their order."""
+    return {
+        "node": node,
+        "swarm": rollout.swarm,
+        "round": rollout.round,
+        "stage": rollout.stage,
+        "task": rollout.task,
+        "question": rollout.question,
+        "messages": None if rollout.messages is None else [dict(message) for message in rollout.messages],
+        "place": within_group(rollout.place),
+        "text": rollout.text,
+        "truncated": rollout.truncated,
+        "outcome": rollout.outcome,
+        "strict": rollout.strict,
+        "why": rollout.why,
+        "terms": None if rollout.terms is None else [asdict(term) for term in rollout.terms],
+        "kind": rollout.kind,
+        "provider": rollout.provider,
+        "model": rollout.model,
+        "version": rollout.version,
+        "usd": rollout.usd,
+        "time": None if rollout.time is None else rfc3339(rollout.time),
+    }
+
+
+def _moments(db: sqlite3.Connection, table: str) -> Iterator[tuple[str, int]]:
+    """Yield each swarm and round of a table, going from one to the next along its key: the texts are not read."""
+    moment = ("", -1)
+    while found := db.execute(_NEXT.format(table=table), moment).fetchone():
+        yield (moment := found)
+
+
+def _of_round(db: sqlite3.Connection, swarm: str, round_: int, wanted: Wanted, own_model: str | None) -> list[Rollout]:
+    prompts: dict[tuple[str, str], dict[str, Any]] = {}
+    for stage, question, position, task, messages in db.execute(_PROMPTS, (swarm, round_)):
+        prompt = {"position": position, "task": task, "messages": tuple(json.loads(messages))}
+        prompts.setdefault((stage, question), prompt)
+    where = (swarm, round_, len(wanted.question), wanted.question)
+    found = []
+    for stage, question, place, kind, source, model, version, text, truncated, *scores, usd, t in db.execute(
+        _COMPLETIONS.format(terms="terms" if _has_terms(db) else "NULL"), where
+    ):
+        outcome, strict, why, terms = scores
+        rollout = Rollout(
+            swarm=swarm,
+            round=round_,
+            stage=stage,
+            question=question,
+            place=place,
+            **prompts.get((stage, question), {}),
+            text=text,
+            truncated=bool(truncated),
+            outcome=outcome,
+            strict=None if strict is None else bool(strict),
+            why=why,
+            terms=None if terms is None else tuple(Term(*fields) for fields in json.loads(terms)),
+            kind=kind,
+            provider=source,
+            model=own_model if model is None and source == LOCAL else model,
+            version=version,
+            usd=usd,
+            time=t,
+        )
+        if wanted.source in (None, kind, source) and (rollout.correct or not wanted.correct):
+            found.append(rollout)
+    if wanted.lost and wanted.source is None:
+        found += [
+            Rollout(swarm, round_, stage, question, place, lost=why, **prompts.get((stage, question), {}))
+            for stage, question, place, why in db.execute(_LOST, where)
+        ]
+    return sorted(found, key=_order)
+
+
+def _has_terms(db: sqlite3.Connection) -> bool:
+    """Whether the journal is one in which rewards have terms; its node adds them at its next start."""
+    return "terms" in {name for _, name, *_ in db.execute("PRAGMA table_info(completions)")}
+
+
+def _order(rollout: Rollout) -> tuple[str, int, str, int]:
+    position = -1 if rollout.position is None else rollout.position
+    return rollout.stage, position, rollout.question, rollout.place

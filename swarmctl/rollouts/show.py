@@ -1,0 +1,114 @@
+"""``swarmctl rollouts show``: prompts, completions and what became of them, for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from hivemind_exp.journal.places import within_group
+from hivemind_exp.tasks.base import Term
+from swarmctl.rollouts.database import node_with_journal, reading
+from swarmctl.rollouts.rows import Rollout, Wanted, as_row, node_model, rollouts
+from swarmctl.storage.json_file import rfc3339
+from swarmctl.terminal.money import dollars
+from swarmctl.terminal.quoted_text import quoted
+from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.views import Writer
+
+_DIGEST = 12
+"""Characters of a question's digest that tell it from others well enough."""
+_MARK = "    | "
+PEER = "peer"
+
+
+def show(node: str | None, wanted: Wanted, *, full: bool, as_json: bool) -> None:
+    """Print rollouts of a node. Raises ``NodeError`` where there is no such node, or nothing in it yet."""
+    files = node_with_journal(node)
+    with reading(files.journal) as db:
+        found = list(rollouts(db, wanted, node_model(files)))
+    if as_json:
+        rows = [as_row(rollout, files.root.name) | {"lost": rollout.lost} for rollout in found]
+        print(json.dumps({"schema": 1, "rollouts": rows}))
+        return
+    write = Writer(sys.stdout)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in _lines(found, width=width, full=full):
+        write(line)
+    if not found:
+        Writer(sys.stderr)(f"No rollout of node {files.root.name} is like that.")
+
+
+def _lines(found: Sequence[Rollout], *, width: int | None, full: bool) -> Iterator[str]:
+    groups = groupby(found, key=lambda each: (each.swarm, each.round, each.stage, each.question))
+    for number, (_, members) in enumerate(groups):
+        group = list(members)
+        if number:
+            yield ""
+        yield from _prompt(group[0], width=width, full=full)
+        for rollout in group:
+            yield from _rollout(rollout, width=width, full=full)
+
+
+def _prompt(first: Rollout, *, width: int | None, full: bool) -> Iterator[str]:
+    digest = first.question if full else first.question[:_DIGEST]
+    task = "" if first.task is None else f"{first.task}, "
+    yield from _told(f"round {first.round}, {first.stage}: {task}question {digest}", "", width)
+    for message in first.messages or ():
+        yield from _told(f"{message.get('role')}:", "  ", width)
+        yield from quoted(str(message.get("content")), _MARK, width=width, full=full)
+
+
+def _rollout(rollout: Rollout, *, width: int | None, full: bool) -> Iterator[str]:
+    if rollout.lost is not None:
+        yield from _told(f"[{rollout.place}] lost: {rollout.lost}", "  ", width)
+        return
+    yield from _told(f"[{within_group(rollout.place)}] {_reward(rollout)}; {_origin(rollout)}", "  ", width)
+    if rollout.terms:
+        yield from _told(_points(rollout.terms), "      ", width)
+    yield from quoted(rollout.text or "", _MARK, width=width, full=full)
+
+
+def _reward(rollout: Rollout) -> str:
+    if rollout.outcome is None:
+        return "not verified yet"
+    word = "right" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly right"
+    strict = "strict format" if rollout.strict else "not the strict format"
+    return f"{word} (outcome {rollout.outcome:g}), {strict}: {rollout.why}"
+
+
+def _points(terms: Sequence[Term]) -> str:
+    """Say what a reward is made of."""
+    total, most = sum(term.value for term in terms), sum(term.maximum for term in terms)
+    parts = (f"{term.name} {term.value:.3g} of {term.maximum:g} ({term.why})" for term in terms)
+    return f"{total:.4g} of {most:g} points: {', '.join(parts)}"
+
+
+def _origin(rollout: Rollout) -> str:
+    parts = [f"{rollout.kind} from {rollout.provider}", rollout.model or "model unknown"]
+    if rollout.kind == PEER:  # nobody can verify which model a peer has, and nothing was paid
+        parts[1:] = [f"{rollout.model}, as it says" if rollout.model else "which does not say its model"]
+    else:
+        parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
+    if rollout.time is not None:
+        parts.append(rfc3339(rollout.time))
+    if rollout.truncated:
+        parts.append("cut at the length limit")
+    return ", ".join(parts)
+
+
+def _told(text: str, indent: str, width: int | None) -> list[str]:
+    """Return a sentence of ours, in which others' words may stand, broken between words."""
+    text = " ".join(clean(text).split())
+    if width is None:
+        return [indent + text]
+    return textwrap.wrap(
+        text,
+        max(20, width - 1),
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+    )

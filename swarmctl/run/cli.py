@@ -1,0 +1,109 @@
+"""``swarmctl run``: start a node, or go on with it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from swarmctl.settings.options import FLAGS, RunOptions
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def run(
+        *,
+        profile: Annotated[
+            str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile: a name, or a .toml file.")
+        ] = None,
+        node: Annotated[
+            str | None, typer.Option(metavar="NODE", help="Node; its directory has this name. [default: the profile's]")
+        ] = None,
+        task: Annotated[
+            list[str] | None, typer.Option(metavar="TASK", help="Task, preset or FILE.jsonl; may be repeated.")
+        ] = None,
+        model: Annotated[
+            str | None, typer.Option(metavar="MODEL", help="An id on the Hugging Face hub, or a directory.")
+        ] = None,
+        device: Annotated[
+            str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or xpu.")
+        ] = None,
+        rounds: Annotated[
+            int | None, typer.Option(min=0, metavar="N", help="Rounds in the node's whole life; 0: until stopped.")
+        ] = None,
+        seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of sampling and adapters.")] = None,
+        offload: Annotated[
+            str | None,
+            typer.Option(metavar="PROVIDER[:MODEL]", help="Let an API generate; off: generate on this machine."),
+        ] = None,
+        max_usd: Annotated[
+            str | None,
+            typer.Option(metavar="USD", help="Dollars that the node may spend in its whole life; or unlimited."),
+        ] = None,
+        join: Annotated[
+            str | None,
+            typer.Option(metavar="INVITATION", help="Join a swarm: the line that `swarmctl swarm invite` prints."),
+        ] = None,
+        set_: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="KEY=VALUE", help="Any setting of a profile; may be repeated."),
+        ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Resolve and check everything, touch nothing.")
+        ] = False,
+        plain: Annotated[bool, typer.Option("--plain", help="One sentence a round instead of the live view.")] = False,
+        json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, last; ask nothing.")] = False,
+        quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings, errors and the end.")] = False,
+        verbose: Annotated[
+            bool, typer.Option("-v", "--verbose", help="Also say what is saved; show tracebacks.")
+        ] = False,
+        yes: Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to every question.")] = False,
+        no_input: Annotated[
+            bool, typer.Option("--no-input", help="Ask nothing; fail where an answer is needed.")
+        ] = False,
+    ) -> int:
+        """Start a node, or go on with it where it stopped.
+
+        Ctrl-C stops within seconds and saves; the same command goes on. With --node alone, a node runs as it did last.
+
+        \b
+        Examples:
+          swarmctl run --profile demo
+          swarmctl run --task gsm8k --model Qwen/Qwen2.5-1.5B-Instruct --node maths
+          swarmctl run --node maths --set train.learning_rate=2e-6
+          swarmctl run --offload openai:gpt-4o-mini --max-usd 2
+          swarmctl run --profile gpu --dry-run
+          swarmctl run --join swarm1:4be1…@/ip4/203.0.113.7/tcp/4001/p2p/12D3Koo… --node mine
+        """
+        provider, _, asked = (offload or "").partition(":")
+        settings = {
+            "--task": ",".join(task) if task else None,
+            "--model": model,
+            "--device": device,
+            "--rounds": rounds,
+            "--seed": seed,
+            "--offload": provider if offload else None,
+            "--max-usd": max_usd,
+            "--join": join,
+        }
+        flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
+        if offload:
+            flags.append(("--offload", "offload.model", asked))  # a model of another provider does not stay
+        options = RunOptions(
+            profile=profile,
+            node=node,
+            flags=tuple(flags),
+            assignments=tuple(set_ or ()),
+            dry_run=dry_run,
+            plain=plain,
+            as_json=json,
+            quiet=quiet,
+            verbose=verbose,
+            yes=yes,
+            no_input=no_input,
+        )
+        from swarmctl.run.command import execute
+
+        return execute(options)

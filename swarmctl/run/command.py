@@ -1,0 +1,133 @@
+"""What ``swarmctl run`` does, once its arguments are parsed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from hivemind_exp.offload.endpoints import is_offloaded
+from hivemind_exp.offload.settings import check_offload
+from hivemind_exp.tasks.registry import check_tasks
+from swarmctl.errors import Exit
+from swarmctl.keys.for_run import keys_for
+from swarmctl.nodes import directory as nodes
+from swarmctl.run import trainer_process as trainer
+from swarmctl.run.consent import ask_consent, record_consent
+from swarmctl.run.join_swarm import enter, invitation_override, settle
+from swarmctl.run.offload_plan import banner, plan
+from swarmctl.run.outcome import judge
+from swarmctl.run.retry import advised, retry_with
+from swarmctl.run.summary import conclusion, introduction
+from swarmctl.run.supervisor import Ending, StopSignals, supervise
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.last_run import changes, read_last, write_last
+from swarmctl.settings.options import RunOptions
+from swarmctl.settings.resolve import Override, Resolved, override, resolve
+from swarmctl.settings.schema import parse
+from swarmctl.terminal.progress import Progress, result
+from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.views import Writer, view
+
+
+def resolved_options(options: RunOptions) -> Resolved:
+    """Return the configuration a command line means.
+
+    ``--node NAME`` without ``--profile`` repeats what that node was last run with; what this command says goes over it.
+    """
+    given = [override(text) for text in options.assignments]
+    given += [_given(flag, path, text) for flag, path, text in _flags(options)]
+    last = None
+    if options.node is not None:
+        given.append(Override(("node", "name"), options.node, "--node"))
+        last = read_last(nodes.files_of(options.node)) if options.profile is None else None
+    earlier = last.overrides if last else ()
+    profile = profiles.read(profiles.find(profiles.chosen(options.profile, last.profile if last else None)))
+    return resolve(profile, _latest([*earlier, *given]), os.environ)
+
+
+def _flags(options: RunOptions) -> list[tuple[str, tuple[str, ...], str]]:
+    return [(flag, tuple(key.split(".")), text) for flag, key, text in options.flags]
+
+
+def _given(flag: str, path: tuple[str, ...], text: str) -> Override:
+    return invitation_override(text, flag) if flag == "--join" else Override(path, parse(text, path), flag)
+
+
+def _latest(overrides: list[Override]) -> list[Override]:
+    """Keep the last of several values of one setting, in its place: ``model.lora=false`` undoes what is before it."""
+    latest: dict[tuple[str, ...], Override] = {}
+    for given in overrides:
+        latest.pop(given.path, None)
+        latest[given.path] = given
+    return list(latest.values())
+
+
+def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
+    """Run a node to its end. Raises the NodeError to print where it fails."""
+    say = Writer(sys.stderr)
+    resolved, membership = enter(resolved_options(options), say, module=module)
+    _check_tasks(resolved)
+    if options.dry_run:
+        from swarmctl.run.dry_run import dry_run
+
+        return dry_run(resolved, membership, as_json=options.as_json, retry=retry_with(resolved), module=module)
+    asker = Asker(yes=options.yes, silent=options.no_input or options.as_json)
+    keys = keys_for(resolved.config, asker, os.environ)
+    offload, agreed = _agree(resolved, asker)
+    with StopSignals() as signals, nodes.opened(resolved.config, retry_with(resolved)) as node:
+        before = read_last(node.files) if node.resumes else None
+        with nodes.disk_errors(node.files.root):
+            record_consent(node.files, agreed)
+            membership = membership and settle(node.files, membership)
+            write_last(node.files, resolved)
+        if not options.quiet:
+            for line in [*introduction(node, resolved, membership), *keys.lines, *offload]:
+                say(line)
+            for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
+                say(f"Changed: {change}")
+        progress = Progress()
+        began = time.monotonic()
+        with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
+            ending = supervise(node, resolved.config, display, progress, signals, secrets=keys.secrets, module=module)
+        return _finish(node, resolved, progress, ending, elapsed=time.monotonic() - began, as_json=options.as_json)
+
+
+def _agree(resolved: Resolved, asker: Asker) -> tuple[list[str], tuple[str, ...]]:
+    """Return what is to be said of offloading, and the providers that the operator agreed to now.
+
+    Raises the NodeError of what cannot work, or of what nobody agreed to.
+    """
+    if not is_offloaded(resolved.config):
+        return [], ()
+    retry = retry_with(resolved)
+    files = nodes.files_of(resolved.config.node.name)
+    nodes.check_free(files, retry)
+    with advised(resolved):
+        found = plan(resolved.config, files.ledger)
+        return banner(found), ask_consent(found, resolved, files, asker)
+
+
+def _check_tasks(resolved: Resolved) -> None:
+    """Raise the TaskError that the trainer would find after ten seconds of imports."""
+    with advised(resolved):
+        check_tasks(resolved.config.tasks)
+        check_offload(resolved.config)
+
+
+def _finish(
+    node: nodes.Node, resolved: Resolved, progress: Progress, ending: Ending, *, elapsed: float, as_json: bool
+) -> Exit:
+    say = Writer(sys.stderr)
+    failed = True
+    try:
+        code = judge(ending, progress, node.files, resolved)
+        failed = False
+    finally:
+        if not failed or progress.start is not None:
+            for line in conclusion(node, resolved, progress, elapsed, failed=failed):
+                say(line)
+    if as_json:
+        print(json.dumps(result(progress, node.name)), flush=True)
+    return code

@@ -1,0 +1,88 @@
+"""``swarmctl run --dry-run``: what a run would do, found out without touching anything."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import NodeError
+from hivemind_exp.offload.endpoints import is_offloaded
+from swarmctl.errors import Exit
+from swarmctl.nodes import directory as nodes
+from swarmctl.paths import shown
+from swarmctl.run import trainer_process as trainer
+from swarmctl.run.join_swarm import Membership
+from swarmctl.run.offload_plan import as_json as as_json_of
+from swarmctl.run.offload_plan import banner, plan
+from swarmctl.run.outcome import completed
+from swarmctl.run.summary import pushes, swarm_line
+from swarmctl.settings.resolve import Resolved
+from swarmctl.settings.schema import dotted, settings
+from swarmctl.settings.toml_text import as_toml, origin_of
+from swarmctl.terminal.safe_text import clean, without_keys
+from swarmctl.terminal.sentences import count, size
+
+
+def dry_run(
+    resolved: Resolved, membership: Membership | None, *, as_json: bool, retry: nodes.Retry, module: str
+) -> Exit:
+    """Print configuration, origins and findings. Raises what ``run`` would raise before its first round."""
+    config = resolved.config
+    files = nodes.files_of(config.node.name)
+    nodes.check_free(files, retry)
+    nodes.check_identity(files, config, retry)
+    try:
+        found = trainer.check(config, module)
+    except NodeError as error:
+        error.next = completed(error.next, retry(config.node.name)) if error.next else None
+        raise
+    offload = None
+    if is_offloaded(config):
+        try:
+            offload = plan(config, files.ledger)
+        except NodeError as error:
+            error.next = completed(error.next, retry(config.node.name)) if error.next else None
+            raise
+    if as_json:
+        found = found | {"offload": None if offload is None else as_json_of(offload)}
+        swarm = None if membership is None else membership.charter
+        found |= {"swarm": None if swarm is None else {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}}
+        print(json.dumps(_object(resolved, found, exists=files.root.exists())))
+        return Exit.DONE
+    print(as_toml(resolved, origins=True))
+    state = "exists" if files.root.exists() else "would be made"
+    node = f"node     {config.node.name}: {shown(files.root)} ({state})"
+    told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
+    part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
+    for line in [node, *part, *_findings(found, config), *told, "Nothing was made or changed."]:
+        print(clean(f"# {line}"))
+    return Exit.DONE
+
+
+def _object(resolved: Resolved, found: dict[str, Any], *, exists: bool) -> dict[str, Any]:
+    config = without_keys(resolved.config.model_dump(mode="json"))
+    return {
+        "schema": 1,
+        "node": resolved.config.node.name,
+        "exists": exists,
+        "profile": resolved.profile.reference,
+        "config": config,
+        "origins": {dotted(path): origin_of(resolved, dotted(path)) for path in settings()},
+        "check": found,
+    }
+
+
+def _findings(found: dict[str, Any], config: Config) -> list[str]:
+    model = found.get("model") or {}
+    parameters = model.get("parameters")
+    parameters_text = f", {count(parameters)} parameters" if parameters else ""
+    memory = found.get("memory_bytes")
+    accelerator = f" ({found['accelerator']})" if found.get("accelerator") else ""
+    return [
+        f"device   {found.get('device')}{accelerator}, {found.get('dtype')}",
+        f"model    {without_keys(config.model.name)}: {model.get('where', 'unknown')}{parameters_text}",
+        f"tasks    {', '.join(map(str, found.get('tasks') or []))}",
+        f"memory   {f'about {size(memory)}' if memory else 'unknown'}",
+        *([f"push     {pushes(config)}"] if config.hub.repo else []),
+    ]

@@ -1,0 +1,284 @@
+"""How a node gets into a swarm: where its charter is found, and what that fixes, whatever profile and flags say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path as File
+from typing import Any
+
+from pydantic import ValidationError
+
+from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.errors import ConfigurationError, SwarmError
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.swarm.charter import LONGEST, Charter
+from hivemind_exp.swarm.charter_check import applied
+from hivemind_exp.swarm.identity import Identity, write_private
+from hivemind_exp.swarm.invitation import Invitation, parse
+from hivemind_exp.tasks.registry import expand
+from swarmctl.nodes import directory as nodes
+from swarmctl.paths import nodes_directory
+from swarmctl.run import trainer_process as trainer
+from swarmctl.run.retry import advised, retry_with
+from swarmctl.settings.last_run import arguments, pasteable, read_last, set_values, shown_value
+from swarmctl.settings.resolve import REMEMBERED, Override, Resolved
+from swarmctl.settings.schema import dotted, leaves
+from swarmctl.storage.json_file import read_json, write_json
+
+JOIN = ("swarm", "join")
+_SEED = ("node", "seed")
+_FRESH = ("node", "fresh")
+_TASKS = ("tasks",)
+_SEEDS = 2**31
+_BY_NODE = "this node's own"
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The swarm that a node is in, or is about to enter."""
+
+    charter: Charter
+    envelope: bytes
+    """The charter as it travels, signed."""
+    identity: Identity | None = None
+    """Who the node is, or will be; None before it has a key."""
+
+    @property
+    def peer(self) -> str | None:
+        """The node's peer id, where it is known."""
+        return None if self.identity is None else self.identity.peer_id
+
+
+def invitation_override(text: str, flag: str) -> Override:
+    """Return what ``--join`` stands for, however the line was wrapped on its way. Raises SwarmError."""
+    return Override(JOIN, str(parse(text)), flag)
+
+
+def enter(
+    resolved: Resolved, say: Callable[[str], None], *, module: str = trainer.MODULE
+) -> tuple[Resolved, Membership | None]:
+    """Return the configuration as the swarm's charter has it, and that charter; nothing changes for a lone node.
+
+    Touches nothing. Raises NodeConflict where the node is running, or in another swarm; SwarmError where the charter
+    cannot be had; ConfigurationError where the command line contradicts it.
+    """
+    files = nodes.files_of(resolved.config.node.name)
+    resolved = _stays_in(resolved, files)
+    swarm = resolved.config.swarm.charter
+    if swarm is None:
+        return resolved, None
+    nodes.check_free(files, retry_with(resolved))
+    nodes.check_swarm(files, resolved.config, retry_with(resolved))
+    resolved = keeps_what_it_learns(resolved)
+    identity = Identity.load(files.key) if files.key.exists() else None
+    envelope = next(_at_hand(files, swarm), None)
+    if envelope is None:
+        identity = identity or Identity.generate()
+        envelope = _fetched(resolved, identity, say, module)
+    charter = Charter.open(envelope, swarm)
+    resolved = bound(with_own_seed(resolved, files), charter)
+    if _content(files) != envelope:  # later runs leave that to the trainer
+        from swarmctl.run.check_questions import check_questions
+
+        with advised(resolved):
+            check_questions(charter, resolved.config)
+    return resolved, Membership(charter, envelope, identity)
+
+
+def settle(files: NodeFiles, membership: Membership) -> Membership:
+    """Keep the charter in the directory of a node, and give it a key where it has none yet.
+
+    Raises OSError; IdentityProblem where it has one that cannot be used.
+    """
+    made = read_json(files.identity) or {}
+    aside = nodes.left_directory(files, membership.charter.id) / files.swarm.name
+    if made.get("left") is not None:
+        if aside.exists() and not files.swarm.exists():
+            os.replace(aside, files.swarm)
+        write_json(files.identity, {**made, "left": None})
+    if _content(files) != membership.envelope:
+        write_private(files.charter, membership.envelope, replace=True)
+    if files.key.exists():
+        return replace(membership, identity=Identity.load(files.key))
+    identity = membership.identity or Identity.generate()
+    identity.save(files.key)
+    return replace(membership, identity=identity)
+
+
+def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
+    """A node stays in its swarm, with whatever profile it goes on."""
+    if not files.charter.exists() or dotted(JOIN) in resolved.origins:
+        return resolved
+    last = read_last(files)
+    line = (last.config.get("swarm") or {}).get("join") if last else None
+    swarm = (read_json(files.identity) or {}).get("swarm")
+    if not line and swarm:
+        line = str(Invitation(swarm))
+    return invited(resolved, line) if line else resolved
+
+
+def invited(resolved: Resolved, line: str) -> Resolved:
+    """Return the configuration of a node that joins with ``line``, as if that had been typed."""
+    override = Override(JOIN, line, _BY_NODE)
+    return replace(changed(resolved, [override]), overrides=(*resolved.overrides, override))
+
+
+def _at_hand(files: NodeFiles, swarm: str) -> Iterator[bytes]:
+    """Yield the swarm's charter as nodes of this machine have it, this node first."""
+    others = (NodeFiles(path.parent) for path in sorted(nodes_directory().glob("[!.]*/charter")))
+    for each in (files, *others):
+        content = _content(each)
+        if content is None:
+            continue
+        with contextlib.suppress(SwarmError):  # of another swarm, or damaged
+            Charter.open(content, swarm)
+            yield content
+
+
+def _content(files: NodeFiles) -> bytes | None:
+    try:
+        with files.charter.open("rb") as file:
+            return file.read(2 * LONGEST)
+    except OSError:
+        return None
+
+
+def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None], module: str) -> bytes:
+    config = resolved.config
+    swarm = nodes.short_id(config.swarm.charter or "")
+    if not parse(config.swarm.join).addresses:
+        raise SwarmError(
+            f"the charter of swarm {swarm} is not on this machine, and this invitation has no address to ask: take the "
+            "whole line that `swarmctl swarm invite` prints where the swarm is",
+            next="swarmctl run --help",
+        )
+    say(f"Asking swarm {swarm} for its charter; this may take half a minute.")
+    try:
+        # The daemon reads the key from a file; the node's own is not there before the charter has been seen.
+        with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
+            key = File(directory) / "identity.key"
+            identity.save(key)
+            return trainer.fetch_charter(config, key, File(directory), module)
+    except SwarmError as error:
+        error.message += "; a node of it must be running where the invitation leads"
+        error.next = retry_with(resolved)(config.node.name)
+        raise
+
+
+def keeps_what_it_learns(resolved: Resolved) -> Resolved:
+    """A node of a swarm never starts over: peers know it, and would see it forget.
+
+    Raises ConfigurationError where the command line says otherwise; a profile may.
+    """
+    if not resolved.config.node.fresh:
+        return resolved
+    if _is_explicit(resolved.origins.get(dotted(_FRESH), "")):
+        raise ConfigurationError(
+            "a node of a swarm keeps what it learned, and node.fresh = true makes it start over at every run",
+            next=_without(resolved, {_FRESH}),
+        )
+    return changed(resolved, [Override(_FRESH, False, _BY_NODE)])
+
+
+def with_own_seed(resolved: Resolved, files: NodeFiles) -> Resolved:
+    """Give a node of a swarm a seed of its own, and leave it what it has: two alike in all would say the same."""
+    origin = resolved.origins.get(dotted(_SEED), "")
+    if _is_explicit(origin) or origin == REMEMBERED:
+        return resolved
+    made = read_json(files.identity) or {}
+    known = made.get("seed") if made.get("swarm") and not made.get("fresh") else None
+    seed = known if isinstance(known, int) else secrets.randbelow(_SEEDS)
+    return changed(resolved, [Override(_SEED, seed, _BY_NODE)])
+
+
+def bound(resolved: Resolved, charter: Charter) -> Resolved:
+    """Return the configuration with what the charter fixes, above profile and flags.
+
+    Raises:
+        ConfigurationError: the command line says something else.
+        SwarmSkew: a task of the charter cannot be played here.
+    """
+    before = resolved.config
+    with advised(resolved):
+        after = _valid(applied(charter, before).model_dump())
+    fixed = _differences(before, after)
+    explicit = fixed - {_TASKS} if _names_files_only(before, after) else fixed
+    origins = {path: resolved.origins.get(dotted(path), "") for path in explicit}
+    if refused := {path: origin for path, origin in origins.items() if _is_explicit(origin)}:
+        raise _contradiction(resolved, after, charter, refused)
+    label = f"charter of {charter.name}"
+    values = [override for override in resolved.overrides if override.path not in fixed]
+    if any(task.path for task in after.tasks):  # where the files are is this node's business
+        values = [override for override in values if override.path != _TASKS]
+        values.append(Override(_TASKS, set_values(after.model_dump(mode="json")["tasks"]), _BY_NODE))
+    named = dict.fromkeys(("tasks", "game.kind", "game.group_size"), label)
+    return replace(resolved, config=after, origins={**resolved.origins, **named}, overrides=tuple(values))
+
+
+def _differences(before: Config, after: Config) -> set[tuple[str, ...]]:
+    old, new = dict(leaves(before.model_dump(mode="json"))), dict(leaves(after.model_dump(mode="json")))
+    found = {path for path, value in new.items() if old.get(path) != value}
+    return found - {_TASKS} if same_tasks(before.tasks, after.tasks) else found
+
+
+def same_tasks(one: Sequence[TaskConfig], other: Sequence[TaskConfig]) -> bool:
+    """Whether two mixtures ask the same questions in the same shares, presets taken apart, wherever files are."""
+    first, second = expand(one), expand(other)
+    total, other_total = sum(weight for _, weight in first), sum(weight for _, weight in second)
+    return [replace(spec, path=None) for spec, _ in first] == [replace(spec, path=None) for spec, _ in second] and all(
+        abs(weight / total - other_weight / other_total) < 2e-6
+        for (_, weight), (_, other_weight) in zip(first, second, strict=True)
+    )
+
+
+def _names_files_only(before: Config, after: Config) -> bool:
+    """Whether the tasks only say where this machine has files of the swarm's fixed sets."""
+    played = {spec.label for spec, _ in expand(after.tasks)}
+    return all(spec.path is not None and spec.label in played for spec, _ in expand(before.tasks))
+
+
+def _contradiction(
+    resolved: Resolved, after: Config, charter: Charter, refused: dict[tuple[str, ...], str]
+) -> ConfigurationError:
+    fixed: dict[tuple[str, ...], Any] = dict(leaves(after.model_dump(mode="json")))
+    said = " and ".join(
+        f"{dotted(path)} {shown_value(fixed[path])}, not what {origin} says" for path, origin in refused.items()
+    )
+    variable = next((origin for origin in refused.values() if origin.startswith("$")), None)
+    return ConfigurationError(
+        f"the charter of swarm {charter.name} fixes {said}",
+        next=f"unset {variable[1:]}" if variable else _without(resolved, set(refused)),
+    )
+
+
+def _without(resolved: Resolved, paths: set[tuple[str, ...]]) -> str:
+    kept = [override for override in resolved.overrides if override.path not in paths]
+    return pasteable(arguments(resolved.profile.reference, kept, resolved.config.node.name))
+
+
+def changed(resolved: Resolved, values: Sequence[Override]) -> Resolved:
+    """Return the configuration with values that nobody typed, and that no command for another node repeats."""
+    table = resolved.config.model_dump()
+    for override in values:
+        section, key = override.path
+        table[section][key] = override.value
+    origins = {**resolved.origins, **{dotted(override.path): override.origin for override in values}}
+    return replace(resolved, config=_valid(table), origins=origins)
+
+
+def _valid(values: dict[str, Any]) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        messages = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
+        raise ConfigurationError(f"in this swarm, {messages}", next="swarmctl profiles list") from error
+
+
+def _is_explicit(origin: str) -> bool:
+    """Whether a value was typed for this command, or stands in its environment."""
+    return origin.startswith(("--", "$"))

@@ -1,0 +1,113 @@
+"""What the end of a trainer means: an exit code, or the error to print."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import signal
+from collections.abc import Iterator, Sequence, Set
+from itertools import pairwise
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.errors import Exit
+from swarmctl.paths import shown
+from swarmctl.run import trainer_process as trainer
+from swarmctl.run.supervisor import Ending, log_tail
+from swarmctl.settings.last_run import arguments, pasteable
+from swarmctl.settings.options import FLAGS
+from swarmctl.settings.resolve import Override, Resolved
+from swarmctl.terminal.progress import Progress
+from swarmctl.terminal.safe_text import clean
+
+_EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
+
+
+def continuation(node: str) -> str:
+    """Return the command that goes on with ``node`` exactly as it was run last."""
+    return pasteable(["run", "--node", node])
+
+
+def completed(following: str | None, same: str) -> str:
+    """Return what the trainer advises; its ``swarmctl run --FLAG …`` as a change of the ``same`` run.
+
+    The trainer knows neither the profile nor where the flags of this run came from.
+    """
+    if following is None:
+        return same
+    words = shlex.split(following)
+    if words[:2] != ["swarmctl", "run"] or not {"--node", "--profile", "-p"}.isdisjoint(words):
+        return following
+    advice = words[2:]
+    replaced = {FLAGS.get(flag, value.partition("=")[0]) for flag, value in pairwise(advice)}
+    return shlex.join([*_without(shlex.split(same), replaced), *advice])
+
+
+def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
+    """Yield the words of a command but for each ``--set KEY=VALUE`` of these settings."""
+    rest = iter(words)
+    for word in rest:
+        assignment = next(rest) if word == "--set" else None
+        if assignment is None:
+            yield word
+        elif assignment.partition("=")[0] not in settings:
+            yield from (word, assignment)
+
+
+def judge(ending: Ending, progress: Progress, files: NodeFiles, resolved: Resolved) -> Exit:
+    """Return the exit code. Raises the NodeError to print where the trainer failed."""
+    if ending.asked is not None and (ending.killed or ending.returncode in (0, -signal.SIGTERM)):
+        return Exit.INTERRUPTED if ending.asked is signal.SIGINT else Exit.DONE
+    reason = (progress.stop or {}).get("reason")
+    if ending.returncode == 0 and reason in _EXIT_OF_REASON:
+        return _EXIT_OF_REASON[reason]
+    error = _failure(ending, progress, files, resolved)
+    error.next = completed(error.next, continuation(files.root.name))
+    raise error
+
+
+def _failure(ending: Ending, progress: Progress, files: NodeFiles, resolved: Resolved) -> NodeError:
+    """Return why the trainer failed: by its own word, by the status or signal that ended it, or by its last line.
+
+    On a full disk there may be no word: ``events.jsonl`` is on it too.
+    """
+    if progress.error is not None:
+        return trainer.reported(progress.error)
+    if ending.returncode == errno.ENOSPC:
+        root = files.root
+        return DiskFull(f"no space left in {shown(root)}", next=f"df -h {shlex.quote(str(root))}")
+    if ending.returncode < 0:
+        return _signalled(signal.Signals(-ending.returncode), files, resolved)
+    text = log_tail(files, ending.log_start)
+    lines = text.decode(errors="replace").strip().splitlines()
+    said = clean(lines[-1].strip()) if lines else f"it ended with code {ending.returncode} and said nothing"
+    return NodeError(f"the trainer failed: {said} (log: {shown(files.log)})")
+
+
+def _signalled(number: signal.Signals, files: NodeFiles, resolved: Resolved) -> NodeError:
+    if number is not signal.SIGKILL:
+        return NodeError(f"the trainer crashed with {number.name} (log: {shown(files.log)})")
+    return OutOfMemory(
+        "the trainer was killed (SIGKILL); most often that means the system ran out of memory "
+        f"(log: {shown(files.log)})",
+        next=pasteable(smaller(resolved, files.root.name)),
+    )
+
+
+def smaller(resolved: Resolved, node: str) -> list[str]:
+    """Return the arguments of a run that needs less memory: half of each batch, or recomputed activations."""
+    config: Config = resolved.config
+    halved = [
+        Override(path, value // 2, "--set")
+        for path, value in (
+            (("train", "micro_batch"), config.train.micro_batch),
+            (("generation", "batch"), config.generation.batch),
+        )
+        if value > 1
+    ]
+    if not halved:
+        halved = [Override(("model", "gradient_checkpointing"), True, "--set")]
+    changed = {given.path for given in halved}
+    kept = [given for given in resolved.overrides if given.path not in changed]
+    return arguments(resolved.profile.reference, [*kept, *halved], node)

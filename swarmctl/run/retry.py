@@ -1,0 +1,27 @@
+"""What an error advises, as a change of the very command that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hivemind_exp.errors import NodeError
+from swarmctl.nodes import directory as nodes
+from swarmctl.run.outcome import completed
+from swarmctl.settings.last_run import arguments, pasteable
+from swarmctl.settings.resolve import Resolved
+
+
+def retry_with(resolved: Resolved) -> nodes.Retry:
+    """Return what makes the command that does the same with another node."""
+    return lambda name: pasteable(arguments(resolved.profile.reference, resolved.overrides, name))
+
+
+@contextmanager
+def advised(resolved: Resolved) -> Iterator[None]:
+    """Make what an error advises a change of this very command."""
+    try:
+        yield
+    except NodeError as error:
+        error.next = completed(error.next, retry_with(resolved)(resolved.config.node.name)) if error.next else None
+        raise

@@ -1,0 +1,162 @@
+"""The words at the start and at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hivemind_exp.config import Config
+from hivemind_exp.models.hardware import detect_hardware
+from hivemind_exp.offload.endpoints import is_offloaded
+from hivemind_exp.offload.settings import is_relay
+from hivemind_exp.swarm.peer_names import animal_name
+from swarmctl.nodes.directory import Node, short_id
+from swarmctl.paths import shown
+from swarmctl.run.join_swarm import Membership
+from swarmctl.run.outcome import completed, continuation
+from swarmctl.settings.last_run import shown_value
+from swarmctl.settings.resolve import Resolved
+from swarmctl.swarm.show import game
+from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.progress import Progress
+from swarmctl.terminal.sentences import count, dollars, duration, exchanged, percent, spending, time_shares
+
+_DEMO = "tiny"
+_RISE = 0.15
+"""Gain from which accuracy counts as risen: rewards that mean nothing stay below it (``benchmarks/demo.py``)."""
+
+
+def introduction(node: Node, resolved: Resolved, membership: Membership | None = None) -> list[str]:
+    """Say what is about to happen."""
+    config = resolved.config
+    rounds = f"up to round {config.game.rounds}" if config.game.rounds else "until stopped"
+    state = "starts over at every run" if config.node.fresh else "goes on" if node.resumes else "new"
+    tasks = ("task " if len(config.tasks) == 1 else "tasks ") + ", ".join(task.name for task in config.tasks)
+    relay = is_relay(config)
+    adapter = f" with LoRA of rank {config.model.lora.rank}" if config.model.lora else ""
+    what = "a relay" if relay else f"GRPO on {shown_value(config.model.name)}{adapter}"
+    lines = [
+        f"Node {node.name} ({state}): {what}, {tasks}, {rounds}.",
+        f"Settings: {resolved.profile.label}. Files: {shown(node.files.root)}",
+    ]
+    if membership is not None:
+        lines.append(f"Swarm {swarm_line(membership)}.")
+        lines.append("Leaves this machine: this node's answers, signed, to the peers of its swarm.")
+    if config.hub.repo:
+        lines.append(f"Leaves this machine: the model and a card that says what it learned from, {pushes(config)}.")
+    if config.model.name == _DEMO and config.warmup.steps and not relay:
+        lines.append(
+            "A demonstration: the model is built here, tiny, and warmed up until it knows the format and is right on a "
+            "minority of questions. The only reward is the task's own verifier."
+        )
+    return lines
+
+
+def swarm_line(membership: Membership) -> str:
+    """Say which swarm a node is in, and under what name it is known there."""
+    charter, own = membership.charter, membership.peer
+    known = "" if own is None else f"; this node is {animal_name(own)}"
+    return f"{charter.name} ({short_id(charter.id)}), whose charter fixes tasks and game: {game(charter)}{known}"
+
+
+def pushes(config: Config) -> str:
+    """Say where a model is pushed, and when."""
+    every = config.hub.every
+    often = "" if not every else "every round" if every == 1 else f"every {every} rounds"
+    last = "after the last round" if config.game.rounds else ""
+    visible = "private" if config.hub.private else "public"
+    return f"to {config.hub.repo} on the hub ({visible} if it is new) {' and '.join(filter(None, (often, last)))}"
+
+
+def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: float, *, failed: bool) -> list[str]:
+    """Say what was reached, where the time went, what is saved and how to go on."""
+    lines = [_reached(progress, elapsed, failed=failed)]
+    if progress.seconds and (shares := time_shares(progress.seconds)):
+        lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
+    if traded := exchanged(progress):
+        lines.append(f"In the swarm: {traded}.")
+    if spent := _spent(progress):
+        lines.append(spent)
+    if (
+        resolved.config.model.name == _DEMO
+        and progress.accuracy_after is not None
+        and not is_offloaded(resolved.config)
+    ):
+        lines.append(lesson(progress))
+    fresh = resolved.config.node.fresh
+    lines.append(_saved(progress, resumed=node.resumes))
+    if progress.pushed is not None:
+        lines.append(f"Pushed: {progress.pushed}")
+    lines.append(f"Files: {shown(node.files.root)}")
+    if not failed:
+        lines += _next_steps(node.name, progress, fresh=fresh, demo=resolved.config.model.name == _DEMO)
+    return lines
+
+
+def _reached(progress: Progress, elapsed: float, *, failed: bool) -> str:
+    reason = (progress.stop or {}).get("reason")
+    word = "Failed" if failed else {"done": "Done", "limit": "Limit reached"}.get(str(reason), "Stopped")
+    round_text = f"{word} after {progress.round} rounds" if progress.round else f"{word} before the first round ended"
+    before, after = progress.accuracy_before, progress.accuracy_after
+    accuracy = ""
+    if before is not None and after is not None:
+        accuracy = f" Accuracy {percent(before)} → {percent(after)} on {progress.questions:,} held-out questions."
+    return f"{round_text}, {duration(elapsed)} in this run.{accuracy}"
+
+
+def _spent(progress: Progress) -> str | None:
+    """Say what offloading cost, and what a point of accuracy did."""
+    text = spending(progress)
+    if text is None:
+        return None
+    before, after = progress.accuracy_before, progress.accuracy_after
+    points = 100 * (after - before) if before is not None and after is not None else 0.0
+    price = f": {dollars((progress.usd_total or 0.0) / points)} a point of accuracy gained" if points >= 1 else ""
+    return f"Spent in the node's whole life: {text}{price}."
+
+
+def lesson(progress: Progress) -> str:
+    """Say what a demonstration shows, and no more than that."""
+    size = (progress.start or {}).get("parameters")
+    model = f"a model of {count(size) if size else 'few'} parameters"
+    if (progress.accuracy_after or 0) - (progress.accuracy_before or 0) < _RISE:
+        return (
+            f"What this shows: not much yet. By rewarding right answers GRPO selects a skill that {model} already has; "
+            "for that it needs some right answers, and rounds."
+        )
+    return (
+        f"What this shows: {model} already had a skill, and GRPO selected it by rewarding right answers. "
+        "It taught no new one."
+    )
+
+
+def _saved(progress: Progress, *, resumed: bool) -> str:
+    if progress.checkpoint:
+        return f"Saved: {shown(Path(progress.checkpoint))}"
+    if progress.round or resumed:
+        return "Saved: every round that was finished."
+    return "Nothing to save: no round was finished."
+
+
+def _next_steps(name: str, progress: Progress, *, fresh: bool, demo: bool) -> list[str]:
+    done = (progress.stop or {}).get("reason") == "done"
+    again = typed(continuation(name))
+    following = (progress.stop or {}).get("next")
+    if following:
+        lines = ["Go further:", f"  {typed(completed(following, continuation(name)))}"]
+    elif fresh:
+        lines = ["Run again, from the start:", f"  {again}"]
+    elif done and progress.rounds:
+        lines = ["Go further:", f"  {again} --rounds {2 * progress.rounds}"]
+    else:
+        lines = ["Go on:", f"  {again}"]
+    if demo and done:
+        lines += ["Next, a real model (a download of 1 GB):", f"  {typed(f'swarmctl run --profile {_real_profile()}')}"]
+    return lines
+
+
+def _real_profile() -> str:
+    """Return the built-in profile that suits this machine."""
+    hardware = detect_hardware()
+    if hardware.apple:
+        return "mac"
+    return "default" if hardware.nvidia or hardware.amd or hardware.intel else "cpu"

@@ -1,0 +1,156 @@
+"""The trainer as a process: how it is started, asked what it would do, and ended with all that it started."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import hivemind_exp
+from hivemind_exp.config import Config
+from hivemind_exp.errors import NodeError, from_code
+from hivemind_exp.secrets import without_secrets
+from swarmctl.run.handover import pipe_with
+
+MODULE = "hivemind_exp.runner"
+LOG_LIMIT = 10 * 1024 * 1024
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def environment(config: Config) -> dict[str, str]:
+    """Return the trainer's environment: this one without keys, with what makes a run repeatable and quiet."""
+    # The SDK would send OpenAI's address and organisation to whichever provider is asked.
+    result = {name: value for name, value in without_secrets(os.environ).items() if not name.startswith("OPENAI_")} | {
+        "PYTHONHASHSEED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",  # the token that was found here, or none
+        "DO_NOT_TRACK": "1",
+    }
+    threads = config.model.threads or (1 if config.model.name == "tiny" else 0)
+    return result | dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else result
+
+
+def command(module: str) -> list[str]:
+    """Return what starts a module in this interpreter."""
+    # A file in the current directory must not stand in for a library's module of the same name.
+    root = Path(hivemind_exp.__file__).parents[1]
+    safe_path = [] if Path.cwd() == root else ["-P"]
+    return [sys.executable, *safe_path, "-X", "faulthandler", "-m", module]
+
+
+def _request(mode: str, config: Config, node: Path | None, secrets_fd: int | None = None, **more: str) -> bytes:
+    request = {
+        "mode": mode,
+        "config": config.model_dump(mode="json"),
+        "node_dir": None if node is None else str(node),
+        "secrets_fd": secrets_fd,
+        **more,
+    }
+    return json.dumps(request).encode() + b"\n"
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open the trainer's log for appending; one that has grown large is put aside first."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > LOG_LIMIT:
+            path.replace(path.with_name(path.name + ".1"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "ab", buffering=0)
+
+
+def start(
+    module: str, config: Config, node: Path, log: BinaryIO, lock: int, *, secrets: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start the trainer in a session of its own; it holds ``lock`` and lives while its stdin stays open."""
+    with pipe_with(secrets) as secrets_fd:
+        process = subprocess.Popen(
+            command(module),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment(config),
+            pass_fds=(lock,) if secrets_fd is None else (lock, secrets_fd),
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it died already: its end will say why
+        process.stdin.write(_request("run", config, node, secrets_fd))
+        process.stdin.flush()
+    return process
+
+
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """Kill the trainer and every process of its session, and wait for the trainer."""
+    import psutil
+
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == process.pid:
+                os.kill(pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def check(config: Config, module: str = MODULE) -> dict[str, Any]:
+    """Ask the trainer what it would do. Raises the NodeError it answers with."""
+    return _ask(_request("check", config, None), config, module)
+
+
+def fetch_charter(config: Config, key: Path, directory: Path, module: str = MODULE) -> bytes:
+    """Ask the peers of an invitation for the charter it stands for; what they answer is not checked here.
+
+    ``key`` is the file with the identity that asks; ``directory`` is for what is only of use meanwhile. Raises the
+    NodeError that says why there is no charter.
+    """
+    return base64.b64decode(_ask(_request("charter", config, directory, key=str(key)), config, module)["charter"])
+
+
+def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:
+    """Return what the trainer answers to one question, without running a node."""
+    process = subprocess.Popen(
+        command(module),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(config),
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(request)
+    finally:
+        end_session(process)
+    answer = last_object(output)
+    if answer is None:
+        last = (errors.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise NodeError(f"the trainer ended with code {process.returncode} instead of answering: {last}")
+    if "error" in answer:
+        raise reported(answer["error"])
+    return answer
+
+
+def last_object(text: bytes) -> dict[str, Any] | None:
+    """Return the JSON object on the last line that is not empty, if it is one."""
+    lines = text.strip().splitlines()
+    if not lines:
+        return None
+    try:
+        value = json.loads(lines[-1])
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def reported(error: dict[str, Any]) -> NodeError:
+    """Return the error which the trainer wrote as ``{"code", "message", "next"}``."""
+    return from_code(error.get("code"), str(error.get("message")), error.get("next"))

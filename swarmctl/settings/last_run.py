@@ -1,0 +1,101 @@
+"""What a node was last run with, so that ``swarmctl run --node NAME`` goes on in the same way."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.settings.resolve import REMEMBERED, Override, Resolved
+from swarmctl.settings.schema import dotted, leaves
+from swarmctl.storage.json_file import read_json, write_json
+from swarmctl.terminal.safe_text import without_keys
+
+_FIXED = {"node.name", "node.fresh", "swarm.join"}
+"""Settings that do not change, whatever is written: of an invitation, only the addresses may."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The latest command of a node, and the configuration it led to."""
+
+    profile: str
+    overrides: tuple[Override, ...]
+    config: dict[str, Any]
+
+
+def read_last(files: NodeFiles) -> LastRun | None:
+    """Return the latest run of a node, or None for a node that never ran."""
+    record = read_json(files.config)
+    if record is None or record.get("schema") != 1:
+        return None
+    overrides = (Override(tuple(key.split(".")), value, REMEMBERED) for key, value in record["overrides"].items())
+    return LastRun(record["profile"], tuple(overrides), record["config"])
+
+
+def write_last(files: NodeFiles, resolved: Resolved) -> None:
+    """Remember this run."""
+    overrides = {dotted(given.path): given.value for given in resolved.overrides if given.path != ("node", "name")}
+    config = resolved.config.model_dump(mode="json")
+    record = {"schema": 1, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
+    write_json(files.config, record)
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return each setting that differs, as ``train.learning_rate 1e-6 → 2e-6``."""
+    before = {dotted(path): value for path, value in leaves(old)}
+    after = {dotted(path): value for path, value in leaves(new)}
+    return [
+        f"{key} {shown_value(before.get(key))} → {shown_value(value)}"
+        for key, value in after.items()
+        if key not in _FIXED and before.get(key) != value
+    ]
+
+
+def shown_value(value: Any) -> str:
+    """Return a value for people; never one that looks like a key."""
+    value = without_keys(value)
+    if value is None:
+        return "unset"
+    if isinstance(value, float):
+        return f"{value:g}".replace("e-0", "e-").replace("e+0", "e+")
+    if isinstance(value, list):
+        return ", ".join(str(item["name"]) if isinstance(item, dict) else str(item) for item in value) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def arguments(profile: str, overrides: Sequence[Override], node: str) -> list[str]:
+    """Return the arguments of the command that runs ``node`` with a profile and values over it."""
+    result = ["run", "--profile", profile, "--node", node]
+    for given in overrides:
+        if given.path == ("swarm", "join") and given.value:
+            result += ["--join", given.value]
+        elif given.path != ("node", "name"):
+            result += ["--set", f"{dotted(given.path)}={_toml(given.value)}"]
+    return result
+
+
+def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tables without what is unset, which TOML cannot say."""
+    return [{key: value for key, value in table.items() if value is not None} for table in tables]
+
+
+def _toml(value: Any) -> str:
+    """Return a value on one line, as ``--set`` reads it."""
+    return value if isinstance(value, str) else _inline(value)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_inline(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # texts, numbers and booleans are written alike in TOML
+
+
+def pasteable(arguments: Sequence[str]) -> str:
+    """Return the command with its launcher left to be filled in by ``swarmctl.terminal.command_line.typed``."""
+    return " ".join(["swarmctl", *map(shlex.quote, arguments)])

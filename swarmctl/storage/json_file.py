@@ -1,0 +1,35 @@
+"""Small files that hold one JSON object, and the times in them."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from swarmctl.storage.textfile import replace_text
+
+
+def rfc3339(seconds: float) -> str:
+    """Return a time, given in Unix seconds, as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def now() -> str:
+    """Return the time as RFC 3339 in UTC."""
+    return rfc3339(time.time())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a file, or None where there is none that can be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replace a file whole, so that a reader or a crash never meets half of it."""
+    replace_text(path, json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,54 @@
+"""The lock of a node: held (flock) for as long as supervisor or trainer live, so no pid can be mistaken for it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from swarmctl.storage.json_file import now
+
+
+def acquire(descriptor: int) -> bool:
+    """Take the lock; return False where someone else has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_held(path: Path) -> bool:
+    """Whether someone has the lock; touches nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def write_holder(lock: int, trainer: int | None) -> None:
+    """Write into the lock file who holds it: for people and ``status``; the lock itself is the truth."""
+    content = json.dumps({"pid": os.getpid(), "trainer": trainer, "since": now()}).encode() + b"\n"
+    with contextlib.suppress(OSError):  # a full disk must not keep a node from starting to say so
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, content, 0)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process with this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

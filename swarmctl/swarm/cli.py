@@ -1,0 +1,162 @@
+"""``swarmctl swarm``: new, show, invite, peers, leaderboard, leave."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from swarmctl.terminal.help import GroupedCommands
+
+NodeOption = Annotated[
+    str | None, typer.Option("--node", metavar="NODE", help="Node. [default: the only one that is in a swarm]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
+    group.callback(invoke_without_command=True)(_group)
+    group.command("new")(_new)
+    group.command("show")(_show)
+    group.command("invite")(_invite)
+    group.command("peers")(_peers)
+    group.command("leaderboard")(_leaderboard)
+    group.command("leave")(_leave)
+    app.add_typer(group, name="swarm")
+
+
+def _group(context: typer.Context) -> None:
+    """Found a swarm, invite others, and see who is in it. To join one: `swarmctl run --join INVITATION`.
+
+    Nodes of a swarm train on the same questions and learn from each other's answers, each of which they verify
+    themselves. Nobody leads and nobody has to be trusted.
+
+    \b
+    Examples:
+      swarmctl swarm new tea --task sapo
+      swarmctl swarm peers
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the swarm, and of its first node.")],
+    *,
+    profile: Annotated[
+        str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile: how the first node runs.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(metavar="TASK", help="Task, preset or FILE.jsonl; may be repeated.")
+    ] = None,
+    game: Annotated[
+        Literal["sampling", "study-group"] | None, typer.Option(help="What a round is. [default: the profile's]")
+    ] = None,
+    stage_time: Annotated[
+        int | None,
+        typer.Option(min=5, max=86_400, metavar="SECONDS", help="Seconds of a stage of the game study-group."),
+    ] = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Strangers will join: all peers together fill a part of each batch.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the first node; may be repeated."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Found a swarm: sign its charter, make its first node, print the one line with which others join.
+
+    The charter fixes tasks, game and group size for ever. Nothing runs yet.
+
+    \b
+    Examples:
+      swarmctl swarm new tea
+      swarmctl swarm new tea --task gsm8k --profile gpu
+      swarmctl swarm new tea --game study-group --stage-time 120
+    """
+    from swarmctl.swarm.new import NewSwarm, new_swarm
+
+    new_swarm(
+        NewSwarm(
+            name=name,
+            profile=profile,
+            tasks=tuple(task or ()),
+            game=game,
+            stage_time=stage_time,
+            is_open=open_,
+            assignments=tuple(set_ or ()),
+            as_json=json,
+        )
+    )
+
+
+def _show(*, node: NodeOption = None, json: JsonOption = False) -> None:
+    """Show a swarm's charter, and this machine's node in it.
+
+    \b
+    Examples:
+      swarmctl swarm show
+      swarmctl swarm show --node tea --json
+    """
+    from swarmctl.swarm.show import show
+
+    show(node, as_json=json)
+
+
+def _invite(*, node: NodeOption = None, json: JsonOption = False) -> None:
+    """Print the line with which others join, with this machine's addresses and those of a few peers.
+
+    Who has the line is in: give it to those you want. It stays valid; addresses may change.
+
+    \b
+    Examples:
+      swarmctl swarm invite
+      swarmctl swarm invite --node tea --json
+    """
+    from swarmctl.swarm.invite import invite
+
+    invite(node, as_json=json)
+
+
+def _peers(*, node: NodeOption = None, json: JsonOption = False) -> None:
+    """List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on.
+
+    \b
+    Examples:
+      swarmctl swarm peers
+      swarmctl swarm peers --node tea --json
+    """
+    from swarmctl.swarm.peers import peers
+
+    peers(node, as_json=json)
+
+
+def _leaderboard(*, node: NodeOption = None, json: JsonOption = False) -> None:
+    """Rank peers by what the node learned from them. Shows contribution, not proof of anything.
+
+    Each node counts for itself what it verified and used; two nodes may well show two orders.
+
+    \b
+    Examples:
+      swarmctl swarm leaderboard
+      swarmctl swarm leaderboard --node tea --json
+    """
+    from swarmctl.swarm.peers import leaderboard
+
+    leaderboard(node, as_json=json)
+
+
+def _leave(*, node: NodeOption = None, json: JsonOption = False) -> None:
+    """Leave a swarm: the node goes on alone with what it learned. Its key, journal and checkpoints stay.
+
+    \b
+    Examples:
+      swarmctl swarm leave --node tea
+      swarmctl swarm leave --node tea --json
+    """
+    from swarmctl.swarm.leave import leave
+
+    leave(node, as_json=json)

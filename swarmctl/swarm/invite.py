@@ -1,0 +1,83 @@
+"""``swarmctl swarm invite``: the line that lets others in, with the addresses that hold now."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from hivemind_exp.config import SwarmConfig
+from hivemind_exp.errors import IdentityProblem
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.swarm.addresses import LOOPBACK, is_public, kept_port, own_addresses
+from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, is_address, parse
+from hivemind_exp.swarm.known_peers import KnownPeers
+from swarmctl.swarm.member import member
+from swarmctl.terminal.command_line import command
+from swarmctl.terminal.views import Writer
+
+KNOWN = "known-peers.json"
+PEERS = 3
+"""Other peers in the line: it works while one of them does."""
+
+
+def invite(node: str | None, *, as_json: bool) -> None:
+    """Print the command that joins the swarm of a node."""
+    found = member(node)
+    if found.peer is None:
+        raise IdentityProblem(
+            f"node {found.name} has no key that can be read", next=f"swarmctl identity show --node {found.name}"
+        )
+    line = invitation(found.files, found.settings, found.charter.id, found.peer)
+    join = command(["run", "--join", str(line)])
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "schema": 1,
+                    "node": found.name,
+                    "swarm": found.charter.id,
+                    "name": found.charter.name,
+                    "peer": found.peer,
+                    "running": found.running,
+                    "invitation": str(line),
+                    "command": join,
+                }
+            )
+        )
+        return
+    say = Writer(sys.stderr)
+    if not found.running:
+        say(f"Node {found.name} is not running: others join once it is, or through a peer that is.")
+    say(reach(line))
+    say(f"Whoever has this line can join swarm {found.charter.name}:")
+    print(join, flush=True)
+
+
+def invitation(files: NodeFiles, settings: SwarmConfig, swarm: str, peer: str) -> Invitation:
+    """Return the invitation to a node's swarm: this machine's addresses, then those of a few peers.
+
+    Chooses the node's port where it has none yet. Raises OSError.
+    """
+    own = own_addresses(peer, kept_port(files.swarm, settings), settings)
+    others = [each for each in known_addresses(files, settings) if each.rpartition("/")[2] != peer]
+    return Invitation(swarm, tuple(dict.fromkeys((*own, *others)))[:MOST_ADDRESSES])
+
+
+def known_addresses(files: NodeFiles, settings: SwarmConfig) -> list[str]:
+    """Return addresses of peers: of those that answered last, else of those that the node was invited by."""
+    contacts = [(peer, contact) for peer, contact in KnownPeers(files.swarm / KNOWN).items() if contact.answered]
+    contacts.sort(key=lambda item: item[1].answered, reverse=True)
+    # The first address of a peer is the one that reaches farthest.
+    found = [f"{contact.addresses[0]}/p2p/{peer}" for peer, contact in contacts if contact.addresses]
+    known = list(filter(is_address, found))[:PEERS]
+    return known or (list(parse(settings.join).addresses)[:PEERS] if settings.join else [])
+
+
+def reach(line: Invitation) -> str:
+    """Say from where the addresses of an invitation can be reached."""
+    found = [each.split("/")[2] for each in line.addresses]
+    if any(is_public(host) for host in found):
+        return "It can be reached from anywhere, unless a firewall stands before it."
+    if all(host == LOOPBACK for host in found):
+        return "It can be reached from this machine alone."
+    return "It can be reached from this network. From elsewhere: forward a port to it, and say where in swarm.announce."

@@ -1,0 +1,81 @@
+"""``swarmctl swarm leave``: a node takes its leave; what it is and what it learned stay."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from hivemind_exp.errors import ConfigurationError, NodeConflict
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.nodes import directory as nodes
+from swarmctl.nodes.status import existing
+from swarmctl.paths import shown
+from swarmctl.settings.last_run import set_values
+from swarmctl.storage import node_lock as locks
+from swarmctl.storage.json_file import now, read_json, write_json
+from swarmctl.swarm.member import member
+from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.views import Writer
+
+_FIXED = ("node.seed", "node.fresh", "game.kind", "game.group_size")
+"""What a swarm's node has, whatever its profile says, beside its tasks."""
+
+
+def leave(node: str | None, *, as_json: bool) -> None:
+    """Put the charter and what is known of peers aside. Raises NodeConflict while the node runs."""
+    files = existing(node) if node is not None else member(None).files
+    name = files.root.name
+    made = read_json(files.identity) or {}
+    swarm = made.get("swarm")
+    if not files.charter.exists() or not isinstance(swarm, str):
+        raise ConfigurationError(f"node {name} is in no swarm", next=f"swarmctl run --node {shlex.quote(name)}")
+    busy = NodeConflict(
+        f"node {name} is running: stop it first, with Ctrl-C where it runs or kill -TERM to its pid",
+        next=f"swarmctl status --node {shlex.quote(name)}",
+    )
+    if locks.is_held(files.lock):
+        raise busy
+    with nodes.held(files, lambda _: busy.next or ""), nodes.disk_errors(files.root):
+        aside = _put_aside(files, swarm)
+        _go_alone(files)
+        write_json(files.identity, made | {"left": now()})
+    _tell(name, swarm, shown(aside), as_json=as_json)
+
+
+def _put_aside(files: NodeFiles, swarm: str) -> Path:
+    aside = nodes.left_directory(files, swarm)
+    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.replace(files.charter, aside / files.charter.name)
+    if files.swarm.exists() and not (aside / files.swarm.name).exists():
+        os.replace(files.swarm, aside / files.swarm.name)
+    return aside
+
+
+def _go_alone(files: NodeFiles) -> None:
+    """Let the node go on with the tasks and the game that its swarm had: it was made for these."""
+    record = read_json(files.config)
+    if record is None:
+        return
+    config, overrides = record["config"], record["overrides"]
+    overrides.pop("swarm.join", None)
+    for key in _FIXED:
+        section, _, setting = key.partition(".")
+        overrides[key] = config[section][setting]
+    overrides["tasks"] = set_values(config["tasks"])
+    config["swarm"]["join"] = ""
+    write_json(files.config, record)
+
+
+def _tell(name: str, swarm: str, aside: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"schema": 1, "node": name, "swarm": swarm, "put_aside": aside}))
+        return
+    say = Writer(sys.stdout)
+    say(f"Node {name} has left swarm {nodes.short_id(swarm)}.")
+    say("Kept: its key, its model with all it learned, its journal and its bills.")
+    say(f"Put aside: the charter and what it knew of peers, in {aside}")
+    say("Go on alone with the same tasks, or join the same swarm again with its line; another takes another node:")
+    say(f"  {typed(f'swarmctl run --node {shlex.quote(name)}')}")

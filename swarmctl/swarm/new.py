@@ -1,0 +1,167 @@
+"""``swarmctl swarm new``: a charter, signed; the node that founds the swarm; the one line that lets others in."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+
+from hivemind_exp.errors import ConfigurationError, NodeConflict
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.swarm.charter import GROUP_SIZES, Charter
+from hivemind_exp.swarm.charter_check import pinned
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.invitation import Invitation
+from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.tasks.registry import check_tasks
+from swarmctl.errors import UsageError
+from swarmctl.nodes import directory as nodes
+from swarmctl.run.check_questions import pins
+from swarmctl.run.command import resolved_options
+from swarmctl.run.join_swarm import Membership, bound, invited, keeps_what_it_learns, settle, with_own_seed
+from swarmctl.run.retry import advised
+from swarmctl.settings.last_run import write_last
+from swarmctl.settings.options import RunOptions
+from swarmctl.settings.resolve import Resolved
+from swarmctl.storage.json_file import read_json, write_json
+from swarmctl.swarm.invite import invitation, reach
+from swarmctl.swarm.show import game
+from swarmctl.terminal.command_line import command, typed
+from swarmctl.terminal.views import Writer
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+STAGE_TIME_S = 60
+"""Seconds of a stage of the study group, where nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSwarm:
+    """The command line of ``swarm new``."""
+
+    name: str
+    profile: str | None = None
+    tasks: tuple[str, ...] = ()
+    game: str | None = None
+    stage_time: int | None = None
+    is_open: bool = False
+    assignments: tuple[str, ...] = ()
+    as_json: bool = False
+
+
+def new_swarm(options: NewSwarm) -> None:
+    """Found the swarm and print the command that joins it.
+
+    Raises NodeConflict where the name is taken; ConfigurationError and TaskError where no charter can be made.
+    """
+    say = Writer(sys.stderr)
+    _check_name(options.name)
+    files = nodes.files_of(options.name)
+    _check_new(files)
+    resolved = _resolved(options)
+    size = resolved.config.game.group_size
+    if size not in GROUP_SIZES:
+        raise ConfigurationError(
+            f"game.group_size is {size}, and groups of a swarm have {GROUP_SIZES[0]} to {GROUP_SIZES[-1]} completions",
+            next=f"swarmctl swarm new {shlex.quote(options.name)} --set game.group_size=8",
+        )
+    with advised(resolved):
+        check_tasks(resolved.config.tasks)
+        facts, digests = pins(resolved.config)
+    tasks = pinned(resolved.config.tasks, facts, digests)
+    resolved = with_own_seed(keeps_what_it_learns(resolved), files)
+    with nodes.opened(resolved.config, _again) as node, nodes.disk_errors(files.root):
+        identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
+        rules = resolved.config.game
+        charter = Charter(
+            name=options.name,
+            founder=identity.peer_id,
+            t0=int(time.time()),
+            nonce=secrets.token_hex(16),
+            game=rules.kind,
+            group_size=rules.group_size,
+            stage_time=options.stage_time or STAGE_TIME_S,
+            is_open=options.is_open,
+            tasks=tasks,
+        )
+        member = bound(invited(resolved, str(Invitation(charter.id))), charter)
+        write_json(files.identity, nodes.identity(member.config))
+        write_last(files, member)
+        line = invitation(files, member.config.swarm, charter.id, identity.peer_id)
+        # Last: with its charter the node is of this swarm for good.
+        settle(files, Membership(charter, charter.seal(identity)))
+    join = command(["run", "--join", str(line)])
+    if options.as_json:
+        print(
+            json.dumps(
+                {
+                    "schema": 1,
+                    "node": node.name,
+                    "swarm": charter.id,
+                    "name": charter.name,
+                    "peer": identity.peer_id,
+                    "invitation": str(line),
+                    "command": join,
+                }
+            )
+        )
+        return
+    labels = ", ".join(task.label for task in charter.tasks)
+    say(
+        f"Swarm {charter.name} ({nodes.short_id(charter.id)}), {'open' if charter.is_open else 'invited'}: "
+        f"{game(charter)}, {'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. That is fixed now."
+    )
+    say(f"Its first node is {node.name}, {animal_name(identity.peer_id)}. Start it, so that others find the swarm:")
+    say(f"  {typed(f'swarmctl run --node {shlex.quote(node.name)}')}")
+    say(reach(line))
+    say("To join from there, or from another terminal here, once the first node runs:")
+    sys.stderr.flush()
+    print(join, flush=True)
+
+
+def _resolved(options: NewSwarm) -> Resolved:
+    flags = [("--task", "tasks", ",".join(options.tasks)), ("--game", "game.kind", options.game)]
+    resolved = resolved_options(
+        RunOptions(
+            profile=options.profile,
+            node=options.name,
+            flags=tuple((flag, key, text) for flag, key, text in flags if text),
+            assignments=options.assignments,
+        )
+    )
+    if resolved.config.swarm.charter is not None:
+        raise ConfigurationError(
+            f"who founds a swarm joins none: swarm.join is set ({resolved.origins.get('swarm.join')})",
+            next=f"swarmctl profiles show {shlex.quote(resolved.profile.reference)} --origin",
+        )
+    return resolved
+
+
+def _check_name(name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise UsageError(
+            "the name of a swarm has letters, digits, dots, dashes and underscores, at most 64 in all",
+            next="swarmctl swarm new my-swarm",
+        )
+
+
+def _check_new(files: NodeFiles) -> None:
+    """Raise NodeConflict where there is a node that runs, has a swarm, or has learned something."""
+    name = files.root.name
+    other = _again(nodes.other_name(name))
+    if files.charter.exists():
+        swarm = (read_json(files.identity) or {}).get("swarm") or ""
+        raise NodeConflict(
+            f"node {name} is in swarm {nodes.short_id(swarm)} already",
+            next=f"swarmctl swarm invite --node {shlex.quote(name)}",
+        )
+    nodes.check_free(files, lambda _: other)
+    if nodes.has_begun(files):
+        raise NodeConflict(f"node {name} has learned alone, and a swarm takes a new node", next=other)
+
+
+def _again(name: str) -> str:
+    return f"swarmctl swarm new {shlex.quote(name)}"

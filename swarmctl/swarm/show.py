@@ -1,0 +1,99 @@
+"""``swarmctl swarm show``: a swarm's charter, and this machine's node in it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from hivemind_exp.swarm.addresses import own_addresses, read_port
+from hivemind_exp.swarm.charter import MILLION, Charter, CharterTask
+from hivemind_exp.swarm.peer_names import animal_name
+from swarmctl.storage.json_file import rfc3339
+from swarmctl.swarm.member import Member, member
+from swarmctl.terminal.views import Writer
+
+
+def show(node: str | None, *, as_json: bool) -> None:
+    """Print the charter of a node's swarm."""
+    found = member(node)
+    if as_json:
+        print(json.dumps(_object(found)))
+        return
+    write = Writer(sys.stdout)
+    for line in _lines(found):
+        write(line)
+
+
+def _object(found: Member) -> dict[str, Any]:
+    charter, peer, port = found.charter, found.peer, _port(found)
+    return {
+        "schema": 1,
+        "node": found.name,
+        "swarm": charter.id,
+        "name": charter.name,
+        "founder": charter.founder,
+        "founder_name": animal_name(charter.founder),
+        "created": rfc3339(charter.t0),
+        "open": charter.is_open,
+        "game": charter.game,
+        "group_size": charter.group_size,
+        "stage_time": charter.stage_time,
+        "tasks": [_task(task) for task in charter.tasks],
+        "peer": peer,
+        "peer_name": None if peer is None else animal_name(peer),
+        "port": port,
+        "addresses": [] if peer is None or port is None else list(_addresses(found, peer, port)),
+        "running": found.running,
+    }
+
+
+def _task(task: CharterTask) -> dict[str, Any]:
+    return {
+        "label": task.label,
+        "name": task.name,
+        "params": dict(task.params),
+        "check": task.check,
+        "weight": task.weight_ppm / MILLION,
+        "version": task.version or None,
+        "digest": task.digest,
+        "size": task.size,
+        "sha256": task.sha256,
+    }
+
+
+def _port(found: Member) -> int | None:
+    return found.settings.port or read_port(found.files.swarm)
+
+
+def _addresses(found: Member, peer: str, port: int) -> tuple[str, ...]:
+    return own_addresses(peer, port, found.settings)
+
+
+def _lines(found: Member) -> Iterator[str]:
+    charter, peer = found.charter, found.peer
+    who = "open to strangers" if charter.is_open else "for those who are invited"
+    yield f"Swarm {charter.name}, {who}"
+    yield f"  id       {charter.id}"
+    yield f"  founded  {rfc3339(charter.t0)} by {animal_name(charter.founder)} ({charter.founder})"
+    yield f"  game     {game(charter)}"
+    for place, task in enumerate(charter.tasks):
+        made = task.version or (f"{task.size:,} questions, SHA-256 {task.sha256[:12]}…" if task.sha256 else "")
+        options = " ".join(f"{key}={value}" for key, value in task.params.items())
+        parts = [f"{100 * task.weight_ppm / MILLION:.3g} %", task.label, *filter(None, (options, made))]
+        yield f"  {'tasks' if place == 0 else '':<9}{', '.join(parts)}"
+    yield f"Node {found.name}, {'running' if found.running else 'not running'}"
+    if peer is None:
+        yield "  peer     its key cannot be read"
+        return
+    yield f"  peer     {animal_name(peer)} ({peer})"
+    port = _port(found)
+    for place, address in enumerate(() if port is None else _addresses(found, peer, port)):
+        yield f"  {'reached' if place == 0 else '':<9}{address.rpartition('/p2p/')[0]}"
+
+
+def game(charter: Charter) -> str:
+    """Say what a round of a swarm is."""
+    stages = f", {charter.stage_time} s a stage" if charter.game == "study-group" else ""
+    return f"{charter.game}, groups of {charter.group_size}{stages}"

@@ -1,0 +1,150 @@
+"""The live view: a few lines at the bottom of the terminal, redrawn in place (rich)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any, Self, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from swarmctl.terminal import sentences
+from swarmctl.terminal.progress import PASSING, Progress
+from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.sentences import percent
+
+REDRAW_S = 0.25
+_TICKS = "▁▂▃▄▅▆▇█"
+_PARTS = {
+    "generate": ("█", "cyan"),
+    "verify": ("▓", "yellow"),
+    "train": ("▒", "magenta"),
+    "share": ("░", "blue"),
+    "other": ("·", "white"),
+}
+"""Glyph and colour of each part of the time: without colours the bar still reads."""
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Return values of 0 to 1 as bars, at most ``width``: of a longer series, means of equal stretches."""
+    if len(values) > width:
+        edges = [round(i * len(values) / width) for i in range(width + 1)]
+        values = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    return "".join(_TICKS[min(7, max(0, int(value * 8)))] for value in values)
+
+
+def _time(seconds: dict[str, float], width: int) -> tuple[Text, Text]:
+    """Return where the time went, the largest part first: in words, and as a bar ``width`` wide."""
+    words, bar = Text(), Text()
+    for part, share in sorted(sentences.time_shares(seconds), key=lambda item: -item[1]):
+        glyph, colour = _PARTS[part]
+        words.append(", " if words else "").append(f"{part} {percent(share)}", style=colour)
+        bar.append(glyph * round(share * width), style=colour)
+    return words, bar
+
+
+def draw(progress: Progress, width: int, running_s: float) -> Group:
+    """Return the view, no line wider than ``width``."""
+    lines = [Text(_head(progress.start), style="bold")] if progress.start else []
+    wide = max(4, width - 30)
+
+    def row(label: str, text: str | Text) -> None:
+        lines.append(Text.assemble((f"{label:<9}", "dim"), text))
+
+    before, after = progress.accuracy_before, progress.accuracy_after
+    if before is not None:
+        bars = sparkline([progress.accuracy[r] for r in sorted(progress.accuracy)], min(wide, 24))
+        row(
+            "accuracy",
+            (f"{percent(before)} → {percent(after)}" if after is not None else percent(before)) + f"  {bars}",
+        )
+    if progress.rewards:
+        rewards = [progress.rewards[r] for r in sorted(progress.rewards)]
+        row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")
+    if progress.round_seconds is not None:
+        rate = "" if progress.tokens_per_second is None else f"{progress.tokens_per_second:,.0f} tokens/s, "
+        row("speed", f"{rate}{sentences.duration(progress.round_seconds)} a round{_left(progress)}")
+    if (spent := sentences.spending(progress)) or progress.requests:
+        row(
+            "offload", f"{spent or 'no charge'}  {progress.requests:,} requests  {clean(', '.join(progress.providers))}"
+        )
+    if progress.peers is not None:
+        row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
+    if progress.seconds and sum(progress.seconds.values()):
+        words, bar = _time(progress.seconds, min(60, width - 10))
+        row("time", words)
+        row("", bar)
+    row("now", _now(progress, running_s))
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(*lines)
+
+
+def _head(start: dict[str, Any]) -> str:
+    tasks = ", ".join(map(str, start.get("tasks") or []))
+    parts = [start.get("node"), start.get("model") or "relay", tasks, start.get("device")]
+    return clean(" · ".join(str(part) for part in parts if part))
+
+
+def _left(progress: Progress) -> str:
+    if not progress.rounds or progress.round is None or progress.round_seconds is None:
+        return ""
+    return f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
+
+
+def _now(progress: Progress, running_s: float) -> str:
+    if progress.phase is not None:
+        doing = sentences.phase(progress.phase).removesuffix(".")
+    elif progress.start is None:
+        doing = "Starting"
+    else:
+        doing = f"Round {sentences.of_rounds(progress)} done" if progress.round else "First round"
+    return f"{clean(doing)} · {sentences.duration(round(running_s))}"
+
+
+class LiveView:
+    """Redraws at most four times a second; sentences and warnings scroll by above."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False, emoji=False, markup=False)
+        self._live = Live(
+            console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        self._began = time.monotonic()
+        self._drawn = 0.0
+
+    def __enter__(self) -> Self:
+        with suppress(OSError):
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        with suppress(OSError):
+            self._console.print(Text(clean(text)))
+
+    def event(self, event: dict[str, Any], _progress: Progress, /) -> None:
+        if event["event"] == "warning":
+            self.note(f"warning: {event.get('message')}")
+        elif event["event"] == "error" and event.get("code") in PASSING:
+            self.note(f"error: {event.get('message')}")
+        elif event["event"] == "start":
+            self.note(sentences.start(event))
+        elif event["event"] == "push":
+            self.note(sentences.push(event))
+
+    def tick(self, progress: Progress, /) -> None:
+        moment = time.monotonic()
+        if moment - self._drawn < REDRAW_S:
+            return
+        self._drawn = moment
+        with suppress(OSError):
+            view = draw(progress, self._console.width, moment - self._began)
+            self._live.update(view, refresh=True)

@@ -1,0 +1,167 @@
+"""Pushing to a stand-in of the hub: what arrives, what a failing hub does, and that nothing is lost or sent twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.hub.outbox import Outbox
+from tests.support.fake_hub_uploads import TOKEN, Account, uploads
+
+WEIGHTS = os.urandom(300_000)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A node with one adapter, as a checkpoint holds it."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "adapter_model.safetensors").write_bytes(WEIGHTS)
+    told = {"base_model_name_or_path": f"{tmp_path}/base", "r": 4}
+    (model / "adapter_config.json").write_text(json.dumps(told))
+    (model / "README.md").write_text("made by peft")
+    return tmp_path
+
+
+def start(root: Path, url: str, *rounds: int, token: str = TOKEN, **more: str) -> subprocess.Popen[str]:
+    environment = {"HF_ENDPOINT": url, "HF_HOME": f"{root}/hf", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"} | more
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.push_once", str(root), *map(str, rounds)],
+        env=os.environ | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(token + "\n")
+    process.stdin.flush()
+    return process
+
+
+def push(root: Path, url: str, *rounds: int, **how: str) -> list[dict[str, Any]]:
+    """Push and return what was told, without the phases."""
+    process = start(root, url, *rounds, **how)
+    assert process.stdout is not None
+    lines = [json.loads(line) for line in process.stdout]
+    assert process.wait(60) == 0
+    return [line for line in lines if line["event"] != "phase"]
+
+
+@pytest.mark.parametrize("xet", [False, True])
+def test_model_and_card_arrive_and_nothing_else(root: Path, xet: bool) -> None:
+    account = Account(xet=root / "xet" if xet else None)
+    with uploads(account) as url:
+        told = push(root, url, 3, HF_HUB_DISABLE_XET="0" if xet else "1")
+        assert [(each["event"], each["round"], each["repo"]) for each in told] == [("push", 3, "me/mine")]
+        assert told[0]["url"] == f"{url}/me/mine/commit/{1:040x}"
+    files = account.repos["me/mine"]
+    assert set(files) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert files["README.md"].endswith(b"\nround 3\n")
+    assert json.loads(files["adapter_config.json"]) == {"base_model_name_or_path": "lab/base", "r": 4}
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    assert files["adapter_model.safetensors"] == (b"xet:" + digest.encode() if xet else WEIGHTS)
+    assert account.private == {"me/mine": True}
+    # The checkpoint is as it was, and no second copy stays.
+    assert (root / "model/README.md").read_text() == "made by peft"
+    assert str(root) in (root / "model/adapter_config.json").read_text()
+    assert [path.name for path in (root / "hub").iterdir()] == ["pushed.json"]
+
+
+def test_the_token_is_shown_to_the_hub_alone_and_stands_in_nothing_that_is_sent(root: Path) -> None:
+    account = Account()
+    with uploads(account) as url:
+        push(root, url, 1)
+    assert {server for server, _, _ in account.shown} == {"hub", "storage"}
+    assert {(server, shown) for server, shown, _ in account.shown if shown} == {("hub", f"Bearer {TOKEN}")}
+    assert not any(TOKEN.encode() in sent for _, _, sent in account.shown)
+    assert not any(TOKEN.encode() in path.read_bytes() for path in root.rglob("*") if path.is_file())
+
+
+def test_what_was_pushed_is_not_pushed_again(root: Path) -> None:
+    account = Account()
+    with uploads(account) as url:
+        assert [each["round"] for each in push(root, url, 1)] == [1]
+        sent = len(account.shown)
+        assert push(root, url, 1) == []
+        assert [path for _, _, path in account.shown[sent:] if b"/commit/" in path] == []
+        assert [each["round"] for each in push(root, url, 2)] == [2]
+    assert account.commits == ["After round 1", "After round 2"]
+    assert len(account.stored) == 1, "the weights had not changed"
+
+
+@pytest.mark.parametrize(
+    ("account", "reason"),
+    [
+        (Account(token="hf_another"), "the hub refuses this token (401)"),
+        (Account(role="read"), "the hub refuses this token (403)"),
+        (Account(refuse={"/commit/": 400}), "the hub answers with 400: refused"),
+        (None, "the hub cannot be reached"),
+    ],
+    ids=["unknown", "read-only", "refused", "down"],
+)
+def test_what_fails_is_a_warning_and_goes_with_the_next_run(root: Path, account: Account | None, reason: str) -> None:
+    with uploads(account or Account()) as url:
+        told = push(root, url if account else "http://127.0.0.1:9", 1)
+    assert {each["event"] for each in told} == {"warning"}
+    assert {each["code"] for each in told} == {"push_failed"}
+    assert reason in told[-1]["message"]
+    assert "round 1 did not reach me/mine" in told[-1]["message"]
+    assert TOKEN not in json.dumps(told)
+    good = Account()
+    with uploads(good) as url:
+        assert [each["round"] for each in push(root, url)] == [1]
+    assert good.repos["me/mine"]["adapter_model.safetensors"] == WEIGHTS
+
+
+def test_killed_or_stopped_on_the_way_it_goes_with_the_next_run(root: Path) -> None:
+    account = Account(wait=threading.Event())
+    with uploads(account) as url:
+        process = start(root, url, 4)
+        while not any(b"/commit/" in sent for _, _, sent in account.shown):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        stopped = start(root, url)
+        assert stopped.stdin is not None
+        stopped.stdin.close()
+        assert stopped.stdout is not None
+        assert json.loads(stopped.stdout.read().splitlines()[-1]) == {"event": "stopped"}
+        assert account.wait is not None
+        account.wait.set()
+        assert [each["round"] for each in push(root, url)] == [4]
+
+
+def test_only_the_newest_of_several_goes(root: Path) -> None:
+    outbox, account = Outbox(root / "hub"), Account()
+    for round_ in (1, 2, 3):
+        outbox.pack(round_, root / "model", f"---\ntags: []\n---\nround {round_}\n", "lab/base")
+    with uploads(account) as url:
+        assert [each["round"] for each in push(root, url)] == [3]
+    assert account.commits == ["After round 3"]
+    assert [path.name for path in (root / "hub").iterdir()] == ["pushed.json"]
+
+
+def test_a_parcel_is_links_and_survives_its_checkpoint(root: Path) -> None:
+    outbox = Outbox(root / "hub")
+    parcel = outbox.pack(7, root / "model", "card", "lab/base")
+    assert (parcel.path / "adapter_model.safetensors").stat().st_nlink == 2
+    assert (parcel.path / "README.md").stat().st_nlink == 1
+    assert outbox.holds(7, "any/repo")
+    outbox.done(parcel, "me/mine")
+    assert outbox.waiting() is None
+    assert outbox.holds(7, "me/mine")
+    assert not outbox.holds(7, "me/other")
+    (root / "hub/.partial-00000009").mkdir()
+    Outbox(root / "hub")
+    assert not (root / "hub/.partial-00000009").exists()

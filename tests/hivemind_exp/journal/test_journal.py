@@ -1,0 +1,140 @@
+"""What is in the journal is never asked for again, and a step in it is never lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.errors import CheckpointError
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Manifest
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.trainer.evaluation import Evaluation, pass_rates
+
+
+def make_prompt(name: str = "a") -> Prompt:
+    return Prompt(
+        Question("t", "train", 0, 0, name, {}, name, name), "answer", ({"role": "user", "content": name},), (5,)
+    )
+
+
+def test_rollouts_come_back_as_they_were(tmp_path: Path) -> None:
+    local = Rollout(Kind.POLICY, "local", "x\x00y", (1, 2), False)
+    served = Rollout(Kind.POLICY, "box", "z", (3,), True, lag=2, behaviour_logps=(-0.5,))
+    unknown = Rollout(Kind.TEACHER, "openai", "é", (4,), False, lag=None)
+    prompt = make_prompt()
+    journal = Journal(tmp_path / "j", "swarm")
+    journal.write_rollouts(3, 10, [Group(prompt, (local, served, unknown))])
+    journal.close()
+    assert Journal(tmp_path / "j", "swarm").rollouts(3, prompt, 10) == {0: local, 1: served, 2: unknown}
+
+
+def test_the_age_of_a_rollout_grows_with_the_weights(tmp_path: Path) -> None:
+    journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
+    journal.write_rollouts(0, 10, [Group(prompt, (Rollout(Kind.POLICY, "box", "z", (3,), True, lag=2),))])
+    assert journal.rollouts(0, prompt, 13)[0].lag == 5
+
+
+def test_a_completion_is_kept_as_it_was_first_written(tmp_path: Path) -> None:
+    journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
+    for text in ("first", "second"):
+        journal.write_rollouts(0, 0, [Group(prompt, (Rollout(Kind.POLICY, "local", text, (1,), False),))])
+    assert [rollout.text for rollout in journal.rollouts(0, prompt, 0).values()] == ["first"]
+
+
+def test_swarms_rounds_and_prompts_are_kept_apart(tmp_path: Path) -> None:
+    prompt = make_prompt()
+    Journal(tmp_path / "j", "s").write_rollouts(0, 0, [Group(prompt, (Rollout(Kind.POLICY, "l", "x", (1,), False),))])
+    assert Journal(tmp_path / "j", "other").rollouts(0, prompt, 0) == {}
+    assert Journal(tmp_path / "j", "s").rollouts(1, prompt, 0) == {}
+    assert Journal(tmp_path / "j", "s").rollouts(0, make_prompt("b"), 0) == {}
+
+
+def test_scores_join_their_completions(tmp_path: Path) -> None:
+    journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
+    rollouts = tuple(Rollout(Kind.POLICY, "local", text, (1,), False) for text in "xy")
+    group = Group(prompt, rollouts, (Score(1.0, True, "right"), Score(0.0, False, "no answer tag")))
+    journal.write_prompts(0, [prompt])
+    journal.write_rollouts(0, 0, [group])
+    journal.write_scores(0, [group])
+    rows = journal._db.execute("SELECT text, outcome, strict, why FROM completions ORDER BY idx").fetchall()
+    assert rows == [("x", 1.0, 1, "right"), ("y", 0.0, 0, "no answer tag")]
+
+
+def make_manifest(step: int) -> Manifest:
+    return Manifest(step, step, step, 8, ())
+
+
+def test_manifests_are_replayed_in_order_from_a_checkpoint_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    for step in range(5):
+        journal.commit(make_manifest(step))
+    assert [m.step for m in journal.manifests(2)] == [2, 3, 4]
+    journal.forget_manifests(3)
+    assert [m.step for m in journal.manifests(3)] == [3, 4]
+    assert list(journal.manifests(5)) == []
+
+
+def test_a_gap_in_the_manifests_is_an_error_not_a_fork(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    for step in (0, 2):
+        journal.commit(make_manifest(step))
+    with pytest.raises(CheckpointError, match="lacks step 1"):
+        list(journal.manifests(0))
+
+
+def test_evaluations_survive_and_average(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    journal.write_evaluation(Evaluation(0, 0.25, 8, {"a": 0.5, "b": 0.0}))
+    journal.write_evaluation(Evaluation(10, 0.5, 8, {"a": 1.0}))
+    found = Journal(tmp_path / "j", "s").evaluations()
+    assert [e.round for e in found] == [0, 10]
+    assert pass_rates(found) == {"a": 0.75, "b": 0.0}
+
+
+def test_another_file_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "j").write_bytes(b"not a database, but long enough to be read as one" * 100)
+    with pytest.raises(CheckpointError, match="cannot be used"):
+        Journal(tmp_path / "j", "s")
+
+
+def test_kill_9_leaves_whole_entries_only(tmp_path: Path) -> None:
+    writer = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from hivemind_exp.journal.journal import Journal
+        from hivemind_exp.journal.records import Manifest, Row
+        from hivemind_exp.rollouts.types import Kind
+        journal = Journal(Path(sys.argv[1]), "s")
+        row = Row(Kind.POLICY, "local", "t", 0, (1,) * 2000, (2,) * 2000, "x" * 20000, 1.0, 1.0, 0)
+        for step in range(100000):
+            journal.commit(Manifest(step, step, 0, 8, (row,) * 8))
+            print(step, flush=True)
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", writer, str(tmp_path / "j")], stdout=subprocess.PIPE, cwd=Path.cwd()
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(20)]
+        os.kill(process.pid, signal.SIGKILL)
+        lines += process.stdout.readlines()
+    acknowledged = [int(line) for line in lines if line.endswith(b"\n")]
+    steps = [m.step for m in Journal(tmp_path / "j", "s").manifests(0)]
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= len(acknowledged)
+    assert all(len(m.rows) == 8 for m in Journal(tmp_path / "j", "s").manifests(0))
+
+
+@pytest.mark.parametrize("bad", [{"ids": ()}, {"ids": (1, 2), "behaviour_logps": (-1.0,)}])
+def test_rollouts_that_would_give_garbage_gradients_cannot_be_made(bad: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match=r"token|log-prob"):
+        Rollout(**{"kind": Kind.POLICY, "source": "local", "text": "x", "truncated": False, **bad})  # type: ignore[arg-type]

@@ -1,0 +1,128 @@
+"""An accelerator that is there and cannot be used is an error with the cure, never a silent CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hivemind_exp.config import ModelConfig
+from hivemind_exp.errors import DeviceError
+from hivemind_exp.models.device import pin_device, resolve_compute
+from hivemind_exp.models.hardware import INTEL, NVIDIA, Hardware, detect_hardware, explain_unusable, pci_gpus
+
+no_accelerator = pytest.mark.skipif(
+    torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a usable accelerator"
+)
+GEFORCE = Hardware(nvidia="NVIDIA GeForce RTX 4090", nvidia_driver="550.54.14")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "torch_version", "cuda", "cause"),
+    [
+        (GEFORCE, "2.13.0+cpu", None, "built without CUDA"),
+        (GEFORCE, "2.13.0+cu130", "13.0", "needs driver 580 or newer"),
+        (Hardware(nvidia="NVIDIA H100", nvidia_driver="590.10"), "2.13.0", "13.0", "cannot open it"),
+        (Hardware(driverless=True), "2.13.0", "13.0", "driver is missing"),
+        (Hardware(amd=True), "2.13.0", "13.0", "built without ROCm"),
+        (Hardware(intel=True), "2.13.0", "13.0", "built without XPU"),
+        (Hardware(intel=True), "2.13.0+xpu", None, "cannot open it"),
+        (Hardware(apple=True), "2.13.0", None, "MPS needs macOS 14"),
+    ],
+)
+def test_each_reason_has_its_cure(hardware: Hardware, torch_version: str, cuda: str | None, cause: str) -> None:
+    error = explain_unusable(hardware, torch_version=torch_version, cuda=cuda)
+    assert error is not None
+    assert cause in error.message
+    assert "--device cpu" in error.message
+    assert error.next
+
+
+def test_a_build_without_cuda_is_replaced_by_the_same_version() -> None:
+    error = explain_unusable(GEFORCE, torch_version="2.13.0+cpu", cuda=None)
+    assert error is not None
+    assert (error.next or "").endswith("-m pip install --force-reinstall torch==2.13.0")
+
+
+def test_gpus_are_found_on_the_bus_whatever_drivers_there_are(tmp_path: Path) -> None:
+    for place, vendor, kind in (
+        ("0000:00:02.0", "0x8086", "0x030000"),
+        ("0000:01:00.0", "0x10de", "0x030200"),
+        ("0000:01:00.1", "0x10de", "0x040300"),  # the sound of a graphics card
+    ):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / place / "class").write_text(f"{kind}\n")
+    assert pci_gpus(NVIDIA, tmp_path) == ["0000:01:00.0"]
+    assert pci_gpus(INTEL, tmp_path) == ["0000:00:02.0"]
+    assert pci_gpus(NVIDIA, tmp_path / "nowhere") == []
+
+
+def test_a_machine_without_accelerator_is_fine() -> None:
+    assert explain_unusable(Hardware(), torch_version="2.13.0", cuda="13.0") is None
+
+
+@no_accelerator
+def test_auto_fails_on_an_unusable_gpu_and_cpu_does_not() -> None:
+    with pytest.raises(DeviceError, match="GeForce"):
+        resolve_compute(ModelConfig(device="auto"), hardware=GEFORCE)
+    with pytest.raises(DeviceError, match="GeForce"):
+        resolve_compute(ModelConfig(device="cuda"), hardware=GEFORCE)
+    assert resolve_compute(ModelConfig(device="cpu"), hardware=GEFORCE).device == "cpu"
+
+
+@no_accelerator
+@pytest.mark.parametrize("device", ["cuda", "mps", "xpu"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(DeviceError, match=f"no {device} device"):
+        resolve_compute(ModelConfig(device=device), hardware=Hardware())
+
+
+@no_accelerator
+def test_this_machine_is_what_it_is() -> None:
+    compute = resolve_compute(ModelConfig(), hardware=Hardware())
+    assert (compute.device, compute.dtype, compute.accelerator) == ("cpu", "float32", None)
+
+
+def test_half_precision_on_a_cpu_is_refused() -> None:
+    with pytest.raises(DeviceError, match="float16"):
+        resolve_compute(ModelConfig(device="cpu", dtype="float16"))
+
+
+def test_gpus_hidden_on_purpose_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    hardware = detect_hardware()
+    assert (hardware.nvidia, hardware.driverless) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "expected", "pinned"),
+    [
+        ("cuda:1", None, "1", "cuda"),
+        ("cuda", None, "0", "cuda"),
+        ("auto", None, "0", "auto"),
+        ("cuda:1", "3,5", "5", "cuda"),
+        ("auto", "3,5", "3", "auto"),
+        ("auto", "", "", "auto"),
+        ("cpu", None, None, "cpu"),
+    ],
+)
+def test_one_device_is_visible(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, expected: str | None, pinned: str
+) -> None:
+    import os
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    # Restored by monkeypatch, which has seen the variable.
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert pin_device(device) == pinned
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
+
+
+def test_an_index_beyond_the_visible_ones_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(DeviceError, match="cuda:2"):
+        pin_device("cuda:2")

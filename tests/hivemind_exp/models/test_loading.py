@@ -1,0 +1,190 @@
+"""Loading models: from directories, from a hub, and one clear error for each way in which it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hivemind_exp.config import ModelConfig
+from hivemind_exp.errors import ModelError
+from hivemind_exp.game.sampling.prompts import build_prompts
+from hivemind_exp.models.loading import load_model, load_tokenizer, locate
+from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.stop import StopFlag
+from hivemind_exp.tasks.base import Question
+from tests.support.fake_hub import serve_hub
+from tests.support.nodes import Events, make_config, run
+from tests.support.tiny_models import save_encoder_decoder, save_llama
+
+LOAD = """
+import json, sys
+from hivemind_exp.config import ModelConfig
+from hivemind_exp.errors import ModelError
+from hivemind_exp.models.loading import load_model, load_tokenizer, locate
+answers = []
+for name, revision in json.loads(sys.argv[1]):
+    config = ModelConfig(name=name, revision=revision)
+    try:
+        before = locate(config).place
+        tokenizer = load_tokenizer(config)
+        model = load_model(config, tokenizer, dtype="float32", seed=0)
+        answers.append([before, locate(config).place, type(model).__name__])
+    except ModelError as error:
+        answers.append([error.code, error.message])
+print(json.dumps(answers))
+"""
+
+
+def load_through(endpoint: str, home: Path, *models: tuple[str, str | None]) -> list[list[str]]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, json.dumps(models)], env=environment, capture_output=True, text=True, check=True
+    )
+    answers: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+def test_models_come_from_the_hub_or_say_precisely_why_not(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "README.md").write_text("nothing else")
+    models = {"org/tiny": save_llama(tmp_path / "llama"), "org/empty": tmp_path / "empty"}
+    with serve_hub(models, gated=("org/gated",)) as endpoint:
+        found = load_through(
+            endpoint,
+            tmp_path / "home",
+            ("org/tiny", None),
+            ("org/gated", None),
+            ("org/absent", None),
+            ("org/tiny", "no-such-branch"),
+            ("org/empty", None),
+        )
+    assert found[0] == ["will be downloaded", "cached", "LlamaForCausalLM"]
+    assert "is gated" in found[1][1]
+    assert 'no model "org/absent"' in found[2][1]
+    assert "no revision no-such-branch" in found[3][1]
+    assert "config.json is missing" in found[4][1]
+    assert [answer[0] for answer in found[1:]] == ["model"] * 4
+    # The hub is gone, the cache is not.
+    again = load_through(endpoint, tmp_path / "home", ("org/tiny", None), ("org/other", None))
+    assert again[0] == ["cached", "cached", "LlamaForCausalLM"]
+    assert again[1][0] == "hub_unreachable"
+    assert "cannot be reached" in again[1][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./nowhere", "there is no directory"),
+        ("/nowhere/at/all", "there is no directory"),
+        ("~/nowhere-at-all", "there is no directory"),
+        ("a/b/c", "there is no directory"),
+    ],
+)
+def test_a_path_that_is_not_there_is_not_asked_of_the_hub(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_tokenizer(ModelConfig(name=name))
+    with pytest.raises(ModelError, match=message):
+        locate(ModelConfig(name=name))
+
+
+def test_the_command_that_follows_shows_the_nearest_directory_there_is(tmp_path: Path) -> None:
+    (tmp_path / "my models").mkdir()
+    with pytest.raises(ModelError) as caught:
+        locate(ModelConfig(name=str(tmp_path / "my models" / "qwen" / "large")))
+    assert caught.value.next == f"ls '{tmp_path}/my models'"
+
+
+def test_a_directory_without_a_model_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds no model: config\.json is missing"):
+        load_tokenizer(ModelConfig(name=str(tmp_path)))
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
+    config = ModelConfig(name=str(save_encoder_decoder(tmp_path)))
+    with pytest.raises(ModelError, match="is not a causal language model"):
+        locate(config)
+    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+        load_model(config, load_tokenizer(config), dtype="float32", seed=0)
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    config = ModelConfig(name=str(save_llama(tmp_path)))
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(config, load_tokenizer(config), dtype="float32", seed=0)
+
+
+def test_a_local_model_is_sized_without_loading_it(tmp_path: Path) -> None:
+    where = locate(ModelConfig(name=str(save_llama(tmp_path))))
+    assert where.place == "local directory"
+    assert where.parameters is not None
+    assert 10_000 < where.parameters < 50_000
+
+
+@pytest.mark.parametrize("model", [{}, {"lora": {"rank": 4}}, {"lora": {"rank": 4, "targets": "q_proj, v_proj"}}])
+def test_a_real_model_trains_and_its_checkpoint_loads_again(tmp_path: Path, model: dict[str, object]) -> None:
+    name = str(save_llama(tmp_path / "model"))
+    config = make_config(
+        model={"name": name, **model}, game={"rounds": 2}, generation={"max_prompt_tokens": 512, "batch": 4}
+    )
+    events = Events()
+    assert run(config, tmp_path / "node", emit=events).step == 2
+    started = events.of("start")[0]
+    assert (started["trainable"] < started["parameters"]) == bool(model)
+    saved = max((tmp_path / "node" / "checkpoints").iterdir()) / "model"
+    if model:
+        import peft
+
+        assert peft.PeftConfig.from_pretrained(saved).base_model_name_or_path == name
+    else:
+        reloaded = ModelConfig(name=str(saved))
+        load_model(reloaded, load_tokenizer(reloaded), dtype="float32", seed=0)
+
+
+def test_sampling_ignores_the_models_own_defaults_and_ends_at_its_end_of_turn(tmp_path: Path) -> None:
+    config = ModelConfig(name=str(save_llama(tmp_path)))
+    tokenizer = load_tokenizer(config)
+    model = load_model(config, tokenizer, dtype="float32", seed=0)
+    settings = make_config(generation={"max_completion_tokens": 40, "max_prompt_tokens": 400, "batch": 64}).generation
+    source = LocalSource(model, tokenizer, settings, StopFlag())
+    prompt = build_prompts([Question("t", "train", 0, 0, "hello", {}, "d", "k")], tokenizer)
+    [rollouts] = source.generate(prompt, 64, seed=1)
+    for rollout in rollouts:
+        ends = [i for i, token in enumerate(rollout.ids) if token in (1, 5)]
+        assert ends == ([] if rollout.truncated else [len(rollout.ids) - 1])
+    assert any(not rollout.truncated for rollout in rollouts)
+    # With the saved top_k = 20 at most 20 first tokens could occur; an untrained model uses far more.
+    assert len({rollout.ids[0] for rollout in rollouts}) > 20
+    assert source.generate(prompt, 4, seed=1)[0] == source.generate(prompt, 4, seed=1)[0]
+    assert source.generate(prompt, 4, seed=1)[0] != source.generate(prompt, 4, seed=2)[0]
+    assert model.generation_config.top_k == 20
+
+
+def test_prompts_use_the_models_chat_format(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(ModelConfig(name=str(save_llama(tmp_path))))
+    [prompt] = build_prompts([Question("t", "train", 0, 0, "What is 2 + 2?", {}, "d", "k")], tokenizer)
+    text = tokenizer.decode(prompt.ids)
+    assert text.startswith("[system]Think about the question first")
+    assert text.endswith("[user]What is 2 + 2?\n[assistant]")
+
+
+def test_a_base_model_without_chat_format_gets_plain_text(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(ModelConfig(name=str(save_llama(tmp_path))))
+    tokenizer.chat_template = None
+    [prompt] = build_prompts([Question("t", "train", 0, 0, "What is 2 + 2?", {}, "d", "k")], tokenizer)
+    assert tokenizer.decode(prompt.ids).endswith("\n\nWhat is 2 + 2?\n\n")
+
+
+def test_kept_weights_are_float32_unless_frozen_below_adapters(tmp_path: Path) -> None:
+    name = str(save_llama(tmp_path))
+    tokenizer = load_tokenizer(ModelConfig(name=name))
+    whole = load_model(ModelConfig(name=name), tokenizer, dtype="bfloat16", seed=0)
+    frozen = load_model(ModelConfig.model_validate({"name": name, "lora": {}}), tokenizer, dtype="bfloat16", seed=0)
+    assert {whole.dtype, frozen.dtype} == {torch.float32, torch.bfloat16}

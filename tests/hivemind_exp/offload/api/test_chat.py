@@ -1,0 +1,159 @@
+"""Requests hold what a service takes; answers are read as the hostile text they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hivemind_exp.offload.api.chat import Fault, Sampling, Style, Trouble, body, read_answer, refusal
+from hivemind_exp.offload.endpoints import Endpoint
+from hivemind_exp.offload.prices import Usage
+from hivemind_exp.providers import PROVIDERS, Chat
+
+SAMPLING = Sampling(temperature=0.7, max_tokens=100, reasoning_tokens=1000, reasoning_effort="low")
+MESSAGES = ({"role": "user", "content": "hi"},)
+
+
+def asked(name: str, model: str, count: int = 2, **changes: Any) -> dict[str, Any]:
+    chat = PROVIDERS[name].chat
+    assert chat is not None
+    endpoint = Endpoint(name, "http://box/v1", model, chat, needs_key=True)
+    style = Style(chat.max_tokens, several=chat.group == "n", **changes)
+    return body(endpoint, style, MESSAGES, count, SAMPLING, 2**40 + 5)
+
+
+def test_a_plain_model_and_one_that_thinks_unseen() -> None:
+    plain = asked("openai", "gpt-4o-mini")
+    assert plain == {
+        "model": "gpt-4o-mini",
+        "messages": list(MESSAGES),
+        "max_completion_tokens": 100,
+        "temperature": 0.7,
+        "n": 2,
+        "seed": 5,
+    }
+    thinking = asked("openai", "o4-mini")
+    assert "temperature" not in thinking
+    assert (thinking["max_completion_tokens"], thinking["reasoning_effort"]) == (1100, "low")
+
+
+def test_no_service_is_sent_what_it_may_not_know() -> None:
+    assert set(asked("deepseek", "deepseek-chat", 1)) == {"model", "messages", "max_tokens", "temperature"}
+    assert set(asked("transformers", "any", 1)) == {"model", "messages", "max_tokens", "temperature"}
+
+
+@pytest.mark.parametrize(
+    ("message", "changed"),
+    [
+        ("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", True),
+        ("temperature does not support 0.7 with this model", True),
+        ("n must be 1", True),
+        ("the model is not known", False),
+    ],
+)
+def test_complaints_are_heeded_once(message: str, changed: bool) -> None:
+    style = Style("max_tokens", several=True)
+    assert style.adapt(message) is changed
+    assert style.adapt(message) is False
+
+
+def answer(**changes: Any) -> bytes:
+    usage = {"prompt_tokens": 5, "completion_tokens": 7}
+    choice = {"message": {"content": "text"}, "finish_reason": "stop"}
+    return json.dumps({"model": "m", "choices": [choice], "usage": usage} | changes).encode()
+
+
+def test_an_answer_is_read() -> None:
+    found = read_answer(answer(), {})
+    assert (found.choices[0].text, found.usage, found.model) == ("text", Usage(5, 7), "m")
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        (None, None),
+        ({"prompt_tokens": -1, "completion_tokens": 2}, None),
+        ({"prompt_tokens": "many", "completion_tokens": 2}, None),
+        ({"prompt_tokens": True, "completion_tokens": 2}, None),
+        ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 10}, Usage(1, 9)),
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 20,
+                "prompt_tokens_details": {"cached_tokens": 4},
+                "completion_tokens_details": {"reasoning_tokens": 15},
+            },
+            Usage(10, 20, 4, 15),
+        ),
+    ],
+)
+def test_usage_is_believed_only_where_it_makes_sense(usage: Any, read: Usage | None) -> None:
+    assert read_answer(answer(usage=usage), {}).usage == read
+
+
+def test_a_text_that_cannot_be_encoded_is_mended() -> None:
+    content = b'{"choices": [{"message": {"content": "a\\ud800b"}}]}'
+    read_answer(content, {}).choices[0].text.encode()
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise_anything_but_a_fault(content: bytes) -> None:
+    with pytest.raises(Fault) as caught:
+        read_answer(b"\x00" + content, {})
+    assert caught.value.billed
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.lists(json_values, max_size=3), json_values, json_values)
+def test_no_json_raises_anything_but_a_fault(choices: list[Any], usage: Any, model: Any) -> None:
+    choices += [{"message": value, "finish_reason": value} for value in choices]
+    choices += [{"message": {"content": value}} for value in choices]
+    for choice in read_answer(answer(choices=choices, usage=usage, model=model), {}).choices:
+        assert isinstance(choice.text, str)
+
+
+def test_deep_json_does_not_end_the_process() -> None:
+    with pytest.raises(Fault):
+        read_answer(b"[" * 200_000, {})
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "trouble"),
+    [
+        (401, "", Trouble.REFUSED),
+        (403, "forbidden", Trouble.REFUSED),
+        (403, '{"error": {"message": "Insufficient credit"}}', Trouble.NO_CREDIT),
+        (402, "", Trouble.NO_CREDIT),
+        (429, '{"error": {"code": "insufficient_quota"}}', Trouble.NO_CREDIT),
+        (429, "slow", Trouble.SLOW_DOWN),
+        (408, "", Trouble.BUSY),
+        (500, "<html>", Trouble.BUSY),
+        (503, "", Trouble.BUSY),
+        (404, '{"error": "no such model"}', Trouble.UNFIT),
+        (422, '{"detail": [{"loc": ["body"]}]}', Trouble.UNFIT),
+        (307, "", Trouble.UNFIT),
+    ],
+)
+def test_what_a_status_means(status: int, text: str, trouble: Trouble) -> None:
+    fault = refusal(status, text.encode(), {"retry-after": "3"})
+    assert (fault.trouble, fault.billed, fault.wait) == (trouble, False, 3.0)
+    assert "<html>" not in fault.detail
+
+
+def test_every_row_that_generates_can_be_asked() -> None:
+    for row in PROVIDERS.values():
+        if row.chat is not None:
+            style = Style(row.chat.max_tokens, several=row.chat.group == "n")
+            endpoint = Endpoint(row.name, row.base_url, "m", row.chat, row.needs_key)
+            assert row.chat.max_tokens in body(endpoint, style, MESSAGES, 1, SAMPLING, 0)
+    assert Chat().training == "unknown"

@@ -1,0 +1,25 @@
+"""The engine against a real server, `transformers serve`: it takes `n` for 1, and refuses what it does not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.offload.prices import Price
+from hivemind_exp.providers import Group
+from tests.support.engine_rig import GROUPS, endpoint, engine, order
+from tests.support.fake_api.transformers_server import TransformersServer
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_groups_are_filled_by_a_real_server(tmp_path: Path, real_server: TransformersServer, group: Group) -> None:
+    served = endpoint(real_server.base_url, model=real_server.model, group=group)
+    with engine(tmp_path, served, price=Price(0.0, 0.0), timeout=60.0) as rig:
+        rig.offload.probed()
+        rig.run([order(number, places=3) for number in range(2)])
+        rig.offload.tell(0)
+    assert [len(places) for places in rig.texts().values()] == [3, 3]
+    (spent,) = [event for event in rig.events.of("spend") if event["round"] == 0]
+    assert spent["requests"] >= 6  # more where an untrained model writes nothing but blanks
+    assert spent["completion_tokens"] > 0

@@ -1,0 +1,161 @@
+"""Batches while requests fail on their way: nothing is begun twice, nothing paid for is forgotten."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.errors import KeyProblem
+from hivemind_exp.offload import router as routing
+from tests.support.batching import assert_paid, batches, filled, lines, quick, states, until
+from tests.support.engine_rig import PRICE_IN, PRICE_OUT, Rig, endpoint, engine, order
+from tests.support.fake_api.faults import Fault
+from tests.support.fake_api.ledger import Outcome
+from tests.support.fake_api.server import ApiServer, api_server
+
+__all__ = ["quick"]
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET, Fault.TRUNCATED, Fault.STALL, Fault.SERVER_ERROR, Fault.HTML_OK])
+def test_a_batch_whose_beginning_nobody_heard_of_is_not_begun_twice(tmp_path: Path, fault: Fault) -> None:
+    with (
+        api_server(batch_delay=0.05) as server,
+        engine(tmp_path, endpoint(server.base_url), timeout=0.5, batched=True) as rig,
+    ):
+        rig.offload.probed()
+        server.next(fault, endpoint="batches")
+        rig.run([order(0)])
+        assert batches(server) == 1
+        assert len(lines(server)) == 4
+        assert_paid(server, rig.ledger)
+    assert filled(rig) == [4]
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET, Fault.RATE_LIMIT_BARE, Fault.HTML_OK, Fault.UNAVAILABLE, Fault.CLOSE])
+def test_an_upload_that_fails_is_made_again(tmp_path: Path, fault: Fault) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
+        rig.offload.probed()
+        server.next(fault, times=2, endpoint="files")
+        rig.run([order(0)])
+        assert_paid(server, rig.ledger)
+    assert filled(rig) == [4]
+
+
+@pytest.mark.parametrize("fault", [Fault.TRUNCATED, Fault.HTML_OK, Fault.RESET, Fault.SERVER_ERROR])
+def test_a_file_of_results_that_came_broken_is_read_again(tmp_path: Path, fault: Fault) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
+        rig.offload.probed()
+        server.next(fault, endpoint="content")
+        rig.run([order(number) for number in range(3)])
+        assert len(lines(server)) == 12
+        assert_paid(server, rig.ledger)
+    assert filled(rig) == [4] * 3
+
+
+def test_lines_that_a_broken_file_hides_for_good_count_as_spent(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
+        rig.offload.probed()
+        server.next(Fault.TRUNCATED, times=3, endpoint="content")
+        rig.run([order(0)])
+        billed = server.usd(PRICE_IN, PRICE_OUT)
+    assert filled(rig) == [4]
+    assert rig.accounts()["kept"] > 0
+    assert sum(rig.accounts().values()) >= billed
+
+
+def test_a_batch_that_the_service_forgot_counts_as_spent(tmp_path: Path) -> None:
+    with api_server(batch_delay=None) as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
+        rig.offload.probed()
+        rig.offload.place([order(0)])
+        until(lambda: states(rig.ledger)["running"])
+        server.forget_batches()
+        until(lambda: states(rig.ledger)["over"])
+        until(lambda: states(rig.ledger)["running"])
+        server.finish_batches()
+        rig.offload.wait(0)
+    assert filled(rig) == [4]
+    assert rig.accounts()["kept"] > 0
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["batch_gone"]
+
+
+def test_a_key_refused_while_a_batch_is_out_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    keys = {"key-1234", "key-5678"}
+    with api_server(keys=keys, batch_delay=None) as server:
+        with engine(tmp_path, endpoint(server.base_url), None, key="key-1234", batched=True) as rig:
+            rig.offload.probed()
+            rig.offload.place([order(0)])
+            until(lambda: states(rig.ledger)["running"])
+            server.revoke("key-1234")
+            with pytest.raises(KeyProblem, match="its batches wait for a key of the same account"):
+                rig.offload.wait(0)
+        server.finish_batches()
+        with engine(tmp_path, endpoint(server.base_url), None, key="key-5678", batched=True) as rig:
+            rig.run([order(0)])
+        assert len(lines(server)) == 4
+    assert filled(rig) == [4]
+
+
+def test_a_service_that_is_down_while_a_batch_is_out_is_waited_for(tmp_path: Path) -> None:
+    with api_server(batch_delay=0.0) as server, engine(tmp_path, endpoint(server.base_url), None, batched=True) as rig:
+        rig.offload.probed()
+        server.set(batch_delay=None)
+        rig.offload.place([order(0)])
+        until(lambda: states(rig.ledger)["running"])
+        with server.down():
+            until(lambda: rig.events.of("warning"))
+        server.finish_batches()
+        rig.offload.wait(0)
+        assert_paid(server, rig.ledger)
+    assert filled(rig) == [4]
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["batch_unreachable", "batch_reachable"]
+
+
+def test_while_the_service_is_down_the_next_of_the_chain_is_asked_directly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.2)
+    with api_server() as server, api_server() as spare:
+        chain = (endpoint(server.base_url), endpoint(spare.base_url, name="spare"))
+        with engine(tmp_path, *chain, batched=True) as rig:
+            rig.offload.probed()
+            with server.down():
+                rig.run([order(number) for number in range(3)])
+            assert len(spare.ledger.chats) == 12
+            assert rig.events.of("warning")[0]["message"].endswith("spare:test-model generates until it answers again")
+            _wait_for_recovery(server, rig)
+            assert len(server.ledger.chats) == 1
+    assert filled(rig)[:3] == [4] * 3
+
+
+def _wait_for_recovery(server: ApiServer, rig: Rig) -> None:
+    """Place orders until one goes through a batch again."""
+    number = 10
+    while not lines(server):
+        rig.run([order(number, round_=number)])
+        number += 1
+
+
+def test_books_are_equal_when_much_goes_wrong(tmp_path: Path) -> None:
+    kinds = [Fault.SERVER_ERROR, Fault.EMPTY, Fault.FEWER, Fault.FILTERED, Fault.EXTRA, Fault.NULL, Fault.LENGTH]
+    faults = {f"{n % 5}/answer/question {n}/0x4": kinds[n % len(kinds)] for n in range(0, 40, 2)}
+    with (
+        api_server(line_faults=faults, batch_delay=None) as server,
+        engine(tmp_path, endpoint(server.base_url, group="n"), batched=True) as rig,
+    ):
+        rig.offload.probed()
+        for place in ("files", "batches", "content"):
+            for fault in (Fault.RESET, Fault.SERVER_ERROR, Fault.TRUNCATED, Fault.HTML_OK):
+                server.next(fault, endpoint=place)
+        rig.offload.place([order(number, round_=number % 5) for number in range(40)])
+        until(lambda: states(rig.ledger)["running"] == 5)
+        server.set(batch_delay=0.05)
+        server.finish_batches()
+        server.set(line_faults={})
+        for round_ in range(5):
+            rig.offload.wait(round_)
+        assert_paid(server, rig.ledger, void=0.0)
+        delivered = Counter(text for texts in server.ledger.texts(Outcome.DELIVERED).values() for text in texts)
+    assert filled(rig) == [4] * 40
+    assert not Counter(text for places in rig.texts().values() for text in places.values()) - delivered

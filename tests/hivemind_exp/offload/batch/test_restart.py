@@ -1,0 +1,74 @@
+"""Nodes killed at any moment of a batch's life, and started again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from tests.support import batch_child
+from tests.support.batch_child import MOMENTS, ORDERS
+from tests.support.batching import assert_paid, batches, lines, quick, states
+from tests.support.engine_rig import endpoint, engine, order, texts
+from tests.support.fake_api.ledger import Outcome
+from tests.support.fake_api.remote import RemoteServer, api_process
+
+__all__ = ["quick"]
+
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([batch_child.__name__])
+
+
+def start(server: RemoteServer, root: Path, moment: str | None = None) -> BaseProcess:
+    process = CONTEXT.Process(target=batch_child.main, args=(server.base_url, root, moment))
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_moment_it_asks_and_pays_nothing_twice(tmp_path: Path, moment: str) -> None:
+    with api_process(batch_delay=0.05) as server:
+        child = start(server, tmp_path, moment)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
+            rig.offload.probed()
+            # As a node does: what the journal holds already is not ordered.
+            held = texts(rig.journal)
+            rig.run([order(number) for number in range(ORDERS) if len(held.get(f"question {number}", {})) < 4])
+        assert len(lines(server)) == 4 * ORDERS
+        assert batches(server) == 1
+        released = moment in ("before the upload", "after the upload", "before the beginning")
+        assert_paid(server, rig.ledger, **{"void": 0.0} if released else {})
+        delivered = {text for entry in lines(server) for text in entry.texts if entry.outcome is Outcome.DELIVERED}
+    got = rig.texts()
+    assert sorted(map(len, got.values())) == [4] * ORDERS
+    assert {text for places in got.values() for text in places.values()} == delivered
+    assert set(states(rig.ledger)) == {"over"}
+
+
+def test_killed_again_and_again_it_asks_and_pays_nothing_twice(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    with api_process(batch_delay=0.3) as server:
+        for _ in range(4):
+            child = start(server, tmp_path)
+            while not (tmp_path / "ledger.sqlite").exists():
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0.0, 0.3))
+            child.kill()
+            child.join()
+        with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
+            rig.offload.probed()
+            rig.run([order(number) for number in range(ORDERS)])
+        assert len(lines(server)) == 4 * ORDERS
+        accounts = rig.accounts()
+        in_batches = sum(entry.prompt_tokens * 2 + entry.completion_tokens * 8 for entry in lines(server)) / 2e6
+        assert accounts["settled"] >= in_batches - 1e-12
+        assert "batched" not in accounts
+    assert sorted(map(len, rig.texts().values())) == [4] * ORDERS

@@ -1,0 +1,160 @@
+"""The engine's process killed, or its trainer: nothing is asked for twice, nothing forgotten, nothing left over."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import NodeError
+from hivemind_exp.offload.process import client as hosted_offload
+from hivemind_exp.offload.process.client import LIVES
+from tests.hivemind_exp.runner.test_resume import same_weights
+from tests.support.engine_host import configure, engines, hosted, prompts, until
+from tests.support.engine_rig import PRICE_IN, PRICE_OUT, order
+from tests.support.fake_api.faults import Fault
+from tests.support.fake_api.ledger import Outcome
+from tests.support.fake_api.server import api_server
+from tests.support.nodes import Events, make_config, run
+from tests.support.teachers import two_letters
+
+Texts = dict[str, dict[int, str]]
+
+
+def test_kill_9_of_it_at_many_moments_asks_for_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosted_offload, "LIVES", 100)
+    chance, kills, rounds = random.Random(9), 4, 3
+    held: list[Texts] = []
+    with api_server(latency=0.05) as server:
+        with hosted(tmp_path, configure(server.base_url, limits={"concurrency": 3})) as rig:
+
+            def assassin() -> None:
+                for _ in range(kills):
+                    pid, wanted = rig.pid, len(rig.texts()) + chance.randrange(1, 6)
+                    until(lambda: len(rig.texts()) >= wanted)  # noqa: B023 - called at once
+                    time.sleep(chance.uniform(0, 0.04))
+                    os.kill(pid, signal.SIGKILL)
+                    until(lambda: rig.offload.pid != pid)  # noqa: B023
+                    held.append(rig.texts())
+
+            killer = threading.Thread(target=assassin)
+            killer.start()
+            for round_ in range(rounds):
+                rig.offload.place([order(10 * round_ + n, round_=round_) for n in range(10)])
+            for round_ in range(rounds):
+                rig.offload.wait(round_)
+            killer.join()
+        books, kept = server.ledger, rig.texts()
+    assert len(held) == kills
+    assert len(kept) == 10 * rounds
+    assert {len(places) for places in kept.values()} == {4}
+    for before in held:
+        assert all(places.items() <= kept[question].items() for question, places in before.items())
+    sent = Counter(text for found in books.texts(Outcome.DELIVERED).values() for text in found)
+    assert all(sent[text] == 1 for places in kept.values() for text in places.values())
+    accounts = rig.accounts()
+    assert accounts["kept"] > 0, "or the kills hit nothing in flight"
+    assert sum(accounts.values()) >= books.usd(PRICE_IN, PRICE_OUT) - 1e-12
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["engine_restarted"] * kills
+
+
+def test_one_that_died_unseen_is_followed_by_another(tmp_path: Path) -> None:
+    """Between two calls nobody looks: what was asked for early is asked for again, where it has not come."""
+    with api_server(latency=0.2) as server, hosted(tmp_path, configure(server.base_url)) as rig:
+        rig.offload.place([order(0), order(1)])
+        until(lambda: len(rig.texts()) == 2)
+        rig.offload.place([order(2)])
+        until(lambda: len(prompts(server)) == 3)
+        rig.kill()
+        rig.offload.wait(0)
+        rig.kill()
+        rig.offload.place([order(3, round_=1)])
+        rig.kill()
+        rig.offload.tell(0)
+        rig.offload.wait(1)
+        asked = Counter(prompts(server))
+    assert asked == {"question 0": 1, "question 1": 1, "question 2": 2, "question 3": asked["question 3"]}
+    assert {len(places) for places in rig.texts().values()} == {4}
+    assert rig.events.of("warning")[0]["message"] == (
+        "the process that asks APIs was killed by SIGKILL; another goes on, and what was in flight counts as spent"
+    )
+
+
+def test_one_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
+    with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
+        server.always(Fault.STALL)
+        rig.offload.place([order(0)])
+
+        def assassin() -> None:
+            for _ in range(LIVES):
+                pid = rig.pid
+                os.kill(pid, signal.SIGKILL)
+                until(lambda: rig.offload.pid != pid)  # noqa: B023 - called at once
+
+        killer = threading.Thread(target=assassin)
+        killer.start()
+        with pytest.raises(NodeError, match=r"was killed by SIGKILL, 3 times before a round was done") as caught:
+            rig.offload.wait(0)
+        killer.join()
+    assert caught.value.next == "swarmctl logs --node hosted"
+    assert engines() == []
+
+
+NODE = """
+import sys, time
+from pathlib import Path
+from tests.support.engine_host import configure, hosted
+from tests.support.engine_rig import order
+with hosted(Path(sys.argv[1]), configure(sys.argv[2], limits={"concurrency": 2})) as rig:
+    rig.offload.place([order(number) for number in range(40)])
+    print(rig.pid, flush=True)
+    rig.offload.wait(0)
+"""
+
+
+def test_it_ends_with_its_trainer(tmp_path: Path) -> None:
+    with api_server(latency=0.1) as server:
+        command = [sys.executable, "-c", NODE, str(tmp_path), server.base_url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
+            assert trainer.stdout is not None
+            engine = psutil.Process(int(trainer.stdout.readline()))
+            until(lambda: len(prompts(server)) >= 3)
+            trainer.kill()
+        engine.wait(2)
+
+
+def test_a_node_whose_engine_is_killed_learns_what_it_would_have(tmp_path: Path) -> None:
+    def configured(base_url: str) -> Config:
+        own = configure(base_url)
+        return make_config(
+            offload={**own.offload.model_dump(exclude={"provider", "fallback"}), "provider": "box", "fallback": []},
+            providers={"box": own.providers["box"].model_dump()},
+        )
+
+    class Killer(Events):
+        """Kills the engine after the steps of the second and the fourth round."""
+
+        def __call__(self, event: str, /, **fields: object) -> None:
+            super().__call__(event, **fields)
+            if event == "step" and fields["round"] in (1, 3):
+                (engine,) = engines()
+                engine.kill()
+
+    events = Killer()
+    with api_server(latency=0.1, answer=two_letters) as server:
+        run(configured(server.base_url), tmp_path / "killed", emit=events)
+    with api_server(answer=two_letters) as server:
+        run(configured(server.base_url), tmp_path / "whole")
+    assert same_weights(tmp_path / "killed", tmp_path / "whole")
+    assert Counter(warning["code"] for warning in events.of("warning"))["engine_restarted"] == 2
+    assert engines() == []

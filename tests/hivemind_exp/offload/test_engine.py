@@ -1,0 +1,368 @@
+"""The engine against a server that does everything that servers do."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hivemind_exp.errors import KeyProblem, LimitReached, ProviderError
+from hivemind_exp.offload import engine as offloading
+from hivemind_exp.offload import router as routing
+from hivemind_exp.offload.prices import Price
+from hivemind_exp.providers import Group
+from tests.support.engine_rig import GROUPS, PRICE_IN, PRICE_OUT, endpoint, engine, order
+from tests.support.fake_api.faults import ODD, TRANSIENT, Fault
+from tests.support.fake_api.ledger import Outcome
+from tests.support.fake_api.server import api_server
+
+FREE = Price(0.0, 0.0)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_place_is_filled_once_and_paid_as_the_server_bills(tmp_path: Path, group: Group) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url, group=group)) as rig:
+        rig.offload.probed()
+        rig.run([order(number) for number in range(10)])
+        books = server.ledger
+    texts = rig.texts()
+    assert {len(places) for places in texts.values()} == {4}
+    assert len(texts) == 10
+    assert all(len(set(places.values())) == 4 for places in texts.values())
+    assert len(books.chats) == 1 + (10 if group == "n" else 40)
+    assert rig.accounts() == {"settled": pytest.approx(books.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}
+
+
+def test_the_first_request_of_a_prompt_goes_before_its_siblings(tmp_path: Path) -> None:
+    with api_server(latency=0.1) as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.run([order(0)])
+        first, *siblings = [entry for entry in server.ledger.chats if len(entry.messages) == 2]
+    assert all(entry.started >= (first.ended or 0) for entry in siblings)
+    assert len(siblings) == 3
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("fault", [kind for kind in TRANSIENT + ODD if kind is not Fault.LENGTH])
+def test_one_fault_of_any_kind_costs_no_place(tmp_path: Path, fault: Fault, group: Group) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url, group=group)) as rig:
+        rig.offload.probed()
+        server.next(fault)
+        rig.run([order(0)])
+        books = server.ledger
+    assert {len(places) for places in rig.texts().values()} == {4}
+    delivered = [text for texts in books.texts(Outcome.DELIVERED).values() for text in texts]
+    assert set(rig.texts()["question 0"].values()) <= set(delivered)
+    accounts = rig.accounts()
+    assert accounts["settled"] + accounts.get("kept", 0.0) >= books.usd(PRICE_IN, PRICE_OUT) - 1e-12
+
+
+def test_a_cut_completion_is_kept_as_cut(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        server.next(Fault.LENGTH)
+        rig.run([order(0, places=1)])
+        (entry,) = [entry for entry in server.ledger.chats if len(entry.messages) == 2]
+    assert rig.texts()["question 0"] == {0: entry.texts[0]}
+
+
+@pytest.mark.parametrize("fault", [Fault.STALL, Fault.STALL_BODY, Fault.DRIP])
+def test_what_takes_too_long_is_asked_again_and_its_reserve_stays_spent(tmp_path: Path, fault: Fault) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), timeout=0.5) as rig:
+        rig.offload.probed()
+        server.next(fault)
+        rig.run([order(0, places=1)])
+    assert len(rig.texts()["question 0"]) == 1
+    assert rig.accounts()["kept"] > 0
+
+
+def test_an_answer_without_end_is_cut_off(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        server.next(Fault.HUGE)
+        rig.run([order(0, places=1)])
+    assert len(rig.texts()["question 0"]) == 1
+
+
+def test_a_place_that_never_gets_anything_usable_is_given_up(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        server.always(Fault.EMPTY)
+        rig.run([order(0, places=2)])
+        rig.offload.tell(0)
+        asked = len(server.ledger.chats)
+        server.always(None)
+        rig.run([order(1, places=2)])
+    assert "question 0" not in rig.texts()
+    assert len(rig.texts()["question 1"]) == 2
+    assert [event["lost"] for event in rig.events.of("spend")] == [0, 2, 0]  # the probe; what failed; what worked
+    assert asked == 1 + 2 * 6
+
+
+def test_a_server_that_wants_other_parameters_is_asked_as_it_likes(tmp_path: Path) -> None:
+    with (
+        api_server(rejects=("max_tokens", "temperature", "n")) as server,
+        engine(tmp_path, endpoint(server.base_url, group="n")) as rig,
+    ):
+        rig.run([order(number) for number in range(3)])
+        books = server.ledger
+    assert {len(places) for places in rig.texts().values()} == {4}
+    good = [entry for entry in books.chats if entry.outcome is Outcome.DELIVERED]
+    assert all("max_completion_tokens" in entry.parameters for entry in good)
+
+
+def test_a_refused_key_ends_the_run_where_nothing_may_stand_in(tmp_path: Path) -> None:
+    with api_server(keys={"key-1234"}) as server, engine(tmp_path, endpoint(server.base_url), key="wrong") as rig:
+        with pytest.raises(KeyProblem, match="box:test-model: key refused") as caught:
+            rig.offload.probed()
+    assert caught.value.next == "swarmctl keys set box"
+    assert "wrong" not in str(caught.value)
+
+
+def test_a_service_that_says_the_key_has_it_in_no_event_and_no_text(tmp_path: Path) -> None:
+    key = "key-1234-secret"
+    with (
+        api_server(keys={key}, answer=lambda _messages, _index: f"your key is {key}") as server,
+        engine(tmp_path, endpoint(server.base_url), None, key=key) as rig,
+    ):
+        rig.offload.probed()
+        rig.run([order(0)])
+        server.set(amend=lambda _ask, _body: {"error": {"message": f"{key} is not welcome", "code": 402}})
+        rig.run([order(1)])
+    assert len(rig.texts()["question 0"]) == 4
+    assert "is not welcome" in rig.events.of("warning")[0]["message"]
+    assert key not in repr(rig.events.of("warning")) + repr(rig.texts())
+
+
+def test_a_key_revoked_in_mid_run_lets_the_next_of_the_chain_generate(tmp_path: Path) -> None:
+    with api_server(keys={"key-1234"}) as first, api_server() as second:
+        chain = (endpoint(first.base_url), endpoint(second.base_url, name="spare"))
+        with engine(tmp_path, *chain, key="key-1234") as rig:
+            rig.run([order(0)])
+            first.revoke("key-1234")
+            rig.run([order(1), order(2)])
+    assert {len(places) for places in rig.texts().values()} == {4}
+    told = [warning["message"] for warning in rig.events.of("warning")]
+    assert told == [
+        "box:test-model: key refused (HTTP 401: the key is not accepted); "
+        "spare:test-model generates until it answers again"
+    ]
+
+
+@pytest.mark.parametrize("fault", [Fault.QUOTA, Fault.NO_CREDIT])
+def test_without_credit_no_waiting_is_tried(tmp_path: Path, fault: Fault) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
+        rig.offload.probed()
+        server.always(fault)
+        rig.run([order(number) for number in range(20)])
+        assert len(server.ledger.chats) <= 1 + 20
+    assert rig.texts() == {}
+    assert len(rig.events.of("warning")) == 1
+    assert "out of credit" in rig.events.of("warning")[0]["message"]
+    assert "this machine generates" in rig.events.of("warning")[0]["message"]
+
+
+def test_a_provider_that_is_down_is_waited_for_and_its_return_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.2)
+    monkeypatch.setattr(routing, "_POLL_S", 0.02)
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        orders = [order(number) for number in range(12)]
+        with server.down():
+            rig.offload.place(orders)
+            while not rig.events.of("warning"):
+                pass
+        rig.offload.wait(0)
+    assert {len(places) for places in rig.texts().values()} == {4}
+    assert len(rig.texts()) == 12
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
+    assert "cannot be connected to" in rig.events.of("warning")[0]["message"]
+
+
+def test_a_single_place_outlives_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.2)
+    monkeypatch.setattr(routing, "_POLL_S", 0.02)
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        with server.down():
+            rig.offload.place([order(0, places=1)])
+            while not rig.events.of("warning"):
+                time.sleep(0.01)
+        rig.offload.wait(0)
+    assert len(rig.texts()["question 0"]) == 1
+
+
+def test_a_single_place_waits_for_a_service_that_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.1)
+    monkeypatch.setattr(routing, "_POLL_S", 0.02)
+    monkeypatch.setattr(offloading, "FIRST_PAUSE_S", 0.01)
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.probed()
+        server.always(Fault.UNAVAILABLE)
+        rig.offload.place([order(0, places=1)])
+        while not rig.events.of("warning"):
+            time.sleep(0.01)
+        server.always(None)
+        rig.offload.wait(0)
+    assert len(rig.texts()["question 0"]) == 1
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
+
+
+def test_the_cap_stops_before_it_is_passed(tmp_path: Path) -> None:
+    cap = 0.02
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), usd=cap, concurrency=4) as rig:
+        with pytest.raises(LimitReached, match=r"offload\.limits\.usd = 0\.02 USD"):
+            rig.run([order(number) for number in range(200)])
+        assert 0.5 * cap < server.usd(PRICE_IN, PRICE_OUT) <= cap
+
+
+def test_at_the_cap_this_machine_may_go_on_and_the_paid_spare_may_not(tmp_path: Path) -> None:
+    with api_server() as server, api_server() as spare:
+        chain = (endpoint(server.base_url), endpoint(spare.base_url, name="spare"), None)
+        with engine(tmp_path, *chain, usd=0.02, on_limit_local=True) as rig:
+            rig.run([order(number) for number in range(100)])
+        assert len(spare.ledger.chats) == 0
+        assert server.usd(PRICE_IN, PRICE_OUT) <= 0.02
+    assert 0 < sum(map(len, rig.texts().values())) < 400
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["limit"]
+
+
+def test_reasoning_beyond_its_bound_ends_the_run(tmp_path: Path) -> None:
+    with api_server(amend=_overcharge) as server, engine(tmp_path, endpoint(server.base_url), usd=5.0) as rig:
+        with pytest.raises(ProviderError, match="hidden reasoning is not bounded"):
+            rig.offload.probed()
+
+
+@pytest.mark.parametrize("limits", [{"rpm": 3000}, {"tpm": 36_000, "charge": "used"}])
+def test_limits_that_only_answers_tell_of_are_kept(tmp_path: Path, limits: dict[str, Any]) -> None:
+    with api_server(window=4.0, **limits) as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.run([order(number) for number in range(58)])
+        statuses = Counter(entry.status for entry in server.ledger.chats)
+    assert {len(places) for places in rig.texts().values()} == {4}
+    assert statuses == {200: 1 + 232}  # a window holds 200
+
+
+def test_the_first_request_goes_alone(tmp_path: Path) -> None:
+    with api_server(latency=0.2) as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.run([order(number) for number in range(20)])
+        first, *others = server.ledger.chats
+    assert all(entry.started >= (first.ended or 0) for entry in others)
+
+
+def test_earlier_rounds_go_first(tmp_path: Path) -> None:
+    with api_server(latency=0.02) as server, engine(tmp_path, endpoint(server.base_url), concurrency=2) as rig:
+        rig.offload.probed()
+        rig.offload.place([order(number, round_=1) for number in range(20)])
+        rig.offload.place([order(20, round_=0)])
+        rig.offload.wait(0)
+        asked = Counter(entry.messages[-1]["content"] == "question 20" for entry in server.ledger.chats)
+        rig.offload.wait(1)
+    assert asked[True] == 4
+    assert asked[False] <= 10
+
+
+def test_a_server_that_ignores_the_temperature_or_answers_as_another_is_told_once(tmp_path: Path) -> None:
+    with api_server(answer=_same) as server, engine(tmp_path, endpoint(server.base_url, group="n")) as rig:
+        rig.offload.probed()
+        server.always(Fault.OTHER_MODEL)
+        rig.run([order(number) for number in range(8)])
+    assert Counter(warning["code"] for warning in rig.events.of("warning")) == {"greedy": 1, "another_model": 1}
+
+
+def _overcharge(_ask: object, body: dict[str, Any]) -> dict[str, Any]:
+    return body | {"usage": {"prompt_tokens": 5, "completion_tokens": 5000}}
+
+
+def _same(_messages: object, _index: int) -> str:
+    return "always this"
+
+
+def test_a_stop_lets_answers_in_flight_come_in(tmp_path: Path) -> None:
+    with api_server(latency=0.5) as server:
+        with engine(tmp_path, endpoint(server.base_url, group="n")) as rig:
+            rig.offload.probed()
+            rig.offload.place([order(number) for number in range(4)])
+            while len(server.ledger.chats) < 5:
+                pass
+        books = server.ledger
+    assert len(rig.texts()) == 4
+    assert rig.accounts() == {"settled": pytest.approx(books.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}
+
+
+@pytest.mark.filterwarnings("error")  # a task that outlives its loop complains of it there
+def test_after_a_stop_nothing_more_is_asked_for(tmp_path: Path) -> None:
+    with api_server(latency=0.3) as server:
+        with engine(tmp_path, endpoint(server.base_url), concurrency=4) as rig:
+            rig.offload.probed()
+            rig.offload.place([order(number) for number in range(40)])
+            while len(server.ledger.chats) < 5:
+                pass
+        books = server.ledger
+    assert books.outcomes() == {"delivered": 5}
+    assert len(rig.texts()) == 4
+    assert rig.accounts() == {"settled": pytest.approx(books.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}
+
+
+def test_a_cap_that_is_spent_before_the_start_leaves_this_machine_to_go_on(tmp_path: Path) -> None:
+    with api_server() as server:
+        with engine(tmp_path, endpoint(server.base_url), usd=1.0) as rig:
+            rig.run([order(number) for number in range(20)])
+        asked = len(server.ledger.chats)
+        with engine(tmp_path, endpoint(server.base_url), None, usd=0.001, on_limit_local=True) as rig:
+            rig.offload.probed()
+            rig.run([order(20)])
+        assert len(server.ledger.chats) == asked
+        with engine(tmp_path, endpoint(server.base_url), None, usd=0.001) as rig:
+            with pytest.raises(LimitReached, match=r"usd = 0\.001 USD") as caught:
+                rig.offload.probed()
+    assert caught.value.next == "swarmctl run --max-usd 0.008"
+    assert "question 20" not in rig.texts()
+
+
+def test_after_midnight_a_days_cap_is_another_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=1_000_000.0)
+    clock.time = lambda: clock.now
+    monkeypatch.setattr("hivemind_exp.offload.ledger.time", clock)
+    monkeypatch.setattr("hivemind_exp.offload.router.time", clock)
+    with api_server() as server:
+        with engine(tmp_path, endpoint(server.base_url), None, usd_per_day=0.005, on_limit_local=True) as rig:
+            rig.run([order(number) for number in range(40)])
+            today = rig.texts().keys()
+            rig.run([order(40)])
+            assert rig.texts().keys() == today
+            clock.now += 86_400
+            rig.run([order(41)])
+    assert 0 < len(today) < 40
+    assert rig.texts().keys() == today | {"question 41"}
+    (told,) = rig.events.of("warning")
+    assert told["code"] == "limit"
+    assert told["message"].endswith("nothing that costs money is asked before tomorrow (UTC)")
+
+
+def test_a_free_provider_is_asked_whatever_was_spent_before(tmp_path: Path) -> None:
+    with api_server() as server:
+        with engine(tmp_path, endpoint(server.base_url), usd=1.0) as rig:
+            rig.run([order(number) for number in range(20)])
+        with engine(tmp_path, endpoint(server.base_url), price=FREE, usd=0.001, on_limit_local=True) as rig:
+            late = order(20)
+            rig.offload.place([late])
+            late.done.result(timeout=20)
+    assert len(rig.texts()["question 20"]) == 4
+
+
+def test_what_is_cut_off_by_a_stop_is_told_as_spent(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), timeout=60.0) as rig:
+        rig.offload.probed()
+        server.always(Fault.STALL)
+        rig.offload.place([order(0)])
+        while len(server.ledger.chats) < 2:
+            pass
+    accounts = rig.accounts()
+    assert accounts["kept"] > 0
+    assert sum(event["usd"] for event in rig.events.of("spend")) == pytest.approx(sum(accounts.values()), abs=1e-8)
+    assert rig.events.of("spend")[-1]["usd_total"] == pytest.approx(sum(accounts.values()), abs=1e-8)

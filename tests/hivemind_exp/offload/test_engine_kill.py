@@ -1,0 +1,118 @@
+"""kill -9 of whatever offloads: what is in the journal is never asked for again, and no dollar is forgotten."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import sqlite3
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.config import LimitsConfig
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.offload.ledger import Ledger
+from hivemind_exp.providers import Group
+from hivemind_exp.rollouts.orders import Order
+from tests.support.engine_rig import (
+    GROUPS,
+    PRICE_IN,
+    PRICE_OUT,
+    SWARM,
+    accounts,
+    endpoint,
+    engine,
+    order,
+    texts,
+)
+from tests.support.fake_api.ledger import Outcome, Snapshot
+from tests.support.fake_api.remote import RemoteServer, api_process
+
+ORDERS, PLACES = 60, 4
+KILLS = 8
+STEP = 16
+"""Completions that a node has to wait for before it is killed, at most: it is seldom done before the last kill."""
+Texts = dict[str, dict[int, str]]
+
+
+def offload(root: Path, base_url: str, group: Group) -> None:
+    """Have filled what the journal does not hold yet, in a process of its own."""
+    with engine(root, endpoint(base_url, group=group), concurrency=8 if group == "fan_out" else 3) as rig:
+        rig.run(missing(rig.texts()))
+
+
+def missing(held: Texts) -> list[Order]:
+    wanted = []
+    for number in range(ORDERS):
+        whole = order(number, PLACES)
+        places = tuple(place for place in whole.places if place not in held.get(whole.question, {}))
+        if places:
+            wanted.append(Order(0, whole.stage, whole.question, whole.messages, places, version=0))
+    return wanted
+
+
+def count(journal: Path) -> int:
+    with sqlite3.connect(journal) as db:
+        return int(db.execute("SELECT COUNT(*) FROM completions").fetchone()[0])
+
+
+def settled(server: RemoteServer) -> Snapshot:
+    """Return the server's books once it has noticed that its client is dead."""
+    while (books := server.ledger).outcomes()["pending"]:
+        time.sleep(0.01)
+    return books
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_kill_9_at_many_moments_asks_for_nothing_twice(tmp_path: Path, group: Group) -> None:
+    root, chance = tmp_path / "node", random.Random(group)
+    journal, ledger = root / "journal.sqlite", root / "ledger.sqlite"
+    root.mkdir()
+    Journal(journal, SWARM).close()
+    Ledger(ledger, LimitsConfig()).close()
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["openai", __name__])
+    kills, abandoned, seen = 0, 0, 0
+    with api_process(latency=0.1) as server:
+        for life in range(KILLS + 1):
+            held = texts(journal)
+            child = processes.Process(target=offload, args=(root, server.base_url, group))
+            child.start()
+            if life < KILLS:
+                wanted, pause = count(journal) + chance.randrange(STEP), chance.uniform(0, 0.03)
+                while child.exitcode is None and count(journal) < wanted:
+                    time.sleep(0.001)
+                time.sleep(pause)
+                kills += child.exitcode is None
+                child.kill()
+            child.join()
+            books, kept = settled(server), texts(journal)
+            for question, places in held.items():
+                assert places.items() <= kept[question].items()
+            _asked_only_for_what_was_missing(books, seen, held)
+            _each_text_was_sent_once(books, kept)
+            assert sum(accounts(ledger).values()) >= books.usd(PRICE_IN, PRICE_OUT) - 1e-12
+            abandoned, seen = books.outcomes()["abandoned"], len(books.chats)
+    assert child.exitcode == 0
+    assert kills >= KILLS // 2
+    assert {len(places) for places in kept.values()} == {PLACES}
+    assert len(kept) == ORDERS
+    assert abandoned >= kills // 2  # or the kills hit nothing in flight
+    assert set(accounts(ledger)) == {"settled", "kept"}
+
+
+def _asked_only_for_what_was_missing(books: Snapshot, seen: int, held: Texts) -> None:
+    asked: Counter[str] = Counter()
+    for entry in books.chats[seen:]:
+        asked[entry.messages[-1]["content"]] += entry.n
+    for question, choices in asked.items():
+        assert choices <= PLACES - len(held.get(question, {})) or "ready" in question
+
+
+def _each_text_was_sent_once(books: Snapshot, kept: Texts) -> None:
+    sent = Counter(text for found in books.texts(Outcome.DELIVERED).values() for text in found)
+    for places in kept.values():
+        for text in places.values():
+            assert sent[text] == 1

@@ -1,0 +1,87 @@
+"""Caps hold at every moment, and over restarts."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hivemind_exp.config import LimitsConfig
+from hivemind_exp.errors import DiskFull, LimitReached, NodeError
+from hivemind_exp.offload.ledger import Ask, Ledger, worst_case
+from hivemind_exp.offload.prices import Price, Usage
+from tests.support.full_disk import mounted_disk
+
+ASK = Ask("box", "m", 0, "answer", "q", 1)
+
+
+def make(path: Path, **limits: object) -> Ledger:
+    return Ledger(path, LimitsConfig.model_validate(limits))
+
+
+def test_reserves_count_until_they_are_settled(tmp_path: Path) -> None:
+    ledger = make(tmp_path / "l", usd=1.0)
+    first, second = ledger.reserve(ASK, 0.5), ledger.reserve(ASK, 0.5)
+    with pytest.raises(LimitReached):
+        ledger.reserve(ASK, 0.01)
+    ledger.settle(first, Usage(10, 20), 0.1)
+    ledger.release(second, "refused")
+    assert ledger.spent == pytest.approx(0.1)
+    ledger.keep(ledger.reserve(ASK, 0.9), "timed out")
+    with pytest.raises(LimitReached, match=r"1\.0000 of offload"):
+        ledger.check(0.001)
+
+
+def test_what_was_in_flight_at_death_is_spent(tmp_path: Path) -> None:
+    make(tmp_path / "l", usd=1.0).reserve(ASK, 0.7)
+    again = make(tmp_path / "l", usd=1.0)
+    assert again.spent == pytest.approx(0.7)
+    with pytest.raises(LimitReached):
+        again.check(0.4)
+    (total,) = again.totals()
+    assert (total.usd, total.usd_unsettled) == (0.0, pytest.approx(0.7))
+
+
+def test_the_day_has_a_cap_of_its_own(tmp_path: Path) -> None:
+    ledger = make(tmp_path / "l", usd="unlimited", usd_per_day=0.5)
+    with pytest.raises(LimitReached, match="usd_per_day"):
+        ledger.check(0.6)
+    number = ledger.reserve(ASK, 0.5)
+    with sqlite3.connect(tmp_path / "l") as db:
+        db.execute("UPDATE requests SET t = t - 86400, state='settled', usd=0.5")
+    assert number.usd == 0.5
+    make(tmp_path / "l", usd="unlimited", usd_per_day=0.5).check(0.5)
+
+
+def test_a_full_disk_and_a_file_that_is_no_ledger_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database at all, but long enough to be looked at as one" * 20)
+    with pytest.raises(NodeError, match="cannot be used"):
+        make(tmp_path / "text")
+    with mounted_disk(tmp_path, "200k") as place:
+        ledger = make(place / "l", usd="unlimited")
+        with pytest.raises(DiskFull, match="no space left for the ledger"):
+            _fill(ledger)
+
+
+def _fill(ledger: Ledger) -> None:
+    for _ in range(10_000):
+        ledger.reserve(ASK, 0.0)
+
+
+@given(st.lists(st.text(max_size=50), max_size=4), st.integers(1, 8), st.integers(1, 1000))
+def test_no_request_costs_more_than_its_reserve(contents: list[str], count: int, longest: int) -> None:
+    """A token is at least a byte, and framing takes less than 64 tokens a message."""
+    price = Price(1e-6, 4e-6)
+    prompt = sum(len(content.encode()) + 60 for content in contents)
+    assert price.cost(Usage(prompt, count * longest)) <= worst_case(price, contents, count, longest) + 1e-15
+
+
+def test_what_costs_nothing_is_asked_whatever_is_spent(tmp_path: Path) -> None:
+    make(tmp_path / "l", usd=1.0).reserve(ASK, 0.7)
+    lower = make(tmp_path / "l", usd=0.5, usd_per_day=0.5)
+    lower.reserve(ASK, 0.0)
+    with pytest.raises(LimitReached):
+        lower.check(1e-9)

@@ -1,0 +1,152 @@
+"""Who generates what: names, schedules, kinds, prices."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.offload.endpoints import chain, first_endpoint, split
+from hivemind_exp.offload.prices import Usage, bounded_price, price_of
+from hivemind_exp.offload.settings import check_offload, resolved_kind
+from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.sources.schedule import Parts, in_rounds, parts
+
+
+def config(provider: str = "openai", *, mybox: Any = None, luffy: bool = False, **offload: Any) -> Config:
+    own = {"mybox": {"base_url": "http://box/v1", "model": "m"} | (mybox or {})}
+    train = {"teacher_loss": "luffy" if luffy else "gated"}
+    return Config.model_validate({"offload": {"provider": provider} | offload, "providers": own, "train": train})
+
+
+@pytest.mark.parametrize(
+    ("expression", "rounds"),
+    [("*", {0, 1, 2, 3, 4, 5, 6}), ("every 3", {0, 3, 6}), ("1-2,5", {1, 2, 5}), ("4-", {4, 5, 6}), ("0", {0})],
+)
+def test_rounds(expression: str, rounds: set[int]) -> None:
+    assert {round_ for round_ in range(7) if in_rounds(expression, round_)} == rounds
+
+
+@pytest.mark.parametrize("expression", ["", "every 0", "every", "1,", "a", "-3", "1--2"])
+def test_rounds_that_mean_nothing_are_refused(expression: str) -> None:
+    with pytest.raises(ValidationError):
+        config(rounds=expression)
+
+
+def test_shares() -> None:
+    def of(**offload: Any) -> Parts:
+        return parts(config(**offload).offload, 4, "answer", 8)
+
+    assert of() == Parts(0, 8)
+    assert of(share=0.5) == Parts(4, 4)
+    assert of(share=0.01) == Parts(7, 1)
+    assert of(provider="off") == of(rounds="0-3") == Parts(8, 0)
+    assert of(when="failed", share=0.25) == Parts(8, 2, only_if_failed=True)
+    assert list(of(share=0.25).remote_places) == [6, 7]
+
+
+def test_names() -> None:
+    assert split("openrouter:meta/llama:free") == ("openrouter", "meta/llama:free")
+    assert first_endpoint(config("openai:gpt-4o")).model == "gpt-4o"
+    found = chain(config(fallback=["mybox", "groq:llama-3.3-70b-versatile", "local"]))
+    assert [each.label if each else None for each in found] == [
+        "openai:gpt-4o-mini",
+        "mybox:m",
+        "groq:llama-3.3-70b-versatile",
+        None,
+    ]
+    with pytest.raises(ConfigurationError, match="did you mean deepseek"):
+        first_endpoint(config("deepsek"))
+    with pytest.raises(ConfigurationError, match="has no usual model"):
+        first_endpoint(config("vllm"))
+    with pytest.raises(ConfigurationError):
+        first_endpoint(config("huggingface"))
+
+
+def test_a_row_of_the_table_cannot_be_moved_to_another_host() -> None:
+    with pytest.raises(ValidationError, match="a name that is taken"):
+        Config.model_validate({"providers": {"openai": {"base_url": "http://elsewhere/v1"}}})
+    with pytest.raises(ValidationError):
+        config(mybox={"base_url": "http://user:password@box/v1"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "policy"}, "needs token ids"),
+        ({"kind": "policy_text"}, "serves only its own models"),
+        ({"kind": "relay", "share": 0.5}, "a relay trains nothing"),
+        ({"kind": "relay", "when": "failed"}, "a relay trains nothing"),
+        ({"kind": "relay", "rounds": "0-9"}, "a relay has nothing to do"),
+        ({"kind": "relay", "on_limit": "local"}, "a relay loads no model"),
+        ({"luffy": True}, "luffy weighs"),
+        ({"provider": "groq", "batch": True}, "has no Batch API"),
+        ({"batch": True, "when": "failed"}, "takes hours"),
+    ],
+)
+def test_senseless_settings_are_refused_with_one_that_works(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        check_offload(config(**settings))
+    assert caught.value.next is not None
+    key, _, value = shlex.split(caught.value.next)[-1].removeprefix("offload.").partition("=")
+    plain = {"false": False, "true": True}.get(value, value if not value[:1].isdigit() else float(value))
+    repaired = {**settings, key: plain}
+    if key == "kind" or message == "a relay trains nothing":
+        repaired |= {"provider": "mybox"} if repaired.get("kind") == "policy_text" else {"when": "always"}
+    check_offload(config(**repaired))
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.9, 4), (0.99, 2), (0.5, 2), (0.01, 8)])
+def test_a_share_below_one_leaves_both_a_place(share: float, size: int) -> None:
+    found = parts(config(share=share).offload, 0, "answer", size)
+    assert found.local >= 1
+    assert found.remote >= 1
+    assert found.local + found.remote == size
+
+
+def test_auto_never_means_the_nodes_own_policy() -> None:
+    for name, row in PROVIDERS.items():
+        if row.chat is not None:
+            assert resolved_kind(config(name, model="m")) is Kind.TEACHER
+
+
+def test_prices() -> None:
+    openai = bounded_price(first_endpoint(config()), {}, capped=True)
+    assert (openai.input, openai.output) == (pytest.approx(0.15e-6), pytest.approx(0.6e-6))
+    assert openai.cost(Usage(1000, 1000, cached=500)) < openai.cost(Usage(1000, 1000))
+    tiered = first_endpoint(config("gemini:gemini-2.5-pro"))
+    highest = price_of(tiered, {})
+    assert highest is not None
+    assert highest.input > highest.cost(Usage(1000, 0)) / 1000, "the reserve is made at the highest tier"
+    own = config("mybox", prices={"mybox": {"input": 1.0, "output": 3.0}})
+    assert bounded_price(first_endpoint(own), own.offload.prices, capped=True).cost(Usage(10, 10)) == pytest.approx(
+        4e-5
+    )
+    free = config("mybox", mybox={"free": True})
+    assert bounded_price(first_endpoint(free), {}, capped=True).free
+
+
+def test_a_price_that_nobody_knows_keeps_no_cap() -> None:
+    endpoint = first_endpoint(config("mybox"))
+    with pytest.raises(ConfigurationError, match="the price of mybox:m is not known"):
+        bounded_price(endpoint, {}, capped=True)
+    assert bounded_price(endpoint, {}, capped=False).free
+    with pytest.raises(ConfigurationError, match="thinks unseen and without bound"):
+        bounded_price(first_endpoint(config("xai:grok-4-0709")), {}, capped=True)
+
+
+def test_a_cap_for_each_day_alone_is_a_cap() -> None:
+    assert not config(limits={"usd": "unlimited"}).offload.limits.capped
+    assert config(limits={"usd": "unlimited", "usd_per_day": 1.0}).offload.limits.capped
+    assert config().offload.limits.capped
+
+
+def test_every_usual_model_has_a_price_and_none_thinks_without_bound() -> None:
+    for name, row in PROVIDERS.items():
+        if row.chat is not None and row.needs_key:
+            bounded_price(first_endpoint(config(name)), {}, capped=True)

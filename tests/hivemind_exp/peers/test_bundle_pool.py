@@ -1,0 +1,115 @@
+"""The shelf keeps what is recent, and no more of it than it may."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hivemind_exp.peers.bundle import Bundle
+from hivemind_exp.peers.bundle_pool import BUNDLES_A_PEER, OFFERED, RECENT_S, Shelf
+from hivemind_exp.peers.near_duplicates import LONG, MOST_COPIES, Memory, is_repetition, likeness, sketch
+from tests.support.peers import SWARM, shared_group
+
+GROUP = shared_group(0)
+
+
+def bundle(peer: str, round_: int = 0, stage: str = "answer", question: str = "ab" * 32) -> Bundle:
+    return Bundle(SWARM, peer, round_, stage, (replace(GROUP, question=question),))
+
+
+def test_bundles_grow_too_old() -> None:
+    now = [0.0]
+    shelf = Shelf(clock=lambda: now[0])
+    shelf.put(bundle("a"), 10)
+    now[0] = RECENT_S / 2
+    shelf.put(bundle("b"), 10)
+    now[0] = RECENT_S + 1
+    assert set(shelf.offers("answer")) == {"b"}
+    assert shelf.size == 10
+    now[0] = 2 * RECENT_S
+    assert shelf.offers("answer") == {}
+
+
+def test_the_latest_bundles_of_a_peer_are_kept_and_offered_first() -> None:
+    shelf = Shelf()
+    for round_ in range(BUNDLES_A_PEER + 10):
+        shelf.put(bundle("a", round_), 10)
+        shelf.put(bundle("a", round_, "critique"), 10)
+    assert shelf.size == 10 * BUNDLES_A_PEER
+    rounds = [offer.round for offer in shelf.offers("answer")["a"]]
+    assert rounds == list(range(BUNDLES_A_PEER + 9, BUNDLES_A_PEER + 9 - OFFERED, -1))
+
+
+def test_the_beginning_of_a_stage_is_kept_however_far_a_fast_node_goes_along_it() -> None:
+    shelf = Shelf()
+    for part in range(30):
+        shelf.put(bundle("a", 3, question=f"{part:064x}"), 10)
+    assert len(list(shelf.bundles(3, "answer"))) == 30
+
+
+def test_a_bundle_that_comes_again_takes_the_place_of_the_first() -> None:
+    shelf = Shelf()
+    for _ in range(3):
+        shelf.put(bundle("a"), 10)
+    shelf.put(bundle("a", question="cd" * 32), 10)  # further along the same round
+    assert len(shelf.offers("answer")["a"]) == 2
+    assert shelf.size == 20
+
+
+def test_stages_are_kept_apart() -> None:
+    shelf = Shelf()
+    shelf.put(bundle("a", 3, "critique"), 10)
+    shelf.put(bundle("a", 3, "answer"), 10)
+    shelf.put(bundle("b", 4, "critique"), 10)
+    assert [found.peer for found in shelf.bundles(3, "critique")] == ["a"]
+    assert set(shelf.offers("answer")) == {"a"}
+
+
+def test_a_flood_pushes_nobody_else_out() -> None:
+    shelf = Shelf(most_bytes=1000)
+    shelf.put(bundle("quiet"), 100)
+    for n in range(100):
+        shelf.put(bundle(f"loud {n % 3}", n), 250)
+        assert shelf.size <= 1000
+    assert "quiet" in shelf.offers("answer")
+
+
+def test_a_group_is_offered_until_it_is_discarded() -> None:
+    shelf = Shelf()
+    shelf.put(bundle("a"), 10)
+    (offer,) = shelf.offers("answer")["a"]
+    shelf.discard(offer)
+    shelf.discard(offer)
+    assert shelf.offers("answer") == {}
+    assert [found.peer for found in shelf.bundles(0, "answer")] == ["a"]
+    shelf.discard_peer("a")
+    assert list(shelf.bundles(0, "answer")) == []
+
+
+PROSE = (
+    "To find the sum, add the units first, then the tens, and carry what is above nine. The units are four and eight, "
+    "which makes twelve: write two and carry one. The tens are three and five, and the carried one makes nine. So the "
+    "number that was asked for is ninety-two, which is checked by taking one of them away again."
+)
+
+
+def test_repetition_is_told_from_prose() -> None:
+    assert is_repetition("buy gold now! " * 40)
+    assert is_repetition("a" * 5000)
+    assert not is_repetition(PROSE)
+    assert not is_repetition("ha" * (LONG // 4))  # short text repeats itself
+
+
+def test_near_duplicates_are_told_from_other_text() -> None:
+    other = PROSE.replace("sum", "difference").replace("twelve", "eleven")
+    assert likeness(sketch(PROSE), sketch(other)) > 0.6
+    assert likeness(sketch(PROSE), sketch(PROSE.upper())) == 1.0
+    assert likeness(sketch(PROSE), sketch(" ".join(reversed(PROSE.split())))) < 0.2
+
+
+def test_memory_of_texts_is_bounded() -> None:
+    memory = Memory()
+    for n in range(MOST_COPIES + 50):
+        assert not memory.is_copied("a", "q", [f"{n:0{LONG}d}"])
+    assert not memory.is_copied("b", "q", [f"{0:0{LONG}d}"])  # forgotten
+    assert memory.is_copied("b", "q", [f"{MOST_COPIES:0{LONG}d}"])
+    assert not memory.is_copied("b", "another question", [f"{MOST_COPIES:0{LONG}d}"])

@@ -1,0 +1,295 @@
+"""What a node gives and takes in a round, and that a killed one takes the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Manifest
+from hivemind_exp.peers.bundle import Bundle, unpack
+from hivemind_exp.peers.draws import DrawnGroups
+from hivemind_exp.peers.exchange import Foreign, Giver, Sharing, Standpoint
+from hivemind_exp.peers.likelihood_filter import QUANTILE, Floor, quantile
+from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.sources.group_filler import encode_completion
+from hivemind_exp.tasks.base import Score
+from hivemind_exp.trainer.advantages import build_rows
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+from tests.hivemind_exp.trainer.test_grpo_step import make_stepper
+from tests.support.nodes import Events
+from tests.support.peers import ME, SWARM, TOKENIZER, PostOffice, letter, make_source, shared_group
+from tests.support.spelling_task import Spelling
+
+GIVER = Giver(SWARM, ME, "tiny", 4)
+HERE = Standpoint(3, 0.25)
+
+
+def own_group(index: int = 0, *, right: int = 1, kind: Kind = Kind.POLICY, size: int = 4) -> Group:
+    """Return a group of this node's own, verified."""
+    question = Spelling().questions("train", 0, index + 1)[index]
+    texts = [f"<answer>{question.entry['answer'] if place < right else 'zzz'}</answer>" for place in range(size)]
+    rollouts = tuple(
+        Rollout(
+            kind,
+            "local" if kind.own else "openai",
+            text,
+            encode_completion(TOKENIZER, text, False),
+            False,
+            model=None if kind.own else "gpt-4o-mini",
+        )
+        for text in texts
+    )
+    scores = tuple(Score(float(place < right), True, "compared") for place in range(size))
+    return Group(build_prompts([question], TOKENIZER)[0], rollouts, scores)
+
+
+@pytest.fixture
+def stepper(tmp_path: Path) -> SourceGRPOTrainer:
+    return make_stepper(tmp_path)
+
+
+class Node:
+    """One node's side of an in-memory swarm."""
+
+    def __init__(self, root: Path, office: PostOffice, stepper: SourceGRPOTrainer, giver: Giver = GIVER) -> None:
+        self.events = Events()
+        self.source: PeerSource = make_source(root, with_logps=giver.with_logps)
+        self.drawn = DrawnGroups(root / "journal.sqlite", SWARM)
+        self.sharing = Sharing(
+            giver,
+            wire=office.wire(giver.me),
+            source=self.source,
+            drawn=self.drawn,
+            encode=lambda chat: tuple(encode(chat, TOKENIZER)),
+            stepper=stepper,
+            seed=1,
+            emit=self.events,
+        )
+
+    def play(self, round_: int = 0) -> Foreign:
+        return self.sharing.play(round_, STAGE, [own_group(0), own_group(1)], HERE)
+
+
+@pytest.fixture
+def office() -> PostOffice:
+    return PostOffice()
+
+
+@pytest.fixture
+def node(tmp_path: Path, office: PostOffice, stepper: SourceGRPOTrainer) -> Iterator[Node]:
+    found = Node(tmp_path, office, stepper)
+    with closing(found.drawn):
+        yield found
+
+
+def sent(office: PostOffice) -> Bundle:
+    (mine,) = [each for each in office.sent if each.peer == ME]
+    return unpack(mine.data, peer=ME, swarm=SWARM)
+
+
+def test_own_groups_go_out_with_what_they_are(node: Node, office: PostOffice) -> None:
+    node.play(7)
+    bundle = sent(office)
+    assert (bundle.round, bundle.stage, len(bundle.groups)) == (7, STAGE, 2)
+    group = own_group(0)
+    shared = bundle.groups[0]
+    assert shared.texts == tuple(row.text for row in group.rollouts)
+    assert (shared.question, shared.index, shared.task) == (group.prompt.question.digest, 0, "spelling")
+    assert (shared.kind, shared.label, shared.outcomes, shared.logps) == ("policy", "tiny", (1000, 0, 0, 0), ())
+    assert node.events.of("share")[0]["groups"] == 2
+
+
+def test_a_group_that_a_teacher_wrote_even_in_part_says_so(node: Node, office: PostOffice) -> None:
+    mixed = own_group(0)
+    foreign = own_group(0, kind=Kind.TEACHER)
+    mixed = replace(mixed, rollouts=(*mixed.rollouts[:3], foreign.rollouts[3]))
+    node.sharing.play(0, STAGE, [mixed], HERE)
+    assert (sent(office).groups[0].kind, sent(office).groups[0].label) == ("teacher", "gpt-4o-mini")
+
+
+def test_half_a_group_is_not_shared(node: Node, office: PostOffice) -> None:
+    node.sharing.play(0, STAGE, [own_group(0, size=3), own_group(1)], HERE)
+    assert [group.index for group in sent(office).groups] == [1]
+    office.sent.clear()
+    node.sharing.play(1, STAGE, [own_group(0, size=3)], HERE)
+    assert office.sent == []
+
+
+def test_what_readers_would_refuse_is_not_sent(node: Node, office: PostOffice) -> None:
+    long = own_group(0)
+    long = replace(long, rollouts=(*long.rollouts[:3], replace(long.rollouts[3], text="é" * 40_000)))
+    # A small task can ask one question twice in a round.
+    node.sharing.play(0, STAGE, [long, own_group(1), own_group(1)], HERE)
+    assert [group.index for group in sent(office).groups] == [1]
+
+
+def test_log_probabilities_are_those_of_the_weights_that_sampled(
+    tmp_path: Path, office: PostOffice, stepper: SourceGRPOTrainer
+) -> None:
+    giver = replace(GIVER, with_logps=True)
+    node = Node(tmp_path, office, stepper, giver)
+    with closing(node.drawn):
+        node.sharing.play(0, STAGE, [own_group(0)], HERE)
+    shared = sent(office).groups[0]
+    group = own_group(0)
+    for row, ids, logps in zip(group.rollouts, shared.ids, shared.logps, strict=True):
+        assert ids == row.ids
+        whole = torch.tensor([[*group.prompt.ids, *ids]])
+        with torch.no_grad():
+            expected = stepper.policy(whole).logits[0].log_softmax(-1)
+        start = len(group.prompt.ids) - 1
+        direct = [expected[start + place, token].item() for place, token in enumerate(ids)]
+        assert logps == pytest.approx(direct, abs=1e-4)
+    # And what another node takes from it fits its own loss.
+    other = make_source(tmp_path / "other", with_logps=True)
+    other._rules = replace(other._rules, me="another")
+    other.take_in(office.sent)
+    (taken,) = other.draw(seed=0)
+    assert all(row.behaviour_logps for row in taken.rollouts)
+
+
+def test_a_killed_node_takes_the_same_batch_again(
+    tmp_path: Path, node: Node, office: PostOffice, stepper: SourceGRPOTrainer
+) -> None:
+    for peer in ("a", "b", "c"):
+        office.send(peer, letter(peer, shared_group(4), shared_group(5)).data)
+    first = node.play(0)
+    assert len(first.groups) > 2
+    assert first.floor is not None
+    again = Node(tmp_path, office, stepper)
+    with closing(again.drawn):
+        for peer in ("x", "y"):
+            office.send(peer, letter(peer, shared_group(6)).data)
+        second = again.play(0)
+        assert second.floor == first.floor
+        assert [group.rollouts for group in second.groups] == [group.rollouts for group in first.groups]
+        assert [group.scores for group in second.groups] == [group.scores for group in first.groups]
+        assert [group.prompt.ids for group in second.groups] == [group.prompt.ids for group in first.groups]
+        assert build_rows(second.groups, stepper.settings, {}) == build_rows(first.groups, stepper.settings, {})
+        # The next round goes on with what came meanwhile, and with nothing that was taken before.
+        third = again.play(1)
+        assert {group.rollouts[0].source for group in third.groups} == {"x", "y"}
+
+
+def test_a_draw_that_brought_nothing_is_not_made_again(
+    tmp_path: Path, node: Node, office: PostOffice, stepper: SourceGRPOTrainer
+) -> None:
+    assert node.play(0) == Foreign()
+    again = Node(tmp_path, office, stepper)
+    office.send("late", letter("late", shared_group(4)).data)
+    with closing(again.drawn):
+        assert again.play(0) == Foreign()
+        assert len(again.play(1).groups) == 1
+
+
+def test_what_was_drawn_before_a_restart_is_not_drawn_again(
+    tmp_path: Path, node: Node, office: PostOffice, stepper: SourceGRPOTrainer
+) -> None:
+    data = letter("a", shared_group(4)).data
+    office.send("a", data)
+    assert len(node.play(0).groups) == 1
+    again = Node(tmp_path, office, stepper)
+    office.send("a", data)
+    with closing(again.drawn):
+        again.source.remember_used(again.drawn.used())
+        assert again.play(1).groups == ()
+
+
+def test_peers_text_never_becomes_the_nodes_own(tmp_path: Path, node: Node, office: PostOffice) -> None:
+    question = own_group(0).prompt
+    office.send("a", letter("a", shared_group(0)).data)  # the very question that this node answers in this round
+    with closing(Journal(tmp_path / "journal.sqlite", SWARM)) as journal:
+        journal.write_prompts(0, [question])
+        journal.write_rollouts(0, 0, [own_group(0)])
+        (group,) = node.play(0).groups
+        assert group.prompt.question.digest == question.question.digest
+        own = journal.rollouts(0, question, 0)
+    assert list(own) == [0, 1, 2, 3]
+    assert {row.kind for row in own.values()} == {Kind.POLICY}
+
+
+# The filter: what this node would hardly write is left out of the step.
+
+
+def peer_group(prompt: Prompt, texts: list[str], outcomes: list[float]) -> Group:
+    return Group(
+        prompt,
+        tuple(
+            Rollout(Kind.PEER, "peer", text, encode_completion(TOKENIZER, text, False), False, None) for text in texts
+        ),
+        tuple(Score(outcome, True, "compared") for outcome in outcomes),
+    )
+
+
+def taught(stepper: SourceGRPOTrainer) -> Group:
+    """Teach the tiny model one text, and return it as a group of its own."""
+    group = own_group(0, right=4)
+    weighty = [replace(row, advantage=1.0) for row in build_rows([group], stepper.settings, {})]
+    for step in range(40):
+        stepper.take(Manifest(step, step, 0, 8, tuple(weighty)))
+    return group
+
+
+def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(stepper: SourceGRPOTrainer) -> None:
+    group = taught(stepper)
+    floor = Floor(stepper).measure([group])
+    assert floor is not None
+    right = group.rollouts[0].text
+    peers = peer_group(group.prompt, [right, f"<think>buy gold</think>{right}", "aaa", "bbb"], [1.0, 1.0, 0.0, 0.0])
+    rows = build_rows([peers], stepper.settings, {})
+    assert [row.text for row in rows] == [right, f"<think>buy gold</think>{right}"]
+    logps = [sum(each) / len(each) for each in stepper.log_probabilities(rows)]
+    assert logps[0] > floor > logps[1]
+    poisoned = tuple(row for row in rows if "gold" in row.text)
+    before = {name: value.clone() for name, value in stepper.policy.state_dict().items()}
+    result = stepper.take(Manifest(40, 40, 0, 8, poisoned, floor))
+    assert (result.by_kind[Kind.PEER]["filtered"], result.loss, result.grad_norm) == (1, 0.0, 0.0)
+    # Momentum of the steps before still moves the weights, but nothing of the text does.
+    result = stepper.take(Manifest(41, 41, 0, 8, tuple(rows), floor))
+    assert result.by_kind[Kind.PEER]["filtered"] == 1
+    assert result.grad_norm > 0
+    assert any(not torch.equal(value, before[name]) for name, value in stepper.policy.state_dict().items())
+
+
+def test_without_a_floor_nothing_is_dropped_and_own_rows_never_are(stepper: SourceGRPOTrainer) -> None:
+    group = own_group(0)
+    rows = build_rows([group], stepper.settings, {})
+    strict = stepper.take(Manifest(0, 0, 0, 8, tuple(rows), 0.0))
+    assert strict.grad_norm > 0
+    peers = build_rows([peer_group(group.prompt, ["a", "b"], [1.0, 0.0])], stepper.settings, {})
+    assert stepper.take(Manifest(1, 1, 0, 8, tuple(peers))).by_kind[Kind.PEER]["filtered"] == 0
+
+
+def test_the_floor_stands_in_the_manifest() -> None:
+    manifest = Manifest(1, 2, 3, 4, (), -1.25)
+    assert Manifest.unpack(manifest.pack()) == manifest
+
+
+def test_manifests_of_the_format_before_can_still_be_replayed() -> None:
+    import msgpack
+
+    assert Manifest.unpack(msgpack.packb([1, 5, 6, 7, 8, []])) == Manifest(5, 6, 7, 8, ())
+
+
+def test_quantiles_lie_between_values() -> None:
+    assert quantile([], 0.5) is None
+    assert quantile([3.0], QUANTILE) == 3.0
+    assert quantile([4.0, 0.0, 2.0], 0.5) == 2.0
+    assert quantile([0.0, 1.0], 0.25) == 0.25
+
+
+def test_measuring_changes_neither_weights_nor_random_numbers(stepper: SourceGRPOTrainer) -> None:
+    before, state = stepper.policy.state_dict(), torch.get_rng_state()
+    kept = {name: value.clone() for name, value in before.items()}
+    Floor(stepper).measure([own_group(0), own_group(1)])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, kept[name]) for name, value in stepper.policy.state_dict().items())
+    assert all(parameter.grad is None for parameter in stepper.policy.parameters())

@@ -1,0 +1,407 @@
+"""Peers' groups: what is drawn, from whom, how much of it, and what hostile peers get in."""
+
+from __future__ import annotations
+
+import random
+import string
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.config import TaskConfig
+from hivemind_exp.peers.bundle import FULL, SharedGroup
+from hivemind_exp.peers.bundle_pool import Shelf
+from hivemind_exp.peers.reputation import FLOOR, weight
+from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.tasks.base import Question, Score, Tasks
+from hivemind_exp.tasks.mixture import Mixture
+from tests.support.peers import ME, SWARM, TOKENIZER, Letter, letter, make_source, shared_group
+from tests.support.spelling_task import Spelling
+
+
+class Lenient(Spelling):
+    """Looks at the answer alone, as real tasks do, so that anything can stand around it."""
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        return [
+            Score(float(f"<answer>{question.entry['answer']}</answer>" in text), True, "compared")
+            for question, text in zip(questions, completions, strict=True)
+        ]
+
+
+def peers_of(groups: Sequence[Group]) -> Counter[str]:
+    return Counter(group.rollouts[0].source for group in groups)
+
+
+def honest(source: PeerSource, peers: int, groups: int = 1, *, round_: int = 0, start: str = "peer") -> None:
+    source.take_in(
+        [
+            letter(f"{start} {n}", *(shared_group(i, round_=round_) for i in range(groups)), round_=round_)
+            for n in range(peers)
+        ]
+    )
+
+
+def draw_alone(source: PeerSource, group: SharedGroup, **kwargs: Any) -> list[Group]:
+    source.take_in([letter("hostile", group, **kwargs)])
+    return source.draw(seed=0)
+
+
+def test_a_group_is_drawn_whole_with_rewards_recomputed_and_under_this_nodes_tokens(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    honest(source, 1)
+    (group,) = source.draw(seed=0)
+    assert [score.outcome for score in group.scores] == [1.0, 1.0, 0.0, 0.0]
+    assert {(row.kind, row.source, row.lag, row.model) for row in group.rollouts} == {
+        (Kind.PEER, "peer 0", None, "tiny")
+    }
+    assert all(TOKENIZER.decode(row.ids, skip_special_tokens=True) == row.text for row in group.rollouts)
+    assert all(row.ids[-1] == TOKENIZER.eos_token_id for row in group.rollouts)
+    assert group.prompt.question == Spelling().questions("train", 0, 1)[0]
+    assert group.prompt.ids
+    assert source.draw(seed=1) == []  # and once only
+
+
+def test_a_text_that_was_cut_does_not_end_the_turn(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    (group,) = draw_alone(source, shared_group(0, cut=(False, True, False, True)))
+    assert [row.ids[-1] == TOKENIZER.eos_token_id for row in group.rollouts] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("local", "external", "quota"), [(8, 8, 2), (4, 4, 1), (2, 6, 1), (24, 8, 4)])
+def test_no_peer_fills_more_than_an_eighth_of_a_batch(tmp_path: Path, local: int, external: int, quota: int) -> None:
+    source = make_source(tmp_path, local=local, external=external)
+    honest(source, 3, 10)
+    assert max(peers_of(source.draw(seed=0)).values()) == quota
+    honest(source, 20, 10, round_=1)
+    drawn = source.draw(seed=0)
+    assert len(drawn) == external
+    assert max(peers_of(drawn).values()) <= quota
+
+
+def test_an_open_swarm_has_one_cap_for_all_peers_together(tmp_path: Path) -> None:
+    source = make_source(tmp_path, open=True)
+    honest(source, 1000)
+    assert len(source.draw(seed=0)) == 4
+    assert len(make_source(tmp_path / "small", open=True, local=1, external=1).draw(seed=0)) == 0
+
+
+def test_a_thousand_fresh_identities_do_not_push_known_peers_out(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    for round_ in range(12):
+        honest(source, 4, 2, round_=round_, start="known")
+        source.draw(seed=round_)
+    honest(source, 1000, 1, round_=20, start="fresh")
+    honest(source, 4, 2, round_=20, start="known")
+    drawn = peers_of(source.draw(seed=5))
+    assert sum(count for peer, count in drawn.items() if peer.startswith("known")) >= 6
+
+
+def test_groups_that_say_nothing_are_dropped_and_others_drawn_instead(tmp_path: Path) -> None:
+    source = make_source(tmp_path, local=2, external=2)
+    source.take_in(
+        [letter(f"flat {n}", shared_group(n, right=4 * (n % 2))) for n in range(6)]
+        + [letter("telling", shared_group(8)), letter("telling too", shared_group(9))]
+    )
+    assert set(peers_of(source.draw(seed=0))) == {"telling", "telling too"}
+    assert source.refusals["no difference in rewards"] > 0
+
+
+def test_equal_peers_are_drawn_evenly_and_the_same_seed_draws_the_same(tmp_path: Path) -> None:
+    drawn: Counter[str] = Counter()
+    for seed in range(60):
+        source = make_source(tmp_path / str(seed), local=1, external=2)
+        honest(source, 6, 3)
+        drawn += peers_of(source.draw(seed=seed))
+    assert sum(drawn.values()) == 120
+    assert min(drawn.values()) > 8
+    twice = [make_source(tmp_path / f"again {n}", local=1, external=2) for n in range(2)]
+    for source in twice:
+        honest(source, 6, 3)
+    assert twice[0].draw(seed=7) == twice[1].draw(seed=7)
+
+
+def test_sending_more_does_not_help(tmp_path: Path) -> None:
+    drawn: Counter[str] = Counter()
+    for seed in range(60):
+        source = make_source(tmp_path / str(seed), local=1, external=1)
+        honest(source, 3, 1)
+        honest(source, 1, 40, start="flood")
+        drawn += peers_of(source.draw(seed=seed))
+    assert drawn["flood 0"] < 30
+
+
+def test_a_node_does_not_learn_from_itself(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    source.take_in([letter(ME, shared_group(0))])
+    assert source.draw(seed=0) == []
+
+
+# What hostile peers send. Each is refused, counted where it is a fault, and disturbs nobody else.
+
+
+def noise(length: int, seed: int = 0) -> str:
+    chance = random.Random(seed)
+    return "".join(chance.choice(string.ascii_letters + "     ") for _ in range(length))
+
+
+def dressed(index: int, text: str, *, round_: int = 0) -> SharedGroup:
+    """Return a group whose right answers have ``text`` before them."""
+    group = shared_group(index, round_=round_)
+    return replace(group, texts=tuple(f"{text}{each}" for each in group.texts))
+
+
+HOSTILE = {
+    "no whole group": (shared_group(0, size=3), {}),
+    "far too long": (dressed(0, noise(16 * 64)), {}),
+    "longer than here": (dressed(0, noise(100)), {"fault": False}),
+    "tokens that are not those of a completion": (dressed(0, "<|end|>"), {"fault": False}),
+    "too far along its round": (replace(shared_group(0), index=10**9), {}),
+    "another question than ours": (shared_group(0, question="00" * 32), {"fault": False}),
+    "of a round that nobody can be at yet": (shared_group(0, round_=0), {"round_": 10**9}),
+    "repetition": (dressed(0, "buy gold " * 60), {"longest": 2000}),
+}
+
+
+@pytest.mark.parametrize("why", HOSTILE)
+def test_a_hostile_group_is_refused_and_the_honest_one_beside_it_is_not(tmp_path: Path, why: str) -> None:
+    group, options = HOSTILE[why]
+    source = make_source(tmp_path, tasks=Lenient(), longest=options.get("longest", 64))
+    honest(source, 1)
+    drawn = draw_alone(source, group, round_=options.get("round_", 0))
+    assert set(peers_of(drawn)) == {"peer 0"}
+    assert source.refusals[why] == 1
+    assert source.book.record("hostile").refused == options.get("fault", True)
+    assert source.book.record("peer 0").refused == 0
+
+
+def test_another_question_than_ours_is_skew_and_no_lie(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    draw_alone(source, shared_group(0, task="sums"))
+    record = source.book.record("hostile")
+    assert (record.skewed, record.refused, weight(record.standing)) == (1, 0, 1.0)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x91" * 10_000, b"PK\x03\x04" + b"\0" * 1000, b"\xff" * (3 * 2**20)])
+def test_bytes_that_are_no_bundle_cost_reputation_and_nothing_else(tmp_path: Path, data: bytes) -> None:
+    source = make_source(tmp_path)
+    honest(source, 1)
+    source.take_in([Letter("hostile", data)] * 30)
+    assert weight(source.book.standing("hostile")) == FLOOR
+    assert set(peers_of(source.draw(seed=0))) == {"peer 0"}
+
+
+def test_a_bundle_of_another_peers_name_is_refused(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    source.take_in([Letter("hostile", letter("victim", shared_group(0)).data)])
+    assert source.draw(seed=0) == []
+    assert source.book.record("victim").refused == 0
+
+
+def test_inflated_claims_change_no_reward_and_cost_reputation(tmp_path: Path) -> None:
+    source = make_source(tmp_path, local=64, external=64)
+    for round_ in range(4):
+        groups = [shared_group(i, round_=round_, right=1, outcomes=(FULL,) * 4) for i in range(8)]
+        source.take_in([letter("liar", *groups, round_=round_)])
+        honest(source, 1, 8, round_=round_)
+        drawn = [group for group in source.draw(seed=round_) if group.rollouts[0].source == "liar"]
+        assert all([score.outcome for score in group.scores] == [1.0, 0.0, 0.0, 0.0] for group in drawn)
+    assert weight(source.book.standing("liar")) == FLOOR
+    assert weight(source.book.standing("peer 0")) == 1.0
+
+
+def test_a_group_is_not_used_again_however_it_is_sent(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    assert len(draw_alone(source, shared_group(0))) == 1
+    assert draw_alone(source, shared_group(0, label="another")) == []
+    assert source.book.record("hostile").refused == 0  # it may be an honest node that was started again
+    again = make_source(tmp_path / "again")
+    again.remember_used([("hostile", 0, shared_group(0).question)])
+    assert draw_alone(again, shared_group(0)) == []
+
+
+def test_copies_of_others_are_dropped_where_they_are_no_coincidence(tmp_path: Path) -> None:
+    source = make_source(tmp_path, tasks=Lenient(), longest=2000)
+    reasoning = [noise(300, seed) for seed in range(4)]
+    group = shared_group(0)
+    long = replace(group, texts=tuple(r + t for r, t in zip(reasoning, group.texts, strict=True)))
+    source.take_in([letter("author", long)])
+    assert len(source.draw(seed=0)) == 1
+    source.take_in([letter("copyist", long), letter("brief", group), letter("brief too", group)])
+    # Short right answers are alike because they are right.
+    assert set(peers_of(source.draw(seed=0))) == {"brief", "brief too"}
+    assert source.refusals["copied from another"] == 1
+
+
+def test_copies_of_this_nodes_own_text_are_dropped(tmp_path: Path) -> None:
+    source = make_source(tmp_path, tasks=Lenient(), longest=2000)
+    group = dressed(0, noise(300))
+    (mine,) = draw_alone(source, group)
+    other = make_source(tmp_path / "other", tasks=Lenient(), longest=2000)
+    other.remember_own([mine])
+    assert draw_alone(other, group) == []
+    assert other.refusals["copied from another"] == 1
+
+
+def test_near_duplicates_without_end_teach_once(tmp_path: Path) -> None:
+    source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
+    advert = noise(600)
+    kept = 0
+    for round_ in range(10):
+        source.take_in([letter("hostile", dressed(0, f"{round_} {advert}", round_=round_), round_=round_)])
+        kept += len(source.draw(seed=round_))
+    assert kept == 1
+    assert source.book.record("hostile").refused == 9
+
+
+def test_near_duplicates_that_repeat_themselves_teach_once(tmp_path: Path) -> None:
+    source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
+    advert = 8 * "the finest gold of the north, for you alone. "
+    kept = 0
+    for round_ in range(6):
+        # Of its different words a fifth is new each time; of what it says, hardly anything.
+        source.take_in([letter("hostile", dressed(0, f"{noise(12, round_)} {advert}", round_=round_), round_=round_)])
+        kept += len(source.draw(seed=round_))
+    assert kept == 1
+    assert source.book.record("hostile").refused == 5
+
+
+def test_reasoning_that_differs_from_question_to_question_is_no_duplicate(tmp_path: Path) -> None:
+    source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
+    for round_ in range(4):
+        source.take_in([letter("peer", dressed(0, noise(600, round_), round_=round_), round_=round_)])
+        assert len(source.draw(seed=round_)) == 1
+
+
+def test_a_question_that_is_held_out_here_is_never_learned_from_a_peer(tmp_path: Path) -> None:
+    class HoldingOut(Spelling):
+        def questions(self, split: Any, round: int, count: int) -> list[Question]:
+            return [question for question in super().questions(split, round, count + 1) if question.index != 0][:count]
+
+    source = make_source(tmp_path, tasks=HoldingOut())
+    source.take_in([letter("peer", shared_group(0), replace(shared_group(1), question="00" * 32))])
+    assert source.draw(seed=0) == []
+    assert source.refusals["its question is held out here"] == 1
+    assert source.book.record("peer").refused == 0
+
+
+def test_f_tis_takes_only_groups_whose_tokens_are_their_text(tmp_path: Path) -> None:
+    def with_tokens(group: SharedGroup, shift: int = 0) -> SharedGroup:
+        ids = tuple((*TOKENIZER.encode(text), TOKENIZER.eos_token_id) for text in group.texts)
+        ids = tuple(tuple(token + shift for token in row) for row in ids)
+        return replace(group, ids=ids, logps=tuple((-0.5,) * len(row) for row in ids))
+
+    source = make_source(tmp_path, with_logps=True)
+    source.take_in(
+        [
+            letter("with", with_tokens(shared_group(0))),
+            letter("without", shared_group(1)),
+            letter("shifted", with_tokens(shared_group(2), 1)),
+            letter("beyond", with_tokens(shared_group(3), 100_000)),
+        ]
+    )
+    (group,) = source.draw(seed=0)
+    assert group.rollouts[0].source == "with"
+    assert all(len(row.behaviour_logps or ()) == len(row.ids) for row in group.rollouts)
+    # Text alone is all that the other losses take.
+    plain = make_source(tmp_path / "plain")
+    (group,) = draw_alone(plain, with_tokens(shared_group(0)))
+    assert group.rollouts[0].behaviour_logps is None
+
+
+def test_questions_that_take_long_to_make_wait_for_another_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemind_exp.peers.source.MAKING_S", 0.05)
+
+    class Slow(Spelling):
+        def questions(self, split: Any, round: int, count: int) -> list[Question]:
+            time.sleep(0.03)
+            return super().questions(split, round, count)
+
+    source = make_source(tmp_path, tasks=Slow())
+    for round_ in range(8):
+        source.take_in([letter(f"peer {round_}", shared_group(0, round_=round_), round_=round_)])
+    drawn = [len(source.draw(seed=seed)) for seed in range(6)]
+    assert 0 < drawn[0] < 8
+    assert sum(drawn) == 8
+
+
+def test_memory_is_bounded_whoever_sends_how_much(tmp_path: Path) -> None:
+    source = make_source(tmp_path, shelf=Shelf(most_bytes=100_000))
+    source.take_in([letter("peer", shared_group(0))])
+    long = "x" * 4000
+    for round_ in range(60):
+        group = shared_group(0, round_=round_, texts=(long,) * 4)
+        source.take_in([letter(f"flood {round_ % 3}", group, round_=round_)])
+        assert source.shelf.size <= 100_000
+    assert "peer" in source.shelf.offers("answer")
+
+
+@pytest.fixture(scope="module")
+def real_tasks() -> Iterator[Tasks]:
+    """A mixture with its worker processes, whose verifier meets the peers' text."""
+    tasks = Mixture([TaskConfig(name="basic_arithmetic")], charter=SWARM.encode(), secret=b"s" * 32, heldout=0)
+    yield tasks
+    tasks.close()
+
+
+def answers(tasks: Tasks, index: int, hostile: str) -> SharedGroup:
+    """Return a group with one right answer and three that say ``hostile``."""
+    question = tasks.questions("train", 0, index + 1)[index]
+    texts = (f"<answer>{question.entry['answer']}</answer>", *(f"<answer>{hostile}</answer>",) * 3)
+    return SharedGroup(question.task, question.index, question.digest, "policy", "", (FULL,) * 4, (False,) * 4, texts)
+
+
+def test_code_in_answers_runs_nowhere_and_numbers_without_end_hold_nobody_up(tmp_path: Path, real_tasks: Tasks) -> None:
+    trap = tmp_path / "trap"
+    source = make_source(tmp_path, tasks=real_tasks, longest=2000)
+    texts = [
+        f"__import__('os').system('touch {trap}')",
+        "9**9999999",
+        "(" * 500 + "9" + ")**9" * 300,
+        "\x1b]0;title\x07\x1b[2J",
+        "<answer>" * 200,
+        "٣" * 400,
+    ]
+    source.take_in(
+        [letter(f"hostile {n}", answers(real_tasks, n, text)) for n, text in enumerate(texts)]
+        + [letter("peer", answers(real_tasks, 7, "0"))]
+    )
+    drawn = source.draw(seed=0)
+    assert not trap.exists()
+    assert "peer" in peers_of(drawn)
+    # Wrong answers are worth nothing, however they are written; the right one beside them is right.
+    assert all([score.outcome for score in group.scores] == [1.0, 0.0, 0.0, 0.0] for group in drawn)
+
+
+def test_a_peer_that_holds_the_verifier_up_is_not_listened_to_for_a_while(tmp_path: Path) -> None:
+    from hivemind_exp.tasks.workers.pool import TIMED_OUT
+
+    held_up = 0
+
+    class Slow(Spelling):
+        def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+            nonlocal held_up
+            found = super().score(questions, completions)
+            held_up += sum("9**9" in text for text in completions)
+            return [
+                Score(0.0, True, TIMED_OUT) if "9**9" in text else score
+                for score, text in zip(found, completions, strict=True)
+            ]
+
+    source = make_source(tmp_path, tasks=Slow())
+    evil = shared_group(0, texts=("a", *("<answer>9**9999999</answer>",) * 3))
+    honest(source, 1)
+    assert set(peers_of(draw_alone(source, evil))) == {"peer 0"}
+    assert held_up == 1  # not three times
+    assert draw_alone(source, shared_group(1)) == []
+    for seed in range(50):
+        source.draw(seed=seed)
+    assert len(draw_alone(source, shared_group(2))) == 1

@@ -1,0 +1,285 @@
+"""Records: what is taken, and all that is not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hivemind_exp.swarm.announcement import (
+    LIFETIME_S,
+    MAX_BUNDLE_BYTES,
+    SHARDS,
+    Announcement,
+    BundleRef,
+    RecordRefused,
+    shard_key,
+    shard_of,
+    unpack,
+)
+from hivemind_exp.swarm.announcement_book import SHARD_BYTES, Book, Bucket, packed
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.membership_proof import Access, Asked
+from tests.support.hostile.wire import SWARM
+
+ME = Identity.generate()
+OTHER = "6b" * 32
+NOW = 1_790_000_000.0
+REF = BundleRef(3, 1, bytes(range(32)), 1000, 8)
+WORD = Announcement(ME.peer_id, int(NOW * 1000), 3, 12, 417, "policy", ("/ip4/203.0.113.7/tcp/4001",), (REF,))
+
+
+def body(**changes: object) -> bytes:
+    """Return a record's fields, some of them changed, properly signed."""
+    fields: dict[str, object] = {
+        "version": 1,
+        "peer": ME.peer_id,
+        "seq": WORD.seq,
+        "round": 3,
+        "step": 12,
+        "progress": 417,
+        "label": "policy",
+        "addresses": ["/ip4/203.0.113.7/tcp/4001"],
+        "bundles": [[3, 1, bytes(range(32)), 1000, 8]],
+        **changes,
+    }
+    return sign(msgpack.packb(list(fields.values())))
+
+
+def sign(content: bytes) -> bytes:
+    return ME.sign(b"announcement\x00" + bytes.fromhex(SWARM) + content) + content
+
+
+def test_what_is_said_is_what_is_heard() -> None:
+    record = WORD.pack(ME, SWARM)
+    assert record == body()
+    assert unpack(record, SWARM, NOW) == WORD
+    assert len(record) < 300
+    full = dataclasses.replace(
+        WORD,
+        addresses=tuple(f"/ip4/203.0.113.{i}/tcp/4001" for i in range(4)),
+        bundles=tuple(dataclasses.replace(REF, sha256=bytes([i]) * 32) for i in range(8)),
+        label="teacher, openai gpt-4o-mini",
+    )
+    assert len(full.pack(ME, SWARM)) < 750
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"version": 2}, "version"),
+        ({"version": True}, "version"),
+        ({"more": 1}, "shape"),
+        ({"peer": "12D3KooW"}, "peer"),
+        ({"peer": b"x"}, "peer"),
+        ({"seq": -1}, "numbers"),
+        ({"round": 1.5}, "numbers"),
+        ({"step": 2**53 + 1}, "numbers"),
+        ({"round": True}, "numbers"),
+        ({"progress": 1001}, "progress"),
+        ({"progress": "most"}, "progress"),
+        ({"label": "\x1b[31mred"}, "label"),
+        ({"label": "a\u202eb"}, "label"),
+        ({"label": "x" * 65}, "label"),
+        ({"label": b"x"}, "label"),
+        ({"addresses": ["/ip4/1.2.3.4/tcp/1"] * 5}, "addresses"),
+        ({"addresses": ["/unix/etc/passwd"]}, "addresses"),
+        ({"addresses": ["/ip4/1.2.3.4/tcp/1\n"]}, "addresses"),
+        ({"addresses": "all"}, "addresses"),
+        ({"bundles": [[3, 1, bytes(32), MAX_BUNDLE_BYTES + 1, 8]]}, "size"),
+        ({"bundles": [[3, 1, bytes(32), 100 * 2**20, 8]]}, "size"),
+        ({"bundles": [[3, 1, bytes(32), 0, 8]]}, "size"),
+        ({"bundles": [[3, 1, bytes(31), 1, 8]]}, "hash"),
+        ({"bundles": [[3, 16, bytes(32), 1, 8]]}, "numbers"),
+        ({"bundles": [[3, 1, bytes(32), 1]]}, "shape"),
+        ({"bundles": [[3, 1, bytes(32), 1, 8]] * 2}, "twice"),
+        ({"bundles": [[i, 1, bytes([i]) * 32, 1, 8] for i in range(9)]}, "bundles"),
+        ({"bundles": {}}, "bundles"),
+        ({"seq": int((NOW + 11) * 1000)}, "future"),
+        ({"seq": 2**52}, "future"),
+        ({"seq": int((NOW - LIFETIME_S - 11) * 1000)}, "expired"),
+        ({"label": "x", "addresses": ["/dns/" + "a" * 4000 + "/tcp/1"]}, "size"),
+    ],
+)
+def test_what_none_may_say(changes: dict[str, object], why: str) -> None:
+    with pytest.raises(RecordRefused, match=why):
+        unpack(body(**changes), SWARM, NOW)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xc1",
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91" * 3000 + b"\x01",
+        b"\xd9\x02\xff\xfe",
+        b"\xa5ab",
+        msgpack.packb({"version": 1}),
+        msgpack.packb(msgpack.ExtType(64, b"\x91\x01")),
+        msgpack.packb([1] * 9) + b"\x00",
+    ],
+)
+def test_what_cannot_be_read(content: bytes) -> None:
+    with pytest.raises(RecordRefused):
+        unpack(sign(content), SWARM, NOW)
+
+
+@given(st.binary(max_size=400))
+def test_noise_is_refused(noise: bytes) -> None:
+    with pytest.raises(RecordRefused):
+        unpack(noise, SWARM, NOW)
+
+
+@given(st.integers(0, len(WORD.pack(ME, SWARM)) - 1), st.integers(1, 255))
+def test_one_changed_byte_is_refused(where: int, by: int) -> None:
+    record = bytearray(WORD.pack(ME, SWARM))
+    record[where] ^= by
+    with pytest.raises(RecordRefused):
+        unpack(bytes(record), SWARM, NOW)
+
+
+def test_a_record_is_of_one_swarm_and_one_peer() -> None:
+    record = WORD.pack(ME, SWARM)
+    with pytest.raises(RecordRefused, match="signature"):
+        unpack(record, OTHER, NOW)
+    with pytest.raises(RecordRefused, match="another peer"):
+        unpack(record, SWARM, NOW, peer=Identity.generate().peer_id)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def put(book: Book, identity: Identity, at: float, *, swarm: str = SWARM, **changes: object) -> bool:
+    word = Announcement(identity.peer_id, int(at * 1000), 1, 1, label="x" * 60)
+    place: dict[str, object] = {
+        "key": shard_key(swarm, shard_of(identity.peer_id)),
+        "subkey": msgpack.packb(identity.peer_id),
+        "value": packed(word.pack(identity, swarm)),
+        "expires": word.expires,
+    }
+    return book.judge(**{**place, **changes})  # type: ignore[arg-type]
+
+
+def test_the_book_takes_the_newest_of_each_peer() -> None:
+    clock = Clock()
+    book = Book(SWARM, ME.peer_id, clock)
+    peer = Identity.generate()
+    assert put(book, peer, NOW)
+    assert put(book, peer, NOW)  # the same again
+    assert not put(book, peer, NOW - 1)  # replayed
+    assert not put(book, peer, NOW + 0.5)  # too soon
+    assert put(book, peer, NOW + 1)
+    assert not put(book, peer, NOW)  # reordered
+    word = book.get(peer.peer_id)
+    assert word is not None
+    assert word.t == NOW + 1
+    clock.now += LIFETIME_S + 20
+    assert book.get(peer.peer_id) is None
+    assert book.newest() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"key": bytes(20)},
+        {"key": b"a longer key than any"},
+        {"subkey": msgpack.packb(None)},
+        {"subkey": msgpack.packb(ME.peer_id)},
+        {"subkey": b""},
+        {"subkey": b"\xd9\x34" + b"\xff" * 52},
+        {"subkey": msgpack.packb([1])},
+        {"expires": NOW + 10 * 365 * 86_400},
+        {"expires": float("inf")},
+        {"expires": float("nan")},
+        {"expires": NOW},
+        {"value": msgpack.packb("text")},
+        {"value": b"\xc1"},
+        {"value": b"\xc6\xff\xff\xff\xff"},
+        {"value": b""},
+        {"value": packed(b"x" * 200)},
+        {"value": packed(b"x" * 60_000)},
+    ],
+)
+def test_the_book_refuses(changes: dict[str, object]) -> None:
+    book = Book(SWARM, ME.peer_id, Clock())
+    peer = Identity.generate()
+    assert not put(book, peer, NOW, **changes)
+    assert sum(book.refused.values()) == 1
+    assert put(book, peer, NOW)
+
+
+def test_the_book_refuses_other_swarms_and_forged_owners() -> None:
+    book = Book(SWARM, ME.peer_id, Clock())
+    peer, forger = Identity.generate(), Identity.generate()
+    word = Announcement(peer.peer_id, int(NOW * 1000), 1, 1)
+    place = (shard_key(SWARM, shard_of(peer.peer_id)), msgpack.packb(peer.peer_id))
+    assert not book.judge(*place, packed(word.pack(forger, SWARM)), word.expires)
+    assert not book.judge(*place, packed(word.pack(peer, OTHER)), word.expires)
+    assert book.judge(*place, packed(word.pack(peer, SWARM)), word.expires)
+
+
+def test_a_crowd_costs_the_book_neither_memory_nor_time() -> None:
+    book = Book(SWARM, ME.peer_id, Clock())
+    book._checks = Bucket(500, 500, lambda: 0.0)  # as if all of it came at once
+    old = Identity.generate()
+    assert put(book, old, NOW)
+    taken = sum(put(book, Identity.generate(), NOW) for _ in range(600))
+    assert taken == 249  # half of the checks are for those who were here before
+    assert put(book, old, NOW + 2)
+    assert book.refused == {"too many signatures to check": 600 - taken}
+
+
+def test_a_dictionary_has_room_for_so_many_and_those_who_are_in_stay() -> None:
+    book = Book(SWARM, ME.peer_id, Clock())
+    book._checks.take = lambda *_, **__: True  # type: ignore[method-assign]
+    shard = shard_of(ME.peer_id)
+    book._weights[shard] = SHARD_BYTES - 1000
+    same = [peer for peer in (Identity.generate() for _ in range(16 * SHARDS)) if shard_of(peer.peer_id) == shard]
+    taken = [peer for peer in same if put(book, peer, NOW)]
+    assert 1 <= len(taken) <= 4
+    assert len(same) > len(taken)
+    assert put(book, taken[0], NOW + 2)
+
+
+def test_nobody_else_speaks_for_this_node() -> None:
+    book = Book(SWARM, ME.peer_id, Clock())
+    word = Announcement(ME.peer_id, int(NOW * 1000), 1, 1)
+    book.issue(word.pack(ME, SWARM), word)
+    assert put(book, ME, NOW, value=packed(word.pack(ME, SWARM)))
+    assert book.foreign_seq is None
+    assert not put(book, ME, NOW + 5)
+    assert book.foreign_seq == int((NOW + 5) * 1000)
+
+
+def test_access_is_for_members_who_speak_for_themselves() -> None:
+    clock = Clock()
+    names = [Identity.generate().peer_id for _ in range(3)]
+    alice, bob, eve = (Access(SWARM, name, clock) for name in names)
+    outsider = Access(OTHER, names[2], clock)
+    asked = Asked("find", alice.nonce(), NOW, b"what")
+    proof = alice.ask(names[1], asked)
+    assert not eve.may_ask(names[0], asked, proof)  # it was for bob
+    assert not bob.may_ask(names[2], asked, proof)  # passed on by another
+    assert not bob.may_ask(names[0], dataclasses.replace(asked, body=b"else"), proof)
+    assert not bob.may_ask(names[0], dataclasses.replace(asked, name="store"), proof)
+    assert not bob.may_ask(names[0], dataclasses.replace(asked, at=float("nan")), proof)
+    assert not bob.may_ask(names[2], asked, outsider.ask(names[1], asked))
+    assert bob.may_ask(names[0], asked, proof)
+    assert not bob.may_ask(names[0], asked, proof)  # replayed
+    clock.now += 61
+    late = dataclasses.replace(asked, nonce=alice.nonce())
+    assert not bob.may_ask(names[0], late, alice.ask(names[1], late))
+    answer = bob.answer(names[0], "find", asked.nonce, b"this")
+    assert alice.may_answer(names[1], "find", asked.nonce, b"this", answer)
+    assert not alice.may_answer(names[2], "find", asked.nonce, b"this", answer)
+    assert not alice.may_answer(names[1], "find", late.nonce, b"this", answer)
+    assert not alice.may_answer(names[1], "find", asked.nonce, b"that", answer)

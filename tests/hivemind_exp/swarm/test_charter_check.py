@@ -1,0 +1,135 @@
+"""Whether this machine makes the swarm's questions: pinned from real tasks, and every way to differ has its cure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.errors import SwarmSkew
+from hivemind_exp.swarm.charter import MILLION, Charter
+from hivemind_exp.swarm.charter_check import applied, check_skew, pinned
+from hivemind_exp.tasks.mixture import Mixture, TaskFacts
+from hivemind_exp.tasks.registry import expand
+from tests.support.charters import FILE, WORDS, charter, words
+
+FACTS = (
+    TaskFacts("spell_backward", None, None, "reasoning-gym 0.1.25"),
+    TaskFacts("jsonl", 100, "ef" * 32, ""),
+)
+DIGESTS = {"spell_backward": "ab" * 32, "jsonl": "cd" * 32}
+PIP = f"{shlex.quote(sys.executable)} -m pip install"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("questions") / "sums.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": str(n + 1)}) + "\n" for n in range(20)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def founded(file: Path) -> tuple[Charter, list[TaskFacts], dict[str, str]]:
+    """A charter of real tasks, and what the machine that made it makes."""
+    specs = [
+        TaskConfig(name="spell_backward", weight=2, params={"min_word_len": 3, "max_word_len": 5}),
+        TaskConfig(name="jsonl", path=str(file)),
+    ]
+    mixture = Mixture(specs, charter=b"", secret=b"", heldout=0, verifiers=1)
+    try:
+        facts = mixture.facts()
+        digests = {fact.label: mixture.digest(fact.label) for fact in facts}
+    finally:
+        mixture.close()
+    return charter(tasks=pinned(specs, facts, digests)), facts, digests
+
+
+def test_who_makes_the_same_questions_may_join(
+    founded: tuple[Charter, list[TaskFacts], dict[str, str]], file: Path
+) -> None:
+    made, facts, digests = founded
+    check_skew(made, facts, digests)
+    assert [task.weight_ppm for task in made.tasks] == [666_667, 333_333]
+    assert made.tasks[0].version.startswith("reasoning-gym ")
+    assert (made.tasks[1].size, len(made.tasks[1].sha256 or "")) == (20, 64)
+    # Another node, with the same file elsewhere, comes to the same tasks.
+    config = applied(made, Config(tasks=[TaskConfig(name="jsonl", path=str(file))]))
+    mixture = Mixture(config.tasks, charter=b"other", secret=b"other", heldout=0, verifiers=1)
+    try:
+        check_skew(made, mixture.facts(), {label: mixture.digest(label) for label in digests})
+    finally:
+        mixture.close()
+
+
+def test_tasks_and_game_come_from_the_charter() -> None:
+    before = Config.model_validate({"tasks": ["sapo"], "game": {"groups": 3, "group_size": 2, "rounds": 7}})
+    alone = charter(tasks=(words(weight_ppm=MILLION),), group_size=16)
+    config = applied(alone, before)
+    assert config.tasks == [TaskConfig(name="spell_backward", params=WORDS.params)]
+    assert (config.game.kind, config.game.group_size, config.game.groups, config.game.rounds) == ("sampling", 16, 3, 7)
+    assert config.model_copy(update={"tasks": before.tasks, "game": before.game}) == before
+    assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+def test_equal_shares_stay_equal_but_for_a_millionth() -> None:
+    tasks = [TaskConfig(name="sapo")]
+    facts = [TaskFacts(spec.label, None, None, "") for spec, _ in expand(tasks)]
+    shares = [task.weight_ppm for task in pinned(tasks, facts, {fact.label: "ab" * 32 for fact in facts})]
+    assert sum(shares) == MILLION
+    assert max(shares) - min(shares) == 1
+    unequal = [TaskConfig(name="bf", weight=1e-9), TaskConfig(name="arc_1d", weight=1e9)]
+    facts = [TaskFacts(name, None, None, "") for name in ("bf", "arc_1d")]
+    assert [task.weight_ppm for task in pinned(unequal, facts, {"bf": "", "arc_1d": ""})] == [1, MILLION - 1]
+
+
+def test_what_this_version_lacks_is_told(file: Path) -> None:
+    with pytest.raises(SwarmSkew, match="file of 100 questions"):
+        applied(charter(), Config())
+    assert applied(charter(), Config(tasks=[TaskConfig(name="jsonl", path=str(file))])).tasks[1].path == str(file)
+    for name in ("spel_backward", "sapo"):
+        with pytest.raises(SwarmSkew, match=r"unknown here|otherwise"):
+            applied(charter(tasks=(words(name=name, label=name, params={}, weight_ppm=MILLION),)), Config())
+    with pytest.raises(SwarmSkew, match="otherwise"):
+        applied(charter(tasks=(words(label="letters", weight_ppm=MILLION),)), Config())
+
+
+@pytest.mark.parametrize(
+    ("place", "changes", "told", "cure"),
+    [
+        (0, {"version": "reasoning-gym 0.1.23"}, "reasoning-gym 0.1.23 here", f"{PIP} reasoning-gym==0.1.25"),
+        (0, {"version": ""}, "this version of swarmctl here", "swarmctl swarm show"),
+        (0, {"label": "bf"}, "no task of this node", "swarmctl swarm show"),
+        (1, {"sha256": "00" * 32}, "100 questions, SHA-256 000000000000… here", "swarmctl swarm show"),
+        (1, {"size": 99}, "99 questions", "swarmctl swarm show"),
+        (1, {"size": None, "sha256": None}, "no fixed set here", "swarmctl swarm show"),
+    ],
+)
+def test_skew_names_its_cure(place: int, changes: dict[str, object], told: str, cure: str) -> None:
+    check_skew(charter(), FACTS, DIGESTS)
+    facts = list(FACTS)
+    facts[place] = dataclasses.replace(facts[place], **changes)  # type: ignore[arg-type]
+    with pytest.raises(SwarmSkew, match=told) as caught:
+        check_skew(charter(), facts, DIGESTS)
+    assert caught.value.next == cure
+
+
+def test_other_questions_under_the_same_version_are_skew() -> None:
+    with pytest.raises(SwarmSkew, match="other questions here") as caught:
+        check_skew(charter(), FACTS, DIGESTS | {"spell_backward": "00" * 32})
+    assert caught.value.next == f"{PIP} --force-reinstall --no-deps reasoning-gym==0.1.25"
+    with pytest.raises(SwarmSkew, match="task jsonl has other questions") as caught:
+        check_skew(charter(), FACTS, {"spell_backward": "ab" * 32})
+    assert caught.value.next == "swarmctl swarm show"
+
+
+@pytest.mark.parametrize("version", ["evil-package 1.0", "reasoning-gym 0.1.25.post1", "reasoning-gym 1!2"])
+def test_a_stranger_cannot_have_something_else_installed(version: str) -> None:
+    hostile = charter(tasks=(words(version=version), FILE))
+    with pytest.raises(SwarmSkew) as caught:
+        check_skew(hostile, FACTS, DIGESTS)
+    assert caught.value.next == "swarmctl swarm show"

@@ -1,0 +1,71 @@
+"""Whose bundles are fetched first, where more are announced than can be fetched at once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from hivemind_exp.swarm.announcement import Announcement, BundleRef
+from hivemind_exp.swarm.transfer.bundle_store import Inbox, Shelf
+from hivemind_exp.swarm.transfer.courier import FetchFailed
+from hivemind_exp.swarm.transfer.fetcher import AT_ONCE, Fetching
+
+
+@dataclass
+class Somewhere:
+    """Stands in for courier and overlay: strangers cannot be reached, slowly."""
+
+    neighbours: set[str]
+    asked: list[str] = field(default_factory=list)
+    broken: bool = False
+
+    async def connect(self, _overlay: Any, peer: str) -> bool:
+        self.asked.append(peer)
+        await asyncio.sleep(0.01 if peer in self.neighbours else 30)
+        return peer in self.neighbours
+
+    async def fetch(self, *_: Any) -> bytes:
+        if self.broken:
+            raise FetchFailed("busy")
+        return b"bundle"
+
+
+def word(peer: str, number: int = 0) -> Announcement:
+    ref = BundleRef(number, 0, hashlib.sha256(f"{peer} {number}".encode()).digest(), 6, 1)
+    return Announcement(peer, int(time.time() * 1000), 1, 1, bundles=(ref,))
+
+
+async def settle(place: Somewhere, fetching: Fetching, words: list[Announcement]) -> None:
+    place.asked.clear()
+    fetching.look(place, words)  # type: ignore[arg-type]
+    await asyncio.sleep(0.05)
+
+
+def test_a_crowd_of_names_does_not_keep_neighbours_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.01)
+    friends = [f"friend {number}" for number in range(AT_ONCE // 2)]
+    crowd = [word(f"stranger {number}") for number in range(500)]
+    place, inbox = Somewhere(set(friends)), Inbox(lambda _: True)
+
+    async def live() -> None:
+        fetching = Fetching(place, Shelf(), inbox, connect=place.connect, on_room=lambda: None)  # type: ignore[arg-type]
+        await settle(place, fetching, [*crowd, *(word(friend) for friend in friends)])
+        assert set(place.asked[: len(friends)]) == set(friends)
+        assert len(fetching._running) <= AT_ONCE
+        assert {received.peer for received in inbox.take()} == set(friends)
+        await fetching.stop()
+        # One that has served and fails now and then, as everybody does, stays before those who never did.
+        place.broken = True
+        await settle(place, fetching, [word(friends[0], 1)])
+        place.broken = False
+        await settle(place, fetching, [*crowd, word(friends[0], 2)])
+        assert place.asked[0] == friends[0]
+        assert [received.peer for received in inbox.take()] == [friends[0]]
+        await fetching.stop()
+
+    asyncio.run(live())

@@ -1,0 +1,154 @@
+"""Every allowed generator: made alike everywhere, verified as the library does, and never more generously."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hivemind_exp.config import TaskConfig
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import FULL_CREDIT, TaskSpec
+from hivemind_exp.tasks.families import reasoning_gym as generators
+from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, REFUSED
+from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.tasks.registry import PRESETS
+from hivemind_exp.tasks.verifiers import VERIFIERS
+
+SEEDS = [3, 2**31 + 5, 2**32 + 7, 2**61 + 11, 2**64 - 1]
+MORE_GENEROUS = {
+    "binary_matrix": "spacing between cells does not matter",
+    "rotate_matrix": "spacing between cells does not matter",
+    "spiral_matrix": "spacing between cells does not matter",
+}
+"""Where ours gives full credit and the library's would not."""
+
+
+def spec(name: str, **params: Any) -> TaskSpec:
+    return TaskSpec(name, "hivemind_exp.tasks.families.reasoning_gym", name, params=params)
+
+
+@pytest.fixture(params=sorted(GENERATORS))
+def task(request: pytest.FixtureRequest) -> generators.GeneratedTask:
+    made = generators.build(spec(request.param))
+    made.prepare("make")
+    made.prepare("verify")
+    return made
+
+
+def spoilt(answer: str) -> Iterator[str]:
+    """Yield near misses and careless spellings of an answer."""
+    yield from (answer.upper(), answer.lower(), answer.title(), answer[::-1], answer[1:], answer[:-1])
+    yield from (answer + "0", "0" + answer, answer + ".0", "-" + answer, answer + " x", answer + "\n1", f"[{answer}]")
+    yield from (answer.replace(" ", ""), answer.replace(" ", "  "), answer.replace("\n", " "), answer.replace(",", ""))
+    yield from (answer.replace("1", "2"), answer.replace("0", "1", 1), answer.replace("a", "b", 1), f'"{answer}"')
+
+
+def test_all_of_the_library_is_judged() -> None:
+    program = "import reasoning_gym.factory as factory; print(*factory.DATASETS)"
+    known = set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert set(GENERATORS) | set(REFUSED) == known
+    assert not set(GENERATORS) & set(REFUSED)
+    assert {generator.check for generator in GENERATORS.values()} == set(VERIFIERS)
+    assert set(PRESETS["sapo"]) <= set(GENERATORS)
+
+
+def test_the_right_answer_is_right_and_no_other(task: generators.GeneratedTask) -> None:
+    library = importlib.import_module("reasoning_gym.factory").create_dataset
+    for seed in SEEDS:
+        _, entry = task.make(seed)
+        dataset = library(task.name, seed=seed, size=1)
+        item = dataset[0]
+        if entry["answer"] is None:
+            continue
+        right = str(entry["answer"])
+        assert task.score(right, entry) == 1.0
+        assert task.score("surely wrong", entry) < FULL_CREDIT
+        for answer in spoilt(right):
+            ours = task.score(answer, entry)
+            if ours >= FULL_CREDIT and answer.strip() != right.strip() and task.name not in MORE_GENEROUS:
+                assert dataset.score_answer(answer.strip(), item) >= FULL_CREDIT, (right, answer)
+
+
+def test_items_are_those_of_a_fresh_object(task: generators.GeneratedTask) -> None:
+    """Also where one object makes them all, and whatever was made before."""
+    library = importlib.import_module("reasoning_gym.factory").create_dataset
+    for seed in [*SEEDS, *reversed(SEEDS)]:
+        text, entry = task.make(seed)
+        fresh = library(task.name, seed=seed, size=1)[0]
+        assert text == fresh["question"]
+        assert entry["answer"] == (None if fresh["answer"] is None else str(fresh["answer"]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_library_s_own_conclusion_is_accepted(seed: int) -> None:
+    task = generators.build(spec("propositional_logic"))
+    task.prepare("make")
+    task.prepare("verify")
+    _, entry = task.make(seed)
+    library = importlib.import_module("reasoning_gym.factory").create_dataset
+    dataset = library("propositional_logic", seed=seed, size=1)
+    item = dataset[0]
+    candidates = [item["metadata"]["example_answer"], "P ∧ Q", "P ∨ Q", "¬P", "P → Q", "P ↔ Q", "(P ∧ Q) ∨ ¬Q → P", "P"]
+    for answer in [*candidates, *item["metadata"]["premises"]]:
+        assert task.score(answer, entry) == dataset.score_answer(answer, item), answer
+
+
+def test_two_processes_make_the_same_of_everything() -> None:
+    """The makers run with a fixed hash seed, whatever the node's own is."""
+    program = (
+        "from hivemind_exp.config import TaskConfig; from hivemind_exp.tasks.mixture import Mixture\n"
+        "from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS\n"
+        "mixture = Mixture([TaskConfig(name=n) for n in sorted(GENERATORS)], charter=b'', secret=b'', heldout=0)\n"
+        "print([mixture.digest(name, 3) for name in sorted(GENERATORS)]); mixture.close()"
+    )
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."}
+        )
+        for seed in ("1", "2")
+    ]
+    first, second = (run.communicate()[0] for run in runs)
+    assert len(first) > 64 * len(GENERATORS)
+    assert first == second
+
+
+def test_spelling_a_word_or_its_reverse_is_the_same_question() -> None:
+    task = generators.build(spec("spell_backward"))
+    assert task.key("", {"answer": "Pots"}) == task.key("", {"answer": "stop"})
+
+
+def test_parameters_reach_the_generator() -> None:
+    task = generators.build(spec("spell_backward", min_word_len=4, max_word_len=4))
+    task.prepare("make")
+    assert {len(str(task.make(seed)[1]["answer"])) for seed in range(20)} == {4}
+
+
+def test_a_parameter_that_is_not_the_generator_s_is_named() -> None:
+    with pytest.raises(TaskError, match="no parameter 'min_wordlen'; did you mean 'min_word_len'"):
+        generators.check(spec("spell_backward", min_wordlen=3))
+    with pytest.raises(TaskError, match="no parameter 'seed'"):
+        generators.check(spec("spell_backward", seed=3))
+    for name in GENERATORS:
+        generators.check(spec(name))
+
+
+@pytest.mark.parametrize(
+    ("shortest", "longest", "told"),
+    [
+        (9, 3, "max_word_len must be >= min_word_len"),
+        (30, 30, "refuses its parameters: Cannot choose"),
+    ],
+)
+def test_parameters_that_make_no_question_are_an_error_of_the_task(shortest: int, longest: int, told: str) -> None:
+    config = TaskConfig(name="spell_backward", params={"min_word_len": shortest, "max_word_len": longest})
+    mixture = Mixture([config], charter=b"", secret=b"", heldout=0)
+    with pytest.raises(TaskError, match=told):
+        mixture.questions("train", 0, 1)
+    mixture.close()

@@ -1,0 +1,217 @@
+"""Workers: what they may not do, how they end, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT, Lost, Pool
+from hivemind_exp.tasks.workers.process import WorkerProcess
+from tests.support.hostile import evil_answers as evil
+
+EVIL = TaskSpec("evil", evil.MODULE, "evil")
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    os.environ["PLANTED_SECRET"] = "sk-planted"
+    made = Pool([EVIL], verifiers=1)
+    yield made
+    made.close()
+    del os.environ["PLANTED_SECRET"]
+
+
+def deeds(pool: Pool, *answers: str) -> list[float | Lost]:
+    return pool.verify([(0, answer, {}) for answer in answers])
+
+
+def workers() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if "hivemind_exp.tasks.workers.worker" in " ".join(child.cmdline())
+    ]
+
+
+def test_what_a_verifier_may_not_do(pool: Pool, tmp_path: Path) -> None:
+    file, kept = tmp_path / "touched", tmp_path / "kept"
+    kept.write_text("private")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        refused = [
+            f"socket at {server.getsockname()[1]}",
+            f"read at {kept}",
+            f"remove at {kept}",
+            f"list at {tmp_path}",
+            "read at /etc/passwd",
+            "secret at PLANTED_SECRET",
+            *(f"{deed} at {file}" for deed in ("write", "append", "mkdir", "system", "popen", "ctypes")),
+            *("fork", "exec", "spawn", "kill", "parent's secrets", "memory", "unpickle", "torch", "recurse"),
+        ]
+        found = dict(zip(refused, deeds(pool, *refused), strict=True))
+    assert [deed for deed, credit in found.items() if credit != 0.0 and str(credit) != DIED] == []
+    assert not file.exists()
+    assert kept.read_text() == "private"
+    assert deeds(pool, "nothing") == [1.0]
+
+
+def test_a_secret_stands_nowhere_in_a_worker(pool: Pool) -> None:
+    deeds(pool, "nothing")
+    for worker in workers():
+        assert "PLANTED_SECRET" not in worker.environ()
+        assert not set(worker.environ()) & {"HOME", "USER", "PATH"}
+
+
+def test_who_is_late_or_dies_is_replaced_and_the_rest_is_kept(pool: Pool) -> None:
+    answers = ["nothing", "sleep", "nothing", "exit", "crash", "nothing", "busy", "nothing", "nothing"]
+    assert deeds(pool, *answers) == [1.0, TIMED_OUT, 1.0, DIED, DIED, 1.0, TIMED_OUT, 1.0, 1.0]
+
+
+def test_credit_is_a_number_from_0_to_1(pool: Pool) -> None:
+    assert deeds(pool, "nan", "inf", "-1", "7") == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_more_jobs_than_pipes_hold(pool: Pool) -> None:
+    jobs = [(0, "nothing at " + "x" * 10_000, {"answer": "y" * 10_000})] * 500
+    assert pool.verify(jobs) == [1.0] * 500
+
+
+def test_an_interrupt_leaves_no_reply_for_the_wrong_job(pool: Pool) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            deeds(pool, "sleep", "nothing")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert deeds(pool, "-1", "nothing") == [0.0, 1.0]
+
+
+def test_signals_of_the_terminal_leave_workers_alone(pool: Pool) -> None:
+    deeds(pool, "nothing")
+    before = {worker.pid for worker in workers()}
+    for pid in before:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            os.kill(pid, number)
+    assert deeds(pool, "nothing") == [1.0]
+    assert {worker.pid for worker in workers()} == before
+
+
+def test_closing_leaves_no_process() -> None:
+    before = {worker.pid for worker in workers()}
+    pool = Pool([EVIL], verifiers=2)
+    pool.start()
+    pool.verify([(0, "nothing", {})])
+    assert len({worker.pid for worker in workers()} - before) == 3
+    pool.close()
+    assert {worker.pid for worker in workers()} <= before
+    pool.close()
+
+
+@pytest.mark.parametrize("busy", ["nothing", "busy"])
+def test_workers_end_when_their_node_is_killed(busy: str) -> None:
+    program = (
+        "from tests.hivemind_exp.tasks.workers.test_pool import *\n"
+        "pool = Pool([EVIL], verifiers=2); pool.facts(); deeds(pool, 'nothing', 'nothing')\n"
+        f"print(*[worker.pid for worker in workers()], flush=True); deeds(pool, {busy!r}, {busy!r}); time.sleep(60)"
+    )
+    node = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert node.stdout is not None
+    pids = [int(pid) for pid in node.stdout.readline().split()]
+    assert len(pids) == 3
+    time.sleep(0.3)
+    node.kill()
+    node.wait()
+    node.stdout.close()
+    end = time.monotonic() + 10
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(alive, pids))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        (TaskSpec("evil", evil.MODULE, "evil", params={"raises": True}), "ImportError: a library is broken"),
+        (TaskSpec("evil", evil.MODULE, "evil", params={"exits": True}), "code 7.*so it ends"),
+        (TaskSpec("evil", "no.such.module", "evil"), "ModuleNotFoundError"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why(spec: TaskSpec, why: str) -> None:
+    pool = Pool([spec], verifiers=1)
+    pool.start()
+    with pytest.raises(TaskError, match=why):
+        pool.verify([(0, "nothing", {})])
+    with pytest.raises(TaskError, match=why):
+        pool.facts()
+    pool.close()
+
+
+def test_a_generator_that_fails_names_its_task() -> None:
+    pool = Pool([TaskSpec("evil-2", evil.MODULE, "evil", params={"junk": True})])
+    with pytest.raises(TaskError, match=r"'evil-2' cannot make a question: ValueError: no such puzzle"):
+        pool.make([(0, 1)])
+    pool.close()
+
+
+def test_starting_returns_at_once() -> None:
+    started = time.monotonic()
+    worker = WorkerProcess("verify", [EVIL], 2.0)
+    assert worker.ready is None
+    assert time.monotonic() - started < 5
+    worker.kill()
+
+
+def test_the_evil_task_would_succeed_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the refusals above would show nothing."""
+    monkeypatch.setenv("PLANTED_SECRET", "sk-planted")
+    task = evil.build(EVIL)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for deed in (
+            f"socket at {server.getsockname()[1]}",
+            f"write at {tmp_path / 'a'}",
+            f"read at {tmp_path / 'a'}",
+            f"list at {tmp_path}",
+            f"system at {tmp_path / 'b'}",
+            f"popen at {tmp_path / 'c'}",
+            f"ctypes at {tmp_path / 'd'}",
+            f"mkdir at {tmp_path / 'e'}",
+            f"remove at {tmp_path / 'a'}",
+            "secret at PLANTED_SECRET",
+            "parent's secrets",
+            "spawn",
+            "unpickle",
+        ):
+            assert task.score(deed, {}) == 1.0, deed
+    assert {path.name for path in tmp_path.iterdir()} == {"b", "c", "d", "e"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+def test_a_verifier_has_no_network_of_its_own(pool: Pool) -> None:
+    """Also below Python, where the kernel lets this user have a network namespace."""
+    if subprocess.run(["unshare", "--net", "--map-root-user", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this kernel gives no network namespace to this user")
+    deeds(pool, "nothing")
+    assert all(
+        Path(f"/proc/{worker.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink() for worker in workers()
+    )

@@ -1,0 +1,42 @@
+"""A node whose steps are left out one after the other learns nothing, and must not go on as if it did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.errors import NodeError
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepResult
+from hivemind_exp.trainer.hivemind_grpo_trainer import MOST_LEFT_OUT
+from tests.support.nodes import Events, make_config, run
+
+
+@pytest.fixture
+def never_finite(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Make every step one whose gradient is not finite, but those that are named here."""
+    finite: set[int] = set()
+    take = SourceGRPOTrainer.take
+
+    def fail(self: SourceGRPOTrainer, manifest: Any, *rest: Any) -> StepResult:
+        result = take(self, manifest, *rest)
+        return result if manifest.step in finite else replace(result, grad_norm=float("nan"))
+
+    monkeypatch.setattr(SourceGRPOTrainer, "take", fail)
+    return finite
+
+
+def test_too_many_in_a_row_end_the_node_with_the_cure(tmp_path: Path, never_finite: set[int]) -> None:
+    events = Events()
+    with pytest.raises(NodeError, match="no gradient was finite") as caught:
+        run(make_config(game={"rounds": MOST_LEFT_OUT + 4}), tmp_path / "node", emit=events)
+    assert caught.value.next == "swarmctl run --node test --set model.dtype=float32"
+    assert len(events.of("warning")) == MOST_LEFT_OUT
+
+
+def test_one_that_counts_starts_the_count_again(tmp_path: Path, never_finite: set[int]) -> None:
+    never_finite.add(2)
+    progress = run(make_config(game={"rounds": MOST_LEFT_OUT + 2}), tmp_path / "node")
+    assert progress.step == MOST_LEFT_OUT + 2

@@ -1,0 +1,59 @@
+"""A trainer that starts within a second: forked from a process that has imported everything.
+
+It is the real trainer on a real wire; only its questions and rewards are made up, so that a model that knows nothing
+has something to learn, and a pause keeps the machine usable.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import hivemind_exp.runner.__main__ as trainer
+from hivemind_exp.runner import grpo_runner
+from hivemind_exp.tasks.base import Question, Score
+from tests.support.chaos.namespaces import path_of
+from tests.support.nodes import ChanceRewards
+
+PAUSE_S = 0.25
+"""Of each round."""
+_NETWORK = 0x40000000
+"""CLONE_NEWNET of Linux."""
+
+
+class PacedRewards(ChanceRewards):
+    """As ``ChanceRewards``, at the pace of a model that is not quite so small."""
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        time.sleep(PAUSE_S / 2)  # once for the node's own groups, once for peers'
+        scores: list[Score] = super().score(questions, completions)
+        return scores
+
+
+def play(order: Connection, log: Path, namespace: str | None) -> None:
+    """Serve one order, as ``python -m hivemind_exp.runner`` does. Does not return."""
+    os.setsid()
+    os.nice(10)
+    if namespace is not None:
+        _enter(namespace)
+    os.dup2(order.fileno(), 0)
+    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the trainer's life line
+    grpo_runner.make_mixture = lambda *_: PacedRewards()  # type: ignore[assignment]
+    status = trainer.main()
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _enter(namespace: str) -> None:
+    """Move this process, which has one thread, into a network namespace. Raises OSError."""
+    with path_of(namespace).open("rb") as there:
+        if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), _NETWORK):
+            raise OSError(ctypes.get_errno(), f"cannot enter namespace {namespace}")

@@ -1,0 +1,317 @@
+"""Real nodes in processes of their own, each in a home of its own: they found a swarm, join it, die, come back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.swarm.dht.leftovers import socket_prefix
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.invitation import Invitation, parse
+
+ROOT = Path(__file__).parents[2]
+PROFILE = "chaos"
+_MARK = "SWARM_CHAOS"
+
+
+@dataclass
+class Node:
+    """One machine's node, through all its lives."""
+
+    name: str
+    home: Path
+    namespace: str | None = None
+    life: Life | None = None
+    deaths: int = 0
+    """How often it was killed."""
+    stops: int = 0
+    """How often it was asked to stop."""
+    away: list[tuple[float, float]] = field(default_factory=list)
+    """When it was kept from going on, Unix seconds."""
+
+    @property
+    def files(self) -> NodeFiles:
+        return NodeFiles(self.home / "nodes" / self.name)
+
+    @property
+    def peer(self) -> str:
+        """Its peer id; it has one from its first start on."""
+        return Identity.load(self.files.key).peer_id
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return what it told, or what it told under one name."""
+        try:
+            lines = self.files.events.read_text(encoding="utf-8").splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        told = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [event for event in told if name is None or event["event"] == name]
+
+    @property
+    def ends(self) -> int:
+        return self.deaths + self.stops
+
+    def rounds(self) -> int:
+        """Return how many rounds it has told of."""
+        return max((event["round"] + 1 for event in self.events("round")), default=0)
+
+
+class Life(Protocol):
+    """A node's processes from one start to the end that follows."""
+
+    def trainer(self) -> psutil.Process | None:
+        """The process that trains; None while there is none."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    def ask(self) -> None:
+        """Ask for the end, as an operator would."""
+
+    def kill(self) -> None:
+        """Kill all of it at once, as a power cut would."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end; return whether it came."""
+
+
+class Swarm(contextlib.AbstractContextManager["Swarm"]):
+    """Nodes of one swarm. As a context manager: at its end no process is left, whatever happened."""
+
+    def __init__(self, root: Path, names: Sequence[str], namespaces: Sequence[str] = (), settings: str = "") -> None:
+        """``namespaces``: one for each node, or none; ``settings``: more of the nodes' profile, as TOML."""
+        self.nodes = [Node(name, root / name) for name in names]
+        for node, namespace in zip(self.nodes, namespaces, strict=False):
+            node.namespace = namespace
+        self._settings = settings
+        self._mark = secrets.token_hex(8)
+        self._sockets: set[Path] = set()
+        self._sessions: set[int] = set()
+        self.invitation = Invitation("0" * 64)
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.left_processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        for node in self.nodes:
+            if node.life is not None:
+                node.life.wait(10)
+
+    @property
+    def founder(self) -> Node:
+        return self.nodes[0]
+
+    def found(self) -> None:
+        """Found the swarm, as an operator does. The first node is the only one that its line names."""
+        for node in self.nodes:
+            path = node.home / "profiles" / f"{PROFILE}.toml"
+            path.parent.mkdir(parents=True)
+            loopback = "true" if node.namespace is None else "false"
+            path.write_text(f'extends = "demo"\n[swarm]\nloopback = {loopback}\n{self._settings}', encoding="utf-8")
+        command = self._command(self.founder, "swarm", "new", self.founder.name, "--profile", PROFILE, "--json")
+        done = subprocess.run(command, env=self._environment(self.founder), cwd=ROOT, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        self.invitation = parse(json.loads(done.stdout)["invitation"])
+
+    def start(self, node: Node) -> None:
+        """Start a node, for the first time or again."""
+        assert node.life is None or node.life.ended
+        node.life = self._start(node)
+
+    def stop(self, node: Node, patience: float = 30.0) -> None:
+        """Stop a node as an operator does. Raises TimeoutError where it does not stop."""
+        assert node.life is not None
+        node.stops += 1
+        node.life.ask()
+        if not node.life.wait(patience):
+            raise TimeoutError(f"{node.name} does not stop")
+
+    def watch(self) -> None:
+        """Take note of what could be left over. To be called several times a second while processes die."""
+        for node in self.nodes:
+            trainer = node.life.trainer() if node.life is not None else None
+            with contextlib.suppress(psutil.Error):
+                if trainer is not None and os.getsid(trainer.pid) == trainer.pid:  # not before it has one of its own
+                    self._sessions.add(trainer.pid)
+                if (daemon := daemon_of(trainer)) is not None:
+                    self._sockets.update(sockets_of(daemon))
+
+    def left_processes(self) -> list[psutil.Process]:
+        """Return the swarm's processes that live."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                ours = os.getsid(process.pid) in self._sessions or process.environ().get(_MARK) == self._mark
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def left_sockets(self) -> list[Path]:
+        """Return the socket files of the swarm's daemons that are there."""
+        for node in self.nodes:
+            prefix = Path(socket_prefix(node.files.key))
+            self._sockets.update(prefix.parent.glob(f"{prefix.name}*"))
+        return sorted(path for path in self._sockets if path.exists())
+
+    def _start(self, node: Node) -> Life:
+        raise NotImplementedError
+
+    def _command(self, node: Node, *words: str) -> list[str]:
+        there = ["ip", "netns", "exec", node.namespace] if node.namespace is not None else []
+        return [*there, sys.executable, "-m", "swarmctl", *words]
+
+    def _environment(self, node: Node) -> dict[str, str]:
+        return {**os.environ, "SWARMCTL_HOME": str(node.home), _MARK: self._mark}
+
+
+class CommandSwarm(Swarm):
+    """Each node is ``swarmctl run``: what operators start."""
+
+    def _start(self, node: Node) -> Life:
+        # A node that is known by its files goes on in its swarm; only a new one needs the line.
+        known = node is self.founder or node.files.charter.exists()
+        join = () if known else ("--join", str(self.invitation), "--profile", PROFILE)
+        command = self._command(node, "run", "--node", node.name, "--quiet", "--plain", "--no-input", *join)
+        with (node.home / "output").open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self._environment(node),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return _Command(process)
+
+
+@dataclass
+class _Command:
+    process: subprocess.Popen[bytes]
+
+    def trainer(self) -> psutil.Process | None:
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self.process.pid).children():
+                if "hivemind_exp.runner" in child.cmdline():
+                    return child
+        return None
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def ask(self) -> None:
+        self.process.terminate()
+
+    def kill(self) -> None:
+        trainer = self.trainer()
+        self.process.kill()
+        if trainer is not None:
+            kill_family(trainer)
+
+    def wait(self, seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.ended
+
+
+class ForkedSwarm(Swarm):
+    """Each node is the trainer process alone, started within a second (see ``forked``)."""
+
+    def __init__(self, root: Path, names: Sequence[str], namespaces: Sequence[str] = (), settings: str = "") -> None:
+        super().__init__(root, names, namespaces, settings)
+        self._processes = multiprocessing.get_context("forkserver")
+        self._processes.set_forkserver_preload(["tests.support.chaos.forked", "hivemind_exp.runner.build_swarm"])
+
+    def _start(self, node: Node) -> Life:
+        from tests.support.chaos.forked import play
+
+        config = json.loads(self.founder.files.config.read_bytes())["config"]
+        config["node"] |= {"name": node.name, "seed": sum(node.name.encode())}
+        config["swarm"]["join"] = str(self.invitation)
+        node.files.root.mkdir(parents=True, exist_ok=True)
+        order = {"mode": "run", "config": config, "node_dir": str(node.files.root), "secrets_fd": None}
+        theirs, ours = self._processes.Pipe(duplex=False)
+        process = self._processes.Process(target=play, args=(theirs, node.files.log, node.namespace))
+        process.start()
+        theirs.close()
+        os.write(ours.fileno(), json.dumps(order).encode() + b"\n")
+        assert process.pid is not None
+        return _Forked(process, ours)
+
+
+@dataclass
+class _Forked:
+    process: Any
+    line: Any
+    """Whose end is the trainer's: kept open."""
+
+    def trainer(self) -> psutil.Process | None:
+        with contextlib.suppress(psutil.Error):
+            return None if self.ended else psutil.Process(self.process.pid)
+        return None
+
+    @property
+    def ended(self) -> bool:
+        return not self.process.is_alive()
+
+    def ask(self) -> None:
+        self.process.terminate()
+
+    def kill(self) -> None:
+        if (trainer := self.trainer()) is not None:
+            kill_family(trainer)
+
+    def wait(self, seconds: float) -> bool:
+        self.process.join(seconds)
+        return self.ended
+
+
+def daemon_of(trainer: psutil.Process | None) -> psutil.Process | None:
+    """Return a trainer's p2pd; None while it has none."""
+    with contextlib.suppress(psutil.Error):
+        for child in trainer.children() if trainer is not None else ():
+            if child.name() == "p2pd" and child.status() != psutil.STATUS_ZOMBIE:
+                return child
+    return None
+
+
+def sockets_of(daemon: psutil.Process) -> Iterator[Path]:
+    """Return the socket files that a p2pd and its trainer talk through. Raises psutil.Error."""
+    for word in daemon.cmdline():
+        _, mark, path = word.partition("=/unix/")
+        if mark:
+            yield Path("/" + path)
+            yield Path("/" + path.replace("p2pd-", "p2pclient-"))
+
+
+def kill_family(process: psutil.Process) -> None:
+    """Kill a process and all below it."""
+    with contextlib.suppress(psutil.Error):
+        for member in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                member.send_signal(signal.SIGKILL)
+
+
+def until(holds: Any, seconds: float, meanwhile: Any = None) -> bool:
+    """Wait until ``holds()`` does; return whether it did within ``seconds``."""
+    end = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < end:
+        if meanwhile is not None:
+            meanwhile()
+        time.sleep(0.25)
+    return bool(held)

@@ -1,0 +1,71 @@
+"""What the tests of ``doctor`` share: a context made as the command makes it, and servers that misbehave."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from swarmctl.doctor.check import Context
+from swarmctl.doctor.command import make_context
+from swarmctl.settings.options import DoctorOptions
+
+DEAD = "http://127.0.0.1:9"
+"""Nobody listens on the port of the discard service."""
+
+
+def make(profile: str = "demo", *assignments: str, **changes: Any) -> Context:
+    """Return the context of ``doctor --profile PROFILE --set …``. ``environment`` adds to this process's own."""
+    environment = os.environ | {"HF_ENDPOINT": DEAD} | changes.pop("environment", {})
+    context = make_context(DoctorOptions(profile=profile, assignments=assignments))
+    return replace(context, environment=environment, **changes)
+
+
+def age(path: Path) -> Path:
+    """Make a file look as if it had not changed for an hour."""
+    hour_ago = time.time() - 3600
+    os.utime(path, (hour_ago, hour_ago), follow_symlinks=False)
+    return path
+
+
+@contextmanager
+def serve(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """Serve HTTP on loopback with one function for every request, and yield the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def reply(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answer every request alike. ``date`` replaces the server's own."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response_only(status)
+        for name, value in ({"Date": formatdate(usegmt=True)} | headers).items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer

@@ -1,0 +1,49 @@
+"""What the tests of doctor's api group share: a profile that offloads to a provider of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swarmctl.doctor import registry, runner
+from swarmctl.doctor.check import Finding
+from tests.support.doctor import make
+from tests.swarmctl.conftest import write_profile
+
+KEY = "sk-PLANTEDplantedPLANTED-1234"
+
+
+def give_key(path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Give the provider box a key, in a file."""
+    path.write_text(key)
+    monkeypatch.setenv("SWARMCTL_BOX_API_KEY_FILE", str(path))
+
+
+def profile(home: Path, base_url: str, *, box: str = "", more: str = "", offload: str = "") -> None:
+    """Save a profile that asks a provider of one's own, which costs 2 and 8 USD a million tokens."""
+    write_profile(
+        home,
+        "offloaded",
+        f"""
+extends = "demo"
+[offload]
+provider = "box"
+{offload}
+[offload.prices.box]
+input = 2.0
+output = 8.0
+[providers.box]
+base_url = "{base_url}"
+model = "test-model"
+{box}
+{more}
+""",
+    )
+
+
+def look(*names: str, deep: bool = False, offline: bool = False) -> dict[str, Finding]:
+    """Make the checks of the api group as the command does; return the findings by name."""
+    context = make("offloaded", deep=deep, offline=offline)
+    outcomes = runner.make(registry.select(names or ["api"], context), context)
+    return {outcome.check.name: outcome.finding for outcome in outcomes}

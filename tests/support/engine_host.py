@@ -1,0 +1,116 @@
+"""A hosted engine against the misbehaving server, without a trainer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hivemind_exp.charter import charter_id
+from hivemind_exp.config import Config
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.build import open_offload
+from hivemind_exp.offload.process.client import HostedOffload
+from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.secrets import Secrets
+from hivemind_exp.stop import StopFlag
+from tests.support.engine_rig import PRICE_IN, PRICE_OUT, accounts, texts
+from tests.support.fake_api.server import ApiServer
+from tests.support.recorded_events import Events
+
+KEY = "sk-0f-the-Hosted-engine"
+LONG_S = 20.0
+
+
+def configure(base_url: str, *, box: dict[str, Any] | None = None, **offload: Any) -> Config:
+    """Return the configuration of a node that asks one service of its own."""
+    limits = {"usd": "unlimited"} | offload.pop("limits", {})
+    return Config.model_validate(
+        {
+            "node": {"name": "hosted"},
+            "tasks": ["spell_backward"],
+            "generation": {"max_completion_tokens": 64},
+            "offload": {
+                "provider": "box",
+                "fallback": [],
+                "prices": {"box": {"input": PRICE_IN, "output": PRICE_OUT}},
+                "limits": limits,
+                **offload,
+            },
+            "providers": {"box": {"base_url": base_url, "model": "test-model", "group": "n", **(box or {})}},
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """An engine's process, and what it left behind."""
+
+    offload: HostedOffload
+    events: Events
+    files: NodeFiles
+    stop: StopFlag
+
+    @property
+    def pid(self) -> int:
+        assert self.offload.pid is not None
+        return self.offload.pid
+
+    def kill(self) -> None:
+        """Send the process what nothing survives."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def run(self, orders: Sequence[Order]) -> None:
+        """Have orders filled."""
+        self.offload.place(orders)
+        for round_ in sorted({order.round for order in orders}):
+            self.offload.wait(round_)
+
+    def texts(self) -> dict[str, dict[int, str]]:
+        """Return what the journal holds, by question and place."""
+        return texts(self.files.journal)
+
+    def accounts(self) -> dict[str, float]:
+        """Return dollars by state of the requests: settled, kept."""
+        return accounts(self.files.ledger)
+
+
+@contextmanager
+def hosted(root: Path, config: Config, *, key: str | None = None, probed: bool = True) -> Iterator[Hosted]:
+    """Run an engine in a process of its own, as a node does."""
+    root.mkdir(parents=True, exist_ok=True)
+    files, events, stop = NodeFiles(root), Events(), StopFlag()
+    Journal(files.journal, charter_id(config)).close()
+    offload = open_offload(config, files, Secrets({} if key is None else {"box": key}), events, stop)
+    assert offload is not None
+    try:
+        if probed:
+            offload.probed()
+        yield Hosted(offload, events, files, stop)
+    finally:
+        offload.close()
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def prompts(server: ApiServer) -> list[str]:
+    """Return what was asked so far, the probe left out."""
+    return [entry.messages[-1]["content"] for entry in server.ledger.chats if len(entry.messages) == 2]
+
+
+def engines() -> list[psutil.Process]:
+    """Return the engines that this process has started and that live."""
+    return [child for child in psutil.Process().children() if "hivemind_exp.offload.process.server" in child.cmdline()]

@@ -1,0 +1,132 @@
+"""An offloading engine against the misbehaving server, without a trainer."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.config import LimitsConfig
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.offload.api.batch_client import BatchClient
+from hivemind_exp.offload.api.chat import Sampling
+from hivemind_exp.offload.api.client import ChatClient
+from hivemind_exp.offload.endpoints import Endpoint
+from hivemind_exp.offload.engine import Offload, Terms
+from hivemind_exp.offload.ledger import Ledger
+from hivemind_exp.offload.prices import Price
+from hivemind_exp.offload.rate_limit import Limiter
+from hivemind_exp.offload.router import Service
+from hivemind_exp.providers import Chat, Group
+from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.stop import StopFlag
+from tests.support.recorded_events import Events
+
+PRICE_IN, PRICE_OUT = 2.0, 8.0
+"""Dollars a million tokens."""
+PRICE = Price(PRICE_IN / 1e6, PRICE_OUT / 1e6)
+SAMPLING = Sampling(temperature=1.0, max_tokens=64, reasoning_tokens=0, reasoning_effort=None)
+SWARM = "swarm"
+
+
+def endpoint(base_url: str, name: str = "box", model: str = "test-model", **chat: Any) -> Endpoint:
+    return Endpoint(name, base_url, model, Chat(**chat), needs_key=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """An engine, and what it left behind."""
+
+    offload: Offload
+    events: Events
+    journal: Path
+    ledger: Path
+    stop: StopFlag
+
+    def run(self, orders: Sequence[Order]) -> None:
+        """Have orders filled."""
+        self.offload.place(orders)
+        for round_ in sorted({order.round for order in orders}):
+            self.offload.wait(round_)
+
+    def texts(self) -> dict[str, dict[int, str]]:
+        """Return what the journal holds, by question and place."""
+        return texts(self.journal)
+
+    def accounts(self) -> dict[str, float]:
+        """Return dollars by state of the requests: settled, kept."""
+        return accounts(self.ledger)
+
+
+def texts(path: Path) -> dict[str, dict[int, str]]:
+    found: dict[str, dict[int, str]] = {}
+    with sqlite3.connect(path) as db:
+        for question, place, text in db.execute("SELECT question, idx, text FROM completions ORDER BY question, idx"):
+            found.setdefault(question, {})[place] = text
+    return found
+
+
+def accounts(path: Path) -> dict[str, float]:
+    with sqlite3.connect(path) as db:
+        rows = db.execute(
+            "SELECT state, TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests GROUP BY state"
+        )
+        return dict(rows.fetchall())
+
+
+def order(number: int, places: int = 4, round_: int = 0) -> Order:
+    question = f"question {number}"
+    messages = ({"role": "system", "content": "Answer."}, {"role": "user", "content": question})
+    return Order(round_, "answer", question, messages, tuple(range(places)), version=0)
+
+
+@contextmanager
+def engine(
+    root: Path,
+    *endpoints: Endpoint | None,
+    price: Price = PRICE,
+    kind: Kind = Kind.TEACHER,
+    usd: Any = "unlimited",
+    usd_per_day: float | None = None,
+    on_limit_local: bool = False,
+    concurrency: int = 64,
+    timeout: float = 5.0,
+    key: str | None = None,
+    rates: tuple[int | None, int | None] = (None, None),
+    sampling: Sampling = SAMPLING,
+    batched: bool = False,
+) -> Iterator[Rig]:
+    """Run an engine over a chain; None stands for this machine. ``batched``: the first is asked in batches."""
+    root.mkdir(parents=True, exist_ok=True)
+    events, stop = Events(), StopFlag()
+    journal, ledger = root / "journal.sqlite", root / "ledger.sqlite"
+    Journal(journal, SWARM).close()
+
+    def make_chain() -> list[Service | None]:
+        return [None if each is None else serve(each, batched and not place) for place, each in enumerate(endpoints)]
+
+    def serve(each: Endpoint, batched: bool) -> Service:
+        client = ChatClient(each, key, seconds=timeout)
+        batches = BatchClient(client, seconds=timeout) if batched else None
+        return Service(each, client, Limiter(concurrency, *rates), price, batches=batches)
+
+    offload = Offload(
+        make_chain,
+        Terms(kind, sampling, on_limit_local=on_limit_local),
+        journal=(journal, SWARM),
+        ledger=Ledger(ledger, LimitsConfig(usd=usd, usd_per_day=usd_per_day)),
+        emit=events,
+        stop=stop,
+    )
+    offload.start()
+    try:
+        yield Rig(offload, events, journal, ledger, stop)
+    finally:
+        offload.close()
+
+
+GROUPS: tuple[Group, ...] = ("n", "fan_out")

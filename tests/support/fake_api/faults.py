@@ -1,0 +1,156 @@
+"""What the server can do wrong, and who decides when."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from tests.support.fake_api.ask import Ask
+
+
+class Fault(StrEnum):
+    """One kind of misbehaviour."""
+
+    # Refused with an error, before anything is generated: nothing is billed.
+    RATE_LIMIT = "rate_limit"  # 429 with retry-after
+    RATE_LIMIT_BARE = "rate_limit_bare"  # 429 that does not say for how long
+    QUOTA = "quota"  # 429 insufficient_quota: no waiting cures it
+    NO_CREDIT = "no_credit"  # 402
+    UNAUTHORISED = "unauthorised"  # 401
+    FORBIDDEN = "forbidden"  # 403
+    UNKNOWN_MODEL = "unknown_model"  # 404
+    BAD_PARAMETER = "bad_parameter"  # 400 that names a parameter
+    UNKNOWN_FIELD = "unknown_field"  # 422 in FastAPI's form
+    TIMEOUT = "timeout"  # 408
+    SERVER_ERROR = "server_error"  # 500
+    UNAVAILABLE = "unavailable"  # 503
+    ERROR_OK = "error_ok"  # 200 whose body is an error, as OpenRouter sends
+    HTML_OK = "html_ok"  # 200 whose body is a web page
+    HTML_GATEWAY = "html_gateway"  # 502 whose body is a web page
+    REDIRECT = "redirect"  # 307 to another host
+    CLOSE = "close"  # the connection is closed instead of an answer
+
+    # Generated and billed, but the answer does not arrive whole or in time.
+    TRUNCATED = "truncated"  # half of the JSON, as if it were all
+    RESET = "reset"  # half of the body, then the connection is reset
+    STALL = "stall"  # nothing, until the client leaves
+    STALL_BODY = "stall_body"  # half of the body, then nothing until the client leaves
+    SLOW = "slow"  # the first byte comes late
+    DRIP = "drip"  # a byte a second
+    HUGE = "huge"  # a good answer behind 100 MB of white space
+
+    # Generated, billed, delivered, and odd.
+    FEWER = "fewer"  # a choice fewer than asked (but never none)
+    EXTRA = "extra"  # a choice more than asked
+    NO_CHOICES = "no_choices"
+    EMPTY = "empty"  # the content is ""
+    NULL = "null"  # the content is null
+    LENGTH = "length"  # half of the text, finish_reason "length"
+    FILTERED = "filtered"  # half of the text, finish_reason "content_filter"
+    NULL_LOGPROBS = "null_logprobs"
+    OTHER_MODEL = "other_model"
+    NO_USAGE = "no_usage"
+    NEGATIVE_USAGE = "negative_usage"
+    STRING_USAGE = "string_usage"
+    CHOICES_NOT_LIST = "choices_not_list"
+
+
+TRANSIENT = (
+    Fault.RATE_LIMIT,
+    Fault.RATE_LIMIT_BARE,
+    Fault.TIMEOUT,
+    Fault.SERVER_ERROR,
+    Fault.UNAVAILABLE,
+    Fault.ERROR_OK,
+    Fault.HTML_OK,
+    Fault.HTML_GATEWAY,
+    Fault.CLOSE,
+    Fault.TRUNCATED,
+    Fault.RESET,
+)
+"""Asking again cures these."""
+ODD = (
+    Fault.FEWER,
+    Fault.EXTRA,
+    Fault.NO_CHOICES,
+    Fault.EMPTY,
+    Fault.NULL,
+    Fault.LENGTH,
+    Fault.FILTERED,
+    Fault.NULL_LOGPROBS,
+    Fault.OTHER_MODEL,
+    Fault.NO_USAGE,
+    Fault.NEGATIVE_USAGE,
+    Fault.STRING_USAGE,
+    Fault.CHOICES_NOT_LIST,
+)
+"""An answer came and was paid for; what is in it has to be looked at."""
+_SECONDS = {Fault.RATE_LIMIT: 0.05, Fault.SLOW: 1.0, Fault.DRIP: 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A fault with its details."""
+
+    kind: Fault
+    seconds: float | None = None
+    """RATE_LIMIT: what retry-after says. SLOW: how late. DRIP: the pause after each byte."""
+    retry_after: str | None = None
+    """The header's raw value instead, with any refusal (a date, a negative number, nonsense)."""
+    parameter: str = "max_tokens"
+    """BAD_PARAMETER, UNKNOWN_FIELD: what is complained about."""
+    location: str = "http://127.0.0.1:9/v1/chat/completions"
+    """REDIRECT: where to."""
+    size: int = 100_000_000
+    """HUGE: bytes of white space."""
+
+    @property
+    def delay(self) -> float:
+        """The seconds given, or the kind's own."""
+        return _SECONDS.get(self.kind, 0.0) if self.seconds is None else self.seconds
+
+
+def as_trouble(value: Any) -> Trouble | None:
+    """Return a trouble from a fault, its name, or the JSON form ``{"kind": …, "seconds": …}``."""
+    if value is None or isinstance(value, Trouble):
+        return value
+    if isinstance(value, dict):
+        return Trouble(**{**value, "kind": Fault(value["kind"])})
+    return Trouble(Fault(value))
+
+
+Predicate = Callable[[Ask], Fault | Trouble | None]
+
+
+class FaultPlan:
+    """Decides what goes wrong with each request: the queue first, then what is set for all, then chance."""
+
+    def __init__(self) -> None:
+        self.always: dict[str, Trouble] = {}
+        self._queues: dict[str, deque[Trouble]] = defaultdict(deque)
+
+    def queue(self, endpoint: str, trouble: Trouble, times: int) -> None:
+        """Let the next ``times`` requests to an endpoint fail."""
+        self._queues[endpoint].extend([trouble] * times)
+
+    def pick(self, endpoint: str, ask: Ask | None, predicate: Predicate | None, chance: Predicate) -> Trouble | None:
+        """Return what goes wrong with a request; ``ask`` is None outside chat completions."""
+        if self._queues[endpoint]:
+            return self._queues[endpoint].popleft()
+        if endpoint in self.always:
+            return self.always[endpoint]
+        if ask is None:
+            return None
+        return as_trouble((predicate(ask) if predicate else None) or chance(ask))
+
+
+def draw(seed: int, rate: float, kinds: tuple[Fault, ...], ask: Ask) -> Fault | None:
+    """Return a random fault; prompt and attempt decide it, so that the order of arrival changes nothing."""
+    if not rate:
+        return None
+    chance = random.Random(f"{seed}/{ask.digest}/{ask.attempt}")
+    return chance.choice(kinds) if chance.random() < rate else None

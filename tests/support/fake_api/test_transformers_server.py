@@ -1,0 +1,27 @@
+"""The real server, which other tests rely on, and what they have to know about it."""
+
+from __future__ import annotations
+
+import pytest
+from openai import OpenAI, UnprocessableEntityError
+
+from tests.support.fake_api.transformers_server import TransformersServer
+
+
+def test_a_completion_comes_back_alone_and_without_logprobs(real_server: TransformersServer) -> None:
+    with OpenAI(base_url=real_server.base_url, api_key="none", max_retries=0) as client:
+        create = client.chat.completions.create
+        answer = create(
+            model=real_server.model,
+            messages=[{"role": "user", "content": "hi"}],
+            max_completion_tokens=8,
+            n=3,
+            logprobs=True,
+        )
+        with pytest.raises(UnprocessableEntityError):
+            create(model=real_server.model, messages=[{"role": "user", "content": "hi"}], extra_body={"nonsense": 1})
+    (choice,) = answer.choices
+    assert isinstance(choice.message.content, str)
+    assert choice.logprobs is None
+    assert answer.usage is not None
+    assert 0 < answer.usage.completion_tokens <= 8

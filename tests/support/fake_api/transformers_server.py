@@ -1,0 +1,66 @@
+"""The real ``transformers serve`` on a tiny model, as a user would start it on the CPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_PATIENCE = 120
+"""Seconds that importing torch may take on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransformersServer:
+    """A server that answers."""
+
+    base_url: str
+    model: str
+    """What requests have to name: the model's directory."""
+    log: Path
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Return an environment without a network and without the user's cache, whose ``hub`` has to exist."""
+    (home / "hub").mkdir(parents=True, exist_ok=True)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_COLOR": "1"}
+    # More threads than this only get in each other's way on a model of this size.
+    return {**os.environ, **offline, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Return the URL once the server listens; the model is loaded by then."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := re.search(r"running on (http://[\d.]+:\d+)", log.read_text()):
+            return found[1]
+        time.sleep(0.05)
+    raise RuntimeError(f"transformers serve did not start:\n{log.read_text()[-2000:]}")
+
+
+@contextmanager
+def transformers_server(directory: Path) -> Iterator[TransformersServer]:
+    """Serve a new tiny Llama; ``directory`` takes the model, an empty hub cache and the log."""
+    from tests.support.tiny_models import save_llama
+
+    model, log = save_llama(directory / "model"), directory / "serve.log"
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(model), "--device", "cpu"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--dtype", "float32", "--host", "127.0.0.1", "--port", "0"],
+            env=_environment(directory / "home"),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield TransformersServer(f"{_wait(process, log)}/v1", str(model), log)
+    finally:
+        # Nothing is worth a graceful end, which may wait for a generation.
+        process.kill()
+        process.wait()

@@ -1,0 +1,186 @@
+"""A trainer of a few lines that speaks the supervisor's protocol, and does what STAND_IN tells it to do."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from hivemind_exp.events import FILE_NAME, EventLog
+from hivemind_exp.secrets import Secrets, receive
+
+if TYPE_CHECKING:
+    from hivemind_exp.config import Config
+    from hivemind_exp.rollouts.orders import Order
+
+ROUND_S = 0.05
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.readline())
+    act = os.environ.get("STAND_IN", "run")
+    if request["mode"] == "check":
+        check(act)
+    if request["mode"] == "charter":
+        serve_charter(Path(os.environ["STAND_IN_CHARTER"]))
+    node = Path(request["node_dir"])
+    secrets = receive(request["secrets_fd"])
+    token = secrets.get("huggingface")
+    (node / "token.sha256").write_text(hashlib.sha256((token or "").encode()).hexdigest())
+    (node / "request.json").write_text(json.dumps(request | {"environment": dict(os.environ)}))
+    threading.Thread(target=watch_life_line, daemon=True).start()
+    if act == "spawn":
+        child = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
+        subprocess.Popen(child)
+        subprocess.Popen(child, process_group=0)
+    if act == "disk_full":
+        sys.exit(errno.ENOSPC)
+    emit = EventLog(node / FILE_NAME)
+    if act == "noise":
+        print("library noise", file=sys.stderr, flush=True)
+    if act == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "traceback":
+        raise RuntimeError("the flux was \x1b[31mreversed")
+    if act == "offload":
+        sys.exit(offload(request["config"], node, secrets, emit))
+    play(request["config"], emit, act)
+
+
+def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: EventLog) -> int:
+    """Have an API fill every round, as a trainer does, and learn nothing from it."""
+    from hivemind_exp.charter import charter_id
+    from hivemind_exp.config import Config
+    from hivemind_exp.errors import NodeError
+    from hivemind_exp.journal.journal import Journal
+    from hivemind_exp.node_files import NodeFiles
+    from hivemind_exp.offload.build import open_offload
+    from hivemind_exp.stop import StopFlag
+
+    config, files = Config.model_validate(settings), NodeFiles(node)
+    Journal(files.journal, charter_id(config)).close()
+    try:
+        engine = open_offload(config, files, secrets, emit, StopFlag())
+        assert engine is not None
+        with contextlib.closing(engine):
+            start(settings, emit)
+            engine.probed()
+            for round_ in range(config.game.rounds):
+                engine.place(orders(config, round_))
+                engine.wait(round_)
+                engine.tell(round_)
+                play_round(emit, round_)
+    except NodeError as error:
+        emit("error", code=error.code, message=error.message, next=error.next)
+        emit("stop", reason="error", round=0, steps=0, checkpoint=None)
+        return 1
+    end(emit, "done", config.game.rounds)
+    return 0
+
+
+def orders(config: Config, round_: int) -> list[Order]:
+    from hivemind_exp.rollouts.orders import Order
+
+    places = tuple(range(config.game.group_size))
+    return [
+        Order(round_, "answer", f"{round_}/{n}", ({"role": "user", "content": f"Spell {round_}/{n}"},), places, 0)
+        for n in range(config.game.groups)
+    ]
+
+
+def watch_life_line() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+def check(act: str) -> None:
+    if act == "error":
+        error = {"code": "device", "message": "no such device", "next": "swarmctl run --device cpu"}
+        print(json.dumps({"error": error}))
+        sys.exit(1)
+    model = {"name": "tiny", "where": "built on the spot", "parameters": 266_000}
+    found = {"device": "cpu", "dtype": "float32", "accelerator": None, "model": model}
+    print("noise of a library")
+    print(json.dumps(found | {"tasks": ["spell_backward"], "memory_bytes": None}))
+    sys.exit(0)
+
+
+def serve_charter(path: Path) -> None:
+    print(json.dumps({"charter": base64.b64encode(path.read_bytes()).decode()}))
+    sys.exit(0)
+
+
+def play(config: dict[str, Any], emit: EventLog, act: str) -> None:
+    stopping = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if act == "hang" else stop)
+    total = config["game"]["rounds"]
+    start(config, emit)
+    if act == "error":
+        emit("error", code="out_of_memory", message="too large", next="swarmctl run --node x --set train.micro_batch=1")
+        emit("stop", reason="error", round=0, steps=0, checkpoint=None)
+        sys.exit(1)
+    swarm = bool(config["swarm"]["join"])
+    if swarm:
+        emit("peers", peers=0, neighbours=0)
+        emit("peers", peers=2, neighbours=2)
+        emit("error", code="identity_elsewhere", message="another node has this identity", next="swarmctl identity new")
+    done = 0
+    while not stopping.is_set() and (not total or done < total):
+        time.sleep(ROUND_S)
+        if swarm:
+            share(emit, done)
+        play_round(emit, done)
+        done += 1
+    end(emit, "signal" if stopping.is_set() else "limit" if act == "limit" else "done", done)
+
+
+def start(config: dict[str, Any], emit: EventLog) -> None:
+    what = {"model": config["model"]["name"], "device": "cpu", "dtype": "float32", "parameters": 266_000}
+    what |= {"trainable": 266_000, "tasks": ["spell_backward"], "seed": 0, "groups": 2, "group_size": 4}
+    name = config["node"]["name"]
+    emit("phase", name="importing", done=None, total=None)
+    emit("phase", name="warming up", done=120, total=450)
+    emit("start", node=name, rounds=config["game"]["rounds"], resumed_round=None, **what)
+    emit("eval", round=0, accuracy=0.38, questions=200, split="heldout")
+    emit("warning", code="slow", message="this is \x1b[31mslow")
+
+
+def end(emit: EventLog, reason: str, done: int) -> None:
+    emit("eval", round=done, accuracy=0.9, questions=200, split="heldout")
+    emit("stop", reason=reason, round=done, steps=done, checkpoint=f"checkpoints/{done}")
+
+
+def play_round(emit: EventLog, index: int) -> None:
+    reward = min(1.0, 0.3 + index / 100)
+    counts = {"count": 8, "correct": 3, "truncated": 0, "tokens": 80}
+    emit(
+        "rollouts", round=index, stage="answer", source="policy", reward=reward, reward_std=0.4, completion_length=9,
+        **counts,
+    )  # fmt: skip
+    emit("step", round=index, step=index, loss=0.1, grad_norm=1.0, learning_rate=1e-4, rows=8, source="policy")
+    seconds = {"generate": 0.04, "verify": 0.005, "train": 0.02, "share": 0.0, "other": 0.001}
+    emit("round", round=index, rounds=0, seconds=seconds, tokens_per_second=5210.0)
+
+
+def share(emit: EventLog, index: int) -> None:
+    emit("share", round=index, groups=2, bytes=1500, unused={"no difference in rewards": 1})
+    emit("rollouts", round=index, stage="answer", source="peer", reward=0.5, count=4, correct=2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""A node in a process of its own: prints its address and waits to be killed. Argument: the directory for ``Peers``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from tests.support.hostile.wire import Peers
+
+if __name__ == "__main__":
+    print(*Peers(Path(sys.argv[1])).start("first").addresses(), flush=True)
+    time.sleep(600)

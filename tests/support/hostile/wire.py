@@ -1,0 +1,96 @@
+"""Real nodes of a swarm on this machine, for tests of the wire."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.config import SwarmConfig
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.node import SwarmNode
+from hivemind_exp.swarm.transfer.bundle_store import Received
+
+SWARM = "5a" * 32
+
+
+def eventually(true: Callable[[], object], seconds: float = 15.0) -> None:
+    """Wait until something is true, and fail when it does not become so."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it never came true"
+        time.sleep(0.02)
+
+
+class Peers:
+    """Makes nodes below one directory and closes them. Each node's events are in ``events[name]``."""
+
+    def __init__(self, root: Path, swarm: str = SWARM) -> None:
+        self.root, self.swarm = root, swarm
+        self.nodes: dict[str, SwarmNode] = {}
+        self.events: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+
+    def make(
+        self,
+        name: str,
+        invitation: Iterable[str] = (),
+        *,
+        swarm: str | None = None,
+        like: str | None = None,
+        port: int = 0,
+    ) -> SwarmNode:
+        """Make a node that is not started. ``like``: a node whose key it copies."""
+        directory = self.root / name
+        directory.mkdir(exist_ok=True)
+        key = directory / "identity.key"
+        if like is not None:
+            key.write_bytes((self.root / like / "identity.key").read_bytes())
+            key.chmod(0o600)
+        elif not key.exists():
+            Identity.create(key)
+        events = self.events.setdefault(name, [])
+        node = SwarmNode(
+            Identity.load(key),
+            swarm or self.swarm,
+            key=key,
+            directory=directory / "swarm",
+            settings=SwarmConfig(loopback=True, port=port),
+            invitation=invitation,
+            emit=lambda event, /, **fields: events.append((event, fields)),
+            label="policy",
+        )
+        self.nodes[name] = node
+        return node
+
+    def start(self, name: str, invitation: Iterable[str] = (), **options: Any) -> SwarmNode:
+        node = self.make(name, invitation, **options)
+        node.start()
+        return node
+
+    def close(self) -> None:
+        for node in self.nodes.values():
+            node.close()
+
+    def codes(self, name: str) -> list[str]:
+        """Return the codes of a node's warnings and errors."""
+        return [fields["code"] for event, fields in self.events[name] if event in ("warning", "error")]
+
+
+def receive(node: SwarmNode, count: int, seconds: float = 15.0) -> list[Received]:
+    """Wait until ``count`` bundles came."""
+    got: list[Received] = []
+
+    def enough() -> bool:
+        got.extend(node.take())
+        return len(got) >= count
+
+    eventually(enough, seconds)
+    return got
+
+
+def acquainted(*nodes: SwarmNode, seconds: float = 15.0) -> None:
+    """Wait until each of these has heard all others announce themselves."""
+    for node in nodes:
+        others = {other.peer_id for other in nodes} - {node.peer_id}
+        eventually(lambda node=node, others=others: others <= {p.peer for p in node.peers() if p.announcement}, seconds)

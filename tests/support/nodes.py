@@ -1,0 +1,51 @@
+"""Small nodes for tests: a model that knows nothing, a few rounds, everything else as in real life."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.config import Config
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.stop import StopFlag
+from hivemind_exp.trainer.progress import Progress
+from tests.support.recorded_events import Events
+from tests.support.spelling_task import Spelling
+
+__all__ = ["ChanceRewards", "Events", "make_config", "run"]
+
+
+def make_config(**sections: dict[str, Any]) -> Config:
+    """Return a configuration of a node that plays six rounds in seconds."""
+    base: dict[str, dict[str, Any]] = {
+        "node": {"name": "test", "seed": 3},
+        "model": {"name": "tiny", "device": "cpu", "threads": 1},
+        "game": {"rounds": 6, "groups": 3, "group_size": 4},
+        "generation": {"max_completion_tokens": 8, "max_prompt_tokens": 64, "batch": 8},
+        "train": {"learning_rate": 1e-3, "micro_batch": 5},
+        "eval": {"every": 4, "questions": 6},
+        "checkpoint": {"every": 2, "keep": 2},
+    }
+    for name, values in sections.items():
+        base[name] = {**base.get(name, {}), **values}
+    return Config.model_validate({**base, "tasks": ["spell_backward"]})
+
+
+class ChanceRewards(Spelling):
+    """Half of all training completions are called right, whatever they say: groups differ, so steps are taken."""
+
+    def score(self, questions: Any, completions: Any) -> Any:
+        from hivemind_exp.seeds import derive_seed
+        from hivemind_exp.tasks.base import Score
+
+        return [
+            Score(float(derive_seed(question.digest, text) % 2), True, "chance")
+            for question, text in zip(questions, completions, strict=True)
+        ]
+
+
+def run(config: Config, root: Path, *, stop: StopFlag | None = None, emit: Events | None = None) -> Progress:
+    """Run a node in this process."""
+    root.mkdir(parents=True, exist_ok=True)
+    return GRPORunner(config, NodeFiles(root), emit or Events(), stop=stop, make_tasks=lambda *_: ChanceRewards()).run()

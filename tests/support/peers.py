@@ -1,0 +1,117 @@
+"""A swarm in one process: bundles as real nodes make them, and a post office in place of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
+from hivemind_exp.models.tiny import build_tokenizer
+from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
+from hivemind_exp.peers.bundle_pool import Shelf
+from hivemind_exp.peers.records import PeerBook
+from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.tokens import PeerTexts
+from hivemind_exp.peers.vetting import PeerRules
+from hivemind_exp.tasks.base import Tasks
+from tests.support.spelling_task import Spelling
+
+SWARM = "5a" * 32
+ME = "12D3KooWMe"
+TOKENIZER = build_tokenizer()
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A bundle as the wire hands it over."""
+
+    peer: str
+    data: bytes
+
+
+class PostOffice:
+    """Carries bundles between nodes of one process."""
+
+    def __init__(self) -> None:
+        self._boxes: dict[str, list[Letter]] = {}
+        self.sent: list[Letter] = []
+
+    def wire(self, peer: str) -> PostBox:
+        """Return a node's side."""
+        self._boxes[peer] = []
+        return PostBox(self, peer)
+
+    def send(self, peer: str, data: bytes) -> None:
+        """Put a bundle into every other node's box, as hostile peers do without a node."""
+        self.sent.append(Letter(peer, data))
+        for other, box in self._boxes.items():
+            if other != peer:
+                box.append(Letter(peer, data))
+
+    def empty(self, peer: str) -> list[Letter]:
+        """Return what is in a node's box, and empty it."""
+        found, self._boxes[peer] = self._boxes[peer], []
+        return found
+
+
+class PostBox:
+    """Implements ``sharing.Wire``."""
+
+    def __init__(self, office: PostOffice, peer: str) -> None:
+        self._office = office
+        self._peer = peer
+
+    def publish(self, bundle: bytes, **_: object) -> None:
+        self._office.send(self._peer, bundle)
+
+    def take(self) -> Sequence[Letter]:
+        return self._office.empty(self._peer)
+
+
+def shared_group(index: int, *, round_: int = 0, right: int = 2, size: int = 4, **changes: Any) -> SharedGroup:
+    """Return an honest group of ``Spelling``: the first ``right`` answers are right."""
+    question = Spelling().questions("train", round_, index + 1)[index]
+    answer = question.entry["answer"]
+    texts = tuple(f"<answer>{answer if place < right else 'aaa'}</answer>" for place in range(size))
+    group = SharedGroup(
+        task=question.task,
+        index=index,
+        question=question.digest,
+        kind="policy",
+        label="tiny",
+        outcomes=tuple(FULL if place < right else 0 for place in range(size)),
+        cut=(False,) * size,
+        texts=texts,
+    )
+    return replace(group, **changes)
+
+
+def letter(peer: str, *groups: SharedGroup, round_: int = 0, stage: str = STAGE) -> Letter:
+    """Return a peer's bundle."""
+    return Letter(peer, Bundle(SWARM, peer, round_, stage, groups).pack())
+
+
+def make_source(
+    directory: Path,
+    *,
+    tasks: Tasks | None = None,
+    local: int = 8,
+    external: int = 8,
+    longest: int = 64,
+    latest: int = 1000,
+    shelf: Shelf | None = None,
+    **rules: Any,
+) -> PeerSource:
+    """Return a node's side of peers' groups, with tasks that live in this process unless others are given."""
+    texts = PeerTexts(TOKENIZER, lambda question: build_prompts([question], TOKENIZER)[0], longest_prompt=64)
+    shape: dict[str, Any] = {"group_size": 4, "local": local, "external": external, "longest": longest, **rules}
+    return PeerSource(
+        PeerRules(SWARM, ME, STAGE, **shape),
+        tasks=Spelling() if tasks is None else tasks,
+        texts=texts,
+        book=PeerBook(directory / "peerbook.json"),
+        latest_round=lambda: latest,
+        shelf=shelf,
+    )

@@ -1,0 +1,19 @@
+"""The command line with the stand-in as its trainer: ``python -m tests.support.run_fake_trainer run …``.
+
+``STAND_IN_GRACE``: seconds that a trainer gets to stop, where a test does not want to wait for the real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+
+from swarmctl import cli
+from swarmctl.run import command as running
+from swarmctl.run import supervisor
+
+if __name__ == "__main__":
+    running.execute = partial(running.execute, module="tests.support.fake_trainer")
+    supervisor.GRACE_S = float(os.environ.get("STAND_IN_GRACE", supervisor.GRACE_S))
+    sys.exit(cli.run(sys.argv[1:]))

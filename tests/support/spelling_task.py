@@ -1,0 +1,39 @@
+"""A task in the test's own process: spell a word of a fixed list backward. No worker, no library, same interface."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+
+from hivemind_exp.models.tiny import TEMPLATE
+from hivemind_exp.tasks.base import Question, Score, Split
+
+
+class Spelling:
+    """All words of three letters over a small alphabet, shuffled by a seed."""
+
+    def __init__(self, seed: int = 0, letters: str = "abcdefghij", heldout: int = 50) -> None:
+        words = [a + b + c for a in letters for b in letters for c in letters if a != c]
+        random.Random(seed).shuffle(words)
+        self._heldout, self._train = words[:heldout], words[heldout:]
+
+    def questions(self, split: Split, round: int, count: int) -> list[Question]:
+        if split == "heldout":
+            return [_question(word, split, 0, i) for i, word in enumerate(self._heldout[:count])]
+        chosen = random.Random(round).sample(self._train, count)
+        return [_question(word, split, round, i) for i, word in enumerate(chosen)]
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        return [
+            Score(float(text == f"<answer>{question.entry['answer']}</answer>"), True, "compared")
+            for question, text in zip(questions, completions, strict=True)
+        ]
+
+    def close(self) -> None:
+        pass
+
+
+def _question(word: str, split: Split, round_: int, index: int) -> Question:
+    digest = hashlib.sha256(word.encode()).hexdigest()
+    return Question("spelling", split, round_, index, TEMPLATE + word, {"answer": word[::-1]}, digest, word)

@@ -1,0 +1,225 @@
+"""The accelerator and fit groups: each kind of machine as its drivers tell of it, and the real one where asked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.models.hardware import Hardware
+from swarmctl.doctor.check import Context, Status
+from swarmctl.doctor.checks import accelerator, fit, model, nvidia
+from tests.support.doctor import make
+from tests.support.fake_hub import serve_hub
+
+GIB = 2**30
+RTX = nvidia.Gpu(0, "NVIDIA GeForce RTX 4090", "580.65", (8, 9), 24 * GIB, 23 * GIB)
+QWEN = {
+    "model_type": "qwen2",
+    "vocab_size": 151_936,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what makes this machine look like another: what drivers and torch's own files say."""
+
+    def look_like(
+        *gpus: nvidia.Gpu, hardware: Hardware | None = None, torch: tuple[str, str | None, str | None]
+    ) -> None:
+        found = hardware or (Hardware(gpus[0].name, gpus[0].driver) if gpus else Hardware())
+        monkeypatch.setattr(nvidia, "gpus", lambda: list(gpus) or None)
+        monkeypatch.setattr(nvidia, "without_driver", lambda: False)
+        monkeypatch.setattr(accelerator, "torch_build", lambda: torch)
+        for module in (accelerator, model):
+            monkeypatch.setattr(module, "detect_hardware", lambda: found)
+
+    return look_like
+
+
+CUDA = ("2.13.0", "13.0", None)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "torch", "settings", "status", "told"),
+    [
+        (RTX, CUDA, [], Status.OK, "compute capability 8.9"),
+        (RTX, ("2.13.0+cpu", None, None), [], Status.FAILED, "was built without CUDA"),
+        (replace(RTX, driver="550.54"), CUDA, [], Status.FAILED, "needs driver 580 or newer"),
+        (replace(RTX, driver="550.54"), ("2.8.0", "12.8", None), [], Status.OK, "CUDA 12.8"),
+        (replace(RTX, capability=(6, 1)), CUDA, [], Status.FAILED, "a GPU this old"),
+        (replace(RTX, capability=(12, 0)), ("2.8.0", "12.6", None), [], Status.FAILED, "a GPU this new"),
+        (replace(RTX, capability=(7, 5)), CUDA, ["model.dtype=bfloat16"], Status.WARNING, "emulated"),
+        (RTX, CUDA, ["model.device=cuda:3"], Status.FAILED, "shows 1 NVIDIA GPUs"),
+        (RTX, ("2.13.0+cpu", None, None), ["model.device=cpu"], Status.OK, "computes on the CPU"),
+    ],
+)
+def test_a_gpu_against_the_build_of_torch(
+    machine: Any,
+    *,
+    gpu: nvidia.Gpu,
+    torch: tuple[str, str | None, str | None],
+    settings: list[str],
+    status: Status,
+    told: str,
+) -> None:
+    machine(gpu, torch=torch)
+    found = accelerator.device(make("default", *settings))
+    assert (found.status, told in found.text) == (status, True), found.text
+    assert (found.remedy is None) == (status is Status.OK)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "torch", "device", "status", "told"),
+    [
+        (Hardware(), CUDA, "auto", Status.OK, "no accelerator"),
+        (Hardware(amd=True), CUDA, "auto", Status.FAILED, "was built without ROCm"),
+        (Hardware(amd=True), ("2.13.0", None, "7.0"), "cuda", Status.OK, "AMD GPU"),
+        (Hardware(), CUDA, "cuda", Status.FAILED, "shows 0 NVIDIA GPUs"),
+        (Hardware(), CUDA, "mps", Status.FAILED, "no Mac"),
+        (Hardware(), CUDA, "xpu", Status.FAILED, "no Intel GPU"),
+    ],
+)
+def test_other_machines(
+    machine: Any,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    hardware: Hardware,
+    torch: Any,
+    device: str,
+    status: Status,
+    told: str,
+) -> None:
+    machine(hardware=hardware, torch=torch)
+    monkeypatch.setattr(accelerator, "intel_gpu", lambda: False)
+    found = accelerator.device(make("default", f"model.device={device}"))
+    assert (found.status, told in found.text) == (status, True), found.text
+
+
+def test_apples_gpu_needs_a_recent_system(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(hardware=Hardware(apple=True), torch=("2.13.0", None, None))
+    monkeypatch.setattr("platform.mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
+    assert accelerator.device(make("mac")).status is Status.OK
+    assert "in all" in accelerator.memory(make("mac")).text
+    monkeypatch.setattr("platform.mac_ver", lambda: ("13.2", ("", "", ""), "arm64"))
+    assert "macOS 14" in accelerator.device(make("mac")).text
+
+
+def test_a_gpu_without_a_driver_is_seen(tmp_path: Path) -> None:
+    card = tmp_path / "0000:01:00.0"
+    card.mkdir()
+    (card / "vendor").write_text("0x10de\n")
+    (card / "class").write_text("0x040300\n")
+    assert not nvidia.without_driver(tmp_path)
+    (card / "class").write_text("0x030000\n")
+    assert nvidia.without_driver(tmp_path)
+    node = tmp_path / "renderD128" / "device"
+    node.mkdir(parents=True)
+    (node / "vendor").write_text("0x8086\n")
+    assert accelerator.intel_gpu(tmp_path)
+    assert not accelerator.intel_gpu(tmp_path / "nowhere")
+
+
+def test_who_holds_the_memory_is_told(machine: Any) -> None:
+    machine(replace(RTX, free=2 * GIB, users=("python (pid 17, 20.0 GiB)",)), torch=CUDA)
+    found = accelerator.memory(make("default"))
+    assert (found.status, "used by python (pid 17, 20.0 GiB)" in found.text) == (Status.WARNING, True)
+    machine(RTX, torch=CUDA)
+    assert accelerator.memory(make("default")).text == "23.0 GiB free of 24.0 GiB"
+    assert accelerator.memory(make("cpu", environment={"CUDA_VISIBLE_DEVICES": ""})).status is Status.SKIPPED
+
+
+def test_the_gpu_that_is_meant() -> None:
+    gpus = [replace(RTX, index=number) for number in range(3)]
+    assert nvidia.visible(gpus, "2,0") == [gpus[2], gpus[0]]
+    assert nvidia.visible(gpus, "1,7,0") == [gpus[1]]
+    assert nvidia.visible(gpus, "") == []
+    assert nvidia.visible(gpus, "GPU-1234") == gpus
+    assert nvidia.chosen(gpus, "cuda:1") == gpus[1]
+    assert nvidia.chosen(gpus, "auto") == gpus[0]
+    assert nvidia.chosen(gpus, "cuda:3") is None
+    assert nvidia.chosen(gpus, "cpu") is None
+
+
+def default(tmp_path: Path, *settings: str) -> Context:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN))
+    return make("default", f"model.name={tmp_path}", *settings)
+
+
+def test_what_fits_is_shown_with_numbers(machine: Any, tmp_path: Path) -> None:
+    machine(replace(RTX, total=80 * GIB, free=79 * GIB), torch=CUDA)
+    found = fit.memory(default(tmp_path))
+    assert found.status is Status.OK
+    for word in ("494 M parameters", "weights", "gradients", "optimizer", "logits", "activations"):
+        assert word in found.text
+
+
+def test_long_prompts_alone_are_a_warning(machine: Any, tmp_path: Path) -> None:
+    machine(replace(RTX, free=16 * GIB), torch=CUDA)
+    assert fit.memory(default(tmp_path)).status is Status.WARNING
+    machine(replace(RTX, free=12 * GIB), torch=CUDA)
+    assert fit.memory(default(tmp_path)).status is Status.FAILED
+
+
+@pytest.mark.parametrize("gib", [1.0, 4.0, 10.0, 16.0])
+def test_what_does_not_fit_is_made_to(machine: Any, tmp_path: Path, gib: float) -> None:
+    machine(replace(RTX, free=int(gib * GIB)), torch=CUDA)
+    found = fit.memory(default(tmp_path))
+    assert found.status in (Status.FAILED, Status.WARNING)
+    if "it fits with" not in found.text:
+        assert gib == 1.0
+        return
+    words = (found.remedy or "").split()
+    settings = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
+    cured = fit.memory(make("default", *settings))
+    assert cured.status is Status.OK, cured.text
+
+
+def test_a_model_that_is_not_here_is_read_from_the_hub(machine: Any, tmp_path: Path) -> None:
+    machine(RTX, torch=CUDA)
+    (tmp_path / "config.json").write_text(json.dumps(QWEN))
+    with serve_hub({"me/model": tmp_path}) as address:
+        context = make("default", "model.name=me/model", environment={"HF_ENDPOINT": address})
+        assert "494 M parameters (on the hub)" in fit.memory(context).text
+    assert fit.memory(make("default", "model.name=me/model")).status is Status.SKIPPED
+    assert fit.memory(make("default", "model.name=me/model", offline=True)).status is Status.SKIPPED
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    found = fit.memory(make("default", f"model.name={tmp_path}"))
+    assert (found.status, "'mamba'" in found.text) == (Status.SKIPPED, True)
+
+
+def test_the_profile_itself_is_checked() -> None:
+    assert fit.profile(make("demo")).status is Status.OK
+    found = fit.profile(make("demo", "tasks=no_such_task"))
+    assert (found.status, "no_such_task" in found.text) == (Status.FAILED, True)
+    assert fit.profile(make("demo", "train.micro_batch=0")).status is Status.FAILED
+
+
+def test_a_real_step_is_taken_when_asked() -> None:
+    found = accelerator.compute(make("demo", "train.micro_batch=4", "generation.max_completion_tokens=8", deep=True))
+    assert found.status is Status.OK, found.text
+    assert "matrix product right, a step of 4 rows" in found.text
+
+
+def test_a_step_that_cannot_be_taken_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = accelerator.compute(make("demo", "model.dtype=float16", deep=True))
+    assert (found.status, "float16 cannot be trained on a CPU" in found.text) == (Status.FAILED, True)
+    monkeypatch.setattr(accelerator, "DEEP_SECONDS", 2.1)
+    found = accelerator.compute(make("demo", deep=True))
+    assert (found.status, "no training step within" in found.text) == (Status.FAILED, True)

@@ -1,0 +1,142 @@
+"""The hub group against a stand-in of the hub, a dead port and directories."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from swarmctl.doctor.check import Finding, Status
+from swarmctl.doctor.checks import hub
+from tests.support.doctor import make, reply, serve
+from tests.support.fake_hub import COMMIT, serve_hub
+from tests.support.fake_hub_uploads import Account, uploads
+
+TOKEN = "hf_abcdefghijklmnopqrstuvwxyz1234"
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    return path
+
+
+def look(address: str, name: str = "me/model", *more: str, **environment: str) -> Finding:
+    return hub.model(make("default", f"model.name={name}", *more, environment={"HF_ENDPOINT": address, **environment}))
+
+
+def test_a_model_on_the_hub_is_found(model: Path) -> None:
+    with serve_hub({"me/model": model}) as address:
+        assert look(address).status is Status.OK
+        found = look(address, "me/other")
+        assert found.status is Status.FAILED
+        assert "the hub knows no model me/other (a private one needs a token)" in found.text
+        found = look(address, "me/model", "model.revision=v9")
+        assert (found.status, "no revision v9" in found.text) == (Status.FAILED, True)
+        assert "model.revision=main" in (found.remedy or "")
+
+
+def test_a_gated_model_needs_an_account(model: Path) -> None:
+    with serve_hub({"me/model": model}, gated=("me/model",)) as address:
+        found = look(address)
+        assert (found.status, found.remedy) == (Status.FAILED, hub.login())
+        found = look(address, HF_TOKEN=TOKEN)
+        assert found.status is Status.FAILED
+        assert "····1234 from $HF_TOKEN has not been let in" in found.text
+        assert TOKEN not in found.text
+
+
+def test_a_hub_that_is_down_or_ill() -> None:
+    dead = hub.model(make("default"))
+    assert dead.status is Status.FAILED
+    assert "cannot be reached: connection refused" in dead.text
+    assert (dead.remedy or "").endswith("--profile demo")
+    with serve(reply(503)) as address:
+        assert look(address).status is Status.WARNING
+    assert hub.model(make("default", offline=True)).status is Status.SKIPPED
+    forbidden = hub.model(make("default", environment={"HF_HUB_OFFLINE": "1"}))
+    assert (forbidden.status, forbidden.remedy) == (Status.FAILED, "unset HF_HUB_OFFLINE")
+
+
+def test_a_cached_model_needs_no_hub(tmp_path: Path) -> None:
+    repository = tmp_path / "hf" / "hub" / "models--me--model"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    (snapshot / "config.json").write_text("{}")
+    context = make("default", "model.name=me/model", offline=True)
+    assert "only the configuration is cached" in hub.model(context).text
+    os.symlink("../../blobs/missing", snapshot / "model.safetensors")
+    assert hub.model(context).status is Status.SKIPPED
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "missing").write_bytes(b"x" * 2**20)
+    found = hub.model(context)
+    assert (found.status, found.text) == (Status.OK, "me/model is cached, 1 MiB")
+
+
+def test_a_model_in_a_directory(model: Path) -> None:
+    found = hub.model(make("default", f"model.name={model}"))
+    assert (found.status, "no weights" in found.text) == (Status.FAILED, True)
+    (model / "model.safetensors").write_bytes(b"x")
+    assert hub.model(make("default", f"model.name={model}")).status is Status.OK
+    (model / "config.json").unlink()
+    assert "config.json is missing" in hub.model(make("default", f"model.name={model}")).text
+    assert hub.model(make("demo")).status is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(200, Status.OK), (401, Status.FAILED), (403, Status.FAILED), (500, Status.SKIPPED)],
+)
+def test_the_token_is_shown_to_the_hub_and_to_nobody_else(status: int, expected: Status) -> None:
+    with serve(reply(status)) as address:
+        found = hub.token(make(environment={"HF_ENDPOINT": address, "HF_TOKEN": TOKEN}))
+    assert found.status is expected
+    assert found.text.startswith("····1234 from $HF_TOKEN")
+    assert (found.remedy == "unset HF_TOKEN") == (expected is Status.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("role", "repo", "expected"),
+    [
+        ("read", "me/x", Status.FAILED),
+        ("write", "me/x", Status.OK),
+        ("fineGrained", "me/x", Status.OK),
+        ("read", "", Status.OK),
+    ],
+)
+def test_a_token_for_pushing_may_write(role: str, repo: str, expected: Status) -> None:
+    with uploads(Account(token=TOKEN, role=role)) as address:
+        context = make("demo", f"hub.repo={repo}", environment={"HF_ENDPOINT": address, "HF_TOKEN": TOKEN})
+        found = hub.token(context)
+    assert found.status is expected
+    assert (found.remedy == "swarmctl keys set huggingface") == (expected is Status.FAILED)
+
+
+def test_a_token_saved_for_the_hub_is_not_shown_to_another_address(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    account = Account(token=TOKEN)
+    with uploads(account) as address:
+        environment = {"HF_ENDPOINT": address, "HF_TOKEN_PATH": str(tmp_path / "token")}
+        found = hub.token(make("demo", environment=environment))
+        hub.model(make("default", "model.name=me/model", environment=environment))
+    assert (found.status, "is not shown to" in found.text) == (Status.SKIPPED, True)
+    assert [shown for _, shown, _ in account.shown] == [None]
+
+
+def test_a_token_that_cannot_be_tried() -> None:
+    assert hub.token(make()).text == "no token; public models need none"
+    assert hub.token(make(environment={"HF_TOKEN": TOKEN}, offline=True)).status is Status.SKIPPED
+    assert "cannot be reached" in hub.token(make(environment={"HF_TOKEN": TOKEN})).text

@@ -1,0 +1,170 @@
+"""The machine group against real limits: a full disk, few descriptors, a wrong clock."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from swarmctl.doctor import web
+from swarmctl.doctor.check import Status
+from swarmctl.doctor.checks import clock, machine
+from tests.support.doctor import DEAD, make, reply, serve
+from tests.support.full_disk import mounted_disk
+from tests.swarmctl.conftest import ROOT
+
+
+def test_memory_is_compared_with_what_the_profile_needs(tmp_path: Path) -> None:
+    found = machine.memory(make("demo"))
+    assert found.status in (Status.OK, Status.WARNING)
+    assert "the profile needs about" in found.text
+    huge = {"model_type": "llama", "vocab_size": 128256, "hidden_size": 16384, "intermediate_size": 53248}
+    huge |= {"num_hidden_layers": 126, "num_attention_heads": 128, "num_key_value_heads": 8}
+    (tmp_path / "config.json").write_text(json.dumps(huge))
+    found = machine.memory(make("default", f"model.name={tmp_path}", "model.device=cpu"))
+    assert found.status is Status.FAILED
+    assert found.remedy
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/box\n", {"box/memory.max": "1073741824", "box/memory.current": "4096"}, (1073741824, 4096)),
+        ("0::/box\n", {"memory.max": "1048576", "memory.current": "1"}, (1048576, 1)),
+        ("0::/\n", {"memory.max": "max", "memory.current": "1"}, (None, 0)),
+        (
+            "4:memory:/box\n",
+            {"memory/box/memory.limit_in_bytes": "2097152", "memory/box/memory.usage_in_bytes": "2"},
+            (2097152, 2),
+        ),
+        (
+            "4:memory:/\n",
+            {"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "2"},
+            (None, 0),
+        ),
+    ],
+)
+def test_the_limit_of_a_container_is_found(
+    tmp_path: Path, own: str, files: dict[str, str], expected: tuple[int | None, int]
+) -> None:
+    (tmp_path / "self").write_text(own)
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert machine.container_memory(tmp_path / "cgroup", tmp_path / "self") == expected
+    assert machine.container_memory(tmp_path / "nowhere", tmp_path / "absent") == (None, 0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted_disk(tmp_path, "256k") as place:
+        yield place
+
+
+def test_a_disk_too_small_for_the_checkpoints_fails(small_disk: Path) -> None:
+    assert machine.disk(make("demo")).status is Status.OK
+    (small_disk / "filler").write_bytes(b"x" * 200_000)
+    found = machine.disk(make("demo", nodes=small_disk / "nodes"))
+    assert found.status is Status.FAILED
+    assert "3 checkpoints and a new one take 11 MiB" in found.text
+    assert subprocess.run(found.remedy or "false", shell=True, capture_output=True, check=False).returncode == 0
+
+
+def test_few_descriptors_are_a_warning_that_can_be_pasted(home: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert (soft >= machine.DESCRIPTORS) == (machine.descriptors(make()).status is Status.OK)
+    command = f"{sys.executable} -m swarmctl doctor machine.files -p demo --json"
+    low = subprocess.run(
+        f"ulimit -S -n 200; {command}", shell=True, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    row = json.loads(low.stdout)["checks"][0]
+    assert row["status"] == "warning"
+    assert "only 200 open files" in row["finding"]
+    if hard >= 4096:
+        cured = f"ulimit -S -n 200; {row['remedy']}; {command}"
+        high = subprocess.run(cured, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert json.loads(high.stdout)["checks"][0]["status"] == "ok"
+
+
+def test_threads_that_idle_or_wait_are_told() -> None:
+    assert machine.threads(make("demo")).status is Status.OK
+    many = (os.cpu_count() or 1) + 1
+    found = machine.threads(make("demo", f"model.threads={many}"))
+    assert found.status is Status.WARNING
+    assert "--set model.threads=" in (found.remedy or "")
+    idle = machine.threads(make("cpu", environment={"OMP_NUM_THREADS": "1"}))
+    assert idle.status is (Status.WARNING if len(os.sched_getaffinity(0)) > 1 else Status.OK)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "status"),
+    [
+        ("6.8.0-45-generic", Status.OK),
+        ("5.15.153.1-microsoft-standard-WSL2", Status.OK),
+        ("4.4.0-19041-Microsoft", Status.FAILED),
+    ],
+)
+def test_wsl_1_is_told_from_wsl_2(tmp_path: Path, kernel: str, status: Status) -> None:
+    (tmp_path / "osrelease").write_text(kernel + "\n")
+    assert machine.wsl(make(), tmp_path / "osrelease").status is status
+    assert machine.wsl(make(), tmp_path / "absent").status is Status.SKIPPED
+
+
+def test_the_clock_is_compared_with_the_hubs() -> None:
+    with serve(reply(200)) as address:
+        found = clock.clock(make(environment={"HF_ENDPOINT": address}))
+    assert found.status is Status.OK
+    late = formatdate(time.time() - 600, usegmt=True)
+    with serve(reply(200, Date=late)) as address:
+        found = clock.clock(make(environment={"HF_ENDPOINT": address}))
+    assert found.status is Status.WARNING
+    assert "ahead of the hub's" in found.text
+    assert found.remedy
+
+
+def test_without_a_hub_the_kernel_is_asked() -> None:
+    expected = Status.OK if clock.synchronised() else Status.SKIPPED
+    assert clock.clock(make(offline=True)).status is expected
+    found = clock.clock(make(environment={"HF_ENDPOINT": DEAD}))
+    assert found.status is expected
+    with serve(reply(200, Date="yesterday")) as address:
+        assert clock.clock(make(environment={"HF_ENDPOINT": address})).status is expected
+
+
+def test_a_token_stays_with_its_host() -> None:
+    seen: list[str | None] = []
+
+    with serve(lambda handler: (seen.append(handler.headers["Authorization"]), reply(200)(handler))[1]) as other:
+        with serve(reply(307, Location=other + "/stolen")) as hub:
+            assert web.request("GET", hub + "/x", token="secret").status == 307
+    assert seen == []
+
+
+def test_a_redirect_within_the_host_is_followed() -> None:
+    def answer(handler: object) -> None:
+        path = handler.path  # type: ignore[attr-defined]
+        reply(200)(handler) if path == "/there" else reply(307, Location="/there")(handler)  # type: ignore[arg-type]
+
+    with serve(answer) as hub:
+        assert web.request("GET", hub + "/here", token="secret").status == 200
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "SECONDS", 0.3)
+    with serve(lambda _: time.sleep(3)) as hub, pytest.raises(web.Unreachable, match="no answer within"):
+        web.request("GET", hub)
+    with pytest.raises(web.Unreachable, match="refused"):
+        web.request("GET", DEAD)
+    with pytest.raises(web.Unreachable):
+        web.request("GET", "ftp://127.0.0.1/")
+    with pytest.raises(web.Unreachable):
+        web.request("GET", "nonsense")

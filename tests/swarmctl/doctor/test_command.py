@@ -1,0 +1,241 @@
+"""``doctor`` as a command: what it prints, exits with, and survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from swarmctl import cli
+from swarmctl.doctor import registry, runner
+from swarmctl.doctor.check import Check, Context, Finding, Status, ok
+from swarmctl.doctor.report import redacted
+from swarmctl.errors import Exit
+from swarmctl.terminal.safe_text import masked
+from tests.support.doctor import DEAD, make
+from tests.swarmctl.conftest import ROOT, write_profile
+
+PROGRAM = [sys.executable, "-m", "swarmctl", "doctor"]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", DEAD)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "DBUS_SESSION_BUS_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_machine_that_can_run_the_demo_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "-p", "demo", "--offline"]) == Exit.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line in registry.groups()] == registry.groups()
+    assert lines[-1].startswith("Ready")
+    assert lines[-1].endswith("run --profile demo")
+
+
+def test_json_has_every_check_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "-p", "demo", "--json"]) == Exit.DONE
+    report = json.loads(capsys.readouterr().out)
+    assert report.keys() == {"schema", "ok", "checks"}
+    assert (report["schema"], report["ok"]) == (1, True)
+    rows = report["checks"]
+    assert [f"{row['group']}.{row['name']}" for row in rows] == [check.key for check in registry.CHECKS]
+    assert all(row.keys() == {"group", "name", "status", "finding", "remedy", "seconds"} for row in rows)
+    assert {row["status"] for row in rows} <= {"ok", "warning", "failed", "skipped"}
+    assert all(row["finding"] and "\n" not in row["finding"] for row in rows)
+    assert sum(row["seconds"] for row in rows) > 0
+
+
+def test_a_failed_check_exits_4_and_says_what_to_cure_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "hub", "fit", "--set", "tasks=nonsense"]) == Exit.CHECK_FAILED
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == "2 checks failed. Cure fit.profile first:"
+    assert lines[-1].startswith("  ")
+    assert cli.run(["doctor", "hub.model", "--json"]) == Exit.CHECK_FAILED
+    report = json.loads(capsys.readouterr().out)
+    assert not report["ok"]
+    assert [row["name"] for row in report["checks"]] == ["model"]
+
+
+def test_a_remedy_works_when_pasted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "hub.model", "--json", "--node", "x"]) == Exit.CHECK_FAILED
+    remedy = json.loads(capsys.readouterr().out)["checks"][0]["remedy"]
+    done = subprocess.run(f"{remedy} --help", shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+
+
+def test_an_unknown_check_is_a_usage_error_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "machin"]) == Exit.USAGE
+    assert "did you mean machine?" in capsys.readouterr().err
+    assert cli.run(["doctor", "hub.modle", "--json"]) == Exit.USAGE
+    assert "hub.model" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_a_profile_that_cannot_be_used_is_a_finding(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_profile(home, "bad", "[train]\nmicro_bach = 3\n")
+    assert cli.run(["doctor", "machine", "-p", "bad"]) == Exit.CHECK_FAILED
+    out = capsys.readouterr().out
+    assert "did you mean train.micro_batch?" in out
+    assert "memory: " in out
+    assert cli.run(["doctor", "fit", "-p", "dmo"]) == Exit.CHECK_FAILED
+    assert "did you mean demo?" in capsys.readouterr().out
+
+
+def test_what_it_advises_means_the_same_node(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(["doctor", "-p", "demo", "--node", "n", "--set", "game.rounds=3", "--offline"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("swarmctl run --profile demo --node n --set game.rounds=3")
+
+
+def test_a_check_that_hangs_is_given_up_and_one_that_breaks_is_told() -> None:
+    def hang(_: Context) -> Finding:
+        time.sleep(60)
+        return ok("never")
+
+    def broken(_: Context) -> Finding:
+        raise ZeroDivisionError("by zero")
+
+    checks = [
+        Check("x", "hangs", hang, limit=0.3),
+        Check("x", "broken", broken),
+        Check("x", "fine", lambda _: ok("yes")),
+    ]
+    began = time.monotonic()
+    outcomes = runner.make(checks, make())
+    assert time.monotonic() - began < 20
+    assert [outcome.check.name for outcome in outcomes] == ["hangs", "broken", "fine"]
+    assert [outcome.finding.status for outcome in outcomes] == [Status.FAILED, Status.FAILED, Status.OK]
+    assert outcomes[0].finding.text == "timed out after 0.3 s"
+    assert "ZeroDivisionError: by zero" in outcomes[1].finding.text
+
+
+def test_a_check_that_hangs_does_not_keep_the_program() -> None:
+    code = (
+        "import sys, time, swarmctl.cli; from swarmctl.doctor import registry; from swarmctl.doctor.check import Check\n"
+        "registry.CHECKS += (Check('x', 'hangs', lambda _: time.sleep(60), limit=0.2),)\n"
+        "sys.exit(swarmctl.cli.run(['doctor', 'x', '-p', 'demo']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == Exit.CHECK_FAILED
+    assert "timed out after 0.2 s" in done.stdout
+
+
+def test_an_ascii_stream_gets_ascii(home: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "HF_TOKEN": "hf_" + "a" * 30 + "WXYZ"}
+    done = subprocess.run(
+        [*PROGRAM, "-p", "demo", "--offline"], cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("ascii").splitlines()[-1].startswith("Ready")
+
+
+def test_a_terminal_of_40_columns_is_enough(home: Path) -> None:
+    leader, follower = pty.openpty()
+    environment = os.environ | {"COLUMNS": "40", "LINES": "24"}
+    process = subprocess.Popen(
+        [*PROGRAM, "fit", "hub", "-p", "demo", "--set", "tasks=nonsense"], cwd=ROOT, env=environment, stdout=follower
+    )
+    os.close(follower)
+    text = b""
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:
+            break
+        if not chunk:
+            break
+        text += chunk
+    assert process.wait(timeout=60) == Exit.CHECK_FAILED
+    lines = text.decode().splitlines()
+    commands = [line for line in lines if "swarmctl" in line]
+    assert commands
+    assert all(len(line) <= 40 for line in lines if line not in commands)
+
+
+def test_a_planted_key_is_nowhere(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    key = "hf_PLANTEDplantedPLANTEDplanted1234"
+    monkeypatch.setenv("HF_TOKEN", key)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef" * 2)
+    for extra in ([], ["--json"], ["--report"]):
+        cli.run(["doctor", "keys", "hub", "--set", 'report.to=["wandb"]', *extra])
+        out, err = capfd.readouterr()
+        assert "1234 from $HF_TOKEN" in out or extra == ["--report"]
+        assert "PLANTED" not in out + err
+        assert "0123456789abcdef" not in out + err
+        assert extra != ["--report"] or "1234" not in out
+
+
+def test_a_key_given_as_a_setting_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    for extra in ([], ["--json"], ["--report"]):
+        cli.run(["doctor", "hub", "fit", "--set", "model.name=hf_PLANTEDplantedPLANTED", *extra])
+        out = capsys.readouterr().out
+        assert "PLANTED" not in out
+        assert "looks like a key" in out
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    assert masked(f"run --set model.revision={commit}") == f"run --set model.revision={commit}"
+
+
+def test_an_invitation_is_not_handed_on_with_a_report() -> None:
+    peer = "12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm"
+    line = f"run --set 'swarm.join=swarm1:{'0f' * 32}@/ip4/203.0.113.7/tcp/4001/p2p/{peer}' -d"
+    assert masked(line) == "run --set 'swarm.join=(hidden: an invitation)' -d"
+    assert masked(f"peer {peer} is alive") == f"peer {peer} is alive"
+
+
+def test_a_report_tells_nothing_of_its_author(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOGNAME", "jdoe")
+    monkeypatch.setenv("HOME", "/home/jdoe")
+    monkeypatch.setattr("platform.node", lambda: "jdoe-laptop.lan")
+    assert redacted("/home/jdoe/x of jdoe on jdoe-laptop.lan: ····wxyz, /home/jdoes") == (
+        "~/x of USER on HOST: ····, /home/jdoes"
+    )
+    model = "/home/jdoe/models/mine"
+    assert cli.run(["doctor", "--report", "--offline", "--set", f"model.name={model}"]) == Exit.CHECK_FAILED
+    out = capsys.readouterr().out
+    assert out.startswith("### swarmctl doctor\n")
+    assert "| hub.model | failed | ~/models/mine holds no model" in out
+    assert "jdoe" not in out
+    rows = [line for line in out.splitlines() if line.startswith("| ")]
+    assert len(rows) == len(registry.CHECKS) + 1
+    assert all(line.replace("\\|", "").count("|") == 6 for line in rows)
+
+
+def test_fixing_says_what_it_did(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "swarm", "-p", "demo", "--fix"]) == Exit.DONE
+    assert f"Fixed: made {home / 'nodes'}" in capsys.readouterr().out
+    assert (home / "nodes").stat().st_mode & 0o777 == 0o700
+    assert cli.run(["doctor", "swarm", "-p", "demo", "--fix", "--json"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["fixed"] == []
+
+
+def test_without_fix_nothing_is_touched(home: Path) -> None:
+    cli.run(["doctor", "-p", "demo"])
+    assert not home.exists()
+
+
+def test_loading_the_checks_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, swarmctl.doctor.registry; heavy = {'torch', 'transformers', 'hivemind', 'pydantic', 'psutil', "
+        "'keyring', 'pynvml'}; print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_commands_are_quoted() -> None:
+    context = make("default", "model.name=./a b")
+    assert context.resolved is not None
+    assert shlex.split(context.changed(train__micro_batch=3))[-1] == "train.micro_batch=3"
+    assert any(word.endswith("/a b") for word in shlex.split(context.changed(train__micro_batch=3)))

@@ -1,0 +1,259 @@
+"""Keys in a real Secret Service: one that works, one that is locked, one that never answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from hivemind_exp.errors import KeyProblem
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.keys.keyring import Keyring, KeyringLocked
+from swarmctl.keys.keystore import Keystore
+from swarmctl.keys.saved import read_entry, write_entry
+from swarmctl.terminal.prompter import Asker
+from tests.support import fake_keyrings as keyrings
+from tests.support.fake_services import GOOD, service
+from tests.swarmctl.conftest import ROOT
+
+KEY = "sk-test-0123456789abcd9f3c"
+USER = "openai@api.openai.com"
+ON_HUB = ["-p", "demo", "--model", "lab/private-model", "--set", "warmup.steps=0"]
+
+
+@pytest.fixture(scope="module")
+def desktop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A session with an unlocked keyring."""
+    with keyrings.bus(tmp_path_factory.mktemp("desktop") / "user") as session, keyrings.unlocked(session):
+        yield session
+
+
+@pytest.fixture
+def keyring(desktop: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Work in that session."""
+    return enter(desktop, monkeypatch)
+
+
+@pytest.fixture
+def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Work in a session whose keyring never answers."""
+    with keyrings.bus(tmp_path / "user") as session, keyrings.silent(session):
+        yield enter(session, monkeypatch)
+
+
+def enter(session: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    for name, value in session.items():
+        monkeypatch.setenv(name, value)
+    return session
+
+
+def keys(monkeypatch: pytest.MonkeyPatch, *arguments: str, piped: str = "") -> int:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(piped))
+    return cli.run(["keys", *arguments])
+
+
+def value_of(name: str) -> str | None:
+    key = Keystore(Asker(silent=True), os.environ).find(name)
+    return None if key is None else key.value
+
+
+def terminal(*arguments: str, **environment: str) -> pexpect.spawn[str]:
+    return pexpect.spawn(
+        sys.executable,
+        ["-m", "swarmctl", "keys", *arguments],
+        cwd=str(ROOT),
+        env=os.environ | {"TERM": "dumb"} | environment,
+        encoding="utf-8",
+        timeout=15,
+        dimensions=(40, 200),
+    )
+
+
+def test_a_key_is_written_read_and_deleted(
+    keyring: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert keys(monkeypatch, "set", "openai", "--no-test", piped=KEY) == Exit.DONE
+    assert "Saved key openai ····9f3c for api.openai.com in the keyring." in capsys.readouterr().err
+    assert keyrings.look_up(keyring, USER) == KEY
+    assert not (home / "secrets").exists()
+    assert value_of("openai") == KEY
+    keys(monkeypatch, "list", "--json")
+    (row,) = json.loads(capsys.readouterr().out)["keys"]
+    assert (row["place"], row["last_four"]) == ("keyring", "9f3c")
+    assert keys(monkeypatch, "set", "openai", "--no-test", piped=KEY + "2222") == Exit.DONE
+    assert keyrings.look_up(keyring, USER) == KEY + "2222"
+    assert keys(monkeypatch, "delete", "openai") == Exit.DONE
+    assert keyrings.look_up(keyring, USER) == ""
+    assert value_of("openai") is None
+
+
+def test_a_key_that_moves_leaves_no_copy(keyring: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
+    keys(monkeypatch, "set", "openai", "--no-test", "--insecure-storage", piped=KEY)
+    assert keyrings.look_up(keyring, USER) == ""
+    assert (home / "secrets/openai.json").exists()
+    keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
+    assert keyrings.look_up(keyring, USER) == KEY
+    assert not (home / "secrets/openai.json").exists()
+    for url in ("https://one.example/v1", "https://two.example/v1"):
+        keys(monkeypatch, "set", "mybox", "--no-test", "--host", url, piped=KEY)
+    assert keyrings.look_up(keyring, "mybox@one.example") == ""
+    assert keyrings.look_up(keyring, "mybox@two.example") == KEY
+    keys(monkeypatch, "delete", "--all", "--yes")
+    assert [keyrings.look_up(keyring, user) for user in (USER, "mybox@two.example")] == ["", ""]
+
+
+def test_what_somebody_else_deleted_is_said(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
+    Keyring(Asker(silent=True)).delete("openai", "api.openai.com")
+    with pytest.raises(KeyProblem, match="gone from the keyring") as error:
+        value_of("openai")
+    assert error.value.next == "swarmctl keys set openai"
+
+
+def test_with_a_key_in_the_environment_no_keyring_is_asked(
+    keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-other-0123456789a1b2")
+    monkeypatch.setattr("swarmctl.keys.keyring.Keyring._call", lambda *_: pytest.fail("it was asked"))
+    key = Keystore(Asker(silent=True), os.environ).find("openai")
+    assert key is not None
+    assert key.sentence == "key openai ····a1b2 from $OPENAI_API_KEY (keyring has ····9f3c)"
+
+
+def test_only_the_systems_own_keyring_is_used(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # The null backend takes a key and forgets it; keyring itself would follow this variable.
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    assert keys(monkeypatch, "set", "openai", "--no-test", piped=KEY) == Exit.DONE
+    assert keyrings.look_up(keyring, USER) == KEY
+
+
+def test_a_locked_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with keyrings.bus(tmp_path / "user") as session, keyrings.unlocked(session):
+        enter(session, monkeypatch)
+        for name in ("openai", "huggingface"):
+            assert keys(monkeypatch, "set", name, "--no-test", "--yes", piped=KEY) == Exit.DONE
+        capsys.readouterr()
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        keyrings.lock(session)
+        with pytest.raises(KeyringLocked, match="set OPENAI_API_KEY") as error:
+            value_of("openai")
+        for command in (["test", "openai"], ["delete", "openai"], ["set", "openai", "--no-test"]):
+            assert keys(monkeypatch, *command, piped=KEY) == Exit.CONFIGURATION
+            err = capsys.readouterr().err
+            assert "the keyring is locked" in err
+            assert "  try: " in err
+        assert read_entry("openai") is not None
+        assert cli.run(["run", *ON_HUB]) == Exit.CONFIGURATION
+        assert "the keyring is locked" in capsys.readouterr().err
+        assert not (tmp_path / "home/nodes").exists(), "said before anything is made"
+        assert not (tmp_path / "home/secrets").exists()
+        assert error.value.next is not None
+        # The daemon that this starts stays in the background: its streams must not be waited for.
+        subprocess.run(
+            ["bash", "-c", error.value.next],
+            input="password of the test\n",
+            stdout=subprocess.DEVNULL,
+            text=True,
+            check=True,
+        )
+        assert value_of("openai") == KEY
+
+
+def test_a_keyring_that_was_never_unlocked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with keyrings.bus(tmp_path / "user") as session:  # D-Bus starts it, without a password
+        enter(session, monkeypatch)
+        assert keys(monkeypatch, "set", "openai", "--no-test", piped=KEY) == Exit.CONFIGURATION
+        assert "keyring" in capsys.readouterr().err
+        assert not (tmp_path / "home").exists()
+
+
+def test_a_keyring_that_never_answers(
+    silent: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "swarmctl", "keys", "set", "openai", "--no-test"],
+        cwd=ROOT, input=KEY, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert 3 <= time.monotonic() - began < 6
+    assert done.returncode == Exit.CONFIGURATION
+    assert "did not answer within 3 s" in done.stderr
+    assert not home.exists()
+
+
+def test_on_a_terminal_it_says_what_it_waits_for(silent: dict[str, str]) -> None:
+    child = terminal("set", "openai", "--no-test")
+    child.expect("not shown: ")
+    child.sendline(KEY)
+    child.expect("Waiting up to 60 s for the keyring: it may be showing a dialog")
+    child.sendintr()
+    child.expect(pexpect.EOF, timeout=3)
+    child.close()
+    assert child.exitstatus == Exit.INTERRUPTED
+    assert KEY not in str(child.before)
+
+
+def test_a_terminal_without_a_keyring_is_asked(home: Path) -> None:
+    for answer, code in (("n", Exit.CONFIGURATION), ("y", Exit.DONE)):
+        child = terminal("set", "openai", "--no-test")
+        child.expect("not shown: ")
+        child.sendline(f" '{KEY}' ")
+        child.expect(r"Keep keys in a file .*\[y/N\] ")
+        before = str(child.after)
+        child.sendline(answer)
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == code
+        assert KEY not in before + str(child.before)
+        assert (home / "secrets/openai.json").exists() == (code == Exit.DONE)
+
+
+def test_a_wrong_prefix_is_asked_about_on_a_terminal(home: Path) -> None:
+    child = terminal("set", "openai", "--no-test", "--insecure-storage")
+    child.expect("not shown: ")
+    child.sendline("gsk_0123456789abcdef")
+    child.expect(r"looks like a key of groq; .*\[y/N\] ")
+    child.sendline("")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == Exit.CONFIGURATION
+    assert not home.exists()
+
+
+def test_a_dead_end_at_the_prompt_changes_nothing(home: Path) -> None:
+    for key, code in ((pexpect.spawn.sendintr, 130), (pexpect.spawn.sendeof, 130)):
+        child = terminal("set", "openai")
+        child.expect("not shown: ")
+        key(child)
+        child.expect(r"^\r\nInterrupted\.")
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == code
+    assert not home.exists()
+
+
+def test_testing_a_key_from_the_keyring(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with service() as server:
+        assert keys(monkeypatch, "set", "mybox", "--host", server.url, piped=GOOD) == Exit.DONE
+        assert keys(monkeypatch, "test") == Exit.DONE
+        assert [authorization for _, authorization in server.asked] == [f"Bearer {GOOD}"] * 2
+        # An index that was tampered with leads to nothing: the key lies under its host's name.
+        entry = read_entry("mybox")
+        assert entry is not None
+        host = f"127.0.0.1:{server.server_port + 1}"
+        write_entry(type(entry)("mybox", f"http://{host}/v1", host, "cdef", "keyring", entry.saved))
+        assert keys(monkeypatch, "test", "mybox") == Exit.CONFIGURATION
+        assert len(server.asked) == 2

@@ -1,0 +1,357 @@
+"""``swarmctl keys`` where there is no keyring: what is taken, what is refused, what goes before what."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.errors import KeyProblem
+from hivemind_exp.providers import KEY_VARIABLES, PROVIDERS
+from hivemind_exp.secrets import without_secrets
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.keys.hosts import host_of, in_the_clear
+from swarmctl.keys.key_text import clean_key, last_four, looks_foreign
+from swarmctl.keys.keystore import Key, Keystore
+from swarmctl.keys.locations import Place
+from swarmctl.keys.saved import read_entry
+from swarmctl.terminal.prompter import Asker
+from tests.swarmctl.conftest import ROOT
+
+KEY = "sk-test-0123456789abcd9f3c"
+OTHER = "sk-test-0123456789abcda1b2"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``swarmctl keys`` with something piped in; return exit code, stdout and stderr."""
+
+    def run(*arguments: str, piped: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(piped))
+        code = cli.run(["keys", *arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def save(run: Run, name: str = "openai", key: str = KEY, *more: str) -> None:
+    code, _, err = run("set", name, "--insecure-storage", "--no-test", *more, piped=key)
+    assert code == Exit.DONE, err
+
+
+def find(name: str, **how: object) -> Key | None:
+    return Keystore(Asker(silent=True), os.environ).find(name, **how)  # type: ignore[arg-type]
+
+
+def test_without_a_keyring_nothing_is_kept_in_a_file_unasked(run: Run, home: Path) -> None:
+    code, out, err = run("set", "openai", "--no-test", piped=KEY)
+    assert code == Exit.CONFIGURATION
+    assert "this login has no keyring" in err
+    assert "OPENAI_API_KEY" in err
+    assert err.rstrip().endswith("keys set openai --insecure-storage")
+    assert out == ""
+    assert not (home / "secrets").exists()
+    assert run("set", "openai", "--no-test", "--yes", piped=KEY)[0] == Exit.CONFIGURATION
+
+
+def test_a_file_is_its_owners_alone_and_the_index_has_no_key(run: Run, home: Path) -> None:
+    save(run, key=f"\ufeff \"'{KEY}'\"\r\n\n")
+    for path in (home / "keys", home / "secrets"):
+        assert path.stat().st_mode & 0o777 == 0o700
+        assert [file.stat().st_mode & 0o777 for file in path.iterdir()] == [0o600]
+    index = (home / "keys/openai.json").read_text()
+    assert KEY[:-4] not in index
+    assert json.loads(index)["last_four"] == "9f3c"
+    key = find("openai")
+    assert key is not None
+    assert key.value == KEY
+    assert KEY not in repr(key)
+    # Chosen once for this key, so also for the next one in its place.
+    assert run("set", "openai", "--no-test", piped=OTHER)[0] == Exit.DONE
+    assert getattr(find("openai"), "value", None) == OTHER
+
+
+def test_a_file_that_others_can_read_is_refused(run: Run, home: Path) -> None:
+    save(run)
+    (home / "secrets/openai.json").chmod(0o644)
+    with pytest.raises(KeyProblem, match="others can read") as error:
+        find("openai")
+    assert error.value.next == f"chmod 600 {home}/secrets/openai.json"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["openai", KEY],
+        [KEY],
+        [f"openai={KEY}"],
+        ["openai", f"--key={KEY}"],
+        ["openai", "--api-key", KEY],
+        ["mybox", "--host", "http://localhost/v1", "0123"],
+    ],
+)
+def test_a_key_on_the_command_line_is_called_leaked_and_not_repeated(
+    run: Run, home: Path, arguments: list[str]
+) -> None:
+    code, out, err = run("set", *arguments, "--no-test", piped=OTHER)
+    assert code == Exit.USAGE
+    assert "leaked" in err
+    assert "Revoke" in err
+    assert KEY not in out + err
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("command", ["test", "delete"])
+def test_other_commands_do_not_repeat_a_key_either(run: Run, command: str) -> None:
+    for arguments in ([KEY], ["openai", KEY]):
+        code, out, err = run(command, *arguments)
+        assert code == Exit.USAGE
+        assert KEY not in out + err
+
+
+def test_a_closed_standard_input_is_no_defect(home: Path) -> None:
+    command = f"{sys.executable} -m swarmctl keys set openai --no-test <&-"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == Exit.CONFIGURATION
+    assert "there is no key on standard input" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "''", "two words", "one\ntwo", "schlüssel", "x" * 5000, "a\x00b"])
+def test_what_is_no_key_is_refused_and_not_repeated(run: Run, text: str) -> None:
+    code, out, err = run("set", "openai", "--no-test", "--insecure-storage", piped=text)
+    assert code == Exit.CONFIGURATION
+    assert not text.strip(" \n'") or text not in out + err
+
+
+def test_a_key_with_anothers_prefix_needs_a_yes(run: Run) -> None:
+    code, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped="sk-ant-0123456789abcdef")
+    assert code == Exit.CONFIGURATION
+    assert "looks like a key of anthropic, not of openai" in err
+    assert err.rstrip().endswith("keys set openai --yes")
+    save(run, "openai", "sk-ant-0123456789abcdef", "--yes")
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "owner"),
+    [
+        ("sk-proj-1", "openai", None),
+        ("sk-1", "deepseek", None),
+        ("sk-or-v1-1", "openai", "openrouter"),
+        ("sk-or-v1-1", "openrouter", None),
+        ("sk-1", "groq", "openai or deepseek"),
+        ("gsk_1", "xai", "groq"),
+        ("xai-1", "groq", "xai"),
+        ("AIza1", "openai", "gemini"),
+        ("hf_1", "wandb", "huggingface"),
+        ("sk-1", "mybox", None),
+        ("sk-1", "litellm", None),
+        ("hf_1", "mybox", "huggingface"),
+        ("0123abcd", "mistral", None),
+    ],
+)
+def test_prefixes(key: str, name: str, owner: str | None) -> None:
+    assert looks_foreign(key, name) == owner
+
+
+def test_the_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run, "huggingface", "hf_saved_0123456789abcdef")
+    (tmp_path / "token").write_text("hf_hubfile_0123456789abcdef\n")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials/huggingface").write_text("hf_systemd_0123456789abcdef\n")
+    (tmp_path / "given").write_text("hf_file_0123456789abcdef\n")
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "hf_older_0123456789abcdef")
+    monkeypatch.setenv("HF_TOKEN", "hf_variable_0123456789abcdef")
+    monkeypatch.setenv("SWARMCTL_HUGGINGFACE_API_KEY_FILE", str(tmp_path / "given"))
+    expected = ["file", "variable", "older", "systemd", "saved", "hubfile"]
+    removals: list[Callable[[], object]] = [
+        lambda: monkeypatch.delenv("SWARMCTL_HUGGINGFACE_API_KEY_FILE"),
+        lambda: monkeypatch.setenv("HF_TOKEN", " "),
+        lambda: monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN"),
+        (tmp_path / "credentials/huggingface").unlink,
+        lambda: run("delete", "huggingface"),
+        (tmp_path / "token").unlink,
+    ]
+    for winner, remove in zip(expected, removals, strict=True):
+        key = find("huggingface")
+        assert key is not None
+        assert key.value.split("_")[1] == winner
+        remove()
+    assert find("huggingface") is None
+
+
+def test_what_wins_over_what_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run)
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    key = find("openai")
+    assert key is not None
+    assert key.sentence == "key openai ····a1b2 from $OPENAI_API_KEY (0600 file has ····9f3c)"
+    pinned = find("openai", pin=Place.FILE)
+    assert pinned is not None
+    assert pinned.value == KEY
+    with pytest.raises(KeyProblem, match="pinned to keyring"):
+        find("openai", pin=Place.KEYRING)
+    _, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped=KEY)
+    assert "$OPENAI_API_KEY goes before it (it has ····a1b2)" in err
+
+
+def test_a_place_that_cannot_give_its_key_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    monkeypatch.setenv("SWARMCTL_OPENAI_API_KEY_FILE", str(tmp_path / "missing"))
+    with pytest.raises(KeyProblem, match="No such file"):
+        find("openai")
+
+
+def test_a_key_belongs_to_its_host(run: Run, home: Path) -> None:
+    save(run)
+    code, _, err = run("set", "openai", "--host", "https://evil.example/v1", "--insecure-storage", piped=KEY)
+    assert code == Exit.CONFIGURATION
+    assert "openai is always at https://api.openai.com/v1" in err
+    for url in ("https://api.openai.com.evil.example/v1", "https://api.openai.com:8443/v1"):
+        with pytest.raises(KeyProblem, match=r"belongs to api\.openai\.com and is not sent to"):
+            find("openai", base_url=url)
+    save(run, "mybox", KEY, "--host", "https://llm.example:9000/v1/")
+    entry = read_entry("mybox")
+    assert entry is not None
+    assert (entry.base_url, entry.host) == ("https://llm.example:9000/v1", "llm.example:9000")
+    with pytest.raises(KeyProblem, match=r"is not sent to other\.example"):
+        find("mybox", base_url="https://other.example/v1")
+    # An index that was tampered with does not lead the key elsewhere.
+    index = home / "keys/mybox.json"
+    index.write_text(index.read_text().replace("llm.example", "evil.example"))
+    with pytest.raises(KeyProblem, match=r"holds no key for evil\.example"):
+        find("mybox")
+
+
+def test_a_damaged_index_is_said(run: Run, home: Path) -> None:
+    save(run)
+    (home / "keys/openai.json").write_text("{")
+    code, _, err = run("list")
+    assert code == Exit.CONFIGURATION
+    assert "damaged" in err
+
+
+def test_hosts() -> None:
+    assert host_of("https://API.openai.com:443/v1") == "api.openai.com"
+    assert host_of("http://[::1]:8000/v1") == "[::1]:8000"
+    clear = ["http://llm.example/v1", "http://8.8.8.8/v1"]
+    safe = ["https://llm.example", "http://localhost:1/v1", "http://127.0.0.1/v1", "http://192.168.1.20/v1"]
+    safe += ["http://[::1]/v1", "http://box.local/v1", "http://box:8000/v1"]
+    assert [in_the_clear(url) for url in clear + safe] == [True] * len(clear) + [False] * len(safe)
+
+
+def test_a_name_of_ones_own(run: Run) -> None:
+    code, _, err = run("set", "opnai", piped=KEY)
+    assert code == Exit.CONFIGURATION
+    assert "did you mean openai?" in err
+    assert run("set", "mybox", "--host", "ftp://x", piped=KEY)[0] == Exit.USAGE
+    assert run("set", "mybox", "--host", "https://me:secret@x/v1", piped=KEY)[0] == Exit.USAGE
+    code, _, err = run("set", "mybox", "--host", "http://llm.example/v1", "--no-test", piped=KEY)
+    assert code == Exit.CONFIGURATION
+    assert "not encrypted" in err
+
+
+def test_list_as_json(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    save(run)
+    save(run, "mybox", "shortkey", "--host", "https://llm.example/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    # Not even opened: a pipe without a writer would hang.
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setenv("SWARMCTL_GROQ_API_KEY_FILE", str(tmp_path / "fifo"))
+    code, out, _ = run("list", "--json")
+    assert code == Exit.DONE
+    listed = json.loads(out)
+    assert listed["schema"] == 1
+    groq, mybox, openai = listed["keys"]
+    fields = ["name", "host", "last_four", "place", "where", "shadows", "saved", "tested", "result"]
+    assert [list(row) for row in listed["keys"]] == [fields] * 3
+    assert (groq["place"], groq["last_four"]) == ("key_file", None)
+    assert (mybox["host"], mybox["last_four"], mybox["place"]) == ("llm.example", None, "file")
+    assert (openai["last_four"], openai["place"]) == ("a1b2", "environment")
+    assert openai["shadows"] == [{"place": "file", "where": "0600 file", "last_four": "9f3c"}]
+    assert KEY not in out
+    assert OTHER not in out
+    text = run("list")[1]
+    assert "openai  api.openai.com  ····a1b2  $OPENAI_API_KEY" in text
+    assert "hides: 0600 file has ····9f3c" in text
+
+
+def test_delete(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run)
+    save(run, "mybox", KEY, "--host", "https://llm.example/v1")
+    assert run("delete")[0] == Exit.USAGE
+    assert run("delete", "openai", "--all")[0] == Exit.USAGE
+    code, _, err = run("delete", "--all")
+    assert code == Exit.CONFIGURATION
+    assert "keys delete --all --yes" in err
+    assert run("delete", "openai")[0] == Exit.DONE
+    assert run("delete", "openai")[0] == Exit.CONFIGURATION
+    assert run("delete", "--all", "--yes")[0] == Exit.DONE
+    assert [*(home / "keys").iterdir(), *(home / "secrets").iterdir()] == []
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    assert "it comes from $OPENAI_API_KEY" in run("delete", "openai")[2]
+
+
+def test_import_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("import")[0] == Exit.CONFIGURATION
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("GEMINI_API_KEY", "AIza0123456789abcdef")
+    monkeypatch.setenv("GOOGLE_API_KEY", "AIza_second_0123456789")
+    code, out, err = run("import", "--no-test", "--insecure-storage")
+    assert code == Exit.DONE
+    assert "  unset OPENAI_API_KEY GEMINI_API_KEY" in err
+    assert KEY not in out + err
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert getattr(find("openai"), "value", None) == KEY
+    assert getattr(find("gemini", pin=Place.FILE), "value", None) == "AIza0123456789abcdef"
+
+
+def test_import_from_a_file_which_it_tells_to_clean(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "my .env"
+    path.write_text(
+        f"# keys\nPORT=80\nOPENAI_API_KEY=sk-old-0123456789abcdef\nexport OPENAI_API_KEY='{KEY}' # the new one\n"
+        'HF_TOKEN = "hf_0123456789abcdef"\nGROQ_API_KEY=\nXAI_API_KEY=gsk_0123456789abcdef\n'
+    )
+    code, out, err = run("import", str(path), "--no-test", "--insecure-storage")
+    assert code == Exit.CONFIGURATION, "one of them was not saved"
+    assert "Not saved: XAI_API_KEY: this looks like a key of groq" in err
+    assert KEY not in out + err
+    assert getattr(find("openai"), "value", None) == KEY
+    assert getattr(find("huggingface"), "value", None) == "hf_0123456789abcdef"
+    assert "(lines 4, 5)" in err
+    command = next(line for line in err.splitlines() if line.startswith("  sed "))
+    assert os.system(command) == 0
+    assert path.read_text() == "# keys\nPORT=80\nGROQ_API_KEY=\nXAI_API_KEY=gsk_0123456789abcdef\n"
+    assert list(tmp_path.glob("*.bak")) == []
+
+
+def test_no_key_is_left_in_a_childs_environment() -> None:
+    kept = {"PATH": "/bin", "SWARMCTL_HOME": "/x", "HF_HOME": "/y", "AZURE_API_KEYS_DIR": "/z"}
+    keys = dict.fromkeys(
+        [*KEY_VARIABLES, "ANTHROPIC_API_KEY", "SWARMCTL_MY_BOX_API_KEY_FILE", "CREDENTIALS_DIRECTORY"], "x"
+    )
+    assert without_secrets(kept | keys) == kept
+    assert {"HF_TOKEN", "WANDB_API_KEY", "GOOGLE_API_KEY"} <= KEY_VARIABLES
+
+
+def test_the_table() -> None:
+    assert all(name == row.name and not row.base_url.endswith("/") for name, row in PROVIDERS.items())
+    assert all(row.variables and row.base_url.startswith("https://") for row in PROVIDERS.values() if row.needs_key)
+    assert all(not in_the_clear(row.base_url) for row in PROVIDERS.values())
+
+
+def test_little_is_shown_of_a_key() -> None:
+    assert last_four("0123456789ab") == "89ab"
+    assert last_four("0123456789a") is None
+    assert clean_key("“sk-1”\u200b\n", "there") == "sk-1"

@@ -1,0 +1,144 @@
+"""Node directories: made whole, locked, never used for something else."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import DiskFull, NodeConflict, NodeError
+from hivemind_exp.events import EventLog
+from swarmctl.nodes import directory as nodes
+from swarmctl.nodes.directory import Node, files_of, opened
+
+
+def config(**changes: Any) -> Config:
+    return Config.model_validate({"node": {"name": "x"}, **changes})
+
+
+def retry(name: str) -> str:
+    return f"swarmctl run --node {name}"
+
+
+def begin(node: Node) -> None:
+    """Leave what a trainer that started leaves."""
+    log = EventLog(node.files.events)
+    log("start", node=node.name)
+    log.close()
+
+
+def test_a_node_is_made_private_and_whole(home: Path) -> None:
+    with opened(config(), retry) as node:
+        assert not node.resumes
+        assert stat.S_IMODE(node.files.root.stat().st_mode) == 0o700
+        made = json.loads(node.files.identity.read_text())
+    assert made["model"] == {"name": "Qwen/Qwen2.5-0.5B-Instruct", "revision": None}
+    assert made["adapter"] is None
+    assert made["created"].endswith("Z")
+    assert len(made["charter"]) == 64
+    assert [path.name for path in (home / "nodes").iterdir()] == ["x"]
+
+
+def test_a_node_that_cannot_be_made_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nodes, "write_json", full)
+    with pytest.raises(DiskFull, match="No space left") as caught, opened(config(), retry):
+        pass
+    assert (caught.value.next or "").startswith("df -h ")
+    assert list((home / "nodes").iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_written_is_explained(home: Path) -> None:
+    home.parent.mkdir(exist_ok=True)
+    home.write_text("a file where the directory should be")
+    with pytest.raises(NodeError, match="cannot write"), opened(config(), retry):
+        pass
+
+
+def test_a_running_node_is_not_started_twice() -> None:
+    with opened(config(), retry) as node:
+        code = (
+            "import sys; from tests.swarmctl.nodes.test_directory import *\n"
+            "try:\n  opened(config(), retry).__enter__()\n"
+            "except NodeConflict as error: print(error.message, '|', error.next)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        with pytest.raises(NodeConflict):
+            nodes.check_free(node.files, retry)
+    assert f"node x is already running (pid {os.getpid()}, since 20" in done.stdout
+    assert done.stdout.strip().endswith("| swarmctl run --node x-2")
+    with opened(config(), retry):
+        pass
+    nodes.check_free(files_of("x"), retry)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model": {"name": "other"}}, "model Qwen/Qwen2.5-0.5B-Instruct, now other"),
+        ({"model": {"revision": "v2"}}, "now Qwen/Qwen2.5-0.5B-Instruct at v2"),
+        ({"model": {"lora": {"rank": 8}}}, "LoRA adapter none, now rank=8 alpha=32"),
+        ({"tasks": ["gsm8k"]}, "tasks sapo weight=1.0 check=exact, now gsm8k"),
+        ({"node": {"name": "x", "seed": 3}}, "seed 0, now 3"),
+        ({"node": {"name": "x", "fresh": True}}, "keeps what it learned"),
+    ],
+)
+def test_a_node_is_never_used_for_something_else(changes: dict[str, Any], told: str) -> None:
+    with opened(config(), retry) as node:
+        begin(node)
+    before = {path: path.read_bytes() for path in node.files.root.iterdir() if path != node.files.lock}
+    with pytest.raises(NodeConflict) as caught, opened(config(**changes), retry):
+        pass
+    assert told in caught.value.message
+    assert caught.value.next == "swarmctl run --node x-2"
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_other_settings_may_change() -> None:
+    with opened(config(model={"lora": {}}), retry) as node:
+        begin(node)
+    other = config(model={"lora": {"dropout": 0.1}, "device": "cpu"}, train={"learning_rate": 1e-3})
+    with opened(other, retry) as node:
+        assert node.resumes
+
+
+def test_a_node_that_never_began_may_still_become_another() -> None:
+    with opened(config(model={"name": "mispelt"}), retry):
+        pass
+    with opened(config(), retry) as node:
+        assert json.loads(node.files.identity.read_text())["model"]["name"].startswith("Qwen")
+
+
+def test_a_fresh_node_is_emptied_and_no_other() -> None:
+    fresh = config(node={"name": "x", "fresh": True})
+    with opened(fresh, retry) as node:
+        begin(node)
+        (node.files.checkpoints / "1").mkdir(parents=True)
+        outside = node.files.root.parent / "kept"
+        outside.mkdir()
+        (node.files.root / "link").symlink_to(outside)
+    with opened(config(tasks=["gsm8k"], node={"name": "x", "fresh": True}), retry) as node:
+        assert not node.resumes
+        assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json"}
+        assert json.loads(node.files.identity.read_text())["tasks"][0]["name"] == "gsm8k"
+        assert outside.is_dir()
+    with pytest.raises(NodeConflict, match="starts over at every run"), opened(config(), retry):
+        pass
+
+
+def test_a_directory_that_is_no_node_is_left_alone(home: Path) -> None:
+    root = home / "nodes" / "x"
+    root.mkdir(parents=True)
+    (root / "diary.txt").write_text("mine")
+    with pytest.raises(NodeConflict, match="is not a node"), opened(config(), retry):
+        pass
+    assert [path.name for path in root.iterdir()] == ["diary.txt"]

@@ -1,0 +1,110 @@
+"""``status`` and ``logs``: what they tell of nodes, from files alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.config import Config
+from hivemind_exp.events import EventLog
+from hivemind_exp.node_files import NodeFiles
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.nodes.directory import opened
+from swarmctl.nodes.logs import last_lines
+from tests.swarmctl.conftest import ROOT, STAND_IN
+
+
+@pytest.fixture
+def node() -> Iterator[NodeFiles]:
+    """A node that has played two rounds and is running."""
+    config = Config.model_validate({"node": {"name": "maths"}})
+    with opened(config, lambda name: name) as opened_node:
+        files = opened_node.files
+        emit = EventLog(files.events)
+        emit("start", node="maths", rounds=5, resumed_round=None)
+        emit("eval", round=0, accuracy=0.25, questions=200, split="heldout")
+        for round_ in range(2):
+            emit("step", round=round_, step=round_)
+            emit("round", round=round_, rounds=5, seconds={"train": 1.0}, tokens_per_second=1.0)
+        emit("eval", round=2, accuracy=0.5, questions=200, split="heldout")
+        emit.close()
+        files.log.write_text("".join(f"line {n}\n" for n in range(50)) + "colour\x1b[31m\n")
+        yield files
+
+
+def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["status"]) == Exit.DONE
+    line = capsys.readouterr().out
+    assert line.startswith("maths: running (pid ")
+    assert line.endswith("round 2, accuracy 25 % → 50 %\n")
+    assert cli.run(["status", "--node", "maths", "--json"]) == Exit.DONE
+    (row,) = json.loads(capsys.readouterr().out)["nodes"]
+    assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("running", 2, 0.25, 0.5)
+    assert row["updated"].endswith("Z")
+    assert row["model"] is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"), [("done", "done"), ("signal", "stopped"), ("error", "failed"), (None, "interrupted")]
+)
+def test_a_node_that_ended(reason: str | None, state: str, node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    if reason is not None:
+        emit = EventLog(node.events)
+        emit("error", code="x", message="it broke", next=None)
+        emit("stop", reason=reason, round=2, steps=2, checkpoint=None)
+        emit.close()
+    node.lock.unlink()  # as if its process had gone
+    assert cli.run(["status", "--json"]) == Exit.DONE
+    (row,) = json.loads(capsys.readouterr().out)["nodes"]
+    assert row["state"] == state
+    assert row["pid"] is None
+    if reason is not None:
+        assert row["error"] == {"code": "x", "message": "it broke"}
+
+
+def test_a_node_that_does_not_exist(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["status", "--node", "math"]) == Exit.CONFIGURATION
+    assert "did you mean maths?" in capsys.readouterr().err
+
+
+def test_logs_print_the_end(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["logs", "-n", "3"]) == Exit.DONE
+    assert capsys.readouterr().out == "line 48\nline 49\ncolour\n"
+    assert cli.run(["logs", "--node", "maths", "--json", "-n", "1"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["accuracy"] == 0.5
+
+
+def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["logs"]) == Exit.CONFIGURATION
+    assert "no node has run yet" in capsys.readouterr().err
+
+
+def test_logs_follow_what_is_added(node: NodeFiles) -> None:
+    command = [*STAND_IN, "logs", "-f", "-n", "0"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        printed = threading.Event()
+        threading.Thread(target=lambda: process.stdout and process.stdout.readline() and printed.set()).start()
+        while not printed.wait(0.1):
+            with node.log.open("a") as file:
+                file.write("more\n")
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=10)[1]
+    finally:
+        process.kill()
+    assert process.returncode == Exit.INTERRUPTED
+    assert "Traceback" not in err
+
+
+def test_only_the_end_of_a_large_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("".join(f"{n:099d}\n" for n in range(5000)))
+    assert [int(line) for line in last_lines(path, path.stat().st_size, 1500)] == list(range(3500, 5000))
+    assert last_lines(path, 0, 5) == []

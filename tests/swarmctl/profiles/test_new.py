@@ -1,0 +1,202 @@
+"""``swarmctl profiles new``: asked on a terminal, told by flags, never half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.profiles.new import merged
+from swarmctl.settings import profile_files as profiles
+from tests.swarmctl.conftest import ROOT, write_profile
+
+
+def config_of(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    capsys.readouterr()
+    assert cli.run(["profiles", "show", name, "--json"]) == Exit.DONE
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert isinstance(config, dict)
+    return config
+
+
+@pytest.mark.parametrize("builtin", sorted(profiles.builtin_names()))
+def test_a_copy_of_a_builtin_profile_means_the_same(
+    builtin: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["profiles", "new", "mine", "--from", builtin, "--no-input"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert str(home / "profiles/mine.toml") in out
+    assert "run --profile mine" in out
+    assert cli.run(["profiles", "validate", "mine"]) == Exit.DONE
+    copy, original = config_of("mine", capsys), config_of(builtin, capsys)
+    assert {**copy, "node": None} == {**original, "node": None}
+
+
+def test_flags_and_docstrings(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["profiles", "new", "mine", "--from", "cpu", "--model", "./weights", "--task", "gsm8k", "--task", "bf"]
+    command += ["--device", "cuda:1", "--rounds", "7", "--set", "train.beta=0.5", "--set", "model.lora=false", "--json"]
+    assert cli.run(command) == Exit.DONE
+    report = json.loads(capsys.readouterr().out)
+    text = Path(report["path"]).read_text(encoding="utf-8")
+    values = tomllib.loads(text)
+    assert values["model"]["name"] == str(Path.cwd() / "weights"), "found from any directory"
+    assert values["model"]["device"] == "cuda:1"
+    assert values["model"]["lora"] is False
+    assert values["tasks"] == ["gsm8k", "bf"]
+    assert values["game"]["rounds"] == 7
+    assert "# Weight of the KL penalty on own rows. 0: no reference model, and `kl` is null.\nbeta = 0.5\n" in text
+    assert "for a machine without an accelerator" in text.lower(), "what the built-in profile says of itself is kept"
+    assert config_of("mine", capsys)["game"] == {**config_of("cpu", capsys)["game"], "rounds": 7}  # type: ignore[dict-item]
+
+
+def test_a_profile_is_not_overwritten(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_profile(home, "mine", "# my work\n")
+    assert cli.run(["profiles", "new", "mine"]) == Exit.CONFIGURATION
+    assert "profiles new mine --from default --yes" in capsys.readouterr().err
+    assert path.read_text() == "# my work\n"
+    assert (
+        cli.run(["profiles", "new", "mine", "--task", "bf", "--task", "gsm8k", "--rounds", "3"]) == Exit.CONFIGURATION
+    )
+    pasted = shlex.split(capsys.readouterr().err.splitlines()[1].partition("profiles new ")[2])
+    assert cli.run(["profiles", "new", *pasted]) == Exit.DONE
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert values["tasks"] == ["bf", "gsm8k"]
+    assert values["game"]["rounds"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["x", "--from", "gpus"], "did you mean gpu?"),
+        (["x", "--set", "train.bta=1"], "did you mean train.beta?"),
+        (["x", "--set", "nonsense=1"], "nonsense is not a setting"),
+        (["x", "--set", "train.beta=-1"], "train.beta"),
+        (["x", "--task", "spell_backwards"], "spell_backward"),
+        (["x", "--device", "tpu"], "model.device"),
+        (["x", "--set", "tasks=1"], "tasks must be names or tables"),
+        (["../x"], "a profile's name has"),
+        (["x.toml"], "a profile's name has"),
+        (["-", "--no-input"], "a profile's name has"),
+    ],
+)
+def test_what_is_wrong_is_told_and_nothing_written(
+    arguments: list[str], told: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["profiles", "new", *arguments]) == Exit.CONFIGURATION
+    assert told in capsys.readouterr().err
+    assert not list(home.rglob("*.toml"))
+
+
+def test_a_key_is_refused_and_not_repeated(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = "hf_abcdefghijklmnopqrstuvwxyz"
+    assert cli.run(["profiles", "new", "x", "--set", f"model.revision={key}"]) == Exit.CONFIGURATION
+    out, err = capsys.readouterr()
+    assert "model.revision looks like a key" in err
+    assert key not in out + err
+    assert not list(home.rglob("*.toml"))
+
+
+def test_a_failing_disk_leaves_the_old_profile(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_profile(home, "mine", "# my work\n")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("swarmctl.storage.textfile.os.fsync", full)
+    assert cli.run(["profiles", "new", "mine", "--yes"]) == Exit.FAILED
+    assert "No space left on device" in capsys.readouterr().err
+    assert path.read_text() == "# my work\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_profile_may_hide_the_builtin_one_it_comes_from(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["profiles", "new", "default", "--model", "a/b", "--no-input"]) == Exit.DONE
+    assert config_of("default", capsys)["model"]["name"] == "a/b"  # type: ignore[index]
+
+
+def test_a_value_replaces_a_table_and_the_other_way_round() -> None:
+    assert merged({("a", "b"): 1, ("c",): 2}, {("a",): 3}) == {("a",): 3, ("c",): 2}
+    assert merged({("a",): 3}, {("a", "b"): 1}) == {("a", "b"): 1}
+
+
+def terminal(*arguments: str) -> pexpect.spawn[str]:
+    return pexpect.spawn(
+        sys.executable,
+        ["-m", "swarmctl", "profiles", "new", *arguments],
+        cwd=str(ROOT),
+        env=dict(os.environ),
+        encoding="utf-8",
+        timeout=20,
+        dimensions=(24, 120),
+    )
+
+
+def test_questions_on_a_terminal(home: Path) -> None:
+    asked = terminal("mine", "--from", "gpu")
+    for question, now, answer in (
+        ("Model", "Qwen/Qwen2.5-0.5B-Instruct", ""),
+        ("Tasks", "sapo", "gsm8k, bf"),
+        ("Device", "auto", ""),
+        ("Rounds", "0", "12"),
+    ):
+        asked.expect_exact(question)
+        asked.expect_exact(f"[{now}]: ")
+        asked.sendline(answer)
+    asked.expect("Run it: .*run --profile mine")
+    asked.expect(pexpect.EOF)
+    asked.close()
+    assert asked.exitstatus == Exit.DONE
+    values = tomllib.loads((home / "profiles/mine.toml").read_text(encoding="utf-8"))
+    assert values["tasks"] == ["gsm8k", "bf"]
+    assert values["game"] == {"groups": 16, "rounds": 12}
+    assert "name" not in values["model"], "what was not answered stays what it extends"
+
+
+def test_a_wrong_answer_is_asked_for_again(home: Path) -> None:
+    asked = terminal("mine")
+    for question, answer, said in (
+        ("Model", "sk-proj-Abcdefghijklmnop0123456789", "looks like a key"),
+        ("Model", "", ""),
+        ("Tasks", "gsm8kk", "the nearest names are gsm8k"),
+        ("Tasks", "gsm8k", ""),
+        ("Device", "gpu", "or one of cuda"),
+        ("Device", "cpu", ""),
+        ("Rounds", "-3", "greater than or equal to 0"),
+        ("Rounds", "3", "Run it"),
+    ):
+        asked.expect_exact(question)
+        asked.expect_exact("]: ")
+        asked.sendline(answer)
+        asked.expect_exact(said)
+    asked.expect(pexpect.EOF)
+    values = tomllib.loads((home / "profiles/mine.toml").read_text(encoding="utf-8"))
+    assert (values["tasks"], values["model"]["device"], values["game"]["rounds"]) == (["gsm8k"], "cpu", 3)
+
+
+def test_an_interrupt_while_asking_writes_nothing(home: Path) -> None:
+    asked = terminal("mine")
+    asked.expect_exact("Model")
+    asked.sendintr()
+    asked.expect_exact("\r\nInterrupted.")
+    asked.expect(pexpect.EOF)
+    asked.close()
+    assert asked.exitstatus == Exit.INTERRUPTED
+    assert not list(home.rglob("*.toml"))
+
+
+def test_no_question_without_need(home: Path) -> None:
+    for arguments in (["one", "--no-input"], ["two", "--rounds", "3"], ["three", "--json"]):
+        asked = terminal(*arguments)
+        asked.expect(pexpect.EOF)
+        asked.close()
+        assert asked.exitstatus == Exit.DONE

@@ -1,0 +1,195 @@
+"""``swarmctl rollouts export``: rows that others can read, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from swarmctl import cli
+from swarmctl.errors import Exit
+from tests.support.engine_rig import endpoint, engine, order
+from tests.support.fake_api.server import api_server
+from tests.support.full_disk import mounted_disk
+from tests.support.journals import RIGHT, SWARM, bare_node, books, local, mixed_node, prompt
+from tests.support.nodes import make_config, run
+from tests.swarmctl.conftest import ROOT
+
+KEYS = [
+    *("schema", "node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated"),
+    *("outcome", "strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time"),
+]
+PROGRAM = [sys.executable, "-m", "swarmctl", "rollouts", "export"]
+
+
+def exported(capfdbinary: pytest.CaptureFixture[bytes], *arguments: str) -> list[dict[str, Any]]:
+    assert cli.run(["rollouts", "export", *arguments]) == Exit.DONE
+    return [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+
+
+def test_a_row_for_every_completion(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    mixed_node()
+    rows = exported(capfdbinary)
+    assert all(list(row) == KEYS for row in rows)
+    assert {(row["schema"], row["node"], row["swarm"]) for row in rows} == {(1, "maths", SWARM)}
+    assert [(row["round"], row["place"], row["provider"], row["model"]) for row in rows] == [
+        (0, 0, "local", "tiny"),
+        (0, 1, "local", "tiny"),
+        (0, 2, "openai", "gpt-4o-mini-2024-07-18"),
+        (0, 3, "openai", "gpt-4o-mini-2024-07-18"),
+        (1, 0, "openai", "gpt-4o-mini-2024-07-18"),
+    ]
+    assert rows[0]["messages"][1] == {"role": "user", "content": "Spell cat backwards."}
+    assert (rows[0]["outcome"], rows[0]["strict"], rows[0]["why"]) == (1.0, True, "equal to the answer")
+    assert (rows[4]["outcome"], rows[4]["usd"]) == (None, 0.001)
+
+
+def test_filters(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    mixed_node()
+    assert [row["place"] for row in exported(capfdbinary, "--correct")] == [0, 2]
+    assert [row["place"] for row in exported(capfdbinary, "--correct", "--source", "teacher")] == [2]
+    assert [row["round"] for row in exported(capfdbinary, "--last", "2")] == [0, 1]
+    assert exported(capfdbinary, "--question", "bb2")[0]["text"] == "god"
+    assert exported(capfdbinary, "--round", "4") == []
+
+
+def test_stdout_is_data_and_ascii(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    with books(bare_node()) as written:
+        written.group(0, prompt("aa"), {0: local("\x1b[2J\u202eé\u2028\n")}, {0: RIGHT})
+    assert cli.run(["rollouts", "export"]) == Exit.DONE
+    out, err = capfdbinary.readouterr()
+    assert err == b""
+    assert out.count(b"\n") == 1
+    assert b"\x1b" not in out.decode("ascii").encode()
+    assert json.loads(out)["text"] == "\x1b[2J\u202eé\u2028\n"
+
+
+def test_parquet_holds_the_same(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    mixed_node()
+    rows = exported(capfdbinary)
+    path = tmp_path / "rollouts.parquet"
+    assert cli.run(["rollouts", "export", "-o", str(path)]) == Exit.DONE
+    out, err = capfdbinary.readouterr()
+    assert (out, err) == (b"", f"Wrote 5 completions of node maths to {path}.\n".encode())
+    assert pyarrow.parquet.read_table(path).to_pylist() == rows
+    assert cli.run(["rollouts", "export", "--format", "parquet", "--round", "4"]) == Exit.DONE
+    (tmp_path / "empty.parquet").write_bytes(capfdbinary.readouterr().out)
+    empty = pyarrow.parquet.read_table(tmp_path / "empty.parquet")
+    assert (empty.num_rows, empty.column_names) == (0, KEYS)
+
+
+def test_many_rows_are_written_in_parts(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    with books(bare_node()) as written:
+        for round_ in range(3):
+            written.group(round_, prompt("aa"), {place: local(f"{place}") for place in range(900)}, {0: RIGHT})
+    path = tmp_path / "all.parquet"
+    assert cli.run(["rollouts", "export", "-o", str(path)]) == Exit.DONE
+    table = pyarrow.parquet.read_table(path)
+    assert [(row["round"], row["place"]) for row in table.to_pylist()] == [
+        (round_, place) for round_ in range(3) for place in range(900)
+    ]
+    assert len(exported(capfdbinary)) == 2700
+
+
+def test_a_file_is_replaced_only_with_a_yes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    path = tmp_path / "a b.jsonl"
+    path.write_text("mine")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    assert cli.run(["rollouts", "export", "--correct", "--last", "1", "-o", str(link)]) == Exit.CONFIGURATION
+    error, following = capsys.readouterr().err.splitlines()
+    assert "there is a file" in error
+    assert path.read_text() == "mine"
+    command = following.removeprefix("  try: ")
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == Exit.DONE, done.stderr
+    assert [json.loads(line)["place"] for line in path.read_text().splitlines()] == [2]
+    assert link.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["a b.jsonl", "home", "link.jsonl"]
+
+
+def test_a_new_file_has_the_rights_that_the_umask_says(tmp_path: Path) -> None:
+    mixed_node()
+    before = os.umask(0o027)
+    try:
+        assert cli.run(["rollouts", "export", "-o", str(tmp_path / "x.jsonl")]) == Exit.DONE
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.jsonl").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, told in ((pipe, "is no file"), (tmp_path, "is a directory")):
+        assert cli.run(["rollouts", "export", "-o", str(path), "--yes"]) == Exit.CONFIGURATION
+        assert told in capsys.readouterr().err
+    assert pipe.is_fifo()
+    assert cli.run(["rollouts", "export", "-o", str(tmp_path / "absent" / "x.jsonl")]) == Exit.FAILED
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_full_disk_leaves_the_old_file(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        texts = {place: local(os.urandom(20_000).hex()) for place in range(60)}
+        written.group(0, prompt("aa"), texts, {0: RIGHT})
+    with mounted_disk(tmp_path, "1m") as place:
+        path = place / f"x.{suffix}"
+        path.write_text("mine")
+        assert cli.run(["rollouts", "export", "-o", str(path), "--yes"]) == Exit.FAILED
+        err = capsys.readouterr().err
+        assert "No space left on device" in err
+        assert "df -h " in err
+        assert [path.name for path in place.iterdir()] == [f"x.{suffix}"]
+        assert path.read_text() == "mine"
+
+
+def test_stdout_that_takes_nothing_or_goes_away() -> None:
+    mixed_node()
+    for more in ([], ["--format", "parquet"]):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [*PROGRAM, *more], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert done.returncode == Exit.FAILED
+        assert done.stderr.splitlines()[0] == "error: cannot write to standard output: No space left on device"
+        assert len(done.stderr.splitlines()) == 2
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            [*PROGRAM, *more], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (Exit.FAILED, "")
+
+
+def test_what_a_real_run_generated(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    files = bare_node("test")
+    run(make_config(game={"rounds": 2}), files.root)
+    rows = exported(capfdbinary)
+    assert len(rows) == 2 * 3 * 4
+    assert {(row["kind"], row["provider"], row["model"]) for row in rows} == {("policy", "local", "tiny")}
+    assert {row["why"] for row in rows} == {"chance"}
+    assert all(row["messages"] and row["task"] and row["outcome"] in (0.0, 1.0) for row in rows)
+
+
+def test_what_a_real_client_was_sent(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    files = bare_node()
+    with api_server(models=("test-model",)) as server, engine(files.root, endpoint(server.base_url)) as rig:
+        rig.run([order(0), order(1)])
+        while_it_runs = exported(capfdbinary)
+    rows = exported(capfdbinary)
+    assert rows == while_it_runs
+    assert len(rows) == 8
+    assert {(row["kind"], row["provider"], row["model"]) for row in rows} == {("teacher", "box", "test-model")}
+    assert sum(row["usd"] for row in rows) > 0
+    assert {row["outcome"] for row in rows} == {None}

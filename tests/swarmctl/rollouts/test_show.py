@@ -1,0 +1,316 @@
+"""``swarmctl rollouts show``: what it tells of every rollout, and what hostile text cannot do."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.peers.draws import DrawnGroups
+from hivemind_exp.rollouts.types import Group, Kind, Rollout
+from hivemind_exp.tasks.base import Term
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.terminal.money import dollars
+from swarmctl.terminal.quoted_text import HEAD, TAIL, quoted
+from tests.support.full_disk import mounted_disk
+from tests.support.journals import (
+    PARTLY,
+    RIGHT,
+    SWARM,
+    WRONG,
+    bare_node,
+    books,
+    contents,
+    local,
+    mixed_node,
+    prompt,
+    sent,
+)
+from tests.swarmctl.conftest import ROOT
+
+KEYS = [
+    *("node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated", "outcome"),
+    *("strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time", "lost"),
+]
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
+    assert cli.run(["rollouts", "show", "--json", *arguments]) == Exit.DONE
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == 1
+    rows: list[dict[str, object]] = document["rollouts"]
+    assert all(list(row) == KEYS for row in rows)
+    return rows
+
+
+def test_each_term_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    terms = (Term("correct", 2.0, 2.0, "equal to the answer"), Term("tags", 0.495, 0.5, "4 of 4 tags once"))
+    files, asked = bare_node(), prompt("aa11")
+    with books(files) as written:
+        written.group(0, asked, {0: local("<answer>tac</answer>")}, {0: replace(RIGHT, terms=terms)})
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    assert (
+        "      2.495 of 2.5 points: correct 2 of 2 (equal to the answer), tags 0.495 of 0.5 (4 of 4 tags once)\n"
+        in capsys.readouterr().out
+    )
+    (row,) = shown(capsys)
+    assert row["terms"] == [asdict(term) for term in terms]
+
+
+def test_every_part_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[:5] == [
+        "round 0, answer: spelling, question aa1100000000",
+        "  system:",
+        "    | Answer.",
+        "  user:",
+        "    | Spell cat backwards.",
+    ]
+    assert lines[5].startswith(
+        "  [0] right (outcome 1), strict format: equal to the answer; policy from local, tiny, 0 USD, 20"
+    )
+    assert lines[6] == "    | <answer>tac</answer>"
+    assert lines[7].startswith("  [1] wrong (outcome 0), not the strict format: no answer tag; policy from local")
+    assert lines[11].startswith(
+        "  [3] partly right (outcome 0.5), strict format: one digit is off; teacher from openai, "
+        "gpt-4o-mini-2024-07-18, 0.0010 USD, "
+    )
+    assert "  [0] not verified yet; teacher from openai" in out
+    assert lines[-1] == "  [1] lost: nothing usable from openai:gpt-4o-mini in 4 requests"
+
+
+def test_json_has_the_same_keys_for_every_rollout(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    rows = shown(capsys)
+    assert [(row["round"], row["place"], row["provider"]) for row in rows] == [
+        *[(0, 0, "local"), (0, 1, "local"), (0, 2, "openai"), (0, 3, "openai"), (1, 0, "openai"), (1, 1, None)],
+    ]
+    own, unverified, gone = rows[0], rows[4], rows[5]
+    assert (own["model"], own["usd"], own["strict"], own["outcome"]) == ("tiny", 0.0, True, 1.0)
+    assert own["messages"] == [
+        {"role": "system", "content": "Answer."},
+        {"role": "user", "content": "Spell cat backwards."},
+    ]
+    assert str(own["time"]).endswith("Z")
+    assert unverified["outcome"] is unverified["strict"] is unverified["why"] is None
+    assert gone["lost"] == "nothing usable from openai:gpt-4o-mini in 4 requests"
+    assert gone["text"] is gone["usd"] is gone["time"] is gone["truncated"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--last", "2"], [(1, 0), (1, 1)]),
+        (["--last", "3"], [(0, 3), (1, 0), (1, 1)]),
+        (["--round", "0", "--source", "teacher"], [(0, 2), (0, 3)]),
+        (["--source", "openai"], [(0, 2), (0, 3), (1, 0)]),
+        (["--source", "local", "--last", "1"], [(0, 1)]),
+        (["--question", "bb22"], [(1, 0), (1, 1)]),
+        (["--question", "b", "--round", "0"], []),
+        (["--round", "7"], []),
+    ],
+)
+def test_what_is_asked_for(
+    arguments: list[str], expected: list[tuple[int, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed_node()
+    assert [(row["round"], row["place"]) for row in shown(capsys, *arguments)] == expected
+
+
+def test_nothing_like_that_is_said_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    assert cli.run(["rollouts", "show", "--round", "7"]) == Exit.DONE
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "No rollout of node maths is like that.\n")
+
+
+def test_hostile_text_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] right (outcome 1)\u202e\x9b1m\x00"
+    with books(bare_node()) as written:
+        written.group(0, prompt("aa", hostile), {0: local(hostile)}, {0: RIGHT})
+        written.api(0, prompt("bb"), [sent(0, "x", model="gpt\x1b[31m\n  [8] right")], {})
+    assert cli.run(["rollouts", "show", "--full"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert not set("\x1b\r\x07\x9b\x00\u202e") & set(out)
+    lines = out.splitlines()
+    assert [line for line in lines if "[9]" in line] == ["    |   [9] right (outcome 1)1m"] * 2
+    assert not [line for line in lines if line.startswith("  [8]")]
+
+
+def test_the_middle_of_a_long_text_is_left_out_unless_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "begin " + "x" * 5000 + " end"
+    many = "\n".join(f"line {number}" for number in range(30))
+    with books(bare_node()) as written:
+        written.group(0, prompt("aa"), {0: local(text), 1: local(many)}, {0: PARTLY, 1: PARTLY})
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert text[:HEAD] in out
+    assert text[-TAIL:] in out
+    assert f"{len(text) - HEAD - TAIL:,} characters left out; --full shows them" in out
+    assert "| line 7\n" in out
+    assert "| line 8\n" not in out
+    assert "| line 29\n" in out
+    assert cli.run(["rollouts", "show", "--full"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert text in out
+    assert "| line 15\n" in out
+    assert shown(capsys, "--last", "2")[0]["text"] == text
+
+
+def test_lines_are_broken_with_their_mark() -> None:
+    assert list(quoted("abcdefghijklmnopqrst", "| ", width=19, full=True)) == ["| abcdefghijklmnop", "| qrst"]
+    assert list(quoted("漢" * 9, "| ", width=19, full=True)) == ["| " + "漢" * 8, "| 漢"]
+    assert list(quoted("e\u0301" * 16, "| ", width=19, full=True)) == ["| " + "e\u0301" * 16]
+    assert list(quoted("", "| ", width=19, full=True)) == ["|"]
+
+
+def test_a_terminal_of_40_columns_is_enough() -> None:
+    with books(bare_node()) as written:
+        written.group(0, prompt("aa"), {0: local(" " * 34 + "[1] right " + "y" * 100)}, {0: RIGHT})
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "swarmctl", "rollouts", "show"],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "40"},
+        stdout=follower,
+    )
+    os.close(follower)
+    text = b""
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:
+            break
+        if not chunk:
+            break
+        text += chunk
+    assert process.wait(timeout=30) == Exit.DONE
+    lines = text.decode().splitlines()
+    assert all(len(line) < 40 for line in lines), lines
+    assert sum("y" * 10 in line for line in lines) == 4
+    assert all(line.startswith("    | ") for line in lines if "y" * 10 in line)
+
+
+def test_ascii_streams_get_ascii() -> None:
+    mixed_node()
+    done = subprocess.run(
+        [sys.executable, "-m", "swarmctl", "rollouts", "show"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == Exit.DONE, done.stderr
+    assert b"[3] partly right" in done.stdout.decode("ascii").encode()
+
+
+def test_a_node_that_is_writing_is_read_and_not_disturbed(capsys: pytest.CaptureFixture[str]) -> None:
+    files = bare_node()
+    with books(files) as written:
+        written.group(0, prompt("aa"), {0: local("one")}, {0: RIGHT})
+        before = contents(files.root)
+        assert [row["text"] for row in shown(capsys)] == ["one"]
+        assert contents(files.root) == before
+        written.group(1, prompt("bb"), {0: local("two")}, {0: RIGHT})
+        assert [row["text"] for row in shown(capsys)] == ["one", "two"]
+        for command in (["stats"], ["export"]):
+            assert cli.run(["rollouts", *command]) == Exit.DONE
+        written.bill(1, prompt("bb"), 0.001)
+
+
+def test_a_disk_that_cannot_be_written_to_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mounted_disk(tmp_path, "8m") as place:
+        monkeypatch.setenv("SWARMCTL_HOME", str(place))
+        files = mixed_node()
+        assert not Path(f"{files.journal}-wal").exists()
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        assert len(shown(capsys)) == 6
+
+
+def test_nodes_without_rollouts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["rollouts", "show"]) == Exit.CONFIGURATION
+    assert "no node has run yet" in capsys.readouterr().err
+    files = bare_node()
+    for command in (["show"], ["export"], ["stats"]):
+        assert cli.run(["rollouts", *command, "--node", "math"]) == Exit.CONFIGURATION
+        assert "did you mean maths?" in capsys.readouterr().err
+        assert cli.run(["rollouts", *command, "--node", "maths"]) == Exit.FAILED
+        err = capsys.readouterr().err
+        assert "node maths has no journal yet: it has played no round" in err
+        assert err.splitlines()[1].endswith("swarmctl run --node maths")
+    files.journal.write_bytes(b"this is no database, but long enough to be read as one" * 50)
+    assert cli.run(["rollouts", "show", "--json"]) == Exit.FAILED
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "cannot read" in error["message"]
+    assert error["next"].startswith("ls -l ")
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        (0.0, "0 USD"),
+        (2.5, "2.50 USD"),
+        (1234.5, "1,234.50 USD"),
+        (0.0123, "0.012 USD"),
+        (0.0000041, "0.0000041 USD"),
+        (1e-12, "under 0.000000001 USD"),
+    ],
+)
+def test_dollars(usd: float, text: str) -> None:
+    assert dollars(usd) == text
+
+
+PEER = "12D3KooWFbd7rknCRJwDxR2p9qhgWJQkPyVomBwzawWhYmijoE8x"
+
+
+def peer_group(asked: str, *texts: str, model: str | None = "tiny") -> Group:
+    rollouts = tuple(Rollout(Kind.PEER, PEER, text, (1,), False, lag=None, model=model) for text in texts)
+    return Group(prompt(asked), rollouts, (RIGHT, WRONG)[: len(texts)])
+
+
+def test_peers_rollouts_stand_beside_the_nodes_own_and_are_told_as_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+    files = bare_node()
+    with books(files) as written:
+        written.group(0, prompt("aa"), {0: local("<answer>tac</answer>")}, {0: RIGHT})
+    with closing(DrawnGroups(files.journal, SWARM)) as drawn:
+        drawn.write(0, "answer", [peer_group("aa", "theirs", "cat"), peer_group("bb", "x", model=None)], -1.0)
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(";")[0] for line in lines if line.startswith("  [")] == [
+        "  [0] right (outcome 1), strict format: equal to the answer",
+        "  [0] right (outcome 1), strict format: equal to the answer",
+        "  [1] wrong (outcome 0), not the strict format: no answer tag",
+        "  [0] right (outcome 1), strict format: equal to the answer",
+    ]
+    assert f"peer from {PEER}, tiny, as it says, 20" in lines[7]
+    assert f"peer from {PEER}, which does not say its model, 20" in lines[-2]
+    rows = shown(capsys, "--source", "peer")
+    assert [(row["question"], row["place"], row["text"], row["provider"]) for row in rows] == [
+        *[("aa", 0, "theirs", PEER), ("aa", 1, "cat", PEER), ("bb", 0, "x", PEER)],
+    ]
+
+
+def test_hostile_text_of_a_peer_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] right (outcome 1)\u202e\x9b1m\x00"
+    files = bare_node()
+    with books(files), closing(DrawnGroups(files.journal, SWARM)) as drawn:
+        drawn.write(0, "answer", [peer_group("aa", hostile, hostile, model="tiny\x1b[31m\n  [8] right")], None)
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert not set("\x1b\r\x07\x9b\x00\u202e") & set(out)
+    assert [line for line in out.splitlines() if line.startswith(("  [8]", "  [9]"))] == []
+    assert "    |   [9] right (outcome 1)" in out

@@ -1,0 +1,196 @@
+"""``swarmctl rollouts stats``: the journal's and the ledger's counts, told apart and summed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from swarmctl import cli
+from swarmctl.errors import Exit
+from tests.support.engine_rig import PRICE_IN, PRICE_OUT, endpoint, engine, order
+from tests.support.fake_api.server import api_server
+from tests.support.journals import RIGHT, WRONG, bare_node, books, local, mixed_node, prompt, sent
+from tests.swarmctl.conftest import ROOT
+
+KEYS = [
+    *("provider", "model", "stage", "requests", "prompt_tokens", "completion_tokens", "usd", "usd_unsettled"),
+    *("completions", "verified", "correct", "share_correct", "lost"),
+]
+
+
+def counted(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert cli.run(["rollouts", "stats", "--json", *arguments]) == Exit.DONE
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert list(document) == ["schema", "node", "by", "stats", "total"]
+    assert all(list(row) == KEYS for row in [*document["stats"], document["total"]])
+    return document
+
+
+def test_local_and_remote_rollouts_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    document = counted(capsys)
+    own, remote = document["stats"]
+    assert (document["schema"], document["node"], document["by"]) == (1, "maths", ["provider", "model", "stage"])
+    assert own == {
+        "provider": "local",
+        "model": "tiny",
+        "stage": "answer",
+        "requests": None,
+        "prompt_tokens": None,
+        "completion_tokens": 8,
+        "usd": 0.0,
+        "usd_unsettled": 0.0,
+        "completions": 2,
+        "verified": 2,
+        "correct": 1,
+        "share_correct": 0.5,
+        "lost": 0,
+    }
+    assert remote == {
+        "provider": "openai",
+        "model": "gpt-4o-mini",
+        "stage": "answer",
+        "requests": 3,
+        "prompt_tokens": 200,
+        "completion_tokens": 20,
+        "usd": pytest.approx(0.003),
+        "usd_unsettled": pytest.approx(0.01),
+        "completions": 3,
+        "verified": 2,
+        "correct": 1,
+        "share_correct": 0.5,
+        "lost": 1,
+    }
+    assert (document["total"]["completions"], document["total"]["requests"]) == (5, 3)
+    assert document["total"]["provider"] is None
+
+
+def test_what_is_not_asked_for_is_summed(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    rows = counted(capsys, "--by", "stage")["stats"]
+    assert [(row["provider"], row["model"], row["stage"], row["completions"]) for row in rows] == [
+        (None, None, "answer", 5)
+    ]
+    assert counted(capsys, "--by", " model , provider")["by"] == ["provider", "model"]
+    assert cli.run(["rollouts", "stats", "--by", "modle"]) == Exit.USAGE
+    assert "did you mean model?" in capsys.readouterr().err
+
+
+def test_unknown_is_null_and_never_0(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        asked = prompt("aa")
+        written.bill(0, asked, None)
+        written.api(0, asked, [], {0: "nothing usable"})
+        written.journal.write_prompts(0, [asked])
+    (row,) = counted(capsys)["stats"]
+    assert (row["requests"], row["prompt_tokens"], row["usd"], row["usd_unsettled"]) == (1, None, 0.0, 0.01)
+    assert (row["completions"], row["share_correct"], row["lost"]) == (0, None, 1)
+
+
+def test_without_a_ledger_nobody_knows_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    files = mixed_node()
+    files.ledger.unlink()
+    rows = {row["provider"]: row for row in counted(capsys)["stats"]}
+    own, remote, gone = rows["local"], rows["openai"], rows[None]
+    assert (own["provider"], own["usd"]) == ("local", 0.0)
+    assert (remote["provider"], remote["model"]) == ("openai", "gpt-4o-mini-2024-07-18")
+    assert (remote["requests"], remote["usd"], remote["completion_tokens"]) == (None, None, None)
+    assert (gone["provider"], gone["model"], gone["lost"]) == (None, None, 1)
+
+
+def test_two_models_of_one_provider_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        one, both, odd = prompt("aa"), prompt("bb"), prompt("cc")
+        written.bill(0, one, 0.001, model="gpt-4o")
+        written.api(0, one, [sent(0, "x", model="anything")], {})
+        for model in ("gpt-4o", "gpt-4o-mini"):
+            written.bill(0, both, 0.001, model=model)
+            written.bill(0, odd, 0.001, model=model)
+        answers = [sent(0, "x", model="gpt-4o-2024-08-06"), sent(1, "x", model="gpt-4o-mini-2024-07-18")]
+        written.api(0, both, answers, {2: "nothing usable"})
+        written.api(0, odd, [sent(0, "x", model="other")], {})
+    rows = counted(capsys, "--by", "model")["stats"]
+    assert [(row["model"], row["requests"], row["completions"], row["lost"]) for row in rows] == [
+        ("gpt-4o", 3, 2, 0),
+        ("gpt-4o-mini", 2, 1, 1),
+        ("other", None, 1, 0),
+    ]
+
+
+def test_refused_requests_cost_nothing_and_open_ones_may(capsys: pytest.CaptureFixture[str]) -> None:
+    from hivemind_exp.offload.ledger import Ask
+
+    with books(bare_node()) as written:
+        ask = Ask("openai", "m", 0, "answer", "aa", 1)
+        written.ledger.release(written.ledger.reserve(ask, 0.5), "HTTP 429")
+        written.ledger.reserve(ask, 0.25)
+        (row,) = counted(capsys)["stats"]
+    assert (row["requests"], row["usd"], row["usd_unsettled"]) == (1, 0.0, 0.25)
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    heading, own, remote, whole = capsys.readouterr().out.splitlines()
+    assert heading.split()[:7] == ["provider", "model", "stage", "requests", "tokens", "in", "tokens"]
+    assert heading.split()[7:] == ["out", "USD", "unsettled", "completions", "right", "lost"]
+    assert own.split() == ["local", "tiny", "answer", "-", "-", "8", "0", "0", "2", "50", "%", "0"]
+    assert remote.split() == (
+        ["openai", "gpt-4o-mini", "answer", "3", "200", "20", "0.0030", "0.010", "3", "50", "%", "1"]
+    )
+    assert whole.split() == ["total", "3", "200", "28", "0.0030", "0.010", "5", "50", "%", "1"]
+    assert len({len(line) for line in (heading, own, remote, whole)}) == 1
+
+
+def test_a_narrow_terminal_gets_lists() -> None:
+    mixed_node()
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "swarmctl", "rollouts", "stats"],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "40"},
+        stdout=follower,
+    )
+    assert process.wait(timeout=30) == Exit.DONE
+    text = os.read(leader, 65536).decode()
+    os.close(follower)
+    os.close(leader)
+    assert "  provider openai\r\n  model gpt-4o-mini\r\n" in text
+    assert all(len(line) < 40 for line in text.splitlines())
+
+
+def test_a_model_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        written.api(0, prompt("aa"), [sent(0, "x", model="gpt\x1b[31m\nlocal")], {})
+        written.group(0, prompt("bb"), {0: local("x")}, {0: WRONG})
+    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 4
+
+
+def test_the_counts_are_the_service_s_own(capsys: pytest.CaptureFixture[str]) -> None:
+    files = bare_node()
+    with api_server(fault_rate=0.3, seed=3) as server, engine(files.root, endpoint(server.base_url)) as rig:
+        rig.run([order(number) for number in range(12)])
+    document = counted(capsys, "--by", "provider")
+    (row,) = document["stats"]
+    assert row["provider"] == "box"
+    assert row["completions"] + row["lost"] == 12 * 4
+    spent = server.usd(PRICE_IN, PRICE_OUT)
+    assert row["usd"] <= spent + 1e-12
+    assert row["usd"] + row["usd_unsettled"] >= spent - 1e-12
+    assert document["total"]["requests"] == row["requests"]
+
+
+def test_right_ones_are_counted_among_the_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        written.group(0, prompt("aa"), {n: local("x") for n in range(3)}, {0: RIGHT, 1: WRONG})
+    (row,) = counted(capsys)["stats"]
+    assert (row["completions"], row["verified"], row["correct"], row["share_correct"]) == (3, 2, 1, 0.5)

@@ -1,0 +1,273 @@
+"""``swarmctl run --offload`` as an operator types it: real trainer, real server, real terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from swarmctl.errors import Exit
+from tests.support.fake_api.faults import Fault
+from tests.support.fake_api.server import ApiServer, api_server
+from tests.swarmctl.conftest import ROOT, STAND_IN, write_profile
+from tests.swarmctl.run.test_with_trainer import told
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+PROGRAM = [sys.executable, "-m", "swarmctl"]
+KEY = "mk-Operators0wnKey-77aa"
+PROFILE = """
+extends = "demo"
+[node]
+fresh = false
+[warmup]
+steps = 0
+[game]
+rounds = 3
+groups = 2
+group_size = 4
+[generation]
+max_completion_tokens = 64
+[eval]
+questions = 4
+[providers.mybox]
+base_url = "{url}"
+model = "test-model"
+needs_key = {needs_key}
+free = {free}
+"""
+PRICED = ("--set", "offload.prices.mybox.input=2", "--set", "offload.prices.mybox.output=8")
+
+
+def profile(home: Path, server: ApiServer, *, free: bool = False, needs_key: bool = False) -> None:
+    """Make the profile ``small``, whose provider ``mybox`` is the server."""
+    text = PROFILE.format(url=server.base_url, free=str(free).lower(), needs_key=str(needs_key).lower())
+    write_profile(home, "small", text)
+
+
+def swarmctl(*arguments: str, program: Sequence[str] = PROGRAM, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*program, "run", "-p", "small", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+def untrained(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run with the stand-in as the trainer, which has the real engine fill its rounds."""
+    return swarmctl(*arguments, program=STAND_IN, STAND_IN="offload", **environment)
+
+
+def events(home: Path, name: str, node: str = "small") -> list[dict[str, Any]]:
+    lines = (home / "nodes" / node / "events.jsonl").read_text().splitlines()
+    return [event for line in lines if (event := json.loads(line))["event"] == name]
+
+
+def spelled(messages: Any, index: int) -> str:
+    """Answer rightly, in strict format, every other time."""
+    word = re.sub(r".*: ", "", messages[-1]["content"])
+    return f"<answer>{word[::-1] if index % 2 else word}</answer>"
+
+
+def test_groups_are_shared_and_paid_as_the_provider_bills_and_off_goes_back_to_this_machine(home: Path) -> None:
+    with api_server(answer=spelled) as server:
+        profile(home, server)
+        done = swarmctl("--offload", "mybox", "--set", "offload.share=0.5", "--max-usd", "1", "--json", *PRICED)
+        bill, asked = server.usd(2.0, 8.0), len(server.ledger.chats)
+        local = swarmctl("--node", "small", "--offload", "off", "--rounds", "5", "--json")
+        assert len(server.ledger.chats) == asked
+    assert local.returncode == Exit.DONE, local.stderr
+    assert json.loads(local.stdout)["rollouts"] == {"policy": 16}
+    assert done.returncode == Exit.DONE, done.stderr
+    result = json.loads(done.stdout)
+    assert result["rollouts"] == {"policy": 12, "teacher": 12}
+    assert result["steps"] == 3
+    assert "it fills 50 % of each group; teacher: verified distillation" in done.stderr
+    assert f"Prompts go to 127.0.0.1:{server.url.rsplit(':', 1)[1]}" in done.stderr
+    assert sum(event["usd"] for event in events(home, "spend")) == pytest.approx(bill)
+    assert {event["tokens_per_second"] for event in events(home, "round")[:3]} == {None}
+    # The untrained model is never right, so only the teacher's right rows weigh anything.
+    assert [(event["source"], event["rows"]) for event in events(home, "step")][:3] == [("teacher", 2)] * 3
+
+
+def test_without_a_terminal_nothing_is_spent_that_nobody_agreed_to(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server)
+        done = swarmctl("--offload", "mybox", *PRICED)
+        assert server.ledger.chats == ()
+    cause, following = told(done)
+    assert "mybox:test-model costs money" in cause
+    assert "--max-usd 5.00" in following
+    assert done.returncode == Exit.CONFIGURATION
+    assert not (home / "nodes").exists()
+
+
+def test_an_unknown_price_is_refused_with_the_line_to_add(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server)
+        done = swarmctl("--offload", "mybox", "--max-usd", "1")
+        cause, following = told(done)
+        assert "the price of mybox:test-model is not known" in cause
+        assert "[offload.prices.mybox] input = 0.15" in cause
+        daily = ("--max-usd", "unlimited", "--set", "offload.limits.usd_per_day=1")
+        assert "the price of mybox:test-model is not known" in told(swarmctl("--offload", "mybox", *daily))[0]
+        assert untrained("--offload", "mybox", "--max-usd", "unlimited", "--rounds", "1").returncode == Exit.DONE
+    assert "--set offload.prices.mybox.input=0.15" in following
+
+
+def test_a_free_provider_asks_nothing(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server, free=True)
+        done = untrained("--offload", "mybox:test-model")
+        assert len(server.ledger.chats) == 1 + 3 * 2 * 4
+    assert done.returncode == Exit.DONE, done.stderr
+
+
+def test_a_missing_key_is_named_with_the_command_that_saves_it(home: Path) -> None:
+    with api_server(keys={KEY}) as server:
+        profile(home, server, free=True, needs_key=True)
+        cause, following = told(swarmctl("--offload", "mybox"))
+        assert "there is no key for mybox" in cause
+        assert following.endswith(f"keys set mybox --host {server.base_url}")
+        cause, following = told(swarmctl("--offload", "openai"))
+    assert "there is no key for openai" in cause
+    assert following.endswith("keys set openai")
+
+
+def test_the_cap_ends_the_run_with_its_own_code(home: Path) -> None:
+    with api_server(answer=spelled) as server:
+        profile(home, server)
+        done = swarmctl("--offload", "mybox", "--max-usd", "0.02", "--rounds", "500", *PRICED)
+        assert server.usd(2.0, 8.0) <= 0.02
+    assert done.returncode == Exit.LIMIT, done.stderr
+    assert "Limit reached" in done.stderr
+    assert "run --node small --max-usd 0.04" in done.stderr
+
+
+def test_first_contact_on_a_terminal(home: Path) -> None:
+    """No key, nothing agreed: it asks hidden, saves, tests, says what a round costs, asks once, runs."""
+    with api_server(keys={KEY}, answer=spelled) as server:
+        profile(home, server, needs_key=True)
+        command = [*STAND_IN, "run", "-p", "small", "--offload", "mybox", "--plain", *PRICED]
+        environment = {key: value for key, value in os.environ.items() if key != "CI"}
+        environment |= {"TERM": "xterm", "STAND_IN": "offload"}
+        terminal = pexpect.spawn(
+            command[0], command[1:], cwd=str(ROOT), env=environment, encoding="utf-8", timeout=60, dimensions=(30, 200)
+        )
+        terminal.expect("There is no key for mybox yet")
+        terminal.expect("Key for mybox .*not shown: ")
+        terminal.sendline(KEY)
+        terminal.expect("Keep keys in a file .*N. ")
+        terminal.sendline("y")
+        terminal.expect("Tested: valid")
+        # Where the lines are broken depends on the port's length.
+        terminal.expect(r"costs\s+money,\s+and\s+prompts\s+go\s+to\s+127.0.0.1:.*A\s+round:\s+8\s+requests.*Agree")
+        terminal.sendline("y")
+        terminal.expect("Key mybox ····77aa from 0600 file")
+        terminal.expect("Done after 3 rounds")
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+        assert terminal.exitstatus == Exit.DONE
+        assert KEY not in str(terminal.before)
+        again = untrained("--offload", "mybox", "--rounds", "4", *PRICED)
+        assert again.returncode == Exit.DONE, again.stderr
+    assert {entry.key for entry in server.ledger.chats} == {KEY}
+
+
+def test_a_dry_run_tells_and_asks_nobody(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server)
+        done = swarmctl("--offload", "mybox", "--max-usd", "1", "--dry-run", "--json", *PRICED)
+        assert server.ledger.entries == ()
+    found = json.loads(done.stdout)["check"]["offload"]
+    assert (found["provider"], found["kind"], found["usd_cap"]) == ("mybox", "teacher", 1.0)
+    assert found["round"]["requests"] == 8
+    assert 0 < found["round"]["usd"] < found["round"]["usd_at_most"]
+    assert not (home / "nodes").exists()
+
+
+def test_senseless_settings_are_refused_at_once(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server, free=True)
+        for setting, said in {
+            "offload.kind=policy": "needs token ids",
+            "offload.batch=true": "has no Batch API",
+            "train.teacher_loss=luffy": "luffy weighs",
+        }.items():
+            cause, following = told(swarmctl("--offload", "mybox", "--set", setting))
+            assert said in cause
+            assert following.count("--set") > 1
+        assert server.ledger.entries == ()
+    cause, following = told(swarmctl("--offload", "opnai"))
+    assert "did you mean openai?" in cause
+    cause, _ = told(swarmctl("--offload", "deepseek", "--set", "offload.kind=policy_text"))
+    assert "serves only its own models" in cause
+
+
+def test_an_outage_is_told_once(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server, free=True)
+        server.set(predicate=_dies_after(12))
+        done = untrained("--offload", "mybox")
+    assert done.returncode == Exit.DONE, done.stderr
+    assert done.stderr.count("this machine generates until it answers again") == 1
+
+
+def _dies_after(count: int) -> Any:
+    asked = iter(range(10_000))
+
+    def decide(_ask: object) -> Fault | None:
+        return None if next(asked) < count else Fault.NO_CREDIT
+
+    return decide
+
+
+def test_it_is_said_when_only_failed_questions_cost_anything(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server)
+        failed = ("--set", "offload.when=failed", "--set", "offload.share=0.5")
+        done = untrained("--offload", "mybox", "--max-usd", "1", *failed, *PRICED)
+    assert done.returncode == Exit.DONE, done.stderr
+    assert "asked only where none of this machine's samples is right" in done.stderr
+
+
+def test_a_relay_generates_and_verifies_without_a_model(home: Path) -> None:
+    with api_server(answer=spelled) as server:
+        profile(home, server, free=True)
+        relay = ("--offload", "mybox", "--set", "offload.kind=relay", "--json", "--model", "no/such-model")
+        done = swarmctl(*relay, "--set", "warmup.steps=0")
+    assert done.returncode == Exit.DONE, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["rollouts"], result["accuracy_before"]) == ({"relay": 24}, None)
+    assert [event["correct"] for event in events(home, "rollouts")] == [4, 4, 4]
+    assert events(home, "step") == []
+
+
+def test_local_runs_need_no_openai(home: Path, tmp_path: Path) -> None:
+    with api_server() as server:
+        profile(home, server, free=True)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('openai', 'genai_prices', 'aiohttp'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    done = swarmctl("--json", "--rounds", "1", PYTHONPATH=str(tmp_path))
+    assert done.returncode == Exit.DONE, done.stderr
+    cause, following = told(untrained("--offload", "mybox", "--node", "other", PYTHONPATH=str(tmp_path)))
+    assert "openai" in cause
+    assert "pip install" in following

@@ -1,0 +1,38 @@
+"""What a round is said to cost, before anything is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from hivemind_exp.config import Config
+from swarmctl.run.estimate import estimate
+
+
+@pytest.mark.parametrize(("groups", "size"), [(1, 4), (8, 8), (64, 8)])
+def test_a_round_of_any_size_is_said_to_cost_what_its_tokens_do(groups: int, size: int) -> None:
+    config = Config.model_validate(
+        {
+            "tasks": ["spell_backward"],
+            "game": {"groups": groups, "group_size": size},
+            "offload": {"provider": "openai", "model": "gpt-4o-mini"},
+        }
+    )
+    found = estimate(config)
+    assert found.usd == pytest.approx(found.prompt_tokens * 0.15e-6 + found.completion_tokens * 0.6e-6, rel=0.01)
+    assert found.usd < found.usd_at_most
+
+
+def test_each_stage_that_an_api_fills_is_counted_with_what_it_quotes() -> None:
+    def cost(*stages: str) -> float:
+        return estimate(
+            Config.model_validate(
+                {
+                    "tasks": ["spell_backward"],
+                    "game": {"kind": "study-group"},
+                    "offload": {"provider": "openai", "model": "gpt-4o-mini", "stages": list(stages)},
+                }
+            )
+        ).usd_at_most
+
+    assert cost("answer") < cost("critique") < cost("resolve")
+    assert cost("answer", "critique", "resolve") == pytest.approx(sum(map(cost, ("answer", "critique", "resolve"))))

@@ -1,0 +1,145 @@
+"""``swarmctl run`` with a hub to push to: from the command to what lies on the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from swarmctl.errors import Exit
+from tests.support.fake_hub_uploads import TOKEN, Account, uploads
+from tests.swarmctl.conftest import ROOT, Cli, write_profile
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+PROFILE = """
+extends = "demo"
+[node]
+fresh = false
+[warmup]
+steps = 0
+[eval]
+questions = 4
+[game]
+rounds = 4
+groups = 2
+[hub]
+repo = "me/mine"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _profile(home: Path) -> None:
+    write_profile(home, "pushing", PROFILE)
+
+
+def environment(url: str, **more: str) -> dict[str, str]:
+    given = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
+    return os.environ | given | more
+
+
+def start(url: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "swarmctl", "run", "--profile", "pushing", "--plain", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(url, **more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(url: str, *arguments: str, **more: str) -> tuple[int, str]:
+    process = start(url, *arguments, **more)
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def test_an_adapter_every_two_rounds_with_its_card(home: Path) -> None:
+    account = Account()
+    with uploads(account) as url:
+        code, said = run(url, "--set", "hub.every=2", "--set", "model.lora.rank=2")
+    assert code == Exit.DONE, said
+    assert account.commits == ["After round 2", "After round 4"]
+    assert "Leaves this machine: the model and a card" in said
+    assert "to me/mine on the hub (private if it is new) every 2 rounds and after the last round." in said
+    assert f"Pushed: {url}/me/mine/commit/" in said
+    files = account.repos["me/mine"]
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= set(files)
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.to_dict()["library_name"] == "peft"
+    assert "4 rounds (4 optimizer steps) of 2 questions" in card.text
+    assert not any(str(home).encode() in content or b"journal" in content for content in files.values())
+    events = [json.loads(line) for line in (home / "nodes/pushing/events.jsonl").read_text().splitlines()]
+    assert [event["round"] for event in events if event["event"] == "push"] == [2, 4]
+
+
+def test_a_hub_that_fails_stops_nothing_and_the_same_command_pushes_later(home: Path) -> None:
+    with uploads(Account(role="read")) as url:
+        code, said = run(url)
+    assert code == Exit.DONE, said
+    assert "warning: nothing can be pushed to me/mine yet: the hub refuses this token (403)" in said
+    assert "warning: the model of round 4 did not reach me/mine" in said
+    account = Account()
+    with uploads(account) as url:
+        assert run(url)[0] == Exit.DONE
+    assert account.commits == ["After round 4"]
+    steps = (home / "nodes/pushing/events.jsonl").read_text().count('"event": "step"')
+    assert steps == 4, "nothing was trained again"
+
+
+def test_ctrl_c_does_not_wait_for_the_hub(home: Path) -> None:
+    account = Account(wait=threading.Event())
+    with uploads(account) as url:
+        process = start(url)
+        while not any(b"/commit/" in sent for _, _, sent in account.shown):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == Exit.INTERRUPTED, said
+        assert account.wait is not None
+        account.wait.set()
+        assert run(url)[0] == Exit.DONE
+    assert (home / "nodes/pushing/hub/pushed.json").exists()
+    assert [path.name for path in (home / "nodes/pushing/hub").iterdir()] == ["pushed.json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "cause", "following"),
+    [
+        ({}, "hub.repo is set, and pushing needs a token that may write; there is none", "keys set huggingface"),
+        ({"HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids pushing", "unset HF_HUB_OFFLINE"),
+    ],
+)
+def test_without_a_token_or_a_hub_nothing_starts(
+    stand_in: Cli, home: Path, given: dict[str, str], cause: str, following: str
+) -> None:
+    done = stand_in("run", "--profile", "pushing", **({"HF_HUB_OFFLINE": "0"} | given))
+    assert done.returncode == Exit.CONFIGURATION
+    assert cause in done.stderr
+    assert done.stderr.rstrip().endswith(following)
+    assert not (home / "nodes").exists()
+
+
+def test_a_saved_token_does_not_follow_another_address(stand_in: Cli, tmp_path: Path) -> None:
+    (tmp_path / "no-token").write_text(TOKEN)  # where the hub's own tools keep it
+    done = stand_in("run", "--profile", "pushing", HF_ENDPOINT="https://mirror.example", HF_HUB_OFFLINE="0")
+    assert done.returncode == Exit.CONFIGURATION
+    assert "belongs to huggingface.co and is not sent to mirror.example" in done.stderr
+    assert done.stderr.rstrip().endswith("unset HF_ENDPOINT")
+
+
+def test_a_node_without_an_end_needs_a_rhythm(stand_in: Cli) -> None:
+    done = stand_in("run", "--profile", "pushing", "--rounds", "0", HF_TOKEN=TOKEN)
+    assert done.returncode == Exit.CONFIGURATION
+    assert "hub.repo needs hub.every or game.rounds" in done.stderr
+
+
+def test_a_dry_run_says_what_would_leave(stand_in: Cli) -> None:
+    done = stand_in("run", "--profile", "pushing", "--dry-run", HF_TOKEN=TOKEN)
+    assert "# push     to me/mine on the hub (private if it is new) after the last round\n" in done.stdout

@@ -1,0 +1,335 @@
+"""``swarmctl run`` from start to end, with a stand-in for the trainer: a real process that speaks its protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from swarmctl.errors import Exit
+from swarmctl.nodes.directory import files_of
+from swarmctl.run.outcome import completed
+from tests.swarmctl.conftest import ROOT, STAND_IN, Cli, write_profile
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+
+@pytest.fixture
+def started(home: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start ``run`` and return once its trainer plays rounds."""
+
+    def start(act: str = "run", rounds: int = 0, *options: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*STAND_IN, "run", "-p", "demo", "--rounds", str(rounds), *options],
+            cwd=ROOT,
+            env=os.environ | {"STAND_IN": act},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        wait_for(lambda: b'"round"' in (read(home / "nodes/demo/events.jsonl")))
+        return process
+
+    return start
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def next_command(stderr: str) -> list[str]:
+    """Return the arguments of the first command that was printed."""
+    line = next(line for line in stderr.splitlines() if line.startswith("  ")).removeprefix("  try: ")
+    words = shlex.split(line)
+    return words[words.index("run") :]
+
+
+def test_a_run_to_its_end(stand_in: Cli, home: Path) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "3", "--json", act="noise")
+    assert done.returncode == Exit.DONE
+    assert done.stdout.count("\n") == 1
+    seconds = {"generate": 0.12, "verify": 0.015, "train": 0.06, "share": 0.0, "other": 0.003}
+    assert json.loads(done.stdout) == {
+        "schema": 1,
+        "node": "demo",
+        "rounds": 3,
+        "steps": 3,
+        "accuracy_before": 0.38,
+        "accuracy_after": 0.9,
+        "rollouts": {"policy": 24},
+        "peers": None,
+        "groups_shared": None,
+        "seconds": seconds,
+    }
+    assert "library noise" not in done.stderr
+    assert b"library noise" in (home / "nodes/demo/trainer.log").read_bytes()
+    assert "Round 3 of 3: 3 of 8 right, reward 0.32, 5,210 tokens/s, 0.1 s." in done.stderr
+    assert "Accuracy 38 % → 90 % on 200 held-out questions." in done.stderr
+    assert "It taught no new one." in done.stderr
+    assert "warning: this is slow" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_what_the_trainer_is_given(stand_in: Cli, home: Path) -> None:
+    assert stand_in("run", "-p", "demo", "--rounds", "1", "--seed", "7").returncode == 0
+    request = json.loads((home / "nodes/demo/request.json").read_text())
+    assert request["mode"] == "run"
+    assert request["node_dir"] == str(home / "nodes/demo")
+    assert request["config"]["node"] == {"name": "demo", "seed": 7, "fresh": True}
+    expected = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false"}
+    assert expected.items() <= request["environment"].items()
+
+
+def test_quiet_says_only_the_end(stand_in: Cli) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "2", "-q")
+    assert done.stdout == ""
+    assert done.stderr.startswith("warning: this is slow\nDone after 2 rounds")
+
+
+def test_the_printed_command_goes_on_in_the_same_way(stand_in: Cli, home: Path) -> None:
+    write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = false\n')
+    first = stand_in("run", "-p", "mine", "--node", "n", "--rounds", "2", "--set", "train.beta=0.5", act="limit")
+    assert first.returncode == Exit.LIMIT
+    again = next_command(first.stderr)
+    assert again == ["run", "--node", "n"]
+    one = json.loads((home / "nodes/n/request.json").read_text())["config"]
+    second = stand_in(*again)
+    assert json.loads((home / "nodes/n/request.json").read_text())["config"] == one
+    assert "Node n (goes on)" in second.stderr
+    assert "Changed" not in second.stderr
+    third = stand_in(*next_command(second.stderr), "--set", "train.beta=0.25")
+    assert "Changed: game.rounds 2 → 4" in third.stderr
+    assert "Changed: train.beta 0.5 → 0.25" in third.stderr
+
+
+def test_a_value_may_be_taken_back_and_given_again(stand_in: Cli, home: Path) -> None:
+    write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = true\n')
+    ranks = []
+    for words in (
+        ["-p", "mine", "--set", "model.lora.rank=4"],
+        ["--set", "model.lora=false"],
+        ["--set", "model.lora.rank=8"],
+    ):
+        assert stand_in("run", "--node", "n", "--rounds", "1", *words).returncode == 0
+        lora = json.loads((home / "nodes/n/request.json").read_text())["config"]["model"]["lora"]
+        ranks.append(lora and lora["rank"])
+    assert ranks == [4, None, 8]
+
+
+def test_a_profile_in_a_file_is_found_again_from_elsewhere(stand_in: Cli, home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('extends = "demo"\n[node]\nfresh = false\n[game]\nrounds = 1\n')
+    assert stand_in("run", "-p", str(path)).returncode == 0
+    assert json.loads(files_of("own").config.read_text())["profile"] == str(path)
+
+
+@pytest.mark.parametrize(
+    ("act", "exit", "told", "following"),
+    [
+        ("error", Exit.FAILED, "error: too large", "--set train.micro_batch=1"),
+        ("killed", Exit.FAILED, "was killed (SIGKILL); most often", "--set train.micro_batch=64"),
+        ("traceback", Exit.FAILED, "RuntimeError: the flux was reversed (log: ", "run --node demo"),
+        ("disk_full", Exit.FAILED, "error: no space left in ", "df -h "),
+    ],
+)
+def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, following: str) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "2", act=act)
+    assert done.returncode == exit
+    *_, cause, command = done.stderr.splitlines()
+    assert told in cause
+    assert command.startswith("  try: ")
+    assert following in command
+    assert "Traceback" not in done.stderr
+    as_json = stand_in("run", "-p", "demo", "--rounds", "2", "--json", act=act)
+    assert json.loads(as_json.stdout)["error"]["message"] in done.stderr
+
+
+def test_less_memory_is_tried_with_the_same_settings(stand_in: Cli, home: Path) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", "tasks=[{name='gsm8k', weight=2}]", act="killed")
+    again = next_command(done.stderr)
+    assert stand_in(*again).returncode == 0
+    config = json.loads((home / "nodes/demo/request.json").read_text())["config"]
+    assert config["train"]["micro_batch"] == 64
+    assert config["game"]["rounds"] == 2
+    assert config["tasks"][0]["weight"] == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)], ids=["INT", "TERM", "HUP"]
+)
+def test_being_asked_to_stop(started: Callable[..., subprocess.Popen[str]], number: int, code: int) -> None:
+    process = started("run", 0, "--json")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert "Stopping within 5 s" in err
+    assert "Saved: checkpoints/" in err
+    assert err.splitlines()[-1].endswith("run --node demo")
+    assert json.loads(out)["accuracy_after"] == 0.9
+
+
+def test_a_second_interrupt_ends_at_once(started: Callable[..., subprocess.Popen[str]]) -> None:
+    process = started("hang")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    before = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - before < 4
+    assert process.returncode == 130
+    assert "every round that was finished" in err
+
+
+def test_a_trainer_that_does_not_stop_is_killed(
+    started: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN_GRACE", "1.5")
+    process = started("hang")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "error" not in err
+
+
+@pytest.mark.parametrize("rounds", [2, 0])
+def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], rounds: int) -> None:
+    process = started("spawn", rounds)
+    if not rounds:
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_the_lock_outlives_a_killed_supervisor(
+    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
+) -> None:
+    process = started("run")
+    trainer = psutil.Process(json.loads(files_of("demo").lock.read_text())["trainer"])
+    trainer.suspend()
+    wait_for(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal is taken when a thread next gets a core
+    process.kill()
+    process.communicate(timeout=20)
+    refused = stand_in("run", "-p", "demo")
+    assert refused.returncode == Exit.CONFIGURATION
+    assert "its supervisor" in refused.stderr
+    assert f"pid {trainer.pid}, is about to stop" in refused.stderr
+    trainer.resume()
+    wait_for(lambda: not trainer.is_running())
+    assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
+
+
+def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+    process = started("run")
+    refused = stand_in("run", "-p", "demo")
+    assert refused.returncode == Exit.CONFIGURATION
+    assert "node demo is already running (pid " in refused.stderr
+    assert refused.stderr.rstrip().endswith("run --profile demo --node demo-2")
+    assert stand_in("run", "-p", "demo", "--dry-run").returncode == Exit.CONFIGURATION
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+def test_of_several_that_make_the_same_node_at_once_one_runs(home: Path) -> None:
+    command = [*STAND_IN, "run", "-p", "demo", "--rounds", "80", "-q"]
+    several = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(3)]
+    for process in several:
+        process.communicate(timeout=30)
+    assert sorted(process.returncode for process in several) == [0, 3, 3]
+    assert [path.name for path in (home / "nodes").iterdir()] == ["demo"]
+
+
+def test_nobody_has_to_read_what_is_printed(home: Path, stand_in: Cli) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*STAND_IN, "run", "-p", "demo", "--rounds", "3"]
+    done = subprocess.run(command, cwd=ROOT, stderr=writer, timeout=30, check=False)
+    os.close(writer)
+    assert done.returncode == 0
+    assert b'"round": 2' in read(home / "nodes/demo/events.jsonl")
+
+
+def test_another_model_for_an_existing_node(stand_in: Cli, home: Path) -> None:
+    text = '[model]\nname = "./one"\n[game]\nrounds = 1\n'
+    write_profile(home, "mine", text)
+    assert stand_in("run", "-p", "mine").returncode == 0
+    refused = stand_in("run", "-p", "mine", "--model", "Qwen/two", "--json")
+    assert refused.returncode == Exit.CONFIGURATION
+    error = json.loads(refused.stdout)["error"]
+    assert error["code"] == "node_conflict"
+    assert error["message"].endswith("/one, now Qwen/two")
+    words = shlex.split(error["next"])
+    following = words[words.index("run") :]
+    assert following == ["run", "--profile", "mine", "--node", "mine-2", "--set", "model.name=Qwen/two"]
+    assert stand_in(*following).returncode == 0
+
+
+SMALL_DISK = 'mount -t tmpfs -o size=16k tmpfs "$SWARMCTL_HOME" && head -c 14000 /dev/zero > "$SWARMCTL_HOME/big"; "$@"'
+
+
+def test_a_full_disk(home: Path) -> None:
+    home.mkdir()
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        subprocess.run([*namespace, SMALL_DISK, "sh", "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this system allows no mount of one's own")
+    look = 'find "$SWARMCTL_HOME" -mindepth 1 -not -name big'
+    command = f'{shlex.join(STAND_IN)} run -p demo --rounds 1; echo "rc $?"; {look}'
+    done = subprocess.run(
+        [*namespace, SMALL_DISK, "sh", "sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.startswith(f"error: cannot write {home}/nodes/demo: No space left on device\n  try: df -h ")
+    assert "rc 1\n" in done.stdout
+    assert "demo" not in done.stdout
+
+
+def test_dry_run_touches_nothing(stand_in: Cli, home: Path) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run")
+    assert done.returncode == 0
+    assert "rounds = 5 # --rounds" in done.stdout
+    assert "# model    tiny: built on the spot, 0.266 M parameters" in done.stdout
+    as_json = json.loads(stand_in("run", "-p", "demo", "--dry-run", "--json").stdout)
+    assert as_json["origins"]["model.name"] == "built-in demo"
+    assert as_json["check"]["device"] == "cpu"
+    assert not home.exists()
+
+
+def test_a_check_that_fails(stand_in: Cli) -> None:
+    done = stand_in("run", "-p", "demo", "--dry-run", act="error")
+    assert done.returncode == Exit.CONFIGURATION
+    assert done.stderr.startswith("error: no such device\n  try: ")
+    assert next_command(done.stderr) == ["run", "--profile", "demo", "--node", "demo", "--device", "cpu"]
+    assert done.stdout == ""
+
+
+def test_what_the_trainer_advises_is_done_to_the_same_node() -> None:
+    same = "swarmctl run --node x"
+    assert completed("swarmctl run --device cpu", same) == "swarmctl run --node x --device cpu"
+    assert completed("swarmctl run --profile demo", same) == "swarmctl run --profile demo"
+    assert completed("swarmctl run --node y --set a.b=1", same) == "swarmctl run --node y --set a.b=1"
+    assert completed("df -h /", same) == "df -h /"
+    asked = "swarmctl run --node x --set tasks=wrong --set train.beta=0.1 --set train.micro_batch=4"
+    assert completed("swarmctl run --task right", asked) == (
+        "swarmctl run --node x --set train.beta=0.1 --set train.micro_batch=4 --task right"
+    )
+    assert completed("swarmctl run --set train.micro_batch=2", asked) == (
+        "swarmctl run --node x --set tasks=wrong --set train.beta=0.1 --set train.micro_batch=2"
+    )
+    assert completed(None, same) == same

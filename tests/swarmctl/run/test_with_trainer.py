@@ -1,0 +1,236 @@
+"""``swarmctl run`` with the real trainer: what an operator can get wrong, and how a run ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from swarmctl.errors import Exit
+from tests.support.fake_hub import serve_hub
+from tests.support.full_disk import mounted_disk
+from tests.swarmctl.conftest import ROOT, Cli, write_profile
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+PROGRAM = [sys.executable, "-m", "swarmctl"]
+SMALL = """
+extends = "demo"
+[node]
+fresh = false
+[warmup]
+steps = 0
+[eval]
+questions = 4
+[game]
+groups = 2
+"""
+
+
+@pytest.fixture(autouse=True)
+def small(home: Path) -> None:
+    """Make a profile whose node plays rounds within a second."""
+    write_profile(home, "small", SMALL)
+
+
+def swarmctl(*arguments: str, limit_kib: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; ``limit_kib`` bounds the address space of each of its processes."""
+    command = [*PROGRAM, *arguments]
+    if limit_kib is not None:
+        command = ["bash", "-c", f"ulimit -v {limit_kib}; exec {shlex.join(command)}"]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, encoding="utf-8", timeout=120, check=False
+    )
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PROGRAM, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    out, said = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
+
+
+def told(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """Return the error and the command to type next; there is nothing after them, and no traceback."""
+    *_, cause, following = done.stderr.splitlines()
+    assert cause.startswith("error: "), done.stderr
+    assert following.startswith("  try: "), done.stderr
+    assert "Traceback" not in done.stderr
+    return cause, following.removeprefix("  try: ")
+
+
+def test_a_wrong_task_is_found_before_anything_is_made(home: Path) -> None:
+    done = swarmctl("run", "--profile", "small", "--task", "spel_backward")
+    cause, following = told(done)
+    assert "spell_backward" in cause
+    assert "--task spell_backward" in following
+    assert done.returncode == Exit.CONFIGURATION
+    assert not (home / "nodes").exists()
+
+
+def test_a_warm_up_for_another_task_is_refused_by_a_dry_run_too(home: Path) -> None:
+    done = swarmctl("run", "--profile", "demo", "--task", "chain_sum", "--dry-run")
+    cause, following = told(done)
+    assert "demonstrates spell_backward alone" in cause
+    assert following.endswith("run --profile demo --node demo --task spell_backward")
+    assert done.returncode == Exit.CONFIGURATION
+    assert not (home / "nodes").exists()
+
+
+def test_metrics_for_a_service_without_its_key(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "WANDB_MODE": "online", "NETRC": str(tmp_path / "netrc")}
+    done = swarmctl("run", "--profile", "small", "--rounds", "1", "--set", "report.to=['wandb']", **environment)
+    cause, following = told(done)
+    assert "Weights & Biases has no valid key" in cause
+    assert following.endswith("keys set wandb")
+    assert done.returncode == Exit.CONFIGURATION
+
+
+def test_a_bad_line_of_a_jsonl_file_is_named(tmp_path: Path, home: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "1 + 1?", "answer": 2}\n{"question": "2 + 2?", "anwser": 4}\n')
+    done = swarmctl("run", "--profile", "small", "--task", str(path))
+    cause, _ = told(done)
+    assert "own.jsonl:2" in cause
+    assert done.returncode == Exit.CONFIGURATION
+    assert not (home / "nodes").exists()
+
+
+def test_own_questions_are_learned_from(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(40)))
+    done = swarmctl(
+        *("run", "--profile", "small", "--task", str(path), "--rounds", "2", "--json"),
+        *("--set", "generation.max_prompt_tokens=256"),
+    )
+    result = json.loads(done.stdout)
+    assert done.returncode == Exit.DONE, done.stderr
+    assert (result["rounds"], result["steps"], result["rollouts"]) == (2, 2, {"policy": 32})
+    assert result["accuracy_before"] is not None
+
+
+def test_models_that_are_gated_absent_or_out_of_reach(tmp_path: Path) -> None:
+    environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    with serve_hub({}, gated=("org/gated",)) as endpoint:
+        both = [
+            start("run", "--model", name, "--node", name[4:], "--device", "cpu", HF_ENDPOINT=at, **environment)
+            for name, at in (("org/gated", endpoint), ("org/away", "http://127.0.0.1:9"))
+        ]
+        gated, away = map(ended, both)
+    assert "org/gated is gated" in told(gated)[0]
+    assert gated.returncode == Exit.CONFIGURATION
+    assert "cannot be reached" in told(away)[0]
+    assert "--profile demo" in told(away)[1]
+    assert away.returncode == Exit.FAILED
+    assert list(tmp_path.glob("home/nodes/*/checkpoints/*")) == []
+
+
+def test_a_model_that_does_not_exist_can_be_corrected_under_the_same_name(tmp_path: Path, stand_in: Cli) -> None:
+    wrong = swarmctl("run", "--profile", "small", "--model", str(tmp_path / "absent"), "--set", "warmup.steps=0")
+    assert "there is no directory" in told(wrong)[0]
+    assert wrong.returncode == Exit.CONFIGURATION
+    right = stand_in("run", "--profile", "small", "--rounds", "1")
+    assert right.returncode == Exit.DONE, right.stderr
+    other = swarmctl("run", "--profile", "small", "--model", "org/other")
+    assert "model" in told(other)[0]
+    assert "--node" in told(other)[1]
+    assert other.returncode == Exit.CONFIGURATION
+
+
+def test_too_little_memory_is_named_with_smaller_batches_to_try() -> None:
+    done = swarmctl(
+        *("run", "--profile", "small", "--rounds", "1", "--set", "game.groups=2500"),
+        *("--set", "generation.batch=20000"),
+        limit_kib=3_000_000,
+    )
+    cause, following = told(done)
+    assert "ran out of memory" in cause
+    assert "--set generation.batch=10000" in following
+    assert done.returncode == Exit.FAILED
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with mounted_disk(tmp_path, "2500k") as place:
+        monkeypatch.setenv("SWARMCTL_HOME", str(place))
+        write_profile(place, "small", SMALL)
+        yield place
+
+
+def test_a_full_disk_is_named_and_nothing_is_left_half_written(small_disk: Path) -> None:
+    done = swarmctl("run", "--profile", "small", "--rounds", "2", "--set", "checkpoint.every=1")
+    cause, following = told(done)
+    assert "no space left" in cause
+    assert following.startswith("df -h ")
+    assert done.returncode == Exit.FAILED
+    assert list((small_disk / "nodes/small/checkpoints").iterdir()) == []
+    ok = subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=False)
+    assert ok.returncode == 0
+    assert swarmctl("run", "--node", "small").returncode == Exit.DONE
+
+
+def wait_for_rounds(home: Path, count: int) -> None:
+    events = home / "nodes/small/events.jsonl"
+    deadline = time.monotonic() + 60
+    while not events.exists() or events.read_text().count('"event": "round"') < count:
+        assert time.monotonic() < deadline, "no round was played"
+        time.sleep(0.02)
+
+
+def test_a_stop_saves_says_how_to_go_on_and_leaves_no_process(home: Path) -> None:
+    """Whatever signal asks for it, the trainer gets the same one: see ``test_run``."""
+    process = start("run", "--profile", "small")
+    wait_for_rounds(home, 3)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == Exit.INTERRUPTED
+    assert "Stopping within 5 s" in said
+    assert "run --node small" in said
+    assert list((home / "nodes/small/checkpoints").iterdir())
+    last = json.loads((home / "nodes/small/events.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("stop", "signal")
+    assert last["steps"] >= 3
+
+
+def test_a_supervisor_killed_takes_its_trainer_along_and_the_node_goes_on(home: Path) -> None:
+    process = start("run", "--profile", "small")
+    wait_for_rounds(home, 2)
+    second = swarmctl("run", "--profile", "small")
+    assert "already running" in told(second)[0]
+    assert second.returncode == Exit.CONFIGURATION
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert family
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+    before = (home / "nodes/small/events.jsonl").read_text().count('"event": "round"')
+    done = swarmctl("run", "--node", "small", "--rounds", str(before + 3), "--json")
+    assert done.returncode == Exit.DONE, done.stderr
+    assert json.loads(done.stdout)["steps"] == before + 3
+
+
+def test_an_explicit_dry_run_finds_out_and_touches_nothing(home: Path) -> None:
+    done = swarmctl("run", "--profile", "small", "--dry-run", "--json")
+    found = json.loads(done.stdout)["check"]
+    assert found["device"] == "cpu"
+    assert found["model"]["where"] == "built on the spot"
+    assert not (home / "nodes").exists()

@@ -1,0 +1,258 @@
+"""Layers of a configuration: what wins, where it comes from, and what is wrong with it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.resolve import REMEMBERED, Override, Resolved, _Leaf, _service, override, problems_of, resolve
+from tests.swarmctl.conftest import write_profile
+
+
+def resolved(name: str, *assignments: str, **environment: str) -> Resolved:
+    profile = profiles.read(profiles.find(name))
+    return resolve(profile, [override(text) for text in assignments], environment)
+
+
+def test_flags_go_before_environment_before_profile_before_base_before_defaults(home: Path) -> None:
+    write_profile(home, "base", "[train]\nlearning_rate = 1e-5\nbeta = 0.1\nepsilon = 0.1\nweight_decay = 0.5\n")
+    write_profile(home, "mine", 'extends = "base"\n[train]\nbeta = 0.2\nepsilon = 0.2\nweight_decay = 0.6\n')
+    variables = {"SWARMCTL_TRAIN__EPSILON": "0.3", "SWARMCTL_TRAIN__WEIGHT_DECAY": "0.7"}
+    result = resolved("mine", "train.weight_decay=0.8", **variables)
+    train = result.config.train
+    assert (train.learning_rate, train.beta, train.epsilon, train.weight_decay) == (1e-5, 0.2, 0.3, 0.8)
+    assert train.max_grad_norm == 1.0
+    assert result.origins["train.learning_rate"].endswith("base.toml")
+    assert result.origins["train.beta"].endswith("mine.toml")
+    assert result.origins["train.epsilon"] == "$SWARMCTL_TRAIN__EPSILON"
+    assert result.origins["train.weight_decay"] == "--set"
+    assert "train.max_grad_norm" not in result.origins
+
+
+def test_what_a_node_was_last_run_with_gives_way_to_this_commands_environment() -> None:
+    path = ("offload", "limits", "usd")
+    remembered, profile = Override(path, 9.0, REMEMBERED), profiles.read(profiles.find("demo"))
+    variables = {"SWARMCTL_OFFLOAD__LIMITS__USD": "1.5"}
+    assert resolve(profile, [remembered], {}).config.offload.limits.usd == 9.0
+    assert resolve(profile, [remembered], variables).config.offload.limits.usd == 1.5
+    assert resolve(profile, [remembered, Override(path, 2.0, "--max-usd")], variables).config.offload.limits.usd == 2.0
+
+
+@pytest.mark.parametrize("name", sorted(profiles.builtin_names()))
+def test_built_in_profiles_are_valid_and_described(name: str) -> None:
+    result = resolved(name)
+    assert result.config.node.name == name
+    assert result.profile.description
+
+
+def test_the_demo_is_what_was_measured() -> None:
+    config = resolved("demo").config
+    assert config.model.name == "tiny"
+    assert config.node.fresh
+    assert config.tasks[0].params == {"min_word_len": 3, "max_word_len": 5}
+    assert config.game.rounds == 80
+
+
+def test_values_are_read_as_toml_or_as_text() -> None:
+    config = resolved("default", "tasks=sapo, gsm8k", "model.lora.rank=4", "report.to=['wandb']").config
+    assert [task.name for task in config.tasks] == ["sapo", "gsm8k"]
+    assert config.model.lora is not None
+    assert config.model.lora.rank == 4
+    assert config.report.to == ["wandb"]
+
+
+@pytest.mark.parametrize("text", ["12e4", "2024-01-01", "123", "true", "main"])
+def test_a_text_that_looks_like_something_else_stays_a_text(text: str) -> None:
+    assert resolved("default", f"model.revision={text}").config.model.revision == text
+
+
+def test_lora_can_be_switched_on_and_off() -> None:
+    assert resolved("mac", "model.lora=false").config.model.lora is None
+    on = resolved("default", "model.lora=true").config.model.lora
+    assert on is not None
+    assert on.rank == 16
+    kept = resolved("cpu", "model.lora=true").config.model.lora
+    assert kept is not None
+    assert kept.rank == 8
+
+
+def test_files_are_found_from_where_they_are_named(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = '[model]\nname = "./model"\n[[tasks]]\nname = "jsonl"\npath = "questions.jsonl"\n'
+    path = write_profile(home, "mine", text)
+    config = resolved(str(path)).config
+    assert config.model.name == str(path.parent / "model")
+    assert config.tasks[0].path == str(path.parent / "questions.jsonl")
+    assert resolved("default", "model.name=./here").config.model.name == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("train.learnin_rate=1", "did you mean train.learning_rate?"),
+        ("rounds=5", "did you mean game.rounds?"),
+        ("model.lora.rnk=5", "did you mean model.lora.rank?"),
+        ("tasks=[{name='gsm8k', wieght=2}]", "did you mean weight?"),
+        ("train.learning_rate=0", "must be greater than 0"),
+        ("train.learning_rate=nan", "train.learning_rate must be a finite number"),
+        ("train.micro_batch=many", "train.micro_batch must be a valid integer"),
+        ("model.device=gpu", '"auto" takes the best of'),
+        ("model.dtype=int8", "must be 'auto', 'float32'"),
+        ("model=tiny", "model must be a table"),
+        ("tasks=[]", "tasks must not be empty"),
+    ],
+)
+def test_a_wrong_value_is_explained(assignment: str, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolved("default", assignment)
+    assert told in caught.value.message
+    assert caught.value.next == "swarmctl profiles show default --origin"
+
+
+def test_a_node_is_never_without_a_name(home: Path) -> None:
+    assert resolved("default", "node.name=").config.node.name == "default"
+    assert resolved("default", SWARMCTL_NODE__NAME="").config.node.name == "default"
+    write_profile(home, "my profile", "")
+    with pytest.raises(ConfigurationError, match="Name of the node") as caught:
+        resolved("my profile")
+    assert caught.value.next == "swarmctl run --profile 'my profile' --node my-node"
+
+
+@pytest.mark.parametrize(
+    ("variable", "right"),
+    [
+        ("SWARMCTL_TRIAN__LEARNING_RATE", "SWARMCTL_TRAIN__LEARNING_RATE"),
+        ("SWARMCTL_GAME__ROUND", "SWARMCTL_GAME__ROUNDS"),
+        ("SWARMCTL_PROFIL", "SWARMCTL_PROFILE"),
+    ],
+)
+def test_an_unknown_variable_is_an_error(variable: str, right: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"did you mean {right}") as caught:
+        resolved("default", **{variable: "1"})
+    assert caught.value.next == f"unset {variable}"
+
+
+def test_what_all_variables_begin_with_makes_none_alike() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolved("default", SWARMCTL_MAX_USD="5")
+    assert caught.value.message == "$SWARMCTL_MAX_USD is not a setting"
+
+
+def test_variables_that_are_no_settings_are_let_be() -> None:
+    resolved("default", SWARMCTL_HOME="/x", SWARMCTL_PROFILE="y", SWARMCTL_OPENAI_API_KEY_FILE="/z", PATH="/bin")
+
+
+def test_every_problem_of_a_profile_is_named_but_no_value(home: Path) -> None:
+    secret = "sk-proj-abcdefghijklmnop"
+    path = write_profile(home, "bad", f'[train]\nlearnrate = "{secret}"\nbeta = "{secret}"\n[modle]\nname = "x"\n')
+    _, problems = problems_of(profiles.read(path))
+    assert {problem.key for problem in problems} == {"train.learnrate", "train.beta", "modle"}
+    assert secret not in " ".join(map(str, problems))
+    with pytest.raises(ConfigurationError) as caught:
+        resolved("bad")
+    assert caught.value.next == "swarmctl profiles validate bad"
+
+
+def test_a_profile_extends_one_other_and_no_more(home: Path) -> None:
+    write_profile(home, "one", 'extends = "gpu"\n')
+    assert resolved("one").config.game.groups == 16
+    write_profile(home, "two", 'extends = "one"\n')
+    with pytest.raises(ConfigurationError, match="only one level"):
+        resolved("two")
+    write_profile(home, "loop", 'extends = "loop"\n')
+    with pytest.raises(ConfigurationError, match="extends itself"):
+        resolved("loop")
+    write_profile(home, "lost", 'extends = "defualt"\n')
+    with pytest.raises(ConfigurationError, match="did you mean default"):
+        resolved("lost")
+
+
+@pytest.mark.parametrize("name", sorted(profiles.builtin_names()))
+def test_a_profile_may_hide_a_built_in_one_and_extend_it(home: Path, name: str) -> None:
+    before = resolved(name).config
+    write_profile(home, name, f'extends = "{name}"\n[game]\ngroups = 3\n')
+    config = resolved(name).config
+    assert config.game.groups == 3
+    assert config.tasks == before.tasks
+    assert config.model == before.model
+
+
+def test_built_in_profiles_stay_what_they_are_beside_a_default_of_ones_own(home: Path) -> None:
+    """So they extend none: what they leave out are the defaults of the configuration, which are the default profile."""
+    names = profiles.builtin_names() - {"default"}
+    before = {name: resolved(name).config for name in names}
+    assert resolved("default").config == Config.model_validate({"node": {"name": "default"}})
+    write_profile(home, "default", 'extends = "default"\n[model]\nname = "org/mine"\n[train]\nbeta = 0.5\n')
+    assert {name: resolved(name).config for name in names} == before
+
+
+def test_the_profile_is_chosen_by_flag_then_node_then_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert profiles.chosen(None) == "default"
+    monkeypatch.setenv("SWARMCTL_PROFILE", "cpu")
+    assert profiles.chosen(None) == "cpu"
+    assert profiles.chosen(None, "gpu") == "gpu"
+    assert profiles.chosen("mac", "gpu") == "mac"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"[train\n", "not valid TOML"), (b"a = '\xff'", "not UTF-8"), (b"extends = 3", "extends must be a string")],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "my profile.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        profiles.read(path)
+    assert shlex.split(caught.value.next or "")[-1] == str(path)
+
+
+def test_an_assignment_needs_an_equals_sign() -> None:
+    with pytest.raises(ConfigurationError, match="KEY=VALUE"):
+        override("train.beta")
+
+
+@pytest.mark.parametrize(
+    ("key", "command"),
+    [
+        ("openai_api_key", "keys set openai"),
+        ("model.hf_token", "keys set huggingface"),
+        ("report.wandb_api_key", "keys set wandb"),
+        ("node.password", "keys set --help"),
+    ],
+)
+def test_a_key_among_the_settings_is_refused_with_the_command_that_takes_it(
+    key: str, command: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "sk-proj-Abcdefghijklmnop0123456789"
+    section, _, name = key.rpartition(".")
+    table = f"[{section}]\n" if section else ""
+    write_profile(home, "leaky", f'extends = "demo"\n{table}{name} = "{secret}"\n')
+    variable = "SWARMCTL_" + key.upper().replace(".", "__")
+
+    def refused(*arguments: str, leaked: bool, following: str = command) -> None:
+        assert cli.run(arguments) == Exit.CONFIGURATION
+        out, err = capsys.readouterr()
+        assert ("is leaked" in err) == leaked
+        assert f"`swarmctl {command}` asks for it" in out + err
+        assert err.rstrip().endswith(following)
+        assert secret not in out + err
+
+    refused("run", "-p", "leaky", leaked=False)
+    refused("profiles", "validate", "leaky", leaked=False, following="")
+    refused("run", "-p", "demo", "--set", f"{key}={secret}", leaked=True)
+    refused("profiles", "new", "mine", "--no-input", "--set", f"{key}={secret}", leaked=False)
+    monkeypatch.setenv(variable, secret)
+    refused("run", "-p", "demo", leaked=False)
+
+
+def test_a_key_beside_a_provider_is_that_providers() -> None:
+    merged = {("offload", "provider"): _Leaf("groq", "--set")}
+    assert _service(("offload", "api_key"), merged) == "groq"
+    assert _service(("offload", "api_key"), {("offload", "provider"): _Leaf("off", "--set")}) is None

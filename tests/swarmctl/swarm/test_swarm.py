@@ -1,0 +1,425 @@
+"""``swarmctl swarm`` and ``run --join``, with a stand-in for the trainer and the real workers that make questions."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import subprocess
+import textwrap
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.peers.records import PeerBook
+from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.invitation import Invitation, parse
+from swarmctl import cli
+from swarmctl.doctor.check import Status
+from swarmctl.doctor.checks import swarm_membership as membership
+from swarmctl.errors import Exit
+from swarmctl.run import command as running
+from swarmctl.storage import node_lock as locks
+from tests.support.doctor import make
+from tests.swarmctl.conftest import Cli, write_profile
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+SMALL = """
+extends = "demo"
+[game]
+rounds = 1
+"""
+
+
+@pytest.fixture(autouse=True)
+def default(home: Path) -> None:
+    """Make a profile that is used when none is named."""
+    write_profile(home, "default", SMALL)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command in this process; a stand-in for the trainer is a process of its own."""
+    monkeypatch.setattr(running, "execute", partial(running.execute, module="tests.support.fake_trainer"))
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = cli.run(arguments)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def tea(here: Cli) -> str:
+    """Found the swarm "tea"; return its invitation."""
+    done = here("swarm", "new", "tea")
+    assert done.returncode == Exit.DONE, done.stderr
+    return invitation(done.stdout)
+
+
+def invitation(stdout: str) -> str:
+    """Return what is behind ``--join`` in the one line that was printed."""
+    (line,) = stdout.splitlines()
+    *_, run, join, text = shlex.split(line)
+    assert (run, join) == ("run", "--join")
+    return text
+
+
+def request(home: Path, node: str) -> dict[str, Any]:
+    """Return what the trainer of a node was given last."""
+    given: dict[str, Any] = json.loads((home / "nodes" / node / "request.json").read_text())
+    return given
+
+
+def made(home: Path, node: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((home / "nodes" / node / "node.json").read_text())
+    return found
+
+
+def advice(stderr: str) -> list[str]:
+    """Return the arguments of the command after the error."""
+    *_, following = stderr.splitlines()
+    assert following.startswith("  try: "), stderr
+    words = shlex.split(following.removeprefix("  try: "))
+    return words[next(n for n, word in enumerate(words) if word in ("run", "swarm", "status")) :]
+
+
+def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli, home: Path) -> None:
+    done = here("swarm", "new", "tea", "--set", "game.group_size=4", "--open")
+    text = invitation(done.stdout)
+    files = NodeFiles(home / "nodes/tea")
+    identity = Identity.load(files.key)
+    charter = Charter.open(files.charter.read_bytes(), parse(text).charter)
+    assert (charter.founder, charter.group_size, charter.is_open, charter.game) == (
+        identity.peer_id,
+        4,
+        True,
+        "sampling",
+    )
+    assert [task.label for task in charter.tasks] == ["spell_backward"]
+    assert dict(charter.tasks[0].params) == {"min_word_len": 3, "max_word_len": 5}
+    assert charter.tasks[0].version.startswith("reasoning-gym ")
+    port = int((files.swarm / "port").read_text())
+    assert all(f"/tcp/{port}/p2p/{identity.peer_id}" in address for address in parse(text).addresses)
+    assert stat.S_IMODE(files.key.stat().st_mode) == stat.S_IMODE(files.charter.stat().st_mode) == 0o600
+    assert "run --node tea" in done.stderr
+    assert made(home, "tea")["swarm"] == charter.id
+
+
+def test_the_founder_starts_with_its_name_alone(here: Cli, home: Path, tea: str) -> None:
+    done = here("run", "--node", "tea")
+    assert done.returncode == Exit.DONE, done.stderr
+    config = request(home, "tea")["config"]
+    assert config["swarm"]["join"].startswith(f"swarm1:{parse(tea).charter}")
+    assert config["node"]["fresh"] is False
+    assert config["node"]["seed"] == made(home, "tea")["seed"]
+    assert "Swarm tea (" in done.stderr
+
+
+def test_what_passes_between_peers_is_told(here: Cli, home: Path, tea: str) -> None:
+    done = here("run", "--node", "tea", "--rounds", "3", "--json")
+    assert done.returncode == Exit.DONE, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["peers"], result["groups_shared"], result["rollouts"]["peer"]) == (2, 6, 12)
+    assert "No peer in touch.\n2 peers in touch.\nerror: another node has this identity\n" in done.stderr
+    assert "Round 1 of 3: 2 of 4 right from peers, 3 of 8 right, reward 0.30" in done.stderr
+    assert "In the swarm: shared 6 groups (4 KiB), learned from 3 groups of peers." in done.stderr
+    row = json.loads(here("status", "--node", "tea", "--json").stdout)["nodes"][0]
+    assert (row["swarm"], row["peers"], row["groups_from_peers"]) == (parse(tea).charter, None, 0)
+    assert row["error"] is None
+    assert f"swarm {parse(tea).charter[:12]}" in here("status").stdout
+
+
+def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
+    again = here("swarm", "new", "tea")
+    assert again.returncode == Exit.CONFIGURATION
+    assert advice(again.stderr) == ["swarm", "invite", "--node", "tea"]
+    assert invitation(here(*advice(again.stderr)).stdout) == tea
+    write_profile(home, "alone", SMALL + "[node]\nfresh = false\n")
+    assert here("run", "-p", "alone", "--node", "alone").returncode == Exit.DONE
+    third = here("swarm", "new", "alone")
+    assert "has learned alone" in third.stderr
+    assert here(*advice(third.stderr)).returncode == Exit.DONE
+    assert made(home, "alone-2")["swarm"] is not None
+
+
+def test_a_swarm_that_cannot_be_made_leaves_nothing(here: Cli, home: Path) -> None:
+    done = here("swarm", "new", "tea", "--task", "spel_backward")
+    assert done.returncode == Exit.CONFIGURATION
+    assert "spell_backward" in done.stderr
+    assert not (home / "nodes").exists()
+
+
+def test_joining_by_the_pasted_line_however_it_was_wrapped(here: Cli, home: Path, tea: str) -> None:
+    wrapped = "\n  ".join(textwrap.wrap(tea, 40, break_on_hyphens=False))
+    first = here("run", "--join", f" {wrapped} ", "--node", "two")
+    assert first.returncode == Exit.DONE, first.stderr
+    files, config = NodeFiles(home / "nodes/two"), request(home, "two")["config"]
+    assert config["swarm"]["join"] == tea
+    assert config["tasks"][0]["params"] == {"min_word_len": 3, "max_word_len": 5}
+    assert (config["game"]["group_size"], config["node"]["fresh"]) == (8, False)
+    assert files.charter.read_bytes() == (home / "nodes/tea/charter").read_bytes()
+    assert Identity.load(files.key).peer_id != Identity.load(NodeFiles(home / "nodes/tea").key).peer_id
+    assert stat.S_IMODE(files.key.stat().st_mode) == 0o600
+    peer = Identity.load(files.key).peer_id
+    second = here("run", "--node", "two", "--rounds", "2")
+    assert second.returncode == Exit.DONE, second.stderr
+    assert "Changed: game.rounds 1 → 2" in second.stderr
+    assert second.stderr.count("Changed:") == 1
+    assert request(home, "two")["config"]["node"]["seed"] == config["node"]["seed"]
+    assert Identity.load(files.key).peer_id == peer
+
+
+def test_two_nodes_of_a_swarm_have_seeds_of_their_own(here: Cli, home: Path, tea: str) -> None:
+    for node in ("two", "three"):
+        assert here("run", "--join", tea, "--node", node).returncode == Exit.DONE
+    assert len({made(home, node)["seed"] for node in ("tea", "two", "three")}) == 3
+    chosen = here("run", "--join", tea, "--node", "four", "--seed", "5")
+    assert chosen.returncode == Exit.DONE
+    assert request(home, "four")["config"]["node"]["seed"] == 5
+
+
+def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, tea: str) -> None:
+    assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
+    write_profile(home, "more", 'extends = "demo"\n[game]\nrounds = 3\n')
+    done = here("run", "--node", "two", "-p", "more")
+    assert done.returncode == Exit.DONE, done.stderr
+    assert request(home, "two")["config"]["swarm"]["join"] == tea
+    assert request(home, "two")["config"]["game"]["rounds"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--task", "sapo"], "fixes tasks spell_backward, not what --task says"),
+        (["--set", "game.group_size=4"], "fixes game.group_size 8, not what --set says"),
+        (["--set", "node.fresh=true"], "keeps what it learned"),
+    ],
+)
+def test_what_contradicts_the_charter_is_refused_with_a_cure(
+    here: Cli, home: Path, tea: str, words: list[str], said: str
+) -> None:
+    done = here("run", "--join", tea, "--node", "two", *words)
+    assert done.returncode == Exit.CONFIGURATION
+    assert said in done.stderr
+    assert not (home / "nodes/two").exists()
+    cured = here(*advice(done.stderr))
+    assert cured.returncode == Exit.DONE, cured.stderr
+    assert request(home, "two")["config"]["swarm"]["join"] == tea
+
+
+def test_a_contradiction_in_the_environment_and_what_agrees(here: Cli, tea: str) -> None:
+    done = here("run", "--join", tea, "--node", "two", SWARMCTL_GAME__GROUP_SIZE="4")
+    assert "  try: unset SWARMCTL_GAME__GROUP_SIZE" in done.stderr
+    params = 'tasks=[{name = "spell_backward", params = {min_word_len = 3, max_word_len = 5}}]'
+    agreeing = here("run", "--join", tea, "--node", "two", "--set", params, "--set", "game.group_size=8")
+    assert agreeing.returncode == Exit.DONE, agreeing.stderr
+
+
+def test_swarms_are_never_mixed_in_a_node(here: Cli, home: Path, tea: str) -> None:
+    coffee = invitation(here("swarm", "new", "coffee").stdout)
+    assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
+    for node in ("two", "tea"):  # one that has learned, and one that was only made
+        done = here("run", "--join", coffee, "--node", node)
+        assert done.returncode == Exit.CONFIGURATION
+        assert f"node {node} is in swarm {parse(tea).charter[:12]}" in done.stderr
+    cured = here(*advice(done.stderr))
+    assert cured.returncode == Exit.DONE, cured.stderr
+    assert made(home, "tea-2")["swarm"] == parse(coffee).charter
+    assert here("run", "-p", "demo", "--node", "demo", "--rounds", "1").returncode == Exit.DONE
+    assert "cannot change" in here("run", "--join", tea, "--node", "demo").stderr
+
+
+def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(here: Cli, home: Path, tea: str) -> None:
+    coffee = invitation(here("swarm", "new", "coffee").stdout)
+    assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
+    files = NodeFiles(home / "nodes/two")
+    peer = Identity.load(files.key).peer_id
+    (files.swarm).mkdir(exist_ok=True)
+    PeerBook(files.swarm / "peerbook.json").save(now=True)
+    left = here("swarm", "leave", "--node", "two")
+    assert left.returncode == Exit.DONE, left.stderr
+    assert "Kept: its key" in left.stdout
+    assert not files.charter.exists()
+    assert Identity.load(files.key).peer_id == peer
+    assert here("swarm", "show", "--node", "two").returncode == Exit.CONFIGURATION
+    alone = here("run", "--node", "two", "--rounds", "2")
+    assert alone.returncode == Exit.DONE, alone.stderr
+    config = request(home, "two")["config"]
+    assert config["swarm"]["join"] == ""
+    assert config["tasks"][0]["name"] == "spell_backward"
+    other = here("run", "--node", "two", "--join", coffee)
+    assert other.returncode == Exit.CONFIGURATION
+    back = here("run", "--node", "two", "--join", tea)
+    assert back.returncode == Exit.DONE, back.stderr
+    assert (files.swarm / "peerbook.json").exists()
+    again = here("run", "--node", "two", "--set", "swarm.join=")
+    assert advice(again.stderr) == ["swarm", "leave", "--node", "two"]
+
+
+def test_a_running_node_does_not_leave(here: Cli, home: Path, tea: str) -> None:
+    lock = os.open(home / "nodes/tea/lock", os.O_RDWR)
+    assert locks.acquire(lock)
+    locks.write_holder(lock, os.getpid())
+    done = here("swarm", "leave", "--node", "tea")
+    os.close(lock)
+    assert done.returncode == Exit.CONFIGURATION
+    assert "is running" in done.stderr
+    assert (home / "nodes/tea/charter").exists()
+
+
+def test_commands_without_a_swarm_say_how_to_get_one(here: Cli) -> None:
+    for command in ("show", "invite", "peers", "leaderboard", "leave"):
+        done = here("swarm", command)
+        assert done.returncode == Exit.CONFIGURATION
+        assert "no node of this machine is in a swarm" in done.stderr
+        assert advice(done.stderr) == ["swarm", "new", "my-swarm"]
+        assert json.loads(here("swarm", command, "--json").stdout)["error"]["code"] == "configuration"
+
+
+def test_which_node_is_meant(here: Cli, tea: str) -> None:
+    assert here("swarm", "new", "coffee").returncode == Exit.DONE
+    done = here("swarm", "show")
+    assert "2 nodes of this machine are in a swarm (coffee, tea)" in done.stderr
+    assert here(*advice(done.stderr)).returncode == Exit.DONE
+
+
+def test_show_and_invite_as_json(here: Cli, home: Path, tea: str) -> None:
+    shown = json.loads(here("swarm", "show", "--json").stdout)
+    assert (shown["schema"], shown["node"], shown["swarm"]) == (1, "tea", parse(tea).charter)
+    assert shown["founder"] == shown["peer"]
+    assert shown["addresses"] == list(parse(tea).addresses)
+    assert shown["running"] is False
+    assert shown["tasks"][0]["weight"] == 1.0
+    invited = json.loads(here("swarm", "invite", "--json").stdout)
+    assert invited["invitation"] == tea
+    (home / "nodes/tea/identity.key").unlink()
+    assert json.loads(here("swarm", "show", "--json").stdout)["peer"] is None
+
+
+def test_addresses_by_choice(here: Cli) -> None:
+    done = here("swarm", "new", "near", "--set", "swarm.loopback=true", "--set", "swarm.port=4001")
+    (address,) = parse(invitation(done.stdout)).addresses
+    assert address.startswith("/ip4/127.0.0.1/tcp/4001/p2p/")
+    assert "from this machine alone" in done.stderr
+    done = here("swarm", "new", "far", "--set", "swarm.announce=['/dns4/node.example/tcp/4001']")
+    (address,) = parse(invitation(done.stdout)).addresses
+    assert address.startswith("/dns4/node.example/tcp/4001/p2p/12D3KooW")
+
+
+def test_peers_and_leaderboard_escape_what_peers_say(here: Cli, home: Path, tea: str) -> None:
+    assert "has heard of no peer" in here("swarm", "peers").stdout
+    directory = home / "nodes/tea/swarm"
+    book = PeerBook(directory / "peerbook.json")
+    good, better = Identity.generate().peer_id, Identity.generate().peer_id
+    for peer, used in ((good, 1), (better, 2), ("\x1b[31mroot", 9)):
+        record = book.record(peer)
+        record.kind, record.label, record.used, record.verified, record.correct = "\x1b]0;x\x07", "\x1b[2J", used, 8, 4
+    book.save(now=True)
+    board = here("swarm", "leaderboard")
+    assert "\x1b" not in board.stdout
+    assert board.stdout.index(better[-8:]) < board.stdout.index(good[-8:])
+    assert "not proof" in board.stdout
+    rows = json.loads(here("swarm", "peers", "--json").stdout)["peers"]
+    assert {row["peer"] for row in rows} == {good, better}
+    assert rows[0] | {"weight": None, "kind": None, "round": None, "share_correct": 0.5} == rows[0]
+
+
+def elsewhere(tmp_path: Path, home: Path, **changes: Any) -> tuple[Invitation, Path]:
+    """Move the charter of "tea" to another machine, changed; return the invitation, and the file that peers serve."""
+    files = NodeFiles(home / "nodes/tea")
+    charter = Charter.open(files.charter.read_bytes(), made(home, "tea")["swarm"])
+    founder = Identity.load(files.key)
+    changed = replace(charter, **changes)
+    served = tmp_path / "served"
+    served.write_bytes(changed.seal(founder))
+    files.charter.unlink()
+    return Invitation(changed.id, (f"/ip4/192.0.2.1/tcp/4001/p2p/{founder.peer_id}",)), served
+
+
+def test_a_charter_is_fetched_checked_and_kept(here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
+    line, served = elsewhere(tmp_path, home)
+    done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
+    assert done.returncode == Exit.DONE, done.stderr
+    assert "Asking swarm" in done.stderr
+    assert (home / "nodes/two/charter").read_bytes() == served.read_bytes()
+    assert "Asking swarm" not in here("run", "--node", "two").stderr
+
+
+def test_a_forged_charter_is_refused_before_anything_is_made(here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
+    line, served = elsewhere(tmp_path, home)
+    served.write_bytes(served.read_bytes().replace(b"spell_backward", b"spell_bxckward"))
+    done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
+    assert done.returncode == Exit.CONFIGURATION
+    assert "charter" in done.stderr
+    assert not (home / "nodes/two").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"version": "reasoning-gym 0.1.23"}, ["0.1.23 in the swarm", "-m pip install reasoning-gym==0.1.23"]),
+        ({"digest": "0" * 64}, ["other questions here than in the swarm", "pip install --force-reinstall"]),
+    ],
+)
+def test_skew_is_refused_with_its_cure(
+    *, here: Cli, home: Path, tmp_path: Path, tea: str, change: dict[str, str], told: list[str]
+) -> None:
+    (task,) = Charter.open((home / "nodes/tea/charter").read_bytes(), parse(tea).charter).tasks
+    line, served = elsewhere(tmp_path, home, tasks=(replace(task, **change),))
+    done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
+    assert done.returncode == Exit.CONFIGURATION
+    assert all(text in done.stderr for text in told)
+    assert not (home / "nodes/two").exists()
+
+
+def test_a_file_of_questions_is_named_by_each_node(here: Cli, home: Path, tmp_path: Path) -> None:
+    own, theirs = tmp_path / "own.jsonl", tmp_path / "theirs.jsonl"
+    own.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(40)))
+    line = invitation(here("swarm", "new", "files", "--task", str(own), "-p", "cpu").stdout)
+    lacking = here("run", "--join", line, "--node", "two", "-p", "cpu")
+    assert "a file of 40 questions that each node needs" in lacking.stderr
+    theirs.write_text(own.read_text().replace("3 + 1", "3 + 2"))
+    other = here("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs))
+    assert "are not those of the swarm" in other.stderr
+    theirs.write_bytes(own.read_bytes())
+    right = here("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs), "--rounds", "1")
+    assert right.returncode == Exit.DONE, right.stderr
+    assert here("run", "--node", "two", "--rounds", "2").returncode == Exit.DONE
+    assert request(home, "two")["config"]["tasks"][0]["path"] == str(theirs)
+
+
+def test_a_dry_run_of_joining_touches_nothing(here: Cli, home: Path, tea: str) -> None:
+    done = here("run", "--join", tea, "--node", "two", "--dry-run")
+    assert done.returncode == Exit.DONE, done.stderr
+    assert "group_size = 8 # charter of tea" in done.stdout
+    assert "# swarm    tea (" in done.stdout
+    assert not (home / "nodes/two").exists()
+    found = json.loads(here("run", "--join", tea, "--node", "two", "--dry-run", "--json").stdout)["check"]["swarm"]
+    assert (found["id"], found["name"]) == (parse(tea).charter, "tea")
+
+
+def test_doctor_finds_a_copied_key_a_damaged_charter_another_library_and_a_taken_port(
+    here: Cli, home: Path, tea: str
+) -> None:
+    assert membership.charter(make()).status is Status.OK
+    assert membership.listen(make()).status is Status.OK
+    assert membership.key(make()).status is Status.OK
+    assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
+    files = NodeFiles(home / "nodes/two")
+    files.key.write_bytes((home / "nodes/tea/identity.key").read_bytes())
+    assert "share the key" in membership.key(make()).text
+    files.charter.write_bytes(b"x" * 200)
+    assert membership.charter(make()).status is Status.FAILED

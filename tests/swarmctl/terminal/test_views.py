@@ -1,0 +1,242 @@
+"""What people see: on a terminal, without one, on a narrow one, without colours or Unicode."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import psutil
+import pytest
+from rich.console import Console
+
+from swarmctl.run.summary import lesson
+from swarmctl.storage.event_log import Tail
+from swarmctl.terminal import sentences
+from swarmctl.terminal.live_view import draw, sparkline
+from swarmctl.terminal.progress import Progress, result
+from swarmctl.terminal.views import PlainView, Writer, can_draw
+from tests.swarmctl.conftest import ROOT, STAND_IN, Cli
+
+LIVE = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return True
+
+
+def spawn(*options: str, width: int = 80, act: str = "run", **environment: str) -> pexpect.spawn[str]:
+    clean = {key: value for key, value in os.environ.items() if key not in ("CI", "NO_COLOR", "TERM")}
+    command = [*STAND_IN, "run", "-p", "demo", *options]
+    return pexpect.spawn(
+        command[0],
+        command[1:],
+        cwd=str(ROOT),
+        env=clean | LIVE | {"STAND_IN": act} | environment,
+        dimensions=(24, width),
+        encoding="utf-8",
+        timeout=20,
+    )
+
+
+def all_of(terminal: pexpect.spawn[str]) -> str:
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    return str(terminal.before)
+
+
+def test_the_live_view_shows_what_goes_on() -> None:
+    terminal = spawn("--rounds", "20")
+    screen = all_of(terminal)
+    assert terminal.exitstatus == 0
+    assert re.search(r"accuracy.*38 %  ▄", screen)
+    assert re.search(r"reward.*0\.\d\d  ▃", screen)
+    assert "5,210 tokens/s" in screen
+    assert re.search(r"generate 6\d %", screen)
+    assert re.search(r"Round \d+ of 20 done", screen)
+    assert "\x1b[?25l" in screen
+    assert screen.rindex("\x1b[?25h") > screen.rindex("\x1b[?25l"), "the cursor is shown again"
+    assert "warning: this is slow" in screen
+    assert "[31m" not in screen.split("warning: this is ")[1][:8]
+
+
+def test_nothing_is_wider_than_a_narrow_terminal() -> None:
+    progress = Progress()
+    for event in EVENTS:
+        progress.apply(event)
+    for width in (40, 60, 120):
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        with console.capture() as captured:
+            console.print(draw(progress, width, 100))
+        lines = captured.get().splitlines()
+        assert len(lines) == 7
+        assert all(len(line) <= width for line in lines)
+    screen = all_of(spawn("--rounds", "10", width=40))
+    assert re.search(r"speed.*5,210 tokens/s", screen)
+
+
+def test_an_interrupt_restores_the_terminal_and_exits_130() -> None:
+    terminal = spawn("--rounds", "0")
+    terminal.expect("Round")
+    terminal.sendintr()
+    screen = all_of(terminal)
+    assert terminal.exitstatus == 130
+    assert "Stopping within 5 s" in screen
+    assert "Saved: checkpoints/" in screen
+    assert screen.rindex("\x1b[?25h") > screen.rfind("\x1b[?25l")
+
+
+def test_a_second_interrupt_on_a_terminal() -> None:
+    terminal = spawn("--rounds", "0", act="hang")
+    terminal.expect("Round")
+    terminal.sendintr()
+    terminal.expect("Stopping within 5 s")
+    terminal.sendintr()
+    screen = all_of(terminal)
+    assert terminal.exitstatus == 130
+    assert "\x1b[?25h" in screen
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_a_terminal_that_is_closed_stops_the_run(home: Path) -> None:
+    terminal = spawn("--rounds", "0")
+    terminal.expect("Round")
+    os.close(terminal.child_fd)
+    assert psutil.Process(terminal.pid).wait(timeout=15) == 0
+    assert (home / "nodes/demo/events.jsonl").read_text().splitlines()[-1].count('"reason": "signal"') == 1
+
+
+@pytest.mark.parametrize("setting", [{"TERM": "dumb"}, {"CI": "true"}, {"PYTHONIOENCODING": "ascii"}])
+def test_where_nothing_can_be_drawn_sentences_are_printed(setting: dict[str, str]) -> None:
+    terminal = spawn("--rounds", "3", **setting)
+    screen = all_of(terminal)
+    assert terminal.exitstatus == 0
+    assert "Round 3 of 3: " in screen
+    assert "\x1b" not in screen
+    if "PYTHONIOENCODING" in setting:
+        assert "Accuracy 38 % -> 90 %" in screen
+
+
+def test_no_color_leaves_only_words_and_glyphs() -> None:
+    screen = all_of(spawn("--rounds", "10", NO_COLOR="1"))
+    assert "generate" in screen
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", screen)
+
+
+def test_ascii_streams_get_ascii(stand_in: Cli) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "2", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
+    assert done.returncode == 0
+    assert "Accuracy 38 % -> 90 %" in done.stderr
+
+
+def test_when_a_live_view_makes_sense() -> None:
+    assert can_draw(Terminal("utf-8"), {"TERM": "xterm"})
+    assert not can_draw(Terminal("utf-8"), {})
+    assert not can_draw(Terminal("utf-8"), {"TERM": "xterm", "CI": "1"})
+    assert not can_draw(Terminal("ascii"), {"TERM": "xterm"})
+    assert not can_draw(io.StringIO(), {"TERM": "xterm"})
+
+
+def test_a_number_and_its_unit_stay_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal("ascii")
+    Writer(stream)("Time in rounds: generate 40 %, verify 4 %, train 49 %, other 7 %.")
+    assert stream.getvalue() == "Time in rounds: generate 40 %, verify\n4 %, train 49 %, other 7 %.\n"
+
+
+def test_a_sparkline_keeps_its_shape() -> None:
+    assert sparkline([0, 0.5, 1], 10) == "▁▅█"
+    assert len(sparkline([i / 100 for i in range(100)], 24)) == 24
+    assert sparkline([i / 100 for i in range(100)], 8) == "▁▂▃▄▅▆▇█"
+
+
+def test_numbers_are_easy_to_read() -> None:
+    assert [sentences.duration(s) for s in (0.44, 48.2, 200.0, 7500.0)] == ["0.4 s", "48 s", "3 min 20 s", "2 h 5 min"]
+    assert [sentences.count(n) for n in (1234, 266_000, 494e6, 7.6e9)] == ["1,234", "0.266 M", "494 M", "7.6 B"]
+
+
+def test_a_long_phase_is_told_once_in_a_while() -> None:
+    stream = io.StringIO()
+    view = PlainView(stream)
+    for done in range(100):
+        view.event({"event": "phase", "name": "warming up", "done": done, "total": 100}, Progress())
+    assert stream.getvalue() == "Warming up: 0 of 100.\n"
+
+
+EVENTS: list[dict[str, Any]] = [
+    {"event": "start", "node": "n", "model": "m" * 60, "tasks": ["t"] * 9, "device": "cpu", "rounds": 80},
+    {"event": "eval", "round": 0, "accuracy": 0.25, "questions": 200, "split": "heldout"},
+    {"event": "eval", "round": 0, "accuracy": 0.5, "questions": 200, "split": "train"},
+    *(
+        event
+        for n in range(60)
+        for event in (
+            {"event": "rollouts", "round": n, "source": "policy", "count": 8, "correct": 4, "reward": (n + 1) / 60},
+            {"event": "step", "round": n, "step": n},
+            {"event": "round", "round": n, "seconds": {"generate": 2.0, "train": 1.0}, "tokens_per_second": 99.0},
+        )
+    ),
+    {"event": "eval", "round": 60, "accuracy": 0.75, "questions": 200, "split": "heldout"},
+    {"event": "phase", "name": "evaluating", "done": 3, "total": None},
+    {"event": "of the future"},
+]
+
+
+def test_events_add_up() -> None:
+    progress = Progress()
+    for event in EVENTS:
+        progress.apply(event)
+    told = result(progress, "n")
+    assert (told["rounds"], told["steps"]) == (60, 60)
+    assert (told["accuracy_before"], told["accuracy_after"]) == (0.25, 0.75)
+    assert told["rollouts"] == {"policy": 480}
+    assert told["seconds"] == {"generate": 120.0, "verify": 0.0, "train": 60.0, "share": 0.0, "other": 0.0}
+
+
+def test_what_is_not_known_is_null() -> None:
+    told = result(Progress(), "n")
+    assert told["rounds"] is told["steps"] is told["accuracy_before"] is told["accuracy_after"] is None
+    assert set(told["seconds"].values()) == {None}
+
+
+@pytest.mark.parametrize(("after", "told"), [(0.95, "taught no new one"), (0.3, "not much yet"), (0.1, "not much yet")])
+def test_a_demonstration_claims_only_what_it_showed(after: float, told: str) -> None:
+    progress = Progress(accuracy={0: 0.25, 80: after}, start={"parameters": 232_000})
+    assert told in lesson(progress)
+    assert "0.232 M" in lesson(progress)
+
+
+def test_repeated_steps_are_counted_once() -> None:
+    progress = Progress()
+    for replayed in (True, False):
+        progress.apply({"event": "rollouts", "round": 1, "source": "policy", "count": 8, "replayed": replayed})
+        progress.apply({"event": "round", "round": 1, "seconds": {"train": 1.0}, "replayed": replayed})
+    assert progress.rollouts == {"policy": 8}
+    assert progress.seconds is not None
+    assert progress.seconds["train"] == 1.0
+
+
+def test_a_line_is_read_once_it_is_whole(tmp_path: Any) -> None:
+    path = tmp_path / "events.jsonl"
+    tail = Tail(path)
+    assert list(tail()) == []
+    path.write_text('{"t": 1, "event": "a"}\n{"t": 2, "eve')
+    assert [event["event"] for event in tail()] == ["a"]
+    with path.open("a") as file:
+        file.write('nt": "b"}\nnot json\n[1]\n{"event": 3}\n{"t": 3, "event": "c"}\n')
+    assert [event["event"] for event in tail()] == ["b", "c"]
+    assert list(Tail(path)()) == []

@@ -31,8 +31,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hivemind_exp.charter import charter_id
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, charter_id
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles

@@ -1,11 +1,13 @@
 """The configuration of a node: one model, whose defaults are the vetted setting.
 
-It is resolved by ``swarmctl.settings.profile_files`` (flags, environment, profile), handed to the trainer as JSON, and imports
+``swarmctl.settings`` resolves it from flags, environment and profile. It is handed to the trainer as JSON and imports
 nothing heavier than pydantic.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
@@ -356,3 +358,12 @@ class Config(Section):
         if taken:
             raise ValueError(f"providers.{taken[0]} is a name that is taken; a provider of your own needs another")
         return self
+
+
+def charter_id(config: Config) -> str:
+    """Return the id of the node's swarm. Of a lone node: SHA-256 (hex) over what its questions follow from, tasks and
+    seed, as canonical JSON."""
+    if config.swarm.charter is not None:
+        return config.swarm.charter
+    rules = {"tasks": [task.model_dump(mode="json") for task in config.tasks], "seed": config.node.seed}
+    return hashlib.sha256(json.dumps(rules, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -15,9 +15,7 @@ from pathlib import Path
 
 from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
 from hivemind_exp.game.base import Turn
-from hivemind_exp.journal.lessons import Lesson, taught
-from hivemind_exp.journal.places import FOREIGN
-from hivemind_exp.journal.records import Manifest
+from hivemind_exp.journal.records import FOREIGN, Lesson, Manifest, taught
 from hivemind_exp.rollouts.orders import Completion, Order
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score, Term

@@ -6,6 +6,7 @@ It is committed to the journal before the step; replaying it needs no source, no
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgpack
@@ -70,3 +71,36 @@ class Manifest:
 
 def _fields(row: Row) -> list[object]:
     return [getattr(row, field.name) for field in dataclasses.fields(row)]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One source's part in what was learned."""
+
+    kind: Kind
+    source: str
+    """Who made the completions: "local", a provider's name or a peer's id."""
+    completions: int
+    tokens: int
+
+
+def taught(manifest: Manifest) -> Iterator[Lesson]:
+    """Yield each source's part in a step. Rows without an advantage teach nothing, whoever made them."""
+    weighty = [row for row in manifest.rows if row.advantage != 0]
+    for kind, source in sorted({(row.kind, row.source) for row in weighty}):
+        rows = [row for row in weighty if (row.kind, row.source) == (kind, source)]
+        yield Lesson(kind, source, len(rows), sum(len(row.completion_ids) for row in rows))
+
+
+FOREIGN = 1_000_000
+"""Places from one peer's group to the next in one round; the node's own group has those below the first."""
+
+
+def foreign_place(number: int) -> int:
+    """Return the first place of the peers' group of this number in a round, counted from 0."""
+    return FOREIGN * (number + 1)
+
+
+def within_group(place: int) -> int:
+    """Return the place of a completion within its own group, whoever's group that is."""
+    return place % FOREIGN

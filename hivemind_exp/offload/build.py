@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hivemind_exp.charter import charter_id
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.events import Emit
 from hivemind_exp.node_files import NodeFiles

@@ -21,13 +21,12 @@ from pathlib import Path
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import Intake
+from hivemind_exp.offload.answers import Intake, Suspicion
 from hivemind_exp.offload.api.chat import Fault, Sampling, Trouble
 from hivemind_exp.offload.batch.filler import BatchDesk
 from hivemind_exp.offload.billing import Exchange
 from hivemind_exp.offload.ledger import Ask, Ledger
 from hivemind_exp.offload.router import Router, Service
-from hivemind_exp.offload.suspicion import Suspicion
 from hivemind_exp.rollouts.orders import Order
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.seeds import derive_seed

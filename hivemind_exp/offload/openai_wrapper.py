@@ -47,7 +47,7 @@ class OpenAIModelWrapper:
 
         Raises ``NodeError``: a key refused, a cap reached, a provider that cannot be used.
         """
-        from hivemind_exp.charter import charter_id
+        from hivemind_exp.config import charter_id
         from hivemind_exp.journal.journal import Journal
         from hivemind_exp.node_files import NodeFiles
         from hivemind_exp.offload.build import make_offload

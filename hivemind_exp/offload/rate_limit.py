@@ -15,8 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 
-from hivemind_exp.offload.pace import Pace
-
 _DECREASE = 0.5
 LONGEST_HOLD_S = 120.0
 """A longer pause is no matter of pace: the next request is refused, and another service asked."""
@@ -164,3 +162,48 @@ def duration(text: str) -> float | None:
     if not parts or "".join(number + unit for number, unit in parts) != text.replace(" ", ""):
         return None
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+USED = 0.975
+"""Part of a limit that is used; the rest is for what the service counts differently, and for what arrives late."""
+
+
+CATCH_UP_S = 0.05
+"""How far a late start may be made up for: so much may go out at once. Some services count by the second."""
+
+
+class Pace:
+    """Requests, or tokens, of one service. Times are those of the event loop, in seconds."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        """Keep to the rate that the operator states, and to what ``heed`` learns; None: to the latter alone."""
+        self._stated = per_minute
+        self._per_second = _rate(per_minute)
+        self._due = 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a rate to keep to."""
+        return self._per_second is not None
+
+    def heed(self, per_minute: float) -> None:
+        """Take up the limit that an answer tells of; the lower of the two holds."""
+        self._per_second = _rate(per_minute if self._stated is None else min(per_minute, self._stated))
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next may go out."""
+        return max(0.0, self._due - now) if self.known else 0.0
+
+    def take(self, now: float, amount: float) -> None:
+        """Count what goes out now."""
+        if self._per_second is not None:
+            self._due = max(self._due, now - CATCH_UP_S) + amount / self._per_second
+
+    def correct(self, amount: float) -> None:
+        """Count that something was more than expected, or less."""
+        if self._per_second is not None:
+            self._due += amount / self._per_second
+
+
+def _rate(per_minute: float | None) -> float | None:
+    return None if per_minute is None else USED * per_minute / 60

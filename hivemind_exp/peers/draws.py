@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.places import foreign_place
+from hivemind_exp.journal.records import foreign_place
 from hivemind_exp.peers.vetting import MOST_USED, Used
 from hivemind_exp.rollouts.types import Group, Kind, Message, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -57,3 +60,38 @@ def _unpack(body: bytes) -> Any:
         return msgpack.unpackb(body, unicode_errors="surrogatepass")
     except (ValueError, msgpack.UnpackException) as error:
         raise WireError(str(error)) from error
+
+
+_CHUNK = 2**16
+
+
+def search_path() -> dict[str, str]:
+    """Return the variable with which ``python -P -m hivemind_exp…`` finds this package, if one is needed."""
+    root = str(Path(__file__).resolve().parents[1])
+    installed = root in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    paths = [] if installed else [root]  # before the standard library, installed packages could shadow it
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
+    return {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+
+
+def take_pipes() -> tuple[int, int]:
+    """Keep the two pipes for messages, so that nothing printed by a library can break into them."""
+    source, sink = os.dup(0), os.dup(1)
+    with open(os.devnull, "r+b") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return source, sink
+
+
+def messages(source: int) -> Iterator[Any]:
+    """Yield what comes through a pipe, to its end. Raises ``WireError`` for what is no message."""
+    decoder = Decoder()
+    while data := os.read(source, _CHUNK):
+        yield from decoder.feed(data)
+
+
+def send(sink: int, message: object) -> None:
+    """Write a message whole."""
+    data = memoryview(encode(message))
+    while data:
+        data = data[os.write(sink, data) :]

@@ -14,8 +14,7 @@ from hivemind_exp.game.sampling.game import Sampling
 from hivemind_exp.game.sampling.prompts import encode
 from hivemind_exp.game.study_group.game import ALONE, Player, StudyGroup
 from hivemind_exp.game.study_group.merging import NoPeers, PeerOutputs
-from hivemind_exp.game.study_group.slots import Slots
-from hivemind_exp.game.study_group.timetable import SlotClock
+from hivemind_exp.game.study_group.timetable import SlotClock, Slots
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.tasks.base import Tasks
 

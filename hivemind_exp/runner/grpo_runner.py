@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hivemind_exp.charter import charter_id
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import build_prompts

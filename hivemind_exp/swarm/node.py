@@ -22,7 +22,7 @@ from hivemind.utils.logging import use_hivemind_log_handler
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit
-from hivemind_exp.swarm import port
+from hivemind_exp.swarm import addresses
 from hivemind_exp.swarm.announcement import (
     LEAST_PAUSE_S,
     MAX_LABEL_CHARACTERS,
@@ -131,7 +131,7 @@ class SwarmNode:
         self._addresses: tuple[str, ...] = ()
         self._seq = 0
         self._born_ms = 0
-        self._port: port.Port | None = None
+        self._port: addresses.Port | None = None
         self._overlay: Overlay | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -156,7 +156,7 @@ class SwarmNode:
         logging.getLogger("hivemind").setLevel(logging.CRITICAL)
         if found := leftovers.reap(self._key):
             self._emit("warning", code="leftovers", message=f"cleared up after an earlier life: {', '.join(found)}")
-        self._port = port.take(self._settings.port, self._directory / "port", loopback=self._settings.loopback)
+        self._port = addresses.take(self._settings.port, self._directory / "port", loopback=self._settings.loopback)
         self._born_ms = int(time.time() * 1000)
         self._thread = threading.Thread(target=self._run, name="swarm", daemon=True)
         self._thread.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 from hivemind_exp.errors import NodeError
 from swarmctl.errors import UsageError
 from swarmctl.paths import shown
-from swarmctl.storage.textfile import READABLE, replace_text
+from swarmctl.storage.atomic import READABLE, replace_text
 
 SHELLS = ("bash", "zsh", "fish")
 SCRIPTS = Path(__file__).with_name("completions")

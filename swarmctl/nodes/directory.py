@@ -13,8 +13,7 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Any
 
-from hivemind_exp.charter import charter_id
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import DiskFull, NodeConflict, NodeError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl import __version__

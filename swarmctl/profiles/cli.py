@@ -46,7 +46,7 @@ def _list(json: JsonOption = False) -> None:
       swarmctl profiles list
       swarmctl profiles list --json
     """
-    from swarmctl.profiles.profilelist import list_profiles
+    from swarmctl.profiles.show import list_profiles
 
     list_profiles(as_json=json)
 
@@ -68,7 +68,7 @@ def _show(
       swarmctl profiles show demo --origin
       swarmctl profiles show gpu > ~/.config/swarmctl/profiles/mine.toml
     """
-    from swarmctl.profiles.profileshow import show_profile
+    from swarmctl.profiles.show import show_profile
 
     show_profile(name, tuple(set_ or ()), origin=origin, as_json=json)
 

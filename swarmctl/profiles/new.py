@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
-from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.errors import ConfigurationError, NodeError
+from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.paths import BUILTIN, shown
-from swarmctl.profiles.profilequestions import answers
-from swarmctl.profiles.profiletext import TASKS, head_comment, rendered
-from swarmctl.profiles.write import new_path, problems_in, run_command, write
+from swarmctl.profiles.write import TASKS, head_comment, new_path, problems_in, rendered, run_command, write
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.profile_files import SUFFIX, Profile, nearest
-from swarmctl.settings.resolve import anchored, override
-from swarmctl.settings.schema import Path, dotted, leaves, parse
+from swarmctl.settings.resolve import Override, anchored, override, problems_of, resolve
+from swarmctl.settings.schema import SettingPath, dotted, leaves, parse
 from swarmctl.terminal.command_line import command, typed
-from swarmctl.terminal.safe_text import looks_like_key
+from swarmctl.terminal.safe_text import clean, looks_like_key
+from swarmctl.terminal.views import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def _again(options: NewOptions) -> str:
     return command(["profiles", "new", options.name, "--from", options.base, *settings, "--yes"])
 
 
-def merged(values: dict[Path, Any], given: dict[Path, Any]) -> dict[Path, Any]:
+def merged(values: dict[SettingPath, Any], given: dict[SettingPath, Any]) -> dict[SettingPath, Any]:
     """Return ``values`` with ``given`` over them: a value takes the place of a table and the other way round."""
     kept = {
         path: value
@@ -100,14 +101,14 @@ def _base(name: str) -> Profile:
     )
 
 
-def _given(options: NewOptions, base: Profile) -> dict[Path, Any]:
+def _given(options: NewOptions, base: Profile) -> dict[SettingPath, Any]:
     """Return what the command line or the operator's answers say, by setting."""
     flags = options.flags if not options.asks else answers(base)
     given = {path: parse(text, path) for path, text in ((tuple(key.split(".")), text) for key, text in flags)}
     given |= {each.path: each.value for each in map(override, options.assignments)}
     if TASKS in given:
         given[TASKS] = _tables(given[TASKS])
-    return {path: anchored(path, value, File.cwd()) for path, value in given.items()}
+    return {path: anchored(path, value, Path.cwd()) for path, value in given.items()}
 
 
 def _tables(tasks: Any) -> list[dict[str, Any]]:
@@ -119,8 +120,65 @@ def _tables(tasks: Any) -> list[dict[str, Any]]:
     return [{"name": task} if isinstance(task, str) else task for task in tasks]
 
 
-def _description(base: Profile, given: dict[Path, Any]) -> str:
+def _description(base: Profile, given: dict[SettingPath, Any]) -> str:
     """Say what it is without claiming what the base's description claims of values that were changed."""
     if not given:
         return base.description or base.name
     return f"{base.name}, with its own {', '.join(sorted(dotted(path) for path in given))}"
+
+
+QUESTIONS: tuple[tuple[SettingPath, str], ...] = (
+    (("model", "name"), "Model (an id on the hub, or a directory)"),
+    (TASKS, "Tasks (separated by commas)"),
+    (("model", "device"), "Device (auto, cpu, cuda, cuda:1, mps, xpu)"),
+    (("game", "rounds"), "Rounds (0: until stopped)"),
+)
+
+
+def answers(base: Profile) -> list[tuple[str, str]]:
+    """Ask on stderr and return (setting, text); an empty answer keeps what the base says."""
+    config = resolve(base, (), {}).config
+    now = {
+        ("model", "name"): config.model.name,
+        TASKS: ",".join(task.name for task in config.tasks),
+        ("model", "device"): config.model.device,
+        ("game", "rounds"): str(config.game.rounds),
+    }
+    say = Writer(sys.stderr)
+    given: list[tuple[str, str]] = []
+    for path, question in QUESTIONS:
+        while text := _ask(say.folded(f"{question} [{clean(now[path])}]:")):
+            problem = _problem(base, path, text)
+            if problem is None:
+                given.append((dotted(path), text))
+                break
+            say(problem)
+    return given
+
+
+def _ask(question: str) -> str:
+    sys.stderr.write(f"{question} ")
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise NodeError("the input ended before the last question", next="swarmctl profiles new --help")
+    return line.strip()
+
+
+def _problem(base: Profile, path: SettingPath, text: str) -> str | None:
+    """Say what is wrong with an answer; None where nothing is."""
+    if looks_like_key(text):
+        return "That looks like a key, and a profile is no place for one."
+    value = anchored(path, parse(text, path), Path.cwd())
+    resolved, problems = problems_of(base, [Override(path, value, "--set")])
+    if resolved is None:
+        return _sentence(problems)
+    try:
+        check_tasks(resolved.config.tasks)
+    except NodeError as error:
+        return _sentence([error.message])
+    return None
+
+
+def _sentence(problems: Sequence[object]) -> str:
+    return "; ".join(str(problem).rstrip(".") for problem in problems) + "."

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hivemind_exp.tasks.base import FULL_CREDIT
-from swarmctl.rollouts.rolloutasked import Asked
 from swarmctl.rollouts.rows import LOCAL
 
 _BILLS = (
@@ -115,3 +114,53 @@ def _lost(journal: sqlite3.Connection, asked: Asked) -> Iterator[tuple[Group, Co
     for question, lost in rows:
         provider, model = last.get(question, (None, None))
         yield Group(provider, model, question[1]), Counts(lost=lost)
+
+
+Question = tuple[int, str, str]
+"""Round, stage, digest."""
+
+
+_SOLE = "SELECT provider, MAX(model) FROM requests GROUP BY provider HAVING COUNT(DISTINCT model) = 1"
+
+
+_SEVERAL = (
+    "SELECT DISTINCT round, stage, question, provider, model FROM requests WHERE provider IN "
+    "(SELECT provider FROM requests GROUP BY provider HAVING COUNT(DISTINCT model) > 1)"
+)
+
+
+_IN_ORDER = "SELECT round, stage, question, provider, model FROM requests ORDER BY id"
+
+
+class Asked:
+    """Looks up who was asked what. Without a ledger, nobody was."""
+
+    def __init__(self, ledger: sqlite3.Connection | None) -> None:
+        self._ledger = ledger
+        self._sole: dict[str, str] = {}
+        self._several: dict[tuple[Question, str], set[str]] = defaultdict(set)
+        if ledger is None:
+            return
+        self._sole = dict(ledger.execute(_SOLE).fetchall())
+        for round_, stage, question, provider, model in ledger.execute(_SEVERAL):
+            self._several[(round_, stage, question), provider].add(model)
+
+    def model(self, question: Question, provider: str, answered: str | None) -> str | None:
+        """Return the model that a provider was asked for; the one that answered where the ledger does not tell."""
+        if provider in self._sole:
+            return self._sole[provider]
+        names = self._several.get((question, provider), set())
+        if len(names) == 1:
+            return next(iter(names))
+        # Two models of one provider in one chain: the answer's name begins with that of its own.
+        near = [name for name in names if answered is not None and answered.startswith(name)]
+        return max(near, key=len, default=answered)
+
+    def last(self, questions: Collection[Question]) -> dict[Question, tuple[str, str]]:
+        """Return which provider and model were asked last: they are the ones that gave a question up."""
+        found: dict[Question, tuple[str, str]] = {}
+        if self._ledger is not None and questions:
+            for round_, stage, question, provider, model in self._ledger.execute(_IN_ORDER):
+                if (round_, stage, question) in questions:
+                    found[round_, stage, question] = (provider, model)
+        return found

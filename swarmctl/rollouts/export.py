@@ -8,10 +8,11 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from errno import EDQUOT, ENOSPC
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from hivemind_exp.errors import DiskFull, NodeError
+from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.paths import shown
@@ -79,7 +80,7 @@ def _write(file: BinaryIO, rows: Iterable[dict[str, Any]], kind: Format) -> int:
     """Write rows and return how many there were."""
     counted = _Counted(rows)
     if kind == "parquet":
-        from swarmctl.rollouts.parquet import write_parquet
+        pass
 
         write_parquet(file, counted)
     else:
@@ -108,3 +109,56 @@ def _tell(files: NodeFiles, count: int, target: Path | None) -> None:
         Writer(sys.stderr)(f"Wrote {what} to {shown(target)}.")
     elif count == 0:
         Writer(sys.stderr)(f"No completion of node {files.root.name} is like that.")
+
+
+_ROWS = 2000
+"""Rows that are in memory at once."""
+
+
+def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows with the keys of ``rolloutexport``. Raises ``ConfigurationError`` without pyarrow, and OSError."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigurationError(
+            "Parquet needs the package pyarrow, which is not installed",
+            next="swarmctl rollouts export --format jsonl",
+        ) from error
+    schema = _schema(pyarrow)
+    remaining = iter(rows)
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        while batch := list(islice(remaining, _ROWS)):
+            writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
+
+
+def _schema(pyarrow: Any) -> Any:
+    """Return the types of the columns: what is null in the first rows must not decide about those after them."""
+    text, whole, real, truth = pyarrow.string(), pyarrow.int64(), pyarrow.float64(), pyarrow.bool_()
+    term = pyarrow.struct([("name", text), ("value", real), ("maximum", real), ("why", text)])
+    message = pyarrow.struct([("role", text), ("content", text)])
+    return pyarrow.schema(
+        [
+            ("schema", whole),
+            ("node", text),
+            ("swarm", text),
+            ("round", whole),
+            ("stage", text),
+            ("task", text),
+            ("question", text),
+            ("messages", pyarrow.list_(message)),
+            ("place", whole),
+            ("text", text),
+            ("truncated", truth),
+            ("outcome", real),
+            ("strict", truth),
+            ("why", text),
+            ("terms", pyarrow.list_(term)),
+            ("kind", text),
+            ("provider", text),
+            ("model", text),
+            ("version", whole),
+            ("usd", real),
+            ("time", text),
+        ]
+    )

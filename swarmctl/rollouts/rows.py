@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hivemind_exp.journal.places import within_group
+from hivemind_exp.journal.records import within_group
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT, Term
 from swarmctl.storage.json_file import read_json, rfc3339

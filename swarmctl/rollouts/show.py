@@ -9,14 +9,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from hivemind_exp.journal.places import within_group
+from hivemind_exp.journal.records import within_group
 from hivemind_exp.tasks.base import Term
 from swarmctl.rollouts.database import node_with_journal, reading
 from swarmctl.rollouts.rows import Rollout, Wanted, as_row, node_model, rollouts
 from swarmctl.storage.json_file import rfc3339
-from swarmctl.terminal.money import dollars
 from swarmctl.terminal.quoted_text import quoted
 from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.sentences import dollars
 from swarmctl.terminal.views import Writer
 
 _DIGEST = 12

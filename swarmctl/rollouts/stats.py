@@ -15,9 +15,8 @@ from swarmctl.rollouts.counts import Counts, Group, count, total
 from swarmctl.rollouts.database import node_with_journal, reading
 from swarmctl.rollouts.rows import node_model
 from swarmctl.settings.profile_files import nearest
-from swarmctl.terminal.money import dollars
 from swarmctl.terminal.safe_text import clean
-from swarmctl.terminal.sentences import percent
+from swarmctl.terminal.sentences import dollars, percent
 from swarmctl.terminal.views import Writer
 
 KEYS = ("provider", "model", "stage")

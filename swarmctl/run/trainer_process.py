@@ -9,7 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,6 @@ import hivemind_exp
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError, from_code
 from hivemind_exp.secrets import without_secrets
-from swarmctl.run.handover import pipe_with
 
 MODULE = "hivemind_exp.runner"
 LOG_LIMIT = 10 * 1024 * 1024
@@ -154,3 +154,24 @@ def last_object(text: bytes) -> dict[str, Any] | None:
 def reported(error: dict[str, Any]) -> NodeError:
     """Return the error which the trainer wrote as ``{"code", "message", "next"}``."""
     return from_code(error.get("code"), str(error.get("message")), error.get("next"))
+
+
+_MOST = 32768
+"""Half of what a pipe holds: what is written never waits for a reader."""
+
+
+@contextmanager
+def pipe_with(secrets: Mapping[str, str]) -> Iterator[int | None]:
+    """Give the reading end of a pipe that holds ``secrets`` and then ends; None where there are none."""
+    if not secrets:
+        yield None
+        return
+    content = json.dumps(dict(secrets)).encode()
+    assert len(content) <= _MOST
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, content)
+        os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)

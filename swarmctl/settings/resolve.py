@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,13 +25,13 @@ from swarmctl import paths
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.misplaced_keys import command_for, means_secret, refusal, service_of
 from swarmctl.settings.profile_files import Profile, nearest
-from swarmctl.settings.schema import Path, dotted, leaves, parse, settings
+from swarmctl.settings.schema import SettingPath, dotted, leaves, parse, settings
 
 PREFIX = "SWARMCTL_"
 _NOT_SETTINGS = {paths.HOME_VARIABLE, profiles.VARIABLE}
 _KEY_FILE = re.compile(r"SWARMCTL_[A-Z0-9_]+_API_KEY_FILE")
-_LORA: Path = ("model", "lora")
-_NAME: Path = ("node", "name")
+_LORA: SettingPath = ("model", "lora")
+_NAME: SettingPath = ("node", "name")
 
 
 REMEMBERED = "last run"
@@ -42,7 +42,7 @@ REMEMBERED = "last run"
 class Override:
     """One value given on the command line."""
 
-    path: Path
+    path: SettingPath
     value: Any
     origin: str
     """The flag, for people: ``--set``, ``--rounds``."""
@@ -91,12 +91,12 @@ def override(assignment: str) -> Override:
     return Override(path, parse(text.strip(), path), "--set")
 
 
-def variable(path: Path) -> str:
+def variable(path: SettingPath) -> str:
     """Return the environment variable of a setting."""
     return PREFIX + "__".join(path).upper()
 
 
-def _environment(environment: Mapping[str, str]) -> dict[str, Path]:
+def _environment(environment: Mapping[str, str]) -> dict[str, SettingPath]:
     """Return the variables that claim to be settings, with their paths."""
     return {
         name: tuple(name.removeprefix(PREFIX).lower().split("__"))
@@ -105,7 +105,7 @@ def _environment(environment: Mapping[str, str]) -> dict[str, Path]:
     }
 
 
-def anchored(path: Path, value: Any, directory: File) -> Any:
+def anchored(path: SettingPath, value: Any, directory: Path) -> Any:
     """Make files that are named relative to ``directory`` findable from anywhere."""
     if path == ("model", "name") and isinstance(value, str) and re.match(r"~|\.{1,2}(/|$)", value):
         return os.path.normpath(directory / os.path.expanduser(value))
@@ -119,7 +119,7 @@ def anchored(path: Path, value: Any, directory: File) -> Any:
     return value
 
 
-def _put(merged: dict[Path, _Leaf], path: Path, leaf: _Leaf) -> None:
+def _put(merged: dict[SettingPath, _Leaf], path: SettingPath, leaf: _Leaf) -> None:
     """Set one value. A table set over a value, or a value over a table, replaces it whole."""
     if path == _NAME and leaf.value == "":
         return  # the name of the profile stays
@@ -139,8 +139,8 @@ def _put(merged: dict[Path, _Leaf], path: Path, leaf: _Leaf) -> None:
 
 def _merge(
     family: Sequence[Profile], overrides: Iterable[Override], environment: Mapping[str, str]
-) -> dict[Path, _Leaf]:
-    merged: dict[Path, _Leaf] = {_NAME: _Leaf(family[-1].name, "name of the profile")}
+) -> dict[SettingPath, _Leaf]:
+    merged: dict[SettingPath, _Leaf] = {_NAME: _Leaf(family[-1].name, "name of the profile")}
     for profile in family:
         for path, value in leaves(profile.values):
             _put(merged, path, _Leaf(anchored(path, value, profile.path.parent), profile.label))
@@ -149,14 +149,14 @@ def _merge(
         if each.origin == REMEMBERED:
             _put(merged, each.path, _Leaf(each.value, each.origin))
     for name, path in _environment(environment).items():
-        _put(merged, path, _Leaf(anchored(path, parse(environment[name], path), File.cwd()), f"${name}"))
+        _put(merged, path, _Leaf(anchored(path, parse(environment[name], path), Path.cwd()), f"${name}"))
     for each in given:
         if each.origin != REMEMBERED:
             _put(merged, each.path, _Leaf(each.value, each.origin))
     return merged
 
 
-def _nested(merged: Mapping[Path, _Leaf]) -> dict[str, Any]:
+def _nested(merged: Mapping[SettingPath, _Leaf]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for path, leaf in merged.items():
         table = result
@@ -166,7 +166,7 @@ def _nested(merged: Mapping[Path, _Leaf]) -> dict[str, Any]:
     return result
 
 
-def _origin(location: Path, merged: Mapping[Path, _Leaf]) -> str | None:
+def _origin(location: SettingPath, merged: Mapping[SettingPath, _Leaf]) -> str | None:
     """Return the origin of the value at, above or below a place."""
     for path, leaf in merged.items():
         length = min(len(path), len(location))
@@ -175,7 +175,7 @@ def _origin(location: Path, merged: Mapping[Path, _Leaf]) -> str | None:
     return None
 
 
-def _guess(location: Path, key: str, origin: str) -> str | None:
+def _guess(location: SettingPath, key: str, origin: str) -> str | None:
     if origin.startswith("$"):
         # Compared without what all of them begin with, which would make any two alike.
         known = {name.removeprefix(PREFIX): name for name in [*map(variable, settings()), *_NOT_SETTINGS]}
@@ -194,7 +194,7 @@ def _guess(location: Path, key: str, origin: str) -> str | None:
     return nearest(key, paths) or (same_last[0] if same_last else None)
 
 
-def _problem(error: ErrorDetails, merged: Mapping[Path, _Leaf], fallback: str) -> Problem:
+def _problem(error: ErrorDetails, merged: Mapping[SettingPath, _Leaf], fallback: str) -> Problem:
     location = tuple(str(part) for part in error["loc"])
     key = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", dotted(location))
     origin = (_origin(location, merged) or fallback) if location else ""
@@ -209,14 +209,14 @@ def _problem(error: ErrorDetails, merged: Mapping[Path, _Leaf], fallback: str) -
     return Problem(key, f"{place}{name} {_must(error, location)}".strip(), None, origin)
 
 
-def _service(location: Path, merged: Mapping[Path, _Leaf]) -> str | None:
+def _service(location: SettingPath, merged: Mapping[SettingPath, _Leaf]) -> str | None:
     """Return whose key a setting would hold: by its own name, or by the provider that is named beside it."""
     beside = merged.get((*location[:-1], "provider"))
     named = beside.value if beside is not None and isinstance(beside.value, str) else None
     return service_of(location[-1]) or (named if named in PROVIDERS else None)
 
 
-def _must(error: ErrorDetails, location: Path) -> str:
+def _must(error: ErrorDetails, location: SettingPath) -> str:
     """Say what is wrong with a value, after its name."""
     field = settings().get(location)
     if error["type"] == "string_pattern_mismatch" and field is not None:
@@ -235,7 +235,7 @@ def problems_of(
     profile: Profile, overrides: Sequence[Override] = (), environment: Mapping[str, str] | None = None
 ) -> tuple[Resolved | None, list[Problem]]:
     """Resolve, or say everything that is wrong. Raises ConfigurationError where ``extends`` cannot be followed."""
-    given = tuple(replace(each, value=anchored(each.path, each.value, File.cwd())) for each in overrides)
+    given = tuple(replace(each, value=anchored(each.path, each.value, Path.cwd())) for each in overrides)
     merged = _merge(profiles.family(profile), given, environment or {})
     try:
         config = Config.model_validate(_nested(merged))

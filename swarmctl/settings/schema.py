@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from hivemind_exp.config import Config
 
-Path = tuple[str, ...]
+SettingPath = tuple[str, ...]
 _WHOLE = ("tasks", "providers", "prices")
 """Settings that are lists or named tables: one value as far as flags and variables go."""
 
@@ -25,7 +25,7 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
-def _walk(model: type[BaseModel], prefix: Path) -> Iterator[tuple[Path, FieldInfo]]:
+def _walk(model: type[BaseModel], prefix: SettingPath) -> Iterator[tuple[SettingPath, FieldInfo]]:
     for name, field in model.model_fields.items():
         table = None if name in _WHOLE else _section(field)
         if table is None:
@@ -35,12 +35,12 @@ def _walk(model: type[BaseModel], prefix: Path) -> Iterator[tuple[Path, FieldInf
 
 
 @cache
-def settings() -> dict[Path, FieldInfo]:
+def settings() -> dict[SettingPath, FieldInfo]:
     """Return every setting of the configuration, by its path."""
     return dict(_walk(Config, ()))
 
 
-def _takes_text(path: Path) -> bool:
+def _takes_text(path: SettingPath) -> bool:
     field = settings().get(path)
     # A list of texts is no text.
     return field is not None and str in (field.annotation, *get_args(field.annotation)) and not _is_list(field)
@@ -50,7 +50,7 @@ def _is_list(field: FieldInfo) -> bool:
     return get_origin(field.annotation) is list
 
 
-def parse(text: str, path: Path) -> Any:
+def parse(text: str, path: SettingPath) -> Any:
     """Return what ``text`` means for the setting at ``path``: a TOML value where it is one, else the text.
 
     Where the setting is a text, 12e3 or 2024-01-01 stay what was typed (a commit may look like a number).
@@ -65,12 +65,12 @@ def parse(text: str, path: Path) -> Any:
     return text if _takes_text(path) and not isinstance(value, str) else value
 
 
-def dotted(path: Path) -> str:
+def dotted(path: SettingPath) -> str:
     """Return a path as it is written after ``--set``."""
     return ".".join(path)
 
 
-def leaves(values: dict[str, Any], prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(values: dict[str, Any], prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """Yield the values of nested tables with their paths. Lists and empty tables are values."""
     for key, value in values.items():
         if isinstance(value, dict) and value:

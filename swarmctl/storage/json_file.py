@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from swarmctl.storage.textfile import replace_text
+from swarmctl.storage.atomic import replace_text
 
 
 def rfc3339(seconds: float) -> str:

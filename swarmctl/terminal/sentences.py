@@ -74,11 +74,6 @@ def of_rounds(progress: Progress) -> str:
     return f"{progress.round} of {total}" if total else f"{progress.round}"
 
 
-def dollars(usd: float) -> str:
-    """Return an amount of money as ``1.25 USD``; a small one with two digits that say something."""
-    return f"{usd:.2f} USD" if usd >= 0.1 or usd == 0 else f"{usd:.2g} USD"
-
-
 def spending(progress: Progress) -> str | None:
     """Say what the node has spent, of how much; None where nothing was or nothing costs."""
     if not progress.usd_total:
@@ -148,3 +143,18 @@ def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:
     """Return where the time went as shares of one, leaving out what took none."""
     total = sum(seconds.values())
     return [(part, seconds[part] / total) for part in PARTS if total and seconds.get(part)]
+
+
+_LEAST = 1e-9
+
+
+def dollars(usd: float) -> str:
+    """Return an amount as ``2.50 USD``, ``0.012 USD`` or ``0.0000041 USD``: two digits that count, at least cents."""
+    if usd == 0:
+        return "0 USD"
+    if abs(usd) < _LEAST:
+        return f"under {_LEAST:.9f} USD"
+    places = 2
+    while places < 9 and abs(usd) < 10 ** (1 - places):
+        places += 1
+    return f"{usd:,.{places}f} USD"

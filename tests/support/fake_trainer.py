@@ -60,8 +60,7 @@ def main() -> None:
 
 def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: EventLog) -> int:
     """Have an API fill every round, as a trainer does, and learn nothing from it."""
-    from hivemind_exp.charter import charter_id
-    from hivemind_exp.config import Config
+    from hivemind_exp.config import Config, charter_id
     from hivemind_exp.errors import NodeError
     from hivemind_exp.journal.journal import Journal
     from hivemind_exp.node_files import NodeFiles

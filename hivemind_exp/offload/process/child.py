@@ -16,7 +16,7 @@ from typing import Any
 from hivemind_exp.events import Emit
 from hivemind_exp.offload.process.frames import unpack_error
 from hivemind_exp.processes import messages as wire
-from hivemind_exp.processes.children import messages, search_path
+from hivemind_exp.processes.messages import messages, search_path
 from hivemind_exp.secrets import without_secrets
 
 _CHUNK = 2**16

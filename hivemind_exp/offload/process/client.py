@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 
-from hivemind_exp.charter import charter_id
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeError
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal

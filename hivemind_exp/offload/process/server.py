@@ -26,7 +26,7 @@ from hivemind_exp.offload.build import make_offload
 from hivemind_exp.offload.engine import Offload
 from hivemind_exp.offload.process.frames import pack_error, unpack_orders
 from hivemind_exp.processes import sandbox
-from hivemind_exp.processes.children import messages, send, take_pipes
+from hivemind_exp.processes.messages import messages, send, take_pipes
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag, StopRequested
 

@@ -29,8 +29,7 @@ from hivemind_exp.swarm.announcement import SHARDS, Announcement, is_address, sh
 from hivemind_exp.swarm.announcement_book import Book, packed
 from hivemind_exp.swarm.dht.guard import BUCKET_SIZE, MAX_KEYS, Caller, Guard, place_of
 from hivemind_exp.swarm.dht.leftovers import socket_prefix
-from hivemind_exp.swarm.dht.records import StrictSerializer
-from hivemind_exp.swarm.dht.validator import AnnouncementValidator
+from hivemind_exp.swarm.dht.records import AnnouncementValidator, StrictSerializer
 from hivemind_exp.swarm.membership_proof import Access
 
 REPLICAS = 5

@@ -12,7 +12,10 @@ from typing import Any
 
 import msgpack
 from hivemind.dht.storage import DictionaryDHTValue
+from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.utils import MSGPackSerializer
+
+from hivemind_exp.swarm.announcement_book import Book
 
 MAX_ENTRIES = 4096
 _DICTIONARY = 0x50
@@ -56,3 +59,13 @@ def _dictionary(inner: object) -> DictionaryDHTValue:
                 raise ValueError("an entry's expiry")
             dictionary.store(key, value, expires)
     return dictionary
+
+
+class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
+    """Lets announcements through that the book takes, and nothing else. Never raises, never hangs."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def validate(self, record: DHTRecord) -> bool:
+        return self._book.judge(record.key, record.subkey, record.value, record.expiration_time)

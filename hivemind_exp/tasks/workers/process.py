@@ -16,7 +16,7 @@ from typing import Any
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.processes import messages as wire
-from hivemind_exp.processes.children import search_path
+from hivemind_exp.processes.messages import search_path
 from hivemind_exp.tasks.base import Role, TaskSpec
 
 START_SECONDS = 120.0

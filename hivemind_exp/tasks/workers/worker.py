@@ -1,7 +1,7 @@
 """One worker process: makes questions, or verifies answers, as asked over a pipe, until the pipe ends.
 
-Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. The first message says which tasks; the reply
-is ``{"ready": …}`` or ``{"error": …}``. After that, one reply for each message, in order:
+Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. The first message says which tasks; the
+reply is ``{"ready": …}`` or ``{"error": …}``. After that, one reply for each message, in order:
 
 * maker: ``[task, seed]`` → ``[text, entry, key]`` or ``{"error": …}``
 * verifier: ``[task, answer, entry]`` → credit in [0, 1]
@@ -17,7 +17,7 @@ from typing import Any
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.processes import sandbox
-from hivemind_exp.processes.children import messages, send, take_pipes
+from hivemind_exp.processes.messages import messages, send, take_pipes
 from hivemind_exp.tasks.base import Role, Task, TaskSpec
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError
@@ -17,10 +17,9 @@ from swarmctl.profiles.importing.convert import mapped
 from swarmctl.profiles.importing.keys import Kept, keep_all, tell_off
 from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, NOT_YET, UNKNOWN, Mapped
 from swarmctl.profiles.importing.yaml_file import flat, read_yaml
-from swarmctl.profiles.profiletext import rendered
-from swarmctl.profiles.write import new_path, problems_in, run_command, write
+from swarmctl.profiles.write import new_path, problems_in, rendered, run_command, write
 from swarmctl.settings.resolve import anchored
-from swarmctl.settings.schema import Path
+from swarmctl.settings.schema import SettingPath
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.prompter import Asker
 from swarmctl.terminal.safe_text import clean, without_keys
@@ -52,7 +51,7 @@ def import_profile(options: ImportOptions) -> Exit:
     Raises ConfigurationError where no profile can be written, and the NodeError of the first key that was not saved;
     by then all else is done.
     """
-    source = File(os.path.abspath(os.path.expanduser(options.file)))
+    source = Path(os.path.abspath(os.path.expanduser(options.file)))
     name = options.name or source.stem
     again = command(["profiles", "import", options.file, "--name", name, "--yes"])
     path = new_path(name, yes=options.yes, again=again)
@@ -73,7 +72,7 @@ def import_profile(options: ImportOptions) -> Exit:
     return exit_code(failed[0]) if failed else Exit.DONE
 
 
-def _keep(source: File, result: Mapped, options: ImportOptions) -> list[Kept]:
+def _keep(source: Path, result: Mapped, options: ImportOptions) -> list[Kept]:
     """Save the keys; --yes is for the profile, and answers no question about a key."""
     if not result.secrets:
         return []
@@ -84,7 +83,7 @@ def _keep(source: File, result: Mapped, options: ImportOptions) -> list[Kept]:
     return kept
 
 
-def _checked(path: File, source: File, result: Mapped) -> str:
+def _checked(path: Path, source: Path, result: Mapped) -> str:
     """Return the profile; leave out what the configuration refuses, and say so."""
     while True:
         text = _text(source, result)
@@ -96,8 +95,10 @@ def _checked(path: File, source: File, result: Mapped) -> str:
             raise ConfigurationError("; ".join(map(str, problems)), next="swarmctl profiles import --help")
 
 
-def _text(source: File, result: Mapped) -> str:
-    values: Mapping[Path, Any] = {each.path: anchored(each.path, each.value, source.parent) for each in result.carried}
+def _text(source: Path, result: Mapped) -> str:
+    values: Mapping[SettingPath, Any] = {
+        each.path: anchored(each.path, each.value, source.parent) for each in result.carried
+    }
     # Nothing of the file's text is repeated but its name: what was left out may hold a secret.
     head = [f"Made by `swarmctl profiles import` from {clean(source.name)}, a configuration of RL Swarm."]
     return rendered(values, head=head, description="imported from RL Swarm", extends=None)
@@ -116,7 +117,7 @@ def _account(result: Mapped) -> list[str]:
     return lines
 
 
-def _report(name: str, path: File, result: Mapped, kept: Sequence[Kept]) -> dict[str, Any]:
+def _report(name: str, path: Path, result: Mapped, kept: Sequence[Kept]) -> dict[str, Any]:
     carried = [
         {"key": each.key, "setting": each.setting, "value": without_keys(each.value), "note": each.note}
         for each in result.carried

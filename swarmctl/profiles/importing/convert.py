@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hivemind_exp.providers import PROVIDERS
+from swarmctl.keys.hosts import host_of
 from swarmctl.profiles.importing import rl_swarm as rlswarm
 from swarmctl.profiles.importing.result import NO_COUNTERPART, SECRET, UNKNOWN, Mapped, Secret
-from swarmctl.profiles.importing.rl_swarm import Carry
-from swarmctl.profiles.importing.yamlhub import push
-from swarmctl.profiles.importing.yamloffload import generation, is_elsewhere
+from swarmctl.profiles.importing.rl_swarm import OFFLOAD, Carry, text
 from swarmctl.settings.misplaced_keys import means_secret, service_of
 from swarmctl.settings.profile_files import nearest
 from swarmctl.terminal.safe_text import looks_like_key
@@ -116,3 +116,70 @@ def _reports(settings: Mapping[str, Any], result: Mapped) -> None:
         result.carry("report_to", Carry("report.to", list), kept)
     if len(kept) < len(names):
         result.leave("report_to", NO_COUNTERPART, "of its values only tensorboard and wandb exist here")
+
+
+_SAVE_STEPS = 500
+"""TRL's default of save_steps, at which it pushes by default."""
+
+
+def push(settings: Mapping[str, Any], result: Mapped) -> None:
+    """``hub_*`` counts only where ``push_to_hub`` is on, and its rhythm is that of the checkpoints."""
+    used = settings.get("push_to_hub") is True
+    for key, carry in rlswarm.HUB.items():
+        if key in settings and used:
+            result.carry(key, carry, settings[key])
+        elif key in settings:
+            result.leave(key, NO_COUNTERPART, "push_to_hub is not on, so it had no effect there")
+    if "hub_strategy" in settings:
+        result.leave("hub_strategy", NO_COUNTERPART, "hub.every says when")
+    if "push_to_hub" not in settings:
+        return
+    if not used:
+        result.leave("push_to_hub", NO_COUNTERPART, "off is the default")
+    elif any(each.setting == "hub.repo" for each in result.carried):
+        result.carry("push_to_hub", Carry("hub.every", rlswarm.whole, "in rounds; 0: after the last"), _every(settings))
+    else:
+        result.leave("push_to_hub", NO_COUNTERPART, 'hub.repo = "OWNER/NAME" must say where to')
+
+
+def _every(settings: Mapping[str, Any]) -> int:
+    """Return the rounds between pushes. A node without a last round never comes to an end."""
+    try:
+        ends = rlswarm.whole(settings.get("max_rounds", 0)) > 0
+        steps = max(1, rlswarm.whole(settings.get("save_steps", _SAVE_STEPS)))
+    except (TypeError, ValueError, OverflowError):
+        ends, steps = False, _SAVE_STEPS
+    return 0 if ends and settings.get("hub_strategy") == "end" else steps
+
+
+_OPENAI = "openai"
+
+
+def is_elsewhere(settings: Mapping[str, Any]) -> bool:
+    """Whether ``openai_*`` means a server of somebody else's, whose key OpenAI must not see."""
+    url = settings.get("openai_base_url")
+    return isinstance(url, str) and bool(url) and host_of(url) != host_of(PROVIDERS[_OPENAI].base_url)
+
+
+def generation(settings: Mapping[str, Any], result: Mapped) -> None:
+    """``openai_*`` counts only where ``use_openai_api`` is on."""
+    given = [key for key in OFFLOAD if key in settings]
+    if settings.get("use_openai_api") is not True:
+        for key in given:
+            off = key == "use_openai_api"
+            result.leave(key, NO_COUNTERPART, "off is the default" if off else "use_openai_api is not on")
+    elif is_elsewhere(settings):
+        for key in given:
+            result.leave(
+                key, NO_COUNTERPART, "a server of your own is a table [providers.NAME] that offload.provider names"
+            )
+    else:
+        _carry(settings, result)
+
+
+def _carry(settings: Mapping[str, Any], result: Mapped) -> None:
+    result.carry("use_openai_api", Carry("offload.provider", lambda _: _OPENAI), True)
+    if "openai_model_name" in settings:
+        result.carry("openai_model_name", Carry("offload.model", text), settings["openai_model_name"])
+    if "openai_base_url" in settings:
+        result.leave("openai_base_url", NO_COUNTERPART, f"{_OPENAI} is always at {PROVIDERS[_OPENAI].base_url}")

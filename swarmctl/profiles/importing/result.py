@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from swarmctl.profiles.importing.rl_swarm import Carry
-from swarmctl.settings.schema import Path, dotted
+from swarmctl.settings.schema import SettingPath, dotted
 
 NO_COUNTERPART = "no counterpart"
 NOT_YET = "not yet"
@@ -20,7 +20,7 @@ class Carried:
     """A key that became a setting."""
 
     key: str
-    path: Path
+    path: SettingPath
     value: Any
     note: str | None
 

@@ -1,4 +1,4 @@
-"""The settings of RL Swarm's YAML, and what becomes of each here. Data; ``swarmctl.profiles.importing.command`` applies it."""
+"""The settings of RL Swarm's YAML, and what each becomes here. Data only: ``command.py`` applies it."""
 
 from __future__ import annotations
 
@@ -181,6 +181,6 @@ HUB: Mapping[str, Carry] = {
 
 _COMPUTED = ("bf16", "fp16", "gradient_accumulation_steps", "report_to", "use_peft", "push_to_hub", "hub_strategy")
 SPECIAL = frozenset({*_COMPUTED, *LORA, *HUB, *OFFLOAD})
-"""Keys whose meaning depends on other keys: ``swarmctl.profiles.importing.convert``, ``swarmctl.profiles.importing.yamlhub``, ``swarmctl.profiles.importing.yamloffload``."""
+"""Keys whose meaning depends on other keys: ``swarmctl.profiles.importing.convert``."""
 
 KNOWN = frozenset({*CARRIED, *DROPPED, *SPECIAL})

@@ -12,8 +12,7 @@ import pytest
 from hivemind_exp.offload.api.chat import Fault as WireFault
 from hivemind_exp.offload.api.chat import Trouble
 from hivemind_exp.offload.api.client import ChatClient
-from hivemind_exp.offload.pace import CATCH_UP_S, USED, Pace
-from hivemind_exp.offload.rate_limit import Limiter, Passed, duration
+from hivemind_exp.offload.rate_limit import CATCH_UP_S, USED, Limiter, Pace, Passed, duration
 from hivemind_exp.offload.router import Router, Service
 from tests.support.engine_rig import PRICE, endpoint, engine, order
 from tests.support.fake_api.faults import Fault

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from hivemind_exp.journal.places import FOREIGN
+from hivemind_exp.journal.records import FOREIGN
 from hivemind_exp.node_files import NodeFiles
 from tests.support.chaos.nodes import Node
 

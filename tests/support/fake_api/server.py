@@ -1,8 +1,8 @@
 """An OpenAI-compatible server that misbehaves on command, in a thread of the test or in a process of its own.
 
 In a thread: ``with api_server(latency=0.1) as server: server.next(Fault.RESET)``.
-In a process: ``python -m tests.support.fake_api.server --port 0 --seed 1 --fault-rate 0.2`` prints its URL; ``api_process`` in
-``tests.support.fake_api.remote`` starts one and gives it the same methods.
+In a process: ``python -m tests.support.fake_api.server --port 0 --seed 1 --fault-rate 0.2`` prints its URL;
+``api_process`` in ``tests.support.fake_api.remote`` starts one and gives it the same methods.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ def test_a_check_that_hangs_is_given_up_and_one_that_breaks_is_told() -> None:
 
 def test_a_check_that_hangs_does_not_keep_the_program() -> None:
     code = (
-        "import sys, time, swarmctl.cli; from swarmctl.doctor import registry; from swarmctl.doctor.check import Check\n"
+        "import sys, time, swarmctl.cli; from swarmctl.doctor import registry\n"
+        "from swarmctl.doctor.check import Check\n"
         "registry.CHECKS += (Check('x', 'hangs', lambda _: time.sleep(60), limit=0.2),)\n"
         "sys.exit(swarmctl.cli.run(['doctor', 'x', '-p', 'demo']))"
     )

@@ -18,8 +18,8 @@ from hivemind_exp.rollouts.types import Group, Kind, Rollout
 from hivemind_exp.tasks.base import Term
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.terminal.money import dollars
 from swarmctl.terminal.quoted_text import HEAD, TAIL, quoted
+from swarmctl.terminal.sentences import dollars
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import (
     PARTLY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hivemind_exp.config import Config
-from swarmctl.run.estimate import estimate
+from swarmctl.run.offload_plan import estimate
 
 
 @pytest.mark.parametrize(("groups", "size"), [(1, 4), (8, 8), (64, 8)])

@@ -16,7 +16,7 @@ from swarmctl.doctor.checks.api.service import limits, why_not_asked
 from swarmctl.keys.probe import Answer as Raw
 from swarmctl.keys.probe import Unanswered, headers_for, send
 from swarmctl.rollouts.database import reading
-from swarmctl.terminal.money import dollars
+from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:
     from hivemind_exp.offload.api.chat import Answer, Style

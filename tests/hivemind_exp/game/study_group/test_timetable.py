@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from hivemind_exp.game.base import OwnPace, Turn
 from hivemind_exp.game.study_group.prompts import STAGES
-from hivemind_exp.game.study_group.slots import Slots
-from hivemind_exp.game.study_group.timetable import SlotClock
+from hivemind_exp.game.study_group.timetable import SlotClock, Slots
 from hivemind_exp.trainer.progress import Course, Progress
 
 CLOCK = SlotClock(1_000_000, 60, len(STAGES))

@@ -14,8 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hivemind_exp.charter import charter_id
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError, KeyProblem, LimitReached
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles

@@ -15,7 +15,7 @@ from swarmctl.doctor import registry, runner
 from swarmctl.doctor.check import Finding, Status
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import files_of
-from swarmctl.terminal.money import dollars
+from swarmctl.terminal.sentences import dollars
 from tests.support.doctor import make
 from tests.support.doctor_api import KEY, give_key, look, profile
 from tests.support.fake_api.server import ApiServer, api_server

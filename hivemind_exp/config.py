@@ -367,3 +367,6 @@ def charter_id(config: Config) -> str:
         return config.swarm.charter
     rules = {"tasks": [task.model_dump(mode="json") for task in config.tasks], "seed": config.node.seed}
     return hashlib.sha256(json.dumps(rules, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+OFF = "off"

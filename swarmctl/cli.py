@@ -19,8 +19,7 @@ from swarmctl.doctor import cli as doctor
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
 from swarmctl.identity import cli as identity
 from swarmctl.keys import cli as keys
-from swarmctl.nodes import cli as logs
-from swarmctl.nodes import status_part as status
+from swarmctl.nodes import cli as nodes
 from swarmctl.profiles import cli as profiles
 from swarmctl.rollouts import cli as rollouts
 from swarmctl.run import cli as run_command
@@ -64,7 +63,7 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, profiles, keys, status, logs, rollouts, swarm, identity, completion):
+for command in (run_command, doctor, profiles, keys, nodes, rollouts, swarm, identity, completion):
     command.register(app)
 
 

@@ -6,21 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from hivemind_exp.journal.records import Turn
 from hivemind_exp.rollouts.types import Group, Prompt
 from hivemind_exp.tasks.base import Question
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What one step is about."""
-
-    round: int
-    """Number of the round within the game: what prompts, completions and bundles are known by. In a swarm that plays
-    by the clock it is the swarm's, and the node may miss some."""
-    stage: str
-    part: int = 0
-    """Which stretch of the round's endless sequence of questions, each of ``game.groups``. Only a node that is faster
-    than its swarm's clock gets beyond the first."""
 
 
 class Game(Protocol):

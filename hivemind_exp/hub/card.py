@@ -8,9 +8,8 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hivemind_exp.config import Config, TaskConfig
-from hivemind_exp.journal.records import Lesson
+from hivemind_exp.journal.records import Evaluation, Lesson
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.trainer.evaluation import Evaluation
 
 _KINDS = {
     Kind.POLICY: "the model itself, sampled while it trained",

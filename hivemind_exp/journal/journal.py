@@ -14,12 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
-from hivemind_exp.game.base import Turn
-from hivemind_exp.journal.records import FOREIGN, Lesson, Manifest, taught
+from hivemind_exp.journal.records import FOREIGN, Evaluation, Lesson, Manifest, Turn, taught
 from hivemind_exp.rollouts.orders import Completion, Order
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score, Term
-from hivemind_exp.trainer.evaluation import Evaluation
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS prompts (

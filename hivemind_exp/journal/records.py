@@ -104,3 +104,28 @@ def foreign_place(number: int) -> int:
 def within_group(place: int) -> int:
     """Return the place of a completion within its own group, whoever's group that is."""
     return place % FOREIGN
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one step is about."""
+
+    round: int
+    """Number of the round within the game: what prompts, completions and bundles are known by. In a swarm that plays
+    by the clock it is the swarm's, and the node may miss some."""
+    stage: str
+    part: int = 0
+    """Which stretch of the round's endless sequence of questions, each of ``game.groups``. Only a node that is faster
+    than its swarm's clock gets beyond the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One look at the held-out questions."""
+
+    round: int
+    accuracy: float
+    """Share of questions answered right, in [0, 1]."""
+    questions: int
+    by_task: dict[str, float]
+    """The same for each task."""

@@ -6,13 +6,12 @@ import difflib
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import OFF, Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 
 LOCAL = "local"
 """In ``offload.fallback``: this machine generates."""
-OFF = "off"
 TRAINING: dict[Training, str] = {
     "allowed": "its terms let output be trained on",
     "restricted": "its terms restrict training on output: read them before you share or publish what is learned",

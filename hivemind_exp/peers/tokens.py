@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from hivemind_exp.rollouts.types import Prompt
-from hivemind_exp.sources.group_filler import encode_completion
+from hivemind_exp.rollouts.types import Prompt, encode_completion
 from hivemind_exp.tasks.base import Question
 
 if TYPE_CHECKING:

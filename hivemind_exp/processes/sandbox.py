@@ -11,8 +11,7 @@ import os
 import resource
 import signal
 import sys
-
-from hivemind_exp.tasks.base import Role
+from typing import Literal
 
 MEMORY = 2 * 2**30
 """Bytes of address space of a verifier (Linux; macOS does not enforce it)."""
@@ -115,3 +114,7 @@ def _writes(arguments: tuple[object, ...]) -> bool:
     if isinstance(mode, str) and any(letter in mode for letter in "wax+"):
         return True
     return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND))
+
+
+Role = Literal["make", "verify"]
+"""What a worker process is for. The two are never mixed: the verifier reads hostile text."""

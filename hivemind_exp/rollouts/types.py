@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hivemind_exp.tasks.base import Question, Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
 """One turn of a chat: ``role`` and ``content``."""
@@ -95,3 +98,9 @@ class Source(Protocol):
 
     def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int) -> list[tuple[Rollout, ...]]:
         """Return ``count`` rollouts for each prompt. The same seed and weights give the same rollouts on a CPU."""
+
+
+def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: bool) -> tuple[int, ...]:
+    """Return the token ids of a text, which ends the turn unless it was cut. Never none."""
+    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    return ids if truncated and ids else (*ids, tokenizer.eos_token_id)

@@ -11,7 +11,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.rollouts.orders import Engine, Order
-from hivemind_exp.rollouts.types import Group, Prompt, Rollout, Source
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout, Source, encode_completion
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
 
@@ -176,9 +176,3 @@ class GroupFiller:
 
     def _encode(self, text: str, truncated: bool) -> tuple[int, ...]:
         return encode_completion(self._tokenizer, text, truncated)
-
-
-def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: bool) -> tuple[int, ...]:
-    """Return the token ids of a text, which ends the turn unless it was cut. Never none."""
-    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
-    return ids if truncated and ids else (*ids, tokenizer.eos_token_id)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hivemind_exp.config import OffloadConfig
-from hivemind_exp.offload.endpoints import OFF
+from hivemind_exp.config import OFF, OffloadConfig
 
 AHEAD = 2
 AHEAD_IN_BATCHES = 16

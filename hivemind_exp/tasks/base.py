@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from hivemind_exp.processes.sandbox import Role
+
 if TYPE_CHECKING:  # workers import this module, and pydantic would add 60 ms and 10 MiB to each
     from pydantic import JsonValue
 
 Split = Literal["train", "heldout"]
 """``train`` follows from the charter alone; ``heldout`` also from the node's secret, so no peer can know it."""
 
-Role = Literal["make", "verify"]
-"""What a worker process is for. The two are never mixed: the verifier reads hostile text."""
 
 FULL_CREDIT = 0.99
 """A verifier's score from which an answer counts as right: some pay partial credit just below 1."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Prompt
 from hivemind_exp.tasks.base import Tasks
 
@@ -15,18 +15,6 @@ if TYPE_CHECKING:  # the journal imports this module, also where there is no tor
 
 SMOOTHING = 0.5
 """Weight of the newest evaluation in the moving average of a task's pass rate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """One look at the held-out questions."""
-
-    round: int
-    accuracy: float
-    """Share of questions answered right, in [0, 1]."""
-    questions: int
-    by_task: dict[str, float]
-    """The same for each task."""
 
 
 def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks: Tasks) -> Evaluation:

@@ -13,12 +13,12 @@ from transformers import PreTrainedTokenizerBase
 from hivemind_exp.config import Config
 from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached, NodeError
 from hivemind_exp.events import Emit
-from hivemind_exp.game.base import Game, Timetable, Turn
+from hivemind_exp.game.base import Game, Timetable
 from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Manifest
+from hivemind_exp.journal.records import Manifest, Turn
 from hivemind_exp.peers.exchange import Foreign, Sharing, Standpoint
 from hivemind_exp.rollouts.orders import Engine
 from hivemind_exp.rollouts.types import Group, Prompt, Source

@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hivemind_exp.game.base import Timetable, Turn
+from hivemind_exp.game.base import Timetable
+from hivemind_exp.journal.records import Turn
 
 
 @dataclass(slots=True)

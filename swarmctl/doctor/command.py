@@ -45,7 +45,7 @@ def _announce(checks: Sequence[Check], context: Context) -> None:
 
 def make_context(options: DoctorOptions) -> Context:
     """Return what the checks look at. A profile that cannot be used is a finding, not an error."""
-    from swarmctl.run.command import resolved_options
+    from swarmctl.settings.command_line import resolved_options
 
     resolved, problem = None, None
     try:

@@ -21,7 +21,7 @@ from swarmctl.doctor.checks import swarm_leftovers as leftovers
 from swarmctl.doctor.checks import swarm_membership as membership
 from swarmctl.doctor.checks.api import checks as api
 from swarmctl.errors import UsageError
-from swarmctl.settings.profile_files import nearest
+from swarmctl.terminal.suggest import nearest
 
 CHECKS: tuple[Check, ...] = (
     Check("machine", "memory", machine.memory),

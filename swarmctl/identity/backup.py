@@ -15,10 +15,10 @@ from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.identity import backup_file as identityfile
 from swarmctl.identity.new import Options, chosen, opened, put, tell, to_make
 from swarmctl.identity.show import describe
-from swarmctl.nodes.directory import disk_errors, files_of
-from swarmctl.nodes.status import existing, node_names
+from swarmctl.nodes.lookup import existing, files_of, node_names
 from swarmctl.paths import nodes_directory, shown
 from swarmctl.storage.atomic import checked_target
+from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.prompter import Asker
 from swarmctl.terminal.views import Writer

@@ -18,7 +18,9 @@ from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.errors import UsageError
 from swarmctl.identity.show import describe
 from swarmctl.nodes import directory as nodes
-from swarmctl.nodes.status import node_names
+from swarmctl.nodes import lookup
+from swarmctl.nodes.lookup import node_names
+from swarmctl.storage import disk_errors
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.prompter import Asker
 from swarmctl.terminal.views import Writer
@@ -69,7 +71,7 @@ def put(identity: Identity, files: NodeFiles, asker: Asker, again: str) -> str |
             "reputation. Replace it?",
             IdentityProblem(f"node {files.root.name} has an identity already: {who}", next=again),
         )
-    with nodes.disk_errors(files.root):
+    with disk_errors.disk_errors(files.root):
         identity.save(files.key, replace=there)
     return old["peer_id"] if old else None
 
@@ -109,7 +111,7 @@ def to_make(name: str) -> Config | None:
     """
     if name in node_names():
         return None
-    from swarmctl.run.command import resolved_options
+    from swarmctl.settings.command_line import resolved_options
     from swarmctl.settings.options import RunOptions
 
     return resolved_options(RunOptions(node=name)).config
@@ -122,7 +124,7 @@ def opened(name: str, config: Config | None, retry: str) -> Iterator[NodeFiles]:
     Raises NodeConflict where it is running; ``retry`` is what to type once it is not.
     """
     if config is None:
-        files = nodes.files_of(name)
+        files = lookup.files_of(name)
         with nodes.held(files, lambda _: f"swarmctl status --node {shlex.quote(name)}"):
             yield files
         return

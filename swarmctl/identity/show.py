@@ -11,7 +11,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.errors import Exit
-from swarmctl.nodes.status import existing, node_names
+from swarmctl.nodes.lookup import existing, node_names
 from swarmctl.paths import nodes_directory, shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.terminal.safe_text import clean

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import UsageError
-from swarmctl.settings.profile_files import nearest
+from swarmctl.terminal.suggest import nearest
 
 
 def host_of(url: str) -> str:

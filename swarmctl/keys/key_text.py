@@ -7,8 +7,8 @@ import re
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import UsageError
-from swarmctl.settings.profile_files import nearest
 from swarmctl.terminal.safe_text import looks_like_key
+from swarmctl.terminal.suggest import nearest
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 LONGEST = 4096

@@ -14,8 +14,8 @@ from swarmctl.keys.keyring import Keyring, KeyringAbsent
 from swarmctl.keys.locations import Place, spots
 from swarmctl.keys.probe import Finding, probe
 from swarmctl.keys.saved import Entry, Home, read_entry, remove_secret, write_entry, write_secret
-from swarmctl.nodes.directory import disk_errors
 from swarmctl.paths import keys_directory, secrets_directory, shown
+from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now
 from swarmctl.terminal.prompter import Asker
 

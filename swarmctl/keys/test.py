@@ -15,10 +15,10 @@ from swarmctl.keys.keystore import Key, Keystore
 from swarmctl.keys.locations import Place, known_names
 from swarmctl.keys.probe import Finding, probe
 from swarmctl.keys.saved import note_test, read_entry
-from swarmctl.settings.profile_files import nearest
 from swarmctl.storage.json_file import now
 from swarmctl.terminal.prompter import Asker
 from swarmctl.terminal.safe_text import clean, without_keys
+from swarmctl.terminal.suggest import nearest
 
 _FEW = 8
 """Models named in text; the JSON has all."""

@@ -1,4 +1,4 @@
-"""``swarmctl logs``: what a trainer printed, or its events."""
+"""``swarmctl status`` and ``swarmctl logs``: how the nodes of this machine are, and what their trainers said."""
 
 from __future__ import annotations
 
@@ -8,7 +8,25 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands, and ``ps`` as another name for ``status`` that help does not show."""
+
+    @app.command("ps", hidden=True)
+    @app.command()
+    def status(
+        *,
+        node: Annotated[str | None, typer.Option(metavar="NODE", help="One node. [default: all]")] = None,
+        json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ) -> None:
+        """Tell how the nodes of this machine are: running or not, how far, how accurate.
+
+        \b
+        Examples:
+          swarmctl status
+          swarmctl status --node maths --json
+        """
+        from swarmctl.nodes.status import print_status
+
+        print_status(node, as_json=json)
 
     @app.command()
     def logs(

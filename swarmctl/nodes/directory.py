@@ -9,25 +9,19 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Any
 
 from hivemind_exp.config import Config, charter_id
-from hivemind_exp.errors import DiskFull, NodeConflict, NodeError
+from hivemind_exp.errors import NodeConflict
 from hivemind_exp.node_files import NodeFiles
 from swarmctl import __version__
-from swarmctl.paths import nodes_directory, shown
+from swarmctl.nodes.lookup import files_of, other_name, short_id
+from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
+from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.terminal.safe_text import without_keys
-
-NO_SPACE = (ENOSPC, EDQUOT)
-
-
-def files_of(name: str) -> NodeFiles:
-    """Return the files of the node ``name``, which need not exist."""
-    return NodeFiles(nodes_directory() / name)
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -111,23 +105,6 @@ def held(files: NodeFiles, retry: Retry) -> Iterator[int]:
         os.close(lock)
 
 
-@contextlib.contextmanager
-def disk_errors(root: Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error that says so."""
-    try:
-        yield
-    except OSError as error:
-        message = f"cannot write {shown(root)}: {error.strerror}"
-        following = f"df -h {shlex.quote(str(_existing(root)))}"
-        if error.errno in NO_SPACE:
-            raise DiskFull(message, next=following) from error
-        raise NodeError(message, next=f"ls -ld {shlex.quote(str(_existing(root)))}") from error
-
-
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())
-
-
 def _make(files: NodeFiles, config: Config, retry: Retry) -> None:
     """Make the directory with its ``node.json``, at once or not at all."""
     if files.root.exists():
@@ -161,12 +138,6 @@ def check_free(files: NodeFiles, retry: Retry) -> None:
     """Raise NodeConflict where the node is running, without touching anything."""
     if locks.is_held(files.lock):
         raise _running(files, retry)
-
-
-def other_name(name: str) -> str:
-    """Return a name like ``name`` that no node has."""
-    directory = nodes_directory()
-    return next(found for n in range(2, 10_000) if not (directory / (found := f"{name}-{n}")).exists())
 
 
 def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
@@ -221,16 +192,6 @@ def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
             "in two, not even one after the other"
         )
     raise NodeConflict(message, next=following)
-
-
-def left_directory(files: NodeFiles, swarm: str) -> Path:
-    """Return where a node that has left a swarm keeps its charter and what it knew of peers."""
-    return files.root / "left" / short_id(swarm)
-
-
-def short_id(swarm: str) -> str:
-    """Return a swarm's id for people: enough of it to tell a few swarms apart."""
-    return swarm[:12]
 
 
 def _brief(key: str, identity: dict[str, Any]) -> str:

@@ -7,10 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.node_files import NodeFiles
-from swarmctl.nodes.status import existing, node_names
-from swarmctl.paths import nodes_directory, shown
+from swarmctl.nodes.lookup import existing, latest
 from swarmctl.terminal.safe_text import clean
 
 POLL_S = 0.25
@@ -27,15 +24,6 @@ def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> No
     while follow:
         time.sleep(POLL_S)
         end = _print_new(path, end)
-
-
-def latest() -> NodeFiles:
-    """Return the node that said something last."""
-    nodes = [NodeFiles(nodes_directory() / name) for name in node_names()]
-    heard = [node for node in nodes if node.events.exists()]
-    if not heard:
-        raise ConfigurationError(f"no node has run yet in {shown(nodes_directory())}", next="swarmctl run")
-    return max(heard, key=lambda node: node.events.stat().st_mtime)
 
 
 def last_lines(path: Path, end: int, count: int) -> list[str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.nodes.lookup import existing, node_names
 from swarmctl.paths import nodes_directory, shown
-from swarmctl.settings.profile_files import nearest
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
@@ -18,21 +17,6 @@ from swarmctl.terminal.sentences import duration, in_touch, percent, several
 
 _WORTH_TELLING_S = 0.1
 """What sharing must take of a round before a line for people tells of it."""
-
-
-def node_names() -> list[str]:
-    """Return the names of the nodes of this machine."""
-    return sorted(path.parent.name for path in nodes_directory().glob("[!.]*/node.json"))
-
-
-def existing(name: str) -> NodeFiles:
-    """Return the files of a node. Raises ConfigurationError where there is no such node."""
-    names = node_names()
-    if name in names:
-        return NodeFiles(nodes_directory() / name)
-    guess = nearest(name, names)
-    hint = f"; did you mean {guess}?" if guess else ""
-    raise ConfigurationError(f"no node named {name!r}{hint}", next="swarmctl status")
 
 
 def print_status(node: str | None, *, as_json: bool) -> None:

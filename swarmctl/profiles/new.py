@@ -14,11 +14,12 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.paths import BUILTIN, shown
 from swarmctl.profiles.write import TASKS, head_comment, new_path, problems_in, rendered, run_command, write
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.profile_files import SUFFIX, Profile, nearest
+from swarmctl.settings.profile_files import SUFFIX, Profile
 from swarmctl.settings.resolve import Override, anchored, override, problems_of, resolve
 from swarmctl.settings.schema import SettingPath, dotted, leaves, parse
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.safe_text import clean, looks_like_key
+from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.views import Writer
 
 

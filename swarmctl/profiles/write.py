@@ -14,13 +14,13 @@ import tomlkit
 
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.tasks.registry import check_tasks
-from swarmctl.nodes.directory import NO_SPACE
 from swarmctl.paths import profiles_directory, shown
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.profile_files import SUFFIX, Profile
 from swarmctl.settings.resolve import Problem, problems_of
 from swarmctl.settings.schema import SettingPath, settings
 from swarmctl.storage.atomic import READABLE, replace_text
+from swarmctl.storage.disk_errors import NO_SPACE
 from swarmctl.terminal.safe_text import looks_like_key
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

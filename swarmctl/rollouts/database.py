@@ -11,8 +11,7 @@ from pathlib import Path
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.nodes.logs import latest
-from swarmctl.nodes.status import existing
+from swarmctl.nodes.lookup import existing, latest
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 

@@ -70,7 +70,7 @@ def _print(rows: Iterable[dict[str, Any]], kind: Format) -> int:
 
 
 def _save(target: Path, rows: Iterable[dict[str, Any]], kind: Format) -> int:
-    from swarmctl.nodes.directory import disk_errors
+    from swarmctl.storage.disk_errors import disk_errors
 
     with disk_errors(target), new_file(target) as file:
         return _write(file, rows, kind)

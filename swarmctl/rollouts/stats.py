@@ -14,9 +14,9 @@ from swarmctl.errors import UsageError
 from swarmctl.rollouts.counts import Counts, Group, count, total
 from swarmctl.rollouts.database import node_with_journal, reading
 from swarmctl.rollouts.rows import node_model
-from swarmctl.settings.profile_files import nearest
 from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.sentences import dollars, percent
+from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.views import Writer
 
 KEYS = ("provider", "model", "stage")

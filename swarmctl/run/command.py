@@ -13,55 +13,23 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for
 from swarmctl.nodes import directory as nodes
+from swarmctl.nodes import lookup
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.consent import ask_consent, record_consent
-from swarmctl.run.join_swarm import enter, invitation_override, settle
+from swarmctl.run.join_swarm import enter, settle
 from swarmctl.run.offload_plan import banner, plan
 from swarmctl.run.outcome import judge
 from swarmctl.run.retry import advised, retry_with
 from swarmctl.run.summary import conclusion, introduction
 from swarmctl.run.supervisor import Ending, StopSignals, supervise
-from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.last_run import changes, read_last, write_last
 from swarmctl.settings.options import RunOptions
-from swarmctl.settings.resolve import Override, Resolved, override, resolve
-from swarmctl.settings.schema import parse
+from swarmctl.settings.resolve import Resolved
+from swarmctl.storage import disk_errors
 from swarmctl.terminal.progress import Progress, result
 from swarmctl.terminal.prompter import Asker
 from swarmctl.terminal.views import Writer, view
-
-
-def resolved_options(options: RunOptions) -> Resolved:
-    """Return the configuration a command line means.
-
-    ``--node NAME`` without ``--profile`` repeats what that node was last run with; what this command says goes over it.
-    """
-    given = [override(text) for text in options.assignments]
-    given += [_given(flag, path, text) for flag, path, text in _flags(options)]
-    last = None
-    if options.node is not None:
-        given.append(Override(("node", "name"), options.node, "--node"))
-        last = read_last(nodes.files_of(options.node)) if options.profile is None else None
-    earlier = last.overrides if last else ()
-    profile = profiles.read(profiles.find(profiles.chosen(options.profile, last.profile if last else None)))
-    return resolve(profile, _latest([*earlier, *given]), os.environ)
-
-
-def _flags(options: RunOptions) -> list[tuple[str, tuple[str, ...], str]]:
-    return [(flag, tuple(key.split(".")), text) for flag, key, text in options.flags]
-
-
-def _given(flag: str, path: tuple[str, ...], text: str) -> Override:
-    return invitation_override(text, flag) if flag == "--join" else Override(path, parse(text, path), flag)
-
-
-def _latest(overrides: list[Override]) -> list[Override]:
-    """Keep the last of several values of one setting, in its place: ``model.lora=false`` undoes what is before it."""
-    latest: dict[tuple[str, ...], Override] = {}
-    for given in overrides:
-        latest.pop(given.path, None)
-        latest[given.path] = given
-    return list(latest.values())
 
 
 def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
@@ -78,7 +46,7 @@ def execute(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     offload, agreed = _agree(resolved, asker)
     with StopSignals() as signals, nodes.opened(resolved.config, retry_with(resolved)) as node:
         before = read_last(node.files) if node.resumes else None
-        with nodes.disk_errors(node.files.root):
+        with disk_errors.disk_errors(node.files.root):
             record_consent(node.files, agreed)
             membership = membership and settle(node.files, membership)
             write_last(node.files, resolved)
@@ -102,7 +70,7 @@ def _agree(resolved: Resolved, asker: Asker) -> tuple[list[str], tuple[str, ...]
     if not is_offloaded(resolved.config):
         return [], ()
     retry = retry_with(resolved)
-    files = nodes.files_of(resolved.config.node.name)
+    files = lookup.files_of(resolved.config.node.name)
     nodes.check_free(files, retry)
     with advised(resolved):
         found = plan(resolved.config, files.ledger)

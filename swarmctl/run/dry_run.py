@@ -10,6 +10,7 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.offload.endpoints import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.nodes import directory as nodes
+from swarmctl.nodes import lookup
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.join_swarm import Membership
@@ -29,7 +30,7 @@ def dry_run(
 ) -> Exit:
     """Print configuration, origins and findings. Raises what ``run`` would raise before its first round."""
     config = resolved.config
-    files = nodes.files_of(config.node.name)
+    files = lookup.files_of(config.node.name)
     nodes.check_free(files, retry)
     nodes.check_identity(files, config, retry)
     try:

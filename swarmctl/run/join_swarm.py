@@ -22,15 +22,16 @@ from hivemind_exp.swarm.identity import Identity, write_private
 from hivemind_exp.swarm.invitation import Invitation, parse
 from hivemind_exp.tasks.registry import expand
 from swarmctl.nodes import directory as nodes
+from swarmctl.nodes import lookup
 from swarmctl.paths import nodes_directory
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.retry import advised, retry_with
+from swarmctl.settings.command_line import JOIN
 from swarmctl.settings.last_run import arguments, pasteable, read_last, set_values, shown_value
 from swarmctl.settings.resolve import REMEMBERED, Override, Resolved
 from swarmctl.settings.schema import dotted, leaves
 from swarmctl.storage.json_file import read_json, write_json
 
-JOIN = ("swarm", "join")
 _SEED = ("node", "seed")
 _FRESH = ("node", "fresh")
 _TASKS = ("tasks",)
@@ -54,11 +55,6 @@ class Membership:
         return None if self.identity is None else self.identity.peer_id
 
 
-def invitation_override(text: str, flag: str) -> Override:
-    """Return what ``--join`` stands for, however the line was wrapped on its way. Raises SwarmError."""
-    return Override(JOIN, str(parse(text)), flag)
-
-
 def enter(
     resolved: Resolved, say: Callable[[str], None], *, module: str = trainer.MODULE
 ) -> tuple[Resolved, Membership | None]:
@@ -67,7 +63,7 @@ def enter(
     Touches nothing. Raises NodeConflict where the node is running, or in another swarm; SwarmError where the charter
     cannot be had; ConfigurationError where the command line contradicts it.
     """
-    files = nodes.files_of(resolved.config.node.name)
+    files = lookup.files_of(resolved.config.node.name)
     resolved = _stays_in(resolved, files)
     swarm = resolved.config.swarm.charter
     if swarm is None:
@@ -96,7 +92,7 @@ def settle(files: NodeFiles, membership: Membership) -> Membership:
     Raises OSError; IdentityProblem where it has one that cannot be used.
     """
     made = read_json(files.identity) or {}
-    aside = nodes.left_directory(files, membership.charter.id) / files.swarm.name
+    aside = lookup.left_directory(files, membership.charter.id) / files.swarm.name
     if made.get("left") is not None:
         if aside.exists() and not files.swarm.exists():
             os.replace(aside, files.swarm)
@@ -150,7 +146,7 @@ def _content(files: NodeFiles) -> bytes | None:
 
 def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None], module: str) -> bytes:
     config = resolved.config
-    swarm = nodes.short_id(config.swarm.charter or "")
+    swarm = lookup.short_id(config.swarm.charter or "")
     if not parse(config.swarm.join).addresses:
         raise SwarmError(
             f"the charter of swarm {swarm} is not on this machine, and this invitation has no address to ask: take the "

@@ -9,16 +9,16 @@ from hivemind_exp.models.hardware import detect_hardware
 from hivemind_exp.offload.endpoints import is_offloaded
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.swarm.peer_names import animal_name
-from swarmctl.nodes.directory import Node, short_id
+from swarmctl.nodes.directory import Node
+from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
 from swarmctl.run.join_swarm import Membership
 from swarmctl.run.outcome import completed, continuation
 from swarmctl.settings.last_run import shown_value
 from swarmctl.settings.resolve import Resolved
-from swarmctl.swarm.show import game
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import Progress
-from swarmctl.terminal.sentences import count, dollars, duration, exchanged, percent, spending, time_shares
+from swarmctl.terminal.sentences import count, dollars, duration, exchanged, game, percent, spending, time_shares
 
 _DEMO = "tiny"
 _RISE = 0.15

@@ -8,17 +8,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType, MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.nodes.directory import Node, disk_errors
+from swarmctl.nodes.directory import Node
 from swarmctl.run import trainer_process as trainer
 from swarmctl.storage import node_lock as locks
+from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.event_log import Tail, evaluations
+from swarmctl.terminal.display import Display
 from swarmctl.terminal.progress import Progress
 
 PROMISE_S = 5
@@ -27,19 +29,6 @@ GRACE_S = 8
 """After this it is killed; nothing is lost, as every step is in the journal. Before the first step there is nothing
 to lose, and imports do not listen: then the promise is the limit."""
 POLL_S = 0.1
-
-
-class Display(AbstractContextManager["Display"], Protocol):
-    """Shows people what happens."""
-
-    def event(self, event: dict[str, Any], progress: Progress, /) -> None:
-        """Show one event, which ``progress`` has already taken."""
-
-    def tick(self, progress: Progress, /) -> None:
-        """Called several times a second."""
-
-    def note(self, text: str) -> None:
-        """Say one sentence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,16 @@ the name or path of one other profile which it changes; that one may not extend 
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.paths import BUILTIN, profiles_directory, shown
+from swarmctl.terminal.suggest import nearest
 
 VARIABLE = "SWARMCTL_PROFILE"
 DEFAULT = "default"
@@ -47,12 +46,6 @@ class Profile:
         """What finds it again from any directory: its name where that is enough, else its path."""
         in_place = self.builtin or self.path.parent == profiles_directory()
         return self.name if in_place and find(self.name) == self.path else str(self.path)
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word most like ``word``, if any is."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
 
 
 def _paths(directory: Path) -> dict[str, Path]:

@@ -24,8 +24,9 @@ from hivemind_exp.providers import PROVIDERS
 from swarmctl import paths
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.misplaced_keys import command_for, means_secret, refusal, service_of
-from swarmctl.settings.profile_files import Profile, nearest
+from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.schema import SettingPath, dotted, leaves, parse, settings
+from swarmctl.terminal.suggest import nearest
 
 PREFIX = "SWARMCTL_"
 _NOT_SETTINGS = {paths.HOME_VARIABLE, profiles.VARIABLE}

@@ -11,9 +11,11 @@ from pathlib import Path
 from hivemind_exp.errors import ConfigurationError, NodeConflict
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.nodes import directory as nodes
-from swarmctl.nodes.status import existing
+from swarmctl.nodes import lookup
+from swarmctl.nodes.lookup import existing
 from swarmctl.paths import shown
 from swarmctl.settings.last_run import set_values
+from swarmctl.storage import disk_errors
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.swarm.member import member
@@ -38,7 +40,7 @@ def leave(node: str | None, *, as_json: bool) -> None:
     )
     if locks.is_held(files.lock):
         raise busy
-    with nodes.held(files, lambda _: busy.next or ""), nodes.disk_errors(files.root):
+    with nodes.held(files, lambda _: busy.next or ""), disk_errors.disk_errors(files.root):
         aside = _put_aside(files, swarm)
         _go_alone(files)
         write_json(files.identity, made | {"left": now()})
@@ -46,7 +48,7 @@ def leave(node: str | None, *, as_json: bool) -> None:
 
 
 def _put_aside(files: NodeFiles, swarm: str) -> Path:
-    aside = nodes.left_directory(files, swarm)
+    aside = lookup.left_directory(files, swarm)
     aside.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.replace(files.charter, aside / files.charter.name)
     if files.swarm.exists() and not (aside / files.swarm.name).exists():
@@ -74,7 +76,7 @@ def _tell(name: str, swarm: str, aside: str, *, as_json: bool) -> None:
         print(json.dumps({"schema": 1, "node": name, "swarm": swarm, "put_aside": aside}))
         return
     say = Writer(sys.stdout)
-    say(f"Node {name} has left swarm {nodes.short_id(swarm)}.")
+    say(f"Node {name} has left swarm {lookup.short_id(swarm)}.")
     say("Kept: its key, its model with all it learned, its journal and its bills.")
     say(f"Put aside: the charter and what it knew of peers, in {aside}")
     say("Go on alone with the same tasks, or join the same swarm again with its line; another takes another node:")

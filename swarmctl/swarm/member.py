@@ -10,7 +10,7 @@ from hivemind_exp.errors import ConfigurationError, IdentityProblem, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.identity import Identity
-from swarmctl.nodes.status import existing, node_names
+from swarmctl.nodes.lookup import existing, node_names
 from swarmctl.paths import nodes_directory
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json

@@ -20,17 +20,19 @@ from hivemind_exp.swarm.peer_names import animal_name
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import UsageError
 from swarmctl.nodes import directory as nodes
+from swarmctl.nodes import lookup
 from swarmctl.run.check_questions import pins
-from swarmctl.run.command import resolved_options
 from swarmctl.run.join_swarm import Membership, bound, invited, keeps_what_it_learns, settle, with_own_seed
 from swarmctl.run.retry import advised
+from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.last_run import write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
+from swarmctl.storage import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.swarm.invite import invitation, reach
-from swarmctl.swarm.show import game
 from swarmctl.terminal.command_line import command, typed
+from swarmctl.terminal.sentences import game
 from swarmctl.terminal.views import Writer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -59,7 +61,7 @@ def new_swarm(options: NewSwarm) -> None:
     """
     say = Writer(sys.stderr)
     _check_name(options.name)
-    files = nodes.files_of(options.name)
+    files = lookup.files_of(options.name)
     _check_new(files)
     resolved = _resolved(options)
     size = resolved.config.game.group_size
@@ -73,7 +75,7 @@ def new_swarm(options: NewSwarm) -> None:
         facts, digests = pins(resolved.config)
     tasks = pinned(resolved.config.tasks, facts, digests)
     resolved = with_own_seed(keeps_what_it_learns(resolved), files)
-    with nodes.opened(resolved.config, _again) as node, nodes.disk_errors(files.root):
+    with nodes.opened(resolved.config, _again) as node, disk_errors.disk_errors(files.root):
         identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
         rules = resolved.config.game
         charter = Charter(
@@ -111,7 +113,7 @@ def new_swarm(options: NewSwarm) -> None:
         return
     labels = ", ".join(task.label for task in charter.tasks)
     say(
-        f"Swarm {charter.name} ({nodes.short_id(charter.id)}), {'open' if charter.is_open else 'invited'}: "
+        f"Swarm {charter.name} ({lookup.short_id(charter.id)}), {'open' if charter.is_open else 'invited'}: "
         f"{game(charter)}, {'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. That is fixed now."
     )
     say(f"Its first node is {node.name}, {animal_name(identity.peer_id)}. Start it, so that others find the swarm:")
@@ -151,11 +153,11 @@ def _check_name(name: str) -> None:
 def _check_new(files: NodeFiles) -> None:
     """Raise NodeConflict where there is a node that runs, has a swarm, or has learned something."""
     name = files.root.name
-    other = _again(nodes.other_name(name))
+    other = _again(lookup.other_name(name))
     if files.charter.exists():
         swarm = (read_json(files.identity) or {}).get("swarm") or ""
         raise NodeConflict(
-            f"node {name} is in swarm {nodes.short_id(swarm)} already",
+            f"node {name} is in swarm {lookup.short_id(swarm)} already",
             next=f"swarmctl swarm invite --node {shlex.quote(name)}",
         )
     nodes.check_free(files, lambda _: other)

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from hivemind_exp.swarm.addresses import own_addresses, read_port
-from hivemind_exp.swarm.charter import MILLION, Charter, CharterTask
+from hivemind_exp.swarm.charter import MILLION, CharterTask
 from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.swarm.member import Member, member
+from swarmctl.terminal.sentences import game
 from swarmctl.terminal.views import Writer
 
 
@@ -91,9 +92,3 @@ def _lines(found: Member) -> Iterator[str]:
     port = _port(found)
     for place, address in enumerate(() if port is None else _addresses(found, peer, port)):
         yield f"  {'reached' if place == 0 else '':<9}{address.rpartition('/p2p/')[0]}"
-
-
-def game(charter: Charter) -> str:
-    """Say what a round of a swarm is."""
-    stages = f", {charter.stage_time} s a stage" if charter.game == "study-group" else ""
-    return f"{charter.game}, groups of {charter.group_size}{stages}"

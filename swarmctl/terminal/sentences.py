@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hivemind_exp.swarm.charter import Charter
 from swarmctl.terminal.progress import PARTS, Progress
 
 _FROM = {"policy": "", "peer": " from peers"}
@@ -158,3 +159,9 @@ def dollars(usd: float) -> str:
     while places < 9 and abs(usd) < 10 ** (1 - places):
         places += 1
     return f"{usd:,.{places}f} USD"
+
+
+def game(charter: Charter) -> str:
+    """Say what a round of a swarm is."""
+    stages = f", {charter.stage_time} s a stage" if charter.game == "study-group" else ""
+    return f"{charter.game}, groups of {charter.group_size}{stages}"

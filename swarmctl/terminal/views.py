@@ -16,7 +16,7 @@ from swarmctl.terminal.progress import PASSING, Progress
 from swarmctl.terminal.safe_text import clean, encodable
 
 if TYPE_CHECKING:  # commands that only write lines need no trainer's configuration
-    from swarmctl.run.supervisor import Display
+    from swarmctl.terminal.display import Display
 
 PEERS_EVERY_S = 60
 """How many peers there are is told again after this time, or at once where it becomes none or some."""

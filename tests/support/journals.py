@@ -15,7 +15,8 @@ from hivemind_exp.offload.prices import Usage
 from hivemind_exp.rollouts.orders import Completion, Order
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
-from swarmctl.nodes.directory import files_of, identity
+from swarmctl.nodes.directory import identity
+from swarmctl.nodes.lookup import files_of
 from swarmctl.storage.json_file import write_json
 
 SWARM = "5wa"

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from hivemind_exp.game.base import Turn
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
+from hivemind_exp.journal.records import Turn
 from hivemind_exp.rollouts.types import Group, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hivemind_exp.game.base import Turn
 from hivemind_exp.game.sampling.game import verified
 from hivemind_exp.game.study_group.exhibits import Gathering, outcomes, students_of
 from hivemind_exp.game.study_group.merging import PeerOutputs
@@ -24,6 +23,7 @@ from hivemind_exp.game.study_group.quoting import LONGEST_QUOTATION
 from hivemind_exp.game.study_group.rewards import score_answer, score_critique, score_resolve
 from hivemind_exp.game.study_group.roles import Role, voice
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Turn
 from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Score, Tasks
 

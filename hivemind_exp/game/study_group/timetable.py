@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hivemind_exp.game.base import Turn
+from hivemind_exp.journal.records import Turn
 
 
 @dataclass(frozen=True, slots=True)

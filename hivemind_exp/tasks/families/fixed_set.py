@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import Role, TaskSpec, normalised
+from hivemind_exp.processes.sandbox import Role
+from hivemind_exp.tasks.base import TaskSpec, normalised
 from hivemind_exp.tasks.seed_sequence import canonical
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import Role, TaskSpec, normalised
+from hivemind_exp.processes.sandbox import Role
+from hivemind_exp.tasks.base import TaskSpec, normalised
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, LIBRARY
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hivemind_exp.errors import HubUnreachable, TaskError
-from hivemind_exp.tasks.base import Role, TaskSpec
+from hivemind_exp.processes.sandbox import Role
+from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.workers.process import START_SECONDS, WorkerGone, WorkerProcess
 
 VERIFY_SECONDS = 2.0

@@ -17,7 +17,8 @@ from typing import Any
 from hivemind_exp.errors import TaskError
 from hivemind_exp.processes import messages as wire
 from hivemind_exp.processes.messages import search_path
-from hivemind_exp.tasks.base import Role, TaskSpec
+from hivemind_exp.processes.sandbox import Role
+from hivemind_exp.tasks.base import TaskSpec
 
 START_SECONDS = 120.0
 """A worker that is not ready by then never will be: even a slow disk loads the libraries in ten."""

@@ -18,7 +18,8 @@ from typing import Any
 from hivemind_exp.errors import NodeError
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.messages import messages, send, take_pipes
-from hivemind_exp.tasks.base import Role, Task, TaskSpec
+from hivemind_exp.processes.sandbox import Role
+from hivemind_exp.tasks.base import Task, TaskSpec
 
 
 def main(role: Role, parent: int) -> None:

@@ -11,8 +11,8 @@ from swarmctl.profiles.importing import rl_swarm as rlswarm
 from swarmctl.profiles.importing.result import NO_COUNTERPART, SECRET, UNKNOWN, Mapped, Secret
 from swarmctl.profiles.importing.rl_swarm import OFFLOAD, Carry, text
 from swarmctl.settings.misplaced_keys import means_secret, service_of
-from swarmctl.settings.profile_files import nearest
 from swarmctl.terminal.safe_text import looks_like_key
+from swarmctl.terminal.suggest import nearest
 
 
 def mapped(settings: Mapping[str, Any]) -> Mapped:

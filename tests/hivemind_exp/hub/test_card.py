@@ -10,9 +10,8 @@ from huggingface_hub import ModelCard
 from hivemind_exp.config import Config
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Lesson, Manifest, Row
+from hivemind_exp.journal.records import Evaluation, Lesson, Manifest, Row
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.trainer.evaluation import Evaluation
 
 OWN = Lesson(Kind.POLICY, "local", 600, 30_000)
 TEACHER = Lesson(Kind.TEACHER, "openai", 100, 10_000)

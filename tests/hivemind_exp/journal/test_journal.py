@@ -13,10 +13,10 @@ import pytest
 
 from hivemind_exp.errors import CheckpointError
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Manifest
+from hivemind_exp.journal.records import Evaluation, Manifest
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
-from hivemind_exp.trainer.evaluation import Evaluation, pass_rates
+from hivemind_exp.trainer.evaluation import pass_rates
 
 
 def make_prompt(name: str = "a") -> Prompt:

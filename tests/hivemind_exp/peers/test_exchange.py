@@ -18,8 +18,7 @@ from hivemind_exp.peers.draws import DrawnGroups
 from hivemind_exp.peers.exchange import Foreign, Giver, Sharing, Standpoint
 from hivemind_exp.peers.likelihood_filter import QUANTILE, Floor, quantile
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
-from hivemind_exp.sources.group_filler import encode_completion
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
 from hivemind_exp.tasks.base import Score
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer

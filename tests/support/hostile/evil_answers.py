@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hivemind_exp.tasks.base import Role, TaskSpec
+from hivemind_exp.processes.sandbox import Role
+from hivemind_exp.tasks.base import TaskSpec
 
 MODULE = __name__
 

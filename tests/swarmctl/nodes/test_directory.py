@@ -16,7 +16,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, NodeConflict, NodeError
 from hivemind_exp.events import EventLog
 from swarmctl.nodes import directory as nodes
-from swarmctl.nodes.directory import Node, files_of, opened
+from swarmctl.nodes.directory import Node, opened
+from swarmctl.nodes.lookup import files_of
 
 
 def config(**changes: Any) -> Config:

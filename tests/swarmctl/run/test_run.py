@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from swarmctl.errors import Exit
-from swarmctl.nodes.directory import files_of
+from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
 from tests.swarmctl.conftest import ROOT, STAND_IN, Cli, write_profile
 

@@ -7,9 +7,10 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.game.base import OwnPace, Turn
+from hivemind_exp.game.base import OwnPace
 from hivemind_exp.game.study_group.prompts import STAGES
 from hivemind_exp.game.study_group.timetable import SlotClock, Slots
+from hivemind_exp.journal.records import Turn
 from hivemind_exp.trainer.progress import Course, Progress
 
 CLOCK = SlotClock(1_000_000, 60, len(STAGES))

@@ -14,7 +14,7 @@ from swarmctl import cli
 from swarmctl.doctor import registry, runner
 from swarmctl.doctor.check import Finding, Status
 from swarmctl.errors import Exit
-from swarmctl.nodes.directory import files_of
+from swarmctl.nodes.lookup import files_of
 from swarmctl.terminal.sentences import dollars
 from tests.support.doctor import make
 from tests.support.doctor_api import KEY, give_key, look, profile

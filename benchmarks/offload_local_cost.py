@@ -29,9 +29,9 @@ import torch
 from benchmarks.train_step import SHAPES, make_model, synchronise
 from hivemind_exp.config import Config
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Manifest, Row
+from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.models.tiny import build_tokenizer
-from hivemind_exp.offload.api.chat import Sampling
+from hivemind_exp.offload.api.chat import SamplingParams
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.rollouts.types import Kind, Prompt, Rollout
 from hivemind_exp.sources.local import LocalSource
@@ -111,12 +111,12 @@ class Bench:
 
     def train(self, step: int, groups: list[list[Rollout]], kind: Kind, cost: Cost) -> None:
         rows = tuple(
-            Row(kind, "b", "t", number, (5,) * 32, rollout.ids, "", 1.0, 1.0 if index % 2 else -1.0, 0)
+            TrainingRow(kind, "b", "t", number, (5,) * 32, rollout.ids, "", 1.0, 1.0 if index % 2 else -1.0, 0)
             for number, group in enumerate(groups)
             for index, rollout in enumerate(group)
         )
         with working(cost, self.options.device):
-            self.stepper.take(Manifest(step, step, step, self.options.micro_batch, rows))
+            self.stepper.step(Manifest(step, step, step, self.options.micro_batch, rows))
 
 
 def local_steps(bench: Bench) -> list[Cost]:
@@ -133,7 +133,7 @@ def local_steps(bench: Bench) -> list[Cost]:
 
 def offloaded_steps(bench: Bench, directory: Path) -> list[Cost]:
     options, costs = bench.options, []
-    sampling = Sampling(temperature=1.0, max_tokens=options.tokens, reasoning_tokens=0, reasoning_effort=None)
+    sampling = SamplingParams(temperature=1.0, max_tokens=options.tokens, reasoning_tokens=0, reasoning_effort=None)
 
     def encode(text: str, _cut: bool) -> tuple[int, ...]:
         return (*bench.tokenizer.encode(text, add_special_tokens=False), bench.tokenizer.eos_token_id)
@@ -141,7 +141,7 @@ def offloaded_steps(bench: Bench, directory: Path) -> list[Cost]:
     os.environ["COMPLETION_TOKENS"] = str(options.tokens)
     with api_process(answer="benchmarks.offload_local_cost:text", latency=LATENCY_S) as server:
         with engine(directory, endpoint(server.base_url, group="n"), price=Price(0, 0), sampling=sampling) as rig:
-            rig.offload.probed()
+            rig.offload.wait_for_probe()
             journal = Journal(rig.journal, SWARM)
             for step in range(options.steps + 1):
                 cost, prompts = Cost(), bench.prompts(step)

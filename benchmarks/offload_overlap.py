@@ -135,10 +135,10 @@ def generated_alone(root: Path, config: Config) -> float:
     offload = open_offload(config, files, Secrets(), ends, StopFlag())
     assert offload is not None
     with closing(offload):
-        offload.probed()
+        offload.wait_for_probe()
         for round_ in range(rounds):
             for coming in orders[round_ : round_ + 3]:
-                offload.place(coming)
+                offload.submit(coming)
             offload.wait(round_)
             ends("round")
     return ends.median

@@ -45,7 +45,7 @@ def engine_rate(server: RemoteServer, requests: int) -> float:
         tempfile.TemporaryDirectory() as root,
         engine(Path(root), endpoint(server.base_url), concurrency=IN_FLIGHT) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         begun = time.perf_counter()
         rig.run([order(number, GROUP) for number in range(requests // GROUP)])
         return requests / (time.perf_counter() - begun)
@@ -106,9 +106,9 @@ def limit_use(
         tempfile.TemporaryDirectory() as root,
         engine(Path(root), endpoint(server.base_url, **chat), concurrency=IN_FLIGHT, rates=stated) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         begun = time.time()
-        rig.offload.place([order(number, GROUP) for number in range(int(1.2 * WINDOWS * window * 30 / GROUP))])
+        rig.offload.submit([order(number, GROUP) for number in range(int(1.2 * WINDOWS * window * 30 / GROUP))])
         time.sleep(WINDOWS * window)
         ended = time.time()
         books = server.ledger

@@ -40,9 +40,9 @@ from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
-from hivemind_exp.peers.draws import DrawnGroups
-from hivemind_exp.peers.exchange import Giver, Sharing, Standpoint
-from hivemind_exp.peers.likelihood_filter import Floor
+from hivemind_exp.peers.draws import PeerDrawLog
+from hivemind_exp.peers.exchange import PeerExchange, PublisherInfo, TrainingStatus
+from hivemind_exp.peers.likelihood_filter import LikelihoodFilter
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.tokens import PeerTexts
@@ -180,12 +180,12 @@ class Node:
         )
         self.stepper = SourceGRPOTrainer(model, self.tokenizer, self.config, root, device="cpu", dtype="float32")
         self.source = LocalSource(self.stepper.policy, self.tokenizer, self.config.generation, StopFlag())
-        self.drawn = DrawnGroups(root / f"{number}.sqlite", SWARM)
+        self.drawn = PeerDrawLog(root / f"{number}.sqlite", SWARM)
         self.events: list[dict[str, Any]] = []
         me = f"node {number}"
         with_logps = arm.loss == "f_tis" and arm.external > 0
-        self.sharing = Sharing(
-            Giver(SWARM, me, "tiny", GROUP_SIZE, with_logps),
+        self.sharing = PeerExchange(
+            PublisherInfo(SWARM, me, "tiny", GROUP_SIZE, with_logps),
             wire=Box(post, me),
             source=PeerSource(
                 PeerRules(
@@ -221,9 +221,9 @@ class Node:
             Group(prompt, rows, tuple(scores[n * GROUP_SIZE : (n + 1) * GROUP_SIZE]))
             for n, (prompt, rows) in enumerate(zip(prompts, made, strict=True))
         ]
-        foreign = self.sharing.play(round_, STAGE, groups, Standpoint(round_, None))
+        foreign = self.sharing.exchange(round_, STAGE, groups, TrainingStatus(round_, None))
         rows = build_rows([*groups, *foreign.groups], self.stepper.settings, {})
-        result = self.stepper.take(
+        result = self.stepper.step(
             Manifest(round_, round_, derive_seed(self.seed, round_), 128, tuple(rows), foreign.floor)
         )
         peers = [row for row in rows if not row.kind.own]
@@ -305,7 +305,7 @@ def play(arm: Arm, seed: int, rounds: int, bases: Mapping[Start, Path], tasks: T
     adverts: list[float] = []
     with ExitStack() as ends:
         if not arm.filtered:
-            ends.enter_context(patch.object(Floor, "measure", lambda *_: None))
+            ends.enter_context(patch.object(LikelihoodFilter, "measure", lambda *_: None))
         nodes = ends.enter_context(swarm(arm, seed, bases, tasks, post))
         for round_ in range(rounds + 1):
             if round_ in looks:

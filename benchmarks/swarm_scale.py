@@ -41,13 +41,13 @@ from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm.announcement import MAX_BUNDLES, SHARDS, Announcement, BundleRef
-from hivemind_exp.swarm.announcement_book import Book
+from hivemind_exp.swarm.announcement_book import AnnouncementBook
 from hivemind_exp.swarm.dht.guard import MAX_KEYS
 from hivemind_exp.swarm.dht.overlay import READERS, REPLICAS, Overlay
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.membership_proof import Access
-from hivemind_exp.swarm.transfer.bundle_store import Shelf
-from hivemind_exp.swarm.transfer.courier import Courier, Kind
+from hivemind_exp.swarm.membership_proof import MembershipProof
+from hivemind_exp.swarm.transfer.bundle_store import BundleStore
+from hivemind_exp.swarm.transfer.courier import Courier, TransferKind
 from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
 
 SWARM = "5a" * 32
@@ -95,10 +95,10 @@ class Peer:
         directory.mkdir()
         self.key = directory / "identity.key"
         self.identity = Identity.create(self.key)
-        self.book = Book(SWARM, self.identity.peer_id)
-        access = Access(SWARM, self.identity.peer_id)
+        self.book = AnnouncementBook(SWARM, self.identity.peer_id)
+        access = MembershipProof(SWARM, self.identity.peer_id)
         self.overlay = Overlay(SWARM, access, self.book, lambda: None)
-        self.shelf = Shelf()
+        self.shelf = BundleStore()
         self.courier = Courier(access, lambda _kind, sha256: self.shelf.get(sha256), lambda _peer: True)
 
     async def open(self, others: list[Peer]) -> None:
@@ -162,7 +162,7 @@ async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
         for number, (author, groups) in enumerate(zip(authors, said, strict=True)):
             peer = peers[number % len(peers)]
             # A real peer's shelf has its own bundles only: what it serves for others, it has from them.
-            ref = Shelf().put(b"".join(groups), round_=7, stage=0, groups=len(groups))
+            ref = BundleStore().put(b"".join(groups), round_=7, stage=0, groups=len(groups))
             peer.shelf.pass_on(ref.sha256, b"".join(groups))
             wanted.append((peer, ref))
             earlier = tuple(BundleRef(at, 0, os.urandom(32), ref.size, QUESTIONS) for at in range(MAX_BUNDLES - 1))
@@ -191,7 +191,7 @@ async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
             async def fetch() -> bytes:
                 name = peer.identity.peer_id
                 await reader.overlay.connect(name, await peer.overlay.addresses())
-                return await reader.courier.fetch(reader.overlay, name, Kind.BUNDLE, ref.sha256, ref.size)
+                return await reader.courier.fetch(reader.overlay, name, TransferKind.BUNDLE, ref.sha256, ref.size)
 
             return fetch
 

@@ -27,7 +27,7 @@ from transformers import PrinterCallback, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from hivemind_exp.config import Config
-from hivemind_exp.journal.records import Manifest, Row
+from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses import GroupRows, LossSettings
 from hivemind_exp.losses.policy import weigh
 from hivemind_exp.models.tiny import build_tokenizer
@@ -144,7 +144,7 @@ def time_ours(options: argparse.Namespace, *, ties: bool) -> list[float]:
         for step in range(options.steps + 1):
             begun = time.perf_counter()
             made = make_rollouts(step, options.rows, options.tokens, ties=ties)
-            stepper.take(manifest(step, made, options.rows // options.accumulate))
+            stepper.step(manifest(step, made, options.rows // options.accumulate))
             synchronise(options.device)
             seconds.append(time.perf_counter() - begun)
     return seconds[1:]
@@ -157,7 +157,7 @@ def manifest(step: int, made: Rollouts, micro_batch: int) -> Manifest:
         outcomes = torch.tensor([reward for _, _, reward in members])
         group = GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, outcomes)
         for (prompt, ids, reward), weight in zip(members, weigh(group, LossSettings()).tolist(), strict=True):
-            rows.append(Row(Kind.POLICY, "local", "t", start, tuple(prompt), tuple(ids), "", reward, weight, 0))
+            rows.append(TrainingRow(Kind.POLICY, "local", "t", start, tuple(prompt), tuple(ids), "", reward, weight, 0))
     return Manifest(step, step, step, micro_batch, tuple(rows))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hivemind_exp.journal.records import Turn
+from hivemind_exp.journal.records import StageRun
 from hivemind_exp.rollouts.types import Group, Prompt
 from hivemind_exp.tasks.base import Question
 
@@ -18,17 +18,17 @@ class Game(Protocol):
     def stages(self) -> tuple[str, ...]:
         """The stages in their order."""
 
-    def prompts(self, turn: Turn, questions: Sequence[Question]) -> list[Prompt]:
+    def prompts(self, turn: StageRun, questions: Sequence[Question]) -> list[Prompt]:
         """Return what the turn asks, at most one prompt a question, the same again after a restart."""
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Return groups of one stage with their scores."""
 
 
-class Timetable(Protocol):
+class Schedule(Protocol):
     """When each stage is played."""
 
-    def next(self, last: Turn | None, finished: int) -> Turn:
+    def next(self, last: StageRun | None, finished: int) -> StageRun:
         """Return what is to be played now.
 
         ``last``: the turn that was played last in the round that is being played; None between rounds.
@@ -40,18 +40,22 @@ class Timetable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OwnPace:
+class SequentialSchedule:
     """One stage after the other, one round after the other."""
 
     stages: tuple[str, ...]
 
-    def next(self, last: Turn | None, finished: int) -> Turn:
+    def next(self, last: StageRun | None, finished: int) -> StageRun:
         """Return the stage after ``last``, or the first of the next round."""
         if last is None:
-            return Turn(finished, self.stages[0])
+            return StageRun(finished, self.stages[0])
         # A node that was stopped within a round of another game begins a new one.
         place = self.stages.index(last.stage) + 1 if last.stage in self.stages else len(self.stages)
-        return Turn(last.round, self.stages[place]) if place < len(self.stages) else Turn(finished + 1, self.stages[0])
+        return (
+            StageRun(last.round, self.stages[place])
+            if place < len(self.stages)
+            else StageRun(finished + 1, self.stages[0])
+        )
 
     def left(self) -> float | None:
         """Return None."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hivemind_exp.config import Config, TaskConfig
-from hivemind_exp.journal.records import Evaluation, Lesson
+from hivemind_exp.journal.records import Evaluation, SourceContribution
 from hivemind_exp.rollouts.types import Kind
 
 _KINDS = {
@@ -29,7 +29,7 @@ def base_name(config: Config) -> str:
 
 
 def model_card(
-    config: Config, *, round_: int, step: int, lessons: Sequence[Lesson], evaluations: Sequence[Evaluation]
+    config: Config, *, round_: int, step: int, lessons: Sequence[SourceContribution], evaluations: Sequence[Evaluation]
 ) -> str:
     """Return the card of a model after ``round_`` rounds and ``step`` steps, as Markdown with its metadata."""
     parts = [
@@ -74,7 +74,7 @@ def _made(config: Config, round_: int, step: int) -> str:
     )
 
 
-def _learned(config: Config, lessons: Sequence[Lesson]) -> list[str]:
+def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]:
     tasks = ", ".join(f"`{_task(task)}`" for task in config.tasks)
     rewards = f"Questions: {tasks}. The reward is what the task's own verifier says of an answer, and nothing else."
     if config.warmup.steps:
@@ -92,7 +92,7 @@ def _learned(config: Config, lessons: Sequence[Lesson]) -> list[str]:
     return [table, counted, rewards]
 
 
-def _who(lesson: Lesson) -> str:
+def _who(lesson: SourceContribution) -> str:
     """Return who made it. A name from outside can neither leave its cell nor be a link."""
     return "this node" if lesson.source == "local" else f"`{lesson.source.translate(_HARMLESS)}`"
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
-from hivemind_exp.journal.records import FOREIGN, Evaluation, Lesson, Manifest, Turn, taught
-from hivemind_exp.rollouts.orders import Completion, Order
+from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, contributions
+from hivemind_exp.rollouts.orders import Completion, CompletionRequest
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
-from hivemind_exp.tasks.base import Question, Score, Term
+from hivemind_exp.tasks.base import Question, RewardTerm, Score
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS prompts (
@@ -131,14 +131,14 @@ class Journal:
             ],
         )
 
-    def write_completions(self, order: Order, completions: Sequence[Completion]) -> None:
+    def write_completions(self, order: CompletionRequest, completions: Sequence[Completion]) -> None:
         """Record what an API sent, before anybody uses it."""
         now = time.time()
         self._write_many(
             _INSERT_COMPLETION,
             [
                 (
-                    *(self._swarm, order.round, order.stage, order.question, made.place),
+                    *(self._swarm, order.round, order.stage, order.question, made.index),
                     *(made.kind, made.provider, made.model, made.version, made.text, None),
                     *(made.truncated, "null", made.usd, now),
                 )
@@ -146,7 +146,7 @@ class Journal:
             ],
         )
 
-    def write_lost(self, order: Order, places: Sequence[int], why: str) -> None:
+    def write_lost(self, order: CompletionRequest, places: Sequence[int], why: str) -> None:
         """Record that places were given up, so that they are not asked for again."""
         self._write_many(
             "INSERT OR IGNORE INTO lost VALUES (?,?,?,?,?,?)",
@@ -227,47 +227,52 @@ class Journal:
         ).fetchone()
         return 0 if last is None else int(last) + 1
 
-    def commit(self, manifest: Manifest, turn: Turn | None = None, finished: int | None = None) -> None:
+    def commit(self, manifest: Manifest, turn: StageRun | None = None, finished: int | None = None) -> None:
         """Record a step before it is taken. What it was about, and what it teaches, stays known when the manifest
         itself is forgotten.
 
         ``turn``: what it is about; unset: the one stage of its round. ``finished``: rounds that the node had finished
         before; unset: as many as the number of its round.
         """
-        about = turn or Turn(manifest.round, "answer")
+        about = turn or StageRun(manifest.round, "answer")
         self._write_all(
             ("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())]),
             (
                 "INSERT INTO turns VALUES (?,?,?,?,?)",
-                [(manifest.step, about.round, about.stage, about.part, about.round if finished is None else finished)],
+                [(manifest.step, about.round, about.stage, about.chunk, about.round if finished is None else finished)],
             ),
             (
                 "INSERT INTO lessons VALUES (?,?,?,?,?)",
-                [(manifest.step, each.kind, each.source, each.completions, each.tokens) for each in taught(manifest)],
+                [
+                    (manifest.step, each.kind, each.source, each.completions, each.tokens)
+                    for each in contributions(manifest)
+                ],
             ),
         )
 
-    def turn(self, step: int) -> tuple[Turn, int] | None:
+    def stage_run(self, step: int) -> tuple[StageRun, int] | None:
         """Return what a step was about, and the rounds that the node had finished before it.
 
         None for one of which nothing is known: before the first, or taken when a round was one step.
         """
         found = self._db.execute("SELECT round, stage, part, finished FROM turns WHERE step=?", (step,)).fetchone()
-        return None if found is None else (Turn(*found[:3]), found[3])
+        return None if found is None else (StageRun(*found[:3]), found[3])
 
-    def parts(self, round_: int, stage: str) -> int:
+    def chunks(self, round_: int, stage: str) -> int:
         """Return how many parts of a stage have their step."""
         (last,) = self._db.execute("SELECT MAX(part) FROM turns WHERE round=? AND stage=?", (round_, stage)).fetchone()
         return 0 if last is None else int(last) + 1
 
-    def lessons(self, before_step: int) -> list[Lesson]:
+    def contributions(self, before_step: int) -> list[SourceContribution]:
         """Return what the steps before ``before_step`` taught, source by source."""
         rows = self._db.execute(
             "SELECT kind, source, SUM(completions), SUM(tokens) FROM lessons WHERE step<? "
             "GROUP BY kind, source ORDER BY kind, source",
             (before_step,),
         )
-        return [Lesson(Kind(kind), source, completions, tokens) for kind, source, completions, tokens in rows]
+        return [
+            SourceContribution(Kind(kind), source, completions, tokens) for kind, source, completions, tokens in rows
+        ]
 
     def manifests(self, first_step: int) -> Iterator[Manifest]:
         """Yield the steps that follow a checkpoint, in order. Raises ``CheckpointError`` if one is missing."""
@@ -340,5 +345,5 @@ def _terms(score: Score) -> str | None:
     return json.dumps([[term.name, term.value, term.maximum, term.why] for term in score.terms])
 
 
-def _read_terms(terms: str | None) -> tuple[Term, ...]:
-    return () if terms is None else tuple(Term(*fields) for fields in json.loads(terms))
+def _read_terms(terms: str | None) -> tuple[RewardTerm, ...]:
+    return () if terms is None else tuple(RewardTerm(*fields) for fields in json.loads(terms))

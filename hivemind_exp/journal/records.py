@@ -15,7 +15,7 @@ from hivemind_exp.rollouts.types import Kind
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrainingRow:
     """One completion with what is learned from it."""
 
     kind: Kind
@@ -46,7 +46,7 @@ class Manifest:
     """Seeds every random generator at the start of the step (dropout)."""
     micro_batch: int
     """Rows of one forward and backward pass."""
-    rows: tuple[Row, ...]
+    rows: tuple[TrainingRow, ...]
     """In the order in which they are processed."""
     floor: float | None = None
     """Mean log-probability a token, under this node's weights, below which a peer's row is left out. None: none is."""
@@ -66,15 +66,15 @@ class Manifest:
             raise ValueError(f"step manifest of format {version}; this version reads formats 1 and 2")
         *numbers, rows = fields
         step, round_, seed, micro_batch, floor = numbers if version == 2 else [*numbers, None]
-        return cls(step, round_, seed, micro_batch, tuple(Row(Kind(row[0]), *row[1:]) for row in rows), floor)
+        return cls(step, round_, seed, micro_batch, tuple(TrainingRow(Kind(row[0]), *row[1:]) for row in rows), floor)
 
 
-def _fields(row: Row) -> list[object]:
+def _fields(row: TrainingRow) -> list[object]:
     return [getattr(row, field.name) for field in dataclasses.fields(row)]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class SourceContribution:
     """One source's part in what was learned."""
 
     kind: Kind
@@ -84,37 +84,37 @@ class Lesson:
     tokens: int
 
 
-def taught(manifest: Manifest) -> Iterator[Lesson]:
+def contributions(manifest: Manifest) -> Iterator[SourceContribution]:
     """Yield each source's part in a step. Rows without an advantage teach nothing, whoever made them."""
     weighty = [row for row in manifest.rows if row.advantage != 0]
     for kind, source in sorted({(row.kind, row.source) for row in weighty}):
         rows = [row for row in weighty if (row.kind, row.source) == (kind, source)]
-        yield Lesson(kind, source, len(rows), sum(len(row.completion_ids) for row in rows))
+        yield SourceContribution(kind, source, len(rows), sum(len(row.completion_ids) for row in rows))
 
 
 FOREIGN = 1_000_000
 """Places from one peer's group to the next in one round; the node's own group has those below the first."""
 
 
-def foreign_place(number: int) -> int:
+def peer_completion_index(number: int) -> int:
     """Return the first place of the peers' group of this number in a round, counted from 0."""
     return FOREIGN * (number + 1)
 
 
-def within_group(place: int) -> int:
+def index_in_group(place: int) -> int:
     """Return the place of a completion within its own group, whoever's group that is."""
     return place % FOREIGN
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StageRun:
     """What one step is about."""
 
     round: int
     """Number of the round within the game: what prompts, completions and bundles are known by. In a swarm that plays
     by the clock it is the swarm's, and the node may miss some."""
     stage: str
-    part: int = 0
+    chunk: int = 0
     """Which stretch of the round's endless sequence of questions, each of ``game.groups``. Only a node that is faster
     than its swarm's clock gets beyond the first."""
 

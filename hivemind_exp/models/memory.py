@@ -71,7 +71,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryEstimate:
     """Bytes on the device, by what holds them. Training and generation take turns."""
 
     weights: int
@@ -106,7 +106,7 @@ def count_weights(files: Iterable[Path]) -> int | None:
     return total or None
 
 
-def estimate(config: Config, shape: Shape, *, half: bool, prompt: int | None = None) -> Memory:
+def estimate(config: Config, shape: Shape, *, half: bool, prompt: int | None = None) -> MemoryEstimate:
     """Return what a configuration needs. ``half``: the computation is in a 16-bit format.
 
     Trained weights and AdamW's moments are in float32 whatever the computation is in, and autocast holds a copy of
@@ -125,7 +125,7 @@ def estimate(config: Config, shape: Shape, *, half: bool, prompt: int | None = N
     cached = shape.layers * 2 * shape.kv_heads * shape.head_dim * width
     computed = 3 * shape.intermediate * width + 4 * shape.hidden * 4
     tile = min(shape.vocabulary, VOCABULARY_TILE)
-    return Memory(
+    return MemoryEstimate(
         weights=trainable * 4 + shape.parameters * copies + frozen,
         gradients=trainable * 4,
         optimizer=trainable * 8,

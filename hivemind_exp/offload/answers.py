@@ -7,19 +7,25 @@ from collections.abc import Sequence
 
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.api.chat import Answer, Choice, Fault, Sampling
-from hivemind_exp.offload.billing import Exchange
-from hivemind_exp.offload.ledger import Ask, Reservation
-from hivemind_exp.offload.router import Service
-from hivemind_exp.rollouts.orders import Completion, Order
+from hivemind_exp.offload.api.chat import ChatAnswer, Choice, RequestFailed, SamplingParams
+from hivemind_exp.offload.billing import BilledClient
+from hivemind_exp.offload.ledger import RequestKey, Reservation
+from hivemind_exp.offload.router import ProviderService
+from hivemind_exp.rollouts.orders import Completion, CompletionRequest
 from hivemind_exp.rollouts.types import Kind
 
 
-class Intake:
+class AnswerRecorder:
     """Takes answers up. For one event loop."""
 
     def __init__(
-        self, kind: Kind, sampling: Sampling, *, journal: Journal, exchange: Exchange, suspicion: Suspicion
+        self,
+        kind: Kind,
+        sampling: SamplingParams,
+        *,
+        journal: Journal,
+        exchange: BilledClient,
+        suspicion: ModelMismatchDetector,
     ) -> None:
         self._kind = kind
         self._sampling = sampling
@@ -27,14 +33,14 @@ class Intake:
         self._exchange = exchange
         self._suspicion = suspicion
 
-    def take(  # noqa: PLR0917 - a request, and what came of it
+    def record(  # noqa: PLR0917 - a request, and what came of it
         self,
-        service: Service,
-        order: Order,
+        service: ProviderService,
+        order: CompletionRequest,
         places: Sequence[int],
-        ask: Ask,
+        ask: RequestKey,
         reservation: Reservation,
-        answer: Answer,
+        answer: ChatAnswer,
         *,
         batched: bool = False,
     ) -> int:
@@ -56,27 +62,33 @@ class Intake:
         self._suspicion.look(service, answer, [choice.text for choice in usable])
         return len(usable)
 
-    def lose(self, order: Order, places: Sequence[int], service: Service, tries: int) -> None:
+    def give_up(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, tries: int) -> None:
         """Give places up after ``tries`` requests in a row that brought nothing."""
         self._lose(order, places, service, f"nothing usable from {service.endpoint.label} in {tries} requests")
 
-    def refuse(self, order: Order, service: Service, fault: Fault) -> None:
+    def reject(self, order: CompletionRequest, service: ProviderService, fault: RequestFailed) -> None:
         """Give up what is left of an order whose prompt a service does not take."""
         order.refused = True
         settled = self._journal.settled(order.round, order.stage, order.question)
-        places = [place for place in order.places if place not in settled]
+        places = [place for place in order.indices if place not in settled]
         self._lose(order, places, service, f"{service.endpoint.label}: {fault.trouble} ({fault.detail})")
         self._suspicion.prompt_refused(service, fault)
 
-    def _lose(self, order: Order, places: Sequence[int], service: Service, why: str) -> None:
+    def _lose(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, why: str) -> None:
         self._journal.write_lost(order, places, why)
         self._exchange.spending(order.round, service).lost += len(places)
 
     def _completion(  # noqa: PLR0917 - the fields of the record
-        self, order: Order, service: Service, answer: Answer, place: int, choice: Choice, usd: float
+        self,
+        order: CompletionRequest,
+        service: ProviderService,
+        answer: ChatAnswer,
+        place: int,
+        choice: Choice,
+        usd: float,
     ) -> Completion:
         return Completion(
-            place=place,
+            index=place,
             kind=self._kind,
             provider=service.endpoint.name,
             model=answer.model or service.endpoint.model,
@@ -91,14 +103,14 @@ ALIKE = 3
 """Groups in a row of equal completions, after which a server is said to ignore the temperature."""
 
 
-class Suspicion:
+class ModelMismatchDetector:
     """Looks at answers, and warns of a server that answers as another model or samples greedily."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._alike = 0
 
-    def look(self, service: Service, answer: Answer, texts: list[str]) -> None:
+    def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:
         """Take up one answer; ``texts`` are its usable completions."""
         if answer.model and not _same(_short(service.endpoint.model), _short(answer.model)):
             self._warn(
@@ -109,11 +121,11 @@ class Suspicion:
         if self._alike >= ALIKE:
             self._warn(service, "greedy", "gives equal completions of one prompt: it seems to ignore the temperature")
 
-    def prompt_refused(self, service: Service, fault: Fault) -> None:
+    def prompt_refused(self, service: ProviderService, fault: RequestFailed) -> None:
         """Tell that a service does not take every prompt."""
         self._warn(service, "prompt_refused", f"does not take every prompt ({fault.detail}); such places stay empty")
 
-    def _warn(self, service: Service, code: str, text: str) -> None:
+    def _warn(self, service: ProviderService, code: str, text: str) -> None:
         if code not in service.warned:
             service.warned.add(code)
             self._emit("warning", code=code, message=f"{service.endpoint.label} {text}")

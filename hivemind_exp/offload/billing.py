@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from hivemind_exp.errors import ProviderError
-from hivemind_exp.offload.api.chat import Answer, Fault, Sampling, Trouble, most_tokens
-from hivemind_exp.offload.ledger import Ask, Ledger, Reservation, worst_case
-from hivemind_exp.offload.router import Router, Service
-from hivemind_exp.rollouts.orders import Spent
+from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed, SamplingParams, most_tokens
+from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation, worst_case
+from hivemind_exp.offload.router import ProviderService, Router
+from hivemind_exp.rollouts.orders import RoundSpend
 from hivemind_exp.rollouts.types import Message
 
 _TOLERANCE = 1.05
 """A service that bills more than this over the bound does not keep it."""
 
 
-class Exchange:
+class BilledClient:
     """Sends requests and keeps the accounts. For one event loop."""
 
     def __init__(self, ledger: Ledger, router: Router) -> None:
@@ -28,12 +28,18 @@ class Exchange:
         """The tasks whose request is in flight."""
         self.closing = False
         """The node stops: nothing goes out any more."""
-        self.spent: dict[int, dict[tuple[str, str], Spent]] = defaultdict(dict)
+        self.spent: dict[int, dict[tuple[str, str], RoundSpend]] = defaultdict(dict)
         """What each round used so far, by provider and model."""
 
     async def send(
-        self, service: Service, ask: Ask, messages: tuple[Message, ...], sampling: Sampling, *, seed: int
-    ) -> tuple[Answer, Reservation]:
+        self,
+        service: ProviderService,
+        ask: RequestKey,
+        messages: tuple[Message, ...],
+        sampling: SamplingParams,
+        *,
+        seed: int,
+    ) -> tuple[ChatAnswer, Reservation]:
         """Send one request. The reservation of an answer is still to be settled.
 
         Raises ``Fault`` and ``LimitReached``.
@@ -42,7 +48,7 @@ class Exchange:
         contents = [message["content"] for message in messages]
         most = worst_case(service.price, contents, ask.count, bound)
         self._ledger.check(most)
-        passed = await service.limiter.enter(lambda: _expected(service, contents, ask.count, bound), ask.round)
+        passed = await service.limiter.acquire(lambda: _expected(service, contents, ask.count, bound), ask.round)
         task = asyncio.current_task()
         assert task is not None
         self.flying.add(task)
@@ -55,29 +61,29 @@ class Exchange:
             reservation = self._ledger.reserve(ask, most)
             answer = await service.client.ask(messages, ask.count, sampling, seed)
             headers, used = answer.headers, _used(service, answer)
-        except Fault as fault:
-            headers, slow_down = fault.headers, fault.trouble is Trouble.SLOW_DOWN
+        except RequestFailed as fault:
+            headers, slow_down = fault.headers, fault.trouble is FaultKind.SLOW_DOWN
             if reservation is not None:
                 self.write_off(service, ask, reservation, fault)
             raise
         except asyncio.CancelledError:
             if reservation is not None:
-                stopped = Fault(Trouble.TIMEOUT, "in flight when the node stopped", billed=True)
+                stopped = RequestFailed(FaultKind.TIMEOUT, "in flight when the node stopped", billed=True)
                 self.write_off(service, ask, reservation, stopped)
             raise
         finally:
             self.flying.discard(task)
-            service.limiter.leave(passed, headers, slow_down=slow_down, used=used)
-        self._router.worked(service)
+            service.limiter.release(passed, headers, slow_down=slow_down, used=used)
+        self._router.record_success(service)
         return answer, reservation
 
     def settle(
         self,
-        service: Service,
-        ask: Ask,
+        service: ProviderService,
+        ask: RequestKey,
         reservation: Reservation,
-        answer: Answer,
-        sampling: Sampling,
+        answer: ChatAnswer,
+        sampling: SamplingParams,
         *,
         batched: bool = False,
     ) -> None:
@@ -101,17 +107,21 @@ class Exchange:
                 next="swarmctl run --set offload.limits.usd=unlimited",
             )
 
-    def price(self, service: Service, reservation: Reservation, answer: Answer, *, batched: bool = False) -> float:
+    def price(
+        self, service: ProviderService, reservation: Reservation, answer: ChatAnswer, *, batched: bool = False
+    ) -> float:
         """Return dollars that an answer costs; its whole reserve where the service does not say what it used."""
         if answer.usage is None:
             return reservation.usd
         return service.price.cost_in_batch(answer.usage) if batched else service.price.cost(answer.usage)
 
-    def spending(self, round_: int, service: Service) -> Spent:
+    def spending(self, round_: int, service: ProviderService) -> RoundSpend:
         """Return the account of a round with one provider, to be added to."""
-        return self.spent[round_].setdefault((service.endpoint.name, service.endpoint.model), Spent())
+        return self.spent[round_].setdefault((service.endpoint.name, service.endpoint.model), RoundSpend())
 
-    def write_off(self, service: Service, ask: Ask, reservation: Reservation, fault: Fault) -> None:
+    def write_off(
+        self, service: ProviderService, ask: RequestKey, reservation: Reservation, fault: RequestFailed
+    ) -> None:
         """Book a request that brought nothing: it costs nothing, or nobody knows what."""
         if not fault.billed:
             self._ledger.release(reservation, fault.detail)
@@ -122,14 +132,14 @@ class Exchange:
         spent.usd += reservation.usd
 
 
-def _expected(service: Service, contents: list[str], count: int, bound: int) -> float:
+def _expected(service: ProviderService, contents: list[str], count: int, bound: int) -> float:
     """Return the tokens that a request will count as at the service's own limit."""
     prompt = sum(len(content.encode()) // 4 + 1 for content in contents)
     mean = service.tokens_a_choice
     return prompt + count * (bound if service.endpoint.chat.counts_maximum or mean is None else mean)
 
 
-def _used(service: Service, answer: Answer) -> float | None:
+def _used(service: ProviderService, answer: ChatAnswer) -> float | None:
     """Return the tokens that a request did count as; None where what it might have used is what counts."""
     if answer.usage is None or service.endpoint.chat.counts_maximum:
         return None

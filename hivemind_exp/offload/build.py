@@ -9,15 +9,15 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.events import Emit
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.api.chat import Sampling
-from hivemind_exp.offload.batch.store import left_behind
+from hivemind_exp.offload.api.chat import SamplingParams
+from hivemind_exp.offload.batch.store import orphaned_batches
 from hivemind_exp.offload.endpoints import Endpoint, chain, first_endpoint, is_offloaded
-from hivemind_exp.offload.engine import Offload, Terms
+from hivemind_exp.offload.engine import Engine_, OffloadPolicy
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import BATCH_SHARE, Price, bounded_price
-from hivemind_exp.offload.process.client import HostedOffload
-from hivemind_exp.offload.rate_limit import Limiter
-from hivemind_exp.offload.router import Service
+from hivemind_exp.offload.process.client import OffloadClient
+from hivemind_exp.offload.rate_limit import RateLimiter
+from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import check_offload, describe_loss, resolved_kind
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
@@ -25,21 +25,21 @@ from hivemind_exp.stop import StopFlag
 
 def open_offload(
     config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag
-) -> HostedOffload | None:
+) -> OffloadClient | None:
     """Start the API's side, in a process of its own; None where this machine generates everything.
 
     Raises ``NodeError`` for settings that cannot work, a missing key, a price that nobody knows.
     """
     if not is_offloaded(config):
         return None
-    offload = HostedOffload(config, files, secrets, emit, stop)
+    offload = OffloadClient(config, files, secrets, emit, stop)
     offload.start()
     return offload
 
 
 def make_offload(
     config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag, *, announce: bool = True
-) -> Offload:
+) -> Engine_:
     """Start the API's side in this process, for a configuration that offloads. Raises as ``open_offload``.
 
     Without ``announce`` it is not told again what is asked, at which price.
@@ -54,15 +54,15 @@ def make_offload(
     if announce:
         _announce(config, services[0], ledger, emit)
 
-    def make_chain() -> Sequence[Service | None]:
+    def make_chain() -> Sequence[ProviderService | None]:
         return [
             None if entry is None else _service(config, *entry, secrets, batched=config.offload.batch and not place)
             for place, entry in enumerate(services)
         ]
 
-    offload = Offload(
+    offload = Engine_(
         make_chain,
-        Terms(resolved_kind(config), sampling_of(config), on_limit_local=config.offload.on_limit == "local"),
+        OffloadPolicy(resolved_kind(config), sampling_of(config), on_limit_local=config.offload.on_limit == "local"),
         journal=(files.journal, charter_id(config)),
         ledger=ledger,
         emit=emit,
@@ -82,9 +82,9 @@ def _check_sdk() -> None:
         ) from error
 
 
-def sampling_of(config: Config) -> Sampling:
+def sampling_of(config: Config) -> SamplingParams:
     """Return how an API is to sample: as this machine does."""
-    return Sampling(
+    return SamplingParams(
         temperature=config.generation.temperature,
         max_tokens=config.generation.max_completion_tokens,
         reasoning_tokens=config.offload.reasoning_tokens,
@@ -96,15 +96,15 @@ def _price(config: Config, endpoint: Endpoint) -> Price:
     return bounded_price(endpoint, config.offload.prices, capped=config.offload.limits.capped)
 
 
-def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets, *, batched: bool) -> Service:
+def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets, *, batched: bool) -> ProviderService:
     from hivemind_exp.offload.api.batch_client import BatchClient
     from hivemind_exp.offload.api.client import ChatClient
 
     limits = config.offload.limits
     client = ChatClient(endpoint, secrets.get(endpoint.name), seconds=limits.timeout)
-    limiter = Limiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
+    limiter = RateLimiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
     batches = BatchClient(client, seconds=limits.timeout) if batched else None
-    return Service(endpoint, client, limiter, price, batches=batches)
+    return ProviderService(endpoint, client, limiter, price, batches=batches)
 
 
 def _announce(config: Config, first: tuple[Endpoint, Price] | None, ledger: Ledger, emit: Emit) -> None:
@@ -124,7 +124,7 @@ def _announce(config: Config, first: tuple[Endpoint, Price] | None, ledger: Ledg
         usd_total=round(ledger.spent, 8),
         usd_cap=ledger.cap,
     )
-    for left in left_behind(ledger, (endpoint.name, endpoint.model) if config.offload.batch else None):
+    for left in orphaned_batches(ledger, (endpoint.name, endpoint.model) if config.offload.batch else None):
         emit(
             "warning",
             code="batch_left",

@@ -21,13 +21,13 @@ from pathlib import Path
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import Intake, Suspicion
-from hivemind_exp.offload.api.chat import Fault, Sampling, Trouble
-from hivemind_exp.offload.batch.filler import BatchDesk
-from hivemind_exp.offload.billing import Exchange
-from hivemind_exp.offload.ledger import Ask, Ledger
-from hivemind_exp.offload.router import Router, Service
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.offload.answers import AnswerRecorder, ModelMismatchDetector
+from hivemind_exp.offload.api.chat import FaultKind, RequestFailed, SamplingParams
+from hivemind_exp.offload.batch.filler import BatchFiller
+from hivemind_exp.offload.billing import BilledClient
+from hivemind_exp.offload.ledger import Ledger, RequestKey
+from hivemind_exp.offload.router import ProviderService, Router
+from hivemind_exp.rollouts.orders import CompletionRequest
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
@@ -48,22 +48,22 @@ _POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class OffloadPolicy:
     """How a node offloads."""
 
     kind: Kind
-    sampling: Sampling
+    sampling: SamplingParams
     on_limit_local: bool
     """At a cap this machine goes on by itself; else the node stops."""
 
 
-class Offload:
+class Engine_:
     """The API's side of a node. ``start`` it; ``place`` and ``wait`` from the trainer's thread; ``close`` it."""
 
     def __init__(
         self,
-        make_chain: Callable[[], Sequence[Service | None]],
-        terms: Terms,
+        make_chain: Callable[[], Sequence[ProviderService | None]],
+        terms: OffloadPolicy,
         *,
         journal: tuple[Path, str],
         ledger: Ledger,
@@ -81,14 +81,14 @@ class Offload:
         self._ledger = ledger
         self._emit = emit
         self._stop = stop
-        self._suspicion = Suspicion(emit)
+        self._suspicion = ModelMismatchDetector(emit)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="offload", daemon=True)
         self._ready: Future[None] = Future()
         self._probe: Future[None] = Future()
-        self._orders: dict[tuple[int, str, str], Order] = {}
+        self._orders: dict[tuple[int, str, str], CompletionRequest] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._desk: BatchDesk | None = None
+        self._desk: BatchFiller | None = None
 
     def start(self) -> None:
         """Start the thread, and ask the first provider for a word. Raises what making the clients raises."""
@@ -96,7 +96,7 @@ class Offload:
         self._ready.result()
         self._loop.call_soon_threadsafe(self._launch, self._try_out())
 
-    def probed(self) -> None:
+    def wait_for_probe(self) -> None:
         """Wait until the first provider was asked something small.
 
         Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
@@ -104,9 +104,9 @@ class Offload:
         if not self._probe.done():
             self._emit("phase", name="waiting for the provider's first answer", done=None, total=None)
         _wait_for(self._probe, self._stop)
-        self.tell(PROBE_ROUND)
+        self.report_spend(PROBE_ROUND)
 
-    def place(self, orders: Iterable[Order]) -> None:
+    def submit(self, orders: Iterable[CompletionRequest]) -> None:
         """Have orders filled, each once; returns at once."""
         new = []
         for order in orders:
@@ -129,7 +129,7 @@ class Offload:
             _wait_for(self._orders[key].done, self._stop, deadline)
             del self._orders[key]
 
-    def tell(self, round_: int) -> None:
+    def report_spend(self, round_: int) -> None:
         """Report what a round's orders used and cost."""
         for (provider, model), spent in self._exchange.spent.pop(round_, {}).items():
             self._emit(
@@ -153,16 +153,16 @@ class Offload:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             for round_ in sorted(self._exchange.spent):
-                self.tell(round_)
+                self.report_spend(round_)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._chain = list(self._make_chain())
             self._router = Router(self._chain, self._emit)
-            self._exchange = Exchange(self._ledger, self._router)
+            self._exchange = BilledClient(self._ledger, self._router)
             self._journal = Journal(*self._journal_at, durable=False)
-            self._intake = Intake(
+            self._intake = AnswerRecorder(
                 self._terms.kind,
                 self._terms.sampling,
                 journal=self._journal,
@@ -185,7 +185,7 @@ class Offload:
         service = self._chain[0]
         if service is None or service.batches is None:
             return
-        self._desk = BatchDesk(
+        self._desk = BatchFiller(
             service,
             service.batches,
             self._terms.sampling,
@@ -235,15 +235,15 @@ class Offload:
         else:
             self._probe.set_result(None)
 
-    async def _ask_for_a_word(self, service: Service) -> None:
+    async def _ask_for_a_word(self, service: ProviderService) -> None:
         sampling = self._terms.sampling
         sampling = replace(sampling, max_tokens=min(PROBE_TOKENS, sampling.max_tokens))
-        ask = Ask(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
+        ask = RequestKey(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
         for tries in range(PROBE_TRIES):
             style = service.client.style.changes
             try:
                 answer, reservation = await self._exchange.send(service, ask, _PROBE, sampling, seed=0)
-            except Fault as fault:
+            except RequestFailed as fault:
                 if not self._adapts(service, fault, style):
                     await self._after(service, fault, tries)
                 if service.trouble is not None:
@@ -253,15 +253,15 @@ class Offload:
             self._suspicion.look(service, answer, [])
             return
 
-    async def _fill(self, order: Order) -> None:
+    async def _fill(self, order: CompletionRequest) -> None:
         try:
-            first, *siblings = order.places
-            service = await self._router.pick()
+            first, *siblings = order.indices
+            service = await self._router.acquire()
             if service is None:
                 pass
-            elif service.client.style.several:
+            elif service.client.style.supports_n:
                 self._router.release(service)
-                await self._obtain(order, list(order.places))
+                await self._obtain(order, list(order.indices))
             else:
                 self._router.release(service)
                 # The first request of a prompt warms the service's prefix cache for the others.
@@ -275,11 +275,11 @@ class Offload:
         else:
             order.done.set_result(None)
 
-    async def _obtain(self, order: Order, places: list[int]) -> None:
+    async def _obtain(self, order: CompletionRequest, places: list[int]) -> None:
         """Fill places, in as many requests as that takes. Places that this machine is to fill stay empty."""
         tries = 0
         while places and not self._exchange.closing and not order.refused:
-            service = await self._router.pick()
+            service = await self._router.acquire()
             if service is None:
                 return
             if self._desk is not None and service is self._desk.service:
@@ -287,16 +287,16 @@ class Offload:
                 return
             if tries >= TRIES:
                 self._router.release(service)
-                self._intake.lose(order, places, service, TRIES)
+                self._intake.give_up(order, places, service, TRIES)
                 return
-            count, style = len(places) if service.client.style.several else 1, service.client.style.changes
+            count, style = len(places) if service.client.style.supports_n else 1, service.client.style.changes
             try:
                 got = await self._request(service, order, places[:count], tries)
-            except Fault as fault:
+            except RequestFailed as fault:
                 if self._adapts(service, fault, style):
                     continue
                 if self._router.refuses_prompt(service, fault):
-                    self._intake.refuse(order, service, fault)
+                    self._intake.reject(order, service, fault)
                     return
                 tries = await self._after(service, fault, tries)
                 continue
@@ -307,31 +307,31 @@ class Offload:
             tries = 0 if got else tries + 1
             places = places[got:]
 
-    def _adapts(self, service: Service, fault: Fault, changes: int) -> bool:
+    def _adapts(self, service: ProviderService, fault: RequestFailed, changes: int) -> bool:
         """Whether to ask again otherwise. ``changes``: those of the style that was complained of."""
         style = service.client.style
-        if fault.trouble is not Trouble.UNFIT or (style.changes == changes and not style.adapt(fault.detail)):
+        if fault.trouble is not FaultKind.BAD_REQUEST or (style.changes == changes and not style.adapt(fault.detail)):
             return False
         self._router.release(service)
         return True
 
-    async def _after(self, service: Service, fault: Fault, tries: int) -> int:
+    async def _after(self, service: ProviderService, fault: RequestFailed, tries: int) -> int:
         """Do what a fault calls for; return the tries so far."""
-        self._router.failed(service, fault)
-        if service.trouble is not None or fault.trouble is Trouble.SLOW_DOWN:
+        self._router.record_failure(service, fault)
+        if service.trouble is not None or fault.trouble is FaultKind.SLOW_DOWN:
             return 0  # the pause is the router's and the limiter's business
         wait = fault.wait if fault.wait is not None else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**tries)
         await asyncio.sleep(wait * random.uniform(0.75, 1.25))  # so that the many do not come back at once
         # What never reached the service says nothing about the question.
         return tries + fault.sent
 
-    async def _request(self, service: Service, order: Order, places: list[int], tries: int) -> int:
+    async def _request(self, service: ProviderService, order: CompletionRequest, places: list[int], tries: int) -> int:
         """Ask once; return how many places were filled. Raises ``Fault`` and ``LimitReached``."""
         endpoint, sampling = service.endpoint, self._terms.sampling
-        ask = Ask(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
+        ask = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
         seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)
         answer, reservation = await self._exchange.send(service, ask, order.messages, sampling, seed=seed)
-        return self._intake.take(service, order, places, ask, reservation, answer)
+        return self._intake.record(service, order, places, ask, reservation, answer)
 
     async def _at_the_limit(self, error: LimitReached) -> None:
         """Wait for reserves that come back; with none left, stop or go on without paying."""
@@ -340,7 +340,7 @@ class Offload:
             return
         if not self._terms.on_limit_local:
             raise error
-        if not self._router.broke:
+        if not self._router.budget_exhausted:
             self._router.only_free(error.until)
             lifts = "any more" if math.isinf(error.until) else "before tomorrow (UTC)"
             self._emit("warning", code="limit", message=f"{error.message}; nothing that costs money is asked {lifts}")

@@ -34,7 +34,7 @@ CREATE INDEX IF NOT EXISTS requests_by_time ON requests (t);
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RequestKey:
     """What a request is for."""
 
     provider: str
@@ -134,7 +134,7 @@ class Ledger:
                 until=(self._day + 1) * _DAY,
             )
 
-    def reserve(self, ask: Ask, usd: float, *, state: str = "open") -> Reservation:
+    def reserve(self, ask: RequestKey, usd: float, *, state: str = "open") -> Reservation:
         """Set ``usd`` aside for a request, durably. Raises ``LimitReached``."""
         self.check(usd)
         cursor = self.execute(

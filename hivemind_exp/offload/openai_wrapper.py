@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.rollouts.orders import CompletionRequest
 from hivemind_exp.secrets import Secrets
 
 
@@ -54,15 +54,17 @@ class OpenAIModelWrapper:
         from hivemind_exp.stop import StopFlag
 
         orders = [
-            Order(0, "answer", _name(i, prompt), ({"role": "user", "content": prompt},), tuple(range(count)), version=0)
+            CompletionRequest(
+                0, "answer", _name(i, prompt), ({"role": "user", "content": prompt},), tuple(range(count)), version=0
+            )
             for i, prompt in enumerate(prompts)
         ]
         with TemporaryDirectory() as directory:
             files = NodeFiles(Path(directory))
             Journal(files.journal, charter_id(self._config)).close()
             with closing(make_offload(self._config, files, self._secrets, _say_nothing, StopFlag())) as offload:
-                offload.probed()
-                offload.place(orders)
+                offload.wait_for_probe()
+                offload.submit(orders)
                 offload.wait(0)
             return [_texts(files.journal, order) for order in orders]
 
@@ -80,7 +82,7 @@ def _name(index: int, prompt: str) -> str:
     return f"{index} {hashlib.sha256(prompt.encode()).hexdigest()}"
 
 
-def _texts(journal: Path, order: Order) -> list[str]:
+def _texts(journal: Path, order: CompletionRequest) -> list[str]:
     with closing(sqlite3.connect(journal)) as db:
         rows = db.execute("SELECT text FROM completions WHERE question=? ORDER BY idx", (order.question,))
         return [text for (text,) in rows]

@@ -23,7 +23,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class Permit:
     """A request that was let out."""
 
     number: int
@@ -31,7 +31,7 @@ class Passed:
     """What it was expected to count as."""
 
 
-class Limiter:
+class RateLimiter:
     """The gate that every request to one service passes. For one event loop."""
 
     def __init__(self, concurrency: int, requests_per_minute: int | None, tokens_per_minute: int | None) -> None:
@@ -57,7 +57,7 @@ class Limiter:
         """Whether nothing goes out at present."""
         return asyncio.get_running_loop().time() < self._held_until
 
-    async def enter(self, expected: Callable[[], float], round_: int = 0) -> Passed:
+    async def acquire(self, expected: Callable[[], float], round_: int = 0) -> Permit:
         """Wait until a request may go out. ``expected`` says then what it will count as, in tokens.
 
         Earlier rounds go first: the trainer waits for them.
@@ -70,9 +70,9 @@ class Limiter:
             self._give_place()
             raise
         self._sent += 1
-        return Passed(self._sent, tokens)
+        return Permit(self._sent, tokens)
 
-    def leave(self, passed: Passed, headers: Mapping[str, str], *, slow_down: bool, used: float | None) -> None:
+    def release(self, passed: Permit, headers: Mapping[str, str], *, slow_down: bool, used: float | None) -> None:
         """Take up what came of a request. ``used``: the tokens that it did count as; None where nobody knows."""
         self._flying -= 1
         self._answered = True

@@ -11,10 +11,10 @@ from typing import Protocol
 from hivemind_exp.errors import KeyProblem, NodeError, ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.offload.api.batch import Batches
-from hivemind_exp.offload.api.chat import Answer, Fault, Sampling, Style, Trouble
+from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestDialect, RequestFailed, SamplingParams
 from hivemind_exp.offload.endpoints import Endpoint
 from hivemind_exp.offload.prices import Price
-from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, Limiter
+from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
 from hivemind_exp.rollouts.types import Message
 
 FAULTS_IN_A_ROW = 6
@@ -26,7 +26,7 @@ _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _DAY_S = 86400.0
 """A service may ask for a longer pause; it is asked again all the same."""
-_LASTING = (Trouble.REFUSED, Trouble.NO_CREDIT, Trouble.UNFIT)
+_PERMANENT = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
 """Troubles that no second try cures."""
 _POLL_S = 1.0
 
@@ -34,20 +34,22 @@ _POLL_S = 1.0
 class Client(Protocol):
     """What asks a service; ``openai_chat.ChatClient`` is the one for real use."""
 
-    style: Style
+    style: RequestDialect
 
-    async def ask(self, messages: tuple[Message, ...], count: int, sampling: Sampling, seed: int) -> Answer: ...
+    async def ask(
+        self, messages: tuple[Message, ...], count: int, sampling: SamplingParams, seed: int
+    ) -> ChatAnswer: ...
 
     async def close(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
-class Service:
+class ProviderService:
     """One provider of the chain, with its health."""
 
     endpoint: Endpoint
     client: Client
-    limiter: Limiter
+    limiter: RateLimiter
     price: Price
     faults: int = 0
     """In a row."""
@@ -55,16 +57,16 @@ class Service:
     """Times in a row that it asked to slow down."""
     slowed_since: float = 0.0
     """When it first did so, on the loop's clock."""
-    rests: int = 0
+    outages: int = 0
     """Outages in a row."""
     answered: bool = False
     """It has answered since the start."""
     refused: int = 0
     """Prompts in a row that it did not take."""
     down_until: float = 0.0
-    trouble: Fault | None = None
+    trouble: RequestFailed | None = None
     """Why it is down; None while it works."""
-    tried: bool = False
+    probing: bool = False
     """A single request is finding out whether it works again."""
     tokens_a_choice: float | None = None
     """Mean length of its completions, hidden tokens included; None before the first."""
@@ -81,14 +83,14 @@ class Service:
 class Router:
     """Picks a service for each request, and learns from what came of it. For one event loop."""
 
-    def __init__(self, chain: Sequence[Service | None], emit: Emit) -> None:
+    def __init__(self, chain: Sequence[ProviderService | None], emit: Emit) -> None:
         """Use ``chain`` in order; None is this machine."""
         self._chain = chain
         self._emit = emit
         self._broke_until = 0.0
 
     @property
-    def broke(self) -> bool:
+    def budget_exhausted(self) -> bool:
         """Whether a cap is reached: what costs money is not asked."""
         return time.time() < self._broke_until
 
@@ -96,7 +98,7 @@ class Router:
         """Ask no service that costs money before ``until`` (Unix seconds)."""
         self._broke_until = until
 
-    async def pick(self) -> Service | None:
+    async def acquire(self) -> ProviderService | None:
         """Return the service to ask; None where this machine is to generate. Waits where nobody can.
 
         Of a service that is down only one caller gets it: who then does not ask it must ``release`` it.
@@ -108,27 +110,27 @@ class Router:
                 if service is None:
                     return None
                 if self._usable(service):
-                    service.tried = service.trouble is not None
+                    service.probing = service.trouble is not None
                     return service
-            if self.broke:
+            if self.budget_exhausted:
                 return None
             self.give_up_if_lasting()
             await asyncio.sleep(_POLL_S)
 
-    def release(self, service: Service) -> None:
+    def release(self, service: ProviderService) -> None:
         """Take back that a service was picked: what was to be asked did not tell whether it works."""
-        service.tried = False
+        service.probing = False
 
-    def worked(self, service: Service) -> None:
+    def record_success(self, service: ProviderService) -> None:
         """Take note of an answer."""
         if service.trouble is not None:
             self._emit("warning", code="provider_back", message=f"{service.endpoint.label} answers again")
-        service.faults = service.slowed = service.rests = service.refused = 0
-        service.trouble, service.tried, service.answered = None, False, True
+        service.faults = service.slowed = service.outages = service.refused = 0
+        service.trouble, service.probing, service.answered = None, False, True
 
-    def refuses_prompt(self, service: Service, fault: Fault) -> bool:
+    def refuses_prompt(self, service: ProviderService, fault: RequestFailed) -> bool:
         """Whether a service that answers others does not take one prompt: too long for it, or against its rules."""
-        if fault.trouble is not Trouble.UNFIT or not service.answered:
+        if fault.trouble is not FaultKind.BAD_REQUEST or not service.answered:
             return False
         service.refused += 1
         if service.refused >= FAULTS_IN_A_ROW:
@@ -136,18 +138,18 @@ class Router:
         self.release(service)
         return True
 
-    def failed(self, service: Service, fault: Fault) -> None:
+    def record_failure(self, service: ProviderService, fault: RequestFailed) -> None:
         """Take note of a fault."""
-        if fault.trouble is Trouble.SLOW_DOWN:
+        if fault.trouble is FaultKind.SLOW_DOWN:
             self._slow_down(service, fault)
             return
         service.faults += 1
         if fault.wait is not None and fault.wait > LONGEST_HOLD_S:
             self._rest(service, fault, fault.wait)
-        elif fault.trouble in _LASTING or service.faults >= FAULTS_IN_A_ROW or service.tried:
-            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.rests))
+        elif fault.trouble in _PERMANENT or service.faults >= FAULTS_IN_A_ROW or service.probing:
+            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.outages))
 
-    def _slow_down(self, service: Service, fault: Fault) -> None:
+    def _slow_down(self, service: ProviderService, fault: RequestFailed) -> None:
         now = asyncio.get_running_loop().time()
         if service.slowed == 0:
             service.slowed_since = now
@@ -157,52 +159,52 @@ class Router:
         if wait > LONGEST_HOLD_S:
             self._rest(service, fault, wait)
         elif now - service.slowed_since > _SLOWED_S:
-            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.rests))
+            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.outages))
         else:
             service.limiter.hold(wait)
-            service.tried = False
+            service.probing = False
 
-    def _rest(self, service: Service, fault: Fault, seconds: float) -> None:
-        if service.trouble is not None and not service.tried:
+    def _rest(self, service: ProviderService, fault: RequestFailed, seconds: float) -> None:
+        if service.trouble is not None and not service.probing:
             return  # one more of the requests that met the same outage
         first = service.trouble is None
-        service.trouble, service.tried = fault, False
+        service.trouble, service.probing = fault, False
         service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
-        service.rests += 1
+        service.outages += 1
         if first:
             self._emit("warning", code="provider_down", message=f"{self._told(service, fault)}; {self._instead()}")
 
-    def _told(self, service: Service, fault: Fault) -> str:
+    def _told(self, service: ProviderService, fault: RequestFailed) -> str:
         return f"{service.endpoint.label}: {fault.trouble} ({fault.detail})"
 
     def _instead(self) -> str:
         for service in self._chain:
             if service is None:
                 return "this machine generates until it answers again"
-            if service.trouble is None and not (self.broke and not service.price.free):
+            if service.trouble is None and not (self.budget_exhausted and not service.price.free):
                 return f"{service.endpoint.label} generates until it answers again"
         return "waiting until it answers again"
 
-    def _usable(self, service: Service) -> bool:
-        if self.broke and not service.price.free:
+    def _usable(self, service: ProviderService) -> bool:
+        if self.budget_exhausted and not service.price.free:
             return False
         if service.trouble is None:
             return True
-        return not service.tried and asyncio.get_running_loop().time() >= service.down_until
+        return not service.probing and asyncio.get_running_loop().time() >= service.down_until
 
     def give_up_if_lasting(self) -> None:
         """Raise ``NodeError`` where every service refuses, which no waiting cures, and nothing may stand in."""
         if None in self._chain:
             return
         services = [service for service in self._chain if service is not None]
-        hopeless = (Trouble.REFUSED, Trouble.UNFIT)
+        hopeless = (FaultKind.REFUSED, FaultKind.BAD_REQUEST)
         if all(service.trouble is not None and service.trouble.trouble in hopeless for service in services):
             raise self._error(services[0])
 
-    def _error(self, service: Service) -> NodeError:
+    def _error(self, service: ProviderService) -> NodeError:
         assert service.trouble is not None
         told = f"{self._told(service, service.trouble)}, and nothing may stand in for it"
         name = service.endpoint.name
-        if service.trouble.trouble is Trouble.REFUSED:
+        if service.trouble.trouble is FaultKind.REFUSED:
             return KeyProblem(told, next=f"swarmctl keys set {name}")
         return ProviderError(told, next=f"swarmctl doctor api --set offload.provider={name}")

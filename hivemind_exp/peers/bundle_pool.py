@@ -37,7 +37,7 @@ class _Kept:
     unused: list[SharedGroup]
 
 
-class Shelf:
+class BundlePool:
     """What came from peers lately. For use from one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import foreign_place
+from hivemind_exp.journal.records import peer_completion_index
 from hivemind_exp.peers.vetting import MOST_USED, Used
 from hivemind_exp.rollouts.types import Group, Kind, Message, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
@@ -27,7 +27,7 @@ _NONE = -1
 """Position of the row which says that a draw was made, also where it brought nothing."""
 
 
-class DrawnGroups(Journal):
+class PeerDrawLog(Journal):
     """What was drawn from peers for each round and stage. Opens the journal's file for itself."""
 
     def __init__(self, path: Path, swarm: str) -> None:
@@ -37,7 +37,7 @@ class DrawnGroups(Journal):
     def write(self, round_: int, stage: str, groups: Sequence[Group], floor: float | None) -> None:
         """Record a draw with its rewards and the manifest's floor, all of it or nothing."""
         where, now = (self._swarm, round_, stage), time.time()
-        numbered = [(foreign_place(number), group) for number, group in enumerate(groups)]
+        numbered = [(peer_completion_index(number), group) for number, group in enumerate(groups)]
         self._write_all(
             (
                 "INSERT INTO drawn VALUES (?,?,?,?,?,?,?,?,?)",
@@ -96,7 +96,7 @@ class DrawnGroups(Journal):
     def _read_group(
         self, where: tuple[str, int, str], number: int, question: str, peer_round: int, place: int
     ) -> Group:
-        first = foreign_place(number)
+        first = peer_completion_index(number)
         task, text = self._db.execute(
             "SELECT task, messages FROM prompts WHERE swarm=? AND round=? AND stage=? AND position=?", (*where, first)
         ).fetchone()
@@ -104,7 +104,7 @@ class DrawnGroups(Journal):
         rows = self._db.execute(
             "SELECT source, model, text, ids, truncated, logps, outcome, strict, why FROM completions "
             "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx>=? AND idx<? ORDER BY idx",
-            (*where, question, first, foreign_place(number + 1)),
+            (*where, question, first, peer_completion_index(number + 1)),
         ).fetchall()
         asked = Question(task, "train", peer_round, place, chat[-1]["content"], {}, question, "")
         rollouts = tuple(

@@ -22,16 +22,16 @@ from hivemind_exp.peers.bundle import (
     SharedGroup,
     pack_fitting,
 )
-from hivemind_exp.peers.draws import DrawnGroups
-from hivemind_exp.peers.likelihood_filter import Floor, row_of
-from hivemind_exp.peers.source import PeerSource, Received
+from hivemind_exp.peers.draws import PeerDrawLog
+from hivemind_exp.peers.likelihood_filter import LikelihoodFilter, row_of
+from hivemind_exp.peers.source import PeerSource, ReceivedBundle
 from hivemind_exp.rollouts.types import Group, Kind, Message
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 
 @dataclass(frozen=True, slots=True)
-class Standpoint:
+class TrainingStatus:
     """How far a node says it is."""
 
     step: int
@@ -39,18 +39,18 @@ class Standpoint:
     """On held-out questions, by its own account; None before the first evaluation."""
 
 
-class Wire(Protocol):
+class BundleTransport(Protocol):
     """How bundles travel. Neither call waits for anybody."""
 
-    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, standpoint: Standpoint) -> None:
+    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, standpoint: TrainingStatus) -> None:
         """Offer a bundle to the swarm."""
 
-    def take(self) -> Sequence[Received]:
+    def take(self) -> Sequence[ReceivedBundle]:
         """Return what came since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class PeerBatch:
     """What a step learns from peers: verified groups, and how unlikely their text may be."""
 
     groups: tuple[Group, ...] = ()
@@ -58,7 +58,7 @@ class Foreign:
 
 
 @dataclass(frozen=True, slots=True)
-class Giver:
+class PublisherInfo:
     """Who publishes, and as what."""
 
     swarm: str
@@ -72,16 +72,16 @@ class Giver:
     """Share token ids and log-probabilities too."""
 
 
-class Sharing:
+class PeerExchange:
     """The node's side of a swarm, as the loop sees it. ``play`` is called once a round and stage."""
 
     def __init__(
         self,
-        giver: Giver,
+        giver: PublisherInfo,
         *,
-        wire: Wire,
+        wire: BundleTransport,
         source: PeerSource,
-        drawn: DrawnGroups,
+        drawn: PeerDrawLog,
         encode: Callable[[Sequence[Message]], tuple[int, ...]],
         stepper: SourceGRPOTrainer,
         seed: int,
@@ -94,22 +94,22 @@ class Sharing:
         self._drawn = drawn
         self._encode = encode
         self._stepper = stepper
-        self._floor = Floor(stepper)
+        self._floor = LikelihoodFilter(stepper)
         self._seed = seed
         self._emit = emit
 
-    def play(self, round_: int, stage: str, groups: Sequence[Group], standpoint: Standpoint) -> Foreign:
+    def exchange(self, round_: int, stage: str, groups: Sequence[Group], standpoint: TrainingStatus) -> PeerBatch:
         """Share a round's own groups, verified, and return what its step may learn from peers."""
         self._publish(round_, stage, groups, standpoint)
         self._source.take_in(self._wire.take())
         known = self._drawn.read(round_, stage)
         if known is not None:  # the node was killed between the draw and its step
             drawn, floor = known
-            return Foreign(tuple(self._encoded(group) for group in drawn), floor)
+            return PeerBatch(tuple(self._encoded(group) for group in drawn), floor)
         drawn = self._source.draw(seed=derive_seed(self._seed, "peers", round_))
         floor = self._floor.measure(groups) if drawn else None
         self._drawn.write(round_, stage, drawn, floor)
-        return Foreign(tuple(drawn), floor)
+        return PeerBatch(tuple(drawn), floor)
 
     def outputs(self, round: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers shared so far of a round and stage: whole groups of texts, by question, by peer."""
@@ -119,7 +119,7 @@ class Sharing:
     def _encoded(self, group: Group) -> Group:
         return replace(group, prompt=replace(group.prompt, ids=self._encode(group.prompt.messages)))
 
-    def _publish(self, round_: int, stage: str, groups: Sequence[Group], standpoint: Standpoint) -> None:
+    def _publish(self, round_: int, stage: str, groups: Sequence[Group], standpoint: TrainingStatus) -> None:
         self._source.remember_own(groups)
         logps = self._log_probabilities(groups) if self._giver.with_logps else {}
         size, count = publish(self._giver, self._wire, round_, stage, groups, standpoint, logps)
@@ -136,12 +136,12 @@ class Sharing:
 
 
 def publish(  # noqa: PLR0917 - who gives what to whom
-    giver: Giver,
-    wire: Wire,
+    giver: PublisherInfo,
+    wire: BundleTransport,
     round_: int,
     stage: str,
     groups: Sequence[Group],
-    standpoint: Standpoint,
+    standpoint: TrainingStatus,
     logps: dict[int, list[list[float]]] | None = None,
 ) -> tuple[int, int]:
     """Share the whole groups among ``groups``, verified; return bytes and number of what went out."""
@@ -157,13 +157,13 @@ def publish(  # noqa: PLR0917 - who gives what to whom
     return len(data), count
 
 
-def _is_shareable(group: Group, giver: Giver) -> bool:
+def _is_shareable(group: Group, giver: PublisherInfo) -> bool:
     """Whether a group is whole, and no larger than readers take."""
     longest = max((len(row.text.encode("utf-8", "replace")) for row in group.rollouts), default=0)
     return len(group.rollouts) == giver.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
 
 
-def _shared(giver: Giver, group: Group, logps: list[list[float]] | None) -> SharedGroup:
+def _shared(giver: PublisherInfo, group: Group, logps: list[list[float]] | None) -> SharedGroup:
     question = group.prompt.question
     if logps is not None and not all(math.isfinite(value) for row in logps for value in row):
         logps = None

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-from hivemind_exp.journal.records import Row
+from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
@@ -24,7 +24,7 @@ REMEMBERED = 256
 """Own samples that the quantile is taken of, the latest."""
 
 
-class Floor:
+class LikelihoodFilter:
     """Follows the node's own samples from step to step."""
 
     def __init__(self, stepper: SourceGRPOTrainer) -> None:
@@ -51,10 +51,10 @@ def quantile(values: Sequence[float], part: float) -> float | None:
     return low + between * (ordered[min(int(below) + 1, len(ordered) - 1)] - low)
 
 
-def row_of(group: Group, place: int) -> Row:
+def row_of(group: Group, place: int) -> TrainingRow:
     """Return one completion of a group as a row that weighs nothing."""
     rollout = group.rollouts[place]
-    return Row(
+    return TrainingRow(
         kind=rollout.kind,
         source=rollout.source,
         task=group.prompt.question.task,

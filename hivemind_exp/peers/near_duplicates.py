@@ -61,7 +61,7 @@ def likeness(one: Sketch, other: Sketch) -> float:
     return sum(each in one and each in other for each in lowest) / max(1, len(lowest))
 
 
-class Memory:
+class SeenTexts:
     """What was seen lately, bounded in peers and texts."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ ROUNDS = 64
 """Rounds whose questions are remembered."""
 
 
-class Remaking:
+class QuestionCache:
     """Makes questions by round and place, and counts the time: some take a fifth of a second each."""
 
     def __init__(self, tasks: Tasks, furthest: int) -> None:

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from hivemind_exp.peers.bundle import FULL, BundleRefused, unpack
-from hivemind_exp.peers.bundle_pool import Offer, Shelf
-from hivemind_exp.peers.questions import Remaking
+from hivemind_exp.peers.bundle_pool import BundlePool, Offer
+from hivemind_exp.peers.questions import QuestionCache
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.reputation import weights
-from hivemind_exp.peers.vetting import LatestRound, PeerRules, Texts, Unfit, Used, Vetting
+from hivemind_exp.peers.vetting import LatestRound, PeerRules, RejectedGroup, Texts, Used, Vetting
 from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
@@ -29,11 +29,11 @@ MAKING_S = 5.0
 """Seconds after which no further question is made for a draw: its groups wait for another."""
 FURTHEST = 64
 """Least number of places along a round that are made for peers."""
-BENCH_DRAWS = 50
+COOLDOWN_DRAWS = 50
 """Draws for which a peer is left out whose answers held the verifier up."""
 
 
-class Received(Protocol):
+class ReceivedBundle(Protocol):
     """A bundle as it came: its bytes are those that the peer announced."""
 
     @property
@@ -55,25 +55,25 @@ class PeerSource:
         texts: Texts,
         book: PeerBook,
         latest_round: LatestRound,
-        shelf: Shelf | None = None,
+        shelf: BundlePool | None = None,
     ) -> None:
         self._rules = rules
         self._tasks = tasks
         self._latest_round = latest_round
-        self._remaking = Remaking(tasks, max(FURTHEST, 8 * rules.local))
+        self._remaking = QuestionCache(tasks, max(FURTHEST, 8 * rules.local))
         self._vetting = Vetting(rules, texts, self._remaking)
         self._benched: dict[str, int] = {}
         self.book = book
-        self.shelf = Shelf() if shelf is None else shelf
+        self.shelf = BundlePool() if shelf is None else shelf
         self.refusals: Counter[str] = Counter()
         """Why groups and bundles were not used, counted since somebody last looked."""
 
-    def take_in(self, received: Sequence[Received]) -> None:
+    def take_in(self, received: Sequence[ReceivedBundle]) -> None:
         """Put bundles on the shelf. Whatever they hold, nothing is raised."""
         for each in received:
             if each.peer != self._rules.me:
                 with self._counting(each.peer):
-                    self._shelve(each)
+                    self._add_to_pool(each)
         self.book.save()
 
     def remember_own(self, groups: Sequence[Group]) -> None:
@@ -114,14 +114,14 @@ class PeerSource:
         self.book.save()
         return drawn
 
-    def _shelve(self, received: Received) -> None:
+    def _add_to_pool(self, received: ReceivedBundle) -> None:
         """Read a bundle and keep it. Raises ``Unfit``."""
         try:
             bundle = unpack(received.data, peer=received.peer, swarm=self._rules.swarm)
         except BundleRefused as refusal:
-            raise Unfit(str(refusal), fault=True) from None
+            raise RejectedGroup(str(refusal), fault=True) from None
         if bundle.round > self._latest_round():
-            raise Unfit("of a round that nobody can be at yet", fault=True)
+            raise RejectedGroup("of a round that nobody can be at yet", fault=True)
         record = self.book.record(bundle.peer)
         record.round = max(record.round, bundle.round)
         record.offered += len(bundle.groups)
@@ -178,7 +178,7 @@ class PeerSource:
         for (offer, group), scores in zip(found, self._scores([group for _, group in found]), strict=True):
             with self._counting(offer.peer):
                 self._compare(offer, scores)
-                self._vetting.judge(offer, scores)
+                self._vetting.check_reward_spread(offer, scores)
                 kept.append((offer, Group(group.prompt, group.rollouts, scores=scores)))
         return kept
 
@@ -203,9 +203,9 @@ class PeerSource:
     def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
         """Take note of what a peer claims and what is true. Raises ``Unfit`` where the verifier was held up."""
         if _held_up(scores):
-            self._benched[offer.peer] = BENCH_DRAWS
+            self._benched[offer.peer] = COOLDOWN_DRAWS
             self.shelf.discard_peer(offer.peer)
-            raise Unfit("held the verifier up", fault=True)
+            raise RejectedGroup("held the verifier up", fault=True)
         claims = [claim >= FULL_CREDIT * FULL for claim in offer.group.outcomes]
         correct = sum(score.correct for score in scores)
         self.book.was_verified(
@@ -221,7 +221,7 @@ class PeerSource:
         """Count why something of a peer is not used, and whether that is its fault."""
         try:
             yield
-        except Unfit as unfit:
+        except RejectedGroup as unfit:
             self.refusals[unfit.why] += 1
             if unfit.fault:
                 self.book.was_refused(peer)

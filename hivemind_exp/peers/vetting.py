@@ -12,8 +12,8 @@ from typing import Protocol
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.peers.bundle_pool import Offer
-from hivemind_exp.peers.near_duplicates import Memory, is_repetition
-from hivemind_exp.peers.questions import Remaking
+from hivemind_exp.peers.near_duplicates import SeenTexts, is_repetition
+from hivemind_exp.peers.questions import QuestionCache
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
 
@@ -32,7 +32,7 @@ Used = tuple[str, int, str]
 """A group that was used: peer, its round, the question's digest."""
 
 
-class Unfit(Exception):
+class RejectedGroup(Exception):
     """A group or bundle is of no use. ``why`` is ours: nothing of a peer's words stands in it."""
 
     def __init__(self, why: str, *, fault: bool = False, skew: bool = False) -> None:
@@ -92,11 +92,11 @@ class PeerRules:
 class Vetting:
     """Looks at groups one by one. Remembers what was said before."""
 
-    def __init__(self, rules: PeerRules, texts: Texts, remaking: Remaking) -> None:
+    def __init__(self, rules: PeerRules, texts: Texts, remaking: QuestionCache) -> None:
         self._rules = rules
         self._texts = texts
         self._remaking = remaking
-        self._memory = Memory()
+        self._memory = SeenTexts()
         self._used: OrderedDict[Used, None] = OrderedDict()
 
     def remember_own(self, groups: Sequence[Group]) -> None:
@@ -120,45 +120,45 @@ class Vetting:
         """Return the group under this node's prompt and tokens, not verified yet. Raises ``Unfit``."""
         group, rules = offer.group, self._rules
         if len(group.texts) != rules.group_size:
-            raise Unfit("no whole group", fault=True)
+            raise RejectedGroup("no whole group", fault=True)
         if any(len(text) > CHARACTERS_A_TOKEN * rules.longest for text in group.texts):
-            raise Unfit("far too long", fault=True)
+            raise RejectedGroup("far too long", fault=True)
         if rules.with_logps and not group.ids:
-            raise Unfit("no log-probabilities")
+            raise RejectedGroup("no log-probabilities")
         self.remember_used([(offer.peer, offer.round, group.question)])
         prompt = self._texts.prompt(self._question(offer))
         if prompt is None:
-            raise Unfit("its prompt is longer than here")
+            raise RejectedGroup("its prompt is longer than here")
         if self._memory.is_copied(offer.peer, group.question, group.texts):
-            raise Unfit("copied from another")
+            raise RejectedGroup("copied from another")
         rows = zip(group.texts, self._ids(offer), group.cut, strict=True)
         return Group(prompt, tuple(self._rollout(offer, place, *row) for place, row in enumerate(rows)))
 
-    def judge(self, offer: Offer, scores: Sequence[Score]) -> None:
+    def check_reward_spread(self, offer: Offer, scores: Sequence[Score]) -> None:
         """Raise ``Unfit`` where nothing can be learned from a verified group, or nothing good."""
         outcomes = [score.outcome for score in scores]
         mean = sum(outcomes) / len(outcomes)
         if max(outcomes) - min(outcomes) < TIE:
-            raise Unfit("no difference in rewards")
+            raise RejectedGroup("no difference in rewards")
         better = [text for text, outcome in zip(offer.group.texts, outcomes, strict=True) if outcome > mean]
         if any(is_repetition(text) for text in better):
-            raise Unfit("repetition", fault=True)
+            raise RejectedGroup("repetition", fault=True)
         again = [self._memory.is_said_again(offer.peer, offer.group.question, text) for text in better]
         if any(again):
-            raise Unfit("said of another question before", fault=True)
+            raise RejectedGroup("said of another question before", fault=True)
 
     def _question(self, offer: Offer) -> Question:
         group = offer.group
         if not self._remaking.reaches(group.index):
-            raise Unfit("too far along its round", fault=True)
+            raise RejectedGroup("too far along its round", fault=True)
         try:
             question = self._remaking.at(offer.round, group.index)
         except TaskError:
-            raise Unfit("its question cannot be made") from None
+            raise RejectedGroup("its question cannot be made") from None
         if question is None:
-            raise Unfit("its question is held out here")
+            raise RejectedGroup("its question is held out here")
         if (question.digest, question.task) != (group.question, group.task):
-            raise Unfit("another question than ours", skew=True)
+            raise RejectedGroup("another question than ours", skew=True)
         return question
 
     def _ids(self, offer: Offer) -> list[tuple[int, ...]]:
@@ -172,9 +172,9 @@ class Vetting:
             found = [self._texts.ids(text, cut) for text, cut in zip(group.texts, group.cut, strict=True)]
         rows = [row for row in found if row is not None]
         if len(rows) < len(found):
-            raise Unfit("tokens that are not those of a completion")
+            raise RejectedGroup("tokens that are not those of a completion")
         if max(len(row) for row in rows) > self._rules.longest:
-            raise Unfit("longer than here")
+            raise RejectedGroup("longer than here")
         return rows
 
     def _rollout(self, offer: Offer, place: int, text: str, ids: tuple[int, ...], cut: bool) -> Rollout:

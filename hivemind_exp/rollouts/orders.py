@@ -11,7 +11,7 @@ from hivemind_exp.rollouts.types import Kind, Message
 
 
 @dataclass(slots=True, eq=False)
-class Order:
+class CompletionRequest:
     """The places of one group that an API is to fill."""
 
     round: int
@@ -19,7 +19,7 @@ class Order:
     question: str
     """Digest of the question."""
     messages: tuple[Message, ...]
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     """Indices within the group, those that the journal already holds left out."""
     version: int
     """Optimizer steps behind the node's weights when it was placed."""
@@ -33,7 +33,7 @@ class Order:
 class Completion:
     """One completion of an API, as the journal keeps it. Token ids are made from the text when it is read."""
 
-    place: int
+    index: int
     kind: Kind
     provider: str
     model: str
@@ -47,7 +47,7 @@ class Completion:
 
 
 @dataclass(slots=True)
-class Spent:
+class RoundSpend:
     """What one provider did in one round, and at which price."""
 
     requests: int = 0
@@ -59,10 +59,10 @@ class Spent:
     """Places given up."""
 
 
-class Engine(Protocol):
+class OffloadEngine(Protocol):
     """Whoever has orders filled, as the trainer sees it."""
 
-    def place(self, orders: Iterable[Order]) -> None:
+    def submit(self, orders: Iterable[CompletionRequest]) -> None:
         """Have orders filled, each once; returns at once."""
 
     def wait(self, round_: int, deadline: float | None = None) -> None:
@@ -71,5 +71,5 @@ class Engine(Protocol):
         Raises ``StopRequested`` and ``NodeError``.
         """
 
-    def tell(self, round_: int) -> None:
+    def report_spend(self, round_: int) -> None:
         """Report what a round's orders used and cost."""

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.game.base import Game, OwnPace, Timetable
-from hivemind_exp.game.sampling.game import Sampling
+from hivemind_exp.game.base import Game, Schedule, SequentialSchedule
+from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.game.sampling.prompts import encode
 from hivemind_exp.game.study_group.game import ALONE, Player, StudyGroup
 from hivemind_exp.game.study_group.merging import NoPeers, PeerOutputs
-from hivemind_exp.game.study_group.timetable import SlotClock, Slots
+from hivemind_exp.game.study_group.timetable import SlotClock, SlotSchedule
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.tasks.base import Tasks
 
 
 @dataclass(frozen=True, slots=True)
-class Company:
+class PeerContext:
     """With whom a study group is played. Left out: alone, at one's own pace."""
 
     me: str = ALONE
@@ -37,12 +37,12 @@ def open_game(
     tokenizer: PreTrainedTokenizerBase,
     tasks: Tasks,
     journal: Journal,
-    company: Company | None = None,
-) -> tuple[Game, Timetable]:
+    company: PeerContext | None = None,
+) -> tuple[Game, Schedule]:
     """Return the game and when its stages are played. ``sampling`` has its own pace, in a swarm too."""
     if config.game.kind == "sampling":
-        return Sampling(tokenizer, tasks), OwnPace(Sampling.stages)
-    with_whom = company or Company()
+        return SamplingGame(tokenizer, tasks), SequentialSchedule(SamplingGame.stages)
+    with_whom = company or PeerContext()
     game = StudyGroup(
         Player(with_whom.me, config.game.role, config.node.seed),
         encode=lambda chat: encode(chat, tokenizer),
@@ -53,5 +53,5 @@ def open_game(
         peers=with_whom.peers,
     )
     if with_whom.clock is None:
-        return game, OwnPace(StudyGroup.stages)
-    return game, Slots(with_whom.clock, StudyGroup.stages, journal.parts, with_whom.now)
+        return game, SequentialSchedule(StudyGroup.stages)
+    return game, SlotSchedule(with_whom.clock, StudyGroup.stages, journal.chunks, with_whom.now)

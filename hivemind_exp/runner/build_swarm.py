@@ -19,14 +19,14 @@ from hivemind_exp.game.study_group.timetable import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay, resolved_kind
-from hivemind_exp.peers.draws import DrawnGroups
-from hivemind_exp.peers.exchange import Giver, Sharing, Standpoint, publish
+from hivemind_exp.peers.draws import PeerDrawLog
+from hivemind_exp.peers.exchange import PeerExchange, PublisherInfo, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.tokens import PeerTexts
 from hivemind_exp.peers.vetting import PeerRules
 from hivemind_exp.rollouts.types import Group
-from hivemind_exp.runner.build_game import Company
+from hivemind_exp.runner.build_game import PeerContext
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew
 from hivemind_exp.swarm.identity import Identity, claim
@@ -41,13 +41,13 @@ ROUNDS_A_SECOND = 100
 """More than any node plays: a later round than this allows since the swarm began comes from the future."""
 
 
-class NodeWire:
+class SwarmTransport:
     """Implements ``sharing.Wire`` over a node's place in its swarm."""
 
     def __init__(self, node: SwarmNode) -> None:
         self._node = node
 
-    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, standpoint: Standpoint) -> None:
+    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, standpoint: TrainingStatus) -> None:
         """Serve a bundle, and announce it."""
         progress = None if standpoint.accuracy is None else round(1000 * standpoint.accuracy)
         self._node.publish(
@@ -60,7 +60,7 @@ class NodeWire:
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
+class SwarmSession:
     """A node's place in its swarm, open until its end."""
 
     charter: Charter
@@ -71,9 +71,9 @@ class Membership:
     emit: Emit
 
     @property
-    def giver(self) -> Giver:
+    def publisher_info(self) -> PublisherInfo:
         """Who this node is to its peers."""
-        return Giver(
+        return PublisherInfo(
             swarm=self.charter.id,
             me=self.node.peer_id,
             model=base_name(self.config),
@@ -95,9 +95,9 @@ class Membership:
         return int(elapsed * ROUNDS_A_SECOND)
 
     @contextmanager
-    def sharing(
+    def exchange(
         self, stepper: SourceGRPOTrainer, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
-    ) -> Iterator[Sharing]:
+    ) -> Iterator[PeerExchange]:
         """Return the loop's side of the swarm."""
         config = self.config
         source = PeerSource(
@@ -111,12 +111,12 @@ class Membership:
             book=PeerBook(self.files.swarm / FILE_NAME),
             latest_round=self.latest_round,
         )
-        with closing(DrawnGroups(self.files.journal, self.charter.id)) as drawn:
+        with closing(PeerDrawLog(self.files.journal, self.charter.id)) as drawn:
             source.remember_used(drawn.used())
             try:
-                yield Sharing(
-                    self.giver,
-                    wire=NodeWire(self.node),
+                yield PeerExchange(
+                    self.publisher_info,
+                    wire=SwarmTransport(self.node),
                     source=source,
                     drawn=drawn,
                     encode=lambda chat: tuple(encode(chat, tokenizer)),
@@ -127,18 +127,18 @@ class Membership:
             finally:
                 source.book.save(now=True)
 
-    def company(self, sharing: Sharing) -> Company:
+    def peer_context(self, sharing: PeerExchange) -> PeerContext:
         """Return with whom the study group is played, and by which clock."""
         clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGES))
-        return Company(self.node.peer_id, sharing, clock)
+        return PeerContext(self.node.peer_id, sharing, clock)
 
     def publisher(self) -> Callable[[int, Sequence[Group]], None]:
         """Return what shares the groups of a node that trains nothing."""
-        wire, giver = NodeWire(self.node), self.giver
+        wire, giver = SwarmTransport(self.node), self.publisher_info
 
         def share(round_: int, groups: Sequence[Group]) -> None:
             wire.take()  # peers' bundles are of no use to a relay, and must not pile up
-            size, count = publish(giver, wire, round_, STAGE, groups, Standpoint(0, None))
+            size, count = publish(giver, wire, round_, STAGE, groups, TrainingStatus(0, None))
             self.emit("share", round=round_, groups=count, bytes=size, unused={})
 
         return share
@@ -155,12 +155,12 @@ class Membership:
             external=external if config.game.kind == "sampling" else 0,
             longest=config.generation.max_completion_tokens,
             open=self.charter.is_open,
-            with_logps=self.giver.with_logps,
+            with_logps=self.publisher_info.with_logps,
         )
 
 
 @contextmanager
-def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[Membership]:
+def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSession]:
     """Take the node's place in the swarm that it joins, until the end of the block.
 
     The charter is the one in the node's directory, or comes from the peers that the invitation names.
@@ -192,7 +192,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[Members
         node.start()
         charter = _fetch_charter(node, files, config.swarm.charter) if known is None else known
         node.serve_charter(files.charter.read_bytes())
-        yield Membership(charter, applied(charter, config), node, files, emit)
+        yield SwarmSession(charter, applied(charter, config), node, files, emit)
 
 
 def _read_charter(files: NodeFiles, expected: str) -> Charter | None:

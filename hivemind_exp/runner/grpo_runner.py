@@ -26,7 +26,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import open_offload
 from hivemind_exp.offload.openai_wrapper import OpenAIModelWrapper
 from hivemind_exp.offload.settings import is_relay
-from hivemind_exp.runner.build_game import Company, open_game
+from hivemind_exp.runner.build_game import PeerContext, open_game
 from hivemind_exp.runner.report_backends import check_reports
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
@@ -38,11 +38,11 @@ from hivemind_exp.trainer.checkpoint_state import MODEL, load_state
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
-from hivemind_exp.trainer.progress import Progress
+from hivemind_exp.trainer.progress import NodeProgress
 from hivemind_exp.trainer.relay_loop import RelayLoop
 
 if TYPE_CHECKING:
-    from hivemind_exp.runner.build_swarm import Membership
+    from hivemind_exp.runner.build_swarm import SwarmSession
 
 __all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
 
@@ -80,7 +80,7 @@ class GRPORunner:
         stop: StopFlag | None = None,
         secrets: Secrets | None = None,
         make_tasks: Callable[[Config, NodeFiles], Tasks] | None = None,
-        company: Company | None = None,
+        company: PeerContext | None = None,
     ) -> None:
         self._config = config
         self._files = files
@@ -89,10 +89,10 @@ class GRPORunner:
         self._secrets = Secrets() if secrets is None else secrets
         self._make_tasks = make_tasks or make_mixture
         self._company = company
-        self.progress = Progress()
+        self.progress = NodeProgress()
         """How far the node is; up to date also after ``run`` has raised."""
 
-    def run(self) -> Progress:
+    def run(self) -> NodeProgress:
         """Run to the last round. Raises ``StopRequested`` after a stop and ``NodeError`` for what people can mend."""
         if is_relay(self._config):
             return self._relay()
@@ -116,12 +116,12 @@ class GRPORunner:
             stepper = ends.enter_context(closing(self._stepper(tokenizer, tasks, compute, checkpoint)))
             self._announce(stepper, compute, checkpoint)
             if offload is not None:
-                offload.probed()
+                offload.wait_for_probe()
             source = LocalSource(stepper.policy, tokenizer, config.generation, self._stop)
             sharing, company = None, self._company
             if swarm is not None:
-                sharing = ends.enter_context(swarm.sharing(stepper, tokenizer, tasks))
-                company = swarm.company(sharing)
+                sharing = ends.enter_context(swarm.exchange(stepper, tokenizer, tasks))
+                company = swarm.peer_context(sharing)
             game, timetable = open_game(config, tokenizer=tokenizer, tasks=tasks, journal=journal, company=company)
             HivemindGRPOTrainer(
                 config,
@@ -143,7 +143,7 @@ class GRPORunner:
             ).run(checkpoint)
         return self.progress
 
-    def _relay(self) -> Progress:
+    def _relay(self) -> NodeProgress:
         """Generate through an API and verify: without a model, a device or a step."""
         with ExitStack() as ends:
             swarm = self._join(ends)
@@ -166,7 +166,7 @@ class GRPORunner:
                 trainable=None,
                 resumed_round=journal.verified_rounds() or None,
             )
-            offload.probed()
+            offload.wait_for_probe()
             RelayLoop(
                 config,
                 offload=offload,
@@ -179,7 +179,7 @@ class GRPORunner:
             ).run()
         return self.progress
 
-    def _join(self, ends: ExitStack) -> Membership | None:
+    def _join(self, ends: ExitStack) -> SwarmSession | None:
         """Join the swarm, whose tasks and game become the node's; None for a node that plays alone."""
         if self._config.swarm.charter is None:
             return None

@@ -71,7 +71,7 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
     """Take two optimizer steps on random tokens and time the second, as the first one compiles and allocates."""
     import torch
 
-    from hivemind_exp.journal.records import Manifest, Row
+    from hivemind_exp.journal.records import Manifest, TrainingRow
     from hivemind_exp.models.loading import adapter_config
     from hivemind_exp.models.tiny import build_tokenizer
     from hivemind_exp.rollouts.types import Kind
@@ -97,12 +97,12 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
     # Prompts of unequal length are padded, and masked rows are where kernels go wrong.
     prompts = [(5,) * max(1, prompt - 7 * i) for i in range(rows)]
     made = [
-        Row(Kind.POLICY, "selftest", "selftest", 0, prompts[i], ids, "", 1.0, 1.0 if i % 2 else -1.0, 0)
+        TrainingRow(Kind.POLICY, "selftest", "selftest", 0, prompts[i], ids, "", 1.0, 1.0 if i % 2 else -1.0, 0)
         for i in range(rows)
     ]
     for step in range(2):
         began = time.perf_counter()
-        result = stepper.take(Manifest(step, 0, 0, rows, tuple(made)))
+        result = stepper.step(Manifest(step, 0, 0, rows, tuple(made)))
         seconds = time.perf_counter() - began
     stepper.close()
     if not math.isfinite(result.grad_norm):

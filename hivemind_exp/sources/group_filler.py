@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.rollouts.orders import Engine, Order
+from hivemind_exp.rollouts.orders import CompletionRequest, OffloadEngine
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout, Source, encode_completion
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
@@ -25,10 +25,12 @@ def empty_places(journal: Journal, round_: int, prompt: Prompt, wanted: range) -
     return tuple(place for place in wanted if place not in settled)
 
 
-def orders_for(journal: Journal, round_: int, prompts: Sequence[Prompt], wanted: range, version: int) -> list[Order]:
+def orders_for(
+    journal: Journal, round_: int, prompts: Sequence[Prompt], wanted: range, version: int
+) -> list[CompletionRequest]:
     """Return the orders for what is still empty, none for a prompt that has everything."""
     return [
-        Order(round_, prompt.stage, prompt.question.digest, prompt.messages, places, version)
+        CompletionRequest(round_, prompt.stage, prompt.question.digest, prompt.messages, places, version)
         for prompt in prompts
         if (places := empty_places(journal, round_, prompt, wanted))
     ]
@@ -47,7 +49,7 @@ class GroupFiller:
         *,
         journal: Journal,
         local: Source,
-        offload: Engine | None,
+        offload: OffloadEngine | None,
         tokenizer: PreTrainedTokenizerBase,
         verify: Verify,
         emit: Emit,
@@ -96,7 +98,7 @@ class GroupFiller:
             if plan.only_if_failed:
                 self._order(round_, self._failed(round_, prompts, version), plan, version)
             self._offload.wait(round_, deadline)
-            self._offload.tell(round_)
+            self._offload.report_spend(round_)
             if not plan.only_if_failed:  # else this machine has sampled the whole group already
                 self._sample(round_, prompts, plan.remote_places, version)  # what the API could not fill
         return [group for prompt in prompts if (group := self._group(round_, prompt, version)).rollouts]
@@ -110,7 +112,7 @@ class GroupFiller:
 
     def _order(self, round_: int, prompts: Sequence[Prompt], plan: Parts, version: int) -> None:
         assert self._offload is not None
-        self._offload.place(orders_for(self._journal, round_, prompts, plan.remote_places, version))
+        self._offload.submit(orders_for(self._journal, round_, prompts, plan.remote_places, version))
 
     def _sample(self, round_: int, prompts: Sequence[Prompt], wanted: range, version: int) -> None:
         """Sample the places of each group that are still empty here."""

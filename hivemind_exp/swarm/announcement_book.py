@@ -41,7 +41,7 @@ class _Entry:
     announcement: Announcement
 
 
-class Bucket:
+class TokenBucket:
     """So many things a second, with so many at once."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -58,7 +58,7 @@ class Bucket:
         return True
 
 
-class Book:
+class AnnouncementBook:
     """The newest announcements of a swarm's peers."""
 
     def __init__(self, swarm: str, own: str, clock: Callable[[], float] = time.time) -> None:
@@ -68,7 +68,7 @@ class Book:
         self._entries: dict[str, _Entry] = {}
         self._weights = [0] * SHARDS
         # A signature takes 0.2 ms to check: this is at most a tenth of a core, and 100 ms without a pause.
-        self._checks = Bucket(500, 500)
+        self._checks = TokenBucket(500, 500)
         self._swept = 0.0
         self.refused: dict[str, int] = {}
         """Why records were refused, and how often."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Set
 
 from hivemind_exp.swarm.announcement import is_address
-from hivemind_exp.swarm.announcement_book import Book
+from hivemind_exp.swarm.announcement_book import AnnouncementBook
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import is_peer_id
 from hivemind_exp.swarm.known_peers import KnownPeers
@@ -35,7 +35,7 @@ def split(address: str) -> tuple[str, str] | None:
 class Contacts:
     """Keeps in touch with the swarm's peers."""
 
-    def __init__(self, own: str, invitation: Iterable[str], known: KnownPeers, book: Book) -> None:
+    def __init__(self, own: str, invitation: Iterable[str], known: KnownPeers, book: AnnouncementBook) -> None:
         """``own``: this node's peer id; ``invitation``: addresses that end in /p2p/PEER."""
         self._own, self._known, self._book = own, known, book
         self._asked_for_word: dict[str, float] = {}

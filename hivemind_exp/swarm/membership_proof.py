@@ -23,7 +23,7 @@ _REMEMBERED = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProvenRequest:
     """What a request is about."""
 
     name: str
@@ -35,7 +35,7 @@ class Asked:
     body: bytes
 
 
-class Access:
+class MembershipProof:
     """Makes and checks the proofs of one member."""
 
     def __init__(self, swarm: str, own: str, clock: Callable[[], float] = time.time) -> None:
@@ -49,11 +49,11 @@ class Access:
         """Return what makes a request unlike any other."""
         return secrets.token_bytes(NONCE_BYTES)
 
-    def ask(self, servant: str, asked: Asked) -> bytes:
+    def ask(self, servant: str, asked: ProvenRequest) -> bytes:
         """Return the proof of a request that this node makes to ``servant``."""
         return self._mac(b"ask", self._own, servant.encode(), asked)
 
-    def may_ask(self, caller: str, asked: Asked, proof: bytes) -> bool:
+    def may_ask(self, caller: str, asked: ProvenRequest, proof: bytes) -> bool:
         """Whether ``caller`` is a member and asks this for the first time."""
         if len(asked.nonce) != NONCE_BYTES or not abs(asked.at - self._clock()) <= WINDOW_S:
             return False
@@ -67,14 +67,14 @@ class Access:
 
     def answer(self, caller: str, name: str, nonce: bytes, body: bytes) -> bytes:
         """Return the proof of this node's answer to ``caller``'s request."""
-        return self._mac(b"answer", caller.encode(), self._own, Asked(name, nonce, 0.0, body))
+        return self._mac(b"answer", caller.encode(), self._own, ProvenRequest(name, nonce, 0.0, body))
 
     def may_answer(self, servant: str, name: str, nonce: bytes, body: bytes, proof: bytes) -> bool:
         """Whether an answer to this node's own request comes from ``servant``, who is a member."""
-        expected = self._mac(b"answer", self._own, servant.encode(), Asked(name, nonce, 0.0, body))
+        expected = self._mac(b"answer", self._own, servant.encode(), ProvenRequest(name, nonce, 0.0, body))
         return hmac.compare_digest(expected, proof)
 
-    def _mac(self, kind: bytes, caller: bytes, servant: bytes, asked: Asked) -> bytes:
+    def _mac(self, kind: bytes, caller: bytes, servant: bytes, asked: ProvenRequest) -> bytes:
         mac = hmac.new(self._key, digestmod=hashlib.sha256)
         for part in (kind, caller, servant, asked.name.encode(), asked.nonce, asked.at.hex().encode()):
             mac.update(len(part).to_bytes(4, "big") + part)

@@ -30,18 +30,18 @@ from hivemind_exp.swarm.announcement import (
     BundleRef,
     RecordRefused,
 )
-from hivemind_exp.swarm.announcement_book import Book
+from hivemind_exp.swarm.announcement_book import AnnouncementBook
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.contacts import Contacts
 from hivemind_exp.swarm.dht import leftovers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.known_peers import KnownPeers
-from hivemind_exp.swarm.membership_proof import Access
-from hivemind_exp.swarm.transfer.bundle_store import Inbox, Received, Shelf
-from hivemind_exp.swarm.transfer.cancel import end
-from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, Kind
-from hivemind_exp.swarm.transfer.fetcher import Fetching
+from hivemind_exp.swarm.membership_proof import MembershipProof
+from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore, Received
+from hivemind_exp.swarm.transfer.cancel import cancel_all
+from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, TransferKind
+from hivemind_exp.swarm.transfer.fetcher import BundleFetcher
 
 START_S = 240.0
 """In which a daemon must have started, tries included."""
@@ -113,16 +113,16 @@ class SwarmNode:
         )
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
-        self._access = Access(charter_id, identity.peer_id)
-        self._book = Book(charter_id, identity.peer_id)
-        self._shelf = Shelf()
-        self._inbox = Inbox(lambda peer: self._book.get(peer) is not None)
+        self._access = MembershipProof(charter_id, identity.peer_id)
+        self._book = AnnouncementBook(charter_id, identity.peer_id)
+        self._shelf = BundleStore()
+        self._inbox = BundleInbox(lambda peer: self._book.get(peer) is not None)
         self._known = KnownPeers(directory / "known-peers.json")
         self._contacts = Contacts(identity.peer_id, invitation, self._known, self._book)
         self._courier = Courier(self._access, self._find, self._is_known)
         # Of the thread's loop, which does not exist yet.
         self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._fetching = Fetching(
+        self._fetching = BundleFetcher(
             self._courier, self._shelf, self._inbox, connect=self._contacts.connect, on_room=self._news.set
         )
         self._contacts.on_answer = self._fetching.forgive
@@ -276,8 +276,8 @@ class SwarmNode:
             with contextlib.suppress(RuntimeError):  # it has ended
                 loop.call_soon_threadsafe(do)
 
-    def _find(self, kind: Kind, sha256: bytes) -> bytes | None:
-        return self._charter if kind is Kind.CHARTER else self._shelf.get(sha256)
+    def _find(self, kind: TransferKind, sha256: bytes) -> bytes | None:
+        return self._charter if kind is TransferKind.CHARTER else self._shelf.get(sha256)
 
     def _is_known(self, peer: str) -> bool:
         return self._book.get(peer) is not None or bool(self._known[peer].first)
@@ -307,7 +307,7 @@ class SwarmNode:
             if overlay is None:
                 return
             try:
-                await self._dwell(overlay, first=former is None)
+                await self._run_overlay(overlay, first=former is None)
             finally:
                 await self._fetching.stop()
                 self._contacts.remember()
@@ -327,7 +327,7 @@ class SwarmNode:
                 opening = asyncio.create_task(overlay.open(self._key, self._port.number, self._settings, former))
                 await _first(opening, self._stop.wait())
                 if not opening.done():
-                    await end([opening])
+                    await cancel_all([opening])
                     await overlay.close(patience=0.3)
                     return None
                 opening.result()
@@ -344,27 +344,27 @@ class SwarmNode:
             return overlay
         return None
 
-    async def _dwell(self, overlay: Overlay, *, first: bool) -> None:
+    async def _run_overlay(self, overlay: Overlay, *, first: bool) -> None:
         """Keep an overlay going until its daemon dies or the node stops."""
         with contextlib.suppress(Exception):
             self._addresses = tuple(await overlay.addresses())
         joining = asyncio.create_task(self._contacts.join(overlay))
         await _first(joining, asyncio.sleep(JOIN_S), self._stop.wait(), overlay.died())
         if first:
-            self._greet(overlay)
+            self._announce_joined(overlay)
         self._started.set()
         self._fresh.set()
         work = [
             asyncio.create_task(self._forever(lambda: self._announce(overlay))),
             asyncio.create_task(self._forever(lambda: self._read(overlay))),
             asyncio.create_task(self._forever(lambda: self._fetch(overlay))),
-            asyncio.create_task(self._forever(lambda: self._keep(overlay))),
-            asyncio.create_task(self._forever(lambda: self._feel(overlay))),
+            asyncio.create_task(self._forever(lambda: self._maintain(overlay))),
+            asyncio.create_task(self._forever(lambda: self._watchdog(overlay))),
         ]
         try:
             await _first(self._stop.wait(), overlay.died())
         finally:
-            await end([*work, joining])
+            await cancel_all([*work, joining])
 
     async def _forever(self, do: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -374,7 +374,7 @@ class SwarmNode:
                 log.debug("swarm: %r", error)
                 await asyncio.sleep(1.0)
 
-    def _greet(self, overlay: Overlay) -> None:
+    def _announce_joined(self, overlay: Overlay) -> None:
         if not overlay.neighbours and self._contacts.peers:
             self._tell("swarm_alone", "no peer answers yet: this node begins alone, and joins when one does")
 
@@ -420,7 +420,7 @@ class SwarmNode:
             await asyncio.wait_for(self._news.wait(), LOOK_S)
         await asyncio.sleep(0.05)  # a burst of news is one
 
-    async def _keep(self, overlay: Overlay) -> None:
+    async def _maintain(self, overlay: Overlay) -> None:
         met = bool(overlay.neighbours)
         await self._contacts.keep(overlay)
         if overlay.neighbours and not met:
@@ -431,7 +431,7 @@ class SwarmNode:
         self._watch(overlay)
         await asyncio.sleep(_KEEP_S)
 
-    async def _feel(self, overlay: Overlay) -> None:
+    async def _watchdog(self, overlay: Overlay) -> None:
         """Look whether the daemon is still itself: one that is stuck is ended, and so started again."""
         silent = 0
         while silent < _SILENCES:
@@ -477,7 +477,7 @@ class SwarmNode:
                         try:
                             if not await self._contacts.connect(overlay, peer):
                                 raise FetchFailed("cannot be reached")
-                            envelope = await self._courier.fetch(overlay, peer, Kind.CHARTER, _NO_CHARTER)
+                            envelope = await self._courier.fetch(overlay, peer, TransferKind.CHARTER, _NO_CHARTER)
                             Charter.open(envelope, self._swarm)
                             return envelope
                         except FetchFailed as error:
@@ -516,7 +516,7 @@ async def _first(*things: Awaitable[object]) -> None:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await end(tasks - given)
+        await cancel_all(tasks - given)
 
 
 async def _cancel_all() -> None:

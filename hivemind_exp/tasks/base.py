@@ -41,7 +41,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class RewardTerm:
     """One part of a completion's reward."""
 
     name: str
@@ -64,7 +64,7 @@ class Score:
     missing."""
     why: str
     """One short sentence for people."""
-    terms: tuple[Term, ...] = ()
+    terms: tuple[RewardTerm, ...] = ()
     """What the reward is made of, where that is more than the outcome."""
 
     @property

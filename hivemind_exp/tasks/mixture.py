@@ -18,7 +18,7 @@ from hivemind_exp.tasks.base import FULL_CREDIT, Question, Score, Split
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
 from hivemind_exp.tasks.verifiers.answer_tags import answer_in, is_strict
-from hivemind_exp.tasks.workers.pool import Lost, Pool
+from hivemind_exp.tasks.workers.pool import Pool, Unscored
 
 LONGEST_ANSWER = 16_384
 """Characters of the longest answer that is verified: five times the longest reference answer of any task."""
@@ -125,8 +125,8 @@ class Mixture:
             for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
             if answer is not None and len(answer) <= LONGEST_ANSWER
         ]
-        credits: list[float | Lost] = [
-            Lost("no answer tag") if answer is None else Lost("answer too long") for answer in answers
+        credits: list[float | Unscored] = [
+            Unscored("no answer tag") if answer is None else Unscored("answer too long") for answer in answers
         ]
         for (place, _), credit in zip(jobs, self._pool.verify([job for _, job in jobs]), strict=True):
             credits[place] = credit
@@ -136,9 +136,9 @@ class Mixture:
         """End the worker processes."""
         self._pool.close()
 
-    def _judge(self, credit: float | Lost, completion: str) -> Score:
+    def _judge(self, credit: float | Unscored, completion: str) -> Score:
         strict = is_strict(completion)
-        if isinstance(credit, Lost):
+        if isinstance(credit, Unscored):
             return Score(0.0, strict, str(credit))
         if credit >= FULL_CREDIT:
             return Score(1.0, strict, "right")

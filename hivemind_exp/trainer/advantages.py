@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from hivemind_exp.journal.records import Row
+from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.losses import LOSSES, GroupRows, LossSettings
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
 from hivemind_exp.tasks.base import Score
@@ -15,18 +15,18 @@ from hivemind_exp.tasks.base import Score
 Verified = tuple[Rollout, Score]
 
 
-def build_rows(groups: Sequence[Group], settings: LossSettings, pass_rates: Mapping[str, float]) -> list[Row]:
+def build_rows(groups: Sequence[Group], settings: LossSettings, pass_rates: Mapping[str, float]) -> list[TrainingRow]:
     """Return the rows that may be learned from, group after group.
 
     ``pass_rates``: this node's own pass rate for each task, from evaluation; 0 for a task or stage never evaluated.
     """
-    rows: list[Row] = []
+    rows: list[TrainingRow] = []
     for number, group in enumerate(groups):
         verified = list(zip(group.rollouts, group.scores, strict=True))
         rate = pass_rates.get(group.prompt.question.task, 0.0)
         for (rollout, score), advantage in _weigh(verified, settings, rate):
             rows.append(
-                Row(
+                TrainingRow(
                     kind=rollout.kind,
                     source=_source(rollout),
                     task=group.prompt.question.task,

@@ -25,7 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from hivemind_exp.config import Config
-from hivemind_exp.journal.records import Manifest, Row
+from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses import LOSSES, LossSettings, TokenRows
 from hivemind_exp.rollouts.types import Kind
 
@@ -134,7 +134,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """The model without the wrappers of the training step."""
         return self.accelerator.unwrap_model(self.model)
 
-    def take(self, manifest: Manifest, should_stop: Callable[[], bool] = lambda: False) -> StepResult:
+    def step(self, manifest: Manifest, should_stop: Callable[[], bool] = lambda: False) -> StepResult:
         """Take one optimizer step.
 
         Rows of weight zero add nothing to loss or gradient, so they pay no forward pass; their tokens still count in
@@ -173,7 +173,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             by_kind={kind: self._summary(kind, meter) for kind, meter in self._meters.items()},
         )
 
-    def log_probabilities(self, rows: Sequence[Row]) -> list[list[float]]:
+    def log_probabilities(self, rows: Sequence[TrainingRow]) -> list[list[float]]:
         """Return log π of each completion's tokens under the present weights, at the sampling temperature."""
         found: list[list[float]] = [[] for _ in rows]
         # Of like length together, as padding is paid for.
@@ -208,7 +208,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         # A node lives for months: the back ends have the history, memory need not.
         self.state.log_history.clear()
 
-    def _counts(self, row: Row) -> bool:
+    def _counts(self, row: TrainingRow) -> bool:
         return row.advantage != 0.0 or (self.kl_weight > 0 and row.kind.own)
 
     def _fill_gradients(self) -> None:
@@ -217,7 +217,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
 
-    def _tensors(self, rows: Sequence[Row], totals: tuple[int, int]) -> dict[str, Any]:
+    def _tensors(self, rows: Sequence[TrainingRow], totals: tuple[int, int]) -> dict[str, Any]:
         """Pad rows into (B, P) prompts on the left and (B, T) completions on the right."""
         device = self.accelerator.device
         prompts = [torch.tensor(row.prompt_ids) for row in rows]
@@ -350,7 +350,7 @@ def _no_reward(**_: Any) -> list[float]:
     raise AssertionError("rewards come with the rollouts")
 
 
-def _micro_batches(rows: list[Row], size: int) -> Iterator[list[Row]]:
+def _micro_batches(rows: list[TrainingRow], size: int) -> Iterator[list[TrainingRow]]:
     """Yield rows in batches; of like length when there are several, as padding is paid for."""
     if len(rows) > size:
         rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.completion_ids))
@@ -358,16 +358,16 @@ def _micro_batches(rows: list[Row], size: int) -> Iterator[list[Row]]:
         yield rows[start : start + size]
 
 
-def _tokens(rows: Sequence[Row], *, own: bool) -> int:
+def _tokens(rows: Sequence[TrainingRow], *, own: bool) -> int:
     return sum(len(row.completion_ids) for row in rows if row.kind.own == own)
 
 
-def _by_kind(rows: Sequence[Row]) -> list[tuple[Kind, list[int]]]:
+def _by_kind(rows: Sequence[TrainingRow]) -> list[tuple[Kind, list[int]]]:
     order = sorted(range(len(rows)), key=lambda i: rows[i].kind)
     return [(kind, list(indices)) for kind, indices in groupby(order, key=lambda i: rows[i].kind)]
 
 
-def _token_rows(rows: Sequence[Row], logps: Tensor, mask: Tensor) -> TokenRows:
+def _token_rows(rows: Sequence[TrainingRow], logps: Tensor, mask: Tensor) -> TokenRows:
     advantages = torch.tensor([row.advantage for row in rows], device=logps.device)
     behaviour = None
     if any(row.behaviour_logps is not None for row in rows):

@@ -13,14 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from hivemind_exp.config import Config
 from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached, NodeError
 from hivemind_exp.events import Emit
-from hivemind_exp.game.base import Game, Timetable
+from hivemind_exp.game.base import Game, Schedule
 from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Manifest, Turn
-from hivemind_exp.peers.exchange import Foreign, Sharing, Standpoint
-from hivemind_exp.rollouts.orders import Engine
+from hivemind_exp.journal.records import Manifest, StageRun
+from hivemind_exp.peers.exchange import PeerBatch, PeerExchange, TrainingStatus
+from hivemind_exp.rollouts.orders import OffloadEngine
 from hivemind_exp.rollouts.types import Group, Prompt, Source
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.group_filler import GroupFiller
@@ -32,9 +32,9 @@ from hivemind_exp.trainer.checkpoint_state import MODEL, save_state
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.evaluation import evaluate, pass_rates
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
-from hivemind_exp.trainer.metrics import Made, flatten, summarise
-from hivemind_exp.trainer.progress import Course, Progress
-from hivemind_exp.trainer.round_timer import RoundClock
+from hivemind_exp.trainer.metrics import GeneratedTokens, flatten, summarise
+from hivemind_exp.trainer.progress import NodeProgress, RoundCursor
+from hivemind_exp.trainer.round_timer import RoundTimer
 
 MOST_LEFT_OUT = 16
 """Steps in a row without a finite gradient, after which a node gives up. float16's scaler finds its scale in fewer."""
@@ -59,17 +59,17 @@ class HivemindGRPOTrainer:
         tokenizer: PreTrainedTokenizerBase,
         source: Source,
         evaluator: LocalSource,
-        offload: Engine | None,
+        offload: OffloadEngine | None,
         tasks: Tasks,
         game: Game,
-        timetable: Timetable,
+        timetable: Schedule,
         journal: Journal,
         checkpoints: CheckpointStore,
         emit: Emit,
         stop: StopFlag,
-        progress: Progress,
+        progress: NodeProgress,
         pusher: HubPusher | None = None,
-        sharing: Sharing | None = None,
+        sharing: PeerExchange | None = None,
     ) -> None:
         """Put the parts together. ``progress`` is kept up to date, for whoever asks after an end of any kind."""
         self._config = config
@@ -79,12 +79,12 @@ class HivemindGRPOTrainer:
         self._evaluator = evaluator
         self._tasks = tasks
         self._game = game
-        self._course = Course(timetable, progress)
+        self._course = RoundCursor(timetable, progress)
         self._journal = journal
         self._checkpoints = checkpoints
         self._emit = emit
         self._stop = stop
-        self._asked: dict[Turn, list[Prompt]] = {}
+        self._asked: dict[StageRun, list[Prompt]] = {}
         self._filler = GroupFiller(
             config,
             journal=journal,
@@ -146,12 +146,15 @@ class HivemindGRPOTrainer:
         if checkpoint is not None:
             self.progress.round, self.progress.step = checkpoint.round, checkpoint.step
             self.progress.checkpoint = checkpoint.path
-            self._course.go_on(self._journal.turn(checkpoint.step - 1))
+            self._course.resume(self._journal.stage_run(checkpoint.step - 1))
         saved = self.progress.step
         for manifest in self._journal.manifests(saved):
-            turn, finished = self._journal.turn(manifest.step) or (Turn(manifest.round, ANSWER), manifest.round)
+            turn, finished = self._journal.stage_run(manifest.step) or (
+                StageRun(manifest.round, ANSWER),
+                manifest.round,
+            )
             self._take(manifest, turn, finished, replayed=True)
-        self._course.following()
+        self._course.next_stage()
         damaged = self._checkpoints.damaged()
         if damaged and self.progress.step == 0:
             place = damaged[0].parent
@@ -168,21 +171,21 @@ class HivemindGRPOTrainer:
 
     def _play_round(self) -> None:
         """Play one stage after the other, a step for each, until the round is over."""
-        clock, made = RoundClock(), Made()
+        clock, made = RoundTimer(), GeneratedTokens()
         self._play(self._course.next(), clock, made)
-        while (turn := self._course.following()) is not None:
+        while (turn := self._course.next_stage()) is not None:
             self._stop.check()
             self._play(turn, clock, made)
         seconds, round_ = clock.seconds(), self.progress.round - 1
-        rate = made.a_second(seconds["generate"])
+        rate = made.per_second(seconds["generate"])
         self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)
 
-    def _play(self, turn: Turn, clock: RoundClock, made: Made) -> None:
+    def _play(self, turn: StageRun, clock: RoundTimer, made: GeneratedTokens) -> None:
         self._look_ahead(turn)
         deadline = self._course.deadline()
         with clock("generate"):
             prompts = self._asked.pop(turn)
-            groups = self._filler.fill(turn.round, prompts, self.progress.step, part=turn.part, deadline=deadline)
+            groups = self._filler.fill(turn.round, prompts, self.progress.step, part=turn.chunk, deadline=deadline)
         if not groups and deadline is not None:
             time.sleep(IDLE_SECONDS)  # a swarm's clock moves on without us
             return
@@ -204,15 +207,15 @@ class HivemindGRPOTrainer:
             result = self._take(manifest, turn, self.progress.round)
         self._tell(turn, groups, result, made)
 
-    def _share(self, turn: Turn, groups: Sequence[Group], clock: RoundClock) -> Foreign:
+    def _share(self, turn: StageRun, groups: Sequence[Group], clock: RoundTimer) -> PeerBatch:
         """Give the swarm a turn's groups and return what its step learns from peers; nothing when alone."""
         if self._sharing is None:
-            return Foreign()
+            return PeerBatch()
         with clock("share"):
             accuracy = next((each.accuracy for each in self._journal.evaluations()[-1:]), None)
-            return self._sharing.play(turn.round, turn.stage, groups, Standpoint(self.progress.step, accuracy))
+            return self._sharing.exchange(turn.round, turn.stage, groups, TrainingStatus(self.progress.step, accuracy))
 
-    def _look_ahead(self, turn: Turn) -> None:
+    def _look_ahead(self, turn: StageRun) -> None:
         """Ask the questions of this turn and of the rounds whose answers an API can begin with."""
         self._asked = {known: prompts for known, prompts in self._asked.items() if known.round >= turn.round}
         ahead = self._filler.ahead
@@ -220,13 +223,13 @@ class HivemindGRPOTrainer:
             ahead = min(ahead, 1)  # of a round that is missed, what was asked for was paid in vain
         if self._config.game.rounds:
             ahead = min(ahead, self._config.game.rounds - self.progress.round - 1)
-        for coming in (turn, *(Turn(turn.round + n, self._game.stages[0]) for n in range(1, ahead + 1))):
+        for coming in (turn, *(StageRun(turn.round + n, self._game.stages[0]) for n in range(1, ahead + 1))):
             if coming not in self._asked:
                 self._asked[coming] = self._ask(coming)
                 self._filler.prefetch(coming.round, self._asked[coming], self.progress.step)
 
-    def _ask(self, turn: Turn) -> list[Prompt]:
-        first, count = turn.part * self._config.game.groups, self._config.game.groups
+    def _ask(self, turn: StageRun) -> list[Prompt]:
+        first, count = turn.chunk * self._config.game.groups, self._config.game.groups
         questions = self._tasks.questions("train", turn.round, first + count)[first:]
         prompts = self._fitting(self._game.prompts(turn, questions))
         self._journal.write_prompts(turn.round, prompts, first)
@@ -259,12 +262,12 @@ class HivemindGRPOTrainer:
         self._journal.write_scores(round_, verified)
         return verified
 
-    def _take(self, manifest: Manifest, turn: Turn, finished: int, *, replayed: bool = False) -> StepResult:
+    def _take(self, manifest: Manifest, turn: StageRun, finished: int, *, replayed: bool = False) -> StepResult:
         try:
-            result = self._stepper.take(manifest, self._stop.is_set)
+            result = self._stepper.step(manifest, self._stop.is_set)
         except StepAbandoned as error:
             raise StopRequested from error
-        self._course.took(turn, finished)
+        self._course.advance(turn, finished)
         learned = {"learning_rate": result.learning_rate, "tokens": result.tokens, "rows": result.rows}
         base = {"step": manifest.step, "round": finished, "stage": turn.stage}
         base |= {"loss": result.loss, "grad_norm": result.grad_norm}
@@ -296,7 +299,7 @@ class HivemindGRPOTrainer:
             return
         self._emit("phase", name="evaluating", done=None, total=self._config.eval.questions)
         questions = self._tasks.questions("heldout", 0, self._config.eval.questions)
-        prompts = self._fitting(self._game.prompts(Turn(round_, self._game.stages[0]), questions))
+        prompts = self._fitting(self._game.prompts(StageRun(round_, self._game.stages[0]), questions))
         evaluation = evaluate(round_, self._evaluator, prompts, self._tasks)
         self._journal.write_evaluation(evaluation)
         self._emit("eval", **_as_event(round_, evaluation.accuracy, evaluation.questions))
@@ -306,14 +309,14 @@ class HivemindGRPOTrainer:
         round_, step, checkpoint = self.progress.round, self.progress.step, self.progress.checkpoint
         if self._pusher is None or checkpoint is None or not self._push_due():
             return
-        lessons, evaluations = self._journal.lessons(step), self._journal.evaluations()
+        lessons, evaluations = self._journal.contributions(step), self._journal.evaluations()
         card = model_card(self._config, round_=round_, step=step, lessons=lessons, evaluations=evaluations)
         self._pusher.push(round_, checkpoint / MODEL, card, base_name(self._config))
 
     def _push_due(self) -> bool:
         return self._pusher is not None and self._pusher.due(self.progress.round, last=self._finished())
 
-    def _tell(self, turn: Turn, groups: Sequence[Group], result: StepResult, made: Made) -> None:
+    def _tell(self, turn: StageRun, groups: Sequence[Group], result: StepResult, made: GeneratedTokens) -> None:
         """Report a stage to events.jsonl and to the logging back ends."""
         summaries = summarise(groups)
         for source, summary in summaries.items():

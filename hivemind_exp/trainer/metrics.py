@@ -44,7 +44,7 @@ def summarise(groups: Sequence[Group]) -> dict[Kind, dict[str, float | None]]:
 
 
 @dataclass(slots=True)
-class Made:
+class GeneratedTokens:
     """What a round has generated so far."""
 
     tokens: int = 0
@@ -57,7 +57,7 @@ class Made:
         self.tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
         self.here = self.here and all(kind is here for kind in own)
 
-    def a_second(self, seconds: float) -> float | None:
+    def per_second(self, seconds: float) -> float | None:
         """Return tokens a second; None where the time spent waiting for them is no measure."""
         return self.tokens / seconds if self.here and seconds > 0 else None
 

@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hivemind_exp.game.base import Timetable
-from hivemind_exp.journal.records import Turn
+from hivemind_exp.game.base import Schedule
+from hivemind_exp.journal.records import StageRun
 
 
 @dataclass(slots=True)
-class Progress:
+class NodeProgress:
     """How far the node is."""
 
     round: int = 0
@@ -22,16 +22,16 @@ class Progress:
     """The newest one."""
 
 
-class Course:
+class RoundCursor:
     """Keeps ``progress`` in step with the turns that are played."""
 
-    def __init__(self, timetable: Timetable, progress: Progress) -> None:
+    def __init__(self, timetable: Schedule, progress: NodeProgress) -> None:
         self._timetable = timetable
-        self._last: Turn | None = None
+        self._last: StageRun | None = None
         """The turn that was played last in the round that is being played; None between rounds."""
         self.progress = progress
 
-    def go_on(self, last: tuple[Turn, int] | None) -> None:
+    def resume(self, last: tuple[StageRun, int] | None) -> None:
         """Go on after a step that a checkpoint contains: its turn, and the rounds finished before it.
 
         Its round may go on unless the checkpoint counts it among the finished.
@@ -39,7 +39,7 @@ class Course:
         if last is not None and last[1] == self.progress.round:
             self._last = last[0]
 
-    def next(self) -> Turn:
+    def next(self) -> StageRun:
         """Return what is to be played now."""
         return self._timetable.next(self._last, self.progress.round)
 
@@ -48,12 +48,12 @@ class Course:
         left = self._timetable.left()
         return None if left is None else time.monotonic() + left
 
-    def took(self, turn: Turn, finished: int) -> None:
+    def advance(self, turn: StageRun, finished: int) -> None:
         """Count the step of a turn; ``finished``: rounds that the node had finished before it."""
         self._last = turn
         self.progress.round, self.progress.step = finished, self.progress.step + 1
 
-    def following(self) -> Turn | None:
+    def next_stage(self) -> StageRun | None:
         """Return the next turn of the round that is being played; None where it is over, and counts as finished."""
         turn = self.next()
         if self._last is None or turn.round == self._last.round:

@@ -10,14 +10,14 @@ from hivemind_exp.config import Config
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, messages
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.rollouts.orders import Engine
+from hivemind_exp.rollouts.orders import OffloadEngine
 from hivemind_exp.rollouts.types import Group, Kind, Prompt
 from hivemind_exp.sources.group_filler import orders_for
 from hivemind_exp.sources.schedule import parts, rounds_ahead
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
-from hivemind_exp.trainer.progress import Progress
-from hivemind_exp.trainer.round_timer import RoundClock
+from hivemind_exp.trainer.progress import NodeProgress
+from hivemind_exp.trainer.round_timer import RoundTimer
 
 
 class RelayLoop:
@@ -27,12 +27,12 @@ class RelayLoop:
         self,
         config: Config,
         *,
-        offload: Engine,
+        offload: OffloadEngine,
         tasks: Tasks,
         journal: Journal,
         emit: Emit,
         stop: StopFlag,
-        progress: Progress,
+        progress: NodeProgress,
         publish: Callable[[int, Sequence[Group]], None] | None = None,
     ) -> None:
         """Put the parts together. ``publish`` shares a round's groups with a swarm.
@@ -62,14 +62,14 @@ class RelayLoop:
             self.progress.round += 1
 
     def _play_round(self, round_: int) -> None:
-        clock, total = RoundClock(), self._config.game.rounds
+        clock, total = RoundTimer(), self._config.game.rounds
         for coming in range(round_, round_ + 1 + rounds_ahead(self._config.offload)):
             if coming not in self._asked and (not total or coming < total):
                 self._asked[coming] = self._ask(coming)
         prompts = self._asked.pop(round_)
         with clock("generate"):
             self._offload.wait(round_)
-            self._offload.tell(round_)
+            self._offload.report_spend(round_)
         with clock("verify"):
             groups = self._verify(round_, prompts)
         if self._publish is not None:
@@ -83,7 +83,7 @@ class RelayLoop:
         prompts = [Prompt(question, STAGE, messages(question), ()) for question in questions]
         self._journal.write_prompts(round_, prompts)
         plan = parts(self._config.offload, round_, STAGE, self._config.game.group_size)
-        self._offload.place(orders_for(self._journal, round_, prompts, plan.remote_places, version=0))
+        self._offload.submit(orders_for(self._journal, round_, prompts, plan.remote_places, version=0))
         return prompts
 
     def _verify(self, round_: int, prompts: Sequence[Prompt]) -> list[Group]:

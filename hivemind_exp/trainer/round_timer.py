@@ -11,7 +11,7 @@ Part = Literal["generate", "verify", "train", "share"]
 PARTS: tuple[Part, ...] = ("generate", "verify", "train", "share")
 
 
-class RoundClock:
+class RoundTimer:
     """Seconds of wall time by part; what no part claims is "other"."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ class ForeignFileError(NodeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ScriptLocation:
     """Where a shell looks for the script."""
 
     shell: str
@@ -66,7 +66,7 @@ def _directory(variable: str, default: str) -> Path:
     return Path(value) if os.path.isabs(value) else Path.home() / default
 
 
-def places(shell: str) -> list[Place]:
+def places(shell: str) -> list[ScriptLocation]:
     """Return where the script may be, the place for a new one first."""
     data = _directory("XDG_DATA_HOME", ".local/share")
     match shell:
@@ -78,7 +78,7 @@ def places(shell: str) -> list[Place]:
             paths = [data / "zsh/site-functions/_swarmctl", Path.home() / ".zfunc/_swarmctl"]
             if paths[1].parent.is_dir():
                 paths.reverse()
-    return [Place(shell, path) for path in paths]
+    return [ScriptLocation(shell, path) for path in paths]
 
 
 def install(named: str | None, *, yes: bool, as_json: bool) -> None:
@@ -118,7 +118,7 @@ def _make_directory(path: Path) -> None:
             directory.mkdir(mode=0o755)
 
 
-def _next(place: Place) -> str:
+def _next(place: ScriptLocation) -> str:
     """Return what is left to do, which for bash and zsh depends on a start-up file that is not ours to edit."""
     if place.shell == "fish":
         return "It works in every fish from now on, this one included."

@@ -67,6 +67,6 @@ def register(app: typer.Typer) -> None:
             report=report,
             as_json=json,
         )
-        from swarmctl.doctor.command import execute
+        from swarmctl.doctor.command import doctor_command
 
-        return execute(options)
+        return doctor_command(options)

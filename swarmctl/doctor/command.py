@@ -18,7 +18,7 @@ from swarmctl.terminal.safe_text import encodable
 from swarmctl.terminal.views import Writer
 
 
-def execute(options: DoctorOptions) -> Exit:
+def doctor_command(options: DoctorOptions) -> Exit:
     """Make the checks, fix what may be fixed, and tell. Raises UsageError for a check that does not exist."""
     context = make_context(options)
     checks = registry.select(options.checks, context)

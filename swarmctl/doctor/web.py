@@ -23,7 +23,7 @@ class Unreachable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebAnswer:
     """What a server said."""
 
     status: int
@@ -31,9 +31,9 @@ class Answer:
     body: bytes
 
 
-def request(method: str, url: str, *, token: str | None = None) -> Answer:
+def request(method: str, url: str, *, token: str | None = None) -> WebAnswer:
     """Ask through the proxies of the environment, following redirects within the host alone. Raises Unreachable."""
-    answers: queue.SimpleQueue[Answer | Unreachable] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[WebAnswer | Unreachable] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
@@ -52,7 +52,7 @@ def request(method: str, url: str, *, token: str | None = None) -> Answer:
     return answer
 
 
-def _follow(method: str, url: str, token: str | None) -> Answer:
+def _follow(method: str, url: str, token: str | None) -> WebAnswer:
     for _ in range(_HOPS):
         answer = _once(method, url, token)
         following = urljoin(url, answer.headers.get("Location", ""))
@@ -62,7 +62,7 @@ def _follow(method: str, url: str, token: str | None) -> Answer:
     return answer
 
 
-def _once(method: str, url: str, token: str | None) -> Answer:
+def _once(method: str, url: str, token: str | None) -> WebAnswer:
     # Without the handlers that follow redirects (and take the token along to any host) and that raise for a status.
     opener = urllib.request.OpenerDirector()
     for handler in (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler()):
@@ -75,7 +75,7 @@ def _once(method: str, url: str, token: str | None) -> Answer:
         if response is None:
             raise Unreachable("not an address of the web")
         with response:
-            return Answer(response.status, response.headers, response.read(_BODY))
+            return WebAnswer(response.status, response.headers, response.read(_BODY))
     except (OSError, HTTPException, ValueError) as error:
         raise Unreachable(_reason(error)) from error
 

@@ -20,7 +20,7 @@ from swarmctl.paths import nodes_directory, shown
 from swarmctl.storage.atomic import checked_target
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.terminal.command_line import command
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
 _OTHERS = 0o077
@@ -92,14 +92,14 @@ def _warnings(path: Path, mode: int, identity: Identity, files: NodeFiles) -> li
     return found
 
 
-def _new_passphrase(asker: Asker) -> str:
+def _new_passphrase(asker: Prompter) -> str:
     first = _passphrase(asker, "Passphrase:")
     if asker.is_typed and _passphrase(asker, "The same again:") != first:
         raise IdentityProblem("the two passphrases differ; nothing was saved", next="swarmctl identity backup --help")
     return first
 
 
-def _passphrase(asker: Asker, prompt: str) -> str:
+def _passphrase(asker: Prompter, prompt: str) -> str:
     """Return a passphrase. Raises IdentityProblem where there is none."""
     silent = IdentityProblem(
         "there is a passphrase to type and nothing may be asked: pipe it in", next="swarmctl identity --help"

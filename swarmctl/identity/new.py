@@ -22,7 +22,7 @@ from swarmctl.nodes import lookup
 from swarmctl.nodes.lookup import node_names
 from swarmctl.storage import disk_errors
 from swarmctl.terminal.command_line import command
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
 
@@ -36,9 +36,9 @@ class Options:
     as_json: bool = False
 
     @property
-    def asker(self) -> Asker:
+    def asker(self) -> Prompter:
         """Who asks, where that is wanted."""
-        return Asker(yes=self.yes, silent=self.no_input or self.as_json)
+        return Prompter(yes=self.yes, silent=self.no_input or self.as_json)
 
 
 def new(options: Options) -> None:
@@ -54,7 +54,7 @@ def new(options: Options) -> None:
     tell(made, files, replaced, as_json=options.as_json)
 
 
-def put(identity: Identity, files: NodeFiles, asker: Asker, again: str) -> str | None:
+def put(identity: Identity, files: NodeFiles, asker: Prompter, again: str) -> str | None:
     """Make ``identity`` the node's; return the peer id that it had, if that can be read.
 
     Raises IdentityProblem where there is another and nobody agreed to replace it; ``again`` is the command that does.

@@ -8,16 +8,16 @@ from hivemind_exp.errors import KeyProblem
 from swarmctl.errors import UsageError
 from swarmctl.keys.key_text import check_name, dotted_tail
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
-from swarmctl.keys.locations import spots
-from swarmctl.keys.saved import Entry, entries, read_entry, remove_entry, remove_secret
-from swarmctl.terminal.prompter import Asker
+from swarmctl.keys.locations import key_locations
+from swarmctl.keys.saved import SavedKey, entries, read_entry, remove_entry, remove_secret
+from swarmctl.terminal.prompter import Prompter
 
 
 def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> None:
     """Delete one key, or all that were saved. Raises NodeError where that cannot be done."""
     if (name is None) != all_:
         raise UsageError("name one key, or give --all", next="swarmctl keys delete --help")
-    asker = Asker(yes=yes, silent=no_input)
+    asker = Prompter(yes=yes, silent=no_input)
     if name is not None:
         _delete(_saved(check_name(name)), asker)
         return
@@ -35,11 +35,11 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
         _delete(entry, asker)
 
 
-def _saved(name: str) -> Entry:
+def _saved(name: str) -> SavedKey:
     entry = read_entry(name)
     if entry is not None:
         return entry
-    found = spots(name, os.environ)
+    found = key_locations(name, os.environ)
     if found:
         raise KeyProblem(
             f"key {name} was not saved by swarmctl: it comes from {found[0].where}", next="swarmctl keys list"
@@ -47,7 +47,7 @@ def _saved(name: str) -> Entry:
     raise KeyProblem(f"there is no key named {name}", next="swarmctl keys list")
 
 
-def _delete(entry: Entry, asker: Asker) -> None:
+def _delete(entry: SavedKey, asker: Prompter) -> None:
     left = ""
     if entry.home == "file":
         remove_secret(entry.name)
@@ -59,6 +59,6 @@ def _delete(entry: Entry, asker: Asker) -> None:
             left = " This login has no keyring: if the key still lies in one, it was not deleted there."
     remove_entry(entry.name)
     asker.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
-    found = spots(entry.name, os.environ)
+    found = key_locations(entry.name, os.environ)
     if found:
         asker.say(f"warning: {found[0].where} still has a key of this name")

@@ -12,10 +12,10 @@ from hivemind_exp.offload.endpoints import Endpoint, chain, is_offloaded
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.hosts import host_of
 from swarmctl.keys.keystore import Key, Keystore
-from swarmctl.keys.locations import Place, spots
+from swarmctl.keys.locations import LocationKind, key_locations
 from swarmctl.keys.set import SetOptions, set_key
 from swarmctl.storage.hub_cache import offline
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 
 _ADDRESS = {"huggingface": "HF_ENDPOINT", "wandb": "WANDB_BASE_URL"}
 """What makes these libraries talk to another host."""
@@ -32,14 +32,14 @@ class RunKeys:
         return f"RunKeys({', '.join(self.secrets)})"
 
 
-def provider_keys(config: Config, store: Keystore, asker: Asker) -> list[Key]:
+def provider_keys(config: Config, store: Keystore, asker: Prompter) -> list[Key]:
     """Return the keys of the providers that the run may ask; one that is missing is asked for on a terminal.
 
     Raises KeyProblem where a provider wants a key and none can be had.
     """
     if not is_offloaded(config):
         return []
-    pin = None if config.offload.key == "auto" else Place(config.offload.key)
+    pin = None if config.offload.key == "auto" else LocationKind(config.offload.key)
     found: dict[str, Key] = {}
     for endpoint in chain(config):
         if endpoint is None or endpoint.name in found:
@@ -50,10 +50,12 @@ def provider_keys(config: Config, store: Keystore, asker: Asker) -> list[Key]:
     return list(found.values())
 
 
-def _provider_key(endpoint: Endpoint, store: Keystore, asker: Asker, pin: Place | None) -> Key | None:
+def _provider_key(endpoint: Endpoint, store: Keystore, asker: Prompter, pin: LocationKind | None) -> Key | None:
     if not endpoint.needs_key:
         return (
-            store.find(endpoint.name, base_url=endpoint.base_url) if spots(endpoint.name, store.environment) else None
+            store.find(endpoint.name, base_url=endpoint.base_url)
+            if key_locations(endpoint.name, store.environment)
+            else None
         )
     key = store.find(endpoint.name, base_url=endpoint.base_url, pin=pin)
     if key is None and asker.can_ask:
@@ -83,7 +85,7 @@ def required(config: Config) -> dict[str, str]:
     return {"huggingface": "hub.repo is set, and pushing needs a token that may write"} if config.hub.repo else {}
 
 
-def keys_for(config: Config, asker: Asker, environment: Mapping[str, str]) -> RunKeys:
+def keys_for(config: Config, asker: Prompter, environment: Mapping[str, str]) -> RunKeys:
     """Read the keys of a run. One that is nowhere may be no error: models may be public, wandb has its own login.
 
     Raises KeyProblem where one is there and cannot be had, and where one that is required is nowhere.
@@ -123,7 +125,7 @@ def _elsewhere(key: Key, environment: Mapping[str, str]) -> str | None:
     A key in the environment was put there by whoever put the address there, and is meant for it.
     """
     address = environment.get(_ADDRESS[key.name])
-    if not address or key.spot.place in (Place.KEY_FILE, Place.ENVIRONMENT, Place.CREDENTIALS):
+    if not address or key.spot.place in (LocationKind.KEY_FILE, LocationKind.ENVIRONMENT, LocationKind.CREDENTIALS):
         return None
     host = host_of(address)
     return host if host != host_of(PROVIDERS[key.name].base_url) else None

@@ -15,7 +15,7 @@ from swarmctl.errors import Exit
 from swarmctl.keys.key_text import clean_key
 from swarmctl.keys.set import SetOptions, keep_key
 from swarmctl.paths import shown
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 
 _LINE = re.compile(r"""\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*("[^"]*"|'[^']*'|[^\s#]*)""")
 
@@ -35,7 +35,7 @@ def import_keys(path: Path | None, options: SetOptions) -> Exit:
 
     One key that cannot be saved does not keep the others from it. Raises KeyProblem where there is none.
     """
-    asker = Asker(yes=options.yes, silent=options.no_input)
+    asker = Prompter(yes=options.yes, silent=options.no_input)
     found = _in_file(path) if path is not None else _in_environment(os.environ)
     if not found:
         raise KeyProblem(

@@ -13,7 +13,7 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.secrets import without_secrets
 from swarmctl.keys.key_text import file_variable
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 
 ALONE_S = 3.0
 """How long a keyring may take where nobody could answer its dialog."""
@@ -49,7 +49,7 @@ class KeyringSilent(KeyProblem):
 class Keyring:
     """Keys in the system's keyring, each under its name and host: asked for another host, it has none."""
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, asker: Prompter) -> None:
         self._asker = asker
 
     def get(self, name: str, host: str) -> str | None:

@@ -22,10 +22,10 @@ from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.hosts import host_of
 from swarmctl.keys.key_text import clean_key, dotted_tail, last_four
 from swarmctl.keys.keyring import Keyring
-from swarmctl.keys.locations import Place, Spot, spots
-from swarmctl.keys.saved import Entry, read_entry, read_secret
+from swarmctl.keys.locations import KeyLocation, LocationKind, key_locations
+from swarmctl.keys.saved import SavedKey, read_entry, read_secret
 from swarmctl.paths import shown
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Key:
 
     name: str
     host: str
-    spot: Spot
-    shadows: tuple[Spot, ...]
+    spot: KeyLocation
+    shadows: tuple[KeyLocation, ...]
     value: str = field(repr=False)
 
     @property
@@ -48,11 +48,11 @@ class Key:
 class Keystore:
     """Finds keys and reads them."""
 
-    def __init__(self, asker: Asker, environment: Mapping[str, str]) -> None:
+    def __init__(self, asker: Prompter, environment: Mapping[str, str]) -> None:
         self._keyring = Keyring(asker)
         self.environment = environment
 
-    def find(self, name: str, *, base_url: str | None = None, pin: Place | None = None) -> Key | None:
+    def find(self, name: str, *, base_url: str | None = None, pin: LocationKind | None = None) -> Key | None:
         """Return a key, or None where nothing has one.
 
         ``base_url`` is where it is to be sent. ``pin`` allows one place only.
@@ -60,7 +60,7 @@ class Keystore:
         Raises KeyProblem where the place that comes first has a key and cannot give it, where the key belongs to
         another host, and where the place pinned has none.
         """
-        found = spots(name, self.environment)
+        found = key_locations(name, self.environment)
         if pin is not None:
             found = [spot for spot in found if spot.place == pin]
             if not found:
@@ -90,10 +90,10 @@ class Keystore:
                 )
         return host
 
-    def _read(self, spot: Spot) -> str:
-        if spot.place == Place.ENVIRONMENT:
+    def _read(self, spot: KeyLocation) -> str:
+        if spot.place == LocationKind.ENVIRONMENT:
             return clean_key(self.environment[spot.source], f"in {spot.where}")
-        if spot.place in (Place.KEYRING, Place.FILE):
+        if spot.place in (LocationKind.KEYRING, LocationKind.FILE):
             return self._saved(_present(spot.source))
         try:
             text = Path(spot.source).expanduser().read_text(encoding="utf-8-sig")
@@ -105,7 +105,7 @@ class Keystore:
             ) from error
         return clean_key(text, f"in {shown(Path(spot.source))}")
 
-    def _saved(self, entry: Entry) -> str:
+    def _saved(self, entry: SavedKey) -> str:
         if entry.home == "file":
             return clean_key(read_secret(entry), "in its file")
         value = self._keyring.get(entry.name, entry.host)
@@ -117,7 +117,7 @@ class Keystore:
         return clean_key(value, "in the keyring")
 
 
-def _present(name: str) -> Entry:
+def _present(name: str) -> SavedKey:
     entry = read_entry(name)
     assert entry is not None
     return entry

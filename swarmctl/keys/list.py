@@ -10,7 +10,7 @@ from typing import Any
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.hosts import host_of
 from swarmctl.keys.key_text import dotted_tail
-from swarmctl.keys.locations import known_names, spots
+from swarmctl.keys.locations import key_locations, known_names
 from swarmctl.keys.saved import read_entry
 from swarmctl.terminal.safe_text import clean
 
@@ -32,7 +32,7 @@ def list_keys(*, as_json: bool) -> None:
 
 
 def _row(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    first, *others = spots(name, environment)
+    first, *others = key_locations(name, environment)
     entry = read_entry(name)
     row = PROVIDERS.get(name)
     saved = entry if entry is not None and first.place == entry.home else None

@@ -14,7 +14,7 @@ from swarmctl.keys.saved import entries, read_entry
 from swarmctl.paths import shown
 
 
-class Place(StrEnum):
+class LocationKind(StrEnum):
     """Where a key can come from, the first that has one first."""
 
     KEY_FILE = "key_file"
@@ -26,10 +26,10 @@ class Place(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class KeyLocation:
     """One place that has a key, found without reading it."""
 
-    place: Place
+    place: LocationKind
     where: str
     """For people: "$OPENAI_API_KEY", "keyring"."""
     source: str
@@ -43,28 +43,28 @@ class Spot:
 
 def known_names(environment: Mapping[str, str]) -> list[str]:
     """Return every name that has a key somewhere: saved ones, and providers' in the environment."""
-    return sorted({*entries(), *(name for name in PROVIDERS if spots(name, environment))})
+    return sorted({*entries(), *(name for name in PROVIDERS if key_locations(name, environment))})
 
 
-def spots(name: str, environment: Mapping[str, str]) -> list[Spot]:
+def key_locations(name: str, environment: Mapping[str, str]) -> list[KeyLocation]:
     """Return the places that have a key of this name, the winner first. Reads no secret but the environment's."""
     row = PROVIDERS.get(name)
     found = []
     if path := environment.get(file_variable(name)):
-        found.append(Spot(Place.KEY_FILE, f"the file in ${file_variable(name)}", path, None))
+        found.append(KeyLocation(LocationKind.KEY_FILE, f"the file in ${file_variable(name)}", path, None))
     for variable in row.variables if row else ():
         if value := environment.get(variable, "").strip():
-            found.append(Spot(Place.ENVIRONMENT, f"${variable}", variable, last_four(value)))
+            found.append(KeyLocation(LocationKind.ENVIRONMENT, f"${variable}", variable, last_four(value)))
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         path = os.path.join(directory, name)
         if os.path.exists(path):
-            found.append(Spot(Place.CREDENTIALS, f"$CREDENTIALS_DIRECTORY/{name}", path, None))
+            found.append(KeyLocation(LocationKind.CREDENTIALS, f"$CREDENTIALS_DIRECTORY/{name}", path, None))
     entry = read_entry(name)
     if entry is not None:
         where = "keyring" if entry.home == "keyring" else "0600 file"
-        found.append(Spot(Place(entry.home), where, name, entry.last_four))
+        found.append(KeyLocation(LocationKind(entry.home), where, name, entry.last_four))
     if name == "huggingface" and (token := _hub_file(environment)).is_file():
-        found.append(Spot(Place.HUB, shown(token), str(token), None))
+        found.append(KeyLocation(LocationKind.HUB, shown(token), str(token), None))
     return found
 
 

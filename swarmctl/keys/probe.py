@@ -31,7 +31,7 @@ _VIEWER = json.dumps({"query": "query { viewer { username } }"}).encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class KeyTest:
     """What a test of a key found."""
 
     result: Result
@@ -48,7 +48,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """What a service sent, whatever its status."""
 
     status: int
@@ -77,36 +77,36 @@ class _SameHostOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, path: str | None = None) -> Finding:
+def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, path: str | None = None) -> KeyTest:
     """Ask the service at ``base_url`` whether it accepts ``key``. Takes at most ``limit`` seconds; raises nothing.
 
     ``path``: what is asked for; left out, what the service answers to valid keys only. Costs nothing.
     """
     row = PROVIDERS.get(name) or Provider(name, base_url)
     row = row if path is None else replace(row, key_path=path)
-    answers: queue.SimpleQueue[Finding] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[KeyTest] = queue.SimpleQueue()
     # A thread of its own: no library bounds the look-up of a name, or an answer that drips.
     threading.Thread(target=lambda: answers.put(_ask(row, base_url, key, limit)), daemon=True).start()
     try:
         finding = answers.get(timeout=limit)
     except queue.Empty:
-        finding = Finding("unreachable", _silence(limit))
+        finding = KeyTest("unreachable", _silence(limit))
     return replace(finding, detail=finding.detail.replace(key, "…")) if key else finding
 
 
-def _ask(row: Provider, base_url: str, key: str | None, limit: float) -> Finding:
+def _ask(row: Provider, base_url: str, key: str | None, limit: float) -> KeyTest:
     try:
         answer = send(base_url + row.key_path, headers_for(row, key), limit, _VIEWER if row.name == "wandb" else None)
     except Unanswered as error:
-        return Finding("unreachable", str(error))
+        return KeyTest("unreachable", str(error))
     try:
         finding = _read(row, answer) if 200 <= answer.status < 300 else _refusal(answer, key)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        finding = Finding("not_understood", "the answer is not the one expected: another kind of server is there")
+        finding = KeyTest("not_understood", "the answer is not the one expected: another kind of server is there")
     return replace(finding, status=answer.status, seconds=answer.seconds, headers=answer.headers)
 
 
-def send(url: str, headers: Mapping[str, str], limit: float, body: bytes | None = None) -> Answer:
+def send(url: str, headers: Mapping[str, str], limit: float, body: bytes | None = None) -> HttpAnswer:
     """Ask, with the key in ``headers``. A redirect is followed within the host alone. Raises Unanswered."""
     opener = urllib.request.build_opener(_SameHostOnly)
     began = time.monotonic()
@@ -114,7 +114,7 @@ def send(url: str, headers: Mapping[str, str], limit: float, body: bytes | None 
         with _opened(opener, urllib.request.Request(url, body, dict(headers)), limit) as response:
             content = response.read(_MOST_BYTES)
             told = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, content, told, time.monotonic() - began)
+            return HttpAnswer(response.status, content, told, time.monotonic() - began)
     except _OtherHost as error:
         raise Unanswered(f"it redirects to {error}; the key was not sent there") from error
     except urllib.error.URLError as error:
@@ -153,41 +153,41 @@ def headers_for(row: Provider, key: str | None) -> dict[str, str]:
     return headers | {"Authorization": basic if row.name == "wandb" else f"Bearer {key}"}
 
 
-def _read(row: Provider, answer: Answer) -> Finding:
+def _read(row: Provider, answer: HttpAnswer) -> KeyTest:
     document = json.loads(answer.body)
     return _models(document) if row.key_path == _MODELS else _account(row, document)
 
 
-def _models(answer: Any) -> Finding:
+def _models(answer: Any) -> KeyTest:
     rows = answer.get("data") if isinstance(answer, dict) else answer  # Together answers with the list alone
     if not isinstance(rows, list):
         raise TypeError
     names = tuple(str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row)
-    return Finding("valid", f"{len(names)} model" + ("" if len(names) == 1 else "s"), names)
+    return KeyTest("valid", f"{len(names)} model" + ("" if len(names) == 1 else "s"), names)
 
 
-def _account(row: Provider, answer: Any) -> Finding:
+def _account(row: Provider, answer: Any) -> KeyTest:
     """Read what those services answer that say whose key it is."""
     if row.name == "wandb":
         viewer = (answer.get("data") or {}).get("viewer")
-        return Finding("valid", f"of {viewer.get('username')}") if viewer else Finding("refused", "it is nobody's key")
+        return KeyTest("valid", f"of {viewer.get('username')}") if viewer else KeyTest("refused", "it is nobody's key")
     if row.name == "openrouter":
         left = (answer.get("data") or {}).get("limit_remaining")
         if isinstance(left, int | float) and left <= 0:
-            return Finding("no_credit", "the key's own limit is used up")
-        return Finding("valid", "accepted" if left is None else f"{left:.2f} USD of the key's limit left")
-    return Finding("valid", f"of {answer['name']}")
+            return KeyTest("no_credit", "the key's own limit is used up")
+        return KeyTest("valid", "accepted" if left is None else f"{left:.2f} USD of the key's limit left")
+    return KeyTest("valid", f"of {answer['name']}")
 
 
-def _refusal(answer: Answer, key: str | None) -> Finding:
+def _refusal(answer: HttpAnswer, key: str | None) -> KeyTest:
     status, text = answer.status, answer.body[:65536].decode(errors="replace").lower()
     if status == 402 or (status in (403, 429) and any(word in text for word in _POOR)):
-        return Finding("no_credit", f"accepted, but there is no credit left (HTTP {status})")
+        return KeyTest("no_credit", f"accepted, but there is no credit left (HTTP {status})")
     if status in (401, 403) or (status == 400 and any(word in text for word in _WRONG_KEY)):
         said = "the service wants a key" if key is None else "the service does not accept it"
-        return Finding("refused", f"{said} (HTTP {status})")
+        return KeyTest("refused", f"{said} (HTTP {status})")
     if status == 429:
-        return Finding("unreachable", "the service asks to slow down (HTTP 429); try later")
+        return KeyTest("unreachable", "the service asks to slow down (HTTP 429); try later")
     if status == 404:
-        return Finding("not_understood", "there is no list of models at that address (HTTP 404)")
-    return Finding("unreachable", f"the service answers with HTTP {status}")
+        return KeyTest("not_understood", "there is no list of models at that address (HTTP 404)")
+    return KeyTest("unreachable", f"the service answers with HTTP {status}")

@@ -21,7 +21,7 @@ Home = Literal["keyring", "file"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SavedKey:
     """One key that was saved."""
 
     name: str
@@ -35,13 +35,13 @@ class Entry:
     result: str | None = None
 
 
-def entries() -> dict[str, Entry]:
+def entries() -> dict[str, SavedKey]:
     """Return every key that was saved, by name."""
     found = (read_entry(path.stem) for path in sorted(keys_directory().glob("*.json")))
     return {entry.name: entry for entry in found if entry is not None}
 
 
-def read_entry(name: str) -> Entry | None:
+def read_entry(name: str) -> SavedKey | None:
     """Return what is known of a key, if it was saved. Raises KeyProblem where its file is damaged."""
     path = _path(name)
     if not path.exists():
@@ -50,8 +50,8 @@ def read_entry(name: str) -> Entry | None:
     try:
         if value is None:
             raise ValueError
-        fields: dict[str, Any] = {field: value[field] for field in Entry.__dataclass_fields__}
-        entry = Entry(**fields)
+        fields: dict[str, Any] = {field: value[field] for field in SavedKey.__dataclass_fields__}
+        entry = SavedKey(**fields)
         if entry.name != name or entry.home not in ("keyring", "file") or entry.host != host_of(entry.base_url):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -61,7 +61,7 @@ def read_entry(name: str) -> Entry | None:
     return entry
 
 
-def write_entry(entry: Entry) -> None:
+def write_entry(entry: SavedKey) -> None:
     """Save what is known of a key."""
     _private(keys_directory())
     write_json(_path(entry.name), {"schema": 1, **asdict(entry)})
@@ -72,13 +72,13 @@ def remove_entry(name: str) -> None:
     _path(name).unlink(missing_ok=True)
 
 
-def note_test(entry: Entry, result: str) -> None:
+def note_test(entry: SavedKey, result: str) -> None:
     """Remember how a test went. A home that cannot be written to is no reason to fail."""
     with suppress(OSError):
-        write_entry(Entry(**{**asdict(entry), "tested": now(), "result": result}))
+        write_entry(SavedKey(**{**asdict(entry), "tested": now(), "result": result}))
 
 
-def read_secret(entry: Entry) -> str:
+def read_secret(entry: SavedKey) -> str:
     """Return the key from its file. Raises KeyProblem where it is missing, or others can read it."""
     path = _secret(entry.name)
     try:
@@ -93,7 +93,7 @@ def read_secret(entry: Entry) -> str:
     return _value(value, entry)
 
 
-def _value(value: dict[str, Any] | None, entry: Entry) -> str:
+def _value(value: dict[str, Any] | None, entry: SavedKey) -> str:
     if value is None or value.get("host") != entry.host or not isinstance(value.get("key"), str):
         raise KeyProblem(
             f"{shown(_secret(entry.name))} holds no key for {entry.host}", next=f"swarmctl keys set {entry.name}"

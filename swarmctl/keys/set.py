@@ -11,13 +11,13 @@ from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.hosts import base_url_of, host_of, in_the_clear
 from swarmctl.keys.key_text import check_name, clean_key, dotted_tail, last_four, looks_foreign
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
-from swarmctl.keys.locations import Place, spots
-from swarmctl.keys.probe import Finding, probe
-from swarmctl.keys.saved import Entry, Home, read_entry, remove_secret, write_entry, write_secret
+from swarmctl.keys.locations import LocationKind, key_locations
+from swarmctl.keys.probe import KeyTest, probe
+from swarmctl.keys.saved import Home, SavedKey, read_entry, remove_secret, write_entry, write_secret
 from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class KeyRefused(NodeError):
 def set_key(name: str, options: SetOptions) -> None:
     """Ask for a key, or read it from standard input, and keep it. Raises NodeError where it is not kept."""
     check_name(name)
-    asker = Asker(yes=options.yes, silent=options.no_input)
+    asker = Prompter(yes=options.yes, silent=options.no_input)
     entry = read_entry(name)
     url = base_url_of(name, options.url, entry.base_url if entry else None)
     row = PROVIDERS.get(name)
@@ -54,7 +54,7 @@ def set_key(name: str, options: SetOptions) -> None:
     keep_key(name, key, url, options, asker)
 
 
-def keep_key(name: str, key: str, url: str, options: SetOptions, asker: Asker) -> None:
+def keep_key(name: str, key: str, url: str, options: SetOptions, asker: Prompter) -> None:
     """Look at a key, test it and keep it; say what was done. Raises NodeError where it is not kept."""
     _doubts(name, key, url, options, asker)
     finding = probe(name, url, key) if options.test else None
@@ -64,7 +64,7 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, asker: Asker) -
             next=f"swarmctl keys set {name}{_host_flag(options)}",
         )
     old = read_entry(name)
-    entry = Entry(name, url, host_of(url), last_four(key), "keyring", now(), *_tested(finding))
+    entry = SavedKey(name, url, host_of(url), last_four(key), "keyring", now(), *_tested(finding))
     entry = replace(entry, home=_keep(entry, key, old, options, asker))
     with disk_errors(keys_directory()):
         write_entry(entry)
@@ -76,8 +76,8 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, asker: Asker) -
     asker.say(f"Saved key {name} {dotted_tail(entry.last_four)} for {entry.host} in {place}.")
     _tell_test(finding, asker)
     _remove_old(old, entry, asker)
-    winner = spots(name, os.environ)[0]
-    if options.tell_shadows and winner.place not in (Place.KEYRING, Place.FILE):
+    winner = key_locations(name, os.environ)[0]
+    if options.tell_shadows and winner.place not in (LocationKind.KEYRING, LocationKind.FILE):
         asker.say(f"warning: {winner.where} goes before it{_tail(winner.last_four)}; unset it to use the saved key")
 
 
@@ -89,18 +89,18 @@ def _host_flag(options: SetOptions) -> str:
     return f" --host {shlex.quote(options.url)}" if options.url else ""
 
 
-def _tested(finding: Finding | None) -> tuple[str | None, str | None]:
+def _tested(finding: KeyTest | None) -> tuple[str | None, str | None]:
     return (None, None) if finding is None else (now(), finding.result)
 
 
-def _tell_test(finding: Finding | None, asker: Asker) -> None:
+def _tell_test(finding: KeyTest | None, asker: Prompter) -> None:
     if finding is None:
         return
     word = {"valid": "Tested: valid", "no_credit": "warning: no credit"}.get(finding.result, "warning: not tested")
     asker.say(f"{word}, {finding.detail}.")
 
 
-def _doubts(name: str, key: str, url: str, options: SetOptions, asker: Asker) -> None:
+def _doubts(name: str, key: str, url: str, options: SetOptions, asker: Prompter) -> None:
     again = f"swarmctl keys set {name}{_host_flag(options)} --yes"
     owner = looks_foreign(key, name)
     if owner is not None:
@@ -115,7 +115,7 @@ def _doubts(name: str, key: str, url: str, options: SetOptions, asker: Asker) ->
         )
 
 
-def _keep(new: Entry, key: str, old: Entry | None, options: SetOptions, asker: Asker) -> Home:
+def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, asker: Prompter) -> Home:
     """Write the key; return where. Raises KeyProblem."""
     if not options.insecure:
         try:
@@ -132,7 +132,7 @@ def _keep(new: Entry, key: str, old: Entry | None, options: SetOptions, asker: A
     return "file"
 
 
-def _remove_old(old: Entry | None, new: Entry, asker: Asker) -> None:
+def _remove_old(old: SavedKey | None, new: SavedKey, asker: Prompter) -> None:
     """Leave no second copy behind."""
     if old is None or (old.home, old.host) == (new.home, new.host):
         return

@@ -12,11 +12,11 @@ from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import Exit
 from swarmctl.keys.key_text import check_name, dotted_tail, last_four
 from swarmctl.keys.keystore import Key, Keystore
-from swarmctl.keys.locations import Place, known_names
-from swarmctl.keys.probe import Finding, probe
+from swarmctl.keys.locations import LocationKind, known_names
+from swarmctl.keys.probe import KeyTest, probe
 from swarmctl.keys.saved import note_test, read_entry
 from swarmctl.storage.json_file import now
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import clean, without_keys
 from swarmctl.terminal.suggest import nearest
 
@@ -26,7 +26,7 @@ _FEW = 8
 
 def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
     """Test one key, or all. Raises KeyProblem where there is none."""
-    store = Keystore(Asker(silent=no_input or as_json), os.environ)
+    store = Keystore(Prompter(silent=no_input or as_json), os.environ)
     names = known_names(os.environ) if name is None else [check_name(name)]
     if not names:
         raise KeyProblem("there is no key to test", next="swarmctl keys set openai")
@@ -62,7 +62,7 @@ def _unknown(name: str) -> KeyProblem:
 
 def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
     if isinstance(key, NodeError):
-        finding, host, where, tail = Finding("unreadable", key.message), None, None, None
+        finding, host, where, tail = KeyTest("unreadable", key.message), None, None, None
     else:
         host, where, tail = key.host, key.spot.where, last_four(key.value)
         finding = _probe(key)
@@ -79,11 +79,11 @@ def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
     }
 
 
-def _probe(key: Key) -> Finding:
+def _probe(key: Key) -> KeyTest:
     entry, row = read_entry(key.name), PROVIDERS.get(key.name)
     url = row.base_url if row else entry.base_url if entry else ""
     finding = probe(key.name, url, key.value)
-    if entry is not None and key.spot.place in (Place.KEYRING, Place.FILE):
+    if entry is not None and key.spot.place in (LocationKind.KEYRING, LocationKind.FILE):
         note_test(entry, finding.result)
     return finding
 

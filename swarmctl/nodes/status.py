@@ -11,7 +11,7 @@ from swarmctl.paths import nodes_directory, shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
-from swarmctl.terminal.progress import Progress
+from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, without_keys
 from swarmctl.terminal.sentences import duration, in_touch, percent, several
 
@@ -34,7 +34,7 @@ def print_status(node: str | None, *, as_json: bool) -> None:
 
 def describe(files: NodeFiles) -> dict[str, Any]:
     """Return what is known of a node; unknown is None."""
-    progress = Progress()
+    progress = RunView()
     # Told seldom, and so perhaps not lately.
     for event in all_of(files.events, "eval", "peers"):
         progress.apply(event)
@@ -73,7 +73,7 @@ def _from_peers(files: NodeFiles) -> int | None:
     return sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
 
 
-def _state(progress: Progress) -> str:
+def _state(progress: RunView) -> str:
     """Return how the last run ended: without a ``stop`` event it was killed, or never began."""
     if progress.stop is None:
         return "interrupted" if progress.round is not None else "never started"

@@ -16,7 +16,7 @@ from swarmctl.profiles.write import TASKS, head_comment, new_path, problems_in, 
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.profile_files import SUFFIX, Profile
 from swarmctl.settings.resolve import Override, anchored, override, problems_of, resolve
-from swarmctl.settings.schema import SettingPath, dotted, leaves, parse
+from swarmctl.settings.schema import SettingPath, dotted, flatten, parse
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.safe_text import clean, looks_like_key
 from swarmctl.terminal.suggest import nearest
@@ -51,7 +51,7 @@ def new_profile(options: NewOptions) -> None:
     base = _base(options.base)
     path = new_path(options.name, yes=options.yes, again=_again(options))
     given = _given(options, base)
-    values = merged(dict(leaves(base.values)), given)
+    values = merged(dict(flatten(base.values)), given)
     head = [
         f"Made by `swarmctl profiles new {options.name}`. What is not here: `swarmctl profiles show {options.name}`."
     ]

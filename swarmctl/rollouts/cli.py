@@ -59,10 +59,10 @@ def _show(
       swarmctl rollouts show --node maths --last 3 --full
       swarmctl rollouts show --round 12 --source teacher --json
     """
-    from swarmctl.rollouts.rows import Wanted
+    from swarmctl.rollouts.rows import RolloutFilter
     from swarmctl.rollouts.show import show
 
-    wanted = Wanted(round=round, question=question, source=source, lost=True, last=last)
+    wanted = RolloutFilter(round=round, question=question, source=source, lost=True, last=last)
     show(node, wanted, full=full, as_json=json)
 
 
@@ -91,9 +91,9 @@ def _export(
       swarmctl rollouts export --source openai -o rollouts.parquet
     """
     from swarmctl.rollouts.export import export
-    from swarmctl.rollouts.rows import Wanted
+    from swarmctl.rollouts.rows import RolloutFilter
 
-    wanted = Wanted(round=round, question=question, source=source, correct=correct, last=last)
+    wanted = RolloutFilter(round=round, question=question, source=source, correct=correct, last=last)
     export(node, wanted, output=output, format=format, yes=yes)
 
 

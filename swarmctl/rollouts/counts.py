@@ -25,7 +25,7 @@ _LOST = "SELECT round, stage, question, COUNT(*) FROM lost GROUP BY round, stage
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class CountKey:
     """What is counted together. None where it is not known, or not told apart."""
 
     provider: str | None
@@ -62,10 +62,10 @@ class Counts:
 
 def count(
     journal: sqlite3.Connection, ledger: sqlite3.Connection | None, by: Sequence[str], own_model: str | None
-) -> dict[Group, Counts]:
+) -> dict[CountKey, Counts]:
     """Return the counts of each group, in order. ``by``: any of the fields of ``Group``."""
-    asked = Asked(ledger)
-    found: dict[Group, Counts] = defaultdict(Counts)
+    asked = RequestedModels(ledger)
+    found: dict[CountKey, Counts] = defaultdict(Counts)
     for parts in (_bills(ledger), _made(journal, asked, own_model), _lost(journal, asked)):
         for group, counts in parts:
             found[_coarse(group, by)].add(counts)
@@ -80,24 +80,26 @@ def total(counts: Iterable[Counts]) -> Counts:
     return result
 
 
-def _coarse(group: Group, by: Sequence[str]) -> Group:
-    return Group(
+def _coarse(group: CountKey, by: Sequence[str]) -> CountKey:
+    return CountKey(
         group.provider if "provider" in by else None,
         group.model if "model" in by else None,
         group.stage if "stage" in by else None,
     )
 
 
-def _order(group: Group) -> tuple[str, str, str]:
+def _order(group: CountKey) -> tuple[str, str, str]:
     return group.provider or "", group.model or "", group.stage or ""
 
 
-def _bills(ledger: sqlite3.Connection | None) -> Iterator[tuple[Group, Counts]]:
+def _bills(ledger: sqlite3.Connection | None) -> Iterator[tuple[CountKey, Counts]]:
     for provider, model, stage, *bill in ledger.execute(_BILLS) if ledger is not None else ():
-        yield Group(provider, model, stage), Counts(*bill)
+        yield CountKey(provider, model, stage), Counts(*bill)
 
 
-def _made(journal: sqlite3.Connection, asked: Asked, own_model: str | None) -> Iterator[tuple[Group, Counts]]:
+def _made(
+    journal: sqlite3.Connection, asked: RequestedModels, own_model: str | None
+) -> Iterator[tuple[CountKey, Counts]]:
     for round_, stage, question, source, answered, *made, tokens in journal.execute(_MADE, (FULL_CREDIT,)):
         completions, verified, correct = map(int, made)
         counts = Counts(completions=completions, verified=verified, correct=correct)
@@ -105,15 +107,15 @@ def _made(journal: sqlite3.Connection, asked: Asked, own_model: str | None) -> I
         if source == LOCAL:
             counts.completion_tokens, counts.usd, counts.usd_unsettled = tokens, 0.0, 0.0
             model = model or own_model
-        yield Group(source, model, stage), counts
+        yield CountKey(source, model, stage), counts
 
 
-def _lost(journal: sqlite3.Connection, asked: Asked) -> Iterator[tuple[Group, Counts]]:
+def _lost(journal: sqlite3.Connection, asked: RequestedModels) -> Iterator[tuple[CountKey, Counts]]:
     rows = [((round_, stage, question), lost) for round_, stage, question, lost in journal.execute(_LOST)]
     last = asked.last({question for question, _ in rows})
     for question, lost in rows:
         provider, model = last.get(question, (None, None))
-        yield Group(provider, model, question[1]), Counts(lost=lost)
+        yield CountKey(provider, model, question[1]), Counts(lost=lost)
 
 
 Question = tuple[int, str, str]
@@ -132,7 +134,7 @@ _SEVERAL = (
 _IN_ORDER = "SELECT round, stage, question, provider, model FROM requests ORDER BY id"
 
 
-class Asked:
+class RequestedModels:
     """Looks up who was asked what. Without a ledger, nobody was."""
 
     def __init__(self, ledger: sqlite3.Connection | None) -> None:

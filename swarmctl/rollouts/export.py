@@ -17,7 +17,7 @@ from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.paths import shown
 from swarmctl.rollouts.database import node_with_journal, reading
-from swarmctl.rollouts.rows import Wanted, as_row, node_model, rollouts
+from swarmctl.rollouts.rows import RolloutFilter, as_row, node_model, rollouts
 from swarmctl.storage.atomic import checked_target, new_file
 from swarmctl.terminal.views import Writer
 
@@ -27,7 +27,7 @@ STDOUT = "-"
 _SUFFIX = ".parquet"
 
 
-def export(node: str | None, wanted: Wanted, *, output: str, format: Format | None, yes: bool) -> None:
+def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Format | None, yes: bool) -> None:
     """Write completions to a file or to stdout.
 
     Raises ``NodeError`` where there is nothing to read, where the file is there already, or cannot be written.
@@ -48,7 +48,7 @@ def export(node: str | None, wanted: Wanted, *, output: str, format: Format | No
     _tell(files, count, target)
 
 
-def _again(files: NodeFiles, wanted: Wanted, kind: Format, output: str) -> str:
+def _again(files: NodeFiles, wanted: RolloutFilter, kind: Format, output: str) -> str:
     """Return the same command with leave to replace the file."""
     given = {"node": files.root.name, "round": wanted.round, "question": wanted.question or None}
     given |= {"source": wanted.source, "last": wanted.last, "format": kind, "output": output}

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hivemind_exp.journal.records import within_group
+from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.tasks.base import FULL_CREDIT, Term
+from hivemind_exp.tasks.base import FULL_CREDIT, RewardTerm
 from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.safe_text import without_keys
 
@@ -26,7 +26,7 @@ _NEXT = "SELECT swarm, round FROM {table} WHERE (swarm, round) > (?, ?) ORDER BY
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RolloutFilter:
     """Which rollouts are meant."""
 
     round: int | None = None
@@ -43,7 +43,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
+class RolloutRecord:
     """One completion with its prompt, or a place of a group that was given up. Unknown is None."""
 
     swarm: str
@@ -61,7 +61,7 @@ class Rollout:
     outcome: float | None = None
     strict: bool | None = None
     why: str | None = None
-    terms: tuple[Term, ...] | None = None
+    terms: tuple[RewardTerm, ...] | None = None
     """What the reward is made of, where that is more than the outcome."""
     kind: str | None = None
     provider: str | None = None
@@ -87,7 +87,7 @@ def node_model(files: NodeFiles) -> str | None:
     return None
 
 
-def rollouts(db: sqlite3.Connection, wanted: Wanted, own_model: str | None) -> Iterator[Rollout]:
+def rollouts(db: sqlite3.Connection, wanted: RolloutFilter, own_model: str | None) -> Iterator[RolloutRecord]:
     """Yield what is wanted, oldest round first."""
     moments = sorted(
         {
@@ -102,13 +102,13 @@ def rollouts(db: sqlite3.Connection, wanted: Wanted, own_model: str | None) -> I
         for moment in moments:
             yield from _of_round(db, *moment, wanted, own_model)
         return
-    found: list[Rollout] = []
+    found: list[RolloutRecord] = []
     while moments and len(found) < wanted.last:
         found = [*_of_round(db, *moments.pop(), wanted, own_model), *found]
     yield from found[max(0, len(found) - wanted.last) :]
 
 
-def as_row(rollout: Rollout, node: str) -> dict[str, Any]:
+def as_row(rollout: RolloutRecord, node: str) -> dict[str, Any]:
     """Return a rollout with the keys of every output, in their order."""
     return {
         "node": node,
@@ -118,7 +118,7 @@ def as_row(rollout: Rollout, node: str) -> dict[str, Any]:
         "task": rollout.task,
         "question": rollout.question,
         "messages": None if rollout.messages is None else [dict(message) for message in rollout.messages],
-        "place": within_group(rollout.place),
+        "place": index_in_group(rollout.place),
         "text": rollout.text,
         "truncated": rollout.truncated,
         "outcome": rollout.outcome,
@@ -141,7 +141,9 @@ def _moments(db: sqlite3.Connection, table: str) -> Iterator[tuple[str, int]]:
         yield (moment := found)
 
 
-def _of_round(db: sqlite3.Connection, swarm: str, round_: int, wanted: Wanted, own_model: str | None) -> list[Rollout]:
+def _of_round(
+    db: sqlite3.Connection, swarm: str, round_: int, wanted: RolloutFilter, own_model: str | None
+) -> list[RolloutRecord]:
     prompts: dict[tuple[str, str], dict[str, Any]] = {}
     for stage, question, position, task, messages in db.execute(_PROMPTS, (swarm, round_)):
         prompt = {"position": position, "task": task, "messages": tuple(json.loads(messages))}
@@ -152,7 +154,7 @@ def _of_round(db: sqlite3.Connection, swarm: str, round_: int, wanted: Wanted, o
         _COMPLETIONS.format(terms="terms" if _has_terms(db) else "NULL"), where
     ):
         outcome, strict, why, terms = scores
-        rollout = Rollout(
+        rollout = RolloutRecord(
             swarm=swarm,
             round=round_,
             stage=stage,
@@ -164,7 +166,7 @@ def _of_round(db: sqlite3.Connection, swarm: str, round_: int, wanted: Wanted, o
             outcome=outcome,
             strict=None if strict is None else bool(strict),
             why=why,
-            terms=None if terms is None else tuple(Term(*fields) for fields in json.loads(terms)),
+            terms=None if terms is None else tuple(RewardTerm(*fields) for fields in json.loads(terms)),
             kind=kind,
             provider=source,
             model=own_model if model is None and source == LOCAL else model,
@@ -176,7 +178,7 @@ def _of_round(db: sqlite3.Connection, swarm: str, round_: int, wanted: Wanted, o
             found.append(rollout)
     if wanted.lost and wanted.source is None:
         found += [
-            Rollout(swarm, round_, stage, question, place, lost=why, **prompts.get((stage, question), {}))
+            RolloutRecord(swarm, round_, stage, question, place, lost=why, **prompts.get((stage, question), {}))
             for stage, question, place, why in db.execute(_LOST, where)
         ]
     return sorted(found, key=_order)
@@ -187,6 +189,6 @@ def _has_terms(db: sqlite3.Connection) -> bool:
     return "terms" in {name for _, name, *_ in db.execute("PRAGMA table_info(completions)")}
 
 
-def _order(rollout: Rollout) -> tuple[str, int, str, int]:
+def _order(rollout: RolloutRecord) -> tuple[str, int, str, int]:
     position = -1 if rollout.position is None else rollout.position
     return rollout.stage, position, rollout.question, rollout.place

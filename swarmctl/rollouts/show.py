@@ -9,10 +9,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from hivemind_exp.journal.records import within_group
-from hivemind_exp.tasks.base import Term
+from hivemind_exp.journal.records import index_in_group
+from hivemind_exp.tasks.base import RewardTerm
 from swarmctl.rollouts.database import node_with_journal, reading
-from swarmctl.rollouts.rows import Rollout, Wanted, as_row, node_model, rollouts
+from swarmctl.rollouts.rows import RolloutFilter, RolloutRecord, as_row, node_model, rollouts
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.quoted_text import quoted
 from swarmctl.terminal.safe_text import clean
@@ -25,7 +25,7 @@ _MARK = "    | "
 PEER = "peer"
 
 
-def show(node: str | None, wanted: Wanted, *, full: bool, as_json: bool) -> None:
+def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) -> None:
     """Print rollouts of a node. Raises ``NodeError`` where there is no such node, or nothing in it yet."""
     files = node_with_journal(node)
     with reading(files.journal) as db:
@@ -42,7 +42,7 @@ def show(node: str | None, wanted: Wanted, *, full: bool, as_json: bool) -> None
         Writer(sys.stderr)(f"No rollout of node {files.root.name} is like that.")
 
 
-def _lines(found: Sequence[Rollout], *, width: int | None, full: bool) -> Iterator[str]:
+def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> Iterator[str]:
     groups = groupby(found, key=lambda each: (each.swarm, each.round, each.stage, each.question))
     for number, (_, members) in enumerate(groups):
         group = list(members)
@@ -53,7 +53,7 @@ def _lines(found: Sequence[Rollout], *, width: int | None, full: bool) -> Iterat
             yield from _rollout(rollout, width=width, full=full)
 
 
-def _prompt(first: Rollout, *, width: int | None, full: bool) -> Iterator[str]:
+def _prompt(first: RolloutRecord, *, width: int | None, full: bool) -> Iterator[str]:
     digest = first.question if full else first.question[:_DIGEST]
     task = "" if first.task is None else f"{first.task}, "
     yield from _told(f"round {first.round}, {first.stage}: {task}question {digest}", "", width)
@@ -62,17 +62,17 @@ def _prompt(first: Rollout, *, width: int | None, full: bool) -> Iterator[str]:
         yield from quoted(str(message.get("content")), _MARK, width=width, full=full)
 
 
-def _rollout(rollout: Rollout, *, width: int | None, full: bool) -> Iterator[str]:
+def _rollout(rollout: RolloutRecord, *, width: int | None, full: bool) -> Iterator[str]:
     if rollout.lost is not None:
         yield from _told(f"[{rollout.place}] lost: {rollout.lost}", "  ", width)
         return
-    yield from _told(f"[{within_group(rollout.place)}] {_reward(rollout)}; {_origin(rollout)}", "  ", width)
+    yield from _told(f"[{index_in_group(rollout.place)}] {_reward(rollout)}; {_origin(rollout)}", "  ", width)
     if rollout.terms:
         yield from _told(_points(rollout.terms), "      ", width)
     yield from quoted(rollout.text or "", _MARK, width=width, full=full)
 
 
-def _reward(rollout: Rollout) -> str:
+def _reward(rollout: RolloutRecord) -> str:
     if rollout.outcome is None:
         return "not verified yet"
     word = "right" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly right"
@@ -80,14 +80,14 @@ def _reward(rollout: Rollout) -> str:
     return f"{word} (outcome {rollout.outcome:g}), {strict}: {rollout.why}"
 
 
-def _points(terms: Sequence[Term]) -> str:
+def _points(terms: Sequence[RewardTerm]) -> str:
     """Say what a reward is made of."""
     total, most = sum(term.value for term in terms), sum(term.maximum for term in terms)
     parts = (f"{term.name} {term.value:.3g} of {term.maximum:g} ({term.why})" for term in terms)
     return f"{total:.4g} of {most:g} points: {', '.join(parts)}"
 
 
-def _origin(rollout: Rollout) -> str:
+def _origin(rollout: RolloutRecord) -> str:
     parts = [f"{rollout.kind} from {rollout.provider}", rollout.model or "model unknown"]
     if rollout.kind == PEER:  # nobody can verify which model a peer has, and nothing was paid
         parts[1:] = [f"{rollout.model}, as it says" if rollout.model else "which does not say its model"]

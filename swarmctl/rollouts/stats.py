@@ -11,7 +11,7 @@ from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
-from swarmctl.rollouts.counts import Counts, Group, count, total
+from swarmctl.rollouts.counts import CountKey, Counts, count, total
 from swarmctl.rollouts.database import node_with_journal, reading
 from swarmctl.rollouts.rows import node_model
 from swarmctl.terminal.safe_text import clean
@@ -32,7 +32,7 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     counts = _count(files, keys)
     if as_json:
         rows = [_fields(group, each) for group, each in counts.items()]
-        whole = _fields(Group(None, None, None), total(counts.values()))
+        whole = _fields(CountKey(None, None, None), total(counts.values()))
         node_name = files.root.name
         print(json.dumps({"schema": 1, "node": node_name, "by": keys, "stats": rows, "total": whole}))
         return
@@ -52,14 +52,14 @@ def _keys(by: str) -> list[str]:
     return [key for key in KEYS if key in wanted]
 
 
-def _count(files: NodeFiles, keys: Sequence[str]) -> dict[Group, Counts]:
+def _count(files: NodeFiles, keys: Sequence[str]) -> dict[CountKey, Counts]:
     # A node that never asked an API has no ledger.
     opened = reading(files.ledger) if files.ledger.is_file() else nullcontext()
     with reading(files.journal) as journal, opened as ledger:
         return count(journal, ledger, keys, node_model(files))
 
 
-def _fields(group: Group, counts: Counts) -> dict[str, Any]:
+def _fields(group: CountKey, counts: Counts) -> dict[str, Any]:
     return {
         "provider": group.provider,
         "model": group.model,
@@ -77,7 +77,7 @@ def _fields(group: Group, counts: Counts) -> dict[str, Any]:
     }
 
 
-def _table(counts: Mapping[Group, Counts], keys: Sequence[str]) -> _Table:
+def _table(counts: Mapping[CountKey, Counts], keys: Sequence[str]) -> _Table:
     groups, values = list(counts), list(counts.values())
     named: _Table = [(key, [_named(getattr(group, key)) for group in groups]) for key in keys]
     if len(values) > 1:

@@ -104,6 +104,6 @@ def register(app: typer.Typer) -> None:
             yes=yes,
             no_input=no_input,
         )
-        from swarmctl.run.command import execute
+        from swarmctl.run.command import run_command
 
-        return execute(options)
+        return run_command(options)

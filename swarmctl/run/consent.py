@@ -7,12 +7,12 @@ from hivemind_exp.node_files import NodeFiles
 from swarmctl.run.offload_plan import Plan, cost
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage.json_file import now, read_json, write_json
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 
 CAP = "offload.limits.usd"
 
 
-def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, asker: Asker) -> tuple[str, ...]:
+def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, asker: Prompter) -> tuple[str, ...]:
     """Return the providers that are agreed to now, to be recorded.
 
     Raises ``ConfigurationError`` where the answer is no, or nobody is there to give one.

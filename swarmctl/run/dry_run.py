@@ -13,7 +13,7 @@ from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
-from swarmctl.run.join_swarm import Membership
+from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import as_json as as_json_of
 from swarmctl.run.offload_plan import banner, plan
 from swarmctl.run.outcome import completed
@@ -26,7 +26,7 @@ from swarmctl.terminal.sentences import count, size
 
 
 def dry_run(
-    resolved: Resolved, membership: Membership | None, *, as_json: bool, retry: nodes.Retry, module: str
+    resolved: Resolved, membership: CharterMembership | None, *, as_json: bool, retry: nodes.Retry, module: str
 ) -> Exit:
     """Print configuration, origins and findings. Raises what ``run`` would raise before its first round."""
     config = resolved.config

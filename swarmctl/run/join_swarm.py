@@ -25,11 +25,11 @@ from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.paths import nodes_directory
 from swarmctl.run import trainer_process as trainer
-from swarmctl.run.retry import advised, retry_with
+from swarmctl.run.retry import retry_hint, retry_with
 from swarmctl.settings.command_line import JOIN
 from swarmctl.settings.last_run import arguments, pasteable, read_last, set_values, shown_value
 from swarmctl.settings.resolve import REMEMBERED, Override, Resolved
-from swarmctl.settings.schema import dotted, leaves
+from swarmctl.settings.schema import dotted, flatten
 from swarmctl.storage.json_file import read_json, write_json
 
 _SEED = ("node", "seed")
@@ -40,7 +40,7 @@ _BY_NODE = "this node's own"
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
+class CharterMembership:
     """The swarm that a node is in, or is about to enter."""
 
     charter: Charter
@@ -55,9 +55,9 @@ class Membership:
         return None if self.identity is None else self.identity.peer_id
 
 
-def enter(
+def join(
     resolved: Resolved, say: Callable[[str], None], *, module: str = trainer.MODULE
-) -> tuple[Resolved, Membership | None]:
+) -> tuple[Resolved, CharterMembership | None]:
     """Return the configuration as the swarm's charter has it, and that charter; nothing changes for a lone node.
 
     Touches nothing. Raises NodeConflict where the node is running, or in another swarm; SwarmError where the charter
@@ -77,16 +77,16 @@ def enter(
         identity = identity or Identity.generate()
         envelope = _fetched(resolved, identity, say, module)
     charter = Charter.open(envelope, swarm)
-    resolved = bound(with_own_seed(resolved, files), charter)
+    resolved = apply_charter(with_own_seed(resolved, files), charter)
     if _content(files) != envelope:  # later runs leave that to the trainer
         from swarmctl.run.check_questions import check_questions
 
-        with advised(resolved):
+        with retry_hint(resolved):
             check_questions(charter, resolved.config)
-    return resolved, Membership(charter, envelope, identity)
+    return resolved, CharterMembership(charter, envelope, identity)
 
 
-def settle(files: NodeFiles, membership: Membership) -> Membership:
+def store_membership(files: NodeFiles, membership: CharterMembership) -> CharterMembership:
     """Keep the charter in the directory of a node, and give it a key where it has none yet.
 
     Raises OSError; IdentityProblem where it has one that cannot be used.
@@ -192,7 +192,7 @@ def with_own_seed(resolved: Resolved, files: NodeFiles) -> Resolved:
     return changed(resolved, [Override(_SEED, seed, _BY_NODE)])
 
 
-def bound(resolved: Resolved, charter: Charter) -> Resolved:
+def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:
     """Return the configuration with what the charter fixes, above profile and flags.
 
     Raises:
@@ -200,7 +200,7 @@ def bound(resolved: Resolved, charter: Charter) -> Resolved:
         SwarmSkew: a task of the charter cannot be played here.
     """
     before = resolved.config
-    with advised(resolved):
+    with retry_hint(resolved):
         after = _valid(applied(charter, before).model_dump())
     fixed = _differences(before, after)
     explicit = fixed - {_TASKS} if _names_files_only(before, after) else fixed
@@ -217,7 +217,7 @@ def bound(resolved: Resolved, charter: Charter) -> Resolved:
 
 
 def _differences(before: Config, after: Config) -> set[tuple[str, ...]]:
-    old, new = dict(leaves(before.model_dump(mode="json"))), dict(leaves(after.model_dump(mode="json")))
+    old, new = dict(flatten(before.model_dump(mode="json"))), dict(flatten(after.model_dump(mode="json")))
     found = {path for path, value in new.items() if old.get(path) != value}
     return found - {_TASKS} if same_tasks(before.tasks, after.tasks) else found
 
@@ -241,7 +241,7 @@ def _names_files_only(before: Config, after: Config) -> bool:
 def _contradiction(
     resolved: Resolved, after: Config, charter: Charter, refused: dict[tuple[str, ...], str]
 ) -> ConfigurationError:
-    fixed: dict[tuple[str, ...], Any] = dict(leaves(after.model_dump(mode="json")))
+    fixed: dict[tuple[str, ...], Any] = dict(flatten(after.model_dump(mode="json")))
     said = " and ".join(
         f"{dotted(path)} {shown_value(fixed[path])}, not what {origin} says" for path, origin in refused.items()
     )

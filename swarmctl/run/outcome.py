@@ -14,11 +14,11 @@ from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
-from swarmctl.run.supervisor import Ending, log_tail
+from swarmctl.run.supervisor import TrainerExit, log_tail
 from swarmctl.settings.last_run import arguments, pasteable
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Override, Resolved
-from swarmctl.terminal.progress import Progress
+from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean
 
 _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
@@ -55,7 +55,7 @@ def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
             yield from (word, assignment)
 
 
-def judge(ending: Ending, progress: Progress, files: NodeFiles, resolved: Resolved) -> Exit:
+def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved: Resolved) -> Exit:
     """Return the exit code. Raises the NodeError to print where the trainer failed."""
     if ending.asked is not None and (ending.killed or ending.returncode in (0, -signal.SIGTERM)):
         return Exit.INTERRUPTED if ending.asked is signal.SIGINT else Exit.DONE
@@ -67,7 +67,7 @@ def judge(ending: Ending, progress: Progress, files: NodeFiles, resolved: Resolv
     raise error
 
 
-def _failure(ending: Ending, progress: Progress, files: NodeFiles, resolved: Resolved) -> NodeError:
+def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved: Resolved) -> NodeError:
     """Return why the trainer failed: by its own word, by the status or signal that ended it, or by its last line.
 
     On a full disk there may be no word: ``events.jsonl`` is on it too.

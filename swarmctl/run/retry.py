@@ -18,7 +18,7 @@ def retry_with(resolved: Resolved) -> nodes.Retry:
 
 
 @contextmanager
-def advised(resolved: Resolved) -> Iterator[None]:
+def retry_hint(resolved: Resolved) -> Iterator[None]:
     """Make what an error advises a change of this very command."""
     try:
         yield

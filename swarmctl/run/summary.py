@@ -12,12 +12,12 @@ from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
-from swarmctl.run.join_swarm import Membership
+from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.outcome import completed, continuation
 from swarmctl.settings.last_run import shown_value
 from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.command_line import typed
-from swarmctl.terminal.progress import Progress
+from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.sentences import count, dollars, duration, exchanged, game, percent, spending, time_shares
 
 _DEMO = "tiny"
@@ -25,7 +25,7 @@ _RISE = 0.15
 """Gain from which accuracy counts as risen: rewards that mean nothing stay below it (``benchmarks/demo.py``)."""
 
 
-def introduction(node: Node, resolved: Resolved, membership: Membership | None = None) -> list[str]:
+def introduction(node: Node, resolved: Resolved, membership: CharterMembership | None = None) -> list[str]:
     """Say what is about to happen."""
     config = resolved.config
     rounds = f"up to round {config.game.rounds}" if config.game.rounds else "until stopped"
@@ -51,7 +51,7 @@ def introduction(node: Node, resolved: Resolved, membership: Membership | None =
     return lines
 
 
-def swarm_line(membership: Membership) -> str:
+def swarm_line(membership: CharterMembership) -> str:
     """Say which swarm a node is in, and under what name it is known there."""
     charter, own = membership.charter, membership.peer
     known = "" if own is None else f"; this node is {animal_name(own)}"
@@ -67,7 +67,7 @@ def pushes(config: Config) -> str:
     return f"to {config.hub.repo} on the hub ({visible} if it is new) {' and '.join(filter(None, (often, last)))}"
 
 
-def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: float, *, failed: bool) -> list[str]:
+def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float, *, failed: bool) -> list[str]:
     """Say what was reached, where the time went, what is saved and how to go on."""
     lines = [_reached(progress, elapsed, failed=failed)]
     if progress.seconds and (shares := time_shares(progress.seconds)):
@@ -92,7 +92,7 @@ def conclusion(node: Node, resolved: Resolved, progress: Progress, elapsed: floa
     return lines
 
 
-def _reached(progress: Progress, elapsed: float, *, failed: bool) -> str:
+def _reached(progress: RunView, elapsed: float, *, failed: bool) -> str:
     reason = (progress.stop or {}).get("reason")
     word = "Failed" if failed else {"done": "Done", "limit": "Limit reached"}.get(str(reason), "Stopped")
     round_text = f"{word} after {progress.round} rounds" if progress.round else f"{word} before the first round ended"
@@ -103,7 +103,7 @@ def _reached(progress: Progress, elapsed: float, *, failed: bool) -> str:
     return f"{round_text}, {duration(elapsed)} in this run.{accuracy}"
 
 
-def _spent(progress: Progress) -> str | None:
+def _spent(progress: RunView) -> str | None:
     """Say what offloading cost, and what a point of accuracy did."""
     text = spending(progress)
     if text is None:
@@ -114,7 +114,7 @@ def _spent(progress: Progress) -> str | None:
     return f"Spent in the node's whole life: {text}{price}."
 
 
-def lesson(progress: Progress) -> str:
+def lesson(progress: RunView) -> str:
     """Say what a demonstration shows, and no more than that."""
     size = (progress.start or {}).get("parameters")
     model = f"a model of {count(size) if size else 'few'} parameters"
@@ -129,7 +129,7 @@ def lesson(progress: Progress) -> str:
     )
 
 
-def _saved(progress: Progress, *, resumed: bool) -> str:
+def _saved(progress: RunView, *, resumed: bool) -> str:
     if progress.checkpoint:
         return f"Saved: {shown(Path(progress.checkpoint))}"
     if progress.round or resumed:
@@ -137,7 +137,7 @@ def _saved(progress: Progress, *, resumed: bool) -> str:
     return "Nothing to save: no round was finished."
 
 
-def _next_steps(name: str, progress: Progress, *, fresh: bool, demo: bool) -> list[str]:
+def _next_steps(name: str, progress: RunView, *, fresh: bool, demo: bool) -> list[str]:
     done = (progress.stop or {}).get("reason") == "done"
     again = typed(continuation(name))
     following = (progress.stop or {}).get("next")

@@ -19,9 +19,9 @@ from swarmctl.nodes.directory import Node
 from swarmctl.run import trainer_process as trainer
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
-from swarmctl.storage.event_log import Tail, evaluations
+from swarmctl.storage.event_log import EventReader, evaluations
 from swarmctl.terminal.display import Display
-from swarmctl.terminal.progress import Progress
+from swarmctl.terminal.progress import RunView
 
 PROMISE_S = 5
 """What the trainer may take to stop."""
@@ -32,7 +32,7 @@ POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class TrainerExit:
     """How a trainer ended."""
 
     returncode: int
@@ -94,24 +94,24 @@ def supervise(
     node: Node,
     config: Config,
     display: Display,
-    progress: Progress,
+    progress: RunView,
     signals: StopSignals,
     *,
     secrets: Mapping[str, str] = MappingProxyType({}),
     module: str = trainer.MODULE,
-) -> Ending:
+) -> TrainerExit:
     """Run the trainer of ``node`` to its end, with the keys that it needs.
 
     No process of it is left, however this function is left.
     """
     progress.remember(evaluations(node.files.events))
-    tail = Tail(node.files.events)
+    tail = EventReader(node.files.events)
     with disk_errors(node.files.root):
         log = trainer.open_log(node.files.log)
     with log:
         log_start = os.fstat(log.fileno()).st_size
         if signals.received:
-            return Ending(0, signals.asked, False, log_start)
+            return TrainerExit(0, signals.asked, False, log_start)
         process = trainer.start(module, config, node.files.root, log, node.lock, secrets=secrets)
         try:
             locks.write_holder(node.lock, process.pid)
@@ -126,7 +126,7 @@ def supervise(
         finally:
             trainer.end_session(process)
         show()
-        return Ending(process.returncode, signals.asked, killed, log_start)
+        return TrainerExit(process.returncode, signals.asked, killed, log_start)
 
 
 def _watch(

@@ -10,7 +10,7 @@ from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.settings.resolve import REMEMBERED, Override, Resolved
-from swarmctl.settings.schema import dotted, leaves
+from swarmctl.settings.schema import dotted, flatten
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.safe_text import without_keys
 
@@ -46,8 +46,8 @@ def write_last(files: NodeFiles, resolved: Resolved) -> None:
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return each setting that differs, as ``train.learning_rate 1e-6 → 2e-6``."""
-    before = {dotted(path): value for path, value in leaves(old)}
-    after = {dotted(path): value for path, value in leaves(new)}
+    before = {dotted(path): value for path, value in flatten(old)}
+    after = {dotted(path): value for path, value in flatten(new)}
     return [
         f"{key} {shown_value(before.get(key))} → {shown_value(value)}"
         for key, value in after.items()

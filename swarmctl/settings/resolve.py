@@ -25,7 +25,7 @@ from swarmctl import paths
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.misplaced_keys import command_for, means_secret, refusal, service_of
 from swarmctl.settings.profile_files import Profile
-from swarmctl.settings.schema import SettingPath, dotted, leaves, parse, settings
+from swarmctl.settings.schema import SettingPath, dotted, flatten, parse, settings
 from swarmctl.terminal.suggest import nearest
 
 PREFIX = "SWARMCTL_"
@@ -120,7 +120,7 @@ def anchored(path: SettingPath, value: Any, directory: Path) -> Any:
     return value
 
 
-def _put(merged: dict[SettingPath, _Leaf], path: SettingPath, leaf: _Leaf) -> None:
+def _set_value(merged: dict[SettingPath, _Leaf], path: SettingPath, leaf: _Leaf) -> None:
     """Set one value. A table set over a value, or a value over a table, replaces it whole."""
     if path == _NAME and leaf.value == "":
         return  # the name of the profile stays
@@ -143,17 +143,17 @@ def _merge(
 ) -> dict[SettingPath, _Leaf]:
     merged: dict[SettingPath, _Leaf] = {_NAME: _Leaf(family[-1].name, "name of the profile")}
     for profile in family:
-        for path, value in leaves(profile.values):
-            _put(merged, path, _Leaf(anchored(path, value, profile.path.parent), profile.label))
+        for path, value in flatten(profile.values):
+            _set_value(merged, path, _Leaf(anchored(path, value, profile.path.parent), profile.label))
     given = list(overrides)
     for each in given:
         if each.origin == REMEMBERED:
-            _put(merged, each.path, _Leaf(each.value, each.origin))
+            _set_value(merged, each.path, _Leaf(each.value, each.origin))
     for name, path in _environment(environment).items():
-        _put(merged, path, _Leaf(anchored(path, parse(environment[name], path), Path.cwd()), f"${name}"))
+        _set_value(merged, path, _Leaf(anchored(path, parse(environment[name], path), Path.cwd()), f"${name}"))
     for each in given:
         if each.origin != REMEMBERED:
-            _put(merged, each.path, _Leaf(each.value, each.origin))
+            _set_value(merged, each.path, _Leaf(each.value, each.origin))
     return merged
 
 
@@ -207,7 +207,7 @@ def _problem(error: ErrorDetails, merged: Mapping[SettingPath, _Leaf], fallback:
             return Problem(key, f"{place}{name} {refusal(service, origin)}", None, origin, command_for(service))
         what = "is not a setting"
         return Problem(key, f"{place}{name} {what}", _guess(location, key, origin), origin)
-    return Problem(key, f"{place}{name} {_must(error, location)}".strip(), None, origin)
+    return Problem(key, f"{place}{name} {_explain(error, location)}".strip(), None, origin)
 
 
 def _service(location: SettingPath, merged: Mapping[SettingPath, _Leaf]) -> str | None:
@@ -217,7 +217,7 @@ def _service(location: SettingPath, merged: Mapping[SettingPath, _Leaf]) -> str 
     return service_of(location[-1]) or (named if named in PROVIDERS else None)
 
 
-def _must(error: ErrorDetails, location: SettingPath) -> str:
+def _explain(error: ErrorDetails, location: SettingPath) -> str:
     """Say what is wrong with a value, after its name."""
     field = settings().get(location)
     if error["type"] == "string_pattern_mismatch" and field is not None:

@@ -70,10 +70,10 @@ def dotted(path: SettingPath) -> str:
     return ".".join(path)
 
 
-def leaves(values: dict[str, Any], prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+def flatten(values: dict[str, Any], prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """Yield the values of nested tables with their paths. Lists and empty tables are values."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from leaves(value, (*prefix, key))
+            yield from flatten(value, (*prefix, key))
         else:
             yield (*prefix, key), value

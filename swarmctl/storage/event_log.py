@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Tail:
+class EventReader:
     """Yields the events that were appended since the last call. The file need not exist yet."""
 
     def __init__(self, path: Path) -> None:

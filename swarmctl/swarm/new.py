@@ -22,8 +22,15 @@ from swarmctl.errors import UsageError
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.run.check_questions import pins
-from swarmctl.run.join_swarm import Membership, bound, invited, keeps_what_it_learns, settle, with_own_seed
-from swarmctl.run.retry import advised
+from swarmctl.run.join_swarm import (
+    CharterMembership,
+    apply_charter,
+    invited,
+    keeps_what_it_learns,
+    store_membership,
+    with_own_seed,
+)
+from swarmctl.run.retry import retry_hint
 from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.last_run import write_last
 from swarmctl.settings.options import RunOptions
@@ -70,7 +77,7 @@ def new_swarm(options: NewSwarm) -> None:
             f"game.group_size is {size}, and groups of a swarm have {GROUP_SIZES[0]} to {GROUP_SIZES[-1]} completions",
             next=f"swarmctl swarm new {shlex.quote(options.name)} --set game.group_size=8",
         )
-    with advised(resolved):
+    with retry_hint(resolved):
         check_tasks(resolved.config.tasks)
         facts, digests = pins(resolved.config)
     tasks = pinned(resolved.config.tasks, facts, digests)
@@ -89,12 +96,12 @@ def new_swarm(options: NewSwarm) -> None:
             is_open=options.is_open,
             tasks=tasks,
         )
-        member = bound(invited(resolved, str(Invitation(charter.id))), charter)
+        member = apply_charter(invited(resolved, str(Invitation(charter.id))), charter)
         write_json(files.identity, nodes.identity(member.config))
         write_last(files, member)
         line = invitation(files, member.config.swarm, charter.id, identity.peer_id)
         # Last: with its charter the node is of this swarm for good.
-        settle(files, Membership(charter, charter.seal(identity)))
+        store_membership(files, CharterMembership(charter, charter.seal(identity)))
     join = command(["run", "--join", str(line)])
     if options.as_json:
         print(

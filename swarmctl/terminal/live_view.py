@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from swarmctl.terminal import sentences
-from swarmctl.terminal.progress import PASSING, Progress
+from swarmctl.terminal.progress import PASSING, RunView
 from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.sentences import percent
 
@@ -47,7 +47,7 @@ def _time(seconds: dict[str, float], width: int) -> tuple[Text, Text]:
     return words, bar
 
 
-def draw(progress: Progress, width: int, running_s: float) -> Group:
+def draw(progress: RunView, width: int, running_s: float) -> Group:
     """Return the view, no line wider than ``width``."""
     lines = [Text(_head(progress.start), style="bold")] if progress.start else []
     wide = max(4, width - 30)
@@ -90,13 +90,13 @@ def _head(start: dict[str, Any]) -> str:
     return clean(" · ".join(str(part) for part in parts if part))
 
 
-def _left(progress: Progress) -> str:
+def _left(progress: RunView) -> str:
     if not progress.rounds or progress.round is None or progress.round_seconds is None:
         return ""
     return f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
 
 
-def _now(progress: Progress, running_s: float) -> str:
+def _now(progress: RunView, running_s: float) -> str:
     if progress.phase is not None:
         doing = sentences.phase(progress.phase).removesuffix(".")
     elif progress.start is None:
@@ -130,7 +130,7 @@ class LiveView:
         with suppress(OSError):
             self._console.print(Text(clean(text)))
 
-    def event(self, event: dict[str, Any], _progress: Progress, /) -> None:
+    def event(self, event: dict[str, Any], _progress: RunView, /) -> None:
         if event["event"] == "warning":
             self.note(f"warning: {event.get('message')}")
         elif event["event"] == "error" and event.get("code") in PASSING:
@@ -140,7 +140,7 @@ class LiveView:
         elif event["event"] == "push":
             self.note(sentences.push(event))
 
-    def tick(self, progress: Progress, /) -> None:
+    def tick(self, progress: RunView, /) -> None:
         moment = time.monotonic()
         if moment - self._drawn < REDRAW_S:
             return

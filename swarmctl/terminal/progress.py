@@ -14,7 +14,7 @@ PASSING = frozenset({"identity_elsewhere"})
 
 
 @dataclass(slots=True)
-class Progress:
+class RunView:
     """One run so far. What no event has told is None."""
 
     start: dict[str, Any] | None = None
@@ -148,24 +148,24 @@ class Progress:
 
 
 _HANDLERS = {
-    "start": Progress._start,
-    "phase": Progress._phase,
-    "round": Progress._round,
-    "rollouts": Progress._rollouts,
-    "step": Progress._step,
-    "eval": Progress._eval,
-    "offload": Progress._offload,
-    "spend": Progress._spend,
-    "peers": Progress._peers,
-    "share": Progress._share,
-    "checkpoint": Progress._checkpoint,
-    "push": Progress._push,
-    "error": Progress._error,
-    "stop": Progress._stop,
+    "start": RunView._start,
+    "phase": RunView._phase,
+    "round": RunView._round,
+    "rollouts": RunView._rollouts,
+    "step": RunView._step,
+    "eval": RunView._eval,
+    "offload": RunView._offload,
+    "spend": RunView._spend,
+    "peers": RunView._peers,
+    "share": RunView._share,
+    "checkpoint": RunView._checkpoint,
+    "push": RunView._push,
+    "error": RunView._error,
+    "stop": RunView._stop,
 }
 
 
-def result(progress: Progress, node: str) -> dict[str, Any]:
+def result(progress: RunView, node: str) -> dict[str, Any]:
     """Return the object that ``run --json`` prints last. Unknown values are None."""
     seconds = progress.seconds or dict.fromkeys(PARTS)
     return {

@@ -18,7 +18,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-class Asker:
+class Prompter:
     """Asks on the terminal; knows whether there is one and whether asking is wanted."""
 
     def __init__(self, *, yes: bool = False, silent: bool = False) -> None:

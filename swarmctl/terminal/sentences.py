@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hivemind_exp.swarm.charter import Charter
-from swarmctl.terminal.progress import PARTS, Progress
+from swarmctl.terminal.progress import PARTS, RunView
 
 _FROM = {"policy": "", "peer": " from peers"}
 
@@ -69,13 +69,13 @@ def phase(event: dict[str, Any]) -> str:
     return f"{text}: {done:,} of {total:,}." if total else f"{text}: {done:,}."
 
 
-def of_rounds(progress: Progress) -> str:
+def of_rounds(progress: RunView) -> str:
     """Return ``12 of 80``, or ``12`` where the node runs until stopped."""
     total = progress.rounds
     return f"{progress.round} of {total}" if total else f"{progress.round}"
 
 
-def spending(progress: Progress) -> str | None:
+def spending(progress: RunView) -> str | None:
     """Say what the node has spent, of how much; None where nothing was or nothing costs."""
     if not progress.usd_total:
         return None
@@ -83,7 +83,7 @@ def spending(progress: Progress) -> str | None:
     return f"{dollars(progress.usd_total).removesuffix(' USD')}{limit} USD"
 
 
-def round_done(rollouts: list[dict[str, Any]], progress: Progress) -> str:
+def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
     """Say how a round went; ``rollouts`` are its events."""
     parts = []
     several = len({event.get("stage") for event in rollouts}) > 1
@@ -107,7 +107,7 @@ def round_done(rollouts: list[dict[str, Any]], progress: Progress) -> str:
     return f"Round {of_rounds(progress)}: {', '.join(parts)}."
 
 
-def evaluation(event: dict[str, Any], progress: Progress) -> str:
+def evaluation(event: dict[str, Any], progress: RunView) -> str:
     """Say how accurate the policy is on held-out questions."""
     questions = event.get("questions")
     text = f"Accuracy {percent(event['accuracy'])} on {questions:,} held-out questions"
@@ -122,7 +122,7 @@ def in_touch(peers: int) -> str:
     return f"{several(peers, 'peer')} in touch" if peers else "no peer in touch"
 
 
-def exchanged(progress: Progress) -> str | None:
+def exchanged(progress: RunView) -> str | None:
     """Say what went to peers and what was learned from theirs; None while nothing did."""
     theirs = progress.rollouts.get("peer", 0)
     if not progress.shared and not theirs:

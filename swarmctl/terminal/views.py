@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from swarmctl.terminal import sentences
-from swarmctl.terminal.progress import PASSING, Progress
+from swarmctl.terminal.progress import PASSING, RunView
 from swarmctl.terminal.safe_text import clean, encodable
 
 if TYPE_CHECKING:  # commands that only write lines need no trainer's configuration
@@ -71,18 +71,18 @@ class PlainView:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def tick(self, _progress: Progress, /) -> None:
+    def tick(self, _progress: RunView, /) -> None:
         """Nothing moves here."""
 
     def note(self, text: str) -> None:
         self._write(text)
 
-    def event(self, event: dict[str, Any], progress: Progress, /) -> None:
+    def event(self, event: dict[str, Any], progress: RunView, /) -> None:
         text = self._sentence(event, progress)
         if text is not None and (not self._quiet or event["event"] in ("warning", "error")):
             self._write(text)
 
-    def _sentence(self, event: dict[str, Any], progress: Progress) -> str | None:
+    def _sentence(self, event: dict[str, Any], progress: RunView) -> str | None:
         text = None
         match event["event"]:
             case "start":

@@ -12,7 +12,7 @@ import pytest
 
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.api.batch_client import BatchClient
-from hivemind_exp.offload.batch.store import BatchBook
+from hivemind_exp.offload.batch.store import BatchStore
 from hivemind_exp.offload.ledger import Ledger
 from tests.support.batching import hurry
 from tests.support.engine_rig import endpoint, engine, order
@@ -23,15 +23,15 @@ MOMENTS: dict[str, tuple[type, str, str, int]] = {
     "after the upload": (BatchClient, "upload", "after", 1),
     "before the beginning": (BatchClient, "create", "before", 1),
     "after the beginning": (BatchClient, "create", "after", 1),
-    "before the id is recorded": (BatchBook, "begun", "before", 1),
-    "after the id is recorded": (BatchBook, "begun", "after", 1),
+    "before the id is recorded": (BatchStore, "begun", "before", 1),
+    "after the id is recorded": (BatchStore, "begun", "after", 1),
     "after the first look": (BatchClient, "look", "after", 1),
     "after the results came": (BatchClient, "fetch", "after", 1),
     "before the second completion": (Journal, "write_completions", "before", 2),
     "after the second completion": (Journal, "write_completions", "after", 2),
     "after the second payment": (Ledger, "settle", "after", 3),
-    "before the end is recorded": (BatchBook, "over", "before", 1),
-    "after the end is recorded": (BatchBook, "over", "after", 1),
+    "before the end is recorded": (BatchStore, "over", "before", 1),
+    "after the end is recorded": (BatchStore, "over", "after", 1),
 }
 """What step, whether before or after it, and the how manieth time. (The probe is the first payment.)"""
 
@@ -76,5 +76,5 @@ def main(base_url: str, root: Path, moment: str | None = None) -> None:
         setattr(owner, name, _dying(getattr(owner, name), when, times))
     hurry(pytest.MonkeyPatch())
     with engine(root, endpoint(base_url), batched=True) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         rig.run([order(number) for number in range(ORDERS)])

@@ -17,8 +17,8 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import open_offload
-from hivemind_exp.offload.process.client import HostedOffload
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.offload.process.client import OffloadClient
+from hivemind_exp.rollouts.orders import CompletionRequest
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, accounts, texts
@@ -53,7 +53,7 @@ def configure(base_url: str, *, box: dict[str, Any] | None = None, **offload: An
 class Hosted:
     """An engine's process, and what it left behind."""
 
-    offload: HostedOffload
+    offload: OffloadClient
     events: Events
     files: NodeFiles
     stop: StopFlag
@@ -67,9 +67,9 @@ class Hosted:
         """Send the process what nothing survives."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def run(self, orders: Sequence[Order]) -> None:
+    def run(self, orders: Sequence[CompletionRequest]) -> None:
         """Have orders filled."""
-        self.offload.place(orders)
+        self.offload.submit(orders)
         for round_ in sorted({order.round for order in orders}):
             self.offload.wait(round_)
 
@@ -92,7 +92,7 @@ def hosted(root: Path, config: Config, *, key: str | None = None, probed: bool =
     assert offload is not None
     try:
         if probed:
-            offload.probed()
+            offload.wait_for_probe()
         yield Hosted(offload, events, files, stop)
     finally:
         offload.close()

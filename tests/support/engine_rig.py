@@ -12,16 +12,16 @@ from typing import Any
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.api.batch_client import BatchClient
-from hivemind_exp.offload.api.chat import Sampling
+from hivemind_exp.offload.api.chat import SamplingParams
 from hivemind_exp.offload.api.client import ChatClient
 from hivemind_exp.offload.endpoints import Endpoint
-from hivemind_exp.offload.engine import Offload, Terms
+from hivemind_exp.offload.engine import Engine_, OffloadPolicy
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import Price
-from hivemind_exp.offload.rate_limit import Limiter
-from hivemind_exp.offload.router import Service
+from hivemind_exp.offload.rate_limit import RateLimiter
+from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.providers import Chat, Group
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.rollouts.orders import CompletionRequest
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.stop import StopFlag
 from tests.support.recorded_events import Events
@@ -29,7 +29,7 @@ from tests.support.recorded_events import Events
 PRICE_IN, PRICE_OUT = 2.0, 8.0
 """Dollars a million tokens."""
 PRICE = Price(PRICE_IN / 1e6, PRICE_OUT / 1e6)
-SAMPLING = Sampling(temperature=1.0, max_tokens=64, reasoning_tokens=0, reasoning_effort=None)
+SAMPLING = SamplingParams(temperature=1.0, max_tokens=64, reasoning_tokens=0, reasoning_effort=None)
 SWARM = "swarm"
 
 
@@ -41,15 +41,15 @@ def endpoint(base_url: str, name: str = "box", model: str = "test-model", **chat
 class Rig:
     """An engine, and what it left behind."""
 
-    offload: Offload
+    offload: Engine_
     events: Events
     journal: Path
     ledger: Path
     stop: StopFlag
 
-    def run(self, orders: Sequence[Order]) -> None:
+    def run(self, orders: Sequence[CompletionRequest]) -> None:
         """Have orders filled."""
-        self.offload.place(orders)
+        self.offload.submit(orders)
         for round_ in sorted({order.round for order in orders}):
             self.offload.wait(round_)
 
@@ -78,10 +78,10 @@ def accounts(path: Path) -> dict[str, float]:
         return dict(rows.fetchall())
 
 
-def order(number: int, places: int = 4, round_: int = 0) -> Order:
+def order(number: int, places: int = 4, round_: int = 0) -> CompletionRequest:
     question = f"question {number}"
     messages = ({"role": "system", "content": "Answer."}, {"role": "user", "content": question})
-    return Order(round_, "answer", question, messages, tuple(range(places)), version=0)
+    return CompletionRequest(round_, "answer", question, messages, tuple(range(places)), version=0)
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def engine(
     timeout: float = 5.0,
     key: str | None = None,
     rates: tuple[int | None, int | None] = (None, None),
-    sampling: Sampling = SAMPLING,
+    sampling: SamplingParams = SAMPLING,
     batched: bool = False,
 ) -> Iterator[Rig]:
     """Run an engine over a chain; None stands for this machine. ``batched``: the first is asked in batches."""
@@ -106,17 +106,17 @@ def engine(
     journal, ledger = root / "journal.sqlite", root / "ledger.sqlite"
     Journal(journal, SWARM).close()
 
-    def make_chain() -> list[Service | None]:
+    def make_chain() -> list[ProviderService | None]:
         return [None if each is None else serve(each, batched and not place) for place, each in enumerate(endpoints)]
 
-    def serve(each: Endpoint, batched: bool) -> Service:
+    def serve(each: Endpoint, batched: bool) -> ProviderService:
         client = ChatClient(each, key, seconds=timeout)
         batches = BatchClient(client, seconds=timeout) if batched else None
-        return Service(each, client, Limiter(concurrency, *rates), price, batches=batches)
+        return ProviderService(each, client, RateLimiter(concurrency, *rates), price, batches=batches)
 
-    offload = Offload(
+    offload = Engine_(
         make_chain,
-        Terms(kind, sampling, on_limit_local=on_limit_local),
+        OffloadPolicy(kind, sampling, on_limit_local=on_limit_local),
         journal=(journal, SWARM),
         ledger=Ledger(ledger, LimitsConfig(usd=usd, usd_per_day=usd_per_day)),
         emit=events,

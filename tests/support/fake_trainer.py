@@ -22,7 +22,7 @@ from hivemind_exp.secrets import Secrets, receive
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
-    from hivemind_exp.rollouts.orders import Order
+    from hivemind_exp.rollouts.orders import CompletionRequest
 
 ROUND_S = 0.05
 
@@ -74,11 +74,11 @@ def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: EventL
         assert engine is not None
         with contextlib.closing(engine):
             start(settings, emit)
-            engine.probed()
+            engine.wait_for_probe()
             for round_ in range(config.game.rounds):
-                engine.place(orders(config, round_))
+                engine.submit(orders(config, round_))
                 engine.wait(round_)
-                engine.tell(round_)
+                engine.report_spend(round_)
                 play_round(emit, round_)
     except NodeError as error:
         emit("error", code=error.code, message=error.message, next=error.next)
@@ -88,12 +88,14 @@ def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: EventL
     return 0
 
 
-def orders(config: Config, round_: int) -> list[Order]:
-    from hivemind_exp.rollouts.orders import Order
+def orders(config: Config, round_: int) -> list[CompletionRequest]:
+    from hivemind_exp.rollouts.orders import CompletionRequest
 
     places = tuple(range(config.game.group_size))
     return [
-        Order(round_, "answer", f"{round_}/{n}", ({"role": "user", "content": f"Spell {round_}/{n}"},), places, 0)
+        CompletionRequest(
+            round_, "answer", f"{round_}/{n}", ({"role": "user", "content": f"Spell {round_}/{n}"},), places, 0
+        )
         for n in range(config.game.groups)
     ]
 

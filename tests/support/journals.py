@@ -10,9 +10,9 @@ from pathlib import Path
 from hivemind_exp.config import Config, LimitsConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.ledger import Ask, Ledger
+from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.prices import Usage
-from hivemind_exp.rollouts.orders import Completion, Order
+from hivemind_exp.rollouts.orders import Completion, CompletionRequest
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
 from swarmctl.nodes.directory import identity
@@ -67,8 +67,8 @@ class Books:
 
     def api(self, round_: int, asked: Prompt, completions: list[Completion], lost: dict[int, str]) -> None:
         """Write what an API sent, and what it did not."""
-        places = tuple(made.place for made in completions) + tuple(lost)
-        order = Order(round_, asked.stage, asked.question.digest, asked.messages, places, 0)
+        places = tuple(made.index for made in completions) + tuple(lost)
+        order = CompletionRequest(round_, asked.stage, asked.question.digest, asked.messages, places, 0)
         self.journal.write_prompts(round_, [asked])
         self.journal.write_completions(order, completions)
         for place, why in lost.items():
@@ -78,7 +78,7 @@ class Books:
         self, round_: int, asked: Prompt, usd: float | None, *, provider: str = "openai", model: str = "gpt-4o-mini"
     ) -> None:
         """Write a request; None: nobody knows what it cost, of the 0.01 USD set aside."""
-        ask = Ask(provider, model, round_, asked.stage, asked.question.digest, 1)
+        ask = RequestKey(provider, model, round_, asked.stage, asked.question.digest, 1)
         reservation = self.ledger.reserve(ask, 0.01)
         if usd is None:
             self.ledger.keep(reservation, "no answer within 120 s")

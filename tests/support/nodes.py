@@ -9,7 +9,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag
-from hivemind_exp.trainer.progress import Progress
+from hivemind_exp.trainer.progress import NodeProgress
 from tests.support.recorded_events import Events
 from tests.support.spelling_task import Spelling
 
@@ -45,7 +45,7 @@ class ChanceRewards(Spelling):
         ]
 
 
-def run(config: Config, root: Path, *, stop: StopFlag | None = None, emit: Events | None = None) -> Progress:
+def run(config: Config, root: Path, *, stop: StopFlag | None = None, emit: Events | None = None) -> NodeProgress:
     """Run a node in this process."""
     root.mkdir(parents=True, exist_ok=True)
     return GRPORunner(config, NodeFiles(root), emit or Events(), stop=stop, make_tasks=lambda *_: ChanceRewards()).run()

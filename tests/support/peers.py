@@ -10,7 +10,7 @@ from typing import Any
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
-from hivemind_exp.peers.bundle_pool import Shelf
+from hivemind_exp.peers.bundle_pool import BundlePool
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.tokens import PeerTexts
@@ -101,7 +101,7 @@ def make_source(
     external: int = 8,
     longest: int = 64,
     latest: int = 1000,
-    shelf: Shelf | None = None,
+    shelf: BundlePool | None = None,
     **rules: Any,
 ) -> PeerSource:
     """Return a node's side of peers' groups, with tasks that live in this process unless others are given."""

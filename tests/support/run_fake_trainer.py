@@ -14,6 +14,6 @@ from swarmctl.run import command as running
 from swarmctl.run import supervisor
 
 if __name__ == "__main__":
-    running.execute = partial(running.execute, module="tests.support.fake_trainer")
+    running.run_command = partial(running.run_command, module="tests.support.fake_trainer")
     supervisor.GRACE_S = float(os.environ.get("STAND_IN_GRACE", supervisor.GRACE_S))
     sys.exit(cli.run(sys.argv[1:]))

@@ -8,12 +8,12 @@ from dataclasses import replace
 from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
-from hivemind_exp.journal.records import Turn
+from hivemind_exp.journal.records import StageRun
 from hivemind_exp.rollouts.types import Group, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
 
 
-class Sampling:
+class SamplingGame:
     """Implements ``Game``."""
 
     stages = (STAGE,)
@@ -22,7 +22,7 @@ class Sampling:
         self._tokenizer = tokenizer
         self._tasks = tasks
 
-    def prompts(self, turn: Turn, questions: Sequence[Question]) -> list[Prompt]:  # noqa: ARG002 - one stage
+    def prompts(self, turn: StageRun, questions: Sequence[Question]) -> list[Prompt]:  # noqa: ARG002 - one stage
         """Return the questions as prompts."""
         return build_prompts(questions, self._tokenizer)
 

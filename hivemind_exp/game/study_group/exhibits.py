@@ -19,7 +19,7 @@ from hivemind_exp.tasks.verifiers.answer_tags import content
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
 
 
-class Gathering:
+class Exhibits:
     """Looks things up; keeps nothing but the names of those who hold it up."""
 
     def __init__(self, me: str, places: range, *, tasks: Tasks, journal: Journal, peers: PeerOutputs) -> None:

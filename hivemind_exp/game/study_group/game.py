@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hivemind_exp.game.sampling.game import verified
-from hivemind_exp.game.study_group.exhibits import Gathering, outcomes, students_of
+from hivemind_exp.game.study_group.exhibits import Exhibits, outcomes, students_of
 from hivemind_exp.game.study_group.merging import PeerOutputs
 from hivemind_exp.game.study_group.prompts import (
     ANSWER,
@@ -23,7 +23,7 @@ from hivemind_exp.game.study_group.quoting import LONGEST_QUOTATION
 from hivemind_exp.game.study_group.rewards import score_answer, score_critique, score_resolve
 from hivemind_exp.game.study_group.roles import Role, voice
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Turn
+from hivemind_exp.journal.records import StageRun
 from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Score, Tasks
 
@@ -70,9 +70,9 @@ class StudyGroup:
         self._longest = longest
         self._tasks = tasks
         self._journal = journal
-        self._gathering = Gathering(player.peer, range(group_size), tasks=tasks, journal=journal, peers=peers)
+        self._gathering = Exhibits(player.peer, range(group_size), tasks=tasks, journal=journal, peers=peers)
 
-    def prompts(self, turn: Turn, questions: Sequence[Question]) -> list[Prompt]:
+    def prompts(self, turn: StageRun, questions: Sequence[Question]) -> list[Prompt]:
         """Return what the turn asks. In a later stage a question is left out that has no own answer to show."""
         if turn.stage == ANSWER:
             return [self._prompt(each, ANSWER, answer_messages(each, self._voice(each))) for each in questions]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from hivemind_exp.game.study_group.prompts import ANSWER, CRITIQUE, NOBODY, RESOLVE, TAGS
-from hivemind_exp.tasks.base import FULL_CREDIT, Question, Score, Term
+from hivemind_exp.tasks.base import FULL_CREDIT, Question, RewardTerm, Score
 from hivemind_exp.tasks.verifiers.answer_tags import content, in_order, is_exactly
 
 RIGHT = 2.0
@@ -140,7 +140,7 @@ def _words(choice: Choice) -> str:
     return "None" if choice == NOBODY else f"student {choice}"
 
 
-def _format(stage: str, text: str) -> tuple[Term, Term, Term]:
+def _format(stage: str, text: str) -> tuple[RewardTerm, RewardTerm, RewardTerm]:
     names = TAGS[stage]
     strict, soft = is_exactly(text, names), in_order(text, names)
     once = sum(text.count(tag) == 1 for name in names for tag in (f"<{name}>", f"</{name}>"))
@@ -164,5 +164,5 @@ def _is_integer(text: str) -> bool:
     return len(text) <= _LONGEST_INTEGER and _INTEGER.fullmatch(text.strip()) is not None
 
 
-def _term(name: str, value: float, maximum: float, why: str) -> Term:
-    return Term(name, float(value), maximum, why)
+def _term(name: str, value: float, maximum: float, why: str) -> RewardTerm:
+    return RewardTerm(name, float(value), maximum, why)

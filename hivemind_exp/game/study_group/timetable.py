@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hivemind_exp.journal.records import Turn
+from hivemind_exp.journal.records import StageRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class SlotClock:
         return self.t0 + number * self.stage_time
 
 
-class Slots:
+class SlotSchedule:
     """Implements ``Timetable``.
 
     A fast node goes on along the round's questions until the slot ends. A slow one finds a later slot when it is
@@ -84,7 +84,7 @@ class Slots:
         self._now = now
         self._latest = (0, 0)
 
-    def next(self, last: Turn | None, finished: int) -> Turn:  # noqa: ARG002 - the clock alone decides
+    def next(self, last: StageRun | None, finished: int) -> StageRun:  # noqa: ARG002 - the clock alone decides
         """Return the next part of what the present slot is about. Before the beginning that is the first slot."""
         slot = self._clock.at(self._now())
         # A clock that is set back must not make the node play a round again.
@@ -92,7 +92,7 @@ class Slots:
         round_, place = self._latest
         stage, first = self._stages[place], self._stages[0]
         part = self._parts(round_, stage)
-        return Turn(round_, stage if self._parts(round_, first) > part else first, part)
+        return StageRun(round_, stage if self._parts(round_, first) > part else first, part)
 
     def left(self) -> float | None:
         """Return the seconds until the present slot ends."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hivemind_exp.offload.api.chat import Answer, Fault, Trouble, encodable, read_answer, refusal
+from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed, encodable, read_answer, refusal
 
 URL = "/v1/chat/completions"
 WINDOW = "24h"
@@ -67,7 +67,7 @@ class Report:
     """Of its results: the answers, then the errors."""
     done: int | None = None
     """Requests that were answered; None where it does not say."""
-    failure: Fault | None = None
+    failure: RequestFailed | None = None
     """Why the service refused the whole batch, of which it then did nothing."""
 
 
@@ -112,7 +112,7 @@ def parcels(requests: Iterable[Request]) -> Iterator[list[Request]]:
 def read_report(table: Any) -> Report:
     """Read a batch object. Raises ``Fault`` where it is none."""
     if not isinstance(table, dict) or not _is_name(table.get("id")) or not _is_name(table.get("status")):
-        raise Fault(Trouble.BROKEN, "the answer is no batch", billed=True)
+        raise RequestFailed(FaultKind.BROKEN, "the answer is no batch", billed=True)
     files = (table.get("output_file_id"), table.get("error_file_id"))
     return Report(
         id=table["id"],
@@ -131,9 +131,9 @@ def is_ours(table: Any, tag: str, file: str) -> bool:
     return (isinstance(metadata, dict) and metadata.get(TAG) == tag) or table.get("input_file_id") == file
 
 
-def read_results(content: bytes) -> tuple[dict[str, Answer | Fault], int]:
+def read_results(content: bytes) -> tuple[dict[str, ChatAnswer | RequestFailed], int]:
     """Return what a file of results holds, by ``custom_id``, and the number of lines that cannot be read."""
-    found: dict[str, Answer | Fault] = {}
+    found: dict[str, ChatAnswer | RequestFailed] = {}
     spoilt = 0
     for raw in content.splitlines():
         if not raw.strip():
@@ -151,26 +151,28 @@ def read_results(content: bytes) -> tuple[dict[str, Answer | Fault], int]:
     return found, spoilt
 
 
-def unanswered(report: Report, results: Iterable[Answer | Fault]) -> Fault:
+def unanswered(report: Report, results: Iterable[ChatAnswer | RequestFailed]) -> RequestFailed:
     """Return what it means that the files say nothing of a request."""
     if report.failure is not None:
         return report.failure
-    answers = sum(isinstance(result, Answer) or result.billed for result in results)
+    answers = sum(isinstance(result, ChatAnswer) or result.billed for result in results)
     # Where as many answers were found as there are, the service did nothing for the rest.
     billed = report.done is None or answers < report.done
-    return Fault(Trouble.BROKEN, f"the files of the batch, which is {report.status}, do not mention it", billed=billed)
+    return RequestFailed(
+        FaultKind.BROKEN, f"the files of the batch, which is {report.status}, do not mention it", billed=billed
+    )
 
 
-def _result(response: Any, error: Any) -> Answer | Fault:
+def _result(response: Any, error: Any) -> ChatAnswer | RequestFailed:
     if not isinstance(response, dict):
         said = error.get("message") or error.get("code") if isinstance(error, dict) else None
-        return Fault(Trouble.BUSY, f"not answered: {_short(said)}")
+        return RequestFailed(FaultKind.BUSY, f"not answered: {_short(said)}")
     status, body = response.get("status_code"), json.dumps(response.get("body")).encode()
     try:
         if status == 200:
             return read_answer(body, {})
         return refusal(status if isinstance(status, int) else 500, body, {})
-    except Fault as fault:
+    except RequestFailed as fault:
         return fault
 
 
@@ -181,7 +183,7 @@ def _done(status: str, counts: Any) -> int | None:
     return done
 
 
-def _failure(errors: Any) -> Fault:
+def _failure(errors: Any) -> RequestFailed:
     """Return why a batch was refused as a whole, as the fault that a single request would have met with."""
     rows = errors.get("data") if isinstance(errors, dict) else None
     first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
@@ -191,7 +193,7 @@ def _failure(errors: Any) -> Fault:
     else:
         status = 500 if not code or "server" in code or "internal" in code else 400
     meant = refusal(status, json.dumps({"error": {"code": code, "message": said}}).encode(), {})
-    return Fault(meant.trouble, _short(said))
+    return RequestFailed(meant.trouble, _short(said))
 
 
 def _short(said: Any) -> str:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from hivemind_exp.offload.api.batch import TAG, URL, WINDOW, Report, is_ours, read_report
-from hivemind_exp.offload.api.chat import Fault, Trouble
+from hivemind_exp.offload.api.chat import FaultKind, RequestFailed
 from hivemind_exp.offload.api.client import LARGEST_ANSWER, ChatClient, read_body
 
 LARGEST_FILE = 512 * 2**20
@@ -34,7 +34,7 @@ class BatchClient:
                 table = await self._json(response)
         found = table.get("id")
         if not isinstance(found, str) or not found:
-            raise Fault(Trouble.BROKEN, "the answer to an upload names no file", billed=True)
+            raise RequestFailed(FaultKind.BROKEN, "the answer to an upload names no file", billed=True)
         return found
 
     async def create(self, file: str, tag: str) -> Report:
@@ -51,7 +51,7 @@ class BatchClient:
                     page = await self._json(response)
             rows = page.get("data")
             if not isinstance(rows, list):
-                raise Fault(Trouble.BROKEN, "the answer is no list of batches")
+                raise RequestFailed(FaultKind.BROKEN, "the answer is no list of batches")
             for row in rows:
                 if is_ours(row, tag, file):
                     return read_report(row)
@@ -77,7 +77,7 @@ class BatchClient:
         except (ValueError, RecursionError):
             table = None
         if not isinstance(table, dict):
-            raise Fault(Trouble.BROKEN, "the answer is no JSON object", billed=True)
+            raise RequestFailed(FaultKind.BROKEN, "the answer is no JSON object", billed=True)
         return table
 
 

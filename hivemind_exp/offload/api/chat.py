@@ -24,7 +24,7 @@ _POOR = ("insufficient_quota", "insufficient balance", "insufficient credit", "c
 _SEED_BITS = 0x7FFFFFFF
 
 
-class Trouble(StrEnum):
+class FaultKind(StrEnum):
     """What kind of thing went wrong, by what can be done about it."""
 
     SLOW_DOWN = "asked to slow down"
@@ -33,15 +33,15 @@ class Trouble(StrEnum):
     TIMEOUT = "no answer in time"
     REFUSED = "key refused"
     NO_CREDIT = "out of credit"
-    UNFIT = "request not accepted"
+    BAD_REQUEST = "request not accepted"
 
 
-class Fault(Exception):
+class RequestFailed(Exception):
     """A request that brought nothing."""
 
     def __init__(
         self,
-        trouble: Trouble,
+        trouble: FaultKind,
         detail: str,
         *,
         wait: float | None = None,
@@ -63,13 +63,13 @@ class Fault(Exception):
 
 
 @dataclass(slots=True)
-class Style:
+class RequestDialect:
     """How one service wants to be asked; learned on the way where the table does not know."""
 
     max_tokens: str
-    several: bool
+    supports_n: bool
     """Several choices a request."""
-    left_out: set[str] = field(default_factory=set)
+    unsupported_params: set[str] = field(default_factory=set)
     """Parameters that it does not take."""
     changes: int = 0
     """How often it was adapted: what a request complained of may have changed while it was out."""
@@ -82,22 +82,26 @@ class Style:
 
     def _adapt(self, message: str) -> bool:
         for name in ("max_completion_tokens", "max_tokens"):
-            if re.search(rf"\b{name}\b", message) and self.max_tokens == name and "max_tokens" not in self.left_out:
+            if (
+                re.search(rf"\b{name}\b", message)
+                and self.max_tokens == name
+                and "max_tokens" not in self.unsupported_params
+            ):
                 self.max_tokens = "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
-                self.left_out.add("max_tokens")  # once is enough: a service that takes neither is beyond help
+                self.unsupported_params.add("max_tokens")  # once is enough: a service that takes neither is beyond help
                 return True
         for name in ("temperature", "seed", "reasoning_effort"):
-            if re.search(rf"\b{name}\b", message) and name not in self.left_out:
-                self.left_out.add(name)
+            if re.search(rf"\b{name}\b", message) and name not in self.unsupported_params:
+                self.unsupported_params.add(name)
                 return True
-        if self.several and re.search(r"\bn\b", message):
-            self.several = False
+        if self.supports_n and re.search(r"\bn\b", message):
+            self.supports_n = False
             return True
         return False
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingParams:
     """How completions are to be sampled."""
 
     temperature: float
@@ -117,7 +121,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ChatAnswer:
     """What a service sent."""
 
     choices: tuple[Choice, ...]
@@ -128,13 +132,18 @@ class Answer:
     headers: Mapping[str, str]
 
 
-def most_tokens(endpoint: Endpoint, sampling: Sampling) -> int:
+def most_tokens(endpoint: Endpoint, sampling: SamplingParams) -> int:
     """Return the most tokens that one choice may have, hidden ones included."""
     return sampling.max_tokens + (sampling.reasoning_tokens if endpoint.reasons else 0)
 
 
 def body(  # noqa: PLR0917 - all that makes a request
-    endpoint: Endpoint, style: Style, messages: tuple[Message, ...], count: int, sampling: Sampling, seed: int
+    endpoint: Endpoint,
+    style: RequestDialect,
+    messages: tuple[Message, ...],
+    count: int,
+    sampling: SamplingParams,
+    seed: int,
 ) -> dict[str, Any]:
     """Return the JSON of a request. Nothing but what the service is known to take."""
     asked: dict[str, Any] = {
@@ -150,10 +159,12 @@ def body(  # noqa: PLR0917 - all that makes a request
         asked["seed"] = seed & _SEED_BITS
     if sampling.reasoning_effort is not None and endpoint.reasons:
         asked["reasoning_effort"] = sampling.reasoning_effort
-    return {name: value for name, value in asked.items() if name not in style.left_out or name == style.max_tokens}
+    return {
+        name: value for name, value in asked.items() if name not in style.unsupported_params or name == style.max_tokens
+    }
 
 
-def read_answer(content: bytes, headers: Mapping[str, str]) -> Answer:
+def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
     """Read an answer with status 200. Raises ``Fault`` where there is none in it."""
     try:
         document = json.loads(content)
@@ -165,11 +176,13 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> Answer:
         if not isinstance(choices, list):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Fault(Trouble.BROKEN, f"the answer is no chat completion ({_shape(content)})", billed=True) from error
+        raise RequestFailed(
+            FaultKind.BROKEN, f"the answer is no chat completion ({_shape(content)})", billed=True
+        ) from error
     usage = _usage(document.get("usage"))
     model = document.get("model")
     found = tuple(choice for entry in choices if (choice := _choice(entry)) is not None)
-    return Answer(found, usage, encodable(model[:200]) if isinstance(model, str) else None, headers)
+    return ChatAnswer(found, usage, encodable(model[:200]) if isinstance(model, str) else None, headers)
 
 
 def _shape(content: bytes) -> str:
@@ -216,22 +229,22 @@ def _count(value: Any) -> int | None:
     return value
 
 
-def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> Fault:
+def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestFailed:
     """Return what an answer with another status means. Such an answer costs nothing."""
     text = content[:65536].decode(errors="replace")
     low, said, wait = text.lower(), _message(text), _wait(headers)
     if status == 402 or (status in (403, 429) and any(word in low for word in _POOR)):
-        trouble = Trouble.NO_CREDIT
+        trouble = FaultKind.NO_CREDIT
     elif status in (401, 403):
-        trouble, said = Trouble.REFUSED, "the key is not accepted"
+        trouble, said = FaultKind.REFUSED, "the key is not accepted"
     elif status == 429:
-        trouble = Trouble.SLOW_DOWN
+        trouble = FaultKind.SLOW_DOWN
     elif status in (408, 409, 425) or status >= 500:
-        trouble = Trouble.BUSY
+        trouble = FaultKind.BUSY
     else:
-        trouble = Trouble.UNFIT
+        trouble = FaultKind.BAD_REQUEST
         said = "it redirects, and nothing is sent to another address" if 300 <= status < 400 else said
-    return Fault(trouble, f"HTTP {status}: {said}", wait=wait, headers=headers)
+    return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, headers=headers)
 
 
 def _message(text: str) -> str:

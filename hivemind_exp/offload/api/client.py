@@ -8,7 +8,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from hivemind_exp.offload.api.chat import Answer, Fault, Sampling, Style, Trouble, body, read_answer, refusal
+from hivemind_exp.offload.api.chat import (
+    ChatAnswer,
+    FaultKind,
+    RequestDialect,
+    RequestFailed,
+    SamplingParams,
+    body,
+    read_answer,
+    refusal,
+)
 from hivemind_exp.offload.endpoints import Endpoint
 from hivemind_exp.providers import KEY_VARIABLES
 from hivemind_exp.rollouts.types import Message
@@ -51,9 +60,9 @@ class ChatClient:
             timeout=openai.Timeout(seconds, connect=_CONNECT_S),
             http_client=openai.DefaultAioHttpClient(follow_redirects=False),
         )
-        self.style = Style(endpoint.chat.max_tokens, several=endpoint.chat.group == "n")
+        self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n")
 
-    async def ask(self, messages: tuple[Message, ...], count: int, sampling: Sampling, seed: int) -> Answer:
+    async def ask(self, messages: tuple[Message, ...], count: int, sampling: SamplingParams, seed: int) -> ChatAnswer:
         """Ask for ``count`` completions; fewer may come. Raises ``Fault``."""
         asked = body(self._endpoint, self.style, messages, count, sampling, seed)
         async with self.sdk(self._seconds) as sdk:
@@ -64,7 +73,9 @@ class ChatClient:
             async with request as response:
                 content = self.without_key(await read_body(response, LARGEST_ANSWER))
                 if len(content) > LARGEST_ANSWER:
-                    raise Fault(Trouble.BROKEN, f"the answer is larger than {LARGEST_ANSWER >> 20} MiB", billed=True)
+                    raise RequestFailed(
+                        FaultKind.BROKEN, f"the answer is larger than {LARGEST_ANSWER >> 20} MiB", billed=True
+                    )
                 return read_answer(content, _lower(response.headers))
 
     @asynccontextmanager
@@ -81,12 +92,12 @@ class ChatClient:
             raise self._late(error, seconds) from error
         except self._openai.APIConnectionError as error:
             raise self._unconnected(error) from error
-        except Fault:
+        except RequestFailed:
             raise
         except Exception as error:
             # The transport's own exceptions have no common base that is public.
             raise self._fault(
-                Trouble.BROKEN, f"{type(error).__name__} in the midst of an answer", billed=True
+                FaultKind.BROKEN, f"{type(error).__name__} in the midst of an answer", billed=True
             ) from error
 
     def without_key(self, content: bytes) -> bytes:
@@ -97,7 +108,7 @@ class ChatClient:
         """Close the connections."""
         await self._client.close()
 
-    async def _refused(self, error: Any) -> Fault:
+    async def _refused(self, error: Any) -> RequestFailed:
         try:
             content = self.without_key(await asyncio.wait_for(error.response.aread(), 5))
         except Exception:  # noqa: BLE001 - the status says enough
@@ -105,29 +116,29 @@ class ChatClient:
         fault = refusal(error.status_code, content, _lower(error.response.headers))
         return self._fault(fault.trouble, fault.detail, wait=fault.wait, headers=fault.headers)
 
-    def _late(self, error: BaseException, seconds: float) -> Fault:
+    def _late(self, error: BaseException, seconds: float) -> RequestFailed:
         if _never_sent(error):
             return self._unconnected(error)
         # The transport calls a connection that was closed without an answer a timeout, too.
-        return self._fault(Trouble.TIMEOUT, f"no answer within {seconds:g} s", billed=True)
+        return self._fault(FaultKind.TIMEOUT, f"no answer within {seconds:g} s", billed=True)
 
-    def _unconnected(self, error: BaseException) -> Fault:
+    def _unconnected(self, error: BaseException) -> RequestFailed:
         if _never_sent(error):
-            return self._fault(Trouble.BROKEN, f"{self._endpoint.host} cannot be connected to", sent=False)
-        return self._fault(Trouble.BROKEN, f"{self._endpoint.host} broke the connection", billed=True)
+            return self._fault(FaultKind.BROKEN, f"{self._endpoint.host} cannot be connected to", sent=False)
+        return self._fault(FaultKind.BROKEN, f"{self._endpoint.host} broke the connection", billed=True)
 
     def _fault(
         self,
-        trouble: Trouble,
+        trouble: FaultKind,
         detail: str,
         *,
         wait: float | None = None,
         billed: bool = False,
         sent: bool = True,
         headers: Mapping[str, str] | None = None,
-    ) -> Fault:
+    ) -> RequestFailed:
         hidden = detail.replace(self._key, "…") if self._key else detail
-        return Fault(trouble, hidden, wait=wait, billed=billed, sent=sent, headers=headers)
+        return RequestFailed(trouble, hidden, wait=wait, billed=billed, sent=sent, headers=headers)
 
 
 def _never_sent(error: BaseException) -> bool:

@@ -13,41 +13,41 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import Intake
+from hivemind_exp.offload.answers import AnswerRecorder
 from hivemind_exp.offload.api.batch import Batches, Line, Request, encode_line, parcels
-from hivemind_exp.offload.api.chat import Sampling, body, most_tokens
+from hivemind_exp.offload.api.chat import SamplingParams, body, most_tokens
 from hivemind_exp.offload.batch.job import BatchJob
-from hivemind_exp.offload.batch.store import Batch, BatchBook, State
-from hivemind_exp.offload.billing import Exchange
+from hivemind_exp.offload.batch.store import Batch, BatchStore, State
+from hivemind_exp.offload.billing import BilledClient
 from hivemind_exp.offload.ledger import Ledger, worst_case
 from hivemind_exp.offload.prices import BATCH_SHARE
-from hivemind_exp.offload.router import Router, Service
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.offload.router import ProviderService, Router
+from hivemind_exp.rollouts.orders import CompletionRequest
 from hivemind_exp.seeds import derive_seed
 
 TRIES = 3
 """Batches in a row that bring a place nothing, after which it is given up: each may take a day, and a service tries a
 line several times by itself."""
 _BYTES_A_TOKEN = 8
-_Missing = list[tuple[Order, list[int]]]
+_Missing = list[tuple[CompletionRequest, list[int]]]
 
 
-class BatchDesk:
+class BatchFiller:
     """Takes orders for one service's Batch API. For one event loop."""
 
     def __init__(
         self,
-        service: Service,
+        service: ProviderService,
         client: Batches,
-        sampling: Sampling,
+        sampling: SamplingParams,
         *,
         ledger: Ledger,
         journal: Journal,
-        intake: Intake,
-        exchange: Exchange,
+        intake: AnswerRecorder,
+        exchange: BilledClient,
         router: Router,
         emit: Emit,
-        ask_directly: Callable[[Order, list[int]], Awaitable[None]],
+        ask_directly: Callable[[CompletionRequest, list[int]], Awaitable[None]],
         at_the_limit: Callable[[LimitReached], Awaitable[None]],
     ) -> None:
         """``ask_directly`` fills places by any other service of the chain; ``at_the_limit`` says what a cap means."""
@@ -60,7 +60,7 @@ class BatchDesk:
         self._emit = emit
         self._ask_directly = ask_directly
         self._at_the_limit = at_the_limit
-        self._book = BatchBook(ledger, service.endpoint.name, service.endpoint.model)
+        self._book = BatchStore(ledger, service.endpoint.name, service.endpoint.model)
         self._job = BatchJob(
             service,
             client,
@@ -84,9 +84,9 @@ class BatchDesk:
             else:
                 self._earlier[batch.round, batch.stage].append(self._start(batch, None))
 
-    def fills(self, orders: Iterable[Order]) -> list[Coroutine[None, None, None]]:
+    def fills(self, orders: Iterable[CompletionRequest]) -> list[Coroutine[None, None, None]]:
         """Return the work that fills orders and ends them: one a round and stage. From any thread."""
-        together: dict[tuple[int, str], list[Order]] = defaultdict(list)
+        together: dict[tuple[int, str], list[CompletionRequest]] = defaultdict(list)
         for order in orders:
             together[order.round, order.stage].append(order)
         return [self._fill_and_end(each) for each in together.values()]
@@ -110,7 +110,7 @@ class BatchDesk:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _fill_and_end(self, orders: Sequence[Order]) -> None:
+    async def _fill_and_end(self, orders: Sequence[CompletionRequest]) -> None:
         try:
             await self._fill(orders)
         except asyncio.CancelledError:
@@ -124,11 +124,11 @@ class BatchDesk:
             for order in orders:
                 order.done.set_result(None)
 
-    async def _fill(self, orders: Sequence[Order]) -> None:
+    async def _fill(self, orders: Sequence[CompletionRequest]) -> None:
         await asyncio.gather(*self._earlier.pop((orders[0].round, orders[0].stage), []))
         tries: Counter[str] = Counter()
         while not self._exchange.closing and (missing := self._missing(orders, tries)):
-            service = await self._router.pick()
+            service = await self._router.acquire()
             if service is None:
                 return
             if service is not self.service:
@@ -143,14 +143,14 @@ class BatchDesk:
             counted = await asyncio.gather(*(self._start(batch, data) for batch, data in opened))
             self._count(tries, missing, [batch for (batch, _), counts in zip(opened, counted, strict=True) if counts])
 
-    def _missing(self, orders: Sequence[Order], tries: Counter[str]) -> _Missing:
+    def _missing(self, orders: Sequence[CompletionRequest], tries: Counter[str]) -> _Missing:
         """Return the places still to be filled. Those that batch after batch brought nothing for are given up."""
         missing: _Missing = []
         for order in orders:
             settled = self._journal.settled(order.round, order.stage, order.question)
-            places = [place for place in order.places if place not in settled]
+            places = [place for place in order.indices if place not in settled]
             if places and tries[order.question] >= TRIES:
-                self._intake.lose(order, places, self.service, TRIES)
+                self._intake.give_up(order, places, self.service, TRIES)
             elif places:
                 missing.append((order, places))
         return missing
@@ -183,7 +183,7 @@ class BatchDesk:
         bound = most_tokens(endpoint, self._sampling)
         for order, places in missing:
             contents = [message["content"] for message in order.messages]
-            for part in [places] if style.several else [[place] for place in places]:
+            for part in [places] if style.supports_n else [[place] for place in places]:
                 line = Line(order.round, order.stage, order.question, tuple(part), order.version)
                 seed = derive_seed("api", order.round, order.stage, order.question, part[0], tries[order.question])
                 asked = body(endpoint, style, order.messages, len(part), self._sampling, seed)

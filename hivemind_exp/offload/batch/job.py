@@ -14,13 +14,13 @@ from typing import TypeVar
 
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit
-from hivemind_exp.offload.answers import Intake
+from hivemind_exp.offload.answers import AnswerRecorder
 from hivemind_exp.offload.api.batch import COMPLETED, OVER, Batches, Report, read_results, unanswered
-from hivemind_exp.offload.api.chat import Answer, Fault, Trouble
-from hivemind_exp.offload.batch.store import Batch, BatchBook, Item, State
-from hivemind_exp.offload.billing import Exchange
-from hivemind_exp.offload.router import FAULTS_IN_A_ROW, Router, Service
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
+from hivemind_exp.offload.batch.store import Batch, BatchStore, Item, State
+from hivemind_exp.offload.billing import BilledClient
+from hivemind_exp.offload.router import FAULTS_IN_A_ROW, ProviderService, Router
+from hivemind_exp.rollouts.orders import CompletionRequest
 
 LOOKS = 5
 """Times in a row that a service must say it does not know a batch or a file, before that is believed."""
@@ -33,7 +33,7 @@ _LISTED_S = 60.0
 """A batch that a listing does not show so long after it was asked for was never begun."""
 _FULL_S = 60.0
 """Pause where the service's queue for this account is full."""
-_LASTING = (Trouble.REFUSED, Trouble.NO_CREDIT, Trouble.UNFIT)
+_LASTING = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
 _T = TypeVar("_T")
 
 
@@ -42,12 +42,12 @@ class BatchJob:
 
     def __init__(
         self,
-        service: Service,
+        service: ProviderService,
         client: Batches,
         *,
-        book: BatchBook,
-        intake: Intake,
-        exchange: Exchange,
+        book: BatchStore,
+        intake: AnswerRecorder,
+        exchange: BilledClient,
         router: Router,
         emit: Emit,
         moved: Callable[[Batch], None],
@@ -78,12 +78,12 @@ class BatchJob:
             report = Report(batch.id, "gone")
         elif report.status != COMPLETED:
             self._tell_of_end(batch, report, results)
-        return await self._take(batch, report, results)
+        return await self._settle(batch, report, results)
 
     def drop(self, batch: Batch, why: str) -> None:
         """Give back what was set aside for a batch that no service has."""
         for item in batch.items:
-            self._exchange.write_off(self._service, item.ask, item.reservation, Fault(Trouble.BROKEN, why))
+            self._exchange.write_off(self._service, item.ask, item.reservation, RequestFailed(FaultKind.BROKEN, why))
         self._book.over(batch)
 
     async def _begin(self, batch: Batch, data: bytes | None) -> bool:
@@ -99,13 +99,13 @@ class BatchJob:
             report = None
             try:
                 report = await self._client.create(file, batch.tag)
-            except Fault as fault:
-                if fault.billed or fault.trouble is Trouble.BUSY:
+            except RequestFailed as fault:
+                if fault.billed or fault.trouble is FaultKind.BUSY:
                     report = await self._find(batch)  # it may have been begun all the same
-                if report is None and not await self._bear(fault, tries):
+                if report is None and not await self._backoff(fault, tries):
                     return False
             if report is not None:
-                self._router.worked(self._service)
+                self._router.record_success(self._service)
                 self._book.begun(batch, report.id)
                 self._moved(batch)
                 return True
@@ -116,15 +116,15 @@ class BatchJob:
         while True:
             try:
                 return await self._client.upload(data, f"{batch.tag}.jsonl")
-            except Fault as fault:
-                if not await self._bear(fault, tries):
+            except RequestFailed as fault:
+                if not await self._backoff(fault, tries):
                     return None
             tries += 1
 
-    async def _bear(self, fault: Fault, tries: int) -> bool:
+    async def _backoff(self, fault: RequestFailed, tries: int) -> bool:
         """Pause after a fault; False where the service is out of order, so that another is asked."""
-        self._router.failed(self._service, fault)
-        if self._service.trouble is not None and fault.trouble is not Trouble.SLOW_DOWN:
+        self._router.record_failure(self._service, fault)
+        if self._service.trouble is not None and fault.trouble is not FaultKind.SLOW_DOWN:
             return False
         await asyncio.sleep(_pause(fault, tries))
         return True
@@ -133,7 +133,7 @@ class BatchJob:
         """Return the batch if the service was made to begin it. Listings may lag: it is looked for more than once."""
         looks = 0
         while True:
-            report = await self._insist(lambda: self._client.find(batch.tag, batch.file, batch.asked))
+            report = await self._retry_until_answered(lambda: self._client.find(batch.tag, batch.file, batch.asked))
             if report is not None or time.time() - batch.asked > _LISTED_S:
                 return report
             await asyncio.sleep(_growing(looks))
@@ -143,7 +143,7 @@ class BatchJob:
         """Return the last report of a batch; None where the service does not know it."""
         looks = 0
         while True:
-            report = await self._insist(lambda: self._client.look(batch.id))
+            report = await self._retry_until_answered(lambda: self._client.look(batch.id))
             if report is None or report.status in OVER:
                 return report
             if report.done is not None and report.done != batch.done:
@@ -152,9 +152,9 @@ class BatchJob:
             await asyncio.sleep(_growing(looks))
             looks += 1
 
-    async def _results(self, report: Report) -> dict[str, Answer | Fault]:
+    async def _results(self, report: Report) -> dict[str, ChatAnswer | RequestFailed]:
         """Return what the files of a batch hold. One that is cut or no such file at all is read again."""
-        results: dict[str, Answer | Fault] = {}
+        results: dict[str, ChatAnswer | RequestFailed] = {}
         for tries in range(_FETCHES):
             if tries:
                 await asyncio.sleep(_growing(tries))
@@ -169,18 +169,18 @@ class BatchJob:
         return results
 
     async def _fetch(self, file: str) -> bytes | None:
-        return await self._insist(lambda: self._client.fetch(file))
+        return await self._retry_until_answered(lambda: self._client.fetch(file))
 
-    async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T | None:
+    async def _retry_until_answered(self, ask: Callable[[], Awaitable[_T]]) -> _T | None:
         """Ask until the service answers: what it holds is paid for. None where it does not know what is asked for."""
         tries = unknown = 0
         while True:
             try:
                 found = await ask()
-            except Fault as fault:
-                if fault.trouble is Trouble.REFUSED:
+            except RequestFailed as fault:
+                if fault.trouble is FaultKind.REFUSED:
                     raise self._refused(fault) from None
-                unknown = unknown + 1 if fault.trouble is Trouble.UNFIT else 0
+                unknown = unknown + 1 if fault.trouble is FaultKind.BAD_REQUEST else 0
                 if unknown >= LOOKS:
                     return None
                 self._count(fault)
@@ -190,19 +190,19 @@ class BatchJob:
                 self._recover()
                 return found
 
-    async def _take(self, batch: Batch, report: Report, results: dict[str, Answer | Fault]) -> bool:
+    async def _settle(self, batch: Batch, report: Report, results: dict[str, ChatAnswer | RequestFailed]) -> bool:
         """Take up what came of each line, and pay for it."""
         missing = unanswered(report, results.values())
-        faults: list[Fault] = []
+        faults: list[RequestFailed] = []
         broken: ProviderError | None = None
         for item in batch.items:
             result = results.get(item.line.name, missing)
-            if isinstance(result, Fault):
+            if isinstance(result, RequestFailed):
                 faults.append(result)
                 self._exchange.write_off(self._service, item.ask, item.reservation, result)
                 continue
             try:
-                self._take_answer(item, result)
+                self._settle_answer(item, result)
             except ProviderError as error:
                 broken = error  # the other lines are paid for as well
         self._book.over(batch)
@@ -210,15 +210,15 @@ class BatchJob:
             raise broken
         return await self._learn(batch, report, faults)
 
-    def _take_answer(self, item: Item, answer: Answer) -> None:
+    def _settle_answer(self, item: Item, answer: ChatAnswer) -> None:
         line = item.line
-        order = Order(line.round, line.stage, line.question, (), line.places, line.version)
-        self._intake.take(self._service, order, line.places, item.ask, item.reservation, answer, batched=True)
+        order = CompletionRequest(line.round, line.stage, line.question, (), line.places, line.version)
+        self._intake.record(self._service, order, line.places, item.ask, item.reservation, answer, batched=True)
 
-    async def _learn(self, batch: Batch, report: Report, faults: list[Fault]) -> bool:
+    async def _learn(self, batch: Batch, report: Report, faults: list[RequestFailed]) -> bool:
         """Do what the faults of a batch call for; return whether it counts as a try."""
         style = self._service.client.style
-        unfit = {fault.detail for fault in faults if fault.trouble is Trouble.UNFIT}
+        unfit = {fault.detail for fault in faults if fault.trouble is FaultKind.BAD_REQUEST}
         if unfit and (batch.changes != style.changes or sum(style.adapt(detail) for detail in sorted(unfit))):
             return False
         if _is_full(report):
@@ -226,15 +226,15 @@ class BatchJob:
             return False
         if len(faults) == len(batch.items):
             for fault in [fault for fault in faults if fault.trouble in _LASTING][:1]:
-                self._router.failed(self._service, fault)
+                self._router.record_failure(self._service, fault)
         return self._service.trouble is None
 
-    def _tell_of_end(self, batch: Batch, report: Report, results: dict[str, Answer | Fault]) -> None:
+    def _tell_of_end(self, batch: Batch, report: Report, results: dict[str, ChatAnswer | RequestFailed]) -> None:
         if _is_full(report) and "batch_queue" in self._service.warned:
             return
         if _is_full(report):
             self._service.warned.add("batch_queue")
-        answered = sum(isinstance(results.get(item.line.name), Answer) for item in batch.items)
+        answered = sum(isinstance(results.get(item.line.name), ChatAnswer) for item in batch.items)
         why = f": {report.failure.detail}" if report.failure is not None else ""
         self._warn(
             f"batch_{report.status}",
@@ -242,7 +242,7 @@ class BatchJob:
             "the others are asked again",
         )
 
-    def _count(self, fault: Fault) -> None:
+    def _count(self, fault: RequestFailed) -> None:
         self._faults += 1
         if self._faults == FAULTS_IN_A_ROW:
             self._warn("batch_unreachable", f"does not tell of its batches ({fault.detail}); waiting until it does")
@@ -255,7 +255,7 @@ class BatchJob:
     def _warn(self, code: str, text: str) -> None:
         self._emit("warning", code=code, message=f"{self._service.endpoint.label} {text}")
 
-    def _refused(self, fault: Fault) -> KeyProblem:
+    def _refused(self, fault: RequestFailed) -> KeyProblem:
         endpoint = self._service.endpoint
         return KeyProblem(
             f"{endpoint.label}: {fault.trouble} ({fault.detail}); its batches wait for a key of the same account",
@@ -265,12 +265,12 @@ class BatchJob:
 
 def _is_full(report: Report) -> bool:
     """Whether the service took a batch for one too many at a time."""
-    return report.failure is not None and report.failure.trouble is Trouble.SLOW_DOWN
+    return report.failure is not None and report.failure.trouble is FaultKind.SLOW_DOWN
 
 
 def _growing(looks: int) -> float:
     return min(_LONGEST_POLL_S, _FIRST_POLL_S * _SLOWER ** min(looks, 64)) * random.uniform(0.75, 1.25)
 
 
-def _pause(fault: Fault, tries: int) -> float:
+def _pause(fault: RequestFailed, tries: int) -> float:
     return fault.wait if fault.wait is not None else _growing(tries)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hivemind_exp.offload.api.batch import Line
-from hivemind_exp.offload.ledger import BATCHED, Ask, Ledger, Reservation
+from hivemind_exp.offload.ledger import BATCHED, Ledger, RequestKey, Reservation
 
 _DAY = 86400
 _SCHEMA = (
@@ -40,7 +40,7 @@ class Item:
     """One line, and its bill."""
 
     line: Line
-    ask: Ask
+    ask: RequestKey
     reservation: Reservation
 
 
@@ -65,7 +65,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class OrphanedBatch:
     """Requests in batches of a model that nobody collects."""
 
     provider: str
@@ -75,7 +75,7 @@ class Left:
     """Set aside."""
 
 
-class BatchBook:
+class BatchStore:
     """Keeps the batches of one provider and model. For the ledger's thread."""
 
     def __init__(self, ledger: Ledger, provider: str, model: str) -> None:
@@ -138,14 +138,14 @@ class BatchBook:
         return [
             Item(
                 Line(round_, stage, question, tuple(json.loads(places)), version),
-                Ask(self._provider, self._model, round_, stage, question, asked),
+                RequestKey(self._provider, self._model, round_, stage, question, asked),
                 Reservation(number, reserved, int(t // _DAY)),
             )
             for number, t, round_, stage, question, asked, reserved, places, version in rows
         ]
 
     def _write(self, tag: str, line: Line, usd: float) -> Item:
-        ask = Ask(self._provider, self._model, line.round, line.stage, line.question, len(line.places))
+        ask = RequestKey(self._provider, self._model, line.round, line.stage, line.question, len(line.places))
         reservation = self._ledger.reserve(ask, usd, state=BATCHED)
         self._ledger.execute(
             "INSERT INTO batch_lines VALUES (?,?,?,?)",
@@ -160,11 +160,11 @@ class BatchBook:
         )
 
 
-def left_behind(ledger: Ledger, collected: tuple[str, str] | None) -> list[Left]:
+def orphaned_batches(ledger: Ledger, collected: tuple[str, str] | None) -> list[OrphanedBatch]:
     """Return what is in batches of other models than ``collected``, a provider and its model."""
     rows = ledger.execute(
         "SELECT provider, model, COUNT(*), TOTAL(reserved) FROM requests WHERE state=? GROUP BY provider, model "
         "ORDER BY provider, model",
         (BATCHED,),
     )
-    return [Left(*row) for row in rows if row[:2] != collected]
+    return [OrphanedBatch(*row) for row in rows if row[:2] != collected]

@@ -14,7 +14,7 @@ from hivemind_exp.offload.endpoints import chain
 from hivemind_exp.offload.engine import PARTING_S
 from hivemind_exp.offload.process.child import EngineGone, EngineProcess
 from hivemind_exp.offload.process.frames import pack_orders
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.rollouts.orders import CompletionRequest
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
 
@@ -24,7 +24,7 @@ _LEAVE_S = PARTING_S + 2.5
 """What the process gets to end: less than the node itself gets, so that the node can end it."""
 
 
-class HostedOffload:
+class OffloadClient:
     """The API's side of a node. ``start`` it; ``place`` and ``wait`` from the trainer's thread; ``close`` it.
 
     Should the process die, another goes on: what the journal holds is not asked for again, what was in flight counts
@@ -39,7 +39,7 @@ class HostedOffload:
         self._emit = emit
         self._stop = stop
         self._process: EngineProcess | None = None
-        self._orders: dict[tuple[int, str, str], Order] = {}
+        self._orders: dict[tuple[int, str, str], CompletionRequest] = {}
         self._deaths = 0
 
     @property
@@ -57,14 +57,14 @@ class HostedOffload:
             self._kill()
             raise
 
-    def probed(self) -> None:
+    def wait_for_probe(self) -> None:
         """Wait until the first provider was asked something small.
 
         Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
         """
         self._call("probed", None)
 
-    def place(self, orders: Iterable[Order]) -> None:
+    def submit(self, orders: Iterable[CompletionRequest]) -> None:
         """Have orders filled, each once; returns at once."""
         placed = {(order.round, order.stage, order.question): order for order in orders}
         new = {key: order for key, order in placed.items() if key not in self._orders}
@@ -86,7 +86,7 @@ class HostedOffload:
         self._orders = {key: order for key, order in self._orders.items() if order.round != round_}
         self._deaths = 0
 
-    def tell(self, round_: int) -> None:
+    def report_spend(self, round_: int) -> None:
         """Report what a round's orders used and cost."""
         self._call("tell", round_)
 
@@ -138,14 +138,18 @@ class HostedOffload:
             except EngineGone as again:
                 gone = again
 
-    def _unfilled(self) -> list[Order]:
+    def _unfilled(self) -> list[CompletionRequest]:
         """Return what is left of the orders."""
         left = []
         with closing(Journal(self._files.journal, charter_id(self._config), durable=False)) as journal:
             for order in self._orders.values():
                 settled = journal.settled(order.round, order.stage, order.question)
-                if places := tuple(place for place in order.places if place not in settled):
-                    left.append(Order(order.round, order.stage, order.question, order.messages, places, order.version))
+                if places := tuple(place for place in order.indices if place not in settled):
+                    left.append(
+                        CompletionRequest(
+                            order.round, order.stage, order.question, order.messages, places, order.version
+                        )
+                    )
         return left
 
     def _lost(self, gone: EngineGone) -> NodeError:

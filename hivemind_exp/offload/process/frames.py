@@ -6,18 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from hivemind_exp.errors import NodeError, from_code
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.rollouts.orders import CompletionRequest
 
 
-def pack_orders(orders: Iterable[Order]) -> list[Any]:
+def pack_orders(orders: Iterable[CompletionRequest]) -> list[Any]:
     """Return orders as they are before anybody works at them."""
-    return [[o.round, o.stage, o.question, o.messages, o.places, o.version] for o in orders]
+    return [[o.round, o.stage, o.question, o.messages, o.indices, o.version] for o in orders]
 
 
-def unpack_orders(packed: Iterable[Any]) -> list[Order]:
+def unpack_orders(packed: Iterable[Any]) -> list[CompletionRequest]:
     """Return the orders again."""
     return [
-        Order(round_, stage, question, tuple(messages), tuple(places), version)
+        CompletionRequest(round_, stage, question, tuple(messages), tuple(places), version)
         for round_, stage, question, messages, places, version in packed
     ]
 

@@ -23,7 +23,7 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload
-from hivemind_exp.offload.engine import Offload
+from hivemind_exp.offload.engine import Engine_
 from hivemind_exp.offload.process.frames import pack_error, unpack_orders
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.messages import messages, send, take_pipes
@@ -33,7 +33,7 @@ from hivemind_exp.stop import StopFlag, StopRequested
 Call = tuple[int, str, Any]
 
 
-class Host:
+class EngineServer:
     """Runs an engine and says what becomes of it."""
 
     def __init__(self, sink: int) -> None:
@@ -46,7 +46,7 @@ class Host:
         """Pass an event on."""
         self._send(["event", event, fields])
 
-    def open(self, first: dict[str, Any]) -> Offload | None:
+    def open(self, first: dict[str, Any]) -> Engine_ | None:
         """Start the engine; None where that failed, as the trainer is then told."""
         config, files = Config.model_validate(first["config"]), NodeFiles(Path(first["node_dir"]))
         secrets, announce = Secrets(first["secrets"]), not first["again"]
@@ -58,13 +58,13 @@ class Host:
         self._send(["done", 0])
         return offload
 
-    def serve(self, offload: Offload, calls: SimpleQueue[Call]) -> None:
+    def serve(self, offload: Engine_, calls: SimpleQueue[Call]) -> None:
         """Do what is asked, one thing after the other, until ``close``."""
         does: dict[str, Callable[[Any], None]] = {
-            "probed": lambda _: offload.probed(),
-            "place": lambda orders: offload.place(unpack_orders(orders)),
+            "probed": lambda _: offload.wait_for_probe(),
+            "place": lambda orders: offload.submit(unpack_orders(orders)),
             "wait": lambda args: offload.wait(*args),
-            "tell": offload.tell,
+            "tell": offload.report_spend,
         }
         while True:
             number, name, argument = calls.get()
@@ -108,7 +108,7 @@ def main(parent: int) -> int:
     os.nice(5)  # it waits for a network most of the time, and a training step should not wait for it
     source, sink = take_pipes()
     asked = messages(source)
-    host, calls = Host(sink), SimpleQueue[Call]()
+    host, calls = EngineServer(sink), SimpleQueue[Call]()
     first = next(asked)
     threading.Thread(target=listen, args=(asked, host.stop, calls), daemon=True).start()
     offload = host.open(first)

@@ -20,9 +20,9 @@ from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import dht_pb2
 
 from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S
-from hivemind_exp.swarm.announcement_book import Book, Bucket
+from hivemind_exp.swarm.announcement_book import AnnouncementBook, TokenBucket
 from hivemind_exp.swarm.dht.records import StrictSerializer
-from hivemind_exp.swarm.membership_proof import Access, Asked
+from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
 
 MAX_KEYS = 4
 """Dictionaries asked for in one message: what they weigh together must fit it."""
@@ -50,15 +50,20 @@ class Guard:
     """Answers what peers ask of the DHT."""
 
     def __init__(
-        self, protocol: DHTProtocol, swarm: str, access: Access, book: Book, on_news: Callable[[], None]
+        self,
+        protocol: DHTProtocol,
+        swarm: str,
+        access: MembershipProof,
+        book: AnnouncementBook,
+        on_news: Callable[[], None],
     ) -> None:
         self._protocol = protocol
         self._swarm = swarm
         self._access = access
         self._book = book
         self._on_news = on_news
-        self._paces: OrderedDict[PeerID, Bucket] = OrderedDict()
-        self._newcomers = Bucket(2, 120)
+        self._paces: OrderedDict[PeerID, TokenBucket] = OrderedDict()
+        self._newcomers = TokenBucket(2, 120)
         self._busy = 0
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, context: P2PContext) -> dht_pb2.PingResponse:
@@ -76,7 +81,9 @@ class Guard:
             raise NotAMember("too much at once")
         auth = request.auth
         proof, auth.signature = auth.signature, b""
-        if not self._access.may_ask(str(peer), Asked(name, auth.nonce, auth.time, request.SerializeToString()), proof):
+        if not self._access.may_ask(
+            str(peer), ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString()), proof
+        ):
             raise NotAMember("no member of this swarm")
         self._check_place(request, peer)
         self._busy += 1
@@ -88,8 +95,8 @@ class Guard:
         response.auth.signature = self._access.answer(str(peer), name, auth.nonce, response.SerializeToString())
         return response
 
-    def _pace(self, peer: PeerID) -> Bucket:
-        bucket = self._paces.setdefault(peer, Bucket(*_PACE))
+    def _pace(self, peer: PeerID) -> TokenBucket:
+        bucket = self._paces.setdefault(peer, TokenBucket(*_PACE))
         self._paces.move_to_end(peer)
         if len(self._paces) > _CALLERS:
             self._paces.popitem(last=False)
@@ -158,7 +165,7 @@ class Guard:
 class Caller:
     """Asks one peer. Stands in for hivemind's stub."""
 
-    def __init__(self, stub: Any, peer: PeerID, swarm: str, access: Access, skews: dict[str, float]) -> None:
+    def __init__(self, stub: Any, peer: PeerID, swarm: str, access: MembershipProof, skews: dict[str, float]) -> None:
         self._stub, self._peer, self._swarm, self._access, self._skews = stub, peer, swarm, access, skews
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, timeout: float | None = None) -> dht_pb2.PingResponse:
@@ -185,7 +192,7 @@ class Caller:
         peer = str(self._peer)
         auth = request.auth
         auth.nonce, auth.time, auth.signature = self._access.nonce(), time.time(), b""
-        auth.signature = self._access.ask(peer, Asked(name, auth.nonce, auth.time, request.SerializeToString()))
+        auth.signature = self._access.ask(peer, ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString()))
         response = await getattr(self._stub, f"rpc_{name}")(request, timeout=timeout)
         proof, response.auth.signature = response.auth.signature, b""
         if not self._access.may_answer(peer, name, auth.nonce, response.SerializeToString(), proof):

@@ -26,11 +26,11 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm.announcement import SHARDS, Announcement, is_address, shard_key, shard_of
-from hivemind_exp.swarm.announcement_book import Book, packed
+from hivemind_exp.swarm.announcement_book import AnnouncementBook, packed
 from hivemind_exp.swarm.dht.guard import BUCKET_SIZE, MAX_KEYS, Caller, Guard, place_of
 from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.dht.records import AnnouncementValidator, StrictSerializer
-from hivemind_exp.swarm.membership_proof import Access
+from hivemind_exp.swarm.membership_proof import MembershipProof
 
 REPLICAS = 5
 """Peers that keep a dictionary."""
@@ -64,7 +64,9 @@ def _narrowness(address: str) -> int:
 class Overlay:
     """A daemon, its DHT node, and what is asked of peers through them."""
 
-    def __init__(self, swarm: str, access: Access, book: Book, on_news: Callable[[], None]) -> None:
+    def __init__(
+        self, swarm: str, access: MembershipProof, book: AnnouncementBook, on_news: Callable[[], None]
+    ) -> None:
         self._swarm, self._access, self._book, self._on_news = swarm, access, book, on_news
         self._p2p: P2P | None = None
         self._node: DHTNode | None = None

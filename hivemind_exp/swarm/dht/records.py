@@ -15,7 +15,7 @@ from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.utils import MSGPackSerializer
 
-from hivemind_exp.swarm.announcement_book import Book
+from hivemind_exp.swarm.announcement_book import AnnouncementBook
 
 MAX_ENTRIES = 4096
 _DICTIONARY = 0x50
@@ -64,7 +64,7 @@ def _dictionary(inner: object) -> DictionaryDHTValue:
 class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
     """Lets announcements through that the book takes, and nothing else. Never raises, never hangs."""
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: AnnouncementBook) -> None:
         self._book = book
 
     def validate(self, record: DHTRecord) -> bool:

@@ -27,7 +27,7 @@ class Received:
     data: bytes
 
 
-class Shelf:
+class BundleStore:
     """Serves bundles by their hash: this node's newest, and what it has of peers'."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Shelf:
             return own if own is not None else self._others.get(sha256)
 
 
-class Inbox:
+class BundleInbox:
     """Bundles that came, until the trainer takes them. When there are too many, the oldest are dropped."""
 
     def __init__(self, known: Callable[[str], bool]) -> None:

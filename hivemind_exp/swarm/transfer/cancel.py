@@ -9,7 +9,7 @@ from typing import Any
 AGAIN_S = 0.2
 
 
-async def end(tasks: Collection[asyncio.Future[Any]]) -> None:
+async def cancel_all(tasks: Collection[asyncio.Future[Any]]) -> None:
     """Cancel tasks, and again, until all are done.
 
     Once is not enough before Python 3.12: ``wait_for`` drops a cancellation that comes just as what it waits for is

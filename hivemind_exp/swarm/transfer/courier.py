@@ -17,9 +17,9 @@ from enum import IntEnum
 
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
 
-from hivemind_exp.swarm.announcement_book import Bucket
+from hivemind_exp.swarm.announcement_book import TokenBucket
 from hivemind_exp.swarm.dht.overlay import Overlay
-from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, Access, Asked
+from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, MembershipProof, ProvenRequest
 
 NAME = "swarmctl.fetch.1"
 MAX_CHARTER_BYTES = 128 * 1024
@@ -40,14 +40,14 @@ _HEAD = struct.Struct(">BI")
 _PEERS = 4096
 
 
-class Kind(IntEnum):
+class TransferKind(IntEnum):
     """What is asked for."""
 
     BUNDLE = 1
     CHARTER = 2
 
 
-class Status(IntEnum):
+class TransferStatus(IntEnum):
     OK = 0
     ABSENT = 1
     BUSY = 2
@@ -61,7 +61,10 @@ class Courier:
     """Serves what ``find`` finds, and fetches from others."""
 
     def __init__(
-        self, access: Access, find: Callable[[Kind, bytes], bytes | None], is_known: Callable[[str], bool]
+        self,
+        access: MembershipProof,
+        find: Callable[[TransferKind, bytes], bytes | None],
+        is_known: Callable[[str], bool],
     ) -> None:
         """
         Args:
@@ -71,7 +74,7 @@ class Courier:
         self._access, self._find, self._is_known = access, find, is_known
         self._streams: Counter[str] = Counter()
         self._uploads: Counter[str] = Counter()
-        self._paces: OrderedDict[str, Bucket] = OrderedDict()
+        self._paces: OrderedDict[str, TokenBucket] = OrderedDict()
         self.sent = 0
         """Bytes of bundles and charters served."""
         self.fetched = 0
@@ -80,7 +83,9 @@ class Courier:
         """Serve whoever calls through ``overlay``."""
         await overlay.serve_streams(NAME, self._serve)
 
-    async def fetch(self, overlay: Overlay, peer: str, kind: Kind, sha256: bytes, size: int | None = None) -> bytes:
+    async def fetch(
+        self, overlay: Overlay, peer: str, kind: TransferKind, sha256: bytes, size: int | None = None
+    ) -> bytes:
         """Return what ``peer`` has under a hash.
 
         Args:
@@ -97,19 +102,19 @@ class Courier:
         except (OSError, EOFError, TimeoutError, P2PDaemonError, ValueError) as error:
             raise FetchFailed(type(error).__name__) from error
 
-    async def _fetch(self, overlay: Overlay, peer: str, kind: Kind, sha256: bytes, size: int | None) -> bytes:
+    async def _fetch(self, overlay: Overlay, peer: str, kind: TransferKind, sha256: bytes, size: int | None) -> bytes:
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(PATIENCE_S):
                 reader, writer = await stack.enter_async_context(overlay.stream(peer, NAME))
-                asked = Asked(NAME, self._access.nonce(), time.time(), bytes((kind,)) + sha256)
+                asked = ProvenRequest(NAME, self._access.nonce(), time.time(), bytes((kind,)) + sha256)
                 writer.write(_ASK.pack(kind, sha256, asked.nonce, asked.at, self._access.ask(peer, asked)))
                 status, announced = _HEAD.unpack(await reader.readexactly(_HEAD.size))
-            if status != Status.OK:
-                raise FetchFailed("busy" if status == Status.BUSY else "absent")
+            if status != TransferStatus.OK:
+                raise FetchFailed("busy" if status == TransferStatus.BUSY else "absent")
             if announced > MAX_CHARTER_BYTES if size is None else announced != size:
                 raise FetchFailed("another size than announced")
             content = await _read(reader, announced)
-        if kind is Kind.BUNDLE and hashlib.sha256(content).digest() != sha256:
+        if kind is TransferKind.BUNDLE and hashlib.sha256(content).digest() != sha256:
             raise FetchFailed("another content than announced")
         self.fetched += len(content)
         return content
@@ -127,7 +132,7 @@ class Courier:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 kind, sha256, nonce, at, proof = _ASK.unpack(await reader.readexactly(_ASK.size))
-            if self._access.may_ask(peer, Asked(NAME, nonce, at, bytes((kind,)) + sha256), proof):
+            if self._access.may_ask(peer, ProvenRequest(NAME, nonce, at, bytes((kind,)) + sha256), proof):
                 await self._give(peer, kind, sha256, reader, writer)
         except (OSError, EOFError, TimeoutError, ValueError):
             pass  # the caller's loss
@@ -140,13 +145,13 @@ class Courier:
     async def _give(
         self, peer: str, kind: int, sha256: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        content = self._find(Kind(kind), sha256)
-        status = Status.OK if content is not None else Status.ABSENT
+        content = self._find(TransferKind(kind), sha256)
+        status = TransferStatus.OK if content is not None else TransferStatus.ABSENT
         size = len(content or b"")
         room = MAX_UPLOADS if self._is_known(peer) else MAX_UPLOADS // 2
         full = self._uploads.total() >= room or self._uploads[peer] >= MAX_UPLOADS_EACH
         if content is not None and (full or not self._pace(peer).take(size)):
-            status, content, size = Status.BUSY, None, 0
+            status, content, size = TransferStatus.BUSY, None, 0
         writer.write(_HEAD.pack(status, size))
         self._uploads[peer] += content is not None
         try:
@@ -163,8 +168,8 @@ class Courier:
             if not self._uploads[peer]:
                 del self._uploads[peer]
 
-    def _pace(self, peer: str) -> Bucket:
-        bucket = self._paces.setdefault(peer, Bucket(*UPLOAD_PACE))
+    def _pace(self, peer: str) -> TokenBucket:
+        bucket = self._paces.setdefault(peer, TokenBucket(*UPLOAD_PACE))
         self._paces.move_to_end(peer)
         if len(self._paces) > _PEERS:
             self._paces.popitem(last=False)

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
-from hivemind_exp.swarm.announcement_book import Bucket
+from hivemind_exp.swarm.announcement_book import TokenBucket
 from hivemind_exp.swarm.dht.overlay import Overlay
-from hivemind_exp.swarm.transfer.bundle_store import Inbox, Received, Shelf
-from hivemind_exp.swarm.transfer.cancel import end
-from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, Kind
+from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore, Received
+from hivemind_exp.swarm.transfer.cancel import cancel_all
+from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, TransferKind
 
 AT_ONCE = 24
 """Streams that fetch. A peer has one of them."""
@@ -33,7 +33,7 @@ _OTHERS = 2
 
 @dataclass(slots=True)
 class _Author:
-    pace: Bucket
+    pace: TokenBucket
     failures: int = 0
     """In a row."""
     served: bool = False
@@ -48,14 +48,14 @@ class _Away(FetchFailed):
     """There is no way to the peer."""
 
 
-class Fetching:
+class BundleFetcher:
     """Brings bundles from the network to the inbox. All of it on the DHT's thread."""
 
     def __init__(
         self,
         courier: Courier,
-        shelf: Shelf,
-        inbox: Inbox,
+        shelf: BundleStore,
+        inbox: BundleInbox,
         *,
         connect: Callable[[Overlay, str], Awaitable[bool]],
         on_room: Callable[[], None],
@@ -68,7 +68,7 @@ class Fetching:
         self._courier, self._shelf, self._inbox, self._connect, self._on_room = courier, shelf, inbox, connect, on_room
         self._authors: dict[str, _Author] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._pace = Bucket(*PACE)
+        self._pace = TokenBucket(*PACE)
         self.failures = 0
 
     def look(self, overlay: Overlay, announcements: Iterable[Announcement]) -> None:
@@ -92,7 +92,7 @@ class Fetching:
             room = AT_ONCE if not failures else AT_ONCE // 2
             if len(self._running) >= room:
                 break
-            author = self._authors.setdefault(peer, _Author(Bucket(*PACE_EACH)))
+            author = self._authors.setdefault(peer, _Author(TokenBucket(*PACE_EACH)))
             if author.pace.take(ref.size):
                 if not self._pace.take(ref.size):
                     break
@@ -116,7 +116,7 @@ class Fetching:
 
     async def stop(self) -> None:
         """End what is running."""
-        await end(list(self._running.values()))
+        await cancel_all(list(self._running.values()))
 
     async def _fetch(self, overlay: Overlay, peer: str, ref: BundleRef, others: Set[str], author: _Author) -> None:
         try:
@@ -145,4 +145,4 @@ class Fetching:
     async def _get(self, overlay: Overlay, peer: str, ref: BundleRef) -> bytes:
         if not await self._connect(overlay, peer):
             raise _Away("cannot be reached")
-        return await self._courier.fetch(overlay, peer, Kind.BUNDLE, ref.sha256, ref.size)
+        return await self._courier.fetch(overlay, peer, TransferKind.BUNDLE, ref.sha256, ref.size)

@@ -18,7 +18,7 @@ FEWEST = 10
 """Questions of the smallest set from which some can be held out."""
 
 
-class Row(NamedTuple):
+class FixedQuestion(NamedTuple):
     """One question of a fixed set."""
 
     question: str
@@ -28,8 +28,8 @@ class Row(NamedTuple):
 class Rows(NamedTuple):
     """A fixed set as it was read."""
 
-    train: Sequence[Row]
-    heldout: Sequence[Row] = ()
+    train: Sequence[FixedQuestion]
+    heldout: Sequence[FixedQuestion] = ()
     """Empty: some of ``train`` are held out."""
 
 
@@ -46,7 +46,7 @@ class FixedTask:
         self._spec = spec
         self._read = read
         self._mathematics = mathematics
-        self._rows: list[Row] = []
+        self._rows: list[FixedQuestion] = []
 
     def prepare(self, role: Role) -> None:
         if role == "verify":

@@ -16,7 +16,7 @@ from typing import Any
 from hivemind_exp.errors import HubUnreachable, TaskError
 from hivemind_exp.hub_access import hub_answers
 from hivemind_exp.tasks.base import TaskSpec
-from hivemind_exp.tasks.families.fixed_set import FixedTask, Row, Rows, enough
+from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows, enough
 
 HUB_NAME, HUB_SUBSET = "openai/gsm8k", "main"
 MARK = "####"
@@ -78,7 +78,7 @@ def _from_hub() -> Rows:
     return Rows(train, test)
 
 
-def _rows(path: Path, split: str) -> list[Row]:
+def _rows(path: Path, split: str) -> list[FixedQuestion]:
     return [
         _row(str(file), number, record)
         for file in _files(path, split)
@@ -124,9 +124,9 @@ def _lines(file: Path) -> Iterable[Any]:
             raise TaskError(f"{file}:{number}: this line is not JSON: {error}", next=_fetch()) from error
 
 
-def _row(source: str, number: int, record: Any) -> Row:
+def _row(source: str, number: int, record: Any) -> FixedQuestion:
     if isinstance(record, Mapping):
         question, solution = record.get("question"), record.get("answer")
         if isinstance(question, str) and isinstance(solution, str) and MARK in solution:
-            return Row(question, solution.rpartition(MARK)[2].strip())
+            return FixedQuestion(question, solution.rpartition(MARK)[2].strip())
     raise TaskError(f"{source}:{number}: this is no question of GSM8K with an answer behind {MARK}", next=_fetch())

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import TaskSpec
-from hivemind_exp.tasks.families.fixed_set import FixedTask, Row, Rows, enough
+from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows, enough
 
 LONGEST_REFERENCE = 4096
 """Characters of the longest reference answer."""
@@ -35,7 +35,7 @@ def build(spec: TaskSpec) -> FixedTask:
     return FixedTask(spec, _read, mathematics=spec.check == "math")
 
 
-def read_lines(path: Path) -> list[Row]:
+def read_lines(path: Path) -> list[FixedQuestion]:
     """Return the questions of one file.
 
     Raises:
@@ -63,7 +63,7 @@ def _read(spec: TaskSpec) -> Rows:
     return enough(Rows(read_lines(path / "train.jsonl"), read_lines(heldout) if heldout.exists() else ()), str(path))
 
 
-def _row(path: Path, number: int, line: bytes) -> Row:
+def _row(path: Path, number: int, line: bytes) -> FixedQuestion:
     try:
         value = json.loads(line.decode())
     except UnicodeDecodeError:
@@ -84,7 +84,7 @@ def _row(path: Path, number: int, line: bytes) -> Row:
         _wrong(path, number, "has an 'answer' that is neither text nor a number")
     if len(answer) > LONGEST_REFERENCE:
         _wrong(path, number, f"has an 'answer' of {len(answer)} characters; {LONGEST_REFERENCE} is the most")
-    return Row(question, answer.strip())
+    return FixedQuestion(question, answer.strip())
 
 
 def _wrong(path: Path, number: int, what: str) -> NoReturn:

@@ -34,7 +34,7 @@ TIMED_OUT = "timed out"
 DIED = "the verifier died"
 
 
-class Lost(str):
+class Unscored(str):
     """Why a job has no reply."""
 
     __slots__ = ()
@@ -157,7 +157,7 @@ class Crew:
     def _lose(self, place: int, worker: WorkerProcess, why: str, waiting: deque[int], replies: list[Any]) -> None:
         """End a worker: the job it was at is lost, those behind it wait for another."""
         if worker.pending:
-            replies[worker.pending.popleft()] = Lost(why)
+            replies[worker.pending.popleft()] = Unscored(why)
             waiting.extendleft(reversed(worker.pending))
         self._drop(place)
 
@@ -206,15 +206,19 @@ class Pool:
         for (task, _), reply in zip(places, replies, strict=True):
             if isinstance(reply, list):
                 continue
-            why = str(reply) if isinstance(reply, Lost) else reply["error"]
+            why = str(reply) if isinstance(reply, Unscored) else reply["error"]
             raise TaskError(f"task {self._specs[task].label!r} cannot make a question: {why}")
         return [(text, entry, key) for text, entry, key in replies]
 
-    def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Lost]:
+    def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Unscored]:
         """Return the credit for each (task, answer, entry); a ``Lost`` earns nothing."""
         replies = self._verifiers.run([list(job) for job in jobs])
         return [
-            reply if isinstance(reply, Lost) else min(max(reply, 0.0), 1.0) if isinstance(reply, float) else Lost(DIED)
+            reply
+            if isinstance(reply, Unscored)
+            else min(max(reply, 0.0), 1.0)
+            if isinstance(reply, float)
+            else Unscored(DIED)
             for reply in replies
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
-from hivemind_exp.models.memory import USUAL_PROMPT, Memory, Shape, estimate
+from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks import model
 from swarmctl.doctor.checks.accelerator import other_memory, selected
@@ -64,7 +64,7 @@ def memory(context: Context) -> Finding:
     return verdict(f"{short}; it fits with {told}", remedy)
 
 
-def parts(need: Memory) -> str:
+def parts(need: MemoryEstimate) -> str:
     """Return the numbers behind an estimate, leaving out what is nothing."""
     named = {
         "weights": need.weights,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from swarmctl.doctor import web
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks.hub_token import Key, find_key, hub_token
+from swarmctl.doctor.checks.hub_token import FoundKey, find_key, hub_token
 from swarmctl.doctor.checks.model import file_address
 from swarmctl.paths import shown
 from swarmctl.storage import hub_cache as places
@@ -38,7 +38,7 @@ def token(context: Context) -> Finding:
     return _asked(context, key, key.value)
 
 
-def _asked(context: Context, key: Key, value: str) -> Finding:
+def _asked(context: Context, key: FoundKey, value: str) -> Finding:
     address = places.endpoint(context.environment)
     try:
         answer = web.request("GET", f"{address}/api/whoami-v2", token=value)
@@ -59,7 +59,7 @@ def _writes(context: Context) -> bool:
     return context.resolved is not None and bool(context.config.hub.repo)
 
 
-def _role(answer: web.Answer) -> str | None:
+def _role(answer: web.WebAnswer) -> str | None:
     """Return what a token may do: "read", "write" or "fineGrained"; None where the hub does not tell."""
     try:
         return str(json.loads(answer.body)["auth"]["accessToken"]["role"])
@@ -110,7 +110,7 @@ def _remote(context: Context, have: str) -> Finding:
     return refused or warning(f"{have}, and {address} answers with {answer.status}", context.again("hub"))
 
 
-def _refused(context: Context, answer: web.Answer, key: Key | None) -> Finding | None:
+def _refused(context: Context, answer: web.WebAnswer, key: FoundKey | None) -> Finding | None:
     """Return what a refusal means. To a stranger, a private model and none at all are the same."""
     name, code = context.config.model.name, answer.headers.get("X-Error-Code")
     default = context.changed(model__name="Qwen/Qwen2.5-0.5B-Instruct")

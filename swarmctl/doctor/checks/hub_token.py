@@ -9,13 +9,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from swarmctl.keys.key_text import dotted_tail, last_four
-from swarmctl.keys.locations import Place, Spot, spots
+from swarmctl.keys.locations import KeyLocation, LocationKind, key_locations
 from swarmctl.paths import shown
 from swarmctl.storage import hub_cache as places
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class FoundKey:
     """A key that was found."""
 
     source: str
@@ -32,28 +32,28 @@ class Key:
         return f"{dotted_tail(self.last_four)} from {self.source}"
 
 
-def find_keys(name: str, environment: Mapping[str, str]) -> list[Key]:
+def find_keys(name: str, environment: Mapping[str, str]) -> list[FoundKey]:
     """Return every key of a service that is there, in the keystore's order; the first is the one that is used."""
-    found = [key for spot in spots(name, environment) if (key := _key_at(spot, environment)) is not None]
+    found = [key for spot in key_locations(name, environment) if (key := _key_at(spot, environment)) is not None]
     filed = _netrc(environment) if name == "wandb" else None
     return [*found, *([filed] if filed else [])]
 
 
-def _key_at(spot: Spot, environment: Mapping[str, str]) -> Key | None:
-    if spot.place is Place.ENVIRONMENT:
+def _key_at(spot: KeyLocation, environment: Mapping[str, str]) -> FoundKey | None:
+    if spot.place is LocationKind.ENVIRONMENT:
         value = environment[spot.source].strip()
-    elif spot.place in (Place.KEYRING, Place.FILE):
-        return Key(spot.where, None, spot.last_four)
+    elif spot.place in (LocationKind.KEYRING, LocationKind.FILE):
+        return FoundKey(spot.where, None, spot.last_four)
     else:
         try:
             value = Path(spot.source).expanduser().read_text().strip()
         except (OSError, UnicodeDecodeError):
             return None
-    anywhere = spot.place is not Place.HUB
-    return Key(spot.where, value, last_four(value), anywhere=anywhere) if value else None
+    anywhere = spot.place is not LocationKind.HUB
+    return FoundKey(spot.where, value, last_four(value), anywhere=anywhere) if value else None
 
 
-def find_key(name: str, environment: Mapping[str, str]) -> Key | None:
+def find_key(name: str, environment: Mapping[str, str]) -> FoundKey | None:
     """Return a service's key, or None."""
     return next(iter(find_keys(name, environment)), None)
 
@@ -66,7 +66,7 @@ def hub_token(environment: Mapping[str, str]) -> str | None:
     return key.value
 
 
-def _netrc(environment: Mapping[str, str]) -> Key | None:
+def _netrc(environment: Mapping[str, str]) -> FoundKey | None:
     """Return what ``wandb login`` left."""
     from netrc import NetrcParseError, netrc
 
@@ -76,4 +76,4 @@ def _netrc(environment: Mapping[str, str]) -> Key | None:
         entry = netrc(str(path)).authenticators(host)
     except (OSError, NetrcParseError, UnicodeDecodeError):
         return None
-    return Key(shown(path), entry[2], last_four(entry[2])) if entry and entry[2] else None
+    return FoundKey(shown(path), entry[2], last_four(entry[2])) if entry and entry[2] else None

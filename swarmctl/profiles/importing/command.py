@@ -14,14 +14,14 @@ from swarmctl.errors import Exit, exit_code
 from swarmctl.keys.set import SetOptions
 from swarmctl.paths import shown
 from swarmctl.profiles.importing.convert import mapped
-from swarmctl.profiles.importing.keys import Kept, keep_all, tell_off
+from swarmctl.profiles.importing.keys import Kept, keep_all, warn_about_secrets
 from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, NOT_YET, UNKNOWN, Mapped
 from swarmctl.profiles.importing.yaml_file import flat, read_yaml
 from swarmctl.profiles.write import new_path, problems_in, rendered, run_command, write
 from swarmctl.settings.resolve import anchored
 from swarmctl.settings.schema import SettingPath
 from swarmctl.terminal.command_line import command, typed
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import clean, without_keys
 
 _HEADINGS = {
@@ -79,7 +79,7 @@ def _keep(source: Path, result: Mapped, options: ImportOptions) -> list[Kept]:
     silent = options.no_input or options.as_json
     how = SetOptions(test=options.test, insecure=options.insecure, no_input=silent)
     kept = keep_all(result.secrets, how)
-    tell_off(source, result.secrets, kept, Asker(silent=silent))
+    warn_about_secrets(source, result.secrets, kept, Prompter(silent=silent))
     return kept
 
 

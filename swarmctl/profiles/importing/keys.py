@@ -16,7 +16,7 @@ from swarmctl.keys.set import SetOptions, keep_key
 from swarmctl.paths import shown
 from swarmctl.profiles.importing.result import Secret
 from swarmctl.terminal.command_line import typed
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def keep_all(secrets: Sequence[Secret], options: SetOptions) -> list[Kept]:
 
     One that cannot be saved does not keep the others from it.
     """
-    asker = Asker(yes=options.yes, silent=options.no_input)
+    asker = Prompter(yes=options.yes, silent=options.no_input)
     kept: list[Kept] = []
     for secret in secrets:
         if any(secret.name and secret.name == other.secret.name for other in kept):
@@ -51,7 +51,7 @@ def keep_all(secrets: Sequence[Secret], options: SetOptions) -> list[Kept]:
     return kept
 
 
-def _keep(secret: Secret, options: SetOptions, asker: Asker) -> NodeError | None:
+def _keep(secret: Secret, options: SetOptions, asker: Prompter) -> NodeError | None:
     try:
         key = clean_key(secret.value, f"at {secret.key}")
         keep_key(secret.name, key, PROVIDERS[secret.name].base_url, options, asker)
@@ -61,7 +61,7 @@ def _keep(secret: Secret, options: SetOptions, asker: Asker) -> NodeError | None
     return None
 
 
-def tell_off(source: Path, secrets: Sequence[Secret], kept: Sequence[Kept], say: Asker) -> None:
+def warn_about_secrets(source: Path, secrets: Sequence[Secret], kept: Sequence[Kept], say: Prompter) -> None:
     """Say what is wrong with a file that holds secrets, and what to type."""
     found = ", ".join(dict.fromkeys(secret.key for secret in secrets))
     say.say(

@@ -30,7 +30,7 @@ class Carried:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class LeftKey:
     """A key that did not."""
 
     key: str
@@ -54,7 +54,7 @@ class Mapped:
     """What becomes of a file."""
 
     carried: list[Carried] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
+    left: list[LeftKey] = field(default_factory=list)
     secrets: list[Secret] = field(default_factory=list)
 
     def carry(self, key: str, carry: Carry, value: Any) -> None:
@@ -63,16 +63,16 @@ class Mapped:
         try:
             converted = carry.convert(value)
         except (TypeError, ValueError, OverflowError):
-            self.left.append(Left(key, BAD_VALUE, f"it is not a value for {carry.setting}"))
+            self.left.append(LeftKey(key, BAD_VALUE, f"it is not a value for {carry.setting}"))
             return
         before = next((other for other in self.carried if other.path == path), None)
         if before is not None:
-            self.left.append(Left(key, NO_COUNTERPART, f"{before.key} sets {carry.setting} already"))
+            self.left.append(LeftKey(key, NO_COUNTERPART, f"{before.key} sets {carry.setting} already"))
         else:
             self.carried.append(Carried(key, path, converted, carry.note))
 
     def leave(self, key: str, kind: str, why: str) -> None:
-        self.left.append(Left(key, kind, why))
+        self.left.append(LeftKey(key, kind, why))
 
     def withdraw(self, setting: str, why: str) -> bool:
         """Leave what would set ``setting`` or something below it; return whether there was anything."""

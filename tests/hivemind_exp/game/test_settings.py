@@ -16,7 +16,7 @@ from hivemind_exp.losses import LossSettings
 from hivemind_exp.offload.settings import check_offload
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.schedule import Parts, parts
-from hivemind_exp.tasks.base import Question, Score, Term
+from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.trainer.advantages import build_rows
 
 QUESTION = Question("t", "train", 0, 0, "q", {}, "d", "k")
@@ -70,7 +70,7 @@ def test_a_place_among_the_answers_stays_this_machines_whatever_the_share() -> N
 
 
 def scored(outcome: float, form: float) -> Score:
-    return Score(outcome, True, "", (Term("correct", 2 * outcome, 2.0, ""), Term("tags", form, 1.0, "")))
+    return Score(outcome, True, "", (RewardTerm("correct", 2 * outcome, 2.0, ""), RewardTerm("tags", form, 1.0, "")))
 
 
 def test_terms_of_form_weigh_own_rows_and_never_a_teachers() -> None:
@@ -97,8 +97,8 @@ def test_a_journal_keeps_terms_prompts_and_turns(tmp_path: Path) -> None:
     assert again.prompt(3, QUESTION, "critique") == replace(asked, ids=())
     assert again.prompt(3, QUESTION, "resolve") is None
     assert again.scored(3, "critique", "d", range(8)) == [(0, Kind.POLICY, "x", scored(1.0, 0.5))]
-    assert again.turn(0) is None
-    assert again.parts(3, "critique") == 0
+    assert again.stage_run(0) is None
+    assert again.chunks(3, "critique") == 0
 
 
 def test_a_journal_from_before_rewards_had_terms_is_taken_further(tmp_path: Path) -> None:

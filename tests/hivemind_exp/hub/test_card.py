@@ -10,18 +10,18 @@ from huggingface_hub import ModelCard
 from hivemind_exp.config import Config
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Evaluation, Lesson, Manifest, Row
+from hivemind_exp.journal.records import Evaluation, Manifest, SourceContribution, TrainingRow
 from hivemind_exp.rollouts.types import Kind
 
-OWN = Lesson(Kind.POLICY, "local", 600, 30_000)
-TEACHER = Lesson(Kind.TEACHER, "openai", 100, 10_000)
+OWN = SourceContribution(Kind.POLICY, "local", 600, 30_000)
+TEACHER = SourceContribution(Kind.TEACHER, "openai", 100, 10_000)
 
 
 def config(**sections: Any) -> Config:
     return Config.model_validate({"hub": {"repo": "me/mine", "every": 5}, "tasks": ["gsm8k"]} | sections)
 
 
-def card(*lessons: Lesson, evaluations: tuple[Evaluation, ...] = (), **sections: Any) -> str:
+def card(*lessons: SourceContribution, evaluations: tuple[Evaluation, ...] = (), **sections: Any) -> str:
     return model_card(config(**sections), round_=40, step=39, lessons=lessons, evaluations=evaluations)
 
 
@@ -58,7 +58,7 @@ def test_paths_of_this_machine_stay_here() -> None:
 
 
 def test_a_name_from_outside_cannot_leave_its_cell() -> None:
-    text = card(OWN, Lesson(Kind.PEER, "x` | [click](http://evil.example)\n# Title", 1, 1))
+    text = card(OWN, SourceContribution(Kind.PEER, "x` | [click](http://evil.example)\n# Title", 1, 1))
     row = next(line for line in text.splitlines() if "click" in line)
     assert row.count("`") == 4
     assert row.count("|") == 5
@@ -81,13 +81,16 @@ def test_accuracy_is_that_of_the_model_that_is_pushed(rounds: list[tuple[int, fl
 
 
 def test_the_journal_counts_what_weighed_something(tmp_path: Any) -> None:
-    def row(kind: Kind, source: str, advantage: float, tokens: int = 3) -> Row:
-        return Row(kind, source, "t", 0, (1,), (2,) * tokens, "x", 1.0, advantage, None)
+    def row(kind: Kind, source: str, advantage: float, tokens: int = 3) -> TrainingRow:
+        return TrainingRow(kind, source, "t", 0, (1,), (2,) * tokens, "x", 1.0, advantage, None)
 
     journal = Journal(tmp_path / "j", "s")
     rows = (row(Kind.POLICY, "local", 0.5), row(Kind.POLICY, "local", 0.0), row(Kind.TEACHER, "openai", 1.0, 7))
     for step in range(3):
         journal.commit(Manifest(step, step, 0, 1, rows))
     journal.forget_manifests(3)
-    assert journal.lessons(2) == [Lesson(Kind.POLICY, "local", 2, 6), Lesson(Kind.TEACHER, "openai", 2, 14)]
-    assert journal.lessons(0) == []
+    assert journal.contributions(2) == [
+        SourceContribution(Kind.POLICY, "local", 2, 6),
+        SourceContribution(Kind.TEACHER, "openai", 2, 14),
+    ]
+    assert journal.contributions(0) == []

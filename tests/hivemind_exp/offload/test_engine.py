@@ -26,7 +26,7 @@ FREE = Price(0.0, 0.0)
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_place_is_filled_once_and_paid_as_the_server_bills(tmp_path: Path, group: Group) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url, group=group)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         rig.run([order(number) for number in range(10)])
         books = server.ledger
     texts = rig.texts()
@@ -49,7 +49,7 @@ def test_the_first_request_of_a_prompt_goes_before_its_siblings(tmp_path: Path) 
 @pytest.mark.parametrize("fault", [kind for kind in TRANSIENT + ODD if kind is not Fault.LENGTH])
 def test_one_fault_of_any_kind_costs_no_place(tmp_path: Path, fault: Fault, group: Group) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url, group=group)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.next(fault)
         rig.run([order(0)])
         books = server.ledger
@@ -62,7 +62,7 @@ def test_one_fault_of_any_kind_costs_no_place(tmp_path: Path, fault: Fault, grou
 
 def test_a_cut_completion_is_kept_as_cut(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.next(Fault.LENGTH)
         rig.run([order(0, places=1)])
         (entry,) = [entry for entry in server.ledger.chats if len(entry.messages) == 2]
@@ -72,7 +72,7 @@ def test_a_cut_completion_is_kept_as_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [Fault.STALL, Fault.STALL_BODY, Fault.DRIP])
 def test_what_takes_too_long_is_asked_again_and_its_reserve_stays_spent(tmp_path: Path, fault: Fault) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), timeout=0.5) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.next(fault)
         rig.run([order(0, places=1)])
     assert len(rig.texts()["question 0"]) == 1
@@ -81,7 +81,7 @@ def test_what_takes_too_long_is_asked_again_and_its_reserve_stays_spent(tmp_path
 
 def test_an_answer_without_end_is_cut_off(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.next(Fault.HUGE)
         rig.run([order(0, places=1)])
     assert len(rig.texts()["question 0"]) == 1
@@ -89,10 +89,10 @@ def test_an_answer_without_end_is_cut_off(tmp_path: Path) -> None:
 
 def test_a_place_that_never_gets_anything_usable_is_given_up(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.always(Fault.EMPTY)
         rig.run([order(0, places=2)])
-        rig.offload.tell(0)
+        rig.offload.report_spend(0)
         asked = len(server.ledger.chats)
         server.always(None)
         rig.run([order(1, places=2)])
@@ -117,7 +117,7 @@ def test_a_server_that_wants_other_parameters_is_asked_as_it_likes(tmp_path: Pat
 def test_a_refused_key_ends_the_run_where_nothing_may_stand_in(tmp_path: Path) -> None:
     with api_server(keys={"key-1234"}) as server, engine(tmp_path, endpoint(server.base_url), key="wrong") as rig:
         with pytest.raises(KeyProblem, match="box:test-model: key refused") as caught:
-            rig.offload.probed()
+            rig.offload.wait_for_probe()
     assert caught.value.next == "swarmctl keys set box"
     assert "wrong" not in str(caught.value)
 
@@ -128,7 +128,7 @@ def test_a_service_that_says_the_key_has_it_in_no_event_and_no_text(tmp_path: Pa
         api_server(keys={key}, answer=lambda _messages, _index: f"your key is {key}") as server,
         engine(tmp_path, endpoint(server.base_url), None, key=key) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         rig.run([order(0)])
         server.set(amend=lambda _ask, _body: {"error": {"message": f"{key} is not welcome", "code": 402}})
         rig.run([order(1)])
@@ -155,7 +155,7 @@ def test_a_key_revoked_in_mid_run_lets_the_next_of_the_chain_generate(tmp_path: 
 @pytest.mark.parametrize("fault", [Fault.QUOTA, Fault.NO_CREDIT])
 def test_without_credit_no_waiting_is_tried(tmp_path: Path, fault: Fault) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.always(fault)
         rig.run([order(number) for number in range(20)])
         assert len(server.ledger.chats) <= 1 + 20
@@ -171,10 +171,10 @@ def test_a_provider_that_is_down_is_waited_for_and_its_return_is_told(
     monkeypatch.setattr(routing, "_REST_S", 0.2)
     monkeypatch.setattr(routing, "_POLL_S", 0.02)
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         orders = [order(number) for number in range(12)]
         with server.down():
-            rig.offload.place(orders)
+            rig.offload.submit(orders)
             while not rig.events.of("warning"):
                 pass
         rig.offload.wait(0)
@@ -188,9 +188,9 @@ def test_a_single_place_outlives_an_outage(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(routing, "_REST_S", 0.2)
     monkeypatch.setattr(routing, "_POLL_S", 0.02)
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         with server.down():
-            rig.offload.place([order(0, places=1)])
+            rig.offload.submit([order(0, places=1)])
             while not rig.events.of("warning"):
                 time.sleep(0.01)
         rig.offload.wait(0)
@@ -202,9 +202,9 @@ def test_a_single_place_waits_for_a_service_that_is_busy(tmp_path: Path, monkeyp
     monkeypatch.setattr(routing, "_POLL_S", 0.02)
     monkeypatch.setattr(offloading, "FIRST_PAUSE_S", 0.01)
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.always(Fault.UNAVAILABLE)
-        rig.offload.place([order(0, places=1)])
+        rig.offload.submit([order(0, places=1)])
         while not rig.events.of("warning"):
             time.sleep(0.01)
         server.always(None)
@@ -235,7 +235,7 @@ def test_at_the_cap_this_machine_may_go_on_and_the_paid_spare_may_not(tmp_path: 
 def test_reasoning_beyond_its_bound_ends_the_run(tmp_path: Path) -> None:
     with api_server(amend=_overcharge) as server, engine(tmp_path, endpoint(server.base_url), usd=5.0) as rig:
         with pytest.raises(ProviderError, match="hidden reasoning is not bounded"):
-            rig.offload.probed()
+            rig.offload.wait_for_probe()
 
 
 @pytest.mark.parametrize("limits", [{"rpm": 3000}, {"tpm": 36_000, "charge": "used"}])
@@ -256,9 +256,9 @@ def test_the_first_request_goes_alone(tmp_path: Path) -> None:
 
 def test_earlier_rounds_go_first(tmp_path: Path) -> None:
     with api_server(latency=0.02) as server, engine(tmp_path, endpoint(server.base_url), concurrency=2) as rig:
-        rig.offload.probed()
-        rig.offload.place([order(number, round_=1) for number in range(20)])
-        rig.offload.place([order(20, round_=0)])
+        rig.offload.wait_for_probe()
+        rig.offload.submit([order(number, round_=1) for number in range(20)])
+        rig.offload.submit([order(20, round_=0)])
         rig.offload.wait(0)
         asked = Counter(entry.messages[-1]["content"] == "question 20" for entry in server.ledger.chats)
         rig.offload.wait(1)
@@ -268,7 +268,7 @@ def test_earlier_rounds_go_first(tmp_path: Path) -> None:
 
 def test_a_server_that_ignores_the_temperature_or_answers_as_another_is_told_once(tmp_path: Path) -> None:
     with api_server(answer=_same) as server, engine(tmp_path, endpoint(server.base_url, group="n")) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.always(Fault.OTHER_MODEL)
         rig.run([order(number) for number in range(8)])
     assert Counter(warning["code"] for warning in rig.events.of("warning")) == {"greedy": 1, "another_model": 1}
@@ -285,8 +285,8 @@ def _same(_messages: object, _index: int) -> str:
 def test_a_stop_lets_answers_in_flight_come_in(tmp_path: Path) -> None:
     with api_server(latency=0.5) as server:
         with engine(tmp_path, endpoint(server.base_url, group="n")) as rig:
-            rig.offload.probed()
-            rig.offload.place([order(number) for number in range(4)])
+            rig.offload.wait_for_probe()
+            rig.offload.submit([order(number) for number in range(4)])
             while len(server.ledger.chats) < 5:
                 pass
         books = server.ledger
@@ -298,8 +298,8 @@ def test_a_stop_lets_answers_in_flight_come_in(tmp_path: Path) -> None:
 def test_after_a_stop_nothing_more_is_asked_for(tmp_path: Path) -> None:
     with api_server(latency=0.3) as server:
         with engine(tmp_path, endpoint(server.base_url), concurrency=4) as rig:
-            rig.offload.probed()
-            rig.offload.place([order(number) for number in range(40)])
+            rig.offload.wait_for_probe()
+            rig.offload.submit([order(number) for number in range(40)])
             while len(server.ledger.chats) < 5:
                 pass
         books = server.ledger
@@ -314,12 +314,12 @@ def test_a_cap_that_is_spent_before_the_start_leaves_this_machine_to_go_on(tmp_p
             rig.run([order(number) for number in range(20)])
         asked = len(server.ledger.chats)
         with engine(tmp_path, endpoint(server.base_url), None, usd=0.001, on_limit_local=True) as rig:
-            rig.offload.probed()
+            rig.offload.wait_for_probe()
             rig.run([order(20)])
         assert len(server.ledger.chats) == asked
         with engine(tmp_path, endpoint(server.base_url), None, usd=0.001) as rig:
             with pytest.raises(LimitReached, match=r"usd = 0\.001 USD") as caught:
-                rig.offload.probed()
+                rig.offload.wait_for_probe()
     assert caught.value.next == "swarmctl run --max-usd 0.008"
     assert "question 20" not in rig.texts()
 
@@ -350,16 +350,16 @@ def test_a_free_provider_is_asked_whatever_was_spent_before(tmp_path: Path) -> N
             rig.run([order(number) for number in range(20)])
         with engine(tmp_path, endpoint(server.base_url), price=FREE, usd=0.001, on_limit_local=True) as rig:
             late = order(20)
-            rig.offload.place([late])
+            rig.offload.submit([late])
             late.done.result(timeout=20)
     assert len(rig.texts()["question 20"]) == 4
 
 
 def test_what_is_cut_off_by_a_stop_is_told_as_spent(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), timeout=60.0) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.always(Fault.STALL)
-        rig.offload.place([order(0)])
+        rig.offload.submit([order(0)])
         while len(server.ledger.chats) < 2:
             pass
     accounts = rig.accounts()

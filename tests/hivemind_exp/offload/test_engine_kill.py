@@ -15,7 +15,7 @@ from hivemind_exp.config import LimitsConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.providers import Group
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.rollouts.orders import CompletionRequest
 from tests.support.engine_rig import (
     GROUPS,
     PRICE_IN,
@@ -43,13 +43,13 @@ def offload(root: Path, base_url: str, group: Group) -> None:
         rig.run(missing(rig.texts()))
 
 
-def missing(held: Texts) -> list[Order]:
+def missing(held: Texts) -> list[CompletionRequest]:
     wanted = []
     for number in range(ORDERS):
         whole = order(number, PLACES)
-        places = tuple(place for place in whole.places if place not in held.get(whole.question, {}))
+        places = tuple(place for place in whole.indices if place not in held.get(whole.question, {}))
         if places:
-            wanted.append(Order(0, whole.stage, whole.question, whole.messages, places, version=0))
+            wanted.append(CompletionRequest(0, whole.stage, whole.question, whole.messages, places, version=0))
     return wanted
 
 

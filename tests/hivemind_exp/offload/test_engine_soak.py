@@ -31,7 +31,7 @@ def test_a_soak_loses_nothing_doubles_nothing_and_pays_what_the_server_bills(tmp
         api_process(seed=7, fault_rate=0.2, latency=0.005, predicate=f"{__name__}:mute") as server,
         engine(tmp_path, endpoint(server.base_url, group=group)) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         rig.run([order(number, PLACES) for number in range(count)])
         books = server.ledger
     assert len(books.chats) > (count if group == "n" else REQUESTS)

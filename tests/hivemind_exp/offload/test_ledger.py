@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError
-from hivemind_exp.offload.ledger import Ask, Ledger, worst_case
+from hivemind_exp.offload.ledger import Ledger, RequestKey, worst_case
 from hivemind_exp.offload.prices import Price, Usage
 from tests.support.full_disk import mounted_disk
 
-ASK = Ask("box", "m", 0, "answer", "q", 1)
+ASK = RequestKey("box", "m", 0, "answer", "q", 1)
 
 
 def make(path: Path, **limits: object) -> Ledger:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.offload.api.chat import Fault as WireFault
-from hivemind_exp.offload.api.chat import Trouble
+from hivemind_exp.offload.api.chat import FaultKind
+from hivemind_exp.offload.api.chat import RequestFailed as WireFault
 from hivemind_exp.offload.api.client import ChatClient
-from hivemind_exp.offload.rate_limit import CATCH_UP_S, USED, Limiter, Pace, Passed, duration
-from hivemind_exp.offload.router import Router, Service
+from hivemind_exp.offload.rate_limit import CATCH_UP_S, USED, Pace, Permit, RateLimiter, duration
+from hivemind_exp.offload.router import ProviderService, Router
 from tests.support.engine_rig import PRICE, endpoint, engine, order
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import api_server
@@ -33,19 +33,19 @@ def test_what_is_no_duration(text: str) -> None:
     assert duration(text) is None
 
 
-async def _enter(limiter: Limiter, tokens: float = 1.0) -> Passed:
-    return await limiter.enter(lambda: tokens)
+async def _enter(limiter: RateLimiter, tokens: float = 1.0) -> Permit:
+    return await limiter.acquire(lambda: tokens)
 
 
 def _leave(
-    limiter: Limiter, passed: Passed, headers: Mapping[str, str] | None = None, *, slow_down: bool = False
+    limiter: RateLimiter, passed: Permit, headers: Mapping[str, str] | None = None, *, slow_down: bool = False
 ) -> None:
-    limiter.leave(passed, headers or {}, slow_down=slow_down, used=None)
+    limiter.release(passed, headers or {}, slow_down=slow_down, used=None)
 
 
-async def _opened(concurrency: int) -> Limiter:
+async def _opened(concurrency: int) -> RateLimiter:
     """Return a limiter whose first request was answered."""
-    limiter = Limiter(concurrency, None, None)
+    limiter = RateLimiter(concurrency, None, None)
     _leave(limiter, await _enter(limiter))
     return limiter
 
@@ -70,7 +70,7 @@ def test_no_more_in_flight_than_allowed_and_half_after_a_complaint() -> None:
 
 def test_the_window_grows_again_slowly() -> None:
     async def play() -> list[int]:
-        limiter = Limiter(4, None, None)
+        limiter = RateLimiter(4, None, None)
         _leave(limiter, await _enter(limiter), slow_down=True)
         windows = []
         for _ in range(30):
@@ -85,7 +85,7 @@ def test_the_window_grows_again_slowly() -> None:
 
 def test_nothing_goes_out_while_the_allowance_is_used_up() -> None:
     async def play() -> float:
-        limiter = Limiter(4, None, None)
+        limiter = RateLimiter(4, None, None)
         _leave(limiter, await _enter(limiter), _headers("", "0", "200ms"))
         begun = asyncio.get_running_loop().time()
         await _enter(limiter)
@@ -96,7 +96,7 @@ def test_nothing_goes_out_while_the_allowance_is_used_up() -> None:
 
 def test_a_place_given_up_while_waiting_is_not_lost() -> None:
     async def play() -> None:
-        limiter = Limiter(1, None, None)
+        limiter = RateLimiter(1, None, None)
         first = await _enter(limiter)
         waiting = [asyncio.ensure_future(_enter(limiter)) for _ in range(3)]
         await asyncio.sleep(0)
@@ -110,7 +110,7 @@ def test_a_place_given_up_while_waiting_is_not_lost() -> None:
 
 def test_stated_tokens_are_paced_whatever_a_single_request_takes() -> None:
     async def play() -> float:
-        limiter = Limiter(64, None, 60_000)
+        limiter = RateLimiter(64, None, 60_000)
         begun = asyncio.get_running_loop().time()
         for _ in range(3):
             _leave(limiter, await _enter(limiter, 500))
@@ -122,15 +122,15 @@ def test_stated_tokens_are_paced_whatever_a_single_request_takes() -> None:
 def test_many_refusals_at_once_are_one_reason_to_wait() -> None:
     async def job() -> None:
         box = endpoint("http://127.0.0.1:9/v1")
-        service = Service(box, ChatClient(box, None, seconds=1), Limiter(64, None, None), PRICE)
+        service = ProviderService(box, ChatClient(box, None, seconds=1), RateLimiter(64, None, None), PRICE)
         router = Router([service], Events())
         for _ in range(64):
-            router.failed(service, WireFault(Trouble.SLOW_DOWN, "HTTP 429"))
+            router.record_failure(service, WireFault(FaultKind.SLOW_DOWN, "HTTP 429"))
         assert service.slowed == 1
         assert service.limiter.held
         await asyncio.sleep(0.6)
         assert not service.limiter.held
-        router.failed(service, WireFault(Trouble.SLOW_DOWN, "HTTP 429"))
+        router.record_failure(service, WireFault(FaultKind.SLOW_DOWN, "HTTP 429"))
         assert service.slowed == 2
         await service.client.close()
 
@@ -139,7 +139,7 @@ def test_many_refusals_at_once_are_one_reason_to_wait() -> None:
 
 def test_fewer_go_out_after_a_429_and_not_after_a_server_error(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         (service,) = rig.offload._chain
         assert service is not None
         server.next(Fault.SERVER_ERROR, times=5)
@@ -194,7 +194,7 @@ def _headers(limit: str, remaining: str, reset: str) -> dict[str, str]:
 )
 def test_what_answers_tell_of_the_allowance(headers: Mapping[str, str], held: bool) -> None:
     async def job() -> None:
-        limiter = Limiter(8, None, None)
+        limiter = RateLimiter(8, None, None)
         _leave(limiter, await _enter(limiter), headers)
         assert limiter.held is held
 

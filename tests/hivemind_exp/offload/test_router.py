@@ -10,9 +10,9 @@ import pytest
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.offload import router as routing
-from hivemind_exp.offload.router import Service
+from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.providers import Group
-from hivemind_exp.rollouts.orders import Order
+from hivemind_exp.rollouts.orders import CompletionRequest
 from tests.support.engine_rig import GROUPS, Rig, endpoint, engine, order
 from tests.support.fake_api.ask import Ask
 from tests.support.fake_api.faults import Fault, Trouble
@@ -30,7 +30,7 @@ def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
 def outage(rig: Rig, server: ApiServer) -> None:
     """Let the provider be down, and known to be."""
     server.always(Fault.NO_CREDIT)
-    rig.offload.place([order(0, places=1)])
+    rig.offload.submit([order(0, places=1)])
     until(lambda: bool(rig.events.of("warning")))
 
 
@@ -41,25 +41,25 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def health(rig: Rig) -> Service:
+def health(rig: Rig) -> ProviderService:
     """Return what the engine knows of its first service."""
     service = rig.offload._chain[0]
     assert service is not None
     return service
 
 
-def finish(*orders: Order) -> None:
+def finish(*orders: CompletionRequest) -> None:
     for each in orders:
         each.done.result(timeout=LONG_S)
 
 
 def test_orders_that_come_during_an_outage_are_filled_after_it(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         early = [order(number) for number in range(1, 6)]
         outage(rig, server)
-        rig.offload.place(early)
-        until(lambda: health(rig).rests > 1)  # one of them has tried, and met the outage
+        rig.offload.submit(early)
+        until(lambda: health(rig).outages > 1)  # one of them has tried, and met the outage
         server.always(None)
         finish(*early)
     assert {len(rig.texts()[f"question {number}"]) for number in range(1, 6)} == {4}
@@ -67,23 +67,23 @@ def test_orders_that_come_during_an_outage_are_filled_after_it(tmp_path: Path) -
 
 def test_an_order_after_an_outage_finds_out_that_it_is_over(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         outage(rig, server)
         server.always(None)
         until(lambda: rig.offload._loop.time() > health(rig).down_until)
         late = [order(number) for number in range(1, 4)]
         for each in late:
-            rig.offload.place([each])
+            rig.offload.submit([each])
             finish(each)
     assert [len(rig.texts().get(f"question {number}", ())) for number in range(1, 4)] == [4, 4, 4]
 
 
 def test_a_provider_that_wants_to_be_asked_otherwise_after_an_outage_is(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         early = order(1)
         outage(rig, server)
-        rig.offload.place([early])
+        rig.offload.submit([early])
         server.set(rejects=("temperature",))
         server.always(None)
         finish(early)
@@ -97,10 +97,10 @@ def test_a_pause_of_hours_is_an_outage_that_the_next_of_the_chain_fills(
 ) -> None:
     with api_server() as server, api_server() as spare:
         with engine(tmp_path, endpoint(server.base_url), endpoint(spare.base_url, name="spare")) as rig:
-            rig.offload.probed()
+            rig.offload.wait_for_probe()
             server.always(Trouble(fault, retry_after=wait))
             late = order(1)
-            rig.offload.place([late])
+            rig.offload.submit([late])
             finish(late)
     assert len(rig.texts()["question 1"]) == 4
     assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
@@ -109,10 +109,10 @@ def test_a_pause_of_hours_is_an_outage_that_the_next_of_the_chain_fills(
 def test_a_provider_that_only_ever_says_slow_down_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_SLOWED_S", 0.3)
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.always(Trouble(Fault.RATE_LIMIT, retry_after="0.05"))
         first = order(1)
-        rig.offload.place([first])
+        rig.offload.submit([first])
         finish(first)  # by this machine: nothing came of it
         assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
         server.always(None)
@@ -121,9 +121,9 @@ def test_a_provider_that_only_ever_says_slow_down_is_an_outage(tmp_path: Path, m
     assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
 
 
-def _filled(rig: Rig, asked: Order) -> bool:
+def _filled(rig: Rig, asked: CompletionRequest) -> bool:
     """Whether the provider fills an order that it left to this machine before."""
-    rig.offload.place([asked])
+    rig.offload.submit([asked])
     finish(asked)
     rig.offload.wait(0)
     return len(rig.texts().get(asked.question, ())) == 4
@@ -131,10 +131,10 @@ def _filled(rig: Rig, asked: Order) -> bool:
 
 def test_however_many_requests_meet_an_outage_it_is_one(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         many = [order(number) for number in range(1, 41)]
         with server.down():
-            rig.offload.place(many)
+            rig.offload.submit(many)
             until(lambda: bool(rig.events.of("warning")))
         finish(*many)
     assert {len(places) for places in rig.texts().values()} == {4}
@@ -149,13 +149,13 @@ def test_one_prompt_that_a_provider_does_not_take_takes_no_other_along(tmp_path:
         api_server(predicate=predicate) as server,
         engine(tmp_path, endpoint(server.base_url, group=group)) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         orders = [order(number) for number in range(4)]
         for each in orders:
-            rig.offload.place([each])
+            rig.offload.submit([each])
             finish(each)
         rig.offload.wait(0)
-        rig.offload.tell(0)
+        rig.offload.report_spend(0)
         asked = len(server.ledger.chats)
     assert sorted(rig.texts()) == ["question 0", "question 2", "question 3"]
     assert {len(places) for places in rig.texts().values()} == {4}
@@ -167,7 +167,7 @@ def test_one_prompt_that_a_provider_does_not_take_takes_no_other_along(tmp_path:
 
 def test_a_provider_that_takes_no_prompt_any_more_ends_the_run(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.always(Fault.UNKNOWN_MODEL)
         with pytest.raises(ProviderError, match="request not accepted"):
             rig.run([order(number) for number in range(20)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hivemind_exp.peers.bundle import Bundle
-from hivemind_exp.peers.bundle_pool import BUNDLES_A_PEER, OFFERED, RECENT_S, Shelf
-from hivemind_exp.peers.near_duplicates import LONG, MOST_COPIES, Memory, is_repetition, likeness, sketch
+from hivemind_exp.peers.bundle_pool import BUNDLES_A_PEER, OFFERED, RECENT_S, BundlePool
+from hivemind_exp.peers.near_duplicates import LONG, MOST_COPIES, SeenTexts, is_repetition, likeness, sketch
 from tests.support.peers import SWARM, shared_group
 
 GROUP = shared_group(0)
@@ -18,7 +18,7 @@ def bundle(peer: str, round_: int = 0, stage: str = "answer", question: str = "a
 
 def test_bundles_grow_too_old() -> None:
     now = [0.0]
-    shelf = Shelf(clock=lambda: now[0])
+    shelf = BundlePool(clock=lambda: now[0])
     shelf.put(bundle("a"), 10)
     now[0] = RECENT_S / 2
     shelf.put(bundle("b"), 10)
@@ -30,7 +30,7 @@ def test_bundles_grow_too_old() -> None:
 
 
 def test_the_latest_bundles_of_a_peer_are_kept_and_offered_first() -> None:
-    shelf = Shelf()
+    shelf = BundlePool()
     for round_ in range(BUNDLES_A_PEER + 10):
         shelf.put(bundle("a", round_), 10)
         shelf.put(bundle("a", round_, "critique"), 10)
@@ -40,14 +40,14 @@ def test_the_latest_bundles_of_a_peer_are_kept_and_offered_first() -> None:
 
 
 def test_the_beginning_of_a_stage_is_kept_however_far_a_fast_node_goes_along_it() -> None:
-    shelf = Shelf()
+    shelf = BundlePool()
     for part in range(30):
         shelf.put(bundle("a", 3, question=f"{part:064x}"), 10)
     assert len(list(shelf.bundles(3, "answer"))) == 30
 
 
 def test_a_bundle_that_comes_again_takes_the_place_of_the_first() -> None:
-    shelf = Shelf()
+    shelf = BundlePool()
     for _ in range(3):
         shelf.put(bundle("a"), 10)
     shelf.put(bundle("a", question="cd" * 32), 10)  # further along the same round
@@ -56,7 +56,7 @@ def test_a_bundle_that_comes_again_takes_the_place_of_the_first() -> None:
 
 
 def test_stages_are_kept_apart() -> None:
-    shelf = Shelf()
+    shelf = BundlePool()
     shelf.put(bundle("a", 3, "critique"), 10)
     shelf.put(bundle("a", 3, "answer"), 10)
     shelf.put(bundle("b", 4, "critique"), 10)
@@ -65,7 +65,7 @@ def test_stages_are_kept_apart() -> None:
 
 
 def test_a_flood_pushes_nobody_else_out() -> None:
-    shelf = Shelf(most_bytes=1000)
+    shelf = BundlePool(most_bytes=1000)
     shelf.put(bundle("quiet"), 100)
     for n in range(100):
         shelf.put(bundle(f"loud {n % 3}", n), 250)
@@ -74,7 +74,7 @@ def test_a_flood_pushes_nobody_else_out() -> None:
 
 
 def test_a_group_is_offered_until_it_is_discarded() -> None:
-    shelf = Shelf()
+    shelf = BundlePool()
     shelf.put(bundle("a"), 10)
     (offer,) = shelf.offers("answer")["a"]
     shelf.discard(offer)
@@ -107,7 +107,7 @@ def test_near_duplicates_are_told_from_other_text() -> None:
 
 
 def test_memory_of_texts_is_bounded() -> None:
-    memory = Memory()
+    memory = SeenTexts()
     for n in range(MOST_COPIES + 50):
         assert not memory.is_copied("a", "q", [f"{n:0{LONG}d}"])
     assert not memory.is_copied("b", "q", [f"{0:0{LONG}d}"])  # forgotten

@@ -14,9 +14,9 @@ from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.peers.bundle import Bundle, unpack
-from hivemind_exp.peers.draws import DrawnGroups
-from hivemind_exp.peers.exchange import Foreign, Giver, Sharing, Standpoint
-from hivemind_exp.peers.likelihood_filter import QUANTILE, Floor, quantile
+from hivemind_exp.peers.draws import PeerDrawLog
+from hivemind_exp.peers.exchange import PeerBatch, PeerExchange, PublisherInfo, TrainingStatus
+from hivemind_exp.peers.likelihood_filter import QUANTILE, LikelihoodFilter, quantile
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
 from hivemind_exp.tasks.base import Score
@@ -27,8 +27,8 @@ from tests.support.nodes import Events
 from tests.support.peers import ME, SWARM, TOKENIZER, PostOffice, letter, make_source, shared_group
 from tests.support.spelling_task import Spelling
 
-GIVER = Giver(SWARM, ME, "tiny", 4)
-HERE = Standpoint(3, 0.25)
+GIVER = PublisherInfo(SWARM, ME, "tiny", 4)
+HERE = TrainingStatus(3, 0.25)
 
 
 def own_group(index: int = 0, *, right: int = 1, kind: Kind = Kind.POLICY, size: int = 4) -> Group:
@@ -58,11 +58,13 @@ def stepper(tmp_path: Path) -> SourceGRPOTrainer:
 class Node:
     """One node's side of an in-memory swarm."""
 
-    def __init__(self, root: Path, office: PostOffice, stepper: SourceGRPOTrainer, giver: Giver = GIVER) -> None:
+    def __init__(
+        self, root: Path, office: PostOffice, stepper: SourceGRPOTrainer, giver: PublisherInfo = GIVER
+    ) -> None:
         self.events = Events()
         self.source: PeerSource = make_source(root, with_logps=giver.with_logps)
-        self.drawn = DrawnGroups(root / "journal.sqlite", SWARM)
-        self.sharing = Sharing(
+        self.drawn = PeerDrawLog(root / "journal.sqlite", SWARM)
+        self.sharing = PeerExchange(
             giver,
             wire=office.wire(giver.me),
             source=self.source,
@@ -73,8 +75,8 @@ class Node:
             emit=self.events,
         )
 
-    def play(self, round_: int = 0) -> Foreign:
-        return self.sharing.play(round_, STAGE, [own_group(0), own_group(1)], HERE)
+    def play(self, round_: int = 0) -> PeerBatch:
+        return self.sharing.exchange(round_, STAGE, [own_group(0), own_group(1)], HERE)
 
 
 @pytest.fixture
@@ -110,15 +112,15 @@ def test_a_group_that_a_teacher_wrote_even_in_part_says_so(node: Node, office: P
     mixed = own_group(0)
     foreign = own_group(0, kind=Kind.TEACHER)
     mixed = replace(mixed, rollouts=(*mixed.rollouts[:3], foreign.rollouts[3]))
-    node.sharing.play(0, STAGE, [mixed], HERE)
+    node.sharing.exchange(0, STAGE, [mixed], HERE)
     assert (sent(office).groups[0].kind, sent(office).groups[0].label) == ("teacher", "gpt-4o-mini")
 
 
 def test_half_a_group_is_not_shared(node: Node, office: PostOffice) -> None:
-    node.sharing.play(0, STAGE, [own_group(0, size=3), own_group(1)], HERE)
+    node.sharing.exchange(0, STAGE, [own_group(0, size=3), own_group(1)], HERE)
     assert [group.index for group in sent(office).groups] == [1]
     office.sent.clear()
-    node.sharing.play(1, STAGE, [own_group(0, size=3)], HERE)
+    node.sharing.exchange(1, STAGE, [own_group(0, size=3)], HERE)
     assert office.sent == []
 
 
@@ -126,7 +128,7 @@ def test_what_readers_would_refuse_is_not_sent(node: Node, office: PostOffice) -
     long = own_group(0)
     long = replace(long, rollouts=(*long.rollouts[:3], replace(long.rollouts[3], text="é" * 40_000)))
     # A small task can ask one question twice in a round.
-    node.sharing.play(0, STAGE, [long, own_group(1), own_group(1)], HERE)
+    node.sharing.exchange(0, STAGE, [long, own_group(1), own_group(1)], HERE)
     assert [group.index for group in sent(office).groups] == [1]
 
 
@@ -136,7 +138,7 @@ def test_log_probabilities_are_those_of_the_weights_that_sampled(
     giver = replace(GIVER, with_logps=True)
     node = Node(tmp_path, office, stepper, giver)
     with closing(node.drawn):
-        node.sharing.play(0, STAGE, [own_group(0)], HERE)
+        node.sharing.exchange(0, STAGE, [own_group(0)], HERE)
     shared = sent(office).groups[0]
     group = own_group(0)
     for row, ids, logps in zip(group.rollouts, shared.ids, shared.logps, strict=True):
@@ -181,11 +183,11 @@ def test_a_killed_node_takes_the_same_batch_again(
 def test_a_draw_that_brought_nothing_is_not_made_again(
     tmp_path: Path, node: Node, office: PostOffice, stepper: SourceGRPOTrainer
 ) -> None:
-    assert node.play(0) == Foreign()
+    assert node.play(0) == PeerBatch()
     again = Node(tmp_path, office, stepper)
     office.send("late", letter("late", shared_group(4)).data)
     with closing(again.drawn):
-        assert again.play(0) == Foreign()
+        assert again.play(0) == PeerBatch()
         assert len(again.play(1).groups) == 1
 
 
@@ -233,13 +235,13 @@ def taught(stepper: SourceGRPOTrainer) -> Group:
     group = own_group(0, right=4)
     weighty = [replace(row, advantage=1.0) for row in build_rows([group], stepper.settings, {})]
     for step in range(40):
-        stepper.take(Manifest(step, step, 0, 8, tuple(weighty)))
+        stepper.step(Manifest(step, step, 0, 8, tuple(weighty)))
     return group
 
 
 def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(stepper: SourceGRPOTrainer) -> None:
     group = taught(stepper)
-    floor = Floor(stepper).measure([group])
+    floor = LikelihoodFilter(stepper).measure([group])
     assert floor is not None
     right = group.rollouts[0].text
     peers = peer_group(group.prompt, [right, f"<think>buy gold</think>{right}", "aaa", "bbb"], [1.0, 1.0, 0.0, 0.0])
@@ -249,10 +251,10 @@ def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(stepper
     assert logps[0] > floor > logps[1]
     poisoned = tuple(row for row in rows if "gold" in row.text)
     before = {name: value.clone() for name, value in stepper.policy.state_dict().items()}
-    result = stepper.take(Manifest(40, 40, 0, 8, poisoned, floor))
+    result = stepper.step(Manifest(40, 40, 0, 8, poisoned, floor))
     assert (result.by_kind[Kind.PEER]["filtered"], result.loss, result.grad_norm) == (1, 0.0, 0.0)
     # Momentum of the steps before still moves the weights, but nothing of the text does.
-    result = stepper.take(Manifest(41, 41, 0, 8, tuple(rows), floor))
+    result = stepper.step(Manifest(41, 41, 0, 8, tuple(rows), floor))
     assert result.by_kind[Kind.PEER]["filtered"] == 1
     assert result.grad_norm > 0
     assert any(not torch.equal(value, before[name]) for name, value in stepper.policy.state_dict().items())
@@ -261,10 +263,10 @@ def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(stepper
 def test_without_a_floor_nothing_is_dropped_and_own_rows_never_are(stepper: SourceGRPOTrainer) -> None:
     group = own_group(0)
     rows = build_rows([group], stepper.settings, {})
-    strict = stepper.take(Manifest(0, 0, 0, 8, tuple(rows), 0.0))
+    strict = stepper.step(Manifest(0, 0, 0, 8, tuple(rows), 0.0))
     assert strict.grad_norm > 0
     peers = build_rows([peer_group(group.prompt, ["a", "b"], [1.0, 0.0])], stepper.settings, {})
-    assert stepper.take(Manifest(1, 1, 0, 8, tuple(peers))).by_kind[Kind.PEER]["filtered"] == 0
+    assert stepper.step(Manifest(1, 1, 0, 8, tuple(peers))).by_kind[Kind.PEER]["filtered"] == 0
 
 
 def test_the_floor_stands_in_the_manifest() -> None:
@@ -288,7 +290,7 @@ def test_quantiles_lie_between_values() -> None:
 def test_measuring_changes_neither_weights_nor_random_numbers(stepper: SourceGRPOTrainer) -> None:
     before, state = stepper.policy.state_dict(), torch.get_rng_state()
     kept = {name: value.clone() for name, value in before.items()}
-    Floor(stepper).measure([own_group(0), own_group(1)])
+    LikelihoodFilter(stepper).measure([own_group(0), own_group(1)])
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, kept[name]) for name, value in stepper.policy.state_dict().items())
     assert all(parameter.grad is None for parameter in stepper.policy.parameters())

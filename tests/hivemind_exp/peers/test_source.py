@@ -15,7 +15,7 @@ import pytest
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.peers.bundle import FULL, SharedGroup
-from hivemind_exp.peers.bundle_pool import Shelf
+from hivemind_exp.peers.bundle_pool import BundlePool
 from hivemind_exp.peers.reputation import FLOOR, weight
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.rollouts.types import Group, Kind
@@ -334,7 +334,7 @@ def test_questions_that_take_long_to_make_wait_for_another_draw(
 
 
 def test_memory_is_bounded_whoever_sends_how_much(tmp_path: Path) -> None:
-    source = make_source(tmp_path, shelf=Shelf(most_bytes=100_000))
+    source = make_source(tmp_path, shelf=BundlePool(most_bytes=100_000))
     source.take_in([letter("peer", shared_group(0))])
     long = "x" * 4000
     for round_ in range(60):

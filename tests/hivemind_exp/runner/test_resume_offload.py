@@ -18,7 +18,7 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import EventLog
-from hivemind_exp.journal.records import Manifest, Row
+from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.hivemind_exp.runner.test_resume import same_weights, size
@@ -64,7 +64,7 @@ def manifests(root: Path) -> dict[int, bytes]:
     return dict(read(root, "SELECT step, body FROM manifests"))
 
 
-def batch(body: bytes) -> tuple[int, tuple[Row, ...]]:
+def batch(body: bytes) -> tuple[int, tuple[TrainingRow, ...]]:
     """Return what a step learns from. How old a text was when it was asked for is none of it."""
     manifest = Manifest.unpack(body)
     return manifest.seed, tuple(replace(row, lag=None) for row in manifest.rows)

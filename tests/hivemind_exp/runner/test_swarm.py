@@ -128,7 +128,7 @@ def learned_from(root: Path, swarm: str) -> set[str]:
     if not (journal := NodeFiles(root).journal).exists():
         return set()
     with closing(Journal(journal, swarm)) as opened:
-        return {lesson.source for lesson in opened.lessons(10**9) if lesson.kind is Kind.PEER}
+        return {lesson.source for lesson in opened.contributions(10**9) if lesson.kind is Kind.PEER}
 
 
 def events(root: Path, name: str) -> list[dict[str, Any]]:

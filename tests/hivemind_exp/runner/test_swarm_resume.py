@@ -17,7 +17,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.bundle import Bundle
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner import build_swarm as swarming
-from hivemind_exp.runner.build_swarm import Membership
+from hivemind_exp.runner.build_swarm import SwarmSession
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.swarm.charter import Charter
@@ -52,10 +52,10 @@ class Answering:
 @pytest.fixture(autouse=True)
 def _swarm_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def opened(config: Config, files: NodeFiles, emit: Emit) -> Iterator[Membership]:
+    def opened(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSession]:
         files.swarm.mkdir(exist_ok=True)
         rules: Charter = RULES
-        yield Membership(rules, applied(rules, config), cast(SwarmNode, Answering()), files, emit)
+        yield SwarmSession(rules, applied(rules, config), cast(SwarmNode, Answering()), files, emit)
 
     monkeypatch.setattr(swarming, "open_swarm", opened)
 
@@ -103,7 +103,7 @@ def test_peers_groups_are_learned_from_and_told(whole: Path) -> None:
     # Time with peers is time for its own; the speed is that of the node's own completions.
     assert all(each["seconds"]["share"] > 0 for each in events.of("round"))
     with closing(Journal(whole / "journal.sqlite", RULES.id)) as journal:
-        lessons = journal.lessons(100)
+        lessons = journal.contributions(100)
         assert {lesson.source for lesson in lessons if lesson.kind is Kind.PEER} == set(PEERS)
         floors = [manifest.floor for manifest in journal.manifests(4)]
     assert len(floors) == 2

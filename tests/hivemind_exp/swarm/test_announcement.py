@@ -20,9 +20,9 @@ from hivemind_exp.swarm.announcement import (
     shard_of,
     unpack,
 )
-from hivemind_exp.swarm.announcement_book import SHARD_BYTES, Book, Bucket, packed
+from hivemind_exp.swarm.announcement_book import SHARD_BYTES, AnnouncementBook, TokenBucket, packed
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.membership_proof import Access, Asked
+from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
 from tests.support.hostile.wire import SWARM
 
 ME = Identity.generate()
@@ -158,7 +158,7 @@ class Clock:
         return self.now
 
 
-def put(book: Book, identity: Identity, at: float, *, swarm: str = SWARM, **changes: object) -> bool:
+def put(book: AnnouncementBook, identity: Identity, at: float, *, swarm: str = SWARM, **changes: object) -> bool:
     word = Announcement(identity.peer_id, int(at * 1000), 1, 1, label="x" * 60)
     place: dict[str, object] = {
         "key": shard_key(swarm, shard_of(identity.peer_id)),
@@ -171,7 +171,7 @@ def put(book: Book, identity: Identity, at: float, *, swarm: str = SWARM, **chan
 
 def test_the_book_takes_the_newest_of_each_peer() -> None:
     clock = Clock()
-    book = Book(SWARM, ME.peer_id, clock)
+    book = AnnouncementBook(SWARM, ME.peer_id, clock)
     peer = Identity.generate()
     assert put(book, peer, NOW)
     assert put(book, peer, NOW)  # the same again
@@ -210,7 +210,7 @@ def test_the_book_takes_the_newest_of_each_peer() -> None:
     ],
 )
 def test_the_book_refuses(changes: dict[str, object]) -> None:
-    book = Book(SWARM, ME.peer_id, Clock())
+    book = AnnouncementBook(SWARM, ME.peer_id, Clock())
     peer = Identity.generate()
     assert not put(book, peer, NOW, **changes)
     assert sum(book.refused.values()) == 1
@@ -218,7 +218,7 @@ def test_the_book_refuses(changes: dict[str, object]) -> None:
 
 
 def test_the_book_refuses_other_swarms_and_forged_owners() -> None:
-    book = Book(SWARM, ME.peer_id, Clock())
+    book = AnnouncementBook(SWARM, ME.peer_id, Clock())
     peer, forger = Identity.generate(), Identity.generate()
     word = Announcement(peer.peer_id, int(NOW * 1000), 1, 1)
     place = (shard_key(SWARM, shard_of(peer.peer_id)), msgpack.packb(peer.peer_id))
@@ -228,8 +228,8 @@ def test_the_book_refuses_other_swarms_and_forged_owners() -> None:
 
 
 def test_a_crowd_costs_the_book_neither_memory_nor_time() -> None:
-    book = Book(SWARM, ME.peer_id, Clock())
-    book._checks = Bucket(500, 500, lambda: 0.0)  # as if all of it came at once
+    book = AnnouncementBook(SWARM, ME.peer_id, Clock())
+    book._checks = TokenBucket(500, 500, lambda: 0.0)  # as if all of it came at once
     old = Identity.generate()
     assert put(book, old, NOW)
     taken = sum(put(book, Identity.generate(), NOW) for _ in range(600))
@@ -239,7 +239,7 @@ def test_a_crowd_costs_the_book_neither_memory_nor_time() -> None:
 
 
 def test_a_dictionary_has_room_for_so_many_and_those_who_are_in_stay() -> None:
-    book = Book(SWARM, ME.peer_id, Clock())
+    book = AnnouncementBook(SWARM, ME.peer_id, Clock())
     book._checks.take = lambda *_, **__: True  # type: ignore[method-assign]
     shard = shard_of(ME.peer_id)
     book._weights[shard] = SHARD_BYTES - 1000
@@ -251,7 +251,7 @@ def test_a_dictionary_has_room_for_so_many_and_those_who_are_in_stay() -> None:
 
 
 def test_nobody_else_speaks_for_this_node() -> None:
-    book = Book(SWARM, ME.peer_id, Clock())
+    book = AnnouncementBook(SWARM, ME.peer_id, Clock())
     word = Announcement(ME.peer_id, int(NOW * 1000), 1, 1)
     book.issue(word.pack(ME, SWARM), word)
     assert put(book, ME, NOW, value=packed(word.pack(ME, SWARM)))
@@ -263,9 +263,9 @@ def test_nobody_else_speaks_for_this_node() -> None:
 def test_access_is_for_members_who_speak_for_themselves() -> None:
     clock = Clock()
     names = [Identity.generate().peer_id for _ in range(3)]
-    alice, bob, eve = (Access(SWARM, name, clock) for name in names)
-    outsider = Access(OTHER, names[2], clock)
-    asked = Asked("find", alice.nonce(), NOW, b"what")
+    alice, bob, eve = (MembershipProof(SWARM, name, clock) for name in names)
+    outsider = MembershipProof(OTHER, names[2], clock)
+    asked = ProvenRequest("find", alice.nonce(), NOW, b"what")
     proof = alice.ask(names[1], asked)
     assert not eve.may_ask(names[0], asked, proof)  # it was for bob
     assert not bob.may_ask(names[2], asked, proof)  # passed on by another

@@ -33,9 +33,9 @@ from hivemind_exp.swarm.announcement import (
 from hivemind_exp.swarm.announcement_book import packed
 from hivemind_exp.swarm.dht.guard import place_of
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, Asked
+from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, ProvenRequest
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, Kind
+from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, TransferKind
 from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
 from tests.support.hostile.hostile_node import Hostile, dictionary, ref_of
 from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, receive
@@ -93,10 +93,10 @@ def stored(node: SwarmNode) -> int:
     return sum(len(item.value.data) for _, item in overlay._protocol.storage.items())
 
 
-async def fetch(hostile: Hostile, node: SwarmNode, kind: Kind, sha256: bytes) -> bytes:
+async def fetch(hostile: Hostile, node: SwarmNode, kind: TransferKind, sha256: bytes) -> bytes:
     """Return whatever a node sends when asked by hand."""
     _, reader, writer = await hostile.p2p.call_binary_stream_handler(PeerID.from_base58(node.peer_id), NAME)
-    asked = Asked(NAME, hostile.access.nonce(), time.time(), bytes((kind,)) + sha256)
+    asked = ProvenRequest(NAME, hostile.access.nonce(), time.time(), bytes((kind,)) + sha256)
     writer.write(_ASK.pack(kind, sha256, asked.nonce, asked.at, hostile.access.ask(node.peer_id, asked)))
     try:
         async with asyncio.timeout(5):
@@ -129,7 +129,7 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
             for sign in (True, False):
                 with pytest.raises(P2PHandlerError):
                     outsider.ask(first, name, request, sign=sign)
-        for kind, sha256 in ((Kind.BUNDLE, ref.sha256), (Kind.CHARTER, bytes(32))):
+        for kind, sha256 in ((TransferKind.BUNDLE, ref.sha256), (TransferKind.CHARTER, bytes(32))):
             assert outsider.run(fetch(outsider, first, kind, sha256)) == b""
         overlay = first._overlay
         assert overlay is not None
@@ -138,10 +138,10 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
     with Hostile(tmp_path / "member") as member:  # the same by hand, by one that may
         member.connect(first)
         assert member.ask(first, "find", dht_pb2.FindRequest(keys=[key], peer=member.info)).results[0].value
-        got = member.run(fetch(member, first, Kind.BUNDLE, ref.sha256))
+        got = member.run(fetch(member, first, TransferKind.BUNDLE, ref.sha256))
         assert got == _HEAD.pack(0, 8) + b"a secret"
         # Who passes on what a member asked of somebody else is no member.
-        asked = Asked("ping", member.access.nonce(), time.time(), b"")
+        asked = ProvenRequest("ping", member.access.nonce(), time.time(), b"")
         assert not first._access.may_ask(member.peer_id, asked, second._access.ask(first.peer_id, asked))
 
 
@@ -368,7 +368,7 @@ def test_who_takes_slowly_keeps_nobody_else_waiting(
         held = []
         for _ in range(20):
             stream = await hostile.p2p.call_binary_stream_handler(PeerID.from_base58(first.peer_id), NAME)
-            asked = Asked(NAME, hostile.access.nonce(), time.time(), bytes((1,)) + ref.sha256)
+            asked = ProvenRequest(NAME, hostile.access.nonce(), time.time(), bytes((1,)) + ref.sha256)
             request = _ASK.pack(
                 1,
                 ref.sha256,

@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from hivemind_exp.config import Config
-from hivemind_exp.journal.records import Manifest, Row
+from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses import LossSettings
 from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.policy import weigh
@@ -103,7 +103,7 @@ def plain_trl(tmp_path: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
 def ours(tmp_path: Path, micro_batch: int) -> tuple[dict[str, torch.Tensor], list[float]]:
     tokenizer = build_tokenizer()
     stepper = SourceGRPOTrainer(build_model(tokenizer, 0), tokenizer, CONFIG, tmp_path, device="cpu", dtype="float32")
-    losses = [stepper.take(make_manifest(step, micro_batch)).loss for step in range(STEPS)]
+    losses = [stepper.step(make_manifest(step, micro_batch)).loss for step in range(STEPS)]
     return stepper.policy.state_dict(), losses
 
 
@@ -117,7 +117,7 @@ def make_manifest(step: int, micro_batch: int) -> Manifest:
             GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, outcomes), LossSettings()
         ).tolist()
         rows += [
-            Row(Kind.POLICY, "local", "t", group, tuple(prompt), tuple(ids), "", reward, advantage, 0)
+            TrainingRow(Kind.POLICY, "local", "t", group, tuple(prompt), tuple(ids), "", reward, advantage, 0)
             for (prompt, ids, reward), advantage in zip(members, advantages, strict=True)
         ]
     return Manifest(step, step, step, micro_batch, tuple(rows))

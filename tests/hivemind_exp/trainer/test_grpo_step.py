@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hivemind_exp.config import Config
-from hivemind_exp.journal.records import Manifest, Row
+from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses import LossSettings
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
@@ -33,11 +33,11 @@ def make_stepper(tmp_path: Path, *, reference: PreTrainedModel | None = None, **
     )
 
 
-def row(kind: Kind, advantage: float, *, length: int = 3, group: int = 0) -> Row:
-    return Row(kind, kind.value, "t", group, (10, 11), tuple(range(20, 20 + length)), "", 1.0, advantage, 0)
+def row(kind: Kind, advantage: float, *, length: int = 3, group: int = 0) -> TrainingRow:
+    return TrainingRow(kind, kind.value, "t", group, (10, 11), tuple(range(20, 20 + length)), "", 1.0, advantage, 0)
 
 
-def manifest(*rows: Row, micro_batch: int = 8) -> Manifest:
+def manifest(*rows: TrainingRow, micro_batch: int = 8) -> Manifest:
     return Manifest(0, 0, 7, micro_batch, rows)
 
 
@@ -48,7 +48,7 @@ def weights(stepper: SourceGRPOTrainer) -> dict[str, torch.Tensor]:
 def test_each_side_is_divided_by_its_own_tokens(tmp_path: Path) -> None:
     stepper = make_stepper(tmp_path, off_policy_weight=0.5)
     rows = [row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, -0.5, length=4), row(Kind.TEACHER, 0.8, length=30)]
-    result = stepper.take(manifest(*rows))
+    result = stepper.step(manifest(*rows))
     # ratios are 1: own (-2·1 + 4·0.5) / 6, foreign 0.5 · (-30·0.8) / 30
     assert result.loss == pytest.approx(0.0 - 0.4, abs=1e-6)
     assert result.tokens == 36
@@ -59,8 +59,8 @@ def test_each_side_is_divided_by_its_own_tokens(tmp_path: Path) -> None:
 def test_micro_batches_change_memory_not_the_step(tmp_path: Path, micro_batch: int) -> None:
     rows = [row(Kind.POLICY, 1.0, length=2), row(Kind.PEER, 0.5, length=7), row(Kind.POLICY, -1.0, length=4)]
     whole, split = make_stepper(tmp_path / "a"), make_stepper(tmp_path / "b")
-    assert split.take(manifest(*rows, micro_batch=micro_batch)).loss == pytest.approx(
-        whole.take(manifest(*rows)).loss, abs=1e-6
+    assert split.step(manifest(*rows, micro_batch=micro_batch)).loss == pytest.approx(
+        whole.step(manifest(*rows)).loss, abs=1e-6
     )
     # Gradients, not weights: AdamW's first step turns the rounding of a gradient near zero into its sign.
     for (name, one), other in zip(whole.policy.named_parameters(), split.policy.parameters(), strict=True):
@@ -69,7 +69,7 @@ def test_micro_batches_change_memory_not_the_step(tmp_path: Path, micro_batch: i
 
 
 def test_weightless_rows_pay_no_pass_but_count_as_tokens(tmp_path: Path) -> None:
-    result = make_stepper(tmp_path).take(manifest(row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, 0.0, length=6)))
+    result = make_stepper(tmp_path).step(manifest(row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, 0.0, length=6)))
     assert (result.rows, result.tokens) == (1, 2)
     assert result.loss == pytest.approx(-2 / 8, abs=1e-6)
 
@@ -77,7 +77,7 @@ def test_weightless_rows_pay_no_pass_but_count_as_tokens(tmp_path: Path) -> None
 def test_a_step_with_nothing_to_learn_leaves_new_weights_alone(tmp_path: Path) -> None:
     stepper = make_stepper(tmp_path)
     before = weights(stepper)
-    result = stepper.take(manifest(row(Kind.POLICY, 0.0)))
+    result = stepper.step(manifest(row(Kind.POLICY, 0.0)))
     assert (result.loss, result.grad_norm, result.by_kind) == (0.0, 0.0, {})
     assert all(torch.equal(value, before[name]) for name, value in weights(stepper).items())
 
@@ -87,7 +87,7 @@ def test_an_abandoned_step_leaves_weights_and_gradients_as_they_were(tmp_path: P
     before = weights(stepper)
     answers = iter([False, True])
     with pytest.raises(StepAbandoned):
-        stepper.take(manifest(row(Kind.POLICY, 1.0), row(Kind.POLICY, -1.0), micro_batch=1), lambda: next(answers))
+        stepper.step(manifest(row(Kind.POLICY, 1.0), row(Kind.POLICY, -1.0), micro_batch=1), lambda: next(answers))
     assert all(torch.equal(value, before[name]) for name, value in weights(stepper).items())
     assert all(p.grad is None for p in stepper.policy.parameters())
 
@@ -95,25 +95,25 @@ def test_an_abandoned_step_leaves_weights_and_gradients_as_they_were(tmp_path: P
 def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> None:
     stepper = make_stepper(tmp_path)
     before = weights(stepper)
-    result = stepper.take(manifest(row(Kind.POLICY, float("inf"))))
+    result = stepper.step(manifest(row(Kind.POLICY, float("inf"))))
     assert not math.isfinite(result.grad_norm)
     assert all(torch.equal(value, before[name]) for name, value in weights(stepper).items())
-    assert math.isfinite(stepper.take(replace(manifest(row(Kind.POLICY, 1.0)), step=1)).grad_norm)
+    assert math.isfinite(stepper.step(replace(manifest(row(Kind.POLICY, 1.0)), step=1)).grad_norm)
     assert any(not torch.equal(value, before[name]) for name, value in weights(stepper).items())
 
 
 def test_kl_is_measured_on_own_rows_against_the_frozen_copy(tmp_path: Path) -> None:
     stepper = make_stepper(tmp_path, reference=build_model(TOKENIZER, 0), beta=0.1)
     rows = [row(Kind.POLICY, 1.0), row(Kind.POLICY, -1.0, length=5), row(Kind.TEACHER, 1.0)]
-    first = stepper.take(manifest(*rows))
+    first = stepper.step(manifest(*rows))
     assert first.by_kind[Kind.POLICY]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert first.by_kind[Kind.TEACHER]["kl"] is None
-    second = stepper.take(replace(manifest(*rows), step=1))
+    second = stepper.step(replace(manifest(*rows), step=1))
     assert second.by_kind[Kind.POLICY]["kl"] > 1e-4  # type: ignore[operator]
 
 
 def test_kl_is_null_without_a_penalty(tmp_path: Path) -> None:
-    assert make_stepper(tmp_path).take(manifest(row(Kind.POLICY, 1.0))).by_kind[Kind.POLICY]["kl"] is None
+    assert make_stepper(tmp_path).step(manifest(row(Kind.POLICY, 1.0))).by_kind[Kind.POLICY]["kl"] is None
 
 
 def test_a_peers_row_below_the_floor_moves_nothing(tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_a_peers_row_below_the_floor_moves_nothing(tmp_path: Path) -> None:
     stepper, without = make_stepper(tmp_path / "filtered"), make_stepper(tmp_path / "without")
     means = [sum(logps) / len(logps) for logps in stepper.log_probabilities([one, other])]
     likely, unlikely = (one, other) if means[0] > means[1] else (other, one)
-    result = stepper.take(replace(manifest(own, likely, unlikely), floor=sum(means) / 2))
+    result = stepper.step(replace(manifest(own, likely, unlikely), floor=sum(means) / 2))
     # It counts as tokens, as a row of no weight does; and that is all it does.
-    expected = without.take(manifest(own, likely, replace(unlikely, advantage=0.0)))
+    expected = without.step(manifest(own, likely, replace(unlikely, advantage=0.0)))
     assert result.by_kind[Kind.PEER]["filtered"] == 1
     assert result.loss == pytest.approx(expected.loss, abs=1e-6)
     for (name, moved), same in zip(stepper.policy.named_parameters(), without.policy.parameters(), strict=True):
@@ -133,7 +133,7 @@ def test_a_peers_row_below_the_floor_moves_nothing(tmp_path: Path) -> None:
 
 def test_the_optimizer_and_the_schedule_live_as_long_as_the_node(tmp_path: Path) -> None:
     stepper = make_stepper(tmp_path, warmup_steps=4)
-    rates = [stepper.take(replace(manifest(row(Kind.POLICY, 1.0)), step=i)).learning_rate for i in range(6)]
+    rates = [stepper.step(replace(manifest(row(Kind.POLICY, 1.0)), step=i)).learning_rate for i in range(6)]
     assert rates == pytest.approx([0.0, 0.0025, 0.005, 0.0075, 0.01, 0.01])
     moments = [state["step"].item() for state in stepper.optimizer.state_dict()["state"].values()]
     assert set(moments) == {6.0}

@@ -18,7 +18,7 @@ from tests.support.nodes import Events, make_config, run
 def never_finite(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """Make every step one whose gradient is not finite, but those that are named here."""
     finite: set[int] = set()
-    take = SourceGRPOTrainer.take
+    take = SourceGRPOTrainer.step
 
     def fail(self: SourceGRPOTrainer, manifest: Any, *rest: Any) -> StepResult:
         result = take(self, manifest, *rest)

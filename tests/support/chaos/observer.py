@@ -10,7 +10,7 @@ from typing import Any
 
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm.announcement import RecordRefused, unpack
-from hivemind_exp.swarm.announcement_book import Book
+from hivemind_exp.swarm.announcement_book import AnnouncementBook
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node import SwarmNode
@@ -48,7 +48,7 @@ class Stored:
 class _Note:
     """Stands before a book's judge, and sees all that is shown to it."""
 
-    def __init__(self, book: Book, swarm: str, stored: Stored) -> None:
+    def __init__(self, book: AnnouncementBook, swarm: str, stored: Stored) -> None:
         self._judge, self._book, self._swarm, self._stored = book.judge, book, swarm, stored
 
     def __call__(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> bool:

@@ -184,7 +184,7 @@ class Honest:
         """Return how many completions of each peer weighed something in its steps."""
         found: dict[str, int] = {}
         with closing(Journal(self.files.journal, self.config.swarm.charter or "")) as journal:
-            for lesson in journal.lessons(10**9):
+            for lesson in journal.contributions(10**9):
                 if lesson.kind is Kind.PEER:
                     peer = lesson.source.partition(":")[0]
                     found[peer] = found.get(peer, 0) + lesson.completions

@@ -25,7 +25,7 @@ from hivemind_exp.swarm.announcement import Announcement, BundleRef, shard_key, 
 from hivemind_exp.swarm.announcement_book import packed
 from hivemind_exp.swarm.dht.guard import place_of
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.membership_proof import Access, Asked
+from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
 from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.transfer.courier import NAME
 from tests.support.hostile.wire import SWARM
@@ -43,7 +43,7 @@ class Hostile:
         self.key = directory / "identity.key"
         self.identity = Identity.create(self.key)
         self.swarm = swarm
-        self.access = Access(swarm, self.identity.peer_id)
+        self.access = MembershipProof(swarm, self.identity.peer_id)
         self.found: Callable[[dht_pb2.FindRequest], list[dht_pb2.FindResult]] | None = None
         """What it answers to finds. None: that it has nothing."""
         self.stream: Stream | None = None
@@ -158,7 +158,7 @@ class Hostile:
         auth = request.auth
         auth.nonce, auth.time, auth.signature = self.access.nonce(), time.time(), b""
         if sign:
-            asked = Asked(name, auth.nonce, auth.time, request.SerializeToString())
+            asked = ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString())
             auth.signature = self.access.ask(peer, asked)
         kind = {"ping": dht_pb2.PingResponse, "store": dht_pb2.StoreResponse, "find": dht_pb2.FindResponse}[name]
         call = self.p2p.call_protobuf_handler(PeerID.from_base58(peer), f"DHTProtocol.rpc_{name}", request, kind)

@@ -28,7 +28,7 @@ from hivemind_exp.swarm.announcement import (
 )
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.dht.records import StrictSerializer
-from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, Asked, Kind
+from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, ProvenRequest, TransferKind
 from hivemind_exp.tasks.base import Question, Tasks
 from tests.support.hostile.arena import Honest
 from tests.support.hostile.hostile_node import Hostile
@@ -134,9 +134,9 @@ class Villain(Hostile):
     async def take(self, node: Honest, sha256: bytes) -> bytes:
         """Fetch a bundle of an honest node, as members do."""
         _, reader, writer = await self.p2p.call_binary_stream_handler(PeerID.from_base58(node.peer_id), NAME)
-        asked = Asked(NAME, self.access.nonce(), time.time(), bytes((Kind.BUNDLE,)) + sha256)
+        asked = ProvenRequest(NAME, self.access.nonce(), time.time(), bytes((TransferKind.BUNDLE,)) + sha256)
         proof = self.access.ask(node.peer_id, asked)
-        writer.write(_ASK.pack(Kind.BUNDLE, sha256, asked.nonce, asked.at, proof))
+        writer.write(_ASK.pack(TransferKind.BUNDLE, sha256, asked.nonce, asked.at, proof))
         try:
             async with asyncio.timeout(5):
                 _, size = _HEAD.unpack(await reader.readexactly(_HEAD.size))

@@ -20,7 +20,7 @@ from swarmctl.errors import Exit
 from swarmctl.keys.keyring import Keyring, KeyringLocked
 from swarmctl.keys.keystore import Keystore
 from swarmctl.keys.saved import read_entry, write_entry
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 from tests.support import fake_keyrings as keyrings
 from tests.support.fake_services import GOOD, service
 from tests.swarmctl.conftest import ROOT
@@ -62,7 +62,7 @@ def keys(monkeypatch: pytest.MonkeyPatch, *arguments: str, piped: str = "") -> i
 
 
 def value_of(name: str) -> str | None:
-    key = Keystore(Asker(silent=True), os.environ).find(name)
+    key = Keystore(Prompter(silent=True), os.environ).find(name)
     return None if key is None else key.value
 
 
@@ -114,7 +114,7 @@ def test_a_key_that_moves_leaves_no_copy(keyring: dict[str, str], home: Path, mo
 
 def test_what_somebody_else_deleted_is_said(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
-    Keyring(Asker(silent=True)).delete("openai", "api.openai.com")
+    Keyring(Prompter(silent=True)).delete("openai", "api.openai.com")
     with pytest.raises(KeyProblem, match="gone from the keyring") as error:
         value_of("openai")
     assert error.value.next == "swarmctl keys set openai"
@@ -126,7 +126,7 @@ def test_with_a_key_in_the_environment_no_keyring_is_asked(
     keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other-0123456789a1b2")
     monkeypatch.setattr("swarmctl.keys.keyring.Keyring._call", lambda *_: pytest.fail("it was asked"))
-    key = Keystore(Asker(silent=True), os.environ).find("openai")
+    key = Keystore(Prompter(silent=True), os.environ).find("openai")
     assert key is not None
     assert key.sentence == "key openai ····a1b2 from $OPENAI_API_KEY (keyring has ····9f3c)"
 

@@ -18,7 +18,7 @@ import pytest
 from hivemind_exp.config import Config
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for, needed
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 from tests.support import fake_keyrings as keyrings
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import api_server
@@ -309,7 +309,7 @@ def test_a_saved_key_is_kept_back_from_another_hub(home: Path) -> None:
     config = Config.model_validate({"model": {"name": "lab/model"}})
     command = [*REAL, "keys", "set", "huggingface", "--no-test", "--insecure-storage"]
     subprocess.run(command, cwd=ROOT, input=KEY, text=True, check=True, stderr=subprocess.DEVNULL)
-    asker = Asker(silent=True)
+    asker = Prompter(silent=True)
     assert keys_for(config, asker, {}).secrets == {"huggingface": KEY}
     kept = keys_for(config, asker, {"HF_ENDPOINT": "https://mirror.example"})
     assert kept.secrets == {}

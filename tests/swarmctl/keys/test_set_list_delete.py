@@ -20,9 +20,9 @@ from swarmctl.errors import Exit
 from swarmctl.keys.hosts import host_of, in_the_clear
 from swarmctl.keys.key_text import clean_key, last_four, looks_foreign
 from swarmctl.keys.keystore import Key, Keystore
-from swarmctl.keys.locations import Place
+from swarmctl.keys.locations import LocationKind
 from swarmctl.keys.saved import read_entry
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 from tests.swarmctl.conftest import ROOT
 
 KEY = "sk-test-0123456789abcd9f3c"
@@ -50,7 +50,7 @@ def save(run: Run, name: str = "openai", key: str = KEY, *more: str) -> None:
 
 
 def find(name: str, **how: object) -> Key | None:
-    return Keystore(Asker(silent=True), os.environ).find(name, **how)  # type: ignore[arg-type]
+    return Keystore(Prompter(silent=True), os.environ).find(name, **how)  # type: ignore[arg-type]
 
 
 def test_without_a_keyring_nothing_is_kept_in_a_file_unasked(run: Run, home: Path) -> None:
@@ -197,11 +197,11 @@ def test_what_wins_over_what_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) 
     key = find("openai")
     assert key is not None
     assert key.sentence == "key openai ····a1b2 from $OPENAI_API_KEY (0600 file has ····9f3c)"
-    pinned = find("openai", pin=Place.FILE)
+    pinned = find("openai", pin=LocationKind.FILE)
     assert pinned is not None
     assert pinned.value == KEY
     with pytest.raises(KeyProblem, match="pinned to keyring"):
-        find("openai", pin=Place.KEYRING)
+        find("openai", pin=LocationKind.KEYRING)
     _, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped=KEY)
     assert "$OPENAI_API_KEY goes before it (it has ····a1b2)" in err
 
@@ -314,7 +314,7 @@ def test_import_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert KEY not in out + err
     monkeypatch.delenv("OPENAI_API_KEY")
     assert getattr(find("openai"), "value", None) == KEY
-    assert getattr(find("gemini", pin=Place.FILE), "value", None) == "AIza0123456789abcdef"
+    assert getattr(find("gemini", pin=LocationKind.FILE), "value", None) == "AIza0123456789abcdef"
 
 
 def test_import_from_a_file_which_it_tells_to_clean(run: Run, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from swarmctl.profiles.importing.convert import mapped
 from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, SECRET, UNKNOWN
 from swarmctl.profiles.importing.yaml_file import MAX_BYTES, read_yaml
 from swarmctl.settings.schema import dotted, settings
-from swarmctl.terminal.prompter import Asker
+from swarmctl.terminal.prompter import Prompter
 from tests.swarmctl.conftest import write_profile
 
 USUAL = """
@@ -172,7 +172,7 @@ def test_a_key_goes_where_keys_are_kept(tmp_path: Path, home: Path, capsys: pyte
     assert API_KEY not in out + err
     assert "keys set" not in err, "there is nothing left to set"
     for name, key in (("openai", API_KEY), ("huggingface", HUB_TOKEN)):
-        found = Keystore(Asker(silent=True), {}).find(name)
+        found = Keystore(Prompter(silent=True), {}).find(name)
         assert found is not None
         assert found.value == key
     cure = next(line for line in err.splitlines() if line.startswith("  sed "))

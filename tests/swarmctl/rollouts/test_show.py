@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.peers.draws import DrawnGroups
+from hivemind_exp.peers.draws import PeerDrawLog
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
-from hivemind_exp.tasks.base import Term
+from hivemind_exp.tasks.base import RewardTerm
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.terminal.quoted_text import HEAD, TAIL, quoted
@@ -52,7 +52,7 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str,
 
 
 def test_each_term_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    terms = (Term("correct", 2.0, 2.0, "equal to the answer"), Term("tags", 0.495, 0.5, "4 of 4 tags once"))
+    terms = (RewardTerm("correct", 2.0, 2.0, "equal to the answer"), RewardTerm("tags", 0.495, 0.5, "4 of 4 tags once"))
     files, asked = bare_node(), prompt("aa11")
     with books(files) as written:
         written.group(0, asked, {0: local("<answer>tac</answer>")}, {0: replace(RIGHT, terms=terms)})
@@ -286,7 +286,7 @@ def test_peers_rollouts_stand_beside_the_nodes_own_and_are_told_as_theirs(capsys
     files = bare_node()
     with books(files) as written:
         written.group(0, prompt("aa"), {0: local("<answer>tac</answer>")}, {0: RIGHT})
-    with closing(DrawnGroups(files.journal, SWARM)) as drawn:
+    with closing(PeerDrawLog(files.journal, SWARM)) as drawn:
         drawn.write(0, "answer", [peer_group("aa", "theirs", "cat"), peer_group("bb", "x", model=None)], -1.0)
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
@@ -307,7 +307,7 @@ def test_peers_rollouts_stand_beside_the_nodes_own_and_are_told_as_theirs(capsys
 def test_hostile_text_of_a_peer_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] right (outcome 1)\u202e\x9b1m\x00"
     files = bare_node()
-    with books(files), closing(DrawnGroups(files.journal, SWARM)) as drawn:
+    with books(files), closing(PeerDrawLog(files.journal, SWARM)) as drawn:
         drawn.write(0, "answer", [peer_group("aa", hostile, hostile, model="tiny\x1b[31m\n  [8] right")], None)
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     out = capsys.readouterr().out

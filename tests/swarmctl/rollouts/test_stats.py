@@ -124,10 +124,10 @@ def test_two_models_of_one_provider_are_told_apart(capsys: pytest.CaptureFixture
 
 
 def test_refused_requests_cost_nothing_and_open_ones_may(capsys: pytest.CaptureFixture[str]) -> None:
-    from hivemind_exp.offload.ledger import Ask
+    from hivemind_exp.offload.ledger import RequestKey
 
     with books(bare_node()) as written:
-        ask = Ask("openai", "m", 0, "answer", "aa", 1)
+        ask = RequestKey("openai", "m", 0, "answer", "aa", 1)
         written.ledger.release(written.ledger.reserve(ask, 0.5), "HTTP 429")
         written.ledger.reserve(ask, 0.25)
         (row,) = counted(capsys)["stats"]

@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from swarmctl.run.summary import lesson
-from swarmctl.storage.event_log import Tail
+from swarmctl.storage.event_log import EventReader
 from swarmctl.terminal import sentences
 from swarmctl.terminal.live_view import draw, sparkline
-from swarmctl.terminal.progress import Progress, result
+from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.views import PlainView, Writer, can_draw
 from tests.swarmctl.conftest import ROOT, STAND_IN, Cli
 
@@ -75,7 +75,7 @@ def test_the_live_view_shows_what_goes_on() -> None:
 
 
 def test_nothing_is_wider_than_a_narrow_terminal() -> None:
-    progress = Progress()
+    progress = RunView()
     for event in EVENTS:
         progress.apply(event)
     for width in (40, 60, 120):
@@ -173,7 +173,7 @@ def test_a_long_phase_is_told_once_in_a_while() -> None:
     stream = io.StringIO()
     view = PlainView(stream)
     for done in range(100):
-        view.event({"event": "phase", "name": "warming up", "done": done, "total": 100}, Progress())
+        view.event({"event": "phase", "name": "warming up", "done": done, "total": 100}, RunView())
     assert stream.getvalue() == "Warming up: 0 of 100.\n"
 
 
@@ -197,7 +197,7 @@ EVENTS: list[dict[str, Any]] = [
 
 
 def test_events_add_up() -> None:
-    progress = Progress()
+    progress = RunView()
     for event in EVENTS:
         progress.apply(event)
     told = result(progress, "n")
@@ -208,20 +208,20 @@ def test_events_add_up() -> None:
 
 
 def test_what_is_not_known_is_null() -> None:
-    told = result(Progress(), "n")
+    told = result(RunView(), "n")
     assert told["rounds"] is told["steps"] is told["accuracy_before"] is told["accuracy_after"] is None
     assert set(told["seconds"].values()) == {None}
 
 
 @pytest.mark.parametrize(("after", "told"), [(0.95, "taught no new one"), (0.3, "not much yet"), (0.1, "not much yet")])
 def test_a_demonstration_claims_only_what_it_showed(after: float, told: str) -> None:
-    progress = Progress(accuracy={0: 0.25, 80: after}, start={"parameters": 232_000})
+    progress = RunView(accuracy={0: 0.25, 80: after}, start={"parameters": 232_000})
     assert told in lesson(progress)
     assert "0.232 M" in lesson(progress)
 
 
 def test_repeated_steps_are_counted_once() -> None:
-    progress = Progress()
+    progress = RunView()
     for replayed in (True, False):
         progress.apply({"event": "rollouts", "round": 1, "source": "policy", "count": 8, "replayed": replayed})
         progress.apply({"event": "round", "round": 1, "seconds": {"train": 1.0}, "replayed": replayed})
@@ -232,11 +232,11 @@ def test_repeated_steps_are_counted_once() -> None:
 
 def test_a_line_is_read_once_it_is_whole(tmp_path: Any) -> None:
     path = tmp_path / "events.jsonl"
-    tail = Tail(path)
+    tail = EventReader(path)
     assert list(tail()) == []
     path.write_text('{"t": 1, "event": "a"}\n{"t": 2, "eve')
     assert [event["event"] for event in tail()] == ["a"]
     with path.open("a") as file:
         file.write('nt": "b"}\nnot json\n[1]\n{"event": 3}\n{"t": 3, "event": "c"}\n')
     assert [event["event"] for event in tail()] == ["b", "c"]
-    assert list(Tail(path)()) == []
+    assert list(EventReader(path)()) == []

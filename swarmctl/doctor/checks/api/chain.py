@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ApiService:
     """One provider of the chain with its model."""
 
     endpoint: Endpoint
@@ -38,13 +38,13 @@ class Service:
         return context.changed(offload__fallback=fallback)
 
 
-def services(config: Config) -> list[Service]:
+def services(config: Config) -> list[ApiService]:
     """Return the providers in the order in which they are asked. Raises ConfigurationError."""
     from hivemind_exp.offload.endpoints import chain
 
     found = [(place, endpoint) for place, endpoint in enumerate(chain(config), -1) if endpoint is not None]
     names = Counter(endpoint.name for _, endpoint in found)
     return [
-        Service(endpoint, endpoint.name if names[endpoint.name] == 1 else endpoint.label, place)
+        ApiService(endpoint, endpoint.name if names[endpoint.name] == 1 else endpoint.label, place)
         for place, endpoint in found
     ]

@@ -13,10 +13,10 @@ from swarmctl.doctor.checks.api import key as apikey
 from swarmctl.doctor.checks.api import model as apimodel
 from swarmctl.doctor.checks.api import request as apirequest
 from swarmctl.doctor.checks.api import service as apiservice
-from swarmctl.doctor.checks.api.chain import Service, services
+from swarmctl.doctor.checks.api.chain import ApiService, services
 from swarmctl.doctor.checks.installation import install
 
-_LOOKS: tuple[tuple[str, Callable[[Service, Context], Finding], float], ...] = (
+_LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] = (
     ("price", apikey.price, 5.0),
     ("key", apikey.key, 6.0),
     ("host", apihost.host, 6.0),

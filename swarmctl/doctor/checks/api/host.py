@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
-from swarmctl.doctor.checks.api.chain import Service
+from swarmctl.doctor.checks.api.chain import ApiService
 from swarmctl.doctor.checks.api.local_servers import start
 from swarmctl.keys.hosts import in_the_clear
 
@@ -31,7 +31,7 @@ class Way:
     remedy: str | None = None
 
 
-def host(service: Service, context: Context) -> Finding:
+def host(service: ApiService, context: Context) -> Finding:
     """Look up the host's name, connect to it and agree on an encryption."""
     way = find_way(service, context)
     if way.open is None:
@@ -43,12 +43,12 @@ def host(service: Service, context: Context) -> Finding:
     return ok(way.text)
 
 
-def find_way(service: Service, context: Context) -> Way:
+def find_way(service: ApiService, context: Context) -> Way:
     """Return whether there is a way to a provider's host. Looks once."""
     return context.facts.get(f"api.{service.endpoint.name}.way", lambda: _looked(service, context))
 
 
-def _looked(service: Service, context: Context) -> Way:
+def _looked(service: ApiService, context: Context) -> Way:
     url = urlsplit(service.endpoint.base_url)
     name, secure = url.hostname or "", url.scheme == "https"
     if context.offline:
@@ -61,7 +61,7 @@ def _looked(service: Service, context: Context) -> Way:
         return Way(False, *_explained(service, context, error))
 
 
-def _explained(service: Service, context: Context, error: OSError) -> tuple[str, str | None]:
+def _explained(service: ApiService, context: Context, error: OSError) -> tuple[str, str | None]:
     """Return what went wrong, and a command that cures it or shows more."""
     name, where = urlsplit(service.endpoint.base_url).hostname or "", service.endpoint.host
     match error:
@@ -102,7 +102,7 @@ def _look_up(name: str) -> str:
     return f"{'getent hosts' if shutil.which('getent') else 'nslookup'} {shlex.quote(name)}"
 
 
-def _certificate(service: Service) -> str:
+def _certificate(service: ApiService) -> str:
     """Return the command that shows what the host presents."""
     url = urlsplit(service.endpoint.base_url)
     name, port = url.hostname or "", url.port or 443

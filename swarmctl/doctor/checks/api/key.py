@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hivemind_exp.errors import KeyProblem, NodeError
 from swarmctl.doctor.check import Context, Finding, failed, ok, warning
-from swarmctl.doctor.checks.api.chain import Service
+from swarmctl.doctor.checks.api.chain import ApiService
 from swarmctl.keys.keystore import Key, Keystore
-from swarmctl.keys.locations import Place, spots
-from swarmctl.terminal.prompter import Asker
+from swarmctl.keys.locations import LocationKind, key_locations
+from swarmctl.terminal.prompter import Prompter
 
 
-def price(service: Service, context: Context) -> Finding:
+def price(service: ApiService, context: Context) -> Finding:
     """Look what a million tokens cost, and whether a cap can be kept."""
     from hivemind_exp.offload.prices import bounded_price, price_of
 
@@ -28,7 +28,7 @@ def price(service: Service, context: Context) -> Finding:
     return ok(f"{endpoint.label}: {millions}, {said}")
 
 
-def key(service: Service, context: Context) -> Finding:
+def key(service: ApiService, context: Context) -> Finding:
     """Look for the key where a run would. Whether the service accepts it is another check."""
     found = find_key(service, context)
     if isinstance(found, KeyProblem):
@@ -38,26 +38,26 @@ def key(service: Service, context: Context) -> Finding:
     return ok(found.sentence.removeprefix(f"key {found.name} "))
 
 
-def find_key(service: Service, context: Context) -> Key | KeyProblem | None:
+def find_key(service: ApiService, context: Context) -> Key | KeyProblem | None:
     """Return a provider's key, or why a run would not have it; None where none is needed. Looks once."""
     return context.facts.get(f"api.{service.endpoint.name}.key", lambda: _find(service, context))
 
 
-def _find(service: Service, context: Context) -> Key | KeyProblem | None:
+def _find(service: ApiService, context: Context) -> Key | KeyProblem | None:
     endpoint, place = service.endpoint, context.config.offload.key
     name = endpoint.name
-    if not endpoint.needs_key and not spots(name, context.environment):
+    if not endpoint.needs_key and not key_locations(name, context.environment):
         return None
-    pin = Place(place) if endpoint.needs_key and place != "auto" else None
+    pin = LocationKind(place) if endpoint.needs_key and place != "auto" else None
     try:
         # Silent: a dialog of the keyring that waits for somebody is no answer to a check.
-        found = Keystore(Asker(silent=True), context.environment).find(name, base_url=endpoint.base_url, pin=pin)
+        found = Keystore(Prompter(silent=True), context.environment).find(name, base_url=endpoint.base_url, pin=pin)
     except KeyProblem as error:
         return error
     return found or KeyProblem(f"there is no key for {name}", next=set_key(service))
 
 
-def set_key(service: Service) -> str:
+def set_key(service: ApiService) -> str:
     """Return the command that saves a provider's key."""
     import shlex
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from urllib.parse import urlsplit
 
-from swarmctl.doctor.checks.api.chain import Service
+from swarmctl.doctor.checks.api.chain import ApiService
 
 _START = {
     "vllm": "vllm serve {model} --port {port}",
@@ -19,17 +19,17 @@ _START = {
 _FETCH = {"ollama": "ollama pull {model}", "lmstudio": "lms get {model}"}
 
 
-def start(service: Service) -> str | None:
+def start(service: ApiService) -> str | None:
     """Return the command that starts a server of the provider table; None for other services."""
     return _filled(_START, service)
 
 
-def fetch(service: Service) -> str | None:
+def fetch(service: ApiService) -> str | None:
     """Return the command with which a server gets the model that it lacks; None where there is none."""
     return _filled(_FETCH, service)
 
 
-def _filled(commands: dict[str, str], service: Service) -> str | None:
+def _filled(commands: dict[str, str], service: ApiService) -> str | None:
     template, model = commands.get(service.endpoint.name), service.endpoint.model
     if template is None:
         return None

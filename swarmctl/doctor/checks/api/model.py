@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
-from swarmctl.doctor.checks.api.chain import Service
+from swarmctl.doctor.checks.api.chain import ApiService
 from swarmctl.doctor.checks.api.key import find_key
 from swarmctl.doctor.checks.api.local_servers import fetch
 from swarmctl.doctor.checks.api.service import SECONDS, ask, why_not_asked
@@ -16,7 +16,7 @@ _MOST = 5000
 """Names that are looked at: a list is the service's word, and may be of any length."""
 
 
-def model(service: Service, context: Context) -> Finding:
+def model(service: ApiService, context: Context) -> Finding:
     """Look for the model in the service's list."""
     if blocked := why_not_asked(service, context):
         return blocked
@@ -38,7 +38,7 @@ def model(service: Service, context: Context) -> Finding:
     return service.trouble(text, cure)
 
 
-def _listed(service: Service, context: Context) -> tuple[str, ...] | None:
+def _listed(service: ApiService, context: Context) -> tuple[str, ...] | None:
     probed = ask(service, context)
     if probed.result != "valid" or probed.models is not None:
         return probed.models

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.providers import Provider
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
-from swarmctl.doctor.checks.api.chain import Service, services
+from swarmctl.doctor.checks.api.chain import ApiService, services
 from swarmctl.doctor.checks.api.key import find_key
 from swarmctl.doctor.checks.api.service import limits, why_not_asked
-from swarmctl.keys.probe import Answer as Raw
+from swarmctl.keys.probe import HttpAnswer as Raw
 from swarmctl.keys.probe import Unanswered, headers_for, send
 from swarmctl.rollouts.database import reading
 from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:
-    from hivemind_exp.offload.api.chat import Answer, Style
+    from hivemind_exp.offload.api.chat import ChatAnswer, RequestDialect
     from hivemind_exp.offload.prices import Price
 
 SECONDS = 60.0
@@ -49,7 +49,7 @@ def notice(context: Context) -> str | None:
     return f"The profile's {asked}, which costs {cost}."
 
 
-def request(service: Service, context: Context) -> Finding:
+def request(service: ApiService, context: Context) -> Finding:
     """Ask for a word, with the parameters that a run would send."""
     if blocked := why_not_asked(service, context):
         return blocked
@@ -61,7 +61,7 @@ def request(service: Service, context: Context) -> Finding:
     return over or _asked(service, context, most)
 
 
-def _price(service: Service, context: Context) -> Price | None:
+def _price(service: ApiService, context: Context) -> Price | None:
     """Return the price, None where it is not known and need not be. Raises ConfigurationError."""
     from hivemind_exp.offload.prices import bounded_price, price_of
 
@@ -70,7 +70,7 @@ def _price(service: Service, context: Context) -> Price | None:
     return price_of(service.endpoint, offload.prices)
 
 
-def _most(service: Service, context: Context) -> float | None:
+def _most(service: ApiService, context: Context) -> float | None:
     """Return dollars that the word costs at most; None where nobody knows. Raises ConfigurationError."""
     from hivemind_exp.offload.ledger import worst_case
 
@@ -96,10 +96,10 @@ def _spent(ledger: sqlite3.Connection, since: float) -> float:
     return float(ledger.execute(query, (since,)).fetchone()[0])
 
 
-def _asked(service: Service, context: Context, most: float | None) -> Finding:
-    from hivemind_exp.offload.api.chat import Fault, Style, Trouble, read_answer, refusal
+def _asked(service: ApiService, context: Context, most: float | None) -> Finding:
+    from hivemind_exp.offload.api.chat import FaultKind, RequestDialect, RequestFailed, read_answer, refusal
 
-    style = Style(service.endpoint.chat.max_tokens, several=False)
+    style = RequestDialect(service.endpoint.chat.max_tokens, supports_n=False)
     spent_at_most = "an unknown amount" if most is None else f"up to {dollars(most)}"
     for _ in range(_TRIES):
         try:
@@ -109,21 +109,21 @@ def _asked(service: Service, context: Context, most: float | None) -> Finding:
             raise refusal(raw.status, raw.body, raw.headers)
         except Unanswered as error:
             return service.trouble(f"no answer: {error}; that may have cost {spent_at_most}")
-        except Fault as fault:
-            if fault.trouble is Trouble.UNFIT and style.adapt(fault.detail):
+        except RequestFailed as fault:
+            if fault.trouble is FaultKind.BAD_REQUEST and style.adapt(fault.detail):
                 continue
             cost = f"; that may have cost {spent_at_most}" if fault.billed else ""
-            verdict = warning if fault.trouble is Trouble.SLOW_DOWN else service.trouble
+            verdict = warning if fault.trouble is FaultKind.SLOW_DOWN else service.trouble
             return verdict(f"{_hidden(service, context, fault.detail)}{cost}", context.again("api", "--deep"))
     return service.trouble(f"it accepts none of {_TRIES} ways to ask", context.again("api", "--deep"))
 
 
-def _sent(service: Service, context: Context, style: Style) -> Raw:
+def _sent(service: ApiService, context: Context, style: RequestDialect) -> Raw:
     """Send one request. Raises Unanswered."""
-    from hivemind_exp.offload.api.chat import Sampling, body
+    from hivemind_exp.offload.api.chat import SamplingParams, body
 
     endpoint, config = service.endpoint, context.config
-    sampling = Sampling(config.generation.temperature, TOKENS, 0, config.offload.reasoning_effort)
+    sampling = SamplingParams(config.generation.temperature, TOKENS, 0, config.offload.reasoning_effort)
     content = json.dumps(body(endpoint, style, _MESSAGES, 1, sampling, 0)).encode()
     key = find_key(service, context)
     value = None if key is None or isinstance(key, KeyProblem) else key.value
@@ -131,7 +131,7 @@ def _sent(service: Service, context: Context, style: Style) -> Raw:
     return send(f"{endpoint.base_url}/chat/completions", headers, _REQUEST_S, content)
 
 
-def _told(service: Service, context: Context, answer: Answer, seconds: float, most: float | None) -> Finding:
+def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, most: float | None) -> Finding:
     usage, price = answer.usage, _price(service, context)
     by = " ".join((answer.model or service.endpoint.model).split())
     if price is None:
@@ -145,7 +145,7 @@ def _told(service: Service, context: Context, answer: Answer, seconds: float, mo
     return ok(_hidden(service, context, text)) if answer.choices else warning(f"{text}; its answer has no choices")
 
 
-def _hidden(service: Service, context: Context, text: str) -> str:
+def _hidden(service: ApiService, context: Context, text: str) -> str:
     """Return what a service says without the key, should it echo it."""
     key: Any = find_key(service, context)
     value = getattr(key, "value", None)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from hivemind_exp.errors import KeyProblem
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
-from swarmctl.doctor.checks.api.chain import Service
+from swarmctl.doctor.checks.api.chain import ApiService
 from swarmctl.doctor.checks.api.host import find_way
 from swarmctl.doctor.checks.api.key import find_key, set_key
 from swarmctl.keys.keystore import Key
-from swarmctl.keys.locations import Place
-from swarmctl.keys.probe import Finding as Probed
+from swarmctl.keys.locations import LocationKind
+from swarmctl.keys.probe import KeyTest as Probed
 from swarmctl.keys.probe import probe
 
 SECONDS = 4.0
@@ -20,7 +20,7 @@ _LONGEST = 12
 """Digits of a number that is shown."""
 
 
-def service(service: Service, context: Context) -> Finding:
+def service(service: ApiService, context: Context) -> Finding:
     """Ask for what the service answers to valid keys only."""
     if blocked := why_not_asked(service, context):
         return blocked
@@ -34,7 +34,7 @@ def service(service: Service, context: Context) -> Finding:
     return _unwell(service, context, probed)
 
 
-def why_not_asked(service: Service, context: Context) -> Finding | None:
+def why_not_asked(service: ApiService, context: Context) -> Finding | None:
     """Return why a service is not asked for anything; None where it may be."""
     if context.offline:
         return skipped("not asked, offline")
@@ -45,7 +45,7 @@ def why_not_asked(service: Service, context: Context) -> Finding | None:
     return None
 
 
-def ask(service: Service, context: Context) -> Probed:
+def ask(service: ApiService, context: Context) -> Probed:
     """Return what the service answers; asks once."""
     key = find_key(service, context)
     value = key.value if isinstance(key, Key) else None
@@ -70,14 +70,14 @@ def _number(text: str | None) -> int | None:
     return int(text) if text is not None and fine else None
 
 
-def _other_key(service: Service, key: Key | KeyProblem | None) -> str:
+def _other_key(service: ApiService, key: Key | KeyProblem | None) -> str:
     """Return what brings another key: one in the environment would still win over one that is saved."""
-    if isinstance(key, Key) and key.spot.place is Place.ENVIRONMENT:
+    if isinstance(key, Key) and key.spot.place is LocationKind.ENVIRONMENT:
         return f"unset {key.spot.source}"
     return set_key(service)
 
 
-def _unwell(service: Service, context: Context, probed: Probed) -> Finding:
+def _unwell(service: ApiService, context: Context, probed: Probed) -> Finding:
     text = f"{service.endpoint.host}: {probed.detail}"
     if probed.status == 429:
         return warning(text, context.again("api"))

@@ -36,7 +36,7 @@ from hivemind_exp.game.study_group.merging import MOST_PEERS, heard, student_num
 from hivemind_exp.game.study_group.rewards import score_answer, score_critique, score_resolve
 from hivemind_exp.game.study_group.timetable import SlotClock
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Turn
+from hivemind_exp.journal.records import StageRun
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.rollouts.types import Group, Kind, Message, Prompt, Rollout
 from hivemind_exp.stop import StopFlag, StopRequested
@@ -98,7 +98,7 @@ class Table:
         )
 
     def ask(self, stage: str, count: int = 1, round_: int = 0) -> list[Prompt]:
-        prompts = self.game.prompts(Turn(round_, stage), self.tasks.questions("train", round_, count))
+        prompts = self.game.prompts(StageRun(round_, stage), self.tasks.questions("train", round_, count))
         self.journal.write_prompts(round_, prompts)
         return prompts
 
@@ -235,7 +235,7 @@ def test_10_what_comes_late_counts_from_the_next_prompt_on(tmp_path: Path) -> No
     table.say(table.ask("answer", 2), answer("17"))
     assert {each["peer"] for prompt in table.ask("critique", 1) for each in prompt.notes["students"]} == {"me", "bob"}
     said.stages["answer"] = {"bob": {"digest 0.1": [answer("19")]}, "cat": {"digest 0.1": [answer("19")]}}
-    (later,) = table.game.prompts(Turn(0, "critique"), table.tasks.questions("train", 0, 2)[1:])
+    (later,) = table.game.prompts(StageRun(0, "critique"), table.tasks.questions("train", 0, 2)[1:])
     assert {each["peer"] for each in later.notes["students"]} == {"me", "bob", "cat"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hivemind_exp.game.study_group.exhibits import Gathering
+from hivemind_exp.game.study_group.exhibits import Exhibits
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.workers.pool import TIMED_OUT
 from tests.support.spelling_task import Spelling
@@ -50,7 +50,7 @@ class Crowd:
 def test_who_holds_the_verifier_up_does_it_once() -> None:
     tasks = Slow()
     questions = tasks.questions("train", 0, 8)
-    gathering = Gathering("me", range(8), tasks=tasks, journal=Nothing(), peers=Crowd(questions))  # type: ignore[arg-type]
+    gathering = Exhibits("me", range(8), tasks=tasks, journal=Nothing(), peers=Crowd(questions))  # type: ignore[arg-type]
     gathering.students(0, questions)
     assert tasks.held_up == 2
     gathering.students(1, questions)

@@ -7,11 +7,11 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.game.base import OwnPace
+from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.study_group.prompts import STAGES
-from hivemind_exp.game.study_group.timetable import SlotClock, Slots
-from hivemind_exp.journal.records import Turn
-from hivemind_exp.trainer.progress import Course, Progress
+from hivemind_exp.game.study_group.timetable import SlotClock, SlotSchedule
+from hivemind_exp.journal.records import StageRun
+from hivemind_exp.trainer.progress import NodeProgress, RoundCursor
 
 CLOCK = SlotClock(1_000_000, 60, len(STAGES))
 
@@ -22,17 +22,17 @@ class Player:
     def __init__(self, now: float) -> None:
         self.now = now
         self.parts: dict[tuple[int, str], int] = defaultdict(int)
-        slots = Slots(CLOCK, STAGES, lambda round_, stage: self.parts[round_, stage], lambda: self.now)
-        self.course = Course(slots, Progress())
-        self.played: list[tuple[float, Turn]] = []
+        slots = SlotSchedule(CLOCK, STAGES, lambda round_, stage: self.parts[round_, stage], lambda: self.now)
+        self.course = RoundCursor(slots, NodeProgress())
+        self.played: list[tuple[float, StageRun]] = []
 
     def play(self, seconds: float) -> None:
         turn = self.course.next()
         self.played.append((self.now, turn))
         self.parts[turn.round, turn.stage] += 1
-        self.course.took(turn, self.course.progress.round)
+        self.course.advance(turn, self.course.progress.round)
         self.now += seconds
-        self.course.following()
+        self.course.next_stage()
 
 
 starts = st.floats(1_000_000, 1_001_000)
@@ -50,10 +50,10 @@ def test_whoever_begins_whenever_plays_the_round_that_is_on_and_answers_first(st
         assert turn.round == slot.round
         assert turn.stage in (STAGES[slot.stage], STAGES[0])
         if turn.stage == STAGES[0]:
-            assert turn.part == answered[turn.round]
+            assert turn.chunk == answered[turn.round]
             answered[turn.round] += 1
         else:
-            assert answered[turn.round] > turn.part
+            assert answered[turn.round] > turn.chunk
     assert player.course.progress.step == len(takes)
     rounds = [turn.round for _, turn in player.played]
     assert rounds == sorted(rounds)
@@ -68,7 +68,7 @@ def test_a_fast_node_goes_on_along_the_questions_without_a_gap(start: float, tak
         player.play(seconds)
     parts: dict[tuple[int, str], list[int]] = defaultdict(list)
     for _, turn in player.played:
-        parts[turn.round, turn.stage].append(turn.part)
+        parts[turn.round, turn.stage].append(turn.chunk)
     assert all(found == list(range(len(found))) for found in parts.values())
     assert max(map(len, parts.values())) > 1
 
@@ -77,7 +77,7 @@ def test_a_node_that_joins_late_answers_and_then_plays_what_is_on() -> None:
     player = Player(CLOCK.begins(7, 1) + 10)
     player.play(10)
     player.play(10)
-    assert [turn for _, turn in player.played] == [Turn(7, "answer"), Turn(7, "critique")]
+    assert [turn for _, turn in player.played] == [StageRun(7, "answer"), StageRun(7, "critique")]
 
 
 def test_a_step_longer_than_a_slot_never_stops_a_node() -> None:
@@ -94,22 +94,22 @@ def test_a_clock_that_is_set_back_brings_no_round_back() -> None:
     player.play(5)
     player.now = CLOCK.begins(3, 2)
     player.play(1)
-    assert [turn for _, turn in player.played] == [Turn(5, "answer", 0), Turn(5, "answer", 1)]
+    assert [turn for _, turn in player.played] == [StageRun(5, "answer", 0), StageRun(5, "answer", 1)]
 
 
 def test_before_the_beginning_the_first_slot_is_played() -> None:
-    assert Player(CLOCK.begins(-4, 1)).course.next() == Turn(0, "answer")
+    assert Player(CLOCK.begins(-4, 1)).course.next() == StageRun(0, "answer")
 
 
 def test_what_is_left_of_a_slot_is_told() -> None:
-    slots = Slots(CLOCK, STAGES, lambda *_: 0, lambda: CLOCK.begins(3, 1) + 45.0)
+    slots = SlotSchedule(CLOCK, STAGES, lambda *_: 0, lambda: CLOCK.begins(3, 1) + 45.0)
     assert slots.left() == 15
 
 
 def test_alone_one_stage_follows_the_other_and_takes_its_time() -> None:
-    pace = OwnPace(STAGES)
+    pace = SequentialSchedule(STAGES)
     turns, last = [], None
     for _ in range(4):
         turns.append(last := pace.next(last, finished=2))
-    assert turns == [Turn(2, "answer"), Turn(2, "critique"), Turn(2, "resolve"), Turn(3, "answer")]
+    assert turns == [StageRun(2, "answer"), StageRun(2, "critique"), StageRun(2, "resolve"), StageRun(3, "answer")]
     assert pace.left() is None

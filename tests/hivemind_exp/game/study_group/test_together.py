@@ -24,7 +24,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.game.study_group.prompts import STAGES
 from hivemind_exp.game.study_group.timetable import SlotClock
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.runner.build_game import Company
+from hivemind_exp.runner.build_game import PeerContext
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.nodes import ChanceRewards, Events, make_config
 
@@ -93,7 +93,7 @@ def play(name: str, skew: float, seed: int, home: Path) -> None:
     """Run a node, in a process of its own, until somebody ends it."""
     torch.set_num_threads(1)
     now = Time(home / "began", skew)
-    company = Company(name, Hall(name, home), CLOCK, now)
+    company = PeerContext(name, Hall(name, home), CLOCK, now)
     files, tasks = NodeFiles(home / name), ChanceRewards()
     runner = GRPORunner(make(name, seed), files, Events(), make_tasks=lambda *_: tasks, company=company)
     runner.run()

@@ -19,9 +19,9 @@ from hivemind_exp.offload.api import batch as batches
 from hivemind_exp.offload.api import batch_client
 from hivemind_exp.offload.api.batch import Line, Report, Request, parcels, read_report, read_results, unanswered
 from hivemind_exp.offload.api.batch_client import BatchClient
-from hivemind_exp.offload.api.chat import Answer, Fault, Trouble
+from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
 from hivemind_exp.offload.api.client import ChatClient
-from hivemind_exp.offload.batch.store import BatchBook
+from hivemind_exp.offload.batch.store import BatchStore
 from hivemind_exp.offload.build import open_offload
 from hivemind_exp.offload.endpoints import first_endpoint
 from hivemind_exp.offload.ledger import Ledger
@@ -61,13 +61,13 @@ def test_results_are_answers_or_faults_by_name() -> None:
     )
     assert spoilt == 0
     answer = found["a"]
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatAnswer)
     assert [choice.text for choice in answer.choices] == ["42"]
-    faults = [fault for fault in found.values() if isinstance(fault, Fault)]
+    faults = [fault for fault in found.values() if isinstance(fault, RequestFailed)]
     assert [(fault.trouble, fault.billed) for fault in faults] == [
-        (Trouble.SLOW_DOWN, False),
-        (Trouble.BROKEN, True),
-        (Trouble.BUSY, False),
+        (FaultKind.SLOW_DOWN, False),
+        (FaultKind.BROKEN, True),
+        (FaultKind.BUSY, False),
     ]
     assert faults[2].detail == "not answered: Too late."
 
@@ -86,14 +86,18 @@ def test_what_cannot_be_encoded_again_is_replaced() -> None:
     refused = result("c", 400, {"error": {"message": "\ud800"}})
     found, _ = read_results(result("a", body=body) + json.dumps(undone).encode() + b"\n" + refused)
     answer, *faults = found.values()
-    assert isinstance(answer, Answer)
-    said = [answer.model or "", answer.choices[0].text, *(fault.detail for fault in faults if isinstance(fault, Fault))]
+    assert isinstance(answer, ChatAnswer)
+    said = [
+        answer.model or "",
+        answer.choices[0].text,
+        *(fault.detail for fault in faults if isinstance(fault, RequestFailed)),
+    ]
     assert [text.encode() for text in said] == [b"m?", b"4?", b"not answered: ?", b"HTTP 400: ?"]
 
 
 def test_of_two_lines_for_one_request_the_first_counts() -> None:
     found, _ = read_results(result("a", 500) + result("a"))
-    assert isinstance(found["a"], Fault)
+    assert isinstance(found["a"], RequestFailed)
 
 
 NAMES = (
@@ -113,8 +117,8 @@ def test_nothing_that_a_service_sends_raises_past_a_fault(document: Any) -> None
     for table in (document, {"id": "a", "status": "failed", "errors": document, "request_counts": document}):
         try:
             read_report(table)
-        except Fault as fault:
-            assert fault.trouble is Trouble.BROKEN  # noqa: PT017 - no other exception may come at all
+        except RequestFailed as fault:
+            assert fault.trouble is FaultKind.BROKEN  # noqa: PT017 - no other exception may come at all
 
 
 @pytest.mark.parametrize(
@@ -139,15 +143,15 @@ def test_what_no_file_mentions_was_not_done_only_where_the_counts_say_so(
 @pytest.mark.parametrize(
     ("code", "message", "trouble"),
     [
-        ("token_limit_exceeded", "Enqueued token limit reached", Trouble.SLOW_DOWN),
-        ("billing_hard_limit_reached", "Billing hard limit has been reached", Trouble.NO_CREDIT),
-        ("model_not_found", "The model does not exist", Trouble.UNFIT),
-        ("invalid_json_line", "This line is not parseable", Trouble.UNFIT),
-        ("server_error", "The batch failed.", Trouble.BUSY),
-        (None, None, Trouble.BUSY),
+        ("token_limit_exceeded", "Enqueued token limit reached", FaultKind.SLOW_DOWN),
+        ("billing_hard_limit_reached", "Billing hard limit has been reached", FaultKind.NO_CREDIT),
+        ("model_not_found", "The model does not exist", FaultKind.BAD_REQUEST),
+        ("invalid_json_line", "This line is not parseable", FaultKind.BAD_REQUEST),
+        ("server_error", "The batch failed.", FaultKind.BUSY),
+        (None, None, FaultKind.BUSY),
     ],
 )
-def test_why_a_batch_failed_says_what_to_do(code: Any, message: Any, trouble: Trouble) -> None:
+def test_why_a_batch_failed_says_what_to_do(code: Any, message: Any, trouble: FaultKind) -> None:
     errors = {"object": "list", "data": [{"code": code, "message": message}]}
     failure = read_report({"id": "b", "status": "failed", "errors": errors}).failure
     assert failure is not None
@@ -190,7 +194,7 @@ def test_a_batch_is_found_beyond_the_first_page(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_batch_is_recorded_whole_or_not_at_all(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite", LimitsConfig(usd=1.0, usd_per_day=1.0))
-    book = BatchBook(ledger, "box", "test-model")
+    book = BatchStore(ledger, "box", "test-model")
     lines = [(Line(0, "answer", "abc", (place,), 0), 0.3) for place in range(4)]
     with pytest.raises(LimitReached, match=r"the next batch may cost 1.2000 USD"):
         book.open(lines)
@@ -223,7 +227,7 @@ def test_money_in_batches_that_nobody_collects_is_told(tmp_path: Path, batch: bo
     files, events = NodeFiles(tmp_path), Events()
     ledger = Ledger(files.ledger, LimitsConfig())
     for provider, model in (("box", "test-model"), ("box", "other"), ("elsewhere", "test-model")):
-        BatchBook(ledger, provider, model).open([(Line(0, "answer", "abc", (0,), 0), 0.25)])
+        BatchStore(ledger, provider, model).open([(Line(0, "answer", "abc", (0,), 0), 0.25)])
     ledger.close()
     with api_server() as server:
         own = {"base_url": server.base_url, "model": "test-model", "batch": True}

@@ -9,12 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.offload.api.chat import Fault, Sampling, Style, Trouble, body, read_answer, refusal
+from hivemind_exp.offload.api.chat import (
+    FaultKind,
+    RequestDialect,
+    RequestFailed,
+    SamplingParams,
+    body,
+    read_answer,
+    refusal,
+)
 from hivemind_exp.offload.endpoints import Endpoint
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.providers import PROVIDERS, Chat
 
-SAMPLING = Sampling(temperature=0.7, max_tokens=100, reasoning_tokens=1000, reasoning_effort="low")
+SAMPLING = SamplingParams(temperature=0.7, max_tokens=100, reasoning_tokens=1000, reasoning_effort="low")
 MESSAGES = ({"role": "user", "content": "hi"},)
 
 
@@ -22,7 +30,7 @@ def asked(name: str, model: str, count: int = 2, **changes: Any) -> dict[str, An
     chat = PROVIDERS[name].chat
     assert chat is not None
     endpoint = Endpoint(name, "http://box/v1", model, chat, needs_key=True)
-    style = Style(chat.max_tokens, several=chat.group == "n", **changes)
+    style = RequestDialect(chat.max_tokens, supports_n=chat.group == "n", **changes)
     return body(endpoint, style, MESSAGES, count, SAMPLING, 2**40 + 5)
 
 
@@ -56,7 +64,7 @@ def test_no_service_is_sent_what_it_may_not_know() -> None:
     ],
 )
 def test_complaints_are_heeded_once(message: str, changed: bool) -> None:
-    style = Style("max_tokens", several=True)
+    style = RequestDialect("max_tokens", supports_n=True)
     assert style.adapt(message) is changed
     assert style.adapt(message) is False
 
@@ -102,7 +110,7 @@ def test_a_text_that_cannot_be_encoded_is_mended() -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_fault(content: bytes) -> None:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(RequestFailed) as caught:
         read_answer(b"\x00" + content, {})
     assert caught.value.billed
 
@@ -123,28 +131,28 @@ def test_no_json_raises_anything_but_a_fault(choices: list[Any], usage: Any, mod
 
 
 def test_deep_json_does_not_end_the_process() -> None:
-    with pytest.raises(Fault):
+    with pytest.raises(RequestFailed):
         read_answer(b"[" * 200_000, {})
 
 
 @pytest.mark.parametrize(
     ("status", "text", "trouble"),
     [
-        (401, "", Trouble.REFUSED),
-        (403, "forbidden", Trouble.REFUSED),
-        (403, '{"error": {"message": "Insufficient credit"}}', Trouble.NO_CREDIT),
-        (402, "", Trouble.NO_CREDIT),
-        (429, '{"error": {"code": "insufficient_quota"}}', Trouble.NO_CREDIT),
-        (429, "slow", Trouble.SLOW_DOWN),
-        (408, "", Trouble.BUSY),
-        (500, "<html>", Trouble.BUSY),
-        (503, "", Trouble.BUSY),
-        (404, '{"error": "no such model"}', Trouble.UNFIT),
-        (422, '{"detail": [{"loc": ["body"]}]}', Trouble.UNFIT),
-        (307, "", Trouble.UNFIT),
+        (401, "", FaultKind.REFUSED),
+        (403, "forbidden", FaultKind.REFUSED),
+        (403, '{"error": {"message": "Insufficient credit"}}', FaultKind.NO_CREDIT),
+        (402, "", FaultKind.NO_CREDIT),
+        (429, '{"error": {"code": "insufficient_quota"}}', FaultKind.NO_CREDIT),
+        (429, "slow", FaultKind.SLOW_DOWN),
+        (408, "", FaultKind.BUSY),
+        (500, "<html>", FaultKind.BUSY),
+        (503, "", FaultKind.BUSY),
+        (404, '{"error": "no such model"}', FaultKind.BAD_REQUEST),
+        (422, '{"detail": [{"loc": ["body"]}]}', FaultKind.BAD_REQUEST),
+        (307, "", FaultKind.BAD_REQUEST),
     ],
 )
-def test_what_a_status_means(status: int, text: str, trouble: Trouble) -> None:
+def test_what_a_status_means(status: int, text: str, trouble: FaultKind) -> None:
     fault = refusal(status, text.encode(), {"retry-after": "3"})
     assert (fault.trouble, fault.billed, fault.wait) == (trouble, False, 3.0)
     assert "<html>" not in fault.detail
@@ -153,7 +161,7 @@ def test_what_a_status_means(status: int, text: str, trouble: Trouble) -> None:
 def test_every_row_that_generates_can_be_asked() -> None:
     for row in PROVIDERS.values():
         if row.chat is not None:
-            style = Style(row.chat.max_tokens, several=row.chat.group == "n")
+            style = RequestDialect(row.chat.max_tokens, supports_n=row.chat.group == "n")
             endpoint = Endpoint(row.name, row.base_url, "m", row.chat, row.needs_key)
             assert row.chat.max_tokens in body(endpoint, style, MESSAGES, 1, SAMPLING, 0)
     assert Chat().training == "unknown"

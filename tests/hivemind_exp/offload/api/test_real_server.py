@@ -16,9 +16,9 @@ from tests.support.fake_api.transformers_server import TransformersServer
 def test_groups_are_filled_by_a_real_server(tmp_path: Path, real_server: TransformersServer, group: Group) -> None:
     served = endpoint(real_server.base_url, model=real_server.model, group=group)
     with engine(tmp_path, served, price=Price(0.0, 0.0), timeout=60.0) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         rig.run([order(number, places=3) for number in range(2)])
-        rig.offload.tell(0)
+        rig.offload.report_spend(0)
     assert [len(places) for places in rig.texts().values()] == [3, 3]
     (spent,) = [event for event in rig.events.of("spend") if event["round"] == 0]
     assert spent["requests"] >= 6  # more where an untrained model writes nothing but blanks

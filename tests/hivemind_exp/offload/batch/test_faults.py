@@ -24,7 +24,7 @@ def test_a_batch_whose_beginning_nobody_heard_of_is_not_begun_twice(tmp_path: Pa
         api_server(batch_delay=0.05) as server,
         engine(tmp_path, endpoint(server.base_url), timeout=0.5, batched=True) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.next(fault, endpoint="batches")
         rig.run([order(0)])
         assert batches(server) == 1
@@ -36,7 +36,7 @@ def test_a_batch_whose_beginning_nobody_heard_of_is_not_begun_twice(tmp_path: Pa
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.RATE_LIMIT_BARE, Fault.HTML_OK, Fault.UNAVAILABLE, Fault.CLOSE])
 def test_an_upload_that_fails_is_made_again(tmp_path: Path, fault: Fault) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.next(fault, times=2, endpoint="files")
         rig.run([order(0)])
         assert_paid(server, rig.ledger)
@@ -46,7 +46,7 @@ def test_an_upload_that_fails_is_made_again(tmp_path: Path, fault: Fault) -> Non
 @pytest.mark.parametrize("fault", [Fault.TRUNCATED, Fault.HTML_OK, Fault.RESET, Fault.SERVER_ERROR])
 def test_a_file_of_results_that_came_broken_is_read_again(tmp_path: Path, fault: Fault) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.next(fault, endpoint="content")
         rig.run([order(number) for number in range(3)])
         assert len(lines(server)) == 12
@@ -56,7 +56,7 @@ def test_a_file_of_results_that_came_broken_is_read_again(tmp_path: Path, fault:
 
 def test_lines_that_a_broken_file_hides_for_good_count_as_spent(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.next(Fault.TRUNCATED, times=3, endpoint="content")
         rig.run([order(0)])
         billed = server.usd(PRICE_IN, PRICE_OUT)
@@ -67,8 +67,8 @@ def test_lines_that_a_broken_file_hides_for_good_count_as_spent(tmp_path: Path) 
 
 def test_a_batch_that_the_service_forgot_counts_as_spent(tmp_path: Path) -> None:
     with api_server(batch_delay=None) as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
-        rig.offload.probed()
-        rig.offload.place([order(0)])
+        rig.offload.wait_for_probe()
+        rig.offload.submit([order(0)])
         until(lambda: states(rig.ledger)["running"])
         server.forget_batches()
         until(lambda: states(rig.ledger)["over"])
@@ -84,8 +84,8 @@ def test_a_key_refused_while_a_batch_is_out_ends_the_run_and_loses_nothing(tmp_p
     keys = {"key-1234", "key-5678"}
     with api_server(keys=keys, batch_delay=None) as server:
         with engine(tmp_path, endpoint(server.base_url), None, key="key-1234", batched=True) as rig:
-            rig.offload.probed()
-            rig.offload.place([order(0)])
+            rig.offload.wait_for_probe()
+            rig.offload.submit([order(0)])
             until(lambda: states(rig.ledger)["running"])
             server.revoke("key-1234")
             with pytest.raises(KeyProblem, match="its batches wait for a key of the same account"):
@@ -99,9 +99,9 @@ def test_a_key_refused_while_a_batch_is_out_ends_the_run_and_loses_nothing(tmp_p
 
 def test_a_service_that_is_down_while_a_batch_is_out_is_waited_for(tmp_path: Path) -> None:
     with api_server(batch_delay=0.0) as server, engine(tmp_path, endpoint(server.base_url), None, batched=True) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.set(batch_delay=None)
-        rig.offload.place([order(0)])
+        rig.offload.submit([order(0)])
         until(lambda: states(rig.ledger)["running"])
         with server.down():
             until(lambda: rig.events.of("warning"))
@@ -119,7 +119,7 @@ def test_while_the_service_is_down_the_next_of_the_chain_is_asked_directly(
     with api_server() as server, api_server() as spare:
         chain = (endpoint(server.base_url), endpoint(spare.base_url, name="spare"))
         with engine(tmp_path, *chain, batched=True) as rig:
-            rig.offload.probed()
+            rig.offload.wait_for_probe()
             with server.down():
                 rig.run([order(number) for number in range(3)])
             assert len(spare.ledger.chats) == 12
@@ -144,11 +144,11 @@ def test_books_are_equal_when_much_goes_wrong(tmp_path: Path) -> None:
         api_server(line_faults=faults, batch_delay=None) as server,
         engine(tmp_path, endpoint(server.base_url, group="n"), batched=True) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         for place in ("files", "batches", "content"):
             for fault in (Fault.RESET, Fault.SERVER_ERROR, Fault.TRUNCATED, Fault.HTML_OK):
                 server.next(fault, endpoint=place)
-        rig.offload.place([order(number, round_=number % 5) for number in range(40)])
+        rig.offload.submit([order(number, round_=number % 5) for number in range(40)])
         until(lambda: states(rig.ledger)["running"] == 5)
         server.set(batch_delay=0.05)
         server.finish_batches()

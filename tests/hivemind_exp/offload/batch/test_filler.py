@@ -19,11 +19,11 @@ __all__ = ["quick"]
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_round_is_one_batch_at_half_the_price(tmp_path: Path, group: Group) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url, group=group), batched=True) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         rig.run([order(number, round_=number % 2) for number in range(10)])
         asked = lines(server)
         assert_paid(server, rig.ledger)
-        rig.offload.tell(1)
+        rig.offload.report_spend(1)
         assert len(server.ledger.chats) == 1
     assert filled(rig) == [4] * 10
     assert all(len(set(places.values())) == 4 for places in rig.texts().values())
@@ -48,8 +48,8 @@ def test_the_trainer_sees_how_far_the_batch_is_that_it_waits_for(tmp_path: Path)
 def test_a_stop_is_at_once_and_the_next_start_collects(tmp_path: Path) -> None:
     with api_server(batch_delay=None) as server:
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
-            rig.offload.probed()
-            rig.offload.place([order(number) for number in range(3)])
+            rig.offload.wait_for_probe()
+            rig.offload.submit([order(number) for number in range(3)])
             until(lambda: states(rig.ledger)["running"])
             rig.stop.set()
             with pytest.raises(StopRequested):
@@ -60,7 +60,7 @@ def test_a_stop_is_at_once_and_the_next_start_collects(tmp_path: Path) -> None:
         assert rig.accounts()["batched"] > 0
         server.finish_batches()
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
-            rig.offload.probed()
+            rig.offload.wait_for_probe()
             rig.run([order(number) for number in range(3)])
         assert_paid(server, rig.ledger)
         assert len(lines(server)) == 12
@@ -70,7 +70,7 @@ def test_a_stop_is_at_once_and_the_next_start_collects(tmp_path: Path) -> None:
 def test_what_nobody_orders_any_more_is_collected_and_paid_all_the_same(tmp_path: Path) -> None:
     with api_server(batch_delay=None) as server:
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
-            rig.offload.place([order(0)])
+            rig.offload.submit([order(0)])
             until(lambda: states(rig.ledger)["running"])
         server.finish_batches()
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
@@ -86,8 +86,8 @@ def test_what_a_line_did_not_bring_is_asked_again_in_the_next_batch(tmp_path: Pa
         api_server(line_faults=faults) as server,
         engine(tmp_path, endpoint(server.base_url, group="n"), batched=True) as rig,
     ):
-        rig.offload.probed()
-        rig.offload.place([order(number) for number in range(3)])
+        rig.offload.wait_for_probe()
+        rig.offload.submit([order(number) for number in range(3)])
         until(lambda: len(lines(server)) == 3)
         server.set(line_faults={})
         rig.offload.wait(0)
@@ -107,7 +107,7 @@ def test_a_line_that_does_not_say_what_it_cost_keeps_its_half_of_the_reserve(tmp
         api_server(line_faults=faults) as server,
         engine(tmp_path, endpoint(server.base_url, group="n"), batched=True) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         rig.run([order(0, places=2)])
     kept = rig.accounts()["kept"]
     prompt = sum(len(message["content"]) + 64 for message in order(0).messages)
@@ -125,9 +125,9 @@ def test_a_place_that_batch_after_batch_brings_nothing_for_is_given_up(tmp_path:
         api_server(line_faults=faults) as server,
         engine(tmp_path, endpoint(server.base_url, group="n"), batched=True) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         rig.run([order(number, places=2) for number in range(2)])
-        rig.offload.tell(0)
+        rig.offload.report_spend(0)
         asked = lines(server)
         assert_paid(server, rig.ledger)
     assert len(asked) == 2 + 2
@@ -144,8 +144,8 @@ def test_a_batch_that_ended_early_is_paid_for_what_it_did_and_the_rest_is_asked_
         api_server(batch_delay=None) as server,
         engine(tmp_path, endpoint(server.base_url), batched=True) as rig,
     ):
-        rig.offload.probed()
-        rig.offload.place([order(number) for number in range(2)])
+        rig.offload.wait_for_probe()
+        rig.offload.submit([order(number) for number in range(2)])
         until(lambda: states(rig.ledger)["running"])
         server.finish_batches(status, lines=done)
         until(lambda: states(rig.ledger)["over"])
@@ -165,8 +165,8 @@ def test_a_failed_batch_costs_nothing_and_is_submitted_again(tmp_path: Path) -> 
         api_server(batch_delay=None) as server,
         engine(tmp_path, endpoint(server.base_url), batched=True) as rig,
     ):
-        rig.offload.probed()
-        rig.offload.place([order(0)])
+        rig.offload.wait_for_probe()
+        rig.offload.submit([order(0)])
         until(lambda: states(rig.ledger)["running"])
         server.finish_batches("failed")
         until(lambda: states(rig.ledger)["over"])

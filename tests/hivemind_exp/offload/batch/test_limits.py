@@ -20,7 +20,7 @@ def test_a_full_queue_is_waited_for_and_told_once(tmp_path: Path) -> None:
         api_server(batch_delay=0.0, batch_queue=0) as server,
         engine(tmp_path, endpoint(server.base_url), batched=True) as rig,
     ):
-        rig.offload.place([order(0)])
+        rig.offload.submit([order(0)])
         until(lambda: states(rig.ledger)["over"] >= 4)
         server.set(batch_queue=None)
         rig.offload.wait(0)
@@ -34,7 +34,7 @@ def test_a_batch_that_nobody_accepts_ends_the_run_where_nothing_may_stand_in(tmp
         api_server(models=("test-model",)) as server,
         engine(tmp_path, endpoint(server.base_url, group="n"), batched=True) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         server.set(models=("another",))
         with pytest.raises(ProviderError, match=r"request not accepted .*does not exist"):
             rig.run([order(0)])
@@ -55,7 +55,7 @@ def test_a_server_that_wants_other_parameters_is_asked_as_it_likes(tmp_path: Pat
 
 def test_the_cap_stops_before_anything_is_uploaded(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), usd=0.02, batched=True) as rig:
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         with pytest.raises(LimitReached, match=r"the next batch may cost .* of offload.limits.usd = 0.02 USD"):
             rig.run([order(number) for number in range(50)])
         assert {entry.endpoint for entry in server.ledger.entries} == {"chat"}
@@ -68,7 +68,7 @@ def test_rounds_beyond_the_cap_wait_for_what_comes_back_from_those_before(tmp_pa
         api_server(batch_delay=0.05) as server,
         engine(tmp_path, endpoint(server.base_url), usd=0.01, batched=True) as rig,
     ):
-        rig.offload.probed()
+        rig.offload.wait_for_probe()
         with pytest.raises(LimitReached):
             rig.run([order(number, round_=number) for number in range(60)])
         assert 0.005 < server.usd(PRICE_IN, PRICE_OUT) <= 0.01

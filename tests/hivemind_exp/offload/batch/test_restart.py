@@ -38,7 +38,7 @@ def test_killed_at_any_moment_it_asks_and_pays_nothing_twice(tmp_path: Path, mom
         child.join()
         assert child.exitcode == -signal.SIGKILL
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
-            rig.offload.probed()
+            rig.offload.wait_for_probe()
             # As a node does: what the journal holds already is not ordered.
             held = texts(rig.journal)
             rig.run([order(number) for number in range(ORDERS) if len(held.get(f"question {number}", {})) < 4])
@@ -64,7 +64,7 @@ def test_killed_again_and_again_it_asks_and_pays_nothing_twice(tmp_path: Path) -
             child.kill()
             child.join()
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
-            rig.offload.probed()
+            rig.offload.wait_for_probe()
             rig.run([order(number) for number in range(ORDERS)])
         assert len(lines(server)) == 4 * ORDERS
         accounts = rig.accounts()

@@ -19,8 +19,8 @@ from hivemind_exp.errors import ConfigurationError, KeyProblem, LimitReached
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload, open_offload
-from hivemind_exp.offload.engine import Offload
-from hivemind_exp.offload.process.client import HostedOffload
+from hivemind_exp.offload.engine import Engine_
+from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.offload.process.frames import pack_error, pack_orders, unpack_error, unpack_orders
 from hivemind_exp.processes import messages as wire
 from hivemind_exp.secrets import Secrets
@@ -64,12 +64,12 @@ assert open_offload(Config(), NodeFiles(Path("/nowhere")), Secrets(), print, Sto
 
 
 def test_it_tells_and_keeps_what_the_engine_in_this_process_does(tmp_path: Path) -> None:
-    def play(offload: HostedOffload | Offload) -> None:
-        offload.probed()
+    def play(offload: OffloadClient | Engine_) -> None:
+        offload.wait_for_probe()
         for round_ in range(2):
-            offload.place([order(2 * round_ + n, round_=round_) for n in range(2)])
+            offload.submit([order(2 * round_ + n, round_=round_) for n in range(2)])
             offload.wait(round_)
-            offload.tell(round_)
+            offload.report_spend(round_)
 
     with api_server(seed=5) as server, hosted(tmp_path / "there", configure(server.base_url), probed=False) as rig:
         play(rig.offload)
@@ -116,7 +116,7 @@ def test_errors_are_raised_where_they_are_raised_without_the_process(tmp_path: P
         config = configure(server.base_url, box={"needs_key": True})
         with hosted(tmp_path / "refused", config, key="wrong", probed=False) as rig:
             with pytest.raises(KeyProblem, match="box:test-model: key refused") as refused:
-                rig.offload.probed()
+                rig.offload.wait_for_probe()
     assert refused.value.next == "swarmctl keys set box"
     with api_server() as server, hosted(tmp_path / "cap", configure(server.base_url, limits={"usd": 0.01})) as rig:
         with pytest.raises(LimitReached, match=r"offload\.limits\.usd = 0\.01 USD"):
@@ -129,7 +129,7 @@ def test_what_crosses_the_pipe_stays_what_it_was() -> None:
     (packed,) = wire.Decoder().feed(wire.encode(pack_orders([order(3, places=2, round_=7)])))
     (back,), whole = unpack_orders(packed), order(3, places=2, round_=7)
     assert (back.round, back.stage, back.question) == (7, whole.stage, whole.question)
-    assert (back.messages, back.places, back.version) == (whole.messages, whole.places, whole.version)
+    assert (back.messages, back.indices, back.version) == (whole.messages, whole.indices, whole.version)
     full = unpack_error(pack_error(OSError(errno.ENOSPC, "No space left on device")))
     assert isinstance(full, OSError)
     assert full.errno == errno.ENOSPC
@@ -139,7 +139,7 @@ def test_what_crosses_the_pipe_stays_what_it_was() -> None:
 
 def test_a_stop_is_heard_while_waiting_and_answers_in_flight_come_in(tmp_path: Path) -> None:
     with api_server(latency=1.0) as server, hosted(tmp_path, configure(server.base_url)) as rig:
-        rig.offload.place([order(number) for number in range(4)])
+        rig.offload.submit([order(number) for number in range(4)])
         until(lambda: len(prompts(server)) == 4)
         threading.Timer(0.05, rig.stop.set).start()
         with pytest.raises(StopRequested):
@@ -179,7 +179,7 @@ def test_a_disk_that_is_full_for_an_event_ends_the_run(tmp_path: Path, monkeypat
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(Events, "__call__", full)
-        rig.offload.place([order(0)])
+        rig.offload.submit([order(0)])
         rig.offload.wait(0)
         with pytest.raises(OSError, match="No space left"):
-            rig.offload.tell(0)
+            rig.offload.report_spend(0)

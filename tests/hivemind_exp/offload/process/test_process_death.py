@@ -50,7 +50,7 @@ def test_kill_9_of_it_at_many_moments_asks_for_nothing_twice(tmp_path: Path, mon
             killer = threading.Thread(target=assassin)
             killer.start()
             for round_ in range(rounds):
-                rig.offload.place([order(10 * round_ + n, round_=round_) for n in range(10)])
+                rig.offload.submit([order(10 * round_ + n, round_=round_) for n in range(10)])
             for round_ in range(rounds):
                 rig.offload.wait(round_)
             killer.join()
@@ -71,16 +71,16 @@ def test_kill_9_of_it_at_many_moments_asks_for_nothing_twice(tmp_path: Path, mon
 def test_one_that_died_unseen_is_followed_by_another(tmp_path: Path) -> None:
     """Between two calls nobody looks: what was asked for early is asked for again, where it has not come."""
     with api_server(latency=0.2) as server, hosted(tmp_path, configure(server.base_url)) as rig:
-        rig.offload.place([order(0), order(1)])
+        rig.offload.submit([order(0), order(1)])
         until(lambda: len(rig.texts()) == 2)
-        rig.offload.place([order(2)])
+        rig.offload.submit([order(2)])
         until(lambda: len(prompts(server)) == 3)
         rig.kill()
         rig.offload.wait(0)
         rig.kill()
-        rig.offload.place([order(3, round_=1)])
+        rig.offload.submit([order(3, round_=1)])
         rig.kill()
-        rig.offload.tell(0)
+        rig.offload.report_spend(0)
         rig.offload.wait(1)
         asked = Counter(prompts(server))
     assert asked == {"question 0": 1, "question 1": 1, "question 2": 2, "question 3": asked["question 3"]}
@@ -93,7 +93,7 @@ def test_one_that_died_unseen_is_followed_by_another(tmp_path: Path) -> None:
 def test_one_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         server.always(Fault.STALL)
-        rig.offload.place([order(0)])
+        rig.offload.submit([order(0)])
 
         def assassin() -> None:
             for _ in range(LIVES):

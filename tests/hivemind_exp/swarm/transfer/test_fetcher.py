@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
-from hivemind_exp.swarm.transfer.bundle_store import Inbox, Shelf
+from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
 from hivemind_exp.swarm.transfer.courier import FetchFailed
-from hivemind_exp.swarm.transfer.fetcher import AT_ONCE, Fetching
+from hivemind_exp.swarm.transfer.fetcher import AT_ONCE, BundleFetcher
 
 
 @dataclass
@@ -40,7 +40,7 @@ def word(peer: str, number: int = 0) -> Announcement:
     return Announcement(peer, int(time.time() * 1000), 1, 1, bundles=(ref,))
 
 
-async def settle(place: Somewhere, fetching: Fetching, words: list[Announcement]) -> None:
+async def settle(place: Somewhere, fetching: BundleFetcher, words: list[Announcement]) -> None:
     place.asked.clear()
     fetching.look(place, words)  # type: ignore[arg-type]
     await asyncio.sleep(0.05)
@@ -50,10 +50,10 @@ def test_a_crowd_of_names_does_not_keep_neighbours_waiting(monkeypatch: pytest.M
     monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.01)
     friends = [f"friend {number}" for number in range(AT_ONCE // 2)]
     crowd = [word(f"stranger {number}") for number in range(500)]
-    place, inbox = Somewhere(set(friends)), Inbox(lambda _: True)
+    place, inbox = Somewhere(set(friends)), BundleInbox(lambda _: True)
 
     async def live() -> None:
-        fetching = Fetching(place, Shelf(), inbox, connect=place.connect, on_room=lambda: None)  # type: ignore[arg-type]
+        fetching = BundleFetcher(place, BundleStore(), inbox, connect=place.connect, on_room=lambda: None)  # type: ignore[arg-type]
         await settle(place, fetching, [*crowd, *(word(friend) for friend in friends)])
         assert set(place.asked[: len(friends)]) == set(friends)
         assert len(fetching._running) <= AT_ONCE

@@ -16,7 +16,7 @@ import pytest
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import TaskSpec
-from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT, Lost, Pool
+from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT, Pool, Unscored
 from hivemind_exp.tasks.workers.process import WorkerProcess
 from tests.support.hostile import evil_answers as evil
 
@@ -32,7 +32,7 @@ def pool() -> Iterator[Pool]:
     del os.environ["PLANTED_SECRET"]
 
 
-def deeds(pool: Pool, *answers: str) -> list[float | Lost]:
+def deeds(pool: Pool, *answers: str) -> list[float | Unscored]:
     return pool.verify([(0, answer, {}) for answer in answers])
 
 

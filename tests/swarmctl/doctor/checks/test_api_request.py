@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import LimitsConfig
-from hivemind_exp.offload.ledger import Ask, Ledger
+from hivemind_exp.offload.ledger import Ledger, RequestKey
 from swarmctl import cli
 from swarmctl.doctor import registry, runner
 from swarmctl.doctor.check import Finding, Status
@@ -95,7 +95,7 @@ def test_a_cap_that_is_used_up_is_kept(home: Path, key_file: Callable[[str], Non
     files = files_of("offloaded")
     files.root.mkdir(parents=True)
     ledger = Ledger(files.ledger, LimitsConfig(usd="unlimited"))
-    ledger.reserve(Ask("box", "m", 0, "answer", "q", 1), 4.9999)
+    ledger.reserve(RequestKey("box", "m", 0, "answer", "q", 1), 4.9999)
     with api_server(keys={KEY}) as server:
         key_file(KEY)
         offload = "[offload.limits]\nusd = 5.0"

@@ -91,7 +91,7 @@ class Bench:
                 "generation": {"max_completion_tokens": options.tokens, "batch": options.groups * G},
             }
         )
-        self.stepper = SourceGRPOTrainer(
+        self.step_trainer = SourceGRPOTrainer(
             make_model(options.shape),
             self.tokenizer,
             config,
@@ -99,7 +99,7 @@ class Bench:
             device=options.device,
             dtype="float32" if options.device == "cpu" else "bfloat16",
         )
-        self.local = LocalSource(self.stepper.policy, self.tokenizer, config.generation, StopFlag())
+        self.local = LocalSource(self.step_trainer.policy, self.tokenizer, config.generation, StopFlag())
 
     def prompts(self, step: int) -> list[Prompt]:
         made = []
@@ -116,7 +116,7 @@ class Bench:
             for index, rollout in enumerate(group)
         )
         with working(cost, self.options.device):
-            self.stepper.step(Manifest(step, step, step, self.options.micro_batch, rows))
+            self.step_trainer.step(Manifest(step, step, step, self.options.micro_batch, rows))
 
 
 def local_steps(bench: Bench) -> list[Cost]:

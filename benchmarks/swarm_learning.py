@@ -178,13 +178,13 @@ class Node:
         model = load_model(
             self.config.model.model_copy(update={"name": str(base)}), self.tokenizer, dtype="float32", seed=0
         )
-        self.stepper = SourceGRPOTrainer(model, self.tokenizer, self.config, root, device="cpu", dtype="float32")
-        self.source = LocalSource(self.stepper.policy, self.tokenizer, self.config.generation, StopFlag())
+        self.step_trainer = SourceGRPOTrainer(model, self.tokenizer, self.config, root, device="cpu", dtype="float32")
+        self.source = LocalSource(self.step_trainer.policy, self.tokenizer, self.config.generation, StopFlag())
         self.drawn = PeerDrawLog(root / f"{number}.sqlite", SWARM)
         self.events: list[dict[str, Any]] = []
         me = f"node {number}"
         with_logps = arm.loss == "f_tis" and arm.external > 0
-        self.sharing = PeerExchange(
+        self.exchange = PeerExchange(
             PublisherInfo(SWARM, me, "tiny", GROUP_SIZE, with_logps),
             wire=Box(post, me),
             source=PeerSource(
@@ -202,7 +202,7 @@ class Node:
             ),
             drawn=self.drawn,
             encode=lambda chat: tuple(encode(chat, self.tokenizer)),
-            stepper=self.stepper,
+            step_trainer=self.step_trainer,
             seed=self.seed,
             emit=lambda *_, **__: None,
         )
@@ -221,9 +221,9 @@ class Node:
             Group(prompt, rows, tuple(scores[n * GROUP_SIZE : (n + 1) * GROUP_SIZE]))
             for n, (prompt, rows) in enumerate(zip(prompts, made, strict=True))
         ]
-        foreign = self.sharing.exchange(round_, STAGE, groups, TrainingStatus(round_, None))
-        rows = build_rows([*groups, *foreign.groups], self.stepper.settings, {})
-        result = self.stepper.step(
+        foreign = self.exchange.exchange(round_, STAGE, groups, TrainingStatus(round_, None))
+        rows = build_rows([*groups, *foreign.groups], self.step_trainer.settings, {})
+        result = self.step_trainer.step(
             Manifest(round_, round_, derive_seed(self.seed, round_), 128, tuple(rows), foreign.floor)
         )
         peers = [row for row in rows if not row.kind.own]
@@ -241,7 +241,7 @@ class Node:
 
     def close(self) -> None:
         self.drawn.close()
-        self.stepper.close()
+        self.step_trainer.close()
 
 
 def settings(arm: Arm, seed: int) -> Config:

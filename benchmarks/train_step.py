@@ -132,7 +132,7 @@ def time_ours(options: argparse.Namespace, *, ties: bool) -> list[float]:
         }
     )
     with tempfile.TemporaryDirectory() as output:
-        stepper = SourceGRPOTrainer(
+        step_trainer = SourceGRPOTrainer(
             make_model(options.shape),
             build_tokenizer(),
             config,
@@ -144,7 +144,7 @@ def time_ours(options: argparse.Namespace, *, ties: bool) -> list[float]:
         for step in range(options.steps + 1):
             begun = time.perf_counter()
             made = make_rollouts(step, options.rows, options.tokens, ties=ties)
-            stepper.step(manifest(step, made, options.rows // options.accumulate))
+            step_trainer.step(manifest(step, made, options.rows // options.accumulate))
             synchronise(options.device)
             seconds.append(time.perf_counter() - begun)
     return seconds[1:]

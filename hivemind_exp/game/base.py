@@ -18,7 +18,7 @@ class Game(Protocol):
     def stages(self) -> tuple[str, ...]:
         """The stages in their order."""
 
-    def prompts(self, turn: StageRun, questions: Sequence[Question]) -> list[Prompt]:
+    def prompts(self, stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:
         """Return what the turn asks, at most one prompt a question, the same again after a restart."""
 
     def score(self, groups: Sequence[Group]) -> list[Group]:

@@ -227,14 +227,14 @@ class Journal:
         ).fetchone()
         return 0 if last is None else int(last) + 1
 
-    def commit(self, manifest: Manifest, turn: StageRun | None = None, finished: int | None = None) -> None:
+    def commit(self, manifest: Manifest, stage_run: StageRun | None = None, finished: int | None = None) -> None:
         """Record a step before it is taken. What it was about, and what it teaches, stays known when the manifest
         itself is forgotten.
 
-        ``turn``: what it is about; unset: the one stage of its round. ``finished``: rounds that the node had finished
+        ``stage_run``: what it is about; unset: the one stage of its round. ``finished``: rounds finished
         before; unset: as many as the number of its round.
         """
-        about = turn or StageRun(manifest.round, "answer")
+        about = stage_run or StageRun(manifest.round, "answer")
         self._write_all(
             ("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())]),
             (

@@ -24,14 +24,14 @@ class AnswerRecorder:
         sampling: SamplingParams,
         *,
         journal: Journal,
-        exchange: BilledClient,
-        suspicion: ModelMismatchDetector,
+        billing: BilledClient,
+        mismatches: ModelMismatchDetector,
     ) -> None:
         self._kind = kind
         self._sampling = sampling
         self._journal = journal
-        self._exchange = exchange
-        self._suspicion = suspicion
+        self._billing = billing
+        self._mismatches = mismatches
 
     def record(  # noqa: PLR0917 - a request, and what came of it
         self,
@@ -49,7 +49,7 @@ class AnswerRecorder:
         Raises ``ProviderError`` where the service bills what it was not allowed.
         """
         usable = [choice for choice in answer.choices if choice.text.strip() and not choice.filtered][: len(places)]
-        usd = self._exchange.price(service, reservation, answer, batched=batched) / max(1, len(usable))
+        usd = self._billing.price(service, reservation, answer, batched=batched) / max(1, len(usable))
         # In the journal first: what was paid for must not be asked for again.
         self._journal.write_completions(
             order,
@@ -58,8 +58,8 @@ class AnswerRecorder:
                 for place, choice in zip(places, usable, strict=False)
             ],
         )
-        self._exchange.settle(service, ask, reservation, answer, self._sampling, batched=batched)
-        self._suspicion.look(service, answer, [choice.text for choice in usable])
+        self._billing.settle(service, ask, reservation, answer, self._sampling, batched=batched)
+        self._mismatches.look(service, answer, [choice.text for choice in usable])
         return len(usable)
 
     def give_up(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, tries: int) -> None:
@@ -72,11 +72,11 @@ class AnswerRecorder:
         settled = self._journal.settled(order.round, order.stage, order.question)
         places = [place for place in order.indices if place not in settled]
         self._lose(order, places, service, f"{service.endpoint.label}: {fault.trouble} ({fault.detail})")
-        self._suspicion.prompt_refused(service, fault)
+        self._mismatches.prompt_refused(service, fault)
 
     def _lose(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, why: str) -> None:
         self._journal.write_lost(order, places, why)
-        self._exchange.spending(order.round, service).lost += len(places)
+        self._billing.spending(order.round, service).lost += len(places)
 
     def _completion(  # noqa: PLR0917 - the fields of the record
         self,

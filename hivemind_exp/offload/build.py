@@ -12,7 +12,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.chat import SamplingParams
 from hivemind_exp.offload.batch.store import orphaned_batches
 from hivemind_exp.offload.endpoints import Endpoint, chain, first_endpoint, is_offloaded
-from hivemind_exp.offload.engine import Engine_, OffloadPolicy
+from hivemind_exp.offload.engine import Engine, OffloadPolicy
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import BATCH_SHARE, Price, bounded_price
 from hivemind_exp.offload.process.client import OffloadClient
@@ -39,7 +39,7 @@ def open_offload(
 
 def make_offload(
     config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag, *, announce: bool = True
-) -> Engine_:
+) -> Engine:
     """Start the API's side in this process, for a configuration that offloads. Raises as ``open_offload``.
 
     Without ``announce`` it is not told again what is asked, at which price.
@@ -60,7 +60,7 @@ def make_offload(
             for place, entry in enumerate(services)
         ]
 
-    offload = Engine_(
+    offload = Engine(
         make_chain,
         OffloadPolicy(resolved_kind(config), sampling_of(config), on_limit_local=config.offload.on_limit == "local"),
         journal=(files.journal, charter_id(config)),

@@ -57,7 +57,7 @@ class OffloadPolicy:
     """At a cap this machine goes on by itself; else the node stops."""
 
 
-class Engine_:
+class Engine:
     """The API's side of a node. ``start`` it; ``place`` and ``wait`` from the trainer's thread; ``close`` it."""
 
     def __init__(
@@ -81,14 +81,14 @@ class Engine_:
         self._ledger = ledger
         self._emit = emit
         self._stop = stop
-        self._suspicion = ModelMismatchDetector(emit)
+        self._mismatches = ModelMismatchDetector(emit)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="offload", daemon=True)
         self._ready: Future[None] = Future()
         self._probe: Future[None] = Future()
         self._orders: dict[tuple[int, str, str], CompletionRequest] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._desk: BatchFiller | None = None
+        self._filler: BatchFiller | None = None
 
     def start(self) -> None:
         """Start the thread, and ask the first provider for a word. Raises what making the clients raises."""
@@ -114,7 +114,7 @@ class Engine_:
             if key not in self._orders:
                 self._orders[key] = order
                 new.append(order)
-        for work in map(self._fill, new) if self._desk is None else self._desk.fills(new):
+        for work in map(self._fill, new) if self._filler is None else self._filler.fills(new):
             self._loop.call_soon_threadsafe(self._launch, work)
 
     def wait(self, round_: int, deadline: float | None = None) -> None:
@@ -123,15 +123,15 @@ class Engine_:
 
         Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
         """
-        if self._desk is not None:
-            self._loop.call_soon_threadsafe(self._desk.watch, round_)
+        if self._filler is not None:
+            self._loop.call_soon_threadsafe(self._filler.watch, round_)
         for key in [key for key in self._orders if key[0] == round_]:
             _wait_for(self._orders[key].done, self._stop, deadline)
             del self._orders[key]
 
     def report_spend(self, round_: int) -> None:
         """Report what a round's orders used and cost."""
-        for (provider, model), spent in self._exchange.spent.pop(round_, {}).items():
+        for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
             self._emit(
                 "spend",
                 round=round_,
@@ -152,7 +152,7 @@ class Engine_:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-            for round_ in sorted(self._exchange.spent):
+            for round_ in sorted(self._billing.spent):
                 self.report_spend(round_)
 
     def _serve(self) -> None:
@@ -160,14 +160,14 @@ class Engine_:
         try:
             self._chain = list(self._make_chain())
             self._router = Router(self._chain, self._emit)
-            self._exchange = BilledClient(self._ledger, self._router)
+            self._billing = BilledClient(self._ledger, self._router)
             self._journal = Journal(*self._journal_at, durable=False)
-            self._intake = AnswerRecorder(
+            self._recorder = AnswerRecorder(
                 self._terms.kind,
                 self._terms.sampling,
                 journal=self._journal,
-                exchange=self._exchange,
-                suspicion=self._suspicion,
+                billing=self._billing,
+                mismatches=self._mismatches,
             )
             self._open_desk()
         except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
@@ -185,27 +185,27 @@ class Engine_:
         service = self._chain[0]
         if service is None or service.batches is None:
             return
-        self._desk = BatchFiller(
+        self._filler = BatchFiller(
             service,
             service.batches,
             self._terms.sampling,
             ledger=self._ledger,
             journal=self._journal,
-            intake=self._intake,
-            exchange=self._exchange,
+            recorder=self._recorder,
+            billing=self._billing,
             router=self._router,
             emit=self._emit,
             ask_directly=self._obtain,
             at_the_limit=self._at_the_limit,
         )
-        self._loop.call_soon(self._desk.resume)
+        self._loop.call_soon(self._filler.resume)
 
     async def _end(self) -> None:
-        self._exchange.closing = True
-        if self._desk is not None:
-            await self._desk.end()
-        if self._exchange.flying:
-            await asyncio.wait(self._exchange.flying, timeout=PARTING_S)
+        self._billing.closing = True
+        if self._filler is not None:
+            await self._filler.end()
+        if self._billing.flying:
+            await asyncio.wait(self._billing.flying, timeout=PARTING_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -242,15 +242,15 @@ class Engine_:
         for tries in range(PROBE_TRIES):
             style = service.client.style.changes
             try:
-                answer, reservation = await self._exchange.send(service, ask, _PROBE, sampling, seed=0)
+                answer, reservation = await self._billing.send(service, ask, _PROBE, sampling, seed=0)
             except RequestFailed as fault:
                 if not self._adapts(service, fault, style):
                     await self._after(service, fault, tries)
                 if service.trouble is not None:
                     return
                 continue
-            self._exchange.settle(service, ask, reservation, answer, sampling)
-            self._suspicion.look(service, answer, [])
+            self._billing.settle(service, ask, reservation, answer, sampling)
+            self._mismatches.look(service, answer, [])
             return
 
     async def _fill(self, order: CompletionRequest) -> None:
@@ -278,16 +278,16 @@ class Engine_:
     async def _obtain(self, order: CompletionRequest, places: list[int]) -> None:
         """Fill places, in as many requests as that takes. Places that this machine is to fill stay empty."""
         tries = 0
-        while places and not self._exchange.closing and not order.refused:
+        while places and not self._billing.closing and not order.refused:
             service = await self._router.acquire()
             if service is None:
                 return
-            if self._desk is not None and service is self._desk.service:
+            if self._filler is not None and service is self._filler.service:
                 self._router.release(service)  # it works again, and is asked in batches alone
                 return
             if tries >= TRIES:
                 self._router.release(service)
-                self._intake.give_up(order, places, service, TRIES)
+                self._recorder.give_up(order, places, service, TRIES)
                 return
             count, style = len(places) if service.client.style.supports_n else 1, service.client.style.changes
             try:
@@ -296,7 +296,7 @@ class Engine_:
                 if self._adapts(service, fault, style):
                     continue
                 if self._router.refuses_prompt(service, fault):
-                    self._intake.reject(order, service, fault)
+                    self._recorder.reject(order, service, fault)
                     return
                 tries = await self._after(service, fault, tries)
                 continue
@@ -330,12 +330,12 @@ class Engine_:
         endpoint, sampling = service.endpoint, self._terms.sampling
         ask = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
         seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)
-        answer, reservation = await self._exchange.send(service, ask, order.messages, sampling, seed=seed)
-        return self._intake.record(service, order, places, ask, reservation, answer)
+        answer, reservation = await self._billing.send(service, ask, order.messages, sampling, seed=seed)
+        return self._recorder.record(service, order, places, ask, reservation, answer)
 
     async def _at_the_limit(self, error: LimitReached) -> None:
         """Wait for reserves that come back; with none left, stop or go on without paying."""
-        if self._exchange.flying:
+        if self._billing.flying:
             await asyncio.sleep(_POLL_S)
             return
         if not self._terms.on_limit_local:

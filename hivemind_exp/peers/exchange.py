@@ -42,7 +42,7 @@ class TrainingStatus:
 class BundleTransport(Protocol):
     """How bundles travel. Neither call waits for anybody."""
 
-    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, standpoint: TrainingStatus) -> None:
+    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, status: TrainingStatus) -> None:
         """Offer a bundle to the swarm."""
 
     def take(self) -> Sequence[ReceivedBundle]:
@@ -77,30 +77,30 @@ class PeerExchange:
 
     def __init__(
         self,
-        giver: PublisherInfo,
+        publisher: PublisherInfo,
         *,
         wire: BundleTransport,
         source: PeerSource,
         drawn: PeerDrawLog,
         encode: Callable[[Sequence[Message]], tuple[int, ...]],
-        stepper: SourceGRPOTrainer,
+        step_trainer: SourceGRPOTrainer,
         seed: int,
         emit: Emit,
     ) -> None:
         """``encode`` returns the token ids of a chat, after which the model writes its turn."""
-        self._giver = giver
+        self._publisher = publisher
         self._wire = wire
         self._source = source
         self._drawn = drawn
         self._encode = encode
-        self._stepper = stepper
-        self._floor = LikelihoodFilter(stepper)
+        self._step_trainer = step_trainer
+        self._floor = LikelihoodFilter(step_trainer)
         self._seed = seed
         self._emit = emit
 
-    def exchange(self, round_: int, stage: str, groups: Sequence[Group], standpoint: TrainingStatus) -> PeerBatch:
+    def exchange(self, round_: int, stage: str, groups: Sequence[Group], status: TrainingStatus) -> PeerBatch:
         """Share a round's own groups, verified, and return what its step may learn from peers."""
-        self._publish(round_, stage, groups, standpoint)
+        self._publish(round_, stage, groups, status)
         self._source.take_in(self._wire.take())
         known = self._drawn.read(round_, stage)
         if known is not None:  # the node was killed between the draw and its step
@@ -119,10 +119,10 @@ class PeerExchange:
     def _encoded(self, group: Group) -> Group:
         return replace(group, prompt=replace(group.prompt, ids=self._encode(group.prompt.messages)))
 
-    def _publish(self, round_: int, stage: str, groups: Sequence[Group], standpoint: TrainingStatus) -> None:
+    def _publish(self, round_: int, stage: str, groups: Sequence[Group], status: TrainingStatus) -> None:
         self._source.remember_own(groups)
-        logps = self._log_probabilities(groups) if self._giver.with_logps else {}
-        size, count = publish(self._giver, self._wire, round_, stage, groups, standpoint, logps)
+        logps = self._log_probabilities(groups) if self._publisher.with_logps else {}
+        size, count = publish(self._publisher, self._wire, round_, stage, groups, status, logps)
         refusals = dict(self._source.refusals)
         self._source.refusals.clear()
         self._emit("share", round=round_, groups=count, bytes=size, unused=refusals)
@@ -131,39 +131,39 @@ class PeerExchange:
         """Return the log-probabilities of the groups that this node sampled whole, by number."""
         own = {n: group for n, group in enumerate(groups) if all(row.kind is Kind.POLICY for row in group.rollouts)}
         rows = [row_of(group, place) for group in own.values() for place in range(len(group.rollouts))]
-        found = iter(self._stepper.log_probabilities(rows))
+        found = iter(self._step_trainer.log_probabilities(rows))
         return {n: [next(found) for _ in group.rollouts] for n, group in own.items()}
 
 
 def publish(  # noqa: PLR0917 - who gives what to whom
-    giver: PublisherInfo,
+    publisher: PublisherInfo,
     wire: BundleTransport,
     round_: int,
     stage: str,
     groups: Sequence[Group],
-    standpoint: TrainingStatus,
+    status: TrainingStatus,
     logps: dict[int, list[list[float]]] | None = None,
 ) -> tuple[int, int]:
     """Share the whole groups among ``groups``, verified; return bytes and number of what went out."""
     shared = {
-        group.prompt.question.digest: _shared(giver, group, (logps or {}).get(number))
+        group.prompt.question.digest: _shared(publisher, group, (logps or {}).get(number))
         for number, group in enumerate(groups)
-        if _is_shareable(group, giver)
+        if _is_shareable(group, publisher)
     }
-    data, count = pack_fitting(Bundle(giver.swarm, giver.me, round_, stage, tuple(shared.values())))
+    data, count = pack_fitting(Bundle(publisher.swarm, publisher.me, round_, stage, tuple(shared.values())))
     if not count:
         return 0, 0
-    wire.publish(data, round_=round_, stage=stage, groups=count, standpoint=standpoint)
+    wire.publish(data, round_=round_, stage=stage, groups=count, status=status)
     return len(data), count
 
 
-def _is_shareable(group: Group, giver: PublisherInfo) -> bool:
+def _is_shareable(group: Group, publisher: PublisherInfo) -> bool:
     """Whether a group is whole, and no larger than readers take."""
     longest = max((len(row.text.encode("utf-8", "replace")) for row in group.rollouts), default=0)
-    return len(group.rollouts) == giver.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
+    return len(group.rollouts) == publisher.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
 
 
-def _shared(giver: PublisherInfo, group: Group, logps: list[list[float]] | None) -> SharedGroup:
+def _shared(publisher: PublisherInfo, group: Group, logps: list[list[float]] | None) -> SharedGroup:
     question = group.prompt.question
     if logps is not None and not all(math.isfinite(value) for row in logps for value in row):
         logps = None
@@ -174,7 +174,7 @@ def _shared(giver: PublisherInfo, group: Group, logps: list[list[float]] | None)
         index=question.index,
         question=question.digest,
         kind=first.kind,
-        label=_short(giver.model if first.kind.own else first.model or first.source),
+        label=_short(publisher.model if first.kind.own else first.model or first.source),
         outcomes=tuple(round(FULL * score.outcome) for score in group.scores),
         cut=tuple(row.truncated for row in group.rollouts),
         texts=tuple(row.text for row in group.rollouts),

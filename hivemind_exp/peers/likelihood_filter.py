@@ -27,15 +27,15 @@ REMEMBERED = 256
 class LikelihoodFilter:
     """Follows the node's own samples from step to step."""
 
-    def __init__(self, stepper: SourceGRPOTrainer) -> None:
-        self._stepper = stepper
+    def __init__(self, step_trainer: SourceGRPOTrainer) -> None:
+        self._step_trainer = step_trainer
         self._means: deque[float] = deque(maxlen=REMEMBERED)
 
     def measure(self, groups: Sequence[Group]) -> float | None:
         """Take up own samples of a step and return the floor; None while there is none of them to measure by."""
         own = [(group, place) for group in groups for place, row in enumerate(group.rollouts) if row.kind.own]
         picked = own[:: max(1, math.ceil(len(own) / SAMPLES))]
-        for logps in self._stepper.log_probabilities([row_of(group, place) for group, place in picked]):
+        for logps in self._step_trainer.log_probabilities([row_of(group, place) for group, place in picked]):
             self._means.append(sum(logps) / len(logps))
         found = quantile(self._means, QUANTILE)
         return None if found is None else found - SLACK

@@ -14,7 +14,7 @@ from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.game.sampling.prompts import encode
 from hivemind_exp.game.study_group.game import ALONE, Player, StudyGroup
 from hivemind_exp.game.study_group.merging import NoPeers, PeerOutputs
-from hivemind_exp.game.study_group.timetable import SlotClock, SlotSchedule
+from hivemind_exp.game.study_group.slot_schedule import SlotClock, SlotSchedule
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.tasks.base import Tasks
 
@@ -37,12 +37,12 @@ def open_game(
     tokenizer: PreTrainedTokenizerBase,
     tasks: Tasks,
     journal: Journal,
-    company: PeerContext | None = None,
+    peer_context: PeerContext | None = None,
 ) -> tuple[Game, Schedule]:
     """Return the game and when its stages are played. ``sampling`` has its own pace, in a swarm too."""
     if config.game.kind == "sampling":
         return SamplingGame(tokenizer, tasks), SequentialSchedule(SamplingGame.stages)
-    with_whom = company or PeerContext()
+    with_whom = peer_context or PeerContext()
     game = StudyGroup(
         Player(with_whom.me, config.game.role, config.node.seed),
         encode=lambda chat: encode(chat, tokenizer),

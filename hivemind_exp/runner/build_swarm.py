@@ -15,7 +15,7 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
 from hivemind_exp.game.study_group.prompts import STAGES
-from hivemind_exp.game.study_group.timetable import SlotClock
+from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay, resolved_kind
@@ -47,11 +47,11 @@ class SwarmTransport:
     def __init__(self, node: SwarmNode) -> None:
         self._node = node
 
-    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, standpoint: TrainingStatus) -> None:
+    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, status: TrainingStatus) -> None:
         """Serve a bundle, and announce it."""
-        progress = None if standpoint.accuracy is None else round(1000 * standpoint.accuracy)
+        progress = None if status.accuracy is None else round(1000 * status.accuracy)
         self._node.publish(
-            bundle, round=round_, stage=STAGES.index(stage), groups=groups, step=standpoint.step, progress=progress
+            bundle, round=round_, stage=STAGES.index(stage), groups=groups, step=status.step, progress=progress
         )
 
     def take(self) -> Sequence[Received]:
@@ -96,7 +96,7 @@ class SwarmSession:
 
     @contextmanager
     def exchange(
-        self, stepper: SourceGRPOTrainer, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
+        self, step_trainer: SourceGRPOTrainer, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
     ) -> Iterator[PeerExchange]:
         """Return the loop's side of the swarm."""
         config = self.config
@@ -120,25 +120,25 @@ class SwarmSession:
                     source=source,
                     drawn=drawn,
                     encode=lambda chat: tuple(encode(chat, tokenizer)),
-                    stepper=stepper,
+                    step_trainer=step_trainer,
                     seed=config.node.seed,
                     emit=self.emit,
                 )
             finally:
                 source.book.save(now=True)
 
-    def peer_context(self, sharing: PeerExchange) -> PeerContext:
+    def peer_context(self, exchange: PeerExchange) -> PeerContext:
         """Return with whom the study group is played, and by which clock."""
         clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGES))
-        return PeerContext(self.node.peer_id, sharing, clock)
+        return PeerContext(self.node.peer_id, exchange, clock)
 
     def publisher(self) -> Callable[[int, Sequence[Group]], None]:
         """Return what shares the groups of a node that trains nothing."""
-        wire, giver = SwarmTransport(self.node), self.publisher_info
+        wire, publisher = SwarmTransport(self.node), self.publisher_info
 
         def share(round_: int, groups: Sequence[Group]) -> None:
             wire.take()  # peers' bundles are of no use to a relay, and must not pile up
-            size, count = publish(giver, wire, round_, STAGE, groups, TrainingStatus(0, None))
+            size, count = publish(publisher, wire, round_, STAGE, groups, TrainingStatus(0, None))
             self.emit("share", round=round_, groups=count, bytes=size, unused={})
 
         return share

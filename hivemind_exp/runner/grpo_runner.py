@@ -68,7 +68,7 @@ class GRPORunner:
     """One run of a node.
 
     ``make_tasks`` replaces the mixture that the configuration names: for experiments such as rewards that mean nothing.
-    ``company``: with whom a study group is played; unset: alone.
+    ``peer_context``: with whom a study group is played; unset: alone.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class GRPORunner:
         stop: StopFlag | None = None,
         secrets: Secrets | None = None,
         make_tasks: Callable[[Config, NodeFiles], Tasks] | None = None,
-        company: PeerContext | None = None,
+        peer_context: PeerContext | None = None,
     ) -> None:
         self._config = config
         self._files = files
@@ -88,7 +88,7 @@ class GRPORunner:
         self._stop = StopFlag() if stop is None else stop
         self._secrets = Secrets() if secrets is None else secrets
         self._make_tasks = make_tasks or make_mixture
-        self._company = company
+        self._peer_context = peer_context
         self.progress = NodeProgress()
         """How far the node is; up to date also after ``run`` has raised."""
 
@@ -113,33 +113,35 @@ class GRPORunner:
             tokenizer = load_tokenizer(config.model, self._token)
             checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
             checkpoint = checkpoints.latest()
-            stepper = ends.enter_context(closing(self._stepper(tokenizer, tasks, compute, checkpoint)))
-            self._announce(stepper, compute, checkpoint)
+            step_trainer = ends.enter_context(closing(self._step_trainer(tokenizer, tasks, compute, checkpoint)))
+            self._announce(step_trainer, compute, checkpoint)
             if offload is not None:
                 offload.wait_for_probe()
-            source = LocalSource(stepper.policy, tokenizer, config.generation, self._stop)
-            sharing, company = None, self._company
+            source = LocalSource(step_trainer.policy, tokenizer, config.generation, self._stop)
+            exchange, peer_context = None, self._peer_context
             if swarm is not None:
-                sharing = ends.enter_context(swarm.exchange(stepper, tokenizer, tasks))
-                company = swarm.peer_context(sharing)
-            game, timetable = open_game(config, tokenizer=tokenizer, tasks=tasks, journal=journal, company=company)
+                exchange = ends.enter_context(swarm.exchange(step_trainer, tokenizer, tasks))
+                peer_context = swarm.peer_context(exchange)
+            game, schedule = open_game(
+                config, tokenizer=tokenizer, tasks=tasks, journal=journal, peer_context=peer_context
+            )
             HivemindGRPOTrainer(
                 config,
-                stepper=stepper,
+                step_trainer=step_trainer,
                 tokenizer=tokenizer,
                 source=source,
                 evaluator=source,
                 offload=offload,
                 tasks=tasks,
                 game=game,
-                timetable=timetable,
+                schedule=schedule,
                 journal=journal,
                 checkpoints=checkpoints,
                 emit=self._emit,
                 stop=self._stop,
                 progress=self.progress,
                 pusher=self._pusher(),
-                sharing=sharing,
+                exchange=exchange,
             ).run(checkpoint)
         return self.progress
 
@@ -213,7 +215,7 @@ class GRPORunner:
             raise KeyProblem("hub.repo is set, and there is no token of the hub", next="swarmctl keys set huggingface")
         return HubPusher(self._config.hub, Outbox(self._files.hub), self._token, self._emit)
 
-    def _stepper(
+    def _step_trainer(
         self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, compute: Compute, checkpoint: Checkpoint | None
     ) -> SourceGRPOTrainer:
         config = self._config
@@ -227,7 +229,7 @@ class GRPORunner:
             use_wandb_key(self._secrets)
         if checkpoint is not None:
             model, peft_config = self._trained_model(base, tokenizer, compute, checkpoint), None
-        stepper = SourceGRPOTrainer(
+        step_trainer = SourceGRPOTrainer(
             model,
             tokenizer,
             config,
@@ -238,8 +240,8 @@ class GRPORunner:
             peft_config=peft_config,
         )
         if checkpoint is not None:
-            load_state(stepper, checkpoint.path)
-        return stepper
+            load_state(step_trainer, checkpoint.path)
+        return step_trainer
 
     def _base_model(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, compute: Compute) -> PreTrainedModel:
         """Return the model before the first step: from the hub or a directory, or built, warmed up and kept."""
@@ -284,8 +286,8 @@ class GRPORunner:
 
         return peft.PeftModel.from_pretrained(base, directory, is_trainable=True)
 
-    def _announce(self, stepper: SourceGRPOTrainer, compute: Compute, checkpoint: Checkpoint | None) -> None:
-        parameters = list(stepper.policy.parameters())
+    def _announce(self, step_trainer: SourceGRPOTrainer, compute: Compute, checkpoint: Checkpoint | None) -> None:
+        parameters = list(step_trainer.policy.parameters())
         self._emit(
             "start",
             **self._facts(),

@@ -84,7 +84,7 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
     completion = min(config.generation.max_completion_tokens, _TINY_LENGTH if tiny else sys.maxsize)
     rows = config.train.micro_batch
     report = config.report.model_copy(update={"to": []})
-    stepper = SourceGRPOTrainer(
+    step_trainer = SourceGRPOTrainer(
         model,
         tokenizer,
         config.model_copy(update={"report": report}),
@@ -102,9 +102,9 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
     ]
     for step in range(2):
         began = time.perf_counter()
-        result = stepper.step(Manifest(step, 0, 0, rows, tuple(made)))
+        result = step_trainer.step(Manifest(step, 0, 0, rows, tuple(made)))
         seconds = time.perf_counter() - began
-    stepper.close()
+    step_trainer.close()
     if not math.isfinite(result.grad_norm):
         raise NodeError(f"a training step on {device} gave a gradient that is not a number")
     peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else None

@@ -15,21 +15,21 @@ MODEL = "model"
 _STATE = "trainer.pt"
 
 
-def save_state(stepper: SourceGRPOTrainer, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+def save_state(step_trainer: SourceGRPOTrainer, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Write model or adapter, tokenizer, optimizer, schedule and random generators."""
-    stepper.policy.save_pretrained(directory / MODEL)
+    step_trainer.policy.save_pretrained(directory / MODEL)
     tokenizer.save_pretrained(directory / MODEL)
     state = {
-        "optimizer": stepper.optimizer.state_dict(),
-        "schedule": stepper.lr_scheduler.state_dict(),
+        "optimizer": step_trainer.optimizer.state_dict(),
+        "schedule": step_trainer.lr_scheduler.state_dict(),
         "rng": torch.get_rng_state(),
     }
     torch.save(state, directory / _STATE)
 
 
-def load_state(stepper: SourceGRPOTrainer, directory: Path) -> None:
+def load_state(step_trainer: SourceGRPOTrainer, directory: Path) -> None:
     """Restore what ``save_state`` wrote besides the model, which was built from the same directory."""
     state: dict[str, Any] = torch.load(directory / _STATE, map_location="cpu", weights_only=True)
-    stepper.optimizer.load_state_dict(state["optimizer"])
-    stepper.lr_scheduler.load_state_dict(state["schedule"])
+    step_trainer.optimizer.load_state_dict(state["optimizer"])
+    step_trainer.lr_scheduler.load_state_dict(state["schedule"])
     torch.set_rng_state(state["rng"])

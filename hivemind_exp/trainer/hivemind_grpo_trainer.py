@@ -55,31 +55,31 @@ class HivemindGRPOTrainer:
         self,
         config: Config,
         *,
-        stepper: SourceGRPOTrainer,
+        step_trainer: SourceGRPOTrainer,
         tokenizer: PreTrainedTokenizerBase,
         source: Source,
         evaluator: LocalSource,
         offload: OffloadEngine | None,
         tasks: Tasks,
         game: Game,
-        timetable: Schedule,
+        schedule: Schedule,
         journal: Journal,
         checkpoints: CheckpointStore,
         emit: Emit,
         stop: StopFlag,
         progress: NodeProgress,
         pusher: HubPusher | None = None,
-        sharing: PeerExchange | None = None,
+        exchange: PeerExchange | None = None,
     ) -> None:
         """Put the parts together. ``progress`` is kept up to date, for whoever asks after an end of any kind."""
         self._config = config
-        self._stepper = stepper
+        self._step_trainer = step_trainer
         self._tokenizer = tokenizer
         self._source = source
         self._evaluator = evaluator
         self._tasks = tasks
         self._game = game
-        self._course = RoundCursor(timetable, progress)
+        self._cursor = RoundCursor(schedule, progress)
         self._journal = journal
         self._checkpoints = checkpoints
         self._emit = emit
@@ -96,8 +96,8 @@ class HivemindGRPOTrainer:
         )
         self._pusher = pusher
         self._left_out = 0
-        self._sharing = sharing
-        self._saved_in = stepper.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
+        self._exchange = exchange
+        self._saved_in = step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
         self.progress = progress
 
     def run(self, checkpoint: Checkpoint | None) -> None:
@@ -108,7 +108,7 @@ class HivemindGRPOTrainer:
         try:
             self._resume(checkpoint)
             if not self._finished():
-                self._look_ahead(self._course.next())
+                self._look_ahead(self._cursor.next())
             self._evaluate_if_due()
             while not self._finished():
                 self._stop.check()
@@ -130,7 +130,7 @@ class HivemindGRPOTrainer:
         begun = time.perf_counter()
 
         def write(directory: Path) -> None:
-            save_state(self._stepper, self._tokenizer, directory)
+            save_state(self._step_trainer, self._tokenizer, directory)
 
         saved = self._checkpoints.save(self.progress.step, self.progress.round, write)
         self._journal.forget_manifests(self._checkpoints.oldest_step())
@@ -146,15 +146,15 @@ class HivemindGRPOTrainer:
         if checkpoint is not None:
             self.progress.round, self.progress.step = checkpoint.round, checkpoint.step
             self.progress.checkpoint = checkpoint.path
-            self._course.resume(self._journal.stage_run(checkpoint.step - 1))
+            self._cursor.resume(self._journal.stage_run(checkpoint.step - 1))
         saved = self.progress.step
         for manifest in self._journal.manifests(saved):
-            turn, finished = self._journal.stage_run(manifest.step) or (
+            stage_run, finished = self._journal.stage_run(manifest.step) or (
                 StageRun(manifest.round, ANSWER),
                 manifest.round,
             )
-            self._take(manifest, turn, finished, replayed=True)
-        self._course.next_stage()
+            self._take(manifest, stage_run, finished, replayed=True)
+        self._cursor.next_stage()
         damaged = self._checkpoints.damaged()
         if damaged and self.progress.step == 0:
             place = damaged[0].parent
@@ -172,67 +172,71 @@ class HivemindGRPOTrainer:
     def _play_round(self) -> None:
         """Play one stage after the other, a step for each, until the round is over."""
         clock, made = RoundTimer(), GeneratedTokens()
-        self._play(self._course.next(), clock, made)
-        while (turn := self._course.next_stage()) is not None:
+        self._play(self._cursor.next(), clock, made)
+        while (stage_run := self._cursor.next_stage()) is not None:
             self._stop.check()
-            self._play(turn, clock, made)
+            self._play(stage_run, clock, made)
         seconds, round_ = clock.seconds(), self.progress.round - 1
         rate = made.per_second(seconds["generate"])
         self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)
 
-    def _play(self, turn: StageRun, clock: RoundTimer, made: GeneratedTokens) -> None:
-        self._look_ahead(turn)
-        deadline = self._course.deadline()
+    def _play(self, stage_run: StageRun, clock: RoundTimer, made: GeneratedTokens) -> None:
+        self._look_ahead(stage_run)
+        deadline = self._cursor.deadline()
         with clock("generate"):
-            prompts = self._asked.pop(turn)
-            groups = self._filler.fill(turn.round, prompts, self.progress.step, part=turn.chunk, deadline=deadline)
+            prompts = self._asked.pop(stage_run)
+            groups = self._filler.fill(
+                stage_run.round, prompts, self.progress.step, part=stage_run.chunk, deadline=deadline
+            )
         if not groups and deadline is not None:
             time.sleep(IDLE_SECONDS)  # a swarm's clock moves on without us
             return
         with clock("verify"):
-            groups = self._verify(turn.round, groups)
-        foreign = self._share(turn, groups, clock)
+            groups = self._verify(stage_run.round, groups)
+        foreign = self._share(stage_run, groups, clock)
         groups = [*groups, *foreign.groups]
-        rates = pass_rates(self._journal.evaluations()) if turn.stage == ANSWER else {}
+        rates = pass_rates(self._journal.evaluations()) if stage_run.stage == ANSWER else {}
         manifest = Manifest(
             step=self.progress.step,
-            round=turn.round,
+            round=stage_run.round,
             seed=derive_seed(self._config.node.seed, "step", self.progress.step),
             micro_batch=self._config.train.micro_batch,
-            rows=tuple(build_rows(groups, self._stepper.settings, rates)),
+            rows=tuple(build_rows(groups, self._step_trainer.settings, rates)),
             floor=foreign.floor,
         )
-        self._journal.commit(manifest, turn, self.progress.round)
+        self._journal.commit(manifest, stage_run, self.progress.round)
         with clock("train"):
-            result = self._take(manifest, turn, self.progress.round)
-        self._tell(turn, groups, result, made)
+            result = self._take(manifest, stage_run, self.progress.round)
+        self._tell(stage_run, groups, result, made)
 
-    def _share(self, turn: StageRun, groups: Sequence[Group], clock: RoundTimer) -> PeerBatch:
+    def _share(self, stage_run: StageRun, groups: Sequence[Group], clock: RoundTimer) -> PeerBatch:
         """Give the swarm a turn's groups and return what its step learns from peers; nothing when alone."""
-        if self._sharing is None:
+        if self._exchange is None:
             return PeerBatch()
         with clock("share"):
             accuracy = next((each.accuracy for each in self._journal.evaluations()[-1:]), None)
-            return self._sharing.exchange(turn.round, turn.stage, groups, TrainingStatus(self.progress.step, accuracy))
+            return self._exchange.exchange(
+                stage_run.round, stage_run.stage, groups, TrainingStatus(self.progress.step, accuracy)
+            )
 
-    def _look_ahead(self, turn: StageRun) -> None:
+    def _look_ahead(self, stage_run: StageRun) -> None:
         """Ask the questions of this turn and of the rounds whose answers an API can begin with."""
-        self._asked = {known: prompts for known, prompts in self._asked.items() if known.round >= turn.round}
+        self._asked = {known: prompts for known, prompts in self._asked.items() if known.round >= stage_run.round}
         ahead = self._filler.ahead
-        if self._course.deadline() is not None:
+        if self._cursor.deadline() is not None:
             ahead = min(ahead, 1)  # of a round that is missed, what was asked for was paid in vain
         if self._config.game.rounds:
             ahead = min(ahead, self._config.game.rounds - self.progress.round - 1)
-        for coming in (turn, *(StageRun(turn.round + n, self._game.stages[0]) for n in range(1, ahead + 1))):
+        for coming in (stage_run, *(StageRun(stage_run.round + n, self._game.stages[0]) for n in range(1, ahead + 1))):
             if coming not in self._asked:
                 self._asked[coming] = self._ask(coming)
                 self._filler.prefetch(coming.round, self._asked[coming], self.progress.step)
 
-    def _ask(self, turn: StageRun) -> list[Prompt]:
-        first, count = turn.chunk * self._config.game.groups, self._config.game.groups
-        questions = self._tasks.questions("train", turn.round, first + count)[first:]
-        prompts = self._fitting(self._game.prompts(turn, questions))
-        self._journal.write_prompts(turn.round, prompts, first)
+    def _ask(self, stage_run: StageRun) -> list[Prompt]:
+        first, count = stage_run.chunk * self._config.game.groups, self._config.game.groups
+        questions = self._tasks.questions("train", stage_run.round, first + count)[first:]
+        prompts = self._fitting(self._game.prompts(stage_run, questions))
+        self._journal.write_prompts(stage_run.round, prompts, first)
         return prompts
 
     def _fitting(self, prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -262,14 +266,14 @@ class HivemindGRPOTrainer:
         self._journal.write_scores(round_, verified)
         return verified
 
-    def _take(self, manifest: Manifest, turn: StageRun, finished: int, *, replayed: bool = False) -> StepResult:
+    def _take(self, manifest: Manifest, stage_run: StageRun, finished: int, *, replayed: bool = False) -> StepResult:
         try:
-            result = self._stepper.step(manifest, self._stop.is_set)
+            result = self._step_trainer.step(manifest, self._stop.is_set)
         except StepAbandoned as error:
             raise StopRequested from error
-        self._course.advance(turn, finished)
+        self._cursor.advance(stage_run, finished)
         learned = {"learning_rate": result.learning_rate, "tokens": result.tokens, "rows": result.rows}
-        base = {"step": manifest.step, "round": finished, "stage": turn.stage}
+        base = {"step": manifest.step, "round": finished, "stage": stage_run.stage}
         base |= {"loss": result.loss, "grad_norm": result.grad_norm}
         self._note_gradient(manifest.step, result.grad_norm)
         for kind, metrics in result.by_kind.items() or [(self._source.kind, _NOTHING_MEASURED)]:
@@ -316,13 +320,13 @@ class HivemindGRPOTrainer:
     def _push_due(self) -> bool:
         return self._pusher is not None and self._pusher.due(self.progress.round, last=self._finished())
 
-    def _tell(self, turn: StageRun, groups: Sequence[Group], result: StepResult, made: GeneratedTokens) -> None:
+    def _tell(self, stage_run: StageRun, groups: Sequence[Group], result: StepResult, made: GeneratedTokens) -> None:
         """Report a stage to events.jsonl and to the logging back ends."""
         summaries = summarise(groups)
         for source, summary in summaries.items():
-            self._emit("rollouts", round=self.progress.round, stage=turn.stage, source=source, **summary)
+            self._emit("rollouts", round=self.progress.round, stage=stage_run.stage, source=source, **summary)
         made.add(summaries, here=self._source.kind)
-        self._stepper.report(flatten(summaries, result, turn.stage))
+        self._step_trainer.report(flatten(summaries, result, stage_run.stage))
 
 
 _NOTHING_MEASURED: dict[str, float | None] = {"entropy": None, "kl": None, "clip_fraction": None}

@@ -25,8 +25,8 @@ class NodeProgress:
 class RoundCursor:
     """Keeps ``progress`` in step with the turns that are played."""
 
-    def __init__(self, timetable: Schedule, progress: NodeProgress) -> None:
-        self._timetable = timetable
+    def __init__(self, schedule: Schedule, progress: NodeProgress) -> None:
+        self._schedule = schedule
         self._last: StageRun | None = None
         """The turn that was played last in the round that is being played; None between rounds."""
         self.progress = progress
@@ -41,23 +41,23 @@ class RoundCursor:
 
     def next(self) -> StageRun:
         """Return what is to be played now."""
-        return self._timetable.next(self._last, self.progress.round)
+        return self._schedule.next(self._last, self.progress.round)
 
     def deadline(self) -> float | None:
         """Return when (``time.monotonic``) what is played now should be over; None: it takes the time it takes."""
-        left = self._timetable.left()
+        left = self._schedule.left()
         return None if left is None else time.monotonic() + left
 
-    def advance(self, turn: StageRun, finished: int) -> None:
+    def advance(self, stage_run: StageRun, finished: int) -> None:
         """Count the step of a turn; ``finished``: rounds that the node had finished before it."""
-        self._last = turn
+        self._last = stage_run
         self.progress.round, self.progress.step = finished, self.progress.step + 1
 
     def next_stage(self) -> StageRun | None:
         """Return the next turn of the round that is being played; None where it is over, and counts as finished."""
-        turn = self.next()
-        if self._last is None or turn.round == self._last.round:
-            return turn
+        stage_run = self.next()
+        if self._last is None or stage_run.round == self._last.round:
+            return stage_run
         self._last = None
         self.progress.round += 1
         return None

@@ -41,7 +41,7 @@ def backup(file: Path, options: Options, *, locked: bool) -> None:
     identity = Identity.load(files.key)
     words = ["identity", "backup", str(file), "--node", name, *(["--passphrase"] if locked else []), "--yes"]
     target = checked_target(file, yes=options.yes, again=command(words))
-    passphrase = _new_passphrase(options.asker) if locked else None
+    passphrase = _new_passphrase(options.prompter) if locked else None
     with disk_errors(target.parent):
         write_private(target, identityfile.written(identity, name, passphrase), replace=target.exists())
     animal = animal_name(identity.peer_id)
@@ -63,10 +63,10 @@ def restore(file: Path, options: Options) -> None:
         NodeConflict: the node is running.
     """
     name = chosen(options.node, f"swarmctl identity restore {shlex.quote(str(file))}")
-    asker = options.asker
+    prompter = options.prompter
     path = file.expanduser()
     content, mode = read_file(path)
-    passphrase = _passphrase(asker, "Passphrase:") if identityfile.is_locked(content) else None
+    passphrase = _passphrase(prompter, "Passphrase:") if identityfile.is_locked(content) else None
     identity = identityfile.read(content, path, passphrase)
     again = f"swarmctl identity restore {shlex.quote(str(file))} --node {shlex.quote(name)}"
     config = to_make(name)
@@ -74,10 +74,10 @@ def restore(file: Path, options: Options) -> None:
     # Claimed before the node is made, and until it is whole: a live node of this identity stays the only one.
     with disk_errors(claims), claim(claims, identity.peer_id, name):
         with opened(name, config, again) as files:
-            replaced = put(identity, files, asker, f"{again} --yes")
+            replaced = put(identity, files, prompter, f"{again} --yes")
     tell(identity, files, replaced, as_json=options.as_json)
     for warning in _warnings(path, mode, identity, files):
-        asker.say(f"warning: {warning}")
+        prompter.say(f"warning: {warning}")
 
 
 def _warnings(path: Path, mode: int, identity: Identity, files: NodeFiles) -> list[str]:
@@ -92,19 +92,19 @@ def _warnings(path: Path, mode: int, identity: Identity, files: NodeFiles) -> li
     return found
 
 
-def _new_passphrase(asker: Prompter) -> str:
-    first = _passphrase(asker, "Passphrase:")
-    if asker.is_typed and _passphrase(asker, "The same again:") != first:
+def _new_passphrase(prompter: Prompter) -> str:
+    first = _passphrase(prompter, "Passphrase:")
+    if prompter.is_typed and _passphrase(prompter, "The same again:") != first:
         raise IdentityProblem("the two passphrases differ; nothing was saved", next="swarmctl identity backup --help")
     return first
 
 
-def _passphrase(asker: Prompter, prompt: str) -> str:
+def _passphrase(prompter: Prompter, prompt: str) -> str:
     """Return a passphrase. Raises IdentityProblem where there is none."""
     silent = IdentityProblem(
         "there is a passphrase to type and nothing may be asked: pipe it in", next="swarmctl identity --help"
     )
-    text = asker.secret(prompt, silent).rstrip("\r\n")
+    text = prompter.secret(prompt, silent).rstrip("\r\n")
     if not text:
         raise IdentityProblem("there is no passphrase", next="swarmctl identity --help")
     return text

@@ -36,7 +36,7 @@ class Options:
     as_json: bool = False
 
     @property
-    def asker(self) -> Prompter:
+    def prompter(self) -> Prompter:
         """Who asks, where that is wanted."""
         return Prompter(yes=self.yes, silent=self.no_input or self.as_json)
 
@@ -50,11 +50,11 @@ def new(options: Options) -> None:
     again = f"swarmctl identity new --node {shlex.quote(name)}"
     with opened(name, to_make(name), again) as files:
         made = Identity.generate()
-        replaced = put(made, files, options.asker, f"{again} --yes")
+        replaced = put(made, files, options.prompter, f"{again} --yes")
     tell(made, files, replaced, as_json=options.as_json)
 
 
-def put(identity: Identity, files: NodeFiles, asker: Prompter, again: str) -> str | None:
+def put(identity: Identity, files: NodeFiles, prompter: Prompter, again: str) -> str | None:
     """Make ``identity`` the node's; return the peer id that it had, if that can be read.
 
     Raises IdentityProblem where there is another and nobody agreed to replace it; ``again`` is the command that does.
@@ -66,7 +66,7 @@ def put(identity: Identity, files: NodeFiles, asker: Prompter, again: str) -> st
         if old["peer_id"] == identity.peer_id:
             return identity.peer_id
         who = f"{old['name']}, {old['peer_id']}" if old["peer_id"] else f"a key that cannot be used ({old['problem']})"
-        asker.confirm(
+        prompter.confirm(
             f"Node {files.root.name} is {who}. Without a backup that identity is lost, with its contribution and "
             "reputation. Replace it?",
             IdentityProblem(f"node {files.root.name} has an identity already: {who}", next=again),

@@ -17,22 +17,22 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
     """Delete one key, or all that were saved. Raises NodeError where that cannot be done."""
     if (name is None) != all_:
         raise UsageError("name one key, or give --all", next="swarmctl keys delete --help")
-    asker = Prompter(yes=yes, silent=no_input)
+    prompter = Prompter(yes=yes, silent=no_input)
     if name is not None:
-        _delete(_saved(check_name(name)), asker)
+        _delete(_saved(check_name(name)), prompter)
         return
     saved = entries()
     if not saved:
-        asker.say("No key is saved here.")
+        prompter.say("No key is saved here.")
         return
-    asker.confirm(
+    prompter.confirm(
         f"Delete {', '.join(saved)}?",
         KeyProblem(
             f"this would delete {', '.join(saved)}; nothing was deleted", next="swarmctl keys delete --all --yes"
         ),
     )
     for entry in saved.values():
-        _delete(entry, asker)
+        _delete(entry, prompter)
 
 
 def _saved(name: str) -> SavedKey:
@@ -47,18 +47,18 @@ def _saved(name: str) -> SavedKey:
     raise KeyProblem(f"there is no key named {name}", next="swarmctl keys list")
 
 
-def _delete(entry: SavedKey, asker: Prompter) -> None:
+def _delete(entry: SavedKey, prompter: Prompter) -> None:
     left = ""
     if entry.home == "file":
         remove_secret(entry.name)
     else:
         try:
-            Keyring(asker).delete(entry.name, entry.host)
+            Keyring(prompter).delete(entry.name, entry.host)
         except KeyringAbsent:
             # The machine lost its keyring, and whatever was in it with that: do not keep the name for ever.
             left = " This login has no keyring: if the key still lies in one, it was not deleted there."
     remove_entry(entry.name)
-    asker.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
+    prompter.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
     found = key_locations(entry.name, os.environ)
     if found:
-        asker.say(f"warning: {found[0].where} still has a key of this name")
+        prompter.say(f"warning: {found[0].where} still has a key of this name")

@@ -32,7 +32,7 @@ class RunKeys:
         return f"RunKeys({', '.join(self.secrets)})"
 
 
-def provider_keys(config: Config, store: Keystore, asker: Prompter) -> list[Key]:
+def provider_keys(config: Config, store: Keystore, prompter: Prompter) -> list[Key]:
     """Return the keys of the providers that the run may ask; one that is missing is asked for on a terminal.
 
     Raises KeyProblem where a provider wants a key and none can be had.
@@ -44,13 +44,13 @@ def provider_keys(config: Config, store: Keystore, asker: Prompter) -> list[Key]
     for endpoint in chain(config):
         if endpoint is None or endpoint.name in found:
             continue
-        key = _provider_key(endpoint, store, asker, pin)
+        key = _provider_key(endpoint, store, prompter, pin)
         if key is not None:
             found[endpoint.name] = key
     return list(found.values())
 
 
-def _provider_key(endpoint: Endpoint, store: Keystore, asker: Prompter, pin: LocationKind | None) -> Key | None:
+def _provider_key(endpoint: Endpoint, store: Keystore, prompter: Prompter, pin: LocationKind | None) -> Key | None:
     if not endpoint.needs_key:
         return (
             store.find(endpoint.name, base_url=endpoint.base_url)
@@ -58,8 +58,8 @@ def _provider_key(endpoint: Endpoint, store: Keystore, asker: Prompter, pin: Loc
             else None
         )
     key = store.find(endpoint.name, base_url=endpoint.base_url, pin=pin)
-    if key is None and asker.can_ask:
-        asker.say(f"There is no key for {endpoint.name} yet.")
+    if key is None and prompter.can_ask:
+        prompter.say(f"There is no key for {endpoint.name} yet.")
         url = None if endpoint.name in PROVIDERS else endpoint.base_url
         set_key(endpoint.name, SetOptions(url=url))
         key = store.find(endpoint.name, base_url=endpoint.base_url, pin=pin)
@@ -85,12 +85,12 @@ def required(config: Config) -> dict[str, str]:
     return {"huggingface": "hub.repo is set, and pushing needs a token that may write"} if config.hub.repo else {}
 
 
-def keys_for(config: Config, asker: Prompter, environment: Mapping[str, str]) -> RunKeys:
+def keys_for(config: Config, prompter: Prompter, environment: Mapping[str, str]) -> RunKeys:
     """Read the keys of a run. One that is nowhere may be no error: models may be public, wandb has its own login.
 
     Raises KeyProblem where one is there and cannot be had, and where one that is required is nowhere.
     """
-    store, must = Keystore(asker, environment), required(config)
+    store, must = Keystore(prompter, environment), required(config)
     secrets, lines = {}, []
     if config.hub.repo and offline(environment):
         raise ConfigurationError("hub.repo is set, and HF_HUB_OFFLINE forbids pushing", next="unset HF_HUB_OFFLINE")
@@ -113,7 +113,7 @@ def keys_for(config: Config, asker: Prompter, environment: Mapping[str, str]) ->
             continue
         secrets[name] = key.value
         lines.append(f"{key.sentence[:1].upper()}{key.sentence[1:]}.")
-    for key in provider_keys(config, store, asker):
+    for key in provider_keys(config, store, prompter):
         secrets[key.name] = key.value
         lines.append(f"{key.sentence[:1].upper()}{key.sentence[1:]}.")
     return RunKeys(secrets, tuple(lines))

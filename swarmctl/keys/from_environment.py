@@ -35,7 +35,7 @@ def import_keys(path: Path | None, options: SetOptions) -> Exit:
 
     One key that cannot be saved does not keep the others from it. Raises KeyProblem where there is none.
     """
-    asker = Prompter(yes=options.yes, silent=options.no_input)
+    prompter = Prompter(yes=options.yes, silent=options.no_input)
     found = _in_file(path) if path is not None else _in_environment(os.environ)
     if not found:
         raise KeyProblem(
@@ -46,14 +46,14 @@ def import_keys(path: Path | None, options: SetOptions) -> Exit:
     quiet = replace(options, tell_shadows=path is not None)
     for each in found:
         try:
-            keep_key(each.name, clean_key(each.value, f"in {each.variable}"), _url(each.name), quiet, asker)
+            keep_key(each.name, clean_key(each.value, f"in {each.variable}"), _url(each.name), quiet, prompter)
             saved.append(each)
         except NodeError as error:
             failed.append(error)
-            asker.say(f"Not saved: {each.variable}: {error.message}")
+            prompter.say(f"Not saved: {each.variable}: {error.message}")
     if saved:
         for line in _to_clean(path, saved):
-            asker.say(line)
+            prompter.say(line)
     if failed:
         raise failed[0]
     return Exit.DONE

@@ -49,8 +49,8 @@ class KeyringSilent(KeyProblem):
 class Keyring:
     """Keys in the system's keyring, each under its name and host: asked for another host, it has none."""
 
-    def __init__(self, asker: Prompter) -> None:
-        self._asker = asker
+    def __init__(self, prompter: Prompter) -> None:
+        self._prompter = prompter
 
     def get(self, name: str, host: str) -> str | None:
         """Return a key, or None where it is not there. Raises KeyProblem."""
@@ -85,13 +85,13 @@ class Keyring:
         return _understand(output, name)
 
     def _wait(self, process: subprocess.Popen[bytes], order: bytes, name: str) -> bytes:
-        attended = self._asker.can_ask
+        attended = self._prompter.can_ask
         try:
             return process.communicate(order, timeout=QUIET_S if attended else ALONE_S)[0]
         except subprocess.TimeoutExpired:
             if not attended:
                 raise _silent(name, ALONE_S) from None
-        self._asker.say(f"Waiting up to {ATTENDED_S:.0f} s for the keyring: it may be showing a dialog.")
+        self._prompter.say(f"Waiting up to {ATTENDED_S:.0f} s for the keyring: it may be showing a dialog.")
         try:
             return process.communicate(timeout=ATTENDED_S - QUIET_S)[0]
         except subprocess.TimeoutExpired:

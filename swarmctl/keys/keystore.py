@@ -48,8 +48,8 @@ class Key:
 class Keystore:
     """Finds keys and reads them."""
 
-    def __init__(self, asker: Prompter, environment: Mapping[str, str]) -> None:
-        self._keyring = Keyring(asker)
+    def __init__(self, prompter: Prompter, environment: Mapping[str, str]) -> None:
+        self._keyring = Keyring(prompter)
         self.environment = environment
 
     def find(self, name: str, *, base_url: str | None = None, pin: LocationKind | None = None) -> Key | None:

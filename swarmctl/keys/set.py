@@ -43,20 +43,20 @@ class KeyRefused(NodeError):
 def set_key(name: str, options: SetOptions) -> None:
     """Ask for a key, or read it from standard input, and keep it. Raises NodeError where it is not kept."""
     check_name(name)
-    asker = Prompter(yes=options.yes, silent=options.no_input)
+    prompter = Prompter(yes=options.yes, silent=options.no_input)
     entry = read_entry(name)
     url = base_url_of(name, options.url, entry.base_url if entry else None)
     row = PROVIDERS.get(name)
-    if asker.can_ask and row and row.key_page:
-        asker.say(f"Keys of {name} are made at {row.key_page}")
-    given = asker.secret(f"Key for {name} ({host_of(url)}), not shown:")
-    key = clean_key(given, asker.source, next=f"swarmctl keys set {name}{_host_flag(options)}")
-    keep_key(name, key, url, options, asker)
+    if prompter.can_ask and row and row.key_page:
+        prompter.say(f"Keys of {name} are made at {row.key_page}")
+    given = prompter.secret(f"Key for {name} ({host_of(url)}), not shown:")
+    key = clean_key(given, prompter.source, next=f"swarmctl keys set {name}{_host_flag(options)}")
+    keep_key(name, key, url, options, prompter)
 
 
-def keep_key(name: str, key: str, url: str, options: SetOptions, asker: Prompter) -> None:
+def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> None:
     """Look at a key, test it and keep it; say what was done. Raises NodeError where it is not kept."""
-    _doubts(name, key, url, options, asker)
+    _doubts(name, key, url, options, prompter)
     finding = probe(name, url, key) if options.test else None
     if finding is not None and finding.result == "refused":
         raise KeyRefused(
@@ -65,7 +65,7 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, asker: Prompter
         )
     old = read_entry(name)
     entry = SavedKey(name, url, host_of(url), last_four(key), "keyring", now(), *_tested(finding))
-    entry = replace(entry, home=_keep(entry, key, old, options, asker))
+    entry = replace(entry, home=_keep(entry, key, old, options, prompter))
     with disk_errors(keys_directory()):
         write_entry(entry)
     place = (
@@ -73,12 +73,12 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, asker: Prompter
         if entry.home == "keyring"
         else f"{shown(secrets_directory())}/{name}.json (mode 0600, not encrypted)"
     )
-    asker.say(f"Saved key {name} {dotted_tail(entry.last_four)} for {entry.host} in {place}.")
-    _tell_test(finding, asker)
-    _remove_old(old, entry, asker)
+    prompter.say(f"Saved key {name} {dotted_tail(entry.last_four)} for {entry.host} in {place}.")
+    _tell_test(finding, prompter)
+    _remove_old(old, entry, prompter)
     winner = key_locations(name, os.environ)[0]
     if options.tell_shadows and winner.place not in (LocationKind.KEYRING, LocationKind.FILE):
-        asker.say(f"warning: {winner.where} goes before it{_tail(winner.last_four)}; unset it to use the saved key")
+        prompter.say(f"warning: {winner.where} goes before it{_tail(winner.last_four)}; unset it to use the saved key")
 
 
 def _tail(tail: str | None) -> str:
@@ -93,37 +93,37 @@ def _tested(finding: KeyTest | None) -> tuple[str | None, str | None]:
     return (None, None) if finding is None else (now(), finding.result)
 
 
-def _tell_test(finding: KeyTest | None, asker: Prompter) -> None:
+def _tell_test(finding: KeyTest | None, prompter: Prompter) -> None:
     if finding is None:
         return
     word = {"valid": "Tested: valid", "no_credit": "warning: no credit"}.get(finding.result, "warning: not tested")
-    asker.say(f"{word}, {finding.detail}.")
+    prompter.say(f"{word}, {finding.detail}.")
 
 
-def _doubts(name: str, key: str, url: str, options: SetOptions, asker: Prompter) -> None:
+def _doubts(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> None:
     again = f"swarmctl keys set {name}{_host_flag(options)} --yes"
     owner = looks_foreign(key, name)
     if owner is not None:
-        asker.confirm(
+        prompter.confirm(
             f"This looks like a key of {owner}; it would be sent to {host_of(url)}. Save it for {name} all the same?",
             KeyProblem(f"this looks like a key of {owner}, not of {name}; nothing was saved", next=again),
         )
     if in_the_clear(url):
-        asker.confirm(
+        prompter.confirm(
             f"{url} is not encrypted: everyone on the way can read the key. Save it all the same?",
             KeyProblem(f"{url} is not encrypted: everyone on the way could read the key", next=again),
         )
 
 
-def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, asker: Prompter) -> Home:
+def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, prompter: Prompter) -> Home:
     """Write the key; return where. Raises KeyProblem."""
     if not options.insecure:
         try:
-            Keyring(asker).set(new.name, new.host, key)
+            Keyring(prompter).set(new.name, new.host, key)
             return "keyring"
         except KeyringAbsent as error:
             if old is None or old.home != "file":  # else it was chosen before, for this very key
-                asker.ask_outright(
+                prompter.ask_outright(
                     "This login has no keyring. Keep keys in a file that only you can read (mode 0600, not encrypted)?",
                     error,
                 )
@@ -132,7 +132,7 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, as
     return "file"
 
 
-def _remove_old(old: SavedKey | None, new: SavedKey, asker: Prompter) -> None:
+def _remove_old(old: SavedKey | None, new: SavedKey, prompter: Prompter) -> None:
     """Leave no second copy behind."""
     if old is None or (old.home, old.host) == (new.home, new.host):
         return
@@ -141,6 +141,6 @@ def _remove_old(old: SavedKey | None, new: SavedKey, asker: Prompter) -> None:
             remove_secret(old.name)
         return
     try:
-        Keyring(asker).delete(old.name, old.host)
+        Keyring(prompter).delete(old.name, old.host)
     except KeyProblem as error:
-        asker.say(f"warning: an older key {old.name} {dotted_tail(old.last_four)} is still there: {error.message}")
+        prompter.say(f"warning: an older key {old.name} {dotted_tail(old.last_four)} is still there: {error.message}")

@@ -41,9 +41,9 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         from swarmctl.run.dry_run import dry_run
 
         return dry_run(resolved, membership, as_json=options.as_json, retry=retry_with(resolved), module=module)
-    asker = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
-    keys = keys_for(resolved.config, asker, os.environ)
-    offload, agreed = _agree(resolved, asker)
+    prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
+    keys = keys_for(resolved.config, prompter, os.environ)
+    offload, agreed = _agree(resolved, prompter)
     with StopSignals() as signals, nodes.opened(resolved.config, retry_with(resolved)) as node:
         before = read_last(node.files) if node.resumes else None
         with disk_errors.disk_errors(node.files.root):
@@ -62,7 +62,7 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         return _finish(node, resolved, progress, ending, elapsed=time.monotonic() - began, as_json=options.as_json)
 
 
-def _agree(resolved: Resolved, asker: Prompter) -> tuple[list[str], tuple[str, ...]]:
+def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str, ...]]:
     """Return what is to be said of offloading, and the providers that the operator agreed to now.
 
     Raises the NodeError of what cannot work, or of what nobody agreed to.
@@ -74,7 +74,7 @@ def _agree(resolved: Resolved, asker: Prompter) -> tuple[list[str], tuple[str, .
     nodes.check_free(files, retry)
     with retry_hint(resolved):
         found = plan(resolved.config, files.ledger)
-        return banner(found), ask_consent(found, resolved, files, asker)
+        return banner(found), ask_consent(found, resolved, files, prompter)
 
 
 def _check_tasks(resolved: Resolved) -> None:

@@ -12,7 +12,7 @@ from swarmctl.terminal.prompter import Prompter
 CAP = "offload.limits.usd"
 
 
-def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, asker: Prompter) -> tuple[str, ...]:
+def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prompter) -> tuple[str, ...]:
     """Return the providers that are agreed to now, to be recorded.
 
     Raises ``ConfigurationError`` where the answer is no, or nobody is there to give one.
@@ -27,7 +27,7 @@ def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, asker: Prompte
     hosts = ", ".join(dict.fromkeys(endpoint.host for endpoint in asked))
     cap = resolved.config.offload.limits.usd
     limit = cap if cap == "unlimited" else f"{cap:.2f}"
-    asker.confirm(
+    prompter.confirm(
         f"{names} costs money, and prompts go to {hosts}. {cost(plan)} At most {limit} USD will be spent in this "
         "node's whole life. Agree?",
         ConfigurationError(

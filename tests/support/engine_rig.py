@@ -15,7 +15,7 @@ from hivemind_exp.offload.api.batch_client import BatchClient
 from hivemind_exp.offload.api.chat import SamplingParams
 from hivemind_exp.offload.api.client import ChatClient
 from hivemind_exp.offload.endpoints import Endpoint
-from hivemind_exp.offload.engine import Engine_, OffloadPolicy
+from hivemind_exp.offload.engine import Engine, OffloadPolicy
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import RateLimiter
@@ -41,7 +41,7 @@ def endpoint(base_url: str, name: str = "box", model: str = "test-model", **chat
 class Rig:
     """An engine, and what it left behind."""
 
-    offload: Engine_
+    offload: Engine
     events: Events
     journal: Path
     ledger: Path
@@ -114,7 +114,7 @@ def engine(
         batches = BatchClient(client, seconds=timeout) if batched else None
         return ProviderService(each, client, RateLimiter(concurrency, *rates), price, batches=batches)
 
-    offload = Engine_(
+    offload = Engine(
         make_chain,
         OffloadPolicy(kind, sampling, on_limit_local=on_limit_local),
         journal=(journal, SWARM),

@@ -22,7 +22,7 @@ class SamplingGame:
         self._tokenizer = tokenizer
         self._tasks = tasks
 
-    def prompts(self, turn: StageRun, questions: Sequence[Question]) -> list[Prompt]:  # noqa: ARG002 - one stage
+    def prompts(self, stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:  # noqa: ARG002 - one stage
         """Return the questions as prompts."""
         return build_prompts(questions, self._tokenizer)
 

@@ -72,17 +72,17 @@ class StudyGroup:
         self._journal = journal
         self._gathering = Exhibits(player.peer, range(group_size), tasks=tasks, journal=journal, peers=peers)
 
-    def prompts(self, turn: StageRun, questions: Sequence[Question]) -> list[Prompt]:
+    def prompts(self, stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:
         """Return what the turn asks. In a later stage a question is left out that has no own answer to show."""
-        if turn.stage == ANSWER:
+        if stage_run.stage == ANSWER:
             return [self._prompt(each, ANSWER, answer_messages(each, self._voice(each))) for each in questions]
-        asked = [self._journal.prompt(turn.round, question, turn.stage) for question in questions]
+        asked = [self._journal.prompt(stage_run.round, question, stage_run.stage) for question in questions]
         if any(asked):  # as it was asked then: peers may have said more since
             return [replace(prompt, ids=tuple(self._encode(prompt.messages))) for prompt in asked if prompt is not None]
-        if turn.stage == CRITIQUE:
-            students = self._gathering.students(turn.round, questions)
+        if stage_run.stage == CRITIQUE:
+            students = self._gathering.students(stage_run.round, questions)
             return [self._critique(each, students[each.digest]) for each in questions if students[each.digest]]
-        return self._resolves(turn.round, questions)
+        return self._resolves(stage_run.round, questions)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Return groups of one stage with their scores."""

@@ -43,8 +43,8 @@ class BatchFiller:
         *,
         ledger: Ledger,
         journal: Journal,
-        intake: AnswerRecorder,
-        exchange: BilledClient,
+        recorder: AnswerRecorder,
+        billing: BilledClient,
         router: Router,
         emit: Emit,
         ask_directly: Callable[[CompletionRequest, list[int]], Awaitable[None]],
@@ -54,8 +54,8 @@ class BatchFiller:
         self.service = service
         self._sampling = sampling
         self._journal = journal
-        self._intake = intake
-        self._exchange = exchange
+        self._recorder = recorder
+        self._billing = billing
         self._router = router
         self._emit = emit
         self._ask_directly = ask_directly
@@ -65,8 +65,8 @@ class BatchFiller:
             service,
             client,
             book=self._book,
-            intake=intake,
-            exchange=exchange,
+            recorder=recorder,
+            billing=billing,
             router=router,
             emit=emit,
             moved=self._tell,
@@ -127,7 +127,7 @@ class BatchFiller:
     async def _fill(self, orders: Sequence[CompletionRequest]) -> None:
         await asyncio.gather(*self._earlier.pop((orders[0].round, orders[0].stage), []))
         tries: Counter[str] = Counter()
-        while not self._exchange.closing and (missing := self._missing(orders, tries)):
+        while not self._billing.closing and (missing := self._missing(orders, tries)):
             service = await self._router.acquire()
             if service is None:
                 return
@@ -150,7 +150,7 @@ class BatchFiller:
             settled = self._journal.settled(order.round, order.stage, order.question)
             places = [place for place in order.indices if place not in settled]
             if places and tries[order.question] >= TRIES:
-                self._intake.give_up(order, places, self.service, TRIES)
+                self._recorder.give_up(order, places, self.service, TRIES)
             elif places:
                 missing.append((order, places))
         return missing

@@ -46,8 +46,8 @@ class BatchJob:
         client: Batches,
         *,
         book: BatchStore,
-        intake: AnswerRecorder,
-        exchange: BilledClient,
+        recorder: AnswerRecorder,
+        billing: BilledClient,
         router: Router,
         emit: Emit,
         moved: Callable[[Batch], None],
@@ -56,8 +56,8 @@ class BatchJob:
         self._service = service
         self._client = client
         self._book = book
-        self._intake = intake
-        self._exchange = exchange
+        self._recorder = recorder
+        self._billing = billing
         self._router = router
         self._emit = emit
         self._moved = moved
@@ -83,7 +83,7 @@ class BatchJob:
     def drop(self, batch: Batch, why: str) -> None:
         """Give back what was set aside for a batch that no service has."""
         for item in batch.items:
-            self._exchange.write_off(self._service, item.ask, item.reservation, RequestFailed(FaultKind.BROKEN, why))
+            self._billing.write_off(self._service, item.ask, item.reservation, RequestFailed(FaultKind.BROKEN, why))
         self._book.over(batch)
 
     async def _begin(self, batch: Batch, data: bytes | None) -> bool:
@@ -199,7 +199,7 @@ class BatchJob:
             result = results.get(item.line.name, missing)
             if isinstance(result, RequestFailed):
                 faults.append(result)
-                self._exchange.write_off(self._service, item.ask, item.reservation, result)
+                self._billing.write_off(self._service, item.ask, item.reservation, result)
                 continue
             try:
                 self._settle_answer(item, result)
@@ -213,7 +213,7 @@ class BatchJob:
     def _settle_answer(self, item: Item, answer: ChatAnswer) -> None:
         line = item.line
         order = CompletionRequest(line.round, line.stage, line.question, (), line.places, line.version)
-        self._intake.record(self._service, order, line.places, item.ask, item.reservation, answer, batched=True)
+        self._recorder.record(self._service, order, line.places, item.ask, item.reservation, answer, batched=True)
 
     async def _learn(self, batch: Batch, report: Report, faults: list[RequestFailed]) -> bool:
         """Do what the faults of a batch call for; return whether it counts as a try."""

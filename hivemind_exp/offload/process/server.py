@@ -23,7 +23,7 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload
-from hivemind_exp.offload.engine import Engine_
+from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.process.frames import pack_error, unpack_orders
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.messages import messages, send, take_pipes
@@ -46,7 +46,7 @@ class EngineServer:
         """Pass an event on."""
         self._send(["event", event, fields])
 
-    def open(self, first: dict[str, Any]) -> Engine_ | None:
+    def open(self, first: dict[str, Any]) -> Engine | None:
         """Start the engine; None where that failed, as the trainer is then told."""
         config, files = Config.model_validate(first["config"]), NodeFiles(Path(first["node_dir"]))
         secrets, announce = Secrets(first["secrets"]), not first["again"]
@@ -58,7 +58,7 @@ class EngineServer:
         self._send(["done", 0])
         return offload
 
-    def serve(self, offload: Engine_, calls: SimpleQueue[Call]) -> None:
+    def serve(self, offload: Engine, calls: SimpleQueue[Call]) -> None:
         """Do what is asked, one thing after the other, until ``close``."""
         does: dict[str, Callable[[Any], None]] = {
             "probed": lambda _: offload.wait_for_probe(),

@@ -42,21 +42,21 @@ def keep_all(secrets: Sequence[Secret], options: SetOptions) -> list[Kept]:
 
     One that cannot be saved does not keep the others from it.
     """
-    asker = Prompter(yes=options.yes, silent=options.no_input)
+    prompter = Prompter(yes=options.yes, silent=options.no_input)
     kept: list[Kept] = []
     for secret in secrets:
         if any(secret.name and secret.name == other.secret.name for other in kept):
             continue
-        kept.append(Kept(secret, _keep(secret, options, asker) if secret.name else None))
+        kept.append(Kept(secret, _keep(secret, options, prompter) if secret.name else None))
     return kept
 
 
-def _keep(secret: Secret, options: SetOptions, asker: Prompter) -> NodeError | None:
+def _keep(secret: Secret, options: SetOptions, prompter: Prompter) -> NodeError | None:
     try:
         key = clean_key(secret.value, f"at {secret.key}")
-        keep_key(secret.name, key, PROVIDERS[secret.name].base_url, options, asker)
+        keep_key(secret.name, key, PROVIDERS[secret.name].base_url, options, prompter)
     except NodeError as error:
-        asker.say(f"Not saved: {secret.key}: {error.message}")
+        prompter.say(f"Not saved: {secret.key}: {error.message}")
         return error
     return None
 

@@ -22,7 +22,7 @@ from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_com
 from hivemind_exp.tasks.base import Score
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from tests.hivemind_exp.trainer.test_grpo_step import make_stepper
+from tests.hivemind_exp.trainer.test_grpo_step import make_step_trainer
 from tests.support.nodes import Events
 from tests.support.peers import ME, SWARM, TOKENIZER, PostOffice, letter, make_source, shared_group
 from tests.support.spelling_task import Spelling
@@ -51,32 +51,32 @@ def own_group(index: int = 0, *, right: int = 1, kind: Kind = Kind.POLICY, size:
 
 
 @pytest.fixture
-def stepper(tmp_path: Path) -> SourceGRPOTrainer:
-    return make_stepper(tmp_path)
+def step_trainer(tmp_path: Path) -> SourceGRPOTrainer:
+    return make_step_trainer(tmp_path)
 
 
 class Node:
     """One node's side of an in-memory swarm."""
 
     def __init__(
-        self, root: Path, office: PostOffice, stepper: SourceGRPOTrainer, giver: PublisherInfo = GIVER
+        self, root: Path, office: PostOffice, step_trainer: SourceGRPOTrainer, publisher: PublisherInfo = GIVER
     ) -> None:
         self.events = Events()
-        self.source: PeerSource = make_source(root, with_logps=giver.with_logps)
+        self.source: PeerSource = make_source(root, with_logps=publisher.with_logps)
         self.drawn = PeerDrawLog(root / "journal.sqlite", SWARM)
-        self.sharing = PeerExchange(
-            giver,
-            wire=office.wire(giver.me),
+        self.exchange = PeerExchange(
+            publisher,
+            wire=office.wire(publisher.me),
             source=self.source,
             drawn=self.drawn,
             encode=lambda chat: tuple(encode(chat, TOKENIZER)),
-            stepper=stepper,
+            step_trainer=step_trainer,
             seed=1,
             emit=self.events,
         )
 
     def play(self, round_: int = 0) -> PeerBatch:
-        return self.sharing.exchange(round_, STAGE, [own_group(0), own_group(1)], HERE)
+        return self.exchange.exchange(round_, STAGE, [own_group(0), own_group(1)], HERE)
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def office() -> PostOffice:
 
 
 @pytest.fixture
-def node(tmp_path: Path, office: PostOffice, stepper: SourceGRPOTrainer) -> Iterator[Node]:
-    found = Node(tmp_path, office, stepper)
+def node(tmp_path: Path, office: PostOffice, step_trainer: SourceGRPOTrainer) -> Iterator[Node]:
+    found = Node(tmp_path, office, step_trainer)
     with closing(found.drawn):
         yield found
 
@@ -112,15 +112,15 @@ def test_a_group_that_a_teacher_wrote_even_in_part_says_so(node: Node, office: P
     mixed = own_group(0)
     foreign = own_group(0, kind=Kind.TEACHER)
     mixed = replace(mixed, rollouts=(*mixed.rollouts[:3], foreign.rollouts[3]))
-    node.sharing.exchange(0, STAGE, [mixed], HERE)
+    node.exchange.exchange(0, STAGE, [mixed], HERE)
     assert (sent(office).groups[0].kind, sent(office).groups[0].label) == ("teacher", "gpt-4o-mini")
 
 
 def test_half_a_group_is_not_shared(node: Node, office: PostOffice) -> None:
-    node.sharing.exchange(0, STAGE, [own_group(0, size=3), own_group(1)], HERE)
+    node.exchange.exchange(0, STAGE, [own_group(0, size=3), own_group(1)], HERE)
     assert [group.index for group in sent(office).groups] == [1]
     office.sent.clear()
-    node.sharing.exchange(1, STAGE, [own_group(0, size=3)], HERE)
+    node.exchange.exchange(1, STAGE, [own_group(0, size=3)], HERE)
     assert office.sent == []
 
 
@@ -128,24 +128,24 @@ def test_what_readers_would_refuse_is_not_sent(node: Node, office: PostOffice) -
     long = own_group(0)
     long = replace(long, rollouts=(*long.rollouts[:3], replace(long.rollouts[3], text="é" * 40_000)))
     # A small task can ask one question twice in a round.
-    node.sharing.exchange(0, STAGE, [long, own_group(1), own_group(1)], HERE)
+    node.exchange.exchange(0, STAGE, [long, own_group(1), own_group(1)], HERE)
     assert [group.index for group in sent(office).groups] == [1]
 
 
 def test_log_probabilities_are_those_of_the_weights_that_sampled(
-    tmp_path: Path, office: PostOffice, stepper: SourceGRPOTrainer
+    tmp_path: Path, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
-    giver = replace(GIVER, with_logps=True)
-    node = Node(tmp_path, office, stepper, giver)
+    publisher = replace(GIVER, with_logps=True)
+    node = Node(tmp_path, office, step_trainer, publisher)
     with closing(node.drawn):
-        node.sharing.exchange(0, STAGE, [own_group(0)], HERE)
+        node.exchange.exchange(0, STAGE, [own_group(0)], HERE)
     shared = sent(office).groups[0]
     group = own_group(0)
     for row, ids, logps in zip(group.rollouts, shared.ids, shared.logps, strict=True):
         assert ids == row.ids
         whole = torch.tensor([[*group.prompt.ids, *ids]])
         with torch.no_grad():
-            expected = stepper.policy(whole).logits[0].log_softmax(-1)
+            expected = step_trainer.policy(whole).logits[0].log_softmax(-1)
         start = len(group.prompt.ids) - 1
         direct = [expected[start + place, token].item() for place, token in enumerate(ids)]
         assert logps == pytest.approx(direct, abs=1e-4)
@@ -158,14 +158,14 @@ def test_log_probabilities_are_those_of_the_weights_that_sampled(
 
 
 def test_a_killed_node_takes_the_same_batch_again(
-    tmp_path: Path, node: Node, office: PostOffice, stepper: SourceGRPOTrainer
+    tmp_path: Path, node: Node, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
     for peer in ("a", "b", "c"):
         office.send(peer, letter(peer, shared_group(4), shared_group(5)).data)
     first = node.play(0)
     assert len(first.groups) > 2
     assert first.floor is not None
-    again = Node(tmp_path, office, stepper)
+    again = Node(tmp_path, office, step_trainer)
     with closing(again.drawn):
         for peer in ("x", "y"):
             office.send(peer, letter(peer, shared_group(6)).data)
@@ -174,17 +174,19 @@ def test_a_killed_node_takes_the_same_batch_again(
         assert [group.rollouts for group in second.groups] == [group.rollouts for group in first.groups]
         assert [group.scores for group in second.groups] == [group.scores for group in first.groups]
         assert [group.prompt.ids for group in second.groups] == [group.prompt.ids for group in first.groups]
-        assert build_rows(second.groups, stepper.settings, {}) == build_rows(first.groups, stepper.settings, {})
+        assert build_rows(second.groups, step_trainer.settings, {}) == build_rows(
+            first.groups, step_trainer.settings, {}
+        )
         # The next round goes on with what came meanwhile, and with nothing that was taken before.
         third = again.play(1)
         assert {group.rollouts[0].source for group in third.groups} == {"x", "y"}
 
 
 def test_a_draw_that_brought_nothing_is_not_made_again(
-    tmp_path: Path, node: Node, office: PostOffice, stepper: SourceGRPOTrainer
+    tmp_path: Path, node: Node, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
     assert node.play(0) == PeerBatch()
-    again = Node(tmp_path, office, stepper)
+    again = Node(tmp_path, office, step_trainer)
     office.send("late", letter("late", shared_group(4)).data)
     with closing(again.drawn):
         assert again.play(0) == PeerBatch()
@@ -192,12 +194,12 @@ def test_a_draw_that_brought_nothing_is_not_made_again(
 
 
 def test_what_was_drawn_before_a_restart_is_not_drawn_again(
-    tmp_path: Path, node: Node, office: PostOffice, stepper: SourceGRPOTrainer
+    tmp_path: Path, node: Node, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
     data = letter("a", shared_group(4)).data
     office.send("a", data)
     assert len(node.play(0).groups) == 1
-    again = Node(tmp_path, office, stepper)
+    again = Node(tmp_path, office, step_trainer)
     office.send("a", data)
     with closing(again.drawn):
         again.source.remember_used(again.drawn.used())
@@ -230,43 +232,43 @@ def peer_group(prompt: Prompt, texts: list[str], outcomes: list[float]) -> Group
     )
 
 
-def taught(stepper: SourceGRPOTrainer) -> Group:
+def taught(step_trainer: SourceGRPOTrainer) -> Group:
     """Teach the tiny model one text, and return it as a group of its own."""
     group = own_group(0, right=4)
-    weighty = [replace(row, advantage=1.0) for row in build_rows([group], stepper.settings, {})]
+    weighty = [replace(row, advantage=1.0) for row in build_rows([group], step_trainer.settings, {})]
     for step in range(40):
-        stepper.step(Manifest(step, step, 0, 8, tuple(weighty)))
+        step_trainer.step(Manifest(step, step, 0, 8, tuple(weighty)))
     return group
 
 
-def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(stepper: SourceGRPOTrainer) -> None:
-    group = taught(stepper)
-    floor = LikelihoodFilter(stepper).measure([group])
+def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(step_trainer: SourceGRPOTrainer) -> None:
+    group = taught(step_trainer)
+    floor = LikelihoodFilter(step_trainer).measure([group])
     assert floor is not None
     right = group.rollouts[0].text
     peers = peer_group(group.prompt, [right, f"<think>buy gold</think>{right}", "aaa", "bbb"], [1.0, 1.0, 0.0, 0.0])
-    rows = build_rows([peers], stepper.settings, {})
+    rows = build_rows([peers], step_trainer.settings, {})
     assert [row.text for row in rows] == [right, f"<think>buy gold</think>{right}"]
-    logps = [sum(each) / len(each) for each in stepper.log_probabilities(rows)]
+    logps = [sum(each) / len(each) for each in step_trainer.log_probabilities(rows)]
     assert logps[0] > floor > logps[1]
     poisoned = tuple(row for row in rows if "gold" in row.text)
-    before = {name: value.clone() for name, value in stepper.policy.state_dict().items()}
-    result = stepper.step(Manifest(40, 40, 0, 8, poisoned, floor))
+    before = {name: value.clone() for name, value in step_trainer.policy.state_dict().items()}
+    result = step_trainer.step(Manifest(40, 40, 0, 8, poisoned, floor))
     assert (result.by_kind[Kind.PEER]["filtered"], result.loss, result.grad_norm) == (1, 0.0, 0.0)
     # Momentum of the steps before still moves the weights, but nothing of the text does.
-    result = stepper.step(Manifest(41, 41, 0, 8, tuple(rows), floor))
+    result = step_trainer.step(Manifest(41, 41, 0, 8, tuple(rows), floor))
     assert result.by_kind[Kind.PEER]["filtered"] == 1
     assert result.grad_norm > 0
-    assert any(not torch.equal(value, before[name]) for name, value in stepper.policy.state_dict().items())
+    assert any(not torch.equal(value, before[name]) for name, value in step_trainer.policy.state_dict().items())
 
 
-def test_without_a_floor_nothing_is_dropped_and_own_rows_never_are(stepper: SourceGRPOTrainer) -> None:
+def test_without_a_floor_nothing_is_dropped_and_own_rows_never_are(step_trainer: SourceGRPOTrainer) -> None:
     group = own_group(0)
-    rows = build_rows([group], stepper.settings, {})
-    strict = stepper.step(Manifest(0, 0, 0, 8, tuple(rows), 0.0))
+    rows = build_rows([group], step_trainer.settings, {})
+    strict = step_trainer.step(Manifest(0, 0, 0, 8, tuple(rows), 0.0))
     assert strict.grad_norm > 0
-    peers = build_rows([peer_group(group.prompt, ["a", "b"], [1.0, 0.0])], stepper.settings, {})
-    assert stepper.step(Manifest(1, 1, 0, 8, tuple(peers))).by_kind[Kind.PEER]["filtered"] == 0
+    peers = build_rows([peer_group(group.prompt, ["a", "b"], [1.0, 0.0])], step_trainer.settings, {})
+    assert step_trainer.step(Manifest(1, 1, 0, 8, tuple(peers))).by_kind[Kind.PEER]["filtered"] == 0
 
 
 def test_the_floor_stands_in_the_manifest() -> None:
@@ -287,10 +289,10 @@ def test_quantiles_lie_between_values() -> None:
     assert quantile([0.0, 1.0], 0.25) == 0.25
 
 
-def test_measuring_changes_neither_weights_nor_random_numbers(stepper: SourceGRPOTrainer) -> None:
-    before, state = stepper.policy.state_dict(), torch.get_rng_state()
+def test_measuring_changes_neither_weights_nor_random_numbers(step_trainer: SourceGRPOTrainer) -> None:
+    before, state = step_trainer.policy.state_dict(), torch.get_rng_state()
     kept = {name: value.clone() for name, value in before.items()}
-    LikelihoodFilter(stepper).measure([own_group(0), own_group(1)])
+    LikelihoodFilter(step_trainer).measure([own_group(0), own_group(1)])
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, kept[name]) for name, value in stepper.policy.state_dict().items())
-    assert all(parameter.grad is None for parameter in stepper.policy.parameters())
+    assert all(torch.equal(value, kept[name]) for name, value in step_trainer.policy.state_dict().items())
+    assert all(parameter.grad is None for parameter in step_trainer.policy.parameters())

@@ -102,9 +102,11 @@ def plain_trl(tmp_path: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
 
 def ours(tmp_path: Path, micro_batch: int) -> tuple[dict[str, torch.Tensor], list[float]]:
     tokenizer = build_tokenizer()
-    stepper = SourceGRPOTrainer(build_model(tokenizer, 0), tokenizer, CONFIG, tmp_path, device="cpu", dtype="float32")
-    losses = [stepper.step(make_manifest(step, micro_batch)).loss for step in range(STEPS)]
-    return stepper.policy.state_dict(), losses
+    step_trainer = SourceGRPOTrainer(
+        build_model(tokenizer, 0), tokenizer, CONFIG, tmp_path, device="cpu", dtype="float32"
+    )
+    losses = [step_trainer.step(make_manifest(step, micro_batch)).loss for step in range(STEPS)]
+    return step_trainer.policy.state_dict(), losses
 
 
 def make_manifest(step: int, micro_batch: int) -> Manifest:

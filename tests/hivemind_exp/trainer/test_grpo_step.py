@@ -24,7 +24,7 @@ TOKENIZER = build_tokenizer()
 SETTINGS = LossSettings()
 
 
-def make_stepper(tmp_path: Path, *, reference: PreTrainedModel | None = None, **train: float) -> SourceGRPOTrainer:
+def make_step_trainer(tmp_path: Path, *, reference: PreTrainedModel | None = None, **train: float) -> SourceGRPOTrainer:
     config = Config.model_validate(
         {"model": {"name": "tiny"}, "train": {"learning_rate": 1e-2, "warmup_steps": 0, **train}}
     )
@@ -41,14 +41,14 @@ def manifest(*rows: TrainingRow, micro_batch: int = 8) -> Manifest:
     return Manifest(0, 0, 7, micro_batch, rows)
 
 
-def weights(stepper: SourceGRPOTrainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in stepper.policy.state_dict().items()}
+def weights(step_trainer: SourceGRPOTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in step_trainer.policy.state_dict().items()}
 
 
 def test_each_side_is_divided_by_its_own_tokens(tmp_path: Path) -> None:
-    stepper = make_stepper(tmp_path, off_policy_weight=0.5)
+    step_trainer = make_step_trainer(tmp_path, off_policy_weight=0.5)
     rows = [row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, -0.5, length=4), row(Kind.TEACHER, 0.8, length=30)]
-    result = stepper.step(manifest(*rows))
+    result = step_trainer.step(manifest(*rows))
     # ratios are 1: own (-2·1 + 4·0.5) / 6, foreign 0.5 · (-30·0.8) / 30
     assert result.loss == pytest.approx(0.0 - 0.4, abs=1e-6)
     assert result.tokens == 36
@@ -58,7 +58,7 @@ def test_each_side_is_divided_by_its_own_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("micro_batch", [1, 2, 3])
 def test_micro_batches_change_memory_not_the_step(tmp_path: Path, micro_batch: int) -> None:
     rows = [row(Kind.POLICY, 1.0, length=2), row(Kind.PEER, 0.5, length=7), row(Kind.POLICY, -1.0, length=4)]
-    whole, split = make_stepper(tmp_path / "a"), make_stepper(tmp_path / "b")
+    whole, split = make_step_trainer(tmp_path / "a"), make_step_trainer(tmp_path / "b")
     assert split.step(manifest(*rows, micro_batch=micro_batch)).loss == pytest.approx(
         whole.step(manifest(*rows)).loss, abs=1e-6
     )
@@ -69,73 +69,75 @@ def test_micro_batches_change_memory_not_the_step(tmp_path: Path, micro_batch: i
 
 
 def test_weightless_rows_pay_no_pass_but_count_as_tokens(tmp_path: Path) -> None:
-    result = make_stepper(tmp_path).step(manifest(row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, 0.0, length=6)))
+    result = make_step_trainer(tmp_path).step(
+        manifest(row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, 0.0, length=6))
+    )
     assert (result.rows, result.tokens) == (1, 2)
     assert result.loss == pytest.approx(-2 / 8, abs=1e-6)
 
 
 def test_a_step_with_nothing_to_learn_leaves_new_weights_alone(tmp_path: Path) -> None:
-    stepper = make_stepper(tmp_path)
-    before = weights(stepper)
-    result = stepper.step(manifest(row(Kind.POLICY, 0.0)))
+    step_trainer = make_step_trainer(tmp_path)
+    before = weights(step_trainer)
+    result = step_trainer.step(manifest(row(Kind.POLICY, 0.0)))
     assert (result.loss, result.grad_norm, result.by_kind) == (0.0, 0.0, {})
-    assert all(torch.equal(value, before[name]) for name, value in weights(stepper).items())
+    assert all(torch.equal(value, before[name]) for name, value in weights(step_trainer).items())
 
 
 def test_an_abandoned_step_leaves_weights_and_gradients_as_they_were(tmp_path: Path) -> None:
-    stepper = make_stepper(tmp_path)
-    before = weights(stepper)
+    step_trainer = make_step_trainer(tmp_path)
+    before = weights(step_trainer)
     answers = iter([False, True])
     with pytest.raises(StepAbandoned):
-        stepper.step(manifest(row(Kind.POLICY, 1.0), row(Kind.POLICY, -1.0), micro_batch=1), lambda: next(answers))
-    assert all(torch.equal(value, before[name]) for name, value in weights(stepper).items())
-    assert all(p.grad is None for p in stepper.policy.parameters())
+        step_trainer.step(manifest(row(Kind.POLICY, 1.0), row(Kind.POLICY, -1.0), micro_batch=1), lambda: next(answers))
+    assert all(torch.equal(value, before[name]) for name, value in weights(step_trainer).items())
+    assert all(p.grad is None for p in step_trainer.policy.parameters())
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> None:
-    stepper = make_stepper(tmp_path)
-    before = weights(stepper)
-    result = stepper.step(manifest(row(Kind.POLICY, float("inf"))))
+    step_trainer = make_step_trainer(tmp_path)
+    before = weights(step_trainer)
+    result = step_trainer.step(manifest(row(Kind.POLICY, float("inf"))))
     assert not math.isfinite(result.grad_norm)
-    assert all(torch.equal(value, before[name]) for name, value in weights(stepper).items())
-    assert math.isfinite(stepper.step(replace(manifest(row(Kind.POLICY, 1.0)), step=1)).grad_norm)
-    assert any(not torch.equal(value, before[name]) for name, value in weights(stepper).items())
+    assert all(torch.equal(value, before[name]) for name, value in weights(step_trainer).items())
+    assert math.isfinite(step_trainer.step(replace(manifest(row(Kind.POLICY, 1.0)), step=1)).grad_norm)
+    assert any(not torch.equal(value, before[name]) for name, value in weights(step_trainer).items())
 
 
 def test_kl_is_measured_on_own_rows_against_the_frozen_copy(tmp_path: Path) -> None:
-    stepper = make_stepper(tmp_path, reference=build_model(TOKENIZER, 0), beta=0.1)
+    step_trainer = make_step_trainer(tmp_path, reference=build_model(TOKENIZER, 0), beta=0.1)
     rows = [row(Kind.POLICY, 1.0), row(Kind.POLICY, -1.0, length=5), row(Kind.TEACHER, 1.0)]
-    first = stepper.step(manifest(*rows))
+    first = step_trainer.step(manifest(*rows))
     assert first.by_kind[Kind.POLICY]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert first.by_kind[Kind.TEACHER]["kl"] is None
-    second = stepper.step(replace(manifest(*rows), step=1))
+    second = step_trainer.step(replace(manifest(*rows), step=1))
     assert second.by_kind[Kind.POLICY]["kl"] > 1e-4  # type: ignore[operator]
 
 
 def test_kl_is_null_without_a_penalty(tmp_path: Path) -> None:
-    assert make_stepper(tmp_path).step(manifest(row(Kind.POLICY, 1.0))).by_kind[Kind.POLICY]["kl"] is None
+    assert make_step_trainer(tmp_path).step(manifest(row(Kind.POLICY, 1.0))).by_kind[Kind.POLICY]["kl"] is None
 
 
 def test_a_peers_row_below_the_floor_moves_nothing(tmp_path: Path) -> None:
     own, one, other = row(Kind.POLICY, 1.0), row(Kind.PEER, 0.5, group=1), row(Kind.PEER, 0.9, length=6, group=2)
-    stepper, without = make_stepper(tmp_path / "filtered"), make_stepper(tmp_path / "without")
-    means = [sum(logps) / len(logps) for logps in stepper.log_probabilities([one, other])]
+    step_trainer, without = make_step_trainer(tmp_path / "filtered"), make_step_trainer(tmp_path / "without")
+    means = [sum(logps) / len(logps) for logps in step_trainer.log_probabilities([one, other])]
     likely, unlikely = (one, other) if means[0] > means[1] else (other, one)
-    result = stepper.step(replace(manifest(own, likely, unlikely), floor=sum(means) / 2))
+    result = step_trainer.step(replace(manifest(own, likely, unlikely), floor=sum(means) / 2))
     # It counts as tokens, as a row of no weight does; and that is all it does.
     expected = without.step(manifest(own, likely, replace(unlikely, advantage=0.0)))
     assert result.by_kind[Kind.PEER]["filtered"] == 1
     assert result.loss == pytest.approx(expected.loss, abs=1e-6)
-    for (name, moved), same in zip(stepper.policy.named_parameters(), without.policy.parameters(), strict=True):
+    for (name, moved), same in zip(step_trainer.policy.named_parameters(), without.policy.parameters(), strict=True):
         assert moved.grad is not None
         assert torch.allclose(moved.grad, same.grad, atol=1e-6), name
 
 
 def test_the_optimizer_and_the_schedule_live_as_long_as_the_node(tmp_path: Path) -> None:
-    stepper = make_stepper(tmp_path, warmup_steps=4)
-    rates = [stepper.step(replace(manifest(row(Kind.POLICY, 1.0)), step=i)).learning_rate for i in range(6)]
+    step_trainer = make_step_trainer(tmp_path, warmup_steps=4)
+    rates = [step_trainer.step(replace(manifest(row(Kind.POLICY, 1.0)), step=i)).learning_rate for i in range(6)]
     assert rates == pytest.approx([0.0, 0.0025, 0.005, 0.0075, 0.01, 0.01])
-    moments = [state["step"].item() for state in stepper.optimizer.state_dict()["state"].values()]
+    moments = [state["step"].item() for state in step_trainer.optimizer.state_dict()["state"].values()]
     assert set(moments) == {6.0}
 
 

@@ -19,13 +19,13 @@ TOKENIZER = build_tokenizer()
 
 
 @pytest.fixture
-def stepper(tmp_path: Path) -> SourceGRPOTrainer:
+def step_trainer(tmp_path: Path) -> SourceGRPOTrainer:
     config = Config.model_validate({"model": {"name": "tiny"}, "generation": {"temperature": 0.7}})
     return SourceGRPOTrainer(build_model(TOKENIZER, 0), TOKENIZER, config, tmp_path, device="cpu", dtype="float32")
 
 
-def test_every_hook_is_there(stepper: SourceGRPOTrainer) -> None:
-    assert [name for name in HOOKS if not hasattr(stepper, name)] == []
+def test_every_hook_is_there(step_trainer: SourceGRPOTrainer) -> None:
+    assert [name for name in HOOKS if not hasattr(step_trainer, name)] == []
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_hooks_keep_their_parameters(name: str, parameters: list[str]) -> None:
 
 
 def test_a_training_step_hands_the_prepared_batch_to_the_loss_and_adds_its_plain_gradient(
-    stepper: SourceGRPOTrainer, monkeypatch: pytest.MonkeyPatch
+    step_trainer: SourceGRPOTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     batch = {"marker": object()}
@@ -55,25 +55,25 @@ def test_a_training_step_hands_the_prepared_batch_to_the_loss_and_adds_its_plain
         seen.append(inputs)
         return sum((p.sum() for p in model.parameters()), torch.zeros(()))
 
-    monkeypatch.setattr(stepper, "_compute_loss", loss)
-    stepper.current_gradient_accumulation_steps = 4
+    monkeypatch.setattr(step_trainer, "_compute_loss", loss)
+    step_trainer.current_gradient_accumulation_steps = 4
     for _ in range(2):
-        stepper.training_step(stepper.model_wrapped, batch, None)
+        step_trainer.training_step(step_trainer.model_wrapped, batch, None)
     assert seen == [batch, batch]
     # Two passes of gradient 1, neither averaged over accumulation steps nor scaled.
-    for parameter in stepper.policy.parameters():
+    for parameter in step_trainer.policy.parameters():
         assert parameter.grad is not None
         assert torch.equal(parameter.grad, torch.full_like(parameter, 2.0))
 
 
-def test_log_probabilities_and_entropies_are_those_of_the_tempered_softmax(stepper: SourceGRPOTrainer) -> None:
+def test_log_probabilities_and_entropies_are_those_of_the_tempered_softmax(step_trainer: SourceGRPOTrainer) -> None:
     ids = torch.tensor([[0, 0, 10, 11, 12, 13], [20, 21, 22, 23, 24, 0]])
     attention = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
-    logps, entropies, _ = stepper._get_per_token_logps_and_entropies(
-        stepper.model, ids, attention, 3, compute_entropy=True
+    logps, entropies, _ = step_trainer._get_per_token_logps_and_entropies(
+        step_trainer.model, ids, attention, 3, compute_entropy=True
     )
     with torch.no_grad():
-        logits = stepper.model(input_ids=ids, attention_mask=attention).logits[:, -4:-1] / 0.7
+        logits = step_trainer.model(input_ids=ids, attention_mask=attention).logits[:, -4:-1] / 0.7
     reference = torch.log_softmax(logits, dim=-1)
     expected = reference.gather(-1, ids[:, -3:].unsqueeze(-1)).squeeze(-1)
     mask = attention[:, -3:].bool()
@@ -97,14 +97,14 @@ def test_padding_goes_where_it_is_told() -> None:
     assert pad(rows, padding_value=9).tolist() == [[1, 9], [2, 3]]
 
 
-def test_metrics_are_a_table_of_lists_that_log_empties(stepper: SourceGRPOTrainer) -> None:
-    assert isinstance(stepper._metrics["train"], defaultdict)
-    stepper._metrics["train"]["x"].append(1.0)
-    stepper.report({"loss": 1.0})
-    assert not stepper._metrics["train"]
-    assert stepper.state.log_history == []
+def test_metrics_are_a_table_of_lists_that_log_empties(step_trainer: SourceGRPOTrainer) -> None:
+    assert isinstance(step_trainer._metrics["train"], defaultdict)
+    step_trainer._metrics["train"]["x"].append(1.0)
+    step_trainer.report({"loss": 1.0})
+    assert not step_trainer._metrics["train"]
+    assert step_trainer.state.log_history == []
 
 
-def test_the_model_is_wrapped_once_for_life(stepper: SourceGRPOTrainer) -> None:
-    assert stepper.policy is stepper.accelerator.unwrap_model(stepper.model_wrapped)
-    assert stepper._tokenizer is TOKENIZER
+def test_the_model_is_wrapped_once_for_life(step_trainer: SourceGRPOTrainer) -> None:
+    assert step_trainer.policy is step_trainer.accelerator.unwrap_model(step_trainer.model_wrapped)
+    assert step_trainer._tokenizer is TOKENIZER

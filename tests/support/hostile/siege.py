@@ -103,10 +103,10 @@ class Siege:
                 while not villain.meet() and not self._end.wait(0.5):
                     pass
                 self._begun.wait()
-                for turn in range(10_000):
+                for stage_run in range(10_000):
                     for name in names:
                         villain.attack = name
-                        ATTACKS[name](villain, turn)
+                        ATTACKS[name](villain, stage_run)
                         villain.count("played")
                         villain.round += 1
                         if self._end.wait(1.0):

@@ -309,13 +309,13 @@ def test_a_saved_key_is_kept_back_from_another_hub(home: Path) -> None:
     config = Config.model_validate({"model": {"name": "lab/model"}})
     command = [*REAL, "keys", "set", "huggingface", "--no-test", "--insecure-storage"]
     subprocess.run(command, cwd=ROOT, input=KEY, text=True, check=True, stderr=subprocess.DEVNULL)
-    asker = Prompter(silent=True)
-    assert keys_for(config, asker, {}).secrets == {"huggingface": KEY}
-    kept = keys_for(config, asker, {"HF_ENDPOINT": "https://mirror.example"})
+    prompter = Prompter(silent=True)
+    assert keys_for(config, prompter, {}).secrets == {"huggingface": KEY}
+    kept = keys_for(config, prompter, {"HF_ENDPOINT": "https://mirror.example"})
     assert kept.secrets == {}
     assert kept.lines == (
         "warning: key huggingface belongs to huggingface.co and is kept back: $HF_ENDPOINT is mirror.example",
     )
     given = {"HF_ENDPOINT": "https://mirror.example", "HF_TOKEN": KEY}
-    assert keys_for(config, asker, given).secrets == {"huggingface": KEY}
+    assert keys_for(config, prompter, given).secrets == {"huggingface": KEY}
     assert KEY not in repr(kept)

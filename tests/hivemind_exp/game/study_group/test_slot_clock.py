@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.game.study_group.timetable import SlotClock
+from hivemind_exp.game.study_group.slot_schedule import SlotClock
 
 LONGEST_SKEW = 3.0
 """Seconds by which clocks of one swarm may differ: hivemind refuses more."""

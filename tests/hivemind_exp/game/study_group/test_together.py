@@ -22,7 +22,7 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.game.study_group.prompts import STAGES
-from hivemind_exp.game.study_group.timetable import SlotClock
+from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.build_game import PeerContext
 from hivemind_exp.runner.grpo_runner import GRPORunner
@@ -93,9 +93,9 @@ def play(name: str, skew: float, seed: int, home: Path) -> None:
     """Run a node, in a process of its own, until somebody ends it."""
     torch.set_num_threads(1)
     now = Time(home / "began", skew)
-    company = PeerContext(name, Hall(name, home), CLOCK, now)
+    peer_context = PeerContext(name, Hall(name, home), CLOCK, now)
     files, tasks = NodeFiles(home / name), ChanceRewards()
-    runner = GRPORunner(make(name, seed), files, Events(), make_tasks=lambda *_: tasks, company=company)
+    runner = GRPORunner(make(name, seed), files, Events(), make_tasks=lambda *_: tasks, peer_context=peer_context)
     runner.run()
 
 

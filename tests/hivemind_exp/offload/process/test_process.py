@@ -19,7 +19,7 @@ from hivemind_exp.errors import ConfigurationError, KeyProblem, LimitReached
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload, open_offload
-from hivemind_exp.offload.engine import Engine_
+from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.offload.process.frames import pack_error, pack_orders, unpack_error, unpack_orders
 from hivemind_exp.processes import messages as wire
@@ -64,7 +64,7 @@ assert open_offload(Config(), NodeFiles(Path("/nowhere")), Secrets(), print, Sto
 
 
 def test_it_tells_and_keeps_what_the_engine_in_this_process_does(tmp_path: Path) -> None:
-    def play(offload: OffloadClient | Engine_) -> None:
+    def play(offload: OffloadClient | Engine) -> None:
         offload.wait_for_probe()
         for round_ in range(2):
             offload.submit([order(2 * round_ + n, round_=round_) for n in range(2)])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.study_group.prompts import STAGES
-from hivemind_exp.game.study_group.timetable import SlotClock, SlotSchedule
+from hivemind_exp.game.study_group.slot_schedule import SlotClock, SlotSchedule
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.trainer.progress import NodeProgress, RoundCursor
 
@@ -23,16 +23,16 @@ class Player:
         self.now = now
         self.parts: dict[tuple[int, str], int] = defaultdict(int)
         slots = SlotSchedule(CLOCK, STAGES, lambda round_, stage: self.parts[round_, stage], lambda: self.now)
-        self.course = RoundCursor(slots, NodeProgress())
+        self.cursor = RoundCursor(slots, NodeProgress())
         self.played: list[tuple[float, StageRun]] = []
 
     def play(self, seconds: float) -> None:
-        turn = self.course.next()
-        self.played.append((self.now, turn))
-        self.parts[turn.round, turn.stage] += 1
-        self.course.advance(turn, self.course.progress.round)
+        stage_run = self.cursor.next()
+        self.played.append((self.now, stage_run))
+        self.parts[stage_run.round, stage_run.stage] += 1
+        self.cursor.advance(stage_run, self.cursor.progress.round)
         self.now += seconds
-        self.course.next_stage()
+        self.cursor.next_stage()
 
 
 starts = st.floats(1_000_000, 1_001_000)
@@ -45,20 +45,20 @@ def test_whoever_begins_whenever_plays_the_round_that_is_on_and_answers_first(st
     for seconds in takes:
         player.play(seconds)
     answered: dict[int, int] = defaultdict(int)
-    for now, turn in player.played:
+    for now, stage_run in player.played:
         slot = CLOCK.at(now)
-        assert turn.round == slot.round
-        assert turn.stage in (STAGES[slot.stage], STAGES[0])
-        if turn.stage == STAGES[0]:
-            assert turn.chunk == answered[turn.round]
-            answered[turn.round] += 1
+        assert stage_run.round == slot.round
+        assert stage_run.stage in (STAGES[slot.stage], STAGES[0])
+        if stage_run.stage == STAGES[0]:
+            assert stage_run.chunk == answered[stage_run.round]
+            answered[stage_run.round] += 1
         else:
-            assert answered[turn.round] > turn.chunk
-    assert player.course.progress.step == len(takes)
-    rounds = [turn.round for _, turn in player.played]
+            assert answered[stage_run.round] > stage_run.chunk
+    assert player.cursor.progress.step == len(takes)
+    rounds = [stage_run.round for _, stage_run in player.played]
     assert rounds == sorted(rounds)
     over = len(set(rounds)) - (CLOCK.at(player.now).round == rounds[-1])
-    assert player.course.progress.round == over
+    assert player.cursor.progress.round == over
 
 
 @given(starts, st.lists(st.floats(0.5, 9), min_size=60, max_size=80))
@@ -67,8 +67,8 @@ def test_a_fast_node_goes_on_along_the_questions_without_a_gap(start: float, tak
     for seconds in takes:
         player.play(seconds)
     parts: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for _, turn in player.played:
-        parts[turn.round, turn.stage].append(turn.chunk)
+    for _, stage_run in player.played:
+        parts[stage_run.round, stage_run.stage].append(stage_run.chunk)
     assert all(found == list(range(len(found))) for found in parts.values())
     assert max(map(len, parts.values())) > 1
 
@@ -77,14 +77,14 @@ def test_a_node_that_joins_late_answers_and_then_plays_what_is_on() -> None:
     player = Player(CLOCK.begins(7, 1) + 10)
     player.play(10)
     player.play(10)
-    assert [turn for _, turn in player.played] == [StageRun(7, "answer"), StageRun(7, "critique")]
+    assert [stage_run for _, stage_run in player.played] == [StageRun(7, "answer"), StageRun(7, "critique")]
 
 
 def test_a_step_longer_than_a_slot_never_stops_a_node() -> None:
     player = Player(CLOCK.begins(0, 0))
     for _ in range(6):
         player.play(100)
-    assert [(turn.round, turn.stage) for _, turn in player.played] == [
+    assert [(stage_run.round, stage_run.stage) for _, stage_run in player.played] == [
         (0, "answer"), (0, "critique"), (1, "answer"), (1, "resolve"), (2, "answer"), (2, "resolve"),
     ]  # fmt: skip
 
@@ -94,11 +94,11 @@ def test_a_clock_that_is_set_back_brings_no_round_back() -> None:
     player.play(5)
     player.now = CLOCK.begins(3, 2)
     player.play(1)
-    assert [turn for _, turn in player.played] == [StageRun(5, "answer", 0), StageRun(5, "answer", 1)]
+    assert [stage_run for _, stage_run in player.played] == [StageRun(5, "answer", 0), StageRun(5, "answer", 1)]
 
 
 def test_before_the_beginning_the_first_slot_is_played() -> None:
-    assert Player(CLOCK.begins(-4, 1)).course.next() == StageRun(0, "answer")
+    assert Player(CLOCK.begins(-4, 1)).cursor.next() == StageRun(0, "answer")
 
 
 def test_what_is_left_of_a_slot_is_told() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 HOME_VARIABLE = "SWARMCTL_HOME"
 BUILTIN = Path(__file__).with_name("builtin")
+COMPLETIONS = Path(__file__).with_name("completions")
 
 
 def _base(default: str) -> Path:

@@ -67,7 +67,7 @@ _CHUNK = 2**16
 
 def search_path() -> dict[str, str]:
     """Return the variable with which ``python -P -m hivemind_exp…`` finds this package, if one is needed."""
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     installed = root in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     paths = [] if installed else [root]  # before the standard library, installed packages could shadow it
     paths += filter(None, [os.environ.get("PYTHONPATH")])

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from hivemind_exp.errors import NodeError
 from swarmctl.errors import UsageError
-from swarmctl.paths import shown
+from swarmctl.paths import COMPLETIONS, shown
 from swarmctl.storage.atomic import READABLE, replace_text
 
 SHELLS = ("bash", "zsh", "fish")
-SCRIPTS = Path(__file__).with_name("completions")
 MARKER = "Made by `python -m tools.completions` from the command tree of swarmctl; do not edit."
 """A line of every script. A file without it is not ours to touch."""
 
@@ -47,7 +46,7 @@ class ScriptLocation:
 
 def script(shell: str) -> str:
     """Return the script for a shell."""
-    return (SCRIPTS / f"swarmctl.{shell}").read_text(encoding="utf-8")
+    return (COMPLETIONS / f"swarmctl.{shell}").read_text(encoding="utf-8")
 
 
 def shell_in_use(named: str | None) -> str:

@@ -46,7 +46,7 @@ def _list(json: JsonOption = False) -> None:
       swarmctl profiles list
       swarmctl profiles list --json
     """
-    from swarmctl.profiles.show import list_profiles
+    from swarmctl.profiles.list import list_profiles
 
     list_profiles(as_json=json)
 
@@ -86,7 +86,7 @@ def _validate(
       swarmctl profiles validate
       swarmctl profiles validate ./mine.toml
     """
-    from swarmctl.profiles.show import validate_profiles
+    from swarmctl.profiles.validate import validate_profiles
 
     return validate_profiles(name, as_json=json)
 

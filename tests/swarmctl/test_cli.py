@@ -23,7 +23,7 @@ from tools.completions.words import WORDS
 
 def test_importing_the_command_line_imports_nothing_heavy() -> None:
     code = (
-        "import sys, swarmctl.cli, swarmctl.profiles.show; heavy = {'rich', 'pydantic', 'pydantic_core', 'keyring', "
+        "import sys, swarmctl.cli, swarmctl.profiles.list; heavy = {'rich', 'pydantic', 'pydantic_core', 'keyring', "
         "'openai', 'torch', 'psutil', 'tomlkit', 'asyncio'}; print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -173,7 +173,7 @@ def test_a_defect_is_one_line_without_a_traceback(
     def broken(**_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("swarmctl.profiles.show.list_profiles", broken)
+    monkeypatch.setattr("swarmctl.profiles.list.list_profiles", broken)
     assert cli.run(["profiles", "list"]) == Exit.FAILED
     err = capsys.readouterr().err
     assert "ZeroDivisionError: by zero" in err
@@ -191,7 +191,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("swarmctl.profiles.show.list_profiles", interrupted)
+    monkeypatch.setattr("swarmctl.profiles.list.list_profiles", interrupted)
     assert cli.run(["profiles", "list"]) == Exit.INTERRUPTED
 
 

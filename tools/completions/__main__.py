@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swarmctl.cli import app
-from swarmctl.completion.install import MARKER, SCRIPTS
+from swarmctl.completion.install import MARKER
+from swarmctl.paths import COMPLETIONS
 from tools.completions import bash, fish, zsh
 from tools.completions.tables import tables
 from tools.completions.tree import tree
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the script; return its exit code."""
     stale = 0
     for name, text in scripts().items():
-        path = SCRIPTS / name
+        path = COMPLETIONS / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         stale = 1

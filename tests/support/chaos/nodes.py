@@ -23,7 +23,7 @@ from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROFILE = "chaos"
 _MARK = "SWARM_CHAOS"
 

@@ -14,6 +14,7 @@ import pytest
 from swarmctl import cli
 from swarmctl.completion import install as completion
 from swarmctl.errors import Exit
+from swarmctl.paths import COMPLETIONS
 from tests.swarmctl.conftest import ROOT
 from tools.completions.__main__ import main, scripts
 from tools.completions.tree import Kind, tree
@@ -45,7 +46,7 @@ def test_the_scripts_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_scripts_are_in_the_wheel() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["swarmctl"]
-    for path in completion.SCRIPTS.iterdir():
+    for path in COMPLETIONS.iterdir():
         assert any(fnmatch.fnmatch(f"completions/{path.name}", pattern) for pattern in patterns)
 
 

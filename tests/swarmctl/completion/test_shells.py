@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarmctl.completion import install as completion
+from swarmctl.paths import COMPLETIONS
 from tests.support import shells
 from tests.support.shells import Shell
 
@@ -143,7 +144,7 @@ def test_bash_with_unusual_options(kind: str, place: Path) -> None:
     """What people put into ~/.bashrc must not break it, nor be changed by it."""
     options = place / "options"
     options.write_text("set -u; shopt -s failglob dotglob; IFS=,\n")
-    strict = shells.bash(place, completion.SCRIPTS / "swarmctl.bash", options)
+    strict = shells.bash(place, COMPLETIONS / "swarmctl.bash", options)
     try:
         assert strict.completes("swarmctl run --node ma") == "swarmctl run --node maths "
         assert strict.completes("swarmctl run -p dem") == "swarmctl run -p demo "
@@ -154,7 +155,7 @@ def test_bash_with_unusual_options(kind: str, place: Path) -> None:
         assert "<,>" in printed
     finally:
         strict.close()
-    empty = shells.bash(place, completion.SCRIPTS / "swarmctl.bash", options, SWARMCTL_HOME=str(place / "nothing"))
+    empty = shells.bash(place, COMPLETIONS / "swarmctl.bash", options, SWARMCTL_HOME=str(place / "nothing"))
     try:
         assert empty.completes("swarmctl run --node ") == "swarmctl run --node "
         assert empty.completes("swarmctl run -p dem") == "swarmctl run -p demo "

@@ -2,19 +2,19 @@
 
 Some concern more than the game. What else guards against them:
 
-* 2  tests/hivemind_exp/game/test_rewards.py::test_the_best_completion_of_a_stage_gets_every_term_whole
-* 4  tests/hivemind_exp/game/test_together.py::test_a_number_means_the_same_answer_to_all
+* 2  tests/hivemind_exp/game/study_group/test_rewards.py::test_the_best_completion_of_a_stage_gets_every_term_whole
+* 4  tests/hivemind_exp/game/study_group/test_together.py::test_a_number_means_the_same_answer_to_all
 * 6  tests/hivemind_exp/swarm/test_identity.py::test_a_signature_is_its_owners_over_this_message
-* 6  tests/hivemind_exp/game/test_together.py::test_a_liar_is_judged_here_and_stays_a_quotation
-* 7  tests/hivemind_exp/game/test_alone.py::test_a_limit_that_leaves_a_stage_without_prompts_is_refused_at_once
-* 8  tests/swarmctl/test_resolve.py::test_every_problem_of_a_profile_is_named_but_no_value
-* 8  tests/swarmctl/test_profile_import.py::test_every_key_is_accounted_for
-* 9  tests/hivemind_exp/trainer/test_step.py::test_the_optimizer_and_the_schedule_live_as_long_as_the_node
-* 11 tests/hivemind_exp/game/test_alone.py::test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts
-* 13 tests/hivemind_exp/game/test_together.py::test_the_others_go_on_without_the_one_that_was_killed
-* 15 tests/swarmctl/test_run.py::test_a_trainer_that_fails
-* 15 tests/swarmctl/test_keys.py::test_a_key_on_the_command_line_is_called_leaked_and_not_repeated
-* 16 tests/hivemind_exp/game/test_alone.py::test_a_stop_between_any_two_stages_changes_nothing
+* 6  tests/hivemind_exp/game/study_group/test_together.py::test_a_liar_is_judged_here_and_stays_a_quotation
+* 7  tests/hivemind_exp/game/study_group/test_alone.py::test_a_limit_that_leaves_a_stage_no_prompts_is_refused
+* 8  tests/swarmctl/settings/test_resolve.py::test_every_problem_of_a_profile_is_named_but_no_value
+* 8  tests/swarmctl/profiles/test_importing.py::test_every_key_is_accounted_for
+* 9  tests/hivemind_exp/trainer/test_grpo_step.py::test_the_optimizer_and_the_schedule_live_as_long_as_the_node
+* 11 tests/hivemind_exp/game/study_group/test_alone.py::test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts
+* 13 tests/hivemind_exp/game/study_group/test_together.py::test_the_others_go_on_without_the_one_that_was_killed
+* 15 tests/swarmctl/run/test_run.py::test_a_trainer_that_fails
+* 15 tests/swarmctl/keys/test_set_list_delete.py::test_a_key_on_the_command_line_is_called_leaked_and_not_repeated
+* 16 tests/hivemind_exp/game/study_group/test_alone.py::test_a_stop_between_any_two_stages_changes_nothing
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from hivemind_exp.tasks.verifiers.answer_tags import content
 from tests.hivemind_exp.runner.test_resume import Interrupter
 from tests.support.nodes import Events, make_config, run
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 TOKEN = 4
 """Characters of a token in these tests."""
 

@@ -1,0 +1,45 @@
+"""``swarmctl profiles list``: the profiles that have a name. Light: it resolves none of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hivemind_exp.errors import NodeError
+from swarmctl.paths import profiles_directory, shown
+from swarmctl.settings.profile_files import builtin_names, chosen, known_profiles, read
+from swarmctl.terminal.safe_text import clean
+
+
+def list_profiles(*, as_json: bool) -> None:
+    """Print the profiles that have a name."""
+    used = chosen(None)
+    rows = [_row(name, used) for name in known_profiles()]
+    if as_json:
+        print(json.dumps({"schema": 1, "profiles": rows}))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        mark = "*" if row["default"] else " "
+        source = "built-in" if row["builtin"] else "yours"
+        print(clean(f"{mark} {row['name']:<{width}}  {source:<8}  {row['error'] or row['description'] or ''}".rstrip()))
+    print(f"\n* is what `swarmctl run` uses. Yours are in {shown(profiles_directory())}.")
+
+
+def _row(name: str, used: str) -> dict[str, Any]:
+    path = known_profiles()[name]
+    row: dict[str, Any] = {
+        "name": name,
+        "path": str(path),
+        "builtin": path.parent != profiles_directory(),
+        "hides_builtin": path.parent == profiles_directory() and name in builtin_names(),
+        "description": None,
+        "extends": None,
+        "default": name == used,
+        "error": None,
+    }
+    try:
+        profile = read(path)
+    except NodeError as error:
+        return row | {"error": error.message}
+    return row | {"description": profile.description, "extends": profile.extends}

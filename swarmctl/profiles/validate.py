@@ -1,0 +1,48 @@
+"""``swarmctl profiles validate``: every problem of one profile, or of all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.errors import NodeError
+from hivemind_exp.tasks.registry import check_tasks
+from swarmctl.errors import Exit
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.resolve import Problem, problems_of
+from swarmctl.terminal.safe_text import clean
+
+
+def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
+    """Check one profile or all that have a name; print every problem."""
+    paths = [profiles.find(name)] if name else list(profiles.known_profiles().values())
+    reports = [(path.stem, str(path), _problems(path)) for path in paths]
+    ok = not any(problems for _, _, problems in reports)
+    if as_json:
+        print(json.dumps({"schema": 1, "ok": ok, "profiles": [_report(*report) for report in reports]}))
+    else:
+        for stem, _, problems in reports:
+            for line in [str(problem) for problem in problems] or ["ok"]:
+                print(clean(f"{stem}: {line}"))
+    return Exit.DONE if ok else Exit.CONFIGURATION
+
+
+def _problems(path: Path) -> list[Problem]:
+    try:
+        profile = profiles.read(path)
+        resolved, problems = problems_of(profile)
+    except NodeError as error:
+        return [Problem("", error.message, None, str(path))]
+    if resolved is None:
+        return problems
+    try:
+        check_tasks(resolved.config.tasks)
+    except NodeError as error:
+        return [Problem("tasks", f"tasks: {error.message}", None, profile.label)]
+    return []
+
+
+def _report(name: str, path: str, problems: list[Problem]) -> dict[str, Any]:
+    found = [{"key": p.key or None, "message": p.message, "nearest": p.nearest} for p in problems]
+    return {"name": name, "path": path, "ok": not problems, "problems": found}

@@ -62,7 +62,7 @@ def test_an_address_that_does_not_answer_is_named() -> None:
 
 def test_without_file_descriptors_no_port_opens() -> None:
     code = (
-        "import resource; from swarmctl.doctor import network; "
+        "import resource; from swarmctl.doctor.checks import network; "
         "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); print(network.dial([]).text)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

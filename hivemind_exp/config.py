@@ -52,6 +52,11 @@ class LoraConfig(Section):
     """Which modules get an adapter: "all-linear", or names separated by commas."""
 
 
+def _adapter_shorthand(value: Any) -> Any:
+    """Let ``lora = true`` stand for an adapter of the default shape, and ``false`` for none."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class ModelConfig(Section):
     """What is trained, and where."""
 
@@ -65,7 +70,7 @@ class ModelConfig(Section):
     """Number format of the computation. "auto": bfloat16 where the accelerator has it, else float32."""
     threads: NotNegative = 0
     """CPU threads of torch. 0: one for "tiny" (more make it slower), else one for each core."""
-    lora: LoraConfig | None = None
+    lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""

@@ -117,7 +117,7 @@ class Context:
     def changed(self, **settings: object) -> str:
         """Return the ``run`` command of the same node with some settings (``section__key``) changed."""
         from swarmctl.settings.last_run import arguments, pasteable
-        from swarmctl.settings.resolve import Override
+        from swarmctl.settings.sources import Override
 
         assert self.resolved is not None
         new = {tuple(name.split("__")): value for name, value in settings.items()}

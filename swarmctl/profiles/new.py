@@ -14,9 +14,11 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.paths import BUILTIN, shown
 from swarmctl.profiles.write import TASKS, head_comment, new_path, problems_in, rendered, run_command, write
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.problems import refused
 from swarmctl.settings.profile_files import SUFFIX, Profile
-from swarmctl.settings.resolve import Override, anchored, override, problems_of, resolve
+from swarmctl.settings.resolve import override, problems_of, resolve
 from swarmctl.settings.schema import SettingPath, dotted, flatten, parse
+from swarmctl.settings.sources import Override, anchored
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.safe_text import clean, looks_like_key
 from swarmctl.terminal.suggest import nearest
@@ -60,8 +62,7 @@ def new_profile(options: NewOptions) -> None:
         values[TASKS] = _tables(values[TASKS])
     text = rendered(values, head=head, description=_description(base, given), extends=base.extends)
     if problems := problems_in(path, text):
-        cure = next((problem.cure for problem in problems if problem.cure), None)
-        raise ConfigurationError("; ".join(map(str, problems)), next=cure or "swarmctl profiles new --help")
+        raise refused(problems, "swarmctl profiles new --help")
     write(path, text)
     if options.as_json:
         print(

@@ -10,7 +10,8 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.resolve import Problem, problems_of
+from swarmctl.settings.problems import Problem
+from swarmctl.settings.resolve import problems_of
 from swarmctl.terminal.safe_text import clean
 
 

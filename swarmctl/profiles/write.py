@@ -16,8 +16,9 @@ from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.paths import profiles_directory, shown
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.problems import Problem
 from swarmctl.settings.profile_files import SUFFIX, Profile
-from swarmctl.settings.resolve import Problem, problems_of
+from swarmctl.settings.resolve import problems_of
 from swarmctl.settings.schema import SettingPath, settings
 from swarmctl.storage.atomic import READABLE, replace_text
 from swarmctl.storage.disk_errors import NO_SPACE

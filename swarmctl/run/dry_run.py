@@ -19,8 +19,7 @@ from swarmctl.run.offload_plan import banner, plan
 from swarmctl.run.outcome import completed
 from swarmctl.run.summary import pushes, swarm_line
 from swarmctl.settings.resolve import Resolved
-from swarmctl.settings.schema import dotted, settings
-from swarmctl.settings.toml_text import as_toml, origin_of
+from swarmctl.settings.toml_text import as_toml
 from swarmctl.terminal.safe_text import clean, without_keys
 from swarmctl.terminal.sentences import count, size
 
@@ -62,14 +61,12 @@ def dry_run(
 
 
 def _object(resolved: Resolved, found: dict[str, Any], *, exists: bool) -> dict[str, Any]:
-    config = without_keys(resolved.config.model_dump(mode="json"))
     return {
         "schema": 1,
         "node": resolved.config.node.name,
         "exists": exists,
         "profile": resolved.profile.reference,
-        "config": config,
-        "origins": {dotted(path): origin_of(resolved, dotted(path)) for path in settings()},
+        **resolved.as_json(),
         "check": found,
     }
 

@@ -28,8 +28,9 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.run.retry import retry_hint, retry_with
 from swarmctl.settings.command_line import JOIN
 from swarmctl.settings.last_run import arguments, pasteable, read_last, set_values, shown_value
-from swarmctl.settings.resolve import REMEMBERED, Override, Resolved
+from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted, flatten
+from swarmctl.settings.sources import REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
 
 _SEED = ("node", "seed")

@@ -17,7 +17,8 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit, log_tail
 from swarmctl.settings.last_run import arguments, pasteable
 from swarmctl.settings.options import FLAGS
-from swarmctl.settings.resolve import Override, Resolved
+from swarmctl.settings.resolve import Resolved
+from swarmctl.settings.sources import Override
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.settings.resolve import REMEMBERED, Override, Resolved
+from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted, flatten
+from swarmctl.settings.sources import REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.safe_text import without_keys
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hivemind_exp.errors import ConfigurationError
 from swarmctl.errors import Exit, exit_code
 from swarmctl.keys.set import SetOptions
 from swarmctl.paths import shown
@@ -18,8 +17,9 @@ from swarmctl.profiles.importing.keys import Kept, keep_all, warn_about_secrets
 from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, NOT_YET, UNKNOWN, Mapped
 from swarmctl.profiles.importing.yaml_file import flat, read_yaml
 from swarmctl.profiles.write import new_path, problems_in, rendered, run_command, write
-from swarmctl.settings.resolve import anchored
+from swarmctl.settings.problems import refused
 from swarmctl.settings.schema import SettingPath
+from swarmctl.settings.sources import anchored
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import clean, without_keys
@@ -92,7 +92,7 @@ def _checked(path: Path, source: Path, result: Mapped) -> str:
             return text
         withdrawn = [result.withdraw(each.key, each.message.removeprefix(f"{each.origin}: ")) for each in problems]
         if not any(withdrawn):
-            raise ConfigurationError("; ".join(map(str, problems)), next="swarmctl profiles import --help")
+            raise refused(problems, "swarmctl profiles import --help")
 
 
 def _text(source: Path, result: Mapped) -> str:

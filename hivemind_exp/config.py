@@ -23,9 +23,7 @@ NotNegative = Annotated[int, Field(ge=0)]
 class Section(BaseModel):
     """A table of a profile. Unknown keys are errors; an error never repeats the value that caused it."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class NodeConfig(Section):

@@ -19,7 +19,7 @@ from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.problems import Problem
 from swarmctl.settings.profile_files import SUFFIX, Profile
 from swarmctl.settings.resolve import problems_of
-from swarmctl.settings.schema import SettingPath, settings
+from swarmctl.settings.schema import SettingPath, docstrings, settings
 from swarmctl.storage.atomic import READABLE, replace_text
 from swarmctl.storage.disk_errors import NO_SPACE
 from swarmctl.terminal.safe_text import looks_like_key
@@ -110,7 +110,7 @@ def rendered(values: Mapping[SettingPath, Any], *, head: Sequence[str], descript
         if path[:-1] != section:
             section = path[:-1]
             lines += ["", f"[{'.'.join(map(_key, section))}]"]
-        lines += [f"# {line}" for line in _docstring(path)]
+        lines += [f"# {line}" for line in docstrings().get(path, "").splitlines()]
         lines.append(f"{_key(path[-1])} = {_toml(values[path])}")
     return "\n".join(lines) + "\n"
 
@@ -135,11 +135,6 @@ def _place(path: SettingPath) -> tuple[int, int]:
 
 def _key(name: str) -> str:
     return str(tomlkit.key(name).as_string())
-
-
-def _docstring(path: SettingPath) -> list[str]:
-    field = settings().get(path)
-    return (field.description or "").splitlines() if field else []
 
 
 def _tasks(tasks: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from hivemind_exp.config import ProviderConfig, TaskConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.settings.misplaced_keys import command_for, means_secret, refusal, service_of
-from swarmctl.settings.schema import SettingPath, dotted, settings
+from swarmctl.settings.schema import SettingPath, docstrings, dotted, settings
 from swarmctl.settings.sources import NOT_SETTINGS, PREFIX, Layer, origins_of, related
 from swarmctl.terminal.suggest import nearest
 
@@ -61,10 +61,9 @@ def _problem(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Pro
 
 def _what(error: ErrorDetails, location: SettingPath) -> str:
     """Say what is wrong with a value, after its name."""
-    field = settings().get(location)
     match error["type"]:
-        case "string_pattern_mismatch" if field is not None:
-            return f"has a value it cannot take. {field.description}"
+        case "string_pattern_mismatch" if location in settings():
+            return f"has a value it cannot take. {docstrings()[location]}"
         case "model_type" | "model_attributes_type":
             return "must be a table" if location[0] != "tasks" else "must be a table with a name, or the name of a task"
         case "missing":

@@ -13,15 +13,15 @@ from typing import Any
 import tomlkit
 
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
-from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.paths import profiles_directory, shown
+from swarmctl.profiles.validate import profile_problems
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.problems import Problem
 from swarmctl.settings.profile_files import SUFFIX, Profile
-from swarmctl.settings.resolve import problems_of
 from swarmctl.settings.schema import SettingPath, docstrings, settings
 from swarmctl.storage.atomic import READABLE, replace_text
 from swarmctl.storage.disk_errors import NO_SPACE
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.safe_text import looks_like_key
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -46,15 +46,9 @@ def new_path(name: str, *, yes: bool, again: str) -> Path:
 
 
 def problems_in(path: Path, text: str) -> list[Problem]:
-    """Return all that is wrong with a profile that has still to be written, the names of its tasks included."""
+    """Return all that is wrong with a profile that has still to be written."""
     profile = profiles.parsed(path, text)
-    resolved, problems = problems_of(profile)
-    if resolved is not None:
-        try:
-            check_tasks(resolved.config.tasks)
-        except NodeError as error:
-            return [Problem("tasks", f"tasks: {error.message}", None, profile.label)]
-    return [*problems, *_secrets(profile)]
+    return [*profile_problems(profile), *_secrets(profile)]
 
 
 def _secrets(profile: Profile) -> Iterator[Problem]:
@@ -86,9 +80,16 @@ def write(path: Path, text: str) -> None:
         raise kind(f"cannot write {shown(path)}: {error.strerror}") from error
 
 
-def run_command(name: str) -> str:
-    """Return the command that runs the profile."""
-    return f"swarmctl run --profile {shlex.quote(name)}"
+def written(path: Path) -> dict[str, Any]:
+    """Return what ``--json`` tells of a profile that was written."""
+    run = typed(f"swarmctl run --profile {shlex.quote(path.stem)}")
+    return {"schema": 1, "name": path.stem, "path": str(path), "run": run}
+
+
+def print_written(path: Path) -> None:
+    """Say where a profile was written, and how it is run."""
+    print(f"Wrote {shown(path)}")
+    print(f"Run it: {written(path)['run']}", flush=True)
 
 
 TASKS: SettingPath = ("tasks",)

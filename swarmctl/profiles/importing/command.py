@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from swarmctl.errors import Exit, exit_code
 from swarmctl.keys.set import SetOptions
-from swarmctl.paths import shown
 from swarmctl.profiles.importing.convert import mapped
 from swarmctl.profiles.importing.keys import Kept, keep_all, warn_about_secrets
 from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, NOT_YET, UNKNOWN, Mapped
 from swarmctl.profiles.importing.yaml_file import flat, read_yaml
-from swarmctl.profiles.write import new_path, problems_in, rendered, run_command, write
+from swarmctl.profiles.write import new_path, print_written, problems_in, rendered, write, written
 from swarmctl.settings.problems import refused
 from swarmctl.settings.schema import SettingPath
 from swarmctl.settings.sources import anchored
-from swarmctl.terminal.command_line import command, typed
+from swarmctl.terminal.command_line import command
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import clean, without_keys
 
@@ -61,12 +60,12 @@ def import_profile(options: ImportOptions) -> Exit:
     if not options.as_json:
         for line in _account(result):
             print(clean(line))
-        print(f"\nWrote {shown(path)}")
-        print(f"Run it: {typed(run_command(name))}", flush=True)
+        print()
+        print_written(path)
     kept = _keep(source, result, options)
     failed = [each.error for each in kept if each.error is not None]
     if options.as_json:
-        print(json.dumps(_report(name, path, result, kept)))
+        print(json.dumps(_report(path, result, kept)))
     elif failed:
         raise failed[0]
     return exit_code(failed[0]) if failed else Exit.DONE
@@ -117,18 +116,10 @@ def _account(result: Mapped) -> list[str]:
     return lines
 
 
-def _report(name: str, path: Path, result: Mapped, kept: Sequence[Kept]) -> dict[str, Any]:
+def _report(path: Path, result: Mapped, kept: Sequence[Kept]) -> dict[str, Any]:
     carried = [
         {"key": each.key, "setting": each.setting, "value": without_keys(each.value), "note": each.note}
         for each in result.carried
     ]
-    left = [{"key": each.key, "kind": each.kind, "why": each.why} for each in result.left]
-    return {
-        "schema": 1,
-        "name": name,
-        "path": str(path),
-        "run": typed(run_command(name)),
-        "carried": carried,
-        "left": left,
-        "secrets": [each.report() for each in kept],
-    }
+    left = [asdict(each) for each in result.left]
+    return {**written(path), "carried": carried, "left": left, "secrets": [each.report() for each in kept]}

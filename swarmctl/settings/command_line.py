@@ -13,7 +13,7 @@ from swarmctl.settings.resolve import Resolved, given, override, resolve
 from swarmctl.settings.schema import SettingPath
 from swarmctl.settings.sources import NAME, Override
 
-JOIN: SettingPath = ("swarm", "join")
+JOIN = ("swarm", "join")
 
 
 def resolved_options(options: RunOptions) -> Resolved:

@@ -8,6 +8,8 @@ import typer
 
 from swarmctl.terminal.help import GroupedCommands
 
+NoInputOption = Annotated[bool, typer.Option("--no-input", help="Ask nothing.")]
+YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -106,8 +108,8 @@ def _new(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated.")
     ] = None,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")] = False,
-    no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing.")] = False,
+    yes: YesOption = False,
+    no_input: NoInputOption = False,
     json: JsonOption = False,
 ) -> None:
     """Make a profile of your own. On a terminal, and without flags, it asks for what matters most.
@@ -148,8 +150,8 @@ def _import(
     insecure_storage: Annotated[
         bool, typer.Option("--insecure-storage", help="Keep keys in files only you can read, not in the keyring.")
     ] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")] = False,
-    no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing.")] = False,
+    yes: YesOption = False,
+    no_input: NoInputOption = False,
     json: JsonOption = False,
 ) -> int:
     """Make a profile from RL Swarm's YAML, and say what became of every key in it.
@@ -162,16 +164,8 @@ def _import(
       swarmctl profiles import grpo-qwen-2.5-0.5b.yaml
       swarmctl profiles import old.yaml --name maths --no-test
     """
-    from swarmctl.profiles.importing.command import ImportOptions, import_profile
+    from swarmctl.keys.set import SetOptions
+    from swarmctl.profiles.importing.command import import_profile
 
-    return import_profile(
-        ImportOptions(
-            file=file,
-            name=name,
-            yes=yes,
-            test=not no_test,
-            insecure=insecure_storage,
-            no_input=no_input,
-            as_json=json,
-        )
-    )
+    how = SetOptions(test=not no_test, insecure=insecure_storage, no_input=no_input or json)
+    return import_profile(file, name, how, yes=yes, as_json=json)

@@ -28,11 +28,12 @@ def list_profiles(*, as_json: bool) -> None:
 
 def _row(name: str, used: str) -> dict[str, Any]:
     path = known_profiles()[name]
+    own = path.parent == profiles_directory()
     row: dict[str, Any] = {
         "name": name,
         "path": str(path),
-        "builtin": path.parent != profiles_directory(),
-        "hides_builtin": path.parent == profiles_directory() and name in builtin_names(),
+        "builtin": not own,
+        "hides_builtin": own and name in builtin_names(),
         "description": None,
         "extends": None,
         "default": name == used,

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeError
-from swarmctl.paths import BUILTIN
 from swarmctl.profiles.validate import profile_problems
 from swarmctl.profiles.write import TASKS, head_comment, new_path, print_written, problems_in, rendered, write, written
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.problems import refused
-from swarmctl.settings.profile_files import SUFFIX, Profile
+from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.resolve import given, override, resolve
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import anchored, related
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.safe_text import clean, looks_like_key
-from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.views import Writer
 
 
@@ -49,7 +47,7 @@ def new_profile(options: NewOptions) -> None:
 
     Raises ConfigurationError where the name is taken or a value is wrong; then nothing is written.
     """
-    base = _base(options.base)
+    base = profiles.read(profiles.find_builtin(options.base))
     path = new_path(options.name, yes=options.yes, again=_again(options))
     changes = _changes(options, base)
     values = merged(dict(flatten(base.values)), changes)
@@ -84,17 +82,6 @@ def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> d
     """Return ``values`` with ``changes`` over them: a value takes the place of a table and the other way round."""
     kept = {path: value for path, value in values.items() if not any(related(path, new) for new in changes)}
     return kept | changes
-
-
-def _base(name: str) -> Profile:
-    known = profiles.builtin_names()
-    if name in known:
-        return profiles.read(BUILTIN / f"{name}{SUFFIX}")
-    guess = nearest(name, known)
-    raise ConfigurationError(
-        f"no built-in profile named {name!r}" + (f"; did you mean {guess}?" if guess else ""),
-        next="swarmctl profiles list",
-    )
 
 
 def _changes(options: NewOptions, base: Profile) -> dict[SettingPath, Any]:

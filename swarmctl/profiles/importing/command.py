@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,55 +31,34 @@ _HEADINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ImportOptions:
-    """The command line of ``profiles import``."""
-
-    file: str
-    name: str | None = None
-    yes: bool = False
-    test: bool = True
-    insecure: bool = False
-    no_input: bool = False
-    as_json: bool = False
-
-
-def import_profile(options: ImportOptions) -> Exit:
+def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, as_json: bool) -> Exit:
     """Write the profile, save the keys of services that stood in the file, and say what became of everything.
+
+    ``how`` keys are saved; ``yes`` is for the profile, and answers no question about a key.
 
     Raises ConfigurationError where no profile can be written, and the NodeError of the first key that was not saved;
     by then all else is done.
     """
-    source = Path(os.path.abspath(os.path.expanduser(options.file)))
-    name = options.name or source.stem
-    again = command(["profiles", "import", options.file, "--name", name, "--yes"])
-    path = new_path(name, yes=options.yes, again=again)
+    source = Path(os.path.abspath(os.path.expanduser(file)))
+    name = name or source.stem
+    path = new_path(name, yes=yes, again=command(["profiles", "import", file, "--name", name, "--yes"]))
     result = mapped(dict(flat(read_yaml(source))))
     text = _checked(path, source, result)
     write(path, text)
-    if not options.as_json:
+    if not as_json:
         for line in _account(result):
             print(clean(line))
         print()
         print_written(path)
-    kept = _keep(source, result, options)
+    kept = keep_all(result.secrets, how)
+    if kept:
+        warn_about_secrets(source, result.secrets, kept, Prompter(silent=how.no_input))
     failed = [each.error for each in kept if each.error is not None]
-    if options.as_json:
+    if as_json:
         print(json.dumps(_report(path, result, kept)))
     elif failed:
         raise failed[0]
     return exit_code(failed[0]) if failed else Exit.DONE
-
-
-def _keep(source: Path, result: Mapped, options: ImportOptions) -> list[Kept]:
-    """Save the keys; --yes is for the profile, and answers no question about a key."""
-    if not result.secrets:
-        return []
-    silent = options.no_input or options.as_json
-    how = SetOptions(test=options.test, insecure=options.insecure, no_input=silent)
-    kept = keep_all(result.secrets, how)
-    warn_about_secrets(source, result.secrets, kept, Prompter(silent=silent))
-    return kept
 
 
 def _checked(path: Path, source: Path, result: Mapped) -> str:

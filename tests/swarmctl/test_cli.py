@@ -15,8 +15,8 @@ from hivemind_exp.errors import NodeError, from_code
 from swarmctl import __version__, cli
 from swarmctl.errors import Exit, exit_code
 from swarmctl.terminal.safe_text import clean, encodable, looks_like_key, without_keys
+from tests.support.command_line import ROOT, write_profile
 from tests.support.journals import mixed_node
-from tests.swarmctl.conftest import ROOT, write_profile
 from tools.completions.tree import tree
 from tools.completions.words import WORDS
 

@@ -19,8 +19,8 @@ from swarmctl.doctor.check import Check, Context, Finding, Status, ok
 from swarmctl.doctor.report import redacted
 from swarmctl.errors import Exit
 from swarmctl.terminal.safe_text import masked
+from tests.support.command_line import ROOT, write_profile
 from tests.support.doctor import DEAD, make
-from tests.swarmctl.conftest import ROOT, write_profile
 
 PROGRAM = [sys.executable, "-m", "swarmctl", "doctor"]
 

@@ -24,8 +24,8 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.identity import backup_file as identityfile
 from swarmctl.nodes import directory as nodes
+from tests.support.command_line import ROOT
 from tests.support.full_disk import mounted_disk
-from tests.swarmctl.conftest import ROOT
 
 SWARMCTL = [sys.executable, "-m", "swarmctl"]
 

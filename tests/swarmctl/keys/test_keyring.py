@@ -22,8 +22,8 @@ from swarmctl.keys.keystore import Keystore
 from swarmctl.keys.saved import read_entry, write_entry
 from swarmctl.terminal.prompter import Prompter
 from tests.support import fake_keyrings as keyrings
+from tests.support.command_line import ROOT
 from tests.support.fake_services import GOOD, service
-from tests.swarmctl.conftest import ROOT
 
 KEY = "sk-test-0123456789abcd9f3c"
 USER = "openai@api.openai.com"

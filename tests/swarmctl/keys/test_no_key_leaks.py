@@ -20,12 +20,12 @@ from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for, needed
 from swarmctl.terminal.prompter import Prompter
 from tests.support import fake_keyrings as keyrings
+from tests.support.command_line import ROOT, STAND_IN, write_profile
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import api_server
 from tests.support.fake_hub_http import MODEL, hub
 from tests.support.fake_hub_uploads import Account, uploads
 from tests.support.key_scan import ProcessScan, files_with, has_key
-from tests.swarmctl.conftest import ROOT, STAND_IN, write_profile
 
 KEY = "hf_Pl4nted/Key+That=Must~Not:Be;Found-9f3c"
 REAL = [sys.executable, "-m", "swarmctl"]

@@ -16,7 +16,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.profiles.new import merged
 from swarmctl.settings import profile_files as profiles
-from tests.swarmctl.conftest import ROOT, write_profile
+from tests.support.command_line import ROOT, write_profile
 
 
 def config_of(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:

@@ -14,12 +14,12 @@ import pytest
 
 from swarmctl import cli
 from swarmctl.errors import Exit
+from tests.support.command_line import ROOT
 from tests.support.engine_rig import endpoint, engine, order
 from tests.support.fake_api.server import api_server
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import RIGHT, SWARM, bare_node, books, local, mixed_node, prompt
 from tests.support.nodes import make_config, run
-from tests.swarmctl.conftest import ROOT
 
 KEYS = [
     *("schema", "node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated"),

@@ -20,6 +20,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.terminal.quoted_text import HEAD, TAIL, quoted
 from swarmctl.terminal.sentences import dollars
+from tests.support.command_line import ROOT
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import (
     PARTLY,
@@ -34,7 +35,6 @@ from tests.support.journals import (
     prompt,
     sent,
 )
-from tests.swarmctl.conftest import ROOT
 
 KEYS = [
     *("node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated", "outcome"),

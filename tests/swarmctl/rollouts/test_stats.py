@@ -13,10 +13,10 @@ import pytest
 
 from swarmctl import cli
 from swarmctl.errors import Exit
+from tests.support.command_line import ROOT
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, endpoint, engine, order
 from tests.support.fake_api.server import api_server
 from tests.support.journals import RIGHT, WRONG, bare_node, books, local, mixed_node, prompt, sent
-from tests.swarmctl.conftest import ROOT
 
 KEYS = [
     *("provider", "model", "stage", "requests", "prompt_tokens", "completion_tokens", "usd", "usd_unsettled"),

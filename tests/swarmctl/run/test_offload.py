@@ -15,9 +15,9 @@ import pexpect
 import pytest
 
 from swarmctl.errors import Exit
+from tests.support.command_line import ROOT, STAND_IN, write_profile
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
-from tests.swarmctl.conftest import ROOT, STAND_IN, write_profile
 from tests.swarmctl.run.test_with_trainer import told
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")

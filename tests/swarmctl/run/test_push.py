@@ -15,8 +15,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from swarmctl.errors import Exit
+from tests.support.command_line import ROOT, Cli, write_profile
 from tests.support.fake_hub_uploads import TOKEN, Account, uploads
-from tests.swarmctl.conftest import ROOT, Cli, write_profile
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 

@@ -17,7 +17,7 @@ import pytest
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
-from tests.swarmctl.conftest import ROOT, STAND_IN, Cli, write_profile
+from tests.support.command_line import ROOT, STAND_IN, Cli, write_profile
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from swarmctl.errors import Exit
+from tests.support.command_line import ROOT, Cli, write_profile
 from tests.support.fake_hub import serve_hub
 from tests.support.full_disk import mounted_disk
-from tests.swarmctl.conftest import ROOT, Cli, write_profile
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 

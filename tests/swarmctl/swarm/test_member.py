@@ -23,7 +23,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.known_peers import KnownPeers
 from swarmctl.errors import Exit
 from swarmctl.swarm.invite import KNOWN
-from tests.swarmctl.conftest import ROOT, write_profile
+from tests.support.command_line import ROOT, write_profile
 
 PROGRAM = [sys.executable, "-m", "swarmctl"]
 SMALL = """

@@ -26,8 +26,8 @@ from swarmctl.doctor.checks import swarm_membership as membership
 from swarmctl.errors import Exit
 from swarmctl.run import command as running
 from swarmctl.storage import node_lock as locks
+from tests.support.command_line import Cli, write_profile
 from tests.support.doctor import make
-from tests.swarmctl.conftest import Cli, write_profile
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 

@@ -19,7 +19,7 @@ from swarmctl.terminal import sentences
 from swarmctl.terminal.live_view import draw, sparkline
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.views import PlainView, Writer, can_draw
-from tests.swarmctl.conftest import ROOT, STAND_IN, Cli
+from tests.support.command_line import ROOT, STAND_IN, Cli
 
 LIVE = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
 

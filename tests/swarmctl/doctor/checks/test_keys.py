@@ -15,8 +15,8 @@ from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import keys
 from swarmctl.doctor.checks.api import checks as api
 from tests.support import fake_keyrings as keyrings
+from tests.support.command_line import ROOT
 from tests.support.doctor import make
-from tests.swarmctl.conftest import ROOT
 
 TOKEN, OTHER = "hf_abcdefghijklmnopqrstuvwxyz1234", "hf_abcdefghijklmnopqrstuvwxyz9876"
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from hivemind_exp.errors import CheckpointError
 from hivemind_exp.events import EventLog
@@ -20,35 +17,9 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
 from tests.support.nodes import ChanceRewards, Events, make_config, run
+from tests.support.restarts import TRAINER, Interrupter, finished, grown, killed, processes, same_weights
 
 KILLS = 10
-
-
-def final_weights(root: Path) -> dict[str, torch.Tensor]:
-    newest = max(path for path in (root / "checkpoints").iterdir() if path.name.isdigit())
-    return {
-        f"{path.name}/{name}": tensor
-        for path in (newest / "model").glob("*.safetensors")
-        for name, tensor in load_file(path).items()
-    }
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = final_weights(one), final_weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-class Interrupter(Events):
-    """Asks for a stop when the n-th event is told."""
-
-    def __init__(self, stop: StopFlag, moment: int) -> None:
-        super().__init__()
-        self._stop, self._moment = stop, moment
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        super().__call__(event, **fields)
-        if len(self.all) == self._moment:
-            self._stop.set()
 
 
 @pytest.fixture(scope="module")
@@ -134,37 +105,20 @@ def play(root: Path) -> None:
     GRPORunner(make_config(), NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
 
 
-def size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, tmp_path: Path, seed: int) -> None:
     """One node, killed again and again, each time a little further into whatever it was doing."""
     root = tmp_path / "killed"
     events = root / "events.jsonl"
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.support.nodes"])
-    chance = random.Random(seed)
-    kills = 0
+    forkserver, chance, kills = processes(*TRAINER), random.Random(seed), 0
     for _ in range(KILLS):
-        node = processes.Process(target=play, args=(root,))
-        node.start()
         # A node tells about 600 bytes before its first round and 700 in each.
-        wanted, pause = size(events) + chance.randrange(200, 2000), chance.uniform(0, 0.03)
-        while node.exitcode is None and size(events) < wanted:
-            time.sleep(0.001)
-        node.join(pause)
-        kills += node.exitcode is None
-        node.kill()
-        node.join()
+        told, pause = grown(events, chance.randrange(200, 2000)), chance.uniform(0, 0.03)
+        kills += killed(forkserver, play, root, when=told, pause_s=pause)
     assert kills >= KILLS // 2
-    last = processes.Process(target=play, args=(root,))
-    last.start()
-    last.join()
-    assert last.exitcode == 0
-    told = [json.loads(line) for line in events.read_text().splitlines()]
-    assert {event["step"] for event in told if event["event"] == "step"} == set(range(6))
+    finished(forkserver, play, root)
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    assert {event["step"] for event in lines if event["event"] == "step"} == set(range(6))
     assert same_weights(uninterrupted, root)
 
 

@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
+from tests.support.command_line import ROOT, SWARMCTL, write_profile
 
-ROOT = Path(__file__).parents[3]
 PROFILE = "chaos"
 _MARK = "SWARM_CHAOS"
 
@@ -118,10 +117,8 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
     def found(self) -> None:
         """Found the swarm, as an operator does. The first node is the only one that its line names."""
         for node in self.nodes:
-            path = node.home / "profiles" / f"{PROFILE}.toml"
-            path.parent.mkdir(parents=True)
             loopback = "true" if node.namespace is None else "false"
-            path.write_text(f'extends = "demo"\n[swarm]\nloopback = {loopback}\n{self._settings}', encoding="utf-8")
+            write_profile(node.home, PROFILE, f'extends = "demo"\n[swarm]\nloopback = {loopback}\n{self._settings}')
         command = self._command(self.founder, "swarm", "new", self.founder.name, "--profile", PROFILE, "--json")
         done = subprocess.run(command, env=self._environment(self.founder), cwd=ROOT, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
@@ -172,7 +169,7 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
 
     def _command(self, node: Node, *words: str) -> list[str]:
         there = ["ip", "netns", "exec", node.namespace] if node.namespace is not None else []
-        return [*there, sys.executable, "-m", "swarmctl", *words]
+        return [*there, *SWARMCTL, *words]
 
     def _environment(self, node: Node) -> dict[str, str]:
         return {**os.environ, "SWARMCTL_HOME": str(node.home), _MARK: self._mark}

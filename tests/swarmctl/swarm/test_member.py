@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,9 +22,8 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.known_peers import KnownPeers
 from swarmctl.errors import Exit
 from swarmctl.swarm.invite import KNOWN
-from tests.support.command_line import ROOT, write_profile
+from tests.support.command_line import ROOT, SWARMCTL, write_profile
 
-PROGRAM = [sys.executable, "-m", "swarmctl"]
 SMALL = """
 extends = "demo"
 [game]
@@ -55,7 +53,7 @@ class Machine:
 
     def do(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*PROGRAM, *arguments],
+            [*SWARMCTL, *arguments],
             cwd=ROOT,
             env=os.environ | {"SWARMCTL_HOME": str(self.home)},
             capture_output=True,
@@ -66,7 +64,7 @@ class Machine:
 
     def start(self, node: str, *arguments: str) -> None:
         self.running[node] = subprocess.Popen(
-            [*PROGRAM, "run", "--node", node, *arguments],
+            [*SWARMCTL, "run", "--node", node, *arguments],
             cwd=ROOT,
             env=os.environ | {"SWARMCTL_HOME": str(self.home)},
             stdout=subprocess.PIPE,

@@ -42,8 +42,8 @@ from hivemind_exp.rollouts.types import Group, Kind, Message, Prompt, Rollout
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks.base import Question, Score, Split
 from hivemind_exp.tasks.verifiers.answer_tags import content
-from tests.hivemind_exp.runner.test_resume import Interrupter
 from tests.support.nodes import Events, make_config, run
+from tests.support.restarts import Interrupter
 
 ROOT = Path(__file__).parents[4]
 TOKEN = 4

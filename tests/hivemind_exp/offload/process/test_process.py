@@ -25,10 +25,11 @@ from hivemind_exp.offload.process.frames import pack_error, pack_orders, unpack_
 from hivemind_exp.processes import messages as wire
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag, StopRequested
-from tests.support.engine_host import KEY, configure, engines, hosted, prompts, until
+from tests.support.engine_host import KEY, configure, engines, hosted, prompts
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, order
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import Events
+from tests.support.waiting import until
 
 HEAVY = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy", "reasoning_gym", "hivemind"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import secrets
 import signal
@@ -22,6 +21,7 @@ from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
+from tests.support.restarts import processes
 
 PROFILE = "chaos"
 _MARK = "SWARM_CHAOS"
@@ -231,8 +231,7 @@ class ForkedSwarm(Swarm):
 
     def __init__(self, root: Path, names: Sequence[str], namespaces: Sequence[str] = (), settings: str = "") -> None:
         super().__init__(root, names, namespaces, settings)
-        self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["tests.support.chaos.forked", "hivemind_exp.runner.build_swarm"])
+        self._processes = processes("tests.support.chaos.forked", "hivemind_exp.runner.build_swarm")
 
     def _start(self, node: Node) -> Life:
         from tests.support.chaos.forked import play

@@ -29,6 +29,8 @@ from tests.support.fake_api.ledger import Outcome, Snapshot
 from tests.support.fake_api.remote import api_process
 from tests.support.restarts import finished, killed, processes
 
+pytestmark = pytest.mark.slow
+
 ORDERS, PLACES = 60, 4
 KILLS = 8
 STEP = 16

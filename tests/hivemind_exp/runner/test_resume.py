@@ -34,6 +34,7 @@ def test_steps_do_move_the_weights(uninterrupted: Path, tmp_path: Path) -> None:
     assert not same_weights(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [1, 3, 4, 6, 8, 11, 13, 17])
 def test_a_stop_at_any_moment_changes_nothing(uninterrupted: Path, tmp_path: Path, moment: int) -> None:
     stop = StopFlag()
@@ -87,6 +88,7 @@ def test_evaluations_are_not_repeated_after_a_restart(tmp_path: Path) -> None:
     assert [e["round"] for e in second.of("eval")] == [4, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [{"lora": {"rank": 2, "dropout": 0.1}}, {"gradient_checkpointing": True}])
 def test_adapters_and_checkpointed_activations_resume_bit_for_bit(tmp_path: Path, shape: dict[str, Any]) -> None:
     run(make_config(model=shape), tmp_path / "whole")
@@ -105,6 +107,7 @@ def play(root: Path) -> None:
     GRPORunner(make_config(), NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, tmp_path: Path, seed: int) -> None:
     """One node, killed again and again, each time a little further into whatever it was doing."""

@@ -24,6 +24,8 @@ from tests.support.fake_api.remote import RemoteServer, api_process
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.restarts import TRAINER, finished, grown, killed, processes, same_weights
 
+pytestmark = pytest.mark.slow
+
 KILLS = 5
 ROUNDS = 10
 ANSWER = "tests.support.teachers:two_letters"

@@ -88,6 +88,7 @@ def hostile_node(root: Path, rules: Charter, invitation: Invitation, victim: str
         node.close()
 
 
+@pytest.mark.swarm
 def test_three_nodes_learn_from_each_other_and_from_a_relay_beside_a_hostile_one(tmp_path: Path) -> None:
     roots, relay = [tmp_path / name for name in ("one", "two", "three")], tmp_path / "relay"
     rules, invitation = found(roots[0])

@@ -98,6 +98,7 @@ def test_peers_groups_are_learned_from_and_told(whole: Path) -> None:
     assert None not in floors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), [("share", 1), ("share", 3), ("rollouts", 5), ("checkpoint", 2)])
 def test_a_stop_anywhere_changes_no_batch(whole: Path, tmp_path: Path, name: str, number: int) -> None:
     if not whole.exists():

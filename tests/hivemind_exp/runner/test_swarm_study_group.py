@@ -9,8 +9,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hivemind_exp.node_files import NodeFiles
 from tests.support.swarm_nodes import PATIENCE_S, events, found, peer_of, playing
+
+pytestmark = pytest.mark.swarm
 
 SLOT = 5
 

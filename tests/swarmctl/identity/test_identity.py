@@ -278,6 +278,7 @@ def test_a_full_disk_leaves_the_old_identity(
         assert not list((place / "nodes/small").glob(".identity.key.*"))
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_piped_in(run: Run, node: NodeFiles, tmp_path: Path) -> None:
     identity = Identity.create(node.key)
     copy = tmp_path / "locked"
@@ -300,6 +301,7 @@ def identity_on_a_terminal(*arguments: str | Path) -> pexpect.spawn[str]:
     return spawn([*SWARMCTL, "identity", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_typed_twice_and_unseen(node: NodeFiles, tmp_path: Path) -> None:
     identity = Identity.create(node.key)
     for second, told in (("horse battery", "the two passphrases differ"), ("correct horse", "Saved ")):

@@ -26,6 +26,8 @@ from tests.support.command_line import ROOT, SWARMCTL
 from tests.support.fake_services import GOOD, service
 from tests.support.terminals import rest_of, spawn
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-test-0123456789abcd9f3c"
 USER = "openai@api.openai.com"
 ON_HUB = ["-p", "demo", "--model", "lab/private-model", "--set", "warmup.steps=0"]

@@ -132,6 +132,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_real_run_with_a_private_model(watch: Watch, home: Path, model: Path) -> None:
     short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "generation.max_completion_tokens=12", "-v"]
     with hub(model, KEY) as server:
@@ -143,6 +144,7 @@ def test_a_real_run_with_a_private_model(watch: Watch, home: Path, model: Path) 
     assert sum(done.scan.seen.values()) > 50
 
 
+@pytest.mark.slow
 def test_a_real_run_whose_token_is_refused(watch: Watch, model: Path) -> None:
     with hub(model, "hf_another") as server:
         done = watch(SWARMCTL, "run", *ON_HUB, "-v", HF_ENDPOINT=server.url)
@@ -194,11 +196,13 @@ def offloading(
     assert any("hivemind_exp.offload.process.server" in command for command in done.scan.commands)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [None, Fault.UNAUTHORISED])
 def test_a_real_run_that_offloads(watch: Watch, tmp_path: Path, home: Path, fault: Fault | None) -> None:
     offloading(watch, tmp_path, home, SWARMCTL, fault)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.QUOTA, Fault.RESET, Fault.HTML_OK, Fault.REDIRECT, Fault.UNKNOWN_MODEL])
 def test_however_a_provider_fails(watch: Watch, tmp_path: Path, home: Path, fault: Fault) -> None:
     """With the real engine, which alone has the key by then. Many groups, so that an outage is soon clear."""
@@ -206,6 +210,7 @@ def test_however_a_provider_fails(watch: Watch, tmp_path: Path, home: Path, faul
     offloading(watch, tmp_path, home, STAND_IN, fault, *short, STAND_IN="offload")
 
 
+@pytest.mark.slow
 def test_a_real_run_that_pushes(watch: Watch, tmp_path: Path) -> None:
     """With Xet, as users have it, so that its client's own logs are scanned as well."""
     account = Account(token=KEY, xet=tmp_path / "xet")
@@ -218,6 +223,7 @@ def test_a_real_run_that_pushes(watch: Watch, tmp_path: Path) -> None:
     assert {server for server, shown, _ in account.shown if shown} == {"hub"}
 
 
+@pytest.mark.slow
 def test_a_real_run_whose_hub_repeats_the_token(watch: Watch) -> None:
     account = Account(token=KEY, echo=True)
     short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
@@ -227,6 +233,7 @@ def test_a_real_run_whose_hub_repeats_the_token(watch: Watch) -> None:
     assert "(the token)" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["run", "error", "killed", "traceback", "disk_full", "error_in_log", "limit", "spawn"])
 def test_every_way_to_end(watch: Watch, home: Path, act: str) -> None:
     watch(STAND_IN, "run", *ON_HUB, "--rounds", "3", "-v", "--json", STAND_IN=act)
@@ -235,6 +242,7 @@ def test_every_way_to_end(watch: Watch, home: Path, act: str) -> None:
     assert "HOME" in json.loads((node / "request.json").read_text())["environment"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_sudden_death(watch: Watch, home: Path) -> None:
     def end(name: str, then: Callable[[int], None]) -> int:
         run = ("run", *ON_HUB, "--rounds", "0", "--node", name)
@@ -245,6 +253,7 @@ def test_ctrl_c_and_sudden_death(watch: Watch, home: Path) -> None:
     assert end("c", lambda pid: os.kill(pid, signal.SIGKILL)) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -260,6 +269,7 @@ def test_commands_that_only_tell(watch: Watch, command: list[str]) -> None:
     assert watch(STAND_IN, *command).returncode == Exit.DONE
 
 
+@pytest.mark.slow
 def test_a_key_from_the_keyring_or_a_file(
     watch: Watch, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
 from tests.support.terminals import rest_of, spawn
 
-pytestmark = pytest.mark.usefixtures("no_leftovers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
 KEY = "mk-Operators0wnKey-77aa"
 PROFILE = f"""{UNTRAINED}

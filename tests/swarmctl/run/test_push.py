@@ -17,7 +17,7 @@ from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, write_profile
 from tests.support.fake_hub_uploads import TOKEN, Account, uploads
 
-pytestmark = pytest.mark.usefixtures("no_leftovers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
 PROFILE = f"""{UNTRAINED}
 [game]

@@ -19,7 +19,7 @@ from tests.support.fake_hub import serve_hub
 from tests.support.full_disk import mounted_disk
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.usefixtures("no_leftovers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
 SMALL = f"""{UNTRAINED}
 [game]

@@ -24,6 +24,8 @@ from swarmctl.errors import Exit
 from swarmctl.swarm.invite import KNOWN
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 
+pytestmark = pytest.mark.swarm
+
 SMALL = """
 extends = "demo"
 [game]

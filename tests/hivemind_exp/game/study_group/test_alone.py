@@ -100,6 +100,7 @@ def test_each_stage_is_paid_by_its_own_terms(whole: Path) -> None:
     assert all(event["points"] >= 2 * event["reward"] for event in rewards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [3, 4, 5, 6, 7, 8, 9, 11, 14])
 def test_a_stop_between_any_two_stages_changes_nothing(whole: Path, tmp_path: Path, moment: int) -> None:
     stop = StopFlag()
@@ -126,6 +127,7 @@ def play(root: Path) -> None:
     GRPORunner(make(), NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
 
 
+@pytest.mark.slow
 def test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts(whole: Path, tmp_path: Path) -> None:
     root = tmp_path / "killed"
     forkserver, chance, kills = processes(*TRAINER), random.Random(0), 0

@@ -28,6 +28,8 @@ from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.nodes import ChanceRewards, Events, make_config
 from tests.support.restarts import TRAINER, processes
 
+pytestmark = pytest.mark.slow
+
 CLOCK = SlotClock(1_000_000, 1, len(STAGES))
 PATIENCE_S = 60.0
 """What nodes may take for something on a busy machine."""

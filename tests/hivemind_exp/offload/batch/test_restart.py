@@ -16,6 +16,8 @@ from tests.support.fake_api.ledger import Outcome
 from tests.support.fake_api.remote import api_process
 from tests.support.restarts import killed, processes
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["quick"]
 
 

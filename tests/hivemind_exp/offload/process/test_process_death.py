@@ -29,6 +29,8 @@ from tests.support.restarts import same_weights
 from tests.support.teachers import two_letters
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 Texts = dict[str, dict[int, str]]
 
 

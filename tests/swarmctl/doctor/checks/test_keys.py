@@ -95,6 +95,7 @@ def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert "does not answer within 0.5 s" in found.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "status", "told"),
     [

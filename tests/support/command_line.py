@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 """The repository: where the processes of tests are started."""
@@ -23,6 +24,13 @@ steps = 0
 questions = 4
 """
 """The demo without its warm-up, whose node goes on: rounds are played within a second. More tables may follow."""
+
+
+def run_process(command: Sequence[str], *, timeout: float = 30, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, from the repository's root; return what it said. ``options``: those of Popen."""
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=timeout, check=False, **options
+    )
 
 
 def write_profile(home: Path, name: str, text: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
@@ -60,6 +61,21 @@ def killed(
     process.kill()
     process.join()
     return alive
+
+
+def killed_often(
+    target: Callable[[Path], None], root: Path, *, times: int, seed: int, growth: range, longest_s: float
+) -> None:
+    """Kill a node's process ``times`` times, each when it has told ``growth`` bytes more and a moment has passed.
+
+    Then let it come to its end. Asserts that half of the kills or more hit something.
+    """
+    context, chance, kills = processes(*TRAINER), random.Random(seed), 0
+    for _ in range(times):
+        told = grown(root / "events.jsonl", chance.randrange(growth.start, growth.stop))
+        kills += killed(context, target, root, when=told, pause_s=chance.uniform(0, longest_s))
+    assert kills >= times // 2
+    finished(context, target, root)
 
 
 def finished(context: ForkServerContext, target: Callable[..., None], *arguments: object) -> None:

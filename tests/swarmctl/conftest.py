@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from hivemind_exp.secrets import without_secrets
-from tests.support.command_line import ROOT, STAND_IN, Cli
+from tests.support.command_line import STAND_IN, Cli, run_process
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +38,7 @@ def stand_in() -> Cli:
     """Run ``swarmctl`` with the stand-in as its trainer; ``act`` is what that does."""
 
     def run(*arguments: str, act: str = "run", **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*STAND_IN, *arguments],
-            cwd=ROOT,
-            env=os.environ | {"STAND_IN": act} | environment,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=30,
-            check=False,
-        )
+        return run_process([*STAND_IN, *arguments], env=os.environ | {"STAND_IN": act} | environment)
 
     return run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
 from tests.support.nodes import ChanceRewards, Events, make_config, run
-from tests.support.restarts import TRAINER, Interrupter, finished, grown, killed, processes, same_weights
+from tests.support.restarts import Interrupter, killed_often, same_weights
 
 KILLS = 10
 
@@ -113,13 +112,8 @@ def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, 
     """One node, killed again and again, each time a little further into whatever it was doing."""
     root = tmp_path / "killed"
     events = root / "events.jsonl"
-    forkserver, chance, kills = processes(*TRAINER), random.Random(seed), 0
-    for _ in range(KILLS):
-        # A node tells about 600 bytes before its first round and 700 in each.
-        told, pause = grown(events, chance.randrange(200, 2000)), chance.uniform(0, 0.03)
-        kills += killed(forkserver, play, root, when=told, pause_s=pause)
-    assert kills >= KILLS // 2
-    finished(forkserver, play, root)
+    # A node tells about 600 bytes before its first round and 700 in each.
+    killed_often(play, root, times=KILLS, seed=seed, growth=range(200, 2000), longest_s=0.03)
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     assert {event["step"] for event in lines if event["event"] == "step"} == set(range(6))
     assert same_weights(uninterrupted, root)

@@ -24,7 +24,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.identity import backup_file as identityfile
 from swarmctl.nodes import directory as nodes
-from tests.support.command_line import ROOT, SWARMCTL
+from tests.support.command_line import ROOT, SWARMCTL, run_process
 from tests.support.full_disk import mounted_disk
 from tests.support.terminals import rest_of, spawn
 
@@ -37,16 +37,7 @@ def run() -> Run:
     """Run ``swarmctl identity`` in a process of its own, under the umask that hides least."""
 
     def run(*arguments: str | Path, piped: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*SWARMCTL, "identity", *map(str, arguments)],
-            cwd=ROOT,
-            input=piped,
-            umask=0,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=30,
-            check=False,
-        )
+        return run_process([*SWARMCTL, "identity", *map(str, arguments)], input=piped, umask=0)
 
     return run
 

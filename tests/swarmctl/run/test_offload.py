@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from swarmctl.errors import Exit
-from tests.support.command_line import ROOT, STAND_IN, SWARMCTL, UNTRAINED, told, write_profile
+from tests.support.command_line import STAND_IN, SWARMCTL, UNTRAINED, run_process, told, write_profile
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
 from tests.support.terminals import rest_of, spawn
@@ -46,15 +46,7 @@ def profile(home: Path, server: ApiServer, *, free: bool = False, needs_key: boo
 def swarmctl(
     *arguments: str, program: Sequence[str] = SWARMCTL, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*program, "run", "-p", "small", *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
+    return run_process([*program, "run", "-p", "small", *arguments], env=os.environ | environment, timeout=120)
 
 
 def untrained(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from swarmctl.errors import Exit
-from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, told, write_profile
+from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, run_process, told, write_profile
 from tests.support.fake_hub import serve_hub
 from tests.support.full_disk import mounted_disk
 from tests.support.waiting import until
@@ -38,9 +38,7 @@ def swarmctl(*arguments: str, limit_kib: int | None = None, **environment: str) 
     command = [*SWARMCTL, *arguments]
     if limit_kib is not None:
         command = ["bash", "-c", f"ulimit -v {limit_kib}; exec {shlex.join(command)}"]
-    return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, encoding="utf-8", timeout=120, check=False
-    )
+    return run_process(command, env=os.environ | environment, timeout=120)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:

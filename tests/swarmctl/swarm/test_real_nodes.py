@@ -22,7 +22,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.known_peers import KnownPeers
 from swarmctl.errors import Exit
 from swarmctl.swarm.invite import KNOWN
-from tests.support.command_line import ROOT, SWARMCTL, write_profile
+from tests.support.command_line import ROOT, SWARMCTL, run_process, write_profile
 
 pytestmark = pytest.mark.swarm
 
@@ -54,15 +54,7 @@ class Machine:
         return NodeFiles(self.home / "nodes" / node)
 
     def do(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*SWARMCTL, *arguments],
-            cwd=ROOT,
-            env=os.environ | {"SWARMCTL_HOME": str(self.home)},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-            check=False,
-        )
+        return run_process([*SWARMCTL, *arguments], env=os.environ | {"SWARMCTL_HOME": str(self.home)}, timeout=120)
 
     def start(self, node: str, *arguments: str) -> None:
         self.running[node] = subprocess.Popen(

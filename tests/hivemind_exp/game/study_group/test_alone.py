@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -21,7 +20,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
 from tests.support.nodes import ChanceRewards, Events, make_config, run
-from tests.support.restarts import TRAINER, Interrupter, finished, grown, killed, processes, same_weights
+from tests.support.restarts import Interrupter, killed_often, same_weights
 
 ROUNDS = 3
 KILLS = 4
@@ -130,13 +129,8 @@ def play(root: Path) -> None:
 @pytest.mark.slow
 def test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts(whole: Path, tmp_path: Path) -> None:
     root = tmp_path / "killed"
-    forkserver, chance, kills = processes(*TRAINER), random.Random(0), 0
-    for _ in range(KILLS):
-        # A stage tells about 550 bytes.
-        told, pause = grown(root / "events.jsonl", chance.randrange(300, 2000)), chance.uniform(0, 0.05)
-        kills += killed(forkserver, play, root, when=told, pause_s=pause)
-    assert kills >= KILLS // 2
-    finished(forkserver, play, root)
+    # A stage tells about 550 bytes.
+    killed_often(play, root, times=KILLS, seed=0, growth=range(300, 2000), longest_s=0.05)
     assert {event["step"] for event in events(root, "step")} == set(range(3 * ROUNDS))
     assert same_weights(whole, root)
     assert content(root) == content(whole)

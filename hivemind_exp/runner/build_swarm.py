@@ -14,7 +14,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
-from hivemind_exp.game.study_group.prompts import STAGES
+from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
@@ -51,7 +51,7 @@ class SwarmTransport:
         """Serve a bundle, and announce it."""
         progress = None if status.accuracy is None else round(1000 * status.accuracy)
         self._node.publish(
-            bundle, round=round_, stage=STAGES.index(stage), groups=groups, step=status.step, progress=progress
+            bundle, round=round_, stage=STAGE_NAMES.index(stage), groups=groups, step=status.step, progress=progress
         )
 
     def take(self) -> Sequence[Received]:
@@ -91,7 +91,7 @@ class SwarmSession:
         """Return the highest round that a node of the swarm can be at by now."""
         elapsed = max(0.0, time.time() - self.charter.t0)
         if self.charter.game == "study-group":
-            return int(elapsed / (len(STAGES) * self.charter.stage_time)) + 1  # clocks differ by seconds
+            return int(elapsed / (len(STAGE_NAMES) * self.charter.stage_time)) + 1  # clocks differ by seconds
         return int(elapsed * ROUNDS_A_SECOND)
 
     @contextmanager
@@ -129,7 +129,7 @@ class SwarmSession:
 
     def peer_context(self, exchange: PeerExchange) -> PeerContext:
         """Return with whom the study group is played, and by which clock."""
-        clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGES))
+        clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGE_NAMES))
         return PeerContext(self.node.peer_id, exchange, clock)
 
     def publisher(self) -> Callable[[int, Sequence[Group]], None]:

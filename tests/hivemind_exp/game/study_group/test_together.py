@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from hivemind_exp.config import Config
-from hivemind_exp.game.study_group.prompts import STAGES
+from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.build_game import PeerContext

@@ -15,8 +15,8 @@ from hivemind_exp.errors import NodeError, from_code
 from swarmctl import __version__, cli
 from swarmctl.errors import Exit, exit_code
 from swarmctl.terminal.safe_text import clean, encodable, looks_like_key, without_keys
+from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.journals import mixed_node
-from tests.swarmctl.conftest import ROOT, write_profile
 from tools.completions.tree import tree
 from tools.completions.words import WORDS
 
@@ -144,7 +144,7 @@ def test_a_misspelt_variable_stops_a_run(
 
 
 def test_the_next_command_works_when_pasted(home: Path) -> None:
-    program = [sys.executable, "-m", "swarmctl"]
+    program = SWARMCTL
     failed = subprocess.run(
         [*program, "profiles", "show", "dmo"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -198,7 +198,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reader_that_goes_away_is_no_drama() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "swarmctl", "profiles", "show", "demo"]
+    command = [*SWARMCTL, "profiles", "show", "demo"]
     done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert done.stderr == b""

@@ -18,7 +18,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
 from swarmctl.nodes.logs import last_lines
-from tests.swarmctl.conftest import ROOT, STAND_IN
+from tests.support.command_line import ROOT, STAND_IN
 
 
 @pytest.fixture

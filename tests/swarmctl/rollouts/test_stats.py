@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from swarmctl import cli
 from swarmctl.errors import Exit
+from tests.support.command_line import SWARMCTL
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, endpoint, engine, order
 from tests.support.fake_api.server import api_server
 from tests.support.journals import RIGHT, WRONG, bare_node, books, local, mixed_node, prompt, sent
-from tests.swarmctl.conftest import ROOT
+from tests.support.terminals import printed
 
 KEYS = [
     *("provider", "model", "stage", "requests", "prompt_tokens", "completion_tokens", "usd", "usd_unsettled"),
@@ -150,17 +147,8 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_narrow_terminal_gets_lists() -> None:
     mixed_node()
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "swarmctl", "rollouts", "stats"],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "40"},
-        stdout=follower,
-    )
-    assert process.wait(timeout=30) == Exit.DONE
-    text = os.read(leader, 65536).decode()
-    os.close(follower)
-    os.close(leader)
+    code, text = printed([*SWARMCTL, "rollouts", "stats"], columns=40)
+    assert code == Exit.DONE
     assert "  provider openai\r\n  model gpt-4o-mini\r\n" in text
     assert all(len(line) < 40 for line in text.splitlines())
 

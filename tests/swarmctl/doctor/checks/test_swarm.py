@@ -21,8 +21,8 @@ from swarmctl.doctor.checks import checkpoints, network, swarm
 from swarmctl.doctor.checks import swarm_leftovers as leftovers
 from swarmctl.nodes.directory import opened
 from swarmctl.storage import node_lock as locks
+from tests.support.command_line import ROOT
 from tests.support.doctor import age, make
-from tests.swarmctl.conftest import ROOT
 
 
 @pytest.fixture

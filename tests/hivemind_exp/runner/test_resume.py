@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from hivemind_exp.errors import CheckpointError
-from hivemind_exp.events import EventLog
+from hivemind_exp.events import Event, EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
@@ -45,8 +45,8 @@ class Interrupter(Events):
         super().__init__()
         self._stop, self._moment = stop, moment
 
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        super().__call__(event, **fields)
+    def __call__(self, event: Event, /) -> None:
+        super().__call__(event)
         if len(self.all) == self._moment:
             self._stop.set()
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, Event
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.bundle import Bundle
@@ -82,8 +82,8 @@ class StopAt(Events):
         super().__init__()
         self._stop, self._name, self._number = stop, name, number
 
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        super().__call__(event, **fields)
+    def __call__(self, event: Event, /) -> None:
+        super().__call__(event)
         if len(self.of(self._name)) == self._number:
             self._stop.set()
 

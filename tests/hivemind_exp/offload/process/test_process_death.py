@@ -17,6 +17,7 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError
+from hivemind_exp.events import Event, StepEvent
 from hivemind_exp.offload.process import client as hosted_offload
 from hivemind_exp.offload.process.client import LIVES
 from tests.hivemind_exp.runner.test_resume import same_weights
@@ -116,7 +117,7 @@ from pathlib import Path
 from tests.support.engine_host import configure, hosted
 from tests.support.engine_rig import order
 with hosted(Path(sys.argv[1]), configure(sys.argv[2], limits={"concurrency": 2})) as rig:
-    rig.offload.place([order(number) for number in range(40)])
+    rig.offload.submit([order(number) for number in range(40)])
     print(rig.pid, flush=True)
     rig.offload.wait(0)
 """
@@ -144,9 +145,9 @@ def test_a_node_whose_engine_is_killed_learns_what_it_would_have(tmp_path: Path)
     class Killer(Events):
         """Kills the engine after the steps of the second and the fourth round."""
 
-        def __call__(self, event: str, /, **fields: object) -> None:
-            super().__call__(event, **fields)
-            if event == "step" and fields["round"] in (1, 3):
+        def __call__(self, event: Event, /) -> None:
+            super().__call__(event)
+            if isinstance(event, StepEvent) and event.round in (1, 3):
                 (engine,) = engines()
                 engine.kill()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hivemind_exp.errors import KeyProblem, NodeError, ProviderError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.api.batch import Batches
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestDialect, RequestFailed, SamplingParams
 from hivemind_exp.offload.endpoints import Endpoint
@@ -124,7 +124,7 @@ class Router:
     def record_success(self, service: ProviderService) -> None:
         """Take note of an answer."""
         if service.trouble is not None:
-            self._emit("warning", code="provider_back", message=f"{service.endpoint.label} answers again")
+            self._emit(WarningEvent(code="provider_back", message=f"{service.endpoint.label} answers again"))
         service.faults = service.slowed = service.outages = service.refused = 0
         service.trouble, service.probing, service.answered = None, False, True
 
@@ -172,7 +172,7 @@ class Router:
         service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
         service.outages += 1
         if first:
-            self._emit("warning", code="provider_down", message=f"{self._told(service, fault)}; {self._instead()}")
+            self._emit(WarningEvent(code="provider_down", message=f"{self._told(service, fault)}; {self._instead()}"))
 
     def _told(self, service: ProviderService, fault: RequestFailed) -> str:
         return f"{service.endpoint.label}: {fault.trouble} ({fault.detail})"

@@ -15,13 +15,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, ErrorEvent, Event, PeersEvent, WarningEvent
 from hivemind_exp.swarm import addresses
 from hivemind_exp.swarm.announcement import (
     LEAST_PAUSE_S,
@@ -155,7 +154,8 @@ class SwarmNode:
         use_hivemind_log_handler("nowhere")
         logging.getLogger("hivemind").setLevel(logging.CRITICAL)
         if found := leftovers.reap(self._key):
-            self._emit("warning", code="leftovers", message=f"cleared up after an earlier life: {', '.join(found)}")
+            message = f"cleared up after an earlier life: {', '.join(found)}"
+            self._emit(WarningEvent(code="leftovers", message=message))
         self._port = addresses.take(self._settings.port, self._directory / "port", loopback=self._settings.loopback)
         self._born_ms = int(time.time() * 1000)
         self._thread = threading.Thread(target=self._run, name="swarm", daemon=True)
@@ -291,7 +291,7 @@ class SwarmNode:
         except BaseException as error:  # noqa: BLE001 - the trainer goes on without its swarm
             self._failure = error
             if self._started.is_set() and not self._stopping:
-                self._emit("error", code="swarm", message=f"the swarm is out of reach: {error!r}", next=None)
+                self._emit(ErrorEvent(code="swarm", message=f"the swarm is out of reach: {error!r}"))
         finally:
             self._loop = None
             with contextlib.suppress(Exception):
@@ -315,7 +315,8 @@ class SwarmNode:
                 await overlay.close(patience=0.7)
             former = overlay
             if not self._stop.is_set():
-                self._emit("warning", code="daemon_died", message="hivemind's daemon p2pd died; it is started again")
+                message = "hivemind's daemon p2pd died; it is started again"
+                self._emit(WarningEvent(code="daemon_died", message=message))
 
     async def _build(self, former: Overlay | None) -> Overlay | None:
         """Return an overlay that is open, or None when stopped. Raises what the last try raised, if it is the first."""
@@ -376,7 +377,8 @@ class SwarmNode:
 
     def _announce_joined(self, overlay: Overlay) -> None:
         if not overlay.neighbours and self._contacts.peers:
-            self._tell("swarm_alone", "no peer answers yet: this node begins alone, and joins when one does")
+            message = "no peer answers yet: this node begins alone, and joins when one does"
+            self._tell(WarningEvent(code="swarm_alone", message=message))
 
     # --- what goes on all the time
 
@@ -447,24 +449,27 @@ class SwarmNode:
         """Tell what an operator should know, once."""
         if self._book.foreign_seq is not None and self._book.foreign_seq > self._born_ms + 1000:
             self._tell(
-                "identity_elsewhere",
-                "another node speaks under this node's identity: one of the two must stop, and take a new one",
-                event="error",
-                next="swarmctl identity new",
+                ErrorEvent(
+                    code="identity_elsewhere",
+                    message="another node speaks under this node's identity: one of the two must stop, and take a "
+                    "new one",
+                    next="swarmctl identity new",
+                )
             )
         skews = sorted(overlay.skews.values())
         if len(skews) >= 2 and abs(skews[len(skews) // 2]) > _MOST_SKEW_S:
             ahead = skews[len(skews) // 2]
-            self._tell("clock_skew", f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead'}")
+            message = f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead'}"
+            self._tell(WarningEvent(code="clock_skew", message=message))
         alive = len([peer for peer in self.peers() if peer.seen > time.time() - 2 * HEARTBEAT_S])
         if alive != self._alive_before:
             self._alive_before = alive
-            self._emit("peers", peers=alive, neighbours=len(overlay.neighbours))
+            self._emit(PeersEvent(peers=alive, neighbours=len(overlay.neighbours)))
 
-    def _tell(self, code: str, message: str, *, event: str = "warning", **fields: str) -> None:
-        if code not in self._told:
-            self._told.add(code)
-            self._emit(event, code=code, message=message, **fields)
+    def _tell(self, event: WarningEvent | ErrorEvent) -> None:
+        if event.code not in self._told:
+            self._told.add(event.code)
+            self._emit(event)
 
     async def _fetch_charter(self, timeout: float) -> bytes:
         why = "no peer has an address"
@@ -502,9 +507,9 @@ def _printable(label: str) -> str:
 def _harmless(emit: Emit) -> Emit:
     """Return ``emit`` such that a log that cannot be written ends nothing."""
 
-    def tell(event: str, /, **fields: Any) -> None:
+    def tell(event: Event, /) -> None:
         with contextlib.suppress(Exception):
-            emit(event, **fields)
+            emit(event)
 
     return tell
 

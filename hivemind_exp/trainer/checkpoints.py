@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp.errors import DiskFull
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 
 _SEAL = "checkpoint.json"
 PARTIAL = ".partial-"
@@ -87,11 +87,8 @@ class CheckpointStore:
             aside = self._root / f"{DAMAGED}{path.name}"
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
-            self._emit(
-                "warning",
-                code="checkpoint_damaged",
-                message=f"checkpoint {path.name} is damaged ({problem}); set aside as {aside}, using the one before",
-            )
+            message = f"checkpoint {path.name} is damaged ({problem}); set aside as {aside}, using the one before"
+            self._emit(WarningEvent(code="checkpoint_damaged", message=message))
         return None
 
     def oldest_step(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from hivemind_exp.errors import KeyProblem, ProviderError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.answers import AnswerRecorder
 from hivemind_exp.offload.api.batch import COMPLETED, OVER, Batches, Report, read_results, unanswered
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
@@ -253,7 +253,7 @@ class BatchJob:
         self._faults = 0
 
     def _warn(self, code: str, text: str) -> None:
-        self._emit("warning", code=code, message=f"{self._service.endpoint.label} {text}")
+        self._emit(WarningEvent(code=code, message=f"{self._service.endpoint.label} {text}"))
 
     def _refused(self, fault: RequestFailed) -> KeyProblem:
         endpoint = self._service.endpoint

@@ -5,11 +5,11 @@ Whatever is wrong is raised as ``Unfit``: with a fault, where no honest node of 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.errors import TaskError
 from hivemind_exp.peers.bundle_pool import Offer
 from hivemind_exp.peers.near_duplicates import SeenTexts, is_repetition
@@ -97,7 +97,7 @@ class Vetting:
         self._texts = texts
         self._remaking = remaking
         self._memory = SeenTexts()
-        self._used: OrderedDict[Used, None] = OrderedDict()
+        self._used: BoundedDict[Used, None] = BoundedDict(MOST_USED)
 
     def remember_own(self, groups: Sequence[Group]) -> None:
         """Take note of what this node wrote itself: who sends it as theirs has copied it."""
@@ -107,10 +107,7 @@ class Vetting:
 
     def remember_used(self, groups: Iterable[Used]) -> None:
         """Take note of groups that must not be used again."""
-        for name in groups:
-            self._used[name] = None
-        while len(self._used) > MOST_USED:
-            self._used.popitem(last=False)
+        self._used.update(dict.fromkeys(groups))
 
     def is_used(self, offer: Offer) -> bool:
         """Whether a peer's answers to this question of this round were looked at before, however they are sent."""

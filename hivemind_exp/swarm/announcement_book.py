@@ -25,6 +25,7 @@ from hivemind_exp.swarm.announcement import (
     shard_of,
 )
 from hivemind_exp.swarm.identity import PEER_ID_CHARACTERS
+from hivemind_exp.swarm.token_bucket import TokenBucket
 
 SHARD_BYTES = 400_000
 """What a dictionary may weigh, so that all of them fit one message of hivemind's (4 MiB)."""
@@ -39,23 +40,6 @@ _SUBKEY_BYTES = PEER_ID_CHARACTERS + 2
 class _Entry:
     record: bytes
     announcement: Announcement
-
-
-class TokenBucket:
-    """So many things a second, with so many at once."""
-
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._burst, self._clock = rate, burst, clock
-        self._left, self._at = burst, clock()
-
-    def take(self, amount: float = 1.0, *, keep: float = 0.0) -> bool:
-        """Take ``amount`` and return True, or return False where that would leave less than ``keep``."""
-        now = self._clock()
-        self._left, self._at = min(self._burst, self._left + (now - self._at) * self._rate), now
-        if self._left - amount < keep:
-            return False
-        self._left -= amount
-        return True
 
 
 class AnnouncementBook:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from hivemind.dht import DHTID
@@ -20,17 +19,16 @@ from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import dht_pb2
 
 from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S
-from hivemind_exp.swarm.announcement_book import AnnouncementBook, TokenBucket
+from hivemind_exp.swarm.announcement_book import AnnouncementBook
 from hivemind_exp.swarm.dht.records import StrictSerializer
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
+from hivemind_exp.swarm.token_bucket import PeerBuckets, TokenBucket
 
 MAX_KEYS = 4
 """Dictionaries asked for in one message: what they weigh together must fit it."""
 MAX_STORES = 64
 BUCKET_SIZE = 20
 """Peers in a bucket of the routing table (Kademlia's k)."""
-_CALLERS = 4096
-"""Peers whose pace is remembered."""
 _PACE = (50.0, 200.0)
 """Requests a second of one peer, and at once."""
 _AT_ONCE = 256
@@ -62,7 +60,7 @@ class Guard:
         self._access = access
         self._book = book
         self._on_news = on_news
-        self._paces: OrderedDict[PeerID, TokenBucket] = OrderedDict()
+        self._paces = PeerBuckets(*_PACE)
         self._newcomers = TokenBucket(2, 120)
         self._busy = 0
 
@@ -77,7 +75,7 @@ class Guard:
 
     async def _answer(self, name: str, request: Any, context: P2PContext, work: Callable[..., Any]) -> Any:
         peer = context.remote_id
-        if self._busy >= _AT_ONCE or not self._pace(peer).take():
+        if self._busy >= _AT_ONCE or not self._paces.take(str(peer)):
             raise NotAMember("too much at once")
         auth = request.auth
         proof, auth.signature = auth.signature, b""
@@ -94,13 +92,6 @@ class Guard:
         response.auth.nonce = auth.nonce
         response.auth.signature = self._access.answer(str(peer), name, auth.nonce, response.SerializeToString())
         return response
-
-    def _pace(self, peer: PeerID) -> TokenBucket:
-        bucket = self._paces.setdefault(peer, TokenBucket(*_PACE))
-        self._paces.move_to_end(peer)
-        if len(self._paces) > _CALLERS:
-            self._paces.popitem(last=False)
-        return bucket
 
     def _check_place(self, request: Any, peer: PeerID) -> None:
         """Forget where the caller says it is, unless it is there, and while too many are new."""
@@ -165,7 +156,9 @@ class Guard:
 class Caller:
     """Asks one peer. Stands in for hivemind's stub."""
 
-    def __init__(self, stub: Any, peer: PeerID, swarm: str, access: MembershipProof, skews: dict[str, float]) -> None:
+    def __init__(
+        self, stub: Any, peer: PeerID, swarm: str, access: MembershipProof, skews: MutableMapping[str, float]
+    ) -> None:
         self._stub, self._peer, self._swarm, self._access, self._skews = stub, peer, swarm, access, skews
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, timeout: float | None = None) -> dht_pb2.PingResponse:

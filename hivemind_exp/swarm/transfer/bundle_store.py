@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.swarm.announcement import MAX_BUNDLE_BYTES, MAX_BUNDLES, MAX_GROUPS, MAX_STAGES, BundleRef
 
 OTHERS_BYTES = 32 * 1024 * 1024
@@ -32,8 +33,7 @@ class BundleStore:
 
     def __init__(self) -> None:
         self._own: deque[tuple[BundleRef, bytes]] = deque(maxlen=MAX_BUNDLES)
-        self._others: OrderedDict[bytes, bytes] = OrderedDict()
-        self._weight = 0
+        self._others: BoundedDict[bytes, bytes] = BoundedDict(OTHERS_BYTES, weigh=len)
         self._lock = threading.Lock()
 
     def put(self, bundle: bytes, *, round_: int, stage: int, groups: int) -> BundleRef:
@@ -60,13 +60,7 @@ class BundleStore:
     def pass_on(self, sha256: bytes, bundle: bytes) -> None:
         """Take a peer's bundle, for others that want it."""
         with self._lock:
-            if sha256 in self._others:
-                self._others.move_to_end(sha256)
-                return
             self._others[sha256] = bundle
-            self._weight += len(bundle)
-            while self._weight > OTHERS_BYTES:
-                self._weight -= len(self._others.popitem(last=False)[1])
 
     def get(self, sha256: bytes) -> bytes | None:
         with self._lock:
@@ -82,7 +76,7 @@ class BundleInbox:
         self._known = known
         self._waiting: deque[Received] = deque()
         self._weight = 0
-        self._seen: dict[str, OrderedDict[bytes, None]] = {}
+        self._seen: dict[str, BoundedDict[bytes, None]] = {}
         self._lock = threading.Lock()
         self.dropped = 0
 
@@ -96,12 +90,10 @@ class BundleInbox:
             if received.peer not in self._seen:
                 for peer in [peer for peer in self._seen if not self._known(peer)]:
                     del self._seen[peer]
-            seen = self._seen.setdefault(received.peer, OrderedDict())
+            seen = self._seen.setdefault(received.peer, BoundedDict(_SEEN_EACH))
             if received.ref.sha256 in seen:
                 return
             seen[received.ref.sha256] = None
-            if len(seen) > _SEEN_EACH:
-                seen.popitem(last=False)
             self._waiting.append(received)
             self._weight += len(received.data)
             while self._weight > WAITING_BYTES or len(self._waiting) > WAITING:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 
+from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
-from hivemind_exp.swarm.announcement_book import TokenBucket
 from hivemind_exp.swarm.dht.overlay import Overlay
+from hivemind_exp.swarm.token_bucket import TokenBucket
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore, Received
 from hivemind_exp.swarm.transfer.cancel import cancel_all
 from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, TransferKind
@@ -125,8 +126,8 @@ class BundleFetcher:
         except FetchFailed as failed:
             author.failures += 1
             author.was_away = isinstance(failed, _Away)
-            pause = min(_FIRST_PAUSE_S * 2 ** (author.failures - 1), _LONGEST_PAUSE_S)
-            author.until = time.monotonic() + pause * random.uniform(0.8, 1.2)
+            pause = growing(author.failures - 1, first=_FIRST_PAUSE_S, longest=_LONGEST_PAUSE_S)
+            author.until = time.monotonic() + jittered(pause, 0.2)
             self.failures += 1
             found = await self._ask_others(overlay, ref, others)
             if found is None:

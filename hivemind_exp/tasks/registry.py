@@ -1,4 +1,8 @@
-"""Names of tasks. Adding a task is one file with ``check`` and ``build``, and one line in ``FAMILIES``.
+"""Names of tasks. Adding one takes a module in ``families`` and a line in ``FAMILIES``.
+
+The module has ``check(spec)``, which is light and raises ``TaskError`` for what is wrong with the options, and
+``build(spec)``, which returns a ``base.Task``. With ``NEEDS_HUB = True`` its maker may reach the Hugging Face hub when
+no path is given. A generator of reasoning-gym takes one line, in ``families.reasoning_gym_catalogue``.
 
 Nothing heavy is imported here: the command line checks names with it.
 """
@@ -21,7 +25,7 @@ FAMILIES: dict[str, str] = {
     "jsonl": "hivemind_exp.tasks.families.jsonl",
     **dict.fromkeys(GENERATORS, "hivemind_exp.tasks.families.reasoning_gym"),
 }
-"""Module of each task. Its ``check(spec)`` is light; its ``build(spec)`` returns the ``Task``. Tests add lines here."""
+"""Module of each task. Tests add lines here."""
 
 PRESETS: Mapping[str, Sequence[str]] = {
     "sapo": (

@@ -78,7 +78,6 @@ class BundleInbox:
         self._weight = 0
         self._seen: dict[str, BoundedDict[bytes, None]] = {}
         self._lock = threading.Lock()
-        self.dropped = 0
 
     def wants(self, peer: str, ref: BundleRef) -> bool:
         """Whether this bundle of this peer never came."""
@@ -98,7 +97,6 @@ class BundleInbox:
             self._weight += len(received.data)
             while self._weight > WAITING_BYTES or len(self._waiting) > WAITING:
                 self._weight -= len(self._waiting.popleft().data)
-                self.dropped += 1
 
     def take(self) -> list[Received]:
         """Return what came since the last call, each bundle once, in the order in which it came."""

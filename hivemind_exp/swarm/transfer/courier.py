@@ -74,9 +74,6 @@ class Courier:
         self._streams: Counter[str] = Counter()
         self._uploads: Counter[str] = Counter()
         self._paces = PeerBuckets(*UPLOAD_PACE)
-        self.sent = 0
-        """Bytes of bundles and charters served."""
-        self.fetched = 0
 
     async def open(self, overlay: Overlay) -> None:
         """Serve whoever calls through ``overlay``."""
@@ -115,7 +112,6 @@ class Courier:
             content = await _read(reader, announced)
         if kind is TransferKind.BUNDLE and hashlib.sha256(content).digest() != sha256:
             raise FetchFailed("another content than announced")
-        self.fetched += len(content)
         return content
 
     async def _serve(self, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -161,7 +157,6 @@ class Courier:
                 # The caller hangs up when it has all: the daemon drops what is under way if this end is first.
                 while await reader.read(_CHUNK):
                     pass
-            self.sent += size
         finally:
             self._uploads[peer] -= content is not None
             if not self._uploads[peer]:

@@ -18,6 +18,7 @@ from hivemind_exp.hub_access import hub_answers
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows, enough
 
+NEEDS_HUB = True
 HUB_NAME, HUB_SUBSET = "openai/gsm8k", "main"
 MARK = "####"
 """What stands before the answer, behind the worked solution."""

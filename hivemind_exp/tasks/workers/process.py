@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shlex
 import subprocess
@@ -134,6 +135,10 @@ class WorkerProcess:
 def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
     """Return the little that a worker needs. The node's own environment holds keys."""
     kept = list(_KEPT)
-    if role == "make" and any(spec.name == "gsm8k" and spec.path is None for spec in specs):
+    if role == "make" and any(spec.path is None and _needs_hub(spec) for spec in specs):
         kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
     return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()
+
+
+def _needs_hub(spec: TaskSpec) -> bool:
+    return getattr(importlib.import_module(spec.module), "NEEDS_HUB", False)

@@ -14,6 +14,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 
@@ -34,7 +35,7 @@ LARGEST_ROUND = 2**40
 FULL = 1000
 """The outcome 1.0: outcomes are shared in thousandths."""
 KINDS = ("policy", "policy_text", "teacher", "relay")
-"""What a peer may say of where its text comes from (``sources.base.Kind``). It cannot be verified."""
+"""What a peer may say of where its text comes from (``rollouts.types.Kind``). It cannot be verified."""
 
 
 class BundleRefused(ValueError):
@@ -134,22 +135,12 @@ def _read_group(reader: _Reader) -> SharedGroup:
     reader.fixed(10)
     task, index, question = reader.text(LONGEST_NAME), reader.integer(2**31), reader.blob(32)
     kind, label = reader.text(LONGEST_NAME), reader.text(LONGEST_NAME)
-    outcomes, cut = reader.blob(2 * MOST_COMPLETIONS), reader.blob(MOST_COMPLETIONS)
+    outcomes = _unpacked("H", reader.blob(2 * MOST_COMPLETIONS))
+    cut = tuple(map(bool, reader.blob(MOST_COMPLETIONS)))
     texts = tuple(reader.text(LONGEST_TEXT) for _ in range(reader.array(MOST_COMPLETIONS)))
     ids = tuple(_unpacked("I", reader.blob(4 * MOST_TOKENS)) for _ in range(reader.array(MOST_COMPLETIONS)))
     logps = tuple(_unpacked("f", reader.blob(4 * MOST_TOKENS)) for _ in range(reader.array(MOST_COMPLETIONS)))
-    group = SharedGroup(
-        task,
-        index,
-        question.hex(),
-        kind,
-        label,
-        tuple(int(value) for value in _unpacked("H", outcomes)),
-        tuple(value != 0 for value in cut),
-        texts,
-        tuple(tuple(int(value) for value in row) for row in ids),
-        logps,
-    )
+    group = SharedGroup(task, index, question.hex(), kind, label, outcomes, cut, texts, ids, logps)
     _check(group, len(question))
     return group
 
@@ -187,7 +178,7 @@ def _packed(code: str, values: Sequence[float]) -> bytes:
     return struct.pack(f"<{len(values)}{code}", *values)
 
 
-def _unpacked(code: str, data: bytes) -> tuple[float, ...]:
+def _unpacked(code: str, data: bytes) -> tuple[Any, ...]:
     size = struct.calcsize(f"<{code}")
     if len(data) % size:
         raise BundleRefused("numbers that are cut off")

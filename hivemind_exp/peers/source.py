@@ -18,7 +18,8 @@ from hivemind_exp.peers.bundle_pool import BundlePool, Offer
 from hivemind_exp.peers.questions import QuestionCache
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.reputation import weights
-from hivemind_exp.peers.vetting import LatestRound, PeerRules, RejectedGroup, Texts, Used, Vetting
+from hivemind_exp.peers.tokens import PeerTexts
+from hivemind_exp.peers.vetting import LatestRound, PeerRules, RejectedGroup, Used, Vetting
 from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
@@ -52,7 +53,7 @@ class PeerSource:
         rules: PeerRules,
         *,
         tasks: Tasks,
-        texts: Texts,
+        texts: PeerTexts,
         book: PeerBook,
         latest_round: LatestRound,
         shelf: BundlePool | None = None,
@@ -115,7 +116,7 @@ class PeerSource:
         return drawn
 
     def _add_to_pool(self, received: ReceivedBundle) -> None:
-        """Read a bundle and keep it. Raises ``Unfit``."""
+        """Read a bundle and keep it. Raises ``RejectedGroup``."""
         try:
             bundle = unpack(received.data, peer=received.peer, swarm=self._rules.swarm)
         except BundleRefused as refusal:
@@ -201,7 +202,7 @@ class PeerSource:
         return [tuple(scores) for scores in found]
 
     def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
-        """Take note of what a peer claims and what is true. Raises ``Unfit`` where the verifier was held up."""
+        """Take note of what a peer claims and what is true. Raises ``RejectedGroup`` where the verifier was held up."""
         if _held_up(scores):
             self._benched[offer.peer] = COOLDOWN_DRAWS
             self.shelf.discard_peer(offer.peer)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 import msgpack
@@ -89,7 +89,7 @@ class Announcement:
     """Where its rollouts come from, for people."""
     addresses: tuple[str, ...] = ()
     """Where it can be reached, without its peer id."""
-    bundles: tuple[BundleRef, ...] = field(default=())
+    bundles: tuple[BundleRef, ...] = ()
     """The newest last."""
     version: int = VERSION
 
@@ -108,20 +108,8 @@ class Announcement:
 
         Raises RecordRefused where no peer would take it.
         """
-        bundles = [[ref.round, ref.stage, ref.sha256, ref.size, ref.groups] for ref in self.bundles]
-        body: bytes = msgpack.packb(
-            [
-                self.version,
-                self.peer,
-                self.seq,
-                self.round,
-                self.step,
-                self.progress,
-                self.label,
-                list(self.addresses),
-                bundles,
-            ]
-        )
+        *said, version = astuple(self)
+        body: bytes = msgpack.packb([version, *said])
         record = identity.sign(_signed(swarm, body)) + body
         _read(record)
         return record

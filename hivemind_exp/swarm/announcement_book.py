@@ -8,8 +8,8 @@ Memory, and the time that goes into signatures, have bounds that no peer can mov
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 import msgpack
 
@@ -33,13 +33,6 @@ LEAST_GAP_MS = 900
 """Between two records of one peer: more often, they are noise."""
 _RECORD_OVERHEAD = 80
 """Bytes that a dictionary adds to a record: its key, its expiry, their frames."""
-_SUBKEY_BYTES = PEER_ID_CHARACTERS + 2
-
-
-@dataclass(slots=True)
-class _Entry:
-    record: bytes
-    announcement: Announcement
 
 
 class AnnouncementBook:
@@ -49,12 +42,12 @@ class AnnouncementBook:
         """``swarm``: the charter's id (hex); ``own``: this node's peer id."""
         self.keys = {shard_key(swarm, shard): shard for shard in range(SHARDS)}
         self._swarm, self._own, self._clock = swarm, own, clock
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, tuple[bytes, Announcement]] = {}
         self._weights = [0] * SHARDS
         # A signature takes 0.2 ms to check: this is at most a tenth of a core, and 100 ms without a pause.
         self._checks = TokenBucket(500, 500)
         self._swept = 0.0
-        self.refused: dict[str, int] = {}
+        self.refused: Counter[str] = Counter()
         """Why records were refused, and how often."""
         self.foreign_seq: int | None = None
         """``seq`` of the newest record that bears this node's name and is none of its own, once there was one."""
@@ -70,12 +63,12 @@ class AnnouncementBook:
     def newest(self) -> list[tuple[bytes, Announcement]]:
         """Return the valid records, with what they say."""
         self._sweep()
-        return [(entry.record, entry.announcement) for entry in self._entries.values()]
+        return list(self._entries.values())
 
     def get(self, peer: str) -> Announcement | None:
         """Return a peer's newest word, if it has not expired."""
-        entry = self._entries.get(peer)
-        return entry.announcement if entry is not None and entry.announcement.expires > self._clock() else None
+        _, word = self._entries.get(peer, (b"", None))
+        return word if word is not None and word.expires > self._clock() else None
 
     def judge(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> bool:
         """Whether a record may stand in a dictionary of the DHT. Never raises, and remembers the record if so.
@@ -89,8 +82,7 @@ class AnnouncementBook:
         try:
             self._judge(key, subkey, value, expires)
         except RecordRefused as error:
-            why = str(error)
-            self.refused[why] = self.refused.get(why, 0) + 1
+            self.refused[str(error)] += 1
             return False
         return True
 
@@ -100,9 +92,9 @@ class AnnouncementBook:
             raise RecordRefused("an unknown key")
         record = _record(value)
         peer = _peer(subkey)
-        known = self._entries.get(peer)
-        if known is not None and known.record == record:
-            if known.announcement.expires != expires:
+        known_record, known = self._entries.get(peer, (b"", None))
+        if known is not None and known_record == record:
+            if known.expires != expires:
                 raise RecordRefused("another expiry than it was signed with")
             return
         announcement = read(record, self._clock())
@@ -110,7 +102,7 @@ class AnnouncementBook:
             raise RecordRefused("a place that is not its peer's")
         if announcement.expires != expires:
             raise RecordRefused("another expiry than it was signed with")
-        if known is not None and announcement.seq < known.announcement.seq + LEAST_GAP_MS:
+        if known is not None and announcement.seq < known.seq + LEAST_GAP_MS:
             raise RecordRefused("no newer than what is known")
         if known is None:
             self._make_room(shard, len(record))
@@ -126,13 +118,13 @@ class AnnouncementBook:
     def _keep(self, record: bytes, announcement: Announcement) -> None:
         peer = announcement.peer
         self._forget(peer)
-        self._entries[peer] = _Entry(record, announcement)
+        self._entries[peer] = record, announcement
         self._weights[shard_of(peer)] += len(record) + _RECORD_OVERHEAD
 
     def _forget(self, peer: str) -> None:
-        entry = self._entries.pop(peer, None)
-        if entry is not None:
-            self._weights[shard_of(peer)] -= len(entry.record) + _RECORD_OVERHEAD
+        if peer in self._entries:
+            record, _ = self._entries.pop(peer)
+            self._weights[shard_of(peer)] -= len(record) + _RECORD_OVERHEAD
 
     def _make_room(self, shard: int, size: int) -> None:
         """Raise RecordRefused where a dictionary is full. Who is in it stays: no crowd of new names pushes them out."""
@@ -146,7 +138,7 @@ class AnnouncementBook:
         if now - self._swept < 1.0:
             return
         self._swept = now
-        for peer in [peer for peer, entry in self._entries.items() if entry.announcement.expires < now - SKEW_S]:
+        for peer in [peer for peer, (_, word) in self._entries.items() if word.expires < now - SKEW_S]:
             self._forget(peer)
 
 
@@ -166,9 +158,7 @@ def _record(value: bytes) -> bytes:
 
 def _peer(subkey: bytes) -> str:
     """Read msgpack of a string as long as a peer id by hand."""
-    if len(subkey) != _SUBKEY_BYTES or subkey[:2] != bytes((0xD9, PEER_ID_CHARACTERS)):
+    peer, head = subkey[2:], bytes((0xD9, PEER_ID_CHARACTERS))
+    if len(peer) != PEER_ID_CHARACTERS or subkey[:2] != head or not peer.isascii():
         raise RecordRefused("a place that is not a peer's")
-    try:
-        return subkey[2:].decode("ascii")
-    except UnicodeDecodeError as error:
-        raise RecordRefused("a place that is not a peer's") from error
+    return peer.decode()

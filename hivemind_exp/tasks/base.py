@@ -121,6 +121,10 @@ class Task(ABC):
         return normalised(text)
 
 
+FACTS = ("size", "heldout_size", "sha256", "version")
+"""What a worker says of each task once it is prepared: attributes of ``Task``."""
+
+
 def normalised(text: str) -> str:
     """Return ``text`` without differences of case, width and spacing: the key of most questions."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

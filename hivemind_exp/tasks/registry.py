@@ -99,16 +99,11 @@ def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
 
 
 def _unknown(name: str) -> TaskError:
-    if name in REFUSED:
-        return TaskError(
-            f"task {name!r} cannot be used: {REFUSED[name]}",
-            next=f"swarmctl run --task {_nearest(name)[0]}",
-        )
     near = _nearest(name)
-    return TaskError(
-        f"no task is called {name!r}; the nearest names are {', '.join(near)}",
-        next=f"swarmctl run --task {near[0]}",
-    )
+    why = f"no task is called {name!r}; the nearest names are {', '.join(near)}"
+    if name in REFUSED:
+        why = f"task {name!r} cannot be used: {REFUSED[name]}"
+    return TaskError(why, next=f"swarmctl run --task {near[0]}")
 
 
 def _nearest(name: str) -> list[str]:

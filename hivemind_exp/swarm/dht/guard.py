@@ -65,7 +65,7 @@ class Guard:
         self._busy = 0
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, context: P2PContext) -> dht_pb2.PingResponse:
-        return await self._answer("ping", request, context, self._ping)
+        return await self._answer("ping", request, context, self._protocol.rpc_ping)
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
         return await self._answer("store", request, context, self._store)
@@ -103,9 +103,6 @@ class Guard:
             raise NotAMember("a place that is not its own")
         if place not in self._protocol.routing_table and not self._newcomers.take():
             request.ClearField("peer")
-
-    async def _ping(self, request: dht_pb2.PingRequest, context: P2PContext) -> dht_pb2.PingResponse:
-        return await self._protocol.rpc_ping(request, context)
 
     async def _find(self, request: dht_pb2.FindRequest, context: P2PContext) -> dht_pb2.FindResponse:
         if len(request.keys) > MAX_KEYS:

@@ -32,7 +32,7 @@ class BundleStore:
     """Serves bundles by their hash: this node's newest, and what it has of peers'."""
 
     def __init__(self) -> None:
-        self._own: deque[tuple[BundleRef, bytes]] = deque(maxlen=MAX_BUNDLES)
+        self._own: BoundedDict[bytes, tuple[BundleRef, bytes]] = BoundedDict(MAX_BUNDLES)
         self._others: BoundedDict[bytes, bytes] = BoundedDict(OTHERS_BYTES, weigh=len)
         self._lock = threading.Lock()
 
@@ -47,15 +47,14 @@ class BundleStore:
             raise ValueError(f"a bundle of stage {stage} with {groups} groups cannot be announced")
         ref = BundleRef(round_, stage, hashlib.sha256(bundle).digest(), len(bundle), groups)
         with self._lock:
-            kept = [item for item in self._own if item[0].sha256 != ref.sha256]
-            self._own = deque([*kept, (ref, bundle)], maxlen=MAX_BUNDLES)
+            self._own[ref.sha256] = ref, bundle
         return ref
 
     @property
     def refs(self) -> tuple[BundleRef, ...]:
         """This node's bundles, the newest last."""
         with self._lock:
-            return tuple(ref for ref, _ in self._own)
+            return tuple(ref for ref, _ in self._own.values())
 
     def pass_on(self, sha256: bytes, bundle: bytes) -> None:
         """Take a peer's bundle, for others that want it."""
@@ -64,8 +63,7 @@ class BundleStore:
 
     def get(self, sha256: bytes) -> bytes | None:
         with self._lock:
-            own = next((bundle for ref, bundle in self._own if ref.sha256 == sha256), None)
-            return own if own is not None else self._others.get(sha256)
+            return self._own[sha256][1] if sha256 in self._own else self._others.get(sha256)
 
 
 class BundleInbox:

@@ -102,12 +102,8 @@ def _files(path: Path, split: str) -> list[Path]:
 
 
 def _records(file: Path) -> Iterable[Any]:
-    if file.suffix == ".parquet":
-        return _parquet(file)
-    return _lines(file)
-
-
-def _parquet(file: Path) -> Iterable[Any]:
+    if file.suffix != ".parquet":
+        return _lines(file)
     from pyarrow import ArrowException, parquet
 
     try:

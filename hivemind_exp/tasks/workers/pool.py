@@ -69,7 +69,7 @@ class Crew:
             self._step([], deque(), [])
 
     def run(self, jobs: Sequence[object]) -> list[Any]:
-        """Have all jobs done; return the replies in order, a ``Lost`` for each that got none.
+        """Have all jobs done; return the replies in order, an ``Unscored`` for each that got none.
 
         Raises:
             TaskError: a worker could not start.
@@ -211,16 +211,10 @@ class Pool:
         return [(text, entry, key) for text, entry, key in replies]
 
     def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Unscored]:
-        """Return the credit for each (task, answer, entry); a ``Lost`` earns nothing."""
+        """Return the credit for each (task, answer, entry); an ``Unscored`` earns nothing."""
         replies = self._verifiers.run([list(job) for job in jobs])
-        return [
-            reply
-            if isinstance(reply, Unscored)
-            else min(max(reply, 0.0), 1.0)
-            if isinstance(reply, float)
-            else Unscored(DIED)
-            for reply in replies
-        ]
+        credits = [min(max(reply, 0.0), 1.0) if isinstance(reply, float) else reply for reply in replies]
+        return [credit if isinstance(credit, float | Unscored) else Unscored(DIED) for credit in credits]
 
     def close(self) -> None:
         """End all workers, at once."""

@@ -79,10 +79,10 @@ class PeerRules:
 class Vetting:
     """Looks at groups one by one. Remembers what was said before."""
 
-    def __init__(self, rules: PeerRules, texts: PeerTexts, remaking: QuestionCache) -> None:
+    def __init__(self, rules: PeerRules, texts: PeerTexts, questions: QuestionCache) -> None:
         self._rules = rules
         self._texts = texts
-        self._remaking = remaking
+        self._questions = questions
         self._memory = SeenTexts()
         self._used: BoundedDict[Used, None] = BoundedDict(MOST_USED)
 
@@ -133,10 +133,10 @@ class Vetting:
 
     def _question(self, offer: Offer) -> Question:
         group = offer.group
-        if not self._remaking.reaches(group.index):
+        if not self._questions.reaches(group.index):
             raise RejectedGroup("too far along its round", fault=True)
         try:
-            question = self._remaking.at(offer.round, group.index)
+            question = self._questions.at(offer.round, group.index)
         except TaskError:
             raise RejectedGroup("its question cannot be made") from None
         if question is None:

@@ -55,7 +55,7 @@ class BundleFetcher:
     def __init__(
         self,
         courier: Courier,
-        shelf: BundleStore,
+        store: BundleStore,
         inbox: BundleInbox,
         *,
         connect: Callable[[Overlay, str], Awaitable[bool]],
@@ -66,7 +66,7 @@ class BundleFetcher:
             connect: a coroutine function that connects to a peer and says whether it could.
             on_room: called when there is room for another: time for the next ``look``.
         """
-        self._courier, self._shelf, self._inbox, self._connect, self._on_room = courier, shelf, inbox, connect, on_room
+        self._courier, self._store, self._inbox, self._connect, self._on_room = courier, store, inbox, connect, on_room
         self._authors: dict[str, _Author] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pace = TokenBucket(*PACE)
@@ -133,7 +133,7 @@ class BundleFetcher:
             if found is None:
                 return
             data = found
-        self._shelf.pass_on(ref.sha256, data)
+        self._store.pass_on(ref.sha256, data)
         self._inbox.put(Received(peer, ref, data))
 
     async def _ask_others(self, overlay: Overlay, ref: BundleRef, others: Set[str]) -> bytes | None:

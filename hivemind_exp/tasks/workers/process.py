@@ -140,4 +140,7 @@ def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
 
 
 def _needs_hub(spec: TaskSpec) -> bool:
-    return getattr(importlib.import_module(spec.module), "NEEDS_HUB", False)
+    try:
+        return getattr(importlib.import_module(spec.module), "NEEDS_HUB", False)
+    except ImportError:  # which the worker tells better
+        return False

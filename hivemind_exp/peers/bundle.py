@@ -42,6 +42,11 @@ class BundleRefused(ValueError):
     """The bytes are no bundle of that peer and swarm. The message is ours: nothing of the bytes stands in it."""
 
 
+def _need(right: bool, what: str) -> None:
+    if not right:
+        raise BundleRefused(what)
+
+
 @dataclass(frozen=True, slots=True)
 class SharedGroup:
     """All completions of one question, as one node shares them."""
@@ -105,8 +110,7 @@ def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
     Raises:
         BundleRefused: for whatever is not exactly a bundle of that peer in that swarm. Nothing else is ever raised.
     """
-    if len(data) > LARGEST_BUNDLE:
-        raise BundleRefused("more bytes than a bundle may have")
+    _need(len(data) <= LARGEST_BUNDLE, "more bytes than a bundle may have")
     try:
         return _read(_Reader(data), peer, swarm)
     except BundleRefused:
@@ -117,17 +121,13 @@ def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
 
 def _read(reader: _Reader, peer: str, swarm: str) -> Bundle:
     reader.fixed(6)
-    if reader.integer(2**16) != FORMAT:
-        raise BundleRefused("another version of the format")
-    if reader.blob(32) != bytes.fromhex(swarm):
-        raise BundleRefused("of another swarm")
-    if reader.text(LONGEST_NAME) != peer:
-        raise BundleRefused("of another peer than announced it")
+    _need(reader.integer(2**16) == FORMAT, "another version of the format")
+    _need(reader.blob(32) == bytes.fromhex(swarm), "of another swarm")
+    _need(reader.text(LONGEST_NAME) == peer, "of another peer than announced it")
     round_, stage = reader.integer(LARGEST_ROUND), reader.text(LONGEST_NAME)
     groups = tuple(_read_group(reader) for _ in range(reader.array(MOST_GROUPS)))
     reader.end()
-    if len({(group.task, group.question) for group in groups}) < len(groups):
-        raise BundleRefused("one question twice")
+    _need(len({(group.task, group.question) for group in groups}) == len(groups), "one question twice")
     return Bundle(swarm, peer, round_, stage, groups)
 
 
@@ -147,16 +147,15 @@ def _read_group(reader: _Reader) -> SharedGroup:
 
 def _check(group: SharedGroup, digest: int) -> None:
     count = len(group.texts)
-    if not count or len(group.outcomes) != count or len(group.cut) != count or digest != 32:
-        raise BundleRefused("a group whose parts do not fit together")
-    if group.kind not in KINDS or max(group.outcomes) > FULL:
-        raise BundleRefused("a group of no known kind, or outcomes above 1")
+    whole = count and len(group.outcomes) == len(group.cut) == count and digest == 32
+    _need(bool(whole), "a group whose parts do not fit together")
+    _need(group.kind in KINDS and max(group.outcomes) <= FULL, "a group of no known kind, or outcomes above 1")
     if group.ids or group.logps:
         lengths = [len(row) for row in group.ids]
-        if len(lengths) != count or lengths != [len(row) for row in group.logps] or 0 in lengths:
-            raise BundleRefused("log-probabilities that do not fit the tokens")
-        if not all(math.isfinite(value) and value <= 0 for row in group.logps for value in row):
-            raise BundleRefused("log-probabilities that are none")
+        fit = len(lengths) == count and lengths == [len(row) for row in group.logps] and 0 not in lengths
+        _need(fit, "log-probabilities that do not fit the tokens")
+        numbers = all(math.isfinite(value) and value <= 0 for row in group.logps for value in row)
+        _need(numbers, "log-probabilities that are none")
 
 
 def _pack_group(group: SharedGroup) -> list[object]:
@@ -180,8 +179,7 @@ def _packed(code: str, values: Sequence[float]) -> bytes:
 
 def _unpacked(code: str, data: bytes) -> tuple[Any, ...]:
     size = struct.calcsize(f"<{code}")
-    if len(data) % size:
-        raise BundleRefused("numbers that are cut off")
+    _need(len(data) % size == 0, "numbers that are cut off")
     return struct.unpack(f"<{len(data) // size}{code}", data)
 
 
@@ -198,34 +196,28 @@ class _Reader:
     def array(self, most: int) -> int:
         """Return the length of the array that begins here."""
         length: int = self._unpacker.read_array_header()
-        if length > most:
-            raise BundleRefused("an array that is too long")
+        _need(length <= most, "an array that is too long")
         return length
 
     def fixed(self, length: int) -> None:
         """Expect an array of this length."""
-        if self.array(length) != length:
-            raise BundleRefused("an array of another length")
+        _need(self.array(length) == length, "an array of another length")
 
     def integer(self, below: int) -> int:
-        value = self._unpacker.unpack()
-        if type(value) is not int or not 0 <= value < below:
-            raise BundleRefused("a number out of bounds")
+        value: int = self._unpacker.unpack()
+        _need(type(value) is int and 0 <= value < below, "a number out of bounds")
         return value
 
     def text(self, longest: int) -> str:
-        value = self._unpacker.unpack()
-        if type(value) is not str or len(value.encode()) > longest:
-            raise BundleRefused("no text, or one that is too long")
+        value: str = self._unpacker.unpack()
+        _need(type(value) is str and len(value.encode()) <= longest, "no text, or one that is too long")
         return value
 
     def blob(self, longest: int) -> bytes:
-        value = self._unpacker.unpack()
-        if type(value) is not bytes or len(value) > longest:
-            raise BundleRefused("no bytes, or too many")
+        value: bytes = self._unpacker.unpack()
+        _need(type(value) is bytes and len(value) <= longest, "no bytes, or too many")
         return value
 
     def end(self) -> None:
         """Expect that nothing follows."""
-        if self._unpacker.tell() != self._size:
-            raise BundleRefused("bytes after the end")
+        _need(self._unpacker.tell() == self._size, "bytes after the end")

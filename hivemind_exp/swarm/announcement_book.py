@@ -20,6 +20,7 @@ from hivemind_exp.swarm.announcement import (
     Announcement,
     RecordRefused,
     check_signature,
+    need,
     read,
     shard_key,
     shard_of,
@@ -87,28 +88,22 @@ class AnnouncementBook:
         return True
 
     def _judge(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> None:
-        shard = self.keys.get(key)
-        if shard is None:
-            raise RecordRefused("an unknown key")
-        record = _record(value)
+        need(key in self.keys, "an unknown key")
+        shard, record = self.keys[key], _record(value)
         peer = _peer(subkey)
         known_record, known = self._entries.get(peer, (b"", None))
         if known is not None and known_record == record:
-            if known.expires != expires:
-                raise RecordRefused("another expiry than it was signed with")
+            need(known.expires == expires, "another expiry than it was signed with")
             return
         announcement = read(record, self._clock())
-        if announcement.peer != peer or shard_of(peer) != shard:
-            raise RecordRefused("a place that is not its peer's")
-        if announcement.expires != expires:
-            raise RecordRefused("another expiry than it was signed with")
-        if known is not None and announcement.seq < known.seq + LEAST_GAP_MS:
-            raise RecordRefused("no newer than what is known")
+        need(announcement.peer == peer and shard_of(peer) == shard, "a place that is not its peer's")
+        need(announcement.expires == expires, "another expiry than it was signed with")
         if known is None:
             self._make_room(shard, len(record))
+        else:
+            need(announcement.seq >= known.seq + LEAST_GAP_MS, "no newer than what is known")
         stranger = known is None and peer not in self.favoured
-        if not self._checks.take(keep=250 if stranger else 0):
-            raise RecordRefused("too many signatures to check")
+        need(self._checks.take(keep=250 if stranger else 0), "too many signatures to check")
         check_signature(record, announcement, self._swarm)
         if peer == self._own and announcement.seq > self._issued:
             self.foreign_seq = announcement.seq
@@ -130,8 +125,7 @@ class AnnouncementBook:
         """Raise RecordRefused where a dictionary is full. Who is in it stays: no crowd of new names pushes them out."""
         if self._weights[shard] + size + _RECORD_OVERHEAD > SHARD_BYTES:
             self._sweep()
-            if self._weights[shard] + size + _RECORD_OVERHEAD > SHARD_BYTES:
-                raise RecordRefused("no room for more peers")
+            need(self._weights[shard] + size + _RECORD_OVERHEAD <= SHARD_BYTES, "no room for more peers")
 
     def _sweep(self) -> None:
         now = self._clock()
@@ -159,6 +153,6 @@ def _record(value: bytes) -> bytes:
 def _peer(subkey: bytes) -> str:
     """Read msgpack of a string as long as a peer id by hand."""
     peer, head = subkey[2:], bytes((0xD9, PEER_ID_CHARACTERS))
-    if len(peer) != PEER_ID_CHARACTERS or subkey[:2] != head or not peer.isascii():
-        raise RecordRefused("a place that is not a peer's")
+    right = len(peer) == PEER_ID_CHARACTERS and subkey[:2] == head and peer.isascii()
+    need(right, "a place that is not a peer's")
     return peer.decode()

@@ -39,6 +39,11 @@ class NotAMember(Exception):
     """Whoever it is does not know the swarm's id, or asks too much."""
 
 
+def _need(right: bool, what: str) -> None:
+    if not right:
+        raise NotAMember(what)
+
+
 def place_of(swarm: str, peer: bytes) -> DHTID:
     """Return a peer's place in the DHT. It follows from its id, so that nobody has two, or takes one at will."""
     return DHTID(int.from_bytes(hashlib.sha1(bytes.fromhex(swarm) + peer, usedforsecurity=False).digest(), "big"))
@@ -75,14 +80,11 @@ class Guard:
 
     async def _answer(self, name: str, request: Any, context: P2PContext, work: Callable[..., Any]) -> Any:
         peer = context.remote_id
-        if self._busy >= _AT_ONCE or not self._paces.take(str(peer)):
-            raise NotAMember("too much at once")
+        _need(self._busy < _AT_ONCE and self._paces.take(str(peer)), "too much at once")
         auth = request.auth
         proof, auth.signature = auth.signature, b""
-        if not self._access.may_ask(
-            str(peer), ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString()), proof
-        ):
-            raise NotAMember("no member of this swarm")
+        asked = ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString())
+        _need(self._access.may_ask(str(peer), asked, proof), "no member of this swarm")
         self._check_place(request, peer)
         self._busy += 1
         try:
@@ -99,20 +101,17 @@ class Guard:
         if not claimed:
             return
         place = place_of(self._swarm, peer.to_bytes())
-        if claimed != place.to_bytes():
-            raise NotAMember("a place that is not its own")
+        _need(claimed == place.to_bytes(), "a place that is not its own")
         if place not in self._protocol.routing_table and not self._newcomers.take():
             request.ClearField("peer")
 
     async def _find(self, request: dht_pb2.FindRequest, context: P2PContext) -> dht_pb2.FindResponse:
-        if len(request.keys) > MAX_KEYS:
-            raise NotAMember("too many keys")
+        _need(len(request.keys) <= MAX_KEYS, "too many keys")
         return await self._protocol.rpc_find(request, context)
 
     async def _store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
         columns = (request.keys, request.subkeys, request.values, request.expiration_time, request.in_cache)
-        if len({len(column) for column in columns}) != 1 or len(request.keys) > MAX_STORES:
-            raise NotAMember("a store's shape")
+        _need(len({len(column) for column in columns}) == 1 and len(request.keys) <= MAX_STORES, "a store's shape")
         if request.peer.node_id:
             ping = dht_pb2.PingRequest(peer=request.peer)
             asyncio.create_task(self._protocol.rpc_ping(ping, context))  # noqa: RUF006 - as hivemind does
@@ -166,14 +165,12 @@ class Caller:
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, timeout: float | None = None) -> dht_pb2.StoreResponse:
         response = await self._ask("store", request, timeout)
-        if len(response.store_ok) != len(request.keys):
-            raise NotAMember("an answer's length")
+        _need(len(response.store_ok) == len(request.keys), "an answer's length")
         return response
 
     async def rpc_find(self, request: dht_pb2.FindRequest, timeout: float | None = None) -> dht_pb2.FindResponse:
         response = await self._ask("find", request, timeout)
-        if len(response.results) != len(request.keys):
-            raise NotAMember("an answer's length")
+        _need(len(response.results) == len(request.keys), "an answer's length")
         for result in response.results:
             self._clean(result)
         return response
@@ -185,11 +182,10 @@ class Caller:
         auth.signature = self._access.ask(peer, ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString()))
         response = await getattr(self._stub, f"rpc_{name}")(request, timeout=timeout)
         proof, response.auth.signature = response.auth.signature, b""
-        if not self._access.may_answer(peer, name, auth.nonce, response.SerializeToString(), proof):
-            raise NotAMember("an answer that is no member's")
-        claimed = response.peer.node_id
-        if claimed and claimed != place_of(self._swarm, self._peer.to_bytes()).to_bytes():
-            raise NotAMember("a place that is not its own")
+        right = self._access.may_answer(peer, name, auth.nonce, response.SerializeToString(), proof)
+        _need(right, "an answer that is no member's")
+        own = place_of(self._swarm, self._peer.to_bytes()).to_bytes()
+        _need(response.peer.node_id in (b"", own), "a place that is not its own")
         return response
 
     def _clean(self, result: dht_pb2.FindResult) -> None:

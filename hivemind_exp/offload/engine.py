@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -18,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
@@ -321,8 +321,8 @@ class Engine:
         self._router.record_failure(service, fault)
         if service.trouble is not None or fault.trouble is FaultKind.SLOW_DOWN:
             return 0  # the pause is the router's and the limiter's business
-        wait = fault.wait if fault.wait is not None else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**tries)
-        await asyncio.sleep(wait * random.uniform(0.75, 1.25))  # so that the many do not come back at once
+        wait = fault.wait if fault.wait is not None else growing(tries, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S)
+        await asyncio.sleep(jittered(wait, 0.25))
         # What never reached the service says nothing about the question.
         return tries + fault.sent
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hivemind_exp.backoff import growing
 from hivemind_exp.errors import KeyProblem, NodeError, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.api.batch import Batches
@@ -147,7 +148,7 @@ class Router:
         if fault.wait is not None and fault.wait > LONGEST_HOLD_S:
             self._rest(service, fault, fault.wait)
         elif fault.trouble in _PERMANENT or service.faults >= FAULTS_IN_A_ROW or service.probing:
-            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.outages))
+            self._rest(service, fault, growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S))
 
     def _slow_down(self, service: ProviderService, fault: RequestFailed) -> None:
         now = asyncio.get_running_loop().time()
@@ -155,11 +156,11 @@ class Router:
             service.slowed_since = now
         # Of many requests in flight many are refused at once: that is one reason to wait, not so many.
         service.slowed += not service.limiter.held
-        wait = fault.wait if fault.wait is not None else min(60.0, 0.25 * 2.0 ** min(service.slowed, 8))
+        wait = fault.wait if fault.wait is not None else growing(service.slowed, first=0.25, longest=60.0)
         if wait > LONGEST_HOLD_S:
             self._rest(service, fault, wait)
         elif now - service.slowed_since > _SLOWED_S:
-            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.outages))
+            self._rest(service, fault, growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S))
         else:
             service.limiter.hold(wait)
             service.probing = False

@@ -7,11 +7,11 @@ the service had given one, by our own tag in the service's listing.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.answers import AnswerRecorder
@@ -269,7 +269,7 @@ def _is_full(report: Report) -> bool:
 
 
 def _growing(looks: int) -> float:
-    return min(_LONGEST_POLL_S, _FIRST_POLL_S * _SLOWER ** min(looks, 64)) * random.uniform(0.75, 1.25)
+    return jittered(growing(looks, first=_FIRST_POLL_S, longest=_LONGEST_POLL_S, factor=_SLOWER), 0.25)
 
 
 def _pause(fault: RequestFailed, tries: int) -> float:

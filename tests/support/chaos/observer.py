@@ -93,7 +93,7 @@ def collect(directory: Path, invitation: Invitation, seconds: float, stored: Sto
         emit=discard,
         label="observer",
     )
-    node._book.judge = _Note(node._book, invitation.charter, stored)  # type: ignore[method-assign]
+    node._thread.book.judge = _Note(node._thread.book, invitation.charter, stored)  # type: ignore[method-assign]
     try:
         node.start()
         time.sleep(seconds)

@@ -8,10 +8,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import NodeError
 from swarmctl.errors import UsageError
 from swarmctl.paths import COMPLETIONS, shown
-from swarmctl.storage.atomic import READABLE, replace_text
 
 SHELLS = ("bash", "zsh", "fish")
 MARKER = "Made by `python -m tools.completions` from the command tree of swarmctl; do not edit."
@@ -103,7 +103,7 @@ def install(named: str | None, *, yes: bool, as_json: bool) -> None:
 def _write(path: Path, text: str) -> None:
     try:
         _make_directory(path.parent)
-        replace_text(path, text, READABLE)
+        atomic_write.write(path, text, atomic_write.READABLE)
     except OSError as error:
         raise NodeError(
             f"cannot write {shown(path)}: {error.strerror}", next="swarmctl completion show --help"

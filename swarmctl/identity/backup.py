@@ -8,17 +8,18 @@ import shlex
 import sys
 from pathlib import Path
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.identity import Identity, claim, read_file, write_private
+from hivemind_exp.swarm.identity import Identity, claim, read_file
 from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.identity import backup_file as identityfile
 from swarmctl.identity.new import Options, chosen, opened, put, tell, to_make
 from swarmctl.identity.show import describe
 from swarmctl.nodes.lookup import existing, files_of, node_names
 from swarmctl.paths import nodes_directory, shown
-from swarmctl.storage.atomic import checked_target
 from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.output_file import checked_target
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
@@ -43,7 +44,7 @@ def backup(file: Path, options: Options, *, locked: bool) -> None:
     target = checked_target(file, yes=options.yes, again=command(words))
     passphrase = _new_passphrase(options.prompter) if locked else None
     with disk_errors(target.parent):
-        write_private(target, identityfile.written(identity, name, passphrase), replace=target.exists())
+        atomic_write.write(target, identityfile.written(identity, name, passphrase), exclusive=not target.exists())
     animal = animal_name(identity.peer_id)
     if options.as_json:
         fields = {"node": name, "peer_id": identity.peer_id, "name": animal, "file": str(target), "locked": locked}

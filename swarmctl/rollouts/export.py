@@ -12,13 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.paths import shown
 from swarmctl.rollouts.database import node_with_journal, reading
 from swarmctl.rollouts.rows import RolloutFilter, as_row, node_model, rollouts
-from swarmctl.storage.atomic import checked_target, new_file
+from swarmctl.storage.output_file import checked_target
 from swarmctl.terminal.views import Writer
 
 Format = Literal["jsonl", "parquet"]
@@ -72,7 +73,7 @@ def _print(rows: Iterable[dict[str, Any]], kind: Format) -> int:
 def _save(target: Path, rows: Iterable[dict[str, Any]], kind: Format) -> int:
     from swarmctl.storage.disk_errors import disk_errors
 
-    with disk_errors(target), new_file(target) as file:
+    with disk_errors(target), atomic_write.new_file(target, None) as file:
         return _write(file, rows, kind)
 
 

@@ -63,8 +63,12 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, profiles, keys, nodes, rollouts, swarm, identity, completion):
+for command in (run_command, doctor, profiles, keys, nodes):
     command.register(app)
+app.add_typer(rollouts.group, name="rollouts")
+app.add_typer(swarm.group, name="swarm")
+app.add_typer(identity.group, name="identity")
+app.add_typer(completion.group, name="completion")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from swarmctl.nodes.lookup import existing, latest
+from swarmctl.nodes.lookup import existing_or_latest
 from swarmctl.terminal.safe_text import clean
 
 POLL_S = 0.25
@@ -16,7 +16,7 @@ BLOCK = 1 << 16
 
 def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> None:
     """Print the last ``lines`` lines, and what follows until interrupted. Raises ConfigurationError without a node."""
-    files = existing(node) if node is not None else latest()
+    files = existing_or_latest(node)
     path = files.events if events else files.log
     end = path.stat().st_size if path.exists() else 0
     for line in last_lines(path, end, lines):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from hivemind_exp import atomic_write
 from hivemind_exp.errors import NodeError
 from swarmctl.errors import UsageError
 from swarmctl.paths import COMPLETIONS, shown
+from swarmctl.terminal.json_output import print_json
 
 SHELLS = ("bash", "zsh", "fish")
 MARKER = "Made by `python -m tools.completions` from the command tree of swarmctl; do not edit."
@@ -94,7 +94,7 @@ def install(named: str | None, *, yes: bool, as_json: bool) -> None:
     if not current:
         _write(place.path, text)
     if as_json:
-        print(json.dumps({"schema": 1, "shell": shell, "path": str(place.path), "changed": not current}))
+        print_json(shell=shell, path=str(place.path), changed=not current)
         return
     print(f"{'Already there' if current else 'Wrote'}: {shown(place.path)}")
     print(_next(place))
@@ -150,7 +150,7 @@ def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
         except OSError as error:
             raise NodeError(f"cannot remove {shown(place.path)}: {error.strerror}") from error
     if as_json:
-        print(json.dumps({"schema": 1, "shell": shell, "removed": [str(place.path) for place in removed]}))
+        print_json(shell=shell, removed=[str(place.path) for place in removed])
         return
     for place in removed:
         print(f"Removed: {shown(place.path)}")

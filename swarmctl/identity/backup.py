@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -16,11 +15,12 @@ from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.identity import backup_file as identityfile
 from swarmctl.identity.new import Options, chosen, opened, put, tell, to_make
 from swarmctl.identity.show import describe
-from swarmctl.nodes.lookup import existing, files_of, node_names
-from swarmctl.paths import nodes_directory, shown
+from swarmctl.nodes.lookup import all_nodes, existing, files_of
+from swarmctl.paths import shown
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.output_file import checked_target
 from swarmctl.terminal.command_line import command
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
@@ -47,8 +47,7 @@ def backup(file: Path, options: Options, *, locked: bool) -> None:
         atomic_write.write(target, identityfile.written(identity, name, passphrase), exclusive=not target.exists())
     animal = animal_name(identity.peer_id)
     if options.as_json:
-        fields = {"node": name, "peer_id": identity.peer_id, "name": animal, "file": str(target), "locked": locked}
-        print(json.dumps({"schema": 1, **fields}))
+        print_json(node=name, peer_id=identity.peer_id, name=animal, file=str(target), locked=locked)
         return
     say = Writer(sys.stdout)
     say(f"Saved {animal}, {identity.peer_id}, in {shown(target)}.")
@@ -82,12 +81,9 @@ def restore(file: Path, options: Options) -> None:
 
 
 def _warnings(path: Path, mode: int, identity: Identity, files: NodeFiles) -> list[str]:
-    twins = [
-        other
-        for other in node_names()
-        if other != files.root.name and describe(NodeFiles(nodes_directory() / other))["peer_id"] == identity.peer_id
-    ]
-    found = [f"node {other} has this identity too: only one of them can run" for other in twins]
+    others = [describe(other) for other in all_nodes() if other != files]
+    twins = [other["node"] for other in others if other["peer_id"] == identity.peer_id]
+    found = [f"node {twin} has this identity too: only one of them can run" for twin in twins]
     if mode & _OTHERS:
         found.append(f"others can read {shown(path)} ({mode:04o}), and so be this node")
     return found

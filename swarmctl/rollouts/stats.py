@@ -31,7 +31,7 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     whole = total(counts.values())
     if as_json:
         rows = [_fields(group, each) for group, each in counts.items()]
-        print_json(node=files.root.name, by=keys, stats=rows, total=_fields(CountKey(None, None, None), whole))
+        print_json(node=files.root.name, by=keys, stats=rows, total=_fields(CountKey(), whole))
         return
     cells = [_cells([_name(getattr(group, key)) for key in keys], each) for group, each in counts.items()]
     if len(counts) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import shlex
@@ -39,6 +38,7 @@ from swarmctl.storage import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.swarm.invite import invitation, reach
 from swarmctl.terminal.command_line import command, typed
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import game
 from swarmctl.terminal.views import Writer
 
@@ -104,19 +104,8 @@ def new_swarm(options: NewSwarm) -> None:
         store_membership(files, CharterMembership(charter, charter.seal(identity)))
     join = command(["run", "--join", str(line)])
     if options.as_json:
-        print(
-            json.dumps(
-                {
-                    "schema": 1,
-                    "node": node.name,
-                    "swarm": charter.id,
-                    "name": charter.name,
-                    "peer": identity.peer_id,
-                    "invitation": str(line),
-                    "command": join,
-                }
-            )
-        )
+        swarm = {"swarm": charter.id, "name": charter.name}
+        print_json(node=node.name, **swarm, peer=identity.peer_id, invitation=str(line), command=join)
         return
     labels = ", ".join(task.label for task in charter.tasks)
     say(

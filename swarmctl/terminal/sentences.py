@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hivemind_exp.swarm.charter import Charter
@@ -146,19 +147,15 @@ def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:
     return [(part, seconds[part] / total) for part in PARTS if total and seconds.get(part)]
 
 
-_LEAST = 1e-9
-
-
 def dollars(usd: float) -> str:
-    """Return an amount as ``2.50 USD``, ``0.012 USD`` or ``0.0000041 USD``: two digits that count, at least cents."""
+    """Return an amount as ``2.50 USD``, ``0.012 USD`` or ``0.0000041 USD``: cents, or else two digits that count."""
     if usd == 0:
         return "0 USD"
-    if abs(usd) < _LEAST:
-        return f"under {_LEAST:.9f} USD"
-    places = 2
-    while places < 9 and abs(usd) < 10 ** (1 - places):
-        places += 1
-    return f"{usd:,.{places}f} USD"
+    if abs(usd) < 1e-9:
+        return "under 0.000000001 USD"
+    places = min(9, max(2, 1 - math.floor(math.log10(abs(usd)))))
+    whole, _, digits = f"{usd:,.{places}f}".partition(".")
+    return f"{whole}.{digits.rstrip('0'):0<2} USD"
 
 
 def game(charter: Charter) -> str:

@@ -94,8 +94,18 @@ def test_nothing_has_its_name_before_it_is_complete_and_synced(tmp_path: Path, m
         file.write(b" and half")
     assert synced == [(False, False), (True, True)]
     assert path.read_bytes() == b"half and half"
-    with pytest.raises(RuntimeError), atomic_write.new_file(path) as file:
-        file.write(b"other")
-        raise RuntimeError
-    assert path.read_bytes() == b"half and half"
+
+
+def test_an_error_of_whoever_writes_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with atomic_write.new_file(path) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]

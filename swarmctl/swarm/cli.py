@@ -60,20 +60,18 @@ def _new(
       swarmctl swarm new tea --task gsm8k --profile gpu
       swarmctl swarm new tea --game study-group --stage-time 120
     """
-    from swarmctl.swarm.new import NewSwarm, new_swarm
+    from swarmctl.settings.options import RunOptions
+    from swarmctl.swarm.new import new_swarm
 
-    new_swarm(
-        NewSwarm(
-            name=name,
-            profile=profile,
-            tasks=tuple(task or ()),
-            game=game,
-            stage_time=stage_time,
-            is_open=open_,
-            assignments=tuple(set_ or ()),
-            as_json=json,
-        )
+    flags = (("--task", "tasks", ",".join(task or ())), ("--game", "game.kind", game or ""))
+    given = RunOptions(
+        profile=profile,
+        node=name,
+        flags=tuple(flag for flag in flags if flag[-1]),
+        assignments=tuple(set_ or ()),
+        as_json=json,
     )
+    new_swarm(name, given, stage_time=stage_time, is_open=open_)
 
 
 @group.command("show")

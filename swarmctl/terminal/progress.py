@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,11 +51,6 @@ class RunView:
     """Address of the newest commit on the hub."""
     error: dict[str, Any] | None = None
     stop: dict[str, Any] | None = None
-
-    def remember(self, evaluations: Iterable[dict[str, Any]]) -> None:
-        """Take up what earlier runs of the node measured."""
-        for event in evaluations:
-            self._on_eval(event)
 
     def apply(self, event: dict[str, Any]) -> None:
         """Take one event of this run. Unknown ones are left alone."""

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from hivemind_exp.swarm.charter import Charter
-from swarmctl.terminal.progress import PARTS, RunView
+from swarmctl.terminal.progress import PARTS, PASSING, RunView
 
 _FROM = {"policy": "", "peer": " from peers"}
 
@@ -136,9 +136,18 @@ def exchanged(progress: RunView) -> str | None:
     return f"{shared}, learned from {learned} of peers"
 
 
-def push(event: dict[str, Any]) -> str:
-    """Say what has reached the hub."""
-    return f"Pushed the model of round {event.get('round')} to {event.get('url')}"
+def notable(event: dict[str, Any]) -> str | None:
+    """Return the sentence of an event that every view tells alike; None for any other."""
+    match event["event"]:
+        case "start":
+            return start(event)
+        case "push":
+            return f"Pushed the model of round {event.get('round')} to {event.get('url')}"
+        case "warning":
+            return f"warning: {event.get('message')}"
+        case "error" if event.get("code") in PASSING:
+            return f"error: {event.get('message')}"
+    return None
 
 
 def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from swarmctl.nodes.lookup import existing_or_latest
@@ -44,18 +42,8 @@ def _print_new(path: Path, end: int) -> int:
     """Print what was added after byte ``end``; return the new end. A file that shrank was put aside: begin anew."""
     if not path.exists():
         return 0
-    size = path.stat().st_size
-    for text in _chunks(path, end if size >= end else 0, size):
-        print(clean(text), end="", flush=True)
-    return size
-
-
-def _chunks(path: Path, start: int, end: int) -> Iterator[str]:
     with path.open("rb") as file:
-        file.seek(start)
-        while start < end:
-            data = os.read(file.fileno(), min(BLOCK, end - start))
-            if not data:
-                return
-            start += len(data)
-            yield data.decode(errors="replace")
+        file.seek(end if path.stat().st_size >= end else 0)
+        while data := file.read(BLOCK):
+            print(clean(data.decode(errors="replace")), end="", flush=True)
+        return file.tell()

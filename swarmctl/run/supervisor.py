@@ -20,8 +20,8 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.event_log import EventReader, all_of
-from swarmctl.terminal.display import Display
 from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.views import Display
 
 PROMISE_S = 5
 """What the trainer may take to stop."""

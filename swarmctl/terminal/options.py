@@ -19,3 +19,7 @@ Tasks = Annotated[
     list[str] | None, typer.Option("--task", metavar="TASK", help="Task, preset or FILE.jsonl; may be repeated.")
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for run; may be repeated.")]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="MODEL", help="An id on the Hugging Face hub, or a directory.")
+]
+Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or xpu.")]

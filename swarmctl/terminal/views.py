@@ -8,15 +8,12 @@ import shutil
 import textwrap
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Protocol, Self, TextIO
 
 from swarmctl.terminal import sentences
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable
-
-if TYPE_CHECKING:  # commands that only write lines need no trainer's configuration
-    from swarmctl.terminal.display import Display
 
 PEERS_EVERY_S = 60
 """How many peers there are is told again after this time, or at once where it becomes none or some."""
@@ -52,6 +49,19 @@ class Writer:
         together = _BEFORE_UNIT.sub(_NO_BREAK, text)
         filled = textwrap.fill(together, max(20, width - 1), break_long_words=False, break_on_hyphens=False)
         return filled.replace(_NO_BREAK, " ")
+
+
+class Display(AbstractContextManager["Display"], Protocol):
+    """Shows people what happens."""
+
+    def event(self, event: dict[str, Any], progress: RunView, /) -> None:
+        """Show one event, which ``progress`` has already taken."""
+
+    def tick(self, progress: RunView, /) -> None:
+        """Called several times a second."""
+
+    def note(self, text: str) -> None:
+        """Say one sentence."""
 
 
 class PlainView:

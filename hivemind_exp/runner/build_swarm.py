@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit, PhaseEvent, ShareEvent
@@ -209,9 +209,7 @@ def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
 def _fetch_charter(node: SwarmNode, files: NodeFiles, expected: str) -> Charter:
     envelope = node.fetch_charter()
     charter = Charter.open(envelope, expected)
-    partial = files.charter.with_name(".partial-charter")
-    partial.write_bytes(envelope)
-    os.replace(partial, files.charter)
+    atomic_write.write(files.charter, envelope)
     return charter
 
 

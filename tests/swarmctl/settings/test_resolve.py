@@ -14,7 +14,7 @@ from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import Resolved, override, problems_of, resolve
 from swarmctl.settings.sources import REMEMBERED, Override
-from tests.swarmctl.conftest import write_profile
+from tests.support.command_line import write_profile
 
 
 def resolved(name: str, *assignments: str, **environment: str) -> Resolved:

@@ -59,6 +59,7 @@ def test_all_of_the_library_is_judged() -> None:
     assert set(PRESETS["sapo"]) <= set(GENERATORS)
 
 
+@pytest.mark.slow
 def test_the_right_answer_is_right_and_no_other(task: generators.GeneratedTask) -> None:
     library = importlib.import_module("reasoning_gym.factory").create_dataset
     for seed in SEEDS:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, ShareEvent
 from hivemind_exp.peers.bundle import (
     FULL,
     LONGEST_NAME,
@@ -125,7 +125,7 @@ class PeerExchange:
         size, count = publish(self._publisher, self._wire, round_, stage, groups, status, logps)
         refusals = dict(self._source.refusals)
         self._source.refusals.clear()
-        self._emit("share", round=round_, groups=count, bytes=size, unused=refusals)
+        self._emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
 
     def _log_probabilities(self, groups: Sequence[Group]) -> dict[int, list[list[float]]]:
         """Return the log-probabilities of the groups that this node sampled whole, by number."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -10,9 +9,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
 from hivemind_exp.errors import SwarmError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, PhaseEvent, ShareEvent
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
 from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
@@ -139,7 +139,7 @@ class SwarmSession:
         def share(round_: int, groups: Sequence[Group]) -> None:
             wire.take()  # peers' bundles are of no use to a relay, and must not pile up
             size, count = publish(publisher, wire, round_, STAGE, groups, TrainingStatus(0, None))
-            self.emit("share", round=round_, groups=count, bytes=size, unused={})
+            self.emit(ShareEvent(round=round_, groups=count, bytes=size, unused={}))
 
         return share
 
@@ -188,7 +188,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
             label=_label(config),
         )
         ends.callback(node.close)
-        emit("phase", name="joining the swarm", done=None, total=None)
+        emit(PhaseEvent(name="joining the swarm"))
         node.start()
         charter = _fetch_charter(node, files, config.swarm.charter) if known is None else known
         node.serve_charter(files.charter.read_bytes())
@@ -209,9 +209,7 @@ def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
 def _fetch_charter(node: SwarmNode, files: NodeFiles, expected: str) -> Charter:
     envelope = node.fetch_charter()
     charter = Charter.open(envelope, expected)
-    partial = files.charter.with_name(".partial-charter")
-    partial.write_bytes(envelope)
-    os.replace(partial, files.charter)
+    atomic_write.write(files.charter, envelope)
     return charter
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError, KeyProblem
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, PhaseEvent, StartEvent
 from hivemind_exp.game.sampling.prompts import build_prompts
 from hivemind_exp.hub.outbox import Outbox
 from hivemind_exp.hub.pusher import HubPusher
@@ -157,17 +157,7 @@ class GRPORunner:
             tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
             if swarm is not None:
                 swarm.check(tasks)
-            self._emit(
-                "start",
-                **self._facts(),
-                model=None,
-                device=None,
-                dtype=None,
-                accelerator=None,
-                parameters=None,
-                trainable=None,
-                resumed_round=journal.verified_rounds() or None,
-            )
+            self._emit(StartEvent(**self._facts(), resumed_round=journal.verified_rounds() or None))
             offload.wait_for_probe()
             RelayLoop(
                 config,
@@ -219,7 +209,7 @@ class GRPORunner:
         self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, compute: Compute, checkpoint: Checkpoint | None
     ) -> SourceGRPOTrainer:
         config = self._config
-        self._emit("phase", name=f"loading {config.model.name}", done=None, total=None)
+        self._emit(PhaseEvent(name=f"loading {config.model.name}"))
         base = self._base_model(tokenizer, tasks, compute)
         reference = None
         if config.train.beta > 0 and config.model.lora is None:
@@ -258,7 +248,7 @@ class GRPORunner:
 
         config = self._config
         model = load_model(config.model, tokenizer, dtype="float32", seed=config.node.seed)
-        self._emit("phase", name="making demonstrations", done=None, total=None)
+        self._emit(PhaseEvent(name="making demonstrations"))
         questions: list[Question] = tasks.questions("train", -1, _WARMUP_EXAMPLES)
         warm_up(
             model,
@@ -266,7 +256,7 @@ class GRPORunner:
             build_prompts(questions, tokenizer),
             config.warmup,
             seed=derive_seed(config.node.seed, "warmup"),
-            progress=lambda done, total: self._emit("phase", name="warming up", done=done, total=total),
+            progress=lambda done, total: self._emit(PhaseEvent(name="warming up", done=done, total=total)),
             should_stop=self._stop.is_set,
         )
         self._stop.check()
@@ -289,15 +279,16 @@ class GRPORunner:
     def _announce(self, step_trainer: SourceGRPOTrainer, compute: Compute, checkpoint: Checkpoint | None) -> None:
         parameters = list(step_trainer.policy.parameters())
         self._emit(
-            "start",
-            **self._facts(),
-            model=self._config.model.name,
-            device=compute.device,
-            dtype=compute.dtype,
-            accelerator=compute.accelerator,
-            parameters=sum(p.numel() for p in parameters),
-            trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            resumed_round=None if checkpoint is None else checkpoint.round,
+            StartEvent(
+                **self._facts(),
+                model=self._config.model.name,
+                device=compute.device,
+                dtype=compute.dtype,
+                accelerator=compute.accelerator,
+                parameters=sum(p.numel() for p in parameters),
+                trainable=sum(p.numel() for p in parameters if p.requires_grad),
+                resumed_round=None if checkpoint is None else checkpoint.round,
+            )
         )
 
 

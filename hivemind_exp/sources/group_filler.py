@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.rollouts.orders import CompletionRequest, OffloadEngine
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout, Source, encode_completion
@@ -168,12 +168,11 @@ class GroupFiller:
             return True
         if not self._told_of_length:
             self._told_of_length = True
-            self._emit(
-                "warning",
-                code="long_completions",
-                message=f"completions of {rollout.source} that have more tokens here than "
-                f"generation.max_completion_tokens = {limit} are left out",
+            message = (
+                f"completions of {rollout.source} that have more tokens here than "
+                f"generation.max_completion_tokens = {limit} are left out"
             )
+            self._emit(WarningEvent(code="long_completions", message=message))
         return False
 
     def _encode(self, text: str, truncated: bool) -> tuple[int, ...]:

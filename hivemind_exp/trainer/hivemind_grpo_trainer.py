@@ -12,13 +12,22 @@ from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached, NodeError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import (
+    CheckpointEvent,
+    Emit,
+    EvalEvent,
+    PhaseEvent,
+    RolloutsEvent,
+    RoundEvent,
+    StepEvent,
+    WarningEvent,
+)
 from hivemind_exp.game.base import Game, Schedule
 from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Manifest, StageRun
+from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerBatch, PeerExchange, TrainingStatus
 from hivemind_exp.rollouts.orders import OffloadEngine
 from hivemind_exp.rollouts.types import Group, Prompt, Source
@@ -136,7 +145,7 @@ class HivemindGRPOTrainer:
         self._journal.forget_manifests(self._checkpoints.oldest_step())
         self._saved_in = time.perf_counter() - begun
         self.progress.checkpoint = saved.path
-        self._emit("checkpoint", round=saved.round, path=str(saved.path), seconds=round(self._saved_in, 3))
+        self._emit(CheckpointEvent(round=saved.round, path=str(saved.path), seconds=round(self._saved_in, 3)))
 
     def _finished(self) -> bool:
         return 0 < self._config.game.rounds <= self.progress.round
@@ -167,7 +176,7 @@ class HivemindGRPOTrainer:
             # Or a node that is killed again and again before its next checkpoint would repeat ever more.
             self.save()
         for evaluation in self._journal.evaluations()[-1:]:
-            self._emit("eval", **_as_event(evaluation.round, evaluation.accuracy, evaluation.questions))
+            self._emit(_as_event(evaluation))
 
     def _play_round(self) -> None:
         """Play one stage after the other, a step for each, until the round is over."""
@@ -176,9 +185,15 @@ class HivemindGRPOTrainer:
         while (stage_run := self._cursor.next_stage()) is not None:
             self._stop.check()
             self._play(stage_run, clock, made)
-        seconds, round_ = clock.seconds(), self.progress.round - 1
-        rate = made.per_second(seconds["generate"])
-        self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)
+        seconds = clock.seconds()
+        self._emit(
+            RoundEvent(
+                round=self.progress.round - 1,
+                rounds=self._config.game.rounds,
+                seconds=seconds,
+                tokens_per_second=made.per_second(seconds["generate"]),
+            )
+        )
 
     def _play(self, stage_run: StageRun, clock: RoundTimer, made: GeneratedTokens) -> None:
         self._look_ahead(stage_run)
@@ -252,13 +267,12 @@ class HivemindGRPOTrainer:
                 next=f"swarmctl run --set generation.max_prompt_tokens={2 * shortest}",
             )
         if len(fitting) < len(prompts):
-            self._emit(
-                "warning",
-                code="long_prompts",
-                message=f"{len(prompts) - len(fitting)} of {len(prompts)} questions left out: "
-                f"longer than generation.max_prompt_tokens = {limit}"
-                + ("" if prompts[0].stage == ANSWER else f" in the stage {prompts[0].stage}"),
+            stage = "" if prompts[0].stage == ANSWER else f" in the stage {prompts[0].stage}"
+            message = (
+                f"{len(prompts) - len(fitting)} of {len(prompts)} questions left out: "
+                f"longer than generation.max_prompt_tokens = {limit}{stage}"
             )
+            self._emit(WarningEvent(code="long_prompts", message=message))
         return fitting
 
     def _verify(self, round_: int, groups: Sequence[Group]) -> list[Group]:
@@ -272,12 +286,23 @@ class HivemindGRPOTrainer:
         except StepAbandoned as error:
             raise StopRequested from error
         self._cursor.advance(stage_run, finished)
-        learned = {"learning_rate": result.learning_rate, "tokens": result.tokens, "rows": result.rows}
-        base = {"step": manifest.step, "round": finished, "stage": stage_run.stage}
-        base |= {"loss": result.loss, "grad_norm": result.grad_norm}
         self._note_gradient(manifest.step, result.grad_norm)
-        for kind, metrics in result.by_kind.items() or [(self._source.kind, _NOTHING_MEASURED)]:
-            self._emit("step", **base, **learned, **metrics, source=kind, replayed=replayed)
+        for kind, metrics in result.by_kind.items() or [(self._source.kind, {})]:
+            self._emit(
+                StepEvent(
+                    step=manifest.step,
+                    round=finished,
+                    stage=stage_run.stage,
+                    loss=result.loss,
+                    grad_norm=result.grad_norm,
+                    learning_rate=result.learning_rate,
+                    tokens=result.tokens,
+                    rows=result.rows,
+                    **metrics,
+                    source=kind,
+                    replayed=replayed,
+                )
+            )
         return result
 
     def _note_gradient(self, step: int, norm: float) -> None:
@@ -286,9 +311,8 @@ class HivemindGRPOTrainer:
             self._left_out = 0
             return
         self._left_out += 1
-        self._emit(
-            "warning", code="gradient_not_finite", message=f"step {step} was left out: its gradient is not finite"
-        )
+        message = f"step {step} was left out: its gradient is not finite"
+        self._emit(WarningEvent(code="gradient_not_finite", message=message))
         if self._left_out == MOST_LEFT_OUT:
             raise NodeError(
                 f"the last {MOST_LEFT_OUT} steps were left out, as no gradient was finite: nothing is learned this way",
@@ -301,12 +325,12 @@ class HivemindGRPOTrainer:
         due = round_ == 0 or self._finished() or (every > 0 and round_ % every == 0)
         if not due or any(evaluation.round == round_ for evaluation in self._journal.evaluations()):
             return
-        self._emit("phase", name="evaluating", done=None, total=self._config.eval.questions)
+        self._emit(PhaseEvent(name="evaluating", total=self._config.eval.questions))
         questions = self._tasks.questions("heldout", 0, self._config.eval.questions)
         prompts = self._fitting(self._game.prompts(StageRun(round_, self._game.stages[0]), questions))
         evaluation = evaluate(round_, self._evaluator, prompts, self._tasks)
         self._journal.write_evaluation(evaluation)
-        self._emit("eval", **_as_event(round_, evaluation.accuracy, evaluation.questions))
+        self._emit(_as_event(evaluation))
 
     def _push_if_due(self) -> None:
         """Hand the newest checkpoint and its card to the hub's thread."""
@@ -324,14 +348,10 @@ class HivemindGRPOTrainer:
         """Report a stage to events.jsonl and to the logging back ends."""
         summaries = summarise(groups)
         for source, summary in summaries.items():
-            self._emit("rollouts", round=self.progress.round, stage=stage_run.stage, source=source, **summary)
+            self._emit(RolloutsEvent(round=self.progress.round, stage=stage_run.stage, source=source, **summary))
         made.add(summaries, here=self._source.kind)
         self._step_trainer.report(flatten(summaries, result, stage_run.stage))
 
 
-_NOTHING_MEASURED: dict[str, float | None] = {"entropy": None, "kl": None, "clip_fraction": None}
-"""For a step in which no row weighed anything."""
-
-
-def _as_event(round_: int, accuracy: float, questions: int) -> dict[str, object]:
-    return {"round": round_, "accuracy": accuracy, "questions": questions, "split": "heldout"}
+def _as_event(evaluation: Evaluation) -> EvalEvent:
+    return EvalEvent(round=evaluation.round, accuracy=evaluation.accuracy, questions=evaluation.questions)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, RolloutsEvent, RoundEvent
 from hivemind_exp.game.sampling.prompts import STAGE, messages
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.rollouts.orders import OffloadEngine
@@ -75,8 +75,8 @@ class RelayLoop:
         if self._publish is not None:
             with clock("share"):
                 self._publish(round_, groups)
-        self._emit("rollouts", round=round_, stage=STAGE, source=Kind.RELAY, **_summary(groups))
-        self._emit("round", round=round_, rounds=total, seconds=clock.seconds(), tokens_per_second=None)
+        self._emit(RolloutsEvent(round=round_, stage=STAGE, source=Kind.RELAY, **_summary(groups)))
+        self._emit(RoundEvent(round=round_, rounds=total, seconds=clock.seconds()))
 
     def _ask(self, round_: int) -> list[Prompt]:
         questions = self._tasks.questions("train", round_, self._config.game.groups)
@@ -110,9 +110,5 @@ def _summary(groups: Sequence[Group]) -> dict[str, float | None]:
         "correct": sum(score.correct for score in scores),
         "reward": statistics.fmean(outcomes) if outcomes else None,
         "reward_std": statistics.pstdev(outcomes) if outcomes else None,
-        "points": None,
-        "completion_length": None,
         "truncated": sum(row.truncated for group in groups for row in group.rollouts),
-        "tokens": None,
-        "lag": None,
     }

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from hivemind_exp.events import Event
 from hivemind_exp.stop import StopFlag
 from tests.support.recorded_events import Events
 
@@ -27,8 +27,8 @@ class Interrupter(Events):
         super().__init__()
         self._stop, self._moment, self._name = stop, moment, name
 
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        super().__call__(event, **fields)
+    def __call__(self, event: Event, /) -> None:
+        super().__call__(event)
         if len(self.all if self._name is None else self.of(self._name)) == self._moment:
             self._stop.set()
 

@@ -111,7 +111,7 @@ def test_a_failing_disk_leaves_the_old_profile(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("swarmctl.storage.atomic.os.fsync", full)
+    monkeypatch.setattr("hivemind_exp.atomic_write.os.fsync", full)
     assert cli.run(["profiles", "new", "mine", "--yes"]) == Exit.FAILED
     assert "No space left on device" in capsys.readouterr().err
     assert path.read_text() == "# my work\n"

@@ -17,7 +17,6 @@ from hivemind_exp.tasks.base import RewardTerm
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.terminal.quoted_text import HEAD, TAIL, quoted
-from swarmctl.terminal.sentences import dollars
 from tests.support.command_line import ROOT, SWARMCTL
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import (
@@ -240,21 +239,6 @@ def test_nodes_without_rollouts(capsys: pytest.CaptureFixture[str]) -> None:
     error = json.loads(capsys.readouterr().out)["error"]
     assert "cannot read" in error["message"]
     assert error["next"].startswith("ls -l ")
-
-
-@pytest.mark.parametrize(
-    ("usd", "text"),
-    [
-        (0.0, "0 USD"),
-        (2.5, "2.50 USD"),
-        (1234.5, "1,234.50 USD"),
-        (0.0123, "0.012 USD"),
-        (0.0000041, "0.0000041 USD"),
-        (1e-12, "under 0.000000001 USD"),
-    ],
-)
-def test_dollars(usd: float, text: str) -> None:
-    assert dollars(usd) == text
 
 
 PEER = "12D3KooWFbd7rknCRJwDxR2p9qhgWJQkPyVomBwzawWhYmijoE8x"

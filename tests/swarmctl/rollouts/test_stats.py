@@ -139,9 +139,9 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert heading.split()[7:] == ["out", "USD", "unsettled", "completions", "right", "lost"]
     assert own.split() == ["local", "tiny", "answer", "-", "-", "8", "0", "0", "2", "50", "%", "0"]
     assert remote.split() == (
-        ["openai", "gpt-4o-mini", "answer", "3", "200", "20", "0.0030", "0.010", "3", "50", "%", "1"]
+        ["openai", "gpt-4o-mini", "answer", "3", "200", "20", "0.003", "0.01", "3", "50", "%", "1"]
     )
-    assert whole.split() == ["total", "3", "200", "28", "0.0030", "0.010", "5", "50", "%", "1"]
+    assert whole.split() == ["total", "3", "200", "28", "0.003", "0.01", "5", "50", "%", "1"]
     assert len({len(line) for line in (heading, own, remote, whole)}) == 1
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError, KeyProblem, LimitReached
+from hivemind_exp.events import Event
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload, open_offload
@@ -182,7 +183,7 @@ def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_disk_that_is_full_for_an_event_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
 
-        def full(self: Events, event: str, /, **fields: object) -> None:
+        def full(self: Events, event: Event, /) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(Events, "__call__", full)

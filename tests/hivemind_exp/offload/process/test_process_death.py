@@ -17,6 +17,7 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError
+from hivemind_exp.events import Event, StepEvent
 from hivemind_exp.offload.process import client as hosted_offload
 from hivemind_exp.offload.process.client import LIVES
 from tests.support.engine_host import configure, engines, hosted, prompts
@@ -147,9 +148,9 @@ def test_a_node_whose_engine_is_killed_learns_what_it_would_have(tmp_path: Path)
     class Killer(Events):
         """Kills the engine after the steps of the second and the fourth round."""
 
-        def __call__(self, event: str, /, **fields: object) -> None:
-            super().__call__(event, **fields)
-            if event == "step" and fields["round"] in (1, 3):
+        def __call__(self, event: Event, /) -> None:
+            super().__call__(event)
+            if isinstance(event, StepEvent) and event.round in (1, 3):
                 (engine,) = engines()
                 engine.kill()
 

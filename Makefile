@@ -7,6 +7,8 @@ VENV ?= .venv
 PIP_FLAGS ?=
 # Tests wait for processes and clocks more than they compute: three at a time on two cores. A file's tests stay together.
 TEST_FLAGS ?= --numprocesses=3 --dist=loadfile
+# Fast tests hardly wait; most of their time is what each process imports.
+FAST_FLAGS ?= --numprocesses=2 --dist=loadfile -m 'not slow and not swarm'
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 # How much pip downloads. Plain Linux gets torch with CUDA, which is most of it.
@@ -33,7 +35,7 @@ test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(TEST_FLAGS)
 
 test-fast: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest $(TEST_FLAGS) -m 'not slow and not swarm'
+	$(VENV)/bin/python -m pytest $(FAST_FLAGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

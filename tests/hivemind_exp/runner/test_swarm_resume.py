@@ -81,6 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("whole") / "node"
 
 
+@pytest.mark.slow
 def test_peers_groups_are_learned_from_and_told(whole: Path) -> None:
     events = run(whole)
     told = [each for each in events.of("rollouts") if each["source"] == "peer"]

@@ -13,6 +13,8 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepResult
 from hivemind_exp.trainer.hivemind_grpo_trainer import MOST_LEFT_OUT
 from tests.support.nodes import Events, make_config, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def never_finite(monkeypatch: pytest.MonkeyPatch) -> set[int]:

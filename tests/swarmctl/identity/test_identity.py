@@ -83,6 +83,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.slow
 def test_a_whole_life(run: Run, home: Path, tmp_path: Path) -> None:
     assert run("show").stdout == f"No node yet in {home}/nodes.\n"
     made = run("new", "--node", "first")

@@ -182,6 +182,7 @@ def test_joining_by_the_pasted_line_however_it_was_wrapped(here: Cli, home: Path
     assert Identity.load(files.key).peer_id == peer
 
 
+@pytest.mark.slow
 def test_two_nodes_of_a_swarm_have_seeds_of_their_own(here: Cli, home: Path, tea: str) -> None:
     for node in ("two", "three"):
         assert here("run", "--join", tea, "--node", node).returncode == Exit.DONE
@@ -228,6 +229,7 @@ def test_a_contradiction_in_the_environment_and_what_agrees(here: Cli, tea: str)
     assert agreeing.returncode == Exit.DONE, agreeing.stderr
 
 
+@pytest.mark.slow
 def test_swarms_are_never_mixed_in_a_node(here: Cli, home: Path, tea: str) -> None:
     coffee = invitation(here("swarm", "new", "coffee").stdout)
     assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE

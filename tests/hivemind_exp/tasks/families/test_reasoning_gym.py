@@ -69,6 +69,7 @@ def test_every_verifier_is_used_and_every_name_is_one() -> None:
     assert all(callable(generators.verifier(check)) for check in checks)
 
 
+@pytest.mark.slow
 def test_the_right_answer_is_right_and_no_other(task: generators.GeneratedTask) -> None:
     library = importlib.import_module("reasoning_gym.factory").create_dataset
     for seed in SEEDS:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import CheckpointError, ConfigurationError, LimitReached, NodeError
+from hivemind_exp.errors import CheckpointError, LimitReached, NodeError
 from hivemind_exp.events import Emit
 from hivemind_exp.game.base import Game, Schedule
 from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
@@ -19,12 +19,11 @@ from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest, StageRun
-from hivemind_exp.peers.exchange import PeerBatch, PeerExchange, TrainingStatus
-from hivemind_exp.rollouts.orders import OffloadEngine
-from hivemind_exp.rollouts.types import Group, Prompt, Source
+from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
+from hivemind_exp.rollouts.types import Group, encode_completion
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.sources.source import Ask, Source
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.advantages import build_rows
@@ -33,7 +32,8 @@ from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.evaluation import evaluate, pass_rates
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
 from hivemind_exp.trainer.metrics import GeneratedTokens, flatten, summarise
-from hivemind_exp.trainer.progress import NodeProgress, RoundCursor
+from hivemind_exp.trainer.progress import NodeProgress
+from hivemind_exp.trainer.round_loop import RoundLoop
 from hivemind_exp.trainer.round_timer import RoundTimer
 
 MOST_LEFT_OUT = 16
@@ -48,8 +48,8 @@ IDLE_SECONDS = 0.5
 """Pause of a node that plays by a clock and has nothing to play: its sources brought nothing."""
 
 
-class HivemindGRPOTrainer:
-    """Plays rounds until there are enough, or until it is asked to stop."""
+class HivemindGRPOTrainer(RoundLoop):
+    """Plays rounds whose verified groups become optimizer steps."""
 
     def __init__(
         self,
@@ -57,9 +57,8 @@ class HivemindGRPOTrainer:
         *,
         step_trainer: SourceGRPOTrainer,
         tokenizer: PreTrainedTokenizerBase,
-        source: Source,
-        evaluator: LocalSource,
-        offload: OffloadEngine | None,
+        sources: Mapping[str, Source],
+        local: LocalSource,
         tasks: Tasks,
         game: Game,
         schedule: Schedule,
@@ -71,34 +70,27 @@ class HivemindGRPOTrainer:
         pusher: HubPusher | None = None,
         exchange: PeerExchange | None = None,
     ) -> None:
-        """Put the parts together. ``progress`` is kept up to date, for whoever asks after an end of any kind."""
-        self._config = config
+        """Put the parts together. ``local`` is the one of the sources that is evaluated."""
+        super().__init__(
+            config,
+            sources=sources,
+            encode=lambda text, truncated: encode_completion(tokenizer, text, truncated),
+            tasks=tasks,
+            game=game,
+            schedule=schedule,
+            journal=journal,
+            emit=emit,
+            stop=stop,
+            progress=progress,
+        )
         self._step_trainer = step_trainer
         self._tokenizer = tokenizer
-        self._source = source
-        self._evaluator = evaluator
-        self._tasks = tasks
-        self._game = game
-        self._cursor = RoundCursor(schedule, progress)
-        self._journal = journal
+        self._local = local
         self._checkpoints = checkpoints
-        self._emit = emit
-        self._stop = stop
-        self._asked: dict[StageRun, list[Prompt]] = {}
-        self._filler = GroupFiller(
-            config,
-            journal=journal,
-            local=source,
-            offload=offload,
-            tokenizer=tokenizer,
-            verify=game.score,
-            emit=emit,
-        )
         self._pusher = pusher
-        self._left_out = 0
         self._exchange = exchange
+        self._left_out = 0
         self._saved_in = step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
-        self.progress = progress
 
     def run(self, checkpoint: Checkpoint | None) -> None:
         """Go on from ``checkpoint`` (whose model the stepper already has) to the last round.
@@ -138,15 +130,13 @@ class HivemindGRPOTrainer:
         self.progress.checkpoint = saved.path
         self._emit("checkpoint", round=saved.round, path=str(saved.path), seconds=round(self._saved_in, 3))
 
-    def _finished(self) -> bool:
-        return 0 < self._config.game.rounds <= self.progress.round
-
     def _resume(self, checkpoint: Checkpoint | None) -> None:
         """Repeat the steps that the journal holds beyond the checkpoint: same rows, same order, same weights."""
         if checkpoint is not None:
             self.progress.round, self.progress.step = checkpoint.round, checkpoint.step
             self.progress.checkpoint = checkpoint.path
             self._cursor.resume(self._journal.stage_run(checkpoint.step - 1))
+        self._filler.weights_moved(self.progress.step)
         saved = self.progress.step
         for manifest in self._journal.manifests(saved):
             stage_run, finished = self._journal.stage_run(manifest.step) or (
@@ -171,100 +161,40 @@ class HivemindGRPOTrainer:
 
     def _play_round(self) -> None:
         """Play one stage after the other, a step for each, until the round is over."""
-        clock, made = RoundTimer(), GeneratedTokens()
-        self._play(self._cursor.next(), clock, made)
+        timer, made = RoundTimer(), GeneratedTokens()
+        self._play(self._cursor.next(), timer, made)
         while (stage_run := self._cursor.next_stage()) is not None:
             self._stop.check()
-            self._play(stage_run, clock, made)
-        seconds, round_ = clock.seconds(), self.progress.round - 1
-        rate = made.per_second(seconds["generate"])
-        self._emit("round", round=round_, rounds=self._config.game.rounds, seconds=seconds, tokens_per_second=rate)
+            self._play(stage_run, timer, made)
+        self._emit_round(self.progress.round - 1, timer, made.per_second(timer.seconds()["generate"]))
 
-    def _play(self, stage_run: StageRun, clock: RoundTimer, made: GeneratedTokens) -> None:
-        self._look_ahead(stage_run)
-        deadline = self._cursor.deadline()
-        with clock("generate"):
-            prompts = self._asked.pop(stage_run)
-            groups = self._filler.fill(
-                stage_run.round, prompts, self.progress.step, part=stage_run.chunk, deadline=deadline
-            )
-        if not groups and deadline is not None:
+    def _play(self, stage_run: StageRun, timer: RoundTimer, made: GeneratedTokens) -> None:
+        groups = self._complete(stage_run, timer)
+        if not groups and self._cursor.deadline() is not None:
             time.sleep(IDLE_SECONDS)  # a swarm's clock moves on without us
             return
-        with clock("verify"):
-            groups = self._verify(stage_run.round, groups)
-        foreign = self._share(stage_run, groups, clock)
-        groups = [*groups, *foreign.groups]
+        if self._exchange is not None:
+            with timer("share"):
+                groups = groups + self._share(self._exchange, stage_run, groups)
         rates = pass_rates(self._journal.evaluations()) if stage_run.stage == ANSWER else {}
         manifest = Manifest(
             step=self.progress.step,
             round=stage_run.round,
             seed=derive_seed(self._config.node.seed, "step", self.progress.step),
             micro_batch=self._config.train.micro_batch,
-            rows=tuple(build_rows(groups, self._step_trainer.settings, rates)),
-            floor=foreign.floor,
+            rows=tuple(build_rows(groups, self._config.train, rates)),
+            floor=next((source.floor for source in self._sources.values() if source.floor is not None), None),
         )
         self._journal.commit(manifest, stage_run, self.progress.round)
-        with clock("train"):
+        with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
         self._tell(stage_run, groups, result, made)
 
-    def _share(self, stage_run: StageRun, groups: Sequence[Group], clock: RoundTimer) -> PeerBatch:
-        """Give the swarm a turn's groups and return what its step learns from peers; nothing when alone."""
-        if self._exchange is None:
-            return PeerBatch()
-        with clock("share"):
-            accuracy = next((each.accuracy for each in self._journal.evaluations()[-1:]), None)
-            return self._exchange.exchange(
-                stage_run.round, stage_run.stage, groups, TrainingStatus(self.progress.step, accuracy)
-            )
-
-    def _look_ahead(self, stage_run: StageRun) -> None:
-        """Ask the questions of this turn and of the rounds whose answers an API can begin with."""
-        self._asked = {known: prompts for known, prompts in self._asked.items() if known.round >= stage_run.round}
-        ahead = self._filler.ahead
-        if self._cursor.deadline() is not None:
-            ahead = min(ahead, 1)  # of a round that is missed, what was asked for was paid in vain
-        if self._config.game.rounds:
-            ahead = min(ahead, self._config.game.rounds - self.progress.round - 1)
-        for coming in (stage_run, *(StageRun(stage_run.round + n, self._game.stages[0]) for n in range(1, ahead + 1))):
-            if coming not in self._asked:
-                self._asked[coming] = self._ask(coming)
-                self._filler.prefetch(coming.round, self._asked[coming], self.progress.step)
-
-    def _ask(self, stage_run: StageRun) -> list[Prompt]:
-        first, count = stage_run.chunk * self._config.game.groups, self._config.game.groups
-        questions = self._tasks.questions("train", stage_run.round, first + count)[first:]
-        prompts = self._fitting(self._game.prompts(stage_run, questions))
-        self._journal.write_prompts(stage_run.round, prompts, first)
-        return prompts
-
-    def _fitting(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Leave out prompts over the limit: cut ones would lose the question or the instructions."""
-        limit = self._config.generation.max_prompt_tokens
-        fitting = [prompt for prompt in prompts if len(prompt.ids) <= limit]
-        # Later a round of long texts is no reason to end a node that has lived well with the limit.
-        if prompts and not fitting and (prompts[0].stage == ANSWER or self.progress.round == 0):
-            shortest = min(len(prompt.ids) for prompt in prompts)
-            what = "question" if prompts[0].stage == ANSWER else f"prompt of the stage {prompts[0].stage}"
-            raise ConfigurationError(
-                f"every {what} is longer than generation.max_prompt_tokens = {limit} (the shortest has {shortest})",
-                next=f"swarmctl run --set generation.max_prompt_tokens={2 * shortest}",
-            )
-        if len(fitting) < len(prompts):
-            self._emit(
-                "warning",
-                code="long_prompts",
-                message=f"{len(prompts) - len(fitting)} of {len(prompts)} questions left out: "
-                f"longer than generation.max_prompt_tokens = {limit}"
-                + ("" if prompts[0].stage == ANSWER else f" in the stage {prompts[0].stage}"),
-            )
-        return fitting
-
-    def _verify(self, round_: int, groups: Sequence[Group]) -> list[Group]:
-        verified = self._game.score(groups)
-        self._journal.write_scores(round_, verified)
-        return verified
+    def _share(self, exchange: PeerExchange, stage_run: StageRun, groups: Sequence[Group]) -> list[Group]:
+        """Give the swarm a stage's groups, and return what its step learns from peers."""
+        accuracy = next((each.accuracy for each in self._journal.evaluations()[-1:]), None)
+        exchange.share(stage_run.round, stage_run.stage, groups, TrainingStatus(self.progress.step, accuracy))
+        return [group for batch in self._sources["peers"].collect(Ask(stage_run)) for group in batch]
 
     def _take(self, manifest: Manifest, stage_run: StageRun, finished: int, *, replayed: bool = False) -> StepResult:
         try:
@@ -275,16 +205,22 @@ class HivemindGRPOTrainer:
         learned = {"learning_rate": result.learning_rate, "tokens": result.tokens, "rows": result.rows}
         base = {"step": manifest.step, "round": finished, "stage": stage_run.stage}
         base |= {"loss": result.loss, "grad_norm": result.grad_norm}
-        self._note_gradient(manifest.step, result.grad_norm)
-        for kind, metrics in result.by_kind.items() or [(self._source.kind, _NOTHING_MEASURED)]:
+        self._filler.weights_moved(self.progress.step)
+        if self._note_gradient(manifest.step, result.grad_norm) and not replayed:
+            for source in self._sources.values():
+                source.learned_from([row for row in manifest.rows if row.kind is source.kind])
+        for kind, metrics in result.by_kind.items() or [(self._local.kind, _NOTHING_MEASURED)]:
             self._emit("step", **base, **learned, **metrics, source=kind, replayed=replayed)
         return result
 
-    def _note_gradient(self, step: int, norm: float) -> None:
-        """Tell of a step that was left out. Raises ``NodeError`` where one after the other is: nothing is learned."""
+    def _note_gradient(self, step: int, norm: float) -> bool:
+        """Tell of a step that was left out, and return whether it was not.
+
+        Raises ``NodeError`` where one after the other is: nothing is learned.
+        """
         if math.isfinite(norm):
             self._left_out = 0
-            return
+            return True
         self._left_out += 1
         self._emit(
             "warning", code="gradient_not_finite", message=f"step {step} was left out: its gradient is not finite"
@@ -294,6 +230,7 @@ class HivemindGRPOTrainer:
                 f"the last {MOST_LEFT_OUT} steps were left out, as no gradient was finite: nothing is learned this way",
                 next=f"swarmctl run --node {shlex.quote(self._config.node.name)} --set model.dtype=float32",
             )
+        return False
 
     def _evaluate_if_due(self) -> None:
         """Look at the held-out questions before the first round, after the last, and every few between; never twice."""
@@ -304,7 +241,7 @@ class HivemindGRPOTrainer:
         self._emit("phase", name="evaluating", done=None, total=self._config.eval.questions)
         questions = self._tasks.questions("heldout", 0, self._config.eval.questions)
         prompts = self._fitting(self._game.prompts(StageRun(round_, self._game.stages[0]), questions))
-        evaluation = evaluate(round_, self._evaluator, prompts, self._tasks)
+        evaluation = evaluate(round_, self._local, prompts, self._tasks)
         self._journal.write_evaluation(evaluation)
         self._emit("eval", **_as_event(round_, evaluation.accuracy, evaluation.questions))
 
@@ -325,7 +262,7 @@ class HivemindGRPOTrainer:
         summaries = summarise(groups)
         for source, summary in summaries.items():
             self._emit("rollouts", round=self.progress.round, stage=stage_run.stage, source=source, **summary)
-        made.add(summaries, here=self._source.kind)
+        made.add(summaries, here=self._local.kind)
         self._step_trainer.report(flatten(summaries, result, stage_run.stage))
 
 

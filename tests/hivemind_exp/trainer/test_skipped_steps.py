@@ -24,7 +24,7 @@ def never_finite(monkeypatch: pytest.MonkeyPatch) -> set[int]:
         result = take(self, manifest, *rest)
         return result if manifest.step in finite else replace(result, grad_norm=float("nan"))
 
-    monkeypatch.setattr(SourceGRPOTrainer, "take", fail)
+    monkeypatch.setattr(SourceGRPOTrainer, "step", fail)
     return finite
 
 

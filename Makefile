@@ -1,4 +1,5 @@
-# Two commands: `make run` starts the demo, `make test` checks everything. Both make a virtual environment first.
+# `make run` starts the demo and `make test` tests everything; both make a virtual environment first.
+# `make test-fast` leaves out the tests marked slow or swarm, `make lint` checks style and types, `make clean` removes it all.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -23,13 +24,16 @@ define ANNOUNCE
 $(if $(SMALLER),@echo '$(SMALLER)')
 endef
 
-.PHONY: run test lint clean
+.PHONY: run test test-fast lint clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/swarmctl run --profile demo
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(TEST_FLAGS)
+
+test-fast: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest $(TEST_FLAGS) -m 'not slow and not swarm'
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

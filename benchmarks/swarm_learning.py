@@ -36,6 +36,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 from benchmarks.offload_learning import COLD, HALF, Start, make_base, pyplot
 from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.events import discard
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.loading import load_model, load_tokenizer
@@ -151,7 +152,7 @@ class Letter:
 
 
 class Box:
-    """Implements ``sharing.Wire``."""
+    """Implements ``BundleTransport``."""
 
     def __init__(self, post: Post, peer: str) -> None:
         self._post, self._peer = post, peer
@@ -204,7 +205,7 @@ class Node:
             encode=lambda chat: tuple(encode(chat, self.tokenizer)),
             log_probabilities=self.step_trainer.log_probabilities,
             seed=self.seed,
-            emit=lambda *_, **__: None,
+            emit=discard,
         )
         self.adverts = self.taken = self.filtered = self.rows = 0
         self.cpu = 0.0

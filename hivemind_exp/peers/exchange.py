@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, ShareEvent
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import (
     FULL,
@@ -108,7 +108,7 @@ class PeerExchange:
         size, count = publish(self._publisher, self._wire, round_, stage, groups, status, logps)
         refusals = dict(self._source.refusals)
         self._source.refusals.clear()
-        self._emit("share", round=round_, groups=count, bytes=size, unused=refusals)
+        self._emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
         self._source.take_in(self._wire.take())
 
     def draw(self, round_: int, stage: str) -> PeerBatch:

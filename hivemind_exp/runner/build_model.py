@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.sampling.prompts import build_prompts
 from hivemind_exp.models.device import Compute
 from hivemind_exp.models.loading import TINY, adapter_config, load_model
@@ -42,7 +42,7 @@ class ModelBuilder:
     ) -> SourceGRPOTrainer:
         """Return what takes the node's steps, as it was at the checkpoint."""
         config, compute = self._config, self._compute
-        self._emit("phase", name=f"loading {config.model.name}", done=None, total=None)
+        self._emit(PhaseEvent(name=f"loading {config.model.name}"))
         base = self._base_model(tokenizer, tasks)
         reference = None
         if config.train.beta > 0 and config.model.lora is None:
@@ -87,7 +87,7 @@ class ModelBuilder:
 
         config = self._config
         model = load_model(config.model, tokenizer, dtype="float32", seed=config.node.seed)
-        self._emit("phase", name="making demonstrations", done=None, total=None)
+        self._emit(PhaseEvent(name="making demonstrations"))
         questions: list[Question] = tasks.questions("train", -1, _WARMUP_EXAMPLES)
         warm_up(
             model,
@@ -95,7 +95,7 @@ class ModelBuilder:
             build_prompts(questions, tokenizer),
             config.warmup,
             seed=derive_seed(config.node.seed, "warmup"),
-            progress=lambda done, total: self._emit("phase", name="warming up", done=done, total=total),
+            progress=lambda done, total: self._emit(PhaseEvent(name="warming up", done=done, total=total)),
             should_stop=self._stop.is_set,
         )
         self._stop.check()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError, KeyProblem
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, StartEvent
+from hivemind_exp.game.base import SequentialSchedule
+from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.hub.outbox import Outbox
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.journal import Journal
@@ -23,6 +26,7 @@ from hivemind_exp.offload.build import open_offload
 from hivemind_exp.offload.openai_wrapper import OpenAIModelWrapper
 from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.offload.settings import is_relay
+from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.build_game import PeerContext, open_game
 from hivemind_exp.runner.build_model import ModelBuilder
 from hivemind_exp.runner.report_backends import check_reports
@@ -36,7 +40,7 @@ from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.progress import NodeProgress
-from hivemind_exp.trainer.relay_loop import RelayLoop
+from hivemind_exp.trainer.relay_loop import RelayLoop, encode_as_bytes
 
 if TYPE_CHECKING:
     from hivemind_exp.runner.build_swarm import SwarmSession
@@ -127,9 +131,10 @@ class GRPORunner:
         assert isinstance(local, LocalSource)
         game, schedule = open_game(config, tokenizer=tokenizer, tasks=tasks, journal=journal, peer_context=peer_context)
         HivemindGRPOTrainer(
-            config,
+            config=config,
             step_trainer=step_trainer,
             tokenizer=tokenizer,
+            encode=partial(encode_completion, tokenizer),
             sources=sources,
             local=local,
             tasks=tasks,
@@ -147,14 +152,17 @@ class GRPORunner:
     def _relay(self, ends: ExitStack) -> None:
         """Generate through an API and verify: without a model, a device or a step."""
         swarm, journal, offload, tasks = self._open(ends)
-        unknown = dict.fromkeys(("model", "device", "dtype", "accelerator", "parameters", "trainable"))
-        self._announce(**unknown, resumed_round=journal.verified_rounds() or None)
+        self._announce(resumed_round=journal.verified_rounds() or None)
         assert offload is not None
         offload.wait_for_probe()
+        game = SamplingGame(None, tasks)
         RelayLoop(
-            self._config,
+            config=self._config,
             sources=self._sources(ends, NodeParts(self._config, self._stop, offload=offload)),
+            encode=encode_as_bytes,
             tasks=tasks,
+            game=game,
+            schedule=SequentialSchedule(game.stages),
             journal=journal,
             emit=self._emit,
             stop=self._stop,
@@ -193,14 +201,15 @@ class GRPORunner:
     def _announce(self, **about_model: Any) -> None:
         config = self._config
         self._emit(
-            "start",
-            node=config.node.name,
-            tasks=[task.name for task in config.tasks],
-            seed=config.node.seed,
-            rounds=config.game.rounds,
-            groups=config.game.groups,
-            group_size=config.game.group_size,
-            **about_model,
+            StartEvent(
+                node=config.node.name,
+                tasks=[task.name for task in config.tasks],
+                seed=config.node.seed,
+                rounds=config.game.rounds,
+                groups=config.game.groups,
+                group_size=config.game.group_size,
+                **about_model,
+            )
         )
 
     def _pusher(self) -> HubPusher | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout
@@ -13,44 +14,35 @@ from hivemind_exp.sources.registry import remote_name
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
 from hivemind_exp.sources.source import Ask, Source
 
-Verify = Callable[[Sequence[Group]], list[Group]]
-"""Returns the groups with their scores."""
 
-
+@dataclass
 class GroupFiller:
     """Fills groups from this machine and, where the schedule says so, from another source."""
 
-    def __init__(
-        self,
-        config: Config,
-        sources: Mapping[str, Source],
-        *,
-        journal: Journal,
-        encode: Encode,
-        verify: Verify,
-        emit: Emit,
-    ) -> None:
-        """Put the parts together. ``sources``: by their names in the registry."""
-        self._config = config
-        self._local = sources.get("local")
-        self._remote = sources.get(remote_name(config) or "")
-        self._sources = sources
-        self._journal = journal
-        self._encode = encode
-        self._verify = verify
-        self._emit = emit
+    config: Config
+    sources: Mapping[str, Source]
+    """By their names in the registry."""
+    journal: Journal
+    encode: Encode
+    verify: Callable[[Sequence[Group]], list[Group]]
+    """Returns groups with their scores."""
+    emit: Emit
+
+    def __post_init__(self) -> None:
+        self._local = self.sources.get("local")
+        self._remote = self.sources.get(remote_name(self.config) or "")
         self._version = 0
         self._told_of_length = False
 
     @property
     def ahead(self) -> int:
         """Rounds after the present one whose prompts are wanted early."""
-        return 0 if self._remote is None else rounds_ahead(self._config.offload)
+        return 0 if self._remote is None else rounds_ahead(self.config.offload)
 
     def weights_moved(self, version: int) -> None:
         """Tell every source that the node's weights are now those after ``version`` optimizer steps."""
         self._version = version
-        for source in self._sources.values():
+        for source in self.sources.values():
             source.weights_moved(version)
 
     def request(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> None:
@@ -79,22 +71,22 @@ class GroupFiller:
         return [group for prompt in prompts if (group := self._group(stage_run, prompt)).rollouts]
 
     def _plan(self, stage_run: StageRun) -> Parts:
-        game = self._config.game
+        game = self.config.game
         if self._remote is None:
             return Parts(game.group_size, 0)
         # The later stages of a study group show at least one answer of the node's own.
         least = int(game.kind == "study-group" and stage_run.stage == "answer")
-        return parts(self._config.offload, stage_run.round, stage_run.stage, game.group_size, least=least)
+        return parts(self.config.offload, stage_run.round, stage_run.stage, game.group_size, least=least)
 
     def _ask(self, stage_run: StageRun, prompts: Sequence[Prompt], places: range, deadline: float | None = None) -> Ask:
-        settled = [self._journal.settled_places(stage_run.round, prompt) for prompt in prompts if places]
+        settled = [self.journal.settled_places(stage_run.round, prompt) for prompt in prompts if places]
         empty = [tuple(place for place in places if place not in filled) for filled in settled]
         return Ask(stage_run, places, tuple(pair for pair in zip(prompts, empty, strict=False) if pair[1]), deadline)
 
     def _collect(self, source: Source | None, ask: Ask) -> None:
         if source is not None and ask.places:
             for batch in source.collect(ask):
-                self._journal.write_rollouts(ask.stage_run.round, self._version, batch)
+                self.journal.write_rollouts(ask.stage_run.round, self._version, batch)
 
     def _failed(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Return the prompts that none of this machine's samples answers rightly."""
@@ -104,24 +96,23 @@ class GroupFiller:
             for prompt in prompts
             for group in [self._group(stage_run, prompt)]
         ]
-        return [group.prompt for group in self._verify(own) if not any(score.correct for score in group.scores)]
+        return [group.prompt for group in self.verify(own) if not any(score.correct for score in group.scores)]
 
     def _group(self, stage_run: StageRun, prompt: Prompt) -> Group:
-        rollouts = self._journal.rollouts(stage_run.round, prompt, self._version, self._encode)
+        rollouts = self.journal.rollouts(stage_run.round, prompt, self._version, self.encode)
         kept = {place: rollout for place, rollout in rollouts.items() if self._fits(rollout)}
         return Group(prompt, tuple(kept.values()), places=tuple(kept))
 
     def _fits(self, rollout: Rollout) -> bool:
         """Whether a text has no more tokens under this node's tokenizer than its own completions may have."""
-        limit = self._config.generation.max_completion_tokens
+        limit = self.config.generation.max_completion_tokens
         if self._local is None or rollout.kind is self._local.kind or len(rollout.ids) <= limit:
             return True
         if not self._told_of_length:
             self._told_of_length = True
-            self._emit(
-                "warning",
-                code="long_completions",
-                message=f"completions of {rollout.source} that have more tokens here than "
-                f"generation.max_completion_tokens = {limit} are left out",
+            message = (
+                f"completions of {rollout.source} that have more tokens here than "
+                f"generation.max_completion_tokens = {limit} are left out"
             )
+            self.emit(WarningEvent(code="long_completions", message=message))
         return False

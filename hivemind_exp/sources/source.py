@@ -56,7 +56,7 @@ class Source:
         raise NotImplementedError
 
     def weights_moved(self, version: int) -> None:
-        """Take note that the node's weights are those after ``version`` optimizer steps; at its start and after each."""
+        """Take note that the node's weights are those after ``version`` optimizer steps: at the start, after each."""
 
     def learned_from(self, rows: Sequence[TrainingRow]) -> None:
         """Take note that a step has learned from these rows of the source's kind. Replays are not told again."""

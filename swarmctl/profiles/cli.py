@@ -6,25 +6,10 @@ from typing import Annotated
 
 import typer
 
-from swarmctl.terminal.help import GroupedCommands
+from swarmctl.terminal import options
+from swarmctl.terminal.help import command_group
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands, and ``profile`` as another name that help does not show."""
-    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
-    group.callback(invoke_without_command=True)(_group)
-    group.command("list")(_list)
-    group.command("show")(_show)
-    group.command("validate")(_validate)
-    group.command("new")(_new)
-    group.command("import")(_import)
-    app.add_typer(group, name="profiles")
-    app.add_typer(group, name="profile", hidden=True)
-
-
-def _group(context: typer.Context) -> None:
+group = command_group(
     """List, show, check and make profiles: the files that say how a node runs.
 
     Yours are the .toml files in ~/.config/swarmctl/profiles; one named default.toml is used when none is named.
@@ -34,11 +19,11 @@ def _group(context: typer.Context) -> None:
       swarmctl profiles list
       swarmctl profiles show demo --origin
     """
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+)
 
 
-def _list(json: JsonOption = False) -> None:
+@group.command("list")
+def _list(json: options.Json = False) -> None:
     """List the profiles there are, built-in ones and yours.
 
     \b
@@ -51,15 +36,14 @@ def _list(json: JsonOption = False) -> None:
     list_profiles(as_json=json)
 
 
+@group.command("show")
 def _show(
     name: Annotated[
         str | None, typer.Argument(metavar="PROFILE", help="Profile, or a .toml file. [default: the one run would use]")
     ] = None,
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for run; may be repeated.")
-    ] = None,
-    json: JsonOption = False,
+    set_: options.Settings = None,
+    json: options.Json = False,
 ) -> None:
     """Print every setting of a profile as a run would see it: TOML that can be saved as a profile of your own.
 
@@ -73,11 +57,12 @@ def _show(
     show_profile(name, tuple(set_ or ()), origin=origin, as_json=json)
 
 
+@group.command("validate")
 def _validate(
     name: Annotated[
         str | None, typer.Argument(metavar="PROFILE", help="Profile, or a .toml file. [default: all]")
     ] = None,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> int:
     """Check profiles: every wrong key and value, with the nearest right name. Exit code 3 where there is one.
 
@@ -91,24 +76,23 @@ def _validate(
     return validate_profiles(name, as_json=json)
 
 
+@group.command("new")
 def _new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new profile.")],
     *,
     base: Annotated[
         str, typer.Option("--from", metavar="BUILTIN", help="The built-in profile it begins with.")
     ] = "default",
-    model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="An id on the Hugging Face hub, or a directory.")
-    ] = None,
+    model: options.Model = None,
     task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Task or preset; may be repeated.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or xpu.")] = None,
+    device: options.Device = None,
     rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Rounds; 0: until stopped.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated.")
     ] = None,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")] = False,
     no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing.")] = False,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Make a profile of your own. On a terminal, and without flags, it asks for what matters most.
 
@@ -138,6 +122,7 @@ def _new(
     )
 
 
+@group.command("import")
 def _import(
     file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="A configuration of RL Swarm.")],
     *,
@@ -150,7 +135,7 @@ def _import(
     ] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")] = False,
     no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing.")] = False,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> int:
     """Make a profile from RL Swarm's YAML, and say what became of every key in it.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.paths import profiles_directory, shown
@@ -19,7 +19,6 @@ from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.profile_files import SUFFIX, Profile
 from swarmctl.settings.resolve import Problem, problems_of
 from swarmctl.settings.schema import SettingPath, settings
-from swarmctl.storage.atomic import READABLE, replace_text
 from swarmctl.storage.disk_errors import NO_SPACE
 from swarmctl.terminal.safe_text import looks_like_key
 
@@ -78,8 +77,7 @@ def write(path: Path, text: str) -> None:
     """Write a profile that was checked. Raises NodeError where the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else READABLE
-        replace_text(path, text, mode)
+        atomic_write.write(path, text, None if path.is_file() else atomic_write.READABLE)
     except OSError as error:
         kind = DiskFull if error.errno in NO_SPACE else NodeError
         raise kind(f"cannot write {shown(path)}: {error.strerror}") from error

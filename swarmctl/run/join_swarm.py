@@ -13,12 +13,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hivemind_exp import atomic_write
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import ConfigurationError, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.charter_check import applied
-from hivemind_exp.swarm.identity import Identity, write_private
+from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
 from hivemind_exp.tasks.registry import expand
 from swarmctl.nodes import directory as nodes
@@ -98,7 +99,7 @@ def store_membership(files: NodeFiles, membership: CharterMembership) -> Charter
             os.replace(aside, files.swarm)
         write_json(files.identity, {**made, "left": None})
     if _content(files) != membership.envelope:
-        write_private(files.charter, membership.envelope, replace=True)
+        atomic_write.write(files.charter, membership.envelope)
     if files.key.exists():
         return replace(membership, identity=Identity.load(files.key))
     identity = membership.identity or Identity.generate()

@@ -22,10 +22,10 @@ from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_com
 from hivemind_exp.tasks.base import Score
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from tests.hivemind_exp.trainer.test_grpo_step import make_step_trainer
 from tests.support.nodes import Events
 from tests.support.peers import ME, SWARM, TOKENIZER, PostOffice, letter, make_source, shared_group
 from tests.support.spelling_task import Spelling
+from tests.support.step_trainers import make_step_trainer
 
 GIVER = PublisherInfo(SWARM, ME, "tiny", 4)
 HERE = TrainingStatus(3, 0.25)

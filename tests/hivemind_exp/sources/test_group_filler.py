@@ -34,7 +34,7 @@ def make_filler(config: Config, journal: Journal) -> GroupFiller:
     return GroupFiller(
         config,
         {"local": local},
-        journal=journal,
+        journal,
         encode=lambda text, truncated: encode_completion(tokenizer, text, truncated),
         verify=list,
         emit=Events(),

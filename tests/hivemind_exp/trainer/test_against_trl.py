@@ -16,7 +16,7 @@ from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.policy import weigh
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+from tests.support.step_trainers import tiny_trainer
 
 STEPS, GROUPS, G = 5, 4, 4
 CONFIG = Config.model_validate(
@@ -100,10 +100,7 @@ def plain_trl(tmp_path: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
 
 
 def ours(tmp_path: Path, micro_batch: int) -> tuple[dict[str, torch.Tensor], list[float]]:
-    tokenizer = build_tokenizer()
-    step_trainer = SourceGRPOTrainer(
-        build_model(tokenizer, 0), tokenizer, CONFIG, tmp_path, device="cpu", dtype="float32"
-    )
+    step_trainer = tiny_trainer(tmp_path, CONFIG)
     losses = [step_trainer.step(make_manifest(step, micro_batch)).loss for step in range(STEPS)]
     return step_trainer.policy.state_dict(), losses
 

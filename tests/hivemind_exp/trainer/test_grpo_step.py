@@ -9,27 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
 
-from hivemind_exp.config import Config, TrainConfig
+from hivemind_exp.config import TrainConfig
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.models.tiny import build_model, build_tokenizer
+from hivemind_exp.models.tiny import build_model
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned
+from tests.support.step_trainers import TOKENIZER, make_step_trainer
 
-TOKENIZER = build_tokenizer()
 SETTINGS = TrainConfig()
-
-
-def make_step_trainer(tmp_path: Path, *, reference: PreTrainedModel | None = None, **train: float) -> SourceGRPOTrainer:
-    config = Config.model_validate(
-        {"model": {"name": "tiny"}, "train": {"learning_rate": 1e-2, "warmup_steps": 0, **train}}
-    )
-    return SourceGRPOTrainer(
-        build_model(TOKENIZER, 0), TOKENIZER, config, tmp_path, device="cpu", dtype="float32", reference=reference
-    )
 
 
 def row(kind: Kind, advantage: float, *, length: int = 3, group: int = 0) -> TrainingRow:

@@ -23,7 +23,7 @@ from swarmctl.keys.keystore import Key, Keystore
 from swarmctl.keys.locations import LocationKind
 from swarmctl.keys.saved import read_entry
 from swarmctl.terminal.prompter import Prompter
-from tests.swarmctl.conftest import ROOT
+from tests.support.command_line import ROOT
 
 KEY = "sk-test-0123456789abcd9f3c"
 OTHER = "sk-test-0123456789abcda1b2"

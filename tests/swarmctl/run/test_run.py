@@ -17,7 +17,8 @@ import pytest
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
-from tests.swarmctl.conftest import ROOT, STAND_IN, Cli, write_profile
+from tests.support.command_line import ROOT, STAND_IN, Cli, write_profile
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
@@ -35,7 +36,7 @@ def started(home: Path) -> Callable[..., subprocess.Popen[str]]:
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
-        wait_for(lambda: b'"round"' in (read(home / "nodes/demo/events.jsonl")))
+        until(lambda: b'"round"' in (read(home / "nodes/demo/events.jsonl")))
         return process
 
     return start
@@ -43,13 +44,6 @@ def started(home: Path) -> Callable[..., subprocess.Popen[str]]:
 
 def read(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def next_command(stderr: str) -> list[str]:
@@ -223,7 +217,7 @@ def test_the_lock_outlives_a_killed_supervisor(
     process = started("run")
     trainer = psutil.Process(json.loads(files_of("demo").lock.read_text())["trainer"])
     trainer.suspend()
-    wait_for(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal is taken when a thread next gets a core
+    until(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal is taken when a thread next gets a core
     process.kill()
     process.communicate(timeout=20)
     refused = stand_in("run", "-p", "demo")
@@ -231,7 +225,7 @@ def test_the_lock_outlives_a_killed_supervisor(
     assert "its supervisor" in refused.stderr
     assert f"pid {trainer.pid}, is about to stop" in refused.stderr
     trainer.resume()
-    wait_for(lambda: not trainer.is_running())
+    until(lambda: not trainer.is_running())
     assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
 
 

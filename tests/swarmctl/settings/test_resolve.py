@@ -13,7 +13,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import REMEMBERED, Override, Resolved, _Leaf, _service, override, problems_of, resolve
-from tests.swarmctl.conftest import write_profile
+from tests.support.command_line import write_profile
 
 
 def resolved(name: str, *assignments: str, **environment: str) -> Resolved:

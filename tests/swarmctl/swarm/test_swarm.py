@@ -26,8 +26,8 @@ from swarmctl.doctor.checks import swarm_membership as membership
 from swarmctl.errors import Exit
 from swarmctl.run import command as running
 from swarmctl.storage import node_lock as locks
+from tests.support.command_line import Cli, write_profile
 from tests.support.doctor import make
-from tests.swarmctl.conftest import Cli, write_profile
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
@@ -47,7 +47,7 @@ def default(home: Path) -> None:
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command in this process; a stand-in for the trainer is a process of its own."""
-    monkeypatch.setattr(running, "execute", partial(running.run_command, module="tests.support.fake_trainer"))
+    monkeypatch.setattr(running, "run_command", partial(running.run_command, module="tests.support.fake_trainer"))
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()

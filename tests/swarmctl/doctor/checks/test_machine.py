@@ -17,9 +17,9 @@ import pytest
 from swarmctl.doctor import web
 from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import clock, machine
+from tests.support.command_line import ROOT
 from tests.support.doctor import DEAD, make, reply, serve
 from tests.support.full_disk import mounted_disk
-from tests.swarmctl.conftest import ROOT
 
 
 def test_memory_is_compared_with_what_the_profile_needs(tmp_path: Path) -> None:

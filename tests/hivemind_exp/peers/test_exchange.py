@@ -19,6 +19,7 @@ from hivemind_exp.peers.exchange import PeerBatch, PeerExchange, PublisherInfo, 
 from hivemind_exp.peers.likelihood_filter import QUANTILE, LikelihoodFilter, quantile
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
+from hivemind_exp.sources.peers import PeersSource
 from hivemind_exp.tasks.base import Score
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
@@ -205,6 +206,20 @@ def test_what_was_drawn_before_a_restart_is_not_drawn_again(
     with closing(again.drawn):
         again.source.remember_used(again.drawn.used())
         assert again.play(1).groups == ()
+
+
+def test_a_peer_is_credited_with_the_groups_that_a_step_has_learned_from(
+    node: Node, office: PostOffice, step_trainer: SourceGRPOTrainer
+) -> None:
+    for peer in ("a", "b"):
+        office.send(peer, letter(peer, shared_group(4 if peer == "a" else 6)).data)
+    batch = node.play(0)
+    assert {group.rollouts[0].source for group in batch.groups} == {"a", "b"}
+    source, book = PeersSource(node.exchange), node.source.book
+    assert [book.record(peer).used for peer in ("a", "b")] == [0, 0]
+    rows = build_rows(batch.groups, step_trainer.train_config, {})
+    source.learned_from([row for row in rows if row.source == "a"])
+    assert [book.record(peer).used for peer in ("a", "b")] == [1, 0]
 
 
 def test_peers_text_never_becomes_the_nodes_own(tmp_path: Path, node: Node, office: PostOffice) -> None:

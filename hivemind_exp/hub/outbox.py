@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp import atomic_write
-from hivemind_exp.trainer.checkpoints import PARTIAL
 
+PARTIAL = ".partial-"
+"""How the name of a parcel begins that is being packed, or was when its packer died."""
 _LAST = "pushed.json"
 _ADAPTER = "adapter_config.json"
 

@@ -21,6 +21,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay, resolved_kind
 from hivemind_exp.peers.draws import PeerDrawLog
 from hivemind_exp.peers.exchange import PeerExchange, PublisherInfo, TrainingStatus, publish
+from hivemind_exp.peers.likelihood_filter import LogProbabilities
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.tokens import PeerTexts
@@ -35,14 +36,13 @@ from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.transfer.bundle_store import Received
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 ROUNDS_A_SECOND = 100
 """More than any node plays: a later round than this allows since the swarm began comes from the future."""
 
 
 class SwarmTransport:
-    """Implements ``sharing.Wire`` over a node's place in its swarm."""
+    """Implements ``BundleTransport`` over a node's place in its swarm."""
 
     def __init__(self, node: SwarmNode) -> None:
         self._node = node
@@ -96,7 +96,7 @@ class SwarmSession:
 
     @contextmanager
     def exchange(
-        self, step_trainer: SourceGRPOTrainer, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
+        self, log_probabilities: LogProbabilities, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
     ) -> Iterator[PeerExchange]:
         """Return the loop's side of the swarm."""
         config = self.config
@@ -120,7 +120,7 @@ class SwarmSession:
                     source=source,
                     drawn=drawn,
                     encode=lambda chat: tuple(encode(chat, tokenizer)),
-                    step_trainer=step_trainer,
+                    log_probabilities=log_probabilities,
                     seed=config.node.seed,
                     emit=self.emit,
                 )

@@ -10,9 +10,8 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, TrainConfig
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.losses import LossSettings
 from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.policy import weigh
 from hivemind_exp.models.tiny import build_model, build_tokenizer
@@ -113,7 +112,7 @@ def make_manifest(step: int, micro_batch: int) -> Manifest:
         members = made[group * G : (group + 1) * G]
         outcomes = torch.tensor([reward for _, _, reward in members])
         advantages = weigh(
-            GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, outcomes), LossSettings()
+            GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, outcomes), TrainConfig()
         ).tolist()
         rows += [
             TrainingRow(Kind.POLICY, "local", "t", group, tuple(prompt), tuple(ids), "", reward, advantage, 0)

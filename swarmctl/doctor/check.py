@@ -6,6 +6,7 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -67,17 +68,19 @@ class Facts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, Future[Any]] = {}
 
     def get(self, name: str, find: Callable[[], T]) -> T:
+        """Return what ``find`` returned the first time. Raises what it raised then."""
         with self._lock:
-            own = self._locks.setdefault(name, threading.Lock())
-        with own:
-            if name not in self._known:
-                self._known[name] = find()
-            found: T = self._known[name]
-        return found
+            is_first = name not in self._known
+            known: Future[T] = self._known.setdefault(name, Future())
+        if is_first:
+            try:
+                known.set_result(find())
+            except Exception as error:  # noqa: BLE001 - raised below, and for all who ask again
+                known.set_exception(error)
+        return known.result()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from hivemind_exp.errors import NodeError
 from swarmctl.doctor import subprocesses as process
 from swarmctl.doctor.check import Check, Context, Finding, Outcome, failed, skipped
 
@@ -51,13 +52,15 @@ def _answer(check: Check, context: Context, answers: queue.SimpleQueue[tuple[Che
 
 
 def look(check: Check, context: Context) -> Finding:
-    """Make one check here and now; whatever it raises becomes its finding."""
+    """Make one check here and now; whatever it raises becomes its finding, which for a NodeError says what to try."""
     if check.deep and not context.deep:
         return skipped("only with --deep")
     if check.profile and context.resolved is None:
         return skipped("needs a profile that can be used")
     try:
         return check.look(context)
+    except NodeError as error:
+        return failed(error.message, error.next)
     except Exception as error:  # noqa: BLE001 - a check that breaks is a finding, not the end of the others
         return failed(f"could not be checked: {type(error).__name__}: {error}".splitlines()[0])
 

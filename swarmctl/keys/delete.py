@@ -6,9 +6,9 @@ import os
 
 from hivemind_exp.errors import KeyProblem
 from swarmctl.errors import UsageError
+from swarmctl.keys.finder import key_locations
 from swarmctl.keys.key_text import check_name, dotted_tail
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
-from swarmctl.keys.locations import key_locations
 from swarmctl.keys.saved import SavedKey, entries, read_entry, remove_entry, remove_secret
 from swarmctl.terminal.prompter import Prompter
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,8 +69,22 @@ class Keyring:
         """Remove a key; one that is not there is no error. Raises KeyProblem."""
         self._call("delete", name, host)
 
+    def state(self) -> dict[str, Any]:
+        """Return which keyring there is and how it is, as the helper says. Reads no secret; raises TimeoutError."""
+        return self._ask({"do": "state"})
+
     def _call(self, do: Literal["get", "set", "delete"], name: str, host: str, key: str | None = None) -> str | None:
-        order = json.dumps({"do": do, "user": f"{name}@{host}", "key": key}).encode()
+        try:
+            answer = self._ask({"do": do, "user": f"{name}@{host}", "key": key})
+        except TimeoutError as error:
+            raise KeyringSilent(
+                f"the keyring did not answer {error}. {_instead(name)} (a 0600 file)",
+                next=f"swarmctl keys set {name} --insecure-storage",
+            ) from None
+        return _understand(answer, name)
+
+    def _ask(self, order: dict[str, str | None]) -> dict[str, Any]:
+        # By its path and without the current directory: nothing else may answer to the name keyring.
         process = subprocess.Popen(
             [sys.executable, "-P", str(_HELPER)],
             stdin=subprocess.PIPE,
@@ -77,25 +92,26 @@ class Keyring:
             stderr=subprocess.DEVNULL,
             env=without_secrets(os.environ),
         )
+        limit = ATTENDED_S if self._prompter.can_ask else ALONE_S
         try:
-            output = self._wait(process, order, name)
+            output = self._wait(process, json.dumps(order).encode(), limit)
+            answer: dict[str, Any] = json.loads(output.splitlines()[-1])
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"within {limit:g} s") from None
+        except (ValueError, IndexError):
+            return {"error": "failed", "message": "the process that asks it ended without a word"}
         finally:
             process.kill()
             process.wait()
-        return _understand(output, name)
+        return answer
 
-    def _wait(self, process: subprocess.Popen[bytes], order: bytes, name: str) -> bytes:
-        attended = self._prompter.can_ask
-        try:
-            return process.communicate(order, timeout=QUIET_S if attended else ALONE_S)[0]
-        except subprocess.TimeoutExpired:
-            if not attended:
-                raise _silent(name, ALONE_S) from None
-        self._prompter.say(f"Waiting up to {ATTENDED_S:.0f} s for the keyring: it may be showing a dialog.")
-        try:
-            return process.communicate(timeout=ATTENDED_S - QUIET_S)[0]
-        except subprocess.TimeoutExpired:
-            raise _silent(name, ATTENDED_S) from None
+    def _wait(self, process: subprocess.Popen[bytes], order: bytes | None, limit: float) -> bytes:
+        if self._prompter.can_ask:
+            with suppress(subprocess.TimeoutExpired):
+                return process.communicate(order, timeout=QUIET_S)[0]
+            self._prompter.say(f"Waiting up to {limit:g} s for the keyring: it may be showing a dialog.")
+            order, limit = None, limit - QUIET_S
+        return process.communicate(order, timeout=limit)[0]
 
 
 def _instead(name: str) -> str:
@@ -106,18 +122,7 @@ def _instead(name: str) -> str:
     )
 
 
-def _silent(name: str, seconds: float) -> KeyringSilent:
-    return KeyringSilent(
-        f"the keyring did not answer within {seconds:.0f} s. {_instead(name)} (a 0600 file)",
-        next=f"swarmctl keys set {name} --insecure-storage",
-    )
-
-
-def _understand(output: bytes, name: str) -> str | None:
-    try:
-        answer: dict[str, Any] = json.loads(output)
-    except ValueError:
-        answer = {"error": "failed", "message": "the process that asks it ended without a word"}
+def _understand(answer: dict[str, Any], name: str) -> str | None:
     match answer.get("error"):
         case None:
             key = answer["key"]

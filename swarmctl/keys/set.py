@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.providers import PROVIDERS
+from swarmctl.keys.finder import key_locations
 from swarmctl.keys.hosts import base_url_of, host_of, in_the_clear
 from swarmctl.keys.key_text import check_name, clean_key, dotted_tail, last_four, looks_foreign
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
-from swarmctl.keys.locations import LocationKind, key_locations
 from swarmctl.keys.probe import KeyTest, probe
 from swarmctl.keys.saved import Home, SavedKey, read_entry, remove_secret, write_entry, write_secret
 from swarmctl.paths import keys_directory, secrets_directory, shown
@@ -77,7 +77,7 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     _tell_test(finding, prompter)
     _remove_old(old, entry, prompter)
     winner = key_locations(name, os.environ)[0]
-    if options.tell_shadows and winner.place not in (LocationKind.KEYRING, LocationKind.FILE):
+    if options.tell_shadows and not winner.is_saved:
         prompter.say(f"warning: {winner.where} goes before it{_tail(winner.last_four)}; unset it to use the saved key")
 
 

@@ -9,11 +9,9 @@ import ssl
 import time
 import urllib.request
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
 from swarmctl.doctor.checks.api.chain import ApiService
-from swarmctl.doctor.checks.api.local_servers import start
 from swarmctl.keys.hosts import in_the_clear
 
 _SECONDS = 3.0
@@ -49,12 +47,13 @@ def find_way(service: ApiService, context: Context) -> Way:
 
 
 def _looked(service: ApiService, context: Context) -> Way:
-    url = urlsplit(service.endpoint.base_url)
+    url = service.url
     name, secure = url.hostname or "", url.scheme == "https"
     if context.offline:
         return Way(None, "not looked for, offline")
-    if urllib.request.getproxies().get(url.scheme) and not urllib.request.proxy_bypass(name):
-        return Way(None, f"{name} is asked through the proxy of ${url.scheme.upper()}_PROXY")
+    proxies = [scheme for scheme in (url.scheme, "all") if urllib.request.getproxies().get(scheme)]
+    if proxies and not urllib.request.proxy_bypass(name):
+        return Way(None, f"{name} is asked through the proxy of ${proxies[0].upper()}_PROXY")
     try:
         return Way(True, _connected(name, url.port or (443 if secure else 80), secure=secure))
     except OSError as error:
@@ -63,7 +62,7 @@ def _looked(service: ApiService, context: Context) -> Way:
 
 def _explained(service: ApiService, context: Context, error: OSError) -> tuple[str, str | None]:
     """Return what went wrong, and a command that cures it or shows more."""
-    name, where = urlsplit(service.endpoint.base_url).hostname or "", service.endpoint.host
+    name, where = service.url.hostname or "", service.endpoint.host
     match error:
         case socket.gaierror():
             return f"the name {name} cannot be resolved: {_reason(error)}", _look_up(name)
@@ -73,9 +72,9 @@ def _explained(service: ApiService, context: Context, error: OSError) -> tuple[s
             said = (error.reason or str(error)).lower().replace("_", " ")
             return f"{where} does not speak TLS as it should ({said})", _certificate(service)
         case ConnectionRefusedError() if service.endpoint.chat.free:
-            return f"nothing listens at {where}: is {service.endpoint.name} running?", start(service)
+            return f"nothing listens at {where}: is {service.endpoint.name} running?", service.start
     reason = f"no answer within {_SECONDS:g} s" if isinstance(error, TimeoutError) else _reason(error)
-    return f"{where} cannot be reached: {reason}", start(service) or context.again("api")
+    return f"{where} cannot be reached: {reason}", service.start or context.again("api")
 
 
 def _connected(name: str, port: int, *, secure: bool) -> str:
@@ -104,6 +103,5 @@ def _look_up(name: str) -> str:
 
 def _certificate(service: ApiService) -> str:
     """Return the command that shows what the host presents."""
-    url = urlsplit(service.endpoint.base_url)
-    name, port = url.hostname or "", url.port or 443
+    name, port = service.url.hostname or "", service.url.port or 443
     return f"openssl s_client -connect {shlex.quote(f'{name}:{port}')} -servername {shlex.quote(name)} < /dev/null"

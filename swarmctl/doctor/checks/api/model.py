@@ -6,10 +6,7 @@ from difflib import get_close_matches
 
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
 from swarmctl.doctor.checks.api.chain import ApiService
-from swarmctl.doctor.checks.api.key import find_key
-from swarmctl.doctor.checks.api.local_servers import fetch
 from swarmctl.doctor.checks.api.service import SECONDS, ask, why_not_asked
-from swarmctl.keys.keystore import Key
 from swarmctl.keys.probe import probe
 
 _MOST = 5000
@@ -31,7 +28,7 @@ def model(service: ApiService, context: Context) -> Finding:
         return ok(f"{wanted} is listed, one of {len(names):,}")
     near = get_close_matches(wanted, map(_plain, names), n=1, cutoff=0.6)
     text = f"{wanted} is not among the {len(names):,} models listed" + (f"; {near[0]} is" if near else "")
-    cure = fetch(service) or (service.with_model(context, near[0]) if near else None)
+    cure = service.fetch or (service.with_model(context, near[0]) if near else None)
     if service.endpoint.chat.serves_own_weights:
         # Adapters and deployments of one's own are served without being listed.
         return warning(text, cure)
@@ -43,9 +40,8 @@ def _listed(service: ApiService, context: Context) -> tuple[str, ...] | None:
     if probed.result != "valid" or probed.models is not None:
         return probed.models
     # The service answers about the key alone, and lists its models to everyone.
-    key, endpoint = find_key(service, context), service.endpoint
-    value = key.value if isinstance(key, Key) else None
-    return probe(endpoint.name, endpoint.base_url, value, SECONDS, path="/models").models
+    endpoint = service.endpoint
+    return probe(endpoint.name, endpoint.base_url, service.secret(context), SECONDS, path="/models").models
 
 
 def _same(wanted: str, listed: str) -> bool:

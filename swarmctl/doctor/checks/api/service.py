@@ -8,9 +8,7 @@ from hivemind_exp.errors import KeyProblem
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
 from swarmctl.doctor.checks.api.chain import ApiService
 from swarmctl.doctor.checks.api.host import find_way
-from swarmctl.doctor.checks.api.key import find_key, set_key
-from swarmctl.keys.keystore import Key
-from swarmctl.keys.locations import LocationKind
+from swarmctl.keys.finder import Key, LocationKind, command_to_set
 from swarmctl.keys.probe import KeyTest as Probed
 from swarmctl.keys.probe import probe
 
@@ -24,7 +22,7 @@ def service(service: ApiService, context: Context) -> Finding:
     """Ask for what the service answers to valid keys only."""
     if blocked := why_not_asked(service, context):
         return blocked
-    probed, key = ask(service, context), find_key(service, context)
+    probed, key = ask(service, context), service.key(context)
     if probed.result == "valid":
         what = "answers" if key is None else "key accepted"
         return ok(f"{what} in {probed.seconds:.2f} s, {probed.detail}; {limits(probed.headers)}")
@@ -38,7 +36,9 @@ def why_not_asked(service: ApiService, context: Context) -> Finding | None:
     """Return why a service is not asked for anything; None where it may be."""
     if context.offline:
         return skipped("not asked, offline")
-    if isinstance(find_key(service, context), KeyProblem):
+    try:
+        service.key(context)
+    except KeyProblem:
         return skipped("not asked: there is no key")
     if find_way(service, context).open is False:
         return skipped("not asked: its host cannot be reached")
@@ -47,12 +47,8 @@ def why_not_asked(service: ApiService, context: Context) -> Finding | None:
 
 def ask(service: ApiService, context: Context) -> Probed:
     """Return what the service answers; asks once."""
-    key = find_key(service, context)
-    value = key.value if isinstance(key, Key) else None
-    endpoint = service.endpoint
-    return context.facts.get(
-        f"api.{endpoint.name}.probe", lambda: probe(endpoint.name, endpoint.base_url, value, SECONDS)
-    )
+    name, url, key = service.endpoint.name, service.endpoint.base_url, service.secret(context)
+    return context.facts.get(f"api.{name}.probe", lambda: probe(name, url, key, SECONDS))
 
 
 def limits(headers: Mapping[str, str]) -> str:
@@ -70,11 +66,11 @@ def _number(text: str | None) -> int | None:
     return int(text) if text is not None and fine else None
 
 
-def _other_key(service: ApiService, key: Key | KeyProblem | None) -> str:
+def _other_key(service: ApiService, key: Key | None) -> str:
     """Return what brings another key: one in the environment would still win over one that is saved."""
-    if isinstance(key, Key) and key.spot.place is LocationKind.ENVIRONMENT:
+    if key and key.spot.place is LocationKind.ENVIRONMENT:
         return f"unset {key.spot.source}"
-    return set_key(service)
+    return command_to_set(service.endpoint)
 
 
 def _unwell(service: ApiService, context: Context, probed: Probed) -> Finding:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,21 +45,10 @@ class Finding:
     """Cures what is safe to cure unasked and returns what it did; for ``--fix``."""
 
 
-def ok(text: str) -> Finding:
-    return Finding(Status.OK, text)
-
-
-def skipped(text: str, remedy: str | None = None) -> Finding:
-    return Finding(Status.SKIPPED, text, remedy)
-
-
-def warning(text: str, remedy: str | None = None, fix: Callable[[], str] | None = None) -> Finding:
-    return Finding(Status.WARNING, text, remedy, fix)
-
-
-def failed(text: str, remedy: str | None = None, fix: Callable[[], str] | None = None) -> Finding:
-    return Finding(Status.FAILED, text, remedy, fix)
-
+ok = partial(Finding, Status.OK)
+skipped = partial(Finding, Status.SKIPPED)
+warning = partial(Finding, Status.WARNING)
+failed = partial(Finding, Status.FAILED)
 
 T = TypeVar("T")
 
@@ -107,6 +97,11 @@ class Context:
         """The configuration; only for checks that declare ``profile=True``."""
         assert self.resolved is not None
         return self.resolved.config
+
+    @property
+    def device(self) -> str:
+        """The device that the profile wants; "auto" where it cannot be used."""
+        return self.config.model.device if self.resolved else "auto"
 
     @property
     def files(self) -> NodeFiles:

@@ -10,6 +10,7 @@ import shutil
 import site
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def install(*packages: str, force: bool = False) -> str:
     return f"{python} -m pip install {'--force-reinstall --no-deps ' if force else ''}{named}"
 
 
+def installed(name: str) -> str | None:
+    """Return the version of a package that is installed, or None."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return None
+
+
 def version(_context: Context) -> Finding:
     """Look at Python itself."""
     running = sys.version_info[:3]
@@ -54,46 +62,35 @@ def libraries(_context: Context) -> Finding:
     from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
-    wrong, missing, other = [], [], []
+    wrong: dict[str, str] = {}
+    other: dict[str, str] = {}
+    missing = [name for name in PINS if installed(name) is None]
     for name, (accepted, tested) in PINS.items():
-        try:
-            found = Version(importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-            continue
+        found = Version(installed(name) or tested)
         if not SpecifierSet(accepted).contains(found, prereleases=True):
-            wrong.append(f"{name} {found} (needs {accepted})")
+            wrong[name] = f"{name} {found} (needs {accepted})"
         elif name in DECISIVE and found.release[:2] != Version(tested).release[:2]:
-            other.append(f"{name} {found} (tested {tested})")
-    named = [word.split(" ", 1)[0] for word in (*missing, *wrong)]
+            other[name] = f"{name} {found} (tested {tested})"
     if missing or wrong:
-        text = "; ".join([*wrong, *([f"missing: {', '.join(missing)}"] if missing else [])])
-        return failed(text, install(*(name + "==" + PINS[name][1] for name in named)))
+        text = "; ".join([*wrong.values(), *([f"missing: {', '.join(missing)}"] if missing else [])])
+        return failed(text, _as_tested(*missing, *wrong))
     if other:
-        names = [word.split(" ", 1)[0] for word in other]
-        return warning(
-            "in range, but not as tested: " + ", ".join(other), install(*(f"{n}=={PINS[n][1]}" for n in names))
-        )
-    decisive = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "trl", "hivemind")
-    )
+        return warning("in range, but not as tested: " + ", ".join(other.values()), _as_tested(*other))
+    decisive = ", ".join(f"{name} {installed(name)}" for name in ("torch", "transformers", "trl", "hivemind"))
     return ok(f"{len(PINS)} libraries in range: {decisive}")
+
+
+def _as_tested(*names: str, force: bool = False) -> str:
+    return install(*(f"{name}=={PINS[name][1]}" for name in names), force=force)
 
 
 def whole(_context: Context) -> Finding:
     """Look for files that an interrupted or mixed installation lost, and for leftovers of one."""
-    damaged: dict[str, int] = {}
-    for name in PINS:
-        try:
-            distribution = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        lost = lost_files(distribution)
-        if lost:
-            damaged[name] = lost
+    lost = {name: lost_files(importlib.metadata.distribution(name)) for name in PINS if installed(name)}
+    damaged = {name: number for name, number in lost.items() if number}
     if damaged:
         text = ", ".join(f"{name} lacks {count} of its files" for name, count in damaged.items())
-        return failed(text, install(*(f"{name}=={importlib.metadata.version(name)}" for name in damaged), force=True))
+        return failed(text, install(*(f"{name}=={installed(name)}" for name in damaged), force=True))
     leftovers = sorted(path for place in _places() for path in Path(place).glob("~*"))
     if leftovers:
         return warning(
@@ -131,7 +128,7 @@ def mixed(context: Context) -> Finding:
         where = ", ".join(f"{number} in {shown(place)}" for number, place in copies[:_SHOWN])
         return failed(
             f"{len(twice)} of the libraries are there twice: {name} {where}",
-            install(f"{name}=={PINS[name][1]}", force=True),
+            _as_tested(name, force=True),
         )
     user = Path(site.getusersitepackages()).resolve() if site.ENABLE_USER_SITE else None
     outside = [name for name, copies in found.items() if user is not None and copies[0][1] == user]

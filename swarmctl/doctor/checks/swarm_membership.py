@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterator
 
 from hivemind_exp.errors import IdentityProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.checks.installation import install, installed
 from swarmctl.doctor.checks.swarm import nodes
 from swarmctl.storage import node_lock as locks
 
@@ -51,12 +49,12 @@ def charter(context: Context) -> Finding:
             return failed(error.message, error.next)
         for task in found.tasks:
             library, _, version = task.version.partition(" ")
-            here = _installed(library) if library else version
+            here = installed(library) if library else version
             if here != version:
                 return failed(
                     f"swarm {found.name} of node {name} makes {task.label} with {task.version}, and this machine has "
                     f"{here or 'none'}",
-                    f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(f'{library}=={version}')}",
+                    install(f"{library}=={version}"),
                 )
     if not names:
         return skipped(_NONE)
@@ -88,9 +86,3 @@ def listen(context: Context) -> Finding:
 
 def _members(context: Context) -> Iterator[NodeFiles]:
     return (files for files in nodes(context) if files.charter.exists())
-
-
-def _installed(library: str) -> str | None:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(library)
-    return None

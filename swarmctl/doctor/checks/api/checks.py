@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from hivemind_exp.errors import NodeError
 from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.api import host as apihost
-from swarmctl.doctor.checks.api import model as apimodel
 from swarmctl.doctor.checks.api import request as apirequest
 from swarmctl.doctor.checks.api import service as apiservice
 from swarmctl.doctor.checks.api.chain import ApiService, services
@@ -61,7 +60,7 @@ _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] 
     ("key", key, 6.0),
     ("host", apihost.host, 6.0),
     ("service", apiservice.service, 12.0),
-    ("model", apimodel.model, 16.0),
+    ("model", apiservice.model, 16.0),
 )
 """(name, check, seconds). Each waits for those before it that it builds upon, so its limit counts theirs."""
 

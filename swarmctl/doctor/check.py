@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -49,6 +49,17 @@ ok = partial(Finding, Status.OK)
 skipped = partial(Finding, Status.SKIPPED)
 warning = partial(Finding, Status.WARNING)
 failed = partial(Finding, Status.FAILED)
+
+
+def quoted(paths: Iterable[Path]) -> str:
+    """Return paths as arguments of a command."""
+    return " ".join(shlex.quote(str(path)) for path in paths)
+
+
+def bytes_in(directory: Path) -> int:
+    """Return the bytes of all files below a directory."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
 
 T = TypeVar("T")
 

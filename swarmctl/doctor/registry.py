@@ -14,7 +14,6 @@ from swarmctl.doctor.checks import (
     installation,
     keys,
     machine,
-    network,
     swarm,
 )
 from swarmctl.doctor.checks import swarm_leftovers as leftovers
@@ -45,7 +44,7 @@ CHECKS: tuple[Check, ...] = (
     Check("keys", "wandb", keys.wandb, profile=True),
     Check("api", "providers", api.providers),
     Check("swarm", "p2pd", swarm.p2pd),
-    Check("swarm", "port", network.port),
+    Check("swarm", "port", swarm.port),
     Check("swarm", "node", swarm.node, profile=True),
     Check("swarm", "key", membership.key),
     Check("swarm", "charter", membership.charter),

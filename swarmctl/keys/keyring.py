@@ -60,10 +60,7 @@ class Keyring:
     def set(self, name: str, host: str, key: str) -> None:
         """Write a key and read it back. Raises KeyProblem."""
         if self._call("set", name, host, key) != key:
-            raise KeyringSilent(
-                "the keyring took the key but does not give it back",
-                next=f"swarmctl keys set {name} --insecure-storage",
-            )
+            raise KeyringSilent("the keyring took the key but does not give it back", next=_in_a_file(name))
 
     def delete(self, name: str, host: str) -> None:
         """Remove a key; one that is not there is no error. Raises KeyProblem."""
@@ -77,10 +74,8 @@ class Keyring:
         try:
             answer = self._ask({"do": do, "user": f"{name}@{host}", "key": key})
         except TimeoutError as error:
-            raise KeyringSilent(
-                f"the keyring did not answer {error}. {_instead(name)} (a 0600 file)",
-                next=f"swarmctl keys set {name} --insecure-storage",
-            ) from None
+            text = f"the keyring did not answer {error}. {_instead(name)} (a 0600 file)"
+            raise KeyringSilent(text, next=_in_a_file(name)) from None
         return _understand(answer, name)
 
     def _ask(self, order: dict[str, str | None]) -> dict[str, Any]:
@@ -122,23 +117,21 @@ def _instead(name: str) -> str:
     )
 
 
+def _in_a_file(name: str) -> str:
+    return f"swarmctl keys set {name} --insecure-storage"
+
+
 def _understand(answer: dict[str, Any], name: str) -> str | None:
-    match answer.get("error"):
-        case None:
-            key = answer["key"]
-            return None if key is None else str(key)
-        case "locked":
+    match answer:
+        case {"error": "locked"}:
             raise KeyringLocked(
                 f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}",
                 next=_UNLOCK_KEYCHAIN if sys.platform == "darwin" else _UNLOCK_GNOME,
             )
-        case "absent":
-            raise KeyringAbsent(
-                f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)",
-                next=f"swarmctl keys set {name} --insecure-storage",
-            )
-        case _:
-            raise KeyringSilent(
-                f"the keyring failed: {answer.get('message')}. {_instead(name)}",
-                next=f"swarmctl keys set {name} --insecure-storage",
-            )
+        case {"error": "absent"}:
+            text = f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)"
+            raise KeyringAbsent(text, next=_in_a_file(name))
+        case {"error": _, "message": message}:
+            raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=_in_a_file(name))
+    key = answer["key"]
+    return None if key is None else str(key)

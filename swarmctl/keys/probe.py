@@ -50,16 +50,10 @@ def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, 
     try:
         answer = send(row, base_url + row.key_path, key, limit, _VIEWER if row.name == "wandb" else None)
     except Unanswered as error:
-        return _hidden(KeyTest("unreachable", str(error)), key)
-    try:
-        finding = _read(row, answer) if 200 <= answer.status < 300 else _refusal(answer, key)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        finding = KeyTest("not_understood", "the answer is not the one expected: another kind of server is there")
-    told = replace(finding, status=answer.status, seconds=answer.seconds, headers=answer.headers)
-    return _hidden(told, key)
-
-
-def _hidden(finding: KeyTest, key: str | None) -> KeyTest:
+        finding = KeyTest("unreachable", str(error))
+    else:
+        told = _read(row, answer) if 200 <= answer.status < 300 else _refusal(answer, key)
+        finding = replace(told, status=answer.status, seconds=answer.seconds, headers=answer.headers)
     return replace(finding, detail=finding.detail.replace(key, "…")) if key else finding
 
 
@@ -85,8 +79,11 @@ def headers_for(row: Provider, key: str | None) -> dict[str, str]:
 
 
 def _read(row: Provider, answer: HttpAnswer) -> KeyTest:
-    document = json.loads(answer.body)
-    return _models(document) if row.key_path == _MODELS else _account(row, document)
+    try:
+        document = json.loads(answer.body)
+        return _models(document) if row.key_path == _MODELS else _account(row, document)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return KeyTest("not_understood", "the answer is not the one expected: another kind of server is there")
 
 
 def _models(answer: Any) -> KeyTest:

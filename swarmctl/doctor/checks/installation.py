@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from swarmctl.doctor.check import Context, Finding, failed, ok, warning
+from swarmctl.doctor.check import Context, Finding, failed, ok, quoted, warning
 from swarmctl.doctor.checks.requirements import DECISIVE, PINS
 from swarmctl.paths import shown
 from swarmctl.terminal.command_line import launcher
@@ -93,10 +93,8 @@ def whole(_context: Context) -> Finding:
         return failed(text, install(*(f"{name}=={installed(name)}" for name in damaged), force=True))
     leftovers = sorted(path for place in _places() for path in Path(place).glob("~*"))
     if leftovers:
-        return warning(
-            f"{len(leftovers)} leftovers of an interrupted pip, such as {shown(leftovers[0])}",
-            "rm -r " + " ".join(shlex.quote(str(path)) for path in leftovers),
-        )
+        text = f"{len(leftovers)} leftovers of an interrupted pip, such as {shown(leftovers[0])}"
+        return warning(text, f"rm -r {quoted(leftovers)}")
     return ok("every installed file of the libraries is there")
 
 

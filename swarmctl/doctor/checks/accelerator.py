@@ -53,8 +53,7 @@ def device(context: Context) -> Finding:
     missing = _missing(context, wanted, hardware)
     if missing is not None:
         return failed(missing, context.changed(model__device="auto"))
-    gpu = selected(context)
-    if gpu is not None and hardware.nvidia is not None:
+    if hardware.nvidia is not None and (gpu := selected(context)):
         return _capable(context, gpu, version, cuda)
     return ok(f"{_seen(hardware)}; torch {version}")
 

@@ -115,9 +115,8 @@ def _refused(context: Context, answer: HttpAnswer) -> Finding | None:
             return failed(f"{name} is gated: its owners want your account to accept their terms", login())
         return failed(f"{name} is gated, and the account of {key.label} has not been let in", default)
     if code == "RevisionNotFound":
-        return failed(
-            f"{name} has no revision {context.config.model.revision}", context.changed(model__revision="main")
-        )
+        text = f"{name} has no revision {context.config.model.revision}"
+        return failed(text, context.changed(model__revision="main"))
     if answer.status in (401, 404):
         return failed(f"the hub knows no model {name}{'' if key else ' (a private one needs a token)'}", default)
     return None

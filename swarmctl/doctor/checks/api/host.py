@@ -8,8 +8,8 @@ import socket
 import ssl
 import time
 import urllib.request
-from dataclasses import dataclass
 
+from hivemind_exp.errors import ProviderError
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
 from swarmctl.doctor.checks.api.chain import ApiService
 from swarmctl.keys.hosts import in_the_clear
@@ -19,45 +19,44 @@ _SECONDS = 3.0
 _DAY = 86400
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How it went."""
-
-    open: bool | None
-    """None where nobody looked."""
-    text: str
-    remedy: str | None = None
-
-
 def host(service: ApiService, context: Context) -> Finding:
     """Look up the host's name, connect to it and agree on an encryption."""
-    way = find_way(service, context)
-    if way.open is None:
-        return skipped(way.text)
-    if not way.open:
-        return service.trouble(way.text, way.remedy)
-    if in_the_clear(service.endpoint.base_url):
-        return warning(f"{way.text}; unencrypted: prompts, answers and a key can be read on their way")
-    return ok(way.text)
-
-
-def find_way(service: ApiService, context: Context) -> Way:
-    """Return whether there is a way to a provider's host. Looks once."""
-    return context.facts.get(f"api.{service.endpoint.name}.way", lambda: _looked(service, context))
-
-
-def _looked(service: ApiService, context: Context) -> Way:
-    url = service.url
-    name, secure = url.hostname or "", url.scheme == "https"
     if context.offline:
-        return Way(None, "not looked for, offline")
-    proxies = [scheme for scheme in (url.scheme, "all") if urllib.request.getproxies().get(scheme)]
-    if proxies and not urllib.request.proxy_bypass(name):
-        return Way(None, f"{name} is asked through the proxy of ${proxies[0].upper()}_PROXY")
+        return skipped("not looked for, offline")
+    if (variable := _proxy(service)) is not None:
+        return skipped(f"{service.url.hostname} is asked through the proxy of ${variable}")
     try:
-        return Way(True, _connected(name, url.port or (443 if secure else 80), secure=secure))
-    except OSError as error:
-        return Way(False, *_explained(service, context, error))
+        text = reach(service, context)
+    except ProviderError as error:
+        return service.trouble(error.message, error.next)
+    if in_the_clear(service.endpoint.base_url):
+        return warning(f"{text}; unencrypted: prompts, answers and a key can be read on their way")
+    return ok(text)
+
+
+def _proxy(service: ApiService) -> str | None:
+    """Return the variable that names the proxy through which a service is asked; None where it is asked directly."""
+    found = [scheme for scheme in (service.url.scheme, "all") if urllib.request.getproxies().get(scheme)]
+    direct = not found or urllib.request.proxy_bypass(service.url.hostname or "")
+    return None if direct else f"{found[0].upper()}_PROXY"
+
+
+def reach(service: ApiService, context: Context) -> str:
+    """Connect to a provider's host, unless through a proxy, and say how that went. Looks once.
+
+    Raises ProviderError, with a command that cures it or shows more.
+    """
+
+    def look() -> str:
+        url = service.url
+        secure = url.scheme == "https"
+        try:
+            return _connected(url.hostname or "", url.port or (443 if secure else 80), secure=secure)
+        except OSError as error:
+            text, following = _explained(service, context, error)
+            raise ProviderError(text, next=following) from error
+
+    return "" if _proxy(service) else context.facts.get(f"api.{service.endpoint.name}.way", look)
 
 
 def _explained(service: ApiService, context: Context, error: OSError) -> tuple[str, str | None]:

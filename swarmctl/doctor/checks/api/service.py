@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from hivemind_exp.errors import KeyProblem
+from hivemind_exp.errors import KeyProblem, ProviderError
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
 from swarmctl.doctor.checks.api.chain import ApiService
-from swarmctl.doctor.checks.api.host import find_way
+from swarmctl.doctor.checks.api.host import reach
 from swarmctl.keys.finder import LocationKind, command_to_set
 from swarmctl.keys.probe import KeyTest as Probed
 from swarmctl.keys.probe import probe
@@ -44,9 +44,10 @@ def why_not_asked(service: ApiService, context: Context) -> Finding | None:
         return skipped("not asked, offline")
     try:
         service.key(context)
+        reach(service, context)
     except KeyProblem:
         return skipped("not asked: there is no key")
-    if find_way(service, context).open is False:
+    except ProviderError:
         return skipped("not asked: its host cannot be reached")
     return None
 

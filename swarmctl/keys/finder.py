@@ -25,13 +25,12 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.hosts import host_of, in_the_clear
 from swarmctl.keys.key_text import clean_key, dotted_tail, file_variable, last_four
-from swarmctl.keys.keyring import Keyring
 from swarmctl.keys.saved import entries, read_entry, read_secret
 from swarmctl.paths import shown
-from swarmctl.terminal.prompter import Prompter
 
 if TYPE_CHECKING:
     from hivemind_exp.offload.endpoints import Endpoint
+    from swarmctl.terminal.prompter import Prompter
 
 ADDRESSES = {"huggingface": "HF_ENDPOINT", "wandb": "WANDB_BASE_URL"}
 """What makes these libraries talk to another host."""
@@ -146,7 +145,7 @@ class KeyFinder:
     """Finds keys and reads them."""
 
     def __init__(self, prompter: Prompter, environment: Mapping[str, str]) -> None:
-        self._keyring = Keyring(prompter)
+        self._prompter = prompter
         self.environment = environment
 
     def find(self, name: str, *, base_url: str | None = None, pin: LocationKind | None = None) -> Key | None:
@@ -210,11 +209,13 @@ class KeyFinder:
         return clean_key(text, f"in {shown(path)}")
 
     def _saved(self, name: str) -> str:
+        from swarmctl.keys.keyring import Keyring  # here: ``keys list`` finds keys and reads none
+
         entry = read_entry(name)
         assert entry is not None
         if entry.home == "file":
             return clean_key(read_secret(entry), "in its file")
-        value = self._keyring.get(entry.name, entry.host)
+        value = Keyring(self._prompter).get(entry.name, entry.host)
         if value is None:
             raise KeyProblem(
                 f"key {entry.name} is gone from the keyring: somebody deleted it there, or this is another keyring",

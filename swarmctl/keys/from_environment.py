@@ -19,6 +19,7 @@ from swarmctl.terminal.prompter import Prompter
 
 _LINE = re.compile(r"""\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*("[^"]*"|'[^']*'|[^\s#]*)""")
 
+"""An assignment. ``dotenv_values`` does not say in which line a key stands, and so which to take out."""
 _OWNERS = {variable: row.name for row in PROVIDERS.values() for variable in row.variables}
 
 

@@ -60,7 +60,10 @@ def _kernel(why: str) -> Finding:
 
 
 def synchronised() -> bool | None:
-    """Return whether the kernel says that a time service keeps the clock right; None where it cannot be asked."""
+    """Return whether the kernel says that a time service keeps the clock right; None where it cannot be asked.
+
+    No library asks it: ``adjtimex`` is not in Python, and ``timedatectl`` not in containers.
+    """
     if sys.platform != "linux" or sys.maxsize < 2**32:
         return None
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only read

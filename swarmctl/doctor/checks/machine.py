@@ -58,7 +58,10 @@ def _need(context: Context) -> tuple[int | None, str]:
 def container_memory(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> tuple[int | None, int]:
-    """Return the memory limit of the control group this process is in, and what is used of it; None: unlimited."""
+    """Return the memory limit of the control group this process is in, and what is used of it; None: unlimited.
+
+    ``psutil`` knows the whole machine alone.
+    """
     try:
         groups = dict(line.split(":", 2)[1:] for line in own.read_text().splitlines())
     except (OSError, ValueError):

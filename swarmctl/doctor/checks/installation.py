@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import os
+import runpy
 import shlex
 import shutil
 import site
@@ -22,10 +23,6 @@ from swarmctl.terminal.command_line import launcher
 OLDEST = (3, 11)
 NEWEST_TESTED = (3, 13)
 _SHOWN = 4
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def install(*packages: str, force: bool = False) -> str:
@@ -114,20 +111,18 @@ def _places() -> list[str]:
 
 def mixed(context: Context) -> Finding:
     """Look for two builds of one library, and for libraries from somewhere else than this environment."""
+    from packaging.utils import canonicalize_name
+
     found: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    wanted = {_normal(name) for name in PINS}
     for distribution in importlib.metadata.distributions(path=_places()):
-        name = _normal(distribution.metadata["Name"] or "")
-        if name in wanted:
+        name = str(canonicalize_name(distribution.metadata["Name"] or ""))
+        if name in PINS:
             found[name].append((distribution.version, Path(str(distribution.locate_file(""))).resolve()))
     twice = {name: sorted(set(copies)) for name, copies in found.items() if len(set(copies)) > 1}
     if twice:
         name, copies = next(iter(twice.items()))
         where = ", ".join(f"{number} in {shown(place)}" for number, place in copies[:_SHOWN])
-        return failed(
-            f"{len(twice)} of the libraries are there twice: {name} {where}",
-            _as_tested(name, force=True),
-        )
+        return failed(f"{len(twice)} of the libraries are there twice: {name} {where}", _as_tested(name, force=True))
     user = Path(site.getusersitepackages()).resolve() if site.ENABLE_USER_SITE else None
     outside = [name for name, copies in found.items() if user is not None and copies[0][1] == user]
     if user is not None and outside and len(outside) < len(found):
@@ -160,10 +155,5 @@ def torch_build() -> tuple[str, str | None, str | None]:
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("torch is not installed")
-    values: dict[str, str | None] = {}
-    for line in Path(spec.origin).with_name("version.py").read_text().splitlines():
-        name, equals, value = line.partition("=")
-        if equals:
-            text = value.strip().strip("'\"")
-            values[name.partition(":")[0].strip()] = None if text == "None" else text
+    values = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
     return values.get("__version__") or "unknown", values.get("cuda"), values.get("hip")

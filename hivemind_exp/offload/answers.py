@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.api.chat import ChatAnswer, Choice, RequestFailed, SamplingParams
 from hivemind_exp.offload.billing import BilledClient
@@ -128,7 +128,7 @@ class ModelMismatchDetector:
     def _warn(self, service: ProviderService, code: str, text: str) -> None:
         if code not in service.warned:
             service.warned.add(code)
-            self._emit("warning", code=code, message=f"{service.endpoint.label} {text}")
+            self._emit(WarningEvent(code=code, message=f"{service.endpoint.label} {text}"))
 
 
 def _same(asked: str, told: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -18,8 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.answers import AnswerRecorder, ModelMismatchDetector
 from hivemind_exp.offload.api.chat import FaultKind, RequestFailed, SamplingParams
@@ -102,7 +102,7 @@ class Engine:
         Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
         """
         if not self._probe.done():
-            self._emit("phase", name="waiting for the provider's first answer", done=None, total=None)
+            self._emit(PhaseEvent(name="waiting for the provider's first answer"))
         _wait_for(self._probe, self._stop)
         self.report_spend(PROBE_ROUND)
 
@@ -133,18 +133,19 @@ class Engine:
         """Report what a round's orders used and cost."""
         for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
             self._emit(
-                "spend",
-                round=round_,
-                provider=provider,
-                model=model,
-                requests=spent.requests,
-                tokens=spent.prompt_tokens + spent.completion_tokens,
-                prompt_tokens=spent.prompt_tokens,
-                completion_tokens=spent.completion_tokens,
-                lost=spent.lost,
-                usd=round(spent.usd, 8),
-                usd_total=round(self._ledger.spent, 8),
-                usd_cap=self._ledger.cap,
+                SpendEvent(
+                    round=round_,
+                    provider=provider,
+                    model=model,
+                    requests=spent.requests,
+                    tokens=spent.prompt_tokens + spent.completion_tokens,
+                    prompt_tokens=spent.prompt_tokens,
+                    completion_tokens=spent.completion_tokens,
+                    lost=spent.lost,
+                    usd=round(spent.usd, 8),
+                    usd_total=round(self._ledger.spent, 8),
+                    usd_cap=self._ledger.cap,
+                )
             )
 
     def close(self) -> None:
@@ -320,8 +321,8 @@ class Engine:
         self._router.record_failure(service, fault)
         if service.trouble is not None or fault.trouble is FaultKind.SLOW_DOWN:
             return 0  # the pause is the router's and the limiter's business
-        wait = fault.wait if fault.wait is not None else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**tries)
-        await asyncio.sleep(wait * random.uniform(0.75, 1.25))  # so that the many do not come back at once
+        wait = fault.wait if fault.wait is not None else growing(tries, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S)
+        await asyncio.sleep(jittered(wait, 0.25))
         # What never reached the service says nothing about the question.
         return tries + fault.sent
 
@@ -343,7 +344,8 @@ class Engine:
         if not self._router.budget_exhausted:
             self._router.only_free(error.until)
             lifts = "any more" if math.isinf(error.until) else "before tomorrow (UTC)"
-            self._emit("warning", code="limit", message=f"{error.message}; nothing that costs money is asked {lifts}")
+            message = f"{error.message}; nothing that costs money is asked {lifts}"
+            self._emit(WarningEvent(code="limit", message=message))
 
 
 def _wait_for(future: Future[None], stop: StopFlag, deadline: float | None = None) -> None:

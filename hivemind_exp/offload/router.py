@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hivemind_exp.backoff import growing
 from hivemind_exp.errors import KeyProblem, NodeError, ProviderError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.api.batch import Batches
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestDialect, RequestFailed, SamplingParams
 from hivemind_exp.offload.endpoints import Endpoint
@@ -124,7 +125,7 @@ class Router:
     def record_success(self, service: ProviderService) -> None:
         """Take note of an answer."""
         if service.trouble is not None:
-            self._emit("warning", code="provider_back", message=f"{service.endpoint.label} answers again")
+            self._emit(WarningEvent(code="provider_back", message=f"{service.endpoint.label} answers again"))
         service.faults = service.slowed = service.outages = service.refused = 0
         service.trouble, service.probing, service.answered = None, False, True
 
@@ -147,7 +148,7 @@ class Router:
         if fault.wait is not None and fault.wait > LONGEST_HOLD_S:
             self._rest(service, fault, fault.wait)
         elif fault.trouble in _PERMANENT or service.faults >= FAULTS_IN_A_ROW or service.probing:
-            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.outages))
+            self._rest(service, fault, growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S))
 
     def _slow_down(self, service: ProviderService, fault: RequestFailed) -> None:
         now = asyncio.get_running_loop().time()
@@ -155,11 +156,11 @@ class Router:
             service.slowed_since = now
         # Of many requests in flight many are refused at once: that is one reason to wait, not so many.
         service.slowed += not service.limiter.held
-        wait = fault.wait if fault.wait is not None else min(60.0, 0.25 * 2.0 ** min(service.slowed, 8))
+        wait = fault.wait if fault.wait is not None else growing(service.slowed, first=0.25, longest=60.0)
         if wait > LONGEST_HOLD_S:
             self._rest(service, fault, wait)
         elif now - service.slowed_since > _SLOWED_S:
-            self._rest(service, fault, min(_LONGEST_REST_S, _REST_S * 2**service.outages))
+            self._rest(service, fault, growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S))
         else:
             service.limiter.hold(wait)
             service.probing = False
@@ -172,7 +173,7 @@ class Router:
         service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
         service.outages += 1
         if first:
-            self._emit("warning", code="provider_down", message=f"{self._told(service, fault)}; {self._instead()}")
+            self._emit(WarningEvent(code="provider_down", message=f"{self._told(service, fault)}; {self._instead()}"))
 
     def _told(self, service: ProviderService, fault: RequestFailed) -> str:
         return f"{service.endpoint.label}: {fault.trouble} ({fault.detail})"

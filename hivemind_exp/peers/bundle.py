@@ -14,6 +14,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 
@@ -34,11 +35,16 @@ LARGEST_ROUND = 2**40
 FULL = 1000
 """The outcome 1.0: outcomes are shared in thousandths."""
 KINDS = ("policy", "policy_text", "teacher", "relay")
-"""What a peer may say of where its text comes from (``sources.base.Kind``). It cannot be verified."""
+"""What a peer may say of where its text comes from (``rollouts.types.Kind``). It cannot be verified."""
 
 
 class BundleRefused(ValueError):
     """The bytes are no bundle of that peer and swarm. The message is ours: nothing of the bytes stands in it."""
+
+
+def _need(right: bool, what: str) -> None:
+    if not right:
+        raise BundleRefused(what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +110,7 @@ def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
     Raises:
         BundleRefused: for whatever is not exactly a bundle of that peer in that swarm. Nothing else is ever raised.
     """
-    if len(data) > LARGEST_BUNDLE:
-        raise BundleRefused("more bytes than a bundle may have")
+    _need(len(data) <= LARGEST_BUNDLE, "more bytes than a bundle may have")
     try:
         return _read(_Reader(data), peer, swarm)
     except BundleRefused:
@@ -116,17 +121,13 @@ def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
 
 def _read(reader: _Reader, peer: str, swarm: str) -> Bundle:
     reader.fixed(6)
-    if reader.integer(2**16) != FORMAT:
-        raise BundleRefused("another version of the format")
-    if reader.blob(32) != bytes.fromhex(swarm):
-        raise BundleRefused("of another swarm")
-    if reader.text(LONGEST_NAME) != peer:
-        raise BundleRefused("of another peer than announced it")
+    _need(reader.integer(2**16) == FORMAT, "another version of the format")
+    _need(reader.blob(32) == bytes.fromhex(swarm), "of another swarm")
+    _need(reader.text(LONGEST_NAME) == peer, "of another peer than announced it")
     round_, stage = reader.integer(LARGEST_ROUND), reader.text(LONGEST_NAME)
     groups = tuple(_read_group(reader) for _ in range(reader.array(MOST_GROUPS)))
     reader.end()
-    if len({(group.task, group.question) for group in groups}) < len(groups):
-        raise BundleRefused("one question twice")
+    _need(len({(group.task, group.question) for group in groups}) == len(groups), "one question twice")
     return Bundle(swarm, peer, round_, stage, groups)
 
 
@@ -134,38 +135,27 @@ def _read_group(reader: _Reader) -> SharedGroup:
     reader.fixed(10)
     task, index, question = reader.text(LONGEST_NAME), reader.integer(2**31), reader.blob(32)
     kind, label = reader.text(LONGEST_NAME), reader.text(LONGEST_NAME)
-    outcomes, cut = reader.blob(2 * MOST_COMPLETIONS), reader.blob(MOST_COMPLETIONS)
+    outcomes = _unpacked("H", reader.blob(2 * MOST_COMPLETIONS))
+    cut = tuple(map(bool, reader.blob(MOST_COMPLETIONS)))
     texts = tuple(reader.text(LONGEST_TEXT) for _ in range(reader.array(MOST_COMPLETIONS)))
     ids = tuple(_unpacked("I", reader.blob(4 * MOST_TOKENS)) for _ in range(reader.array(MOST_COMPLETIONS)))
     logps = tuple(_unpacked("f", reader.blob(4 * MOST_TOKENS)) for _ in range(reader.array(MOST_COMPLETIONS)))
-    group = SharedGroup(
-        task,
-        index,
-        question.hex(),
-        kind,
-        label,
-        tuple(int(value) for value in _unpacked("H", outcomes)),
-        tuple(value != 0 for value in cut),
-        texts,
-        tuple(tuple(int(value) for value in row) for row in ids),
-        logps,
-    )
+    group = SharedGroup(task, index, question.hex(), kind, label, outcomes, cut, texts, ids, logps)
     _check(group, len(question))
     return group
 
 
 def _check(group: SharedGroup, digest: int) -> None:
     count = len(group.texts)
-    if not count or len(group.outcomes) != count or len(group.cut) != count or digest != 32:
-        raise BundleRefused("a group whose parts do not fit together")
-    if group.kind not in KINDS or max(group.outcomes) > FULL:
-        raise BundleRefused("a group of no known kind, or outcomes above 1")
+    whole = count and len(group.outcomes) == len(group.cut) == count and digest == 32
+    _need(bool(whole), "a group whose parts do not fit together")
+    _need(group.kind in KINDS and max(group.outcomes) <= FULL, "a group of no known kind, or outcomes above 1")
     if group.ids or group.logps:
         lengths = [len(row) for row in group.ids]
-        if len(lengths) != count or lengths != [len(row) for row in group.logps] or 0 in lengths:
-            raise BundleRefused("log-probabilities that do not fit the tokens")
-        if not all(math.isfinite(value) and value <= 0 for row in group.logps for value in row):
-            raise BundleRefused("log-probabilities that are none")
+        fit = len(lengths) == count and lengths == [len(row) for row in group.logps] and 0 not in lengths
+        _need(fit, "log-probabilities that do not fit the tokens")
+        numbers = all(math.isfinite(value) and value <= 0 for row in group.logps for value in row)
+        _need(numbers, "log-probabilities that are none")
 
 
 def _pack_group(group: SharedGroup) -> list[object]:
@@ -187,10 +177,9 @@ def _packed(code: str, values: Sequence[float]) -> bytes:
     return struct.pack(f"<{len(values)}{code}", *values)
 
 
-def _unpacked(code: str, data: bytes) -> tuple[float, ...]:
+def _unpacked(code: str, data: bytes) -> tuple[Any, ...]:
     size = struct.calcsize(f"<{code}")
-    if len(data) % size:
-        raise BundleRefused("numbers that are cut off")
+    _need(len(data) % size == 0, "numbers that are cut off")
     return struct.unpack(f"<{len(data) // size}{code}", data)
 
 
@@ -207,34 +196,28 @@ class _Reader:
     def array(self, most: int) -> int:
         """Return the length of the array that begins here."""
         length: int = self._unpacker.read_array_header()
-        if length > most:
-            raise BundleRefused("an array that is too long")
+        _need(length <= most, "an array that is too long")
         return length
 
     def fixed(self, length: int) -> None:
         """Expect an array of this length."""
-        if self.array(length) != length:
-            raise BundleRefused("an array of another length")
+        _need(self.array(length) == length, "an array of another length")
 
     def integer(self, below: int) -> int:
-        value = self._unpacker.unpack()
-        if type(value) is not int or not 0 <= value < below:
-            raise BundleRefused("a number out of bounds")
+        value: int = self._unpacker.unpack()
+        _need(type(value) is int and 0 <= value < below, "a number out of bounds")
         return value
 
     def text(self, longest: int) -> str:
-        value = self._unpacker.unpack()
-        if type(value) is not str or len(value.encode()) > longest:
-            raise BundleRefused("no text, or one that is too long")
+        value: str = self._unpacker.unpack()
+        _need(type(value) is str and len(value.encode()) <= longest, "no text, or one that is too long")
         return value
 
     def blob(self, longest: int) -> bytes:
-        value = self._unpacker.unpack()
-        if type(value) is not bytes or len(value) > longest:
-            raise BundleRefused("no bytes, or too many")
+        value: bytes = self._unpacker.unpack()
+        _need(type(value) is bytes and len(value) <= longest, "no bytes, or too many")
         return value
 
     def end(self) -> None:
         """Expect that nothing follows."""
-        if self._unpacker.tell() != self._size:
-            raise BundleRefused("bytes after the end")
+        _need(self._unpacker.tell() == self._size, "bytes after the end")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ class BundlePool:
     def __init__(self, clock: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES) -> None:
         self._clock = clock
         self._most_bytes = most_bytes
-        self._peers: OrderedDict[str, deque[_Kept]] = OrderedDict()
+        self._peers: dict[str, deque[_Kept]] = {}
 
     @property
     def size(self) -> int:
@@ -52,12 +52,10 @@ class BundlePool:
 
     def put(self, bundle: Bundle, size: int) -> None:
         """Keep a bundle of ``size`` bytes; one of the same peer with the same questions gives way to it."""
-        kept = self._peers.setdefault(bundle.peer, deque())
+        kept = self._peers.setdefault(bundle.peer, deque(maxlen=BUNDLES_A_PEER))
         for old in [each for each in kept if _overlap(each.bundle, bundle)]:
             kept.remove(old)
         kept.append(_Kept(bundle, size, self._clock(), list(bundle.groups)))
-        while len(kept) > BUNDLES_A_PEER:
-            kept.popleft()
         self._forget_old()
         while self.size > self._most_bytes:
             # Who takes most room gives way first, so that nobody is pushed out by another's flood.

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Sequence
+
+from hivemind_exp.bounded import BoundedDict
 
 LONG = 200
 """Characters from which equal text is no coincidence."""
@@ -65,8 +67,8 @@ class SeenTexts:
     """What was seen lately, bounded in peers and texts."""
 
     def __init__(self) -> None:
-        self._whose: OrderedDict[bytes, str] = OrderedDict()
-        self._texts: OrderedDict[str, deque[tuple[str, Sketch]]] = OrderedDict()
+        self._whose: BoundedDict[bytes, str] = BoundedDict(MOST_COPIES)
+        self._texts: BoundedDict[str, deque[tuple[str, Sketch]]] = BoundedDict(MOST_PEERS)
 
     def is_copied(self, peer: str, question: str, texts: Sequence[str]) -> bool:
         """Whether most of the long texts among these came from somebody else before. Remembers those that did not."""
@@ -75,9 +77,6 @@ class SeenTexts:
         for text in long:
             name = hashlib.blake2b(f"{question}\0{text}".encode("utf-8", "replace"), digest_size=16).digest()
             copies += self._whose.setdefault(name, peer) != peer
-            self._whose.move_to_end(name)
-        while len(self._whose) > MOST_COPIES:
-            self._whose.popitem(last=False)
         return 2 * copies > len(long)
 
     def is_said_again(self, peer: str, question: str, text: str) -> bool:
@@ -85,9 +84,6 @@ class SeenTexts:
         if len(text) < LONG:
             return False
         recent = self._texts.setdefault(peer, deque(maxlen=RECENT))
-        self._texts.move_to_end(peer)
-        if len(self._texts) > MOST_PEERS:
-            self._texts.popitem(last=False)
         new = sketch(text)
         known = any(asked != question and likeness(new, old) >= ALIKE for asked, old in recent)
         recent.append((question, new))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 
+from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.tasks.base import Question, Tasks
 
 ROUNDS = 64
@@ -19,8 +19,8 @@ class QuestionCache:
         """``furthest``: places of a round that are made at most."""
         self._tasks = tasks
         self._furthest = furthest
-        self._rounds: OrderedDict[int, Mapping[int, Question]] = OrderedDict()
-        self._made: dict[int, int] = {}
+        self._rounds: BoundedDict[int, tuple[int, Mapping[int, Question]]] = BoundedDict(ROUNDS)
+        """By round: how many places were made, and the questions of those that have one."""
         self.seconds = 0.0
         """Time spent so far."""
 
@@ -30,7 +30,7 @@ class QuestionCache:
 
     def is_known(self, round_: int, index: int) -> bool:
         """Whether the question of a place was made before."""
-        return index < self._made.get(round_, 0)
+        return index < self._rounds.get(round_, (0, {}))[0]
 
     def at(self, round_: int, index: int) -> Question | None:
         """Return the question of a place; None where there is none, as it is held out here.
@@ -39,20 +39,14 @@ class QuestionCache:
         """
         if not self.reaches(index):
             raise ValueError(f"place {index} of a round is further than any node goes")
-        if not self.is_known(round_, index):
+        made, questions = self._rounds.get(round_, (0, {}))
+        if index >= made:
             begun = time.monotonic()
             try:
-                self._make(round_, index + 1)
+                # Places that are held out here are left out, so the first ``made`` questions reach at least that far.
+                made = index + 1
+                questions = {each.index: each for each in self._tasks.questions("train", round_, made)}
             finally:
                 self.seconds += time.monotonic() - begun
-        self._rounds.move_to_end(round_)
-        return self._rounds[round_].get(index)
-
-    def _make(self, round_: int, count: int) -> None:
-        # Places that are held out here are left out, so the first ``count`` questions reach at least that far.
-        questions = self._tasks.questions("train", round_, count)
-        self._rounds[round_] = {question.index: question for question in questions}
-        self._made[round_] = count
-        while len(self._rounds) > ROUNDS:
-            forgotten, _ = self._rounds.popitem(last=False)
-            del self._made[forgotten]
+        self._rounds[round_] = made, questions  # also where it is known: it was asked for just now
+        return questions.get(index)

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import FULL, BundleRefused, unpack
 from hivemind_exp.peers.bundle_pool import BundlePool, Offer
 from hivemind_exp.peers.questions import QuestionCache
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.reputation import weights
-from hivemind_exp.peers.vetting import LatestRound, PeerRules, RejectedGroup, Texts, Used, Vetting
+from hivemind_exp.peers.tokens import PeerTexts
+from hivemind_exp.peers.vetting import LatestRound, PeerRules, RejectedGroup, Used, Vetting
 from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
@@ -52,24 +54,24 @@ class PeerSource:
         rules: PeerRules,
         *,
         tasks: Tasks,
-        texts: Texts,
+        texts: PeerTexts,
         book: PeerBook,
         latest_round: LatestRound,
-        shelf: BundlePool | None = None,
+        pool: BundlePool | None = None,
     ) -> None:
         self._rules = rules
         self._tasks = tasks
         self._latest_round = latest_round
-        self._remaking = QuestionCache(tasks, max(FURTHEST, 8 * rules.local))
-        self._vetting = Vetting(rules, texts, self._remaking)
-        self._benched: dict[str, int] = {}
+        self._questions = QuestionCache(tasks, max(FURTHEST, 8 * rules.local))
+        self._vetting = Vetting(rules, texts, self._questions)
+        self._cooling_down: dict[str, int] = {}
         self.book = book
-        self.shelf = BundlePool() if shelf is None else shelf
+        self.pool = BundlePool() if pool is None else pool
         self.refusals: Counter[str] = Counter()
         """Why groups and bundles were not used, counted since somebody last looked."""
 
     def take_in(self, received: Sequence[ReceivedBundle]) -> None:
-        """Put bundles on the shelf. Whatever they hold, nothing is raised."""
+        """Put bundles into the pool. Whatever they hold, nothing is raised."""
         for each in received:
             if each.peer != self._rules.me:
                 with self._counting(each.peer):
@@ -84,10 +86,15 @@ class PeerSource:
         """Take note of groups that were drawn in an earlier life of the node."""
         self._vetting.remember_used(groups)
 
+    def learned_from(self, rows: Iterable[TrainingRow]) -> None:
+        """Credit peers with the groups that a step has learned from."""
+        for peer, _ in {(row.source, row.group) for row in rows}:
+            self.book.record(peer).used += 1
+
     def outputs(self, round_: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers wrote in one round and stage: texts by question's digest, by peer."""
         found: dict[str, dict[str, list[str]]] = {}
-        for bundle in self.shelf.bundles(round_, stage):
+        for bundle in self.pool.bundles(round_, stage):
             found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
         return found
 
@@ -96,11 +103,11 @@ class PeerSource:
 
         Peers are drawn by their reputation, within a peer and between equals evenly.
         """
-        self._benched = {peer: left - 1 for peer, left in self._benched.items() if left > 1}
+        self._cooling_down = {peer: left - 1 for peer, left in self._cooling_down.items() if left > 1}
         waiting = self._in_order(seed)
         drawn: list[Group] = []
         taken: Counter[str] = Counter()
-        tries, until = TRIES * self._rules.wanted, self._remaking.seconds + MAKING_S
+        tries, until = TRIES * self._rules.wanted, self._questions.seconds + MAKING_S
         while tries > 0 and len(drawn) < self._rules.wanted:
             picked = self._pick(waiting, taken, min(tries, self._rules.wanted - len(drawn)))
             if not picked:
@@ -108,14 +115,13 @@ class PeerSource:
             tries -= len(picked)
             for offer, group in self._verify(self._prepare(picked, until)):
                 taken[offer.peer] += 1
-                self.book.record(offer.peer).used += 1
                 drawn.append(group)
-            waiting = [offer for offer in waiting if offer.peer not in self._benched]
+            waiting = [offer for offer in waiting if offer.peer not in self._cooling_down]
         self.book.save()
         return drawn
 
     def _add_to_pool(self, received: ReceivedBundle) -> None:
-        """Read a bundle and keep it. Raises ``Unfit``."""
+        """Read a bundle and keep it. Raises ``RejectedGroup``."""
         try:
             bundle = unpack(received.data, peer=received.peer, swarm=self._rules.swarm)
         except BundleRefused as refusal:
@@ -127,7 +133,7 @@ class PeerSource:
         record.offered += len(bundle.groups)
         for group in bundle.groups[:1]:
             record.kind, record.label = group.kind, group.label
-        self.shelf.put(bundle, len(received.data))
+        self.pool.put(bundle, len(received.data))
 
     def _in_order(self, seed: int) -> list[Offer]:
         """Return the offers in the order in which they are looked at: by chance, weighted by reputation.
@@ -135,9 +141,9 @@ class PeerSource:
         Keys log(u)/w, largest first, draw without replacement (Efraimidis and Spirakis 2006). A peer's weight is
         shared by its offers, so that sending more does not help.
         """
-        shelved = self.shelf.offers(self._rules.stage)
-        fresh = {peer: [each for each in offers if not self._vetting.is_used(each)] for peer, offers in shelved.items()}
-        by_peer = {peer: offers for peer, offers in fresh.items() if offers and peer not in self._benched}
+        pooled = self.pool.offers(self._rules.stage)
+        fresh = {peer: [each for each in offers if not self._vetting.is_used(each)] for peer, offers in pooled.items()}
+        by_peer = {peer: offers for peer, offers in fresh.items() if offers and peer not in self._cooling_down}
         worth = weights({peer: self.book.standing(peer) for peer in by_peer})
         chance = random.Random(seed)
         keyed = [
@@ -164,10 +170,10 @@ class PeerSource:
         """Return those that are fit to be verified, as groups of this node's prompts."""
         found = []
         for offer in offers:
-            known = self._remaking.is_known(offer.round, offer.group.index)
-            if self._remaking.seconds >= until and not known:
-                continue  # it stays on the shelf
-            self.shelf.discard(offer)
+            known = self._questions.is_known(offer.round, offer.group.index)
+            if self._questions.seconds >= until and not known:
+                continue  # it stays in the pool
+            self.pool.discard(offer)
             with self._counting(offer.peer):
                 found.append((offer, self._vetting.prepare(offer)))
         return found
@@ -201,10 +207,10 @@ class PeerSource:
         return [tuple(scores) for scores in found]
 
     def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
-        """Take note of what a peer claims and what is true. Raises ``Unfit`` where the verifier was held up."""
+        """Take note of what a peer claims and what is true. Raises ``RejectedGroup`` where the verifier was held up."""
         if _held_up(scores):
-            self._benched[offer.peer] = COOLDOWN_DRAWS
-            self.shelf.discard_peer(offer.peer)
+            self._cooling_down[offer.peer] = COOLDOWN_DRAWS
+            self.pool.discard_peer(offer.peer)
             raise RejectedGroup("held the verifier up", fault=True)
         claims = [claim >= FULL_CREDIT * FULL for claim in offer.group.outcomes]
         correct = sum(score.correct for score in scores)

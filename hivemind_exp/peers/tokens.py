@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PeerTexts:
-    """Implements ``vetting.Texts``."""
+    """This node's tokenizer, as far as peers' text needs it."""
 
     def __init__(
         self,

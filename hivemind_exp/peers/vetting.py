@@ -1,20 +1,20 @@
 """What a peer's group must be like before it is verified, and before it is learned from.
 
-Whatever is wrong is raised as ``Unfit``: with a fault, where no honest node of the swarm would send it.
+Whatever is wrong is raised as ``RejectedGroup``: with a fault, where no honest node of the swarm would send it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.errors import TaskError
 from hivemind_exp.peers.bundle_pool import Offer
 from hivemind_exp.peers.near_duplicates import SeenTexts, is_repetition
 from hivemind_exp.peers.questions import QuestionCache
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.peers.tokens import PeerTexts
+from hivemind_exp.rollouts.types import Group, Kind, Rollout
 from hivemind_exp.tasks.base import Question, Score
 
 PART_OF_A_PEER = 8
@@ -40,19 +40,6 @@ class RejectedGroup(Exception):
         self.why = why
         self.fault = fault
         self.skew = skew
-
-
-class Texts(Protocol):
-    """This node's tokenizer, as far as peers' text needs it."""
-
-    def prompt(self, question: Question) -> Prompt | None:
-        """Return the prompt of the stage; None where it is longer than this node takes."""
-
-    def ids(self, text: str, cut: bool) -> tuple[int, ...] | None:
-        """Return the token ids of a completion; None where they say what no completion says."""
-
-    def text(self, ids: Sequence[int]) -> str | None:
-        """Return the text of token ids; None where some are no tokens of this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +79,12 @@ class PeerRules:
 class Vetting:
     """Looks at groups one by one. Remembers what was said before."""
 
-    def __init__(self, rules: PeerRules, texts: Texts, remaking: QuestionCache) -> None:
+    def __init__(self, rules: PeerRules, texts: PeerTexts, questions: QuestionCache) -> None:
         self._rules = rules
         self._texts = texts
-        self._remaking = remaking
+        self._questions = questions
         self._memory = SeenTexts()
-        self._used: OrderedDict[Used, None] = OrderedDict()
+        self._used: BoundedDict[Used, None] = BoundedDict(MOST_USED)
 
     def remember_own(self, groups: Sequence[Group]) -> None:
         """Take note of what this node wrote itself: who sends it as theirs has copied it."""
@@ -107,17 +94,14 @@ class Vetting:
 
     def remember_used(self, groups: Iterable[Used]) -> None:
         """Take note of groups that must not be used again."""
-        for name in groups:
-            self._used[name] = None
-        while len(self._used) > MOST_USED:
-            self._used.popitem(last=False)
+        self._used.update(dict.fromkeys(groups))
 
     def is_used(self, offer: Offer) -> bool:
         """Whether a peer's answers to this question of this round were looked at before, however they are sent."""
         return (offer.peer, offer.round, offer.group.question) in self._used
 
     def prepare(self, offer: Offer) -> Group:
-        """Return the group under this node's prompt and tokens, not verified yet. Raises ``Unfit``."""
+        """Return the group under this node's prompt and tokens, not verified yet. Raises ``RejectedGroup``."""
         group, rules = offer.group, self._rules
         if len(group.texts) != rules.group_size:
             raise RejectedGroup("no whole group", fault=True)
@@ -135,7 +119,7 @@ class Vetting:
         return Group(prompt, tuple(self._rollout(offer, place, *row) for place, row in enumerate(rows)))
 
     def check_reward_spread(self, offer: Offer, scores: Sequence[Score]) -> None:
-        """Raise ``Unfit`` where nothing can be learned from a verified group, or nothing good."""
+        """Raise ``RejectedGroup`` where nothing can be learned from a verified group, or nothing good."""
         outcomes = [score.outcome for score in scores]
         mean = sum(outcomes) / len(outcomes)
         if max(outcomes) - min(outcomes) < TIE:
@@ -149,10 +133,10 @@ class Vetting:
 
     def _question(self, offer: Offer) -> Question:
         group = offer.group
-        if not self._remaking.reaches(group.index):
+        if not self._questions.reaches(group.index):
             raise RejectedGroup("too far along its round", fault=True)
         try:
-            question = self._remaking.at(offer.round, group.index)
+            question = self._questions.at(offer.round, group.index)
         except TaskError:
             raise RejectedGroup("its question cannot be made") from None
         if question is None:

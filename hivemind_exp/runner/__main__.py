@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError, OutOfMemory
-from hivemind_exp.events import Emit, EventLog
 from hivemind_exp.runner.report_backends import explain_refusal
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
 
 if TYPE_CHECKING:
+    from hivemind_exp.events import Emit
     from hivemind_exp.runner.grpo_runner import GRPORunner
 
 DISK_FULL_STATUS = 28
@@ -42,8 +42,11 @@ def main() -> int:
     stop = StopFlag()
     _stop_on_signals(stop)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
+    from hivemind_exp.events import EventLog  # with pydantic, which takes a moment: signals are handled by now
+    from hivemind_exp.node_files import NodeFiles
+
     try:
-        emit: Emit = EventLog(Path(order["node_dir"]) / "events.jsonl")
+        emit = EventLog(NodeFiles(Path(order["node_dir"])).events)
         return _run(order, secrets, emit, stop)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -52,19 +55,21 @@ def main() -> int:
 
 
 def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> int:
+    from hivemind_exp.events import ErrorEvent, PhaseEvent, StopEvent, WarningEvent
+
     runner = None
     error: NodeError | None = None
     reason = "done"
     following: str | None = None
     try:
-        emit("phase", name="importing torch and friends", done=None, total=None)
+        emit(PhaseEvent(name="importing torch and friends"))
         runner = _build(order, secrets, emit, stop)
         runner.run()
     except StopRequested:
         reason = "signal"
     except LimitReached as limit:
         reason, following = "limit", limit.next
-        emit("warning", code="limit", message=limit.message)
+        emit(WarningEvent(code="limit", message=limit.message))
     except NodeError as known:
         error = known
     except Exception as unknown:
@@ -73,15 +78,15 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
             raise
     if error is not None:
         reason = "error"
-        emit("error", code=error.code, message=error.message, next=error.next)
-    emit("stop", reason=reason, next=following, **_reached(runner))
+        emit(ErrorEvent(code=error.code, message=error.message, next=error.next))
+    emit(StopEvent(reason=reason, next=following, **_reached(runner)))
     return 0 if error is None else 1
 
 
 def _reached(runner: GRPORunner | None) -> dict[str, Any]:
-    """Return how far the node is; nulls when it ended before that was known."""
+    """Return how far the node is; nothing when it ended before that was known."""
     if runner is None:
-        return {"round": None, "steps": None, "checkpoint": None}
+        return {}
     progress = runner.progress
     checkpoint = None if progress.checkpoint is None else str(progress.checkpoint)
     return {"round": progress.round, "steps": progress.step, "checkpoint": checkpoint}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 import msgpack
@@ -48,6 +48,12 @@ _ADDRESS = re.compile(
 
 class RecordRefused(Exception):
     """A record says something that none may say. Its text names what, never the content."""
+
+
+def need(right: bool, what: str) -> None:
+    """Raise RecordRefused, naming ``what``, unless that is right."""
+    if not right:
+        raise RecordRefused(what)
 
 
 class Signer(Protocol):
@@ -89,7 +95,7 @@ class Announcement:
     """Where its rollouts come from, for people."""
     addresses: tuple[str, ...] = ()
     """Where it can be reached, without its peer id."""
-    bundles: tuple[BundleRef, ...] = field(default=())
+    bundles: tuple[BundleRef, ...] = ()
     """The newest last."""
     version: int = VERSION
 
@@ -108,20 +114,8 @@ class Announcement:
 
         Raises RecordRefused where no peer would take it.
         """
-        bundles = [[ref.round, ref.stage, ref.sha256, ref.size, ref.groups] for ref in self.bundles]
-        body: bytes = msgpack.packb(
-            [
-                self.version,
-                self.peer,
-                self.seq,
-                self.round,
-                self.step,
-                self.progress,
-                self.label,
-                list(self.addresses),
-                bundles,
-            ]
-        )
+        *said, version = astuple(self)
+        body: bytes = msgpack.packb([version, *said])
         record = identity.sign(_signed(swarm, body)) + body
         _read(record)
         return record
@@ -138,8 +132,7 @@ def unpack(record: bytes, swarm: str, now: float, *, peer: str | None = None) ->
         RecordRefused: whatever else it is. Nothing that a peer sends raises anything else.
     """
     announcement = read(record, now)
-    if peer is not None and announcement.peer != peer:
-        raise RecordRefused("it speaks for another peer")
+    need(peer in (None, announcement.peer), "it speaks for another peer")
     check_signature(record, announcement, swarm)
     return announcement
 
@@ -147,18 +140,15 @@ def unpack(record: bytes, swarm: str, now: float, *, peer: str | None = None) ->
 def read(record: bytes, now: float) -> Announcement:
     """As ``unpack``, without the signature, which costs most. Raises RecordRefused."""
     announcement = _read(record)
-    if announcement.t > now + SKEW_S:
-        raise RecordRefused("it is from the future")
-    if announcement.expires < now - SKEW_S:
-        raise RecordRefused("it has expired")
+    need(announcement.t <= now + SKEW_S, "it is from the future")
+    need(announcement.expires >= now - SKEW_S, "it has expired")
     return announcement
 
 
 def check_signature(record: bytes, announcement: Announcement, swarm: str) -> None:
     """Raise RecordRefused unless the record's peer signed it for this swarm."""
     signature, body = record[:SIGNATURE_BYTES], record[SIGNATURE_BYTES:]
-    if not verify(announcement.peer, _signed(swarm, body), signature):
-        raise RecordRefused("the signature is not its peer's")
+    need(verify(announcement.peer, _signed(swarm, body), signature), "the signature is not its peer's")
 
 
 def shard_of(peer: str) -> int:
@@ -181,45 +171,33 @@ def _signed(swarm: str, body: bytes) -> bytes:
 
 
 def _read(record: bytes) -> Announcement:
-    if not SIGNATURE_BYTES < len(record) <= MAX_BYTES:
-        raise RecordRefused("its size")
+    need(SIGNATURE_BYTES < len(record) <= MAX_BYTES, "its size")
     try:
         body = msgpack.unpackb(record[SIGNATURE_BYTES:], raw=False, use_list=True, strict_map_key=True)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise RecordRefused("it cannot be decoded") from error
-    if not isinstance(body, list) or len(body) != 9:
-        raise RecordRefused("its shape")
+    need(isinstance(body, list) and len(body) == 9, "its shape")
     version, peer, seq, round_, step, progress, label, addresses, bundles = body
-    if version != VERSION or type(version) is not int:
-        raise RecordRefused("its version")
-    if not isinstance(peer, str) or len(peer) != PEER_ID_CHARACTERS or not is_peer_id(peer):
-        raise RecordRefused("its peer")
-    if not all(_whole(number, 0, _LARGEST) for number in (seq, round_, step)):
-        raise RecordRefused("its numbers")
-    if progress is not None and not _whole(progress, 0, 1000):
-        raise RecordRefused("its progress")
-    if not isinstance(label, str) or len(label) > MAX_LABEL_CHARACTERS or not label.isprintable():
-        raise RecordRefused("its label")
-    if not isinstance(addresses, list) or len(addresses) > MAX_ADDRESSES or not all(map(is_address, addresses)):
-        raise RecordRefused("its addresses")
-    if not isinstance(bundles, list) or len(bundles) > MAX_BUNDLES:
-        raise RecordRefused("its bundles")
+    need(version == VERSION and type(version) is int, "its version")
+    need(isinstance(peer, str) and len(peer) == PEER_ID_CHARACTERS and is_peer_id(peer), "its peer")
+    need(all(_whole(number, 0, _LARGEST) for number in (seq, round_, step)), "its numbers")
+    need(progress is None or _whole(progress, 0, 1000), "its progress")
+    need(isinstance(label, str) and len(label) <= MAX_LABEL_CHARACTERS and label.isprintable(), "its label")
+    few = isinstance(addresses, list) and len(addresses) <= MAX_ADDRESSES
+    need(few and all(map(is_address, addresses)), "its addresses")
+    need(isinstance(bundles, list) and len(bundles) <= MAX_BUNDLES, "its bundles")
     refs = tuple(map(_bundle, bundles))
-    if len({ref.sha256 for ref in refs}) != len(refs):
-        raise RecordRefused("a bundle twice")
+    need(len({ref.sha256 for ref in refs}) == len(refs), "a bundle twice")
     return Announcement(peer, seq, round_, step, progress, label, tuple(addresses), refs, version)
 
 
 def _bundle(item: Any) -> BundleRef:
-    if not isinstance(item, list) or len(item) != 5:
-        raise RecordRefused("a bundle's shape")
+    need(isinstance(item, list) and len(item) == 5, "a bundle's shape")
     round_, stage, sha256, size, groups = item
-    if not _whole(round_, 0, _LARGEST) or not _whole(stage, 0, MAX_STAGES - 1) or not _whole(groups, 0, MAX_GROUPS):
-        raise RecordRefused("a bundle's numbers")
-    if not _whole(size, 1, MAX_BUNDLE_BYTES):
-        raise RecordRefused("a bundle's size")
-    if not isinstance(sha256, bytes) or len(sha256) != 32:
-        raise RecordRefused("a bundle's hash")
+    numbers = _whole(round_, 0, _LARGEST) and _whole(stage, 0, MAX_STAGES - 1) and _whole(groups, 0, MAX_GROUPS)
+    need(numbers, "a bundle's numbers")
+    need(_whole(size, 1, MAX_BUNDLE_BYTES), "a bundle's size")
+    need(isinstance(sha256, bytes) and len(sha256) == 32, "a bundle's hash")
     return BundleRef(round_, stage, sha256, size, groups)
 
 

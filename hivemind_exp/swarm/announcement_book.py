@@ -8,8 +8,8 @@ Memory, and the time that goes into signatures, have bounds that no peer can mov
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 import msgpack
 
@@ -20,11 +20,13 @@ from hivemind_exp.swarm.announcement import (
     Announcement,
     RecordRefused,
     check_signature,
+    need,
     read,
     shard_key,
     shard_of,
 )
 from hivemind_exp.swarm.identity import PEER_ID_CHARACTERS
+from hivemind_exp.swarm.token_bucket import TokenBucket
 
 SHARD_BYTES = 400_000
 """What a dictionary may weigh, so that all of them fit one message of hivemind's (4 MiB)."""
@@ -32,30 +34,6 @@ LEAST_GAP_MS = 900
 """Between two records of one peer: more often, they are noise."""
 _RECORD_OVERHEAD = 80
 """Bytes that a dictionary adds to a record: its key, its expiry, their frames."""
-_SUBKEY_BYTES = PEER_ID_CHARACTERS + 2
-
-
-@dataclass(slots=True)
-class _Entry:
-    record: bytes
-    announcement: Announcement
-
-
-class TokenBucket:
-    """So many things a second, with so many at once."""
-
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._burst, self._clock = rate, burst, clock
-        self._left, self._at = burst, clock()
-
-    def take(self, amount: float = 1.0, *, keep: float = 0.0) -> bool:
-        """Take ``amount`` and return True, or return False where that would leave less than ``keep``."""
-        now = self._clock()
-        self._left, self._at = min(self._burst, self._left + (now - self._at) * self._rate), now
-        if self._left - amount < keep:
-            return False
-        self._left -= amount
-        return True
 
 
 class AnnouncementBook:
@@ -65,12 +43,12 @@ class AnnouncementBook:
         """``swarm``: the charter's id (hex); ``own``: this node's peer id."""
         self.keys = {shard_key(swarm, shard): shard for shard in range(SHARDS)}
         self._swarm, self._own, self._clock = swarm, own, clock
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, tuple[bytes, Announcement]] = {}
         self._weights = [0] * SHARDS
         # A signature takes 0.2 ms to check: this is at most a tenth of a core, and 100 ms without a pause.
         self._checks = TokenBucket(500, 500)
         self._swept = 0.0
-        self.refused: dict[str, int] = {}
+        self.refused: Counter[str] = Counter()
         """Why records were refused, and how often."""
         self.foreign_seq: int | None = None
         """``seq`` of the newest record that bears this node's name and is none of its own, once there was one."""
@@ -86,12 +64,12 @@ class AnnouncementBook:
     def newest(self) -> list[tuple[bytes, Announcement]]:
         """Return the valid records, with what they say."""
         self._sweep()
-        return [(entry.record, entry.announcement) for entry in self._entries.values()]
+        return list(self._entries.values())
 
     def get(self, peer: str) -> Announcement | None:
         """Return a peer's newest word, if it has not expired."""
-        entry = self._entries.get(peer)
-        return entry.announcement if entry is not None and entry.announcement.expires > self._clock() else None
+        _, word = self._entries.get(peer, (b"", None))
+        return word if word is not None and word.expires > self._clock() else None
 
     def judge(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> bool:
         """Whether a record may stand in a dictionary of the DHT. Never raises, and remembers the record if so.
@@ -105,34 +83,27 @@ class AnnouncementBook:
         try:
             self._judge(key, subkey, value, expires)
         except RecordRefused as error:
-            why = str(error)
-            self.refused[why] = self.refused.get(why, 0) + 1
+            self.refused[str(error)] += 1
             return False
         return True
 
     def _judge(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> None:
-        shard = self.keys.get(key)
-        if shard is None:
-            raise RecordRefused("an unknown key")
-        record = _record(value)
+        need(key in self.keys, "an unknown key")
+        shard, record = self.keys[key], _record(value)
         peer = _peer(subkey)
-        known = self._entries.get(peer)
-        if known is not None and known.record == record:
-            if known.announcement.expires != expires:
-                raise RecordRefused("another expiry than it was signed with")
+        known_record, known = self._entries.get(peer, (b"", None))
+        if known is not None and known_record == record:
+            need(known.expires == expires, "another expiry than it was signed with")
             return
         announcement = read(record, self._clock())
-        if announcement.peer != peer or shard_of(peer) != shard:
-            raise RecordRefused("a place that is not its peer's")
-        if announcement.expires != expires:
-            raise RecordRefused("another expiry than it was signed with")
-        if known is not None and announcement.seq < known.announcement.seq + LEAST_GAP_MS:
-            raise RecordRefused("no newer than what is known")
+        need(announcement.peer == peer and shard_of(peer) == shard, "a place that is not its peer's")
+        need(announcement.expires == expires, "another expiry than it was signed with")
         if known is None:
             self._make_room(shard, len(record))
+        else:
+            need(announcement.seq >= known.seq + LEAST_GAP_MS, "no newer than what is known")
         stranger = known is None and peer not in self.favoured
-        if not self._checks.take(keep=250 if stranger else 0):
-            raise RecordRefused("too many signatures to check")
+        need(self._checks.take(keep=250 if stranger else 0), "too many signatures to check")
         check_signature(record, announcement, self._swarm)
         if peer == self._own and announcement.seq > self._issued:
             self.foreign_seq = announcement.seq
@@ -142,27 +113,26 @@ class AnnouncementBook:
     def _keep(self, record: bytes, announcement: Announcement) -> None:
         peer = announcement.peer
         self._forget(peer)
-        self._entries[peer] = _Entry(record, announcement)
+        self._entries[peer] = record, announcement
         self._weights[shard_of(peer)] += len(record) + _RECORD_OVERHEAD
 
     def _forget(self, peer: str) -> None:
-        entry = self._entries.pop(peer, None)
-        if entry is not None:
-            self._weights[shard_of(peer)] -= len(entry.record) + _RECORD_OVERHEAD
+        if peer in self._entries:
+            record, _ = self._entries.pop(peer)
+            self._weights[shard_of(peer)] -= len(record) + _RECORD_OVERHEAD
 
     def _make_room(self, shard: int, size: int) -> None:
         """Raise RecordRefused where a dictionary is full. Who is in it stays: no crowd of new names pushes them out."""
         if self._weights[shard] + size + _RECORD_OVERHEAD > SHARD_BYTES:
             self._sweep()
-            if self._weights[shard] + size + _RECORD_OVERHEAD > SHARD_BYTES:
-                raise RecordRefused("no room for more peers")
+            need(self._weights[shard] + size + _RECORD_OVERHEAD <= SHARD_BYTES, "no room for more peers")
 
     def _sweep(self) -> None:
         now = self._clock()
         if now - self._swept < 1.0:
             return
         self._swept = now
-        for peer in [peer for peer, entry in self._entries.items() if entry.announcement.expires < now - SKEW_S]:
+        for peer in [peer for peer, (_, word) in self._entries.items() if word.expires < now - SKEW_S]:
             self._forget(peer)
 
 
@@ -182,9 +152,7 @@ def _record(value: bytes) -> bytes:
 
 def _peer(subkey: bytes) -> str:
     """Read msgpack of a string as long as a peer id by hand."""
-    if len(subkey) != _SUBKEY_BYTES or subkey[:2] != bytes((0xD9, PEER_ID_CHARACTERS)):
-        raise RecordRefused("a place that is not a peer's")
-    try:
-        return subkey[2:].decode("ascii")
-    except UnicodeDecodeError as error:
-        raise RecordRefused("a place that is not a peer's") from error
+    peer, head = subkey[2:], bytes((0xD9, PEER_ID_CHARACTERS))
+    right = len(peer) == PEER_ID_CHARACTERS and subkey[:2] == head and peer.isascii()
+    need(right, "a place that is not a peer's")
+    return peer.decode()

@@ -95,14 +95,9 @@ class Charter:
 
     @cached_property
     def _canonical(self) -> bytes:
-        table = {
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
-            "tasks": [
-                {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
-                | {"params": _plain(task.params)}
-                for task in self.tasks
-            ],
-        }
+        table = dataclasses.asdict(self)
+        for task in table["tasks"]:
+            task["params"] = _plain(task["params"])
         return json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
     @property

@@ -17,6 +17,11 @@ _UNSEEN = re.compile(r"[\s\u200b-\u200f\u2060\ufeff\u00ad]+")
 _AROUND = "\"'`<>()[]*.,;"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_ADDRESS = re.compile(
+    r"/(?P<kind>ip4|ip6|dns[46]?)/(?P<host>[^/]*)/(?:tcp|udp)/(?P<port>[0-9]{1,5})(?:/(?:quic|quic-v1|ws|wss))?"
+    r"(?:/p2p/(?P<relay>[^/]*)/p2p-circuit)?/p2p/(?P<peer>[^/]*)"
+)
+_RSA_PEER = re.compile(r"Qm[1-9A-HJ-NP-Za-km-z]{44}")
 _NEXT = "swarmctl swarm invite"
 
 
@@ -68,45 +73,21 @@ def parse(text: str) -> Invitation:
 
 def is_address(text: str) -> bool:
     """Whether ``text`` is a multiaddress of a peer, direct or through a relay. Resolves no name."""
-    parts = text.split("/")
-    if len(text) > LONGEST_ADDRESS or parts[0] != "" or len(parts) < 2:
+    found = _ADDRESS.fullmatch(text) if len(text) <= LONGEST_ADDRESS else None
+    if found is None or not 0 < int(found["port"]) < 65536:
         return False
-    words = iter(parts[1:])
-    peers = [is_host(next(words, ""), next(words, "")), is_port(next(words, ""), next(words, ""))]
-    rest = list(words)
-    if rest[:1] in (["quic"], ["quic-v1"], ["ws"], ["wss"]):
-        rest = rest[1:]
-    direct = len(rest) == 2 and rest[0] == "p2p" and is_peer_id(rest[1])
-    relayed = (
-        len(rest) == 5
-        and rest[0] == rest[3] == "p2p"
-        and rest[2] == "p2p-circuit"
-        and is_peer_id(rest[4])
-        and _is_any_peer_id(rest[1])
-    )
-    return all(peers) and (direct or relayed)
+    # A relay's key may be of another kind (Qm…: RSA).
+    relayed = found["relay"] is None or is_peer_id(found["relay"]) or _RSA_PEER.fullmatch(found["relay"])
+    return bool(relayed) and is_peer_id(found["peer"]) and _is_host(found["kind"], found["host"])
 
 
-def is_host(kind: str, value: str) -> bool:
+def _is_host(kind: str, value: str) -> bool:
     """Whether ``value`` is a host of this kind: ip4, ip6, dns, dns4 or dns6."""
     try:
-        match kind:
-            case "ip4":
-                return str(IPv4Address(value)) == value
-            case "ip6":
-                return "%" not in value and bool(IPv6Address(value))
-            case "dns" | "dns4" | "dns6":
-                return _HOST.fullmatch(value) is not None
+        if kind == "ip4":
+            return str(IPv4Address(value)) == value
+        if kind == "ip6":
+            return "%" not in value and bool(IPv6Address(value))
     except ValueError:
-        pass
-    return False
-
-
-def is_port(kind: str, value: str) -> bool:
-    """Whether ``value`` is a port of tcp or udp."""
-    return kind in ("tcp", "udp") and value.isascii() and value.isdigit() and len(value) <= 5 and 0 < int(value) < 65536
-
-
-def _is_any_peer_id(text: str) -> bool:
-    """Whether ``text`` may name a relay, whose key may be of another kind (Qm…: RSA)."""
-    return is_peer_id(text) or re.fullmatch(r"Qm[1-9A-HJ-NP-Za-km-z]{44}", text) is not None
+        return False
+    return _HOST.fullmatch(value) is not None

@@ -11,9 +11,10 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from hivemind_exp.bounded import BoundedDict
 
 MAC_BYTES = 32
 NONCE_BYTES = 16
@@ -43,7 +44,7 @@ class MembershipProof:
         self._key = hashlib.sha256(b"swarmctl access 1\x00" + bytes.fromhex(swarm)).digest()
         self._own = own.encode()
         self._clock = clock
-        self._nonces: OrderedDict[bytes, None] = OrderedDict()
+        self._nonces: BoundedDict[bytes, None] = BoundedDict(_REMEMBERED)
 
     def nonce(self) -> bytes:
         """Return what makes a request unlike any other."""
@@ -61,8 +62,6 @@ class MembershipProof:
         if not hmac.compare_digest(expected, proof) or asked.nonce in self._nonces:
             return False
         self._nonces[asked.nonce] = None
-        if len(self._nonces) > _REMEMBERED:
-            self._nonces.popitem(last=False)
         return True
 
     def answer(self, caller: str, name: str, nonce: bytes, body: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -92,33 +93,36 @@ class TaskSpec:
     params: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
-class Task(Protocol):
-    """One generator with its verifier. Lives in worker processes; building one must be cheap.
+class Task(ABC):
+    """One generator with its verifier. Lives in worker processes; building one must be cheap."""
 
-    A family of tasks is a module with ``build(spec) -> Task``, named in ``registry.FAMILIES``.
-    """
-
-    name: str
-    size: int | None
+    size: int | None = None
     """Number of training questions of a fixed set, None for a generator without end. Known once prepared to make."""
-    heldout_size: int
+    heldout_size: int = 0
     """Questions of a fixed set's own held-out file, at the places from ``size``. 0: held out of the training set."""
-    sha256: str | None
+    sha256: str | None = None
     """SHA-256 of the data of a fixed set."""
-    version: str
+    version: str = ""
     """Name and version of the library that makes the questions, or the empty string."""
 
-    def prepare(self, role: Role) -> None:
+    def prepare(self, role: Role) -> None:  # noqa: B027 - most have nothing to load
         """Import and load what this role needs. Called once, before the sandbox closes. May raise ``TaskError``."""
 
+    @abstractmethod
     def make(self, seed: int) -> tuple[str, dict[str, JsonValue]]:
         """Return text and verifier's entry of the question with this seed (of a fixed set: at this place)."""
 
+    @abstractmethod
     def score(self, answer: str, entry: Mapping[str, JsonValue]) -> float:
         """Return the credit in [0, 1] for ``answer``, which is hostile text."""
 
-    def key(self, text: str, entry: Mapping[str, JsonValue]) -> str:
+    def key(self, text: str, entry: Mapping[str, JsonValue]) -> str:  # noqa: ARG002 - some need it
         """Return what makes two questions the same."""
+        return normalised(text)
+
+
+FACTS = ("size", "heldout_size", "sha256", "version")
+"""What a worker says of each task once it is prepared: attributes of ``Task``."""
 
 
 def normalised(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Names of tasks. Adding a task is one file with ``check`` and ``build``, and one line in ``FAMILIES``.
+"""Names of tasks. Adding one takes a module in ``families`` and a line in ``FAMILIES``.
+
+The module has ``check(spec)``, which is light and raises ``TaskError`` for what is wrong with the options, and
+``build(spec)``, which returns a ``base.Task``. With ``NEEDS_HUB = True`` its maker may reach the Hugging Face hub when
+no path is given. A generator of reasoning-gym takes one line, in ``families.reasoning_gym_catalogue``.
 
 Nothing heavy is imported here: the command line checks names with it.
 """
@@ -21,7 +25,7 @@ FAMILIES: dict[str, str] = {
     "jsonl": "hivemind_exp.tasks.families.jsonl",
     **dict.fromkeys(GENERATORS, "hivemind_exp.tasks.families.reasoning_gym"),
 }
-"""Module of each task. Its ``check(spec)`` is light; its ``build(spec)`` returns the ``Task``. Tests add lines here."""
+"""Module of each task. Tests add lines here."""
 
 PRESETS: Mapping[str, Sequence[str]] = {
     "sapo": (
@@ -95,16 +99,11 @@ def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
 
 
 def _unknown(name: str) -> TaskError:
-    if name in REFUSED:
-        return TaskError(
-            f"task {name!r} cannot be used: {REFUSED[name]}",
-            next=f"swarmctl run --task {_nearest(name)[0]}",
-        )
     near = _nearest(name)
-    return TaskError(
-        f"no task is called {name!r}; the nearest names are {', '.join(near)}",
-        next=f"swarmctl run --task {near[0]}",
-    )
+    why = f"no task is called {name!r}; the nearest names are {', '.join(near)}"
+    if name in REFUSED:
+        why = f"task {name!r} cannot be used: {REFUSED[name]}"
+    return TaskError(why, next=f"swarmctl run --task {near[0]}")
 
 
 def _nearest(name: str) -> list[str]:

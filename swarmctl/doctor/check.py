@@ -125,14 +125,10 @@ class Context:
 
     def changed(self, **settings: object) -> str:
         """Return the ``run`` command of the same node with some settings (``section__key``) changed."""
-        from swarmctl.settings.last_run import arguments, pasteable
-        from swarmctl.settings.resolve import Override
+        from swarmctl.settings.last_run import rerun
 
         assert self.resolved is not None
-        new = {tuple(name.split("__")): value for name, value in settings.items()}
-        kept = [given for given in self.resolved.overrides if given.path not in new]
-        over = [*kept, *(Override(path, value, "--set") for path, value in new.items())]
-        return pasteable(arguments(self.resolved.profile.reference, over, self.config.node.name))
+        return rerun(self.resolved, changes={tuple(name.split("__")): value for name, value in settings.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -22,6 +21,7 @@ from swarmctl.nodes import lookup
 from swarmctl.nodes.lookup import node_names
 from swarmctl.storage import disk_errors
 from swarmctl.terminal.command_line import command
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
@@ -80,8 +80,7 @@ def tell(identity: Identity, files: NodeFiles, replaced: str | None, *, as_json:
     """Say who a node is now."""
     name = animal_name(identity.peer_id)
     if as_json:
-        fields = {"node": files.root.name, "peer_id": identity.peer_id, "name": name, "file": str(files.key)}
-        print(json.dumps({"schema": 1, **fields, "replaced": replaced}))
+        print_json(node=files.root.name, peer_id=identity.peer_id, name=name, file=str(files.key), replaced=replaced)
         return
     say = Writer(sys.stdout)
     say(f"Node {files.root.name} is {name}, {identity.peer_id}.")

@@ -57,7 +57,7 @@ class PostOffice:
 
 
 class PostBox:
-    """Implements ``sharing.Wire``."""
+    """Implements ``BundleTransport``."""
 
     def __init__(self, office: PostOffice, peer: str) -> None:
         self._office = office
@@ -101,7 +101,7 @@ def make_source(
     external: int = 8,
     longest: int = 64,
     latest: int = 1000,
-    shelf: BundlePool | None = None,
+    pool: BundlePool | None = None,
     **rules: Any,
 ) -> PeerSource:
     """Return a node's side of peers' groups, with tasks that live in this process unless others are given."""
@@ -113,5 +113,5 @@ def make_source(
         texts=texts,
         book=PeerBook(directory / "peerbook.json"),
         latest_round=lambda: latest,
-        shelf=shelf,
+        pool=pool,
     )

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 
 from hivemind_exp.errors import LimitReached
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, PhaseEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.answers import AnswerRecorder
 from hivemind_exp.offload.api.batch import Batches, Line, Request, encode_line, parcels
@@ -101,11 +101,8 @@ class BatchFiller:
         left = [batch for batch in self._running.values() if batch.state is not State.NEW]
         if left:
             requests, name = sum(len(batch.items) for batch in left), self.service.endpoint.name
-            self._emit(
-                "warning",
-                code="batch_pending",
-                message=f"{requests} requests go on in {len(left)} batches at {name}; the next start collects them",
-            )
+            message = f"{requests} requests go on in {len(left)} batches at {name}; the next start collects them"
+            self._emit(WarningEvent(code="batch_pending", message=message))
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -217,4 +214,4 @@ class BatchFiller:
         if total and (total, done) != self._told:
             self._told = total, done
             name = f"waiting for a batch of {total} requests at {self.service.endpoint.name}"
-            self._emit("phase", name=name, done=done, total=total)
+            self._emit(PhaseEvent(name=name, done=done, total=total))

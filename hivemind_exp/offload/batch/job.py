@@ -7,13 +7,13 @@ the service had given one, by our own tag in the service's listing.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import KeyProblem, ProviderError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.answers import AnswerRecorder
 from hivemind_exp.offload.api.batch import COMPLETED, OVER, Batches, Report, read_results, unanswered
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
@@ -253,7 +253,7 @@ class BatchJob:
         self._faults = 0
 
     def _warn(self, code: str, text: str) -> None:
-        self._emit("warning", code=code, message=f"{self._service.endpoint.label} {text}")
+        self._emit(WarningEvent(code=code, message=f"{self._service.endpoint.label} {text}"))
 
     def _refused(self, fault: RequestFailed) -> KeyProblem:
         endpoint = self._service.endpoint
@@ -269,7 +269,7 @@ def _is_full(report: Report) -> bool:
 
 
 def _growing(looks: int) -> float:
-    return min(_LONGEST_POLL_S, _FIRST_POLL_S * _SLOWER ** min(looks, 64)) * random.uniform(0.75, 1.25)
+    return jittered(growing(looks, first=_FIRST_POLL_S, longest=_LONGEST_POLL_S, factor=_SLOWER), 0.25)
 
 
 def _pause(fault: RequestFailed, tries: int) -> float:

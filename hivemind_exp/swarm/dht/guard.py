@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from hivemind.dht import DHTID
@@ -20,17 +19,16 @@ from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import dht_pb2
 
 from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S
-from hivemind_exp.swarm.announcement_book import AnnouncementBook, TokenBucket
+from hivemind_exp.swarm.announcement_book import AnnouncementBook
 from hivemind_exp.swarm.dht.records import StrictSerializer
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
+from hivemind_exp.swarm.token_bucket import PeerBuckets, TokenBucket
 
 MAX_KEYS = 4
 """Dictionaries asked for in one message: what they weigh together must fit it."""
 MAX_STORES = 64
 BUCKET_SIZE = 20
 """Peers in a bucket of the routing table (Kademlia's k)."""
-_CALLERS = 4096
-"""Peers whose pace is remembered."""
 _PACE = (50.0, 200.0)
 """Requests a second of one peer, and at once."""
 _AT_ONCE = 256
@@ -39,6 +37,11 @@ _AT_ONCE = 256
 
 class NotAMember(Exception):
     """Whoever it is does not know the swarm's id, or asks too much."""
+
+
+def _need(right: bool, what: str) -> None:
+    if not right:
+        raise NotAMember(what)
 
 
 def place_of(swarm: str, peer: bytes) -> DHTID:
@@ -62,12 +65,12 @@ class Guard:
         self._access = access
         self._book = book
         self._on_news = on_news
-        self._paces: OrderedDict[PeerID, TokenBucket] = OrderedDict()
+        self._paces = PeerBuckets(*_PACE)
         self._newcomers = TokenBucket(2, 120)
         self._busy = 0
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, context: P2PContext) -> dht_pb2.PingResponse:
-        return await self._answer("ping", request, context, self._ping)
+        return await self._answer("ping", request, context, self._protocol.rpc_ping)
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
         return await self._answer("store", request, context, self._store)
@@ -77,14 +80,11 @@ class Guard:
 
     async def _answer(self, name: str, request: Any, context: P2PContext, work: Callable[..., Any]) -> Any:
         peer = context.remote_id
-        if self._busy >= _AT_ONCE or not self._pace(peer).take():
-            raise NotAMember("too much at once")
+        _need(self._busy < _AT_ONCE and self._paces.take(str(peer)), "too much at once")
         auth = request.auth
         proof, auth.signature = auth.signature, b""
-        if not self._access.may_ask(
-            str(peer), ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString()), proof
-        ):
-            raise NotAMember("no member of this swarm")
+        asked = ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString())
+        _need(self._access.may_ask(str(peer), asked, proof), "no member of this swarm")
         self._check_place(request, peer)
         self._busy += 1
         try:
@@ -95,36 +95,23 @@ class Guard:
         response.auth.signature = self._access.answer(str(peer), name, auth.nonce, response.SerializeToString())
         return response
 
-    def _pace(self, peer: PeerID) -> TokenBucket:
-        bucket = self._paces.setdefault(peer, TokenBucket(*_PACE))
-        self._paces.move_to_end(peer)
-        if len(self._paces) > _CALLERS:
-            self._paces.popitem(last=False)
-        return bucket
-
     def _check_place(self, request: Any, peer: PeerID) -> None:
         """Forget where the caller says it is, unless it is there, and while too many are new."""
         claimed = request.peer.node_id
         if not claimed:
             return
         place = place_of(self._swarm, peer.to_bytes())
-        if claimed != place.to_bytes():
-            raise NotAMember("a place that is not its own")
+        _need(claimed == place.to_bytes(), "a place that is not its own")
         if place not in self._protocol.routing_table and not self._newcomers.take():
             request.ClearField("peer")
 
-    async def _ping(self, request: dht_pb2.PingRequest, context: P2PContext) -> dht_pb2.PingResponse:
-        return await self._protocol.rpc_ping(request, context)
-
     async def _find(self, request: dht_pb2.FindRequest, context: P2PContext) -> dht_pb2.FindResponse:
-        if len(request.keys) > MAX_KEYS:
-            raise NotAMember("too many keys")
+        _need(len(request.keys) <= MAX_KEYS, "too many keys")
         return await self._protocol.rpc_find(request, context)
 
     async def _store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
         columns = (request.keys, request.subkeys, request.values, request.expiration_time, request.in_cache)
-        if len({len(column) for column in columns}) != 1 or len(request.keys) > MAX_STORES:
-            raise NotAMember("a store's shape")
+        _need(len({len(column) for column in columns}) == 1 and len(request.keys) <= MAX_STORES, "a store's shape")
         if request.peer.node_id:
             ping = dht_pb2.PingRequest(peer=request.peer)
             asyncio.create_task(self._protocol.rpc_ping(ping, context))  # noqa: RUF006 - as hivemind does
@@ -165,7 +152,9 @@ class Guard:
 class Caller:
     """Asks one peer. Stands in for hivemind's stub."""
 
-    def __init__(self, stub: Any, peer: PeerID, swarm: str, access: MembershipProof, skews: dict[str, float]) -> None:
+    def __init__(
+        self, stub: Any, peer: PeerID, swarm: str, access: MembershipProof, skews: MutableMapping[str, float]
+    ) -> None:
         self._stub, self._peer, self._swarm, self._access, self._skews = stub, peer, swarm, access, skews
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, timeout: float | None = None) -> dht_pb2.PingResponse:
@@ -176,14 +165,12 @@ class Caller:
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, timeout: float | None = None) -> dht_pb2.StoreResponse:
         response = await self._ask("store", request, timeout)
-        if len(response.store_ok) != len(request.keys):
-            raise NotAMember("an answer's length")
+        _need(len(response.store_ok) == len(request.keys), "an answer's length")
         return response
 
     async def rpc_find(self, request: dht_pb2.FindRequest, timeout: float | None = None) -> dht_pb2.FindResponse:
         response = await self._ask("find", request, timeout)
-        if len(response.results) != len(request.keys):
-            raise NotAMember("an answer's length")
+        _need(len(response.results) == len(request.keys), "an answer's length")
         for result in response.results:
             self._clean(result)
         return response
@@ -195,11 +182,10 @@ class Caller:
         auth.signature = self._access.ask(peer, ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString()))
         response = await getattr(self._stub, f"rpc_{name}")(request, timeout=timeout)
         proof, response.auth.signature = response.auth.signature, b""
-        if not self._access.may_answer(peer, name, auth.nonce, response.SerializeToString(), proof):
-            raise NotAMember("an answer that is no member's")
-        claimed = response.peer.node_id
-        if claimed and claimed != place_of(self._swarm, self._peer.to_bytes()).to_bytes():
-            raise NotAMember("a place that is not its own")
+        right = self._access.may_answer(peer, name, auth.nonce, response.SerializeToString(), proof)
+        _need(right, "an answer that is no member's")
+        own = place_of(self._swarm, self._peer.to_bytes()).to_bytes()
+        _need(response.peer.node_id in (b"", own), "a place that is not its own")
         return response
 
     def _clean(self, result: dht_pb2.FindResult) -> None:

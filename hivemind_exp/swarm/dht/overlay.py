@@ -24,6 +24,7 @@ from hivemind.p2p.p2p_daemon_bindings.utils import raise_if_failed, read_pbmsg_s
 from hivemind.proto import dht_pb2, p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
+from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm.announcement import SHARDS, Announcement, is_address, shard_key, shard_of
 from hivemind_exp.swarm.announcement_book import AnnouncementBook, packed
@@ -72,7 +73,7 @@ class Overlay:
         self._node: DHTNode | None = None
         self._guard: Guard | None = None
         self._ways: dict[int, tuple[float, int, list[PeerID]]] = {}
-        self.skews: dict[str, float] = {}
+        self.skews: BoundedDict[str, float] = BoundedDict(_FAILURES)
         """By how many seconds the clocks of peers that answered a ping are ahead."""
         self.bytes_read = 0
         """Of dictionaries, in the last look."""
@@ -219,8 +220,6 @@ class Overlay:
         assert self._node is not None
         if len(self._node.blacklist.ban_counter) > _FAILURES:
             self._node.blacklist.clear()
-        while len(self.skews) > _FAILURES:
-            del self.skews[next(iter(self.skews))]
 
     # --- records
 

@@ -43,20 +43,21 @@ class StrictSerializer:
             raise ValueError("it cannot be decoded") from error
 
 
-def _dictionary(inner: object) -> DictionaryDHTValue:
-    if not isinstance(inner, list) or len(inner) != 3 or not isinstance(inner[2], list):
-        raise ValueError("a dictionary's shape")
-    if len(inner[2]) > MAX_ENTRIES:
-        raise ValueError("a dictionary's length")
+def _need(right: bool, what: str) -> None:
+    if not right:
+        raise ValueError(what)
+
+
+def _dictionary(inner: Any) -> DictionaryDHTValue:
+    _need(isinstance(inner, list) and len(inner) == 3 and isinstance(inner[2], list), "a dictionary's shape")
+    _need(len(inner[2]) <= MAX_ENTRIES, "a dictionary's length")
     with DictionaryDHTValue().freeze() as dictionary:
         for item in inner[2]:
-            if not isinstance(item, list) or len(item) != 3:
-                raise ValueError("an entry's shape")
+            _need(isinstance(item, list) and len(item) == 3, "an entry's shape")
             key, value, expires = item
-            if not (isinstance(key, str) and isinstance(value, bytes) and isinstance(expires, float)):
-                raise ValueError("an entry's types")
-            if not math.isfinite(expires):
-                raise ValueError("an entry's expiry")
+            right = isinstance(key, str) and isinstance(value, bytes) and isinstance(expires, float)
+            _need(right, "an entry's types")
+            _need(math.isfinite(expires), "an entry's expiry")
             dictionary.store(key, value, expires)
     return dictionary
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.swarm.announcement import MAX_BUNDLE_BYTES, MAX_BUNDLES, MAX_GROUPS, MAX_STAGES, BundleRef
 
 OTHERS_BYTES = 32 * 1024 * 1024
@@ -31,9 +32,8 @@ class BundleStore:
     """Serves bundles by their hash: this node's newest, and what it has of peers'."""
 
     def __init__(self) -> None:
-        self._own: deque[tuple[BundleRef, bytes]] = deque(maxlen=MAX_BUNDLES)
-        self._others: OrderedDict[bytes, bytes] = OrderedDict()
-        self._weight = 0
+        self._own: BoundedDict[bytes, tuple[BundleRef, bytes]] = BoundedDict(MAX_BUNDLES)
+        self._others: BoundedDict[bytes, bytes] = BoundedDict(OTHERS_BYTES, weigh=len)
         self._lock = threading.Lock()
 
     def put(self, bundle: bytes, *, round_: int, stage: int, groups: int) -> BundleRef:
@@ -47,31 +47,23 @@ class BundleStore:
             raise ValueError(f"a bundle of stage {stage} with {groups} groups cannot be announced")
         ref = BundleRef(round_, stage, hashlib.sha256(bundle).digest(), len(bundle), groups)
         with self._lock:
-            kept = [item for item in self._own if item[0].sha256 != ref.sha256]
-            self._own = deque([*kept, (ref, bundle)], maxlen=MAX_BUNDLES)
+            self._own[ref.sha256] = ref, bundle
         return ref
 
     @property
     def refs(self) -> tuple[BundleRef, ...]:
         """This node's bundles, the newest last."""
         with self._lock:
-            return tuple(ref for ref, _ in self._own)
+            return tuple(ref for ref, _ in self._own.values())
 
     def pass_on(self, sha256: bytes, bundle: bytes) -> None:
         """Take a peer's bundle, for others that want it."""
         with self._lock:
-            if sha256 in self._others:
-                self._others.move_to_end(sha256)
-                return
             self._others[sha256] = bundle
-            self._weight += len(bundle)
-            while self._weight > OTHERS_BYTES:
-                self._weight -= len(self._others.popitem(last=False)[1])
 
     def get(self, sha256: bytes) -> bytes | None:
         with self._lock:
-            own = next((bundle for ref, bundle in self._own if ref.sha256 == sha256), None)
-            return own if own is not None else self._others.get(sha256)
+            return self._own[sha256][1] if sha256 in self._own else self._others.get(sha256)
 
 
 class BundleInbox:
@@ -82,9 +74,8 @@ class BundleInbox:
         self._known = known
         self._waiting: deque[Received] = deque()
         self._weight = 0
-        self._seen: dict[str, OrderedDict[bytes, None]] = {}
+        self._seen: dict[str, BoundedDict[bytes, None]] = {}
         self._lock = threading.Lock()
-        self.dropped = 0
 
     def wants(self, peer: str, ref: BundleRef) -> bool:
         """Whether this bundle of this peer never came."""
@@ -96,17 +87,14 @@ class BundleInbox:
             if received.peer not in self._seen:
                 for peer in [peer for peer in self._seen if not self._known(peer)]:
                     del self._seen[peer]
-            seen = self._seen.setdefault(received.peer, OrderedDict())
+            seen = self._seen.setdefault(received.peer, BoundedDict(_SEEN_EACH))
             if received.ref.sha256 in seen:
                 return
             seen[received.ref.sha256] = None
-            if len(seen) > _SEEN_EACH:
-                seen.popitem(last=False)
             self._waiting.append(received)
             self._weight += len(received.data)
             while self._weight > WAITING_BYTES or len(self._waiting) > WAITING:
                 self._weight -= len(self._waiting.popleft().data)
-                self.dropped += 1
 
     def take(self) -> list[Received]:
         """Return what came since the last call, each bundle once, in the order in which it came."""

@@ -11,15 +11,15 @@ import contextlib
 import hashlib
 import struct
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from enum import IntEnum
 
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
 
-from hivemind_exp.swarm.announcement_book import TokenBucket
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, MembershipProof, ProvenRequest
+from hivemind_exp.swarm.token_bucket import PeerBuckets
 
 NAME = "swarmctl.fetch.1"
 MAX_CHARTER_BYTES = 128 * 1024
@@ -37,7 +37,6 @@ _MAX_STREAMS_EACH = 8
 _CHUNK = 64 * 1024
 _ASK = struct.Struct(f">B32s{NONCE_BYTES}sd{MAC_BYTES}s")
 _HEAD = struct.Struct(">BI")
-_PEERS = 4096
 
 
 class TransferKind(IntEnum):
@@ -74,10 +73,7 @@ class Courier:
         self._access, self._find, self._is_known = access, find, is_known
         self._streams: Counter[str] = Counter()
         self._uploads: Counter[str] = Counter()
-        self._paces: OrderedDict[str, TokenBucket] = OrderedDict()
-        self.sent = 0
-        """Bytes of bundles and charters served."""
-        self.fetched = 0
+        self._paces = PeerBuckets(*UPLOAD_PACE)
 
     async def open(self, overlay: Overlay) -> None:
         """Serve whoever calls through ``overlay``."""
@@ -116,7 +112,6 @@ class Courier:
             content = await _read(reader, announced)
         if kind is TransferKind.BUNDLE and hashlib.sha256(content).digest() != sha256:
             raise FetchFailed("another content than announced")
-        self.fetched += len(content)
         return content
 
     async def _serve(self, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -150,7 +145,7 @@ class Courier:
         size = len(content or b"")
         room = MAX_UPLOADS if self._is_known(peer) else MAX_UPLOADS // 2
         full = self._uploads.total() >= room or self._uploads[peer] >= MAX_UPLOADS_EACH
-        if content is not None and (full or not self._pace(peer).take(size)):
+        if content is not None and (full or not self._paces.take(peer, size)):
             status, content, size = TransferStatus.BUSY, None, 0
         writer.write(_HEAD.pack(status, size))
         self._uploads[peer] += content is not None
@@ -162,18 +157,10 @@ class Courier:
                 # The caller hangs up when it has all: the daemon drops what is under way if this end is first.
                 while await reader.read(_CHUNK):
                     pass
-            self.sent += size
         finally:
             self._uploads[peer] -= content is not None
             if not self._uploads[peer]:
                 del self._uploads[peer]
-
-    def _pace(self, peer: str) -> TokenBucket:
-        bucket = self._paces.setdefault(peer, TokenBucket(*UPLOAD_PACE))
-        self._paces.move_to_end(peer)
-        if len(self._paces) > _PEERS:
-            self._paces.popitem(last=False)
-        return bucket
 
 
 async def _read(reader: asyncio.StreamReader, size: int) -> bytes:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 
+from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
-from hivemind_exp.swarm.announcement_book import TokenBucket
 from hivemind_exp.swarm.dht.overlay import Overlay
+from hivemind_exp.swarm.token_bucket import TokenBucket
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore, Received
 from hivemind_exp.swarm.transfer.cancel import cancel_all
 from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, TransferKind
@@ -54,7 +55,7 @@ class BundleFetcher:
     def __init__(
         self,
         courier: Courier,
-        shelf: BundleStore,
+        store: BundleStore,
         inbox: BundleInbox,
         *,
         connect: Callable[[Overlay, str], Awaitable[bool]],
@@ -65,7 +66,7 @@ class BundleFetcher:
             connect: a coroutine function that connects to a peer and says whether it could.
             on_room: called when there is room for another: time for the next ``look``.
         """
-        self._courier, self._shelf, self._inbox, self._connect, self._on_room = courier, shelf, inbox, connect, on_room
+        self._courier, self._store, self._inbox, self._connect, self._on_room = courier, store, inbox, connect, on_room
         self._authors: dict[str, _Author] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pace = TokenBucket(*PACE)
@@ -125,14 +126,14 @@ class BundleFetcher:
         except FetchFailed as failed:
             author.failures += 1
             author.was_away = isinstance(failed, _Away)
-            pause = min(_FIRST_PAUSE_S * 2 ** (author.failures - 1), _LONGEST_PAUSE_S)
-            author.until = time.monotonic() + pause * random.uniform(0.8, 1.2)
+            pause = growing(author.failures - 1, first=_FIRST_PAUSE_S, longest=_LONGEST_PAUSE_S)
+            author.until = time.monotonic() + jittered(pause, 0.2)
             self.failures += 1
             found = await self._ask_others(overlay, ref, others)
             if found is None:
                 return
             data = found
-        self._shelf.pass_on(ref.sha256, data)
+        self._store.pass_on(ref.sha256, data)
         self._inbox.put(Received(peer, ref, data))
 
     async def _ask_others(self, overlay: Overlay, ref: BundleRef, others: Set[str]) -> bytes | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import TaskSpec, normalised
+from hivemind_exp.tasks.base import Task, TaskSpec
 from hivemind_exp.tasks.seed_sequence import canonical
 
 if TYPE_CHECKING:
@@ -33,13 +33,8 @@ class Rows(NamedTuple):
     """Empty: some of ``train`` are held out."""
 
 
-class FixedTask:
+class FixedTask(Task):
     """Questions and answers from a file, compared as text or as mathematics."""
-
-    version: str = ""
-    size: int | None = None
-    heldout_size: int = 0
-    sha256: str | None = None
 
     def __init__(self, spec: TaskSpec, read: Callable[[TaskSpec], Rows], *, mathematics: bool) -> None:
         self.name = spec.name
@@ -71,9 +66,6 @@ class FixedTask:
         from hivemind_exp.tasks.verifiers import mathematics
 
         return mathematics.same(answer, right)
-
-    def key(self, text: str, entry: Mapping[str, JsonValue]) -> str:  # noqa: ARG002 - the interface has it
-        return normalised(text)
 
 
 def enough(rows: Rows, source: str) -> Rows:

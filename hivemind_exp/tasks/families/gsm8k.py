@@ -18,6 +18,7 @@ from hivemind_exp.hub_access import hub_answers
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows, enough
 
+NEEDS_HUB = True
 HUB_NAME, HUB_SUBSET = "openai/gsm8k", "main"
 MARK = "####"
 """What stands before the answer, behind the worked solution."""
@@ -101,12 +102,8 @@ def _files(path: Path, split: str) -> list[Path]:
 
 
 def _records(file: Path) -> Iterable[Any]:
-    if file.suffix == ".parquet":
-        return _parquet(file)
-    return _lines(file)
-
-
-def _parquet(file: Path) -> Iterable[Any]:
+    if file.suffix != ".parquet":
+        return _lines(file)
     from pyarrow import ArrowException, parquet
 
     try:

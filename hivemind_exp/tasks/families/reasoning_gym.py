@@ -11,19 +11,19 @@ import json
 import shlex
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import TaskSpec, normalised
+from hivemind_exp.tasks.base import Task, TaskSpec
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, LIBRARY
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from hivemind_exp.tasks.verifiers import Verifier
+Verifier = Callable[[str, Mapping[str, Any]], float]
 
 _OURS = ("seed", "size")
 """Parameters that this node sets."""
@@ -46,13 +46,15 @@ def build(spec: TaskSpec) -> GeneratedTask:
     return GeneratedTask(spec)
 
 
-class GeneratedTask:
-    """One generator with parameters. The verifier's side never loads the library."""
+def verifier(check: str) -> Verifier:
+    """Return the verifier that the catalogue calls ``MODULE.FUNCTION``."""
+    module, _, function = check.partition(".")
+    found: Verifier = getattr(importlib.import_module(f"hivemind_exp.tasks.verifiers.{module}"), function)
+    return found
 
-    size: int | None = None
-    heldout_size: int = 0
-    sha256: str | None = None
-    version: str = ""
+
+class GeneratedTask(Task):
+    """One generator with parameters. The verifier's side never loads the library."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self.name = spec.name
@@ -64,9 +66,7 @@ class GeneratedTask:
 
     def prepare(self, role: Role) -> None:
         if role == "verify":
-            from hivemind_exp.tasks.verifiers import VERIFIERS
-
-            self._verify = VERIFIERS[self._generator.check]
+            self._verify = verifier(self._generator.check)
             return
         self.version = f"{LIBRARY} {importlib.metadata.version(LIBRARY)}"
         _import_alone(f"reasoning_gym.{self._generator.module}")
@@ -101,7 +101,7 @@ class GeneratedTask:
         if self.name == "spell_backward":
             word = str(entry["answer"]).lower()
             return "spell_backward " + " ".join(sorted((word, word[::-1])))
-        return normalised(text)
+        return super().key(text, entry)
 
     def _dataset(self, seed: int) -> Any:
         return self._factory(self.name, **{**self._params, "seed": seed, "size": 1})

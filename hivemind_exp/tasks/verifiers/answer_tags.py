@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-TAGS = (ANSWER_OPEN, ANSWER_CLOSE, THINK_OPEN, THINK_CLOSE)
+TAGS = ("<answer>", "</answer>", "<think>", "</think>")
 
 
 def answer_in(completion: str) -> str | None:
@@ -30,20 +28,15 @@ def content(completion: str, name: str) -> str | None:
 
 def is_strict(completion: str) -> bool:
     """Tell whether the completion is an optional ``<think>…</think>``, one ``<answer>…</answer>`` and nothing else."""
-    rest = completion.strip()
-    if rest.startswith(THINK_OPEN):
-        thought, closed, rest = rest[len(THINK_OPEN) :].partition(THINK_CLOSE)
-        if not closed or _holds_tag(thought):
-            return False
-        rest = rest.lstrip()
-    if not (rest.startswith(ANSWER_OPEN) and rest.endswith(ANSWER_CLOSE)):
-        return False
-    return not _holds_tag(rest[len(ANSWER_OPEN) : -len(ANSWER_CLOSE)])
+    return is_exactly(completion, ["answer"], TAGS) or is_exactly(completion, ["think", "answer"])
 
 
-def is_exactly(completion: str, names: Sequence[str]) -> bool:
-    """Tell whether the completion is one pair of each of these tags, in this order, and nothing else."""
-    tags = [tag for name in names for tag in (f"<{name}>", f"</{name}>")]
+def is_exactly(completion: str, names: Sequence[str], refused: Sequence[str] = ()) -> bool:
+    """Tell whether the completion is one pair of each of these tags, in this order, and nothing else.
+
+    Between them stands none of these tags, and nothing that is ``refused``.
+    """
+    tags = [*refused, *(tag for name in names for tag in (f"<{name}>", f"</{name}>"))]
     rest = completion.strip()
     for name in names:
         if not rest.startswith(f"<{name}>"):
@@ -65,7 +58,3 @@ def in_order(completion: str, names: Sequence[str]) -> bool:
             return False
         place = end + len(name) + 3
     return True
-
-
-def _holds_tag(text: str) -> bool:
-    return any(tag in text for tag in TAGS)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 TOLERANCE = 1e-6
 
 
+def nesting(text: str, opening: str, closing: str) -> int:
+    """Return how deep brackets stand within brackets."""
+    return max(accumulate((letter in opening) - (letter in closing) for letter in text), default=0)
+
+
 def parse_lists(text: str, *, depth: int) -> Any:
     """Return the JSON value that ``text`` is, or None: too deep, not JSON, or with numbers that are not finite."""
-    level = deepest = 0
-    for letter in text:
-        level += (letter in "[{") - (letter in "]}")
-        deepest = max(deepest, level)
-    if deepest > depth:
+    if nesting(text, "[{", "]}") > depth:
         return None
     try:
         return json.loads(text, parse_constant=_not_a_number, parse_int=_short_integer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from hivemind_exp.tasks.verifiers.lists import nesting
 from hivemind_exp.tasks.verifiers.numbers import DIGITS, parse_decimal
 
 LONGEST = 400
@@ -42,11 +43,7 @@ def harmless(text: str) -> bool:
     powers = len(_POWER.findall(text))
     if powers > MOST_POWERS or powers != len(_SMALL_POWER.findall(text)):
         return False
-    level = deepest = 0
-    for letter in text:
-        level += (letter in "([{") - (letter in ")]}")
-        deepest = max(deepest, level)
-    return deepest <= DEEPEST
+    return nesting(text, "([{", ")]}") <= DEEPEST
 
 
 def plain_number(text: str) -> Fraction | None:

@@ -47,13 +47,13 @@ class Crew:
         self._role = role
         self._specs = list(specs)
         self._limit = limit
-        self._slots: list[WorkerProcess | None] = [None] * size
+        self._size = size
+        self._workers: list[WorkerProcess] = []
 
     def start(self) -> None:
         """Start what is missing, and return without waiting for it."""
-        for place, worker in enumerate(self._slots):
-            if worker is None:
-                self._slots[place] = WorkerProcess(self._role, self._specs, self._limit)
+        while len(self._workers) < self._size:
+            self._workers.append(WorkerProcess(self._role, self._specs, self._limit))
 
     def facts(self) -> list[dict[str, Any]]:
         """Wait until one worker is ready; return what it said of each task.
@@ -63,13 +63,13 @@ class Crew:
         """
         while True:
             self.start()
-            for worker in self._slots:
-                if worker is not None and worker.ready is not None:
+            for worker in self._workers:
+                if worker.ready is not None:
                     return worker.ready
             self._step([], deque(), [])
 
     def run(self, jobs: Sequence[object]) -> list[Any]:
-        """Have all jobs done; return the replies in order, a ``Lost`` for each that got none.
+        """Have all jobs done; return the replies in order, an ``Unscored`` for each that got none.
 
         Raises:
             TaskError: a worker could not start.
@@ -77,40 +77,39 @@ class Crew:
         replies: list[Any] = [None] * len(jobs)
         waiting = deque(range(len(jobs)))
         try:
-            while waiting or any(worker is not None and worker.pending for worker in self._slots):
+            while waiting or any(worker.pending for worker in self._workers):
                 self.start()
                 self._step(jobs, waiting, replies)
         finally:
-            for place, worker in enumerate(self._slots):  # interrupted: late replies would meet the wrong jobs
-                if worker is not None and worker.pending:
-                    self._drop(place)
+            for worker in [worker for worker in self._workers if worker.pending]:
+                self._drop(worker)  # interrupted: late replies would meet the wrong jobs
         return replies
 
     def close(self) -> None:
         """End every worker."""
-        for place in range(len(self._slots)):
-            self._drop(place)
+        for worker in list(self._workers):
+            self._drop(worker)
 
     def _step(self, jobs: Sequence[object], waiting: deque[int], replies: list[Any]) -> None:
         """Hand out jobs, wait for something to happen, take replies, end whoever is late."""
         self._hand_out(jobs, waiting)
         with selectors.DefaultSelector() as selector:
-            for place, worker in enumerate(self._slots):
-                if worker is not None:
-                    selector.register(worker.output, selectors.EVENT_READ, place)
-                    if worker.wants_to_write:
-                        selector.register(worker.input, selectors.EVENT_WRITE, place)
+            for worker in self._workers:
+                selector.register(worker.output, selectors.EVENT_READ, worker)
+                if worker.wants_to_write:
+                    selector.register(worker.input, selectors.EVENT_WRITE, worker)
             happened = selector.select(self._patience())
         for key, _ in happened:
-            worker = self._slots[key.data]
-            if worker is not None and key.fd == worker.input:
-                worker.write()
-            elif worker is not None:
-                self._take(key.data, worker, waiting, replies)
+            if key.data not in self._workers:
+                continue  # it has just been ended
+            if key.fd == key.data.input:
+                key.data.write()
+            else:
+                self._take(key.data, waiting, replies)
         self._end_late(waiting, replies)
 
     def _hand_out(self, jobs: Sequence[object], waiting: deque[int]) -> None:
-        ready = [worker for worker in self._slots if worker is not None and worker.ready is not None]
+        ready = [worker for worker in self._workers if worker.ready is not None]
         if not ready:
             return
         share = min(WINDOW, math.ceil((len(waiting) + sum(len(worker.pending) for worker in ready)) / len(ready)))
@@ -119,7 +118,7 @@ class Crew:
                 job = waiting.popleft()
                 worker.send(jobs[job], job)
 
-    def _take(self, place: int, worker: WorkerProcess, waiting: deque[int], replies: list[Any]) -> None:
+    def _take(self, worker: WorkerProcess, waiting: deque[int], replies: list[Any]) -> None:
         try:
             messages = worker.read()
         except WorkerGone:
@@ -127,7 +126,7 @@ class Crew:
                 error = worker.failure()
                 self.close()
                 raise error from None
-            self._lose(place, worker, DIED, waiting, replies)
+            self._lose(worker, DIED, waiting, replies)
             return
         for message in messages:
             worker.since = time.monotonic()
@@ -146,25 +145,24 @@ class Crew:
 
     def _end_late(self, waiting: deque[int], replies: list[Any]) -> None:
         now = time.monotonic()
-        for place, worker in enumerate(self._slots):
-            if worker is None or now < worker.since + self._allowed(worker):
+        for worker in list(self._workers):
+            if now < worker.since + self._allowed(worker):
                 continue
             if worker.ready is None:
                 self.close()
                 raise TaskError(f"a worker for questions and answers was not ready after {START_SECONDS:.0f} s")
-            self._lose(place, worker, TIMED_OUT, waiting, replies)
+            self._lose(worker, TIMED_OUT, waiting, replies)
 
-    def _lose(self, place: int, worker: WorkerProcess, why: str, waiting: deque[int], replies: list[Any]) -> None:
+    def _lose(self, worker: WorkerProcess, why: str, waiting: deque[int], replies: list[Any]) -> None:
         """End a worker: the job it was at is lost, those behind it wait for another."""
         if worker.pending:
             replies[worker.pending.popleft()] = Unscored(why)
             waiting.extendleft(reversed(worker.pending))
-        self._drop(place)
+        self._drop(worker)
 
-    def _drop(self, place: int) -> None:
-        worker, self._slots[place] = self._slots[place], None
-        if worker is not None:
-            worker.kill()
+    def _drop(self, worker: WorkerProcess) -> None:
+        self._workers.remove(worker)
+        worker.kill()
 
     def _allowed(self, worker: WorkerProcess) -> float:
         if worker.ready is None:
@@ -172,7 +170,7 @@ class Crew:
         return self._limit if worker.pending else math.inf
 
     def _patience(self) -> float | None:
-        ends = [worker.since + self._allowed(worker) for worker in self._slots if worker is not None]
+        ends = [worker.since + self._allowed(worker) for worker in self._workers]
         first = min(ends, default=math.inf)
         return None if first == math.inf else max(0.0, first - time.monotonic())
 
@@ -211,16 +209,10 @@ class Pool:
         return [(text, entry, key) for text, entry, key in replies]
 
     def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Unscored]:
-        """Return the credit for each (task, answer, entry); a ``Lost`` earns nothing."""
+        """Return the credit for each (task, answer, entry); an ``Unscored`` earns nothing."""
         replies = self._verifiers.run([list(job) for job in jobs])
-        return [
-            reply
-            if isinstance(reply, Unscored)
-            else min(max(reply, 0.0), 1.0)
-            if isinstance(reply, float)
-            else Unscored(DIED)
-            for reply in replies
-        ]
+        credits = [min(max(reply, 0.0), 1.0) if isinstance(reply, float) else reply for reply in replies]
+        return [credit if isinstance(credit, float | Unscored) else Unscored(DIED) for credit in credits]
 
     def close(self) -> None:
         """End all workers, at once."""

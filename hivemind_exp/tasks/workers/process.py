@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shlex
 import subprocess
@@ -15,8 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hivemind_exp.errors import TaskError
-from hivemind_exp.processes import messages as wire
-from hivemind_exp.processes.messages import search_path
+from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import TaskSpec
 
@@ -49,7 +49,7 @@ class WorkerProcess:
         self.pending: deque[int] = deque()
         self.since = time.monotonic()
         """When it started, or made its last progress."""
-        self._decoder = wire.Decoder()
+        self._decoder = Decoder()
         self._outgoing = bytearray()
         # A file, not a pipe: a worker that fills it while it starts does not wait for anybody to read.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -74,7 +74,7 @@ class WorkerProcess:
 
     def send(self, message: object, job: int | None = None) -> None:
         """Queue a message; ``job`` is the number under which its reply is expected."""
-        self._outgoing += wire.encode(message)
+        self._outgoing += encode(message)
         if job is not None:
             if not self.pending:
                 self.since = time.monotonic()
@@ -102,7 +102,7 @@ class WorkerProcess:
                 messages += self._decoder.feed(data)
             except BlockingIOError:
                 return messages
-            except wire.WireError:
+            except WireError:
                 break
         if messages:  # the end shows again at the next reading
             return messages
@@ -134,6 +134,13 @@ class WorkerProcess:
 def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
     """Return the little that a worker needs. The node's own environment holds keys."""
     kept = list(_KEPT)
-    if role == "make" and any(spec.name == "gsm8k" and spec.path is None for spec in specs):
+    if role == "make" and any(spec.path is None and _needs_hub(spec) for spec in specs):
         kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
     return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()
+
+
+def _needs_hub(spec: TaskSpec) -> bool:
+    try:
+        return getattr(importlib.import_module(spec.module), "NEEDS_HUB", False)
+    except ImportError:  # which the worker tells better
+        return False

@@ -19,7 +19,7 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.messages import messages, send, take_pipes
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import Task, TaskSpec
+from hivemind_exp.tasks.base import FACTS, Task, TaskSpec
 
 
 def main(role: Role, parent: int) -> None:
@@ -38,7 +38,7 @@ def main(role: Role, parent: int) -> None:
         traceback.print_exc()
         send(sink, {"error": f"{type(error).__name__}: {error}", "next": None, "code": None})
         return
-    send(sink, {"ready": [_facts(task) for task in tasks]})
+    send(sink, {"ready": [{name: getattr(task, name) for name in FACTS} for task in tasks]})
     for task, *rest in asked:
         sandbox.allow_seconds(first["limit"])
         send(sink, _make(tasks[task], *rest) if role == "make" else _score(tasks[task], *rest))
@@ -50,15 +50,6 @@ def _build(specs: list[dict[str, Any]], role: Role) -> list[Task]:
     for task in tasks:
         task.prepare(role)
     return tasks
-
-
-def _facts(task: Task) -> dict[str, object]:
-    return {
-        "size": task.size,
-        "heldout_size": task.heldout_size,
-        "sha256": task.sha256,
-        "version": task.version,
-    }
 
 
 def _make(task: Task, seed: int) -> object:

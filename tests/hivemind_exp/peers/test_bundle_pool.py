@@ -1,4 +1,4 @@
-"""The shelf keeps what is recent, and no more of it than it may."""
+"""The pool keeps what is recent, and no more of it than it may."""
 
 from __future__ import annotations
 
@@ -18,71 +18,71 @@ def bundle(peer: str, round_: int = 0, stage: str = "answer", question: str = "a
 
 def test_bundles_grow_too_old() -> None:
     now = [0.0]
-    shelf = BundlePool(clock=lambda: now[0])
-    shelf.put(bundle("a"), 10)
+    pool = BundlePool(clock=lambda: now[0])
+    pool.put(bundle("a"), 10)
     now[0] = RECENT_S / 2
-    shelf.put(bundle("b"), 10)
+    pool.put(bundle("b"), 10)
     now[0] = RECENT_S + 1
-    assert set(shelf.offers("answer")) == {"b"}
-    assert shelf.size == 10
+    assert set(pool.offers("answer")) == {"b"}
+    assert pool.size == 10
     now[0] = 2 * RECENT_S
-    assert shelf.offers("answer") == {}
+    assert pool.offers("answer") == {}
 
 
 def test_the_latest_bundles_of_a_peer_are_kept_and_offered_first() -> None:
-    shelf = BundlePool()
+    pool = BundlePool()
     for round_ in range(BUNDLES_A_PEER + 10):
-        shelf.put(bundle("a", round_), 10)
-        shelf.put(bundle("a", round_, "critique"), 10)
-    assert shelf.size == 10 * BUNDLES_A_PEER
-    rounds = [offer.round for offer in shelf.offers("answer")["a"]]
+        pool.put(bundle("a", round_), 10)
+        pool.put(bundle("a", round_, "critique"), 10)
+    assert pool.size == 10 * BUNDLES_A_PEER
+    rounds = [offer.round for offer in pool.offers("answer")["a"]]
     assert rounds == list(range(BUNDLES_A_PEER + 9, BUNDLES_A_PEER + 9 - OFFERED, -1))
 
 
 def test_the_beginning_of_a_stage_is_kept_however_far_a_fast_node_goes_along_it() -> None:
-    shelf = BundlePool()
+    pool = BundlePool()
     for part in range(30):
-        shelf.put(bundle("a", 3, question=f"{part:064x}"), 10)
-    assert len(list(shelf.bundles(3, "answer"))) == 30
+        pool.put(bundle("a", 3, question=f"{part:064x}"), 10)
+    assert len(list(pool.bundles(3, "answer"))) == 30
 
 
 def test_a_bundle_that_comes_again_takes_the_place_of_the_first() -> None:
-    shelf = BundlePool()
+    pool = BundlePool()
     for _ in range(3):
-        shelf.put(bundle("a"), 10)
-    shelf.put(bundle("a", question="cd" * 32), 10)  # further along the same round
-    assert len(shelf.offers("answer")["a"]) == 2
-    assert shelf.size == 20
+        pool.put(bundle("a"), 10)
+    pool.put(bundle("a", question="cd" * 32), 10)  # further along the same round
+    assert len(pool.offers("answer")["a"]) == 2
+    assert pool.size == 20
 
 
 def test_stages_are_kept_apart() -> None:
-    shelf = BundlePool()
-    shelf.put(bundle("a", 3, "critique"), 10)
-    shelf.put(bundle("a", 3, "answer"), 10)
-    shelf.put(bundle("b", 4, "critique"), 10)
-    assert [found.peer for found in shelf.bundles(3, "critique")] == ["a"]
-    assert set(shelf.offers("answer")) == {"a"}
+    pool = BundlePool()
+    pool.put(bundle("a", 3, "critique"), 10)
+    pool.put(bundle("a", 3, "answer"), 10)
+    pool.put(bundle("b", 4, "critique"), 10)
+    assert [found.peer for found in pool.bundles(3, "critique")] == ["a"]
+    assert set(pool.offers("answer")) == {"a"}
 
 
 def test_a_flood_pushes_nobody_else_out() -> None:
-    shelf = BundlePool(most_bytes=1000)
-    shelf.put(bundle("quiet"), 100)
+    pool = BundlePool(most_bytes=1000)
+    pool.put(bundle("quiet"), 100)
     for n in range(100):
-        shelf.put(bundle(f"loud {n % 3}", n), 250)
-        assert shelf.size <= 1000
-    assert "quiet" in shelf.offers("answer")
+        pool.put(bundle(f"loud {n % 3}", n), 250)
+        assert pool.size <= 1000
+    assert "quiet" in pool.offers("answer")
 
 
 def test_a_group_is_offered_until_it_is_discarded() -> None:
-    shelf = BundlePool()
-    shelf.put(bundle("a"), 10)
-    (offer,) = shelf.offers("answer")["a"]
-    shelf.discard(offer)
-    shelf.discard(offer)
-    assert shelf.offers("answer") == {}
-    assert [found.peer for found in shelf.bundles(0, "answer")] == ["a"]
-    shelf.discard_peer("a")
-    assert list(shelf.bundles(0, "answer")) == []
+    pool = BundlePool()
+    pool.put(bundle("a"), 10)
+    (offer,) = pool.offers("answer")["a"]
+    pool.discard(offer)
+    pool.discard(offer)
+    assert pool.offers("answer") == {}
+    assert [found.peer for found in pool.bundles(0, "answer")] == ["a"]
+    pool.discard_peer("a")
+    assert list(pool.bundles(0, "answer")) == []
 
 
 PROSE = (

@@ -334,14 +334,14 @@ def test_questions_that_take_long_to_make_wait_for_another_draw(
 
 
 def test_memory_is_bounded_whoever_sends_how_much(tmp_path: Path) -> None:
-    source = make_source(tmp_path, shelf=BundlePool(most_bytes=100_000))
+    source = make_source(tmp_path, pool=BundlePool(most_bytes=100_000))
     source.take_in([letter("peer", shared_group(0))])
     long = "x" * 4000
     for round_ in range(60):
         group = shared_group(0, round_=round_, texts=(long,) * 4)
         source.take_in([letter(f"flood {round_ % 3}", group, round_=round_)])
-        assert source.shelf.size <= 100_000
-    assert "peer" in source.shelf.offers("answer")
+        assert source.pool.size <= 100_000
+    assert "peer" in source.pool.offers("answer")
 
 
 @pytest.fixture(scope="module")

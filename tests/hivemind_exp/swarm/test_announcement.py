@@ -20,9 +20,10 @@ from hivemind_exp.swarm.announcement import (
     shard_of,
     unpack,
 )
-from hivemind_exp.swarm.announcement_book import SHARD_BYTES, AnnouncementBook, TokenBucket, packed
+from hivemind_exp.swarm.announcement_book import SHARD_BYTES, AnnouncementBook, packed
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
+from hivemind_exp.swarm.token_bucket import TokenBucket
 from tests.support.hostile.wire import SWARM
 
 ME = Identity.generate()

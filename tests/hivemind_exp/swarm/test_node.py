@@ -28,10 +28,12 @@ from hivemind_exp.swarm.node import SwarmNode
 from tests.support.charters import charter
 from tests.support.hostile.wire import Peers, acquainted, eventually, receive
 
+pytestmark = pytest.mark.swarm
+
 
 @pytest.fixture
 def peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
-    monkeypatch.setattr("hivemind_exp.swarm.node.LOOK_S", 0.3)
+    monkeypatch.setattr("hivemind_exp.swarm.node_thread.LOOK_S", 0.3)
     monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.5)
     made = Peers(tmp_path)
     yield made
@@ -108,7 +110,7 @@ def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
 
 
 def test_what_was_missed_comes_without_a_pause(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.node.LOOK_S", 5.0)
+    monkeypatch.setattr("hivemind_exp.swarm.node_thread.LOOK_S", 5.0)
     first = peers.start("first")
     for number in range(8):
         first.publish(bytes([number]) * 100, round=number, groups=1, step=number)
@@ -148,11 +150,11 @@ def test_a_killed_daemon_loses_no_round(peers: Peers) -> None:
     first = peers.start("first")
     second = peers.start("second", first.addresses())
     acquainted(first, second)
-    addresses, seen = first.addresses(), first._overlay
+    addresses, seen = first.addresses(), first._thread.overlay
     daemon(first).send_signal(signal.SIGKILL)
     first.publish(b"meanwhile", round=7, groups=1, step=8)
     assert receive(second, 1)[0].data == b"meanwhile"
-    assert first._overlay is not seen
+    assert first._thread.overlay is not seen
     assert first.addresses() == addresses
     assert "daemon_died" in peers.codes("first")
     second.publish(b"an answer", round=7, groups=1, step=8)
@@ -160,13 +162,13 @@ def test_a_killed_daemon_loses_no_round(peers: Peers) -> None:
 
 
 def test_a_stuck_daemon_is_replaced(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.node._FEEL_S", 0.1)
+    monkeypatch.setattr("hivemind_exp.swarm.node_thread._WATCHDOG_S", 0.1)
     monkeypatch.setattr("hivemind_exp.swarm.dht.overlay.CONNECT_S", 0.3)
     first = peers.start("first")
-    before, seen = daemon(first), first._overlay
+    before, seen = daemon(first), first._thread.overlay
     before.suspend()
     eventually(lambda: not before.is_running())
-    eventually(lambda: first._overlay is not seen)
+    eventually(lambda: first._thread.overlay is not seen)
     assert daemon(first).pid != before.pid
 
 
@@ -189,16 +191,16 @@ def test_a_killed_daemon_is_followed_by_another_though_a_cancellation_is_lost(
     peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = peers.start("first")
-    keep, begun = first._contacts.keep, threading.Event()
+    keep, begun = first._thread.contacts.keep, threading.Event()
 
     async def deaf(overlay: Overlay) -> None:
         # As wait_for before Python 3.12, when what it waits for is done at the same moment.
         begun.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
-        first._contacts.keep = keep  # type: ignore[method-assign]
+        first._thread.contacts.keep = keep  # type: ignore[method-assign]
 
-    first._contacts.keep = deaf  # type: ignore[method-assign]
+    first._thread.contacts.keep = deaf  # type: ignore[method-assign]
     assert begun.wait(15)
     daemon(first).kill()
     eventually(lambda: "daemon_died" in peers.codes("first"))
@@ -220,15 +222,15 @@ def test_a_peer_that_was_cut_off_is_heard_again_at_once(peers: Peers, monkeypatc
     first = peers.start("first")
     second = peers.start("second", first.addresses())
     acquainted(first, second)
-    eventually(lambda: first._known[second.peer_id].first)
+    eventually(lambda: first._thread.known_peers[second.peer_id].first)
     with monkeypatch.context() as cut:
 
         async def nowhere(*_: object) -> bool:
             return False
 
-        cut.setattr(first._overlay, "connect", nowhere)
+        cut.setattr(first._thread.overlay, "connect", nowhere)
         second.publish(b"unheard", round=1, groups=1, step=1)
-        eventually(lambda: first._fetching.failures)
+        eventually(lambda: first._thread.fetcher.failures)
     assert receive(first, 1)[0].data == b"unheard"
 
 
@@ -244,7 +246,7 @@ def test_alone_with_a_warning_until_somebody_comes(peers: Peers, monkeypatch: py
     second.publish(b"early", round=0, groups=1, step=1)
     again = peers.start("first")
     assert again.addresses() == address
-    again._contacts._invited.clear()
+    again._thread.contacts._invited.clear()
     assert receive(again, 1, 40)[0].data == b"early"
 
 
@@ -280,7 +282,7 @@ def test_closing_leaves_nothing(peers: Peers) -> None:
     second = peers.start("second", first.addresses())
     acquainted(first, second)
     running = [daemon(node) for node in (first, second)]
-    sockets = [Path(path) for node in (first, second) for path in node._overlay.daemon[1]]  # type: ignore[index, union-attr]
+    sockets = [Path(path) for node in (first, second) for path in node._thread.overlay.daemon[1]]  # type: ignore[index, union-attr]
     assert all(path.exists() for path in sockets)
     running[1].suspend()  # one that does not even end when asked
     for node in (first, second):
@@ -338,7 +340,7 @@ def test_closing_while_starting(peers: Peers) -> None:
     node = peers.make("first")
     starting = threading.Thread(target=node.start)
     starting.start()
-    eventually(lambda: node._loop is not None)
+    eventually(lambda: node._thread.loop is not None)
     node.close()
     starting.join(2)
     assert not starting.is_alive()
@@ -346,7 +348,7 @@ def test_closing_while_starting(peers: Peers) -> None:
 
 
 def test_a_daemon_that_cannot_start(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.node._TRIES", 1)
+    monkeypatch.setattr("hivemind_exp.swarm.node_thread._TRIES", 1)
     node = peers.make("first")
     node._key.write_bytes(b"no key")
     with pytest.raises(SwarmError, match="cannot be started"):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.base import Task, TaskSpec
 
 MODULE = __name__
 
@@ -65,13 +65,7 @@ DEEDS: Mapping[str, Callable[[str], object]] = {
 }
 
 
-class EvilTask:
-    name = "evil"
-    size: int | None = None
-    heldout_size = 0
-    sha256: str | None = None
-    version = ""
-
+class EvilTask(Task):
     def __init__(self, spec: TaskSpec) -> None:
         self._spec = spec
 

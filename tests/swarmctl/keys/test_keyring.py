@@ -23,8 +23,11 @@ from swarmctl.keys.keyring import Keyring, KeyringLocked
 from swarmctl.keys.saved import read_entry, write_entry
 from swarmctl.terminal.prompter import Prompter
 from tests.support import fake_keyrings as keyrings
+from tests.support.command_line import ROOT, SWARMCTL
 from tests.support.fake_services import GOOD, service
-from tests.swarmctl.conftest import ROOT
+from tests.support.terminals import rest_of, spawn
+
+pytestmark = pytest.mark.slow
 
 KEY = "sk-test-0123456789abcd9f3c"
 USER = "openai@api.openai.com"
@@ -68,15 +71,8 @@ def value_of(name: str) -> str | None:
 
 
 def terminal(*arguments: str, **environment: str) -> pexpect.spawn[str]:
-    return pexpect.spawn(
-        sys.executable,
-        ["-m", "swarmctl", "keys", *arguments],
-        cwd=str(ROOT),
-        env=os.environ | {"TERM": "dumb"} | environment,
-        encoding="utf-8",
-        timeout=15,
-        dimensions=(40, 200),
-    )
+    own = os.environ | {"TERM": "dumb"} | environment
+    return spawn([*SWARMCTL, "keys", *arguments], environment=own, rows=40, timeout=15)
 
 
 def test_a_key_is_written_read_and_deleted(
@@ -225,7 +221,7 @@ def test_a_keyring_that_never_answers(
 ) -> None:
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "swarmctl", "keys", "set", "openai", "--no-test"],
+        [*SWARMCTL, "keys", "set", "openai", "--no-test"],
         cwd=ROOT, input=KEY, capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     assert 3 <= time.monotonic() - began < 6
@@ -240,8 +236,7 @@ def test_on_a_terminal_it_says_what_it_waits_for(silent: dict[str, str]) -> None
     child.sendline(KEY)
     child.expect("Waiting up to 60 s for the keyring: it may be showing a dialog")
     child.sendintr()
-    child.expect(pexpect.EOF, timeout=3)
-    child.close()
+    rest_of(child, timeout=3)
     assert child.exitstatus == Exit.INTERRUPTED
     assert KEY not in str(child.before)
 
@@ -254,8 +249,7 @@ def test_a_terminal_without_a_keyring_is_asked(home: Path) -> None:
         child.expect(r"Keep keys in a file .*\[y/N\] ")
         before = str(child.after)
         child.sendline(answer)
-        child.expect(pexpect.EOF)
-        child.close()
+        rest_of(child)
         assert child.exitstatus == code
         assert KEY not in before + str(child.before)
         assert (home / "secrets/openai.json").exists() == (code == Exit.DONE)
@@ -267,8 +261,7 @@ def test_a_wrong_prefix_is_asked_about_on_a_terminal(home: Path) -> None:
     child.sendline("gsk_0123456789abcdef")
     child.expect(r"looks like a key of groq; .*\[y/N\] ")
     child.sendline("")
-    child.expect(pexpect.EOF)
-    child.close()
+    rest_of(child)
     assert child.exitstatus == Exit.CONFIGURATION
     assert not home.exists()
 
@@ -279,8 +272,7 @@ def test_a_dead_end_at_the_prompt_changes_nothing(home: Path) -> None:
         child.expect("not shown: ")
         key(child)
         child.expect(r"^\r\nInterrupted\.")
-        child.expect(pexpect.EOF)
-        child.close()
+        rest_of(child)
         assert child.exitstatus == code
     assert not home.exists()
 

@@ -22,7 +22,7 @@ from swarmctl.keys.hosts import host_of, in_the_clear
 from swarmctl.keys.key_text import clean_key, last_four, looks_foreign
 from swarmctl.keys.saved import read_entry
 from swarmctl.terminal.prompter import Prompter
-from tests.swarmctl.conftest import ROOT
+from tests.support.command_line import ROOT
 
 KEY = "sk-test-0123456789abcd9f3c"
 OTHER = "sk-test-0123456789abcda1b2"

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from hivemind_exp.tasks.base import FULL_CREDIT
-from hivemind_exp.tasks.verifiers import VERIFIERS
+from hivemind_exp.tasks.families.reasoning_gym import verifier
+from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from hivemind_exp.tasks.verifiers.logic import truth_table
 
+VERIFIERS = {each.check.partition(".")[2]: verifier(each.check) for each in GENERATORS.values()}
 FRACTION = {
     "answer": "1/2", "numerator": 6, "denominator": 12, "simplified_numerator": 1, "simplified_denominator": 2,
 }  # fmt: skip

@@ -213,12 +213,14 @@ def test_the_profile_itself_is_checked() -> None:
     assert runner.look(check, make("demo", "train.micro_batch=0")).status is Status.FAILED
 
 
+@pytest.mark.slow
 def test_a_real_step_is_taken_when_asked() -> None:
     found = accelerator.compute(make("demo", "train.micro_batch=4", "generation.max_completion_tokens=8", deep=True))
     assert found.status is Status.OK, found.text
     assert "matrix product right, a step of 4 rows" in found.text
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_be_taken_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     found = accelerator.compute(make("demo", "model.dtype=float16", deep=True))
     assert (found.status, "float16 cannot be trained on a CPU" in found.text) == (Status.FAILED, True)

@@ -15,8 +15,8 @@ from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import keys
 from swarmctl.doctor.checks.api import checks as api
 from tests.support import fake_keyrings as keyrings
+from tests.support.command_line import ROOT
 from tests.support.doctor import make
-from tests.swarmctl.conftest import ROOT
 
 TOKEN, OTHER = "hf_abcdefghijklmnopqrstuvwxyz1234", "hf_abcdefghijklmnopqrstuvwxyz9876"
 
@@ -92,6 +92,7 @@ def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert "does not answer within 0.5 s" in found.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "status", "told"),
     [

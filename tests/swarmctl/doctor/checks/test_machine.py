@@ -18,9 +18,9 @@ from swarmctl.doctor import web
 from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import clock, machine
 from swarmctl.keys.http_client import Unanswered
+from tests.support.command_line import ROOT
 from tests.support.doctor import DEAD, make, reply, serve
 from tests.support.full_disk import mounted_disk
-from tests.swarmctl.conftest import ROOT
 
 
 def test_memory_is_compared_with_what_the_profile_needs(tmp_path: Path) -> None:

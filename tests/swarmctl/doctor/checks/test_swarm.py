@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.events import discard
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.trainer.checkpoints import CheckpointStore
@@ -21,8 +22,8 @@ from swarmctl.doctor.checks import checkpoints, swarm
 from swarmctl.doctor.checks import swarm_leftovers as leftovers
 from swarmctl.nodes.directory import opened
 from swarmctl.storage import node_lock as locks
+from tests.support.command_line import ROOT
 from tests.support.doctor import age, make
-from tests.swarmctl.conftest import ROOT
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_what_was_never_finished_is_removed_unless_the_node_runs(node: NodeFiles
 
 
 def save(files: NodeFiles, step: int) -> Path:
-    store = CheckpointStore(files.checkpoints, 3, lambda *_, **__: None)
+    store = CheckpointStore(files.checkpoints, 3, discard)
     return store.save(step, step, lambda place: (place / "weights").write_text("x" * 100) and None).path
 
 

@@ -16,12 +16,12 @@ from swarmctl.doctor.check import Finding, Status
 from swarmctl.doctor.checks.api.chain import services
 from swarmctl.doctor.checks.api.service import limits
 from swarmctl.errors import Exit
+from tests.support.command_line import write_profile
 from tests.support.doctor import DEAD
 from tests.support.doctor_api import KEY, give_key, look, profile
 from tests.support.fake_api.server import api_server
 from tests.support.fake_services import service
 from tests.support.tls import certificate, https_server
-from tests.swarmctl.conftest import write_profile
 
 NAMES = ["price", "key", "host", "service", "model", "request"]
 

@@ -108,6 +108,7 @@ def test_a_cap_that_is_used_up_is_kept(home: Path, key_file: Callable[[str], Non
     assert outcome.finding.text == "not asked: of offload.limits.usd = 5.00 USD, 5.00 USD are spent"
 
 
+@pytest.mark.slow
 def test_a_real_server(home: Path, real_server: TransformersServer) -> None:
     profile(home, real_server.base_url, box="free = true")
     context = make("offloaded", f"offload.model={real_server.model}", deep=True)

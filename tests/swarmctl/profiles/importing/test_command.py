@@ -20,7 +20,7 @@ from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, SECRET
 from swarmctl.profiles.importing.yaml_file import MAX_BYTES, read_yaml
 from swarmctl.settings.schema import dotted, settings
 from swarmctl.terminal.prompter import Prompter
-from tests.swarmctl.conftest import write_profile
+from tests.support.command_line import write_profile
 
 USUAL = """
 model_name_or_path: Qwen/Qwen2.5-0.5B-Instruct

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, TrainConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.losses import LossSettings
 from hivemind_exp.offload.settings import check_offload
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.schedule import Parts, parts
@@ -80,9 +79,9 @@ def test_terms_of_form_weigh_own_rows_and_never_a_teachers() -> None:
     ]
     scores = (scored(0.0, 0.0), scored(0.0, 1.0), scored(1.0, 0.0), scored(1.0, 1.0))
     group = Group(Prompt(QUESTION, "answer", (), (5, 6)), tuple(rollouts), scores)
-    weights = [round(row.advantage, 2) for row in build_rows([group], LossSettings(), {})]
+    weights = [round(row.advantage, 2) for row in build_rows([group], TrainConfig(), {})]
     assert weights == [-0.71, 0.71, 1.0, 1.0]
-    joint = build_rows([group], replace(LossSettings(), teacher_loss="luffy"), {})
+    joint = build_rows([group], TrainConfig(teacher_loss="luffy"), {})
     assert [round(row.advantage, 2) for row in joint] == [-0.87, -0.87, 0.87, 0.87]
 
 

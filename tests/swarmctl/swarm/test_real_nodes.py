@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,9 +22,10 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.known_peers import KnownPeers
 from swarmctl.errors import Exit
 from swarmctl.swarm.invite import KNOWN
-from tests.swarmctl.conftest import ROOT, write_profile
+from tests.support.command_line import ROOT, SWARMCTL, run_process, write_profile
 
-PROGRAM = [sys.executable, "-m", "swarmctl"]
+pytestmark = pytest.mark.swarm
+
 SMALL = """
 extends = "demo"
 [game]
@@ -54,19 +54,11 @@ class Machine:
         return NodeFiles(self.home / "nodes" / node)
 
     def do(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PROGRAM, *arguments],
-            cwd=ROOT,
-            env=os.environ | {"SWARMCTL_HOME": str(self.home)},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-            check=False,
-        )
+        return run_process([*SWARMCTL, *arguments], env=os.environ | {"SWARMCTL_HOME": str(self.home)}, timeout=120)
 
     def start(self, node: str, *arguments: str) -> None:
         self.running[node] = subprocess.Popen(
-            [*PROGRAM, "run", "--node", node, *arguments],
+            [*SWARMCTL, "run", "--node", node, *arguments],
             cwd=ROOT,
             env=os.environ | {"SWARMCTL_HOME": str(self.home)},
             stdout=subprocess.PIPE,

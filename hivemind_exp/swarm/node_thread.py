@@ -1,0 +1,368 @@
+"""The thread's side of a node's place in its swarm: the asyncio loop on which the DHT lives, and what it keeps doing.
+
+``SwarmNode`` owns it. Nothing that happens here reaches the trainer as an exception: it becomes an event, or is tried
+again. What the trainer reads from it (peers, addresses, bundles) may be read from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from hivemind_exp.backoff import growing
+from hivemind_exp.config import SwarmConfig
+from hivemind_exp.errors import SwarmError
+from hivemind_exp.events import Emit, ErrorEvent, PeersEvent, WarningEvent
+from hivemind_exp.swarm.announcement import LEAST_PAUSE_S, MAX_ADDRESSES, Announcement
+from hivemind_exp.swarm.announcement_book import AnnouncementBook
+from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.contacts import Contacts
+from hivemind_exp.swarm.dht.overlay import Overlay
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.known_peers import KnownPeers
+from hivemind_exp.swarm.membership_proof import MembershipProof
+from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
+from hivemind_exp.swarm.transfer.cancel import cancel_all
+from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, TransferKind
+from hivemind_exp.swarm.transfer.fetcher import BundleFetcher
+
+JOIN_S = 15.0
+"""How long joining waits for peers to answer."""
+HEARTBEAT_S = 60.0
+"""An announcement is repeated after this long, new or not."""
+LOOK_S = 2.0
+"""Between two looks at the announcements; longer where there is so much to read that it would be a burden."""
+READ_PACE = 200_000.0
+"""Bytes a second that looking may take."""
+_UNTAKEN_S = 5.0
+"""An announcement that no peer has taken is repeated after this long."""
+_RECENT_S = 600.0
+"""A peer that answered within this time counts as seen, whether or not it has announced itself."""
+_TRIES = 4
+_MAINTAIN_S = 5.0
+_WATCHDOG_S = 5.0
+_SILENCES = 3
+"""Looks in a row that a daemon may leave without an answer."""
+_SAVE_S = 60.0
+_MOST_SKEW_S = 3.0
+_NO_CHARTER = bytes(32)
+
+log = logging.getLogger(__name__)
+
+
+class SwarmThread:
+    """Keeps a node in its swarm, with one daemon after another, from ``start`` to ``stop``."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        charter_id: str,
+        *,
+        key: Path,
+        directory: Path,
+        settings: SwarmConfig,
+        invitation: Iterable[str],
+        emit: Emit,
+        said: Announcement,
+    ) -> None:
+        """``said``: what the node announces first, without time, addresses and bundles; else as for ``SwarmNode``."""
+        self._identity, self._swarm, self._key, self._settings, self._emit = identity, charter_id, key, settings, emit
+        self._said = said
+        self._access = MembershipProof(charter_id, identity.peer_id)
+        # Of the thread's loop, which does not exist yet.
+        self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.book = AnnouncementBook(charter_id, identity.peer_id)
+        self.bundle_store = BundleStore()
+        self.inbox = BundleInbox(lambda peer: self.book.get(peer) is not None)
+        self.known_peers = KnownPeers(directory / "known-peers.json")
+        self.contacts = Contacts(identity.peer_id, invitation, self.known_peers, self.book)
+        self.courier = Courier(self._access, self._find, self._is_known)
+        self.fetcher = BundleFetcher(
+            self.courier, self.bundle_store, self.inbox, connect=self.contacts.connect, on_room=self._news.set
+        )
+        self.contacts.on_answer = self.fetcher.forgive
+        self.charter: bytes | None = None
+        """Signed, for members that ask."""
+        self.addresses: tuple[str, ...] = ()
+        """Where the daemon can be reached, the widest first."""
+        self.overlay: Overlay | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """None before it runs and after it has ended."""
+        self.failure: BaseException | None = None
+        """What ended it, if that was not ``stop``."""
+        self.joined = threading.Event()
+        """Set once it has tried to join, or has ended."""
+        self._thread: threading.Thread | None = None
+        self._port = 0
+        self._seq = 0
+        self._born_ms = 0
+        self._stopping = False
+        self._told: set[str] = set()
+        self._alive_before = -1
+
+    # --- called by the trainer's side
+
+    def start(self, port: int) -> None:
+        """Begin, with a daemon that listens on ``port``. Returns at once; ``joined`` says when there is a result."""
+        self._port, self._born_ms = port, int(time.time() * 1000)
+        self._thread = threading.Thread(target=self._run, name="swarm", daemon=True)
+        self._thread.start()
+
+    def stop(self, patience: float) -> bool:
+        """End it; return whether that was done within ``patience`` seconds."""
+        self._stopping = True
+        self._call(self._stop.set)
+        if self._thread is not None:
+            self._thread.join(patience)
+        return self._thread is None or not self._thread.is_alive()
+
+    def announce(self, said: Announcement) -> None:
+        """Say this from now on, with the time, addresses and bundles of each moment."""
+        self._said = said
+        self._call(self._fresh.set)
+
+    def announced(self) -> dict[str, Announcement]:
+        """Return the newest word of each other peer."""
+        return {word.peer: word for _, word in self.book.newest() if word.peer != self._identity.peer_id}
+
+    def last_seen(self) -> dict[str, float]:
+        """Return when each peer gave its last sign of life (Unix seconds): those announced, and those met lately."""
+        seen = {peer: max(self.known_peers[peer].answered, word.t) for peer, word in self.announced().items()}
+        recent = time.time() - _RECENT_S
+        for peer, contact in self.known_peers.items():
+            if contact.answered > recent:
+                seen.setdefault(peer, contact.answered)
+        return seen
+
+    def _call(self, do: Callable[[], None]) -> None:
+        loop = self.loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(do)
+
+    # --- the loop's life
+
+    def _run(self) -> None:
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda _loop, context: log.debug("swarm: %s", context.get("message")))
+        self.loop = loop
+        try:
+            loop.run_until_complete(self._live())
+        except BaseException as error:  # noqa: BLE001 - the trainer goes on without its swarm
+            self.failure = error
+            if self.joined.is_set() and not self._stopping:
+                self._emit(ErrorEvent(code="swarm", message=f"the swarm is out of reach: {error!r}"))
+        finally:
+            self.loop = None
+            with contextlib.suppress(Exception):
+                loop.run_until_complete(asyncio.wait_for(cancel_all(asyncio.all_tasks(loop)), 0.5))
+            loop.close()
+            self.joined.set()
+
+    async def _live(self) -> None:
+        """Live until stopped, with one overlay after another."""
+        former = None
+        while not self._stop.is_set():
+            overlay = await self._build(former)
+            if overlay is None:
+                return
+            try:
+                await self._run_overlay(overlay, first=former is None)
+            finally:
+                await self.fetcher.stop()
+                self.contacts.remember()
+                self.known_peers.save()
+                await overlay.close(patience=0.7)
+            former = overlay
+            if not self._stop.is_set():
+                message = "hivemind's daemon p2pd died; it is started again"
+                self._emit(WarningEvent(code="daemon_died", message=message))
+
+    async def _build(self, former: Overlay | None) -> Overlay | None:
+        """Return an overlay that is open, or None when stopped. Raises what the last try raised, if it is the first."""
+        tries = 0
+        while not self._stop.is_set():
+            overlay = Overlay(self._swarm, self._access, self.book, self._news.set)
+            try:
+                opening = asyncio.create_task(overlay.open(self._key, self._port, self._settings, former))
+                await _first(opening, self._stop.wait())
+                if not opening.done():
+                    await cancel_all([opening])
+                    await overlay.close(patience=0.3)
+                    return None
+                opening.result()
+                await self.courier.open(overlay)
+            except Exception as error:  # whatever a daemon that does not start can raise
+                await overlay.close(patience=0.3)
+                tries += 1
+                if former is None and tries >= _TRIES:
+                    raise
+                log.debug("p2pd did not start: %r", error)
+                await _first(asyncio.sleep(growing(tries, first=1.0, longest=30.0)), self._stop.wait())
+            else:
+                self.overlay = overlay
+                return overlay
+        return None
+
+    async def _run_overlay(self, overlay: Overlay, *, first: bool) -> None:
+        """Keep an overlay going until its daemon dies or the node stops."""
+        with contextlib.suppress(Exception):
+            self.addresses = tuple(await overlay.addresses())
+        joining = asyncio.create_task(self.contacts.join(overlay))
+        await _first(joining, asyncio.sleep(JOIN_S), self._stop.wait(), overlay.died())
+        if first and not overlay.neighbours and self.contacts.peers:
+            message = "no peer answers yet: this node begins alone, and joins when one does"
+            self._tell(WarningEvent(code="swarm_alone", message=message))
+        self.joined.set()
+        self._fresh.set()
+        loops = (self._announce, self._read, self._fetch, self._maintain, self._watchdog)
+        work = [asyncio.create_task(self._forever(do, overlay)) for do in loops]
+        try:
+            await _first(self._stop.wait(), overlay.died())
+        finally:
+            await cancel_all([*work, joining])
+
+    async def _forever(self, do: Callable[[Overlay], Awaitable[None]], overlay: Overlay) -> None:
+        while True:
+            try:
+                await do(overlay)
+            except Exception as error:  # noqa: BLE001 - tried again in a moment, whatever it was
+                log.debug("swarm: %r", error)
+                await asyncio.sleep(1.0)
+
+    # --- what goes on all the time
+
+    async def _announce(self, overlay: Overlay) -> None:
+        """Announce what is new, or that this node lives; once more soon when no peer has taken it."""
+        self._fresh.clear()
+        record, announcement = self._record()
+        kept = await overlay.store(record, announcement)
+        pause = HEARTBEAT_S if kept or not overlay.neighbours else _UNTAKEN_S
+        await asyncio.sleep(LEAST_PAUSE_S)
+        await _set(self._fresh, pause - LEAST_PAUSE_S)
+
+    def _record(self) -> tuple[bytes, Announcement]:
+        self._seq = max(int(time.time() * 1000), self._seq + int(LEAST_PAUSE_S * 1000))
+        addresses, bundles = self.addresses[:MAX_ADDRESSES], self.bundle_store.refs
+        announcement = replace(self._said, seq=self._seq, addresses=addresses, bundles=bundles)
+        record = announcement.pack(self._identity, self._swarm)
+        self.book.issue(record, announcement)
+        return record, announcement
+
+    async def _read(self, overlay: Overlay) -> None:
+        """Look at what peers announce."""
+        await overlay.look(self.contacts.unheard(overlay.neighbours))
+        self._news.set()
+        await asyncio.sleep(max(LOOK_S, overlay.bytes_read / READ_PACE))
+
+    async def _fetch(self, overlay: Overlay) -> None:
+        """Fetch what is new."""
+        self._news.clear()
+        self.fetcher.look(overlay, self.announced().values())
+        await _set(self._news, LOOK_S)
+        await asyncio.sleep(0.05)  # a burst of news is one
+
+    async def _maintain(self, overlay: Overlay) -> None:
+        """Keep in touch with peers, drop what is old, and tell what an operator should know."""
+        met = bool(overlay.neighbours)
+        await self.contacts.keep(overlay)
+        if overlay.neighbours and not met:
+            self._fresh.set()
+        overlay.prune()
+        self.book.favoured = {peer for peer, contact in self.known_peers.items() if contact.answered}
+        self.known_peers.save(every=_SAVE_S)
+        self._watch(overlay)
+        await asyncio.sleep(_MAINTAIN_S)
+
+    async def _watchdog(self, overlay: Overlay) -> None:
+        """Look whether the daemon is still itself: one that is stuck is ended, and so started again."""
+        silent = 0
+        while silent < _SILENCES:
+            await asyncio.sleep(_WATCHDOG_S)
+            try:
+                self.addresses = tuple(await overlay.addresses())
+                silent = 0
+            except (OSError, EOFError, TimeoutError):
+                silent += 1
+        overlay.kill()
+
+    def _watch(self, overlay: Overlay) -> None:
+        if self.book.foreign_seq is not None and self.book.foreign_seq > self._born_ms + 1000:
+            message = "another node speaks under this node's identity: one of the two must stop, and take a new one"
+            self._tell(ErrorEvent(code="identity_elsewhere", message=message, next="swarmctl identity new"))
+        skews = sorted(overlay.skews.values())
+        if len(skews) >= 2 and abs(ahead := skews[len(skews) // 2]) > _MOST_SKEW_S:
+            message = f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead'}"
+            self._tell(WarningEvent(code="clock_skew", message=message))
+        since = time.time() - 2 * HEARTBEAT_S
+        alive = sum(seen > since for seen in self.last_seen().values())
+        if alive != self._alive_before:
+            self._alive_before = alive
+            self._emit(PeersEvent(peers=alive, neighbours=len(overlay.neighbours)))
+
+    def _tell(self, event: WarningEvent | ErrorEvent) -> None:
+        """Tell an operator, once."""
+        if event.code not in self._told:
+            self._told.add(event.code)
+            self._emit(event)
+
+    # --- charter and bundles
+
+    def _find(self, kind: TransferKind, sha256: bytes) -> bytes | None:
+        return self.charter if kind is TransferKind.CHARTER else self.bundle_store.get(sha256)
+
+    def _is_known(self, peer: str) -> bool:
+        return self.book.get(peer) is not None or bool(self.known_peers[peer].first)
+
+    async def fetch_charter(self, timeout: float) -> bytes:
+        """Return the signed charter from whoever has it. Raises SwarmError when nobody gave it in time."""
+        why = "no peer has an address"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while peers := self.contacts.peers:
+                    for peer in peers if self.overlay is not None else ():
+                        try:
+                            return await self._ask_for_charter(peer)
+                        except FetchFailed as error:
+                            why = f"peer {peer[-6:]}: {error}"
+                        except SwarmError as error:
+                            why = f"peer {peer[-6:]} gave something else: {error.message}"
+                    await asyncio.sleep(1.0)
+        raise no_charter(why)
+
+    async def _ask_for_charter(self, peer: str) -> bytes:
+        assert self.overlay is not None
+        if not await self.contacts.connect(self.overlay, peer):
+            raise FetchFailed("cannot be reached")
+        envelope = await self.courier.fetch(self.overlay, peer, TransferKind.CHARTER, _NO_CHARTER)
+        Charter.open(envelope, self._swarm)
+        return envelope
+
+
+def no_charter(why: str) -> SwarmError:
+    """Return the error of a node that did not get its swarm's charter."""
+    return SwarmError(
+        f"nobody gave the charter of this swarm ({why})", next="ask for a fresh invitation: swarmctl swarm invite"
+    )
+
+
+async def _set(event: asyncio.Event, seconds: float) -> None:
+    """Return when an event is set, or after so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+async def _first(*things: Awaitable[object]) -> None:
+    """Return when the first of these is done. Tasks go on, coroutines are cancelled."""
+    tasks = {asyncio.ensure_future(thing) for thing in things}
+    given = {thing for thing in things if isinstance(thing, asyncio.Future)}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await cancel_all(tasks - given)

@@ -7,10 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from hivemind_exp.providers import PROVIDERS
+from swarmctl.keys.finder import address_of, key_locations, known_names
 from swarmctl.keys.hosts import host_of
 from swarmctl.keys.key_text import dotted_tail
-from swarmctl.keys.locations import key_locations, known_names
 from swarmctl.keys.saved import read_entry
 from swarmctl.terminal.table import print_table
 
@@ -30,11 +29,11 @@ def list_keys(*, as_json: bool) -> None:
 def _row(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
     first, *others = key_locations(name, environment)
     entry = read_entry(name)
-    row = PROVIDERS.get(name)
+    address = address_of(name)
     saved = entry if entry is not None and first.place == entry.home else None
     return {
         "name": name,
-        "host": host_of(row.base_url) if row else entry.host if entry else None,
+        "host": host_of(address) if address else None,
         "last_four": first.last_four,
         "place": first.place,
         "where": first.where,

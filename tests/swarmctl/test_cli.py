@@ -24,7 +24,7 @@ from tools.completions.words import WORDS
 def test_importing_the_command_line_imports_nothing_heavy() -> None:
     code = (
         "import sys, swarmctl.cli, swarmctl.profiles.list; heavy = {'rich', 'pydantic', 'pydantic_core', 'keyring', "
-        "'openai', 'torch', 'psutil', 'tomlkit', 'asyncio'}; print(sorted(heavy & set(sys.modules)))"
+        "'openai', 'torch', 'psutil', 'tomlkit', 'asyncio', 'httpx2'}; print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -48,7 +48,7 @@ def test_a_light_command_imports_nothing_heavy(command: list[str], rich: str) ->
     mixed_node()
     code = (
         f"import sys, swarmctl.cli; swarmctl.cli.run({command}); "
-        "heavy = {'pydantic', 'tomlkit', 'torch', 'keyring', 'urllib.request', 'asyncio', 'pygments'}; "
+        "heavy = {'pydantic', 'tomlkit', 'torch', 'keyring', 'urllib.request', 'asyncio', 'pygments', 'httpx2'}; "
         f"print(sorted((heavy | {{'{rich}'}}) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

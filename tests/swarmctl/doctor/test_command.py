@@ -215,7 +215,7 @@ def test_without_fix_nothing_is_touched(home: Path) -> None:
 def test_loading_the_checks_imports_nothing_heavy() -> None:
     code = (
         "import sys, swarmctl.doctor.registry; heavy = {'torch', 'transformers', 'hivemind', 'pydantic', 'psutil', "
-        "'keyring', 'pynvml'}; print(sorted(heavy & set(sys.modules)))"
+        "'keyring', 'pynvml', 'httpx2'}; print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

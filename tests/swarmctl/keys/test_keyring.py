@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pexpect
@@ -17,8 +18,8 @@ import pytest
 from hivemind_exp.errors import KeyProblem
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.keys.finder import KeyFinder
 from swarmctl.keys.keyring import Keyring, KeyringLocked
-from swarmctl.keys.keystore import Keystore
 from swarmctl.keys.saved import read_entry, write_entry
 from swarmctl.terminal.prompter import Prompter
 from tests.support import fake_keyrings as keyrings
@@ -65,7 +66,7 @@ def keys(monkeypatch: pytest.MonkeyPatch, *arguments: str, piped: str = "") -> i
 
 
 def value_of(name: str) -> str | None:
-    key = Keystore(Prompter(silent=True), os.environ).find(name)
+    key = KeyFinder(Prompter(silent=True), os.environ).find(name)
     return None if key is None else key.value
 
 
@@ -122,9 +123,9 @@ def test_with_a_key_in_the_environment_no_keyring_is_asked(
     keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other-0123456789a1b2")
     monkeypatch.setattr("swarmctl.keys.keyring.Keyring._call", lambda *_: pytest.fail("it was asked"))
-    key = Keystore(Prompter(silent=True), os.environ).find("openai")
+    key = KeyFinder(Prompter(silent=True), os.environ).find("openai")
     assert key is not None
-    assert key.sentence == "key openai ····a1b2 from $OPENAI_API_KEY (keyring has ····9f3c)"
+    assert key.reason == "····a1b2 from $OPENAI_API_KEY (keyring has ····9f3c)"
 
 
 def test_only_the_systems_own_keyring_is_used(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +133,45 @@ def test_only_the_systems_own_keyring_is_used(keyring: dict[str, str], monkeypat
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
     assert keys(monkeypatch, "set", "openai", "--no-test", piped=KEY) == Exit.DONE
     assert keyrings.look_up(keyring, USER) == KEY
+
+
+@pytest.mark.parametrize(
+    ("state", "finding", "said"),
+    [
+        ("absent", "skipped: no keyring here", "this login has no keyring"),
+        ("unlocked", "ok: SecretService, unlocked", "Saved key openai ····9f3c for api.openai.com in the keyring."),
+        ("locked", "warning: SecretService is locked", "the keyring is locked"),
+        ("silent", "failed: the keyring does not answer within 3 s", "the keyring did not answer within 3 s"),
+    ],
+)
+def test_doctor_finds_the_keyring_that_set_uses(  # noqa: PLR0917 - pytest passes them by name
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    state: str,
+    finding: str,
+    said: str,
+) -> None:
+    # The choice of another backend, by a variable or a file, is followed by neither of them.
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config/python_keyring").mkdir(parents=True)
+    rc = tmp_path / "config/python_keyring/keyringrc.cfg"
+    rc.write_text("[backend]\ndefault-keyring = keyring.backends.null.Keyring\n")
+    with ExitStack() as stack:
+        if state != "absent":
+            session = stack.enter_context(keyrings.bus(tmp_path / "user"))
+            start = keyrings.silent if state == "silent" else keyrings.unlocked
+            stack.enter_context(start(session))
+            if state == "locked":
+                keyrings.lock(session)
+            enter(session, monkeypatch)
+        cli.run(["doctor", "keys.keyring", "-p", "demo", "--json"])
+        (row,) = json.loads(capsys.readouterr().out)["checks"]
+        code = keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
+    assert f"{row['status']}: {row['finding']}".startswith(finding)
+    assert said in capsys.readouterr().err
+    assert code == (Exit.DONE if state == "unlocked" else Exit.CONFIGURATION)
 
 
 def test_a_locked_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

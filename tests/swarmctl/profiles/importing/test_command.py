@@ -13,7 +13,7 @@ import pytest
 from hivemind_exp.errors import ConfigurationError
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.keys.keystore import Keystore
+from swarmctl.keys.finder import KeyFinder
 from swarmctl.profiles.importing import rl_swarm as rlswarm
 from swarmctl.profiles.importing.convert import mapped
 from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, SECRET, UNKNOWN
@@ -172,7 +172,7 @@ def test_a_key_goes_where_keys_are_kept(tmp_path: Path, home: Path, capsys: pyte
     assert API_KEY not in out + err
     assert "keys set" not in err, "there is nothing left to set"
     for name, key in (("openai", API_KEY), ("huggingface", HUB_TOKEN)):
-        found = Keystore(Prompter(silent=True), {}).find(name)
+        found = KeyFinder(Prompter(silent=True), {}).find(name)
         assert found is not None
         assert found.value == key
     cure = next(line for line in err.splitlines() if line.startswith("  sed "))

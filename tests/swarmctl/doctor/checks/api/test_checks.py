@@ -14,7 +14,6 @@ from hivemind_exp.config import Config
 from swarmctl import cli
 from swarmctl.doctor.check import Finding, Status
 from swarmctl.doctor.checks.api.chain import services
-from swarmctl.doctor.checks.api.local_servers import fetch, start
 from swarmctl.doctor.checks.api.service import limits
 from swarmctl.errors import Exit
 from tests.support.command_line import write_profile
@@ -282,7 +281,7 @@ def test_local_servers_get_the_command_that_starts_them() -> None:
     def first(name: str, model: str) -> tuple[str | None, str | None]:
         config = Config.model_validate({"offload": {"provider": name, "model": model}})
         (only,) = services(config)
-        return start(only), fetch(only)
+        return only.start, only.fetch
 
     assert first("vllm", "org/m") == ("vllm serve org/m --port 8000", None)
     assert first("ollama", "a b") == ("ollama serve", "ollama pull 'a b'")

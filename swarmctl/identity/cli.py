@@ -60,9 +60,10 @@ def _new(
       swarmctl identity new --node maths
       swarmctl identity new --node maths --yes
     """
-    from swarmctl.identity.new import Options, new
+    from swarmctl.identity.new import new
+    from swarmctl.terminal.prompter import Prompter
 
-    new(Options(node, yes=yes, no_input=no_input, as_json=json))
+    new(node, Prompter(yes=yes, silent=no_input or json), as_json=json)
 
 
 @group.command("backup")
@@ -84,9 +85,10 @@ def _backup(
       pass show otter | swarmctl identity backup otter.txt --passphrase
     """
     from swarmctl.identity.backup import backup
-    from swarmctl.identity.new import Options
+    from swarmctl.terminal.prompter import Prompter
 
-    backup(file, Options(node, yes=yes, no_input=no_input, as_json=json), locked=passphrase)
+    prompter = Prompter(yes=yes, silent=no_input or json)
+    backup(file, node, prompter, yes=yes, locked=passphrase, as_json=json)
 
 
 @group.command("restore")
@@ -110,6 +112,6 @@ def _restore(
       pass show otter | swarmctl identity restore otter.txt --node maths
     """
     from swarmctl.identity.backup import restore
-    from swarmctl.identity.new import Options
+    from swarmctl.terminal.prompter import Prompter
 
-    restore(file, Options(node, yes=yes, no_input=no_input, as_json=json))
+    restore(file, node, Prompter(yes=yes, silent=no_input or json), as_json=json)

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import IdentityProblem
@@ -26,32 +25,17 @@ from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the commands that write have in common."""
-
-    node: str | None
-    yes: bool = False
-    no_input: bool = False
-    as_json: bool = False
-
-    @property
-    def prompter(self) -> Prompter:
-        """Who asks, where that is wanted."""
-        return Prompter(yes=self.yes, silent=self.no_input or self.as_json)
-
-
-def new(options: Options) -> None:
+def new(node: str | None, prompter: Prompter, *, as_json: bool) -> None:
     """Give a node an identity that nobody had before.
 
     Raises IdentityProblem where it has one and nobody agreed to replace it; NodeConflict where it is running.
     """
-    name = chosen(options.node, "swarmctl identity new")
+    name = chosen(node, "swarmctl identity new")
     again = f"swarmctl identity new --node {shlex.quote(name)}"
     with opened(name, to_make(name), again) as files:
         made = Identity.generate()
-        replaced = put(made, files, options.prompter, f"{again} --yes")
-    tell(made, files, replaced, as_json=options.as_json)
+        replaced = put(made, files, prompter, f"{again} --yes")
+    tell(made, files, replaced, as_json=as_json)
 
 
 def put(identity: Identity, files: NodeFiles, prompter: Prompter, again: str) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hivemind_exp.swarm.charter import Charter
 from swarmctl.terminal.progress import PARTS, PASSING, RunView
+
+if TYPE_CHECKING:  # light commands do without its cryptography
+    from hivemind_exp.swarm.charter import Charter
 
 _FROM = {"policy": "", "peer": " from peers"}
 

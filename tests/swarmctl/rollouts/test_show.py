@@ -83,7 +83,7 @@ def test_every_part_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> N
     assert lines[7].startswith("  [1] wrong (outcome 0), not the strict format: no answer tag; policy from local")
     assert lines[11].startswith(
         "  [3] partly right (outcome 0.5), strict format: one digit is off; teacher from openai, "
-        "gpt-4o-mini-2024-07-18, 0.0010 USD, "
+        "gpt-4o-mini-2024-07-18, 0.001 USD, "
     )
     assert "  [0] not verified yet; teacher from openai" in out
     assert lines[-1] == "  [1] lost: nothing usable from openai:gpt-4o-mini in 4 requests"

@@ -98,8 +98,10 @@ def test_a_program_that_is_shown_exists_and_has_its_options(document: Path) -> N
             path = ROOT / match[1].replace(".", "/")
             source = next((each for each in (path.with_suffix(".py"), path / "__main__.py") if each.is_file()), None)
             assert source is not None, line
+            helpers = [each.read_text(encoding="utf-8") for each in (ROOT / "tools").glob("*.py")]
+            text = "".join([source.read_text(encoding="utf-8"), *(helpers if match[1].startswith("tools.") else [])])
             for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", match[2]):
-                assert f'"{option}"' in source.read_text(encoding="utf-8"), line
+                assert f'"{option}"' in text, line
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from swarmctl.terminal.table import print_table
-from tests.swarmctl.conftest import ROOT
+from tests.support.command_line import ROOT
 
 ROWS = [("", "müsli", "1"), ("", "[b]日本[/b]", "1,200")]
 HEADINGS = ("rank", "name", "count")

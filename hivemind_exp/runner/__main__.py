@@ -26,6 +26,7 @@ from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
 
 if TYPE_CHECKING:
+    from hivemind_exp.config import Config
     from hivemind_exp.events import Emit
     from hivemind_exp.runner.grpo_runner import GRPORunner
 
@@ -109,32 +110,32 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
 
 def _answer(order: dict[str, Any]) -> int:
     """Print one object: what a run would do, or the charter of a swarm."""
+    from hivemind_exp.config import Config
+
     # Libraries print; standard output is for the one object.
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            answer = _charter(order) if order["mode"] == "charter" else _described(order)
-            status = 0
+            answer, status = _answers[order["mode"]](Config.model_validate(order["config"]), order), 0
         except NodeError as error:
-            answer = {"error": {"code": error.code, "message": error.message, "next": error.next}}
-            status = 1
+            answer, status = {"error": {"code": error.code, "message": error.message, "next": error.next}}, 1
     print(json.dumps(answer))
     return status
 
 
-def _described(order: dict[str, Any]) -> dict[str, Any]:
-    from hivemind_exp.config import Config
+def _described(config: Config, _order: dict[str, Any]) -> dict[str, Any]:
     from hivemind_exp.runner.grpo_runner import describe
 
-    return describe(Config.model_validate(order["config"]))
+    return describe(config)
 
 
-def _charter(order: dict[str, Any]) -> dict[str, Any]:
-    from hivemind_exp.config import Config
+def _charter(config: Config, order: dict[str, Any]) -> dict[str, Any]:
     from hivemind_exp.runner.fetch_charter import fetch_charter
 
-    config = Config.model_validate(order["config"])
     envelope = fetch_charter(config, Path(order["key"]), Path(order["node_dir"]))
     return {"charter": base64.b64encode(envelope).decode()}
+
+
+_answers = {"check": _described, "charter": _charter}
 
 
 def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.journal import Encode, Journal
-from hivemind_exp.journal.records import StageRun
+from hivemind_exp.journal.records import StageRun, TrainingRow
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.sources.registry import remote_name
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
@@ -45,6 +45,11 @@ class GroupFiller:
         for source in self.sources.values():
             source.weights_moved(version)
 
+    def learned_from(self, rows: Sequence[TrainingRow]) -> None:
+        """Tell every source which rows of its kind a step has learned from."""
+        for source in self.sources.values():
+            source.learned_from([row for row in rows if row.kind is source.kind])
+
     def request(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> None:
         """Ask now for what a round will need of others and what depends on no step before it."""
         plan = self._plan(stage_run)
@@ -79,9 +84,12 @@ class GroupFiller:
         return parts(self.config.offload, stage_run.round, stage_run.stage, game.group_size, least=least)
 
     def _ask(self, stage_run: StageRun, prompts: Sequence[Prompt], places: range, deadline: float | None = None) -> Ask:
-        settled = [self.journal.settled_places(stage_run.round, prompt) for prompt in prompts if places]
-        empty = [tuple(place for place in places if place not in filled) for filled in settled]
-        return Ask(stage_run, places, tuple(pair for pair in zip(prompts, empty, strict=False) if pair[1]), deadline)
+        empty = []
+        for prompt in prompts if places else ():
+            settled = self.journal.settled(stage_run.round, stage_run.stage, prompt.question.digest)
+            if left := tuple(place for place in places if place not in settled):
+                empty.append((prompt, left))
+        return Ask(stage_run, places, tuple(empty), deadline)
 
     def _collect(self, source: Source | None, ask: Ask) -> None:
         if source is not None and ask.places:

@@ -62,7 +62,7 @@ class HivemindGRPOTrainer(RoundLoop):
         self._saved_in = self.step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
 
     def run(self, checkpoint: Checkpoint | None) -> None:
-        """Go on from ``checkpoint`` (whose model the stepper already has) to the last round.
+        """Go on from ``checkpoint`` (whose model ``step_trainer`` already has) to the last round.
 
         Raises ``StopRequested`` after a stop, with everything saved that a restart needs.
         """
@@ -108,11 +108,8 @@ class HivemindGRPOTrainer(RoundLoop):
         self._filler.weights_moved(self.progress.step)
         saved = self.progress.step
         for manifest in self.journal.manifests(saved):
-            stage_run, finished = self.journal.stage_run(manifest.step) or (
-                StageRun(manifest.round, ANSWER),
-                manifest.round,
-            )
-            self._take(manifest, stage_run, finished, replayed=True)
+            known = self.journal.stage_run(manifest.step) or (StageRun(manifest.round, ANSWER), manifest.round)
+            self._take(manifest, *known, replayed=True)
         self._cursor.next_stage()
         damaged = self.checkpoints.damaged()
         if damaged and self.progress.step == 0:
@@ -144,7 +141,7 @@ class HivemindGRPOTrainer(RoundLoop):
             return
         if self.exchange is not None:
             with timer("share"):
-                groups = groups + self._share(self.exchange, stage_run, groups)
+                groups = [*groups, *self._share(self.exchange, stage_run, groups)]
         rates = pass_rates(self.journal.evaluations()) if stage_run.stage == ANSWER else {}
         manifest = Manifest(
             step=self.progress.step,
@@ -173,8 +170,7 @@ class HivemindGRPOTrainer(RoundLoop):
         self._cursor.advance(stage_run, finished)
         self._filler.weights_moved(self.progress.step)
         if self._note_gradient(manifest.step, result.grad_norm) and not replayed:
-            for source in self.sources.values():
-                source.learned_from([row for row in manifest.rows if row.kind is source.kind])
+            self._filler.learned_from(manifest.rows)
         for kind, metrics in result.by_kind.items() or [(self.local.kind, {})]:
             self.emit(
                 StepEvent(

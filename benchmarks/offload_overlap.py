@@ -36,7 +36,7 @@ from hivemind_exp.events import Event, RoundEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.build import open_offload
+from hivemind_exp.offload.process.client import open_offload
 from hivemind_exp.providers import Group
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.secrets import Secrets

@@ -1,3 +1,1 @@
 """The command line of a swarm node: parses, checks, starts and watches. Imports nothing heavy at module level."""
-
-__version__ = "0.1.0"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from swarmctl import __version__
+from swarmctl.version import VERSION
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     if sys.argv[1:] == ["--version"]:
-        print(f"swarmctl {__version__}")
+        print(f"swarmctl {VERSION}")
         return
     from swarmctl.cli import run
 

@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 
 from hivemind_exp.errors import NodeError
-from swarmctl import __version__
 from swarmctl.completion import cli as completion
 from swarmctl.doctor import cli as doctor
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
@@ -26,6 +25,7 @@ from swarmctl.run import cli as run_command
 from swarmctl.swarm import cli as swarm
 from swarmctl.terminal.help import GroupedCommands
 from swarmctl.terminal.safe_text import hide_keys
+from swarmctl.version import VERSION
 
 app = typer.Typer(
     name="swarmctl",
@@ -39,7 +39,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"swarmctl {__version__}")
+        print(f"swarmctl {VERSION}")
         raise typer.Exit
 
 

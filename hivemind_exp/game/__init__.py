@@ -1,0 +1,1 @@
+"""What a round is: stages, prompts, rewards, schedules."""

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from hivemind_exp.config import Config, charter_id
-from hivemind_exp.errors import ConfigurationError, KeyProblem
+from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, OffloadEvent, WarningEvent
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.chat import SamplingParams
+from hivemind_exp.offload.api.client import check_sdk
 from hivemind_exp.offload.batch.store import orphaned_batches
-from hivemind_exp.offload.endpoints import Endpoint, chain, first_endpoint, is_offloaded
+from hivemind_exp.offload.endpoints import Endpoint, chain, first_endpoint
 from hivemind_exp.offload.engine import Engine, OffloadPolicy
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import BATCH_SHARE, Price, bounded_price
-from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import check_offload, describe_loss, resolved_kind
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
-
-
-def open_offload(
-    config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag
-) -> OffloadClient | None:
-    """Start the API's side, in a process of its own; None where this machine generates everything.
-
-    Raises ``NodeError`` for settings that cannot work, a missing key, a price that nobody knows.
-    """
-    if not is_offloaded(config):
-        return None
-    offload = OffloadClient(config, files, secrets, emit, stop)
-    offload.start()
-    return offload
 
 
 def make_offload(
@@ -45,7 +30,7 @@ def make_offload(
     Without ``announce`` it is not told again what is asked, at which price.
     """
     check_offload(config)
-    _check_sdk()
+    check_sdk()
     services = [None if endpoint is None else (endpoint, _price(config, endpoint)) for endpoint in chain(config)]
     for entry in services:
         if entry is not None and entry[0].needs_key and secrets.get(entry[0].name) is None:
@@ -70,16 +55,6 @@ def make_offload(
     )
     offload.start()
     return offload
-
-
-def _check_sdk() -> None:
-    try:
-        import openai  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(
-            f"offloading needs the package openai, which cannot be imported ({error})",
-            next=f"{sys.executable} -m pip install 'openai[aiohttp]'",
-        ) from error
 
 
 def sampling_of(config: Config) -> SamplingParams:

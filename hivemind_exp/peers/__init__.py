@@ -1,0 +1,1 @@
+"""Learning from other nodes' groups: what is shared, checked, drawn and believed."""

@@ -1,0 +1,1 @@
+"""Builds a node from its Config and runs it: the only package that knows all others."""

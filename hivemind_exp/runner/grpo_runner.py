@@ -22,9 +22,8 @@ from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import TINY, load_tokenizer
 from hivemind_exp.models.memory import estimate
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.build import open_offload
 from hivemind_exp.offload.openai_wrapper import OpenAIModelWrapper
-from hivemind_exp.offload.process.client import OffloadClient
+from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.build_game import PeerContext, open_game

@@ -16,11 +16,11 @@ from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from swarmctl import __version__
 from swarmctl.doctor.check import Context, Outcome, Status
 from swarmctl.doctor.registry import PROFILE
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.safe_text import clean, masked
+from swarmctl.version import VERSION
 
 _WIDTH = max(len(status) for status in Status)
 _TAIL_OF_KEY = re.compile(r"····[^\s,;]*")
@@ -107,7 +107,7 @@ def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
     hosts = _own_hosts(context)
     system = f"{platform.system()} {platform.release()}"
     yield from ("### swarmctl doctor", "")
-    yield f"- swarmctl {__version__}, Python {platform.python_version()}, {system}"
+    yield f"- swarmctl {VERSION}, Python {platform.python_version()}, {system}"
     yield from (f"- {platform.machine()}, profile: {profile}", "")
     yield from ("| check | status | finding | remedy | seconds |", "|---|---|---|---|---|")
     for outcome in outcomes:

@@ -15,13 +15,13 @@ from typing import Any
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.node_files import NodeFiles
-from swarmctl import __version__
 from swarmctl.nodes.lookup import files_of, other_name, short_id
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.terminal.safe_text import without_keys
+from swarmctl.version import VERSION
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def identity(config: Config) -> dict[str, Any]:
         "swarm": config.swarm.charter,
         "fresh": config.node.fresh,
         "created": now(),
-        "version": __version__,
+        "version": VERSION,
     }
 
 

@@ -15,8 +15,7 @@ import psutil
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.build import open_offload
-from hivemind_exp.offload.process.client import OffloadClient
+from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.rollouts.orders import CompletionRequest
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag

@@ -78,7 +78,7 @@ def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: Emit) 
     from hivemind_exp.config import Config, charter_id
     from hivemind_exp.errors import NodeError
     from hivemind_exp.journal.journal import Journal
-    from hivemind_exp.offload.build import open_offload
+    from hivemind_exp.offload.process.client import open_offload
     from hivemind_exp.stop import StopFlag
 
     config, files = Config.model_validate(settings), NodeFiles(node)

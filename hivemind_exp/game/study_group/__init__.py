@@ -1,0 +1,1 @@
+"""Three stages: answer, critique, resolve."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.offload.api.chat import (
     ChatAnswer,
     FaultKind,
@@ -152,3 +154,14 @@ async def read_body(response: Any, most: int) -> bytes:
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
+
+
+def check_sdk() -> None:
+    """Raise ``ConfigurationError`` where the package openai cannot be imported."""
+    try:
+        import openai  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            f"offloading needs the package openai, which cannot be imported ({error})",
+            next=f"{sys.executable} -m pip install 'openai[aiohttp]'",
+        ) from error

@@ -1,0 +1,1 @@
+"""The Batch API, from opening a batch to paying for it."""

@@ -10,7 +10,7 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.endpoints import chain
+from hivemind_exp.offload.endpoints import chain, is_offloaded
 from hivemind_exp.offload.engine import PARTING_S
 from hivemind_exp.offload.process.child import EngineGone, EngineProcess
 from hivemind_exp.offload.process.frames import pack_orders
@@ -161,3 +161,17 @@ class OffloadClient:
         if self._process is not None:
             self._process.kill()
             self._process = None
+
+
+def open_offload(
+    config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag
+) -> OffloadClient | None:
+    """Start the API's side, in a process of its own; None where this machine generates everything.
+
+    Raises ``NodeError`` for settings that cannot work, a missing key, a price that nobody knows.
+    """
+    if not is_offloaded(config):
+        return None
+    offload = OffloadClient(config, files, secrets, emit, stop)
+    offload.start()
+    return offload

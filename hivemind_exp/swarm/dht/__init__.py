@@ -1,0 +1,1 @@
+"""hivemind's DHT, fenced in."""

@@ -1,0 +1,1 @@
+"""Bundles from peer to peer."""

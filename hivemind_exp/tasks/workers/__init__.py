@@ -1,0 +1,1 @@
+"""The sandboxed processes that make and verify."""

@@ -22,10 +22,10 @@ from hivemind_exp.offload.api.batch_client import BatchClient
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
 from hivemind_exp.offload.api.client import ChatClient
 from hivemind_exp.offload.batch.store import BatchStore
-from hivemind_exp.offload.build import open_offload
 from hivemind_exp.offload.endpoints import first_endpoint
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import Usage, price_of
+from hivemind_exp.offload.process.client import open_offload
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.stop import StopFlag

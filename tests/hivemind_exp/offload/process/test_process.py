@@ -19,9 +19,9 @@ from hivemind_exp.errors import ConfigurationError, KeyProblem, LimitReached
 from hivemind_exp.events import Event
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.build import make_offload, open_offload
+from hivemind_exp.offload.build import make_offload
 from hivemind_exp.offload.engine import Engine
-from hivemind_exp.offload.process.client import OffloadClient
+from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.process.frames import pack_error, pack_orders, unpack_error, unpack_orders
 from hivemind_exp.processes import messages as wire
 from hivemind_exp.secrets import Secrets

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hivemind_exp.providers import PROVIDERS, Provider
-from swarmctl import __version__
+from swarmctl.version import VERSION
 from swarmctl.keys.http_client import HttpAnswer, Unanswered, request
 
 Result = Literal["valid", "refused", "no_credit", "unreachable", "not_understood", "unreadable"]
@@ -70,7 +70,7 @@ def headers_for(row: Provider, key: str | None) -> dict[str, str]:
     headers = {
         "Accept": "application/json",
         "Content-Type": "application/json",
-        "User-Agent": f"swarmctl/{__version__}",
+        "User-Agent": f"swarmctl/{VERSION}",
     }
     if key is None:
         return headers

@@ -1,4 +1,7 @@
-"""The lock of a node: held (flock) for as long as supervisor or trainer live, so no pid can be mistaken for it."""
+"""The lock of a node: held (flock) for as long as supervisor or trainer live, so no pid can be mistaken for it.
+
+No library: the trainer inherits the open descriptor, and must keep the lock when its supervisor is killed.
+"""
 
 from __future__ import annotations
 

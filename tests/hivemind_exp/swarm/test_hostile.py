@@ -143,7 +143,7 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
         # Who passes on what a member asked of somebody else is no member.
         asked = ProvenRequest("ping", member.access.nonce(), time.time(), b"")
         proof = second._thread._access.ask(first.peer_id, asked)
-            assert not first._thread._access.may_ask(member.peer_id, asked, proof)
+        assert not first._thread._access.may_ask(member.peer_id, asked, proof)
 
 
 def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:

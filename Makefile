@@ -1,4 +1,5 @@
-# Two commands: `make run` starts the demo, `make test` checks everything. Both make a virtual environment first.
+# `make run` starts the demo and `make test` tests everything; both make a virtual environment first.
+# `make test-fast` leaves out the tests marked slow or swarm, `make lint` checks style and types, `make clean` removes it all.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -6,6 +7,8 @@ VENV ?= .venv
 PIP_FLAGS ?=
 # Tests wait for processes and clocks more than they compute: three at a time on two cores. A file's tests stay together.
 TEST_FLAGS ?= --numprocesses=3 --dist=loadfile
+# Fast tests hardly wait; most of their time is what each process imports.
+FAST_FLAGS ?= --numprocesses=2 --dist=loadfile -m 'not slow and not swarm'
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 # How much pip downloads. Plain Linux gets torch with CUDA, which is most of it.
@@ -23,13 +26,16 @@ define ANNOUNCE
 $(if $(SMALLER),@echo '$(SMALLER)')
 endef
 
-.PHONY: run test lint clean
+.PHONY: run test test-fast lint clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/swarmctl run --profile demo
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(TEST_FLAGS)
+
+test-fast: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest $(FAST_FLAGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

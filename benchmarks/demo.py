@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from hivemind_exp.config import Config
+from hivemind_exp.events import EvalEvent, Event
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import Question, Score, Split, Tasks
 
@@ -90,9 +91,9 @@ def run_control(settings: Mapping[str, Any], root: Path) -> tuple[float, float]:
     config = Config.model_validate(settings)
     accuracies: list[float] = []
 
-    def emit(event: str, /, **fields: Any) -> None:
-        if event == "eval":
-            accuracies.append(fields["accuracy"])
+    def emit(event: Event, /) -> None:
+        if isinstance(event, EvalEvent):
+            accuracies.append(event.accuracy)
 
     def make_tasks(config: Config, files: NodeFiles) -> Shuffled:
         return Shuffled(make_mixture(config, files), config.node.seed)

@@ -32,6 +32,7 @@ from unittest.mock import patch
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 from hivemind_exp.config import Config
+from hivemind_exp.events import EvalEvent, Event, SpendEvent
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.base import Question, Score, Split, Tasks
@@ -213,13 +214,13 @@ def run(arm: Arm, seed: int, rounds: int, base: Path) -> Curve:
 
     curve, spent = Curve(), 0.0
 
-    def emit(event: str, /, **fields: Any) -> None:
+    def emit(event: Event, /) -> None:
         nonlocal spent
-        if event == "spend":
-            spent += fields["usd"]
-        elif event == "eval":
-            curve.rounds.append(fields["round"])
-            curve.accuracy.append(fields["accuracy"])
+        if isinstance(event, SpendEvent):
+            spent += event.usd
+        elif isinstance(event, EvalEvent):
+            curve.rounds.append(event.round)
+            curve.accuracy.append(event.accuracy)
             curve.usd.append(spent)
 
     def make_tasks(config: Config, files: NodeFiles) -> Tasks:

@@ -32,6 +32,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hivemind_exp.config import Config, charter_id
+from hivemind_exp.events import Event, RoundEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles
@@ -58,8 +59,8 @@ class Ends:
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def __call__(self, event: str, /, **_: Any) -> None:
-        if event == "round":
+    def __call__(self, event: Event, /) -> None:
+        if isinstance(event, RoundEvent):
             self.ends.append(time.perf_counter())
 
     @property

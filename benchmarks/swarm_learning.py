@@ -36,6 +36,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 from benchmarks.offload_learning import COLD, HALF, Start, make_base, pyplot
 from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.events import discard
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.loading import load_model, load_tokenizer
@@ -151,7 +152,7 @@ class Letter:
 
 
 class Box:
-    """Implements ``sharing.Wire``."""
+    """Implements ``BundleTransport``."""
 
     def __init__(self, post: Post, peer: str) -> None:
         self._post, self._peer = post, peer
@@ -202,9 +203,9 @@ class Node:
             ),
             drawn=self.drawn,
             encode=lambda chat: tuple(encode(chat, self.tokenizer)),
-            step_trainer=self.step_trainer,
+            log_probabilities=self.step_trainer.log_probabilities,
             seed=self.seed,
-            emit=lambda *_, **__: None,
+            emit=discard,
         )
         self.adverts = self.taken = self.filtered = self.rows = 0
         self.cpu = 0.0
@@ -221,8 +222,9 @@ class Node:
             Group(prompt, rows, tuple(scores[n * GROUP_SIZE : (n + 1) * GROUP_SIZE]))
             for n, (prompt, rows) in enumerate(zip(prompts, made, strict=True))
         ]
-        foreign = self.exchange.exchange(round_, STAGE, groups, TrainingStatus(round_, None))
-        rows = build_rows([*groups, *foreign.groups], self.step_trainer.settings, {})
+        self.exchange.share(round_, STAGE, groups, TrainingStatus(round_, None))
+        foreign = self.exchange.draw(round_, STAGE)
+        rows = build_rows([*groups, *foreign.groups], self.config.train, {})
         result = self.step_trainer.step(
             Manifest(round_, round_, derive_seed(self.seed, round_), 128, tuple(rows), foreign.floor)
         )

@@ -26,9 +26,9 @@ from datasets import Dataset
 from transformers import PrinterCallback, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, TrainConfig
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.losses import GroupRows, LossSettings
+from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.policy import weigh
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.rollouts.types import Kind
@@ -156,7 +156,7 @@ def manifest(step: int, made: Rollouts, micro_batch: int) -> Manifest:
         members = made[start : start + G]
         outcomes = torch.tensor([reward for _, _, reward in members])
         group = GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, outcomes)
-        for (prompt, ids, reward), weight in zip(members, weigh(group, LossSettings()).tolist(), strict=True):
+        for (prompt, ids, reward), weight in zip(members, weigh(group, TrainConfig()).tolist(), strict=True):
             rows.append(TrainingRow(Kind.POLICY, "local", "t", start, tuple(prompt), tuple(ids), "", reward, weight, 0))
     return Manifest(step, step, step, micro_batch, tuple(rows))
 

@@ -23,9 +23,7 @@ NotNegative = Annotated[int, Field(ge=0)]
 class Section(BaseModel):
     """A table of a profile. Unknown keys are errors; an error never repeats the value that caused it."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class NodeConfig(Section):
@@ -52,6 +50,11 @@ class LoraConfig(Section):
     """Which modules get an adapter: "all-linear", or names separated by commas."""
 
 
+def _adapter_shorthand(value: Any) -> Any:
+    """Let ``lora = true`` stand for an adapter of the default shape, and ``false`` for none."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class ModelConfig(Section):
     """What is trained, and where."""
 
@@ -65,7 +68,7 @@ class ModelConfig(Section):
     """Number format of the computation. "auto": bfloat16 where the accelerator has it, else float32."""
     threads: NotNegative = 0
     """CPU threads of torch. 0: one for "tiny" (more make it slower), else one for each core."""
-    lora: LoraConfig | None = None
+    lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""

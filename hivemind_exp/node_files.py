@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from hivemind_exp import atomic_write
 
 SECRET_BYTES = 32
 
@@ -89,11 +91,6 @@ class NodeFiles:
     def secret(self) -> bytes:
         """Return the node's secret, made at the first call with mode 0600. Held-out questions follow from it."""
         path = self.root / "secret"
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_bytes()
-        with os.fdopen(descriptor, "wb") as file:
-            value = secrets.token_bytes(SECRET_BYTES)
-            file.write(value)
-            return value
+        with suppress(FileExistsError):
+            atomic_write.write(path, secrets.token_bytes(SECRET_BYTES), exclusive=True)
+        return path.read_bytes()

@@ -63,8 +63,19 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, profiles, keys, nodes, rollouts, swarm, identity, completion):
+for command in (run_command, doctor, nodes):
     command.register(app)
+for name, group in {
+    "profiles": profiles.group,
+    "keys": keys.group,
+    "rollouts": rollouts.group,
+    "swarm": swarm.group,
+    "identity": identity.group,
+    "completion": completion.group,
+}.items():
+    app.add_typer(group, name=name)
+for name, group in {"profile": profiles.group, "key": keys.group}.items():  # other names, which help does not show
+    app.add_typer(group, name=name, hidden=True)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import IntEnum
 
 from hivemind_exp.errors import NodeError
 from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.json_output import print_json
 
 
 class Exit(IntEnum):
@@ -62,8 +62,7 @@ def print_error(error: NodeError, *, as_json: bool) -> None:
     """Say what went wrong and what to type next: as an object on stdout, or as text on stderr."""
     following = typed(error.next) if error.next else None
     if as_json:
-        fields = {"code": error.code, "message": error.message, "next": following}
-        print(json.dumps({"schema": 1, "error": fields}), flush=True)
+        print_json(error={"code": error.code, "message": error.message, "next": following})
         return
     # Imported here: most command lines end without an error.
     from swarmctl.terminal.views import Writer

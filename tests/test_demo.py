@@ -18,6 +18,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import make_mixture
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SEED = 1
 LIMIT_BYTES = 2 * 2**30

@@ -1,7 +1,8 @@
-"""Every command that a document shows is one that exists: its words, its options, its settings, its profiles."""
+"""What documents say is there: links, files, modules, tests, and every command with its options, settings, profiles."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from itertools import pairwise
@@ -14,34 +15,62 @@ from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import override
 from swarmctl.settings.schema import settings
+from tests.support.command_line import ROOT
 
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-_BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"`((?:\.venv/bin/)?swarmctl [^`]+)`")
-_COMMAND = re.compile(r"\s*(?:[A-Z_]+=\S* )*(?:\.venv/bin/)?swarmctl (.*)")
+_BLOCK = re.compile(r"^ *```.*?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_PROMPT = r"\s*(?:[A-Z_]+=\S* )*(?:\.venv/bin/)?"
+_COMMAND = re.compile(_PROMPT + r"swarmctl (.*)")
+_MODULE = re.compile(_PROMPT + r"python -m ((?:benchmarks|tools|hivemind_exp|swarmctl)\b[\w.]*)(.*)")
+_MAKE = re.compile(r"(?:^|.*&& )make ([a-z][\w-]*)")
 _SHELL = re.compile(r"\s[|<>]\s?|\s&&\s")
+_LINK = re.compile(r"\]\(<?([^)\s>]+)>?[^)]*\)|^\[[^\]]+\]: (\S+)", re.MULTILINE)
+_HEADING = re.compile(r"^#+ (.+?)#*$", re.MULTILINE)
+TOP = ("hivemind_exp", "swarmctl", "tests", "tools", "benchmarks", "docs", "examples")
+_PATH = re.compile(rf"(?<![\w/.~$}}-])(?:{'|'.join(TOP)})/[\w.*/-]*[\w*]/?")
+_FILE = re.compile(r"(?<![\w/.~*-])[\w/]+\.py\b(?:::\w+)?")
+_DOTTED = re.compile(r"(?<![\w/.-])(?:hivemind_exp|tests|tools|benchmarks)(?:\.[a-z]\w*)+")
+
+
+def documents() -> list[Path]:
+    """Return every Markdown file of the repository."""
+    found: list[Path] = []
+    for place, directories, names in os.walk(ROOT):
+        directories[:] = [name for name in directories if name[0] != "." and name not in ("build", "dist")]
+        found += [Path(place, name).relative_to(ROOT) for name in names if name.endswith(".md")]
+    return sorted(found)
+
+
+DOCUMENTS = documents()
+
+
+def read(document: Path) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def lines_of_code(document: Path) -> list[str]:
+    """Return the lines of a document's blocks, and what is marked as code in its sentences."""
+    text = read(document)
+    return [line for block in _BLOCK.findall(text) for line in block.splitlines()] + _INLINE.findall(text)
 
 
 def commands(document: Path) -> list[list[str]]:
     """Return the arguments of each ``swarmctl`` in a document's blocks and sentences."""
-    text = document.read_text(encoding="utf-8")
-    lines = [line for block in _BLOCK.findall(text) for line in block.splitlines()] + _INLINE.findall(text)
-    found = []
-    for line in lines:
-        command = _COMMAND.match(line)
-        if command:
-            found.append(shlex.split(_SHELL.split(command[1])[0], comments=True))
-    return found
+    shown = [match[1] for line in lines_of_code(document) if (match := _COMMAND.fullmatch(line))]
+    return [shlex.split(_SHELL.split(arguments)[0], comments=True) for arguments in shown]
 
 
-def shown() -> list[tuple[str, list[str]]]:
-    return [(document.name, words) for document in DOCUMENTS for words in commands(document)]
+def anchors(document: Path) -> set[str]:
+    """Return what a link to a part of a document may name, as GitHub makes it from the headings."""
+    headings = _HEADING.findall(_BLOCK.sub("", read(document)))
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize(("document", "arguments"), shown(), ids=str)
+@pytest.mark.parametrize(
+    ("document", "arguments"), [(name, words) for name in DOCUMENTS for words in commands(name)], ids=str
+)
 def test_a_command_that_is_shown_exists(
-    document: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+    document: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for several in _alternatives(arguments):
         assert cli.run([*several, "--help"]) == Exit.DONE, capsys.readouterr().err
@@ -49,16 +78,82 @@ def test_a_command_that_is_shown_exists(
             if option == "--set" and value != "KEY=VALUE":
                 assert override(value).path in settings(), value
             if option in ("--profile", "-p", "--from"):
-                assert value in profiles.builtin_names(), value
+                assert value in profiles.builtin_names() or (ROOT / value).is_file(), value
 
 
 def _alternatives(arguments: list[str]) -> list[list[str]]:
-    """Return what ``keys set · list · test`` stands for: one command for each of the last words."""
-    if "·" not in arguments:
-        return [arguments]
-    first = arguments.index("·") - 1
-    return [[*arguments[:first], word] for word in arguments[first:] if word != "·"]
+    """Return what ``keys set|list`` and ``keys set · list`` stand for: one command for each of the last words."""
+    first = arguments.index("·") - 1 if "·" in arguments else len(arguments) - 1
+    last = [word for words in arguments[first:] for word in words.split("|") if word != "·"]
+    return [[*arguments[:first], word] for word in last] or [[]]
 
 
-def test_documents_have_commands() -> None:
-    assert len(commands(ROOT / "README.md")) >= 12
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_a_program_that_is_shown_exists_and_has_its_options(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in lines_of_code(document):
+        if match := _MAKE.match(line):
+            assert match[1] in targets, line
+        if match := _MODULE.match(line):
+            path = ROOT / match[1].replace(".", "/")
+            source = next((each for each in (path.with_suffix(".py"), path / "__main__.py") if each.is_file()), None)
+            assert source is not None, line
+            helpers = [each.read_text(encoding="utf-8") for each in (ROOT / "tools").glob("*.py")]
+            text = "".join([source.read_text(encoding="utf-8"), *(helpers if match[1].startswith("tools.") else [])])
+            for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", match[2]):
+                assert f'"{option}"' in text, line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_what_is_linked_to_exists(document: Path) -> None:
+    for target in filter(None, (one or other for one, other in _LINK.findall(_BLOCK.sub("", read(document))))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, part = target.partition("#")
+        linked = (ROOT / document).parent / name if name else ROOT / document
+        assert linked.exists(), target
+        if part:
+            assert part in anchors(linked.resolve().relative_to(ROOT)), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_files_and_modules_that_are_named_exist(document: Path) -> None:
+    text = read(document)
+    for path in _PATH.findall(text):
+        assert _exists(path), path
+    for path in _FILE.findall(text):
+        file, _, test = path.partition("::")
+        roots = ("", "hivemind_exp/", "swarmctl/", f"{document.parent}/", *(f"{top}/**/" for top in TOP))
+        found = [each for root in roots for each in ROOT.glob(root + file)]
+        assert found or _is_placeholder(file), path
+        assert not test or any(f"def {test}(" in each.read_text(encoding="utf-8") for each in found), path
+    for name in _DOTTED.findall(text):
+        assert _is_module(name), name
+
+
+def _exists(path: str) -> bool:
+    return any(ROOT.glob(path.rstrip("/"))) or (_is_placeholder(path) and (ROOT / path).parent.is_dir())
+
+
+def _is_placeholder(path: str) -> bool:
+    """Whether a path's last part stands for a name of one's own, as in ``checks/NAME.py``."""
+    return re.fullmatch(r"(test_)?[A-Z]+", Path(path).stem) is not None
+
+
+def _is_module(name: str) -> bool:
+    """Whether a dotted name is a module's, or that of something in one."""
+    path = ROOT / name.replace(".", "/")
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    module = path.parent.with_suffix(".py")
+    return module.is_file() and re.search(rf"\b{path.name}\b", module.read_text(encoding="utf-8")) is not None
+
+
+def test_documents_have_commands_and_paths() -> None:
+    assert {Path("README.md"), Path("OFFLOAD_API.md"), Path("CHANGELOG.md"), Path("docs/swarm.md")} <= set(DOCUMENTS)
+    assert len(commands(Path("README.md"))) >= 12
+    assert len(commands(Path("OFFLOAD_API.md"))) >= 4
+    assert "profiles-from-elsewhere" in anchors(Path("docs/completion.md"))
+    assert "hivemind_exp/providers.py" in _PATH.findall("a row in `hivemind_exp/providers.py`.")
+    assert not _exists("hivemind_exp/sources/providers.py")
+    assert not _is_module("hivemind_exp.sources.providers")

@@ -8,8 +8,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from hivemind_exp.trainer.checkpoints import PARTIAL
+from hivemind_exp import atomic_write
 
+PARTIAL = ".partial-"
+"""How the name of a parcel begins that is being packed, or was when its packer died."""
 _LAST = "pushed.json"
 _ADAPTER = "adapter_config.json"
 
@@ -41,11 +43,12 @@ class Outbox:
         if not final.exists():
             partial = self._root / f"{PARTIAL}{final.name}"
             shutil.copytree(model, partial, copy_function=_link)
-            _replace(partial / "README.md", card)
+            # Written anew: writing into a file that is linked would change the checkpoint.
+            atomic_write.write(partial / "README.md", card, None)
             adapter = partial / _ADAPTER
             if adapter.is_file():
                 told = json.loads(adapter.read_text(encoding="utf-8"))
-                _replace(adapter, json.dumps(told | {"base_model_name_or_path": base}, indent=2))
+                atomic_write.write(adapter, json.dumps(told | {"base_model_name_or_path": base}, indent=2), None)
             partial.rename(final)
         return Parcel(final, round_)
 
@@ -60,7 +63,7 @@ class Outbox:
 
     def done(self, parcel: Parcel, repo: str) -> None:
         """Note that a parcel has arrived, and remove it with all before it."""
-        _replace(self._root / _LAST, json.dumps({"repo": repo, "round": parcel.round}))
+        atomic_write.write(self._root / _LAST, json.dumps({"repo": repo, "round": parcel.round}))
         for round_ in self._rounds():
             if round_ <= parcel.round:
                 shutil.rmtree(self._root / f"{round_:08d}")
@@ -82,10 +85,3 @@ def _link(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target)
     return target
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file anew. Writing into one that is linked would change the checkpoint."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from hivemind_exp.config import HubConfig
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, PhaseEvent, PushEvent, WarningEvent
 from hivemind_exp.hub.outbox import Outbox, Parcel
 from hivemind_exp.stop import StopFlag
 
@@ -55,7 +55,7 @@ class HubPusher:
     def finish(self, stop: StopFlag) -> None:
         """Wait until everything was tried. Raises ``StopRequested`` after a stop; the rest waits for the next run."""
         if self._orders.unfinished_tasks:
-            self._emit("phase", name=f"pushing to {self._hub.repo}", done=None, total=None)
+            self._emit(PhaseEvent(name=f"pushing to {self._hub.repo}"))
         while self._orders.unfinished_tasks:
             stop.check()
             time.sleep(_POLL_S)
@@ -86,14 +86,14 @@ class HubPusher:
         )
         self._outbox.done(parcel, self._hub.repo)
         seconds = round(time.perf_counter() - begun, 3)
-        self._emit("push", round=parcel.round, repo=self._hub.repo, url=commit.commit_url, seconds=seconds)
+        self._emit(PushEvent(round=parcel.round, repo=self._hub.repo, url=commit.commit_url, seconds=seconds))
 
     def _warn(self, error: Exception, round_: int | None) -> None:
         repo, reason = self._hub.repo, _reason(error).rstrip(".")
         text = f"nothing can be pushed to {repo} yet: {reason}"
         if round_ is not None:
             text = f"the model of round {round_} did not reach {repo}: {reason}. The next push or run tries again"
-        self._emit("warning", code="push_failed", message=text.replace(self._token, "(the token)"))
+        self._emit(WarningEvent(code="push_failed", message=text.replace(self._token, "(the token)")))
 
 
 def _reason(error: BaseException) -> str:

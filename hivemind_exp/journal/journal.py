@@ -6,6 +6,7 @@ a whole entry.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sqlite3
@@ -53,6 +54,8 @@ _INSERT_COMPLETION = (
     "INSERT OR IGNORE INTO completions (swarm, round, stage, question, idx, kind, source, model, version, text, ids, "
     "truncated, logps, usd, t) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
+_GROUP = "swarm=? AND round=? AND stage=? AND question=?"
+"""One stage's group of one question."""
 _ADDED_TERMS = "ALTER TABLE completions ADD COLUMN terms TEXT"
 """For a journal from before rewards had terms."""
 Encode = Callable[[str, bool], tuple[int, ...]]
@@ -103,85 +106,64 @@ class Journal:
 
     def prompt(self, round_: int, question: Question, stage: str) -> Prompt | None:
         """Return what a stage asked about a question, without token ids; None where it has not asked yet."""
-        where = (self._swarm, round_, stage, question.digest)
         found = self._db.execute(
-            "SELECT messages FROM prompts WHERE swarm=? AND round=? AND stage=? AND question=?", where
+            f"SELECT messages, body FROM prompts LEFT JOIN notes USING (swarm, round, stage, question) WHERE {_GROUP}",
+            (self._swarm, round_, stage, question.digest),
         ).fetchone()
         if found is None:
             return None
-        (body,) = self._db.execute(
-            "SELECT body FROM notes WHERE swarm=? AND round=? AND stage=? AND question=?", where
-        ).fetchone() or ("{}",)
-        return Prompt(question, stage, tuple(json.loads(found[0])), (), json.loads(body))
+        messages, notes = found
+        return Prompt(question, stage, tuple(json.loads(messages)), (), json.loads(notes or "{}"))
 
     def write_rollouts(self, round_: int, version: int, groups: Sequence[Group]) -> None:
         """Record rollouts of this machine, all or none. ``version``: optimizer steps behind the node's weights."""
         now = time.time()
-        self._write_many(
-            _INSERT_COMPLETION,
-            [
-                (
-                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
-                    *(rollout.kind, rollout.source, rollout.model),
-                    *(None if rollout.lag is None else version - rollout.lag, rollout.text, json.dumps(rollout.ids)),
-                    *(rollout.truncated, json.dumps(rollout.behaviour_logps), 0.0, now),
-                )
-                for group in groups
-                for place, rollout in group.numbered().items()
-            ],
-        )
+        rows = [
+            (
+                *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
+                *(rollout.kind, rollout.source, rollout.model),
+                *(None if rollout.lag is None else version - rollout.lag, rollout.text, json.dumps(rollout.ids)),
+                *(rollout.truncated, json.dumps(rollout.behaviour_logps), 0.0, now),
+            )
+            for group in groups
+            for place, rollout in group.numbered().items()
+        ]
+        self._write_all((_INSERT_COMPLETION, rows))
 
     def write_completions(self, order: CompletionRequest, completions: Sequence[Completion]) -> None:
         """Record what an API sent, before anybody uses it."""
         now = time.time()
-        self._write_many(
-            _INSERT_COMPLETION,
-            [
-                (
-                    *(self._swarm, order.round, order.stage, order.question, made.index),
-                    *(made.kind, made.provider, made.model, made.version, made.text, None),
-                    *(made.truncated, "null", made.usd, now),
-                )
-                for made in completions
-            ],
-        )
+        rows = [
+            (
+                *(self._swarm, order.round, order.stage, order.question, made.index),
+                *(made.kind, made.provider, made.model, made.version, made.text, None),
+                *(made.truncated, "null", made.usd, now),
+            )
+            for made in completions
+        ]
+        self._write_all((_INSERT_COMPLETION, rows))
 
     def write_lost(self, order: CompletionRequest, places: Sequence[int], why: str) -> None:
         """Record that places were given up, so that they are not asked for again."""
-        self._write_many(
-            "INSERT OR IGNORE INTO lost VALUES (?,?,?,?,?,?)",
-            [(self._swarm, order.round, order.stage, order.question, place, why) for place in places],
-        )
-
-    def settled_places(self, round_: int, prompt: Prompt) -> set[int]:
-        """Return the places of a group that are filled or were given up."""
-        return self.settled(round_, prompt.stage, prompt.question.digest)
+        group = (self._swarm, order.round, order.stage, order.question)
+        self._write_all(("INSERT OR IGNORE INTO lost VALUES (?,?,?,?,?,?)", [(*group, n, why) for n in places]))
 
     def settled(self, round_: int, stage: str, question: str) -> set[int]:
-        """Return the same by the question's digest."""
-        where = (self._swarm, round_, stage, question)
-        return {
-            place
-            for table in ("completions", "lost")
-            for (place,) in self._db.execute(
-                f"SELECT idx FROM {table} WHERE swarm=? AND round=? AND stage=? AND question=?", where
-            )
-        }
+        """Return the places of a group that are filled or were given up; ``question``: its digest."""
+        query = " UNION ".join(f"SELECT idx FROM {table} WHERE {_GROUP}" for table in ("completions", "lost"))
+        return {place for (place,) in self._db.execute(query, (self._swarm, round_, stage, question) * 2)}
 
     def write_scores(self, round_: int, groups: Sequence[Group]) -> None:
         """Add to each completion what the verifier said of it."""
-        self._write_many(
-            "UPDATE completions SET outcome=?, strict=?, why=?, terms=? "
-            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx=?",
-            [
-                (
-                    *(score.outcome, score.strict, score.why, _terms(score)),
-                    *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
-                )
-                for group in groups
-                for place, score in zip(group.numbered(), group.scores, strict=True)
-            ],
-        )
+        rows = [
+            (
+                *(score.outcome, score.strict, score.why, _terms(score)),
+                *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
+            )
+            for group in groups
+            for place, score in zip(group.numbered(), group.scores, strict=True)
+        ]
+        self._write_all((f"UPDATE completions SET outcome=?, strict=?, why=?, terms=? WHERE {_GROUP} AND idx=?", rows))
 
     def rollouts(self, round_: int, prompt: Prompt, version: int, encode: Encode | None = None) -> dict[int, Rollout]:
         """Return what was already generated for a prompt, by place, in order; not what peers said to it.
@@ -190,7 +172,7 @@ class Journal:
         """
         rows = self._db.execute(
             "SELECT idx, kind, source, model, version, text, ids, truncated, logps FROM completions "
-            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx<? ORDER BY idx",
+            f"WHERE {_GROUP} AND idx<? ORDER BY idx",
             (self._swarm, round_, prompt.stage, prompt.question.digest, FOREIGN),
         )
         return {
@@ -211,8 +193,7 @@ class Journal:
         """Return place, kind, text and score of what was verified of a group, in order of the places."""
         rows = self._db.execute(
             "SELECT idx, kind, text, outcome, strict, why, terms FROM completions "
-            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx>=? AND idx<? AND outcome IS NOT NULL "
-            "ORDER BY idx",
+            f"WHERE {_GROUP} AND idx>=? AND idx<? AND outcome IS NOT NULL ORDER BY idx",
             (self._swarm, round_, stage, question, places.start, places.stop),
         )
         return [
@@ -222,10 +203,8 @@ class Journal:
 
     def verified_rounds(self) -> int:
         """Return the number of rounds up to the last that has verified completions."""
-        (last,) = self._db.execute(
-            "SELECT MAX(round) FROM completions WHERE swarm=? AND outcome IS NOT NULL", (self._swarm,)
-        ).fetchone()
-        return 0 if last is None else int(last) + 1
+        query = "SELECT MAX(round) FROM completions WHERE swarm=? AND outcome IS NOT NULL"
+        return self._count(query, self._swarm)
 
     def commit(self, manifest: Manifest, stage_run: StageRun | None = None, finished: int | None = None) -> None:
         """Record a step before it is taken. What it was about, and what it teaches, stays known when the manifest
@@ -235,19 +214,12 @@ class Journal:
         before; unset: as many as the number of its round.
         """
         about = stage_run or StageRun(manifest.round, "answer")
+        before = about.round if finished is None else finished
+        taught = [(manifest.step, *dataclasses.astuple(each)) for each in contributions(manifest)]
         self._write_all(
             ("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())]),
-            (
-                "INSERT INTO turns VALUES (?,?,?,?,?)",
-                [(manifest.step, about.round, about.stage, about.chunk, about.round if finished is None else finished)],
-            ),
-            (
-                "INSERT INTO lessons VALUES (?,?,?,?,?)",
-                [
-                    (manifest.step, each.kind, each.source, each.completions, each.tokens)
-                    for each in contributions(manifest)
-                ],
-            ),
+            ("INSERT INTO turns VALUES (?,?,?,?,?)", [(manifest.step, about.round, about.stage, about.chunk, before)]),
+            ("INSERT INTO lessons VALUES (?,?,?,?,?)", taught),
         )
 
     def stage_run(self, step: int) -> tuple[StageRun, int] | None:
@@ -260,8 +232,7 @@ class Journal:
 
     def chunks(self, round_: int, stage: str) -> int:
         """Return how many parts of a stage have their step."""
-        (last,) = self._db.execute("SELECT MAX(part) FROM turns WHERE round=? AND stage=?", (round_, stage)).fetchone()
-        return 0 if last is None else int(last) + 1
+        return self._count("SELECT MAX(part) FROM turns WHERE round=? AND stage=?", round_, stage)
 
     def contributions(self, before_step: int) -> list[SourceContribution]:
         """Return what the steps before ``before_step`` taught, source by source."""
@@ -270,9 +241,7 @@ class Journal:
             "GROUP BY kind, source ORDER BY kind, source",
             (before_step,),
         )
-        return [
-            SourceContribution(Kind(kind), source, completions, tokens) for kind, source, completions, tokens in rows
-        ]
+        return [SourceContribution(Kind(kind), *rest) for kind, *rest in rows]
 
     def manifests(self, first_step: int) -> Iterator[Manifest]:
         """Yield the steps that follow a checkpoint, in order. Raises ``CheckpointError`` if one is missing."""
@@ -287,14 +256,12 @@ class Journal:
 
     def forget_manifests(self, before_step: int) -> None:
         """Delete the steps that every kept checkpoint already contains."""
-        self._write_many("DELETE FROM manifests WHERE step<?", [(before_step,)])
+        self._write_all(("DELETE FROM manifests WHERE step<?", [(before_step,)]))
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Record an evaluation, so that a restart need not repeat it."""
-        self._write_many(
-            "INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)",
-            [(evaluation.round, evaluation.accuracy, evaluation.questions, json.dumps(evaluation.by_task))],
-        )
+        row = (evaluation.round, evaluation.accuracy, evaluation.questions, json.dumps(evaluation.by_task))
+        self._write_all(("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)", [row]))
 
     def evaluations(self) -> list[Evaluation]:
         """Return every evaluation so far, oldest first."""
@@ -305,8 +272,10 @@ class Journal:
         """Close the file."""
         self._db.close()
 
-    def _write_many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        self._write_all((statement, rows))
+    def _count(self, query: str, *values: object) -> int:
+        """Return how many there are of what is counted from 0, from a query of the last one."""
+        (last,) = self._db.execute(query, values).fetchone()
+        return 0 if last is None else int(last) + 1
 
     def _write_all(self, *batches: tuple[str, Sequence[tuple[object, ...]]]) -> None:
         """Write all of it or nothing."""

@@ -1,5 +1,8 @@
 """The shape that every loss has: weights for the rows of a group, and a loss for their tokens.
 
+Pure tensor functions of what they are given and of ``TrainConfig``. How a step adds them up:
+L_own / tokens_own + λ · L_foreign / tokens_foreign, so that long foreign text cannot drown the node's own rows.
+
 Shapes: B rows, T completion tokens (padded on the right), G rows of one group.
 """
 
@@ -7,27 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
+
+from hivemind_exp.config import TrainConfig
 
 STD_FLOOR = 1e-4
 """Added to the standard deviation of a group's rewards, as TRL does: a tie must not divide by zero."""
 TIE = 1e-6
 """Standard deviation below which a group says nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossSettings:
-    """The knobs of ``TrainConfig`` that the losses read."""
-
-    epsilon: float = 0.2
-    epsilon_high: float = 0.28
-    delta: float = 4.0
-    max_lag: int = 4
-    peer_loss: Literal["positive", "sapo", "f_tis"] = "positive"
-    teacher_loss: Literal["gated", "luffy"] = "gated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +64,20 @@ class TokenLoss:
     """(B, T) bool: the clip decided, so the token has no gradient."""
 
 
-Weigh = Callable[[GroupRows, LossSettings], Tensor]
-"""Advantages (G,) of a source's rows. Rows that may not be learned from get NaN: they leave the batch."""
-ScoreTokens = Callable[[TokenRows, LossSettings], TokenLoss]
-
-
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """How one kind of source is learned from."""
+    """How the rows of one kind of source are learned from."""
 
-    weigh: Weigh
-    score_tokens: ScoreTokens
+    weigh: Callable[[GroupRows, TrainConfig], Tensor]
+    """Returns advantages (G,) of a source's rows. Rows that may not be learned from get NaN: they leave the batch."""
+    score_tokens: Callable[[TokenRows, TrainConfig], TokenLoss]
+    own: bool = False
+    """The rows come from the node's own weights: they share their tokens' denominator and the KL penalty, and set the
+    baseline for each other."""
+    joins_baseline: bool = False
+    """The rows' outcomes set the baseline of the node's own rows too, which then compare by outcome alone."""
+    likelihood_filter: bool = False
+    """Rows that the node's own weights would hardly write are left out (see ``Manifest.floor``)."""
 
 
 def standardise(values: Tensor, reference: Tensor) -> Tensor:

@@ -5,27 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hivemind_exp.losses.base import GroupRows, LossSettings, TokenLoss, TokenRows, drop, standardise
+from hivemind_exp.config import TrainConfig
+from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, drop, standardise
 from hivemind_exp.losses.surrogate import clipped_surrogate
 
 WEIGHT_CAP = 2.0
 """Truncation of π_prox / π_behav (truncated importance sampling)."""
 
 
-def weigh(rows: GroupRows, settings: LossSettings) -> Tensor:
+def weigh(rows: GroupRows, train: TrainConfig) -> Tensor:
     """Return the group advantage over the node's own rows; rows older than ``max_lag`` are dropped."""
-    stale = torch.tensor([lag is None or lag > settings.max_lag for lag in rows.lags], device=rows.outcomes.device)
+    stale = torch.tensor([lag is None or lag > train.max_lag for lag in rows.lags], device=rows.outcomes.device)
     return drop(standardise(rows.outcomes, rows.own_outcomes), stale)
 
 
-def score_tokens(rows: TokenRows, settings: LossSettings) -> TokenLoss:
+def score_tokens(rows: TokenRows, train: TrainConfig) -> TokenLoss:
     """Return the surrogate clipped around π_prox, weighted by min(π_prox / π_behav, 2) where π_behav is known.
 
     Decoupled PPO (arXiv 2110.00641, section 3): the behaviour policy sets a detached weight, the clip is around the
     policy at the start of the step. Rows sampled here have π_behav = π_prox and weight 1.
     """
     if rows.behaviour_logps is None:
-        return clipped_surrogate(rows, settings)
-    plain = clipped_surrogate(rows, settings, two_sided=True)
+        return clipped_surrogate(rows, train)
+    plain = clipped_surrogate(rows, train, two_sided=True)
     weight = torch.exp(rows.proximal_logps - rows.behaviour_logps).clamp(max=WEIGHT_CAP).nan_to_num(nan=1.0)
     return TokenLoss(loss=plain.loss * weight, clipped=plain.clipped)
+
+
+LOSS = Loss(weigh, score_tokens, own=True)

@@ -2,64 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.api.chat import ChatAnswer, Choice, RequestFailed, SamplingParams
+from hivemind_exp.offload.api.chat import ChatAnswer, RequestFailed, SamplingParams
 from hivemind_exp.offload.billing import BilledClient
-from hivemind_exp.offload.ledger import RequestKey, Reservation
+from hivemind_exp.offload.ledger import Reservation
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.rollouts.orders import Completion, CompletionRequest
 from hivemind_exp.rollouts.types import Kind
 
 
+@dataclass(frozen=True, slots=True)
 class AnswerRecorder:
     """Takes answers up. For one event loop."""
 
-    def __init__(
-        self,
-        kind: Kind,
-        sampling: SamplingParams,
-        *,
-        journal: Journal,
-        billing: BilledClient,
-        mismatches: ModelMismatchDetector,
-    ) -> None:
-        self._kind = kind
-        self._sampling = sampling
-        self._journal = journal
-        self._billing = billing
-        self._mismatches = mismatches
+    kind: Kind
+    sampling: SamplingParams
+    journal: Journal
+    billing: BilledClient
+    mismatches: ModelMismatchDetector
 
-    def record(  # noqa: PLR0917 - a request, and what came of it
+    def record(
         self,
         service: ProviderService,
         order: CompletionRequest,
         places: Sequence[int],
-        ask: RequestKey,
         reservation: Reservation,
         answer: ChatAnswer,
-        *,
-        batched: bool = False,
     ) -> int:
         """Fill places from an answer, in order, and pay for it; return how many were filled.
 
         Raises ``ProviderError`` where the service bills what it was not allowed.
         """
         usable = [choice for choice in answer.choices if choice.text.strip() and not choice.filtered][: len(places)]
-        usd = self._billing.price(service, reservation, answer, batched=batched) / max(1, len(usable))
+        usd = self.billing.price(service, reservation, answer) / max(1, len(usable))
+        completions = [
+            Completion(
+                index=place,
+                kind=self.kind,
+                provider=service.endpoint.name,
+                model=answer.model or service.endpoint.model,
+                text=choice.text,
+                truncated=choice.truncated,
+                version=None if self.kind is Kind.POLICY_TEXT else order.version,
+                usd=usd,
+            )
+            for place, choice in zip(places, usable, strict=False)
+        ]
         # In the journal first: what was paid for must not be asked for again.
-        self._journal.write_completions(
-            order,
-            [
-                self._completion(order, service, answer, place, choice, usd)
-                for place, choice in zip(places, usable, strict=False)
-            ],
-        )
-        self._billing.settle(service, ask, reservation, answer, self._sampling, batched=batched)
-        self._mismatches.look(service, answer, [choice.text for choice in usable])
+        self.journal.write_completions(order, completions)
+        self.billing.settle(service, reservation, answer, self.sampling)
+        self.mismatches.look(service, answer, [choice.text for choice in usable])
         return len(usable)
 
     def give_up(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, tries: int) -> None:
@@ -69,34 +69,35 @@ class AnswerRecorder:
     def reject(self, order: CompletionRequest, service: ProviderService, fault: RequestFailed) -> None:
         """Give up what is left of an order whose prompt a service does not take."""
         order.refused = True
-        settled = self._journal.settled(order.round, order.stage, order.question)
-        places = [place for place in order.indices if place not in settled]
-        self._lose(order, places, service, f"{service.endpoint.label}: {fault.trouble} ({fault.detail})")
-        self._mismatches.prompt_refused(service, fault)
+        self._lose(order, unfilled(self.journal, order), service, service.told(fault))
+        self.mismatches.prompt_refused(service, fault)
 
     def _lose(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, why: str) -> None:
-        self._journal.write_lost(order, places, why)
-        self._billing.spending(order.round, service).lost += len(places)
+        self.journal.write_lost(order, places, why)
+        self.billing.spending(order.round, service).lost += len(places)
 
-    def _completion(  # noqa: PLR0917 - the fields of the record
-        self,
-        order: CompletionRequest,
-        service: ProviderService,
-        answer: ChatAnswer,
-        place: int,
-        choice: Choice,
-        usd: float,
-    ) -> Completion:
-        return Completion(
-            index=place,
-            kind=self._kind,
-            provider=service.endpoint.name,
-            model=answer.model or service.endpoint.model,
-            text=choice.text,
-            truncated=choice.truncated,
-            version=None if self._kind is Kind.POLICY_TEXT else order.version,
-            usd=usd,
-        )
+
+def unfilled(journal: Journal, order: CompletionRequest) -> list[int]:
+    """Return the places of an order that are neither filled nor given up."""
+    settled = journal.settled(order.round, order.stage, order.question)
+    return [place for place in order.indices if place not in settled]
+
+
+@contextmanager
+def ending(*futures: Future[None]) -> Iterator[None]:
+    """End ``futures`` with the block: done, cancelled, or with what it raised, which the trainer's thread raises."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        for future in futures:
+            future.cancel()
+        raise
+    except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
+        for future in futures:
+            future.set_exception(error)
+    else:
+        for future in futures:
+            future.set_result(None)
 
 
 ALIKE = 3
@@ -128,7 +129,7 @@ class ModelMismatchDetector:
     def _warn(self, service: ProviderService, code: str, text: str) -> None:
         if code not in service.warned:
             service.warned.add(code)
-            self._emit("warning", code=code, message=f"{service.endpoint.label} {text}")
+            self._emit(service.warning(code, text))
 
 
 def _same(asked: str, told: str) -> bool:

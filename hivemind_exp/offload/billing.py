@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from hivemind_exp.errors import ProviderError
@@ -18,18 +19,18 @@ _TOLERANCE = 1.05
 """A service that bills more than this over the bound does not keep it."""
 
 
+@dataclass(slots=True, eq=False)
 class BilledClient:
     """Sends requests and keeps the accounts. For one event loop."""
 
-    def __init__(self, ledger: Ledger, router: Router) -> None:
-        self._ledger = ledger
-        self._router = router
-        self.flying: set[asyncio.Task[Any]] = set()
-        """The tasks whose request is in flight."""
-        self.closing = False
-        """The node stops: nothing goes out any more."""
-        self.spent: dict[int, dict[tuple[str, str], RoundSpend]] = defaultdict(dict)
-        """What each round used so far, by provider and model."""
+    ledger: Ledger
+    router: Router
+    flying: set[asyncio.Task[Any]] = field(default_factory=set)
+    """The tasks whose request is in flight."""
+    closing: bool = False
+    """The node stops: nothing goes out any more."""
+    spent: dict[int, dict[tuple[str, str], RoundSpend]] = field(default_factory=lambda: defaultdict(dict))
+    """What each round used so far, by provider and model."""
 
     async def send(
         self,
@@ -42,12 +43,12 @@ class BilledClient:
     ) -> tuple[ChatAnswer, Reservation]:
         """Send one request. The reservation of an answer is still to be settled.
 
-        Raises ``Fault`` and ``LimitReached``.
+        Raises ``RequestFailed`` and ``LimitReached``.
         """
         bound = most_tokens(service.endpoint, sampling)
         contents = [message["content"] for message in messages]
         most = worst_case(service.price, contents, ask.count, bound)
-        self._ledger.check(most)
+        self.ledger.check(most)
         passed = await service.limiter.acquire(lambda: _expected(service, contents, ask.count, bound), ask.round)
         task = asyncio.current_task()
         assert task is not None
@@ -58,78 +59,71 @@ class BilledClient:
         try:
             if self.closing:
                 raise asyncio.CancelledError
-            reservation = self._ledger.reserve(ask, most)
+            reservation = self.ledger.reserve(ask, most)
             answer = await service.client.ask(messages, ask.count, sampling, seed)
             headers, used = answer.headers, _used(service, answer)
         except RequestFailed as fault:
             headers, slow_down = fault.headers, fault.trouble is FaultKind.SLOW_DOWN
             if reservation is not None:
-                self.write_off(service, ask, reservation, fault)
+                self.write_off(service, reservation, fault)
             raise
         except asyncio.CancelledError:
             if reservation is not None:
                 stopped = RequestFailed(FaultKind.TIMEOUT, "in flight when the node stopped", billed=True)
-                self.write_off(service, ask, reservation, stopped)
+                self.write_off(service, reservation, stopped)
             raise
         finally:
             self.flying.discard(task)
             service.limiter.release(passed, headers, slow_down=slow_down, used=used)
-        self._router.record_success(service)
+        self.router.record_success(service)
         return answer, reservation
 
     def settle(
-        self,
-        service: ProviderService,
-        ask: RequestKey,
-        reservation: Reservation,
-        answer: ChatAnswer,
-        sampling: SamplingParams,
-        *,
-        batched: bool = False,
+        self, service: ProviderService, reservation: Reservation, answer: ChatAnswer, sampling: SamplingParams
     ) -> None:
         """Pay for an answer. Raises ``ProviderError`` where the service bills what it was not allowed."""
-        usage, spent = answer.usage, self.spending(ask.round, service)
-        usd = self.price(service, reservation, answer, batched=batched)
-        spent.requests += 1
-        spent.usd += usd
+        usage, count = answer.usage, reservation.key.count
+        usd = self.price(service, reservation, answer)
+        spent = self._charge(service, reservation, usd)
         if usage is None:
-            self._ledger.keep(reservation, "the service did not say what it used")
+            self.ledger.keep(reservation, "the service did not say what it used")
             return
-        self._ledger.settle(reservation, usage, usd)
+        self.ledger.settle(reservation, usage, usd)
         spent.prompt_tokens += usage.prompt
         spent.completion_tokens += usage.completion
-        service.learn_length(usage.completion / ask.count)
-        bound = ask.count * most_tokens(service.endpoint, sampling)
-        if usage.completion > _TOLERANCE * bound and not service.price.free and self._ledger.capped:
+        service.learn_length(usage.completion / count)
+        bound = count * most_tokens(service.endpoint, sampling)
+        if usage.completion > _TOLERANCE * bound and not service.price.free and self.ledger.capped:
             raise ProviderError(
                 f"{service.endpoint.label} bills {usage.completion} tokens for a request that allowed {bound}: its "
                 "hidden reasoning is not bounded, so no cap can be kept",
                 next="swarmctl run --set offload.limits.usd=unlimited",
             )
 
-    def price(
-        self, service: ProviderService, reservation: Reservation, answer: ChatAnswer, *, batched: bool = False
-    ) -> float:
+    def price(self, service: ProviderService, reservation: Reservation, answer: ChatAnswer) -> float:
         """Return dollars that an answer costs; its whole reserve where the service does not say what it used."""
         if answer.usage is None:
             return reservation.usd
-        return service.price.cost_in_batch(answer.usage) if batched else service.price.cost(answer.usage)
+        return service.price.cost_in_batch(answer.usage) if reservation.batched else service.price.cost(answer.usage)
 
     def spending(self, round_: int, service: ProviderService) -> RoundSpend:
         """Return the account of a round with one provider, to be added to."""
         return self.spent[round_].setdefault((service.endpoint.name, service.endpoint.model), RoundSpend())
 
-    def write_off(
-        self, service: ProviderService, ask: RequestKey, reservation: Reservation, fault: RequestFailed
-    ) -> None:
+    def write_off(self, service: ProviderService, reservation: Reservation, fault: RequestFailed) -> None:
         """Book a request that brought nothing: it costs nothing, or nobody knows what."""
         if not fault.billed:
-            self._ledger.release(reservation, fault.detail)
+            self.ledger.release(reservation, fault.detail)
             return
-        self._ledger.keep(reservation, fault.detail)
-        spent = self.spending(ask.round, service)
+        self.ledger.keep(reservation, fault.detail)
+        self._charge(service, reservation, reservation.usd)
+
+    def _charge(self, service: ProviderService, reservation: Reservation, usd: float) -> RoundSpend:
+        """Count a request and its dollars, and return the account."""
+        spent = self.spending(reservation.key.round, service)
         spent.requests += 1
-        spent.usd += reservation.usd
+        spent.usd += usd
+        return spent
 
 
 def _expected(service: ProviderService, contents: list[str], count: int, bound: int) -> float:

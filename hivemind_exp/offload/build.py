@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError, KeyProblem
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, OffloadEvent, WarningEvent
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.chat import SamplingParams
 from hivemind_exp.offload.batch.store import orphaned_batches
@@ -112,23 +112,23 @@ def _announce(config: Config, first: tuple[Endpoint, Price] | None, ledger: Ledg
     price = Price(0, 0) if first is None else first[1]
     share = 1e6 * (BATCH_SHARE if config.offload.batch else 1)
     emit(
-        "offload",
-        provider=endpoint.name,
-        model=endpoint.model,
-        host=endpoint.host,
-        kind=resolved_kind(config),
-        loss=describe_loss(config),
-        training=endpoint.chat.training,
-        usd_per_million_input=round(price.input * share, 6),
-        usd_per_million_output=round(price.output * share, 6),
-        usd_total=round(ledger.spent, 8),
-        usd_cap=ledger.cap,
+        OffloadEvent(
+            provider=endpoint.name,
+            model=endpoint.model,
+            host=endpoint.host,
+            kind=resolved_kind(config),
+            loss=describe_loss(config),
+            training=endpoint.chat.training,
+            usd_per_million_input=round(price.input * share, 6),
+            usd_per_million_output=round(price.output * share, 6),
+            usd_total=round(ledger.spent, 8),
+            usd_cap=ledger.cap,
+        )
     )
     for left in orphaned_batches(ledger, (endpoint.name, endpoint.model) if config.offload.batch else None):
-        emit(
-            "warning",
-            code="batch_left",
-            message=f"{left.requests} requests of an earlier start are in batches at {left.provider}, with "
+        message = (
+            f"{left.requests} requests of an earlier start are in batches at {left.provider}, with "
             f"{left.usd:.4f} USD set aside: a start with offload.provider={left.provider}, "
-            f"offload.model={left.model} and offload.batch=true collects them",
+            f"offload.model={left.model} and offload.batch=true collects them"
         )
+        emit(WarningEvent(code="batch_left", message=message))

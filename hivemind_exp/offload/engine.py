@@ -19,9 +19,9 @@ from pathlib import Path
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import AnswerRecorder, ModelMismatchDetector
+from hivemind_exp.offload.answers import AnswerRecorder, ModelMismatchDetector, ending
 from hivemind_exp.offload.api.chat import FaultKind, RequestFailed, SamplingParams
 from hivemind_exp.offload.batch.filler import BatchFiller
 from hivemind_exp.offload.billing import BilledClient
@@ -102,18 +102,14 @@ class Engine:
         Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
         """
         if not self._probe.done():
-            self._emit("phase", name="waiting for the provider's first answer", done=None, total=None)
+            self._emit(PhaseEvent(name="waiting for the provider's first answer"))
         _wait_for(self._probe, self._stop)
         self.report_spend(PROBE_ROUND)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
         """Have orders filled, each once; returns at once."""
-        new = []
-        for order in orders:
-            key = (order.round, order.stage, order.question)
-            if key not in self._orders:
-                self._orders[key] = order
-                new.append(order)
+        placed = {(order.round, order.stage, order.question): order for order in orders}
+        new = [order for key, order in placed.items() if self._orders.setdefault(key, order) is order]
         for work in map(self._fill, new) if self._filler is None else self._filler.fills(new):
             self._loop.call_soon_threadsafe(self._launch, work)
 
@@ -133,18 +129,19 @@ class Engine:
         """Report what a round's orders used and cost."""
         for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
             self._emit(
-                "spend",
-                round=round_,
-                provider=provider,
-                model=model,
-                requests=spent.requests,
-                tokens=spent.prompt_tokens + spent.completion_tokens,
-                prompt_tokens=spent.prompt_tokens,
-                completion_tokens=spent.completion_tokens,
-                lost=spent.lost,
-                usd=round(spent.usd, 8),
-                usd_total=round(self._ledger.spent, 8),
-                usd_cap=self._ledger.cap,
+                SpendEvent(
+                    round=round_,
+                    provider=provider,
+                    model=model,
+                    requests=spent.requests,
+                    tokens=spent.prompt_tokens + spent.completion_tokens,
+                    prompt_tokens=spent.prompt_tokens,
+                    completion_tokens=spent.completion_tokens,
+                    lost=spent.lost,
+                    usd=round(spent.usd, 8),
+                    usd_total=round(self._ledger.spent, 8),
+                    usd_cap=self._ledger.cap,
+                )
             )
 
     def close(self) -> None:
@@ -163,13 +160,9 @@ class Engine:
             self._billing = BilledClient(self._ledger, self._router)
             self._journal = Journal(*self._journal_at, durable=False)
             self._recorder = AnswerRecorder(
-                self._terms.kind,
-                self._terms.sampling,
-                journal=self._journal,
-                billing=self._billing,
-                mismatches=self._mismatches,
+                self._terms.kind, self._terms.sampling, self._journal, self._billing, self._mismatches
             )
-            self._open_desk()
+            self._resume_batches()
         except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
             self._ready.set_exception(error)
             return
@@ -180,7 +173,7 @@ class Engine:
         self._ledger.close()
         self._loop.close()
 
-    def _open_desk(self) -> None:
+    def _resume_batches(self) -> None:
         """Where the first service is asked in batches, go on with those of an earlier start."""
         service = self._chain[0]
         if service is None or service.batches is None:
@@ -188,11 +181,7 @@ class Engine:
         self._filler = BatchFiller(
             service,
             service.batches,
-            self._terms.sampling,
-            ledger=self._ledger,
-            journal=self._journal,
-            recorder=self._recorder,
-            billing=self._billing,
+            self._recorder,
             router=self._router,
             emit=self._emit,
             ask_directly=self._obtain,
@@ -222,7 +211,7 @@ class Engine:
 
     async def _try_out(self) -> None:
         """Find out before the first round whether the first provider answers."""
-        try:
+        with ending(self._probe):
             service = self._chain[0]
             assert service is not None
             try:
@@ -230,10 +219,6 @@ class Engine:
             except LimitReached as error:
                 await self._at_the_limit(error)
             self._router.give_up_if_lasting()
-        except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
-            self._probe.set_exception(error)
-        else:
-            self._probe.set_result(None)
 
     async def _ask_for_a_word(self, service: ProviderService) -> None:
         sampling = self._terms.sampling
@@ -249,31 +234,23 @@ class Engine:
                 if service.trouble is not None:
                     return
                 continue
-            self._billing.settle(service, ask, reservation, answer, sampling)
+            self._billing.settle(service, reservation, answer, sampling)
             self._mismatches.look(service, answer, [])
             return
 
     async def _fill(self, order: CompletionRequest) -> None:
-        try:
+        with ending(order.done):
             first, *siblings = order.indices
             service = await self._router.acquire()
             if service is None:
-                pass
-            elif service.client.style.supports_n:
-                self._router.release(service)
+                return
+            self._router.release(service)
+            if service.client.style.supports_n:
                 await self._obtain(order, list(order.indices))
             else:
-                self._router.release(service)
                 # The first request of a prompt warms the service's prefix cache for the others.
                 await self._obtain(order, [first])
                 await asyncio.gather(*(self._launch(self._obtain(order, [place])) for place in siblings))
-        except asyncio.CancelledError:
-            order.done.cancel()
-            raise
-        except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
-            order.done.set_exception(error)
-        else:
-            order.done.set_result(None)
 
     async def _obtain(self, order: CompletionRequest, places: list[int]) -> None:
         """Fill places, in as many requests as that takes. Places that this machine is to fill stay empty."""
@@ -331,7 +308,7 @@ class Engine:
         ask = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
         seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)
         answer, reservation = await self._billing.send(service, ask, order.messages, sampling, seed=seed)
-        return self._recorder.record(service, order, places, ask, reservation, answer)
+        return self._recorder.record(service, order, places, reservation, answer)
 
     async def _at_the_limit(self, error: LimitReached) -> None:
         """Wait for reserves that come back; with none left, stop or go on without paying."""
@@ -343,7 +320,8 @@ class Engine:
         if not self._router.budget_exhausted:
             self._router.only_free(error.until)
             lifts = "any more" if math.isinf(error.until) else "before tomorrow (UTC)"
-            self._emit("warning", code="limit", message=f"{error.message}; nothing that costs money is asked {lifts}")
+            message = f"{error.message}; nothing that costs money is asked {lifts}"
+            self._emit(WarningEvent(code="limit", message=message))
 
 
 def _wait_for(future: Future[None], stop: StopFlag, deadline: float | None = None) -> None:

@@ -51,9 +51,12 @@ class Reservation:
     """Dollars set aside for one request."""
 
     number: int
+    key: RequestKey
     usd: float
     day: int
     """Days since the epoch (UTC): whose daily cap it counts against."""
+    batched: bool = False
+    """Whether the request is in a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class Ledger:
             "VALUES (?,?,?,?,?,?,?,?,?,0)",
             (time.time(), ask.provider, ask.model, ask.round, ask.stage, ask.question, ask.count, state, usd),
         )
-        reservation = Reservation(int(cursor.lastrowid or 0), usd, self._day)
+        reservation = Reservation(int(cursor.lastrowid or 0), ask, usd, self._day, state == BATCHED)
         self._add(usd, reservation.day)
         return reservation
 
@@ -181,10 +184,6 @@ class Ledger:
         """Record that the service did nothing for a request: it cost nothing."""
         self.execute("UPDATE requests SET state='void', reserved=0, fault=? WHERE id=?", (fault, reservation.number))
         self._add(-reservation.usd, reservation.day)
-
-    def totals(self) -> list[Totals]:
-        """Return the sums so far, by provider and model."""
-        return read_totals(self._db)
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement. Raises ``NodeError``."""

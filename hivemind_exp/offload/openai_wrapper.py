@@ -48,6 +48,7 @@ class OpenAIModelWrapper:
         Raises ``NodeError``: a key refused, a cap reached, a provider that cannot be used.
         """
         from hivemind_exp.config import charter_id
+        from hivemind_exp.events import discard
         from hivemind_exp.journal.journal import Journal
         from hivemind_exp.node_files import NodeFiles
         from hivemind_exp.offload.build import make_offload
@@ -62,7 +63,7 @@ class OpenAIModelWrapper:
         with TemporaryDirectory() as directory:
             files = NodeFiles(Path(directory))
             Journal(files.journal, charter_id(self._config)).close()
-            with closing(make_offload(self._config, files, self._secrets, _say_nothing, StopFlag())) as offload:
+            with closing(make_offload(self._config, files, self._secrets, discard, StopFlag())) as offload:
                 offload.wait_for_probe()
                 offload.submit(orders)
                 offload.wait(0)
@@ -86,7 +87,3 @@ def _texts(journal: Path, order: CompletionRequest) -> list[str]:
     with closing(sqlite3.connect(journal)) as db:
         rows = db.execute("SELECT text FROM completions WHERE question=? ORDER BY idx", (order.question,))
         return [text for (text,) in rows]
-
-
-def _say_nothing(_event: str, /, **_fields: object) -> None:
-    """A library has no event log."""

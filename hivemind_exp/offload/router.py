@@ -6,17 +6,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from hivemind_exp.backoff import growing
-from hivemind_exp.errors import KeyProblem, NodeError, ProviderError
-from hivemind_exp.events import Emit
-from hivemind_exp.offload.api.batch import Batches
-from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestDialect, RequestFailed, SamplingParams
+from hivemind_exp.errors import KeyProblem, ProviderError
+from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.offload.api.batch_client import BatchClient
+from hivemind_exp.offload.api.chat import FaultKind, RequestFailed
+from hivemind_exp.offload.api.client import ChatClient
 from hivemind_exp.offload.endpoints import Endpoint
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
-from hivemind_exp.rollouts.types import Message
 
 FAULTS_IN_A_ROW = 6
 """After so many faults without one answer a service counts as down. No more than ``offload.TRIES``: else a place that
@@ -32,24 +31,12 @@ _PERMANENT = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
 _POLL_S = 1.0
 
 
-class Client(Protocol):
-    """What asks a service; ``openai_chat.ChatClient`` is the one for real use."""
-
-    style: RequestDialect
-
-    async def ask(
-        self, messages: tuple[Message, ...], count: int, sampling: SamplingParams, seed: int
-    ) -> ChatAnswer: ...
-
-    async def close(self) -> None: ...
-
-
 @dataclass(slots=True, eq=False)
 class ProviderService:
     """One provider of the chain, with its health."""
 
     endpoint: Endpoint
-    client: Client
+    client: ChatClient
     limiter: RateLimiter
     price: Price
     faults: int = 0
@@ -72,13 +59,21 @@ class ProviderService:
     tokens_a_choice: float | None = None
     """Mean length of its completions, hidden tokens included; None before the first."""
     warned: set[str] = field(default_factory=set)
-    batches: Batches | None = None
+    batches: BatchClient | None = None
     """Its Batch API, where it is asked through that."""
 
     def learn_length(self, tokens: float) -> None:
         """Take up the length of a completion in the moving average."""
         known = self.tokens_a_choice
         self.tokens_a_choice = tokens if known is None else 0.9 * known + 0.1 * tokens
+
+    def told(self, fault: RequestFailed) -> str:
+        """Say what went wrong with it."""
+        return f"{self.endpoint.label}: {fault.trouble} ({fault.detail})"
+
+    def warning(self, code: str, text: str) -> WarningEvent:
+        """Return the warning that it does something; ``text`` goes on after its name."""
+        return WarningEvent(code=code, message=f"{self.endpoint.label} {text}")
 
 
 class Router:
@@ -125,7 +120,7 @@ class Router:
     def record_success(self, service: ProviderService) -> None:
         """Take note of an answer."""
         if service.trouble is not None:
-            self._emit("warning", code="provider_back", message=f"{service.endpoint.label} answers again")
+            self._emit(service.warning("provider_back", "answers again"))
         service.faults = service.slowed = service.outages = service.refused = 0
         service.trouble, service.probing, service.answered = None, False, True
 
@@ -173,10 +168,7 @@ class Router:
         service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
         service.outages += 1
         if first:
-            self._emit("warning", code="provider_down", message=f"{self._told(service, fault)}; {self._instead()}")
-
-    def _told(self, service: ProviderService, fault: RequestFailed) -> str:
-        return f"{service.endpoint.label}: {fault.trouble} ({fault.detail})"
+            self._emit(WarningEvent(code="provider_down", message=f"{service.told(fault)}; {self._instead()}"))
 
     def _instead(self) -> str:
         for service in self._chain:
@@ -198,14 +190,11 @@ class Router:
         if None in self._chain:
             return
         services = [service for service in self._chain if service is not None]
+        faults = [service.trouble for service in services if service.trouble is not None]
         hopeless = (FaultKind.REFUSED, FaultKind.BAD_REQUEST)
-        if all(service.trouble is not None and service.trouble.trouble in hopeless for service in services):
-            raise self._error(services[0])
-
-    def _error(self, service: ProviderService) -> NodeError:
-        assert service.trouble is not None
-        told = f"{self._told(service, service.trouble)}, and nothing may stand in for it"
-        name = service.endpoint.name
-        if service.trouble.trouble is FaultKind.REFUSED:
-            return KeyProblem(told, next=f"swarmctl keys set {name}")
-        return ProviderError(told, next=f"swarmctl doctor api --set offload.provider={name}")
+        if len(faults) < len(services) or not all(fault.trouble in hopeless for fault in faults):
+            return
+        told, name = f"{services[0].told(faults[0])}, and nothing may stand in for it", services[0].endpoint.name
+        if faults[0].trouble is FaultKind.REFUSED:
+            raise KeyProblem(told, next=f"swarmctl keys set {name}")
+        raise ProviderError(told, next=f"swarmctl doctor api --set offload.provider={name}")

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, ShareEvent
+from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import (
     FULL,
     LONGEST_NAME,
@@ -23,11 +24,10 @@ from hivemind_exp.peers.bundle import (
     pack_fitting,
 )
 from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.likelihood_filter import LikelihoodFilter, row_of
+from hivemind_exp.peers.likelihood_filter import LikelihoodFilter, LogProbabilities, row_of
 from hivemind_exp.peers.source import PeerSource, ReceivedBundle
 from hivemind_exp.rollouts.types import Group, Kind, Message
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class PublisherInfo:
 
 
 class PeerExchange:
-    """The node's side of a swarm, as the loop sees it. ``play`` is called once a round and stage."""
+    """The node's side of a swarm: ``share`` is called once a round and stage, ``draw`` after it."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class PeerExchange:
         source: PeerSource,
         drawn: PeerDrawLog,
         encode: Callable[[Sequence[Message]], tuple[int, ...]],
-        step_trainer: SourceGRPOTrainer,
+        log_probabilities: LogProbabilities,
         seed: int,
         emit: Emit,
     ) -> None:
@@ -93,23 +93,38 @@ class PeerExchange:
         self._source = source
         self._drawn = drawn
         self._encode = encode
-        self._step_trainer = step_trainer
-        self._floor = LikelihoodFilter(step_trainer)
+        self._log_probabilities = log_probabilities
+        self._filter = LikelihoodFilter(log_probabilities)
         self._seed = seed
         self._emit = emit
+        self._shared: Sequence[Group] = ()
+        """What was shared last: own samples, which the filter measures by."""
 
-    def exchange(self, round_: int, stage: str, groups: Sequence[Group], status: TrainingStatus) -> PeerBatch:
-        """Share a round's own groups, verified, and return what its step may learn from peers."""
-        self._publish(round_, stage, groups, status)
+    def share(self, round_: int, stage: str, groups: Sequence[Group], status: TrainingStatus) -> None:
+        """Give the swarm a round's own groups, verified, and take in what came from it."""
+        self._shared = groups
+        self._source.remember_own(groups)
+        logps = self._own_log_probabilities(groups) if self._publisher.with_logps else {}
+        size, count = publish(self._publisher, self._wire, round_, stage, groups, status, logps)
+        refusals = dict(self._source.refusals)
+        self._source.refusals.clear()
+        self._emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
         self._source.take_in(self._wire.take())
+
+    def draw(self, round_: int, stage: str) -> PeerBatch:
+        """Return what the step of a round and stage may learn from peers."""
         known = self._drawn.read(round_, stage)
         if known is not None:  # the node was killed between the draw and its step
             drawn, floor = known
             return PeerBatch(tuple(self._encoded(group) for group in drawn), floor)
         drawn = self._source.draw(seed=derive_seed(self._seed, "peers", round_))
-        floor = self._floor.measure(groups) if drawn else None
+        floor = self._filter.measure(self._shared) if drawn else None
         self._drawn.write(round_, stage, drawn, floor)
         return PeerBatch(tuple(drawn), floor)
+
+    def learned_from(self, rows: Sequence[TrainingRow]) -> None:
+        """Credit peers with what a step has learned from them."""
+        self._source.learned_from(rows)
 
     def outputs(self, round: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers shared so far of a round and stage: whole groups of texts, by question, by peer."""
@@ -119,19 +134,11 @@ class PeerExchange:
     def _encoded(self, group: Group) -> Group:
         return replace(group, prompt=replace(group.prompt, ids=self._encode(group.prompt.messages)))
 
-    def _publish(self, round_: int, stage: str, groups: Sequence[Group], status: TrainingStatus) -> None:
-        self._source.remember_own(groups)
-        logps = self._log_probabilities(groups) if self._publisher.with_logps else {}
-        size, count = publish(self._publisher, self._wire, round_, stage, groups, status, logps)
-        refusals = dict(self._source.refusals)
-        self._source.refusals.clear()
-        self._emit("share", round=round_, groups=count, bytes=size, unused=refusals)
-
-    def _log_probabilities(self, groups: Sequence[Group]) -> dict[int, list[list[float]]]:
+    def _own_log_probabilities(self, groups: Sequence[Group]) -> dict[int, list[list[float]]]:
         """Return the log-probabilities of the groups that this node sampled whole, by number."""
         own = {n: group for n, group in enumerate(groups) if all(row.kind is Kind.POLICY for row in group.rollouts)}
         rows = [row_of(group, place) for group in own.values() for place in range(len(group.rollouts))]
-        found = iter(self._step_trainer.log_probabilities(rows))
+        found = iter(self._log_probabilities(rows))
         return {n: [next(found) for _ in group.rollouts] for n, group in own.items()}
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.rollouts.types import Group
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 QUANTILE = 0.02
 """Part of the node's own samples that lies below the floor."""
@@ -23,19 +22,22 @@ SAMPLES = 16
 REMEMBERED = 256
 """Own samples that the quantile is taken of, the latest."""
 
+LogProbabilities = Callable[[Sequence[TrainingRow]], list[list[float]]]
+"""Returns log π of each row's completion tokens under the node's present weights."""
+
 
 class LikelihoodFilter:
     """Follows the node's own samples from step to step."""
 
-    def __init__(self, step_trainer: SourceGRPOTrainer) -> None:
-        self._step_trainer = step_trainer
+    def __init__(self, log_probabilities: LogProbabilities) -> None:
+        self._log_probabilities = log_probabilities
         self._means: deque[float] = deque(maxlen=REMEMBERED)
 
     def measure(self, groups: Sequence[Group]) -> float | None:
         """Take up own samples of a step and return the floor; None while there is none of them to measure by."""
         own = [(group, place) for group in groups for place, row in enumerate(group.rollouts) if row.kind.own]
         picked = own[:: max(1, math.ceil(len(own) / SAMPLES))]
-        for logps in self._step_trainer.log_probabilities([row_of(group, place) for group, place in picked]):
+        for logps in self._log_probabilities([row_of(group, place) for group, place in picked]):
             self._means.append(sum(logps) / len(logps))
         found = quantile(self._means, QUANTILE)
         return None if found is None else found - SLACK

@@ -6,13 +6,14 @@ It says what was contributed, and proves nothing. It is light, so that the comma
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp import atomic_write
 from hivemind_exp.peers.reputation import Standing, refused, verified
 
 FILE_NAME = "peerbook.json"
@@ -95,12 +96,8 @@ class PeerBook:
             return
         self._saved = time.monotonic()
         body = {"schema": 1, "peers": {peer: asdict(record) for peer, record in self._peers.items()}}
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        try:
-            partial.write_text(json.dumps(body))
-            os.replace(partial, self._path)
-        except OSError:
-            partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            atomic_write.write(self._path, json.dumps(body))
 
     def _make_room(self) -> None:
         while len(self._peers) >= MOST_PEERS:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import FULL, BundleRefused, unpack
 from hivemind_exp.peers.bundle_pool import BundlePool, Offer
 from hivemind_exp.peers.questions import QuestionCache
@@ -85,6 +86,11 @@ class PeerSource:
         """Take note of groups that were drawn in an earlier life of the node."""
         self._vetting.remember_used(groups)
 
+    def learned_from(self, rows: Iterable[TrainingRow]) -> None:
+        """Credit peers with the groups that a step has learned from."""
+        for peer, _ in {(row.source, row.group) for row in rows}:
+            self.book.record(peer).used += 1
+
     def outputs(self, round_: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers wrote in one round and stage: texts by question's digest, by peer."""
         found: dict[str, dict[str, list[str]]] = {}
@@ -109,7 +115,6 @@ class PeerSource:
             tries -= len(picked)
             for offer, group in self._verify(self._prepare(picked, until)):
                 taken[offer.peer] += 1
-                self.book.record(offer.peer).used += 1
                 drawn.append(group)
             waiting = [offer for offer in waiting if offer.peer not in self._cooling_down]
         self.book.save()

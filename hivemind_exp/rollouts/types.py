@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.tasks.base import Question, Score
 
@@ -17,7 +17,7 @@ Message = dict[str, str]
 
 
 class Kind(StrEnum):
-    """What may be learned from a source (see ``hivemind_exp.losses``)."""
+    """What may be learned from a source (see ``hivemind_exp.losses.registry``)."""
 
     POLICY = "policy"
     """This node's weights, with the token ids as sampled."""
@@ -74,6 +74,11 @@ class Rollout:
         if self.behaviour_logps is not None and len(self.behaviour_logps) != len(self.ids):
             raise ValueError(f"{len(self.behaviour_logps)} log-probabilities for {len(self.ids)} tokens")
 
+    @property
+    def maker(self) -> str:
+        """Who made it, with the model that a provider names. What a peer says of its model is not known."""
+        return self.source if self.model is None or self.kind is Kind.PEER else f"{self.source}:{self.model}"
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -89,15 +94,9 @@ class Group:
         """Return the rollouts by place."""
         return dict(zip(self.places or range(len(self.rollouts)), self.rollouts, strict=True))
 
-
-class Source(Protocol):
-    """Anything that completes prompts."""
-
-    kind: Kind
-    name: str
-
-    def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int) -> list[tuple[Rollout, ...]]:
-        """Return ``count`` rollouts for each prompt. The same seed and weights give the same rollouts on a CPU."""
+    def scored(self) -> list[tuple[Rollout, Score]]:
+        """Return each rollout with its score. For groups that have been verified."""
+        return list(zip(self.rollouts, self.scores, strict=True))
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: bool) -> tuple[int, ...]:

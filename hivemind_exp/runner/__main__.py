@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError, OutOfMemory
-from hivemind_exp.events import Emit, EventLog
 from hivemind_exp.runner.report_backends import explain_refusal
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
 
 if TYPE_CHECKING:
+    from hivemind_exp.config import Config
+    from hivemind_exp.events import Emit
     from hivemind_exp.runner.grpo_runner import GRPORunner
 
 DISK_FULL_STATUS = 28
@@ -42,8 +43,11 @@ def main() -> int:
     stop = StopFlag()
     _stop_on_signals(stop)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
+    from hivemind_exp.events import EventLog  # with pydantic, which takes a moment: signals are handled by now
+    from hivemind_exp.node_files import NodeFiles
+
     try:
-        emit: Emit = EventLog(Path(order["node_dir"]) / "events.jsonl")
+        emit = EventLog(NodeFiles(Path(order["node_dir"])).events)
         return _run(order, secrets, emit, stop)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -52,19 +56,21 @@ def main() -> int:
 
 
 def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> int:
+    from hivemind_exp.events import ErrorEvent, PhaseEvent, StopEvent, WarningEvent
+
     runner = None
     error: NodeError | None = None
     reason = "done"
     following: str | None = None
     try:
-        emit("phase", name="importing torch and friends", done=None, total=None)
+        emit(PhaseEvent(name="importing torch and friends"))
         runner = _build(order, secrets, emit, stop)
         runner.run()
     except StopRequested:
         reason = "signal"
     except LimitReached as limit:
         reason, following = "limit", limit.next
-        emit("warning", code="limit", message=limit.message)
+        emit(WarningEvent(code="limit", message=limit.message))
     except NodeError as known:
         error = known
     except Exception as unknown:
@@ -73,15 +79,15 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
             raise
     if error is not None:
         reason = "error"
-        emit("error", code=error.code, message=error.message, next=error.next)
-    emit("stop", reason=reason, next=following, **_reached(runner))
+        emit(ErrorEvent(code=error.code, message=error.message, next=error.next))
+    emit(StopEvent(reason=reason, next=following, **_reached(runner)))
     return 0 if error is None else 1
 
 
 def _reached(runner: GRPORunner | None) -> dict[str, Any]:
-    """Return how far the node is; nulls when it ended before that was known."""
+    """Return how far the node is; nothing when it ended before that was known."""
     if runner is None:
-        return {"round": None, "steps": None, "checkpoint": None}
+        return {}
     progress = runner.progress
     checkpoint = None if progress.checkpoint is None else str(progress.checkpoint)
     return {"round": progress.round, "steps": progress.step, "checkpoint": checkpoint}
@@ -104,32 +110,32 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
 
 def _answer(order: dict[str, Any]) -> int:
     """Print one object: what a run would do, or the charter of a swarm."""
+    from hivemind_exp.config import Config
+
     # Libraries print; standard output is for the one object.
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            answer = _charter(order) if order["mode"] == "charter" else _described(order)
-            status = 0
+            answer, status = _answers[order["mode"]](Config.model_validate(order["config"]), order), 0
         except NodeError as error:
-            answer = {"error": {"code": error.code, "message": error.message, "next": error.next}}
-            status = 1
+            answer, status = {"error": {"code": error.code, "message": error.message, "next": error.next}}, 1
     print(json.dumps(answer))
     return status
 
 
-def _described(order: dict[str, Any]) -> dict[str, Any]:
-    from hivemind_exp.config import Config
+def _described(config: Config, _order: dict[str, Any]) -> dict[str, Any]:
     from hivemind_exp.runner.grpo_runner import describe
 
-    return describe(Config.model_validate(order["config"]))
+    return describe(config)
 
 
-def _charter(order: dict[str, Any]) -> dict[str, Any]:
-    from hivemind_exp.config import Config
+def _charter(config: Config, order: dict[str, Any]) -> dict[str, Any]:
     from hivemind_exp.runner.fetch_charter import fetch_charter
 
-    config = Config.model_validate(order["config"])
     envelope = fetch_charter(config, Path(order["key"]), Path(order["node_dir"]))
     return {"charter": base64.b64encode(envelope).decode()}
+
+
+_answers = {"check": _described, "charter": _charter}
 
 
 def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:

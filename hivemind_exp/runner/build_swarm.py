@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -10,17 +9,19 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
 from hivemind_exp.errors import SwarmError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, PhaseEvent, ShareEvent
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
-from hivemind_exp.game.study_group.prompts import STAGES
+from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay, resolved_kind
 from hivemind_exp.peers.draws import PeerDrawLog
 from hivemind_exp.peers.exchange import PeerExchange, PublisherInfo, TrainingStatus, publish
+from hivemind_exp.peers.likelihood_filter import LogProbabilities
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.tokens import PeerTexts
@@ -35,14 +36,13 @@ from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.transfer.bundle_store import Received
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 ROUNDS_A_SECOND = 100
 """More than any node plays: a later round than this allows since the swarm began comes from the future."""
 
 
 class SwarmTransport:
-    """Implements ``sharing.Wire`` over a node's place in its swarm."""
+    """Implements ``BundleTransport`` over a node's place in its swarm."""
 
     def __init__(self, node: SwarmNode) -> None:
         self._node = node
@@ -51,7 +51,7 @@ class SwarmTransport:
         """Serve a bundle, and announce it."""
         progress = None if status.accuracy is None else round(1000 * status.accuracy)
         self._node.publish(
-            bundle, round=round_, stage=STAGES.index(stage), groups=groups, step=status.step, progress=progress
+            bundle, round=round_, stage=STAGE_NAMES.index(stage), groups=groups, step=status.step, progress=progress
         )
 
     def take(self) -> Sequence[Received]:
@@ -91,12 +91,12 @@ class SwarmSession:
         """Return the highest round that a node of the swarm can be at by now."""
         elapsed = max(0.0, time.time() - self.charter.t0)
         if self.charter.game == "study-group":
-            return int(elapsed / (len(STAGES) * self.charter.stage_time)) + 1  # clocks differ by seconds
+            return int(elapsed / (len(STAGE_NAMES) * self.charter.stage_time)) + 1  # clocks differ by seconds
         return int(elapsed * ROUNDS_A_SECOND)
 
     @contextmanager
     def exchange(
-        self, step_trainer: SourceGRPOTrainer, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
+        self, log_probabilities: LogProbabilities, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
     ) -> Iterator[PeerExchange]:
         """Return the loop's side of the swarm."""
         config = self.config
@@ -120,7 +120,7 @@ class SwarmSession:
                     source=source,
                     drawn=drawn,
                     encode=lambda chat: tuple(encode(chat, tokenizer)),
-                    step_trainer=step_trainer,
+                    log_probabilities=log_probabilities,
                     seed=config.node.seed,
                     emit=self.emit,
                 )
@@ -129,7 +129,7 @@ class SwarmSession:
 
     def peer_context(self, exchange: PeerExchange) -> PeerContext:
         """Return with whom the study group is played, and by which clock."""
-        clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGES))
+        clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGE_NAMES))
         return PeerContext(self.node.peer_id, exchange, clock)
 
     def publisher(self) -> Callable[[int, Sequence[Group]], None]:
@@ -139,7 +139,7 @@ class SwarmSession:
         def share(round_: int, groups: Sequence[Group]) -> None:
             wire.take()  # peers' bundles are of no use to a relay, and must not pile up
             size, count = publish(publisher, wire, round_, STAGE, groups, TrainingStatus(0, None))
-            self.emit("share", round=round_, groups=count, bytes=size, unused={})
+            self.emit(ShareEvent(round=round_, groups=count, bytes=size, unused={}))
 
         return share
 
@@ -188,7 +188,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
             label=_label(config),
         )
         ends.callback(node.close)
-        emit("phase", name="joining the swarm", done=None, total=None)
+        emit(PhaseEvent(name="joining the swarm"))
         node.start()
         charter = _fetch_charter(node, files, config.swarm.charter) if known is None else known
         node.serve_charter(files.charter.read_bytes())
@@ -209,9 +209,7 @@ def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
 def _fetch_charter(node: SwarmNode, files: NodeFiles, expected: str) -> Charter:
     envelope = node.fetch_charter()
     charter = Charter.open(envelope, expected)
-    partial = files.charter.with_name(".partial-charter")
-    partial.write_bytes(envelope)
-    os.replace(partial, files.charter)
+    atomic_write.write(files.charter, envelope)
     return charter
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from hivemind_exp.config import Config
+from hivemind_exp.events import discard
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
@@ -35,12 +35,8 @@ def fetch_charter(config: Config, key: Path, directory: Path) -> bytes:
         directory=directory,
         settings=config.swarm.model_copy(update={"port": 0, "announce": [], "relay": False}),
         invitation=invitation.addresses,
-        emit=_say_nothing,
+        emit=discard,
     )
     with closing(node):
         node.start()
         return node.fetch_charter(PATIENCE_S)
-
-
-def _say_nothing(_event: str, /, **_fields: Any) -> None:
-    """What such a node would tell is of no use to anybody."""

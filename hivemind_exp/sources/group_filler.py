@@ -2,179 +2,125 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import Emit
-from hivemind_exp.journal.journal import Journal
-from hivemind_exp.rollouts.orders import CompletionRequest, OffloadEngine
-from hivemind_exp.rollouts.types import Group, Prompt, Rollout, Source, encode_completion
-from hivemind_exp.seeds import derive_seed
+from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.journal.journal import Encode, Journal
+from hivemind_exp.journal.records import StageRun, TrainingRow
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
+from hivemind_exp.sources.registry import remote_name
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from hivemind_exp.sources.source import Ask, Source
 
 
-def empty_places(journal: Journal, round_: int, prompt: Prompt, wanted: range) -> tuple[int, ...]:
-    """Return those of the wanted places in a group that are neither filled nor given up."""
-    settled = journal.settled_places(round_, prompt)
-    return tuple(place for place in wanted if place not in settled)
-
-
-def orders_for(
-    journal: Journal, round_: int, prompts: Sequence[Prompt], wanted: range, version: int
-) -> list[CompletionRequest]:
-    """Return the orders for what is still empty, none for a prompt that has everything."""
-    return [
-        CompletionRequest(round_, prompt.stage, prompt.question.digest, prompt.messages, places, version)
-        for prompt in prompts
-        if (places := empty_places(journal, round_, prompt, wanted))
-    ]
-
-
-Verify = Callable[[Sequence[Group]], list[Group]]
-"""Returns the groups with their scores."""
-
-
+@dataclass
 class GroupFiller:
-    """Fills groups from this machine and, where the schedule says so, from an API."""
+    """Fills groups from this machine and, where the schedule says so, from another source."""
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        journal: Journal,
-        local: Source,
-        offload: OffloadEngine | None,
-        tokenizer: PreTrainedTokenizerBase,
-        verify: Verify,
-        emit: Emit,
-    ) -> None:
-        """Put the parts together. Without ``offload`` everything is generated here."""
-        self._config = config
-        self._journal = journal
-        self._local = local
-        self._offload = offload
-        self._tokenizer = tokenizer
-        self._verify = verify
-        self._emit = emit
+    config: Config
+    sources: Mapping[str, Source]
+    """By their names in the registry."""
+    journal: Journal
+    encode: Encode
+    verify: Callable[[Sequence[Group]], list[Group]]
+    """Returns groups with their scores."""
+    emit: Emit
+
+    def __post_init__(self) -> None:
+        self._local = self.sources.get("local")
+        self._remote = self.sources.get(remote_name(self.config) or "")
+        self._version = 0
         self._told_of_length = False
-        self._part = 0
-        self._deadline: float | None = None
 
     @property
     def ahead(self) -> int:
         """Rounds after the present one whose prompts are wanted early."""
-        return rounds_ahead(self._config.offload) if self._offload is not None else 0
+        return 0 if self._remote is None else rounds_ahead(self.config.offload)
 
-    def prefetch(self, round_: int, prompts: Sequence[Prompt], version: int) -> None:
-        """Ask an API now for what a round will need and what depends on no step before it."""
-        if self._offload is None or not prompts:
-            return
-        plan = self._parts(round_, prompts)
-        if plan.remote and not plan.only_if_failed:
-            self._order(round_, prompts, plan, version)
+    def weights_moved(self, version: int) -> None:
+        """Tell every source that the node's weights are now those after ``version`` optimizer steps."""
+        self._version = version
+        for source in self.sources.values():
+            source.weights_moved(version)
 
-    def fill(
-        self, round_: int, prompts: Sequence[Prompt], version: int, *, part: int = 0, deadline: float | None = None
-    ) -> list[Group]:
-        """Return the groups of a round; one that nobody could fill is left out.
+    def learned_from(self, rows: Sequence[TrainingRow]) -> None:
+        """Tell every source which rows of its kind a step has learned from."""
+        for source in self.sources.values():
+            source.learned_from([row for row in rows if row.kind is source.kind])
 
-        ``version``: optimizer steps behind the node's weights; ``part``: which stretch of the round's questions this
-        is; ``deadline`` (``time.monotonic``): what is not begun by then is left, but for the first. Raises
+    def request(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> None:
+        """Ask now for what a round will need of others and what depends on no step before it."""
+        plan = self._plan(stage_run)
+        if self._remote is not None and prompts and plan.remote and not plan.only_if_failed:
+            self._remote.request(self._ask(stage_run, prompts, plan.remote_places))
+
+    def fill(self, stage_run: StageRun, prompts: Sequence[Prompt], deadline: float | None = None) -> list[Group]:
+        """Return the groups of a stage; one that nobody could fill is left out.
+
+        ``deadline`` (``time.monotonic``): what is not begun by then is left, but for the first. Raises
         ``StopRequested`` and ``NodeError``.
         """
-        if not prompts:
-            return []
-        self._part, self._deadline = part, deadline
-        plan = self._parts(round_, prompts)
-        self.prefetch(round_, prompts, version)
-        self._sample(round_, prompts, range(plan.local), version)
-        if self._offload is not None and plan.remote:
-            if plan.only_if_failed:
-                self._order(round_, self._failed(round_, prompts, version), plan, version)
-            self._offload.wait(round_, deadline)
-            self._offload.report_spend(round_)
+        plan = self._plan(stage_run)
+        self.request(stage_run, prompts)
+        self._collect(self._local, self._ask(stage_run, prompts, range(plan.local), deadline))
+        if prompts and plan.remote:
+            wanted = prompts
+            if plan.only_if_failed and self._remote is not None:
+                wanted = self._failed(stage_run, prompts)
+                self._remote.request(self._ask(stage_run, wanted, plan.remote_places))
+            self._collect(self._remote, self._ask(stage_run, wanted, plan.remote_places, deadline))
             if not plan.only_if_failed:  # else this machine has sampled the whole group already
-                self._sample(round_, prompts, plan.remote_places, version)  # what the API could not fill
-        return [group for prompt in prompts if (group := self._group(round_, prompt, version)).rollouts]
+                self._collect(self._local, self._ask(stage_run, prompts, plan.remote_places, deadline))
+        return [group for prompt in prompts if (group := self._group(stage_run, prompt)).rollouts]
 
-    def _parts(self, round_: int, prompts: Sequence[Prompt]) -> Parts:
-        if self._offload is None:
-            return Parts(self._config.game.group_size, 0)
+    def _plan(self, stage_run: StageRun) -> Parts:
+        game = self.config.game
+        if self._remote is None:
+            return Parts(game.group_size, 0)
         # The later stages of a study group show at least one answer of the node's own.
-        least = int(self._config.game.kind == "study-group" and prompts[0].stage == "answer")
-        return parts(self._config.offload, round_, prompts[0].stage, self._config.game.group_size, least=least)
+        least = int(game.kind == "study-group" and stage_run.stage == "answer")
+        return parts(self.config.offload, stage_run.round, stage_run.stage, game.group_size, least=least)
 
-    def _order(self, round_: int, prompts: Sequence[Prompt], plan: Parts, version: int) -> None:
-        assert self._offload is not None
-        self._offload.submit(orders_for(self._journal, round_, prompts, plan.remote_places, version))
+    def _ask(self, stage_run: StageRun, prompts: Sequence[Prompt], places: range, deadline: float | None = None) -> Ask:
+        empty = []
+        for prompt in prompts if places else ():
+            settled = self.journal.settled(stage_run.round, stage_run.stage, prompt.question.digest)
+            if left := tuple(place for place in places if place not in settled):
+                empty.append((prompt, left))
+        return Ask(stage_run, places, tuple(empty), deadline)
 
-    def _sample(self, round_: int, prompts: Sequence[Prompt], wanted: range, version: int) -> None:
-        """Sample the places of each group that are still empty here."""
-        empty: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
-        for prompt in prompts:
-            if places := empty_places(self._journal, round_, prompt, wanted):
-                empty[places].append(prompt)
-        for places, left in sorted(empty.items()):
-            whole = places == tuple(range(wanted.stop))
-            purpose = "generate" if whole else f"generate {places}"
-            if (left[0].stage, self._part) != ("answer", 0):
-                purpose = f"{purpose} {left[0].stage} {self._part}"
-            for number, some in enumerate(self._bites(left, len(places))):
-                self._generate(round_, some, places, version, purpose if number == 0 else f"{purpose} {number}")
+    def _collect(self, source: Source | None, ask: Ask) -> None:
+        if source is not None and ask.places:
+            for batch in source.collect(ask):
+                self.journal.write_rollouts(ask.stage_run.round, self._version, batch)
 
-    def _bites(self, prompts: Sequence[Prompt], count: int) -> Iterator[Sequence[Prompt]]:
-        """Yield prompts to generate for at a time: all of them, or as many as a batch holds until time is up."""
-        if self._deadline is None:
-            yield prompts
-            return
-        size = max(1, self._config.generation.batch // count)
-        for start in range(0, len(prompts), size):
-            if start and time.monotonic() >= self._deadline:
-                return
-            yield prompts[start : start + size]
-
-    def _generate(
-        self, round_: int, prompts: Sequence[Prompt], places: tuple[int, ...], version: int, purpose: str
-    ) -> None:
-        seed = derive_seed(self._config.node.seed, purpose, round_)
-        made = self._local.generate(prompts, len(places), seed=seed)
-        groups = [Group(prompt, rows, places=places) for prompt, rows in zip(prompts, made, strict=True)]
-        self._journal.write_rollouts(round_, version, groups)
-
-    def _failed(self, round_: int, prompts: Sequence[Prompt], version: int) -> list[Prompt]:
+    def _failed(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Return the prompts that none of this machine's samples answers rightly."""
-        groups = [self._group(round_, prompt, version) for prompt in prompts]
+        assert self._local is not None
         own = [
-            Group(group.prompt, tuple(rollout for rollout in group.rollouts if rollout.kind is self._local.kind))
-            for group in groups
+            Group(prompt, tuple(row for row in group.rollouts if row.kind is self._local.kind))
+            for prompt in prompts
+            for group in [self._group(stage_run, prompt)]
         ]
-        return [group.prompt for group in self._verify(own) if not any(score.correct for score in group.scores)]
+        return [group.prompt for group in self.verify(own) if not any(score.correct for score in group.scores)]
 
-    def _group(self, round_: int, prompt: Prompt, version: int) -> Group:
-        rollouts = self._journal.rollouts(round_, prompt, version, self._encode)
+    def _group(self, stage_run: StageRun, prompt: Prompt) -> Group:
+        rollouts = self.journal.rollouts(stage_run.round, prompt, self._version, self.encode)
         kept = {place: rollout for place, rollout in rollouts.items() if self._fits(rollout)}
         return Group(prompt, tuple(kept.values()), places=tuple(kept))
 
     def _fits(self, rollout: Rollout) -> bool:
         """Whether a text has no more tokens under this node's tokenizer than its own completions may have."""
-        limit = self._config.generation.max_completion_tokens
-        if rollout.kind is self._local.kind or len(rollout.ids) <= limit:
+        limit = self.config.generation.max_completion_tokens
+        if self._local is None or rollout.kind is self._local.kind or len(rollout.ids) <= limit:
             return True
         if not self._told_of_length:
             self._told_of_length = True
-            self._emit(
-                "warning",
-                code="long_completions",
-                message=f"completions of {rollout.source} that have more tokens here than "
-                f"generation.max_completion_tokens = {limit} are left out",
+            message = (
+                f"completions of {rollout.source} that have more tokens here than "
+                f"generation.max_completion_tokens = {limit} are left out"
             )
+            self.emit(WarningEvent(code="long_completions", message=message))
         return False
-
-    def _encode(self, text: str, truncated: bool) -> tuple[int, ...]:
-        return encode_completion(self._tokenizer, text, truncated)

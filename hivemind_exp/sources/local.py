@@ -1,7 +1,9 @@
-"""``policy`` rollouts from this node's weights, on this machine."""
+"""``local``: this node's weights, on this machine."""
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,16 +19,17 @@ from transformers import (
 )
 
 from hivemind_exp.config import GenerationConfig as Settings
-from hivemind_exp.rollouts.types import Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
 
 
-class LocalSource:
+class LocalSource(Source):
     """Samples from a model with its own ``generate``; greedily for evaluation."""
 
-    kind = Kind.POLICY
     name = "local"
+    kind = Kind.POLICY
 
     def __init__(
         self,
@@ -34,15 +37,43 @@ class LocalSource:
         tokenizer: PreTrainedTokenizerBase,
         settings: Settings,
         stop: StopFlag,
+        seed: int = 0,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
         self._stop = stop
+        self._seed = seed
         self._end_ids = _end_ids(model, tokenizer)
 
+    def collect(self, ask: Ask) -> Iterator[list[Group]]:
+        """Sample the empty places: the same again for the same weights, stage and places, on a CPU."""
+        together: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
+        for prompt, places in ask.empty:
+            together[places].append(prompt)
+        run = ask.stage_run
+        for places, prompts in sorted(together.items()):
+            purpose = "generate" if places == tuple(range(ask.places.stop)) else f"generate {places}"
+            if (run.stage, run.chunk) != ("answer", 0):
+                purpose = f"{purpose} {run.stage} {run.chunk}"
+            for number, some in enumerate(self._batches(prompts, len(places), ask.deadline)):
+                seed = derive_seed(self._seed, f"{purpose} {number}" if number else purpose, run.round)
+                made = self.generate(some, len(places), seed=seed)
+                yield [Group(prompt, rows, places=places) for prompt, rows in zip(some, made, strict=True)]
+
+    def _batches(self, prompts: Sequence[Prompt], count: int, deadline: float | None) -> Iterator[Sequence[Prompt]]:
+        """Yield prompts to generate for at a time: all of them, or as many as a batch holds until time is up."""
+        size = len(prompts) if deadline is None else max(1, self._settings.batch // count)
+        for start in range(0, len(prompts), size):
+            if start and deadline is not None and time.monotonic() >= deadline:
+                return
+            yield prompts[start : start + size]
+
     def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int) -> list[tuple[Rollout, ...]]:
-        """Return ``count`` samples for each prompt. Raises ``StopRequested`` between two tokens."""
+        """Return ``count`` samples for each prompt. The same seed and weights give the same on a CPU.
+
+        Raises ``StopRequested`` between two tokens.
+        """
         rows = [prompt for prompt in prompts for _ in range(count)]
         rollouts = self._complete(rows, seed=seed)
         return [tuple(rollouts[i : i + count]) for i in range(0, len(rollouts), count)]
@@ -112,6 +143,13 @@ class LocalSource:
             model.generation_config = defaults
             if checkpointing:
                 model.gradient_checkpointing_enable()
+
+
+def build(parts: NodeParts) -> LocalSource | None:
+    """Return the source of a node that has a model."""
+    if parts.model is None or parts.tokenizer is None:
+        return None
+    return LocalSource(parts.model, parts.tokenizer, parts.config.generation, parts.stop, parts.config.node.seed)
 
 
 class _StopAsked(StoppingCriteria):  # type: ignore[misc]

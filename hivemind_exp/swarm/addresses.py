@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from hivemind_exp import atomic_write
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 
@@ -121,7 +122,7 @@ def take(wanted: int, path: Path, *, loopback: bool) -> Port:
         return _hold(host, int(path.read_text(encoding="ascii")))
     port = _hold(host, 0)
     with contextlib.suppress(OSError):
-        path.write_text(f"{port.number}\n", encoding="ascii")
+        atomic_write.write(path, f"{port.number}\n")
     return port
 
 

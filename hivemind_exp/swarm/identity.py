@@ -20,6 +20,7 @@ import base58
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import IdentityProblem
 
 SIGNATURE_BYTES = 64
@@ -101,26 +102,7 @@ class Identity:
 
         Raises FileExistsError without ``replace`` where ``path`` is taken; OSError.
         """
-        write_private(path, self.to_bytes(), replace=replace)
-
-
-def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
-    """Write a file with mode 0600 from the start, whole or not at all, following no link.
-
-    Raises FileExistsError without ``replace`` where ``path`` is taken; OSError.
-    """
-    target = path.with_name(f".{path.name}.{os.urandom(4).hex()}") if replace else path
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            os.replace(target, path)
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+        atomic_write.write(path, self.to_bytes(), exclusive=not replace)
 
 
 def read_private(path: Path) -> bytes:

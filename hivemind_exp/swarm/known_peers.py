@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hivemind_exp import atomic_write
 from hivemind_exp.swarm.announcement import MAX_ADDRESSES, is_address
 from hivemind_exp.swarm.identity import is_peer_id
 
@@ -83,13 +83,8 @@ class KnownPeers:
             for peer, contact in self._contacts.items()
             if now - contact.answered < FORGOTTEN_S
         }
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps({"schema": 1, "peers": peers}), encoding="ascii")
-            os.replace(temporary, self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            atomic_write.write(self._path, json.dumps({"schema": 1, "peers": peers}))
 
     def _drop(self) -> None:
         """Forget one: first among those that never answered, then the one that has been silent longest or is newest."""

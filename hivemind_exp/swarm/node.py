@@ -12,13 +12,12 @@ from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, Event, WarningEvent
 from hivemind_exp.swarm import addresses
 from hivemind_exp.swarm.announcement import MAX_LABEL_CHARACTERS, Announcement, BundleRef, RecordRefused
 from hivemind_exp.swarm.dht import leftovers
@@ -98,7 +97,8 @@ class SwarmNode:
         use_hivemind_log_handler("nowhere")
         logging.getLogger("hivemind").setLevel(logging.CRITICAL)
         if found := leftovers.reap(self._key):
-            self._emit("warning", code="leftovers", message=f"cleared up after an earlier life: {', '.join(found)}")
+            message = f"cleared up after an earlier life: {', '.join(found)}"
+            self._emit(WarningEvent(code="leftovers", message=message))
         self._port = addresses.take(self._settings.port, self._directory / "port", loopback=self._settings.loopback)
         self._thread.start(self._port.number)
         if not self._thread.joined.wait(START_S + JOIN_S) or self._thread.failure is not None:
@@ -200,8 +200,8 @@ def _printable(label: str) -> str:
 def _harmless(emit: Emit) -> Emit:
     """Return ``emit`` such that a log that cannot be written ends nothing."""
 
-    def tell(event: str, /, **fields: Any) -> None:
+    def tell(event: Event, /) -> None:
         with contextlib.suppress(Exception):
-            emit(event, **fields)
+            emit(event)
 
     return tell

@@ -18,7 +18,7 @@ from pathlib import Path
 from hivemind_exp.backoff import growing
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, ErrorEvent, PeersEvent, WarningEvent
 from hivemind_exp.swarm.announcement import LEAST_PAUSE_S, MAX_ADDRESSES, Announcement
 from hivemind_exp.swarm.announcement_book import AnnouncementBook
 from hivemind_exp.swarm.charter import Charter
@@ -157,7 +157,7 @@ class SwarmThread:
         except BaseException as error:  # noqa: BLE001 - the trainer goes on without its swarm
             self.failure = error
             if self.joined.is_set() and not self._stopping:
-                self._emit("error", code="swarm", message=f"the swarm is out of reach: {error!r}", next=None)
+                self._emit(ErrorEvent(code="swarm", message=f"the swarm is out of reach: {error!r}"))
         finally:
             self.loop = None
             with contextlib.suppress(Exception):
@@ -181,7 +181,8 @@ class SwarmThread:
                 await overlay.close(patience=0.7)
             former = overlay
             if not self._stop.is_set():
-                self._emit("warning", code="daemon_died", message="hivemind's daemon p2pd died; it is started again")
+                message = "hivemind's daemon p2pd died; it is started again"
+                self._emit(WarningEvent(code="daemon_died", message=message))
 
     async def _build(self, former: Overlay | None) -> Overlay | None:
         """Return an overlay that is open, or None when stopped. Raises what the last try raised, if it is the first."""
@@ -216,7 +217,8 @@ class SwarmThread:
         joining = asyncio.create_task(self.contacts.join(overlay))
         await _first(joining, asyncio.sleep(JOIN_S), self._stop.wait(), overlay.died())
         if first and not overlay.neighbours and self.contacts.peers:
-            self._tell("swarm_alone", "no peer answers yet: this node begins alone, and joins when one does")
+            message = "no peer answers yet: this node begins alone, and joins when one does"
+            self._tell(WarningEvent(code="swarm_alone", message=message))
         self.joined.set()
         self._fresh.set()
         loops = (self._announce, self._read, self._fetch, self._maintain, self._watchdog)
@@ -292,26 +294,23 @@ class SwarmThread:
 
     def _watch(self, overlay: Overlay) -> None:
         if self.book.foreign_seq is not None and self.book.foreign_seq > self._born_ms + 1000:
-            self._tell(
-                "identity_elsewhere",
-                "another node speaks under this node's identity: one of the two must stop, and take a new one",
-                event="error",
-                next="swarmctl identity new",
-            )
+            message = "another node speaks under this node's identity: one of the two must stop, and take a new one"
+            self._tell(ErrorEvent(code="identity_elsewhere", message=message, next="swarmctl identity new"))
         skews = sorted(overlay.skews.values())
         if len(skews) >= 2 and abs(ahead := skews[len(skews) // 2]) > _MOST_SKEW_S:
-            self._tell("clock_skew", f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead'}")
+            message = f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead'}"
+            self._tell(WarningEvent(code="clock_skew", message=message))
         since = time.time() - 2 * HEARTBEAT_S
         alive = sum(seen > since for seen in self.last_seen().values())
         if alive != self._alive_before:
             self._alive_before = alive
-            self._emit("peers", peers=alive, neighbours=len(overlay.neighbours))
+            self._emit(PeersEvent(peers=alive, neighbours=len(overlay.neighbours)))
 
-    def _tell(self, code: str, message: str, *, event: str = "warning", **fields: str) -> None:
+    def _tell(self, event: WarningEvent | ErrorEvent) -> None:
         """Tell an operator, once."""
-        if code not in self._told:
-            self._told.add(code)
-            self._emit(event, code=code, message=message, **fields)
+        if event.code not in self._told:
+            self._told.add(event.code)
+            self._emit(event)
 
     # --- charter and bundles
 

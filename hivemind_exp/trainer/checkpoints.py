@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import DiskFull
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 
 _SEAL = "checkpoint.json"
 PARTIAL = ".partial-"
@@ -62,7 +62,7 @@ class CheckpointStore:
             write(partial)
             _seal(partial, step, round_)
             partial.rename(final)
-            _sync(self._root)
+            atomic_write.sync(self._root)
         except BaseException as error:
             full = _is_full(error, self._root)
             shutil.rmtree(partial, ignore_errors=True)
@@ -87,11 +87,8 @@ class CheckpointStore:
             aside = self._root / f"{DAMAGED}{path.name}"
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
-            self._emit(
-                "warning",
-                code="checkpoint_damaged",
-                message=f"checkpoint {path.name} is damaged ({problem}); set aside as {aside}, using the one before",
-            )
+            message = f"checkpoint {path.name} is damaged ({problem}); set aside as {aside}, using the one before"
+            self._emit(WarningEvent(code="checkpoint_damaged", message=message))
         return None
 
     def oldest_step(self) -> int:
@@ -116,11 +113,9 @@ def _seal(directory: Path, step: int, round_: int) -> None:
     files = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
         files[str(path.relative_to(directory))] = _digest(path)
-        _sync(path)
+        atomic_write.sync(path)
     seal = directory / _SEAL
-    seal.write_text(json.dumps({"schema": 1, "step": step, "round": round_, "sha256": files}, indent=1))
-    _sync(seal)
-    _sync(directory)
+    atomic_write.write(seal, json.dumps({"schema": 1, "step": step, "round": round_, "sha256": files}, indent=1), None)
 
 
 def damage(directory: Path) -> str | None:
@@ -144,14 +139,6 @@ def _digest(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_full(error: BaseException, root: Path) -> bool:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Prompt
+from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.tasks.base import Tasks
-
-if TYPE_CHECKING:  # the journal imports this module, also where there is no torch
-    from hivemind_exp.sources.local import LocalSource
 
 SMOOTHING = 0.5
 """Weight of the newest evaluation in the moving average of a task's pass rate."""

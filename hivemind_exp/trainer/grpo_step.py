@@ -26,7 +26,8 @@ from trl.trainer.utils import add_fused_lm_head, pad
 
 from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.losses import LOSSES, LossSettings, TokenRows
+from hivemind_exp.losses.base import TokenRows
+from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.rollouts.types import Kind
 
 HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies", "_tokenizer", "_metrics")
@@ -46,7 +47,7 @@ class Meter:
 
     tokens: int = 0
     sums: Tensor | None = None
-    """(3,) on the device: entropy, kl and clipped tokens. Read once a step, as each reading waits for the device."""
+    """(4,) on the device: entropy, kl, clipped tokens, filtered rows. Read once a step: each reading waits for it."""
 
     def add(self, tokens: int, *values: Tensor) -> None:
         """Add one micro-batch."""
@@ -105,17 +106,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             peft_config=peft_config,
         )
         self.remove_callback(PrinterCallback)
-        self.settings = LossSettings(
-            epsilon=config.train.epsilon,
-            epsilon_high=config.train.epsilon_high,
-            delta=config.train.delta,
-            max_lag=config.train.max_lag,
-            peer_loss=config.train.peer_loss,
-            teacher_loss=config.train.teacher_loss,
-        )
-        self._measured_at_a_time = config.train.micro_batch
-        self.kl_weight = config.train.beta
-        self.foreign_weight = config.train.off_policy_weight
+        self.train_config = config.train
+        self._losses = choose_losses(config.train)
         self._reference = reference
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature)
@@ -126,7 +118,6 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self._meters: dict[Kind, Meter] = {}
         self._floor: float | None = None
-        self._filtered: list[Tensor] = []
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     @property
@@ -142,9 +133,11 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """
         set_seed(manifest.seed)
         self._meters = defaultdict(Meter)
-        self._floor, self._filtered = manifest.floor, []
+        self._floor = manifest.floor
         batches = list(_micro_batches([row for row in manifest.rows if self._counts(row)], manifest.micro_batch))
-        totals = (_tokens(manifest.rows, own=True), _tokens(manifest.rows, own=False))
+        tokens = {True: 0, False: 0}
+        for row in manifest.rows:
+            tokens[self._losses[row.kind].own] += len(row.completion_ids)
         self.current_gradient_accumulation_steps = max(1, len(batches))
         self.optimizer.zero_grad()
         losses = []
@@ -152,7 +145,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if should_stop():
                 self.optimizer.zero_grad()
                 raise StepAbandoned
-            losses.append(self.training_step(self.model_wrapped, self._tensors(rows, totals), None))
+            losses.append(self.training_step(self.model_wrapped, self._tensors(rows, tokens), None))
         if not batches and self.accelerator.scaler is not None:
             # The scaler has no scale before it has seen a loss.
             self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
@@ -178,11 +171,11 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         found: list[list[float]] = [[] for _ in rows]
         # Of like length together, as padding is paid for.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids) + len(rows[i].completion_ids))
-        size = self._measured_at_a_time
+        size = self.train_config.micro_batch
         self.model.eval()
         with torch.no_grad():
             for places in (order[start : start + size] for start in range(0, len(order), size)):
-                inputs = self._tensors([rows[i] for i in places], (1, 1))
+                inputs = self._tensors([rows[i] for i in places])
                 logps, _, _ = self._get_per_token_logps_and_entropies(
                     self.model,
                     torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
@@ -209,7 +202,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.state.log_history.clear()
 
     def _counts(self, row: TrainingRow) -> bool:
-        return row.advantage != 0.0 or (self.kl_weight > 0 and row.kind.own)
+        return row.advantage != 0.0 or (self.train_config.beta > 0 and self._losses[row.kind].own)
 
     def _fill_gradients(self) -> None:
         # Zeros, not None: with nothing to learn AdamW's moments must decay all the same, as in plain TRL.
@@ -217,29 +210,28 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
 
-    def _tensors(self, rows: Sequence[TrainingRow], totals: tuple[int, int]) -> dict[str, Any]:
-        """Pad rows into (B, P) prompts on the left and (B, T) completions on the right."""
+    def _tensors(self, rows: Sequence[TrainingRow], tokens: Mapping[bool, int] | None = None) -> dict[str, Any]:
+        """Pad rows into (B, P) prompts on the left and (B, T) completions on the right.
+
+        ``tokens``: completion tokens of the whole step, own (True) and foreign; for the loss.
+        """
         device = self.accelerator.device
         prompts = [torch.tensor(row.prompt_ids) for row in rows]
         completions = [torch.tensor(row.completion_ids) for row in rows]
         fill = self._tokenizer.pad_token_id
         step = 1 if device.type == "cpu" else ACCELERATOR_PADDING
 
-        def left(tensors: list[Tensor], value: int) -> Tensor:
-            padded: Tensor = pad(tensors, padding_value=value, padding_side="left", pad_to_multiple_of=step)
-            return padded.to(device)
-
-        def right(tensors: list[Tensor], value: int) -> Tensor:
-            padded: Tensor = pad(tensors, padding_value=value, pad_to_multiple_of=step)
-            return padded.to(device)
+        def padded(tensors: list[Tensor], value: int, side: str) -> Tensor:
+            found: Tensor = pad(tensors, padding_value=value, padding_side=side, pad_to_multiple_of=step)
+            return found.to(device)
 
         return {
-            "prompt_ids": left(prompts, fill),
-            "prompt_mask": left([torch.ones_like(p) for p in prompts], 0),
-            "completion_ids": right(completions, fill),
-            "completion_mask": right([torch.ones_like(c) for c in completions], 0),
+            "prompt_ids": padded(prompts, fill, "left"),
+            "prompt_mask": padded([torch.ones_like(p) for p in prompts], 0, "left"),
+            "completion_ids": padded(completions, fill, "right"),
+            "completion_mask": padded([torch.ones_like(c) for c in completions], 0, "right"),
             "rows": rows,
-            "totals": totals,
+            "tokens": tokens,
         }
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
@@ -257,30 +249,28 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         divergence = self._divergence(input_ids, attention_mask, logps)
         total: Tensor = logps.new_zeros(())
         for kind, indices in _by_kind(inputs["rows"]):
-            rows = [inputs["rows"][i] for i in indices]
+            loss, rows = self._losses[kind], [inputs["rows"][i] for i in indices]
             picked = torch.tensor(indices, device=logps.device)
             kind_mask = mask[picked]
-            scored = LOSSES[kind].score_tokens(_token_rows(rows, logps[picked], kind_mask), self.settings)
-            token_loss, kl = scored.loss, None
-            if divergence is not None and kind.own:
+            scored = loss.score_tokens(_token_rows(rows, logps[picked], kind_mask), self.train_config)
+            token_loss, kl, filtered = scored.loss, torch.zeros_like(logps[picked]), torch.zeros(())
+            if divergence is not None and loss.own:
                 kl = divergence[picked]
-                token_loss = token_loss + self.kl_weight * kl
-            if kind is Kind.PEER and self._floor is not None:
+                token_loss = token_loss + self.train_config.beta * kl
+            if loss.likelihood_filter and self._floor is not None:
                 kept = own_like(logps[picked], kind_mask, self._floor)
-                self._filtered.append((~kept).sum())
+                filtered = ~kept
                 token_loss = token_loss * kept.unsqueeze(1)
-            own, foreign = inputs["totals"]
-            scale = 1.0 / own if kind.own else self.foreign_weight / foreign
+            tokens = inputs["tokens"][loss.own]
+            scale = 1.0 / tokens if loss.own else self.train_config.off_policy_weight / tokens
             total = total + (token_loss * kind_mask).sum() * scale
-            measured = (entropies[picked], torch.zeros_like(logps[picked]) if kl is None else kl, scored.clipped)
-            self._meters[kind].add(
-                sum(len(row.completion_ids) for row in rows), *(value * kind_mask for value in measured)
-            )
+            measured = (value * kind_mask for value in (entropies[picked], kl, scored.clipped))
+            self._meters[kind].add(sum(len(row.completion_ids) for row in rows), *measured, filtered.to(logps.device))
         return total
 
     def _divergence(self, input_ids: Tensor, attention_mask: Tensor, logps: Tensor) -> Tensor | None:
         """Return the k3 estimate (Schulman 2020) of KL(π_θ ‖ π_ref), (B, T); None without a penalty."""
-        if self.kl_weight == 0:
+        if self.train_config.beta == 0:
             return None
         model, switched_off = self._reference, contextlib.nullcontext()
         if model is None:
@@ -291,13 +281,14 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return torch.exp(difference) - difference - 1
 
     def _summary(self, kind: Kind, meter: Meter) -> dict[str, float | None]:
-        entropy, kl, clipped = [0.0] * 3 if meter.sums is None else meter.sums.tolist()
+        loss = self._losses[kind]
+        entropy, kl, clipped, filtered = [0.0] * 4 if meter.sums is None else meter.sums.tolist()
         told = {
             "entropy": entropy / meter.tokens,
             "clip_fraction": clipped / meter.tokens,
-            "kl": kl / meter.tokens if self.kl_weight > 0 and kind.own else None,
+            "kl": kl / meter.tokens if self.train_config.beta > 0 and loss.own else None,
         }
-        return told | ({"filtered": int(sum(self._filtered))} if kind is Kind.PEER else {})
+        return told | ({"filtered": int(filtered)} if loss.likelihood_filter else {})
 
 
 def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:
@@ -356,10 +347,6 @@ def _micro_batches(rows: list[TrainingRow], size: int) -> Iterator[list[Training
         rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.completion_ids))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
-
-
-def _tokens(rows: Sequence[TrainingRow], *, own: bool) -> int:
-    return sum(len(row.completion_ids) for row in rows if row.kind.own == own)
 
 
 def _by_kind(rows: Sequence[TrainingRow]) -> list[tuple[Kind, list[int]]]:

@@ -7,40 +7,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import Group, Kind, Rollout
+from hivemind_exp.tasks.base import Score
 from hivemind_exp.trainer.grpo_step import StepResult
 
 
 def summarise(groups: Sequence[Group]) -> dict[Kind, dict[str, float | None]]:
-    """Return, for each kind of source, what its completions of a round were like.
+    """Return, for each kind of source, what its completions of a round were like."""
+    rows = [pair for group in groups for pair in group.scored()]
+    kinds = dict.fromkeys(rollout.kind for rollout, _ in rows)
+    return {kind: summarise_rows([pair for pair in rows if pair[0].kind is kind]) for kind in kinds}
+
+
+def summarise_rows(rows: Sequence[tuple[Rollout, Score]]) -> dict[str, float | None]:
+    """Return what verified completions were like.
 
     ``reward`` and ``reward_std`` are of the outcome, over all completions; ``points`` is the mean of the summed terms,
     None where there are none; ``completion_length`` is the mean, in tokens; ``lag`` the mean staleness, in optimizer
-    steps between asking and learning, None where that is not known.
+    steps between asking and learning, None where that is not known. Means of nothing are None.
     """
-    summaries: dict[Kind, dict[str, float | None]] = {}
-    for kind in dict.fromkeys(rollout.kind for group in groups for rollout in group.rollouts):
-        pairs = [
-            (rollout, score)
-            for group in groups
-            for rollout, score in zip(group.rollouts, group.scores, strict=True)
-            if rollout.kind is kind
-        ]
-        outcomes = [score.outcome for _, score in pairs]
-        lags = [rollout.lag for rollout, _ in pairs if rollout.lag is not None]
-        lengths = [len(rollout.ids) for rollout, _ in pairs]
-        summaries[kind] = {
-            "count": len(pairs),
-            "correct": sum(score.correct for _, score in pairs),
-            "reward": statistics.fmean(outcomes),
-            "reward_std": statistics.pstdev(outcomes),
-            "points": statistics.fmean(score.reward for _, score in pairs) if any(s.terms for _, s in pairs) else None,
-            "completion_length": statistics.fmean(lengths),
-            "truncated": sum(rollout.truncated for rollout, _ in pairs),
-            "tokens": sum(lengths),
-            "lag": statistics.fmean(lags) if lags else None,
-        }
-    return summaries
+    outcomes = [score.outcome for _, score in rows]
+    lags = [rollout.lag for rollout, _ in rows if rollout.lag is not None]
+    lengths = [len(rollout.ids) for rollout, _ in rows]
+    return {
+        "count": len(rows),
+        "correct": sum(score.correct for _, score in rows),
+        "reward": _mean(outcomes),
+        "reward_std": statistics.pstdev(outcomes) if outcomes else None,
+        "points": _mean([score.reward for _, score in rows]) if any(score.terms for _, score in rows) else None,
+        "completion_length": _mean(lengths),
+        "truncated": sum(rollout.truncated for rollout, _ in rows),
+        "tokens": sum(lengths),
+        "lag": _mean(lags),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 @dataclass(slots=True)

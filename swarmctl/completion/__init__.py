@@ -1,0 +1,1 @@
+"""``swarmctl completion``: put a script where its shell looks for it. The scripts stay in swarmctl/completions/."""

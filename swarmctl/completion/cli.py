@@ -6,27 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from swarmctl.terminal.help import GroupedCommands
+from swarmctl.terminal import options
+from swarmctl.terminal.help import command_group
 
 ShellArgument = Annotated[
     Literal["bash", "zsh", "fish"] | None,
     typer.Argument(metavar="SHELL", help="bash, zsh or fish. [default: that of $SHELL]"),
 ]
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Also a file that swarmctl did not write.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
-    group.callback(invoke_without_command=True)(_group)
-    group.command("install")(_install)
-    group.command("uninstall")(_uninstall)
-    group.command("show")(_show)
-    app.add_typer(group, name="completion")
-
-
-def _group(context: typer.Context) -> None:
+group = command_group(
     """Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish.
 
     \b
@@ -34,11 +22,11 @@ def _group(context: typer.Context) -> None:
       swarmctl completion install
       swarmctl completion show zsh
     """
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+)
 
 
-def _install(shell: ShellArgument = None, yes: YesOption = False, json: JsonOption = False) -> None:
+@group.command("install")
+def _install(shell: ShellArgument = None, yes: YesOption = False, json: options.Json = False) -> None:
     """Put the script where the shell looks for completions. No start-up file is edited.
 
     \b
@@ -51,7 +39,8 @@ def _install(shell: ShellArgument = None, yes: YesOption = False, json: JsonOpti
     install(shell, yes=yes, as_json=json)
 
 
-def _uninstall(shell: ShellArgument = None, yes: YesOption = False, json: JsonOption = False) -> None:
+@group.command("uninstall")
+def _uninstall(shell: ShellArgument = None, yes: YesOption = False, json: options.Json = False) -> None:
     """Remove what install wrote.
 
     \b
@@ -64,6 +53,7 @@ def _uninstall(shell: ShellArgument = None, yes: YesOption = False, json: JsonOp
     uninstall(shell, yes=yes, as_json=json)
 
 
+@group.command("show")
 def _show(shell: ShellArgument = None) -> None:
     """Print the script, to be put anywhere.
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from hivemind_exp.errors import NodeError
+from hivemind_exp import atomic_write
+from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.errors import UsageError
 from swarmctl.paths import COMPLETIONS, shown
-from swarmctl.storage.atomic import READABLE, replace_text
+from swarmctl.terminal.json_output import print_json
 
 SHELLS = ("bash", "zsh", "fish")
 MARKER = "Made by `python -m tools.completions` from the command tree of swarmctl; do not edit."
 """A line of every script. A file without it is not ours to touch."""
-
-
-class ForeignFileError(NodeError):
-    """There is a file that swarmctl did not write."""
-
-    code = "configuration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +75,12 @@ def places(shell: str) -> list[ScriptLocation]:
 
 
 def install(named: str | None, *, yes: bool, as_json: bool) -> None:
-    """Write the script. Raises ForeignFileError where a file is in the way that swarmctl did not write."""
+    """Write the script. Raises ConfigurationError where a file is in the way that swarmctl did not write."""
     shell = shell_in_use(named)
     place = places(shell)[0]
     text = script(shell)
     if place.taken and not place.ours and not yes:
-        raise ForeignFileError(
+        raise ConfigurationError(
             f"{shown(place.path)} exists and was not written by swarmctl",
             next=f"swarmctl completion install {shell} --yes",
         )
@@ -94,27 +88,21 @@ def install(named: str | None, *, yes: bool, as_json: bool) -> None:
     if not current:
         _write(place.path, text)
     if as_json:
-        print(json.dumps({"schema": 1, "shell": shell, "path": str(place.path), "changed": not current}))
-        return
-    print(f"{'Already there' if current else 'Wrote'}: {shown(place.path)}")
-    print(_next(place))
+        print_json(shell=shell, path=str(place.path), changed=not current)
+    else:
+        print(f"{'Already there' if current else 'Wrote'}: {shown(place.path)}\n{_next(place)}")
 
 
 def _write(path: Path, text: str) -> None:
     try:
-        _make_directory(path.parent)
-        replace_text(path, text, READABLE)
+        # With a mode: zsh loads nothing from a directory that a group may write to, whatever the umask.
+        for directory in reversed(path.parents):
+            directory.mkdir(mode=0o755, exist_ok=True)
+        atomic_write.write(path, text, atomic_write.READABLE)
     except OSError as error:
         raise NodeError(
             f"cannot write {shown(path)}: {error.strerror}", next="swarmctl completion show --help"
         ) from error
-
-
-def _make_directory(path: Path) -> None:
-    """Make a directory and those above it; zsh loads nothing from one that a group may write to, whatever the umask."""
-    for directory in [*reversed(path.parents), path]:
-        if not directory.is_dir():
-            directory.mkdir(mode=0o755)
 
 
 def _next(place: ScriptLocation) -> str:
@@ -134,12 +122,12 @@ def _next(place: ScriptLocation) -> str:
 
 
 def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
-    """Remove the script. Raises ForeignFileError where only a file is there that swarmctl did not write."""
+    """Remove the script. Raises ConfigurationError where only a file is there that swarmctl did not write."""
     shell = shell_in_use(named)
     there = [place for place in places(shell) if place.taken]
     foreign = [place for place in there if not place.ours]
     if foreign and not yes and len(foreign) == len(there):
-        raise ForeignFileError(
+        raise ConfigurationError(
             f"{shown(foreign[0].path)} was not written by swarmctl",
             next=f"swarmctl completion uninstall {shell} --yes",
         )
@@ -150,11 +138,9 @@ def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
         except OSError as error:
             raise NodeError(f"cannot remove {shown(place.path)}: {error.strerror}") from error
     if as_json:
-        print(json.dumps({"schema": 1, "shell": shell, "removed": [str(place.path) for place in removed]}))
-        return
-    for place in removed:
-        print(f"Removed: {shown(place.path)}")
-    if removed:
+        print_json(shell=shell, removed=[str(place.path) for place in removed])
+    elif removed:
+        print(*(f"Removed: {shown(place.path)}" for place in removed), sep="\n")
         print("Shells that are open keep it until they end.")
     else:
         print(f"Nothing to remove: there is no {shown(places(shell)[0].path)}")

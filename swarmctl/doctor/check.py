@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,20 +45,20 @@ class Finding:
     """Cures what is safe to cure unasked and returns what it did; for ``--fix``."""
 
 
-def ok(text: str) -> Finding:
-    return Finding(Status.OK, text)
+ok = partial(Finding, Status.OK)
+skipped = partial(Finding, Status.SKIPPED)
+warning = partial(Finding, Status.WARNING)
+failed = partial(Finding, Status.FAILED)
 
 
-def skipped(text: str, remedy: str | None = None) -> Finding:
-    return Finding(Status.SKIPPED, text, remedy)
+def quoted(paths: Iterable[Path]) -> str:
+    """Return paths as arguments of a command."""
+    return " ".join(shlex.quote(str(path)) for path in paths)
 
 
-def warning(text: str, remedy: str | None = None, fix: Callable[[], str] | None = None) -> Finding:
-    return Finding(Status.WARNING, text, remedy, fix)
-
-
-def failed(text: str, remedy: str | None = None, fix: Callable[[], str] | None = None) -> Finding:
-    return Finding(Status.FAILED, text, remedy, fix)
+def bytes_in(directory: Path) -> int:
+    """Return the bytes of all files below a directory."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 T = TypeVar("T")
@@ -67,17 +69,19 @@ class Facts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, Future[Any]] = {}
 
     def get(self, name: str, find: Callable[[], T]) -> T:
+        """Return what ``find`` returned the first time. Raises what it raised then."""
         with self._lock:
-            own = self._locks.setdefault(name, threading.Lock())
-        with own:
-            if name not in self._known:
-                self._known[name] = find()
-            found: T = self._known[name]
-        return found
+            is_first = name not in self._known
+            known: Future[T] = self._known.setdefault(name, Future())
+        if is_first:
+            try:
+                known.set_result(find())
+            except Exception as error:  # noqa: BLE001 - raised below, and for all who ask again
+                known.set_exception(error)
+        return known.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,11 @@ class Context:
         return self.resolved.config
 
     @property
+    def device(self) -> str:
+        """The device that the profile wants; "auto" where it cannot be used."""
+        return self.config.model.device if self.resolved else "auto"
+
+    @property
     def files(self) -> NodeFiles:
         """The files of the node that the command means; it need not exist."""
         return NodeFiles(self.nodes / self.config.node.name)
@@ -116,14 +125,10 @@ class Context:
 
     def changed(self, **settings: object) -> str:
         """Return the ``run`` command of the same node with some settings (``section__key``) changed."""
-        from swarmctl.settings.last_run import arguments, pasteable
-        from swarmctl.settings.resolve import Override
+        from swarmctl.settings.last_run import rerun
 
         assert self.resolved is not None
-        new = {tuple(name.split("__")): value for name, value in settings.items()}
-        kept = [given for given in self.resolved.overrides if given.path not in new]
-        over = [*kept, *(Override(path, value, "--set") for path, value in new.items())]
-        return pasteable(arguments(self.resolved.profile.reference, over, self.config.node.name))
+        return rerun(self.resolved, changes={tuple(name.split("__")): value for name, value in settings.items()})
 
 
 @dataclass(frozen=True, slots=True)

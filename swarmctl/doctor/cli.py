@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from swarmctl.settings.options import DoctorOptions
+from swarmctl.terminal import options
 
 
 def register(app: typer.Typer) -> None:
@@ -22,13 +23,9 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
         *,
-        profile: Annotated[
-            str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile: a name, or a .toml file.")
-        ] = None,
+        profile: options.Profile = None,
         node: Annotated[str | None, typer.Option(metavar="NAME", help="Node. [default: the profile's]")] = None,
-        set_: Annotated[
-            list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for run; may be repeated.")
-        ] = None,
+        set_: options.Settings = None,
         deep: Annotated[
             bool,
             typer.Option(
@@ -43,7 +40,7 @@ def register(app: typer.Typer) -> None:
         report: Annotated[
             bool, typer.Option("--report", help="Print Markdown for a bug report, without keys and names.")
         ] = False,
-        json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+        json: options.Json = False,
     ) -> int:
         """Check this machine, the installation and a profile; say what cures each trouble. Exit code 4 on a failure.
 
@@ -56,7 +53,7 @@ def register(app: typer.Typer) -> None:
           swarmctl doctor --node maths --set train.micro_batch=4 --deep
           swarmctl doctor --report > report.md
         """
-        options = DoctorOptions(
+        given = DoctorOptions(
             checks=tuple(checks or ()),
             profile=profile,
             node=node,
@@ -69,4 +66,4 @@ def register(app: typer.Typer) -> None:
         )
         from swarmctl.doctor.command import doctor_command
 
-        return doctor_command(options)
+        return doctor_command(given)

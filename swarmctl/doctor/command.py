@@ -67,13 +67,12 @@ def make_context(options: DoctorOptions) -> Context:
 
 def given(options: DoctorOptions) -> tuple[str, ...]:
     """Return the arguments that say which node is meant, as they were given."""
-    result: list[str] = []
-    for flag, value in (("--profile", options.profile), ("--node", options.node)):
-        if value is not None:
-            result += [flag, value]
-    for assignment in options.assignments:
-        result += ["--set", assignment]
-    return tuple(result)
+    named = [
+        ("--profile", options.profile),
+        ("--node", options.node),
+        *(("--set", each) for each in options.assignments),
+    ]
+    return tuple(word for flag, value in named if value is not None for word in (flag, value))
 
 
 def cure(outcomes: Sequence[Outcome], context: Context) -> tuple[list[Outcome], list[str]]:

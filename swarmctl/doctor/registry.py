@@ -14,13 +14,13 @@ from swarmctl.doctor.checks import (
     installation,
     keys,
     machine,
-    network,
     swarm,
 )
 from swarmctl.doctor.checks import swarm_leftovers as leftovers
 from swarmctl.doctor.checks import swarm_membership as membership
 from swarmctl.doctor.checks.api import checks as api
 from swarmctl.errors import UsageError
+from swarmctl.keys.keyring import ALONE_S
 from swarmctl.terminal.suggest import nearest
 
 CHECKS: tuple[Check, ...] = (
@@ -39,12 +39,12 @@ CHECKS: tuple[Check, ...] = (
     Check("accelerator", "compute", accelerator.compute, limit=accelerator.DEEP_SECONDS, profile=True, deep=True),
     Check("fit", "profile", fit.profile),
     Check("fit", "memory", fit.memory, profile=True),
-    Check("keys", "keyring", keys.keyring, limit=keys.SECONDS + 1),
+    Check("keys", "keyring", keys.keyring, limit=ALONE_S + 1),
     Check("keys", "huggingface", keys.huggingface),
     Check("keys", "wandb", keys.wandb, profile=True),
     Check("api", "providers", api.providers),
     Check("swarm", "p2pd", swarm.p2pd),
-    Check("swarm", "port", network.port),
+    Check("swarm", "port", swarm.port),
     Check("swarm", "node", swarm.node, profile=True),
     Check("swarm", "key", membership.key),
     Check("swarm", "charter", membership.charter),

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -104,13 +105,11 @@ def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
     if context.resolved is not None:
         profile = context.resolved.profile.name if context.resolved.profile.builtin else "one of the user's"
     hosts = _own_hosts(context)
-    yield "### swarmctl doctor"
-    yield ""
-    yield f"- swarmctl {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}"
-    yield f"- {platform.machine()}, profile: {profile}"
-    yield ""
-    yield "| check | status | finding | remedy | seconds |"
-    yield "|---|---|---|---|---|"
+    system = f"{platform.system()} {platform.release()}"
+    yield from ("### swarmctl doctor", "")
+    yield f"- swarmctl {__version__}, Python {platform.python_version()}, {system}"
+    yield from (f"- {platform.machine()}, profile: {profile}", "")
+    yield from ("| check | status | finding | remedy | seconds |", "|---|---|---|---|---|")
     for outcome in outcomes:
         finding = outcome.finding
         remedy = f"`{_cell(_command(finding.remedy), hosts)}`" if finding.remedy else ""
@@ -146,7 +145,6 @@ def redacted(text: str) -> str:
 
 
 def _user() -> str:
-    try:
+    with suppress(OSError, KeyError):  # a container with a number for a user
         return getpass.getuser()
-    except (OSError, KeyError):  # a container with a number for a user
-        return ""
+    return ""

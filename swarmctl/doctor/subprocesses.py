@@ -1,4 +1,4 @@
-"""Programs that a check asks, each with its own end."""
+"""Programs that a check asks, each with its own end (``subprocess.run`` would leave running what they started)."""
 
 from __future__ import annotations
 

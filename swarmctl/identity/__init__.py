@@ -1,0 +1,1 @@
+"""``swarmctl identity``: show, new, backup, restore."""

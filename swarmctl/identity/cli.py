@@ -7,28 +7,13 @@ from typing import Annotated
 
 import typer
 
-from swarmctl.terminal.help import GroupedCommands
+from swarmctl.terminal import options
+from swarmctl.terminal.help import command_group
 
 NodeOption = Annotated[
     str | None, typer.Option("--node", metavar="NODE", help="Node. [default: the only one there is]")
 ]
-YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to every question.")]
-NoInputOption = Annotated[bool, typer.Option("--no-input", help="Ask nothing; fail where an answer is needed.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; ask nothing.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
-    group.callback(invoke_without_command=True)(_group)
-    group.command("show")(_show)
-    group.command("new")(_new)
-    group.command("backup")(_backup)
-    group.command("restore")(_restore)
-    app.add_typer(group, name="identity")
-
-
-def _group(context: typer.Context) -> None:
+group = command_group(
     """Show, make, save and restore who a node is in its swarm: a key, and an animal's name.
 
     Joining a swarm makes an identity where there is none. Whoever has its key is this node.
@@ -38,13 +23,13 @@ def _group(context: typer.Context) -> None:
       swarmctl identity show
       swarmctl identity backup otter.txt --node maths
     """
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+)
 
 
+@group.command("show")
 def _show(
-    node: Annotated[str | None, typer.Option("--node", metavar="NODE", help="One node. [default: all]")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    node: options.OneNode = None,
+    json: options.Json = False,
 ) -> int:
     """Tell who the nodes of this machine are. Shows no key. Exit code 3 where a key cannot be used.
 
@@ -58,12 +43,13 @@ def _show(
     return show(node, as_json=json)
 
 
+@group.command("new")
 def _new(
     *,
     node: NodeOption = None,
-    yes: YesOption = False,
-    no_input: NoInputOption = False,
-    json: JsonOption = False,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
+    json: options.JsonAskingNothing = False,
 ) -> None:
     """Make an identity for a node, in place of the one it may have.
 
@@ -74,19 +60,21 @@ def _new(
       swarmctl identity new --node maths
       swarmctl identity new --node maths --yes
     """
-    from swarmctl.identity.new import Options, new
+    from swarmctl.identity.new import new
+    from swarmctl.terminal.prompter import Prompter
 
-    new(Options(node, yes=yes, no_input=no_input, as_json=json))
+    new(node, Prompter(yes=yes, silent=no_input or json), as_json=json)
 
 
+@group.command("backup")
 def _backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; only you will be able to read it.")],
     *,
     node: NodeOption = None,
     passphrase: Annotated[bool, typer.Option("--passphrase", help="Lock it: asked unseen, or piped in.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a file.")] = False,
-    no_input: NoInputOption = False,
-    json: JsonOption = False,
+    no_input: options.NoInput = False,
+    json: options.JsonAskingNothing = False,
 ) -> None:
     """Save a node's identity in a file, to be kept somewhere else.
 
@@ -97,18 +85,20 @@ def _backup(
       pass show otter | swarmctl identity backup otter.txt --passphrase
     """
     from swarmctl.identity.backup import backup
-    from swarmctl.identity.new import Options
+    from swarmctl.terminal.prompter import Prompter
 
-    backup(file, Options(node, yes=yes, no_input=no_input, as_json=json), locked=passphrase)
+    prompter = Prompter(yes=yes, silent=no_input or json)
+    backup(file, node, prompter, yes=yes, locked=passphrase, as_json=json)
 
 
+@group.command("restore")
 def _restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup, or a copy of a node's identity.key.")],
     *,
     node: NodeOption = None,
-    yes: YesOption = False,
-    no_input: NoInputOption = False,
-    json: JsonOption = False,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
+    json: options.JsonAskingNothing = False,
 ) -> None:
     """Give a node the identity in a backup. A node that is not there yet is made.
 
@@ -122,6 +112,6 @@ def _restore(
       pass show otter | swarmctl identity restore otter.txt --node maths
     """
     from swarmctl.identity.backup import restore
-    from swarmctl.identity.new import Options
+    from swarmctl.terminal.prompter import Prompter
 
-    restore(file, Options(node, yes=yes, no_input=no_input, as_json=json))
+    restore(file, node, Prompter(yes=yes, silent=no_input or json), as_json=json)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import IdentityProblem
@@ -22,36 +20,22 @@ from swarmctl.nodes import lookup
 from swarmctl.nodes.lookup import node_names
 from swarmctl.storage import disk_errors
 from swarmctl.terminal.command_line import command
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the commands that write have in common."""
-
-    node: str | None
-    yes: bool = False
-    no_input: bool = False
-    as_json: bool = False
-
-    @property
-    def prompter(self) -> Prompter:
-        """Who asks, where that is wanted."""
-        return Prompter(yes=self.yes, silent=self.no_input or self.as_json)
-
-
-def new(options: Options) -> None:
+def new(node: str | None, prompter: Prompter, *, as_json: bool) -> None:
     """Give a node an identity that nobody had before.
 
     Raises IdentityProblem where it has one and nobody agreed to replace it; NodeConflict where it is running.
     """
-    name = chosen(options.node, "swarmctl identity new")
+    name = chosen(node, "swarmctl identity new")
     again = f"swarmctl identity new --node {shlex.quote(name)}"
     with opened(name, to_make(name), again) as files:
         made = Identity.generate()
-        replaced = put(made, files, options.prompter, f"{again} --yes")
-    tell(made, files, replaced, as_json=options.as_json)
+        replaced = put(made, files, prompter, f"{again} --yes")
+    tell(made, files, replaced, as_json=as_json)
 
 
 def put(identity: Identity, files: NodeFiles, prompter: Prompter, again: str) -> str | None:
@@ -80,8 +64,7 @@ def tell(identity: Identity, files: NodeFiles, replaced: str | None, *, as_json:
     """Say who a node is now."""
     name = animal_name(identity.peer_id)
     if as_json:
-        fields = {"node": files.root.name, "peer_id": identity.peer_id, "name": name, "file": str(files.key)}
-        print(json.dumps({"schema": 1, **fields, "replaced": replaced}))
+        print_json(node=files.root.name, peer_id=identity.peer_id, name=name, file=str(files.key), replaced=replaced)
         return
     say = Writer(sys.stdout)
     say(f"Node {files.root.name} is {name}, {identity.peer_id}.")

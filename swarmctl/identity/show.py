@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -11,24 +10,21 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.errors import Exit
-from swarmctl.nodes.lookup import existing, node_names
-from swarmctl.paths import nodes_directory, shown
+from swarmctl.nodes.lookup import no_node_yet, one_or_all
 from swarmctl.storage import node_lock as locks
-from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.table import print_table
 
 
 def show(node: str | None, *, as_json: bool) -> Exit:
-    """Print who one node is, or all; return 3 where a key cannot be used."""
-    chosen = [existing(node)] if node is not None else [NodeFiles(nodes_directory() / name) for name in node_names()]
-    rows = [describe(files) for files in chosen]
+    """Print one node, or all. Returns CONFIGURATION where a key cannot be used."""
+    rows = [describe(files) for files in one_or_all(node)]
     if as_json:
-        print(json.dumps({"schema": 1, "identities": rows}))
+        print_json(identities=rows)
     elif not rows:
-        print(f"No node yet in {shown(nodes_directory())}.")
+        print(no_node_yet())
     else:
-        widths = [max(len(row[key] or "") for row in rows) for key in ("node", "name")]
-        for row in rows:
-            print(clean(_line(row, widths)))
+        print_table([_cells(row) for row in rows])
     return Exit.CONFIGURATION if any(row["problem"] for row in rows) else Exit.DONE
 
 
@@ -50,7 +46,6 @@ def describe(files: NodeFiles) -> dict[str, Any]:
     }
 
 
-def _line(row: dict[str, Any], widths: list[int]) -> str:
+def _cells(row: dict[str, Any]) -> list[str]:
     said = row["peer_id"] or (f"error: {row['problem']}" if row["problem"] else "no identity yet")
-    columns = [row["node"].ljust(widths[0]), (row["name"] or "").ljust(widths[1]), said]
-    return "  ".join(column for column in columns if column) + ("  running" if row["running"] else "")
+    return [row["node"], row["name"] or "", said, "running" if row["running"] else ""]

@@ -7,33 +7,16 @@ from typing import Annotated
 
 import typer
 
-from swarmctl.terminal.help import GroupedCommands
+from swarmctl.terminal import options
+from swarmctl.terminal.help import command_group
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; ask nothing.")]
-YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to every question.")]
-NoInputOption = Annotated[bool, typer.Option("--no-input", help="Ask nothing; fail where an answer is needed.")]
 InsecureOption = Annotated[
     bool, typer.Option("--insecure-storage", help="Keep it in a file only you can read, not in the keyring.")
 ]
 NoTestOption = Annotated[bool, typer.Option("--no-test", help="Do not ask the service whether it accepts the key.")]
 LeakedOption = Annotated[str | None, typer.Option("--key", "--api-key", "--token", "--value", hidden=True)]
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands, and ``key`` as another name that help does not show."""
-    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
-    group.callback(invoke_without_command=True)(_group)
-    # Whatever else stands behind the name is a key that somebody typed: told as such, and not repeated in an error.
-    group.command("set", context_settings={"allow_extra_args": True})(_set)
-    group.command("list")(_list)
-    group.command("test")(_test)
-    group.command("delete")(_delete)
-    group.command("import")(_import)
-    app.add_typer(group, name="keys")
-    app.add_typer(group, name="key", hidden=True)
-
-
-def _group(context: typer.Context) -> None:
+group = command_group(
     """Save, list, test and delete keys of services. They stay in the system's keyring.
 
     Names: openai, deepseek, openrouter, groq, together, mistral, gemini, xai, fireworks, cerebras, huggingface, wandb,
@@ -44,10 +27,11 @@ def _group(context: typer.Context) -> None:
       swarmctl keys set openai
       swarmctl keys list
     """
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+)
 
 
+# Whatever else stands behind the name is a key that somebody typed: told as such, and not repeated in an error.
+@group.command("set", context_settings={"allow_extra_args": True})
 def _set(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Provider, or a name of your own.")],
@@ -56,8 +40,8 @@ def _set(
     no_test: NoTestOption = False,
     insecure_storage: InsecureOption = False,
     leaked_option: LeakedOption = None,
-    yes: YesOption = False,
-    no_input: NoInputOption = False,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
 ) -> None:
     """Save a key: typed unseen, or piped in. Never write it on the command line.
 
@@ -80,7 +64,8 @@ def _set(
     set_key(name, SetOptions(host, test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))
 
 
-def _list(json: JsonOption = False) -> None:
+@group.command("list")
+def _list(json: options.JsonAskingNothing = False) -> None:
     """List the keys there are.
 
     Host, last four characters, where each lives, what it hides, last test. Reads no secret.
@@ -95,11 +80,12 @@ def _list(json: JsonOption = False) -> None:
     list_keys(as_json=json)
 
 
+@group.command("test")
 def _test(
     name: Annotated[str | None, typer.Argument(help="Which key. [default: all]")] = None,
     *,
-    json: JsonOption = False,
-    no_input: NoInputOption = False,
+    json: options.JsonAskingNothing = False,
+    no_input: options.NoInput = False,
 ) -> int:
     """Ask services whether they accept the keys.
 
@@ -116,12 +102,13 @@ def _test(
     return test_keys(name, as_json=json, no_input=no_input)
 
 
+@group.command("delete")
 def _delete(
     name: Annotated[str | None, typer.Argument(help="Which key.")] = None,
     *,
     all_: Annotated[bool, typer.Option("--all", help="Every key that was saved.")] = False,
-    yes: YesOption = False,
-    no_input: NoInputOption = False,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
 ) -> None:
     """Delete a key from the keyring, or from its file.
 
@@ -135,13 +122,14 @@ def _delete(
     delete_keys(name, all_=all_, yes=yes, no_input=no_input)
 
 
+@group.command("import")
 def _import(
     file: Annotated[Path | None, typer.Argument(help="A .env file. [default: the environment]")] = None,
     *,
     no_test: NoTestOption = False,
     insecure_storage: InsecureOption = False,
-    yes: YesOption = False,
-    no_input: NoInputOption = False,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
 ) -> int:
     """Save keys found in the environment or a .env file.
 
@@ -155,5 +143,4 @@ def _import(
     from swarmctl.keys.from_environment import import_keys
     from swarmctl.keys.set import SetOptions
 
-    options = SetOptions(test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input)
-    return import_keys(file, options)
+    return import_keys(file, SetOptions(test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))

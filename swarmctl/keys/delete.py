@@ -6,9 +6,9 @@ import os
 
 from hivemind_exp.errors import KeyProblem
 from swarmctl.errors import UsageError
+from swarmctl.keys.finder import key_locations
 from swarmctl.keys.key_text import check_name, dotted_tail
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
-from swarmctl.keys.locations import key_locations
 from swarmctl.keys.saved import SavedKey, entries, read_entry, remove_entry, remove_secret
 from swarmctl.terminal.prompter import Prompter
 
@@ -25,12 +25,8 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
     if not saved:
         prompter.say("No key is saved here.")
         return
-    prompter.confirm(
-        f"Delete {', '.join(saved)}?",
-        KeyProblem(
-            f"this would delete {', '.join(saved)}; nothing was deleted", next="swarmctl keys delete --all --yes"
-        ),
-    )
+    names, again = ", ".join(saved), "swarmctl keys delete --all --yes"
+    prompter.confirm(f"Delete {names}?", KeyProblem(f"this would delete {names}; nothing was deleted", next=again))
     for entry in saved.values():
         _delete(entry, prompter)
 
@@ -41,10 +37,10 @@ def _saved(name: str) -> SavedKey:
         return entry
     found = key_locations(name, os.environ)
     if found:
-        raise KeyProblem(
-            f"key {name} was not saved by swarmctl: it comes from {found[0].where}", next="swarmctl keys list"
-        )
-    raise KeyProblem(f"there is no key named {name}", next="swarmctl keys list")
+        why = f"key {name} was not saved by swarmctl: it comes from {found[0].where}"
+    else:
+        why = f"there is no key named {name}"
+    raise KeyProblem(why, next="swarmctl keys list")
 
 
 def _delete(entry: SavedKey, prompter: Prompter) -> None:

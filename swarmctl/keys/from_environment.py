@@ -19,6 +19,9 @@ from swarmctl.terminal.prompter import Prompter
 
 _LINE = re.compile(r"""\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*("[^"]*"|'[^']*'|[^\s#]*)""")
 
+"""An assignment. ``dotenv_values`` does not say in which line a key stands, and so which to take out."""
+_OWNERS = {variable: row.name for row in PROVIDERS.values() for variable in row.variables}
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
@@ -46,7 +49,9 @@ def import_keys(path: Path | None, options: SetOptions) -> Exit:
     quiet = replace(options, tell_shadows=path is not None)
     for each in found:
         try:
-            keep_key(each.name, clean_key(each.value, f"in {each.variable}"), _url(each.name), quiet, prompter)
+            keep_key(
+                each.name, clean_key(each.value, f"in {each.variable}"), PROVIDERS[each.name].base_url, quiet, prompter
+            )
             saved.append(each)
         except NodeError as error:
             failed.append(error)
@@ -59,19 +64,10 @@ def import_keys(path: Path | None, options: SetOptions) -> Exit:
     return Exit.DONE
 
 
-def _url(name: str) -> str:
-    return PROVIDERS[name].base_url
-
-
-def _owners() -> dict[str, str]:
-    return {variable: row.name for row in PROVIDERS.values() for variable in row.variables}
-
-
 def _in_environment(environment: Mapping[str, str]) -> list[_Found]:
-    owners = _owners()
     found = {
         owner: _Found(owner, variable, environment[variable], None)
-        for variable, owner in reversed(owners.items())  # the first variable of a provider counts
+        for variable, owner in reversed(_OWNERS.items())  # the first variable of a provider counts
         if environment.get(variable, "").strip()
     }
     return [found[name] for name in PROVIDERS if name in found]
@@ -84,12 +80,12 @@ def _in_file(path: Path) -> list[_Found]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise KeyProblem(f"cannot read {shown(path)}: {reason}", next="swarmctl keys import --help") from error
-    owners = _owners()
     found = {}
     for number, line in enumerate(lines, 1):
         match = _LINE.match(line)
-        if match and match[1] in owners and match[2].strip("\"'"):
-            found[owners[match[1]]] = _Found(owners[match[1]], match[1], match[2], number)
+        if match and match[1] in _OWNERS and match[2].strip("\"'"):
+            owner = _OWNERS[match[1]]
+            found[owner] = _Found(owner, match[1], match[2], number)
     return list(found.values())
 
 

@@ -83,14 +83,12 @@ def dotted_tail(tail: str | None) -> str:
 
 def looks_foreign(key: str, name: str) -> str | None:
     """Return whose key this looks like, if that is not ``name``."""
-    owners: dict[str, list[str]] = {prefix: [owner] for prefix, owner in _ELSEWHERE.items()}
-    for row in PROVIDERS.values():
-        for prefix in row.prefixes:
-            owners.setdefault(prefix, []).append(row.name)
-    found = max((prefix for prefix in owners if key.startswith(prefix)), key=len, default=None)
-    if found is None or name in owners[found]:
+    known = [*_ELSEWHERE.items(), *((prefix, row.name) for row in PROVIDERS.values() for prefix in row.prefixes)]
+    found = max((prefix for prefix, _ in known if key.startswith(prefix)), key=len, default=None)
+    owners = [owner for prefix, owner in known if prefix == found]
+    if not owners or name in owners:
         return None
     own = PROVIDERS.get(name)
     if found == "sk-" and (own is None or not own.needs_key):
         return None  # servers of one's own make such keys too
-    return " or ".join(owners[found])
+    return " or ".join(owners)

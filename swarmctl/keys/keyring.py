@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,17 +60,26 @@ class Keyring:
     def set(self, name: str, host: str, key: str) -> None:
         """Write a key and read it back. Raises KeyProblem."""
         if self._call("set", name, host, key) != key:
-            raise KeyringSilent(
-                "the keyring took the key but does not give it back",
-                next=f"swarmctl keys set {name} --insecure-storage",
-            )
+            raise KeyringSilent("the keyring took the key but does not give it back", next=_in_a_file(name))
 
     def delete(self, name: str, host: str) -> None:
         """Remove a key; one that is not there is no error. Raises KeyProblem."""
         self._call("delete", name, host)
 
+    def state(self) -> dict[str, Any]:
+        """Return which keyring there is and how it is, as the helper says. Reads no secret; raises TimeoutError."""
+        return self._ask({"do": "state"})
+
     def _call(self, do: Literal["get", "set", "delete"], name: str, host: str, key: str | None = None) -> str | None:
-        order = json.dumps({"do": do, "user": f"{name}@{host}", "key": key}).encode()
+        try:
+            answer = self._ask({"do": do, "user": f"{name}@{host}", "key": key})
+        except TimeoutError as error:
+            text = f"the keyring did not answer {error}. {_instead(name)} (a 0600 file)"
+            raise KeyringSilent(text, next=_in_a_file(name)) from None
+        return _understand(answer, name)
+
+    def _ask(self, order: dict[str, str | None]) -> dict[str, Any]:
+        # By its path and without the current directory: nothing else may answer to the name keyring.
         process = subprocess.Popen(
             [sys.executable, "-P", str(_HELPER)],
             stdin=subprocess.PIPE,
@@ -77,25 +87,26 @@ class Keyring:
             stderr=subprocess.DEVNULL,
             env=without_secrets(os.environ),
         )
+        limit = ATTENDED_S if self._prompter.can_ask else ALONE_S
         try:
-            output = self._wait(process, order, name)
+            output = self._wait(process, json.dumps(order).encode(), limit)
+            answer: dict[str, Any] = json.loads(output.splitlines()[-1])
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"within {limit:g} s") from None
+        except (ValueError, IndexError):
+            return {"error": "failed", "message": "the process that asks it ended without a word"}
         finally:
             process.kill()
             process.wait()
-        return _understand(output, name)
+        return answer
 
-    def _wait(self, process: subprocess.Popen[bytes], order: bytes, name: str) -> bytes:
-        attended = self._prompter.can_ask
-        try:
-            return process.communicate(order, timeout=QUIET_S if attended else ALONE_S)[0]
-        except subprocess.TimeoutExpired:
-            if not attended:
-                raise _silent(name, ALONE_S) from None
-        self._prompter.say(f"Waiting up to {ATTENDED_S:.0f} s for the keyring: it may be showing a dialog.")
-        try:
-            return process.communicate(timeout=ATTENDED_S - QUIET_S)[0]
-        except subprocess.TimeoutExpired:
-            raise _silent(name, ATTENDED_S) from None
+    def _wait(self, process: subprocess.Popen[bytes], order: bytes | None, limit: float) -> bytes:
+        if self._prompter.can_ask:
+            with suppress(subprocess.TimeoutExpired):
+                return process.communicate(order, timeout=QUIET_S)[0]
+            self._prompter.say(f"Waiting up to {limit:g} s for the keyring: it may be showing a dialog.")
+            order, limit = None, limit - QUIET_S
+        return process.communicate(order, timeout=limit)[0]
 
 
 def _instead(name: str) -> str:
@@ -106,34 +117,21 @@ def _instead(name: str) -> str:
     )
 
 
-def _silent(name: str, seconds: float) -> KeyringSilent:
-    return KeyringSilent(
-        f"the keyring did not answer within {seconds:.0f} s. {_instead(name)} (a 0600 file)",
-        next=f"swarmctl keys set {name} --insecure-storage",
-    )
+def _in_a_file(name: str) -> str:
+    return f"swarmctl keys set {name} --insecure-storage"
 
 
-def _understand(output: bytes, name: str) -> str | None:
-    try:
-        answer: dict[str, Any] = json.loads(output)
-    except ValueError:
-        answer = {"error": "failed", "message": "the process that asks it ended without a word"}
-    match answer.get("error"):
-        case None:
-            key = answer["key"]
-            return None if key is None else str(key)
-        case "locked":
+def _understand(answer: dict[str, Any], name: str) -> str | None:
+    match answer:
+        case {"error": "locked"}:
             raise KeyringLocked(
                 f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}",
                 next=_UNLOCK_KEYCHAIN if sys.platform == "darwin" else _UNLOCK_GNOME,
             )
-        case "absent":
-            raise KeyringAbsent(
-                f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)",
-                next=f"swarmctl keys set {name} --insecure-storage",
-            )
-        case _:
-            raise KeyringSilent(
-                f"the keyring failed: {answer.get('message')}. {_instead(name)}",
-                next=f"swarmctl keys set {name} --insecure-storage",
-            )
+        case {"error": "absent"}:
+            text = f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)"
+            raise KeyringAbsent(text, next=_in_a_file(name))
+        case {"error": _, "message": message}:
+            raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=_in_a_file(name))
+    key = answer["key"]
+    return None if key is None else str(key)

@@ -1,7 +1,8 @@
-"""A process that talks to the system's keyring, so that one which never answers can be given up. Started by its path.
+"""The program that talks to the system's keyring, for ``keys`` and ``doctor`` alike. Started by its path.
 
-Reads ``{"do": "get" | "set" | "delete", "user": …, "key": …}`` from standard input and prints ``{"key": …}`` or
-``{"error": …, "message": …}``.
+A process, and not ``keyring`` called here: a keyring that never answers can only be given up together with whoever
+asked. Reads ``{"do": "get" | "set" | "delete" | "state", "user": …, "key": …}`` from standard input and prints
+``{"key": …}``, for ``state`` ``{"backend": …, "locked": …, "problem": …}``, or ``{"error": …, "message": …}``.
 """
 
 from __future__ import annotations
@@ -20,55 +21,73 @@ _MOST_S = 90
 """It ends by itself even when whoever started it died and the keyring never answers."""
 _INTERACTION_NOT_ALLOWED = -25308
 """macOS: nobody can be asked to unlock the keychain, as over SSH."""
+_OF_THE_SYSTEM = ("macOS",) if sys.platform == "darwin" else ("SecretService", "libsecret", "kwallet")
 
 
-def _backends() -> list[tuple[str, str]]:
-    """Return (module, class) of what may hold a key. ``keyring`` itself would also choose plain-text files."""
-    if sys.platform == "darwin":
-        return [("keyring.backends.macOS", "Keyring")]
-    return [
-        ("keyring.backends.SecretService", "Keyring"),
-        ("keyring.backends.libsecret", "Keyring"),
-        ("keyring.backends.kwallet", "DBusKeyring"),
-        ("keyring.backends.kwallet", "DBusKeyringKWallet4"),
-    ]
+def _kind(backend: type[KeyringBackend]) -> str:
+    return backend.__module__.removeprefix("keyring.backends.")
 
 
 def _backend() -> KeyringBackend | None:
-    usable = []
-    for module, name in _backends():
-        kind: type[KeyringBackend] = getattr(importlib.import_module(module), name)
+    """Return the best of the system's own backends that work here, by the priorities that ``keyring`` gives them.
+
+    ``keyring.core`` would first follow a variable or a file to any other, such as one that keeps plain text or nothing,
+    and load what other packages bring along into a process that is handed keys.
+    """
+    from keyring.backend import KeyringBackend, by_priority
+
+    for module in _OF_THE_SYSTEM:
+        importlib.import_module(f"keyring.backends.{module}")
+    usable = (kind for kind in KeyringBackend.get_viable_backends() if _kind(kind) in _OF_THE_SYSTEM)
+    best = max(usable, default=None, key=by_priority)
+    return best() if best else None
+
+
+def _state(backend: KeyringBackend) -> dict[str, Any]:
+    """Say which keyring it is and whether it is locked (null: not told). Reads no secret and opens no dialog."""
+    told: dict[str, Any] = {"backend": _kind(type(backend)), "locked": None, "problem": None}
+    if told["backend"] != "SecretService":
+        return told
+    import secretstorage
+    from secretstorage.exceptions import ItemNotFoundException, SecretStorageException
+
+    try:
+        # ``get_default_collection`` would make one that is missing, with a dialog for its password.
+        return told | {"locked": secretstorage.Collection(secretstorage.dbus_init()).is_locked()}
+    except ItemNotFoundException:
+        return told | {"problem": "it has no default collection yet"}
+    except SecretStorageException as error:
+        return told | {"problem": str(error)}
+
+
+def _done(backend: KeyringBackend, do: str, user: str, key: str | None) -> str | None:
+    """Do what is asked and return the key that the keyring has afterwards."""
+    from keyring.errors import PasswordDeleteError
+
+    if do == "set":
+        backend.set_password(SERVICE, user, key or "")
+    elif do == "delete":
         try:
-            usable.append((float(kind.priority), kind))
-        except Exception:  # noqa: BLE001 - how a backend says that it cannot work differs with each
-            continue
-    return max(usable, key=lambda pair: pair[0])[1]() if usable else None
+            backend.delete_password(SERVICE, user)
+        except PasswordDeleteError:
+            return None
+    return backend.get_password(SERVICE, user)
 
 
 def answer(order: dict[str, Any]) -> dict[str, Any]:
     """Do what is asked and say how it went."""
-    from keyring.errors import KeyringLocked, PasswordDeleteError
-
-    backend = _backend()
-    if backend is None:
-        return {"error": "absent", "message": "no Secret Service, KWallet or Keychain answers"}
-    user = order["user"]
     try:
-        if order["do"] == "set":
-            backend.set_password(SERVICE, user, order["key"])
-        elif order["do"] == "delete":
-            try:
-                backend.delete_password(SERVICE, user)
-            except PasswordDeleteError:
-                return {"key": None}
-        return {"key": backend.get_password(SERVICE, user)}
-    except KeyringLocked:
-        return {"error": "locked", "message": "it is locked"}
+        backend = _backend()
+        if backend is None:
+            return {"error": "absent", "message": "no Secret Service, KWallet or Keychain answers"}
+        if order["do"] == "state":
+            return _state(backend)
+        return {"key": _done(backend, order["do"], order["user"], order["key"])}
     except Exception as error:  # noqa: BLE001 - each backend has errors of its own
         code = getattr(error.__cause__ or error, "args", (None,))[:1]
-        kind = "locked" if code == (_INTERACTION_NOT_ALLOWED,) or "ismiss" in f"{error}" else "failed"
-        message = f"{type(error).__name__}: {error}"
-        return {"error": kind, "message": message.replace(order.get("key") or "\0", "…")}
+        message = f"{type(error).__name__}: {error}".replace(order.get("key") or "\0", "…")
+        locked = code == (_INTERACTION_NOT_ALLOWED,) or "KeyringLocked" in message or "ismiss" in message
+        return {"error": "locked" if locked else "failed", "message": message}
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from hivemind_exp.providers import PROVIDERS
+from swarmctl.keys.finder import address_of, key_locations, known_names
 from swarmctl.keys.hosts import host_of
 from swarmctl.keys.key_text import dotted_tail
-from swarmctl.keys.locations import key_locations, known_names
 from swarmctl.keys.saved import read_entry
-from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.table import print_table
 
 
 def list_keys(*, as_json: bool) -> None:
@@ -24,21 +23,17 @@ def list_keys(*, as_json: bool) -> None:
     if not rows:
         print("No key yet. Save one: swarmctl keys set openai")
         return
-    cells = [_cells(row) for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(4)]
-    for line in cells:
-        columns = [text.ljust(width) for text, width in zip(line[:4], widths, strict=True)]
-        print(clean("  ".join([*columns, line[4]]).rstrip()))
+    print_table([_cells(row) for row in rows])
 
 
 def _row(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
     first, *others = key_locations(name, environment)
     entry = read_entry(name)
-    row = PROVIDERS.get(name)
+    address = address_of(name)
     saved = entry if entry is not None and first.place == entry.home else None
     return {
         "name": name,
-        "host": host_of(row.base_url) if row else entry.host if entry else None,
+        "host": host_of(address) if address else None,
         "last_four": first.last_four,
         "place": first.place,
         "where": first.where,

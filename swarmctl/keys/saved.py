@@ -80,24 +80,15 @@ def note_test(entry: SavedKey, result: str) -> None:
 
 def read_secret(entry: SavedKey) -> str:
     """Return the key from its file. Raises KeyProblem where it is missing, or others can read it."""
-    path = _secret(entry.name)
-    try:
-        mode = path.stat().st_mode & 0o777
-        value = read_json(path)
-    except OSError as error:
-        raise KeyProblem(
-            f"the file of key {entry.name} is gone: {shown(path)}", next=f"swarmctl keys set {entry.name}"
-        ) from error
+    path, again = _secret(entry.name), f"swarmctl keys set {entry.name}"
+    if not path.exists():
+        raise KeyProblem(f"the file of key {entry.name} is gone: {shown(path)}", next=again)
+    mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         raise KeyProblem(f"others can read {shown(path)} (mode {mode:04o})", next=f"chmod 600 {shlex.quote(str(path))}")
-    return _value(value, entry)
-
-
-def _value(value: dict[str, Any] | None, entry: SavedKey) -> str:
-    if value is None or value.get("host") != entry.host or not isinstance(value.get("key"), str):
-        raise KeyProblem(
-            f"{shown(_secret(entry.name))} holds no key for {entry.host}", next=f"swarmctl keys set {entry.name}"
-        )
+    value = read_json(path) or {}
+    if value.get("host") != entry.host or not isinstance(value.get("key"), str):
+        raise KeyProblem(f"{shown(path)} holds no key for {entry.host}", next=again)
     return str(value["key"])
 
 

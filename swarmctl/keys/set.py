@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.providers import PROVIDERS
+from swarmctl.keys.finder import key_locations
 from swarmctl.keys.hosts import base_url_of, host_of, in_the_clear
 from swarmctl.keys.key_text import check_name, clean_key, dotted_tail, last_four, looks_foreign
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
-from swarmctl.keys.locations import LocationKind, key_locations
-from swarmctl.keys.probe import KeyTest, probe
+from swarmctl.keys.probe import probe
 from swarmctl.keys.saved import Home, SavedKey, read_entry, remove_secret, write_entry, write_secret
 from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.disk_errors import disk_errors
@@ -63,41 +63,27 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
             f"{host_of(url)} refused this key of {name} ({finding.detail}); it was not saved, and what was there stays",
             next=f"swarmctl keys set {name}{_host_flag(options)}",
         )
-    old = read_entry(name)
-    entry = SavedKey(name, url, host_of(url), last_four(key), "keyring", now(), *_tested(finding))
+    old, tail = read_entry(name), last_four(key)
+    tested = (None, None) if finding is None else (now(), finding.result)
+    entry = SavedKey(name, url, host_of(url), tail, "keyring", now(), *tested)
     entry = replace(entry, home=_keep(entry, key, old, options, prompter))
     with disk_errors(keys_directory()):
         write_entry(entry)
-    place = (
-        "the keyring"
-        if entry.home == "keyring"
-        else f"{shown(secrets_directory())}/{name}.json (mode 0600, not encrypted)"
-    )
-    prompter.say(f"Saved key {name} {dotted_tail(entry.last_four)} for {entry.host} in {place}.")
-    _tell_test(finding, prompter)
+    file = f"{shown(secrets_directory())}/{name}.json (mode 0600, not encrypted)"
+    where = "the keyring" if entry.home == "keyring" else file
+    prompter.say(f"Saved key {name} {dotted_tail(tail)} for {entry.host} in {where}.")
+    if finding is not None:
+        word = {"valid": "Tested: valid", "no_credit": "warning: no credit"}.get(finding.result, "warning: not tested")
+        prompter.say(f"{word}, {finding.detail}.")
     _remove_old(old, entry, prompter)
     winner = key_locations(name, os.environ)[0]
-    if options.tell_shadows and winner.place not in (LocationKind.KEYRING, LocationKind.FILE):
-        prompter.say(f"warning: {winner.where} goes before it{_tail(winner.last_four)}; unset it to use the saved key")
-
-
-def _tail(tail: str | None) -> str:
-    return f" (it has {dotted_tail(tail)})" if tail else ""
+    if options.tell_shadows and not winner.is_saved:
+        other = f" (it has {dotted_tail(winner.last_four)})" if winner.last_four else ""
+        prompter.say(f"warning: {winner.where} goes before it{other}; unset it to use the saved key")
 
 
 def _host_flag(options: SetOptions) -> str:
     return f" --host {shlex.quote(options.url)}" if options.url else ""
-
-
-def _tested(finding: KeyTest | None) -> tuple[str | None, str | None]:
-    return (None, None) if finding is None else (now(), finding.result)
-
-
-def _tell_test(finding: KeyTest | None, prompter: Prompter) -> None:
-    if finding is None:
-        return
-    word = {"valid": "Tested: valid", "no_credit": "warning: no credit"}.get(finding.result, "warning: not tested")
-    prompter.say(f"{word}, {finding.detail}.")
 
 
 def _doubts(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> None:

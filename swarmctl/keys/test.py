@@ -10,9 +10,8 @@ from typing import Any
 from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import Exit
+from swarmctl.keys.finder import Key, KeyFinder, address_of, known_names
 from swarmctl.keys.key_text import check_name, dotted_tail, last_four
-from swarmctl.keys.keystore import Key, Keystore
-from swarmctl.keys.locations import LocationKind, known_names
 from swarmctl.keys.probe import KeyTest, probe
 from swarmctl.keys.saved import note_test, read_entry
 from swarmctl.storage.json_file import now
@@ -26,11 +25,11 @@ _FEW = 8
 
 def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
     """Test one key, or all. Raises KeyProblem where there is none."""
-    store = Keystore(Prompter(silent=no_input or as_json), os.environ)
+    finder = KeyFinder(Prompter(silent=no_input or as_json), os.environ)
     names = known_names(os.environ) if name is None else [check_name(name)]
     if not names:
         raise KeyProblem("there is no key to test", next="swarmctl keys set openai")
-    found = {each: _find(store, each, strict=name is not None) for each in names}
+    found = {each: _find(finder, each, strict=name is not None) for each in names}
     with ThreadPoolExecutor(len(found)) as pool:
         rows = list(pool.map(_row, found, found.values()))
     if as_json:
@@ -41,23 +40,18 @@ def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
     return Exit.DONE if all(row["result"] == "valid" for row in rows) else Exit.CHECK_FAILED
 
 
-def _find(store: Keystore, name: str, *, strict: bool) -> Key | NodeError:
+def _find(finder: KeyFinder, name: str, *, strict: bool) -> Key | NodeError:
     """Read a key. With ``strict``, what keeps it from being read is raised: it is all that was asked for."""
     try:
-        key = store.find(name)
-        if key is None:
-            raise _unknown(name)
+        if key := finder.find(name):
+            return key
+        guess = None if name in PROVIDERS else nearest(name, {*PROVIDERS, *known_names(os.environ)})
+        hint = f"; did you mean {guess}?" if guess else ""
+        raise KeyProblem(f"there is no key named {name}{hint}", next=f"swarmctl keys set {guess or name}")
     except NodeError as error:
         if strict:
             raise
         return error
-    return key
-
-
-def _unknown(name: str) -> KeyProblem:
-    guess = None if name in PROVIDERS else nearest(name, {*PROVIDERS, *known_names(os.environ)})
-    hint = f"; did you mean {guess}?" if guess else ""
-    return KeyProblem(f"there is no key named {name}{hint}", next=f"swarmctl keys set {guess or name}")
 
 
 def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
@@ -80,10 +74,9 @@ def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
 
 
 def _probe(key: Key) -> KeyTest:
-    entry, row = read_entry(key.name), PROVIDERS.get(key.name)
-    url = row.base_url if row else entry.base_url if entry else ""
-    finding = probe(key.name, url, key.value)
-    if entry is not None and key.spot.place in (LocationKind.KEYRING, LocationKind.FILE):
+    entry = read_entry(key.name)
+    finding = probe(key.name, address_of(key.name) or "", key.value)
+    if entry is not None and key.spot.is_saved:
         note_test(entry, finding.result)
     return finding
 

@@ -1,0 +1,1 @@
+"""Node directories: find, make and lock them; ``swarmctl status`` and ``swarmctl logs``."""

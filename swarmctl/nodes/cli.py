@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from swarmctl.terminal import options
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands, and ``ps`` as another name for ``status`` that help does not show."""
@@ -14,8 +16,8 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def status(
         *,
-        node: Annotated[str | None, typer.Option(metavar="NODE", help="One node. [default: all]")] = None,
-        json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+        node: options.OneNode = None,
+        json: options.Json = False,
     ) -> None:
         """Tell how the nodes of this machine are: running or not, how far, how accurate.
 
@@ -31,7 +33,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def logs(
         *,
-        node: Annotated[str | None, typer.Option(metavar="NODE", help="Node. [default: the latest]")] = None,
+        node: options.LatestNode = None,
         lines: Annotated[int, typer.Option("-n", "--lines", min=0, metavar="N", help="How many lines.")] = 20,
         follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing what is added.")] = False,
         json: Annotated[bool, typer.Option("--json", help="Print events (JSON lines) instead of the log.")] = False,

@@ -142,30 +142,26 @@ def check_free(files: NodeFiles, retry: Retry) -> None:
 
 def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
     """Raise NodeConflict where the node was made for something else than ``config``."""
-    made = read_json(files.identity)
-    if made is None:
-        if files.root.exists():
-            raise NodeConflict(
-                f"{shown(files.root)} is not a node: it has no readable {files.identity.name}",
-                next=retry(other_name(files.root.name)),
-            )
+    if not files.root.exists():
         return
-    wanted = identity(config)
+    name, made, wanted = files.root.name, read_json(files.identity), identity(config)
+    if made is None:
+        problem = f"{shown(files.root)} is not a node: it has no readable {files.identity.name}"
+        raise NodeConflict(problem, next=retry(other_name(name)))
     check_swarm(files, config, retry)
-    following = retry(other_name(files.root.name))
     if made.get("fresh") != wanted["fresh"]:
         how = "starts over at every run" if made.get("fresh") else "keeps what it learned"
-        raise NodeConflict(f"node {files.root.name} was made as one that {how}; that cannot change", next=following)
+        problem = f"node {name} was made as one that {how}; that cannot change"
+        raise NodeConflict(problem, next=retry(other_name(name)))
     if wanted["fresh"] or not has_begun(files):
         return
-    named = {"model": "model", "adapter": "LoRA adapter", "tasks": "tasks", "seed": "seed"}
     different = [
         f"{word} {_brief(key, made)}, now {_brief(key, wanted)}"
-        for key, word in named.items()
+        for key, word in {"model": "model", "adapter": "LoRA adapter", "tasks": "tasks", "seed": "seed"}.items()
         if made.get(key) != wanted[key]
     ]
     if different:
-        raise NodeConflict(f"node {files.root.name} was made for " + "; ".join(different), next=following)
+        raise NodeConflict(f"node {name} was made for " + "; ".join(different), next=retry(other_name(name)))
 
 
 def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
@@ -179,9 +175,8 @@ def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
     name, swarm, wanted = files.root.name, made.get("swarm"), config.swarm.charter
     if swarm == wanted or (wanted is None and made.get("left") is not None):
         return
-    swarm = swarm if isinstance(swarm, str) else None
     following = retry(other_name(name))
-    if swarm is None:
+    if not isinstance(swarm, str):
         message = f"node {name} has learned alone, and a swarm takes a new node"
     elif wanted is None:
         message = f"node {name} is in swarm {short_id(swarm)}; it goes on alone once it has left"

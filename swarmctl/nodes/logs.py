@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from swarmctl.nodes.lookup import existing, latest
+from swarmctl.nodes.lookup import existing_or_latest
 from swarmctl.terminal.safe_text import clean
 
 POLL_S = 0.25
@@ -16,7 +14,7 @@ BLOCK = 1 << 16
 
 def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> None:
     """Print the last ``lines`` lines, and what follows until interrupted. Raises ConfigurationError without a node."""
-    files = existing(node) if node is not None else latest()
+    files = existing_or_latest(node)
     path = files.events if events else files.log
     end = path.stat().st_size if path.exists() else 0
     for line in last_lines(path, end, lines):
@@ -44,18 +42,8 @@ def _print_new(path: Path, end: int) -> int:
     """Print what was added after byte ``end``; return the new end. A file that shrank was put aside: begin anew."""
     if not path.exists():
         return 0
-    size = path.stat().st_size
-    for text in _chunks(path, end if size >= end else 0, size):
-        print(clean(text), end="", flush=True)
-    return size
-
-
-def _chunks(path: Path, start: int, end: int) -> Iterator[str]:
     with path.open("rb") as file:
-        file.seek(start)
-        while start < end:
-            data = os.read(file.fileno(), min(BLOCK, end - start))
-            if not data:
-                return
-            start += len(data)
-            yield data.decode(errors="replace")
+        file.seek(end if path.stat().st_size >= end else 0)
+        while data := file.read(BLOCK):
+            print(clean(data.decode(errors="replace")), end="", flush=True)
+        return file.tell()

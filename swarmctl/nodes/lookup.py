@@ -15,34 +15,49 @@ def node_names() -> list[str]:
     return sorted(path.parent.name for path in nodes_directory().glob("[!.]*/node.json"))
 
 
-def existing(name: str) -> NodeFiles:
-    """Return the files of a node. Raises ConfigurationError where there is no such node."""
-    names = node_names()
-    if name in names:
-        return NodeFiles(nodes_directory() / name)
-    guess = nearest(name, names)
-    hint = f"; did you mean {guess}?" if guess else ""
-    raise ConfigurationError(f"no node named {name!r}{hint}", next="swarmctl status")
-
-
-def latest() -> NodeFiles:
-    """Return the node that said something last."""
-    nodes = [NodeFiles(nodes_directory() / name) for name in node_names()]
-    heard = [node for node in nodes if node.events.exists()]
-    if not heard:
-        raise ConfigurationError(f"no node has run yet in {shown(nodes_directory())}", next="swarmctl run")
-    return max(heard, key=lambda node: node.events.stat().st_mtime)
-
-
 def files_of(name: str) -> NodeFiles:
     """Return the files of the node ``name``, which need not exist."""
     return NodeFiles(nodes_directory() / name)
 
 
+def all_nodes() -> list[NodeFiles]:
+    """Return the files of the nodes of this machine."""
+    return [files_of(name) for name in node_names()]
+
+
+def existing(name: str) -> NodeFiles:
+    """Return the files of a node. Raises ConfigurationError where there is no such node."""
+    names = node_names()
+    if name in names:
+        return files_of(name)
+    guess = nearest(name, names)
+    hint = f"; did you mean {guess}?" if guess else ""
+    raise ConfigurationError(f"no node named {name!r}{hint}", next="swarmctl status")
+
+
+def one_or_all(name: str | None) -> list[NodeFiles]:
+    """Return the files of one node, or of all where none is named. Raises ConfigurationError."""
+    return all_nodes() if name is None else [existing(name)]
+
+
+def existing_or_latest(name: str | None) -> NodeFiles:
+    """Return the files of a node, or of the one that said something last. Raises ConfigurationError."""
+    if name is not None:
+        return existing(name)
+    heard = [files for files in all_nodes() if files.events.exists()]
+    if not heard:
+        raise ConfigurationError(f"no node has run yet in {shown(nodes_directory())}", next="swarmctl run")
+    return max(heard, key=lambda files: files.events.stat().st_mtime)
+
+
+def no_node_yet() -> str:
+    """Say that this machine has no node."""
+    return f"No node yet in {shown(nodes_directory())}."
+
+
 def other_name(name: str) -> str:
     """Return a name like ``name`` that no node has."""
-    directory = nodes_directory()
-    return next(found for n in range(2, 10_000) if not (directory / (found := f"{name}-{n}")).exists())
+    return next(found for n in range(2, 10_000) if not files_of(found := f"{name}-{n}").root.exists())
 
 
 def left_directory(files: NodeFiles, swarm: str) -> Path:

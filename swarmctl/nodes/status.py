@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.nodes.lookup import existing, node_names
-from swarmctl.paths import nodes_directory, shown
+from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean, without_keys
+from swarmctl.terminal.safe_text import clean, encodable, without_keys
 from swarmctl.terminal.sentences import duration, in_touch, percent, several
 
 _WORTH_TELLING_S = 0.1
@@ -21,15 +21,12 @@ _WORTH_TELLING_S = 0.1
 
 def print_status(node: str | None, *, as_json: bool) -> None:
     """Print one node, or all."""
-    chosen = [existing(node)] if node is not None else [NodeFiles(nodes_directory() / name) for name in node_names()]
-    rows = [describe(files) for files in chosen]
+    rows = [describe(files) for files in one_or_all(node)]
     if as_json:
-        print(json.dumps({"schema": 1, "nodes": rows}))
+        print_json(nodes=rows)
         return
-    if not rows:
-        print(f"No node yet in {shown(nodes_directory())}.")
-    for row in rows:
-        print(clean(_line(row)))
+    for line in [_line(row) for row in rows] or [no_node_yet()]:
+        print(encodable(clean(line), sys.stdout.encoding))
 
 
 def describe(files: NodeFiles) -> dict[str, Any]:
@@ -88,7 +85,7 @@ def _line(row: dict[str, Any]) -> str:
     if before is not None:
         parts.append(f"accuracy {percent(before)}" + (f" → {percent(after)}" if after is not None else ""))
     if row["swarm"]:
-        parts.append(f"swarm {row['swarm'][:12]}")
+        parts.append(f"swarm {short_id(row['swarm'])}")
         if row["peers"] is not None:
             parts.append(in_touch(row["peers"]))
         parts.append(f"{several(row['groups_from_peers'], 'group')} from peers")

@@ -1,0 +1,1 @@
+"""``swarmctl profiles``: list, show, validate, new."""

@@ -6,25 +6,13 @@ from typing import Annotated
 
 import typer
 
-from swarmctl.terminal.help import GroupedCommands
+from swarmctl.terminal import options
+from swarmctl.terminal.help import command_group
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NoInput = Annotated[bool, typer.Option("--no-input", help="Ask nothing.")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")]
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands, and ``profile`` as another name that help does not show."""
-    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
-    group.callback(invoke_without_command=True)(_group)
-    group.command("list")(_list)
-    group.command("show")(_show)
-    group.command("validate")(_validate)
-    group.command("new")(_new)
-    group.command("import")(_import)
-    app.add_typer(group, name="profiles")
-    app.add_typer(group, name="profile", hidden=True)
-
-
-def _group(context: typer.Context) -> None:
+group = command_group(
     """List, show, check and make profiles: the files that say how a node runs.
 
     Yours are the .toml files in ~/.config/swarmctl/profiles; one named default.toml is used when none is named.
@@ -34,11 +22,11 @@ def _group(context: typer.Context) -> None:
       swarmctl profiles list
       swarmctl profiles show demo --origin
     """
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+)
 
 
-def _list(json: JsonOption = False) -> None:
+@group.command("list")
+def _list(json: options.Json = False) -> None:
     """List the profiles there are, built-in ones and yours.
 
     \b
@@ -51,15 +39,14 @@ def _list(json: JsonOption = False) -> None:
     list_profiles(as_json=json)
 
 
+@group.command("show")
 def _show(
     name: Annotated[
         str | None, typer.Argument(metavar="PROFILE", help="Profile, or a .toml file. [default: the one run would use]")
     ] = None,
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for run; may be repeated.")
-    ] = None,
-    json: JsonOption = False,
+    set_: options.Settings = None,
+    json: options.Json = False,
 ) -> None:
     """Print every setting of a profile as a run would see it: TOML that can be saved as a profile of your own.
 
@@ -73,11 +60,12 @@ def _show(
     show_profile(name, tuple(set_ or ()), origin=origin, as_json=json)
 
 
+@group.command("validate")
 def _validate(
     name: Annotated[
         str | None, typer.Argument(metavar="PROFILE", help="Profile, or a .toml file. [default: all]")
     ] = None,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> int:
     """Check profiles: every wrong key and value, with the nearest right name. Exit code 3 where there is one.
 
@@ -91,24 +79,23 @@ def _validate(
     return validate_profiles(name, as_json=json)
 
 
+@group.command("new")
 def _new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new profile.")],
     *,
     base: Annotated[
         str, typer.Option("--from", metavar="BUILTIN", help="The built-in profile it begins with.")
     ] = "default",
-    model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="An id on the Hugging Face hub, or a directory.")
-    ] = None,
+    model: options.Model = None,
     task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Task or preset; may be repeated.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or xpu.")] = None,
+    device: options.Device = None,
     rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Rounds; 0: until stopped.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated.")
     ] = None,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")] = False,
-    no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing.")] = False,
-    json: JsonOption = False,
+    yes: Yes = False,
+    no_input: NoInput = False,
+    json: options.Json = False,
 ) -> None:
     """Make a profile of your own. On a terminal, and without flags, it asks for what matters most.
 
@@ -138,6 +125,7 @@ def _new(
     )
 
 
+@group.command("import")
 def _import(
     file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="A configuration of RL Swarm.")],
     *,
@@ -148,9 +136,9 @@ def _import(
     insecure_storage: Annotated[
         bool, typer.Option("--insecure-storage", help="Keep keys in files only you can read, not in the keyring.")
     ] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")] = False,
-    no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing.")] = False,
-    json: JsonOption = False,
+    yes: Yes = False,
+    no_input: NoInput = False,
+    json: options.Json = False,
 ) -> int:
     """Make a profile from RL Swarm's YAML, and say what became of every key in it.
 
@@ -162,16 +150,8 @@ def _import(
       swarmctl profiles import grpo-qwen-2.5-0.5b.yaml
       swarmctl profiles import old.yaml --name maths --no-test
     """
-    from swarmctl.profiles.importing.command import ImportOptions, import_profile
+    from swarmctl.keys.set import SetOptions
+    from swarmctl.profiles.importing.command import import_profile
 
-    return import_profile(
-        ImportOptions(
-            file=file,
-            name=name,
-            yes=yes,
-            test=not no_test,
-            insecure=insecure_storage,
-            no_input=no_input,
-            as_json=json,
-        )
-    )
+    how = SetOptions(test=not no_test, insecure=insecure_storage, no_input=no_input or json)
+    return import_profile(file, name, how, yes=yes, as_json=json)

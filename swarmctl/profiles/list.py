@@ -8,7 +8,7 @@ from typing import Any
 from hivemind_exp.errors import NodeError
 from swarmctl.paths import profiles_directory, shown
 from swarmctl.settings.profile_files import builtin_names, chosen, known_profiles, read
-from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.table import print_table
 
 
 def list_profiles(*, as_json: bool) -> None:
@@ -18,21 +18,23 @@ def list_profiles(*, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"schema": 1, "profiles": rows}))
         return
-    width = max(len(row["name"]) for row in rows)
-    for row in rows:
-        mark = "*" if row["default"] else " "
-        source = "built-in" if row["builtin"] else "yours"
-        print(clean(f"{mark} {row['name']:<{width}}  {source:<8}  {row['error'] or row['description'] or ''}".rstrip()))
+    print_table([_cells(row) for row in rows])
     print(f"\n* is what `swarmctl run` uses. Yours are in {shown(profiles_directory())}.")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    source = "built-in" if row["builtin"] else "yours"
+    return [f"{'*' if row['default'] else ' '} {row['name']}", source, row["error"] or row["description"] or ""]
 
 
 def _row(name: str, used: str) -> dict[str, Any]:
     path = known_profiles()[name]
+    own = path.parent == profiles_directory()
     row: dict[str, Any] = {
         "name": name,
         "path": str(path),
-        "builtin": path.parent != profiles_directory(),
-        "hides_builtin": path.parent == profiles_directory() and name in builtin_names(),
+        "builtin": not own,
+        "hides_builtin": own and name in builtin_names(),
         "description": None,
         "extends": None,
         "default": name == used,

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeError
-from hivemind_exp.tasks.registry import check_tasks
-from swarmctl.paths import BUILTIN, shown
-from swarmctl.profiles.write import TASKS, head_comment, new_path, problems_in, rendered, run_command, write
+from swarmctl.profiles.validate import profile_problems
+from swarmctl.profiles.write import TASKS, head_comment, new_path, print_written, problems_in, rendered, write, written
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.profile_files import SUFFIX, Profile
-from swarmctl.settings.resolve import Override, anchored, override, problems_of, resolve
-from swarmctl.settings.schema import SettingPath, dotted, flatten, parse
-from swarmctl.terminal.command_line import command, typed
+from swarmctl.settings.problems import refused
+from swarmctl.settings.profile_files import Profile
+from swarmctl.settings.resolve import given, override, resolve
+from swarmctl.settings.schema import SettingPath, dotted, flatten
+from swarmctl.settings.sources import anchored, related
+from swarmctl.terminal.command_line import command
 from swarmctl.terminal.safe_text import clean, looks_like_key
-from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.views import Writer
 
 
@@ -48,28 +47,26 @@ def new_profile(options: NewOptions) -> None:
 
     Raises ConfigurationError where the name is taken or a value is wrong; then nothing is written.
     """
-    base = _base(options.base)
+    base = profiles.read(profiles.find_builtin(options.base))
     path = new_path(options.name, yes=options.yes, again=_again(options))
-    given = _given(options, base)
-    values = merged(dict(flatten(base.values)), given)
-    head = [
-        f"Made by `swarmctl profiles new {options.name}`. What is not here: `swarmctl profiles show {options.name}`."
-    ]
-    head += ["", f"The built-in {base.name} says:", *head_comment(base.path.read_text(encoding="utf-8"))]
+    changes = _changes(options, base)
+    values = merged(dict(flatten(base.values)), changes)
     if TASKS in values:
         values[TASKS] = _tables(values[TASKS])
-    text = rendered(values, head=head, description=_description(base, given), extends=base.extends)
+    head = [
+        f"Made by `swarmctl profiles new {options.name}`. What is not here: `swarmctl profiles show {options.name}`.",
+        "",
+        f"The built-in {base.name} says:",
+        *head_comment(base.path.read_text(encoding="utf-8")),
+    ]
+    text = rendered(values, head=head, description=_description(base, changes), extends=base.extends)
     if problems := problems_in(path, text):
-        cure = next((problem.cure for problem in problems if problem.cure), None)
-        raise ConfigurationError("; ".join(map(str, problems)), next=cure or "swarmctl profiles new --help")
+        raise refused(problems, "swarmctl profiles new --help")
     write(path, text)
     if options.as_json:
-        print(
-            json.dumps({"schema": 1, "name": options.name, "path": str(path), "run": typed(run_command(options.name))})
-        )
-        return
-    print(f"Wrote {shown(path)}")
-    print(f"Run it: {typed(run_command(options.name))}")
+        print(json.dumps(written(path)))
+    else:
+        print_written(path)
 
 
 def _again(options: NewOptions) -> str:
@@ -81,35 +78,18 @@ def _again(options: NewOptions) -> str:
     return command(["profiles", "new", options.name, "--from", options.base, *settings, "--yes"])
 
 
-def merged(values: dict[SettingPath, Any], given: dict[SettingPath, Any]) -> dict[SettingPath, Any]:
-    """Return ``values`` with ``given`` over them: a value takes the place of a table and the other way round."""
-    kept = {
-        path: value
-        for path, value in values.items()
-        if not any(path[: len(new)] == new or new[: len(path)] == path for new in given)
-    }
-    return kept | given
+def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> dict[SettingPath, Any]:
+    """Return ``values`` with ``changes`` over them: a value takes the place of a table and the other way round."""
+    kept = {path: value for path, value in values.items() if not any(related(path, new) for new in changes)}
+    return kept | changes
 
 
-def _base(name: str) -> Profile:
-    known = profiles.builtin_names()
-    if name in known:
-        return profiles.read(BUILTIN / f"{name}{SUFFIX}")
-    guess = nearest(name, known)
-    raise ConfigurationError(
-        f"no built-in profile named {name!r}" + (f"; did you mean {guess}?" if guess else ""),
-        next="swarmctl profiles list",
-    )
-
-
-def _given(options: NewOptions, base: Profile) -> dict[SettingPath, Any]:
+def _changes(options: NewOptions, base: Profile) -> dict[SettingPath, Any]:
     """Return what the command line or the operator's answers say, by setting."""
     flags = options.flags if not options.asks else answers(base)
-    given = {path: parse(text, path) for path, text in ((tuple(key.split(".")), text) for key, text in flags)}
-    given |= {each.path: each.value for each in map(override, options.assignments)}
-    if TASKS in given:
-        given[TASKS] = _tables(given[TASKS])
-    return {path: anchored(path, value, Path.cwd()) for path, value in given.items()}
+    overrides = [given("--set", key, text) for key, text in flags] + list(map(override, options.assignments))
+    values = {each.path: _tables(each.value) if each.path == TASKS else each.value for each in overrides}
+    return {path: anchored(path, value, Path.cwd()) for path, value in values.items()}
 
 
 def _tables(tasks: Any) -> list[dict[str, Any]]:
@@ -121,40 +101,36 @@ def _tables(tasks: Any) -> list[dict[str, Any]]:
     return [{"name": task} if isinstance(task, str) else task for task in tasks]
 
 
-def _description(base: Profile, given: dict[SettingPath, Any]) -> str:
+def _description(base: Profile, changes: dict[SettingPath, Any]) -> str:
     """Say what it is without claiming what the base's description claims of values that were changed."""
-    if not given:
+    if not changes:
         return base.description or base.name
-    return f"{base.name}, with its own {', '.join(sorted(dotted(path) for path in given))}"
+    return f"{base.name}, with its own {', '.join(sorted(map(dotted, changes)))}"
 
 
-QUESTIONS: tuple[tuple[SettingPath, str], ...] = (
-    (("model", "name"), "Model (an id on the hub, or a directory)"),
-    (TASKS, "Tasks (separated by commas)"),
-    (("model", "device"), "Device (auto, cpu, cuda, cuda:1, mps, xpu)"),
-    (("game", "rounds"), "Rounds (0: until stopped)"),
-)
+QUESTIONS = {
+    "model.name": "Model (an id on the hub, or a directory)",
+    "tasks": "Tasks (separated by commas)",
+    "model.device": "Device (auto, cpu, cuda, cuda:1, mps, xpu)",
+    "game.rounds": "Rounds (0: until stopped)",
+}
 
 
 def answers(base: Profile) -> list[tuple[str, str]]:
     """Ask on stderr and return (setting, text); an empty answer keeps what the base says."""
     config = resolve(base, (), {}).config
-    now = {
-        ("model", "name"): config.model.name,
-        TASKS: ",".join(task.name for task in config.tasks),
-        ("model", "device"): config.model.device,
-        ("game", "rounds"): str(config.game.rounds),
-    }
+    now = {dotted(path): str(value) for path, value in flatten(config.model_dump())}
+    now["tasks"] = ",".join(task.name for task in config.tasks)
     say = Writer(sys.stderr)
-    given: list[tuple[str, str]] = []
-    for path, question in QUESTIONS:
-        while text := _ask(say.folded(f"{question} [{clean(now[path])}]:")):
-            problem = _problem(base, path, text)
+    told: list[tuple[str, str]] = []
+    for key, question in QUESTIONS.items():
+        while text := _ask(say.folded(f"{question} [{clean(now[key])}]:")):
+            problem = _problem(base, key, text)
             if problem is None:
-                given.append((dotted(path), text))
+                told.append((key, text))
                 break
             say(problem)
-    return given
+    return told
 
 
 def _ask(question: str) -> str:
@@ -166,20 +142,10 @@ def _ask(question: str) -> str:
     return line.strip()
 
 
-def _problem(base: Profile, path: SettingPath, text: str) -> str | None:
+def _problem(base: Profile, key: str, text: str) -> str | None:
     """Say what is wrong with an answer; None where nothing is."""
     if looks_like_key(text):
         return "That looks like a key, and a profile is no place for one."
-    value = anchored(path, parse(text, path), Path.cwd())
-    resolved, problems = problems_of(base, [Override(path, value, "--set")])
-    if resolved is None:
-        return _sentence(problems)
-    try:
-        check_tasks(resolved.config.tasks)
-    except NodeError as error:
-        return _sentence([error.message])
-    return None
-
-
-def _sentence(problems: Sequence[object]) -> str:
-    return "; ".join(str(problem).rstrip(".") for problem in problems) + "."
+    problems = profile_problems(base, [given("--set", key, text)])
+    said = [str(problem).removeprefix("tasks: ").rstrip(".") for problem in problems]
+    return "; ".join(said) + "." if said else None

@@ -7,9 +7,8 @@ import os
 
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import override, resolve
-from swarmctl.settings.schema import dotted, settings
-from swarmctl.settings.toml_text import as_toml, origin_of
-from swarmctl.terminal.safe_text import clean, without_keys
+from swarmctl.settings.toml_text import as_toml
+from swarmctl.terminal.safe_text import clean
 
 
 def show_profile(name: str | None, assignments: tuple[str, ...], *, origin: bool, as_json: bool) -> None:
@@ -19,12 +18,4 @@ def show_profile(name: str | None, assignments: tuple[str, ...], *, origin: bool
     if not as_json:
         print(clean(as_toml(resolved, origins=origin)), end="")
         return
-    keys = [dotted(path) for path in settings()]
-    shown = {
-        "schema": 1,
-        "name": profile.name,
-        "path": str(profile.path),
-        "config": without_keys(resolved.config.model_dump(mode="json")),
-        "origins": {key: origin_of(resolved, key) for key in keys},
-    }
-    print(json.dumps(shown))
+    print(json.dumps({"schema": 1, "name": profile.name, "path": str(profile.path), **resolved.as_json()}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.resolve import Problem, problems_of
+from swarmctl.settings.problems import Problem
+from swarmctl.settings.profile_files import Profile
+from swarmctl.settings.resolve import problems_of
+from swarmctl.settings.sources import Override
 from swarmctl.terminal.safe_text import clean
 
 
@@ -30,17 +34,23 @@ def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
 
 def _problems(path: Path) -> list[Problem]:
     try:
-        profile = profiles.read(path)
-        resolved, problems = problems_of(profile)
+        return profile_problems(profiles.read(path))
     except NodeError as error:
         return [Problem("", error.message, None, str(path))]
-    if resolved is None:
-        return problems
-    try:
-        check_tasks(resolved.config.tasks)
-    except NodeError as error:
-        return [Problem("tasks", f"tasks: {error.message}", None, profile.label)]
-    return []
+
+
+def profile_problems(profile: Profile, overrides: Sequence[Override] = ()) -> list[Problem]:
+    """Return all that is wrong with a profile, the names of its tasks included.
+
+    Raises ConfigurationError where ``extends`` cannot be followed.
+    """
+    resolved, problems = problems_of(profile, overrides)
+    if resolved is not None:
+        try:
+            check_tasks(resolved.config.tasks)
+        except NodeError as error:
+            return [Problem("tasks", f"tasks: {error.message}", None, profile.label)]
+    return problems
 
 
 def _report(name: str, path: str, problems: list[Problem]) -> dict[str, Any]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
-from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.paths import profiles_directory, shown
+from swarmctl.profiles.validate import profile_problems
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.problems import Problem
 from swarmctl.settings.profile_files import SUFFIX, Profile
-from swarmctl.settings.resolve import Problem, problems_of
-from swarmctl.settings.schema import SettingPath, settings
-from swarmctl.storage.atomic import READABLE, replace_text
+from swarmctl.settings.schema import SettingPath, docstrings, settings
 from swarmctl.storage.disk_errors import NO_SPACE
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.safe_text import looks_like_key
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -45,15 +45,9 @@ def new_path(name: str, *, yes: bool, again: str) -> Path:
 
 
 def problems_in(path: Path, text: str) -> list[Problem]:
-    """Return all that is wrong with a profile that has still to be written, the names of its tasks included."""
+    """Return all that is wrong with a profile that has still to be written."""
     profile = profiles.parsed(path, text)
-    resolved, problems = problems_of(profile)
-    if resolved is not None:
-        try:
-            check_tasks(resolved.config.tasks)
-        except NodeError as error:
-            return [Problem("tasks", f"tasks: {error.message}", None, profile.label)]
-    return [*problems, *_secrets(profile)]
+    return [*profile_problems(profile), *_secrets(profile)]
 
 
 def _secrets(profile: Profile) -> Iterator[Problem]:
@@ -78,16 +72,22 @@ def write(path: Path, text: str) -> None:
     """Write a profile that was checked. Raises NodeError where the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else READABLE
-        replace_text(path, text, mode)
+        atomic_write.write(path, text, None if path.is_file() else atomic_write.READABLE)
     except OSError as error:
         kind = DiskFull if error.errno in NO_SPACE else NodeError
         raise kind(f"cannot write {shown(path)}: {error.strerror}") from error
 
 
-def run_command(name: str) -> str:
-    """Return the command that runs the profile."""
-    return f"swarmctl run --profile {shlex.quote(name)}"
+def written(path: Path) -> dict[str, Any]:
+    """Return what ``--json`` tells of a profile that was written."""
+    run = typed(f"swarmctl run --profile {shlex.quote(path.stem)}")
+    return {"schema": 1, "name": path.stem, "path": str(path), "run": run}
+
+
+def print_written(path: Path) -> None:
+    """Say where a profile was written, and how it is run."""
+    print(f"Wrote {shown(path)}")
+    print(f"Run it: {written(path)['run']}", flush=True)
 
 
 TASKS: SettingPath = ("tasks",)
@@ -109,7 +109,7 @@ def rendered(values: Mapping[SettingPath, Any], *, head: Sequence[str], descript
         if path[:-1] != section:
             section = path[:-1]
             lines += ["", f"[{'.'.join(map(_key, section))}]"]
-        lines += [f"# {line}" for line in _docstring(path)]
+        lines += [f"# {line}" for line in docstrings().get(path, "").splitlines()]
         lines.append(f"{_key(path[-1])} = {_toml(values[path])}")
     return "\n".join(lines) + "\n"
 
@@ -134,11 +134,6 @@ def _place(path: SettingPath) -> tuple[int, int]:
 
 def _key(name: str) -> str:
     return str(tomlkit.key(name).as_string())
-
-
-def _docstring(path: SettingPath) -> list[str]:
-    field = settings().get(path)
-    return (field.description or "").splitlines() if field else []
 
 
 def _tasks(tasks: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,0 +1,1 @@
+"""``swarmctl rollouts``: show, export, stats."""

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-NodeOption = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Node. [default: the latest]")]
+from swarmctl.terminal import options
+from swarmctl.terminal.help import command_group
+
 RoundOption = Annotated[int | None, typer.Option("--round", min=0, metavar="N", help="Only this round.")]
 QuestionOption = Annotated[
     str, typer.Option("--question", metavar="DIGEST", help="Only questions whose digest begins so.")
@@ -15,20 +17,8 @@ SourceOption = Annotated[
     str | None,
     typer.Option("--source", metavar="SOURCE", help="Only a kind (teacher, policy, …) or a provider (openai, local)."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(rich_markup_mode=None)
-    group.callback(invoke_without_command=True)(_group)
-    group.command("show")(_show)
-    group.command("export")(_export)
-    group.command("stats")(_stats)
-    app.add_typer(group, name="rollouts")
-
-
-def _group(context: typer.Context) -> None:
+group = command_group(
     """Show, export and count what was generated for a node: completions, their rewards, where from, at which price.
 
     Reads the node's files only, also while it runs, and changes nothing.
@@ -38,19 +28,19 @@ def _group(context: typer.Context) -> None:
       swarmctl rollouts show --last 3
       swarmctl rollouts stats
     """
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+)
 
 
+@group.command("show")
 def _show(
     *,
-    node: NodeOption = None,
+    node: options.LatestNode = None,
     round: RoundOption = None,
     question: QuestionOption = "",
     source: SourceOption = None,
     last: Annotated[int, typer.Option("--last", min=1, metavar="N", help="How many, the latest.")] = 10,
     full: Annotated[bool, typer.Option("--full", help="Leave nothing out of long texts.")] = False,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Print prompts, completions, what each reward is made of and why, source, provider, model and price.
 
@@ -66,9 +56,10 @@ def _show(
     show(node, wanted, full=full, as_json=json)
 
 
+@group.command("export")
 def _export(
     *,
-    node: NodeOption = None,
+    node: options.LatestNode = None,
     round: RoundOption = None,
     question: QuestionOption = "",
     source: SourceOption = None,
@@ -97,13 +88,14 @@ def _export(
     export(node, wanted, output=output, format=format, yes=yes)
 
 
+@group.command("stats")
 def _stats(
     *,
-    node: NodeOption = None,
+    node: options.LatestNode = None,
     by: Annotated[
         str, typer.Option("--by", metavar="KEYS", help="What to tell apart: any of provider,model,stage.")
     ] = "provider,model,stage",
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Count requests, tokens, dollars, completions, the share verified as right, and places that were given up.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 
 from hivemind_exp.tasks.base import FULL_CREDIT
 from swarmctl.rollouts.rows import LOCAL
@@ -23,14 +23,23 @@ _MADE = (
 )
 _LOST = "SELECT round, stage, question, COUNT(*) FROM lost GROUP BY round, stage, question"
 
+Question = tuple[int, str, str]
+"""Round, stage, digest."""
+_SOLE = "SELECT provider, MAX(model) FROM requests GROUP BY provider HAVING COUNT(DISTINCT model) = 1"
+_SEVERAL = (
+    "SELECT DISTINCT round, stage, question, provider, model FROM requests WHERE provider IN "
+    "(SELECT provider FROM requests GROUP BY provider HAVING COUNT(DISTINCT model) > 1)"
+)
+_IN_ORDER = "SELECT round, stage, question, provider, model FROM requests ORDER BY id"
+
 
 @dataclass(frozen=True, slots=True)
 class CountKey:
     """What is counted together. None where it is not known, or not told apart."""
 
-    provider: str | None
-    model: str | None
-    stage: str | None
+    provider: str | None = None
+    model: str | None = None
+    stage: str | None = None
 
 
 @dataclass(slots=True)
@@ -69,7 +78,7 @@ def count(
     for parts in (_bills(ledger), _made(journal, asked, own_model), _lost(journal, asked)):
         for group, counts in parts:
             found[_coarse(group, by)].add(counts)
-    return {group: found[group] for group in sorted(found, key=_order)}
+    return {group: found[group] for group in sorted(found, key=lambda group: [name or "" for name in astuple(group)])}
 
 
 def total(counts: Iterable[Counts]) -> Counts:
@@ -81,15 +90,7 @@ def total(counts: Iterable[Counts]) -> Counts:
 
 
 def _coarse(group: CountKey, by: Sequence[str]) -> CountKey:
-    return CountKey(
-        group.provider if "provider" in by else None,
-        group.model if "model" in by else None,
-        group.stage if "stage" in by else None,
-    )
-
-
-def _order(group: CountKey) -> tuple[str, str, str]:
-    return group.provider or "", group.model or "", group.stage or ""
+    return CountKey(**{name: value for name, value in asdict(group).items() if name in by})
 
 
 def _bills(ledger: sqlite3.Connection | None) -> Iterator[tuple[CountKey, Counts]]:
@@ -116,22 +117,6 @@ def _lost(journal: sqlite3.Connection, asked: RequestedModels) -> Iterator[tuple
     for question, lost in rows:
         provider, model = last.get(question, (None, None))
         yield CountKey(provider, model, question[1]), Counts(lost=lost)
-
-
-Question = tuple[int, str, str]
-"""Round, stage, digest."""
-
-
-_SOLE = "SELECT provider, MAX(model) FROM requests GROUP BY provider HAVING COUNT(DISTINCT model) = 1"
-
-
-_SEVERAL = (
-    "SELECT DISTINCT round, stage, question, provider, model FROM requests WHERE provider IN "
-    "(SELECT provider FROM requests GROUP BY provider HAVING COUNT(DISTINCT model) > 1)"
-)
-
-
-_IN_ORDER = "SELECT round, stage, question, provider, model FROM requests ORDER BY id"
 
 
 class RequestedModels:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.nodes.lookup import existing, latest
+from swarmctl.nodes.lookup import existing_or_latest
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 
@@ -24,7 +24,7 @@ def node_with_journal(name: str | None) -> NodeFiles:
 
     Raises ``NodeError`` where there is no such node, or nothing in it yet.
     """
-    files = latest() if name is None else existing(name)
+    files = existing_or_latest(name)
     if not files.journal.is_file():
         node = files.root.name
         running = locks.is_held(files.lock)

@@ -6,19 +6,21 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
-from errno import EDQUOT, ENOSPC
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.paths import shown
 from swarmctl.rollouts.database import node_with_journal, reading
-from swarmctl.rollouts.rows import RolloutFilter, as_row, node_model, rollouts
-from swarmctl.storage.atomic import checked_target, new_file
+from swarmctl.rollouts.rows import ROW, RolloutFilter, as_row, node_model, rollouts
+from swarmctl.storage.disk_errors import NO_SPACE, disk_errors
+from swarmctl.storage.output_file import checked_target
+from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
 
 Format = Literal["jsonl", "parquet"]
@@ -42,10 +44,14 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
     again = _again(files, wanted, kind, output)
     target = None if output == STDOUT else checked_target(Path(output), yes=yes, again=again)
     with reading(files.journal) as db:
-        model = node_model(files)
-        rows = ({"schema": SCHEMA, **as_row(each, files.root.name)} for each in rollouts(db, wanted, model))
+        found = rollouts(db, wanted, node_model(files))
+        rows = ({"schema": SCHEMA, **as_row(each, files.root.name)} for each in found)
         count = _print(rows, kind) if target is None else _save(target, rows, kind)
-    _tell(files, count, target)
+    what = f"{several(count, 'completion')} of node {files.root.name}"
+    if target is not None:
+        Writer(sys.stderr)(f"Wrote {what} to {shown(target)}.")
+    elif count == 0:
+        Writer(sys.stderr)(f"No completion of node {files.root.name} is like that.")
 
 
 def _again(files: NodeFiles, wanted: RolloutFilter, kind: Format, output: str) -> str:
@@ -65,58 +71,33 @@ def _print(rows: Iterable[dict[str, Any]], kind: Format) -> int:
     except OSError as error:
         # What is still buffered must not fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        kind_of_error = DiskFull if error.errno in (ENOSPC, EDQUOT) else NodeError
+        kind_of_error = DiskFull if error.errno in NO_SPACE else NodeError
         raise kind_of_error(f"cannot write to standard output: {error.strerror}", next="df -h .") from error
 
 
 def _save(target: Path, rows: Iterable[dict[str, Any]], kind: Format) -> int:
-    from swarmctl.storage.disk_errors import disk_errors
-
-    with disk_errors(target), new_file(target) as file:
+    with disk_errors(target), atomic_write.new_file(target, None) as file:
         return _write(file, rows, kind)
 
 
 def _write(file: BinaryIO, rows: Iterable[dict[str, Any]], kind: Format) -> int:
     """Write rows and return how many there were."""
-    counted = _Counted(rows)
     if kind == "parquet":
-        pass
-
-        write_parquet(file, counted)
-    else:
-        for row in counted:
-            file.write(json.dumps(row).encode() + b"\n")
-        file.flush()
-    return counted.count
-
-
-class _Counted:
-    """Counts what is taken from it."""
-
-    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
-        self._rows = rows
-        self.count = 0
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for row in self._rows:
-            self.count += 1
-            yield row
-
-
-def _tell(files: NodeFiles, count: int, target: Path | None) -> None:
-    what = f"{count:,} completion{'' if count == 1 else 's'} of node {files.root.name}"
-    if target is not None:
-        Writer(sys.stderr)(f"Wrote {what} to {shown(target)}.")
-    elif count == 0:
-        Writer(sys.stderr)(f"No completion of node {files.root.name} is like that.")
+        return write_parquet(file, rows)
+    count = 0
+    for row in rows:
+        file.write(json.dumps(row).encode() + b"\n")
+        count += 1
+    file.flush()
+    return count
 
 
 _ROWS = 2000
 """Rows that are in memory at once."""
 
 
-def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows with the keys of ``rolloutexport``. Raises ``ConfigurationError`` without pyarrow, and OSError."""
+def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows with the keys of ``as_row`` and return how many; raise ConfigurationError without pyarrow, OSError."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -126,39 +107,21 @@ def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
             next="swarmctl rollouts export --format jsonl",
         ) from error
     schema = _schema(pyarrow)
-    remaining = iter(rows)
+    remaining, count = iter(rows), 0
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         while batch := list(islice(remaining, _ROWS)):
             writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
+            count += len(batch)
+    return count
 
 
 def _schema(pyarrow: Any) -> Any:
     """Return the types of the columns: what is null in the first rows must not decide about those after them."""
-    text, whole, real, truth = pyarrow.string(), pyarrow.int64(), pyarrow.float64(), pyarrow.bool_()
-    term = pyarrow.struct([("name", text), ("value", real), ("maximum", real), ("why", text)])
+    text, real = pyarrow.string(), pyarrow.float64()
     message = pyarrow.struct([("role", text), ("content", text)])
-    return pyarrow.schema(
-        [
-            ("schema", whole),
-            ("node", text),
-            ("swarm", text),
-            ("round", whole),
-            ("stage", text),
-            ("task", text),
-            ("question", text),
-            ("messages", pyarrow.list_(message)),
-            ("place", whole),
-            ("text", text),
-            ("truncated", truth),
-            ("outcome", real),
-            ("strict", truth),
-            ("why", text),
-            ("terms", pyarrow.list_(term)),
-            ("kind", text),
-            ("provider", text),
-            ("model", text),
-            ("version", whole),
-            ("usd", real),
-            ("time", text),
-        ]
-    )
+    term = pyarrow.struct([("name", text), ("value", real), ("maximum", real), ("why", text)])
+    types = dict.fromkeys(("schema", *ROW), text)
+    types |= dict.fromkeys(("schema", "round", "place", "version"), pyarrow.int64())
+    types |= dict.fromkeys(("outcome", "usd"), real) | dict.fromkeys(("truncated", "strict"), pyarrow.bool_())
+    types |= {"messages": pyarrow.list_(message), "terms": pyarrow.list_(term)}
+    return pyarrow.schema(list(types.items()))

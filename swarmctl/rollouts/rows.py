@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from hivemind_exp.journal.records import index_in_group
@@ -18,10 +18,12 @@ LOCAL = "local"
 """The source of what this machine generated."""
 _PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE swarm=? AND round=? ORDER BY position"
 _COMPLETIONS = (
-    "SELECT stage, question, idx, kind, source, model, version, text, truncated, outcome, strict, why, {terms}, usd, t "
-    "FROM completions WHERE swarm=? AND round=? AND substr(question, 1, ?)=?"
+    "SELECT stage, question, idx AS place, kind, source AS provider, model, version, text, truncated, outcome, strict, "
+    "why, {terms} AS terms, usd, t AS time FROM completions WHERE swarm=? AND round=? AND substr(question, 1, ?)=?"
 )
-_LOST = "SELECT stage, question, idx, why FROM lost WHERE swarm=? AND round=? AND substr(question, 1, ?)=?"
+_LOST = (
+    "SELECT stage, question, idx AS place, why AS lost FROM lost WHERE swarm=? AND round=? AND substr(question, 1, ?)=?"
+)
 _NEXT = "SELECT swarm, round FROM {table} WHERE (swarm, round) > (?, ?) ORDER BY swarm, round LIMIT 1"
 
 
@@ -42,20 +44,18 @@ class RolloutFilter:
     """Only so many, the latest."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRecord:
     """One completion with its prompt, or a place of a group that was given up. Unknown is None."""
 
     swarm: str
     round: int
     stage: str
+    task: str | None = None
     question: str
+    messages: tuple[Mapping[str, str], ...] | None = None
     place: int
     """As the journal counts: peers' groups follow the node's own."""
-    position: int | None = None
-    """Of the prompt within its stage."""
-    task: str | None = None
-    messages: tuple[Mapping[str, str], ...] | None = None
     text: str | None = None
     truncated: bool | None = None
     outcome: float | None = None
@@ -70,12 +70,18 @@ class RolloutRecord:
     """Optimizer steps behind the weights that made it, or behind the node's when another model was asked."""
     usd: float | None = None
     time: float | None = None
+    position: int = -1
+    """Of the prompt within its stage."""
     lost: str | None = None
     """Why the place was given up."""
 
     @property
     def correct(self) -> bool:
         return self.outcome is not None and self.outcome >= FULL_CREDIT
+
+
+ROW = ("node", *(field.name for field in fields(RolloutRecord) if field.name not in ("position", "lost")))
+"""The keys of every output, in their order."""
 
 
 def node_model(files: NodeFiles) -> str | None:
@@ -89,49 +95,25 @@ def node_model(files: NodeFiles) -> str | None:
 
 def rollouts(db: sqlite3.Connection, wanted: RolloutFilter, own_model: str | None) -> Iterator[RolloutRecord]:
     """Yield what is wanted, oldest round first."""
-    moments = sorted(
-        {
-            moment
-            for table in ("completions", "lost")
-            for moment in _moments(db, table)
-            if wanted.round in (None, moment[1])
-        },
-        key=lambda moment: (moment[1], moment[0]),
+    moments = {moment for table in ("completions", "lost") for moment in _moments(db, table)}
+    wanted_moments = sorted(
+        (moment for moment in moments if wanted.round in (None, moment[1])), key=lambda moment: (moment[1], moment[0])
     )
     if wanted.last is None:
-        for moment in moments:
+        for moment in wanted_moments:
             yield from _of_round(db, *moment, wanted, own_model)
         return
     found: list[RolloutRecord] = []
-    while moments and len(found) < wanted.last:
-        found = [*_of_round(db, *moments.pop(), wanted, own_model), *found]
+    while wanted_moments and len(found) < wanted.last:
+        found = [*_of_round(db, *wanted_moments.pop(), wanted, own_model), *found]
     yield from found[max(0, len(found) - wanted.last) :]
 
 
 def as_row(rollout: RolloutRecord, node: str) -> dict[str, Any]:
-    """Return a rollout with the keys of every output, in their order."""
-    return {
-        "node": node,
-        "swarm": rollout.swarm,
-        "round": rollout.round,
-        "stage": rollout.stage,
-        "task": rollout.task,
-        "question": rollout.question,
-        "messages": None if rollout.messages is None else [dict(message) for message in rollout.messages],
-        "place": index_in_group(rollout.place),
-        "text": rollout.text,
-        "truncated": rollout.truncated,
-        "outcome": rollout.outcome,
-        "strict": rollout.strict,
-        "why": rollout.why,
-        "terms": None if rollout.terms is None else [asdict(term) for term in rollout.terms],
-        "kind": rollout.kind,
-        "provider": rollout.provider,
-        "model": rollout.model,
-        "version": rollout.version,
-        "usd": rollout.usd,
-        "time": None if rollout.time is None else rfc3339(rollout.time),
-    }
+    """Return a rollout as it is put out."""
+    row = asdict(rollout) | {"node": node, "place": index_in_group(rollout.place)}
+    row["time"] = None if rollout.time is None else rfc3339(rollout.time)
+    return {key: row[key] for key in ROW}
 
 
 def _moments(db: sqlite3.Connection, table: str) -> Iterator[tuple[str, int]]:
@@ -145,50 +127,35 @@ def _of_round(
     db: sqlite3.Connection, swarm: str, round_: int, wanted: RolloutFilter, own_model: str | None
 ) -> list[RolloutRecord]:
     prompts: dict[tuple[str, str], dict[str, Any]] = {}
-    for stage, question, position, task, messages in db.execute(_PROMPTS, (swarm, round_)):
-        prompt = {"position": position, "task": task, "messages": tuple(json.loads(messages))}
-        prompts.setdefault((stage, question), prompt)
+    for prompt in _dicts(db, _PROMPTS, (swarm, round_)):
+        prompt["messages"] = tuple(json.loads(prompt["messages"]))
+        prompts.setdefault((prompt.pop("stage"), prompt.pop("question")), prompt)
+
+    def record(row: dict[str, Any]) -> RolloutRecord:
+        return RolloutRecord(swarm=swarm, round=round_, **prompts.get((row["stage"], row["question"]), {}), **row)
+
     where = (swarm, round_, len(wanted.question), wanted.question)
     found = []
-    for stage, question, place, kind, source, model, version, text, truncated, *scores, usd, t in db.execute(
-        _COMPLETIONS.format(terms="terms" if _has_terms(db) else "NULL"), where
-    ):
-        outcome, strict, why, terms = scores
-        rollout = RolloutRecord(
-            swarm=swarm,
-            round=round_,
-            stage=stage,
-            question=question,
-            place=place,
-            **prompts.get((stage, question), {}),
-            text=text,
-            truncated=bool(truncated),
-            outcome=outcome,
-            strict=None if strict is None else bool(strict),
-            why=why,
-            terms=None if terms is None else tuple(RewardTerm(*fields) for fields in json.loads(terms)),
-            kind=kind,
-            provider=source,
-            model=own_model if model is None and source == LOCAL else model,
-            version=version,
-            usd=usd,
-            time=t,
-        )
-        if wanted.source in (None, kind, source) and (rollout.correct or not wanted.correct):
+    for row in _dicts(db, _COMPLETIONS.format(terms="terms" if _has_terms(db) else "NULL"), where):
+        row["truncated"] = bool(row["truncated"])
+        row["strict"] = None if row["strict"] is None else bool(row["strict"])
+        row["terms"] = row["terms"] and tuple(RewardTerm(*term) for term in json.loads(row["terms"]))
+        if row["model"] is None and row["provider"] == LOCAL:
+            row["model"] = own_model
+        rollout = record(row)
+        if wanted.source in (None, rollout.kind, rollout.provider) and (rollout.correct or not wanted.correct):
             found.append(rollout)
     if wanted.lost and wanted.source is None:
-        found += [
-            RolloutRecord(swarm, round_, stage, question, place, lost=why, **prompts.get((stage, question), {}))
-            for stage, question, place, why in db.execute(_LOST, where)
-        ]
-    return sorted(found, key=_order)
+        found += map(record, _dicts(db, _LOST, where))
+    return sorted(found, key=lambda each: (each.stage, each.position, each.question, each.place))
+
+
+def _dicts(db: sqlite3.Connection, query: str, parameters: tuple[object, ...]) -> Iterator[dict[str, Any]]:
+    cursor = db.execute(query, parameters)
+    names = [name for name, *_ in cursor.description]
+    return (dict(zip(names, values, strict=True)) for values in cursor)
 
 
 def _has_terms(db: sqlite3.Connection) -> bool:
     """Whether the journal is one in which rewards have terms; its node adds them at its next start."""
     return "terms" in {name for _, name, *_ in db.execute("PRAGMA table_info(completions)")}
-
-
-def _order(rollout: RolloutRecord) -> tuple[str, int, str, int]:
-    position = -1 if rollout.position is None else rollout.position
-    return rollout.stage, position, rollout.question, rollout.place

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import textwrap
@@ -14,6 +13,7 @@ from hivemind_exp.tasks.base import RewardTerm
 from swarmctl.rollouts.database import node_with_journal, reading
 from swarmctl.rollouts.rows import RolloutFilter, RolloutRecord, as_row, node_model, rollouts
 from swarmctl.storage.json_file import rfc3339
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.quoted_text import quoted
 from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.sentences import dollars
@@ -31,8 +31,7 @@ def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) 
     with reading(files.journal) as db:
         found = list(rollouts(db, wanted, node_model(files)))
     if as_json:
-        rows = [as_row(rollout, files.root.name) | {"lost": rollout.lost} for rollout in found]
-        print(json.dumps({"schema": 1, "rollouts": rows}))
+        print_json(rollouts=[as_row(rollout, files.root.name) | {"lost": rollout.lost} for rollout in found])
         return
     write = Writer(sys.stdout)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

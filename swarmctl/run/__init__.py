@@ -1,0 +1,1 @@
+"""``swarmctl run``: resolve, ask, start the trainer, watch it, explain its end."""

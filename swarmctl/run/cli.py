@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from swarmctl.settings.options import FLAGS, RunOptions
+from swarmctl.terminal import options
 
 
 def register(app: typer.Typer) -> None:
@@ -15,21 +16,13 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def run(
         *,
-        profile: Annotated[
-            str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile: a name, or a .toml file.")
-        ] = None,
+        profile: options.Profile = None,
         node: Annotated[
             str | None, typer.Option(metavar="NODE", help="Node; its directory has this name. [default: the profile's]")
         ] = None,
-        task: Annotated[
-            list[str] | None, typer.Option(metavar="TASK", help="Task, preset or FILE.jsonl; may be repeated.")
-        ] = None,
-        model: Annotated[
-            str | None, typer.Option(metavar="MODEL", help="An id on the Hugging Face hub, or a directory.")
-        ] = None,
-        device: Annotated[
-            str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or xpu.")
-        ] = None,
+        task: options.Tasks = None,
+        model: options.Model = None,
+        device: options.Device = None,
         rounds: Annotated[
             int | None, typer.Option(min=0, metavar="N", help="Rounds in the node's whole life; 0: until stopped.")
         ] = None,
@@ -59,10 +52,8 @@ def register(app: typer.Typer) -> None:
         verbose: Annotated[
             bool, typer.Option("-v", "--verbose", help="Also say what is saved; show tracebacks.")
         ] = False,
-        yes: Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to every question.")] = False,
-        no_input: Annotated[
-            bool, typer.Option("--no-input", help="Ask nothing; fail where an answer is needed.")
-        ] = False,
+        yes: options.Yes = False,
+        no_input: options.NoInput = False,
     ) -> int:
         """Start a node, or go on with it where it stopped.
 
@@ -91,7 +82,7 @@ def register(app: typer.Typer) -> None:
         flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
         if offload:
             flags.append(("--offload", "offload.model", asked))  # a model of another provider does not stay
-        options = RunOptions(
+        given = RunOptions(
             profile=profile,
             node=node,
             flags=tuple(flags),
@@ -106,4 +97,4 @@ def register(app: typer.Typer) -> None:
         )
         from swarmctl.run.command import run_command
 
-        return run_command(options)
+        return run_command(given)

@@ -40,7 +40,7 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     if options.dry_run:
         from swarmctl.run.dry_run import dry_run
 
-        return dry_run(resolved, membership, as_json=options.as_json, retry=retry_with(resolved), module=module)
+        return dry_run(resolved, membership, as_json=options.as_json, module=module)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     keys = keys_for(resolved.config, prompter, os.environ)
     offload, agreed = _agree(resolved, prompter)

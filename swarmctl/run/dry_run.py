@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import NodeError
 from hivemind_exp.offload.endpoints import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.nodes import directory as nodes
@@ -16,62 +15,39 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import as_json as as_json_of
 from swarmctl.run.offload_plan import banner, plan
-from swarmctl.run.outcome import completed
+from swarmctl.run.retry import retry_hint, retry_with
 from swarmctl.run.summary import pushes, swarm_line
 from swarmctl.settings.resolve import Resolved
-from swarmctl.settings.schema import dotted, settings
-from swarmctl.settings.toml_text import as_toml, origin_of
+from swarmctl.settings.toml_text import as_toml
 from swarmctl.terminal.safe_text import clean, without_keys
 from swarmctl.terminal.sentences import count, size
 
 
-def dry_run(
-    resolved: Resolved, membership: CharterMembership | None, *, as_json: bool, retry: nodes.Retry, module: str
-) -> Exit:
+def dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_json: bool, module: str) -> Exit:
     """Print configuration, origins and findings. Raises what ``run`` would raise before its first round."""
     config = resolved.config
     files = lookup.files_of(config.node.name)
-    nodes.check_free(files, retry)
-    nodes.check_identity(files, config, retry)
-    try:
+    nodes.check_free(files, retry_with(resolved))
+    nodes.check_identity(files, config, retry_with(resolved))
+    with retry_hint(resolved):
         found = trainer.check(config, module)
-    except NodeError as error:
-        error.next = completed(error.next, retry(config.node.name)) if error.next else None
-        raise
-    offload = None
-    if is_offloaded(config):
-        try:
-            offload = plan(config, files.ledger)
-        except NodeError as error:
-            error.next = completed(error.next, retry(config.node.name)) if error.next else None
-            raise
+        offload = plan(config, files.ledger) if is_offloaded(config) else None
+    exists = files.root.exists()
     if as_json:
-        found = found | {"offload": None if offload is None else as_json_of(offload)}
-        swarm = None if membership is None else membership.charter
-        found |= {"swarm": None if swarm is None else {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}}
-        print(json.dumps(_object(resolved, found, exists=files.root.exists())))
+        swarm = membership and membership.charter
+        found["offload"] = offload and as_json_of(offload)
+        found["swarm"] = swarm and {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}
+        head = {"schema": 1, "node": config.node.name, "exists": exists, "profile": resolved.profile.reference}
+        print(json.dumps({**head, **resolved.as_json(), "check": found}))
         return Exit.DONE
     print(as_toml(resolved, origins=True))
-    state = "exists" if files.root.exists() else "would be made"
+    state = "exists" if exists else "would be made"
     node = f"node     {config.node.name}: {shown(files.root)} ({state})"
     told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
     part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
     for line in [node, *part, *_findings(found, config), *told, "Nothing was made or changed."]:
         print(clean(f"# {line}"))
     return Exit.DONE
-
-
-def _object(resolved: Resolved, found: dict[str, Any], *, exists: bool) -> dict[str, Any]:
-    config = without_keys(resolved.config.model_dump(mode="json"))
-    return {
-        "schema": 1,
-        "node": resolved.config.node.name,
-        "exists": exists,
-        "profile": resolved.profile.reference,
-        "config": config,
-        "origins": {dotted(path): origin_of(resolved, dotted(path)) for path in settings()},
-        "check": found,
-    }
 
 
 def _findings(found: dict[str, Any], config: Config) -> list[str]:

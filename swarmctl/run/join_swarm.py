@@ -13,12 +13,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hivemind_exp import atomic_write
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import ConfigurationError, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.charter_check import applied
-from hivemind_exp.swarm.identity import Identity, write_private
+from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
 from hivemind_exp.tasks.registry import expand
 from swarmctl.nodes import directory as nodes
@@ -27,9 +28,10 @@ from swarmctl.paths import nodes_directory
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.retry import retry_hint, retry_with
 from swarmctl.settings.command_line import JOIN
-from swarmctl.settings.last_run import arguments, pasteable, read_last, set_values, shown_value
-from swarmctl.settings.resolve import REMEMBERED, Override, Resolved
+from swarmctl.settings.last_run import read_last, rerun, set_values, shown_value
+from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted, flatten
+from swarmctl.settings.sources import REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
 
 _SEED = ("node", "seed")
@@ -98,7 +100,7 @@ def store_membership(files: NodeFiles, membership: CharterMembership) -> Charter
             os.replace(aside, files.swarm)
         write_json(files.identity, {**made, "left": None})
     if _content(files) != membership.envelope:
-        write_private(files.charter, membership.envelope, replace=True)
+        atomic_write.write(files.charter, membership.envelope)
     if files.key.exists():
         return replace(membership, identity=Identity.load(files.key))
     identity = membership.identity or Identity.generate()
@@ -120,8 +122,7 @@ def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
 
 def invited(resolved: Resolved, line: str) -> Resolved:
     """Return the configuration of a node that joins with ``line``, as if that had been typed."""
-    override = Override(JOIN, line, _BY_NODE)
-    return replace(changed(resolved, [override]), overrides=(*resolved.overrides, override))
+    return replace(_changed(resolved, JOIN, line), overrides=(*resolved.overrides, Override(JOIN, line, _BY_NODE)))
 
 
 def _at_hand(files: NodeFiles, swarm: str) -> Iterator[bytes]:
@@ -162,7 +163,7 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
             return trainer.fetch_charter(config, key, File(directory), module)
     except SwarmError as error:
         error.message += "; a node of it must be running where the invitation leads"
-        error.next = retry_with(resolved)(config.node.name)
+        error.next = rerun(resolved)
         raise
 
 
@@ -176,9 +177,9 @@ def keeps_what_it_learns(resolved: Resolved) -> Resolved:
     if _is_explicit(resolved.origins.get(dotted(_FRESH), "")):
         raise ConfigurationError(
             "a node of a swarm keeps what it learned, and node.fresh = true makes it start over at every run",
-            next=_without(resolved, {_FRESH}),
+            next=rerun(resolved, without={_FRESH}),
         )
-    return changed(resolved, [Override(_FRESH, False, _BY_NODE)])
+    return _changed(resolved, _FRESH, False)
 
 
 def with_own_seed(resolved: Resolved, files: NodeFiles) -> Resolved:
@@ -189,7 +190,7 @@ def with_own_seed(resolved: Resolved, files: NodeFiles) -> Resolved:
     made = read_json(files.identity) or {}
     known = made.get("seed") if made.get("swarm") and not made.get("fresh") else None
     seed = known if isinstance(known, int) else secrets.randbelow(_SEEDS)
-    return changed(resolved, [Override(_SEED, seed, _BY_NODE)])
+    return _changed(resolved, _SEED, seed)
 
 
 def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:
@@ -248,23 +249,16 @@ def _contradiction(
     variable = next((origin for origin in refused.values() if origin.startswith("$")), None)
     return ConfigurationError(
         f"the charter of swarm {charter.name} fixes {said}",
-        next=f"unset {variable[1:]}" if variable else _without(resolved, set(refused)),
+        next=f"unset {variable[1:]}" if variable else rerun(resolved, without=refused),
     )
 
 
-def _without(resolved: Resolved, paths: set[tuple[str, ...]]) -> str:
-    kept = [override for override in resolved.overrides if override.path not in paths]
-    return pasteable(arguments(resolved.profile.reference, kept, resolved.config.node.name))
-
-
-def changed(resolved: Resolved, values: Sequence[Override]) -> Resolved:
-    """Return the configuration with values that nobody typed, and that no command for another node repeats."""
+def _changed(resolved: Resolved, path: tuple[str, str], value: Any) -> Resolved:
+    """Return the configuration with a value that nobody typed, and that no command for another node repeats."""
+    section, key = path
     table = resolved.config.model_dump()
-    for override in values:
-        section, key = override.path
-        table[section][key] = override.value
-    origins = {**resolved.origins, **{dotted(override.path): override.origin for override in values}}
-    return replace(resolved, config=_valid(table), origins=origins)
+    table[section][key] = value
+    return replace(resolved, config=_valid(table), origins={**resolved.origins, dotted(path): _BY_NODE})
 
 
 def _valid(values: dict[str, Any]) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -201,10 +202,7 @@ def _bytes_a_prompt(config: Config) -> float:
     from hivemind_exp.tasks.mixture import Mixture
 
     charter = charter_id(config).encode()
-    tasks = Mixture(config.tasks, charter=charter, secret=b"", heldout=0, verifiers=1)
-    try:
+    with closing(Mixture(config.tasks, charter=charter, secret=b"", heldout=0, verifiers=1)) as tasks:
         prompts = [messages(question) for question in tasks.questions("train", 0, min(_SAMPLE, config.game.groups))]
-    finally:
-        tasks.close()
     sizes = [sum(len(turn["content"].encode()) + BYTES_A_MESSAGE for turn in prompt) for prompt in prompts]
     return sum(sizes) / len(sizes)

@@ -7,6 +7,7 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence, Set
 from itertools import pairwise
+from typing import Any
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
@@ -15,9 +16,10 @@ from swarmctl.errors import Exit
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit, log_tail
-from swarmctl.settings.last_run import arguments, pasteable
+from swarmctl.settings.last_run import pasteable, rerun
 from swarmctl.settings.options import FLAGS
-from swarmctl.settings.resolve import Override, Resolved
+from swarmctl.settings.resolve import Resolved
+from swarmctl.settings.schema import SettingPath
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean
 
@@ -91,23 +93,12 @@ def _signalled(number: signal.Signals, files: NodeFiles, resolved: Resolved) -> 
     return OutOfMemory(
         "the trainer was killed (SIGKILL); most often that means the system ran out of memory "
         f"(log: {shown(files.log)})",
-        next=pasteable(smaller(resolved, files.root.name)),
+        next=rerun(resolved, changes=smaller(resolved.config)),
     )
 
 
-def smaller(resolved: Resolved, node: str) -> list[str]:
-    """Return the arguments of a run that needs less memory: half of each batch, or recomputed activations."""
-    config: Config = resolved.config
-    halved = [
-        Override(path, value // 2, "--set")
-        for path, value in (
-            (("train", "micro_batch"), config.train.micro_batch),
-            (("generation", "batch"), config.generation.batch),
-        )
-        if value > 1
-    ]
-    if not halved:
-        halved = [Override(("model", "gradient_checkpointing"), True, "--set")]
-    changed = {given.path for given in halved}
-    kept = [given for given in resolved.overrides if given.path not in changed]
-    return arguments(resolved.profile.reference, [*kept, *halved], node)
+def smaller(config: Config) -> dict[SettingPath, Any]:
+    """Return settings that need less memory: half of each batch, or recomputed activations."""
+    batches = {("train", "micro_batch"): config.train.micro_batch, ("generation", "batch"): config.generation.batch}
+    halved: dict[SettingPath, Any] = {path: size // 2 for path, size in batches.items() if size > 1}
+    return halved or {("model", "gradient_checkpointing"): True}

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from hivemind_exp.errors import NodeError
 from swarmctl.nodes import directory as nodes
 from swarmctl.run.outcome import completed
-from swarmctl.settings.last_run import arguments, pasteable
+from swarmctl.settings.last_run import rerun
 from swarmctl.settings.resolve import Resolved
 
 
 def retry_with(resolved: Resolved) -> nodes.Retry:
     """Return what makes the command that does the same with another node."""
-    return lambda name: pasteable(arguments(resolved.profile.reference, resolved.overrides, name))
+    return lambda name: rerun(resolved, node=name)
 
 
 @contextmanager
@@ -23,5 +23,5 @@ def retry_hint(resolved: Resolved) -> Iterator[None]:
     try:
         yield
     except NodeError as error:
-        error.next = completed(error.next, retry_with(resolved)(resolved.config.node.name)) if error.next else None
+        error.next = completed(error.next, rerun(resolved)) if error.next else None
         raise

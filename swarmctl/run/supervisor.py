@@ -19,9 +19,9 @@ from swarmctl.nodes.directory import Node
 from swarmctl.run import trainer_process as trainer
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
-from swarmctl.storage.event_log import EventReader, evaluations
-from swarmctl.terminal.display import Display
+from swarmctl.storage.event_log import EventReader, all_of
 from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.views import Display
 
 PROMISE_S = 5
 """What the trainer may take to stop."""
@@ -104,7 +104,8 @@ def supervise(
 
     No process of it is left, however this function is left.
     """
-    progress.remember(evaluations(node.files.events))
+    for event in all_of(node.files.events, "eval"):  # what earlier runs measured
+        progress.apply(event)
     tail = EventReader(node.files.events)
     with disk_errors(node.files.root):
         log = trainer.open_log(node.files.log)

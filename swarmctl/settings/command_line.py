@@ -9,8 +9,11 @@ from swarmctl.nodes import lookup
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.last_run import read_last
 from swarmctl.settings.options import RunOptions
-from swarmctl.settings.resolve import Override, Resolved, override, resolve
-from swarmctl.settings.schema import parse
+from swarmctl.settings.resolve import Resolved, given, override, resolve
+from swarmctl.settings.schema import SettingPath
+from swarmctl.settings.sources import NAME, Override
+
+JOIN = ("swarm", "join")
 
 
 def resolved_options(options: RunOptions) -> Resolved:
@@ -18,35 +21,21 @@ def resolved_options(options: RunOptions) -> Resolved:
 
     ``--node NAME`` without ``--profile`` repeats what that node was last run with; what this command says goes over it.
     """
-    given = [override(text) for text in options.assignments]
-    given += [_given(flag, path, text) for flag, path, text in _flags(options)]
+    overrides = [override(text) for text in options.assignments]
+    overrides += [
+        invitation_override(text, flag) if flag == "--join" else given(flag, key, text)
+        for flag, key, text in options.flags
+    ]
     last = None
     if options.node is not None:
-        given.append(Override(("node", "name"), options.node, "--node"))
+        overrides.append(Override(NAME, options.node, "--node"))
         last = read_last(lookup.files_of(options.node)) if options.profile is None else None
-    earlier = last.overrides if last else ()
     profile = profiles.read(profiles.find(profiles.chosen(options.profile, last.profile if last else None)))
-    return resolve(profile, _latest([*earlier, *given]), os.environ)
-
-
-def _flags(options: RunOptions) -> list[tuple[str, tuple[str, ...], str]]:
-    return [(flag, tuple(key.split(".")), text) for flag, key, text in options.flags]
-
-
-def _given(flag: str, path: tuple[str, ...], text: str) -> Override:
-    return invitation_override(text, flag) if flag == "--join" else Override(path, parse(text, path), flag)
-
-
-def _latest(overrides: list[Override]) -> list[Override]:
-    """Keep the last of several values of one setting, in its place: ``model.lora=false`` undoes what is before it."""
-    latest: dict[tuple[str, ...], Override] = {}
-    for given in overrides:
-        latest.pop(given.path, None)
-        latest[given.path] = given
-    return list(latest.values())
-
-
-JOIN = ("swarm", "join")
+    latest: dict[SettingPath, Override] = {}
+    for each in [*(last.overrides if last else ()), *overrides]:
+        latest.pop(each.path, None)  # the last of several stands in its own place: lora=false undoes what is before it
+        latest[each.path] = each
+    return resolve(profile, list(latest.values()), os.environ)
 
 
 def invitation_override(text: str, flag: str) -> Override:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.settings.resolve import REMEMBERED, Override, Resolved
-from swarmctl.settings.schema import dotted, flatten
+from swarmctl.settings.resolve import Resolved
+from swarmctl.settings.schema import SettingPath, dotted, flatten
+from swarmctl.settings.sources import NAME, REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.safe_text import without_keys
 
@@ -38,7 +40,7 @@ def read_last(files: NodeFiles) -> LastRun | None:
 
 def write_last(files: NodeFiles, resolved: Resolved) -> None:
     """Remember this run."""
-    overrides = {dotted(given.path): given.value for given in resolved.overrides if given.path != ("node", "name")}
+    overrides = {dotted(given.path): given.value for given in resolved.overrides if given.path != NAME}
     config = resolved.config.model_dump(mode="json")
     record = {"schema": 1, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
     write_json(files.config, record)
@@ -67,25 +69,28 @@ def shown_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def arguments(profile: str, overrides: Sequence[Override], node: str) -> list[str]:
-    """Return the arguments of the command that runs ``node`` with a profile and values over it."""
-    result = ["run", "--profile", profile, "--node", node]
-    for given in overrides:
-        if given.path == ("swarm", "join") and given.value:
-            result += ["--join", given.value]
-        elif given.path != ("node", "name"):
-            result += ["--set", f"{dotted(given.path)}={_toml(given.value)}"]
-    return result
+def rerun(
+    resolved: Resolved,
+    *,
+    node: str | None = None,
+    changes: Mapping[SettingPath, Any] = MappingProxyType({}),
+    without: Collection[SettingPath] = (),
+) -> str:
+    """Return the command that runs this again: as another node, with other values, or without some of those given."""
+    values = {given.path: given.value for given in resolved.overrides if given.path not in {*changes, *without}}
+    arguments = ["run", "--profile", resolved.profile.reference, "--node", node or resolved.config.node.name]
+    for path, value in {**values, **changes}.items():
+        if path == ("swarm", "join") and value:
+            arguments += ["--join", value]
+        elif path != NAME:
+            # What --set reads: a text as it is, else TOML on one line.
+            arguments += ["--set", f"{dotted(path)}={value if isinstance(value, str) else _inline(value)}"]
+    return pasteable(arguments)
 
 
 def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return tables without what is unset, which TOML cannot say."""
     return [{key: value for key, value in table.items() if value is not None} for table in tables]
-
-
-def _toml(value: Any) -> str:
-    """Return a value on one line, as ``--set`` reads it."""
-    return value if isinstance(value, str) else _inline(value)
 
 
 def _inline(value: Any) -> str:

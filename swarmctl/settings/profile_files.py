@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,20 @@ def find(reference: str) -> Path:
         if not path.is_file():
             raise ConfigurationError(f"no profile file {shown(path)}", next="swarmctl profiles list")
         return path
-    known = known_profiles()
-    if reference in known:
-        return known[reference]
-    guess = nearest(reference, known)
+    return _named(reference, known_profiles(), "profile")
+
+
+def find_builtin(name: str) -> Path:
+    """Return the file of a profile that comes with swarmctl. Raises ConfigurationError as ``find``."""
+    return _named(name, _paths(BUILTIN), "built-in profile")
+
+
+def _named(name: str, known: Mapping[str, Path], what: str) -> Path:
+    if name in known:
+        return known[name]
+    guess = nearest(name, known)
     hint = f"; did you mean {guess}?" if guess else ""
-    raise ConfigurationError(f"no profile named {reference!r}{hint}", next="swarmctl profiles list")
+    raise ConfigurationError(f"no {what} named {name!r}{hint}", next="swarmctl profiles list")
 
 
 def read(path: Path) -> Profile:
@@ -133,8 +142,8 @@ def family(profile: Profile) -> list[Profile]:
 
 
 def _base_path(profile: Profile, extends: str) -> Path:
-    if extends == profile.name and not profile.builtin and (BUILTIN / f"{extends}{SUFFIX}").is_file():
-        return BUILTIN / f"{extends}{SUFFIX}"
+    if extends == profile.name and not profile.builtin and extends in builtin_names():
+        return find_builtin(extends)
     if extends.endswith(SUFFIX):
         return find(str(profile.path.parent / Path(extends).expanduser()))
     try:

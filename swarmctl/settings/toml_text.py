@@ -10,17 +10,6 @@ from tomlkit.items import AoT, Table
 from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.safe_text import without_keys
 
-DEFAULT = "default"
-
-
-def origin_of(resolved: Resolved, key: str) -> str:
-    """Return where the value of a dotted key comes from."""
-    for length in range(key.count(".") + 1, 0, -1):
-        above = ".".join(key.split(".")[:length])
-        if above in resolved.origins:
-            return resolved.origins[above]
-    return DEFAULT
-
 
 def as_toml(resolved: Resolved, *, origins: bool) -> str:
     """Return the whole configuration as TOML. Values that are unset have no line."""
@@ -30,7 +19,7 @@ def as_toml(resolved: Resolved, *, origins: bool) -> str:
         document.add("description", tomlkit.item(resolved.profile.description))
     for section, content in values.items():
         if isinstance(content, list):
-            document.add(section, _tables(content, origin_of(resolved, section) if origins else None))
+            document.add(section, _tables(content, resolved.origin(section) if origins else None))
         else:
             document.add(section, _table(resolved, section, content, origins=origins))
     return tomlkit.dumps(document).rstrip() + "\n"
@@ -45,7 +34,7 @@ def _table(resolved: Resolved, prefix: str, content: dict[str, Any], *, origins:
             continue
         item = tomlkit.item(value)
         if origins:
-            item.comment(origin_of(resolved, name))
+            item.comment(resolved.origin(name))
         table.add(key, item)
     return table
 

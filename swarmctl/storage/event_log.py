@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +27,30 @@ class EventReader:
             return
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            event = _parsed(line)
-            if event is not None:
-                yield event
+        yield from _events(lines)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Return the event of a line; None for one that a crash or a full disk cut short."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    whole = isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("t"), int | float)
-    return event if whole else None
-
-
-def evaluations(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the ``eval`` events that are in the file already."""
-    yield from all_of(path, "eval")
+def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the events of lines, leaving out what a crash or a full disk cut short."""
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("t"), int | float):
+            yield event
 
 
 def all_of(path: Path, *names: str) -> Iterator[dict[str, Any]]:
     """Yield the events of these names in the whole file."""
     marks = [f'"event": "{name}"'.encode() for name in names]
-    try:
-        with path.open("rb") as lines:
-            for line in lines:
-                if any(mark in line for mark in marks) and (event := _parsed(line)) is not None:
-                    yield event
-    except FileNotFoundError:
-        return
+    with suppress(FileNotFoundError), path.open("rb") as lines:
+        yield from _events(line for line in lines if any(mark in line for mark in marks))
 
 
 def recent(path: Path, size: int = 1 << 18) -> Iterator[dict[str, Any]]:
     """Yield the events in the last ``size`` bytes of the file."""
-    try:
-        with path.open("rb") as file:
-            start = max(0, file.seek(0, os.SEEK_END) - size)
-            file.seek(start)
-            lines = file.read().split(b"\n")
-    except FileNotFoundError:
-        return
-    for line in lines[1 if start else 0 :]:
-        event = _parsed(line)
-        if event is not None:
-            yield event
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - size)
+        file.seek(start)
+        yield from _events(file.read().split(b"\n")[1 if start else 0 :])

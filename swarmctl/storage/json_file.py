@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from swarmctl.storage.atomic import replace_text
+from hivemind_exp import atomic_write
 
 
 def rfc3339(seconds: float) -> str:
@@ -32,4 +32,4 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Replace a file whole, so that a reader or a crash never meets half of it."""
-    replace_text(path, json.dumps(value, indent=2) + "\n")
+    atomic_write.write(path, json.dumps(value, indent=2) + "\n")

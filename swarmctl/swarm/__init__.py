@@ -1,0 +1,1 @@
+"""``swarmctl swarm``: new, invite, show, peers, leaderboard, leave."""

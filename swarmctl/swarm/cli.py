@@ -6,28 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from swarmctl.terminal.help import GroupedCommands
+from swarmctl.terminal import options
+from swarmctl.terminal.help import command_group
 
 NodeOption = Annotated[
     str | None, typer.Option("--node", metavar="NODE", help="Node. [default: the only one that is in a swarm]")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(rich_markup_mode=None, cls=GroupedCommands)
-    group.callback(invoke_without_command=True)(_group)
-    group.command("new")(_new)
-    group.command("show")(_show)
-    group.command("invite")(_invite)
-    group.command("peers")(_peers)
-    group.command("leaderboard")(_leaderboard)
-    group.command("leave")(_leave)
-    app.add_typer(group, name="swarm")
-
-
-def _group(context: typer.Context) -> None:
+group = command_group(
     """Found a swarm, invite others, and see who is in it. To join one: `swarmctl run --join INVITATION`.
 
     Nodes of a swarm train on the same questions and learn from each other's answers, each of which they verify
@@ -38,19 +23,17 @@ def _group(context: typer.Context) -> None:
       swarmctl swarm new tea --task sapo
       swarmctl swarm peers
     """
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+)
 
 
+@group.command("new")
 def _new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the swarm, and of its first node.")],
     *,
     profile: Annotated[
         str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile: how the first node runs.")
     ] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(metavar="TASK", help="Task, preset or FILE.jsonl; may be repeated.")
-    ] = None,
+    task: options.Tasks = None,
     game: Annotated[
         Literal["sampling", "study-group"] | None, typer.Option(help="What a round is. [default: the profile's]")
     ] = None,
@@ -65,7 +48,7 @@ def _new(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the first node; may be repeated."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Found a swarm: sign its charter, make its first node, print the one line with which others join.
 
@@ -77,23 +60,22 @@ def _new(
       swarmctl swarm new tea --task gsm8k --profile gpu
       swarmctl swarm new tea --game study-group --stage-time 120
     """
-    from swarmctl.swarm.new import NewSwarm, new_swarm
+    from swarmctl.settings.options import RunOptions
+    from swarmctl.swarm.new import new_swarm
 
-    new_swarm(
-        NewSwarm(
-            name=name,
-            profile=profile,
-            tasks=tuple(task or ()),
-            game=game,
-            stage_time=stage_time,
-            is_open=open_,
-            assignments=tuple(set_ or ()),
-            as_json=json,
-        )
+    flags = (("--task", "tasks", ",".join(task or ())), ("--game", "game.kind", game or ""))
+    given = RunOptions(
+        profile=profile,
+        node=name,
+        flags=tuple(flag for flag in flags if flag[-1]),
+        assignments=tuple(set_ or ()),
+        as_json=json,
     )
+    new_swarm(name, given, stage_time=stage_time, is_open=open_)
 
 
-def _show(*, node: NodeOption = None, json: JsonOption = False) -> None:
+@group.command("show")
+def _show(*, node: NodeOption = None, json: options.Json = False) -> None:
     """Show a swarm's charter, and this machine's node in it.
 
     \b
@@ -106,7 +88,8 @@ def _show(*, node: NodeOption = None, json: JsonOption = False) -> None:
     show(node, as_json=json)
 
 
-def _invite(*, node: NodeOption = None, json: JsonOption = False) -> None:
+@group.command("invite")
+def _invite(*, node: NodeOption = None, json: options.Json = False) -> None:
     """Print the line with which others join, with this machine's addresses and those of a few peers.
 
     Who has the line is in: give it to those you want. It stays valid; addresses may change.
@@ -121,7 +104,8 @@ def _invite(*, node: NodeOption = None, json: JsonOption = False) -> None:
     invite(node, as_json=json)
 
 
-def _peers(*, node: NodeOption = None, json: JsonOption = False) -> None:
+@group.command("peers")
+def _peers(*, node: NodeOption = None, json: options.Json = False) -> None:
     """List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on.
 
     \b
@@ -134,7 +118,8 @@ def _peers(*, node: NodeOption = None, json: JsonOption = False) -> None:
     peers(node, as_json=json)
 
 
-def _leaderboard(*, node: NodeOption = None, json: JsonOption = False) -> None:
+@group.command("leaderboard")
+def _leaderboard(*, node: NodeOption = None, json: options.Json = False) -> None:
     """Rank peers by what the node learned from them. Shows contribution, not proof of anything.
 
     Each node counts for itself what it verified and used; two nodes may well show two orders.
@@ -149,7 +134,8 @@ def _leaderboard(*, node: NodeOption = None, json: JsonOption = False) -> None:
     leaderboard(node, as_json=json)
 
 
-def _leave(*, node: NodeOption = None, json: JsonOption = False) -> None:
+@group.command("leave")
+def _leave(*, node: NodeOption = None, json: options.Json = False) -> None:
     """Leave a swarm: the node goes on alone with what it learned. Its key, journal and checkpoints stay.
 
     \b

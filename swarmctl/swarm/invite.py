@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from hivemind_exp.config import SwarmConfig
@@ -13,6 +12,7 @@ from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, is_address
 from hivemind_exp.swarm.known_peers import KnownPeers
 from swarmctl.swarm.member import member
 from swarmctl.terminal.command_line import command
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
 
 KNOWN = "known-peers.json"
@@ -30,20 +30,8 @@ def invite(node: str | None, *, as_json: bool) -> None:
     line = invitation(found.files, found.settings, found.charter.id, found.peer)
     join = command(["run", "--join", str(line)])
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "schema": 1,
-                    "node": found.name,
-                    "swarm": found.charter.id,
-                    "name": found.charter.name,
-                    "peer": found.peer,
-                    "running": found.running,
-                    "invitation": str(line),
-                    "command": join,
-                }
-            )
-        )
+        swarm = {"swarm": found.charter.id, "name": found.charter.name}
+        print_json(node=found.name, **swarm, peer=found.peer, running=found.running, invitation=str(line), command=join)
         return
     say = Writer(sys.stderr)
     if not found.running:

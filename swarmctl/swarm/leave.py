@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -20,6 +19,7 @@ from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.swarm.member import member
 from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
 
 _FIXED = ("node.seed", "node.fresh", "game.kind", "game.group_size")
@@ -73,7 +73,7 @@ def _go_alone(files: NodeFiles) -> None:
 
 def _tell(name: str, swarm: str, aside: str, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"schema": 1, "node": name, "swarm": swarm, "put_aside": aside}))
+        print_json(node=name, swarm=swarm, put_aside=aside)
         return
     say = Writer(sys.stdout)
     say(f"Node {name} has left swarm {lookup.short_id(swarm)}.")

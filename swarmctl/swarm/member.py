@@ -10,8 +10,7 @@ from hivemind_exp.errors import ConfigurationError, IdentityProblem, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.identity import Identity
-from swarmctl.nodes.lookup import existing, node_names
-from swarmctl.paths import nodes_directory
+from swarmctl.nodes.lookup import all_nodes, existing, files_of
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json
 
@@ -53,24 +52,21 @@ def member(name: str | None) -> Member:
 
     Raises ConfigurationError where it is in none, or several could be meant.
     """
-    if name is not None:
-        files = existing(name)
-        if not files.charter.exists():
-            raise ConfigurationError(f"node {name} is in no swarm", next="swarmctl swarm --help")
-        return Member(files, _charter(files))
-    members = [each for each in node_names() if NodeFiles(nodes_directory() / each).charter.exists()]
+    if name is not None and not existing(name).charter.exists():
+        raise ConfigurationError(f"node {name} is in no swarm", next="swarmctl swarm --help")
+    members = [files_of(name)] if name is not None else [files for files in all_nodes() if files.charter.exists()]
     if not members:
         raise ConfigurationError(
             "no node of this machine is in a swarm: found one, or join one with `swarmctl run --join`",
             next="swarmctl swarm new my-swarm",
         )
-    if len(members) > 1:
+    names = [files.root.name for files in members]
+    if len(names) > 1:
         raise ConfigurationError(
-            f"{len(members)} nodes of this machine are in a swarm ({', '.join(members)}): say which",
-            next=f"swarmctl swarm show --node {shlex.quote(members[0])}",
+            f"{len(names)} nodes of this machine are in a swarm ({', '.join(names)}): say which",
+            next=f"swarmctl swarm show --node {shlex.quote(names[0])}",
         )
-    files = NodeFiles(nodes_directory() / members[0])
-    return Member(files, _charter(files))
+    return Member(members[0], _charter(members[0]))
 
 
 def _charter(files: NodeFiles) -> Charter:

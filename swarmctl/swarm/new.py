@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import shlex
 import sys
 import time
-from dataclasses import dataclass
 
 from hivemind_exp.errors import ConfigurationError, NodeConflict
 from hivemind_exp.node_files import NodeFiles
@@ -39,6 +37,7 @@ from swarmctl.storage import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.swarm.invite import invitation, reach
 from swarmctl.terminal.command_line import command, typed
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import game
 from swarmctl.terminal.views import Writer
 
@@ -47,35 +46,20 @@ STAGE_TIME_S = 60
 """Seconds of a stage of the study group, where nobody says otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewSwarm:
-    """The command line of ``swarm new``."""
-
-    name: str
-    profile: str | None = None
-    tasks: tuple[str, ...] = ()
-    game: str | None = None
-    stage_time: int | None = None
-    is_open: bool = False
-    assignments: tuple[str, ...] = ()
-    as_json: bool = False
-
-
-def new_swarm(options: NewSwarm) -> None:
-    """Found the swarm and print the command that joins it.
+def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open: bool) -> None:
+    """Found the swarm ``name``, and its first node as ``options`` say; print the command that joins it.
 
     Raises NodeConflict where the name is taken; ConfigurationError and TaskError where no charter can be made.
     """
     say = Writer(sys.stderr)
-    _check_name(options.name)
-    files = lookup.files_of(options.name)
+    files = lookup.files_of(name)
     _check_new(files)
     resolved = _resolved(options)
     size = resolved.config.game.group_size
     if size not in GROUP_SIZES:
         raise ConfigurationError(
             f"game.group_size is {size}, and groups of a swarm have {GROUP_SIZES[0]} to {GROUP_SIZES[-1]} completions",
-            next=f"swarmctl swarm new {shlex.quote(options.name)} --set game.group_size=8",
+            next=f"{_again(name)} --set game.group_size=8",
         )
     with retry_hint(resolved):
         check_tasks(resolved.config.tasks)
@@ -86,14 +70,14 @@ def new_swarm(options: NewSwarm) -> None:
         identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
         rules = resolved.config.game
         charter = Charter(
-            name=options.name,
+            name=name,
             founder=identity.peer_id,
             t0=int(time.time()),
             nonce=secrets.token_hex(16),
             game=rules.kind,
             group_size=rules.group_size,
-            stage_time=options.stage_time or STAGE_TIME_S,
-            is_open=options.is_open,
+            stage_time=stage_time or STAGE_TIME_S,
+            is_open=is_open,
             tasks=tasks,
         )
         member = apply_charter(invited(resolved, str(Invitation(charter.id))), charter)
@@ -104,19 +88,8 @@ def new_swarm(options: NewSwarm) -> None:
         store_membership(files, CharterMembership(charter, charter.seal(identity)))
     join = command(["run", "--join", str(line)])
     if options.as_json:
-        print(
-            json.dumps(
-                {
-                    "schema": 1,
-                    "node": node.name,
-                    "swarm": charter.id,
-                    "name": charter.name,
-                    "peer": identity.peer_id,
-                    "invitation": str(line),
-                    "command": join,
-                }
-            )
-        )
+        swarm = {"swarm": charter.id, "name": charter.name}
+        print_json(node=node.name, **swarm, peer=identity.peer_id, invitation=str(line), command=join)
         return
     labels = ", ".join(task.label for task in charter.tasks)
     say(
@@ -131,16 +104,8 @@ def new_swarm(options: NewSwarm) -> None:
     print(join, flush=True)
 
 
-def _resolved(options: NewSwarm) -> Resolved:
-    flags = [("--task", "tasks", ",".join(options.tasks)), ("--game", "game.kind", options.game)]
-    resolved = resolved_options(
-        RunOptions(
-            profile=options.profile,
-            node=options.name,
-            flags=tuple((flag, key, text) for flag, key, text in flags if text),
-            assignments=options.assignments,
-        )
-    )
+def _resolved(options: RunOptions) -> Resolved:
+    resolved = resolved_options(options)
     if resolved.config.swarm.charter is not None:
         raise ConfigurationError(
             f"who founds a swarm joins none: swarm.join is set ({resolved.origins.get('swarm.join')})",
@@ -149,17 +114,14 @@ def _resolved(options: NewSwarm) -> Resolved:
     return resolved
 
 
-def _check_name(name: str) -> None:
+def _check_new(files: NodeFiles) -> None:
+    """Raise UsageError for a name that no swarm can have, NodeConflict for a node that is in use already."""
+    name = files.root.name
     if _NAME.fullmatch(name) is None:
         raise UsageError(
             "the name of a swarm has letters, digits, dots, dashes and underscores, at most 64 in all",
             next="swarmctl swarm new my-swarm",
         )
-
-
-def _check_new(files: NodeFiles) -> None:
-    """Raise NodeConflict where there is a node that runs, has a swarm, or has learned something."""
-    name = files.root.name
     other = _again(lookup.other_name(name))
     if files.charter.exists():
         swarm = (read_json(files.identity) or {}).get("swarm") or ""

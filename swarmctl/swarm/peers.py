@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from hivemind_exp.peers.records import FILE_NAME, PeerRecord, read_peers
@@ -14,10 +14,14 @@ from hivemind_exp.swarm.identity import is_peer_id
 from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.swarm.member import Member, member
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import duration, percent
+from swarmctl.terminal.table import print_table
 from swarmctl.terminal.views import Writer
 
 _KINDS = ("policy", "policy_text", "teacher", "relay")
+_HEADINGS = ("", "peer", "id", "seen", "round", "offered", "used", "right", "refused", "weight")
+_RIGHT = frozenset(_HEADINGS) - {"peer", "id"}
 _NO_PROOF = "Contribution as this node verified it, not proof: names are free, and another node may count otherwise."
 
 
@@ -61,31 +65,16 @@ def _row(peer: str, record: PeerRecord) -> dict[str, Any]:
 
 def _print(found: Member, rows: Sequence[dict[str, Any]], *, as_json: bool, note: str | None) -> None:
     if as_json:
-        print(json.dumps({"schema": 1, "node": found.name, "swarm": found.charter.id, "peers": list(rows)}))
+        print_json(node=found.name, swarm=found.charter.id, peers=list(rows))
         return
     write = Writer(sys.stdout)
     if not rows:
         state = "; it is not running" if not found.running else ""
         write(f"Node {found.name} has heard of no peer of swarm {found.charter.name} yet{state}.")
         return
-    for line in _table(rows, ranked=note is not None):
-        print(line)
+    print_table([_cells(row, rank if note else None) for rank, row in enumerate(rows, 1)], _HEADINGS, right=_RIGHT)
     write("")
     write(note or "weight: how readily a known peer's groups are drawn; a dash is a stranger's.")
-
-
-def _table(rows: Sequence[dict[str, Any]], *, ranked: bool) -> Iterator[str]:
-    heads = ("", "peer", "id", "seen", "round", "offered", "used", "right", "refused", "weight")
-    cells = [_cells(row, place if ranked else None) for place, row in enumerate(rows, 1)]
-    table = [heads, *cells]
-    widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
-    for row in table:
-        words = [
-            text.ljust(width) if column in (1, 2) else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-            if width
-        ]
-        yield "  ".join(words).rstrip()
 
 
 def _cells(row: dict[str, Any], rank: int | None) -> tuple[str, ...]:
@@ -94,7 +83,7 @@ def _cells(row: dict[str, Any], rank: int | None) -> tuple[str, ...]:
         row["name"],
         f"…{row['peer'][-8:]}",
         _ago(row["last_seen"]),
-        _or_dash(row["round"]),
+        "-" if row["round"] is None else f"{row['round']:,}",
         f"{row['offered']:,}",
         f"{row['used']:,}",
         "-" if row["share_correct"] is None else percent(row["share_correct"]),
@@ -103,14 +92,8 @@ def _cells(row: dict[str, Any], rank: int | None) -> tuple[str, ...]:
     )
 
 
-def _or_dash(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
 def _ago(moment: str | None) -> str:
     if moment is None:
         return "-"
-    from datetime import datetime
-
     seconds = max(0, round(time.time() - datetime.fromisoformat(moment).timestamp()))
     return f"{duration(seconds)} ago"

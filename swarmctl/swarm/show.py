@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from hivemind_exp.swarm.charter import MILLION, CharterTask
 from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.swarm.member import Member, member
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import game
 from swarmctl.terminal.views import Writer
 
@@ -20,17 +20,16 @@ def show(node: str | None, *, as_json: bool) -> None:
     """Print the charter of a node's swarm."""
     found = member(node)
     if as_json:
-        print(json.dumps(_object(found)))
+        print_json(**_fields(found))
         return
     write = Writer(sys.stdout)
     for line in _lines(found):
         write(line)
 
 
-def _object(found: Member) -> dict[str, Any]:
+def _fields(found: Member) -> dict[str, Any]:
     charter, peer, port = found.charter, found.peer, _port(found)
     return {
-        "schema": 1,
         "node": found.name,
         "swarm": charter.id,
         "name": charter.name,

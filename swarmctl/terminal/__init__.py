@@ -1,0 +1,1 @@
+"""What people see and type: sentences, tables, views, questions, safe text. Knows no node."""

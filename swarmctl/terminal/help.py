@@ -1,9 +1,10 @@
-"""The list of commands in ``swarmctl --help``, under what people look for."""
+"""Groups of commands, and the list of commands in ``swarmctl --help``, under what people look for."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
 HEADINGS = {
@@ -33,3 +34,15 @@ class GroupedCommands(TyperGroup):
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
+
+
+def command_group(help: str) -> typer.Typer:
+    """Return a group that prints its help where none of its commands is named."""
+    return typer.Typer(
+        help=help, cls=GroupedCommands, rich_markup_mode=None, invoke_without_command=True, callback=_print_help
+    )
+
+
+def _print_help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from swarmctl.terminal import sentences
-from swarmctl.terminal.progress import PASSING, RunView
+from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.sentences import percent
 
@@ -131,14 +131,8 @@ class LiveView:
             self._console.print(Text(clean(text)))
 
     def event(self, event: dict[str, Any], _progress: RunView, /) -> None:
-        if event["event"] == "warning":
-            self.note(f"warning: {event.get('message')}")
-        elif event["event"] == "error" and event.get("code") in PASSING:
-            self.note(f"error: {event.get('message')}")
-        elif event["event"] == "start":
-            self.note(sentences.start(event))
-        elif event["event"] == "push":
-            self.note(sentences.push(event))
+        if (text := sentences.notable(event)) is not None:
+            self.note(text)
 
     def tick(self, progress: RunView, /) -> None:
         moment = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,16 +52,11 @@ class RunView:
     error: dict[str, Any] | None = None
     stop: dict[str, Any] | None = None
 
-    def remember(self, evaluations: Iterable[dict[str, Any]]) -> None:
-        """Take up what earlier runs of the node measured."""
-        for event in evaluations:
-            self._eval(event)
-
     def apply(self, event: dict[str, Any]) -> None:
         """Take one event of this run. Unknown ones are left alone."""
-        handler = _HANDLERS.get(event["event"])
-        if handler is not None:
-            handler(self, event)
+        take = getattr(self, f"_on_{event['event']}", None)
+        if take is not None:
+            take(event)
 
     @property
     def rounds(self) -> int | None:
@@ -78,14 +72,14 @@ class RunView:
         """The latest accuracy; None while there is only the one before training."""
         return self.accuracy[max(self.accuracy)] if len(self.accuracy) > 1 else None
 
-    def _start(self, event: dict[str, Any]) -> None:
+    def _on_start(self, event: dict[str, Any]) -> None:
         self.start = event
         self.round = event.get("resumed_round")
 
-    def _phase(self, event: dict[str, Any]) -> None:
+    def _on_phase(self, event: dict[str, Any]) -> None:
         self.phase = event
 
-    def _round(self, event: dict[str, Any]) -> None:
+    def _on_round(self, event: dict[str, Any]) -> None:
         self.phase = None
         self.round = event["round"] + 1
         if event.get("replayed"):
@@ -96,7 +90,7 @@ class RunView:
         self.share_seconds = spent.get("share")
         self.seconds = {part: (self.seconds or {}).get(part, 0) + (spent.get(part) or 0) for part in PARTS}
 
-    def _rollouts(self, event: dict[str, Any]) -> None:
+    def _on_rollouts(self, event: dict[str, Any]) -> None:
         # Of a round with several stages the answers are what can be compared with other rounds, and other games.
         answers = event.get("stage", "answer") == "answer"
         if answers and event.get("source") == "policy" and event.get("reward") is not None:
@@ -105,64 +99,46 @@ class RunView:
             source = str(event.get("source"))
             self.rollouts[source] = self.rollouts.get(source, 0) + (event.get("count") or 0)
 
-    def _step(self, event: dict[str, Any]) -> None:
+    def _on_step(self, event: dict[str, Any]) -> None:
         self.steps = event["step"] + 1
 
-    def _eval(self, event: dict[str, Any]) -> None:
+    def _on_eval(self, event: dict[str, Any]) -> None:
         if event.get("split") == "heldout" and event.get("accuracy") is not None:
             self.phase = None
             self.accuracy[event["round"]] = event["accuracy"]
             self.questions = event.get("questions")
 
-    def _offload(self, event: dict[str, Any]) -> None:
+    def _on_offload(self, event: dict[str, Any]) -> None:
         self.usd_total, self.usd_cap = event.get("usd_total"), event.get("usd_cap")
 
-    def _spend(self, event: dict[str, Any]) -> None:
-        self._offload(event)
+    def _on_spend(self, event: dict[str, Any]) -> None:
+        self._on_offload(event)
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
         self.requests += event.get("requests") or 0
         self.providers[f"{event.get('provider')}:{event.get('model')}"] = None
 
-    def _peers(self, event: dict[str, Any]) -> None:
+    def _on_peers(self, event: dict[str, Any]) -> None:
         self.peers = event.get("peers")
 
-    def _share(self, event: dict[str, Any]) -> None:
+    def _on_share(self, event: dict[str, Any]) -> None:
         self.shared += event.get("groups") or 0
         self.shared_bytes += event.get("bytes") or 0
 
-    def _checkpoint(self, event: dict[str, Any]) -> None:
+    def _on_checkpoint(self, event: dict[str, Any]) -> None:
         self.checkpoint = event.get("path")
 
-    def _push(self, event: dict[str, Any]) -> None:
+    def _on_push(self, event: dict[str, Any]) -> None:
         self.pushed = event.get("url")
 
-    def _error(self, event: dict[str, Any]) -> None:
+    def _on_error(self, event: dict[str, Any]) -> None:
         if event.get("code") not in PASSING:
             self.error = event
 
-    def _stop(self, event: dict[str, Any]) -> None:
+    def _on_stop(self, event: dict[str, Any]) -> None:
         self.stop = event
         for name in ("round", "steps", "checkpoint"):
             if event.get(name) is not None:
                 setattr(self, name, event[name])
-
-
-_HANDLERS = {
-    "start": RunView._start,
-    "phase": RunView._phase,
-    "round": RunView._round,
-    "rollouts": RunView._rollouts,
-    "step": RunView._step,
-    "eval": RunView._eval,
-    "offload": RunView._offload,
-    "spend": RunView._spend,
-    "peers": RunView._peers,
-    "share": RunView._share,
-    "checkpoint": RunView._checkpoint,
-    "push": RunView._push,
-    "error": RunView._error,
-    "stop": RunView._stop,
-}
 
 
 def result(progress: RunView, node: str) -> dict[str, Any]:

@@ -44,7 +44,10 @@ def _marked(text: str, mark: str, room: int | None) -> Iterator[str]:
 
 
 def _folded(line: str, room: int) -> Iterator[str]:
-    """Break a line at ``room`` columns, between any two characters: a terminal would do the same without the mark."""
+    """Break a line at ``room`` columns, between any two characters: a terminal would do the same without the mark.
+
+    Not with ``rich.cells``, which counts a chain of joined emoji as one: many terminals do not, and break the line.
+    """
     begin = used = 0
     for index, character in enumerate(line):
         columns = _columns(character)

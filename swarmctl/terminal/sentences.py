@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
-from hivemind_exp.swarm.charter import Charter
-from swarmctl.terminal.progress import PARTS, RunView
+from swarmctl.terminal.progress import PARTS, PASSING, RunView
+
+if TYPE_CHECKING:  # light commands do without its cryptography
+    from hivemind_exp.swarm.charter import Charter
 
 _FROM = {"policy": "", "peer": " from peers"}
 
@@ -135,9 +138,18 @@ def exchanged(progress: RunView) -> str | None:
     return f"{shared}, learned from {learned} of peers"
 
 
-def push(event: dict[str, Any]) -> str:
-    """Say what has reached the hub."""
-    return f"Pushed the model of round {event.get('round')} to {event.get('url')}"
+def notable(event: dict[str, Any]) -> str | None:
+    """Return the sentence of an event that every view tells alike; None for any other."""
+    match event["event"]:
+        case "start":
+            return start(event)
+        case "push":
+            return f"Pushed the model of round {event.get('round')} to {event.get('url')}"
+        case "warning":
+            return f"warning: {event.get('message')}"
+        case "error" if event.get("code") in PASSING:
+            return f"error: {event.get('message')}"
+    return None
 
 
 def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:
@@ -146,19 +158,15 @@ def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:
     return [(part, seconds[part] / total) for part in PARTS if total and seconds.get(part)]
 
 
-_LEAST = 1e-9
-
-
 def dollars(usd: float) -> str:
-    """Return an amount as ``2.50 USD``, ``0.012 USD`` or ``0.0000041 USD``: two digits that count, at least cents."""
+    """Return an amount as ``2.50 USD``, ``0.012 USD`` or ``0.0000041 USD``: cents, or else two digits that count."""
     if usd == 0:
         return "0 USD"
-    if abs(usd) < _LEAST:
-        return f"under {_LEAST:.9f} USD"
-    places = 2
-    while places < 9 and abs(usd) < 10 ** (1 - places):
-        places += 1
-    return f"{usd:,.{places}f} USD"
+    if abs(usd) < 1e-9:
+        return "under 0.000000001 USD"
+    places = min(9, max(2, 1 - math.floor(math.log10(abs(usd)))))
+    whole, _, digits = f"{usd:,.{places}f}".partition(".")
+    return f"{whole}.{digits.rstrip('0'):0<2} USD"
 
 
 def game(charter: Charter) -> str:

@@ -8,15 +8,12 @@ import shutil
 import textwrap
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Protocol, Self, TextIO
 
 from swarmctl.terminal import sentences
-from swarmctl.terminal.progress import PASSING, RunView
+from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable
-
-if TYPE_CHECKING:  # commands that only write lines need no trainer's configuration
-    from swarmctl.terminal.display import Display
 
 PEERS_EVERY_S = 60
 """How many peers there are is told again after this time, or at once where it becomes none or some."""
@@ -54,6 +51,19 @@ class Writer:
         return filled.replace(_NO_BREAK, " ")
 
 
+class Display(AbstractContextManager["Display"], Protocol):
+    """Shows people what happens."""
+
+    def event(self, event: dict[str, Any], progress: RunView, /) -> None:
+        """Show one event, which ``progress`` has already taken."""
+
+    def tick(self, progress: RunView, /) -> None:
+        """Called several times a second."""
+
+    def note(self, text: str) -> None:
+        """Say one sentence."""
+
+
 class PlainView:
     """One sentence for each round, evaluation, phase and warning."""
 
@@ -62,8 +72,7 @@ class PlainView:
         self._quiet = quiet
         self._verbose = verbose
         self._rollouts: list[dict[str, Any]] = []
-        self._phase: tuple[object, float] = (None, 0.0)
-        self._peers: tuple[int | None, float] = (None, 0.0)
+        self._told: dict[str, tuple[object, float]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -83,45 +92,32 @@ class PlainView:
             self._write(text)
 
     def _sentence(self, event: dict[str, Any], progress: RunView) -> str | None:
-        text = None
         match event["event"]:
-            case "start":
-                text = sentences.start(event)
             case "phase":
-                text = self._phase_sentence(event)
+                due = self._is_due("phase", event.get("name"), PHASE_EVERY_S)
+                return sentences.phase(event) if due else None
             case "rollouts":
                 self._rollouts.append(event)
             case "round":
-                text = sentences.round_done(self._rollouts, progress)
-                self._rollouts = []
+                rollouts, self._rollouts = self._rollouts, []
+                return sentences.round_done(rollouts, progress)
             case "eval" if event.get("accuracy") is not None:
-                text = sentences.evaluation(event, progress)
+                return sentences.evaluation(event, progress)
             case "peers":
-                text = self._peers_sentence(event.get("peers") or 0)
+                peers = event.get("peers") or 0
+                text = sentences.in_touch(peers)
+                return f"{text[:1].upper()}{text[1:]}." if self._is_due("peers", peers > 0, PEERS_EVERY_S) else None
             case "checkpoint" if self._verbose:
-                text = f"Saved {event.get('path')}."
-            case "push":
-                text = sentences.push(event)
-            case "warning":
-                text = f"warning: {event.get('message')}"
-            case "error" if event.get("code") in PASSING:
-                text = f"error: {event.get('message')}"
-        return text
+                return f"Saved {event.get('path')}."
+        return sentences.notable(event)
 
-    def _phase_sentence(self, event: dict[str, Any]) -> str | None:
-        name, told = self._phase
-        if name == event.get("name") and time.monotonic() - told < PHASE_EVERY_S:
-            return None
-        self._phase = (event.get("name"), time.monotonic())
-        return sentences.phase(event)
-
-    def _peers_sentence(self, peers: int) -> str | None:
-        before, told = self._peers
-        if before is not None and (peers > 0) == (before > 0) and time.monotonic() - told < PEERS_EVERY_S:
-            return None
-        self._peers = (peers, time.monotonic())
-        text = sentences.in_touch(peers)
-        return f"{text[:1].upper()}{text[1:]}."
+    def _is_due(self, what: str, state: object, every_s: float) -> bool:
+        """Whether to tell of a state: where it is another than before, or was told long ago."""
+        before, told = self._told.get(what, (None, 0.0))
+        if state == before and time.monotonic() - told < every_s:
+            return False
+        self._told[what] = state, time.monotonic()
+        return True
 
 
 def can_draw(stream: TextIO, environment: Mapping[str, str]) -> bool:

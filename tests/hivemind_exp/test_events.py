@@ -4,21 +4,87 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from hivemind_exp.events import EventLog
+import pytest
+from pydantic import ValidationError
+
+from hivemind_exp.events import EVENTS, Event, EventLog, PhaseEvent, RoundEvent, StepEvent
+from tools.events import main
+
+STEP: dict[str, Any] = {
+    "step": 4,
+    "round": 3,
+    "stage": "answer",
+    "loss": 0.5,
+    "grad_norm": 1.0,
+    "learning_rate": 1e-4,
+    "tokens": 80,
+    "rows": 8,
+    "entropy": 0.7,
+    "clip_fraction": 0.0,
+    "kl": None,
+    "source": "policy",
+    "replayed": False,
+}
+
+
+def written(path: Path, event: Event) -> dict[str, Any]:
+    """Return what a log holds of an event, without its time."""
+    path.mkdir(exist_ok=True)
+    log = EventLog(path / "events.jsonl")
+    log(event)
+    log.close()
+    [line] = (path / "events.jsonl").read_text().splitlines()
+    told: dict[str, Any] = json.loads(line, parse_constant=lambda name: f"not JSON: {name}")
+    assert told.pop("t") > 0
+    assert line == json.dumps({"t": json.loads(line)["t"], **told}), "a space after each comma and colon, as ever"
+    return told
 
 
 def test_a_line_is_json_whatever_the_numbers_are(tmp_path: Path) -> None:
-    log = EventLog(tmp_path / "events.jsonl")
-    log("step", loss=float("nan"), grad_norm=float("inf"), rows=3, seconds={"train": 0.5, "other": float("-inf")})
-    log.close()
-    [line] = (tmp_path / "events.jsonl").read_text().splitlines()
-    told = json.loads(line, parse_constant=lambda name: f"not JSON: {name}")
-    assert told.pop("t") > 0
-    assert told == {
-        "event": "step",
-        "loss": None,
-        "grad_norm": None,
-        "rows": 3,
-        "seconds": {"train": 0.5, "other": None},
+    told = written(tmp_path, StepEvent(**STEP | {"loss": float("nan"), "grad_norm": float("inf")}))
+    assert told == {"event": "step", **STEP, "loss": None, "grad_norm": None}
+
+
+def test_numbers_in_a_table_too(tmp_path: Path) -> None:
+    told = written(tmp_path, RoundEvent(round=0, rounds=9, seconds={"train": 0.5, "other": float("-inf")}))
+    assert told["seconds"] == {"train": 0.5, "other": None}
+
+
+def test_fields_keep_their_order_and_unknown_ones_are_null(tmp_path: Path) -> None:
+    assert list(written(tmp_path, StepEvent(**STEP))) == ["event", *STEP]
+    assert written(tmp_path / "other", PhaseEvent(name="x")) == {
+        "event": "phase",
+        "name": "x",
+        "done": None,
+        "total": None,
     }
+
+
+@pytest.mark.parametrize("filtered", [0, 3])
+def test_only_steps_of_peers_say_what_was_filtered(filtered: int, tmp_path: Path) -> None:
+    told = written(tmp_path, StepEvent(**STEP, filtered=filtered))
+    assert told == {"event": "step", **STEP, "filtered": filtered}
+    assert list(told)[-3:] == ["filtered", "source", "replayed"]
+
+
+def test_an_event_crosses_a_pipe_as_its_name_and_fields() -> None:
+    for event in (StepEvent(**STEP), StepEvent(**STEP, filtered=1), PhaseEvent(name="x")):
+        assert EVENTS[event.event_name()](**event.model_dump()) == event
+
+
+def test_a_field_that_no_event_has_is_a_mistake() -> None:
+    with pytest.raises(ValidationError):
+        PhaseEvent(name="x", of="the future")  # type: ignore[call-arg]
+
+
+def test_every_field_says_what_it_is() -> None:
+    for model in EVENTS.values():
+        assert model.__doc__
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
+
+
+def test_the_table_in_the_documents_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check"]) == 0, capsys.readouterr().out

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hivemind_exp.offload.batch import job as batch_job
+from tests.support import waiting
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, Rig, accounts
 from tests.support.fake_api.ledger import Entry
 from tests.support.fake_api.remote import RemoteServer
 from tests.support.fake_api.server import ApiServer
 
-LONG_S = 60.0
+until = partial(waiting.until, seconds=60)
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +50,6 @@ def states(ledger: Path) -> Counter[str]:
     """Return how many batches the ledger holds, by state."""
     with sqlite3.connect(ledger) as db:
         return Counter(state for (state,) in db.execute("SELECT state FROM batch_jobs"))
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for what happens in another thread."""
-    end = time.monotonic() + LONG_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def filled(rig: Rig) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 from swarmctl.doctor.check import Context
 from swarmctl.doctor.command import make_context
 from swarmctl.settings.options import DoctorOptions
+from tests.support.loopback import serving
 
 DEAD = "http://127.0.0.1:9"
 """Nobody listens on the port of the discard service."""
@@ -48,14 +48,8 @@ def serve(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
+        yield address
 
 
 def reply(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:

@@ -8,8 +8,8 @@ import pytest
 
 from swarmctl.doctor import registry, runner
 from swarmctl.doctor.check import Finding
+from tests.support.command_line import write_profile
 from tests.support.doctor import make
-from tests.swarmctl.conftest import write_profile
 
 KEY = "sk-PLANTEDplantedPLANTED-1234"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ from tests.support.fake_api.server import ApiServer
 from tests.support.recorded_events import Events
 
 KEY = "sk-0f-the-Hosted-engine"
-LONG_S = 20.0
 
 
 def configure(base_url: str, *, box: dict[str, Any] | None = None, **offload: Any) -> Config:
@@ -96,13 +94,6 @@ def hosted(root: Path, config: Config, *, key: str | None = None, probed: bool =
         yield Hosted(offload, events, files, stop)
     finally:
         offload.close()
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def prompts(server: ApiServer) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.support.loopback import serving
 
 MODEL = "lab/private-model"
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -16,8 +17,6 @@ _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 class Hub(ThreadingHTTPServer):
     """Serves the files of a directory as those of ``MODEL``."""
-
-    daemon_threads = True
 
     def __init__(self, directory: Path, token: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -69,9 +68,5 @@ class _Handler(BaseHTTPRequestHandler):
 def hub(directory: Path, token: str) -> Iterator[Hub]:
     """Run one on loopback."""
     server = Hub(directory, token)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.support.loopback import serving
+
 TOKEN = "hf_Writes0123456789abcdefgh"
 
 
@@ -239,11 +241,5 @@ def uploads(account: Account) -> Iterator[str]:
     """Run hub and storage on loopback; yield the hub's address."""
     api, storage = _Server(account, _Api), _Server(account, _Storage)
     account.storage = storage.url
-    for server in (api, storage):
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with serving(api), serving(storage):
         yield api.url
-    finally:
-        for server in (api, storage):
-            server.shutdown()
-            server.server_close()

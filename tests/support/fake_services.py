@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.loopback import serving
+
 GOOD = "sk-good-0123456789abcdef"
 
 
 class Service(ThreadingHTTPServer):
     """Answers as ``act`` says and remembers what it was asked."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -96,9 +95,5 @@ class _Handler(BaseHTTPRequestHandler):
 def service() -> Iterator[Service]:
     """Run one on loopback."""
     server = Service()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -17,7 +17,22 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from hivemind_exp.events import FILE_NAME, EventLog
+from hivemind_exp.events import (
+    Emit,
+    ErrorEvent,
+    EvalEvent,
+    EventLog,
+    PeersEvent,
+    PhaseEvent,
+    RolloutsEvent,
+    RoundEvent,
+    ShareEvent,
+    StartEvent,
+    StepEvent,
+    StopEvent,
+    WarningEvent,
+)
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.secrets import Secrets, receive
 
 if TYPE_CHECKING:
@@ -46,7 +61,7 @@ def main() -> None:
         subprocess.Popen(child, process_group=0)
     if act == "disk_full":
         sys.exit(errno.ENOSPC)
-    emit = EventLog(node / FILE_NAME)
+    emit = EventLog(NodeFiles(node).events)
     if act == "noise":
         print("library noise", file=sys.stderr, flush=True)
     if act == "killed":
@@ -58,12 +73,11 @@ def main() -> None:
     play(request["config"], emit, act)
 
 
-def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: EventLog) -> int:
+def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: Emit) -> int:
     """Have an API fill every round, as a trainer does, and learn nothing from it."""
     from hivemind_exp.config import Config, charter_id
     from hivemind_exp.errors import NodeError
     from hivemind_exp.journal.journal import Journal
-    from hivemind_exp.node_files import NodeFiles
     from hivemind_exp.offload.build import open_offload
     from hivemind_exp.stop import StopFlag
 
@@ -81,8 +95,8 @@ def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: EventL
                 engine.report_spend(round_)
                 play_round(emit, round_)
     except NodeError as error:
-        emit("error", code=error.code, message=error.message, next=error.next)
-        emit("stop", reason="error", round=0, steps=0, checkpoint=None)
+        emit(ErrorEvent(code=error.code, message=error.message, next=error.next))
+        emit(StopEvent(reason="error", round=0, steps=0))
         return 1
     end(emit, "done", config.game.rounds)
     return 0
@@ -122,7 +136,7 @@ def serve_charter(path: Path) -> None:
     sys.exit(0)
 
 
-def play(config: dict[str, Any], emit: EventLog, act: str) -> None:
+def play(config: dict[str, Any], emit: Emit, act: str) -> None:
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -132,14 +146,16 @@ def play(config: dict[str, Any], emit: EventLog, act: str) -> None:
     total = config["game"]["rounds"]
     start(config, emit)
     if act == "error":
-        emit("error", code="out_of_memory", message="too large", next="swarmctl run --node x --set train.micro_batch=1")
-        emit("stop", reason="error", round=0, steps=0, checkpoint=None)
+        cure = "swarmctl run --node x --set train.micro_batch=1"
+        emit(ErrorEvent(code="out_of_memory", message="too large", next=cure))
+        emit(StopEvent(reason="error", round=0, steps=0))
         sys.exit(1)
     swarm = bool(config["swarm"]["join"])
     if swarm:
-        emit("peers", peers=0, neighbours=0)
-        emit("peers", peers=2, neighbours=2)
-        emit("error", code="identity_elsewhere", message="another node has this identity", next="swarmctl identity new")
+        emit(PeersEvent(peers=0, neighbours=0))
+        emit(PeersEvent(peers=2, neighbours=2))
+        cure = "swarmctl identity new"
+        emit(ErrorEvent(code="identity_elsewhere", message="another node has this identity", next=cure))
     done = 0
     while not stopping.is_set() and (not total or done < total):
         time.sleep(ROUND_S)
@@ -150,37 +166,35 @@ def play(config: dict[str, Any], emit: EventLog, act: str) -> None:
     end(emit, "signal" if stopping.is_set() else "limit" if act == "limit" else "done", done)
 
 
-def start(config: dict[str, Any], emit: EventLog) -> None:
+def start(config: dict[str, Any], emit: Emit) -> None:
     what = {"model": config["model"]["name"], "device": "cpu", "dtype": "float32", "parameters": 266_000}
     what |= {"trainable": 266_000, "tasks": ["spell_backward"], "seed": 0, "groups": 2, "group_size": 4}
     name = config["node"]["name"]
-    emit("phase", name="importing", done=None, total=None)
-    emit("phase", name="warming up", done=120, total=450)
-    emit("start", node=name, rounds=config["game"]["rounds"], resumed_round=None, **what)
-    emit("eval", round=0, accuracy=0.38, questions=200, split="heldout")
-    emit("warning", code="slow", message="this is \x1b[31mslow")
+    emit(PhaseEvent(name="importing"))
+    emit(PhaseEvent(name="warming up", done=120, total=450))
+    emit(StartEvent(node=name, rounds=config["game"]["rounds"], **what))
+    emit(EvalEvent(round=0, accuracy=0.38, questions=200))
+    emit(WarningEvent(code="slow", message="this is \x1b[31mslow"))
 
 
-def end(emit: EventLog, reason: str, done: int) -> None:
-    emit("eval", round=done, accuracy=0.9, questions=200, split="heldout")
-    emit("stop", reason=reason, round=done, steps=done, checkpoint=f"checkpoints/{done}")
+def end(emit: Emit, reason: str, done: int) -> None:
+    emit(EvalEvent(round=done, accuracy=0.9, questions=200))
+    emit(StopEvent(reason=reason, round=done, steps=done, checkpoint=f"checkpoints/{done}"))
 
 
-def play_round(emit: EventLog, index: int) -> None:
-    reward = min(1.0, 0.3 + index / 100)
-    counts = {"count": 8, "correct": 3, "truncated": 0, "tokens": 80}
-    emit(
-        "rollouts", round=index, stage="answer", source="policy", reward=reward, reward_std=0.4, completion_length=9,
-        **counts,
-    )  # fmt: skip
-    emit("step", round=index, step=index, loss=0.1, grad_norm=1.0, learning_rate=1e-4, rows=8, source="policy")
+def play_round(emit: Emit, index: int) -> None:
+    where = {"round": index, "stage": "answer", "source": "policy"}
+    measured = {"reward": min(1.0, 0.3 + index / 100), "reward_std": 0.4, "completion_length": 9}
+    emit(RolloutsEvent(**where, **measured, count=8, correct=3, truncated=0, tokens=80))
+    learned = {"loss": 0.1, "grad_norm": 1.0, "learning_rate": 1e-4, "tokens": 80, "rows": 8}
+    emit(StepEvent(**where, **learned, step=index, replayed=False))
     seconds = {"generate": 0.04, "verify": 0.005, "train": 0.02, "share": 0.0, "other": 0.001}
-    emit("round", round=index, rounds=0, seconds=seconds, tokens_per_second=5210.0)
+    emit(RoundEvent(round=index, rounds=0, seconds=seconds, tokens_per_second=5210.0))
 
 
-def share(emit: EventLog, index: int) -> None:
-    emit("share", round=index, groups=2, bytes=1500, unused={"no difference in rewards": 1})
-    emit("rollouts", round=index, stage="answer", source="peer", reward=0.5, count=4, correct=2)
+def share(emit: Emit, index: int) -> None:
+    emit(ShareEvent(round=index, groups=2, bytes=1500, unused={"no difference in rewards": 1}))
+    emit(RolloutsEvent(round=index, stage="answer", source="peer", reward=0.5, count=4, correct=2, truncated=0))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class PostOffice:
 
 
 class PostBox:
-    """Implements ``sharing.Wire``."""
+    """Implements ``BundleTransport``."""
 
     def __init__(self, office: PostOffice, peer: str) -> None:
         self._office = office

@@ -10,16 +10,16 @@ import json
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 from hivemind_exp.config import HubConfig
+from hivemind_exp.events import Event
 from hivemind_exp.hub.outbox import Outbox
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.stop import StopFlag, StopRequested
 
 
-def tell(event: str, /, **fields: Any) -> None:
-    print(json.dumps({"event": event} | fields), flush=True)
+def tell(event: Event, /) -> None:
+    print(json.dumps({"event": event.event_name()} | event.model_dump()), flush=True)
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     try:
         pusher.finish(stop)
     except StopRequested:
-        tell("stopped")
+        print(json.dumps({"event": "stopped"}), flush=True)
 
 
 if __name__ == "__main__":

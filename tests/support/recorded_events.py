@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hivemind_exp.events import Event
+
 
 class Events:
     """Collects what a run tells."""
@@ -11,8 +13,8 @@ class Events:
     def __init__(self) -> None:
         self.all: list[tuple[str, dict[str, Any]]] = []
 
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        self.all.append((event, fields))
+    def __call__(self, event: Event, /) -> None:
+        self.all.append((event.event_name(), event.model_dump()))
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [fields for name, fields in self.all if name == event]

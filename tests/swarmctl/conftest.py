@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from hivemind_exp.secrets import without_secrets
-
-ROOT = Path(__file__).parents[2]
-STAND_IN = [sys.executable, "-m", "tests.support.run_fake_trainer"]
-
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests.support.command_line import STAND_IN, Cli, run_process
 
 
 @pytest.fixture(autouse=True)
@@ -43,15 +38,7 @@ def stand_in() -> Cli:
     """Run ``swarmctl`` with the stand-in as its trainer; ``act`` is what that does."""
 
     def run(*arguments: str, act: str = "run", **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*STAND_IN, *arguments],
-            cwd=ROOT,
-            env=os.environ | {"STAND_IN": act} | environment,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=30,
-            check=False,
-        )
+        return run_process([*STAND_IN, *arguments], env=os.environ | {"STAND_IN": act} | environment)
 
     return run
 
@@ -69,11 +56,3 @@ def _belongs(process: psutil.Process, home: Path) -> bool:
         return process.pid != os.getpid() and process.environ().get("SWARMCTL_HOME") == str(home)
     except psutil.Error:
         return False
-
-
-def write_profile(home: Path, name: str, text: str) -> Path:
-    """Save a profile of the user's."""
-    path = home / "profiles" / f"{name}.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path

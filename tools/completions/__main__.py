@@ -13,6 +13,7 @@ from tools.completions import bash, fish, zsh
 from tools.completions.tables import tables
 from tools.completions.tree import tree
 from tools.completions.words import WORDS
+from tools.generated import update
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -34,18 +35,7 @@ def _rendered(shell: str, marks: dict[str, str]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the script; return its exit code."""
-    stale = 0
-    for name, text in scripts().items():
-        path = COMPLETIONS / name
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale = 1
-        if "--check" in arguments:
-            print(f"{path} is out of date: run python -m tools.completions")
-        else:
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote {path}")
-    return stale if "--check" in arguments else 0
+    return update({COMPLETIONS / name: text for name, text in scripts().items()}, arguments, "tools.completions")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from hivemind_exp import providers
 from hivemind_exp.tasks.registry import names
 from swarmctl.settings.profile_files import builtin_names
-from swarmctl.settings.schema import dotted, settings
+from swarmctl.settings.schema import docstrings, dotted, settings
 from tools.completions.tree import Words, first_sentence
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
@@ -36,7 +36,7 @@ def setting_values() -> dict[str, tuple[str, ...]]:
 
 def setting_help() -> dict[str, str]:
     """Return the first sentence of each setting's docstring."""
-    return {dotted(path): first_sentence(field.description or "") for path, field in settings().items()}
+    return {dotted(path): first_sentence(text) for path, text in docstrings().items()}
 
 
 def _values(key: str, field: FieldInfo) -> tuple[str, ...]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.rollouts.types import Group, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class SamplingGame:
@@ -18,11 +20,12 @@ class SamplingGame:
 
     stages = (STAGE,)
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, tasks: Tasks) -> None:
+        """Without a tokenizer, as a relay has none, prompts have no token ids."""
         self._tokenizer = tokenizer
         self._tasks = tasks
 
-    def prompts(self, stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:  # noqa: ARG002 - one stage
+    def prompts(self, _stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:
         """Return the questions as prompts."""
         return build_prompts(questions, self._tokenizer)
 

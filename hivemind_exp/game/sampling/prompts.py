@@ -23,13 +23,10 @@ def messages(question: Question) -> tuple[Message, ...]:
     return ({"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question.text})
 
 
-def build_prompts(questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-    """Return the prompts of the stage, in the chat format of the model if it has one."""
-    built = []
-    for question in questions:
-        chat = messages(question)
-        built.append(Prompt(question, STAGE, chat, tuple(encode(chat, tokenizer))))
-    return built
+def build_prompts(questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase | None) -> list[Prompt]:
+    """Return the prompts of the stage, in the chat format of the model if it has one; without a tokenizer no ids."""
+    chats = [(question, messages(question)) for question in questions]
+    return [Prompt(each, STAGE, chat, tuple(encode(chat, tokenizer)) if tokenizer else ()) for each, chat in chats]
 
 
 def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -11,7 +11,6 @@ from hivemind_exp.rollouts.types import Message
 from hivemind_exp.tasks.base import Question
 
 ANSWER, CRITIQUE, RESOLVE = "answer", "critique", "resolve"
-STAGES = (ANSWER, CRITIQUE, RESOLVE)
 TAGS = {
     ANSWER: ("think", "answer"),
     CRITIQUE: ("compare", "explain", "identify"),

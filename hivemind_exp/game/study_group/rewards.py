@@ -34,12 +34,12 @@ Choice = int | str | None
 
 def score_answer(question: Question, text: str, verified: Score) -> Score:
     """Return the score of a first-stage completion that the task's verifier has judged."""
-    terms = [_term("correct", RIGHT * verified.outcome, RIGHT, verified.why)]
+    terms = [term("correct", RIGHT * verified.outcome, RIGHT, verified.why)]
     if _is_integer(str(question.entry.get("answer"))):
         answer = content(text, "answer")
         good = answer is not None and _is_integer(answer)
-        terms.append(_term("integer", FORMAT * good, FORMAT, "an integer" if good else "no integer"))
-    return Score(verified.outcome, verified.strict, verified.why, (*terms, *_format(ANSWER, text)))
+        terms.append(term("integer", FORMAT * good, FORMAT, "an integer" if good else "no integer"))
+    return Score(verified.outcome, verified.strict, verified.why, (*terms, *format_terms(TAGS[ANSWER], text)))
 
 
 def score_critique(text: str, students: Mapping[int, float]) -> Score:
@@ -48,9 +48,9 @@ def score_critique(text: str, students: Mapping[int, float]) -> Score:
     named, why_named = _named(choice, students)
     outcome, why = _judged(choice, students)
     terms = (
-        _term("names a student", EXISTS * named, EXISTS, why_named),
-        _term("right choice", RIGHT * outcome, RIGHT, why),
-        *_format(CRITIQUE, text),
+        term("names a student", EXISTS * named, EXISTS, why_named),
+        term("right choice", RIGHT * outcome, RIGHT, why),
+        *format_terms(TAGS[CRITIQUE], text),
     )
     return Score(outcome, is_exactly(text, TAGS[CRITIQUE]), why, terms)
 
@@ -69,15 +69,15 @@ def score_resolve(
     if majority:
         agrees = choice is not None and choice in majority
         most = " or ".join(sorted(map(_words, majority)))
-        terms.append(_term("agrees", RIGHT * agrees, RIGHT, f"most critics chose {most}"))
+        terms.append(term("agrees", RIGHT * agrees, RIGHT, f"most critics chose {most}"))
     alike = similarity(content(text, "question") or "", question.text)
     terms += [
-        _term("right majority", RIGHT * outcome, RIGHT, why),
-        _term("question", RESTATED * alike, RESTATED, f"{100 * alike:.0f} % of its words"),
-        _term("correct", RIGHT * verified.outcome, RIGHT, verified.why),
+        term("right majority", RIGHT * outcome, RIGHT, why),
+        term("question", RESTATED * alike, RESTATED, f"{100 * alike:.0f} % of its words"),
+        term("correct", RIGHT * verified.outcome, RIGHT, verified.why),
     ]
     strict = is_exactly(text, TAGS[RESOLVE])
-    return Score(verified.outcome, strict, verified.why, (*terms, *_format(RESOLVE, text)))
+    return Score(verified.outcome, strict, verified.why, (*terms, *format_terms(TAGS[RESOLVE], text)))
 
 
 def choice_in(text: str, tag: str) -> Choice:
@@ -140,17 +140,17 @@ def _words(choice: Choice) -> str:
     return "None" if choice == NOBODY else f"student {choice}"
 
 
-def _format(stage: str, text: str) -> tuple[RewardTerm, RewardTerm, RewardTerm]:
-    names = TAGS[stage]
+def format_terms(names: Sequence[str], text: str) -> tuple[RewardTerm, RewardTerm, RewardTerm]:
+    """Return what a completion gets for its form; ``names``: the tags that it is made of, in order."""
     strict, soft = is_exactly(text, names), in_order(text, names)
     once = sum(text.count(tag) == 1 for name in names for tag in (f"<{name}>", f"</{name}>"))
     trailing = _trailing(text, names[-1])
     value = max(0.0, A_TAG * once - A_TRAILING_CHARACTER * trailing)
     why = f"{once} of {2 * len(names)} tags once" + (f", {trailing} characters after the last" if trailing else "")
     return (
-        _term("strict format", FORMAT * strict, FORMAT, "kept" if strict else "not kept"),
-        _term("soft format", FORMAT * soft, FORMAT, "all tags in order" if soft else "not all tags in order"),
-        _term("tags", value, A_TAG * 2 * len(names), why),
+        term("strict format", FORMAT * strict, FORMAT, "kept" if strict else "not kept"),
+        term("soft format", FORMAT * soft, FORMAT, "all tags in order" if soft else "not all tags in order"),
+        term("tags", value, A_TAG * 2 * len(names), why),
     )
 
 
@@ -164,5 +164,6 @@ def _is_integer(text: str) -> bool:
     return len(text) <= _LONGEST_INTEGER and _INTEGER.fullmatch(text.strip()) is not None
 
 
-def _term(name: str, value: float, maximum: float, why: str) -> RewardTerm:
+def term(name: str, value: float, maximum: float, why: str) -> RewardTerm:
+    """Return one term of a reward, in [0, maximum], and why it is what it is."""
     return RewardTerm(name, float(value), maximum, why)

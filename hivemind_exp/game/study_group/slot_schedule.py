@@ -63,7 +63,7 @@ class SlotClock:
 
 
 class SlotSchedule:
-    """Implements ``Timetable``.
+    """Implements ``Schedule``.
 
     A fast node goes on along the round's questions until the slot ends. A slow one finds a later slot when it is
     done, and plays that. One that has no own answers to what a later stage would show (it was late, or joined in the

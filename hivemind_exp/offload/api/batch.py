@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed, encodable, read_answer, refusal
+from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed, read_answer, refusal, short
 
 URL = "/v1/chat/completions"
 WINDOW = "24h"
@@ -69,25 +69,6 @@ class Report:
     """Requests that were answered; None where it does not say."""
     failure: RequestFailed | None = None
     """Why the service refused the whole batch, of which it then did nothing."""
-
-
-class Batches(Protocol):
-    """The Batch API of a service; ``batch_client.BatchClient`` is the one for real use. All raise ``Fault``."""
-
-    async def upload(self, data: bytes, name: str) -> str:
-        """Give a file of lines; return its id. Costs nothing."""
-
-    async def create(self, file: str, tag: str) -> Report:
-        """Begin a batch. From here on it costs."""
-
-    async def find(self, tag: str, file: str, since: float) -> Report | None:
-        """Return the batch with our tag or our file among those created since a time (Unix seconds); None: no such."""
-
-    async def look(self, id: str) -> Report:
-        """Return how far a batch is."""
-
-    async def fetch(self, file: str) -> bytes:
-        """Return a file's bytes; a monstrous file is cut."""
 
 
 def encode_line(line: Line, body: dict[str, Any]) -> bytes:
@@ -166,7 +147,7 @@ def unanswered(report: Report, results: Iterable[ChatAnswer | RequestFailed]) ->
 def _result(response: Any, error: Any) -> ChatAnswer | RequestFailed:
     if not isinstance(response, dict):
         said = error.get("message") or error.get("code") if isinstance(error, dict) else None
-        return RequestFailed(FaultKind.BUSY, f"not answered: {_short(said)}")
+        return RequestFailed(FaultKind.BUSY, f"not answered: {short(said)}")
     status, body = response.get("status_code"), json.dumps(response.get("body")).encode()
     try:
         if status == 200:
@@ -193,11 +174,7 @@ def _failure(errors: Any) -> RequestFailed:
     else:
         status = 500 if not code or "server" in code or "internal" in code else 400
     meant = refusal(status, json.dumps({"error": {"code": code, "message": said}}).encode(), {})
-    return RequestFailed(meant.trouble, _short(said))
-
-
-def _short(said: Any) -> str:
-    return encodable(" ".join(str(said or "no reason given").split())[:300])
+    return RequestFailed(meant.trouble, short(said))
 
 
 def _is_name(value: Any) -> bool:

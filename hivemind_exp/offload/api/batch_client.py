@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from hivemind_exp.offload.api.batch import TAG, URL, WINDOW, Report, is_ours, read_report
@@ -20,7 +21,10 @@ _CLOCKS_S = 86400.0
 
 
 class BatchClient:
-    """Uploads, begins, finds and fetches batches. For the loop of its ``ChatClient``, which closes the connections."""
+    """Uploads, begins, finds and fetches batches. For the loop of its ``ChatClient``, which closes the connections.
+
+    Every method raises ``RequestFailed``.
+    """
 
     def __init__(self, chat: ChatClient, *, seconds: float) -> None:
         """``seconds``: what one request may take, files apart."""
@@ -28,27 +32,24 @@ class BatchClient:
         self._seconds = seconds
 
     async def upload(self, data: bytes, name: str) -> str:
-        async with self._chat.sdk(max(self._seconds, _FILE_S)) as sdk:
-            asked = {"file": (name, data, "application/jsonl"), "purpose": "batch"}
-            async with sdk.files.with_streaming_response.create(**asked) as response:
-                table = await self._json(response)
+        """Give a file of lines; return its id. Costs nothing."""
+        asked = {"file": (name, data, "application/jsonl"), "purpose": "batch"}
+        table = await self._table(lambda sdk: sdk.files.with_streaming_response.create(**asked), _FILE_S)
         found = table.get("id")
         if not isinstance(found, str) or not found:
             raise RequestFailed(FaultKind.BROKEN, "the answer to an upload names no file", billed=True)
         return found
 
     async def create(self, file: str, tag: str) -> Report:
-        async with self._chat.sdk(self._seconds) as sdk:
-            asked = {"input_file_id": file, "endpoint": URL, "completion_window": WINDOW, "metadata": {TAG: tag}}
-            async with sdk.batches.with_streaming_response.create(**asked) as response:
-                return read_report(await self._json(response))
+        """Begin a batch. From here on it costs."""
+        asked = {"input_file_id": file, "endpoint": URL, "completion_window": WINDOW, "metadata": {TAG: tag}}
+        return read_report(await self._table(lambda sdk: sdk.batches.with_streaming_response.create(**asked)))
 
     async def find(self, tag: str, file: str, since: float) -> Report | None:
-        after: dict[str, str] = {}
+        """Return the batch with our tag or our file among those created since a time (Unix seconds); None: no such."""
+        asked: dict[str, Any] = {"limit": _PAGE}
         for _ in range(_PAGES):
-            async with self._chat.sdk(self._seconds) as sdk:
-                async with sdk.batches.with_streaming_response.list(limit=_PAGE, **after) as response:
-                    page = await self._json(response)
+            page = await self._table(lambda sdk: sdk.batches.with_streaming_response.list(**asked))
             rows = page.get("data")
             if not isinstance(rows, list):
                 raise RequestFailed(FaultKind.BROKEN, "the answer is no list of batches")
@@ -58,22 +59,24 @@ class BatchClient:
             # The latest come first.
             if not rows or not page.get("has_more") or _created(rows[-1]) < since - _CLOCKS_S:
                 return None
-            after = {"after": read_report(rows[-1]).id}
+            asked["after"] = read_report(rows[-1]).id
         return None
 
     async def look(self, id: str) -> Report:
-        async with self._chat.sdk(self._seconds) as sdk:
-            async with sdk.batches.with_streaming_response.retrieve(id) as response:
-                return read_report(await self._json(response))
+        """Return how far a batch is."""
+        return read_report(await self._table(lambda sdk: sdk.batches.with_streaming_response.retrieve(id)))
 
     async def fetch(self, file: str) -> bytes:
-        async with self._chat.sdk(max(self._seconds, _FILE_S)) as sdk:
-            async with sdk.files.with_streaming_response.content(file) as response:
-                return self._chat.without_key(await read_body(response, LARGEST_FILE))
+        """Return a file's bytes; a monstrous file is cut."""
+        return await self._content(lambda sdk: sdk.files.with_streaming_response.content(file), LARGEST_FILE, _FILE_S)
 
-    async def _json(self, response: Any) -> dict[str, Any]:
+    async def _content(self, ask: Callable[[Any], Any], most: int, seconds: float) -> bytes:
+        async with self._chat.sdk(max(self._seconds, seconds)) as sdk, ask(sdk) as response:
+            return self._chat.without_key(await read_body(response, most))
+
+    async def _table(self, ask: Callable[[Any], Any], seconds: float = 0.0) -> dict[str, Any]:
         try:
-            table = json.loads(self._chat.without_key(await read_body(response, LARGEST_ANSWER)))
+            table = json.loads(await self._content(ask, LARGEST_ANSWER, seconds))
         except (ValueError, RecursionError):
             table = None
         if not isinstance(table, dict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -36,30 +36,24 @@ class FaultKind(StrEnum):
     BAD_REQUEST = "request not accepted"
 
 
+@dataclass(eq=False)
 class RequestFailed(Exception):
     """A request that brought nothing."""
 
-    def __init__(
-        self,
-        trouble: FaultKind,
-        detail: str,
-        *,
-        wait: float | None = None,
-        billed: bool = False,
-        sent: bool = True,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.trouble = trouble
-        self.detail = detail
-        """For people; never contains the key."""
-        self.wait = wait
-        """Seconds that the service asks to wait."""
-        self.billed = billed
-        """Whether the service may have done the work: then the reserve stays spent."""
-        self.sent = sent
-        """Whether the request got as far as the service."""
-        self.headers = headers or {}
+    trouble: FaultKind
+    detail: str
+    """For people; never contains the key."""
+    _: KW_ONLY
+    wait: float | None = None
+    """Seconds that the service asks to wait."""
+    billed: bool = False
+    """Whether the service may have done the work: then the reserve stays spent."""
+    sent: bool = True
+    """Whether the request got as far as the service."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 @dataclass(slots=True)
@@ -76,28 +70,20 @@ class RequestDialect:
 
     def adapt(self, message: str) -> bool:
         """Change what a complaint names. Returns whether anything changed."""
-        adapted = self._adapt(message)
-        self.changes += adapted
-        return adapted
-
-    def _adapt(self, message: str) -> bool:
-        for name in ("max_completion_tokens", "max_tokens"):
-            if (
-                re.search(rf"\b{name}\b", message)
-                and self.max_tokens == name
-                and "max_tokens" not in self.unsupported_params
-            ):
-                self.max_tokens = "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
-                self.unsupported_params.add("max_tokens")  # once is enough: a service that takes neither is beyond help
-                return True
-        for name in ("temperature", "seed", "reasoning_effort"):
-            if re.search(rf"\b{name}\b", message) and name not in self.unsupported_params:
-                self.unsupported_params.add(name)
-                return True
-        if self.supports_n and re.search(r"\bn\b", message):
+        named = set(re.findall(r"\w+", message))
+        complaints = [name for name in ("temperature", "seed", "reasoning_effort") if name in named]
+        new = next((name for name in complaints if name not in self.unsupported_params), None)
+        if self.max_tokens in named and "max_tokens" not in self.unsupported_params:
+            self.max_tokens = "max_tokens" if self.max_tokens == "max_completion_tokens" else "max_completion_tokens"
+            self.unsupported_params.add("max_tokens")  # once is enough: a service that takes neither is beyond help
+        elif new is not None:
+            self.unsupported_params.add(new)
+        elif self.supports_n and "n" in named:
             self.supports_n = False
-            return True
-        return False
+        else:
+            return False
+        self.changes += 1
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +167,7 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
         ) from error
     usage = _usage(document.get("usage"))
     model = document.get("model")
-    found = tuple(choice for entry in choices if (choice := _choice(entry)) is not None)
+    found = tuple(_choice(entry) for entry in choices if isinstance(entry, dict))
     return ChatAnswer(found, usage, encodable(model[:200]) if isinstance(model, str) else None, headers)
 
 
@@ -192,12 +178,9 @@ def _shape(content: bytes) -> str:
     return f"{len(content)} bytes"
 
 
-def _choice(entry: Any) -> Choice | None:
-    message = entry.get("message") if isinstance(entry, dict) else None
+def _choice(entry: dict[str, Any]) -> Choice:
+    message, reason = entry.get("message"), entry.get("finish_reason")
     text = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(entry, dict):
-        return None
-    reason = entry.get("finish_reason")
     text = text if isinstance(text, str) else ""
     return Choice(encodable(text[:LONGEST_TEXT]), truncated=reason == "length", filtered=reason == "content_filter")
 
@@ -257,11 +240,14 @@ def _message(text: str) -> str:
         said = said or (found.get("detail") if isinstance(found, dict) else None)
     except (ValueError, RecursionError):
         said = None if "<" in text else text
-    return encodable(" ".join(str(said).split())[:300]) if said else "no reason given"
+    return short(said)
+
+
+def short(said: Any) -> str:
+    """Return what a service gave as a reason on one line, cut."""
+    return encodable(" ".join(str(said or "no reason given").split())[:300])
 
 
 def _wait(headers: Mapping[str, str]) -> float | None:
     milliseconds = duration(headers.get("retry-after-ms", "-"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    return duration(headers.get("retry-after", "-"))
+    return duration(headers.get("retry-after", "-")) if milliseconds is None else milliseconds / 1000

@@ -80,10 +80,19 @@ class ChatClient:
 
     @asynccontextmanager
     async def sdk(self, seconds: float) -> AsyncIterator[Any]:
-        """Give the SDK for ``seconds``; whatever it raises is raised as a ``Fault``."""
+        """Give the SDK for ``seconds``; whatever it raises is raised as ``RequestFailed``, which never says the key."""
+        try:
+            async with self._faults(seconds):
+                yield self._client
+        except RequestFailed as fault:
+            fault.detail = fault.detail.replace(self._key, "…") if self._key else fault.detail
+            raise
+
+    @asynccontextmanager
+    async def _faults(self, seconds: float) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(seconds):
-                yield self._client
+                yield
         except TimeoutError as error:
             raise self._late(error, seconds) from error
         except self._openai.APIStatusError as error:
@@ -96,9 +105,8 @@ class ChatClient:
             raise
         except Exception as error:
             # The transport's own exceptions have no common base that is public.
-            raise self._fault(
-                FaultKind.BROKEN, f"{type(error).__name__} in the midst of an answer", billed=True
-            ) from error
+            detail = f"{type(error).__name__} in the midst of an answer"
+            raise RequestFailed(FaultKind.BROKEN, detail, billed=True) from error
 
     def without_key(self, content: bytes) -> bytes:
         """Return what a service sent without the key, which it may say in errors and elsewhere."""
@@ -113,32 +121,18 @@ class ChatClient:
             content = self.without_key(await asyncio.wait_for(error.response.aread(), 5))
         except Exception:  # noqa: BLE001 - the status says enough
             content = b""
-        fault = refusal(error.status_code, content, _lower(error.response.headers))
-        return self._fault(fault.trouble, fault.detail, wait=fault.wait, headers=fault.headers)
+        return refusal(error.status_code, content, _lower(error.response.headers))
 
     def _late(self, error: BaseException, seconds: float) -> RequestFailed:
         if _never_sent(error):
             return self._unconnected(error)
         # The transport calls a connection that was closed without an answer a timeout, too.
-        return self._fault(FaultKind.TIMEOUT, f"no answer within {seconds:g} s", billed=True)
+        return RequestFailed(FaultKind.TIMEOUT, f"no answer within {seconds:g} s", billed=True)
 
     def _unconnected(self, error: BaseException) -> RequestFailed:
         if _never_sent(error):
-            return self._fault(FaultKind.BROKEN, f"{self._endpoint.host} cannot be connected to", sent=False)
-        return self._fault(FaultKind.BROKEN, f"{self._endpoint.host} broke the connection", billed=True)
-
-    def _fault(
-        self,
-        trouble: FaultKind,
-        detail: str,
-        *,
-        wait: float | None = None,
-        billed: bool = False,
-        sent: bool = True,
-        headers: Mapping[str, str] | None = None,
-    ) -> RequestFailed:
-        hidden = detail.replace(self._key, "…") if self._key else detail
-        return RequestFailed(trouble, hidden, wait=wait, billed=billed, sent=sent, headers=headers)
+            return RequestFailed(FaultKind.BROKEN, f"{self._endpoint.host} cannot be connected to", sent=False)
+        return RequestFailed(FaultKind.BROKEN, f"{self._endpoint.host} broke the connection", billed=True)
 
 
 def _never_sent(error: BaseException) -> bool:

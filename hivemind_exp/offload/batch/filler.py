@@ -11,15 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 
 from hivemind_exp.errors import LimitReached
-from hivemind_exp.events import Emit
-from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import AnswerRecorder
-from hivemind_exp.offload.api.batch import Batches, Line, Request, encode_line, parcels
-from hivemind_exp.offload.api.chat import SamplingParams, body, most_tokens
+from hivemind_exp.events import Emit, PhaseEvent, WarningEvent
+from hivemind_exp.offload.answers import AnswerRecorder, ending, unfilled
+from hivemind_exp.offload.api.batch import Line, Request, encode_line, parcels
+from hivemind_exp.offload.api.batch_client import BatchClient
+from hivemind_exp.offload.api.chat import body, most_tokens
 from hivemind_exp.offload.batch.job import BatchJob
 from hivemind_exp.offload.batch.store import Batch, BatchStore, State
-from hivemind_exp.offload.billing import BilledClient
-from hivemind_exp.offload.ledger import Ledger, worst_case
+from hivemind_exp.offload.ledger import worst_case
 from hivemind_exp.offload.prices import BATCH_SHARE
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.rollouts.orders import CompletionRequest
@@ -38,13 +37,9 @@ class BatchFiller:
     def __init__(
         self,
         service: ProviderService,
-        client: Batches,
-        sampling: SamplingParams,
-        *,
-        ledger: Ledger,
-        journal: Journal,
+        client: BatchClient,
         recorder: AnswerRecorder,
-        billing: BilledClient,
+        *,
         router: Router,
         emit: Emit,
         ask_directly: Callable[[CompletionRequest, list[int]], Awaitable[None]],
@@ -52,25 +47,12 @@ class BatchFiller:
     ) -> None:
         """``ask_directly`` fills places by any other service of the chain; ``at_the_limit`` says what a cap means."""
         self.service = service
-        self._sampling = sampling
-        self._journal = journal
-        self._recorder = recorder
-        self._billing = billing
-        self._router = router
-        self._emit = emit
+        self._recorder, self._journal, self._sampling = recorder, recorder.journal, recorder.sampling
+        self._billing, self._router, self._emit = recorder.billing, router, emit
         self._ask_directly = ask_directly
         self._at_the_limit = at_the_limit
-        self._book = BatchStore(ledger, service.endpoint.name, service.endpoint.model)
-        self._job = BatchJob(
-            service,
-            client,
-            book=self._book,
-            recorder=recorder,
-            billing=billing,
-            router=router,
-            emit=emit,
-            moved=self._tell,
-        )
+        self._book = BatchStore(recorder.billing.ledger, service.endpoint.name, service.endpoint.model)
+        self._job = BatchJob(service, client, self._book, recorder, router, emit, moved=self._tell)
         self._running: dict[asyncio.Task[bool], Batch] = {}
         self._earlier: dict[tuple[int, str], list[asyncio.Task[bool]]] = defaultdict(list)
         self._watched: int | None = None
@@ -101,28 +83,15 @@ class BatchFiller:
         left = [batch for batch in self._running.values() if batch.state is not State.NEW]
         if left:
             requests, name = sum(len(batch.items) for batch in left), self.service.endpoint.name
-            self._emit(
-                "warning",
-                code="batch_pending",
-                message=f"{requests} requests go on in {len(left)} batches at {name}; the next start collects them",
-            )
+            message = f"{requests} requests go on in {len(left)} batches at {name}; the next start collects them"
+            self._emit(WarningEvent(code="batch_pending", message=message))
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _fill_and_end(self, orders: Sequence[CompletionRequest]) -> None:
-        try:
+        with ending(*(order.done for order in orders)):
             await self._fill(orders)
-        except asyncio.CancelledError:
-            for order in orders:
-                order.done.cancel()
-            raise
-        except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
-            for order in orders:
-                order.done.set_exception(error)
-        else:
-            for order in orders:
-                order.done.set_result(None)
 
     async def _fill(self, orders: Sequence[CompletionRequest]) -> None:
         await asyncio.gather(*self._earlier.pop((orders[0].round, orders[0].stage), []))
@@ -147,8 +116,7 @@ class BatchFiller:
         """Return the places still to be filled. Those that batch after batch brought nothing for are given up."""
         missing: _Missing = []
         for order in orders:
-            settled = self._journal.settled(order.round, order.stage, order.question)
-            places = [place for place in order.indices if place not in settled]
+            places = unfilled(self._journal, order)
             if places and tries[order.question] >= TRIES:
                 self._recorder.give_up(order, places, self.service, TRIES)
             elif places:
@@ -217,4 +185,4 @@ class BatchFiller:
         if total and (total, done) != self._told:
             self._told = total, done
             name = f"waiting for a batch of {total} requests at {self.service.endpoint.name}"
-            self._emit("phase", name=name, done=done, total=total)
+            self._emit(PhaseEvent(name=name, done=done, total=total))

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import TypeVar
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.offload.answers import AnswerRecorder
-from hivemind_exp.offload.api.batch import COMPLETED, OVER, Batches, Report, read_results, unanswered
+from hivemind_exp.offload.api.batch import COMPLETED, OVER, Report, read_results, unanswered
+from hivemind_exp.offload.api.batch_client import BatchClient
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
-from hivemind_exp.offload.batch.store import Batch, BatchStore, Item, State
-from hivemind_exp.offload.billing import BilledClient
+from hivemind_exp.offload.batch.store import Batch, BatchStore, State
 from hivemind_exp.offload.router import FAULTS_IN_A_ROW, ProviderService, Router
 from hivemind_exp.rollouts.orders import CompletionRequest
 
@@ -37,31 +40,20 @@ _LASTING = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
 _T = TypeVar("_T")
 
 
+@dataclass(slots=True, eq=False)
 class BatchJob:
     """Sees batches of one service through. For one event loop."""
 
-    def __init__(
-        self,
-        service: ProviderService,
-        client: Batches,
-        *,
-        book: BatchStore,
-        recorder: AnswerRecorder,
-        billing: BilledClient,
-        router: Router,
-        emit: Emit,
-        moved: Callable[[Batch], None],
-    ) -> None:
-        """``moved`` is called when a batch got further."""
-        self._service = service
-        self._client = client
-        self._book = book
-        self._recorder = recorder
-        self._billing = billing
-        self._router = router
-        self._emit = emit
-        self._moved = moved
-        self._faults = 0
+    service: ProviderService
+    client: BatchClient
+    book: BatchStore
+    recorder: AnswerRecorder
+    router: Router
+    emit: Emit
+    moved: Callable[[Batch], None]
+    """Called when a batch got further."""
+    faults: int = 0
+    """Questions about batches, in a row, that the service did not answer."""
 
     async def run(self, batch: Batch, data: bytes | None = None) -> bool:
         """See a batch through; return whether it counts as a try of what it brought nothing for.
@@ -83,48 +75,47 @@ class BatchJob:
     def drop(self, batch: Batch, why: str) -> None:
         """Give back what was set aside for a batch that no service has."""
         for item in batch.items:
-            self._billing.write_off(self._service, item.ask, item.reservation, RequestFailed(FaultKind.BROKEN, why))
-        self._book.over(batch)
+            self.recorder.billing.write_off(self.service, item.reservation, RequestFailed(FaultKind.BROKEN, why))
+        self.book.over(batch)
 
     async def _begin(self, batch: Batch, data: bytes | None) -> bool:
         """Have a batch begun, once. Returns False where it is not."""
         if batch.state is State.ASKED and (report := await self._find(batch)) is not None:
-            self._book.begun(batch, report.id)
+            self.book.begun(batch, report.id)
             return True
         if data is None or (file := await self._upload(batch, data)) is None:
             return False
         tries = 0
         while True:
-            self._book.about_to_begin(batch, file)
+            self.book.about_to_begin(batch, file)
             report = None
             try:
-                report = await self._client.create(file, batch.tag)
+                report = await self.client.create(file, batch.tag)
             except RequestFailed as fault:
                 if fault.billed or fault.trouble is FaultKind.BUSY:
                     report = await self._find(batch)  # it may have been begun all the same
                 if report is None and not await self._backoff(fault, tries):
                     return False
             if report is not None:
-                self._router.record_success(self._service)
-                self._book.begun(batch, report.id)
-                self._moved(batch)
+                self.router.record_success(self.service)
+                self.book.begun(batch, report.id)
+                self.moved(batch)
                 return True
             tries += 1
 
     async def _upload(self, batch: Batch, data: bytes) -> str | None:
-        tries = 0
-        while True:
+        for tries in count():
             try:
-                return await self._client.upload(data, f"{batch.tag}.jsonl")
+                return await self.client.upload(data, f"{batch.tag}.jsonl")
             except RequestFailed as fault:
                 if not await self._backoff(fault, tries):
-                    return None
-            tries += 1
+                    break
+        return None
 
     async def _backoff(self, fault: RequestFailed, tries: int) -> bool:
         """Pause after a fault; False where the service is out of order, so that another is asked."""
-        self._router.record_failure(self._service, fault)
-        if self._service.trouble is not None and fault.trouble is not FaultKind.SLOW_DOWN:
+        self.router.record_failure(self.service, fault)
+        if self.service.trouble is not None and fault.trouble is not FaultKind.SLOW_DOWN:
             return False
         await asyncio.sleep(_pause(fault, tries))
         return True
@@ -133,7 +124,7 @@ class BatchJob:
         """Return the batch if the service was made to begin it. Listings may lag: it is looked for more than once."""
         looks = 0
         while True:
-            report = await self._retry_until_answered(lambda: self._client.find(batch.tag, batch.file, batch.asked))
+            report = await self._retry_until_answered(lambda: self.client.find(batch.tag, batch.file, batch.asked))
             if report is not None or time.time() - batch.asked > _LISTED_S:
                 return report
             await asyncio.sleep(_growing(looks))
@@ -143,12 +134,12 @@ class BatchJob:
         """Return the last report of a batch; None where the service does not know it."""
         looks = 0
         while True:
-            report = await self._retry_until_answered(lambda: self._client.look(batch.id))
+            report = await self._retry_until_answered(lambda: self.client.look(batch.id))
             if report is None or report.status in OVER:
                 return report
             if report.done is not None and report.done != batch.done:
                 batch.done = report.done
-                self._moved(batch)
+                self.moved(batch)
             await asyncio.sleep(_growing(looks))
             looks += 1
 
@@ -160,16 +151,13 @@ class BatchJob:
                 await asyncio.sleep(_growing(tries))
             spoilt = 0
             for file in report.files:
-                content = await self._fetch(file)
+                content = await self._retry_until_answered(partial(self.client.fetch, file))
                 if content is not None:
                     found, unread = read_results(content)
                     results, spoilt = found | results, spoilt + unread
             if not spoilt:
                 break
         return results
-
-    async def _fetch(self, file: str) -> bytes | None:
-        return await self._retry_until_answered(lambda: self._client.fetch(file))
 
     async def _retry_until_answered(self, ask: Callable[[], Awaitable[_T]]) -> _T | None:
         """Ask until the service answers: what it holds is paid for. None where it does not know what is asked for."""
@@ -199,25 +187,22 @@ class BatchJob:
             result = results.get(item.line.name, missing)
             if isinstance(result, RequestFailed):
                 faults.append(result)
-                self._billing.write_off(self._service, item.ask, item.reservation, result)
+                self.recorder.billing.write_off(self.service, item.reservation, result)
                 continue
+            line = item.line
+            order = CompletionRequest(line.round, line.stage, line.question, (), line.places, line.version)
             try:
-                self._settle_answer(item, result)
+                self.recorder.record(self.service, order, line.places, item.reservation, result)
             except ProviderError as error:
                 broken = error  # the other lines are paid for as well
-        self._book.over(batch)
+        self.book.over(batch)
         if broken is not None:
             raise broken
         return await self._learn(batch, report, faults)
 
-    def _settle_answer(self, item: Item, answer: ChatAnswer) -> None:
-        line = item.line
-        order = CompletionRequest(line.round, line.stage, line.question, (), line.places, line.version)
-        self._recorder.record(self._service, order, line.places, item.ask, item.reservation, answer, batched=True)
-
     async def _learn(self, batch: Batch, report: Report, faults: list[RequestFailed]) -> bool:
         """Do what the faults of a batch call for; return whether it counts as a try."""
-        style = self._service.client.style
+        style = self.service.client.style
         unfit = {fault.detail for fault in faults if fault.trouble is FaultKind.BAD_REQUEST}
         if unfit and (batch.changes != style.changes or sum(style.adapt(detail) for detail in sorted(unfit))):
             return False
@@ -226,14 +211,14 @@ class BatchJob:
             return False
         if len(faults) == len(batch.items):
             for fault in [fault for fault in faults if fault.trouble in _LASTING][:1]:
-                self._router.record_failure(self._service, fault)
-        return self._service.trouble is None
+                self.router.record_failure(self.service, fault)
+        return self.service.trouble is None
 
     def _tell_of_end(self, batch: Batch, report: Report, results: dict[str, ChatAnswer | RequestFailed]) -> None:
-        if _is_full(report) and "batch_queue" in self._service.warned:
-            return
         if _is_full(report):
-            self._service.warned.add("batch_queue")
+            if "batch_queue" in self.service.warned:
+                return
+            self.service.warned.add("batch_queue")
         answered = sum(isinstance(results.get(item.line.name), ChatAnswer) for item in batch.items)
         why = f": {report.failure.detail}" if report.failure is not None else ""
         self._warn(
@@ -243,24 +228,21 @@ class BatchJob:
         )
 
     def _count(self, fault: RequestFailed) -> None:
-        self._faults += 1
-        if self._faults == FAULTS_IN_A_ROW:
+        self.faults += 1
+        if self.faults == FAULTS_IN_A_ROW:
             self._warn("batch_unreachable", f"does not tell of its batches ({fault.detail}); waiting until it does")
 
     def _recover(self) -> None:
-        if self._faults >= FAULTS_IN_A_ROW:
+        if self.faults >= FAULTS_IN_A_ROW:
             self._warn("batch_reachable", "tells of its batches again")
-        self._faults = 0
+        self.faults = 0
 
     def _warn(self, code: str, text: str) -> None:
-        self._emit("warning", code=code, message=f"{self._service.endpoint.label} {text}")
+        self.emit(self.service.warning(code, text))
 
     def _refused(self, fault: RequestFailed) -> KeyProblem:
-        endpoint = self._service.endpoint
-        return KeyProblem(
-            f"{endpoint.label}: {fault.trouble} ({fault.detail}); its batches wait for a key of the same account",
-            next=f"swarmctl keys set {endpoint.name}",
-        )
+        told = f"{self.service.told(fault)}; its batches wait for a key of the same account"
+        return KeyProblem(told, next=f"swarmctl keys set {self.service.endpoint.name}")
 
 
 def _is_full(report: Report) -> bool:

@@ -40,7 +40,6 @@ class Item:
     """One line, and its bill."""
 
     line: Line
-    ask: RequestKey
     reservation: Reservation
 
 
@@ -101,20 +100,19 @@ class BatchStore:
 
     def about_to_begin(self, batch: Batch, file: str) -> None:
         """Record that the service is now asked to begin a batch, before it is."""
-        batch.state, batch.file, batch.asked = State.ASKED, file, time.time()
+        batch.file, batch.asked = file, time.time()
         with self._ledger.transaction():
-            self._update(batch)
+            self._update(batch, State.ASKED)
 
     def begun(self, batch: Batch, id: str) -> None:
         """Record the service's name for a batch."""
-        batch.state, batch.id = State.RUNNING, id
+        batch.id = id
         with self._ledger.transaction():
-            self._update(batch)
+            self._update(batch, State.RUNNING)
 
     def over(self, batch: Batch) -> None:
         """Record that all lines of a batch are settled, kept or released."""
-        batch.state = State.OVER
-        self._update(batch)
+        self._update(batch, State.OVER)
 
     def pending(self) -> list[Batch]:
         """Return the model's batches that are not over."""
@@ -137,23 +135,25 @@ class BatchStore:
         )
         return [
             Item(
-                Line(round_, stage, question, tuple(json.loads(places)), version),
-                RequestKey(self._provider, self._model, round_, stage, question, asked),
-                Reservation(number, reserved, int(t // _DAY)),
+                line := Line(round_, stage, question, tuple(json.loads(places)), version),
+                Reservation(number, self._key(line, asked), reserved, int(t // _DAY), batched=True),
             )
             for number, t, round_, stage, question, asked, reserved, places, version in rows
         ]
 
     def _write(self, tag: str, line: Line, usd: float) -> Item:
-        ask = RequestKey(self._provider, self._model, line.round, line.stage, line.question, len(line.places))
-        reservation = self._ledger.reserve(ask, usd, state=BATCHED)
+        reservation = self._ledger.reserve(self._key(line, len(line.places)), usd, state=BATCHED)
         self._ledger.execute(
             "INSERT INTO batch_lines VALUES (?,?,?,?)",
             (reservation.number, tag, json.dumps(line.places), line.version),
         )
-        return Item(line, ask, reservation)
+        return Item(line, reservation)
 
-    def _update(self, batch: Batch) -> None:
+    def _key(self, line: Line, count: int) -> RequestKey:
+        return RequestKey(self._provider, self._model, line.round, line.stage, line.question, count)
+
+    def _update(self, batch: Batch, state: State) -> None:
+        batch.state = state
         self._ledger.execute(
             "UPDATE batch_jobs SET state=?, file=?, id=?, t=? WHERE tag=?",
             (batch.state, batch.file, batch.id, batch.asked, batch.tag),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from hivemind_exp.events import Emit
+from hivemind_exp.events import EVENTS, Emit
 from hivemind_exp.offload.process.frames import unpack_error
 from hivemind_exp.processes import messages as wire
 from hivemind_exp.processes.messages import messages, search_path
@@ -144,7 +144,7 @@ class EngineProcess:
 
     def _pass_on(self, event: str, fields: dict[str, Any]) -> None:
         try:
-            self._emit(event, **fields)
+            self._emit(EVENTS[event](**fields))
         except Exception as error:  # noqa: BLE001 - a full disk, say: whoever waits raises it
             self._answers.put(error)
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.endpoints import chain
@@ -126,11 +126,8 @@ class OffloadClient:
             self._deaths += 1
             if self._deaths == LIVES:
                 raise self._lost(gone) from gone
-            self._emit(
-                "warning",
-                code="engine_restarted",
-                message=f"the process that asks APIs {gone}; another goes on, and what was in flight counts as spent",
-            )
+            message = f"the process that asks APIs {gone}; another goes on, and what was in flight counts as spent"
+            self._emit(WarningEvent(code="engine_restarted", message=message))
             try:
                 self._open(again=True)
                 self._running.post("place", pack_orders(self._unfilled()), self._stop.check)

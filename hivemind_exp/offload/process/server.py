@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from hivemind_exp.config import Config
+from hivemind_exp.events import Event
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload
 from hivemind_exp.offload.engine import Engine
@@ -42,9 +43,9 @@ class EngineServer:
         self._lock = threading.Lock()
         self.stop = StopFlag()
 
-    def emit(self, event: str, /, **fields: Any) -> None:
+    def emit(self, event: Event, /) -> None:
         """Pass an event on."""
-        self._send(["event", event, fields])
+        self._send(["event", event.event_name(), event.model_dump()])
 
     def open(self, first: dict[str, Any]) -> Engine | None:
         """Start the engine; None where that failed, as the trainer is then told."""

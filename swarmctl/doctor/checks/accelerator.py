@@ -34,33 +34,26 @@ def found_gpus(context: Context) -> list[nvidia.Gpu] | None:
 
 def selected(context: Context) -> nvidia.Gpu | None:
     """Return the NVIDIA GPU that the profile means."""
-    device = context.config.model.device if context.resolved is not None else "auto"
-    return nvidia.chosen(found_gpus(context) or [], device)
+    return nvidia.chosen(found_gpus(context) or [], context.device)
 
 
 def device(context: Context) -> Finding:
     """Tell whether torch, as it was built, can use what this machine has, by versions alone."""
-    wanted = context.config.model.device if context.resolved is not None else "auto"
+    wanted, hardware = context.device, detect_hardware()
     version, cuda, rocm = torch_build()
-    hardware = detect_hardware()
     if wanted == "cpu":
         return ok(f"the profile computes on the CPU ({_seen(hardware)})")
-    if hardware.nvidia is None and nvidia.without_driver() and not nvidia.hidden():
+    if hardware.driverless:
         return failed("this machine has an NVIDIA GPU without a working driver", "nvidia-smi")
     if wanted.partition(":")[0] in ("auto", "cuda") and rocm is None:
         mismatch = explain_mismatch(hardware, torch_version=version, cuda=cuda)
         if mismatch is not None:
-            following = (
-                context.changed(model__device="cpu") if context.resolved is not None else "swarmctl run --device cpu"
-            )
-            return failed(
-                mismatch.message, following if (mismatch.next or "").startswith("swarmctl") else mismatch.next
-            )
+            own = context.resolved is not None and (mismatch.next or "").startswith("swarmctl")
+            return failed(mismatch.message, context.changed(model__device="cpu") if own else mismatch.next)
     missing = _missing(context, wanted, hardware)
     if missing is not None:
         return failed(missing, context.changed(model__device="auto"))
-    gpu = selected(context)
-    if gpu is not None and hardware.nvidia is not None:
+    if hardware.nvidia is not None and (gpu := selected(context)):
         return _capable(context, gpu, version, cuda)
     return ok(f"{_seen(hardware)}; torch {version}")
 
@@ -122,8 +115,7 @@ def memory(context: Context) -> Finding:
 
 def other_memory(context: Context) -> int | None:
     """Return the memory of an AMD GPU, or what Apple silicon lends to its GPU; None where neither is used."""
-    wanted = context.config.model.device if context.resolved is not None else "auto"
-    hardware = detect_hardware()
+    wanted, hardware = context.device, detect_hardware()
     if hardware.apple and wanted in ("auto", "mps"):
         import psutil
 

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from hivemind_exp.trainer.checkpoints import DAMAGED, damage
-from swarmctl.doctor.check import Context, Finding, ok, warning
+from swarmctl.doctor.check import Context, Finding, bytes_in, ok, quoted, warning
 from swarmctl.doctor.checks.swarm import nodes
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
@@ -25,7 +25,7 @@ def checkpoints(context: Context) -> Finding:
         newest = max((path for path in files.checkpoints.glob("[0-9]*") if path.name.isdigit()), default=None)
         if newest is None or locks.is_held(files.lock):
             continue
-        left -= _size(newest)
+        left -= bytes_in(newest)
         if left < 0 and not context.deep:
             unread += 1
             continue
@@ -38,14 +38,10 @@ def checkpoints(context: Context) -> Finding:
             )
         verified += 1
     if aside:
-        held = sum(map(_size, aside))
+        held = sum(map(bytes_in, aside))
         return warning(
             f"{len(aside)} damaged checkpoints were set aside and hold {size(held)}, such as {shown(aside[0])}",
-            "rm -r " + " ".join(shlex.quote(str(path)) for path in aside),
+            f"rm -r {quoted(aside)}",
         )
     large = f"; {unread} large ones are read only with --deep" if unread else ""
     return ok(f"intact: the newest of {verified} node(s){large}" if verified or unread else "none yet")
-
-
-def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -9,8 +9,9 @@ import sys
 import time
 from email.utils import parsedate_to_datetime
 
-from swarmctl.doctor import web
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
+from swarmctl.doctor.web import ask_hub
+from swarmctl.keys.http_client import Unanswered
 from swarmctl.storage.hub_cache import endpoint
 
 TOLERATED = 3.0
@@ -26,7 +27,7 @@ def clock(context: Context) -> Finding:
     if not context.offline:
         try:
             offset = _offset(endpoint(context.environment))
-        except web.Unreachable as error:
+        except Unanswered as error:
             return _kernel(f"hub: {error}")
         if offset is not None:
             # The header has whole seconds and the answer took its time: half a second is no finding.
@@ -38,9 +39,9 @@ def clock(context: Context) -> Finding:
 
 
 def _offset(address: str) -> float | None:
-    """Return how many seconds this clock is ahead of a server's. Raises ``web.Unreachable``."""
+    """Return how many seconds this clock is ahead of a server's. Raises Unanswered."""
     before = time.time()
-    date = web.request("HEAD", address + "/").headers.get("Date")
+    date = ask_hub("HEAD", address + "/").headers.get("date")
     middle = (before + time.time()) / 2
     try:
         # The server cut its fraction of a second: half of one on average.
@@ -59,7 +60,10 @@ def _kernel(why: str) -> Finding:
 
 
 def synchronised() -> bool | None:
-    """Return whether the kernel says that a time service keeps the clock right; None where it cannot be asked."""
+    """Return whether the kernel says that a time service keeps the clock right; None where it cannot be asked.
+
+    No library asks it: ``adjtimex`` is not in Python, and ``timedatectl`` not in containers.
+    """
     if sys.platform != "linux" or sys.maxsize < 2**32:
         return None
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only read

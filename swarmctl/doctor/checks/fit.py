@@ -21,16 +21,12 @@ _SHORTEST = 64
 
 def profile(context: Context) -> Finding:
     """Check what stands in the profile, as ``run`` would."""
-    if context.resolved is None:
-        problem = context.problem or NodeError("no profile")
-        return failed(problem.message, problem.next)
     from hivemind_exp.tasks.registry import check_tasks
 
+    if context.resolved is None:
+        raise context.problem or NodeError("no profile")
     config = context.config
-    try:
-        check_tasks(config.tasks)
-    except NodeError as error:
-        return failed(error.message, error.next)
+    check_tasks(config.tasks)
     tasks = ", ".join(task.name for task in config.tasks)
     return ok(f"{context.resolved.profile.label}: node {config.node.name}, {config.model.name} on {tasks}")
 
@@ -40,7 +36,7 @@ def memory(context: Context) -> Finding:
     known = model.shape(context)
     if known.shape is None:
         return skipped(f"{known.text}, so its size is unknown")
-    kind = model.device_kind(context.config.model.device)
+    kind = model.device_kind(context.device)
     half = _half(context, kind)
     need = estimate(context.config, known.shape, half=half)
     usual = estimate(context.config, known.shape, half=half, prompt=USUAL_PROMPT)

@@ -8,10 +8,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from swarmctl.doctor import web
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks.hub_token import FoundKey, find_key, hub_token
-from swarmctl.doctor.checks.model import file_address
+from swarmctl.doctor.checks.model import ask_for_config, hub_key
+from swarmctl.doctor.web import ask_hub
+from swarmctl.keys.finder import Key, LocationKind
+from swarmctl.keys.http_client import HttpAnswer, Unanswered
 from swarmctl.paths import shown
 from swarmctl.storage import hub_cache as places
 from swarmctl.terminal.sentences import size
@@ -25,41 +26,36 @@ def login() -> str:
 
 def token(context: Context) -> Finding:
     """Ask the hub whether it knows the token. Free, and it changes nothing."""
-    key = find_key("huggingface", context.environment)
+    key = hub_key(context)
     if key is None:
         return ok("no token; public models need none")
     if context.offline or places.offline(context.environment):
         return skipped(f"{key.label}; not asked, offline")
-    if key.value is None:
+    if not key.value:
         return ok(f"{key.label}; `swarmctl keys test huggingface` asks the hub about it")
-    if hub_token(context.environment) is None:
-        address = places.endpoint(context.environment)
-        return skipped(f"{key.label}; it is for {places.ENDPOINT} and is not shown to {address} ($HF_ENDPOINT)")
-    return _asked(context, key, key.value)
-
-
-def _asked(context: Context, key: FoundKey, value: str) -> Finding:
     address = places.endpoint(context.environment)
+    if key.rival(context.environment):
+        return skipped(f"{key.label}; it is for {places.ENDPOINT} and is not shown to {address} ($HF_ENDPOINT)")
+    return _asked(context, key, address)
+
+
+def _asked(context: Context, key: Key, address: str) -> Finding:
     try:
-        answer = web.request("GET", f"{address}/api/whoami-v2", token=value)
-    except web.Unreachable as error:
+        answer = ask_hub("GET", f"{address}/api/whoami-v2", token=key.value)
+    except Unanswered as error:
         return skipped(f"{key.label}; {address} cannot be reached: {error}")
     if answer.status == 200:
-        if _writes(context) and _role(answer) == "read":
+        if context.resolved is not None and context.config.hub.repo and _role(answer) == "read":
             text = f"{key.label} is accepted, but may only read, and hub.repo is set: pushing needs one that may write"
             return failed(text, "swarmctl keys set huggingface")
         return ok(f"{key.label}, accepted")
     if answer.status in (401, 403):
-        cure = f"unset {key.source[1:]}" if key.source.startswith("$") else login()
+        cure = f"unset {key.spot.source}" if key.spot.place is LocationKind.ENVIRONMENT else login()
         return failed(f"{key.label}: the hub refuses it ({answer.status})", cure)
     return skipped(f"{key.label}; {address} does not tell whether it is good ({answer.status})")
 
 
-def _writes(context: Context) -> bool:
-    return context.resolved is not None and bool(context.config.hub.repo)
-
-
-def _role(answer: web.WebAnswer) -> str | None:
+def _role(answer: HttpAnswer) -> str | None:
     """Return what a token may do: "read", "write" or "fineGrained"; None where the hub does not tell."""
     try:
         return str(json.loads(answer.body)["auth"]["accessToken"]["role"])
@@ -99,29 +95,28 @@ def _directory(path: Path) -> Finding:
 
 def _remote(context: Context, have: str) -> Finding:
     address = places.endpoint(context.environment)
-    key = find_key("huggingface", context.environment)
     try:
-        answer = web.request("HEAD", file_address(context, "config.json"), token=hub_token(context.environment))
-    except web.Unreachable as error:
+        answer = ask_for_config(context, "HEAD")
+    except Unanswered as error:
         return failed(f"{have}, and {address} cannot be reached: {error}", "swarmctl run --profile demo")
     if answer.status < 400:
         return ok(f"{have}; the hub has it, the first run downloads it")
-    refused = _refused(context, answer, key)
-    return refused or warning(f"{have}, and {address} answers with {answer.status}", context.again("hub"))
+    return _refused(context, answer) or warning(
+        f"{have}, and {address} answers with {answer.status}", context.again("hub")
+    )
 
 
-def _refused(context: Context, answer: web.WebAnswer, key: FoundKey | None) -> Finding | None:
+def _refused(context: Context, answer: HttpAnswer) -> Finding | None:
     """Return what a refusal means. To a stranger, a private model and none at all are the same."""
-    name, code = context.config.model.name, answer.headers.get("X-Error-Code")
+    name, code, key = context.config.model.name, answer.headers.get("x-error-code"), hub_key(context)
     default = context.changed(model__name="Qwen/Qwen2.5-0.5B-Instruct")
     if code == "GatedRepo" or answer.status == 403:
         if key is None:
             return failed(f"{name} is gated: its owners want your account to accept their terms", login())
         return failed(f"{name} is gated, and the account of {key.label} has not been let in", default)
     if code == "RevisionNotFound":
-        return failed(
-            f"{name} has no revision {context.config.model.revision}", context.changed(model__revision="main")
-        )
+        text = f"{name} has no revision {context.config.model.revision}"
+        return failed(text, context.changed(model__revision="main"))
     if answer.status in (401, 404):
         return failed(f"the hub knows no model {name}{'' if key else ' (a private one needs a token)'}", default)
     return None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import os
+import runpy
 import shlex
 import shutil
 import site
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from swarmctl.doctor.check import Context, Finding, failed, ok, warning
+from swarmctl.doctor.check import Context, Finding, failed, ok, quoted, warning
 from swarmctl.doctor.checks.requirements import DECISIVE, PINS
 from swarmctl.paths import shown
 from swarmctl.terminal.command_line import launcher
@@ -23,10 +25,6 @@ NEWEST_TESTED = (3, 13)
 _SHOWN = 4
 
 
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
-
-
 def install(*packages: str, force: bool = False) -> str:
     """Return the command that installs packages into the environment of this program."""
     python = shlex.quote(sys.executable)
@@ -34,6 +32,13 @@ def install(*packages: str, force: bool = False) -> str:
     if find_spec("pip") is None and shutil.which("uv"):
         return f"uv pip install --python {python} {'--reinstall ' if force else ''}{named}"
     return f"{python} -m pip install {'--force-reinstall --no-deps ' if force else ''}{named}"
+
+
+def installed(name: str) -> str | None:
+    """Return the version of a package that is installed, or None."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return None
 
 
 def version(_context: Context) -> Finding:
@@ -54,52 +59,39 @@ def libraries(_context: Context) -> Finding:
     from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
-    wrong, missing, other = [], [], []
+    wrong: dict[str, str] = {}
+    other: dict[str, str] = {}
+    missing = [name for name in PINS if installed(name) is None]
     for name, (accepted, tested) in PINS.items():
-        try:
-            found = Version(importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-            continue
+        found = Version(installed(name) or tested)
         if not SpecifierSet(accepted).contains(found, prereleases=True):
-            wrong.append(f"{name} {found} (needs {accepted})")
+            wrong[name] = f"{name} {found} (needs {accepted})"
         elif name in DECISIVE and found.release[:2] != Version(tested).release[:2]:
-            other.append(f"{name} {found} (tested {tested})")
-    named = [word.split(" ", 1)[0] for word in (*missing, *wrong)]
+            other[name] = f"{name} {found} (tested {tested})"
     if missing or wrong:
-        text = "; ".join([*wrong, *([f"missing: {', '.join(missing)}"] if missing else [])])
-        return failed(text, install(*(name + "==" + PINS[name][1] for name in named)))
+        text = "; ".join([*wrong.values(), *([f"missing: {', '.join(missing)}"] if missing else [])])
+        return failed(text, _as_tested(*missing, *wrong))
     if other:
-        names = [word.split(" ", 1)[0] for word in other]
-        return warning(
-            "in range, but not as tested: " + ", ".join(other), install(*(f"{n}=={PINS[n][1]}" for n in names))
-        )
-    decisive = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "trl", "hivemind")
-    )
+        return warning("in range, but not as tested: " + ", ".join(other.values()), _as_tested(*other))
+    decisive = ", ".join(f"{name} {installed(name)}" for name in ("torch", "transformers", "trl", "hivemind"))
     return ok(f"{len(PINS)} libraries in range: {decisive}")
+
+
+def _as_tested(*names: str, force: bool = False) -> str:
+    return install(*(f"{name}=={PINS[name][1]}" for name in names), force=force)
 
 
 def whole(_context: Context) -> Finding:
     """Look for files that an interrupted or mixed installation lost, and for leftovers of one."""
-    damaged: dict[str, int] = {}
-    for name in PINS:
-        try:
-            distribution = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        lost = lost_files(distribution)
-        if lost:
-            damaged[name] = lost
+    lost = {name: lost_files(importlib.metadata.distribution(name)) for name in PINS if installed(name)}
+    damaged = {name: number for name, number in lost.items() if number}
     if damaged:
         text = ", ".join(f"{name} lacks {count} of its files" for name, count in damaged.items())
-        return failed(text, install(*(f"{name}=={importlib.metadata.version(name)}" for name in damaged), force=True))
+        return failed(text, install(*(f"{name}=={installed(name)}" for name in damaged), force=True))
     leftovers = sorted(path for place in _places() for path in Path(place).glob("~*"))
     if leftovers:
-        return warning(
-            f"{len(leftovers)} leftovers of an interrupted pip, such as {shown(leftovers[0])}",
-            "rm -r " + " ".join(shlex.quote(str(path)) for path in leftovers),
-        )
+        text = f"{len(leftovers)} leftovers of an interrupted pip, such as {shown(leftovers[0])}"
+        return warning(text, f"rm -r {quoted(leftovers)}")
     return ok("every installed file of the libraries is there")
 
 
@@ -119,20 +111,18 @@ def _places() -> list[str]:
 
 def mixed(context: Context) -> Finding:
     """Look for two builds of one library, and for libraries from somewhere else than this environment."""
+    from packaging.utils import canonicalize_name
+
     found: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    wanted = {_normal(name) for name in PINS}
     for distribution in importlib.metadata.distributions(path=_places()):
-        name = _normal(distribution.metadata["Name"] or "")
-        if name in wanted:
+        name = str(canonicalize_name(distribution.metadata["Name"] or ""))
+        if name in PINS:
             found[name].append((distribution.version, Path(str(distribution.locate_file(""))).resolve()))
     twice = {name: sorted(set(copies)) for name, copies in found.items() if len(set(copies)) > 1}
     if twice:
         name, copies = next(iter(twice.items()))
         where = ", ".join(f"{number} in {shown(place)}" for number, place in copies[:_SHOWN])
-        return failed(
-            f"{len(twice)} of the libraries are there twice: {name} {where}",
-            install(f"{name}=={PINS[name][1]}", force=True),
-        )
+        return failed(f"{len(twice)} of the libraries are there twice: {name} {where}", _as_tested(name, force=True))
     user = Path(site.getusersitepackages()).resolve() if site.ENABLE_USER_SITE else None
     outside = [name for name, copies in found.items() if user is not None and copies[0][1] == user]
     if user is not None and outside and len(outside) < len(found):
@@ -165,10 +155,5 @@ def torch_build() -> tuple[str, str | None, str | None]:
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("torch is not installed")
-    values: dict[str, str | None] = {}
-    for line in Path(spec.origin).with_name("version.py").read_text().splitlines():
-        name, equals, value = line.partition("=")
-        if equals:
-            text = value.strip().strip("'\"")
-            values[name.partition(":")[0].strip()] = None if text == "None" else text
+    values = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
     return values.get("__version__") or "unknown", values.get("cuda"), values.get("hip")

@@ -2,60 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
-import subprocess
 import sys
 from importlib.util import find_spec
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks.hub_token import find_keys
 from swarmctl.doctor.checks.installation import install
-from swarmctl.doctor.subprocesses import ask
-from swarmctl.keys import keyring_probe
-
-SECONDS = 3.0
-"""Limit of the keyring, which may wait for a dialog that nobody sees."""
-_OF_THE_SYSTEM = ("SecretService", "kwallet", "libsecret", "macOS")
+from swarmctl.keys.finder import KeyFinder
+from swarmctl.keys.key_text import dotted_tail, last_four
+from swarmctl.keys.keyring import Keyring
+from swarmctl.paths import shown
+from swarmctl.terminal.prompter import Prompter
 
 
 def keyring(context: Context) -> Finding:
-    """Find the keyring and whether it is locked, in a process that can be killed: one that hangs hangs for ever."""
+    """Find the keyring that ``keys set`` would use, and whether it is locked."""
     again = context.again("keys")
-    without = f"PYTHON_KEYRING_BACKEND=keyring.backends.fail.Keyring {again}"
     try:
-        # By its path and without the current directory: nothing else may answer to the name keyring.
-        done = ask([sys.executable, "-P", keyring_probe.__file__], limit=SECONDS, environment=context.environment)
-    except subprocess.TimeoutExpired:
-        return failed(f"the keyring does not answer within {SECONDS:g} s; keys from the environment work", without)
-    try:
-        answer = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return failed(f"the keyring cannot be asked: {last}", _without_choice(context) or without)
-    return _judged(answer)
-
-
-def _without_choice(context: Context) -> str | None:
-    return "unset PYTHON_KEYRING_BACKEND" if context.environment.get("PYTHON_KEYRING_BACKEND") else None
-
-
-def _judged(answer: dict[str, object]) -> Finding:
-    backend = str(answer["backend"])
-    kind = backend.removeprefix("keyring.backends.").split(".", 1)[0]
-    if kind == "fail":
-        return skipped("no keyring here, as on most servers; keys come from the environment")
-    if kind not in _OF_THE_SYSTEM:
-        return warning(
-            f"{backend} is no keyring of the system: keys would lie in a file or nowhere",
-            install("keyring", "secretstorage"),
-        )
-    if answer.get("problem"):
-        return warning(f"{kind}: {answer['problem']}; keys from the environment work")
-    if answer["locked"]:
-        # Reading what is not there opens the dialog that unlocks.
-        return warning(f"{kind} is locked", f"{shlex.quote(sys.executable)} -m keyring get swarmctl unlock")
-    return ok(f"{kind}, unlocked" if answer["locked"] is False else f"{kind}; whether it is locked is not told")
+        answer = Keyring(Prompter(silent=True)).state()
+    except TimeoutError as error:
+        return failed(f"the keyring does not answer {error}; keys from the environment work", again)
+    match answer:
+        case {"error": "absent"}:
+            return skipped("no keyring here, as on most servers; keys come from the environment")
+        case {"error": _, "message": message}:
+            return failed(f"the keyring cannot be asked: {message}", again)
+        case {"backend": kind, "problem": str(problem)}:
+            return warning(f"{kind}: {problem}; keys from the environment work")
+        case {"backend": kind, "locked": True}:
+            # Reading what is not there opens the dialog that unlocks.
+            return warning(f"{kind} is locked", f"{shlex.quote(sys.executable)} -m keyring get swarmctl unlock")
+        case {"backend": kind, "locked": locked}:
+            return ok(f"{kind}, unlocked" if locked is False else f"{kind}; whether it is locked is not told")
+    raise ValueError(f"the keyring's helper answers {answer}")
 
 
 def huggingface(context: Context) -> Finding:
@@ -74,14 +57,28 @@ def wandb(context: Context) -> Finding:
         return failed("report.to names wandb, which is not installed", install("wandb"))
     if context.environment.get("WANDB_MODE") in ("offline", "disabled"):
         return ok(f"not needed: WANDB_MODE is {context.environment['WANDB_MODE']}")
-    return _found("wandb", context) or failed(
-        "report.to names wandb, and there is no key for it", "swarmctl keys set wandb"
-    )
+    login = _login(context)
+    found = _found("wandb", context, *([login] if login else []))
+    return found or failed("report.to names wandb, and there is no key for it", "swarmctl keys set wandb")
 
 
-def _found(name: str, context: Context) -> Finding | None:
-    found = find_keys(name, context.environment)
+def _found(name: str, context: Context, *more: tuple[str, str]) -> Finding | None:
+    """Say which key is used and which others that hides; ``more``: (value, label) of those that only others use."""
+    keys = KeyFinder(Prompter(silent=True), context.environment).look(name)
+    found = [*((key.value, key.label) for key in keys), *more]
     if not found:
         return None
-    hidden = [other for other in found[1:] if other.value is None or other.value != found[0].value]
-    return ok(found[0].label + (f", which hides {', '.join(other.label for other in hidden)}" if hidden else ""))
+    (used, first), *others = found
+    hidden = [label for value, label in others if not value or value != used]
+    return ok(first + (f", which hides {', '.join(hidden)}" if hidden else ""))
+
+
+def _login(context: Context) -> tuple[str, str] | None:
+    """Return what ``wandb login`` left, as (value, label). Its library reads that by itself, so no run is given it."""
+    path = Path(os.path.expanduser(context.environment.get("NETRC", "~/.netrc")))
+    host = urlsplit(context.environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        entry = netrc(str(path)).authenticators(host)
+    except (OSError, NetrcParseError, UnicodeDecodeError):
+        return None
+    return (entry[2], f"{dotted_tail(last_four(entry[2]))} from {shown(path)}") if entry and entry[2] else None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-import shlex
 import shutil
 import sys
 from pathlib import Path
 
-from hivemind_exp.node_files import NodeFiles
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from hivemind_exp.models.memory import USUAL_PROMPT, checkpoint_bytes, estimate
+from swarmctl.doctor.check import Context, Finding, bytes_in, failed, ok, quoted, skipped, warning
 from swarmctl.doctor.checks import model
 from swarmctl.paths import shown
 from swarmctl.terminal.sentences import size
@@ -20,6 +19,7 @@ LIBRARIES = 3 * 2**30
 DESCRIPTORS = 1024
 """Fewer open files than this, and a node with some peers runs out of them."""
 _UNLIMITED = 1 << 60
+_UNKNOWN = "what the profile needs is unknown, see fit"
 
 
 def memory(context: Context) -> Finding:
@@ -45,24 +45,23 @@ def memory(context: Context) -> Finding:
 
 
 def _need(context: Context) -> tuple[int | None, str]:
-    known = model.shape(context)
-    if known.shape is None:
-        return None, "what the profile needs is unknown, see fit"
-    from hivemind_exp.models.memory import USUAL_PROMPT, estimate
-
-    on_host = model.device_kind(context.config.model.device) == "cpu"
-    if on_host:
-        return LIBRARIES + estimate(
-            context.config, known.shape, half=False, prompt=USUAL_PROMPT
-        ).peak, "for training on the CPU"
+    shape = model.shape(context).shape
+    if shape is None:
+        return None, _UNKNOWN
+    if model.device_kind(context.device) == "cpu":
+        need = estimate(context.config, shape, half=False, prompt=USUAL_PROMPT)
+        return LIBRARIES + need.peak, "for training on the CPU"
     # Weights arrive in float32 in host memory before they move.
-    return LIBRARIES + known.shape.parameters * 4, "to load the model"
+    return LIBRARIES + shape.parameters * 4, "to load the model"
 
 
 def container_memory(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> tuple[int | None, int]:
-    """Return the memory limit of the control group this process is in, and what is used of it; None: unlimited."""
+    """Return the memory limit of the control group this process is in, and what is used of it; None: unlimited.
+
+    ``psutil`` knows the whole machine alone.
+    """
     try:
         groups = dict(line.split(":", 2)[1:] for line in own.read_text().splitlines())
     except (OSError, ValueError):
@@ -70,14 +69,12 @@ def container_memory(
     candidates = []
     for controllers, path in groups.items():
         if controllers == "":
-            candidates += [
-                (root / path.strip("/"), "memory.max", "memory.current"),
-                (root, "memory.max", "memory.current"),
-            ]
+            base, names = root, ("memory.max", "memory.current")
         elif "memory" in controllers.split(","):
-            first = root / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            candidates += [(first / path.strip("/"), *names), (first, *names)]
+            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        candidates += [(base / path.strip("/"), *names), (base, *names)]
     for directory, limit_name, used_name in candidates:
         try:
             limit, used = (directory / limit_name).read_text().strip(), int((directory / used_name).read_text())
@@ -91,27 +88,17 @@ def container_memory(
 def disk(context: Context) -> Finding:
     """Compare the space where nodes live with the checkpoints that a node keeps."""
     place = next(path for path in (context.nodes, *context.nodes.parents) if path.exists())
-    look = f"df -h {shlex.quote(str(place))}"
-    free = shutil.disk_usage(place).free
     if not os.access(place, os.W_OK):
-        return failed(f"{shown(place)} cannot be written", f"ls -ld {shlex.quote(str(place))}")
-    have = f"{size(free)} free for {shown(context.nodes)}"
-    need, why = 2**30, "what the profile needs is unknown, see fit"
-    if context.resolved is not None and (known := model.shape(context)).shape is not None:
-        from hivemind_exp.models.memory import checkpoint_bytes
-
-        count = context.config.checkpoint.keep + 1
-        one = checkpoint_bytes(context.config, known.shape)
-        need, why = count * one, f"{context.config.checkpoint.keep} checkpoints and a new one take {size(count * one)}"
-        need = max(0, need - _held(context.files))
-    if free < need:
-        return failed(f"{have}; {why}", look)
-    return ok(f"{have}; {why}")
-
-
-def _held(files: NodeFiles) -> int:
-    """Return the bytes that the node's checkpoints take already: new ones replace them."""
-    return sum(path.stat().st_size for path in files.checkpoints.rglob("*") if path.is_file())
+        return failed(f"{shown(place)} cannot be written", f"ls -ld {quoted([place])}")
+    free, need, why = shutil.disk_usage(place).free, 2**30, _UNKNOWN
+    if context.resolved is not None and (shape := model.shape(context).shape) is not None:
+        keep = context.config.checkpoint.keep
+        whole = (keep + 1) * checkpoint_bytes(context.config, shape)
+        # New ones replace those that the node has already.
+        need = whole - bytes_in(context.files.checkpoints)
+        why = f"{keep} checkpoints and a new one take {size(whole)}"
+    text = f"{size(free)} free for {shown(context.nodes)}; {why}"
+    return failed(text, f"df -h {quoted([place])}") if free < need else ok(text)
 
 
 def descriptors(_context: Context) -> Finding:
@@ -138,7 +125,7 @@ def threads(context: Context) -> Finding:
             f"{text}, but model.threads = {wanted}: they would wait for each other",
             context.changed(model__threads=cores),
         )
-    big = context.config.model.name != "tiny" and model.device_kind(context.config.model.device) == "cpu"
+    big = context.config.model.name != "tiny" and model.device_kind(context.device) == "cpu"
     if big and not wanted and given.isdigit() and int(given) < cores:
         return warning(f"{text}, but OMP_NUM_THREADS={given} leaves them idle", "unset OMP_NUM_THREADS")
     return ok(text + (f", OMP_NUM_THREADS={given}" if given else ""))

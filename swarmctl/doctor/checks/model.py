@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from hivemind_exp.errors import KeyProblem
 from hivemind_exp.models.hardware import detect_hardware
 from hivemind_exp.models.memory import TINY, Shape, count_weights
-from swarmctl.doctor import web
 from swarmctl.doctor.check import Context
-from swarmctl.doctor.checks.hub_token import hub_token
+from swarmctl.doctor.web import ask_hub
+from swarmctl.keys.finder import Key, KeyFinder
+from swarmctl.keys.http_client import HttpAnswer, Unanswered
 from swarmctl.storage import hub_cache as places
+from swarmctl.terminal.prompter import Prompter
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,9 @@ def _find(context: Context) -> Known:
     if context.offline or places.offline(context.environment):
         return Known(None, f"{wanted.name} is not on this machine")
     try:
-        answer = web.request("GET", file_address(context, "config.json"), token=hub_token(context.environment))
+        answer = ask_for_config(context, "GET")
         read = json.loads(answer.body) if answer.status == 200 else None
-    except (web.Unreachable, ValueError):
+    except (KeyProblem, Unanswered, ValueError):
         read = None
     return (
         _shaped(read, None, "on the hub") if read else Known(None, f"the hub does not give {wanted.name}'s config.json")
@@ -65,11 +68,18 @@ def _shaped(read: Mapping[str, Any], parameters: int | None, where: str) -> Know
     )
 
 
-def file_address(context: Context, name: str) -> str:
-    """Return where the hub has a file of the profile's model."""
+def ask_for_config(context: Context, method: str) -> HttpAnswer:
+    """Ask the hub for the config.json of the profile's model. Raises Unanswered."""
     wanted = context.config.model
     repository, revision = quote(wanted.name), quote(wanted.revision or "main", safe="")
-    return f"{places.endpoint(context.environment)}/{repository}/resolve/{revision}/{name}"
+    url = f"{places.endpoint(context.environment)}/{repository}/resolve/{revision}/config.json"
+    key = hub_key(context)
+    return ask_hub(method, url, token=key.value if key and not key.rival(context.environment) else None)
+
+
+def hub_key(context: Context) -> Key | None:
+    """Return the hub's token as a run would find it, without opening a keyring; None where there is none."""
+    return next(iter(KeyFinder(Prompter(silent=True), context.environment).look("huggingface")), None)
 
 
 def device_kind(wanted: str) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from hivemind_exp.models.hardware import NVIDIA, PCI, pci_gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +93,3 @@ def _user(pid: int, used: int | None) -> tuple[int, str]:
         name = psutil.Process(pid).name()
     amount = f", {used / 2**30:.1f} GiB" if used else ""
     return used or 0, f"{name} (pid {pid}{amount})"
-
-
-def without_driver(devices: Path = PCI) -> bool:
-    """Whether the machine has an NVIDIA display or compute device (PCI class 03) whatever drivers there are."""
-    return bool(pci_gpus(NVIDIA, devices))
-
-
-def hidden() -> bool:
-    """Whether ``CUDA_VISIBLE_DEVICES`` hides every GPU on purpose."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")

@@ -1,18 +1,19 @@
-"""What a node of a swarm stands on: hivemind's daemon, its own directory, and modes that keep secrets secret."""
+"""What a node of a swarm stands on: hivemind's daemon, a port, its own directory, and modes that keep secrets."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shlex
+import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.doctor.check import Context, Finding, Status, failed, ok, warning
+from swarmctl.doctor.check import Context, Finding, failed, ok, quoted, warning
 from swarmctl.doctor.checks.installation import install
 from swarmctl.doctor.checks.requirements import PINS
 from swarmctl.doctor.subprocesses import ask
@@ -22,6 +23,7 @@ from swarmctl.storage.json_file import read_json
 
 _OTHERS = 0o077
 _DAEMON_SECONDS = 2.0
+_CONNECT_S = 0.5
 
 
 def nodes(context: Context) -> list[NodeFiles]:
@@ -44,9 +46,7 @@ def daemon(path: Path, reinstall: str) -> Finding:
     if not path.is_file():
         return failed(f"hivemind's daemon p2pd is missing from {shown(path.parent)}", reinstall)
     if not os.access(path, os.X_OK):
-        return failed(
-            f"{shown(path)} is not executable", f"chmod +x {shlex.quote(str(path))}", lambda: _make_executable(path)
-        )
+        return failed(f"{shown(path)} is not executable", f"chmod +x {quoted([path])}", lambda: _make_executable(path))
     try:
         done = ask([str(path), "-help"], limit=_DAEMON_SECONDS)
     except OSError as error:
@@ -64,6 +64,48 @@ def _make_executable(path: Path) -> str:
     return f"made {shown(path)} executable"
 
 
+def port(_context: Context) -> Finding:
+    """Open a port, and dial it at each address of this machine."""
+    return dial(addresses())
+
+
+def addresses() -> list[str]:
+    """Return the IPv4 addresses of this machine, loopback last."""
+    import psutil
+
+    found = {
+        address.address
+        for interface in psutil.net_if_addrs().values()
+        for address in interface
+        if address.family is socket.AF_INET
+    }
+    return sorted(found, key=lambda each: (each.startswith("127."), each))
+
+
+def dial(targets: Sequence[str]) -> Finding:
+    """Judge how a port that listens at every address answers at ``targets``."""
+    try:
+        listener = socket.create_server(("", 0))
+    except OSError as error:
+        return failed(f"no port can be opened: {error.strerror}", "ulimit -n 65536")
+    with listener:
+        number = listener.getsockname()[1]
+        deaf = [each for each in targets if not _answers(each, number)]
+    if deaf:
+        return warning(f"a port can be opened, and does not answer at {', '.join(deaf)}: a firewall?", "ip addr")
+    outside = [each for each in targets if not each.startswith("127.")]
+    where = ", ".join(outside) if outside else "loopback alone"
+    return ok(f"a port can be opened and dialled from here at {where}; whether others reach it is not known here")
+
+
+def _answers(address: str, number: int) -> bool:
+    try:
+        socket.create_connection((address, number), timeout=_CONNECT_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def node(context: Context) -> Finding:
     """Tell whether the node that the command means is free to run."""
     files = context.files
@@ -71,14 +113,12 @@ def node(context: Context) -> Finding:
     if not context.nodes.exists():
         # The first run would make it; on request it is made now.
         text = f"{shown(context.nodes)} is not there yet; the first run makes it"
-        return Finding(Status.OK, text, fix=lambda: _make(context.nodes))
+        return ok(text, fix=lambda: _make(context.nodes))
     if not files.root.exists():
         return ok(f"node {name} is not there yet; the first run makes it")
     if read_json(files.identity) is None:
-        return failed(
-            f"{shown(files.root)} is not a node: it has no readable {files.identity.name}",
-            f"ls -la {shlex.quote(str(files.root))}",
-        )
+        text = f"{shown(files.root)} is not a node: it has no readable {files.identity.name}"
+        return failed(text, f"ls -la {quoted([files.root])}")
     if not locks.is_held(files.lock):
         return ok(f"node {name} is free")
     holder = read_json(files.lock) or {}
@@ -103,13 +143,12 @@ def modes(context: Context) -> Finding:
     if not secret and not directories:
         return ok("node directories and secrets are for their owner alone")
     bad = [*secret, *directories]
-    command = f"chmod go-rwx {' '.join(shlex.quote(str(path)) for path in bad)}"
     named = ", ".join(f"{shown(path)} ({stat.S_IMODE(path.stat().st_mode):04o})" for path in bad[:3])
     text = f"others can read {named}" + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
     # An open directory tells what a node does; an open secret lets others foresee its held-out questions, and an open
     # key lets them be this node.
     verdict = failed if secret else warning
-    return verdict(text, command, lambda: _close(bad))
+    return verdict(text, f"chmod go-rwx {quoted(bad)}", lambda: _close(bad))
 
 
 def secrets(files: NodeFiles) -> Iterator[Path]:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from hivemind_exp.node_files import NodeFiles
@@ -38,11 +38,8 @@ def leftovers(context: Context) -> Finding:
         (temporary, "files and checkpoints that were never finished"),
     )
     text = ", ".join(f"{len(paths)} {kind}" for paths, kind in kinds if paths)
-    return warning(
-        f"{text}, such as {shown(found[0])}",
-        context.again("swarm", "--fix"),
-        lambda: _remove(context),
-    )
+    again = context.again("swarm", "--fix")
+    return warning(f"{text}, such as {shown(found[0])}", again, lambda: _remove(context))
 
 
 def dead_sockets(directory: Path) -> list[Path]:
@@ -97,19 +94,14 @@ def _remove(context: Context) -> str:
     """Look again, as a node may have started since, and remove; a node's files only while its lock is held here."""
     removed = [*_delete(dead_sockets(context.sockets)), *_delete(half_made(context.nodes))]
     for files in nodes(context):
-        with contextlib.suppress(OSError), _locked(files) as free:
-            if free:
+        with contextlib.suppress(OSError), open(files.lock, "ab", opener=_private) as lock:
+            if locks.acquire(lock.fileno()):
                 removed += _delete(unfinished(files))
     return f"removed {', '.join(map(shown, removed))}" if removed else "nothing was left to remove"
 
 
-@contextlib.contextmanager
-def _locked(files: NodeFiles) -> Iterator[bool]:
-    lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        yield locks.acquire(lock)
-    finally:
-        os.close(lock)
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _delete(paths: Iterable[Path]) -> list[Path]:

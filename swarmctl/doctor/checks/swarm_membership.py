@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import shlex
-import sys
 from collections import Counter
-from collections.abc import Iterator
 
 from hivemind_exp.errors import IdentityProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.checks.installation import install, installed
 from swarmctl.doctor.checks.swarm import nodes
 from swarmctl.storage import node_lock as locks
 
@@ -35,41 +32,36 @@ def key(context: Context) -> Finding:
         return warning(
             f"several nodes share the key of {copied[0]}; only one of them can run at a time", "swarmctl identity show"
         )
-    names = ", ".join(files.root.name for files in keyed)
-    return ok(f"{'the key' if len(keyed) == 1 else 'each key'} of {names} can be used")
+    return ok(f"{_of('key', keyed)} can be used")
 
 
 def charter(context: Context) -> Finding:
     """Check the charters of this machine's nodes, and the versions of the libraries that they pin."""
     from swarmctl.swarm.member import member
 
-    names = [files.root.name for files in _members(context)]
-    for name in names:
+    members = _members(context)
+    for name in (files.root.name for files in members):
         try:
             found = member(name).charter
         except NodeError as error:
             return failed(error.message, error.next)
         for task in found.tasks:
             library, _, version = task.version.partition(" ")
-            here = _installed(library) if library else version
+            here = installed(library) if library else version
             if here != version:
                 return failed(
                     f"swarm {found.name} of node {name} makes {task.label} with {task.version}, and this machine has "
                     f"{here or 'none'}",
-                    f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(f'{library}=={version}')}",
+                    install(f"{library}=={version}"),
                 )
-    if not names:
-        return skipped(_NONE)
-    return ok(f"{'the charter' if len(names) == 1 else 'each charter'} of {', '.join(names)} can be played here")
+    return ok(f"{_of('charter', members)} can be played here") if members else skipped(_NONE)
 
 
 def listen(context: Context) -> Finding:
     """Tell whether the ports that nodes keep are theirs."""
     from hivemind_exp.swarm.addresses import is_free, read_port
 
-    members = list(_members(context))
-    if not members:
-        return skipped(_NONE)
+    members = _members(context)
     taken = [
         (files.root.name, port)
         for files in members
@@ -82,15 +74,13 @@ def listen(context: Context) -> Finding:
             "invitations of before then lead nowhere",
             f"swarmctl swarm invite --node {shlex.quote(name)}",
         )
-    names = ", ".join(files.root.name for files in members)
-    return ok(f"{'the port' if len(members) == 1 else 'each port'} of {names} is free, or its node runs")
+    return ok(f"{_of('port', members)} is free, or its node runs") if members else skipped(_NONE)
 
 
-def _members(context: Context) -> Iterator[NodeFiles]:
-    return (files for files in nodes(context) if files.charter.exists())
+def _members(context: Context) -> list[NodeFiles]:
+    return [files for files in nodes(context) if files.charter.exists()]
 
 
-def _installed(library: str) -> str | None:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(library)
-    return None
+def _of(what: str, found: list[NodeFiles]) -> str:
+    names = ", ".join(files.root.name for files in found)
+    return f"{'the' if len(found) == 1 else 'each'} {what} of {names}"

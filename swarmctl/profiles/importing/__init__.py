@@ -1,0 +1,1 @@
+"""``swarmctl profiles import``: RL Swarm YAML to a profile."""

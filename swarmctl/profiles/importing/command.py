@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hivemind_exp.errors import ConfigurationError
 from swarmctl.errors import Exit, exit_code
 from swarmctl.keys.set import SetOptions
-from swarmctl.paths import shown
 from swarmctl.profiles.importing.convert import mapped
 from swarmctl.profiles.importing.keys import Kept, keep_all, warn_about_secrets
 from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, NOT_YET, UNKNOWN, Mapped
 from swarmctl.profiles.importing.yaml_file import flat, read_yaml
-from swarmctl.profiles.write import new_path, problems_in, rendered, run_command, write
-from swarmctl.settings.resolve import anchored
+from swarmctl.profiles.write import new_path, print_written, problems_in, rendered, write, written
+from swarmctl.settings.problems import refused
 from swarmctl.settings.schema import SettingPath
-from swarmctl.terminal.command_line import command, typed
+from swarmctl.settings.sources import anchored
+from swarmctl.terminal.command_line import command
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import clean, without_keys
 
@@ -32,55 +31,34 @@ _HEADINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ImportOptions:
-    """The command line of ``profiles import``."""
-
-    file: str
-    name: str | None = None
-    yes: bool = False
-    test: bool = True
-    insecure: bool = False
-    no_input: bool = False
-    as_json: bool = False
-
-
-def import_profile(options: ImportOptions) -> Exit:
+def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, as_json: bool) -> Exit:
     """Write the profile, save the keys of services that stood in the file, and say what became of everything.
+
+    ``how`` keys are saved; ``yes`` is for the profile, and answers no question about a key.
 
     Raises ConfigurationError where no profile can be written, and the NodeError of the first key that was not saved;
     by then all else is done.
     """
-    source = Path(os.path.abspath(os.path.expanduser(options.file)))
-    name = options.name or source.stem
-    again = command(["profiles", "import", options.file, "--name", name, "--yes"])
-    path = new_path(name, yes=options.yes, again=again)
+    source = Path(os.path.abspath(os.path.expanduser(file)))
+    name = name or source.stem
+    path = new_path(name, yes=yes, again=command(["profiles", "import", file, "--name", name, "--yes"]))
     result = mapped(dict(flat(read_yaml(source))))
     text = _checked(path, source, result)
     write(path, text)
-    if not options.as_json:
+    if not as_json:
         for line in _account(result):
             print(clean(line))
-        print(f"\nWrote {shown(path)}")
-        print(f"Run it: {typed(run_command(name))}", flush=True)
-    kept = _keep(source, result, options)
+        print()
+        print_written(path)
+    kept = keep_all(result.secrets, how)
+    if kept:
+        warn_about_secrets(source, result.secrets, kept, Prompter(silent=how.no_input))
     failed = [each.error for each in kept if each.error is not None]
-    if options.as_json:
-        print(json.dumps(_report(name, path, result, kept)))
+    if as_json:
+        print(json.dumps(_report(path, result, kept)))
     elif failed:
         raise failed[0]
     return exit_code(failed[0]) if failed else Exit.DONE
-
-
-def _keep(source: Path, result: Mapped, options: ImportOptions) -> list[Kept]:
-    """Save the keys; --yes is for the profile, and answers no question about a key."""
-    if not result.secrets:
-        return []
-    silent = options.no_input or options.as_json
-    how = SetOptions(test=options.test, insecure=options.insecure, no_input=silent)
-    kept = keep_all(result.secrets, how)
-    warn_about_secrets(source, result.secrets, kept, Prompter(silent=silent))
-    return kept
 
 
 def _checked(path: Path, source: Path, result: Mapped) -> str:
@@ -92,7 +70,7 @@ def _checked(path: Path, source: Path, result: Mapped) -> str:
             return text
         withdrawn = [result.withdraw(each.key, each.message.removeprefix(f"{each.origin}: ")) for each in problems]
         if not any(withdrawn):
-            raise ConfigurationError("; ".join(map(str, problems)), next="swarmctl profiles import --help")
+            raise refused(problems, "swarmctl profiles import --help")
 
 
 def _text(source: Path, result: Mapped) -> str:
@@ -117,18 +95,10 @@ def _account(result: Mapped) -> list[str]:
     return lines
 
 
-def _report(name: str, path: Path, result: Mapped, kept: Sequence[Kept]) -> dict[str, Any]:
+def _report(path: Path, result: Mapped, kept: Sequence[Kept]) -> dict[str, Any]:
     carried = [
         {"key": each.key, "setting": each.setting, "value": without_keys(each.value), "note": each.note}
         for each in result.carried
     ]
-    left = [{"key": each.key, "kind": each.kind, "why": each.why} for each in result.left]
-    return {
-        "schema": 1,
-        "name": name,
-        "path": str(path),
-        "run": typed(run_command(name)),
-        "carried": carried,
-        "left": left,
-        "secrets": [each.report() for each in kept],
-    }
+    left = [asdict(each) for each in result.left]
+    return {**written(path), "carried": carried, "left": left, "secrets": [each.report() for each in kept]}

@@ -87,20 +87,25 @@ def _batch(settings: Mapping[str, Any], result: Mapped) -> None:
     result.carry(key, Carry("game.groups", rlswarm.whole, note), max(1, groups))
 
 
+def _switched(switch: str, keys: Mapping[str, Carry], settings: Mapping[str, Any], result: Mapped) -> bool:
+    """Carry ``keys`` where ``switch`` is on, else leave them; return whether it is on."""
+    on = settings.get(switch) is True
+    for key, carry in keys.items():
+        if key in settings and on:
+            result.carry(key, carry, settings[key])
+        elif key in settings:
+            result.leave(key, NO_COUNTERPART, f"{switch} is not on, so it had no effect there")
+    return on
+
+
 def _adapter(settings: Mapping[str, Any], result: Mapped) -> None:
     """``lora_*`` counts only where ``use_peft`` is on."""
-    used = settings.get("use_peft") is True
-    given = [key for key in rlswarm.LORA if key in settings]
-    for key in given:
-        if used:
-            result.carry(key, rlswarm.LORA[key], settings[key])
-        else:
-            result.leave(key, NO_COUNTERPART, "use_peft is not on, so it had no effect there")
+    on = _switched("use_peft", rlswarm.LORA, settings, result)
     if "use_peft" not in settings:
         return
-    if not used:
+    if not on:
         result.leave("use_peft", NO_COUNTERPART, "off is the default")
-    elif "lora_r" in given:
+    elif "lora_r" in settings:
         result.leave("use_peft", NO_COUNTERPART, "the table [model.lora] says it")
     else:
         result.carry("use_peft", Carry("model.lora.rank", rlswarm.whole, "TRL's default rank"), 16)
@@ -124,17 +129,12 @@ _SAVE_STEPS = 500
 
 def push(settings: Mapping[str, Any], result: Mapped) -> None:
     """``hub_*`` counts only where ``push_to_hub`` is on, and its rhythm is that of the checkpoints."""
-    used = settings.get("push_to_hub") is True
-    for key, carry in rlswarm.HUB.items():
-        if key in settings and used:
-            result.carry(key, carry, settings[key])
-        elif key in settings:
-            result.leave(key, NO_COUNTERPART, "push_to_hub is not on, so it had no effect there")
+    on = _switched("push_to_hub", rlswarm.HUB, settings, result)
     if "hub_strategy" in settings:
         result.leave("hub_strategy", NO_COUNTERPART, "hub.every says when")
     if "push_to_hub" not in settings:
         return
-    if not used:
+    if not on:
         result.leave("push_to_hub", NO_COUNTERPART, "off is the default")
     elif any(each.setting == "hub.repo" for each in result.carried):
         result.carry("push_to_hub", Carry("hub.every", rlswarm.whole, "in rounds; 0: after the last"), _every(settings))

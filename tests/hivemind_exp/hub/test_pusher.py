@@ -87,6 +87,7 @@ def test_the_token_is_shown_to_the_hub_alone_and_stands_in_nothing_that_is_sent(
     assert not any(TOKEN.encode() in path.read_bytes() for path in root.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_what_was_pushed_is_not_pushed_again(root: Path) -> None:
     account = Account()
     with uploads(account) as url:
@@ -99,6 +100,7 @@ def test_what_was_pushed_is_not_pushed_again(root: Path) -> None:
     assert len(account.stored) == 1, "the weights had not changed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("account", "reason"),
     [
@@ -123,6 +125,7 @@ def test_what_fails_is_a_warning_and_goes_with_the_next_run(root: Path, account:
     assert good.repos["me/mine"]["adapter_model.safetensors"] == WEIGHTS
 
 
+@pytest.mark.slow
 def test_killed_or_stopped_on_the_way_it_goes_with_the_next_run(root: Path) -> None:
     account = Account(wait=threading.Event())
     with uploads(account) as url:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from hivemind_exp.losses import LOSSES, GroupRows, LossSettings, TokenRows
+from hivemind_exp.config import TrainConfig
+from hivemind_exp.losses.base import GroupRows, TokenRows
+from hivemind_exp.losses.registry import LOSSES, choose_losses
 from hivemind_exp.rollouts.types import Kind
 
-SETTINGS = LossSettings()
+SETTINGS = TrainConfig()
 
 
 def group(
@@ -31,8 +34,8 @@ def group(
     )
 
 
-def weights(kind: Kind, rows: GroupRows, settings: LossSettings = SETTINGS) -> list[float]:
-    return [round(value, 4) for value in LOSSES[kind].weigh(rows, settings).tolist()]
+def weights(kind: Kind, rows: GroupRows, settings: TrainConfig = SETTINGS) -> list[float]:
+    return [round(value, 4) for value in choose_losses(settings)[kind].weigh(rows, settings).tolist()]
 
 
 def same(found: list[float], expected: list[float]) -> None:
@@ -51,8 +54,8 @@ def tokens(
     ), logps
 
 
-def token_loss(kind: Kind, rows: TokenRows, settings: LossSettings = SETTINGS) -> list[float]:
-    return LOSSES[kind].score_tokens(rows, settings).loss.flatten().tolist()
+def token_loss(kind: Kind, rows: TokenRows, settings: TrainConfig = SETTINGS) -> list[float]:
+    return choose_losses(settings)[kind].score_tokens(rows, settings).loss.flatten().tolist()
 
 
 # policy
@@ -91,7 +94,7 @@ def test_policy_clips_around_the_proximal_policy(ratio: float, advantage: float,
 
 def test_policy_says_which_tokens_are_clipped_and_gives_them_no_gradient() -> None:
     rows, logps = tokens([2.0, 1.0, 0.5], 1.0)
-    result = LOSSES[Kind.POLICY].score_tokens(rows, SETTINGS)
+    result = choose_losses(SETTINGS)[Kind.POLICY].score_tokens(rows, SETTINGS)
     assert result.clipped.tolist() == [[True, False, False]]
     result.loss.sum().backward()
     assert logps.grad is not None
@@ -101,7 +104,7 @@ def test_policy_says_which_tokens_are_clipped_and_gives_them_no_gradient() -> No
 def test_policy_served_elsewhere_is_weighted_by_a_truncated_detached_ratio() -> None:
     # π_prox / π_behav = 1, e^0.5, e^3 (truncated at 2) and unknown (1)
     rows, logps = tokens([1.0, 1.0, 1.0, 1.0], 1.0, behaviour=[0.0, 0.5, 3.0, math.nan])
-    result = LOSSES[Kind.POLICY].score_tokens(rows, SETTINGS)
+    result = choose_losses(SETTINGS)[Kind.POLICY].score_tokens(rows, SETTINGS)
     same(result.loss.flatten().tolist(), [-1.0, -math.exp(0.5), -2.0, -1.0])
     result.loss.sum().backward()
     assert logps.grad is not None
@@ -127,7 +130,7 @@ def test_policy_text_of_known_age_keeps_both_signs_until_it_is_stale() -> None:
 @pytest.mark.parametrize("kind", [Kind.POLICY_TEXT, Kind.TEACHER, Kind.PEER])
 def test_text_is_learned_as_weighted_likelihood(kind: Kind) -> None:
     rows, logps = tokens([3.0, 0.2], 0.5)
-    result = LOSSES[kind].score_tokens(rows, SETTINGS)
+    result = choose_losses(SETTINGS)[kind].score_tokens(rows, SETTINGS)
     same(result.loss.flatten().tolist(), [-0.5, -0.5])
     result.loss.sum().backward()
     assert logps.grad is not None
@@ -155,11 +158,11 @@ def test_teacher_alone_weighs_what_the_node_still_gets_wrong(rate: float, expect
 
 
 def test_luffy_normalises_the_joint_group_and_shapes_the_policy() -> None:
-    settings = LossSettings(teacher_loss="luffy")
+    settings = TrainConfig(teacher_loss="luffy")
     # joint rewards 0, 0, 0, 1: mean 1/4, std 1/2
     same(weights(Kind.TEACHER, group([1.0], own=[0.0, 0.0, 0.0], strict=[False]), settings), [1.5])
     rows, logps = tokens([1.0], 2.0, proximal=math.log(0.4))
-    result = LOSSES[Kind.TEACHER].score_tokens(rows, settings)
+    result = choose_losses(settings)[Kind.TEACHER].score_tokens(rows, settings)
     same(result.loss.flatten().tolist(), [-2.0 * 0.4 / 0.5])
     result.loss.sum().backward()
     assert logps.grad is not None
@@ -180,12 +183,12 @@ def test_peer_groups_that_agree_are_dropped_whole() -> None:
 
 @pytest.mark.parametrize("name", ["sapo", "f_tis"])
 def test_peer_keeps_both_signs_by_choice(name: str) -> None:
-    settings = LossSettings(peer_loss=name)  # type: ignore[arg-type]
+    settings = TrainConfig(peer_loss=name)  # type: ignore[arg-type]
     same(weights(Kind.PEER, group([1.0, 0.0, 0.0, 0.0], own=[]), settings), [1.5, -0.5, -0.5, -0.5])
 
 
 def test_f_tis_truncates_positive_rows_and_filters_distant_negative_ones() -> None:
-    settings = LossSettings(peer_loss="f_tis")
+    settings = TrainConfig(peer_loss="f_tis")
     far, _ = tokens([1.0, 1.0], 1.0, behaviour=[3.0, -1.0])
     same(token_loss(Kind.PEER, far, settings), [-2.0, -math.exp(-1.0)])
     near, _ = tokens([1.0, 1.0], -1.0, behaviour=[-0.3, -0.5])
@@ -197,7 +200,7 @@ def test_f_tis_truncates_positive_rows_and_filters_distant_negative_ones() -> No
 def test_f_tis_refuses_text_without_log_probabilities() -> None:
     rows, _ = tokens([1.0], 1.0)
     with pytest.raises(ValueError, match="log-probabilities"):
-        token_loss(Kind.PEER, rows, LossSettings(peer_loss="f_tis"))
+        token_loss(Kind.PEER, rows, TrainConfig(peer_loss="f_tis"))
 
 
 # relay
@@ -210,5 +213,13 @@ def test_relay_rows_leave_the_batch_and_are_never_trained_on() -> None:
         token_loss(Kind.RELAY, rows)
 
 
-def test_every_kind_has_a_loss() -> None:
-    assert set(LOSSES) == set(Kind)
+def test_every_kind_has_a_loss_and_every_name_in_the_settings_is_one() -> None:
+    assert set(choose_losses(SETTINGS)) == set(Kind)
+    names = [get_args(TrainConfig.model_fields[field].annotation) for field in ("teacher_loss", "peer_loss")]
+    assert {name for each in names for name in each} <= set(LOSSES)
+    chosen = choose_losses(TrainConfig(teacher_loss="luffy", peer_loss="sapo"))
+    assert (chosen[Kind.TEACHER], chosen[Kind.PEER]) == (LOSSES["luffy"], LOSSES["sapo"])
+
+
+def test_what_comes_from_the_nodes_own_weights_counts_as_its_own() -> None:
+    assert {kind for kind, loss in choose_losses(SETTINGS).items() if loss.own} == {k for k in Kind if k.own}

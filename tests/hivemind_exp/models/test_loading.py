@@ -51,6 +51,7 @@ def load_through(endpoint: str, home: Path, *models: tuple[str, str | None]) -> 
     return answers
 
 
+@pytest.mark.slow
 def test_models_come_from_the_hub_or_say_precisely_why_not(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "README.md").write_text("nothing else")

@@ -20,6 +20,8 @@ from tests.support.fake_api.faults import ODD, TRANSIENT, Fault
 from tests.support.fake_api.ledger import Outcome
 from tests.support.fake_api.server import api_server
 
+pytestmark = pytest.mark.slow
+
 FREE = Price(0.0, 0.0)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import sqlite3
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,7 +26,10 @@ from tests.support.engine_rig import (
     texts,
 )
 from tests.support.fake_api.ledger import Outcome, Snapshot
-from tests.support.fake_api.remote import RemoteServer, api_process
+from tests.support.fake_api.remote import api_process
+from tests.support.restarts import finished, killed, processes
+
+pytestmark = pytest.mark.slow
 
 ORDERS, PLACES = 60, 4
 KILLS = 8
@@ -58,13 +59,6 @@ def count(journal: Path) -> int:
         return int(db.execute("SELECT COUNT(*) FROM completions").fetchone()[0])
 
 
-def settled(server: RemoteServer) -> Snapshot:
-    """Return the server's books once it has noticed that its client is dead."""
-    while (books := server.ledger).outcomes()["pending"]:
-        time.sleep(0.01)
-    return books
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_kill_9_at_many_moments_asks_for_nothing_twice(tmp_path: Path, group: Group) -> None:
     root, chance = tmp_path / "node", random.Random(group)
@@ -72,30 +66,24 @@ def test_kill_9_at_many_moments_asks_for_nothing_twice(tmp_path: Path, group: Gr
     root.mkdir()
     Journal(journal, SWARM).close()
     Ledger(ledger, LimitsConfig()).close()
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["openai", __name__])
+    forkserver = processes("openai", __name__)
     kills, abandoned, seen = 0, 0, 0
     with api_process(latency=0.1) as server:
         for life in range(KILLS + 1):
             held = texts(journal)
-            child = processes.Process(target=offload, args=(root, server.base_url, group))
-            child.start()
+            child = (forkserver, offload, root, server.base_url, group)
             if life < KILLS:
                 wanted, pause = count(journal) + chance.randrange(STEP), chance.uniform(0, 0.03)
-                while child.exitcode is None and count(journal) < wanted:
-                    time.sleep(0.001)
-                time.sleep(pause)
-                kills += child.exitcode is None
-                child.kill()
-            child.join()
-            books, kept = settled(server), texts(journal)
+                kills += killed(*child, when=lambda: count(journal) >= wanted, pause_s=pause)  # noqa: B023 - called at once
+            else:
+                finished(*child)
+            books, kept = server.settled(), texts(journal)
             for question, places in held.items():
                 assert places.items() <= kept[question].items()
             _asked_only_for_what_was_missing(books, seen, held)
             _each_text_was_sent_once(books, kept)
             assert sum(accounts(ledger).values()) >= books.usd(PRICE_IN, PRICE_OUT) - 1e-12
             abandoned, seen = books.outcomes()["abandoned"], len(books.chats)
-    assert child.exitcode == 0
     assert kills >= KILLS // 2
     assert {len(places) for places in kept.values()} == {PLACES}
     assert len(kept) == ORDERS

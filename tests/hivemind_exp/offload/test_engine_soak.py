@@ -16,6 +16,8 @@ from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.ledger import Entry, Outcome, Snapshot
 from tests.support.fake_api.remote import api_process
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 2000
 PLACES = 4
 MUTE = 50

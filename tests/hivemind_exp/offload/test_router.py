@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,7 @@ from tests.support.engine_rig import GROUPS, Rig, endpoint, engine, order
 from tests.support.fake_api.ask import Ask
 from tests.support.fake_api.faults import Fault, Trouble
 from tests.support.fake_api.server import ApiServer, api_server
-
-LONG_S = 20.0
+from tests.support.waiting import LONG_S, until
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +29,6 @@ def outage(rig: Rig, server: ApiServer) -> None:
     server.always(Fault.NO_CREDIT)
     rig.offload.submit([order(0, places=1)])
     until(lambda: bool(rig.events.of("warning")))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def health(rig: Rig) -> ProviderService:

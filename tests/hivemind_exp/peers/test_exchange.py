@@ -19,13 +19,14 @@ from hivemind_exp.peers.exchange import PeerBatch, PeerExchange, PublisherInfo, 
 from hivemind_exp.peers.likelihood_filter import QUANTILE, LikelihoodFilter, quantile
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
+from hivemind_exp.sources.peers import PeersSource
 from hivemind_exp.tasks.base import Score
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from tests.hivemind_exp.trainer.test_grpo_step import make_step_trainer
 from tests.support.nodes import Events
 from tests.support.peers import ME, SWARM, TOKENIZER, PostOffice, letter, make_source, shared_group
 from tests.support.spelling_task import Spelling
+from tests.support.step_trainers import make_step_trainer
 
 GIVER = PublisherInfo(SWARM, ME, "tiny", 4)
 HERE = TrainingStatus(3, 0.25)
@@ -70,13 +71,14 @@ class Node:
             source=self.source,
             drawn=self.drawn,
             encode=lambda chat: tuple(encode(chat, TOKENIZER)),
-            step_trainer=step_trainer,
+            log_probabilities=step_trainer.log_probabilities,
             seed=1,
             emit=self.events,
         )
 
     def play(self, round_: int = 0) -> PeerBatch:
-        return self.exchange.exchange(round_, STAGE, [own_group(0), own_group(1)], HERE)
+        self.exchange.share(round_, STAGE, [own_group(0), own_group(1)], HERE)
+        return self.exchange.draw(round_, STAGE)
 
 
 @pytest.fixture
@@ -112,15 +114,15 @@ def test_a_group_that_a_teacher_wrote_even_in_part_says_so(node: Node, office: P
     mixed = own_group(0)
     foreign = own_group(0, kind=Kind.TEACHER)
     mixed = replace(mixed, rollouts=(*mixed.rollouts[:3], foreign.rollouts[3]))
-    node.exchange.exchange(0, STAGE, [mixed], HERE)
+    node.exchange.share(0, STAGE, [mixed], HERE)
     assert (sent(office).groups[0].kind, sent(office).groups[0].label) == ("teacher", "gpt-4o-mini")
 
 
 def test_half_a_group_is_not_shared(node: Node, office: PostOffice) -> None:
-    node.exchange.exchange(0, STAGE, [own_group(0, size=3), own_group(1)], HERE)
+    node.exchange.share(0, STAGE, [own_group(0, size=3), own_group(1)], HERE)
     assert [group.index for group in sent(office).groups] == [1]
     office.sent.clear()
-    node.exchange.exchange(1, STAGE, [own_group(0, size=3)], HERE)
+    node.exchange.share(1, STAGE, [own_group(0, size=3)], HERE)
     assert office.sent == []
 
 
@@ -128,7 +130,7 @@ def test_what_readers_would_refuse_is_not_sent(node: Node, office: PostOffice) -
     long = own_group(0)
     long = replace(long, rollouts=(*long.rollouts[:3], replace(long.rollouts[3], text="é" * 40_000)))
     # A small task can ask one question twice in a round.
-    node.exchange.exchange(0, STAGE, [long, own_group(1), own_group(1)], HERE)
+    node.exchange.share(0, STAGE, [long, own_group(1), own_group(1)], HERE)
     assert [group.index for group in sent(office).groups] == [1]
 
 
@@ -138,7 +140,7 @@ def test_log_probabilities_are_those_of_the_weights_that_sampled(
     publisher = replace(GIVER, with_logps=True)
     node = Node(tmp_path, office, step_trainer, publisher)
     with closing(node.drawn):
-        node.exchange.exchange(0, STAGE, [own_group(0)], HERE)
+        node.exchange.share(0, STAGE, [own_group(0)], HERE)
     shared = sent(office).groups[0]
     group = own_group(0)
     for row, ids, logps in zip(group.rollouts, shared.ids, shared.logps, strict=True):
@@ -174,8 +176,8 @@ def test_a_killed_node_takes_the_same_batch_again(
         assert [group.rollouts for group in second.groups] == [group.rollouts for group in first.groups]
         assert [group.scores for group in second.groups] == [group.scores for group in first.groups]
         assert [group.prompt.ids for group in second.groups] == [group.prompt.ids for group in first.groups]
-        assert build_rows(second.groups, step_trainer.settings, {}) == build_rows(
-            first.groups, step_trainer.settings, {}
+        assert build_rows(second.groups, step_trainer.train_config, {}) == build_rows(
+            first.groups, step_trainer.train_config, {}
         )
         # The next round goes on with what came meanwhile, and with nothing that was taken before.
         third = again.play(1)
@@ -204,6 +206,20 @@ def test_what_was_drawn_before_a_restart_is_not_drawn_again(
     with closing(again.drawn):
         again.source.remember_used(again.drawn.used())
         assert again.play(1).groups == ()
+
+
+def test_a_peer_is_credited_with_the_groups_that_a_step_has_learned_from(
+    node: Node, office: PostOffice, step_trainer: SourceGRPOTrainer
+) -> None:
+    for peer in ("a", "b"):
+        office.send(peer, letter(peer, shared_group(4 if peer == "a" else 6)).data)
+    batch = node.play(0)
+    assert {group.rollouts[0].source for group in batch.groups} == {"a", "b"}
+    source, book = PeersSource(node.exchange), node.source.book
+    assert [book.record(peer).used for peer in ("a", "b")] == [0, 0]
+    rows = build_rows(batch.groups, step_trainer.train_config, {})
+    source.learned_from([row for row in rows if row.source == "a"])
+    assert [book.record(peer).used for peer in ("a", "b")] == [1, 0]
 
 
 def test_peers_text_never_becomes_the_nodes_own(tmp_path: Path, node: Node, office: PostOffice) -> None:
@@ -235,7 +251,7 @@ def peer_group(prompt: Prompt, texts: list[str], outcomes: list[float]) -> Group
 def taught(step_trainer: SourceGRPOTrainer) -> Group:
     """Teach the tiny model one text, and return it as a group of its own."""
     group = own_group(0, right=4)
-    weighty = [replace(row, advantage=1.0) for row in build_rows([group], step_trainer.settings, {})]
+    weighty = [replace(row, advantage=1.0) for row in build_rows([group], step_trainer.train_config, {})]
     for step in range(40):
         step_trainer.step(Manifest(step, step, 0, 8, tuple(weighty)))
     return group
@@ -243,11 +259,11 @@ def taught(step_trainer: SourceGRPOTrainer) -> Group:
 
 def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(step_trainer: SourceGRPOTrainer) -> None:
     group = taught(step_trainer)
-    floor = LikelihoodFilter(step_trainer).measure([group])
+    floor = LikelihoodFilter(step_trainer.log_probabilities).measure([group])
     assert floor is not None
     right = group.rollouts[0].text
     peers = peer_group(group.prompt, [right, f"<think>buy gold</think>{right}", "aaa", "bbb"], [1.0, 1.0, 0.0, 0.0])
-    rows = build_rows([peers], step_trainer.settings, {})
+    rows = build_rows([peers], step_trainer.train_config, {})
     assert [row.text for row in rows] == [right, f"<think>buy gold</think>{right}"]
     logps = [sum(each) / len(each) for each in step_trainer.log_probabilities(rows)]
     assert logps[0] > floor > logps[1]
@@ -264,10 +280,10 @@ def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(step_tr
 
 def test_without_a_floor_nothing_is_dropped_and_own_rows_never_are(step_trainer: SourceGRPOTrainer) -> None:
     group = own_group(0)
-    rows = build_rows([group], step_trainer.settings, {})
+    rows = build_rows([group], step_trainer.train_config, {})
     strict = step_trainer.step(Manifest(0, 0, 0, 8, tuple(rows), 0.0))
     assert strict.grad_norm > 0
-    peers = build_rows([peer_group(group.prompt, ["a", "b"], [1.0, 0.0])], step_trainer.settings, {})
+    peers = build_rows([peer_group(group.prompt, ["a", "b"], [1.0, 0.0])], step_trainer.train_config, {})
     assert step_trainer.step(Manifest(1, 1, 0, 8, tuple(peers))).by_kind[Kind.PEER]["filtered"] == 0
 
 
@@ -292,7 +308,7 @@ def test_quantiles_lie_between_values() -> None:
 def test_measuring_changes_neither_weights_nor_random_numbers(step_trainer: SourceGRPOTrainer) -> None:
     before, state = step_trainer.policy.state_dict(), torch.get_rng_state()
     kept = {name: value.clone() for name, value in before.items()}
-    LikelihoodFilter(step_trainer).measure([own_group(0), own_group(1)])
+    LikelihoodFilter(step_trainer.log_probabilities).measure([own_group(0), own_group(1)])
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, kept[name]) for name, value in step_trainer.policy.state_dict().items())
     assert all(parameter.grad is None for parameter in step_trainer.policy.parameters())

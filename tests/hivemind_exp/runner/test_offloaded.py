@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
@@ -15,6 +17,8 @@ from tests.support.fake_api.server import api_server
 from tests.support.nodes import make_config
 from tests.support.recorded_events import Events
 from tests.support.spelling_task import Spelling
+
+pytestmark = pytest.mark.slow
 
 
 def configure(base_url: str, rounds: int, **offload: Any) -> Config:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import random
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from hivemind_exp.errors import CheckpointError
 from hivemind_exp.events import EventLog
@@ -20,35 +16,9 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
 from tests.support.nodes import ChanceRewards, Events, make_config, run
+from tests.support.restarts import Interrupter, killed_often, same_weights
 
 KILLS = 10
-
-
-def final_weights(root: Path) -> dict[str, torch.Tensor]:
-    newest = max(path for path in (root / "checkpoints").iterdir() if path.name.isdigit())
-    return {
-        f"{path.name}/{name}": tensor
-        for path in (newest / "model").glob("*.safetensors")
-        for name, tensor in load_file(path).items()
-    }
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = final_weights(one), final_weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-class Interrupter(Events):
-    """Asks for a stop when the n-th event is told."""
-
-    def __init__(self, stop: StopFlag, moment: int) -> None:
-        super().__init__()
-        self._stop, self._moment = stop, moment
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        super().__call__(event, **fields)
-        if len(self.all) == self._moment:
-            self._stop.set()
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +33,7 @@ def test_steps_do_move_the_weights(uninterrupted: Path, tmp_path: Path) -> None:
     assert not same_weights(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [1, 3, 4, 6, 8, 11, 13, 17])
 def test_a_stop_at_any_moment_changes_nothing(uninterrupted: Path, tmp_path: Path, moment: int) -> None:
     stop = StopFlag()
@@ -116,6 +87,7 @@ def test_evaluations_are_not_repeated_after_a_restart(tmp_path: Path) -> None:
     assert [e["round"] for e in second.of("eval")] == [4, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [{"lora": {"rank": 2, "dropout": 0.1}}, {"gradient_checkpointing": True}])
 def test_adapters_and_checkpointed_activations_resume_bit_for_bit(tmp_path: Path, shape: dict[str, Any]) -> None:
     run(make_config(model=shape), tmp_path / "whole")
@@ -134,37 +106,16 @@ def play(root: Path) -> None:
     GRPORunner(make_config(), NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
 
 
-def size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, tmp_path: Path, seed: int) -> None:
     """One node, killed again and again, each time a little further into whatever it was doing."""
     root = tmp_path / "killed"
     events = root / "events.jsonl"
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.support.nodes"])
-    chance = random.Random(seed)
-    kills = 0
-    for _ in range(KILLS):
-        node = processes.Process(target=play, args=(root,))
-        node.start()
-        # A node tells about 600 bytes before its first round and 700 in each.
-        wanted, pause = size(events) + chance.randrange(200, 2000), chance.uniform(0, 0.03)
-        while node.exitcode is None and size(events) < wanted:
-            time.sleep(0.001)
-        node.join(pause)
-        kills += node.exitcode is None
-        node.kill()
-        node.join()
-    assert kills >= KILLS // 2
-    last = processes.Process(target=play, args=(root,))
-    last.start()
-    last.join()
-    assert last.exitcode == 0
-    told = [json.loads(line) for line in events.read_text().splitlines()]
-    assert {event["step"] for event in told if event["event"] == "step"} == set(range(6))
+    # A node tells about 600 bytes before its first round and 700 in each.
+    killed_often(play, root, times=KILLS, seed=seed, growth=range(200, 2000), longest_s=0.03)
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    assert {event["step"] for event in lines if event["event"] == "step"} == set(range(6))
     assert same_weights(uninterrupted, root)
 
 

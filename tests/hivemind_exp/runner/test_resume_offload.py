@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import sqlite3
-import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
@@ -21,10 +19,12 @@ from hivemind_exp.events import EventLog
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from tests.hivemind_exp.runner.test_resume import same_weights, size
 from tests.support.fake_api.ask import digest
 from tests.support.fake_api.remote import RemoteServer, api_process
 from tests.support.nodes import ChanceRewards, make_config
+from tests.support.restarts import TRAINER, finished, grown, killed, processes, same_weights
+
+pytestmark = pytest.mark.slow
 
 KILLS = 5
 ROUNDS = 10
@@ -79,41 +79,33 @@ def filled(root: Path) -> set[str]:
 
 
 def asked(server: RemoteServer) -> Counter[str]:
-    while (books := server.ledger).outcomes()["pending"]:
-        time.sleep(0.01)
-    return Counter(entry.digest for entry in books.chats if len(entry.messages) == 2)
+    return Counter(entry.digest for entry in server.settled().chats if len(entry.messages) == 2)
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_kill_9_of_an_offloading_node_changes_neither_batches_nor_weights(tmp_path: Path, share: float) -> None:
     root, whole = tmp_path / "killed", tmp_path / "whole"
     events = root / "events.jsonl"
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.support.nodes", "openai"])
+    forkserver = processes(*TRAINER, "openai")
     chance = random.Random(f"kill/{share}")
     seen: dict[int, bytes] = {}
     kills, before = 0, Counter[str]()
     with api_process(latency=0.1, answer=ANSWER) as server, api_process(answer=ANSWER) as other:
         for life in range(KILLS + 1):
             held = filled(root)
-            node = processes.Process(target=play, args=(root, server.base_url, share))
-            node.start()
+            node = (forkserver, play, root, server.base_url, share)
             if life < KILLS:
                 # A node tells about 1000 bytes before its first round and 1000 in each.
-                wanted, pause = size(events) + chance.randrange(200, 1500), chance.uniform(0, 0.1)
-                while node.exitcode is None and size(events) < wanted:
-                    time.sleep(0.001)
-                node.join(pause)
-                kills += node.exitcode is None
-                node.kill()
-            node.join()
+                told, pause = grown(events, chance.randrange(200, 1500)), chance.uniform(0, 0.1)
+                kills += killed(*node, when=told, pause_s=pause)
+            else:
+                finished(*node)
             now = asked(server)
             assert not held & (now - before).keys()
             assert max((now - before).values(), default=1) == 1
             before = now
             for step, body in manifests(root).items():
                 assert seen.setdefault(step, body) == body
-        assert node.exitcode == 0
         assert kills >= KILLS // 2
         play(whole, other.base_url, share)
     assert completions(root) == completions(whole)

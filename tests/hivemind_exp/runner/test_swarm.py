@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import secrets
-import signal
-import socket
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem
-from hivemind_exp.events import EventLog
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.bundle import Bundle
 from hivemind_exp.peers.records import FILE_NAME, read_peers
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node import SwarmNode
-from tests.support.charters import charter, words
 from tests.support.fake_api.ask import Messages
 from tests.support.fake_api.server import api_server
-from tests.support.nodes import ChanceRewards, Events, make_config
+from tests.support.nodes import ChanceRewards, Events
 from tests.support.peers import shared_group
+from tests.support.swarm_nodes import PATIENCE_S, events, found, peer_of, playing, settings
 
-PATIENCE_S = 240.0
 REFUSED = {
     "no bundle",
     "of another peer than announced it",
@@ -52,89 +40,12 @@ REFUSED = {
 """What becomes of the hostile node's bundles."""
 
 
-def found(root: Path) -> tuple[Charter, Invitation]:
-    """Make a swarm and its first node, in ``root``."""
-    root.mkdir(parents=True)
-    files = NodeFiles(root)
-    identity = Identity.create(files.key)
-    rules = charter(
-        founder=identity.peer_id,
-        nonce=secrets.token_hex(16),
-        t0=int(time.time()) - 60,
-        group_size=4,
-        tasks=(words(params={}, weight_ppm=1_000_000),),
-    )
-    files.charter.write_bytes(rules.seal(identity))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    files.swarm.mkdir()
-    (root / "listen").write_text(str(port))
-    return rules, Invitation(rules.id, (f"/ip4/127.0.0.1/tcp/{port}/p2p/{identity.peer_id}",))
-
-
-def settings(root: Path, invitation: Invitation, **sections: Any) -> Any:
-    listen = root / "listen"
-    swarm = {"join": str(invitation), "loopback": True, "port": int(listen.read_text()) if listen.exists() else 0}
-    return make_config(
-        node={"name": root.name, "seed": sum(root.name.encode())},
-        game={"rounds": 0, "groups": 4},
-        swarm={**swarm, **sections.pop("swarm", {})},
-        checkpoint={"every": 50},
-        eval={"every": 0},
-        **sections,
-    )
-
-
-def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
-    """Run a node in a process of its own until it is told to stop."""
-    torch.set_num_threads(1)
-    root.mkdir(exist_ok=True)
-    stop = StopFlag()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    log = EventLog(root / "events.jsonl")
-    runner = GRPORunner(
-        settings(root, invitation, **sections), NodeFiles(root), log, stop=stop, make_tasks=lambda *_: ChanceRewards()
-    )
-    try:
-        runner.run()
-    except StopRequested:
-        os._exit(0)
-
-
-@contextmanager
-def playing(nodes_at: Mapping[Path, dict[str, Any]], invitation: Invitation) -> Iterator[list[ForkServerProcess]]:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.build_swarm", "tests.support.nodes"])
-    nodes = [processes.Process(target=play, args=(root, invitation, more)) for root, more in nodes_at.items()]
-    for node in nodes:
-        node.start()
-    try:
-        yield nodes
-    finally:
-        for node in nodes:
-            node.terminate()
-        for node in nodes:
-            node.join(20)
-            node.kill()
-
-
-def peer_of(root: Path) -> str:
-    return Identity.load(NodeFiles(root).key).peer_id
-
-
 def learned_from(root: Path, swarm: str) -> set[str]:
     """Return the peers whose text weighed something in a step of a node."""
     if not (journal := NodeFiles(root).journal).exists():
         return set()
     with closing(Journal(journal, swarm)) as opened:
         return {lesson.source for lesson in opened.contributions(10**9) if lesson.kind is Kind.PEER}
-
-
-def events(root: Path, name: str) -> list[dict[str, Any]]:
-    path = root / "events.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
 def answered(_messages: Messages, index: int) -> str:
@@ -177,6 +88,7 @@ def hostile_node(root: Path, rules: Charter, invitation: Invitation, victim: str
         node.close()
 
 
+@pytest.mark.swarm
 def test_three_nodes_learn_from_each_other_and_from_a_relay_beside_a_hostile_one(tmp_path: Path) -> None:
     roots, relay = [tmp_path / name for name in ("one", "two", "three")], tmp_path / "relay"
     rules, invitation = found(roots[0])

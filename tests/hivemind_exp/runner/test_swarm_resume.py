@@ -26,6 +26,7 @@ from hivemind_exp.swarm.node import SwarmNode
 from tests.support.charters import charter, words
 from tests.support.nodes import ChanceRewards, Events, make_config
 from tests.support.peers import Letter, shared_group
+from tests.support.restarts import Interrupter
 
 RULES = charter(t0=1_700_000_000, group_size=4, tasks=(words(params={}, weight_ppm=1_000_000),))
 PEERS = ("peer a", "peer b", "peer c")
@@ -75,24 +76,12 @@ def drawn(root: Path) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-class StopAt(Events):
-    """Asks for a stop at the n-th event of a name."""
-
-    def __init__(self, stop: StopFlag, name: str, number: int) -> None:
-        super().__init__()
-        self._stop, self._name, self._number = stop, name, number
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        super().__call__(event, **fields)
-        if len(self.of(self._name)) == self._number:
-            self._stop.set()
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("whole") / "node"
 
 
+@pytest.mark.slow
 def test_peers_groups_are_learned_from_and_told(whole: Path) -> None:
     events = run(whole)
     told = [each for each in events.of("rollouts") if each["source"] == "peer"]
@@ -110,13 +99,14 @@ def test_peers_groups_are_learned_from_and_told(whole: Path) -> None:
     assert None not in floors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), [("share", 1), ("share", 3), ("rollouts", 5), ("checkpoint", 2)])
 def test_a_stop_anywhere_changes_no_batch(whole: Path, tmp_path: Path, name: str, number: int) -> None:
     if not whole.exists():
         run(whole)
     stop = StopFlag()
     with pytest.raises(StopRequested):
-        run(tmp_path / "cut", stop=stop, emit=StopAt(stop, name, number))
+        run(tmp_path / "cut", stop=stop, emit=Interrupter(stop, number, name))
     run(tmp_path / "cut")
     assert drawn(tmp_path / "cut") == drawn(whole)
     assert len(drawn(whole)) > 0

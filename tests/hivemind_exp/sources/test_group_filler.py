@@ -9,10 +9,11 @@ import pytest
 from hivemind_exp.config import Config
 from hivemind_exp.game.sampling.prompts import build_prompts
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import StageRun
 from hivemind_exp.models.tiny import build_model, build_tokenizer
-from hivemind_exp.rollouts.orders import Completion
-from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.sources.group_filler import GroupFiller, orders_for
+from hivemind_exp.rollouts.orders import Completion, CompletionRequest
+from hivemind_exp.rollouts.types import Kind, Prompt, encode_completion
+from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from tests.support.nodes import Events, make_config
@@ -24,18 +25,24 @@ def config() -> Config:
     return make_config(game={"groups": 2, "group_size": 4}, generation={"max_completion_tokens": 12})
 
 
+FIRST = StageRun(0, "answer")
+
+
 def make_filler(config: Config, journal: Journal) -> GroupFiller:
     tokenizer = build_tokenizer()
-    local = LocalSource(build_model(tokenizer, 0), tokenizer, config.generation, StopFlag())
+    local = LocalSource(build_model(tokenizer, 0), tokenizer, config.generation, StopFlag(), config.node.seed)
     return GroupFiller(
         config,
-        journal=journal,
-        local=local,
-        offload=None,
-        tokenizer=tokenizer,
+        {"local": local},
+        journal,
+        encode=lambda text, truncated: encode_completion(tokenizer, text, truncated),
         verify=list,
         emit=Events(),
     )
+
+
+def request(prompt: Prompt) -> CompletionRequest:
+    return CompletionRequest(0, "answer", prompt.question.digest, prompt.messages, tuple(range(4)), version=0)
 
 
 def completion(place: int, text: str) -> Completion:
@@ -45,31 +52,32 @@ def completion(place: int, text: str) -> Completion:
 def test_what_an_api_has_filled_stays_and_this_machine_fills_the_rest(tmp_path: Path, config: Config) -> None:
     journal = Journal(tmp_path / "j", "s")
     prompts = build_prompts(Spelling().questions("train", 0, 2), build_tokenizer())
-    (order, _) = orders_for(journal, 0, prompts, range(4), version=0)
+    order = request(prompts[0])
     journal.write_completions(order, [completion(0, "<answer>ab</answer>"), completion(2, "x" * 40)])
     journal.write_lost(order, [3], "nothing usable")
-    first, second = make_filler(config, journal).fill(0, prompts, version=0)
+    first, second = make_filler(config, journal).fill(FIRST, prompts)
     # Place 2 has more tokens here than a completion may have, and place 3 was given up.
     assert first.places == (0, 1)
     assert [rollout.kind for rollout in first.rollouts] == [Kind.TEACHER, Kind.POLICY]
     assert second.places == (0, 1, 2, 3)
-    again = make_filler(config, journal).fill(0, prompts, version=0)
+    again = make_filler(config, journal).fill(FIRST, prompts)
     assert again == [first, second]
 
 
 def test_the_same_round_is_filled_alike_again(tmp_path: Path, config: Config) -> None:
     prompts = build_prompts(Spelling().questions("train", 0, 1), build_tokenizer())
-    whole = make_filler(config, Journal(tmp_path / "a", "s")).fill(0, prompts, version=0)
-    again = make_filler(config, Journal(tmp_path / "b", "s")).fill(0, prompts, version=0)
+    whole = make_filler(config, Journal(tmp_path / "a", "s")).fill(FIRST, prompts)
+    again = make_filler(config, Journal(tmp_path / "b", "s")).fill(FIRST, prompts)
     assert whole == again
 
 
 def test_a_text_of_an_api_is_learned_from_as_it_is_encoded_here(tmp_path: Path, config: Config) -> None:
     journal, tokenizer = Journal(tmp_path / "j", "s"), build_tokenizer()
     (prompt,) = build_prompts(Spelling().questions("train", 0, 1), tokenizer)
-    (order,) = orders_for(journal, 0, [prompt], range(4), version=0)
-    journal.write_completions(order, [completion(place, f"<answer>{place}</answer>") for place in range(4)])
-    (group,) = make_filler(config, journal).fill(0, [prompt], version=3)
+    journal.write_completions(request(prompt), [completion(place, f"<answer>{place}</answer>") for place in range(4)])
+    filler = make_filler(config, journal)
+    filler.weights_moved(3)
+    (group,) = filler.fill(FIRST, [prompt])
     for rollout in group.rollouts:
         assert tokenizer.decode(rollout.ids[:-1]) == rollout.text
         assert rollout.ids[-1] == tokenizer.eos_token_id

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.chaos.disturber import DEADLY, What, plan
 from tests.support.chaos.nodes import ForkedSwarm
 from tests.support.chaos.storm import SMALL, gather, teller, weather
 
 
+@pytest.mark.swarm
 def test_a_storm_loses_no_round_and_leaves_no_trace(tmp_path: Path) -> None:
     say = teller()
     names = ("ada", "bert", "cleo", "dan", "eve")

@@ -40,6 +40,8 @@ from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
 from tests.support.hostile.hostile_node import Hostile, dictionary, ref_of
 from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, receive
 
+pytestmark = pytest.mark.swarm
+
 YEARS = 10 * 365 * 86_400
 BOMB = msgpack.packb(1)
 for _ in range(900):

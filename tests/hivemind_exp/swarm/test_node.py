@@ -28,6 +28,8 @@ from hivemind_exp.swarm.node import SwarmNode
 from tests.support.charters import charter
 from tests.support.hostile.wire import Peers, acquainted, eventually, receive
 
+pytestmark = pytest.mark.swarm
+
 
 @pytest.fixture
 def peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:

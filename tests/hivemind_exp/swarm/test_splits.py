@@ -13,6 +13,8 @@ from tests.support.chaos.namespaces import Network, obstacle
 from tests.support.chaos.nodes import ForkedSwarm, Node, Swarm, until
 from tests.support.chaos.storm import PATIENCE_S, SMALL, gather, teller
 
+pytestmark = pytest.mark.swarm
+
 HEALED_S = 75.0
 """In which a swarm must be whole again after its network is: a peer that does not answer is tried again every 20 s."""
 

@@ -31,6 +31,8 @@ from tests.support.hostile.attacks import ATTACKS, ESCAPES, MARK, POISON
 from tests.support.hostile.hostile_node import Hostile
 from tests.support.hostile.siege import Siege, outsider
 
+pytestmark = pytest.mark.swarm
+
 ROUNDS = 28
 """Some ten of them until everybody has met everybody, and then the rest."""
 PATIENCE_S = 200.0

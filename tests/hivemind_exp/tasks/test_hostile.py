@@ -16,6 +16,8 @@ from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from hivemind_exp.tasks.mixture import LONGEST_ANSWER, Mixture
 from tests.support.hostile.hostile_completions import BOMBS, ODDITIES, code_that_touches
 
+pytestmark = pytest.mark.slow
+
 MATHEMATICS = "jsonl"
 
 

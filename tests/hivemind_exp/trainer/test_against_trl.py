@@ -10,14 +10,13 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, TrainConfig
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.losses import LossSettings
 from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.policy import weigh
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+from tests.support.step_trainers import tiny_trainer
 
 STEPS, GROUPS, G = 5, 4, 4
 CONFIG = Config.model_validate(
@@ -101,10 +100,7 @@ def plain_trl(tmp_path: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
 
 
 def ours(tmp_path: Path, micro_batch: int) -> tuple[dict[str, torch.Tensor], list[float]]:
-    tokenizer = build_tokenizer()
-    step_trainer = SourceGRPOTrainer(
-        build_model(tokenizer, 0), tokenizer, CONFIG, tmp_path, device="cpu", dtype="float32"
-    )
+    step_trainer = tiny_trainer(tmp_path, CONFIG)
     losses = [step_trainer.step(make_manifest(step, micro_batch)).loss for step in range(STEPS)]
     return step_trainer.policy.state_dict(), losses
 
@@ -116,7 +112,7 @@ def make_manifest(step: int, micro_batch: int) -> Manifest:
         members = made[group * G : (group + 1) * G]
         outcomes = torch.tensor([reward for _, _, reward in members])
         advantages = weigh(
-            GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, outcomes), LossSettings()
+            GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, outcomes), TrainConfig()
         ).tolist()
         rows += [
             TrainingRow(Kind.POLICY, "local", "t", group, tuple(prompt), tuple(ids), "", reward, advantage, 0)

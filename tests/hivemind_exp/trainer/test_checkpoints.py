@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hivemind_exp.errors import DiskFull
+from hivemind_exp.events import discard
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from tests.support.full_disk import mounted_disk
-
-
-class Told:
-    """Collects events."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        self.events.append((event, fields))
+from tests.support.recorded_events import Events
 
 
 def write(text: str) -> Callable[[Path], None]:
@@ -33,7 +24,7 @@ def write(text: str) -> Callable[[Path], None]:
 
 
 def make_store(root: Path, keep: int = 3) -> CheckpointStore:
-    return CheckpointStore(root, keep, Told())
+    return CheckpointStore(root, keep, discard)
 
 
 def test_the_newest_is_found_by_a_new_store(tmp_path: Path) -> None:
@@ -71,13 +62,13 @@ def test_a_damaged_one_is_set_aside_for_the_one_before(tmp_path: Path, harm: str
             seal.write_text(seal.read_text()[:40])
         case "unseal":
             seal.unlink()
-    told = Told()
+    told = Events()
     store = CheckpointStore(tmp_path, 3, told)
     found = store.latest()
     assert found is not None
     assert found.step == 1
     assert [path.name for path in store.damaged()] == ["damaged-00000002"]
-    assert [(event, fields["code"]) for event, fields in told.events] == [("warning", "checkpoint_damaged")]
+    assert [(event, fields["code"]) for event, fields in told.all] == [("warning", "checkpoint_damaged")]
     assert store.save(2, 2, write("again")).step == 2
 
 

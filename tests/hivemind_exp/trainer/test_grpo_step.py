@@ -9,28 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import TrainConfig
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.losses import LossSettings
-from hivemind_exp.models.tiny import build_model, build_tokenizer
+from hivemind_exp.models.tiny import build_model
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned
+from tests.support.step_trainers import TOKENIZER, make_step_trainer
 
-TOKENIZER = build_tokenizer()
-SETTINGS = LossSettings()
-
-
-def make_step_trainer(tmp_path: Path, *, reference: PreTrainedModel | None = None, **train: float) -> SourceGRPOTrainer:
-    config = Config.model_validate(
-        {"model": {"name": "tiny"}, "train": {"learning_rate": 1e-2, "warmup_steps": 0, **train}}
-    )
-    return SourceGRPOTrainer(
-        build_model(TOKENIZER, 0), TOKENIZER, config, tmp_path, device="cpu", dtype="float32", reference=reference
-    )
+SETTINGS = TrainConfig()
 
 
 def row(kind: Kind, advantage: float, *, length: int = 3, group: int = 0) -> TrainingRow:
@@ -164,7 +153,7 @@ def test_rows_of_several_sources_each_get_their_own_weights() -> None:
 
 def test_luffy_gives_own_rows_the_joint_baseline() -> None:
     group = make_group([(Kind.POLICY, 0.0), (Kind.POLICY, 0.0), (Kind.POLICY, 0.0), (Kind.TEACHER, 1.0)])
-    rows = build_rows([group], replace(SETTINGS, teacher_loss="luffy"), {})
+    rows = build_rows([group], TrainConfig(teacher_loss="luffy"), {})
     assert [round(r.advantage, 2) for r in rows] == [-0.5, -0.5, -0.5, 1.5]
 
 

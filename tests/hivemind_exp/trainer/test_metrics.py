@@ -26,6 +26,7 @@ def test_tensorboard_has_every_round(tmp_path: Path) -> None:
     assert [event.step for event in accumulator.Scalars("train/reward/policy")] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_wandb_offline_has_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     run(make_config(report={"to": ["wandb"]}, game={"rounds": 2}), tmp_path)

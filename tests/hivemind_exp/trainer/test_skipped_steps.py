@@ -13,6 +13,8 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepResult
 from hivemind_exp.trainer.hivemind_grpo_trainer import MOST_LEFT_OUT
 from tests.support.nodes import Events, make_config, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def never_finite(monkeypatch: pytest.MonkeyPatch) -> set[int]:
@@ -24,7 +26,7 @@ def never_finite(monkeypatch: pytest.MonkeyPatch) -> set[int]:
         result = take(self, manifest, *rest)
         return result if manifest.step in finite else replace(result, grad_norm=float("nan"))
 
-    monkeypatch.setattr(SourceGRPOTrainer, "take", fail)
+    monkeypatch.setattr(SourceGRPOTrainer, "step", fail)
     return finite
 
 

@@ -12,16 +12,15 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from hivemind_exp.config import Config
-from hivemind_exp.models.tiny import build_model, build_tokenizer
+from hivemind_exp.models.tiny import build_model
 from hivemind_exp.trainer.grpo_step import HOOKS, SourceGRPOTrainer
-
-TOKENIZER = build_tokenizer()
+from tests.support.step_trainers import TOKENIZER, tiny_trainer
 
 
 @pytest.fixture
 def step_trainer(tmp_path: Path) -> SourceGRPOTrainer:
     config = Config.model_validate({"model": {"name": "tiny"}, "generation": {"temperature": 0.7}})
-    return SourceGRPOTrainer(build_model(TOKENIZER, 0), TOKENIZER, config, tmp_path, device="cpu", dtype="float32")
+    return tiny_trainer(tmp_path, config)
 
 
 def test_every_hook_is_there(step_trainer: SourceGRPOTrainer) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +20,9 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
+from tests.support.command_line import ROOT, SWARMCTL, write_profile
+from tests.support.restarts import processes
 
-ROOT = Path(__file__).parents[3]
 PROFILE = "chaos"
 _MARK = "SWARM_CHAOS"
 
@@ -118,10 +117,8 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
     def found(self) -> None:
         """Found the swarm, as an operator does. The first node is the only one that its line names."""
         for node in self.nodes:
-            path = node.home / "profiles" / f"{PROFILE}.toml"
-            path.parent.mkdir(parents=True)
             loopback = "true" if node.namespace is None else "false"
-            path.write_text(f'extends = "demo"\n[swarm]\nloopback = {loopback}\n{self._settings}', encoding="utf-8")
+            write_profile(node.home, PROFILE, f'extends = "demo"\n[swarm]\nloopback = {loopback}\n{self._settings}')
         command = self._command(self.founder, "swarm", "new", self.founder.name, "--profile", PROFILE, "--json")
         done = subprocess.run(command, env=self._environment(self.founder), cwd=ROOT, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
@@ -172,7 +169,7 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
 
     def _command(self, node: Node, *words: str) -> list[str]:
         there = ["ip", "netns", "exec", node.namespace] if node.namespace is not None else []
-        return [*there, sys.executable, "-m", "swarmctl", *words]
+        return [*there, *SWARMCTL, *words]
 
     def _environment(self, node: Node) -> dict[str, str]:
         return {**os.environ, "SWARMCTL_HOME": str(node.home), _MARK: self._mark}
@@ -234,8 +231,7 @@ class ForkedSwarm(Swarm):
 
     def __init__(self, root: Path, names: Sequence[str], namespaces: Sequence[str] = (), settings: str = "") -> None:
         super().__init__(root, names, namespaces, settings)
-        self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["tests.support.chaos.forked", "hivemind_exp.runner.build_swarm"])
+        self._processes = processes("tests.support.chaos.forked", "hivemind_exp.runner.build_swarm")
 
     def _start(self, node: Node) -> Life:
         from tests.support.chaos.forked import play

@@ -6,9 +6,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hivemind_exp.config import SwarmConfig
+from hivemind_exp.events import discard
 from hivemind_exp.swarm.announcement import RecordRefused, unpack
 from hivemind_exp.swarm.announcement_book import AnnouncementBook
 from hivemind_exp.swarm.identity import Identity
@@ -90,7 +90,7 @@ def collect(directory: Path, invitation: Invitation, seconds: float, stored: Sto
         directory=directory / "swarm",
         settings=SwarmConfig(loopback=True),
         invitation=invitation.addresses,
-        emit=_say_nothing,
+        emit=discard,
         label="observer",
     )
     node._thread.book.judge = _Note(node._thread.book, invitation.charter, stored)  # type: ignore[method-assign]
@@ -103,10 +103,6 @@ def collect(directory: Path, invitation: Invitation, seconds: float, stored: Sto
     for record in [record for record, (peer, _) in stored.records.items() if peer == own]:
         del stored.records[record]
     return stored
-
-
-def _say_nothing(_event: str, /, **_fields: Any) -> None:
-    """What such a node would tell is of no use to anybody."""
 
 
 def _bytes_of(value: bytes) -> bytes:

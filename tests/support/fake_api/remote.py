@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,12 @@ class RemoteServer:
     def finish_batches(self, status: str = "completed", lines: int | None = None) -> None:
         """End all batches; see ``State.finish_batches``."""
         self._control("finish_batches", status=status, lines=lines)
+
+    def settled(self) -> Snapshot:
+        """Return the server's books once it has noticed that its client is dead."""
+        while (books := self.ledger).outcomes()["pending"]:
+            time.sleep(0.01)
+        return books
 
     def usd(self, price_in: float, price_out: float) -> float:
         """Return the bill so far, from dollars per million tokens."""

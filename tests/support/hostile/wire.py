@@ -57,7 +57,7 @@ class Peers:
             directory=directory / "swarm",
             settings=SwarmConfig(loopback=True, port=port),
             invitation=invitation,
-            emit=lambda event, /, **fields: events.append((event, fields)),
+            emit=lambda event: events.append((event.event_name(), event.model_dump())),
             label="policy",
         )
         self.nodes[name] = node

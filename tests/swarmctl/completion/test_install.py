@@ -15,7 +15,7 @@ from swarmctl import cli
 from swarmctl.completion import install as completion
 from swarmctl.errors import Exit
 from swarmctl.paths import COMPLETIONS
-from tests.swarmctl.conftest import ROOT
+from tests.support.command_line import ROOT
 from tools.completions.__main__ import main, scripts
 from tools.completions.tree import Kind, tree
 from tools.completions.words import WORDS

@@ -12,6 +12,8 @@ from swarmctl.paths import COMPLETIONS
 from tests.support import shells
 from tests.support.shells import Shell
 
+pytestmark = pytest.mark.slow
+
 SHELLS = ["bash", "bash with bash-completion", "zsh", "fish"]
 AWKWARD = "od$(touch pwned)d;`touch pwned` 'x"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import shlex
 import subprocess
 import sys
@@ -19,10 +18,11 @@ from swarmctl.doctor.check import Check, Context, Finding, Status, ok
 from swarmctl.doctor.report import redacted
 from swarmctl.errors import Exit
 from swarmctl.terminal.safe_text import masked
+from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.doctor import DEAD, make
-from tests.swarmctl.conftest import ROOT, write_profile
+from tests.support.terminals import printed
 
-PROGRAM = [sys.executable, "-m", "swarmctl", "doctor"]
+PROGRAM = [*SWARMCTL, "doctor"]
 
 
 @pytest.fixture(autouse=True)
@@ -141,23 +141,9 @@ def test_an_ascii_stream_gets_ascii(home: Path) -> None:
 
 
 def test_a_terminal_of_40_columns_is_enough(home: Path) -> None:
-    leader, follower = pty.openpty()
-    environment = os.environ | {"COLUMNS": "40", "LINES": "24"}
-    process = subprocess.Popen(
-        [*PROGRAM, "fit", "hub", "-p", "demo", "--set", "tasks=nonsense"], cwd=ROOT, env=environment, stdout=follower
-    )
-    os.close(follower)
-    text = b""
-    while True:
-        try:
-            chunk = os.read(leader, 4096)
-        except OSError:
-            break
-        if not chunk:
-            break
-        text += chunk
-    assert process.wait(timeout=60) == Exit.CHECK_FAILED
-    lines = text.decode().splitlines()
+    code, text = printed([*PROGRAM, "fit", "hub", "-p", "demo", "--set", "tasks=nonsense"], columns=40)
+    assert code == Exit.CHECK_FAILED
+    lines = text.splitlines()
     commands = [line for line in lines if "swarmctl" in line]
     assert commands
     assert all(len(line) <= 40 for line in lines if line not in commands)
@@ -229,7 +215,7 @@ def test_without_fix_nothing_is_touched(home: Path) -> None:
 def test_loading_the_checks_imports_nothing_heavy() -> None:
     code = (
         "import sys, swarmctl.doctor.registry; heavy = {'torch', 'transformers', 'hivemind', 'pydantic', 'psutil', "
-        "'keyring', 'pynvml'}; print(sorted(heavy & set(sys.modules)))"
+        "'keyring', 'pynvml', 'httpx2'}; print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -24,10 +24,9 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.identity import backup_file as identityfile
 from swarmctl.nodes import directory as nodes
+from tests.support.command_line import ROOT, SWARMCTL, run_process
 from tests.support.full_disk import mounted_disk
-from tests.swarmctl.conftest import ROOT
-
-SWARMCTL = [sys.executable, "-m", "swarmctl"]
+from tests.support.terminals import rest_of, spawn
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Asked = Callable[..., dict[str, Any]]
@@ -38,16 +37,7 @@ def run() -> Run:
     """Run ``swarmctl identity`` in a process of its own, under the umask that hides least."""
 
     def run(*arguments: str | Path, piped: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*SWARMCTL, "identity", *map(str, arguments)],
-            cwd=ROOT,
-            input=piped,
-            umask=0,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=30,
-            check=False,
-        )
+        return run_process([*SWARMCTL, "identity", *map(str, arguments)], input=piped, umask=0)
 
     return run
 
@@ -93,6 +83,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.slow
 def test_a_whole_life(run: Run, home: Path, tmp_path: Path) -> None:
     assert run("show").stdout == f"No node yet in {home}/nodes.\n"
     made = run("new", "--node", "first")
@@ -279,6 +270,7 @@ def test_a_full_disk_leaves_the_old_identity(
         assert not list((place / "nodes/small").glob(".identity.key.*"))
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_piped_in(run: Run, node: NodeFiles, tmp_path: Path) -> None:
     identity = Identity.create(node.key)
     copy = tmp_path / "locked"
@@ -297,48 +289,41 @@ def test_a_passphrase_is_piped_in(run: Run, node: NodeFiles, tmp_path: Path) -> 
     assert not (tmp_path / "x").exists()
 
 
-def spawn(*arguments: str | Path) -> pexpect.spawn:
-    return pexpect.spawn(
-        sys.executable,
-        ["-m", "swarmctl", "identity", *map(str, arguments)],
-        cwd=str(ROOT),
-        encoding="utf-8",
-        timeout=20,
-        dimensions=(24, 200),
-    )
+def identity_on_a_terminal(*arguments: str | Path) -> pexpect.spawn[str]:
+    return spawn([*SWARMCTL, "identity", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_typed_twice_and_unseen(node: NodeFiles, tmp_path: Path) -> None:
     identity = Identity.create(node.key)
     for second, told in (("horse battery", "the two passphrases differ"), ("correct horse", "Saved ")):
-        child = spawn("backup", tmp_path / "locked", "--passphrase")
+        child = identity_on_a_terminal("backup", tmp_path / "locked", "--passphrase")
         child.expect("Passphrase: ")
         child.sendline("correct horse")
         child.expect("The same again: ")
         child.sendline(second)
         child.expect(told)
-        child.expect(pexpect.EOF)
-        child.close()
+        rest_of(child)
     assert child.exitstatus == Exit.DONE
     assert identityfile.read((tmp_path / "locked").read_bytes(), tmp_path, "correct horse").peer_id == identity.peer_id
-    child = spawn("restore", tmp_path / "locked")
+    child = identity_on_a_terminal("restore", tmp_path / "locked")
     child.expect("Passphrase: ")
     child.sendline("correct horse")
     child.expect(f"Node maths is {animal_name(identity.peer_id)}")
     assert "correct horse" not in child.before
-    child.expect(pexpect.EOF)
-    child = spawn("restore", tmp_path / "locked", "--no-input")
+    rest_of(child)
+    child = identity_on_a_terminal("restore", tmp_path / "locked", "--no-input")
     child.expect("nothing may be asked: pipe it in")
-    child.expect(pexpect.EOF)
+    rest_of(child)
 
 
 def test_a_no_keeps_the_identity(node: NodeFiles) -> None:
     identity = Identity.create(node.key)
     for answer, kept in (("n", True), ("y", False)):
-        child = spawn("new")
+        child = identity_on_a_terminal("new")
         child.expect(r"Without a backup that\s+identity is lost[^[]*\[y/N\] ")
         child.sendline(answer)
-        child.expect(pexpect.EOF)
+        rest_of(child)
         assert (Identity.load(node.key).peer_id == identity.peer_id) is kept
 
 

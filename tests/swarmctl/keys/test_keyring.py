@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pexpect
@@ -17,13 +18,16 @@ import pytest
 from hivemind_exp.errors import KeyProblem
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.keys.finder import KeyFinder
 from swarmctl.keys.keyring import Keyring, KeyringLocked
-from swarmctl.keys.keystore import Keystore
 from swarmctl.keys.saved import read_entry, write_entry
 from swarmctl.terminal.prompter import Prompter
 from tests.support import fake_keyrings as keyrings
+from tests.support.command_line import ROOT, SWARMCTL
 from tests.support.fake_services import GOOD, service
-from tests.swarmctl.conftest import ROOT
+from tests.support.terminals import rest_of, spawn
+
+pytestmark = pytest.mark.slow
 
 KEY = "sk-test-0123456789abcd9f3c"
 USER = "openai@api.openai.com"
@@ -62,20 +66,13 @@ def keys(monkeypatch: pytest.MonkeyPatch, *arguments: str, piped: str = "") -> i
 
 
 def value_of(name: str) -> str | None:
-    key = Keystore(Prompter(silent=True), os.environ).find(name)
+    key = KeyFinder(Prompter(silent=True), os.environ).find(name)
     return None if key is None else key.value
 
 
 def terminal(*arguments: str, **environment: str) -> pexpect.spawn[str]:
-    return pexpect.spawn(
-        sys.executable,
-        ["-m", "swarmctl", "keys", *arguments],
-        cwd=str(ROOT),
-        env=os.environ | {"TERM": "dumb"} | environment,
-        encoding="utf-8",
-        timeout=15,
-        dimensions=(40, 200),
-    )
+    own = os.environ | {"TERM": "dumb"} | environment
+    return spawn([*SWARMCTL, "keys", *arguments], environment=own, rows=40, timeout=15)
 
 
 def test_a_key_is_written_read_and_deleted(
@@ -126,9 +123,9 @@ def test_with_a_key_in_the_environment_no_keyring_is_asked(
     keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other-0123456789a1b2")
     monkeypatch.setattr("swarmctl.keys.keyring.Keyring._call", lambda *_: pytest.fail("it was asked"))
-    key = Keystore(Prompter(silent=True), os.environ).find("openai")
+    key = KeyFinder(Prompter(silent=True), os.environ).find("openai")
     assert key is not None
-    assert key.sentence == "key openai ····a1b2 from $OPENAI_API_KEY (keyring has ····9f3c)"
+    assert key.reason == "····a1b2 from $OPENAI_API_KEY (keyring has ····9f3c)"
 
 
 def test_only_the_systems_own_keyring_is_used(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +133,45 @@ def test_only_the_systems_own_keyring_is_used(keyring: dict[str, str], monkeypat
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
     assert keys(monkeypatch, "set", "openai", "--no-test", piped=KEY) == Exit.DONE
     assert keyrings.look_up(keyring, USER) == KEY
+
+
+@pytest.mark.parametrize(
+    ("state", "finding", "said"),
+    [
+        ("absent", "skipped: no keyring here", "this login has no keyring"),
+        ("unlocked", "ok: SecretService, unlocked", "Saved key openai ····9f3c for api.openai.com in the keyring."),
+        ("locked", "warning: SecretService is locked", "the keyring is locked"),
+        ("silent", "failed: the keyring does not answer within 3 s", "the keyring did not answer within 3 s"),
+    ],
+)
+def test_doctor_finds_the_keyring_that_set_uses(  # noqa: PLR0917 - pytest passes them by name
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    state: str,
+    finding: str,
+    said: str,
+) -> None:
+    # The choice of another backend, by a variable or a file, is followed by neither of them.
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config/python_keyring").mkdir(parents=True)
+    rc = tmp_path / "config/python_keyring/keyringrc.cfg"
+    rc.write_text("[backend]\ndefault-keyring = keyring.backends.null.Keyring\n")
+    with ExitStack() as stack:
+        if state != "absent":
+            session = stack.enter_context(keyrings.bus(tmp_path / "user"))
+            start = keyrings.silent if state == "silent" else keyrings.unlocked
+            stack.enter_context(start(session))
+            if state == "locked":
+                keyrings.lock(session)
+            enter(session, monkeypatch)
+        cli.run(["doctor", "keys.keyring", "-p", "demo", "--json"])
+        (row,) = json.loads(capsys.readouterr().out)["checks"]
+        code = keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
+    assert f"{row['status']}: {row['finding']}".startswith(finding)
+    assert said in capsys.readouterr().err
+    assert code == (Exit.DONE if state == "unlocked" else Exit.CONFIGURATION)
 
 
 def test_a_locked_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +221,7 @@ def test_a_keyring_that_never_answers(
 ) -> None:
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "swarmctl", "keys", "set", "openai", "--no-test"],
+        [*SWARMCTL, "keys", "set", "openai", "--no-test"],
         cwd=ROOT, input=KEY, capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     assert 3 <= time.monotonic() - began < 6
@@ -200,8 +236,7 @@ def test_on_a_terminal_it_says_what_it_waits_for(silent: dict[str, str]) -> None
     child.sendline(KEY)
     child.expect("Waiting up to 60 s for the keyring: it may be showing a dialog")
     child.sendintr()
-    child.expect(pexpect.EOF, timeout=3)
-    child.close()
+    rest_of(child, timeout=3)
     assert child.exitstatus == Exit.INTERRUPTED
     assert KEY not in str(child.before)
 
@@ -214,8 +249,7 @@ def test_a_terminal_without_a_keyring_is_asked(home: Path) -> None:
         child.expect(r"Keep keys in a file .*\[y/N\] ")
         before = str(child.after)
         child.sendline(answer)
-        child.expect(pexpect.EOF)
-        child.close()
+        rest_of(child)
         assert child.exitstatus == code
         assert KEY not in before + str(child.before)
         assert (home / "secrets/openai.json").exists() == (code == Exit.DONE)
@@ -227,8 +261,7 @@ def test_a_wrong_prefix_is_asked_about_on_a_terminal(home: Path) -> None:
     child.sendline("gsk_0123456789abcdef")
     child.expect(r"looks like a key of groq; .*\[y/N\] ")
     child.sendline("")
-    child.expect(pexpect.EOF)
-    child.close()
+    rest_of(child)
     assert child.exitstatus == Exit.CONFIGURATION
     assert not home.exists()
 
@@ -239,8 +272,7 @@ def test_a_dead_end_at_the_prompt_changes_nothing(home: Path) -> None:
         child.expect("not shown: ")
         key(child)
         child.expect(r"^\r\nInterrupted\.")
-        child.expect(pexpect.EOF)
-        child.close()
+        rest_of(child)
         assert child.exitstatus == code
     assert not home.exists()
 

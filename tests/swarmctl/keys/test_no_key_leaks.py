@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,15 @@ from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for, needed
 from swarmctl.terminal.prompter import Prompter
 from tests.support import fake_keyrings as keyrings
+from tests.support.command_line import ROOT, STAND_IN, SWARMCTL, write_profile
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import api_server
 from tests.support.fake_hub_http import MODEL, hub
 from tests.support.fake_hub_uploads import Account, uploads
 from tests.support.key_scan import ProcessScan, files_with, has_key
-from tests.swarmctl.conftest import ROOT, STAND_IN, write_profile
+from tests.support.waiting import until
 
 KEY = "hf_Pl4nted/Key+That=Must~Not:Be;Found-9f3c"
-REAL = [sys.executable, "-m", "swarmctl"]
 ON_HUB = ["-p", "demo", "--model", MODEL, "--set", "warmup.steps=0"]
 
 
@@ -91,11 +90,8 @@ def after_a_round(node: Path, then: Callable[[int], None]) -> Callable[[int], No
     """Wait until rounds are played, then do something to the node."""
 
     def do(pid: int) -> None:
-        deadline = time.monotonic() + 30
         events = node / "events.jsonl"
-        while not events.exists() or b'"round"' not in events.read_bytes():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: events.exists() and b'"round"' in events.read_bytes(), seconds=30)
         then(pid)
 
     return do
@@ -113,10 +109,7 @@ def test_the_scan_finds_what_is_there(tmp_path: Path) -> None:
     scan = ProcessScan(process.pid, KEY)
     scan.start()
     try:
-        deadline = time.monotonic() + 10
-        while len(scan.found) < 3:
-            assert time.monotonic() < deadline, scan.found
-            time.sleep(0.02)
+        until(lambda: len(scan.found) >= 3, seconds=10)
     finally:
         for pid in scan.seen:
             os.kill(pid, signal.SIGKILL)
@@ -139,10 +132,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_real_run_with_a_private_model(watch: Watch, home: Path, model: Path) -> None:
     short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "generation.max_completion_tokens=12", "-v"]
     with hub(model, KEY) as server:
-        done = watch(REAL, "run", *ON_HUB, *short, HF_ENDPOINT=server.url)
+        done = watch(SWARMCTL, "run", *ON_HUB, *short, HF_ENDPOINT=server.url)
         assert done.returncode == Exit.DONE, done.err
         assert "Key huggingface ····9f3c from $HF_TOKEN." in done.err
         assert {"config.json", "model.safetensors"} <= set(server.served)
@@ -150,9 +144,10 @@ def test_a_real_run_with_a_private_model(watch: Watch, home: Path, model: Path) 
     assert sum(done.scan.seen.values()) > 50
 
 
+@pytest.mark.slow
 def test_a_real_run_whose_token_is_refused(watch: Watch, model: Path) -> None:
     with hub(model, "hf_another") as server:
-        done = watch(REAL, "run", *ON_HUB, "-v", HF_ENDPOINT=server.url)
+        done = watch(SWARMCTL, "run", *ON_HUB, "-v", HF_ENDPOINT=server.url)
     assert done.returncode == Exit.CONFIGURATION
     assert "swarmctl keys set huggingface" in done.err
 
@@ -201,11 +196,13 @@ def offloading(
     assert any("hivemind_exp.offload.process.server" in command for command in done.scan.commands)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [None, Fault.UNAUTHORISED])
 def test_a_real_run_that_offloads(watch: Watch, tmp_path: Path, home: Path, fault: Fault | None) -> None:
-    offloading(watch, tmp_path, home, REAL, fault)
+    offloading(watch, tmp_path, home, SWARMCTL, fault)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.QUOTA, Fault.RESET, Fault.HTML_OK, Fault.REDIRECT, Fault.UNKNOWN_MODEL])
 def test_however_a_provider_fails(watch: Watch, tmp_path: Path, home: Path, fault: Fault) -> None:
     """With the real engine, which alone has the key by then. Many groups, so that an outage is soon clear."""
@@ -213,27 +210,30 @@ def test_however_a_provider_fails(watch: Watch, tmp_path: Path, home: Path, faul
     offloading(watch, tmp_path, home, STAND_IN, fault, *short, STAND_IN="offload")
 
 
+@pytest.mark.slow
 def test_a_real_run_that_pushes(watch: Watch, tmp_path: Path) -> None:
     """With Xet, as users have it, so that its client's own logs are scanned as well."""
     account = Account(token=KEY, xet=tmp_path / "xet")
     short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
     with uploads(account) as url:
-        done = watch(REAL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
+        done = watch(SWARMCTL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
     assert done.returncode == Exit.DONE, done.err
     assert account.commits == ["After round 1"]
     assert not any(has_key(sent, KEY) for _, _, sent in account.shown)
     assert {server for server, shown, _ in account.shown if shown} == {"hub"}
 
 
+@pytest.mark.slow
 def test_a_real_run_whose_hub_repeats_the_token(watch: Watch) -> None:
     account = Account(token=KEY, echo=True)
     short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
     with uploads(account) as url:
-        done = watch(REAL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
+        done = watch(SWARMCTL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
     assert done.returncode == Exit.DONE, done.err
     assert "(the token)" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["run", "error", "killed", "traceback", "disk_full", "error_in_log", "limit", "spawn"])
 def test_every_way_to_end(watch: Watch, home: Path, act: str) -> None:
     watch(STAND_IN, "run", *ON_HUB, "--rounds", "3", "-v", "--json", STAND_IN=act)
@@ -242,6 +242,7 @@ def test_every_way_to_end(watch: Watch, home: Path, act: str) -> None:
     assert "HOME" in json.loads((node / "request.json").read_text())["environment"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_sudden_death(watch: Watch, home: Path) -> None:
     def end(name: str, then: Callable[[int], None]) -> int:
         run = ("run", *ON_HUB, "--rounds", "0", "--node", name)
@@ -252,6 +253,7 @@ def test_ctrl_c_and_sudden_death(watch: Watch, home: Path) -> None:
     assert end("c", lambda pid: os.kill(pid, signal.SIGKILL)) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -267,6 +269,7 @@ def test_commands_that_only_tell(watch: Watch, command: list[str]) -> None:
     assert watch(STAND_IN, *command).returncode == Exit.DONE
 
 
+@pytest.mark.slow
 def test_a_key_from_the_keyring_or_a_file(
     watch: Watch, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,7 +278,7 @@ def test_a_key_from_the_keyring_or_a_file(
     digest = hashlib.sha256(KEY.encode()).hexdigest()
 
     def save(*options: str) -> None:
-        command = [*REAL, "keys", "set", "huggingface", "--no-test", *options]
+        command = [*SWARMCTL, "keys", "set", "huggingface", "--no-test", *options]
         subprocess.run(command, cwd=ROOT, input=KEY, text=True, check=True, stderr=subprocess.DEVNULL)
 
     with keyrings.bus(tmp_path.with_name(tmp_path.name + "-session")) as session, keyrings.unlocked(session):
@@ -307,7 +310,7 @@ def test_which_keys_a_run_needs(tmp_path: Path) -> None:
 
 def test_a_saved_key_is_kept_back_from_another_hub(home: Path) -> None:
     config = Config.model_validate({"model": {"name": "lab/model"}})
-    command = [*REAL, "keys", "set", "huggingface", "--no-test", "--insecure-storage"]
+    command = [*SWARMCTL, "keys", "set", "huggingface", "--no-test", "--insecure-storage"]
     subprocess.run(command, cwd=ROOT, input=KEY, text=True, check=True, stderr=subprocess.DEVNULL)
     prompter = Prompter(silent=True)
     assert keys_for(config, prompter, {}).secrets == {"huggingface": KEY}

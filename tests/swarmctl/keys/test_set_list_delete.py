@@ -17,13 +17,12 @@ from hivemind_exp.providers import KEY_VARIABLES, PROVIDERS
 from hivemind_exp.secrets import without_secrets
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.keys.finder import Key, KeyFinder, LocationKind
 from swarmctl.keys.hosts import host_of, in_the_clear
 from swarmctl.keys.key_text import clean_key, last_four, looks_foreign
-from swarmctl.keys.keystore import Key, Keystore
-from swarmctl.keys.locations import LocationKind
 from swarmctl.keys.saved import read_entry
 from swarmctl.terminal.prompter import Prompter
-from tests.swarmctl.conftest import ROOT
+from tests.support.command_line import ROOT
 
 KEY = "sk-test-0123456789abcd9f3c"
 OTHER = "sk-test-0123456789abcda1b2"
@@ -50,7 +49,7 @@ def save(run: Run, name: str = "openai", key: str = KEY, *more: str) -> None:
 
 
 def find(name: str, **how: object) -> Key | None:
-    return Keystore(Prompter(silent=True), os.environ).find(name, **how)  # type: ignore[arg-type]
+    return KeyFinder(Prompter(silent=True), os.environ).find(name, **how)  # type: ignore[arg-type]
 
 
 def test_without_a_keyring_nothing_is_kept_in_a_file_unasked(run: Run, home: Path) -> None:
@@ -196,7 +195,7 @@ def test_what_wins_over_what_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OPENAI_API_KEY", OTHER)
     key = find("openai")
     assert key is not None
-    assert key.sentence == "key openai ····a1b2 from $OPENAI_API_KEY (0600 file has ····9f3c)"
+    assert key.reason == "····a1b2 from $OPENAI_API_KEY (0600 file has ····9f3c)"
     pinned = find("openai", pin=LocationKind.FILE)
     assert pinned is not None
     assert pinned.value == KEY

@@ -14,7 +14,7 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, NodeConflict, NodeError
-from hivemind_exp.events import EventLog
+from hivemind_exp.events import EventLog, StartEvent
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes.directory import Node, opened
 from swarmctl.nodes.lookup import files_of
@@ -31,7 +31,7 @@ def retry(name: str) -> str:
 def begin(node: Node) -> None:
     """Leave what a trainer that started leaves."""
     log = EventLog(node.files.events)
-    log("start", node=node.name)
+    log(StartEvent(node=node.name, tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
     log.close()
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import EventLog
+from hivemind_exp.events import ErrorEvent, EvalEvent, EventLog, RoundEvent, StartEvent, StepEvent, StopEvent
 from hivemind_exp.node_files import NodeFiles
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
 from swarmctl.nodes.logs import last_lines
-from tests.swarmctl.conftest import ROOT, STAND_IN
+from tests.support.command_line import ROOT, STAND_IN
 
 
 @pytest.fixture
@@ -28,12 +28,25 @@ def node() -> Iterator[NodeFiles]:
     with opened(config, lambda name: name) as opened_node:
         files = opened_node.files
         emit = EventLog(files.events)
-        emit("start", node="maths", rounds=5, resumed_round=None)
-        emit("eval", round=0, accuracy=0.25, questions=200, split="heldout")
+        emit(StartEvent(node="maths", tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
+        emit(EvalEvent(round=0, accuracy=0.25, questions=200))
         for round_ in range(2):
-            emit("step", round=round_, step=round_)
-            emit("round", round=round_, rounds=5, seconds={"train": 1.0}, tokens_per_second=1.0)
-        emit("eval", round=2, accuracy=0.5, questions=200, split="heldout")
+            emit(
+                StepEvent(
+                    step=round_,
+                    round=round_,
+                    stage="answer",
+                    loss=0.1,
+                    grad_norm=1.0,
+                    learning_rate=1e-4,
+                    tokens=80,
+                    rows=8,
+                    source="policy",
+                    replayed=False,
+                )
+            )
+            emit(RoundEvent(round=round_, rounds=5, seconds={"train": 1.0}, tokens_per_second=1.0))
+        emit(EvalEvent(round=2, accuracy=0.5, questions=200))
         emit.close()
         files.log.write_text("".join(f"line {n}\n" for n in range(50)) + "colour\x1b[31m\n")
         yield files
@@ -57,8 +70,8 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_node_that_ended(reason: str | None, state: str, node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     if reason is not None:
         emit = EventLog(node.events)
-        emit("error", code="x", message="it broke", next=None)
-        emit("stop", reason=reason, round=2, steps=2, checkpoint=None)
+        emit(ErrorEvent(code="x", message="it broke"))
+        emit(StopEvent(reason=reason, round=2, steps=2))
         emit.close()
     node.lock.unlink()  # as if its process had gone
     assert cli.run(["status", "--json"]) == Exit.DONE

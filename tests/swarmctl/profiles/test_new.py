@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import sys
 import tomllib
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.profiles.new import merged
 from swarmctl.settings import profile_files as profiles
-from tests.swarmctl.conftest import ROOT, write_profile
+from tests.support.command_line import SWARMCTL, write_profile
+from tests.support.terminals import rest_of, spawn
 
 
 def config_of(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -112,7 +111,7 @@ def test_a_failing_disk_leaves_the_old_profile(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("swarmctl.storage.atomic.os.fsync", full)
+    monkeypatch.setattr("hivemind_exp.atomic_write.os.fsync", full)
     assert cli.run(["profiles", "new", "mine", "--yes"]) == Exit.FAILED
     assert "No space left on device" in capsys.readouterr().err
     assert path.read_text() == "# my work\n"
@@ -130,15 +129,7 @@ def test_a_value_replaces_a_table_and_the_other_way_round() -> None:
 
 
 def terminal(*arguments: str) -> pexpect.spawn[str]:
-    return pexpect.spawn(
-        sys.executable,
-        ["-m", "swarmctl", "profiles", "new", *arguments],
-        cwd=str(ROOT),
-        env=dict(os.environ),
-        encoding="utf-8",
-        timeout=20,
-        dimensions=(24, 120),
-    )
+    return spawn([*SWARMCTL, "profiles", "new", *arguments], columns=120)
 
 
 def test_questions_on_a_terminal(home: Path) -> None:
@@ -153,8 +144,7 @@ def test_questions_on_a_terminal(home: Path) -> None:
         asked.expect_exact(f"[{now}]: ")
         asked.sendline(answer)
     asked.expect("Run it: .*run --profile mine")
-    asked.expect(pexpect.EOF)
-    asked.close()
+    rest_of(asked)
     assert asked.exitstatus == Exit.DONE
     values = tomllib.loads((home / "profiles/mine.toml").read_text(encoding="utf-8"))
     assert values["tasks"] == ["gsm8k", "bf"]
@@ -178,7 +168,7 @@ def test_a_wrong_answer_is_asked_for_again(home: Path) -> None:
         asked.expect_exact("]: ")
         asked.sendline(answer)
         asked.expect_exact(said)
-    asked.expect(pexpect.EOF)
+    rest_of(asked)
     values = tomllib.loads((home / "profiles/mine.toml").read_text(encoding="utf-8"))
     assert (values["tasks"], values["model"]["device"], values["game"]["rounds"]) == (["gsm8k"], "cpu", 3)
 
@@ -188,8 +178,7 @@ def test_an_interrupt_while_asking_writes_nothing(home: Path) -> None:
     asked.expect_exact("Model")
     asked.sendintr()
     asked.expect_exact("\r\nInterrupted.")
-    asked.expect(pexpect.EOF)
-    asked.close()
+    rest_of(asked)
     assert asked.exitstatus == Exit.INTERRUPTED
     assert not list(home.rglob("*.toml"))
 
@@ -197,6 +186,6 @@ def test_an_interrupt_while_asking_writes_nothing(home: Path) -> None:
 def test_no_question_without_need(home: Path) -> None:
     for arguments in (["one", "--no-input"], ["two", "--rounds", "3"], ["three", "--json"]):
         asked = terminal(*arguments)
-        asked.expect(pexpect.EOF)
+        rest_of(asked)
         asked.close()
         assert asked.exitstatus == Exit.DONE

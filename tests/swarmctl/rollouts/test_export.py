@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,18 @@ import pytest
 
 from swarmctl import cli
 from swarmctl.errors import Exit
+from tests.support.command_line import ROOT, SWARMCTL
 from tests.support.engine_rig import endpoint, engine, order
 from tests.support.fake_api.server import api_server
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import RIGHT, SWARM, bare_node, books, local, mixed_node, prompt
 from tests.support.nodes import make_config, run
-from tests.swarmctl.conftest import ROOT
 
 KEYS = [
     *("schema", "node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated"),
     *("outcome", "strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time"),
 ]
-PROGRAM = [sys.executable, "-m", "swarmctl", "rollouts", "export"]
+PROGRAM = [*SWARMCTL, "rollouts", "export"]
 
 
 def exported(capfdbinary: pytest.CaptureFixture[bytes], *arguments: str) -> list[dict[str, Any]]:

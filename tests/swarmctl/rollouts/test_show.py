@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
-import sys
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from hivemind_exp.tasks.base import RewardTerm
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.terminal.quoted_text import HEAD, TAIL, quoted
-from swarmctl.terminal.sentences import dollars
+from tests.support.command_line import ROOT, SWARMCTL
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import (
     PARTLY,
@@ -34,7 +32,7 @@ from tests.support.journals import (
     prompt,
     sent,
 )
-from tests.swarmctl.conftest import ROOT
+from tests.support.terminals import printed
 
 KEYS = [
     *("node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated", "outcome"),
@@ -85,7 +83,7 @@ def test_every_part_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> N
     assert lines[7].startswith("  [1] wrong (outcome 0), not the strict format: no answer tag; policy from local")
     assert lines[11].startswith(
         "  [3] partly right (outcome 0.5), strict format: one digit is off; teacher from openai, "
-        "gpt-4o-mini-2024-07-18, 0.0010 USD, "
+        "gpt-4o-mini-2024-07-18, 0.001 USD, "
     )
     assert "  [0] not verified yet; teacher from openai" in out
     assert lines[-1] == "  [1] lost: nothing usable from openai:gpt-4o-mini in 4 requests"
@@ -179,25 +177,9 @@ def test_lines_are_broken_with_their_mark() -> None:
 def test_a_terminal_of_40_columns_is_enough() -> None:
     with books(bare_node()) as written:
         written.group(0, prompt("aa"), {0: local(" " * 34 + "[1] right " + "y" * 100)}, {0: RIGHT})
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "swarmctl", "rollouts", "show"],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "40"},
-        stdout=follower,
-    )
-    os.close(follower)
-    text = b""
-    while True:
-        try:
-            chunk = os.read(leader, 4096)
-        except OSError:
-            break
-        if not chunk:
-            break
-        text += chunk
-    assert process.wait(timeout=30) == Exit.DONE
-    lines = text.decode().splitlines()
+    code, text = printed([*SWARMCTL, "rollouts", "show"], columns=40)
+    assert code == Exit.DONE
+    lines = text.splitlines()
     assert all(len(line) < 40 for line in lines), lines
     assert sum("y" * 10 in line for line in lines) == 4
     assert all(line.startswith("    | ") for line in lines if "y" * 10 in line)
@@ -206,7 +188,7 @@ def test_a_terminal_of_40_columns_is_enough() -> None:
 def test_ascii_streams_get_ascii() -> None:
     mixed_node()
     done = subprocess.run(
-        [sys.executable, "-m", "swarmctl", "rollouts", "show"],
+        [*SWARMCTL, "rollouts", "show"],
         cwd=ROOT,
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
         capture_output=True,
@@ -257,21 +239,6 @@ def test_nodes_without_rollouts(capsys: pytest.CaptureFixture[str]) -> None:
     error = json.loads(capsys.readouterr().out)["error"]
     assert "cannot read" in error["message"]
     assert error["next"].startswith("ls -l ")
-
-
-@pytest.mark.parametrize(
-    ("usd", "text"),
-    [
-        (0.0, "0 USD"),
-        (2.5, "2.50 USD"),
-        (1234.5, "1,234.50 USD"),
-        (0.0123, "0.012 USD"),
-        (0.0000041, "0.0000041 USD"),
-        (1e-12, "under 0.000000001 USD"),
-    ],
-)
-def test_dollars(usd: float, text: str) -> None:
-    assert dollars(usd) == text
 
 
 PEER = "12D3KooWFbd7rknCRJwDxR2p9qhgWJQkPyVomBwzawWhYmijoE8x"

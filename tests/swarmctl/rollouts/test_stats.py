@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from swarmctl import cli
 from swarmctl.errors import Exit
+from tests.support.command_line import SWARMCTL
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, endpoint, engine, order
 from tests.support.fake_api.server import api_server
 from tests.support.journals import RIGHT, WRONG, bare_node, books, local, mixed_node, prompt, sent
-from tests.swarmctl.conftest import ROOT
+from tests.support.terminals import printed
 
 KEYS = [
     *("provider", "model", "stage", "requests", "prompt_tokens", "completion_tokens", "usd", "usd_unsettled"),
@@ -142,25 +139,16 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert heading.split()[7:] == ["out", "USD", "unsettled", "completions", "right", "lost"]
     assert own.split() == ["local", "tiny", "answer", "-", "-", "8", "0", "0", "2", "50", "%", "0"]
     assert remote.split() == (
-        ["openai", "gpt-4o-mini", "answer", "3", "200", "20", "0.0030", "0.010", "3", "50", "%", "1"]
+        ["openai", "gpt-4o-mini", "answer", "3", "200", "20", "0.003", "0.01", "3", "50", "%", "1"]
     )
-    assert whole.split() == ["total", "3", "200", "28", "0.0030", "0.010", "5", "50", "%", "1"]
+    assert whole.split() == ["total", "3", "200", "28", "0.003", "0.01", "5", "50", "%", "1"]
     assert len({len(line) for line in (heading, own, remote, whole)}) == 1
 
 
 def test_a_narrow_terminal_gets_lists() -> None:
     mixed_node()
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "swarmctl", "rollouts", "stats"],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "40"},
-        stdout=follower,
-    )
-    assert process.wait(timeout=30) == Exit.DONE
-    text = os.read(leader, 65536).decode()
-    os.close(follower)
-    os.close(leader)
+    code, text = printed([*SWARMCTL, "rollouts", "stats"], columns=40)
+    assert code == Exit.DONE
     assert "  provider openai\r\n  model gpt-4o-mini\r\n" in text
     assert all(len(line) < 40 for line in text.splitlines())
 

@@ -6,43 +6,33 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pexpect
 import pytest
 
 from swarmctl.errors import Exit
+from tests.support.command_line import STAND_IN, SWARMCTL, UNTRAINED, run_process, told, write_profile
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
-from tests.swarmctl.conftest import ROOT, STAND_IN, write_profile
-from tests.swarmctl.run.test_with_trainer import told
+from tests.support.terminals import rest_of, spawn
 
-pytestmark = pytest.mark.usefixtures("no_leftovers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
-PROGRAM = [sys.executable, "-m", "swarmctl"]
 KEY = "mk-Operators0wnKey-77aa"
-PROFILE = """
-extends = "demo"
-[node]
-fresh = false
-[warmup]
-steps = 0
+PROFILE = f"""{UNTRAINED}
 [game]
 rounds = 3
 groups = 2
 group_size = 4
 [generation]
 max_completion_tokens = 64
-[eval]
-questions = 4
 [providers.mybox]
-base_url = "{url}"
+base_url = "{{url}}"
 model = "test-model"
-needs_key = {needs_key}
-free = {free}
+needs_key = {{needs_key}}
+free = {{free}}
 """
 PRICED = ("--set", "offload.prices.mybox.input=2", "--set", "offload.prices.mybox.output=8")
 
@@ -53,16 +43,10 @@ def profile(home: Path, server: ApiServer, *, free: bool = False, needs_key: boo
     write_profile(home, "small", text)
 
 
-def swarmctl(*arguments: str, program: Sequence[str] = PROGRAM, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*program, "run", "-p", "small", *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
+def swarmctl(
+    *arguments: str, program: Sequence[str] = SWARMCTL, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return run_process([*program, "run", "-p", "small", *arguments], env=os.environ | environment, timeout=120)
 
 
 def untrained(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -163,9 +147,7 @@ def test_first_contact_on_a_terminal(home: Path) -> None:
         command = [*STAND_IN, "run", "-p", "small", "--offload", "mybox", "--plain", *PRICED]
         environment = {key: value for key, value in os.environ.items() if key != "CI"}
         environment |= {"TERM": "xterm", "STAND_IN": "offload"}
-        terminal = pexpect.spawn(
-            command[0], command[1:], cwd=str(ROOT), env=environment, encoding="utf-8", timeout=60, dimensions=(30, 200)
-        )
+        terminal = spawn(command, environment=environment, rows=30, timeout=60)
         terminal.expect("There is no key for mybox yet")
         terminal.expect("Key for mybox .*not shown: ")
         terminal.sendline(KEY)
@@ -177,8 +159,7 @@ def test_first_contact_on_a_terminal(home: Path) -> None:
         terminal.sendline("y")
         terminal.expect("Key mybox ····77aa from 0600 file")
         terminal.expect("Done after 3 rounds")
-        terminal.expect(pexpect.EOF)
-        terminal.close()
+        rest_of(terminal)
         assert terminal.exitstatus == Exit.DONE
         assert KEY not in str(terminal.before)
         again = untrained("--offload", "mybox", "--rounds", "4", *PRICED)

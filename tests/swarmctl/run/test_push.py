@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,19 +14,12 @@ import pytest
 from huggingface_hub import ModelCard
 
 from swarmctl.errors import Exit
+from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, write_profile
 from tests.support.fake_hub_uploads import TOKEN, Account, uploads
-from tests.swarmctl.conftest import ROOT, Cli, write_profile
 
-pytestmark = pytest.mark.usefixtures("no_leftovers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
-PROFILE = """
-extends = "demo"
-[node]
-fresh = false
-[warmup]
-steps = 0
-[eval]
-questions = 4
+PROFILE = f"""{UNTRAINED}
 [game]
 rounds = 4
 groups = 2
@@ -47,7 +39,7 @@ def environment(url: str, **more: str) -> dict[str, str]:
 
 
 def start(url: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "swarmctl", "run", "--profile", "pushing", "--plain", *arguments]
+    command = [*SWARMCTL, "run", "--profile", "pushing", "--plain", *arguments]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment(url, **more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

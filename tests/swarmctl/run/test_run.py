@@ -17,7 +17,8 @@ import pytest
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
-from tests.swarmctl.conftest import ROOT, STAND_IN, Cli, write_profile
+from tests.support.command_line import ROOT, STAND_IN, Cli, write_profile
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
@@ -35,7 +36,7 @@ def started(home: Path) -> Callable[..., subprocess.Popen[str]]:
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
-        wait_for(lambda: b'"round"' in (read(home / "nodes/demo/events.jsonl")))
+        until(lambda: b'"round"' in (read(home / "nodes/demo/events.jsonl")))
         return process
 
     return start
@@ -43,13 +44,6 @@ def started(home: Path) -> Callable[..., subprocess.Popen[str]]:
 
 def read(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def next_command(stderr: str) -> list[str]:
@@ -101,6 +95,7 @@ def test_quiet_says_only_the_end(stand_in: Cli) -> None:
     assert done.stderr.startswith("warning: this is slow\nDone after 2 rounds")
 
 
+@pytest.mark.slow
 def test_the_printed_command_goes_on_in_the_same_way(stand_in: Cli, home: Path) -> None:
     write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = false\n')
     first = stand_in("run", "-p", "mine", "--node", "n", "--rounds", "2", "--set", "train.beta=0.5", act="limit")
@@ -117,6 +112,7 @@ def test_the_printed_command_goes_on_in_the_same_way(stand_in: Cli, home: Path) 
     assert "Changed: train.beta 0.5 → 0.25" in third.stderr
 
 
+@pytest.mark.slow
 def test_a_value_may_be_taken_back_and_given_again(stand_in: Cli, home: Path) -> None:
     write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = true\n')
     ranks = []
@@ -138,6 +134,7 @@ def test_a_profile_in_a_file_is_found_again_from_elsewhere(stand_in: Cli, home: 
     assert json.loads(files_of("own").config.read_text())["profile"] == str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "exit", "told", "following"),
     [
@@ -169,6 +166,7 @@ def test_less_memory_is_tried_with_the_same_settings(stand_in: Cli, home: Path) 
     assert config["tasks"][0]["weight"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)], ids=["INT", "TERM", "HUP"]
 )
@@ -183,6 +181,7 @@ def test_being_asked_to_stop(started: Callable[..., subprocess.Popen[str]], numb
     assert json.loads(out)["accuracy_after"] == 0.9
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once(started: Callable[..., subprocess.Popen[str]]) -> None:
     process = started("hang")
     process.send_signal(signal.SIGINT)
@@ -196,6 +195,7 @@ def test_a_second_interrupt_ends_at_once(started: Callable[..., subprocess.Popen
     assert "every round that was finished" in err
 
 
+@pytest.mark.slow
 def test_a_trainer_that_does_not_stop_is_killed(
     started: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +208,7 @@ def test_a_trainer_that_does_not_stop_is_killed(
     assert "error" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [2, 0])
 def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], rounds: int) -> None:
     process = started("spawn", rounds)
@@ -217,13 +218,14 @@ def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], ro
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_lock_outlives_a_killed_supervisor(
     started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
 ) -> None:
     process = started("run")
     trainer = psutil.Process(json.loads(files_of("demo").lock.read_text())["trainer"])
     trainer.suspend()
-    wait_for(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal is taken when a thread next gets a core
+    until(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal is taken when a thread next gets a core
     process.kill()
     process.communicate(timeout=20)
     refused = stand_in("run", "-p", "demo")
@@ -231,10 +233,11 @@ def test_the_lock_outlives_a_killed_supervisor(
     assert "its supervisor" in refused.stderr
     assert f"pid {trainer.pid}, is about to stop" in refused.stderr
     trainer.resume()
-    wait_for(lambda: not trainer.is_running())
+    until(lambda: not trainer.is_running())
     assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
     process = started("run")
     refused = stand_in("run", "-p", "demo")
@@ -246,6 +249,7 @@ def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subproc
     process.communicate(timeout=20)
 
 
+@pytest.mark.slow
 def test_of_several_that_make_the_same_node_at_once_one_runs(home: Path) -> None:
     command = [*STAND_IN, "run", "-p", "demo", "--rounds", "80", "-q"]
     several = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(3)]
@@ -255,6 +259,7 @@ def test_of_several_that_make_the_same_node_at_once_one_runs(home: Path) -> None
     assert [path.name for path in (home / "nodes").iterdir()] == ["demo"]
 
 
+@pytest.mark.slow
 def test_nobody_has_to_read_what_is_printed(home: Path, stand_in: Cli) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -283,6 +288,7 @@ def test_another_model_for_an_existing_node(stand_in: Cli, home: Path) -> None:
 SMALL_DISK = 'mount -t tmpfs -o size=16k tmpfs "$SWARMCTL_HOME" && head -c 14000 /dev/zero > "$SWARMCTL_HOME/big"; "$@"'
 
 
+@pytest.mark.slow
 def test_a_full_disk(home: Path) -> None:
     home.mkdir()
     namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]

@@ -7,8 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,21 +14,14 @@ import psutil
 import pytest
 
 from swarmctl.errors import Exit
+from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, run_process, told, write_profile
 from tests.support.fake_hub import serve_hub
 from tests.support.full_disk import mounted_disk
-from tests.swarmctl.conftest import ROOT, Cli, write_profile
+from tests.support.waiting import until
 
-pytestmark = pytest.mark.usefixtures("no_leftovers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
-PROGRAM = [sys.executable, "-m", "swarmctl"]
-SMALL = """
-extends = "demo"
-[node]
-fresh = false
-[warmup]
-steps = 0
-[eval]
-questions = 4
+SMALL = f"""{UNTRAINED}
 [game]
 groups = 2
 """
@@ -44,17 +35,15 @@ def small(home: Path) -> None:
 
 def swarmctl(*arguments: str, limit_kib: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; ``limit_kib`` bounds the address space of each of its processes."""
-    command = [*PROGRAM, *arguments]
+    command = [*SWARMCTL, *arguments]
     if limit_kib is not None:
         command = ["bash", "-c", f"ulimit -v {limit_kib}; exec {shlex.join(command)}"]
-    return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, encoding="utf-8", timeout=120, check=False
-    )
+    return run_process(command, env=os.environ | environment, timeout=120)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*PROGRAM, *arguments],
+        [*SWARMCTL, *arguments],
         cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
@@ -66,15 +55,6 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     out, said = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, said)
-
-
-def told(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
-    """Return the error and the command to type next; there is nothing after them, and no traceback."""
-    *_, cause, following = done.stderr.splitlines()
-    assert cause.startswith("error: "), done.stderr
-    assert following.startswith("  try: "), done.stderr
-    assert "Traceback" not in done.stderr
-    return cause, following.removeprefix("  try: ")
 
 
 def test_a_wrong_task_is_found_before_anything_is_made(home: Path) -> None:
@@ -189,10 +169,7 @@ def test_a_full_disk_is_named_and_nothing_is_left_half_written(small_disk: Path)
 
 def wait_for_rounds(home: Path, count: int) -> None:
     events = home / "nodes/small/events.jsonl"
-    deadline = time.monotonic() + 60
-    while not events.exists() or events.read_text().count('"event": "round"') < count:
-        assert time.monotonic() < deadline, "no round was played"
-        time.sleep(0.02)
+    until(lambda: events.exists() and events.read_text().count('"event": "round"') >= count, seconds=60)
 
 
 def test_a_stop_saves_says_how_to_go_on_and_leaves_no_process(home: Path) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, LoraConfig
 from hivemind_exp.errors import ConfigurationError
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.resolve import REMEMBERED, Override, Resolved, _Leaf, _service, override, problems_of, resolve
-from tests.swarmctl.conftest import write_profile
+from swarmctl.settings.resolve import Resolved, override, problems_of, resolve
+from swarmctl.settings.sources import REMEMBERED, Override
+from tests.support.command_line import write_profile
 
 
 def resolved(name: str, *assignments: str, **environment: str) -> Resolved:
@@ -81,6 +82,22 @@ def test_lora_can_be_switched_on_and_off() -> None:
     kept = resolved("cpu", "model.lora=true").config.model.lora
     assert kept is not None
     assert kept.rank == 8
+
+
+def test_what_a_stronger_value_replaced_does_not_come_back(home: Path) -> None:
+    write_profile(home, "mine", "[model.lora]\nrank = 8\n")
+    result = resolved("mine", "model.lora=false", "model.lora.alpha=3")
+    assert result.config.model.lora == LoraConfig(alpha=3)
+    assert result.origins["model.lora.alpha"] == "--set"
+    assert "model.lora.rank" not in result.origins
+    whole = resolved("mine", "providers={one={base_url='http://1'}}", "providers={two={base_url='http://2'}}")
+    assert list(whole.config.providers) == ["two"]
+
+
+def test_a_switched_adapter_keeps_its_origin(home: Path) -> None:
+    write_profile(home, "mine", "[model.lora]\nrank = 8\n")
+    assert resolved("mine", "model.lora=true").origin("model.lora.rank").endswith("mine.toml")
+    assert resolved("default", "model.lora=true").origin("model.lora.rank") == "--set"
 
 
 def test_files_are_found_from_where_they_are_named(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +270,7 @@ def test_a_key_among_the_settings_is_refused_with_the_command_that_takes_it(
 
 
 def test_a_key_beside_a_provider_is_that_providers() -> None:
-    merged = {("offload", "provider"): _Leaf("groq", "--set")}
-    assert _service(("offload", "api_key"), merged) == "groq"
-    assert _service(("offload", "api_key"), {("offload", "provider"): _Leaf("off", "--set")}) is None
+    for provider, cure in (("groq", "swarmctl keys set groq"), ("off", "swarmctl keys set --help")):
+        with pytest.raises(ConfigurationError) as caught:
+            resolved("default", f"offload.provider={provider}", "offload.api_key=text")
+        assert caught.value.next == cure

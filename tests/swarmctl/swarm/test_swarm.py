@@ -26,8 +26,8 @@ from swarmctl.doctor.checks import swarm_membership as membership
 from swarmctl.errors import Exit
 from swarmctl.run import command as running
 from swarmctl.storage import node_lock as locks
+from tests.support.command_line import Cli, write_profile
 from tests.support.doctor import make
-from tests.swarmctl.conftest import Cli, write_profile
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
@@ -47,7 +47,7 @@ def default(home: Path) -> None:
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command in this process; a stand-in for the trainer is a process of its own."""
-    monkeypatch.setattr(running, "execute", partial(running.run_command, module="tests.support.fake_trainer"))
+    monkeypatch.setattr(running, "run_command", partial(running.run_command, module="tests.support.fake_trainer"))
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
@@ -182,6 +182,7 @@ def test_joining_by_the_pasted_line_however_it_was_wrapped(here: Cli, home: Path
     assert Identity.load(files.key).peer_id == peer
 
 
+@pytest.mark.slow
 def test_two_nodes_of_a_swarm_have_seeds_of_their_own(here: Cli, home: Path, tea: str) -> None:
     for node in ("two", "three"):
         assert here("run", "--join", tea, "--node", node).returncode == Exit.DONE
@@ -228,6 +229,7 @@ def test_a_contradiction_in_the_environment_and_what_agrees(here: Cli, tea: str)
     assert agreeing.returncode == Exit.DONE, agreeing.stderr
 
 
+@pytest.mark.slow
 def test_swarms_are_never_mixed_in_a_node(here: Cli, home: Path, tea: str) -> None:
     coffee = invitation(here("swarm", "new", "coffee").stdout)
     assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE

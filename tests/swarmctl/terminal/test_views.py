@@ -19,7 +19,8 @@ from swarmctl.terminal import sentences
 from swarmctl.terminal.live_view import draw, sparkline
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.views import PlainView, Writer, can_draw
-from tests.swarmctl.conftest import ROOT, STAND_IN, Cli
+from tests.support.command_line import STAND_IN, Cli
+from tests.support.terminals import rest_of, spawn
 
 LIVE = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
 
@@ -39,29 +40,15 @@ class Terminal(io.StringIO):
         return True
 
 
-def spawn(*options: str, width: int = 80, act: str = "run", **environment: str) -> pexpect.spawn[str]:
+def run_demo(*options: str, width: int = 80, act: str = "run", **environment: str) -> pexpect.spawn[str]:
     clean = {key: value for key, value in os.environ.items() if key not in ("CI", "NO_COLOR", "TERM")}
     command = [*STAND_IN, "run", "-p", "demo", *options]
-    return pexpect.spawn(
-        command[0],
-        command[1:],
-        cwd=str(ROOT),
-        env=clean | LIVE | {"STAND_IN": act} | environment,
-        dimensions=(24, width),
-        encoding="utf-8",
-        timeout=20,
-    )
-
-
-def all_of(terminal: pexpect.spawn[str]) -> str:
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-    return str(terminal.before)
+    return spawn(command, environment=clean | LIVE | {"STAND_IN": act} | environment, columns=width)
 
 
 def test_the_live_view_shows_what_goes_on() -> None:
-    terminal = spawn("--rounds", "20")
-    screen = all_of(terminal)
+    terminal = run_demo("--rounds", "20")
+    screen = rest_of(terminal)
     assert terminal.exitstatus == 0
     assert re.search(r"accuracy.*38 %  ▄", screen)
     assert re.search(r"reward.*0\.\d\d  ▃", screen)
@@ -85,15 +72,15 @@ def test_nothing_is_wider_than_a_narrow_terminal() -> None:
         lines = captured.get().splitlines()
         assert len(lines) == 7
         assert all(len(line) <= width for line in lines)
-    screen = all_of(spawn("--rounds", "10", width=40))
+    screen = rest_of(run_demo("--rounds", "10", width=40))
     assert re.search(r"speed.*5,210 tokens/s", screen)
 
 
 def test_an_interrupt_restores_the_terminal_and_exits_130() -> None:
-    terminal = spawn("--rounds", "0")
+    terminal = run_demo("--rounds", "0")
     terminal.expect("Round")
     terminal.sendintr()
-    screen = all_of(terminal)
+    screen = rest_of(terminal)
     assert terminal.exitstatus == 130
     assert "Stopping within 5 s" in screen
     assert "Saved: checkpoints/" in screen
@@ -101,19 +88,19 @@ def test_an_interrupt_restores_the_terminal_and_exits_130() -> None:
 
 
 def test_a_second_interrupt_on_a_terminal() -> None:
-    terminal = spawn("--rounds", "0", act="hang")
+    terminal = run_demo("--rounds", "0", act="hang")
     terminal.expect("Round")
     terminal.sendintr()
     terminal.expect("Stopping within 5 s")
     terminal.sendintr()
-    screen = all_of(terminal)
+    screen = rest_of(terminal)
     assert terminal.exitstatus == 130
     assert "\x1b[?25h" in screen
 
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_terminal_that_is_closed_stops_the_run(home: Path) -> None:
-    terminal = spawn("--rounds", "0")
+    terminal = run_demo("--rounds", "0")
     terminal.expect("Round")
     os.close(terminal.child_fd)
     assert psutil.Process(terminal.pid).wait(timeout=15) == 0
@@ -122,8 +109,8 @@ def test_a_terminal_that_is_closed_stops_the_run(home: Path) -> None:
 
 @pytest.mark.parametrize("setting", [{"TERM": "dumb"}, {"CI": "true"}, {"PYTHONIOENCODING": "ascii"}])
 def test_where_nothing_can_be_drawn_sentences_are_printed(setting: dict[str, str]) -> None:
-    terminal = spawn("--rounds", "3", **setting)
-    screen = all_of(terminal)
+    terminal = run_demo("--rounds", "3", **setting)
+    screen = rest_of(terminal)
     assert terminal.exitstatus == 0
     assert "Round 3 of 3: " in screen
     assert "\x1b" not in screen
@@ -132,7 +119,7 @@ def test_where_nothing_can_be_drawn_sentences_are_printed(setting: dict[str, str
 
 
 def test_no_color_leaves_only_words_and_glyphs() -> None:
-    screen = all_of(spawn("--rounds", "10", NO_COLOR="1"))
+    screen = rest_of(run_demo("--rounds", "10", NO_COLOR="1"))
     assert "generate" in screen
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", screen)
 

@@ -8,12 +8,10 @@ import socket
 import ssl
 import time
 import urllib.request
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from hivemind_exp.errors import ProviderError
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
 from swarmctl.doctor.checks.api.chain import ApiService
-from swarmctl.doctor.checks.api.local_servers import start
 from swarmctl.keys.hosts import in_the_clear
 
 _SECONDS = 3.0
@@ -21,49 +19,49 @@ _SECONDS = 3.0
 _DAY = 86400
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How it went."""
-
-    open: bool | None
-    """None where nobody looked."""
-    text: str
-    remedy: str | None = None
-
-
 def host(service: ApiService, context: Context) -> Finding:
     """Look up the host's name, connect to it and agree on an encryption."""
-    way = find_way(service, context)
-    if way.open is None:
-        return skipped(way.text)
-    if not way.open:
-        return service.trouble(way.text, way.remedy)
-    if in_the_clear(service.endpoint.base_url):
-        return warning(f"{way.text}; unencrypted: prompts, answers and a key can be read on their way")
-    return ok(way.text)
-
-
-def find_way(service: ApiService, context: Context) -> Way:
-    """Return whether there is a way to a provider's host. Looks once."""
-    return context.facts.get(f"api.{service.endpoint.name}.way", lambda: _looked(service, context))
-
-
-def _looked(service: ApiService, context: Context) -> Way:
-    url = urlsplit(service.endpoint.base_url)
-    name, secure = url.hostname or "", url.scheme == "https"
     if context.offline:
-        return Way(None, "not looked for, offline")
-    if urllib.request.getproxies().get(url.scheme) and not urllib.request.proxy_bypass(name):
-        return Way(None, f"{name} is asked through the proxy of ${url.scheme.upper()}_PROXY")
+        return skipped("not looked for, offline")
+    if (variable := _proxy(service)) is not None:
+        return skipped(f"{service.url.hostname} is asked through the proxy of ${variable}")
     try:
-        return Way(True, _connected(name, url.port or (443 if secure else 80), secure=secure))
-    except OSError as error:
-        return Way(False, *_explained(service, context, error))
+        text = reach(service, context)
+    except ProviderError as error:
+        return service.trouble(error.message, error.next)
+    if in_the_clear(service.endpoint.base_url):
+        return warning(f"{text}; unencrypted: prompts, answers and a key can be read on their way")
+    return ok(text)
+
+
+def _proxy(service: ApiService) -> str | None:
+    """Return the variable that names the proxy through which a service is asked; None where it is asked directly."""
+    found = [scheme for scheme in (service.url.scheme, "all") if urllib.request.getproxies().get(scheme)]
+    direct = not found or urllib.request.proxy_bypass(service.url.hostname or "")
+    return None if direct else f"{found[0].upper()}_PROXY"
+
+
+def reach(service: ApiService, context: Context) -> str:
+    """Connect to a provider's host, unless through a proxy, and say how that went. Looks once.
+
+    Raises ProviderError, with a command that cures it or shows more.
+    """
+
+    def look() -> str:
+        url = service.url
+        secure = url.scheme == "https"
+        try:
+            return _connected(url.hostname or "", url.port or (443 if secure else 80), secure=secure)
+        except OSError as error:
+            text, following = _explained(service, context, error)
+            raise ProviderError(text, next=following) from error
+
+    return "" if _proxy(service) else context.facts.get(f"api.{service.endpoint.name}.way", look)
 
 
 def _explained(service: ApiService, context: Context, error: OSError) -> tuple[str, str | None]:
     """Return what went wrong, and a command that cures it or shows more."""
-    name, where = urlsplit(service.endpoint.base_url).hostname or "", service.endpoint.host
+    name, where = service.url.hostname or "", service.endpoint.host
     match error:
         case socket.gaierror():
             return f"the name {name} cannot be resolved: {_reason(error)}", _look_up(name)
@@ -73,9 +71,9 @@ def _explained(service: ApiService, context: Context, error: OSError) -> tuple[s
             said = (error.reason or str(error)).lower().replace("_", " ")
             return f"{where} does not speak TLS as it should ({said})", _certificate(service)
         case ConnectionRefusedError() if service.endpoint.chat.free:
-            return f"nothing listens at {where}: is {service.endpoint.name} running?", start(service)
+            return f"nothing listens at {where}: is {service.endpoint.name} running?", service.start
     reason = f"no answer within {_SECONDS:g} s" if isinstance(error, TimeoutError) else _reason(error)
-    return f"{where} cannot be reached: {reason}", start(service) or context.again("api")
+    return f"{where} cannot be reached: {reason}", service.start or context.again("api")
 
 
 def _connected(name: str, port: int, *, secure: bool) -> str:
@@ -104,6 +102,5 @@ def _look_up(name: str) -> str:
 
 def _certificate(service: ApiService) -> str:
     """Return the command that shows what the host presents."""
-    url = urlsplit(service.endpoint.base_url)
-    name, port = url.hostname or "", url.port or 443
+    name, port = service.url.hostname or "", service.url.port or 443
     return f"openssl s_client -connect {shlex.quote(f'{name}:{port}')} -servername {shlex.quote(name)} < /dev/null"

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hivemind_exp.errors import KeyProblem, NodeError
+from hivemind_exp.errors import NodeError
 from hivemind_exp.providers import Provider
 from swarmctl.doctor.check import Context, Finding, ok, skipped, warning
 from swarmctl.doctor.checks.api.chain import ApiService, services
-from swarmctl.doctor.checks.api.key import find_key
 from swarmctl.doctor.checks.api.service import limits, why_not_asked
-from swarmctl.keys.probe import HttpAnswer as Raw
-from swarmctl.keys.probe import Unanswered, headers_for, send
+from swarmctl.keys.http_client import HttpAnswer, Unanswered
+from swarmctl.keys.probe import send
 from swarmctl.rollouts.database import reading
 from swarmctl.terminal.sentences import dollars
 
@@ -118,17 +117,15 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
     return service.trouble(f"it accepts none of {_TRIES} ways to ask", context.again("api", "--deep"))
 
 
-def _sent(service: ApiService, context: Context, style: RequestDialect) -> Raw:
+def _sent(service: ApiService, context: Context, style: RequestDialect) -> HttpAnswer:
     """Send one request. Raises Unanswered."""
     from hivemind_exp.offload.api.chat import SamplingParams, body
 
     endpoint, config = service.endpoint, context.config
     sampling = SamplingParams(config.generation.temperature, TOKENS, 0, config.offload.reasoning_effort)
     content = json.dumps(body(endpoint, style, _MESSAGES, 1, sampling, 0)).encode()
-    key = find_key(service, context)
-    value = None if key is None or isinstance(key, KeyProblem) else key.value
-    headers = headers_for(Provider(endpoint.name, endpoint.base_url), value)
-    return send(f"{endpoint.base_url}/chat/completions", headers, _REQUEST_S, content)
+    row = Provider(endpoint.name, endpoint.base_url)
+    return send(row, f"{endpoint.base_url}/chat/completions", service.secret(context), _REQUEST_S, content)
 
 
 def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, most: float | None) -> Finding:
@@ -147,6 +144,5 @@ def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: fl
 
 def _hidden(service: ApiService, context: Context, text: str) -> str:
     """Return what a service says without the key, should it echo it."""
-    key: Any = find_key(service, context)
-    value = getattr(key, "value", None)
+    value = service.secret(context)
     return text.replace(value, "…") if value else text

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import random
 import sqlite3
-import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -18,12 +15,12 @@ import torch
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import EventLog
-from hivemind_exp.game.study_group.prompts import STAGES
+from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
-from tests.hivemind_exp.runner.test_resume import Interrupter, same_weights, size
 from tests.support.nodes import ChanceRewards, Events, make_config, run
+from tests.support.restarts import Interrupter, killed_often, same_weights
 
 ROUNDS = 3
 KILLS = 4
@@ -102,6 +99,7 @@ def test_each_stage_is_paid_by_its_own_terms(whole: Path) -> None:
     assert all(event["points"] >= 2 * event["reward"] for event in rewards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [3, 4, 5, 6, 7, 8, 9, 11, 14])
 def test_a_stop_between_any_two_stages_changes_nothing(whole: Path, tmp_path: Path, moment: int) -> None:
     stop = StopFlag()
@@ -128,28 +126,11 @@ def play(root: Path) -> None:
     GRPORunner(make(), NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
 
 
+@pytest.mark.slow
 def test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts(whole: Path, tmp_path: Path) -> None:
     root = tmp_path / "killed"
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.support.nodes"])
-    chance = random.Random(0)
-    kills = 0
-    for _ in range(KILLS):
-        node = processes.Process(target=play, args=(root,))
-        node.start()
-        # A stage tells about 550 bytes.
-        wanted, pause = size(root / "events.jsonl") + chance.randrange(300, 2000), chance.uniform(0, 0.05)
-        while node.exitcode is None and size(root / "events.jsonl") < wanted:
-            time.sleep(0.001)
-        node.join(pause)
-        kills += node.exitcode is None
-        node.kill()
-        node.join()
-    assert kills >= KILLS // 2
-    last = processes.Process(target=play, args=(root,))
-    last.start()
-    last.join()
-    assert last.exitcode == 0
+    # A stage tells about 550 bytes.
+    killed_often(play, root, times=KILLS, seed=0, growth=range(300, 2000), longest_s=0.05)
     assert {event["step"] for event in events(root, "step")} == set(range(3 * ROUNDS))
     assert same_weights(whole, root)
     assert content(root) == content(whole)

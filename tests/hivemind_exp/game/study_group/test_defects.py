@@ -8,7 +8,7 @@ Some concern more than the game. What else guards against them:
 * 6  tests/hivemind_exp/game/study_group/test_together.py::test_a_liar_is_judged_here_and_stays_a_quotation
 * 7  tests/hivemind_exp/game/study_group/test_alone.py::test_a_limit_that_leaves_a_stage_no_prompts_is_refused
 * 8  tests/swarmctl/settings/test_resolve.py::test_every_problem_of_a_profile_is_named_but_no_value
-* 8  tests/swarmctl/profiles/test_importing.py::test_every_key_is_accounted_for
+* 8  tests/swarmctl/profiles/importing/test_command.py::test_every_key_is_accounted_for
 * 9  tests/hivemind_exp/trainer/test_grpo_step.py::test_the_optimizer_and_the_schedule_live_as_long_as_the_node
 * 11 tests/hivemind_exp/game/study_group/test_alone.py::test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts
 * 13 tests/hivemind_exp/game/study_group/test_together.py::test_the_others_go_on_without_the_one_that_was_killed
@@ -31,10 +31,11 @@ import torch
 from pydantic import ValidationError
 
 from hivemind_exp.config import Config
-from hivemind_exp.game.study_group.game import Player, StudyGroup
+from hivemind_exp.game.study_group.game import StudyGroup
 from hivemind_exp.game.study_group.merging import MOST_PEERS, heard, student_number
 from hivemind_exp.game.study_group.rewards import score_answer, score_critique, score_resolve
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
+from hivemind_exp.game.study_group.stages.base import Player
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.node_files import NodeFiles
@@ -42,8 +43,8 @@ from hivemind_exp.rollouts.types import Group, Kind, Message, Prompt, Rollout
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks.base import Question, Score, Split
 from hivemind_exp.tasks.verifiers.answer_tags import content
-from tests.hivemind_exp.runner.test_resume import Interrupter
 from tests.support.nodes import Events, make_config, run
+from tests.support.restarts import Interrupter
 
 ROOT = Path(__file__).parents[4]
 TOKEN = 4

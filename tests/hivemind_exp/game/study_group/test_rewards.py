@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.game.study_group.prompts import NOBODY, STAGES, TAGS
+from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
+from hivemind_exp.game.study_group.prompts import NOBODY, TAGS
 from hivemind_exp.game.study_group.rewards import (
     choice_in,
     majority_of,

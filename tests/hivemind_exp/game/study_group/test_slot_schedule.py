@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_exp.game.base import SequentialSchedule
-from hivemind_exp.game.study_group.prompts import STAGES
+from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock, SlotSchedule
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.trainer.progress import NodeProgress, RoundCursor

@@ -7,10 +7,14 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from hivemind_exp.node_files import NodeFiles
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import make_config, run
 from tests.support.teachers import two_letters
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_teacher_fills_stages_and_the_node_still_shows_an_answer_of_its_own(tmp_path: Path) -> None:

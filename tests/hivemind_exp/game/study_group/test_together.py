@@ -6,7 +6,6 @@ Peers' outputs come from their files instead of a network; everything else is wh
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sqlite3
 import time
 from collections import Counter, defaultdict
@@ -21,12 +20,15 @@ import pytest
 import torch
 
 from hivemind_exp.config import Config
-from hivemind_exp.game.study_group.prompts import STAGES
+from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.build_game import PeerContext
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.nodes import ChanceRewards, Events, make_config
+from tests.support.restarts import TRAINER, processes
+
+pytestmark = pytest.mark.slow
 
 CLOCK = SlotClock(1_000_000, 1, len(STAGES))
 PATIENCE_S = 60.0
@@ -131,12 +133,11 @@ class Node:
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Node]]:
     home = tmp_path_factory.mktemp("group")
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["hivemind_exp.runner.grpo_runner", "tests.support.nodes"])
+    context = processes(*TRAINER)
     nodes = {}
     for seed, (name, skew) in enumerate({"early": 0.1, "behind": -0.1, "dies": 0.0, "late": 0.0}.items()):
         (home / name).mkdir()
-        nodes[name] = Node(name, home / name, processes.Process(target=play, args=(name, skew, seed, home)))
+        nodes[name] = Node(name, home / name, context.Process(target=play, args=(name, skew, seed, home)))
     early, behind, dies, late = nodes.values()
     for node in (early, behind, dies):
         node.process.start()

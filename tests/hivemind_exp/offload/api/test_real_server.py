@@ -11,6 +11,8 @@ from hivemind_exp.providers import Group
 from tests.support.engine_rig import GROUPS, endpoint, engine, order
 from tests.support.fake_api.transformers_server import TransformersServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_groups_are_filled_by_a_real_server(tmp_path: Path, real_server: TransformersServer, group: Group) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from hivemind_exp.node_files import NodeFiles
 from tests.support.batching import assert_paid, batches, quick
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import Events, make_config, run
+
+pytestmark = pytest.mark.slow
 
 __all__ = ["quick"]
 

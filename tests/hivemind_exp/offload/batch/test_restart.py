@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import signal
-import time
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -16,25 +13,22 @@ from tests.support.batch_child import MOMENTS, ORDERS
 from tests.support.batching import assert_paid, batches, lines, quick, states
 from tests.support.engine_rig import endpoint, engine, order, texts
 from tests.support.fake_api.ledger import Outcome
-from tests.support.fake_api.remote import RemoteServer, api_process
+from tests.support.fake_api.remote import api_process
+from tests.support.restarts import killed, processes
+
+pytestmark = pytest.mark.slow
 
 __all__ = ["quick"]
 
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([batch_child.__name__])
-
-
-def start(server: RemoteServer, root: Path, moment: str | None = None) -> BaseProcess:
-    process = CONTEXT.Process(target=batch_child.main, args=(server.base_url, root, moment))
-    process.start()
-    return process
+FORKSERVER = processes(batch_child.__name__)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_at_any_moment_it_asks_and_pays_nothing_twice(tmp_path: Path, moment: str) -> None:
     with api_process(batch_delay=0.05) as server:
-        child = start(server, tmp_path, moment)
+        child = FORKSERVER.Process(target=batch_child.main, args=(server.base_url, tmp_path, moment))
+        child.start()
         child.join()
         assert child.exitcode == -signal.SIGKILL
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
@@ -56,13 +50,11 @@ def test_killed_at_any_moment_it_asks_and_pays_nothing_twice(tmp_path: Path, mom
 def test_killed_again_and_again_it_asks_and_pays_nothing_twice(tmp_path: Path) -> None:
     chance = random.Random(4)
     with api_process(batch_delay=0.3) as server:
+        kills = 0
         for _ in range(4):
-            child = start(server, tmp_path)
-            while not (tmp_path / "ledger.sqlite").exists():
-                time.sleep(0.01)
-            time.sleep(chance.uniform(0.0, 0.3))
-            child.kill()
-            child.join()
+            node, ledger = (FORKSERVER, batch_child.main, server.base_url, tmp_path), tmp_path / "ledger.sqlite"
+            kills += killed(*node, when=ledger.exists, pause_s=chance.uniform(0.0, 0.3))
+        assert kills >= 1
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
             rig.offload.wait_for_probe()
             rig.run([order(number) for number in range(ORDERS)])

@@ -16,6 +16,7 @@ import pytest
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError, KeyProblem, LimitReached
+from hivemind_exp.events import Event
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload, open_offload
@@ -25,10 +26,11 @@ from hivemind_exp.offload.process.frames import pack_error, pack_orders, unpack_
 from hivemind_exp.processes import messages as wire
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag, StopRequested
-from tests.support.engine_host import KEY, configure, engines, hosted, prompts, until
+from tests.support.engine_host import KEY, configure, engines, hosted, prompts
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, order
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import Events
+from tests.support.waiting import until
 
 HEAVY = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy", "reasoning_gym", "hivemind"}
 
@@ -103,6 +105,7 @@ def test_the_key_reaches_the_service_and_stands_nowhere(tmp_path: Path, monkeypa
     assert len(rig.texts()["question 0"]) == 4
 
 
+@pytest.mark.slow
 def test_errors_are_raised_where_they_are_raised_without_the_process(tmp_path: Path) -> None:
     def start(config: Config) -> None:
         open_offload(config, NodeFiles(tmp_path), Secrets(), Events(), StopFlag())
@@ -137,6 +140,7 @@ def test_what_crosses_the_pipe_stays_what_it_was() -> None:
     assert str(unpack_error(pack_error(ValueError("odd")))) == "in the engine's process: ValueError: odd"
 
 
+@pytest.mark.slow
 def test_a_stop_is_heard_while_waiting_and_answers_in_flight_come_in(tmp_path: Path) -> None:
     with api_server(latency=1.0) as server, hosted(tmp_path, configure(server.base_url)) as rig:
         rig.offload.submit([order(number) for number in range(4)])
@@ -150,11 +154,13 @@ def test_a_stop_is_heard_while_waiting_and_answers_in_flight_come_in(tmp_path: P
     assert sum(event["usd"] for event in rig.events.of("spend")) == pytest.approx(rig.accounts()["settled"], abs=1e-8)
 
 
+@pytest.mark.slow
 def test_it_lets_the_trainer_go_first(tmp_path: Path) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         assert psutil.Process(rig.pid).nice() == min(19, psutil.Process().nice() + 5)
 
 
+@pytest.mark.slow
 def test_a_terminal_s_signals_do_not_end_it(tmp_path: Path) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         assert os.getsid(rig.pid) == os.getsid(0), "who ends the trainer's session ends the engine"
@@ -164,6 +170,7 @@ def test_a_terminal_s_signals_do_not_end_it(tmp_path: Path) -> None:
     assert rig.events.of("warning") == []
 
 
+@pytest.mark.slow
 def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.offload.process.client._LEAVE_S", 0.2)
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
@@ -172,10 +179,11 @@ def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_an_event_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
 
-        def full(self: Events, event: str, /, **fields: object) -> None:
+        def full(self: Events, event: Event, /) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(Events, "__call__", full)

@@ -17,16 +17,20 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError
+from hivemind_exp.events import Event, StepEvent
 from hivemind_exp.offload.process import client as hosted_offload
 from hivemind_exp.offload.process.client import LIVES
-from tests.hivemind_exp.runner.test_resume import same_weights
-from tests.support.engine_host import configure, engines, hosted, prompts, until
+from tests.support.engine_host import configure, engines, hosted, prompts
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, order
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.ledger import Outcome
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import Events, make_config, run
+from tests.support.restarts import same_weights
 from tests.support.teachers import two_letters
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 Texts = dict[str, dict[int, str]]
 
@@ -116,7 +120,7 @@ from pathlib import Path
 from tests.support.engine_host import configure, hosted
 from tests.support.engine_rig import order
 with hosted(Path(sys.argv[1]), configure(sys.argv[2], limits={"concurrency": 2})) as rig:
-    rig.offload.place([order(number) for number in range(40)])
+    rig.offload.submit([order(number) for number in range(40)])
     print(rig.pid, flush=True)
     rig.offload.wait(0)
 """
@@ -144,9 +148,9 @@ def test_a_node_whose_engine_is_killed_learns_what_it_would_have(tmp_path: Path)
     class Killer(Events):
         """Kills the engine after the steps of the second and the fourth round."""
 
-        def __call__(self, event: str, /, **fields: object) -> None:
-            super().__call__(event, **fields)
-            if event == "step" and fields["round"] in (1, 3):
+        def __call__(self, event: Event, /) -> None:
+            super().__call__(event)
+            if isinstance(event, StepEvent) and event.round in (1, 3):
                 (engine,) = engines()
                 engine.kill()
 

@@ -165,6 +165,7 @@ def test_gsm8k_that_is_something_else(tmp_path: Path) -> None:
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}]
 )

@@ -69,6 +69,7 @@ def test_every_verifier_is_used_and_every_name_is_one() -> None:
     assert all(callable(generators.verifier(check)) for check in checks)
 
 
+@pytest.mark.slow
 def test_the_right_answer_is_right_and_no_other(task: generators.GeneratedTask) -> None:
     library = importlib.import_module("reasoning_gym.factory").create_dataset
     for seed in SEEDS:
@@ -86,6 +87,7 @@ def test_the_right_answer_is_right_and_no_other(task: generators.GeneratedTask) 
                 assert dataset.score_answer(answer.strip(), item) >= FULL_CREDIT, (right, answer)
 
 
+@pytest.mark.slow
 def test_items_are_those_of_a_fresh_object(task: generators.GeneratedTask) -> None:
     """Also where one object makes them all, and whatever was made before."""
     library = importlib.import_module("reasoning_gym.factory").create_dataset
@@ -110,6 +112,7 @@ def test_the_library_s_own_conclusion_is_accepted(seed: int) -> None:
         assert task.score(answer, entry) == dataset.score_answer(answer, item), answer
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_of_everything() -> None:
     """The makers run with a fixed hash seed, whatever the node's own is."""
     program = (

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from hivemind_exp.models.hardware import Hardware
-from swarmctl.doctor.check import Context, Status
+from hivemind_exp.models.hardware import NVIDIA, Hardware, pci_gpus
+from swarmctl.doctor import runner
+from swarmctl.doctor.check import Check, Context, Status
 from swarmctl.doctor.checks import accelerator, fit, model, nvidia
 from tests.support.doctor import make
 from tests.support.fake_hub import serve_hub
@@ -45,7 +46,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     ) -> None:
         found = hardware or (Hardware(gpus[0].name, gpus[0].driver) if gpus else Hardware())
         monkeypatch.setattr(nvidia, "gpus", lambda: list(gpus) or None)
-        monkeypatch.setattr(nvidia, "without_driver", lambda: False)
         monkeypatch.setattr(accelerator, "torch_build", lambda: torch)
         for module in (accelerator, model):
             monkeypatch.setattr(module, "detect_hardware", lambda: found)
@@ -92,6 +92,7 @@ def test_a_gpu_against_the_build_of_torch(
         (Hardware(amd=True), CUDA, "auto", Status.FAILED, "was built without ROCm"),
         (Hardware(amd=True), ("2.13.0", None, "7.0"), "cuda", Status.OK, "AMD GPU"),
         (Hardware(), CUDA, "cuda", Status.FAILED, "shows 0 NVIDIA GPUs"),
+        (Hardware(driverless=True), CUDA, "auto", Status.FAILED, "an NVIDIA GPU without a working driver"),
         (Hardware(), CUDA, "mps", Status.FAILED, "no Mac"),
         (Hardware(), CUDA, "xpu", Status.FAILED, "no Intel GPU"),
     ],
@@ -126,9 +127,9 @@ def test_a_gpu_without_a_driver_is_seen(tmp_path: Path) -> None:
     card.mkdir()
     (card / "vendor").write_text("0x10de\n")
     (card / "class").write_text("0x040300\n")
-    assert not nvidia.without_driver(tmp_path)
+    assert pci_gpus(NVIDIA, tmp_path) == []
     (card / "class").write_text("0x030000\n")
-    assert nvidia.without_driver(tmp_path)
+    assert pci_gpus(NVIDIA, tmp_path) == ["0000:01:00.0"]
     node = tmp_path / "renderD128" / "device"
     node.mkdir(parents=True)
     (node / "vendor").write_text("0x8086\n")
@@ -206,17 +207,20 @@ def test_a_model_that_is_not_here_is_read_from_the_hub(machine: Any, tmp_path: P
 
 def test_the_profile_itself_is_checked() -> None:
     assert fit.profile(make("demo")).status is Status.OK
-    found = fit.profile(make("demo", "tasks=no_such_task"))
+    check = Check("fit", "profile", fit.profile)
+    found = runner.look(check, make("demo", "tasks=no_such_task"))
     assert (found.status, "no_such_task" in found.text) == (Status.FAILED, True)
-    assert fit.profile(make("demo", "train.micro_batch=0")).status is Status.FAILED
+    assert runner.look(check, make("demo", "train.micro_batch=0")).status is Status.FAILED
 
 
+@pytest.mark.slow
 def test_a_real_step_is_taken_when_asked() -> None:
     found = accelerator.compute(make("demo", "train.micro_batch=4", "generation.max_completion_tokens=8", deep=True))
     assert found.status is Status.OK, found.text
     assert "matrix product right, a step of 4 rows" in found.text
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_be_taken_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     found = accelerator.compute(make("demo", "model.dtype=float16", deep=True))
     assert (found.status, "float16 cannot be trained on a CPU" in found.text) == (Status.FAILED, True)

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.errors import KeyProblem
+from swarmctl.doctor import registry, runner
 from swarmctl.doctor.check import Finding, Status
 from swarmctl.doctor.checks import hub
+from swarmctl.keys.finder import KeyFinder
+from swarmctl.terminal.prompter import Prompter
 from tests.support.doctor import make, reply, serve
 from tests.support.fake_hub import COMMIT, serve_hub
 from tests.support.fake_hub_uploads import Account, uploads
@@ -134,6 +138,25 @@ def test_a_token_saved_for_the_hub_is_not_shown_to_another_address(tmp_path: Pat
         hub.model(make("default", "model.name=me/model", environment=environment))
     assert (found.status, "is not shown to" in found.text) == (Status.SKIPPED, True)
     assert [shown for _, shown, _ in account.shown] == [None]
+
+
+def test_a_token_that_a_run_could_not_read_is_told_as_the_run_tells_it(tmp_path: Path) -> None:
+    environment = {"SWARMCTL_HUGGINGFACE_API_KEY_FILE": str(tmp_path / "gone"), "HF_TOKEN": TOKEN}
+    context = make("demo", environment=environment)
+    with pytest.raises(KeyProblem) as error:
+        KeyFinder(Prompter(silent=True), context.environment).find("huggingface")
+    for check in registry.select(["keys.huggingface", "hub.token"], context):
+        found = runner.look(check, context)
+        assert (found.status, found.text, found.remedy) == (Status.FAILED, error.value.message, error.value.next)
+
+
+def test_a_saved_token_is_not_shown_unencrypted(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    for address, shown in (("http://huggingface.co", False), ("https://huggingface.co/", True)):
+        environment = {"HF_ENDPOINT": address, "HF_TOKEN_PATH": str(tmp_path / "token")}
+        key = KeyFinder(Prompter(silent=True), environment).find("huggingface")
+        assert key is not None
+        assert (key.rival(environment) is None) == shown
 
 
 def test_a_token_that_cannot_be_tried() -> None:

@@ -14,8 +14,8 @@ import pytest
 from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import installation
 from swarmctl.doctor.checks.requirements import DECISIVE, PINS
+from tests.support.command_line import ROOT
 from tests.support.doctor import make
-from tests.swarmctl.conftest import ROOT
 
 
 def distribution(place: Path, name: str, version: str, *, lost: bool = False) -> Path:

@@ -15,8 +15,8 @@ from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import keys
 from swarmctl.doctor.checks.api import checks as api
 from tests.support import fake_keyrings as keyrings
+from tests.support.command_line import ROOT
 from tests.support.doctor import make
-from tests.swarmctl.conftest import ROOT
 
 TOKEN, OTHER = "hf_abcdefghijklmnopqrstuvwxyz1234", "hf_abcdefghijklmnopqrstuvwxyz9876"
 
@@ -76,25 +76,23 @@ def test_a_machine_without_a_keyring_is_no_trouble() -> None:
     assert "no keyring here" in found.text
 
 
-def test_a_backend_that_does_not_exist_is_told() -> None:
-    found = keys.keyring(make(environment={"PYTHON_KEYRING_BACKEND": "nowhere.Keyring"}))
-    assert (found.status, found.remedy) == (Status.FAILED, "unset PYTHON_KEYRING_BACKEND")
-
-
-def test_a_backend_that_is_none_of_the_systems_is_a_warning() -> None:
-    found = keys.keyring(make(environment={"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}))
-    assert found.status is Status.WARNING
-    assert "no keyring of the system" in found.text
+def test_a_keyring_that_cannot_be_asked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keyring.py").write_text("raise ImportError('half installed')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = keys.keyring(make())
+    assert (found.status, found.text) == (Status.FAILED, "the keyring cannot be asked: ImportError: half installed")
 
 
 def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "stuck.py").write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(keys, "SECONDS", 0.5)
-    found = keys.keyring(make(environment={"PYTHON_KEYRING_BACKEND": "stuck.Keyring", "PYTHONPATH": str(tmp_path)}))
+    (tmp_path / "keyring.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr("swarmctl.keys.keyring.ALONE_S", 0.5)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = keys.keyring(make())
     assert found.status is Status.FAILED
     assert "does not answer within 0.5 s" in found.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "status", "told"),
     [

@@ -17,9 +17,10 @@ import pytest
 from swarmctl.doctor import web
 from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import clock, machine
+from swarmctl.keys.http_client import Unanswered
+from tests.support.command_line import ROOT
 from tests.support.doctor import DEAD, make, reply, serve
 from tests.support.full_disk import mounted_disk
-from tests.swarmctl.conftest import ROOT
 
 
 def test_memory_is_compared_with_what_the_profile_needs(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_a_token_stays_with_its_host() -> None:
 
     with serve(lambda handler: (seen.append(handler.headers["Authorization"]), reply(200)(handler))[1]) as other:
         with serve(reply(307, Location=other + "/stolen")) as hub:
-            assert web.request("GET", hub + "/x", token="secret").status == 307
+            assert web.ask_hub("GET", hub + "/x", token="secret").status == 307
     assert seen == []
 
 
@@ -155,16 +156,16 @@ def test_a_redirect_within_the_host_is_followed() -> None:
         reply(200)(handler) if path == "/there" else reply(307, Location="/there")(handler)  # type: ignore[arg-type]
 
     with serve(answer) as hub:
-        assert web.request("GET", hub + "/here", token="secret").status == 200
+        assert web.ask_hub("GET", hub + "/here", token="secret").status == 200
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "SECONDS", 0.3)
-    with serve(lambda _: time.sleep(3)) as hub, pytest.raises(web.Unreachable, match="no answer within"):
-        web.request("GET", hub)
-    with pytest.raises(web.Unreachable, match="refused"):
-        web.request("GET", DEAD)
-    with pytest.raises(web.Unreachable):
-        web.request("GET", "ftp://127.0.0.1/")
-    with pytest.raises(web.Unreachable):
-        web.request("GET", "nonsense")
+    with serve(lambda _: time.sleep(3)) as hub, pytest.raises(Unanswered, match="no answer within"):
+        web.ask_hub("GET", hub)
+    with pytest.raises(Unanswered, match="refused"):
+        web.ask_hub("GET", DEAD)
+    with pytest.raises(Unanswered):
+        web.ask_hub("GET", "ftp://127.0.0.1/")
+    with pytest.raises(Unanswered):
+        web.ask_hub("GET", "nonsense")

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.events import discard
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from swarmctl.doctor.check import Context, Status
-from swarmctl.doctor.checks import checkpoints, network, swarm
+from swarmctl.doctor.checks import checkpoints, swarm
 from swarmctl.doctor.checks import swarm_leftovers as leftovers
 from swarmctl.nodes.directory import opened
 from swarmctl.storage import node_lock as locks
+from tests.support.command_line import ROOT
 from tests.support.doctor import age, make
-from tests.swarmctl.conftest import ROOT
 
 
 @pytest.fixture
@@ -49,21 +50,21 @@ def here(tmp_path: Path) -> Context:
 
 
 def test_a_port_answers_where_the_machine_can_be_dialled() -> None:
-    assert network.port(make()).status is Status.OK
-    found = network.dial(["127.0.0.1"])
+    assert swarm.port(make()).status is Status.OK
+    found = swarm.dial(["127.0.0.1"])
     assert (found.status, "loopback alone" in found.text) == (Status.OK, True)
 
 
 def test_an_address_that_does_not_answer_is_named() -> None:
     # "This network" is no address of any machine: the system refuses to dial it, and nothing is sent.
-    found = network.dial(["127.0.0.1", "0.0.0.1"])
+    found = swarm.dial(["127.0.0.1", "0.0.0.1"])
     assert (found.status, "0.0.0.1" in found.text) == (Status.WARNING, True)
 
 
 def test_without_file_descriptors_no_port_opens() -> None:
     code = (
-        "import resource; from swarmctl.doctor.checks import network; "
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); print(network.dial([]).text)"
+        "import resource; from swarmctl.doctor.checks import swarm; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); print(swarm.dial([]).text)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("no port can be opened: Too many open files")
@@ -178,7 +179,7 @@ def test_what_was_never_finished_is_removed_unless_the_node_runs(node: NodeFiles
 
 
 def save(files: NodeFiles, step: int) -> Path:
-    store = CheckpointStore(files.checkpoints, 3, lambda *_, **__: None)
+    store = CheckpointStore(files.checkpoints, 3, discard)
     return store.save(step, step, lambda place: (place / "weights").write_text("x" * 100) and None).path
 
 

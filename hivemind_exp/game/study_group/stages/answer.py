@@ -1,0 +1,26 @@
+"""The first stage: answer the question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hivemind_exp.game.study_group.prompts import ANSWER, answer_messages
+from hivemind_exp.game.study_group.rewards import score_answer
+from hivemind_exp.game.study_group.stages.base import Stage
+from hivemind_exp.rollouts.types import Group, Prompt
+from hivemind_exp.tasks.base import Question, Score
+
+
+class AnswerStage(Stage):
+    """Ask the question itself."""
+
+    name = ANSWER
+
+    def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:  # noqa: ARG002 - all stages alike
+        """Return the questions as prompts."""
+        return [self.prompt(each, answer_messages(each, self.player.voice(each))) for each in questions]
+
+    def scores(self, group: Group) -> list[Score]:
+        """Return the scores of the answers."""
+        pairs = zip(group.rollouts, group.scores, strict=True)
+        return [score_answer(group.prompt.question, each.text, score) for each, score in pairs]

@@ -1,0 +1,37 @@
+"""The second stage: compare the answers and name the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from hivemind_exp.game.study_group.exhibits import outcomes
+from hivemind_exp.game.study_group.prompts import CRITIQUE, Student, critique_messages
+from hivemind_exp.game.study_group.rewards import score_critique
+from hivemind_exp.game.study_group.stages.base import Stage
+from hivemind_exp.rollouts.types import Group, Prompt
+from hivemind_exp.tasks.base import Question, Score
+
+
+class CritiqueStage(Stage):
+    """Show answers of this node and of its peers."""
+
+    name = CRITIQUE
+    verifies = False
+
+    def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:
+        """Return a prompt for each question that has an own answer to show."""
+        students = self.exhibits.students(round_, questions)
+        return [self._critique(each, students[each.digest]) for each in questions if students[each.digest]]
+
+    def scores(self, group: Group) -> list[Score]:
+        """Return the scores of the choices, by what the answers shown were worth."""
+        return [score_critique(each.text, outcomes(group.prompt.notes)) for each in group.rollouts]
+
+    def _critique(self, question: Question, students: Sequence[Student]) -> Prompt:
+        spoken = self.player.voice(question)
+        return self.fitted(
+            question,
+            lambda most: critique_messages(question, spoken, students, most),
+            {"students": [asdict(student) for student in students]},
+        )

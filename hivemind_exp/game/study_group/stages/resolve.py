@@ -1,0 +1,52 @@
+"""The last stage: sum up the critiques and answer again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from hivemind_exp.game.study_group.exhibits import outcomes, students_of
+from hivemind_exp.game.study_group.prompts import CRITIQUE, RESOLVE, Student, resolve_messages
+from hivemind_exp.game.study_group.rewards import score_resolve
+from hivemind_exp.game.study_group.stages.base import Stage
+from hivemind_exp.rollouts.types import Group, Prompt
+from hivemind_exp.tasks.base import Question, Score
+
+
+class ResolveStage(Stage):
+    """Show the answers and what critics said of them."""
+
+    name = RESOLVE
+
+    def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:
+        """Show the students that the critique stage showed; where it was missed, those of now."""
+        before = {each.digest: self.journal.prompt(round_, each, CRITIQUE) for each in questions}
+        new = self.exhibits.students(round_, [each for each in questions if before[each.digest] is None])
+        prompts = []
+        for question in questions:
+            shown = before[question.digest]
+            students = new[question.digest] if shown is None else students_of(shown.notes)
+            if students:
+                prompts.append(self._resolve(round_, question, students))
+        return prompts
+
+    def scores(self, group: Group) -> list[Score]:
+        """Return the scores of the final answers, and of what is said of the critics."""
+        question, notes = group.prompt.question, group.prompt.notes
+        return [
+            score_resolve(question, each.text, score, outcomes(notes), notes["majority"])
+            for each, score in zip(group.rollouts, group.scores, strict=True)
+        ]
+
+    def _resolve(self, round_: int, question: Question, students: Sequence[Student]) -> Prompt:
+        critics, majority = self.exhibits.critics(round_, question, {each.number: each.outcome for each in students})
+        spoken = self.player.voice(question)
+        return self.fitted(
+            question,
+            lambda most: resolve_messages(question, spoken, students, critics, most),
+            {
+                "students": [asdict(student) for student in students],
+                "critics": [{"peer": critic.peer, "place": critic.place} for critic in critics],
+                "majority": list(majority),
+            },
+        )

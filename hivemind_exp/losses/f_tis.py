@@ -1,0 +1,31 @@
+"""``f_tis``: a peer's whole groups with its log-probabilities, by filtered truncated importance sampling.
+
+F-TIS, arXiv 2605.22537. Weights as under ``sapo``.
+"""
+
+from __future__ import annotations
+
+from hivemind_exp.config import TrainConfig
+from hivemind_exp.losses.base import Loss, TokenLoss, TokenRows
+from hivemind_exp.losses.sapo import weigh
+from hivemind_exp.losses.surrogate import clipped_surrogate
+
+TRUNCATION = 2.0
+"""Cap of π_prox / π_peer. The value is ours."""
+FILTER = 0.5
+"""Mean log(π_peer / π_prox), in nats a token, above which a row of negative advantage is filtered out. The value is
+ours."""
+
+
+def score_tokens(rows: TokenRows, train: TrainConfig) -> TokenLoss:
+    """Return the truncated, filtered surrogate. Raises ``ValueError`` for rows without the peer's log-probabilities."""
+    if rows.behaviour_logps is None:
+        raise ValueError("f_tis needs the peer's token ids and log-probabilities")
+    plain = clipped_surrogate(rows, train, two_sided=True)
+    log_ratio = (rows.proximal_logps - rows.behaviour_logps).nan_to_num(nan=0.0)
+    distance = -(log_ratio * rows.mask).sum(1) / rows.mask.sum(1).clamp(min=1)
+    kept = ((rows.advantages >= 0) | (distance <= FILTER)).unsqueeze(1)
+    return TokenLoss(loss=plain.loss * log_ratio.exp().clamp(max=TRUNCATION) * kept, clipped=plain.clipped | ~kept)
+
+
+LOSS = Loss(weigh, score_tokens, likelihood_filter=True)

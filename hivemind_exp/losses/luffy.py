@@ -1,0 +1,27 @@
+"""``luffy``: a teacher's text by policy shaping, own and foreign rows as one group (arXiv 2504.14945, as published)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hivemind_exp.config import TrainConfig
+from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, standardise
+
+SHAPING = 0.1
+"""γ of f(π) = π / (π + γ), section 3.2."""
+
+
+def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
+    """Return the advantage within the joint group of own and foreign rows."""
+    return standardise(rows.outcomes, torch.cat([rows.own_outcomes, rows.outcomes]))
+
+
+def score_tokens(rows: TokenRows, _train: TrainConfig) -> TokenLoss:
+    """Return -A·f(π_θ) with f(π) = π / (π + 0.1)."""
+    probability = rows.logps.exp()
+    shaped = probability / (probability + SHAPING)
+    return TokenLoss(loss=-shaped * rows.advantages.unsqueeze(1), clipped=torch.zeros_like(rows.mask, dtype=torch.bool))
+
+
+LOSS = Loss(weigh, score_tokens, joins_baseline=True)

@@ -1,0 +1,18 @@
+"""``sapo``: a peer's whole groups, both signs (swarm sampling, arXiv 2509.08721)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hivemind_exp.config import TrainConfig
+from hivemind_exp.losses.base import GroupRows, Loss, drop, standardise
+from hivemind_exp.losses.surrogate import likelihood
+
+
+def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
+    """Return the advantages within the peer's own group; a row of no advantage is dropped."""
+    advantages = standardise(rows.outcomes, rows.outcomes)
+    return drop(advantages, advantages == 0)
+
+
+LOSS = Loss(weigh, likelihood, likelihood_filter=True)

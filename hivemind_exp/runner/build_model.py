@@ -1,0 +1,116 @@
+"""Builds the node's model: from the hub, a directory or a checkpoint, or on the spot, with its optimizer."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hivemind_exp.config import Config
+from hivemind_exp.events import Emit, PhaseEvent
+from hivemind_exp.game.sampling.prompts import build_prompts
+from hivemind_exp.models.device import Compute
+from hivemind_exp.models.loading import TINY, adapter_config, load_model
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.secrets import Secrets, use_wandb_key
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.stop import StopFlag
+from hivemind_exp.tasks.base import Question, Tasks
+from hivemind_exp.trainer.checkpoint_state import MODEL, load_state
+from hivemind_exp.trainer.checkpoints import Checkpoint
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+
+_WARMUP_EXAMPLES = 8192
+"""Questions that the warm-up draws its demonstrations from."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBuilder:
+    """What a model is built from."""
+
+    _config: Config
+    _files: NodeFiles
+    _emit: Emit
+    _stop: StopFlag
+    _secrets: Secrets
+    _compute: Compute
+
+    def step_trainer(
+        self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, checkpoint: Checkpoint | None
+    ) -> SourceGRPOTrainer:
+        """Return what takes the node's steps, as it was at the checkpoint."""
+        config, compute = self._config, self._compute
+        self._emit(PhaseEvent(name=f"loading {config.model.name}"))
+        base = self._base_model(tokenizer, tasks)
+        reference = None
+        if config.train.beta > 0 and config.model.lora is None:
+            reference = base if checkpoint is not None else self._base_model(tokenizer, tasks)
+        model, peft_config = base, adapter_config(config.model.lora)
+        if "wandb" in config.report.to:
+            use_wandb_key(self._secrets)
+        if checkpoint is not None:
+            model, peft_config = self._trained_model(base, tokenizer, checkpoint), None
+        step_trainer = SourceGRPOTrainer(
+            model,
+            tokenizer,
+            config,
+            self._files.root,
+            device=compute.device,
+            dtype=compute.dtype,
+            reference=reference,
+            peft_config=peft_config,
+        )
+        if checkpoint is not None:
+            load_state(step_trainer, checkpoint.path)
+        return step_trainer
+
+    def _base_model(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> PreTrainedModel:
+        """Return the model before the first step: from the hub or a directory, or built, warmed up and kept."""
+        config = self._config
+        if config.model.name != TINY or config.warmup.steps == 0:
+            return load_model(
+                config.model,
+                tokenizer,
+                dtype=self._compute.dtype,
+                seed=config.node.seed,
+                token=self._secrets.get("huggingface"),
+            )
+        kept = self._files.root / "base"
+        if not kept.exists():
+            self._warm_up(tokenizer, tasks, kept)
+        return load_model(config.model.model_copy(update={"name": str(kept)}), tokenizer, dtype="float32", seed=0)
+
+    def _warm_up(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, kept: Path) -> None:
+        from hivemind_exp.models.tiny_warmup import warm_up
+
+        config = self._config
+        model = load_model(config.model, tokenizer, dtype="float32", seed=config.node.seed)
+        self._emit(PhaseEvent(name="making demonstrations"))
+        questions: list[Question] = tasks.questions("train", -1, _WARMUP_EXAMPLES)
+        warm_up(
+            model,
+            tokenizer,
+            build_prompts(questions, tokenizer),
+            config.warmup,
+            seed=derive_seed(config.node.seed, "warmup"),
+            progress=lambda done, total: self._emit(PhaseEvent(name="warming up", done=done, total=total)),
+            should_stop=self._stop.is_set,
+        )
+        self._stop.check()
+        partial = kept.with_name(".partial-base")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        partial.rename(kept)
+
+    def _trained_model(
+        self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint
+    ) -> PreTrainedModel:
+        directory = str(checkpoint.path / MODEL)
+        if self._config.model.lora is None:
+            trained = self._config.model.model_copy(update={"name": directory})
+            return load_model(trained, tokenizer, dtype=self._compute.dtype, seed=0)
+        import peft
+
+        return peft.PeftModel.from_pretrained(base, directory, is_trainable=True)

@@ -1,0 +1,42 @@
+"""``api``: an OpenAI-compatible API. Its engine (``hivemind_exp.offload``) writes what it says to the journal."""
+
+from __future__ import annotations
+
+from hivemind_exp.offload.settings import resolved_kind
+from hivemind_exp.rollouts.orders import CompletionRequest, OffloadEngine
+from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.sources.source import Ask, NodeParts, Source
+
+
+class ApiSource(Source):
+    """Asks for completions early, and waits for them when they are wanted."""
+
+    name = "api"
+
+    def __init__(self, offload: OffloadEngine, kind: Kind) -> None:
+        self._offload = offload
+        self._version = 0
+        self.kind = kind
+
+    def request(self, ask: Ask) -> None:
+        """Have the empty places filled, each once: what is on its way already is not asked for again."""
+        run = ask.stage_run
+        self._offload.submit(
+            CompletionRequest(run.round, run.stage, prompt.question.digest, prompt.messages, places, self._version)
+            for prompt, places in ask.empty
+        )
+
+    def collect(self, ask: Ask) -> tuple[list[Group], ...]:
+        """Wait until all that was requested of the round is in the journal, or given up, or the deadline has passed."""
+        self._offload.wait(ask.stage_run.round, ask.deadline)
+        self._offload.report_spend(ask.stage_run.round)
+        return ()
+
+    def weights_moved(self, version: int) -> None:
+        """Remember the version: each request carries it, so that the age of its completions is known."""
+        self._version = version
+
+
+def build(parts: NodeParts) -> ApiSource | None:
+    """Return the source of a node whose engine runs."""
+    return None if parts.offload is None else ApiSource(parts.offload, resolved_kind(parts.config))

@@ -1,0 +1,35 @@
+"""``peers``: whole groups that other nodes shared and this one made sure of (``hivemind_exp.peers``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hivemind_exp.journal.records import TrainingRow
+from hivemind_exp.peers.exchange import PeerExchange
+from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.sources.source import Ask, NodeParts, Source
+
+
+class PeersSource(Source):
+    """Draws groups to questions of the peers' own choice, verified, once the node has shared its own of that stage."""
+
+    name = "peers"
+    kind = Kind.PEER
+
+    def __init__(self, exchange: PeerExchange) -> None:
+        self._exchange = exchange
+
+    def collect(self, ask: Ask) -> list[Sequence[Group]]:
+        """Return what is drawn for a stage, the same again after a restart: the draw is in the journal."""
+        drawn = self._exchange.draw(ask.stage_run.round, ask.stage_run.stage)
+        self.floor = drawn.floor
+        return [drawn.groups]
+
+    def learned_from(self, rows: Sequence[TrainingRow]) -> None:
+        """Credit the peers whose groups these are."""
+        self._exchange.learned_from(rows)
+
+
+def build(parts: NodeParts) -> PeersSource | None:
+    """Return the source of a node that is in a swarm."""
+    return None if parts.exchange is None else PeersSource(parts.exchange)

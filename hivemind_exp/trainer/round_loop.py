@@ -1,0 +1,110 @@
+"""What every node's loop does in a stage: ask questions, early where that helps, have them completed, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.events import Emit, RoundEvent, WarningEvent
+from hivemind_exp.game.base import Game, Schedule
+from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
+from hivemind_exp.journal.journal import Encode, Journal
+from hivemind_exp.journal.records import StageRun
+from hivemind_exp.rollouts.types import Group, Prompt
+from hivemind_exp.sources.group_filler import GroupFiller
+from hivemind_exp.sources.source import Source
+from hivemind_exp.stop import StopFlag
+from hivemind_exp.tasks.base import Tasks
+from hivemind_exp.trainer.progress import NodeProgress, RoundCursor
+from hivemind_exp.trainer.round_timer import RoundTimer
+
+
+@dataclass(kw_only=True)
+class RoundLoop:
+    """Plays rounds until there are enough, or until it is asked to stop.
+
+    ``HivemindGRPOTrainer`` and ``RelayLoop`` say what becomes of verified groups.
+    """
+
+    config: Config
+    sources: Mapping[str, Source]
+    """By their names in the registry."""
+    encode: Encode
+    """Token ids of completions that come as text."""
+    tasks: Tasks
+    game: Game
+    schedule: Schedule
+    journal: Journal
+    emit: Emit
+    stop: StopFlag
+    progress: NodeProgress
+    """Kept up to date, for whoever asks after an end of any kind."""
+
+    def __post_init__(self) -> None:
+        self._cursor = RoundCursor(self.schedule, self.progress)
+        self._asked: dict[StageRun, list[Prompt]] = {}
+        self._filler = GroupFiller(
+            self.config, self.sources, self.journal, encode=self.encode, verify=self.game.score, emit=self.emit
+        )
+
+    def _finished(self) -> bool:
+        return 0 < self.config.game.rounds <= self.progress.round
+
+    def _complete(self, stage_run: StageRun, timer: RoundTimer) -> list[Group]:
+        """Return a stage's groups, verified, their scores in the journal; none where nobody completed one in time."""
+        self._look_ahead(stage_run)
+        deadline = self._cursor.deadline()
+        with timer("generate"):
+            groups = self._filler.fill(stage_run, self._asked.pop(stage_run), deadline)
+        with timer("verify"):
+            groups = self.game.score(groups) if groups else []
+            self.journal.write_scores(stage_run.round, groups)
+        return groups
+
+    def _look_ahead(self, stage_run: StageRun) -> None:
+        """Ask the questions of this stage and of the rounds whose answers somebody else can begin with."""
+        self._asked = {known: prompts for known, prompts in self._asked.items() if known.round >= stage_run.round}
+        ahead = self._filler.ahead
+        if self._cursor.deadline() is not None:
+            ahead = min(ahead, 1)  # of a round that is missed, what was asked for was paid in vain
+        if self.config.game.rounds:
+            ahead = min(ahead, self.config.game.rounds - self.progress.round - 1)
+        for coming in (stage_run, *(StageRun(stage_run.round + n, self.game.stages[0]) for n in range(1, ahead + 1))):
+            if coming not in self._asked:
+                self._asked[coming] = self._questions(coming)
+                self._filler.request(coming, self._asked[coming])
+
+    def _questions(self, stage_run: StageRun) -> list[Prompt]:
+        """Return a stage's prompts, recorded before their first use."""
+        first, count = stage_run.chunk * self.config.game.groups, self.config.game.groups
+        questions = self.tasks.questions("train", stage_run.round, first + count)[first:]
+        prompts = self._fitting(self.game.prompts(stage_run, questions))
+        self.journal.write_prompts(stage_run.round, prompts, first)
+        return prompts
+
+    def _fitting(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Leave out prompts over the limit: cut ones would lose the question or the instructions."""
+        limit = self.config.generation.max_prompt_tokens
+        fitting = [prompt for prompt in prompts if len(prompt.ids) <= limit]
+        # Later a round of long texts is no reason to end a node that has lived well with the limit.
+        if prompts and not fitting and (prompts[0].stage == ANSWER or self.progress.round == 0):
+            shortest = min(len(prompt.ids) for prompt in prompts)
+            what = "question" if prompts[0].stage == ANSWER else f"prompt of the stage {prompts[0].stage}"
+            raise ConfigurationError(
+                f"every {what} is longer than generation.max_prompt_tokens = {limit} (the shortest has {shortest})",
+                next=f"swarmctl run --set generation.max_prompt_tokens={2 * shortest}",
+            )
+        if len(fitting) < len(prompts):
+            stage = "" if prompts[0].stage == ANSWER else f" in the stage {prompts[0].stage}"
+            message = (
+                f"{len(prompts) - len(fitting)} of {len(prompts)} questions left out: "
+                f"longer than generation.max_prompt_tokens = {limit}{stage}"
+            )
+            self.emit(WarningEvent(code="long_prompts", message=message))
+        return fitting
+
+    def _emit_round(self, round_: int, timer: RoundTimer, rate: float | None) -> None:
+        rounds = self.config.game.rounds
+        self.emit(RoundEvent(round=round_, rounds=rounds, seconds=timer.seconds(), tokens_per_second=rate))

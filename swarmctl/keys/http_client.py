@@ -1,0 +1,104 @@
+"""One HTTP request, bounded in time and size, which leaves a key with the host that it is for.
+
+On httpx2, on which the run's client stands too: both take proxies (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``) and
+trusted certificates (``SSL_CERT_FILE``, ``SSL_CERT_DIR``) from the environment by the same code.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import httpx2
+
+_MOST_BYTES = 8 * 2**20
+_HOPS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What a service sent, whatever its status."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+    """With small letters."""
+    seconds: float
+    """From the request to the end of the answer."""
+    elsewhere: str | None
+    """The other host to which it redirects, which was not asked; None where it does not."""
+
+
+class Unanswered(Exception):
+    """No answer; the text says why."""
+
+
+def request(method: str, url: str, headers: Mapping[str, str], limit: float, body: bytes | None = None) -> HttpAnswer:
+    """Ask, for ``limit`` seconds at most. A redirect is followed within the host alone. Raises Unanswered."""
+    answer: Future[HttpAnswer] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_exchange(method, url, headers, limit, body))
+        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+            answer.set_exception(error)
+
+    # A thread of its own: no library bounds the look-up of a name, or an answer that drips.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(limit)
+    except Exception as error:
+        raise Unanswered(_reason(error, limit)) from error
+
+
+def _exchange(method: str, url: str, headers: Mapping[str, str], limit: float, body: bytes | None) -> HttpAnswer:
+    import httpx2  # here: commands that ask nothing must not wait for it
+
+    with httpx2.Client(timeout=limit) as client:
+        asked = client.build_request(method, url, headers={"Accept-Encoding": "identity", **headers}, content=body)
+        began = time.monotonic()
+        for _ in range(_HOPS):
+            response = client.send(asked, stream=True)
+            content, elsewhere, following = _read(response), None, response.next_request
+            if following is None:
+                break
+            if _origin(following.url) != _origin(asked.url):
+                elsewhere = following.url.host
+                break
+            asked = following
+    return HttpAnswer(response.status_code, content, dict(response.headers), time.monotonic() - began, elsewhere)
+
+
+def _read(response: httpx2.Response) -> bytes:
+    """Return the body as it was sent, cut where it is too long. One that was broken off is judged by what came."""
+    import httpx2
+
+    content = bytearray()
+    with closing(response), suppress(httpx2.RemoteProtocolError):
+        for chunk in response.iter_raw():
+            content += chunk
+            if len(content) > _MOST_BYTES:
+                break
+    return bytes(content[:_MOST_BYTES])
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _reason(error: BaseException, limit: float) -> str:
+    """Return what went wrong, in the system's own words where it has some."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError):
+            return f"no answer within {limit:g} s"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).strip() or type(error).__name__

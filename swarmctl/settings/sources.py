@@ -1,0 +1,150 @@
+"""What a configuration is gathered from, as sources of pydantic-settings: a layer for each profile, variable and flag.
+
+Flags go before ``SWARMCTL_SECTION__KEY``, that before the flags a node was last run with, those before the profile,
+that before the one it extends, that before the defaults. A key that does not exist is an error in each of them: a
+misspelt limit is a lost limit.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hivemind_exp.config import Config
+from swarmctl import paths
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.profile_files import Profile
+from swarmctl.settings.schema import SettingPath, flatten, parse
+
+PREFIX = "SWARMCTL_"
+NOT_SETTINGS = {paths.HOME_VARIABLE, profiles.VARIABLE}
+_KEY_FILE = re.compile(r"SWARMCTL_[A-Z0-9_]+_API_KEY_FILE")
+NAME: SettingPath = ("node", "name")
+_LORA: SettingPath = ("model", "lora")
+
+REMEMBERED = "last run"
+"""Origin of what a node was last run with: it counts less than what this command's environment says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One value given on the command line."""
+
+    path: SettingPath
+    value: Any
+    origin: str
+    """The flag, for people: ``--set``, ``--rounds``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one profile, variable or flag says."""
+
+    origin: str
+    values: dict[SettingPath, Any]
+
+
+class Settings(Config, BaseSettings):
+    """A configuration whose values come from layers."""
+
+    model_config = SettingsConfigDict(case_sensitive=True)
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        """Merge ``layers``, the strongest last. Raises ValidationError."""
+        BaseSettings.__init__(self, layers=layers)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return a source for each layer, the strongest first. They hold the environment too, read as TOML."""
+        assert isinstance(init_settings, InitSettingsSource)
+        layers: Sequence[Layer] = init_settings.init_kwargs["layers"]
+        return tuple(InitSettingsSource(settings_cls, _nested(layer.values)) for layer in reversed(layers))
+
+
+def gather(profile: Profile, overrides: Sequence[Override], environment: Mapping[str, str]) -> list[Layer]:
+    """Return what each source says and no stronger one replaces, the strongest last.
+
+    Raises ConfigurationError where ``extends`` cannot be followed.
+    """
+    named = [
+        Override(path, anchored(path, parse(environment[name], path), Path.cwd()), f"${name}")
+        for name, path in _variables(environment).items()
+    ]
+    remembered = [each for each in overrides if each.origin == REMEMBERED]
+    flags = [each for each in overrides if each.origin != REMEMBERED]
+    layers = [Layer("name of the profile", {NAME: profile.name})]
+    for each in profiles.family(profile):
+        values = {path: anchored(path, value, each.path.parent) for path, value in flatten(each.values)}
+        _add(layers, Layer(each.label, values))
+    for given in [*remembered, *named, *flags]:
+        _add(layers, Layer(given.origin, {given.path: given.value}))
+    return layers
+
+
+def _add(layers: list[Layer], layer: Layer) -> None:
+    """Add a stronger layer. A table set over a value, or a value over a table, replaces it whole."""
+    for path, value in list(layer.values.items()):
+        replaced = [(weaker, other) for weaker in layers for other in weaker.values if related(path, other)]
+        on = path == _LORA and value is True and any(len(other) > len(path) for _, other in replaced)
+        if on or (path == NAME and value == ""):
+            del layer.values[path]  # the adapter that is described stays, and so does the name of the profile
+            continue
+        for weaker, other in replaced:
+            del weaker.values[other]
+    layers.append(layer)
+
+
+def origins_of(layers: Sequence[Layer]) -> dict[SettingPath, str]:
+    """Return where each value that is not a default comes from."""
+    return {path: layer.origin for layer in layers for path in layer.values}
+
+
+def related(path: SettingPath, other: SettingPath) -> bool:
+    """Whether one place is the other, or in it."""
+    return path[: len(other)] == other[: len(path)]
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, SettingPath]:
+    """Return the variables that claim to be settings, with their paths."""
+    return {
+        name: tuple(name.removeprefix(PREFIX).lower().split("__"))
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS and not _KEY_FILE.fullmatch(name)
+    }
+
+
+def _nested(values: Mapping[SettingPath, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for path, value in values.items():
+        table = result
+        for key in path[:-1]:
+            table = table.setdefault(key, {})
+        table[path[-1]] = value
+    return result
+
+
+def anchored(path: SettingPath, value: Any, directory: Path) -> Any:
+    """Make files that are named relative to ``directory`` findable from anywhere."""
+    if path == ("model", "name") and isinstance(value, str) and re.match(r"~|\.{1,2}(/|$)", value):
+        return os.path.normpath(directory / os.path.expanduser(value))
+    if path == ("tasks",) and isinstance(value, list):
+        return [
+            {**task, "path": os.path.normpath(directory / os.path.expanduser(task["path"]))}
+            if isinstance(task, dict) and isinstance(task.get("path"), str)
+            else task
+            for task in value
+        ]
+    return value

@@ -1,0 +1,11 @@
+"""The objects that ``--json`` prints."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def print_json(**fields: Any) -> None:
+    """Print one object on stdout: the version of its keys, then ``fields`` in their order."""
+    print(json.dumps({"schema": 1, **fields}), flush=True)

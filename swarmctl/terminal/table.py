@@ -1,0 +1,50 @@
+"""Tables without borders, for people: plain text, in which every cell is whole and on one line."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Collection, Sequence
+
+from swarmctl.terminal.safe_text import clean, encodable
+
+_WIDER_THAN_ANY = 1_000_000
+
+
+def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, right: Collection[str] = ()) -> None:
+    """Print rows on stdout, each column as wide as its widest cell; columns without any text are left out.
+
+    Where a table with headings is too wide for the terminal, each row is a list of its own. One without headings is
+    left to the terminal to break: lines stay whole when they are copied.
+
+    Args:
+        rows: cells from left to right, as many as there are headings.
+        headings: what stands above the columns; none where they speak for themselves.
+        right: headings of the columns that end at the same place, as numbers do.
+    """
+    # Imported here: commands that print no table do without.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = [[clean(cell).replace("\n", " ") for cell in row] for row in ([headings, *rows] if headings else rows)]
+    columns = [column for column in zip(*grid, strict=True) if any(column)]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(justify="right" if headings and column[0] in right else "left", no_wrap=True)
+    for row in zip(*columns, strict=True):
+        table.add_row(*map(Text, row))
+    # Into a string: on a stream that is ASCII rich fails, and only there it would see how wide a terminal is.
+    text = io.StringIO()
+    console = Console(file=text, width=_WIDER_THAN_ANY, color_system=None)
+    console.print(table)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    if headings and sys.stdout.isatty() and console.measure(table).maximum >= shutil.get_terminal_size().columns:
+        lines = [line for row in grid[1:] for line in _as_list(grid[0], row)]
+    for line in lines:
+        print(encodable(line, sys.stdout.encoding))
+
+
+def _as_list(headings: Sequence[str], row: Sequence[str]) -> list[str]:
+    return [*(f"  {heading} {cell}" for heading, cell in zip(headings, row, strict=True) if cell), ""]

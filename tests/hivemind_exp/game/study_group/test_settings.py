@@ -1,0 +1,114 @@
+"""Settings of the study group: what cannot be played is refused, with a command that can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from hivemind_exp.config import Config, TrainConfig
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.offload.settings import check_offload
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.sources.schedule import Parts, parts
+from hivemind_exp.tasks.base import Question, RewardTerm, Score
+from hivemind_exp.trainer.advantages import build_rows
+
+QUESTION = Question("t", "train", 0, 0, "q", {}, "d", "k")
+
+
+def config(game: dict[str, Any] | None = None, **offload: Any) -> Config:
+    box = {"base_url": "http://box/v1", "model": "m", "batch": True, "free": True}
+    return Config.model_validate(
+        {"game": {"kind": "study-group"} | (game or {}), "offload": offload, "providers": {"box": box}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("game", "offload"),
+    [
+        ({"kind": "sampling"}, {"stages": ["answer", "critique"]}),
+        ({"kind": "sampling"}, {"stages": ["resolve"]}),
+        ({"kind": "sampling", "role": "pirate"}, {}),
+        ({"role": "wizard"}, {}),
+        ({}, {"stages": ["vote"]}),
+    ],
+)
+def test_settings_of_another_game_are_errors(game: dict[str, Any], offload: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(game, **offload)
+
+
+@pytest.mark.parametrize(
+    ("offload", "told", "setting"),
+    [
+        ({"kind": "relay"}, "no answers of its own", "game.kind=sampling"),
+        ({"batch": True, "stages": ["answer", "resolve"]}, "a later stage waits", "offload.batch=false"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_with_what_can(offload: dict[str, Any], told: str, setting: str) -> None:
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        check_offload(config(provider="box", **offload))
+    assert str(caught.value.next).endswith(setting)
+
+
+def test_answers_of_a_teacher_may_come_in_batches() -> None:
+    check_offload(config(provider="box", batch=True))
+
+
+def test_a_place_among_the_answers_stays_this_machines_whatever_the_share() -> None:
+    offload = config(provider="box").offload
+    assert parts(offload, 0, "answer", 8, least=1) == Parts(1, 7)
+    assert parts(offload, 0, "critique", 8) == Parts(8, 0)
+    later = config(provider="box", stages=["critique"]).offload
+    assert parts(later, 0, "critique", 8) == Parts(0, 8)
+
+
+def scored(outcome: float, form: float) -> Score:
+    return Score(outcome, True, "", (RewardTerm("correct", 2 * outcome, 2.0, ""), RewardTerm("tags", form, 1.0, "")))
+
+
+def test_terms_of_form_weigh_own_rows_and_never_a_teachers() -> None:
+    rollouts = [
+        Rollout(kind, kind.value, "x", (7, 8), truncated=False)
+        for kind in (Kind.POLICY, Kind.POLICY, Kind.TEACHER, Kind.TEACHER)
+    ]
+    scores = (scored(0.0, 0.0), scored(0.0, 1.0), scored(1.0, 0.0), scored(1.0, 1.0))
+    group = Group(Prompt(QUESTION, "answer", (), (5, 6)), tuple(rollouts), scores)
+    weights = [round(row.advantage, 2) for row in build_rows([group], TrainConfig(), {})]
+    assert weights == [-0.71, 0.71, 1.0, 1.0]
+    joint = build_rows([group], TrainConfig(teacher_loss="luffy"), {})
+    assert [round(row.advantage, 2) for row in joint] == [-0.87, -0.87, 0.87, 0.87]
+
+
+def test_a_journal_keeps_terms_prompts_and_turns(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    asked = Prompt(QUESTION, "critique", ({"role": "user", "content": "q"},), (5,), {"students": [], "majority": [100]})
+    journal.write_prompts(3, [asked], first=8)
+    rows = (Rollout(Kind.POLICY, "local", "x", (1,), truncated=False),)
+    journal.write_rollouts(3, 0, [Group(asked, rows)])
+    journal.write_scores(3, [Group(asked, rows, (scored(1.0, 0.5),))])
+    again = Journal(tmp_path / "j", "s")
+    assert again.prompt(3, QUESTION, "critique") == replace(asked, ids=())
+    assert again.prompt(3, QUESTION, "resolve") is None
+    assert again.scored(3, "critique", "d", range(8)) == [(0, Kind.POLICY, "x", scored(1.0, 0.5))]
+    assert again.stage_run(0) is None
+    assert again.chunks(3, "critique") == 0
+
+
+def test_a_journal_from_before_rewards_had_terms_is_taken_further(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    asked, rows = Prompt(QUESTION, "answer", (), (5,)), (Rollout(Kind.POLICY, "local", "x", (1,), truncated=False),)
+    journal.write_rollouts(0, 0, [Group(asked, rows)])
+    journal.write_scores(0, [Group(asked, rows, (Score(1.0, True, "right"),))])
+    journal._db.execute("ALTER TABLE completions DROP COLUMN terms")
+    journal._db.executescript("DROP TABLE turns; DROP TABLE notes;")
+    journal.close()
+    again = Journal(tmp_path / "j", "s")
+    assert again.scored(0, "answer", "d", range(8)) == [(0, Kind.POLICY, "x", Score(1.0, True, "right"))]
+    again.write_scores(0, [Group(asked, rows, (scored(1.0, 0.5),))])
+    assert again.scored(0, "answer", "d", range(8))[0][3] == scored(1.0, 0.5)

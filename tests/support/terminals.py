@@ -1,0 +1,60 @@
+"""Programs on a pseudo-terminal: what they draw, and how they take what is typed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+from collections.abc import Mapping, Sequence
+
+import pexpect
+
+from tests.support.command_line import ROOT
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    rows: int = 24,
+    columns: int = 200,
+    timeout: float = 20,
+) -> pexpect.spawn[str]:
+    """Start a program whose input, output and errors are a terminal; ``timeout``: seconds to wait for any text."""
+    return pexpect.spawn(
+        command[0],
+        list(command[1:]),
+        cwd=str(ROOT),
+        env=dict(os.environ if environment is None else environment),
+        encoding="utf-8",
+        timeout=timeout,
+        dimensions=(rows, columns),
+    )
+
+
+def rest_of(terminal: pexpect.spawn[str], timeout: float = -1) -> str:
+    """Wait for a program's end; return what it printed since the last text that was waited for."""
+    terminal.expect(pexpect.EOF, timeout=timeout)
+    terminal.close()
+    return str(terminal.before)
+
+
+def printed(command: Sequence[str], *, columns: int) -> tuple[int, str]:
+    """Run a program whose output alone is a terminal; return its exit code and its output."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"COLUMNS": str(columns), "LINES": "24"}, stdout=follower
+    )
+    os.close(follower)
+    output = b""
+    while chunk := _read(leader):
+        output += chunk
+    os.close(leader)
+    return process.wait(timeout=60), output.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # so Linux tells that the other side is closed
+        return b""

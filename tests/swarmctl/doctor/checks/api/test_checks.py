@@ -1,0 +1,299 @@
+"""The api group against real servers: well, misbehaving, dead, without a name, with a wrong certificate."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.config import Config
+from swarmctl import cli
+from swarmctl.doctor.check import Finding, Status
+from swarmctl.doctor.checks.api.chain import services
+from swarmctl.doctor.checks.api.service import limits
+from swarmctl.errors import Exit
+from tests.support.command_line import write_profile
+from tests.support.doctor import DEAD
+from tests.support.doctor_api import KEY, give_key, look, profile
+from tests.support.fake_api.server import api_server
+from tests.support.fake_services import service
+from tests.support.tls import certificate, https_server
+
+NAMES = ["price", "key", "host", "service", "model", "request"]
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Give the provider box a key."""
+    return partial(give_key, tmp_path / "box.key", monkeypatch)
+
+
+def statuses(found: dict[str, Finding]) -> dict[str, str]:
+    return {name.removeprefix("box."): str(finding.status) for name, finding in found.items()}
+
+
+def test_a_service_that_is_well(home: Path, key_file: Callable[[str], None]) -> None:
+    with api_server(keys={KEY}) as server:
+        key_file(KEY)
+        profile(home, server.base_url, box="needs_key = true")
+        found = look()
+        asked = server.ledger.entries
+    assert statuses(found) == {"settings": "ok"} | dict.fromkeys(NAMES, "ok") | {"request": "skipped"}
+    assert found["settings"].text.startswith("box:test-model, else this machine; teacher: ")
+    assert found["box.price"].text == ("box:test-model: 2 USD a million tokens in, 8 USD out, as the profile says")
+    assert found["box.key"].text == "····1234 from the file in $SWARMCTL_BOX_API_KEY_FILE"
+    assert "127.0.0.1 takes connections" in found["box.host"].text
+    assert found["box.service"].text.startswith("key accepted in 0.")
+    assert found["box.service"].text.endswith("1 model; it tells of no rate limits")
+    assert found["box.model"].text == "test-model is listed, one of 1"
+    assert found["box.request"].text == "only with --deep"
+    assert [(entry.endpoint, entry.key) for entry in asked] == [("models", KEY)]
+
+
+def test_without_offloading_there_is_nothing_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "api", "-p", "demo", "--json"]) == Exit.DONE
+    (row,) = json.loads(capsys.readouterr().out)["checks"]
+    assert (row["name"], row["status"], row["finding"]) == ("providers", "skipped", "no provider in this profile")
+
+
+def test_a_wrong_key(home: Path, key_file: Callable[[str], None]) -> None:
+    with api_server(keys={"another"}) as server:
+        key_file(KEY)
+        profile(home, server.base_url, box="needs_key = true")
+        found = look(deep=True)
+    assert found["box.service"].status is Status.FAILED
+    assert "does not accept it (HTTP 401)" in found["box.service"].text
+    assert found["box.service"].remedy == f"swarmctl keys set box --host {server.base_url}"
+    assert found["box.model"].status is Status.SKIPPED
+    assert found["box.request"].text == "HTTP 401: the key is not accepted"
+    assert not any(KEY in f"{finding.text}{finding.remedy}" for finding in found.values())
+
+
+def test_a_key_that_is_missing_pinned_or_not_needed(
+    home: Path, key_file: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with api_server(keys=set()) as server:
+        profile(home, server.base_url, box="needs_key = true")
+        found = look()
+        assert found["box.key"].text == "there is no key for box"
+        assert found["box.key"].remedy == f"swarmctl keys set box --host {server.base_url}"
+        assert found["box.service"].text == "not asked: there is no key"
+        key_file(KEY)
+        profile(home, server.base_url, box="needs_key = true", offload='key = "environment"')
+        assert "box is pinned to environment, which has no such key" in look()["box.key"].text
+        assert server.ledger.entries == ()
+        monkeypatch.delenv("SWARMCTL_BOX_API_KEY_FILE")
+        profile(home, server.base_url)
+        found = look()
+        assert found["box.key"].text == "no key here, and none is needed"
+        assert "the service wants a key (HTTP 401)" in found["box.service"].text
+
+
+def test_a_model_that_is_not_listed(home: Path) -> None:
+    with api_server(models=("models/test-modell", "x")) as server:
+        profile(home, server.base_url)
+        found = look()["box.model"]
+        assert found.status is Status.WARNING
+        assert found.text == "test-model is not among the 2 models listed; test-modell is"
+        assert "--set offload.model=test-modell" in (found.remedy or "")
+        server.set(models=("models/test-model",))
+        assert look()["box.model"].status is Status.OK
+        server.set(models=("test-model:latest",))
+        assert look()["box.model"].status is Status.OK
+        server.set(models=())
+        assert look()["box.model"].status is Status.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "told"),
+    [
+        ("server_error", "failed", "the service answers with HTTP 500"),
+        ("unavailable", "failed", "HTTP 503"),
+        ("html_gateway", "failed", "HTTP 502"),
+        ("html_ok", "failed", "another kind of server"),
+        ("truncated", "failed", "another kind of server"),
+        ("rate_limit", "warning", "asks to slow down"),
+        ("quota", "failed", "there is no credit left (HTTP 429)"),
+        ("no_credit", "failed", "there is no credit left (HTTP 402)"),
+        ("forbidden", "failed", "does not accept it (HTTP 403)"),
+        ("unknown_model", "warning", "no list of models"),
+        ("redirect", "failed", "it redirects to 127.0.0.1; the key was not sent there"),
+        ("close", "failed", ""),
+        ("reset", "failed", ""),
+        ("stall", "failed", "no answer within 4 s"),
+        ("drip", "failed", "no answer within 4 s"),
+    ],
+)
+def test_a_list_of_models_that_goes_wrong(
+    fault: str, status: str, told: str, home: Path, key_file: Callable[[str], None]
+) -> None:
+    with api_server(keys={KEY}) as server:
+        key_file(KEY)
+        profile(home, server.base_url, box="needs_key = true")
+        server.always(fault, endpoint="models")
+        found = look("api.box.service", "api.box.model")
+        assert len(server.ledger.entries) == 1
+    finding = found["box.service"]
+    assert (str(finding.status), told in finding.text) == (status, True), finding
+    assert found["box.model"].status is Status.SKIPPED
+    assert KEY not in finding.text
+
+
+def test_a_local_server_that_breaks_over_its_list_may_still_generate(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server.base_url, box="free = true")
+        server.always("server_error", endpoint="models")
+        found = look(deep=True)
+    assert found["box.service"].status is Status.WARNING
+    assert "--deep" in (found["box.service"].remedy or "")
+    assert found["box.request"].status is Status.OK
+
+
+def test_a_dead_port(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        profile(home, f"http://127.0.0.1:{port}/v1", box="free = true")
+        found = look(deep=True)
+    assert found["box.host"].status is Status.FAILED
+    assert found["box.host"].text == f"nothing listens at 127.0.0.1:{port}: is box running?"
+    for name in ("service", "model", "request"):
+        assert found[f"box.{name}"].text == "not asked: its host cannot be reached"
+
+
+def test_a_name_that_does_not_resolve(home: Path) -> None:
+    profile(home, "https://no-such-host.invalid/v1")
+    found = look()["box.host"]
+    assert found.status is Status.FAILED
+    assert "the name no-such-host.invalid cannot be resolved" in found.text
+    assert (found.remedy or "").endswith(" no-such-host.invalid")
+
+
+def test_certificates(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, other, old = (
+        certificate(tmp_path / "good.pem", "localhost"),
+        certificate(tmp_path / "other.pem", "elsewhere.example"),
+        certificate(tmp_path / "old.pem", "localhost", days=-2),
+    )
+    with https_server(good) as url:
+        profile(home, url)
+        found = look()
+        assert found["box.host"].status is Status.FAILED
+        assert "the certificate of localhost is not trusted: self-signed certificate" in found["box.host"].text
+        assert (found["box.host"].remedy or "").startswith("openssl s_client -connect localhost:")
+        assert found["box.service"].status is Status.SKIPPED
+        monkeypatch.setenv("SSL_CERT_FILE", str(good))
+        found = look()
+        assert found["box.host"].status is Status.OK
+        assert "TLSv1.3, its certificate is good for 30 days" in found["box.host"].text
+        assert found["box.model"].status is Status.OK
+    for file, told in ((other, "certificate is not valid for 'localhost'"), (old, "certificate has expired")):
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        with https_server(file) as url:
+            profile(home, url)
+            assert told in look()["box.host"].text
+
+
+def test_http_where_https_was_meant(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server.base_url.replace("http://", "https://"))
+        found = look()["box.host"]
+    assert found.status is Status.FAILED
+    assert "does not speak TLS as it should" in found.text
+
+
+def test_offline_asks_nothing_and_still_looks_for_the_key(home: Path, key_file: Callable[[str], None]) -> None:
+    with api_server(keys={KEY}) as server:
+        key_file(KEY)
+        profile(home, server.base_url, box="needs_key = true")
+        found = look(offline=True, deep=True)
+        assert server.ledger.entries == ()
+    expected = {"settings": "ok", "price": "ok", "key": "ok"}
+    assert statuses(found) == expected | dict.fromkeys(["host", "service", "model", "request"], "skipped")
+
+
+def test_through_a_proxy_only_the_service_is_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with service() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", "")
+        proxy.act = '{"data": [{"id": "test-model"}]}'
+        profile(home, "http://llm.example/v1")
+        found = look()
+        assert [path for path, _ in proxy.asked] == ["http://llm.example/v1/models"]
+    assert found["box.host"].text == "llm.example is asked through the proxy of $HTTP_PROXY"
+    assert found["box.model"].status is Status.OK
+
+
+def test_settings_that_make_no_sense_and_prices_that_nobody_knows(home: Path) -> None:
+    profile(home, DEAD, offload="batch = true")
+    assert look(offline=True)["settings"].text == "box has no Batch API"
+    write_profile(
+        home,
+        "offloaded",
+        f'extends = "demo"\n[offload]\nprovider = "box"\n[providers.box]\nbase_url = "{DEAD}"\nmodel = "m"\n',
+    )
+    found = look(offline=True, deep=True)["box.price"]
+    assert (found.status, "the price of box:m is not known" in found.text) == (Status.FAILED, True)
+    assert "offload.prices.box" in (found.remedy or "")
+    write_profile(home, "offloaded", 'extends = "demo"\n[offload]\nprovider = "opnai"\n')
+    found = look(offline=True)["settings"]
+    assert (found.status, "did you mean openai?" in found.text) == (Status.FAILED, True)
+
+
+def test_who_only_stands_in_is_no_failure(home: Path) -> None:
+    more = f'[providers.spare]\nbase_url = "{DEAD}"\nmodel = "m"\nfree = true\n'
+    with api_server(models=("test-model", "other-model-2")) as server:
+        profile(home, server.base_url, offload='fallback = ["spare", "box:other-model-1", "local"]', more=more)
+        found = look()
+    assert found["spare.host"].status is Status.WARNING
+    assert [name for name in found if name.startswith("box:")] == [
+        *(f"box:test-model.{name}" for name in NAMES),
+        *(f"box:other-model-1.{name}" for name in NAMES),
+    ]
+    assert found["box:test-model.model"].status is Status.OK
+    assert found["box:other-model-1.model"].status is Status.WARNING
+    assert '"box:other-model-2"' in (found["box:other-model-1.model"].remedy or "")
+
+
+def test_one_provider_can_be_selected(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile(home, DEAD)
+    command = ["doctor", "-p", "offloaded", "--offline", "--json"]
+    assert cli.run([*command, "api.box"]) == Exit.DONE
+    rows = json.loads(capsys.readouterr().out)["checks"]
+    assert [row["name"] for row in rows] == [f"box.{name}" for name in NAMES]
+    assert cli.run([*command, "api.bx"]) == Exit.USAGE
+    assert "did you mean api.box?" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_a_report_does_not_name_one_s_own_hosts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile(home, "https://llm.corp.invalid:8443/v1", box="needs_key = true")
+    assert cli.run(["doctor", "api", "-p", "offloaded", "--report"]) == Exit.CHECK_FAILED
+    out = capsys.readouterr().out
+    assert "llm.corp" not in out
+    assert "the name HOST cannot be resolved" in out
+
+
+def test_local_servers_get_the_command_that_starts_them() -> None:
+    def first(name: str, model: str) -> tuple[str | None, str | None]:
+        config = Config.model_validate({"offload": {"provider": name, "model": model}})
+        (only,) = services(config)
+        return only.start, only.fetch
+
+    assert first("vllm", "org/m") == ("vllm serve org/m --port 8000", None)
+    assert first("ollama", "a b") == ("ollama serve", "ollama pull 'a b'")
+    assert first("llamacpp", "./m.gguf")[0] == "llama-server -m ./m.gguf --port 8080"
+    assert first("llamacpp", "org/m")[0] == "llama-server -hf org/m --port 8080"
+    assert first("openai", "gpt-4o-mini") == (None, None)
+
+
+def test_rate_limits_are_numbers_or_nothing() -> None:
+    headers = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
+    assert limits(headers) == "limits: 499 of 500 requests left"
+    assert limits(headers | {"x-ratelimit-limit-tokens": "200000"}).endswith(", 200,000 tokens")
+    assert limits({"x-ratelimit-limit-requests": "sk-secret", "x-ratelimit-limit-tokens": "９"}) == (
+        "it tells of no rate limits"
+    )

@@ -1,0 +1,119 @@
+"""``doctor --deep``: one word from each provider, what it costs, and what is asked when it cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.config import LimitsConfig
+from hivemind_exp.offload.ledger import Ledger, RequestKey
+from swarmctl import cli
+from swarmctl.doctor import registry, runner
+from swarmctl.doctor.check import Finding, Status
+from swarmctl.errors import Exit
+from swarmctl.nodes.lookup import files_of
+from swarmctl.terminal.sentences import dollars
+from tests.support.doctor import make
+from tests.support.doctor_api import KEY, give_key, look, profile
+from tests.support.fake_api.server import ApiServer, api_server
+from tests.support.fake_api.transformers_server import TransformersServer
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Give the provider box a key."""
+    return partial(give_key, tmp_path / "box.key", monkeypatch)
+
+
+def deep_request(home: Path, server: ApiServer, **more: str) -> Finding:
+    profile(home, server.base_url, box="needs_key = true", **more)
+    return look("api.box.request", deep=True)["box.request"]
+
+
+def test_deep_asks_for_one_word_and_tells_its_price(
+    home: Path, key_file: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with api_server(keys={KEY}, rpm=600, tpm=90000) as server:
+        key_file(KEY)
+        finding = deep_request(home, server)
+        (entry,) = [each for each in server.ledger.entries if each.endpoint == "chat"]
+        assert (entry.key, entry.n, entry.parameters["max_tokens"]) == (KEY, 1, 16)
+        assert finding.status is Status.OK
+        usd = server.usd(2.0, 8.0)
+        assert 0 < usd < 0.001
+        assert "test-model answers in " in finding.text
+        assert f" out: {dollars(usd)}, not counted" in finding.text
+        assert "599 of 600 requests left" in finding.text
+        assert cli.run(["doctor", "api", "-p", "offloaded", "--deep"]) == Exit.DONE
+    out, err = capsys.readouterr()
+    # 7 bytes and 64 for the message at 2 USD a million, 16 tokens at 8.
+    assert err == "The profile's provider is asked for one word, which costs at most 0.00027 USD.\n"
+    assert KEY not in out + err
+    assert not (home / "nodes").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "told"),
+    [
+        ("no_credit", "failed", "HTTP 402"),
+        ("rate_limit", "warning", "HTTP 429"),
+        ("unknown_model", "failed", "HTTP 404"),
+        ("server_error", "failed", "HTTP 500"),
+        ("html_ok", "failed", "an HTML page); that may have cost up to 0.00027 USD"),
+        ("truncated", "failed", "that may have cost up to 0.00027 USD"),
+        ("close", "failed", "that may have cost up to 0.00027 USD"),
+        ("no_usage", "ok", "it does not say what it used: at most 0.00027 USD"),
+        ("no_choices", "warning", "its answer has no choices"),
+        ("other_model", "ok", ""),
+    ],
+)
+def test_a_word_that_goes_wrong(
+    fault: str, status: str, told: str, home: Path, key_file: Callable[[str], None]
+) -> None:
+    with api_server(keys={KEY}) as server:
+        key_file(KEY)
+        server.always(fault)
+        finding = deep_request(home, server)
+        assert sum(entry.endpoint == "chat" for entry in server.ledger.entries) == 1
+    assert (str(finding.status), told in finding.text) == (status, True), finding
+    assert KEY not in finding.text
+
+
+def test_a_parameter_that_is_refused_is_left_out(home: Path, key_file: Callable[[str], None]) -> None:
+    with api_server(keys={KEY}, rejects=("temperature", "max_tokens")) as server:
+        key_file(KEY)
+        finding = deep_request(home, server)
+        *_, last = [entry for entry in server.ledger.entries if entry.endpoint == "chat"]
+    assert finding.status is Status.OK
+    assert last.parameters == {"max_completion_tokens": 16}
+
+
+def test_a_cap_that_is_used_up_is_kept(home: Path, key_file: Callable[[str], None]) -> None:
+    files = files_of("offloaded")
+    files.root.mkdir(parents=True)
+    ledger = Ledger(files.ledger, LimitsConfig(usd="unlimited"))
+    ledger.reserve(RequestKey("box", "m", 0, "answer", "q", 1), 4.9999)
+    with api_server(keys={KEY}) as server:
+        key_file(KEY)
+        offload = "[offload.limits]\nusd = 5.0"
+        profile(home, server.base_url, box="needs_key = true", more=offload)
+        context = make("offloaded", "node.name=offloaded", deep=True)
+        (outcome,) = runner.make(registry.select(["api.box.request"], context), context)
+        assert [entry for entry in server.ledger.entries if entry.endpoint == "chat"] == []
+    ledger.close()
+    assert outcome.finding.status is Status.SKIPPED
+    assert outcome.finding.text == "not asked: of offload.limits.usd = 5.00 USD, 5.00 USD are spent"
+
+
+@pytest.mark.slow
+def test_a_real_server(home: Path, real_server: TransformersServer) -> None:
+    profile(home, real_server.base_url, box="free = true")
+    context = make("offloaded", f"offload.model={real_server.model}", deep=True)
+    outcomes = runner.make(registry.select(["api"], context), context)
+    found = {outcome.check.name: outcome.finding for outcome in outcomes}
+    assert found["box.service"].status is Status.OK
+    assert found["box.request"].status is Status.OK, found
+    assert all(finding.status in (Status.OK, Status.SKIPPED) for finding in found.values()), found

@@ -1,0 +1,111 @@
+"""The one HTTP client: the way that a run's requests take, with an end, and no key to another host."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from swarmctl.keys import http_client
+from swarmctl.keys.http_client import Unanswered, request
+from tests.support.doctor import reply, serve
+from tests.support.fake_services import GOOD, service
+from tests.support.tls import certificate, https_server
+
+ELSEWHERE = "http://llm.example/v1/models"
+VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def as_a_run_asks(url: str) -> int:
+    """Ask with the client of a run and return the status."""
+    import openai
+
+    async def ask() -> int:
+        async with openai.DefaultAioHttpClient(follow_redirects=False) as client:
+            return (await client.get(url)).status_code
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_it_goes_through_the_proxy_of_a_run(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with service() as proxy:
+        proxy.act = "list"
+        monkeypatch.setenv(variable, proxy.url.removesuffix("/v1"))
+        assert request("GET", ELSEWHERE, {}, 5).status == as_a_run_asks(ELSEWHERE) == 200
+        assert [path for path, _ in proxy.asked] == [ELSEWHERE] * 2
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1", "*", "127.0.0.0/8"])
+def test_it_goes_past_the_proxy_where_a_run_does(hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with service() as proxy, service() as server:
+        server.act = "list"
+        monkeypatch.setenv("ALL_PROXY", proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("NO_PROXY", hosts)
+        assert request("GET", server.url, {}, 5).status == as_a_run_asks(server.url) == 200
+        assert (len(server.asked), len(proxy.asked)) == (2, 0)
+
+
+def test_it_trusts_what_a_run_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = certificate(tmp_path / "own.pem", "localhost")
+    with https_server(own) as url:
+        with pytest.raises(Unanswered, match="certificate verify failed"):
+            request("GET", url, {}, 5)
+        with pytest.raises(Exception, match="certificate verify failed"):
+            as_a_run_asks(url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(own))
+        assert request("GET", url, {}, 5).status == as_a_run_asks(url)
+
+
+def test_a_redirect_to_another_host_is_told_and_not_followed() -> None:
+    with service() as thief, service() as server:
+        server.act, server.elsewhere = "elsewhere", thief.url
+        answer = request("GET", server.url, {"Authorization": f"Bearer {GOOD}"}, 5)
+        assert (answer.status, answer.elsewhere, thief.asked) == (302, "127.0.0.1", [])
+        server.act = "here"
+        assert request("GET", server.url, {"Authorization": f"Bearer {GOOD}"}, 5).elsewhere is None
+        assert server.asked[-1] == ("/moved", f"Bearer {GOOD}")
+
+
+def test_redirects_without_an_end_have_one() -> None:
+    with serve(reply(307, Location="/again")) as address:
+        assert request("GET", address, {}, 5).status == 307
+
+
+def test_a_large_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "_MOST_BYTES", 10)
+    with service() as server:
+        server.act = "list"
+        assert request("GET", server.url, {}, 5).body == b'[{"id": "o'
+
+
+@pytest.mark.parametrize("act", ["hang", "drip"])
+def test_it_ends_in_time(act: str) -> None:
+    with service() as server:
+        server.act = act
+        began = time.monotonic()
+        with pytest.raises(Unanswered, match=r"^no answer within 0\.5 s$"):
+            request("GET", server.url, {}, 0.5)
+        assert time.monotonic() - began < 5
+
+
+def test_a_proxy_that_makes_no_sense_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:1")
+    with pytest.raises(Unanswered, match="nonsense"):
+        request("GET", ELSEWHERE, {}, 5)
+
+
+def test_a_key_is_not_in_what_goes_wrong() -> None:
+    with pytest.raises(Unanswered) as caught:
+        request("GET", "http://127.0.0.1:9/", {"Authorization": f"Bearer {GOOD}"}, 5)
+    assert str(caught.value) == "Connection refused"
+    assert GOOD not in repr(caught.value.__cause__)

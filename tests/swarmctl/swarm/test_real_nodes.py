@@ -1,0 +1,165 @@
+"""Three real nodes on one machine, in two homes as if on two: founded, joined by the pasted line, killed, gone on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.peers.records import FILE_NAME, read_peers
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.known_peers import KnownPeers
+from swarmctl.errors import Exit
+from swarmctl.swarm.invite import KNOWN
+from tests.support.command_line import ROOT, SWARMCTL, run_process, write_profile
+
+pytestmark = pytest.mark.swarm
+
+SMALL = """
+extends = "demo"
+[game]
+rounds = 0
+groups = 2
+[warmup]
+steps = 250
+[eval]
+questions = 8
+[checkpoint]
+every = 10
+[swarm]
+loopback = true
+"""
+
+
+class Machine:
+    """A home of its own, and what runs in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.running: dict[str, subprocess.Popen[str]] = {}
+        write_profile(home, "default", SMALL)
+
+    def files(self, node: str) -> NodeFiles:
+        return NodeFiles(self.home / "nodes" / node)
+
+    def do(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_process([*SWARMCTL, *arguments], env=os.environ | {"SWARMCTL_HOME": str(self.home)}, timeout=120)
+
+    def start(self, node: str, *arguments: str) -> None:
+        self.running[node] = subprocess.Popen(
+            [*SWARMCTL, "run", "--node", node, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"SWARMCTL_HOME": str(self.home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+
+    def end(self, node: str, number: signal.Signals) -> tuple[int, str]:
+        """Ask a node to end; return its exit code and what it said."""
+        process = self.running.pop(node)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said
+
+    def events(self, node: str) -> list[dict[str, object]]:
+        with suppress(FileNotFoundError):
+            lines = self.files(node).events.read_bytes().split(b"\n")
+            return [json.loads(line) for line in lines if line.endswith(b"}")]
+        return []
+
+    def learned(self, node: str) -> int:
+        """Return how many completions of peers a node has learned from."""
+        return sum(
+            int(str(event["count"]))
+            for event in self.events(node)
+            if event["event"] == "rollouts" and event["source"] == "peer"
+        )
+
+    def wait(self, node: str, condition: Callable[[], bool], seconds: float = 240) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            process = self.running[node]
+            if process.poll() is not None:
+                pytest.fail(f"node {node} ended: {process.communicate()}")
+            assert time.monotonic() < deadline, f"node {node}: it never happened"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
+    """Two machines, on which nothing is left running."""
+    made = Machine(tmp_path / "here"), Machine(tmp_path / "there")
+    yield made
+    for machine in made:
+        for process in machine.running.values():
+            process.terminate()
+            process.communicate(timeout=60)
+    assert [found for machine in made for found in _left(machine.home)] == []
+
+
+def _left(home: Path) -> Iterator[list[str]]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SWARMCTL_HOME") == str(home):
+                yield process.cmdline()
+
+
+@pytest.mark.timeout(600)  # seconds of work, on a machine that does nothing else
+def test_three_nodes_train_together_and_outlive_their_founder(machines: tuple[Machine, Machine]) -> None:
+    here, there = machines
+    pasted = shlex.split(here.do("swarm", "new", "tea").stdout)
+    here.start("tea")
+    here.wait("tea", lambda: any(here.files("tea").checkpoints.glob("0*")))
+    # What the founder has learned so far is where the others begin: it saves them the warm-up.
+    model = shutil.copytree(max(here.files("tea").checkpoints.glob("0*")) / "model", there.home / "model")
+    other = ("--model", str(model), "--set", "warmup.steps=0", *pasted[pasted.index("--join") :])
+    there.start("two", *other)
+    there.start("three", *other)
+    for machine, node in ((here, "tea"), (there, "two"), (there, "three")):
+        machine.wait(node, lambda m=machine, n=node: m.learned(n) > 0)  # type: ignore[misc]
+    peers = {node: Identity.load(machine.files(node).key).peer_id for machine, node in _all(machines)}
+    assert len(set(peers.values())) == 3
+    for machine, node in _all(machines):
+        assert machine.files(node).charter.read_bytes() == here.files("tea").charter.read_bytes()
+        machine.wait(node, lambda m=machine, n=node: len(_known(m, n)) == 2)  # type: ignore[misc]
+        assert _known(machine, node) == set(peers.values()) - {peers[node]}
+    status = json.loads(there.do("status", "--node", "two", "--json").stdout)["nodes"][0]
+    assert (status["state"], status["peers"]) == ("running", 2)
+    # Without its founder, "three" finds the swarm again through a peer that it has met and written down.
+    met = there.files("three").swarm / KNOWN
+    there.wait("three", lambda: bool(KnownPeers(met)[peers["two"]].answered))
+
+    code, said = here.end("tea", signal.SIGINT)
+    assert code == Exit.INTERRUPTED
+    assert "In the swarm: shared " in said
+    psutil.Process(json.loads(there.files("three").lock.read_text())["trainer"]).kill()
+    _, said = there.running.pop("three").communicate(timeout=60)
+    assert "killed (SIGKILL)" in said
+    before = there.learned("three")
+    there.start("three")
+    there.wait("three", lambda: there.learned("three") > before)
+    code, said = there.end("three", signal.SIGTERM)
+    assert code == Exit.DONE
+    assert "Changed:" not in said
+    assert Identity.load(there.files("three").key).peer_id == peers["three"]
+
+
+def _all(machines: tuple[Machine, Machine]) -> list[tuple[Machine, str]]:
+    here, there = machines
+    return [(here, "tea"), (there, "two"), (there, "three")]
+
+
+def _known(machine: Machine, node: str) -> set[str]:
+    return set(read_peers(machine.files(node).swarm / FILE_NAME))

@@ -1,0 +1,1 @@
+"""Learning from other nodes' groups: what is shared, vetted, drawn and believed."""

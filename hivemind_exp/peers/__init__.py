@@ -1,1 +1,1 @@
-"""Learning from other nodes' groups: what is shared, checked, drawn and believed."""
+"""Learning from other nodes' groups: what is shared, vetted, drawn and believed."""

@@ -1,1 +1,1 @@
-"""How a node's processes talk (length-prefixed msgpack on pipes) and are confined."""
+"""How a node's processes talk (length-prefixed msgpack on pipes), and how they are confined."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hivemind_exp.providers import PROVIDERS, Provider
-from swarmctl.version import VERSION
 from swarmctl.keys.http_client import HttpAnswer, Unanswered, request
+from swarmctl.version import VERSION
 
 Result = Literal["valid", "refused", "no_credit", "unreachable", "not_understood", "unreadable"]
 

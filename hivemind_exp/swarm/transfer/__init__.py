@@ -1,1 +1,1 @@
-"""Bundles from peer to peer."""
+"""Bundles from peer to peer: served, fetched, and kept until the trainer takes them."""

@@ -1,1 +1,1 @@
-"""One module per family of tasks: check(spec), build(spec)."""
+"""One module for each family of tasks: ``check(spec)`` and ``build(spec)``, named in ``tasks.registry.FAMILIES``."""

@@ -1,1 +1,1 @@
-"""The sandboxed processes that make and verify."""
+"""The sandboxed processes that make questions and verify answers."""

@@ -144,9 +144,8 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
         assert got == _HEAD.pack(0, 8) + b"a secret"
         # Who passes on what a member asked of somebody else is no member.
         asked = ProvenRequest("ping", member.access.nonce(), time.time(), b"")
-        assert not first._thread._access.may_ask(
-            member.peer_id, asked, second._thread._access.ask(first.peer_id, asked)
-        )
+        proof = second._thread._access.ask(first.peer_id, asked)
+        assert not first._thread._access.may_ask(member.peer_id, asked, proof)
 
 
 def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:

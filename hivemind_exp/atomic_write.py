@@ -4,8 +4,6 @@ Whole directories (checkpoints, parcels for the hub, new nodes) are renamed into
 locks are written in place, since what is appended or locked must stay the same file.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A dictionary that forgets, for what peers can make grow."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import TypeVar

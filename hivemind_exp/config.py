@@ -4,8 +4,6 @@
 nothing heavier than pydantic.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Annotated, Any, Literal, Self

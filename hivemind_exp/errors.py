@@ -4,8 +4,6 @@ Every error carries a stable ``code``, a ``message`` that names the cause and ``
 as it stands. ``swarmctl.errors`` is the one place that turns them into an exit code and text.
 """
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar
 

@@ -5,8 +5,6 @@ Each line has ``t`` (Unix seconds), ``event``, and the fields of one of the mode
 does not know it leaves it alone.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Whether the Hugging Face hub answers, found out before its libraries ask it for half a minute."""
 
-from __future__ import annotations
-
 import os
 import socket
 from urllib.parse import urlsplit

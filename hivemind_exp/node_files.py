@@ -1,7 +1,5 @@
 """The files of a node's directory, named once."""
 
-from __future__ import annotations
-
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ variables, addresses and parameters are those which each service's own documenta
 this file, so ``offload.model`` goes before ``model``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

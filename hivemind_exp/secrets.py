@@ -3,8 +3,6 @@
 They are never put into this process's environment: its children would inherit that.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

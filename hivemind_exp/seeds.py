@@ -1,7 +1,5 @@
 """Seeds that follow from names, so that nothing depends on what ran before."""
 
-from __future__ import annotations
-
 import hashlib
 
 

@@ -1,7 +1,5 @@
 """How a node is asked to stop, and how its parts find out."""
 
-from __future__ import annotations
-
 import threading
 
 

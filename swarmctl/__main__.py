@@ -1,7 +1,5 @@
 """Entry point: ``swarmctl`` and ``python -m swarmctl``. Answers ``--version`` before anything is imported."""
 
-from __future__ import annotations
-
 import sys
 
 from swarmctl.version import VERSION

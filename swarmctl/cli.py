@@ -3,8 +3,6 @@
 Nothing heavy is imported here: commands import what they need when they run.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """From errors to exit codes and to what is printed. The hierarchy itself is in ``hivemind_exp.errors``."""
 
-from __future__ import annotations
-
 import sys
 from enum import IntEnum
 

@@ -10,8 +10,6 @@ nodes                         ~/.local/share/swarmctl/nodes      /d/nodes
 ============================= ================================== ==============================
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a game is to the loop that plays it: stages, prompts, rewards; and when each is played."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,7 +1,5 @@
 """The model card: what a model learned from, who made that, and how good it is now. Facts of the journal alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

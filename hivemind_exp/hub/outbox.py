@@ -1,7 +1,5 @@
 """What waits to be pushed: a copy of a checkpoint's model with its card, until the hub has it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

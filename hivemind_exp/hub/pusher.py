@@ -1,7 +1,5 @@
 """Pushing to the hub, beside the training: a hub that is slow delays nothing, one that fails stops nothing."""
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

@@ -4,8 +4,6 @@ What is in it is never asked for again, and a step in it is never lost: kill -9 
 a whole entry.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shlex

@@ -6,8 +6,6 @@ L_own / tokens_own + λ · L_foreign / tokens_foreign, so that long foreign text
 Shapes: B rows, T completion tokens (padded on the right), G rows of one group.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

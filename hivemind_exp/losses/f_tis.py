@@ -3,8 +3,6 @@
 F-TIS, arXiv 2605.22537. Weights as under ``sapo``.
 """
 
-from __future__ import annotations
-
 from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import Loss, TokenLoss, TokenRows
 from hivemind_exp.losses.sapo import weigh

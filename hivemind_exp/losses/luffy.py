@@ -1,7 +1,5 @@
 """``luffy``: a teacher's text by policy shaping, own and foreign rows as one group (arXiv 2504.14945, as published)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

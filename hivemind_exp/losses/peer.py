@@ -4,8 +4,6 @@ A confident peer's groups have no variance, so what would reach a plain loss are
 collapse.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from hivemind_exp.config import TrainConfig

@@ -1,7 +1,5 @@
 """``policy``: this node's weights. GRPO; rows that were served elsewhere are corrected for their lag."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

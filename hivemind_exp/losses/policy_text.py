@@ -1,7 +1,5 @@
 """``policy_text``: this node's weights, known as text only. The ratio is taken as 1."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The losses by name. A new one is a module beside this one, a line here, and its name in ``TrainConfig``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from hivemind_exp.config import TrainConfig

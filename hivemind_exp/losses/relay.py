@@ -1,7 +1,5 @@
 """``relay``: generate, verify, publish. Nothing is learned, and no loss is reported."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """``sapo``: a peer's whole groups, both signs (swarm sampling, arXiv 2509.08721)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from hivemind_exp.config import TrainConfig

@@ -1,7 +1,5 @@
 """The clipped surrogate and the likelihood that the losses share."""
 
-from __future__ import annotations
-
 import torch
 
 from hivemind_exp.config import TrainConfig

@@ -1,7 +1,5 @@
 """``gated``: verified distillation of another model behind an API; only text that is right and strict in format."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Which device and number format a node computes with, and why not a better one."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Accelerators as the drivers tell of them, and why torch cannot use one. Imports no torch."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

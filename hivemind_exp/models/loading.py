@@ -1,7 +1,5 @@
 """Loading a model: one clear error for each way in which that fails."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Letters stay single tokens, since merges would swallow what the task is about; t
 one token each, so that the model's few layers go to the answer.
 """
 
-from __future__ import annotations
-
 import string
 
 import torch

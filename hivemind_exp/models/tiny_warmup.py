@@ -4,8 +4,6 @@ How often the demonstrations are right is fixed here, so that the base level com
 stopping at a lucky moment.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 

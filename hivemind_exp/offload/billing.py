@@ -1,7 +1,5 @@
 """One request and its bill: reserved before it goes out, settled when it comes back, under the caps at every moment."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Builds the API's side of a node from its configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from hivemind_exp.config import Config, charter_id

@@ -1,7 +1,5 @@
 """From names in a configuration to services that can be asked: rows of the table, or the profile's own."""
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import dataclass
 from urllib.parse import urlsplit

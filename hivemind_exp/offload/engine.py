@@ -4,8 +4,6 @@ Each answer is in the journal before anybody uses it, each request in the ledger
 thread places orders and waits for them; everything else happens here.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import threading

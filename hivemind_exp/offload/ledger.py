@@ -5,8 +5,6 @@ What was in flight when a node died counts as spent in full; what is in a batch 
 for the node's whole life.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence

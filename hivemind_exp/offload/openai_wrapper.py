@@ -1,7 +1,5 @@
 """The name under which an old branch of RL Swarm knew its API: whole groups of completions, for use as a library."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sqlite3

@@ -1,7 +1,5 @@
 """Which provider is asked now: the first of the chain that works. An outage is told once, and so is its end."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What an API's text is taken to be, and what is therefore learned from it. Senseless settings are refused here."""
 
-from __future__ import annotations
-
 import shlex
 
 from hivemind_exp.config import Config

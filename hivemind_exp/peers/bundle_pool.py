@@ -1,7 +1,5 @@
 """Peers' groups until they are used or too old: bounded in peers, bundles and bytes, whoever sends how much."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 They stand among the other completions, for whoever reads those, at places that no group of the node's own has.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Own groups go out before the step that learns from them, since they cannot get f
 before anybody learns from them.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Callable, Sequence

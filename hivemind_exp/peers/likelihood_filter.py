@@ -4,8 +4,6 @@ A right answer can carry poison. Text that the node's own policy would hardly wr
 vouches for it. What is left, and stays: poison that reads like the node's own text.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 Only long text is looked at: short right answers are alike because they are right. All of it is linear in the text.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import zlib

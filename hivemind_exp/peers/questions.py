@@ -1,7 +1,5 @@
 """Questions of rounds that peers play, made here once more: what a peer says of a question is never believed."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 

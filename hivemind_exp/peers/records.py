@@ -3,8 +3,6 @@
 It says what was contributed, and proves nothing. It is light, so that the command line can read it.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

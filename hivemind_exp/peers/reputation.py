@@ -3,8 +3,6 @@
 Reputation only weighs the drawing. It lets nobody in or out, and what is drawn is verified all the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Nothing in a bundle is believed but its text. Questions are made here again, rew
 is bounded by peer, whatever a peer's reputation.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections import Counter

@@ -3,8 +3,6 @@
 Whatever is wrong is raised as ``RejectedGroup``: with a fault, where no honest node of the swarm would send it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 

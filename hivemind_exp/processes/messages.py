@@ -1,7 +1,5 @@
 """Messages between the node and its workers: a four-byte length, then msgpack."""
 
-from __future__ import annotations
-
 import os
 import struct
 import sysconfig

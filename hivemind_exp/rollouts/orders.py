@@ -1,7 +1,5 @@
 """What is asked of an API for one prompt, and what came of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field

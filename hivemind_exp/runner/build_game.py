@@ -1,7 +1,5 @@
 """Builds the game that the configuration names, and its timetable."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Builds the node's model: from the hub, a directory or a checkpoint, or on the spot, with its optimizer."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 from pathlib import Path

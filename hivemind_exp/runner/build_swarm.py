@@ -1,7 +1,5 @@
 """Builds the swarm's side of a node from its configuration: identity, charter, place in the DHT, peers' groups."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager

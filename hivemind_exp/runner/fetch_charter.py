@@ -1,8 +1,6 @@
 """Asking a swarm for its charter before there is a node: with the key that the node will have, so that peers meet no
 stranger who is gone a moment later."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from pathlib import Path
 

@@ -4,8 +4,6 @@ For ``swarmctl doctor --deep``. Nothing is downloaded and nothing kept: weights 
 where its configuration is on this machine and the device is up to it, else those of "tiny".
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

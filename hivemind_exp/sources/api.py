@@ -1,7 +1,5 @@
 """``api``: an OpenAI-compatible API. Its engine (``hivemind_exp.offload``) writes what it says to the journal."""
 
-from __future__ import annotations
-
 from hivemind_exp.offload.settings import resolved_kind
 from hivemind_exp.rollouts.orders import CompletionRequest, OffloadEngine
 from hivemind_exp.rollouts.types import Group, Kind

@@ -1,7 +1,5 @@
 """Whole groups from several sources: each place is filled once, by whom the schedule says, through the journal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """``local``: this node's weights, on this machine."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

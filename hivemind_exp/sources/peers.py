@@ -1,7 +1,5 @@
 """``peers``: whole groups that other nodes shared and this one made sure of (``hivemind_exp.peers``)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from hivemind_exp.journal.records import TrainingRow

@@ -1,7 +1,5 @@
 """Who can complete prompts, by name: a line for each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from hivemind_exp.config import OFF, Config

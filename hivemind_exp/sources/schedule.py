@@ -1,7 +1,5 @@
 """Who fills which part of a group: by round, by stage, by share, by need."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from hivemind_exp.config import OFF, OffloadConfig

@@ -1,7 +1,5 @@
 """Where a node can be reached: its port, chosen once and kept, and the addresses of its machine."""
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import socket

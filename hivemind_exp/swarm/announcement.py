@@ -7,8 +7,6 @@ A record is 64 bytes of signature and a msgpack array::
 Everything else is refused: other fields, other types, other lengths. Nothing here imports hivemind or torch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import astuple, dataclass

@@ -5,8 +5,6 @@ Whatever is not a newer record of the very peer whose place it takes, signed by 
 Memory, and the time that goes into signatures, have bounds that no peer can move. Nothing here imports hivemind.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Collection

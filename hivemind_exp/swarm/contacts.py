@@ -1,7 +1,5 @@
 """Reaching peers: those of the invitation, those remembered, those heard of. Again and again, so that a swarm heals."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Set

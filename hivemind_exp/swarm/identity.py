@@ -4,8 +4,6 @@ A peer id holds the public key, so that whoever knows a peer's name can verify w
 Keys"). Nothing of hivemind is imported here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

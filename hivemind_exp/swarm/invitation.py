@@ -1,7 +1,5 @@
 """The one line that lets a node into a swarm: ``swarm1:HASH@ADDRESS,…``."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address

@@ -1,7 +1,5 @@
 """Peers that a node has met, on disk: what lets it come back when every address of its invitation is dead."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

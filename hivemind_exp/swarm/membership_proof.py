@@ -5,8 +5,6 @@ for what, so that an outsider cannot pass on what a member asked or answered: th
 Nothing here imports hivemind.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

@@ -3,8 +3,6 @@
 Nothing that is called here waits for the network, except ``start`` and ``fetch_charter``, which say how long.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -4,8 +4,6 @@
 again. What the trainer reads from it (peers, addresses, bundles) may be read from any thread.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

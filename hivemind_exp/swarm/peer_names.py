@@ -1,7 +1,5 @@
 """Names that people can tell apart and remember, for peers whose ids they cannot."""
 
-from __future__ import annotations
-
 import hashlib
 
 _MANNERS = """

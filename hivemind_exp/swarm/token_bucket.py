@@ -3,8 +3,6 @@
 No library: those make callers wait for their turn; here whoever comes too often is refused at once.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The mixture of tasks that a node plays: questions the same on every node, and credit for completions."""
 
-from __future__ import annotations
-
 import bisect
 import hashlib
 from collections.abc import Iterator, Sequence

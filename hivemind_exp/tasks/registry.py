@@ -7,8 +7,6 @@ no path is given. A generator of reasoning-gym takes one line, in ``families.rea
 Nothing heavy is imported here: the command line checks names with it.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 from collections import Counter

@@ -4,8 +4,6 @@ Hashes are over canonical bytes, every field behind its length, so that no two p
 fields run together. No number generator of Python's is used: their sequences may change between versions.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """From verified groups to the rows of a step: each source's loss says what its completions weigh."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 

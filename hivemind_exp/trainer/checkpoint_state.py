@@ -1,7 +1,5 @@
 """What a checkpoint holds besides its seal: the model for anyone to use, and what only the next step needs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

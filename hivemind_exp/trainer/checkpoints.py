@@ -1,7 +1,5 @@
 """Checkpoints: written atomically, several kept, verified on load, a damaged one set aside for the one before."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The node's own policy, greedy, on questions it never trains on."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

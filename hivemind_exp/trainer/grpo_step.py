@@ -5,8 +5,6 @@ says. What remains TRL's: the model's preparation, precision, the memory-saving 
 the optimizer and the logging back ends. Its private hooks in use are listed in ``HOOKS`` and guarded by tests.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,7 +1,5 @@
 """The node's loop: questions, rollouts, rewards, one step, again; and what of it survives a crash."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import time

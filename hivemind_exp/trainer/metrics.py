@@ -1,7 +1,5 @@
 """A round in numbers, under the field's names, each with its source."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Where in the game a node is, through stops and crashes: which turn was the last, and whether its round is over."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

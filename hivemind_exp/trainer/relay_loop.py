@@ -1,7 +1,5 @@
 """The loop of a relay: an API generates, this node verifies and keeps. No model is loaded, nothing is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What every node's loop does in a stage: ask questions, early where that helps, have them completed, verify."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

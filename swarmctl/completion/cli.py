@@ -1,7 +1,5 @@
 """``swarmctl completion``: install, uninstall, show."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import typer

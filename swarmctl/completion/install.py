@@ -1,7 +1,5 @@
 """``swarmctl completion``: puts a completion script where its shell looks for it, and nowhere else."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """``swarmctl doctor``: whether this machine can run a node, and what to do where it cannot."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """What ``swarmctl doctor`` does, once its arguments are parsed."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Every check, in the order in which they are shown. A new one is a line here."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from swarmctl.doctor.check import Check, Context

@@ -1,7 +1,5 @@
 """The findings of ``doctor`` as text, as JSON, and as Markdown that may be shown to anyone."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import platform

@@ -1,7 +1,5 @@
 """Makes checks side by side. None can raise, and none can hang: what does not answer in its time is given up."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Sequence

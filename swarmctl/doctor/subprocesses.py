@@ -1,7 +1,5 @@
 """Programs that a check asks, each with its own end (``subprocess.run`` would leave running what they started)."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """One small request to the hub, within the time that a check has."""
 
-from __future__ import annotations
-
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.http_client import HttpAnswer, Unanswered, request
 from swarmctl.keys.probe import headers_for

@@ -1,7 +1,5 @@
 """``swarmctl identity backup`` and ``restore``."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

@@ -15,8 +15,6 @@ A passphrase is made costly to guess by scrypt with N = 2^17, r = 8, p = 1 (128 
 format, is not used: the library writes it with 2048 rounds of PBKDF2, three hundred times too few.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import shlex

@@ -1,7 +1,5 @@
 """``swarmctl identity new``, and what it has in common with ``restore``."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

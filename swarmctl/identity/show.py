@@ -1,7 +1,5 @@
 """``swarmctl identity show``: who the nodes of this machine are in their swarms. Reads files only."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``swarmctl keys``: set, list, test, delete, import."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``swarmctl keys delete``."""
 
-from __future__ import annotations
-
 import os
 
 from hivemind_exp.errors import KeyProblem

@@ -1,7 +1,5 @@
 """Which keys a run needs, and where each of them comes from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

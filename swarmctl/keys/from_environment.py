@@ -1,7 +1,5 @@
 """``swarmctl keys import``: from the environment or a ``.env`` file into the keyring."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """To which host a key belongs."""
 
-from __future__ import annotations
-
 import ipaddress
 from urllib.parse import urlsplit
 

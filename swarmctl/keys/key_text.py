@@ -1,7 +1,5 @@
 """Keys as text: how they are cleaned, shown and recognised, and what they may be called."""
 
-from __future__ import annotations
-
 import re
 
 from hivemind_exp.errors import KeyProblem

@@ -1,7 +1,5 @@
 """The system's keyring: Secret Service, KWallet or the macOS Keychain, and nothing else. Every call is bounded."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """``swarmctl keys list``: which keys there are, from the index and the environment. Opens no keyring and no secret."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

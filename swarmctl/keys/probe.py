@@ -1,7 +1,5 @@
 """Does a service accept a key?"""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Mapping

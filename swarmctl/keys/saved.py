@@ -2,8 +2,6 @@
 when two commands write at once. Beside them, for whoever wants that, files with the keys themselves.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """``swarmctl keys set``: take a key without anybody seeing it, test it, keep it where it is safe."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from dataclasses import dataclass, replace

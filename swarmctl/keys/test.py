@@ -1,7 +1,5 @@
 """``swarmctl keys test``: ask each service whether it accepts its key. Costs nothing."""
 
-from __future__ import annotations
-
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor

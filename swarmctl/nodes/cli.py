@@ -1,7 +1,5 @@
 """``swarmctl status`` and ``swarmctl logs``: how the nodes of this machine are, and what their trainers said."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

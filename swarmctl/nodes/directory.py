@@ -1,7 +1,5 @@
 """Node directories: made whole, locked while the node lives, and never used for another model or other tasks."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shlex

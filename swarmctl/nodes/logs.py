@@ -1,7 +1,5 @@
 """What ``swarmctl logs`` prints: the end of a node's log, or of its events."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Find node directories by name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError

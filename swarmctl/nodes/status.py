@@ -1,7 +1,5 @@
 """What ``swarmctl status`` prints. Reads files only, so it answers at once and disturbs nothing."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

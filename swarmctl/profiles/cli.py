@@ -1,7 +1,5 @@
 """``swarmctl profiles``: list, show, validate, new, import."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

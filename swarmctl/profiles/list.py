@@ -1,7 +1,5 @@
 """``swarmctl profiles list``: the profiles that have a name. Light: it resolves none of them."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``swarmctl profiles new``: a profile of one's own, from a built-in one, a few answers and ``--set``."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """``swarmctl profiles show``: the configuration that a profile leads to here and now."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -1,7 +1,5 @@
 """``swarmctl profiles validate``: every problem of one profile, or of all."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Putting a new profile among the user's: checked first, written whole, never over another without a yes."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

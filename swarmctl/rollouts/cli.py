@@ -1,7 +1,5 @@
 """``swarmctl rollouts``: show, export, stats."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import typer

@@ -1,7 +1,5 @@
 """A node's journal and ledger, opened to be read: also while the node runs, and never changed."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sqlite3

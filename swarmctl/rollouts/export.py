@@ -1,7 +1,5 @@
 """``swarmctl rollouts export``: a row a completion, as JSON lines or Parquet."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

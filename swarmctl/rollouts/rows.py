@@ -1,7 +1,5 @@
 """Rollouts as a node's journal holds them: read round by round, so that a long life fits into little memory."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping

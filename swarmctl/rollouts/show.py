@@ -1,7 +1,5 @@
 """``swarmctl rollouts show``: prompts, completions and what became of them, for people or as JSON."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """``swarmctl rollouts stats``: what each provider brought and cost, as a table or as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """What this machine makes of the tasks of a swarm, found out with the very workers that a run uses."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 from hivemind_exp.config import Config

@@ -1,7 +1,5 @@
 """``swarmctl run``: start a node, or go on with it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

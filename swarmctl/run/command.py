@@ -1,7 +1,5 @@
 """What ``swarmctl run`` does, once its arguments are parsed."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

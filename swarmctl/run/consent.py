@@ -1,7 +1,5 @@
 """Nothing starts spending by itself: a written cap is consent, else one question per node and provider."""
 
-from __future__ import annotations
-
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.run.offload_plan import Plan, cost

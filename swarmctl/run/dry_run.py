@@ -1,7 +1,5 @@
 """``swarmctl run --dry-run``: what a run would do, found out without touching anything."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How a node gets into a swarm: where its charter is found, and what that fixes, whatever profile and flags say."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

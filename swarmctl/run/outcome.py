@@ -1,7 +1,5 @@
 """What the end of a trainer means: an exit code, or the error to print."""
 
-from __future__ import annotations
-
 import errno
 import shlex
 import signal

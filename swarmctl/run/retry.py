@@ -1,7 +1,5 @@
 """What an error advises, as a change of the very command that failed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The words at the start and at the end of a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hivemind_exp.config import Config

@@ -1,7 +1,5 @@
 """Runs the trainer as a child: feeds its events to a display, passes on the wish to stop, explains its end."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal

@@ -1,7 +1,5 @@
 """The trainer as a process: how it is started, asked what it would do, and ended with all that it started."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

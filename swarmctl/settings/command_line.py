@@ -1,7 +1,5 @@
 """What the flags of ``swarmctl run`` mean as settings, over what the node was last run with."""
 
-from __future__ import annotations
-
 import os
 
 from hivemind_exp.swarm import invitation

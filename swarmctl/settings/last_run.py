@@ -1,7 +1,5 @@
 """What a node was last run with, so that ``swarmctl run --node NAME`` goes on in the same way."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Collection, Mapping, Sequence

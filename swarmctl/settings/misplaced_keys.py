@@ -1,7 +1,5 @@
 """Keys written where settings stand: whose they are, and what to say. A profile is no place for one."""
 
-from __future__ import annotations
-
 from hivemind_exp.providers import PROVIDERS
 
 _ENDINGS = ("api_key", "apikey", "token", "secret", "password", "private_key")

@@ -1,7 +1,5 @@
 """What commands parse their arguments into."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What is wrong with a configuration: where it was said, what was probably meant, and never the value."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Besides the tables of ``hivemind_exp.config`` a profile may have ``description``
 the name or path of one other profile which it changes; that one may not extend a third.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import tomllib

@@ -1,7 +1,5 @@
 """From profile, environment and flags to one configuration that knows where each of its values comes from."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

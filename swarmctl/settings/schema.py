@@ -1,7 +1,5 @@
 """The settings by name, and texts from a command line or the environment as values of their type."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import tomllib

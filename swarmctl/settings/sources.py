@@ -5,8 +5,6 @@ that before the one it extends, that before the defaults. A key that does not ex
 misspelt limit is a lost limit.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A configuration as a profile: TOML that can be saved, if wanted with the origin of each value beside it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import tomlkit

@@ -1,7 +1,5 @@
 """What a file system refuses, as errors that people can act on."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from collections.abc import Iterator

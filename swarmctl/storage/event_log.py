@@ -1,7 +1,5 @@
 """Reading ``events.jsonl`` while it is being written."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Where the hub's own client keeps things, found without importing it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

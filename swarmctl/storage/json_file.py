@@ -1,7 +1,5 @@
 """Small files that hold one JSON object, and the times in them."""
 
-from __future__ import annotations
-
 import json
 import time
 from datetime import UTC, datetime

@@ -3,8 +3,6 @@
 No library: the trainer inherits the open descriptor, and must keep the lock when its supervisor is killed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

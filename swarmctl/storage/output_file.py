@@ -1,7 +1,5 @@
 """Files that a command makes where its user says: over another only with a yes, and never over what is no file."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

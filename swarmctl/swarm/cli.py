@@ -1,7 +1,5 @@
 """``swarmctl swarm``: new, show, invite, peers, leaderboard, leave."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import typer

@@ -1,7 +1,5 @@
 """``swarmctl swarm invite``: the line that lets others in, with the addresses that hold now."""
 
-from __future__ import annotations
-
 import sys
 
 from hivemind_exp.config import SwarmConfig

@@ -1,7 +1,5 @@
 """``swarmctl swarm leave``: a node takes its leave; what it is and what it learned stay."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Which node of this machine a command about swarms means, and what is known of it without asking anybody."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass
 

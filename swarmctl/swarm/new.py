@@ -1,7 +1,5 @@
 """``swarmctl swarm new``: a charter, signed; the node that founds the swarm; the one line that lets others in."""
 
-from __future__ import annotations
-
 import re
 import secrets
 import shlex

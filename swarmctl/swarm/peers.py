@@ -1,7 +1,5 @@
 """``swarmctl swarm peers`` and ``leaderboard``: what a node remembers of others, whose names come from their ids."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence

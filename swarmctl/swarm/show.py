@@ -1,7 +1,5 @@
 """``swarmctl swarm show``: a swarm's charter, and this machine's node in it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """How this command line is typed, so that every command it prints works when pasted."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Groups of commands, and the list of commands in ``swarmctl --help``, under what people look for."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import typer

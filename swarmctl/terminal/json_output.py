@@ -1,7 +1,5 @@
 """The objects that ``--json`` prints."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The live view: a few lines at the bottom of the terminal, redrawn in place (rich)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from contextlib import suppress

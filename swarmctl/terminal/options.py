@@ -1,7 +1,5 @@
 """Options that several commands take, each declared once. Their defaults stand in the commands."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """What the events add up to: the one state that every display and the summary read."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

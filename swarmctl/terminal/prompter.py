@@ -1,7 +1,5 @@
 """Questions to whoever sits at the terminal, where somebody does."""
 
-from __future__ import annotations
-
 import sys
 from typing import TextIO
 

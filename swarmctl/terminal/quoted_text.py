@@ -1,7 +1,5 @@
 """Texts of models on a terminal. They are hostile: each keeps to its own column and can pass for nothing else."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterator
 

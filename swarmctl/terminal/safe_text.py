@@ -1,7 +1,5 @@
 """Text made safe to print: for streams that are not UTF-8, for terminals, for values that may be secrets."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

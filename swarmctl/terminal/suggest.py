@@ -1,7 +1,5 @@
 """Which known word a mistyped one was probably meant to be."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Tables without borders, for people: plain text, in which every cell is whole and on one line."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import sys

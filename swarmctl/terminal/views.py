@@ -1,7 +1,5 @@
 """Which view the operator gets, and the plain one: a sentence for each thing that happens, on stderr."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -4,8 +4,6 @@ Whatever others wrote is judged here, from its text and the question that was ma
 is not asked for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``study-group`` as the loop plays it: one stage after the other; the later ones show what came of those before."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ Pure functions of what was heard. Nothing is kept between calls, so that what co
 and nobody is waited for: what is missing is not shown, and without any peer there is the node's own.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the three stages of ``study-group`` ask."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ format (``<|im_end|>``, ``</s>``, ``[INST]``) or one of the game's tags is broke
 read over; control characters are gone.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

@@ -4,8 +4,6 @@ Only the node's own rows are compared by the sum of the terms. Whatever somebody
 Each term is in [0, maximum], and a stage's maxima add up to what its best completion gets.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

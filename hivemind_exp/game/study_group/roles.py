@@ -1,7 +1,5 @@
 """How a node speaks, by choice: one sentence before the instructions of each stage."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from hivemind_exp.seeds import derive_seed

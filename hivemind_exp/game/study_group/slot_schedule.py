@@ -6,8 +6,6 @@ both halves went on by the same clock. Clocks that differ by d seconds disagree 
 by more than one slot as long as d is shorter than one.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 What comes from a service is hostile until read, as in ``wire``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

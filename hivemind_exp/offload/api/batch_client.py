@@ -1,7 +1,5 @@
 """The Batch API of one service, on the official SDK."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

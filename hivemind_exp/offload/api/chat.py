@@ -3,8 +3,6 @@
 Every answer is hostile until read: a server may send anything, and nothing it sends may raise past ``Fault``.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """One request to an OpenAI-compatible service, on the official SDK: an answer, or a ``Fault`` that says what to do."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

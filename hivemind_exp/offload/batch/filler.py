@@ -4,8 +4,6 @@ One batch a round and stage, so that a round can be trained as soon as its own i
 order its orders are handed to the next of the chain, as they would be without batches.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence

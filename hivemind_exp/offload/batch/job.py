@@ -4,8 +4,6 @@ A node that dies in between finds the batch again at its next start: by the id i
 the service had given one, by our own tag in the service's listing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable

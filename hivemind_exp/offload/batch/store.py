@@ -1,7 +1,5 @@
 """The ledger's page for batches: what is with a service, so that no start of the node submits it again."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import time

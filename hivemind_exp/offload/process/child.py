@@ -1,7 +1,5 @@
 """One life of the engine's process, as the trainer sees it: a pipe each way, and a thread that takes what comes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

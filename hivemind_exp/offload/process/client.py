@@ -1,7 +1,5 @@
 """The engine as the trainer uses it: in a process of its own, started again where it dies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import closing
 

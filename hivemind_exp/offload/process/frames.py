@@ -1,7 +1,5 @@
 """What crosses the pipe between the trainer and the engine's process, as plain values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -9,8 +9,6 @@ each call ``[number, name, argument]`` after it, in order: by ``["done", number]
 Events of the engine, ``["event", name, fields]``, come in between. The call ``close`` is answered by the end.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

@@ -4,8 +4,6 @@ Towards this node: who may ask, how often, how much; a peer enters the routing t
 from its id. From this node: whose answers count, and which of what they say.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import time

@@ -3,8 +3,6 @@
 So nothing needs to be written down, and a node that was killed at whatever moment leaves nothing that it does not find.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

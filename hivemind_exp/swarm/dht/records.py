@@ -5,8 +5,6 @@ process. It also believes the limits that a dictionary claims for itself, and wa
 compared. This one reads what a dictionary of announcements consists of, and nothing else.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

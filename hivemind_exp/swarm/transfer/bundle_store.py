@@ -1,7 +1,5 @@
 """The bundles that this node can serve, and those that wait to be taken. Bounded in memory, whatever peers send."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections import deque

@@ -1,7 +1,5 @@
 """Ending asyncio's tasks for certain."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Collection
 from typing import Any

@@ -4,8 +4,6 @@ A request is 89 bytes: kind, hash, nonce, time, proof of membership. An answer i
 big-endian) and that many bytes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

@@ -1,7 +1,5 @@
 """Fetches what peers announce: concurrently, a bundle of each peer at a time, the newest first, the failing last."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import functools

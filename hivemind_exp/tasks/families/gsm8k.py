@@ -3,8 +3,6 @@
 Trained on its train split; held out from its test split.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

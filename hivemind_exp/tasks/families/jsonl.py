@@ -4,8 +4,6 @@
 ``heldout.jsonl``.
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -4,8 +4,6 @@ Only names listed here can be used. None is verified by the library's own code, 
 answer: ``verifiers`` holds ours. Audited at version 0.1.25.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Regular expressions with ``.*?`` between tags are quadratic on ``<answer><answer>…``; ``str.find`` is not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 TAGS = ("<answer>", "</answer>", "<think>", "</think>")

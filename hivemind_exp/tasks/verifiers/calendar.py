@@ -1,7 +1,5 @@
 """Answers about dates: a day of the week, a number of days, or yes and no."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Answers that are rows of numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Answers that are lists, as JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Conclusions in propositional logic, judged by truth tables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

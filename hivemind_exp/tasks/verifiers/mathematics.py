@@ -4,8 +4,6 @@ Numbers that are plain are compared here, exactly, and never reach it. math-veri
 a main thread; a worker has no other.
 """
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
 

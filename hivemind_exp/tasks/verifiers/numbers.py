@@ -1,7 +1,5 @@
 """Answers compared as numbers, each parsed within bounds: no ``9**9999999``, no ``1e999999999``, no ``nan``."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Answers compared as text."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

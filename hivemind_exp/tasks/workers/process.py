@@ -1,7 +1,5 @@
 """One worker process as its node sees it: a pipe each way, never waited for."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os

@@ -7,8 +7,6 @@ reply is ``{"ready": …}`` or ``{"error": …}``. After that, one reply for eac
 * verifier: ``[task, answer, entry]`` → credit in [0, 1]
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 import sys

@@ -1,7 +1,5 @@
 """The accelerator: what there is, whether this torch can use it, and who else does. Imports no torch."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Checkpoints: whether the newest of each node can be trusted, and what was set aside as damaged."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

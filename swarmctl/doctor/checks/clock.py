@@ -1,7 +1,5 @@
 """The clock: peers refuse each other when theirs differ by more than three seconds."""
 
-from __future__ import annotations
-
 import ctypes
 import shutil
 import struct

@@ -1,7 +1,5 @@
 """The Hugging Face hub: whether it knows the token, and whether the profile's model can be had."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """Python and the libraries: the right versions, whole, one of each, and from one environment."""
 
-from __future__ import annotations
-
 import csv
 import importlib.metadata
 import os

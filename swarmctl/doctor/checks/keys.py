@@ -1,7 +1,5 @@
 """Keys: which ones the profile needs, where each comes from, and whether there is a keyring to keep them in."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """The machine: memory, disk, file descriptors, cores, and what it runs in."""
 
-from __future__ import annotations
-
 import os
 import resource
 import shutil

@@ -1,7 +1,5 @@
 """The profile's model, as far as it can be known without torch: its shape, and where that was read."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """NVIDIA GPUs as NVML tells of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The same as ``dependencies`` of pyproject.toml and constraints.txt, neither of w
 keeps them equal.
 """
 
-from __future__ import annotations
-
 PINS: dict[str, tuple[str, str]] = {
     "base58": (">=2.1", "2.1.1"),
     "cryptography": (">=44", "50.0.2"),

@@ -1,7 +1,5 @@
 """What a node of a swarm stands on: hivemind's daemon, a port, its own directory, and modes that keep secrets."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex

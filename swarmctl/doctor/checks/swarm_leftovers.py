@@ -1,7 +1,5 @@
 """What dead nodes and daemons left behind: sockets nobody listens on, directories that were never finished."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

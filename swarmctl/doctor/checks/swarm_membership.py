@@ -1,7 +1,5 @@
 """What nodes of this machine need to be in their swarms: a key, a charter, the library it pins, a port."""
 
-from __future__ import annotations
-
 import shlex
 from collections import Counter
 

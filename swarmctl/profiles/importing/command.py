@@ -1,7 +1,5 @@
 """``swarmctl profiles import``: RL Swarm's YAML as a profile, with an account of every key."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """From RL Swarm's settings to ours: each key is carried, or left with the reason why."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Keys found in a configuration that is imported: into the keyring, and the file told off."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What became of a configuration of RL Swarm: what was carried, what was left and why, and the secrets in it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

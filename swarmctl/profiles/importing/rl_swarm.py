@@ -1,7 +1,5 @@
 """The settings of RL Swarm's YAML, and what each becomes here. Data only: ``command.py`` applies it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

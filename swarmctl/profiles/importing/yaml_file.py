@@ -1,7 +1,5 @@
 """YAML that somebody else wrote: small, without aliases, and never quoted in an error, for it may hold keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The first stage: answer the question."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from hivemind_exp.game.study_group.prompts import ANSWER, answer_messages

@@ -1,7 +1,5 @@
 """What a stage of ``study-group`` is, and what all of them build their prompts with."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

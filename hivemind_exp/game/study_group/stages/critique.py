@@ -1,7 +1,5 @@
 """The second stage: compare the answers and name the best."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 

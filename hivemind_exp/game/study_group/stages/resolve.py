@@ -1,7 +1,5 @@
 """The last stage: sum up the critiques and answer again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 

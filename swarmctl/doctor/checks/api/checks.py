@@ -1,7 +1,5 @@
 """The services that generate rollouts for the node: one set of checks for each provider of the profile's chain."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """The way to a provider: name, connection, encryption. Nothing is sent."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 import socket

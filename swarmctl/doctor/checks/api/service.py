@@ -1,7 +1,5 @@
 """What a provider answers to a request that costs nothing: does it take the key, how fast, and has it the model?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches

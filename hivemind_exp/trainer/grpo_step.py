@@ -9,9 +9,8 @@ import contextlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +174,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             for places in (order[start : start + size] for start in range(0, len(order), size)):
                 inputs = self._tensors([rows[i] for i in places])
                 logps, _, _ = self._get_per_token_logps_and_entropies(
-                    self.model,
-                    torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-                    torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-                    inputs["completion_mask"].size(1),
+                    self.model, inputs["ids"], inputs["attention"], inputs["mask"].size(1)
                 )
                 for i, values in zip(places, logps.float().tolist(), strict=True):
                     found[i] = values[: len(rows[i].completion_ids)]
@@ -209,28 +205,26 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 parameter.grad = torch.zeros_like(parameter)
 
     def _tensors(self, rows: Sequence[TrainingRow], tokens: Mapping[bool, int] | None = None) -> dict[str, Any]:
-        """Pad rows into (B, P) prompts on the left and (B, T) completions on the right.
+        """Return rows as (B, P + T) ids and attention, prompts padded on the left to P and completions on the right to
+        T, with the (B, T) mask of completions.
 
         ``tokens``: completion tokens of the whole step, own (True) and foreign; for the loss.
         """
         device = self.accelerator.device
-        prompts = [torch.tensor(row.prompt_ids) for row in rows]
-        completions = [torch.tensor(row.completion_ids) for row in rows]
-        fill = self._tokenizer.pad_token_id
-        step = 1 if device.type == "cpu" else ACCELERATOR_PADDING
+        multiple = 1 if device.type == "cpu" else ACCELERATOR_PADDING
 
-        def padded(tensors: list[Tensor], value: int, side: str) -> Tensor:
-            found: Tensor = pad(tensors, padding_value=value, padding_side=side, pad_to_multiple_of=step)
-            return found.to(device)
+        def padded(sequences: Iterable[tuple[int, ...]], side: str) -> tuple[Tensor, Tensor]:
+            tensors = [torch.tensor(ids) for ids in sequences]
+            layout = {"padding_side": side, "pad_to_multiple_of": multiple}
+            ids = pad(tensors, padding_value=self._tokenizer.pad_token_id, **layout)
+            return ids.to(device), pad([torch.ones_like(each) for each in tensors], padding_value=0, **layout).to(
+                device
+            )
 
-        return {
-            "prompt_ids": padded(prompts, fill, "left"),
-            "prompt_mask": padded([torch.ones_like(p) for p in prompts], 0, "left"),
-            "completion_ids": padded(completions, fill, "right"),
-            "completion_mask": padded([torch.ones_like(c) for c in completions], 0, "right"),
-            "rows": rows,
-            "tokens": tokens,
-        }
+        prompts, prompt_mask = padded((row.prompt_ids for row in rows), "left")
+        completions, mask = padded((row.completion_ids for row in rows), "right")
+        ids, attention = torch.cat([prompts, completions], dim=1), torch.cat([prompt_mask, mask], dim=1)
+        return {"ids": ids, "attention": attention, "mask": mask, "rows": rows, "tokens": tokens}
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch as it is: it was generated, verified and weighed before the step."""
@@ -238,15 +232,14 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Return L_own / tokens_own + λ · L_foreign / tokens_foreign over one micro-batch."""
-        input_ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
-        attention_mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-        mask = inputs["completion_mask"]
+        ids, attention, mask = inputs["ids"], inputs["attention"], inputs["mask"]
         logps, entropies, _ = self._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, mask.size(1), compute_entropy=True
+            model, ids, attention, mask.size(1), compute_entropy=True
         )
-        divergence = self._divergence(input_ids, attention_mask, logps)
+        divergence = self._divergence(ids, attention, logps)
         total: Tensor = logps.new_zeros(())
-        for kind, indices in _by_kind(inputs["rows"]):
+        for kind in sorted({row.kind for row in inputs["rows"]}):
+            indices = [i for i, row in enumerate(inputs["rows"]) if row.kind is kind]
             loss, rows = self._losses[kind], [inputs["rows"][i] for i in indices]
             picked = torch.tensor(indices, device=logps.device)
             kind_mask = mask[picked]
@@ -345,11 +338,6 @@ def _micro_batches(rows: list[TrainingRow], size: int) -> Iterator[list[Training
         rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.completion_ids))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
-
-
-def _by_kind(rows: Sequence[TrainingRow]) -> list[tuple[Kind, list[int]]]:
-    order = sorted(range(len(rows)), key=lambda i: rows[i].kind)
-    return [(kind, list(indices)) for kind, indices in groupby(order, key=lambda i: rows[i].kind)]
 
 
 def _token_rows(rows: Sequence[TrainingRow], logps: Tensor, mask: Tensor) -> TokenRows:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from hivemind_exp import atomic_write
 
-PARTIAL = ".partial-"
-"""How the name of a parcel begins that is being packed, or was when its packer died."""
+_PARTIAL = ".partial-"
 _LAST = "pushed.json"
 _ADAPTER = "adapter_config.json"
 
@@ -29,7 +28,7 @@ class Outbox:
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(exist_ok=True)
-        for leftover in root.glob(f"{PARTIAL}*"):
+        for leftover in root.glob(f"{_PARTIAL}*"):
             shutil.rmtree(leftover)
 
     def pack(self, round_: int, model: Path, card: str, base: str) -> Parcel:
@@ -39,7 +38,7 @@ class Outbox:
         """
         final = self._root / f"{round_:08d}"
         if not final.exists():
-            partial = self._root / f"{PARTIAL}{final.name}"
+            partial = self._root / f"{_PARTIAL}{final.name}"
             shutil.copytree(model, partial, copy_function=_link)
             # Written anew: writing into a file that is linked would change the checkpoint.
             atomic_write.write(partial / "README.md", card, None)

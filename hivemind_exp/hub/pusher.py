@@ -29,7 +29,6 @@ class HubPusher:
         self._emit = emit
         self._token = token
         self._api = HfApi(token=token)
-        self._repo_is_there = False
         self._orders: queue.Queue[None] = queue.Queue()
         disable_progress_bars()
         # The first order makes the repository, if only that: a token that may not write is told now, not after hours.
@@ -59,23 +58,21 @@ class HubPusher:
             time.sleep(_POLL_S)
 
     def _work(self) -> None:
+        repo_is_there = False
         while True:
             self._orders.get()
             parcel = None
             try:
                 parcel = self._outbox.waiting()
-                self._make_repository()
+                if not repo_is_there:
+                    self._api.create_repo(self._hub.repo, private=self._hub.private, exist_ok=True)
+                    repo_is_there = True
                 if parcel is not None:
                     self._upload(parcel)
             except Exception as error:  # noqa: BLE001 - whatever a hub and a network can do is no reason to stop training
                 self._warn(error, None if parcel is None else parcel.round)
             finally:
                 self._orders.task_done()
-
-    def _make_repository(self) -> None:
-        if not self._repo_is_there:
-            self._api.create_repo(self._hub.repo, private=self._hub.private, exist_ok=True)
-            self._repo_is_there = True
 
     def _upload(self, parcel: Parcel) -> None:
         begun = time.perf_counter()

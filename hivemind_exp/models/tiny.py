@@ -10,6 +10,8 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from hivemind_exp.models.memory import TINY
+
 TEMPLATE = "Spell this word backward (example: sun -> nus): "
 """How spell_backward's questions begin."""
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -42,14 +44,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """Return a model with random weights that follow from ``seed``."""
     config = LlamaConfig(
+        **{key: value for key, value in TINY.items() if key not in ("model_type", "vocab_size")},
         vocab_size=len(tokenizer),
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
         max_position_embeddings=256,
-        tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible service, on the official SDK: an answer, or a ``RequestFailed`` that says what to do."""
+"""One request to an OpenAI-compatible service, on the official SDK: an answer, or ``RequestFailed``, which says why."""
 
 import asyncio
 import os

@@ -295,7 +295,7 @@ class Engine:
         return tries + fault.sent
 
     async def _request(self, service: ProviderService, order: CompletionRequest, places: list[int], tries: int) -> int:
-        """Ask once; return how many places were filled. Raises ``Fault`` and ``LimitReached``."""
+        """Ask once; return how many places were filled. Raises ``RequestFailed`` and ``LimitReached``."""
         endpoint, sampling = service.endpoint, self._terms.sampling
         ask = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
         seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)

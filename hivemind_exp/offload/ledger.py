@@ -1,7 +1,7 @@
 """The node's ledger of requests that cost money (SQLite): reserved before they go out, settled when they come back.
 
 What was in flight when a node died counts as spent in full; what is in a batch is collected by its next start
-(``batch_book``). The ledger outlives everything else of a node, also one that starts over at every run: its cap is
+(``batch.store``). The ledger outlives everything else of a node, also one that starts over at every run: its cap is
 for the node's whole life.
 """
 

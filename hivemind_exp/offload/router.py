@@ -16,7 +16,7 @@ from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
 
 FAULTS_IN_A_ROW = 6
-"""After so many faults without one answer a service counts as down. No more than ``offload.TRIES``: else a place that
+"""After so many faults without one answer a service counts as down. No more than ``engine.TRIES``: else a place that
 is alone in flight would be given up before the service is."""
 _SLOWED_S = 300.0
 """A service that for so long answers nothing but that it be asked more slowly counts as down."""

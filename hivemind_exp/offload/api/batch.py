@@ -1,6 +1,6 @@
 """The Batch API as data: the lines of a batch, what a service says of one, what its files hold. Pure functions.
 
-What comes from a service is hostile until read, as in ``wire``.
+What comes from a service is hostile until read, as in ``chat``.
 """
 
 import json
@@ -89,7 +89,7 @@ def parcels(requests: Iterable[Request]) -> Iterator[list[Request]]:
 
 
 def read_report(table: Any) -> Report:
-    """Read a batch object. Raises ``Fault`` where it is none."""
+    """Read a batch object. Raises ``RequestFailed`` where it is none."""
     if not isinstance(table, dict) or not _is_name(table.get("id")) or not _is_name(table.get("status")):
         raise RequestFailed(FaultKind.BROKEN, "the answer is no batch", billed=True)
     files = (table.get("output_file_id"), table.get("error_file_id"))

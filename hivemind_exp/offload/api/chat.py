@@ -1,6 +1,6 @@
 """Chat completions as they go over the wire: what is asked, what an answer holds, what an error means. Pure functions.
 
-Every answer is hostile until read: a server may send anything, and nothing it sends may raise past ``Fault``.
+Every answer is hostile until read: a server may send anything, and nothing it sends may raise past ``RequestFailed``.
 """
 
 import json
@@ -149,7 +149,7 @@ def body(  # noqa: PLR0917 - all that makes a request
 
 
 def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
-    """Read an answer with status 200. Raises ``Fault`` where there is none in it."""
+    """Read an answer with status 200. Raises ``RequestFailed`` where there is none in it."""
     try:
         document = json.loads(content)
         if isinstance(document, dict) and "choices" not in document and isinstance(document.get("error"), dict):

@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible service, on the official SDK: an answer, or a ``Fault`` that says what to do."""
+"""One request to an OpenAI-compatible service, on the official SDK: an answer, or ``RequestFailed``, which says why."""
 
 import asyncio
 import os
@@ -63,7 +63,7 @@ class ChatClient:
         self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n")
 
     async def ask(self, messages: tuple[Message, ...], count: int, sampling: SamplingParams, seed: int) -> ChatAnswer:
-        """Ask for ``count`` completions; fewer may come. Raises ``Fault``."""
+        """Ask for ``count`` completions; fewer may come. Raises ``RequestFailed``."""
         asked = body(self._endpoint, self.style, messages, count, sampling, seed)
         async with self.sdk(self._seconds) as sdk:
             # As a body of our own: checking messages against the SDK's types takes a third of a request's CPU time.

@@ -37,37 +37,25 @@ def resolve_compute(model: ModelConfig, *, hardware: Hardware | None = None) -> 
 
 
 def _choose(wanted: str, hardware: Hardware | None) -> str:
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "xpu": _has_xpu()}
     if wanted == "cpu":
-        return "cpu"
-    if wanted == "auto":
-        for kind, usable in available.items():
-            if usable:
-                return kind
-        problem = _unusable(hardware)
-        if problem is not None:
-            raise problem
-        return "cpu"
+        return wanted
+    has_xpu = hasattr(torch, "xpu") and torch.xpu.is_available()
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "xpu": has_xpu}
     kind = wanted.partition(":")[0]
-    if not available[kind]:
-        problem = _unusable(hardware)
-        if problem is not None:
-            raise problem
+    if available.get(kind):
+        return wanted
+    if wanted == "auto" and any(available.values()):
+        return next(kind for kind, usable in available.items() if usable)
+    version = str(torch.__version__)
+    problem = explain_unusable(hardware or detect_hardware(), torch_version=version, cuda=torch.version.cuda)
+    if problem is not None:
+        raise problem
+    if wanted != "auto":
         raise DeviceError(
-            f"there is no {kind} device on this machine that torch {torch.__version__} can use",
+            f"there is no {kind} device on this machine that torch {version} can use",
             next="swarmctl run --device auto",
         )
-    return wanted
-
-
-def _unusable(hardware: Hardware | None) -> DeviceError | None:
-    return explain_unusable(
-        hardware or detect_hardware(), torch_version=str(torch.__version__), cuda=torch.version.cuda
-    )
-
-
-def _has_xpu() -> bool:
-    return hasattr(torch, "xpu") and torch.xpu.is_available()
+    return "cpu"
 
 
 def _best_dtype(kind: str) -> str:

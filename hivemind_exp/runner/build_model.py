@@ -81,7 +81,7 @@ class ModelBuilder:
         return load_model(config.model.model_copy(update={"name": str(kept)}), tokenizer, dtype="float32", seed=0)
 
     def _warm_up(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, kept: Path) -> None:
-        from hivemind_exp.models.tiny_warmup import warm_up
+        from hivemind_exp.models.tiny import warm_up
 
         config = self._config
         model = load_model(config.model, tokenizer, dtype="float32", seed=config.node.seed)

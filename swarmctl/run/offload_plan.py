@@ -174,8 +174,8 @@ def estimate(config: Config) -> Estimate:
 
 def _bytes_quoted(config: Config, stage: str) -> int:
     """Return what a stage quotes at most: nothing, answers, or answers and critiques."""
-    from hivemind_exp.game.study_group.merging import SHOWN
-    from hivemind_exp.game.study_group.quoting import LONGEST_QUOTATION
+    from hivemind_exp.game.study_group.exhibits import SHOWN
+    from hivemind_exp.game.study_group.prompts import LONGEST_QUOTATION
 
     most = min(LONGEST_QUOTATION, _BYTES_A_TOKEN * config.generation.max_completion_tokens)
     return {"critique": 1, "resolve": 2}.get(stage, 0) * SHOWN * most

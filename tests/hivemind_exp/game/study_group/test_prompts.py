@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.prompts import (
+    BAR,
     TAGS,
+    VOICES,
     Critic,
     Student,
     answer_messages,
     critique_messages,
+    quoted,
     resolve_messages,
+    voice,
 )
-from hivemind_exp.game.study_group.quoting import BAR, quoted
-from hivemind_exp.game.study_group.roles import VOICES, voice
 from hivemind_exp.rollouts.types import Message
 from hivemind_exp.tasks.base import Question
 

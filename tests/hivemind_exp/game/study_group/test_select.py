@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.game.study_group.merging import (
+from hivemind_exp.game.study_group.exhibits import (
     LONGEST_TEXT,
     MOST_PEERS,
     MOST_TEXTS,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Evaluation, SourceContribution
 from hivemind_exp.rollouts.types import Kind
 
@@ -73,7 +73,7 @@ def _made(config: Config, round_: int, step: int) -> str:
 
 
 def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]:
-    tasks = ", ".join(f"`{_task(task)}`" for task in config.tasks)
+    tasks = ", ".join(f"`{'own questions' if task.name == 'jsonl' else task.name}`" for task in config.tasks)
     rewards = f"Questions: {tasks}. The reward is what the task's own verifier says of an answer, and nothing else."
     if config.warmup.steps:
         rewards += f" Before that, {config.warmup.steps:,} steps of supervised text, made from the same questions."
@@ -96,10 +96,6 @@ def _who(lesson: SourceContribution) -> str:
 
 
 _HARMLESS = str.maketrans(dict.fromkeys("|`\r\n", " "))
-
-
-def _task(task: TaskConfig) -> str:
-    return "own questions" if task.name == "jsonl" else task.name
 
 
 def _measured(evaluations: Sequence[Evaluation]) -> str:

@@ -18,8 +18,7 @@ from hivemind_exp.config import HubConfig
 from hivemind_exp.events import Emit, PhaseEvent, PushEvent, WarningEvent
 from hivemind_exp.stop import StopFlag
 
-PARTIAL = ".partial-"
-"""How the name of a parcel begins that is being packed, or was when its packer died."""
+_PARTIAL = ".partial-"
 _LAST = "pushed.json"
 _ADAPTER = "adapter_config.json"
 _POLL_S = 0.1
@@ -34,7 +33,7 @@ class Outbox:
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(exist_ok=True)
-        for leftover in root.glob(f"{PARTIAL}*"):
+        for leftover in root.glob(f"{_PARTIAL}*"):
             shutil.rmtree(leftover)
 
     def pack(self, round_: int, model: Path, card: str, base: str) -> None:
@@ -44,7 +43,7 @@ class Outbox:
         """
         final = self._root / f"{round_:08d}"
         if not final.exists():
-            partial = self._root / f"{PARTIAL}{final.name}"
+            partial = self._root / f"{_PARTIAL}{final.name}"
             shutil.copytree(model, partial, copy_function=_link)
             # Written anew: writing into a file that is linked would change the checkpoint.
             atomic_write.write(partial / "README.md", card, None)
@@ -93,7 +92,6 @@ class HubPusher:
         self._emit = emit
         self._token = token
         self._api = HfApi(token=token)
-        self._repo_is_there = False
         self._orders: queue.Queue[None] = queue.Queue()
         disable_progress_bars()
         # The first order makes the repository, if only that: a token that may not write is told now, not after hours.
@@ -123,15 +121,16 @@ class HubPusher:
             time.sleep(_POLL_S)
 
     def _work(self) -> None:
+        repo_is_there = False
         while True:
             self._orders.get()
             round_ = None
             try:
                 parcels = self._outbox.parcels()
                 round_ = max(parcels, default=None)
-                if not self._repo_is_there:
+                if not repo_is_there:
                     self._api.create_repo(self._hub.repo, private=self._hub.private, exist_ok=True)
-                    self._repo_is_there = True
+                    repo_is_there = True
                 if round_ is not None:
                     self._upload(round_, parcels[round_])
             except Exception as error:  # noqa: BLE001 - whatever a hub and a network can do is no reason to stop training

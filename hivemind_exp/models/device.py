@@ -30,38 +30,34 @@ def resolve_compute(model: ModelConfig, *, hardware: Hardware | None = None) -> 
     """
     device = _choose(model.device, hardware)
     kind = device.partition(":")[0]
-    dtype = model.dtype if model.dtype != "auto" else _best_dtype(kind)
+    dtype = model.dtype
+    if dtype == "auto":
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else kind == "xpu"
+        dtype = "bfloat16" if bf16 else "float32"
     if dtype == "float16" and kind == "cpu":
         raise DeviceError("float16 cannot be trained on a CPU", next="swarmctl run --set model.dtype=float32")
     return Compute(device, dtype, _name(device))
 
 
 def _choose(wanted: str, hardware: Hardware | None) -> str:
+    libraries = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}
+    available = {kind: library.is_available() for kind, library in libraries.items()}
     if wanted == "cpu":
-        return wanted
-    has_xpu = hasattr(torch, "xpu") and torch.xpu.is_available()
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "xpu": has_xpu}
+        return "cpu"
     kind = wanted.partition(":")[0]
-    if available.get(kind):
+    if kind != "auto" and available[kind]:
         return wanted
-    if wanted == "auto" and any(available.values()):
-        return next(kind for kind, usable in available.items() if usable)
+    found = next((each for each, usable in available.items() if usable), None) if kind == "auto" else None
+    if found is not None:
+        return found
     version = str(torch.__version__)
     problem = explain_unusable(hardware or detect_hardware(), torch_version=version, cuda=torch.version.cuda)
+    if problem is None and kind != "auto":
+        message = f"there is no {kind} device on this machine that torch {version} can use"
+        problem = DeviceError(message, next="swarmctl run --device auto")
     if problem is not None:
         raise problem
-    if wanted != "auto":
-        raise DeviceError(
-            f"there is no {kind} device on this machine that torch {version} can use",
-            next="swarmctl run --device auto",
-        )
     return "cpu"
-
-
-def _best_dtype(kind: str) -> str:
-    if kind == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if kind == "xpu" else "float32"
 
 
 def _name(device: str) -> str | None:

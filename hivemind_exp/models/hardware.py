@@ -86,29 +86,35 @@ def explain_mismatch(hardware: Hardware, *, torch_version: str, cuda: str | None
     if hardware.nvidia is not None:
         driver = int((hardware.nvidia_driver or "0").split(".")[0])
         if cuda is None:
+            pip = f"{shlex.quote(sys.executable)} -m pip install --force-reinstall"
             return _unusable(
-                _found(hardware),
-                f"torch {torch_version} was built without CUDA. Install the CUDA build",
-                next=f"{shlex.quote(sys.executable)} -m pip install --force-reinstall "
-                f"torch=={torch_version.partition('+')[0]}",
+                f"{_found(hardware)}, but torch {torch_version} was built without CUDA. Install the CUDA build",
+                next=f"{pip} torch=={torch_version.partition('+')[0]}",
             )
         if int(cuda.split(".")[0]) >= 13 and driver < CUDA_13_DRIVER:
             return _unusable(
-                _found(hardware),
-                f"torch {torch_version} is built for CUDA {cuda}, which needs driver {CUDA_13_DRIVER} or newer. "
-                "Update the driver, install a torch built for CUDA 12",
+                f"{_found(hardware)}, but torch {torch_version} is built for CUDA {cuda}, which needs driver "
+                f"{CUDA_13_DRIVER} or newer. Update the driver, install a torch built for CUDA 12"
             )
     elif hardware.amd:
         return _unusable(
-            "this machine has an AMD GPU with the ROCm driver",
-            f"torch {torch_version} was built without ROCm. Install the ROCm build of torch",
+            f"this machine has an AMD GPU with the ROCm driver, but torch {torch_version} was built without ROCm. "
+            "Install the ROCm build of torch"
         )
     elif hardware.intel and not torch_version.endswith("+xpu"):
         return _unusable(
-            "this machine has an Intel GPU",
-            f"torch {torch_version} was built without XPU. Install the XPU build of torch (pytorch.org, Get Started)",
+            f"this machine has an Intel GPU, but torch {torch_version} was built without XPU. "
+            "Install the XPU build of torch (pytorch.org, Get Started)"
         )
     return None
+
+
+def _unusable(why: str, *, next: str = "swarmctl run --device cpu") -> DeviceError:
+    return DeviceError(f"{why}, or choose the CPU with --device cpu", next=next)
+
+
+def _found(hardware: Hardware) -> str:
+    return f"this machine has a GPU, {hardware.nvidia} (driver {hardware.nvidia_driver})"
 
 
 def explain_unusable(hardware: Hardware, *, torch_version: str, cuda: str | None) -> DeviceError | None:
@@ -120,31 +126,23 @@ def explain_unusable(hardware: Hardware, *, torch_version: str, cuda: str | None
     if mismatch is not None:
         return mismatch
     if hardware.nvidia is not None:
-        why = f"torch {torch_version} (CUDA {cuda}) cannot open it. See whether nvidia-smi works"
-        return _unusable(_found(hardware), why, next="nvidia-smi")
+        return _unusable(
+            f"{_found(hardware)}, but torch {torch_version} (CUDA {cuda}) cannot open it. See whether nvidia-smi works",
+            next="nvidia-smi",
+        )
     if hardware.driverless:
         return _unusable(
-            "this machine has an NVIDIA GPU",
-            "its driver is missing or does not answer. Install or mend the driver (in a container: start it with the "
-            "GPU)",
+            "this machine has an NVIDIA GPU, but its driver is missing or does not answer. Install or mend the driver "
+            "(in a container: start it with the GPU)"
         )
     if hardware.intel:
         return _unusable(
-            "this machine has an Intel GPU",
-            f"torch {torch_version} cannot open it. Install Intel's compute runtime (Level Zero)",
+            f"this machine has an Intel GPU, but torch {torch_version} cannot open it. Install Intel's compute runtime "
+            "(Level Zero)"
         )
     if hardware.apple:
         return _unusable(
-            "this Mac has a GPU",
-            f"torch {torch_version} cannot use it (MPS needs macOS 14 or newer and an arm64 Python). "
-            "Install an arm64 Python",
+            f"this Mac has a GPU, but torch {torch_version} cannot use it (MPS needs macOS 14 or newer and an arm64 "
+            "Python). Install an arm64 Python"
         )
     return None
-
-
-def _found(hardware: Hardware) -> str:
-    return f"this machine has a GPU, {hardware.nvidia} (driver {hardware.nvidia_driver})"
-
-
-def _unusable(what: str, why: str, *, next: str = "swarmctl run --device cpu") -> DeviceError:
-    return DeviceError(f"{what}, but {why}, or choose the CPU with --device cpu", next=next)

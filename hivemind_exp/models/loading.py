@@ -147,35 +147,23 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
         if cached is None:
             raise _unreachable(config)
         return str(Path(cached).parent)
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, hf_hub_download
 
     name = config.name
     try:
         hf_hub_download(name, "config.json", revision=config.revision, token=token)
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{name} is gated: its owners want you to accept their terms, and a token of your account",
-            next="swarmctl keys set huggingface",
-        ) from error
-    except RevisionNotFoundError as error:
+    except errors.GatedRepoError as error:
+        message = f"{name} is gated: its owners want you to accept their terms, and a token of your account"
+        raise ModelError(message, next="swarmctl keys set huggingface") from error
+    except errors.RevisionNotFoundError as error:
         raise ModelError(f"{name} has no revision {config.revision}") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise _no_such_model(config) from error
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         raise _unreachable(config) from error
-    except EntryNotFoundError as error:
+    except errors.EntryNotFoundError as error:
         raise ModelError(f"{name} on the hub holds no model: config.json is missing") from error
-    except (OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
         raise _unreachable(config) from error
     return name
 

@@ -66,7 +66,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """Return a model with random weights that follow from ``seed``."""
     config = LlamaConfig(
-        **{**TINY, "vocab_size": len(tokenizer)},
+        **{key: value for key, value in TINY.items() if key not in ("model_type", "vocab_size")},
+        vocab_size=len(tokenizer),
         max_position_embeddings=256,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

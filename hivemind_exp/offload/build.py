@@ -29,18 +29,22 @@ def make_offload(
     """
     check_offload(config)
     check_sdk()
-    services = [None if endpoint is None else (endpoint, _price(config, endpoint)) for endpoint in chain(config)]
-    for entry in services:
-        if entry is not None and entry[0].needs_key and secrets.get(entry[0].name) is None:
-            raise KeyProblem(f"there is no key for {entry[0].name}", next=f"swarmctl keys set {entry[0].name}")
-    ledger = Ledger(files.ledger, config.offload.limits)
+    limits, prices = config.offload.limits, config.offload.prices
+    services = [
+        None if each is None else (each, bounded_price(each, prices, capped=limits.capped)) for each in chain(config)
+    ]
+    for endpoint in chain(config):
+        if endpoint is not None and endpoint.needs_key and secrets.get(endpoint.name) is None:
+            raise KeyProblem(f"there is no key for {endpoint.name}", next=f"swarmctl keys set {endpoint.name}")
+    ledger = Ledger(files.ledger, limits)
     if announce:
         _announce(config, services[0], ledger, emit)
 
     def make_chain() -> Sequence[ProviderService | None]:
+        batched = config.offload.batch
         return [
-            None if entry is None else _service(config, *entry, secrets, batched=config.offload.batch and not place)
-            for place, entry in enumerate(services)
+            None if each is None else _service(config, *each, secrets, batched=batched and not place)
+            for place, each in enumerate(services)
         ]
 
     offload = Engine(
@@ -63,10 +67,6 @@ def sampling_of(config: Config) -> SamplingParams:
         reasoning_tokens=config.offload.reasoning_tokens,
         reasoning_effort=config.offload.reasoning_effort,
     )
-
-
-def _price(config: Config, endpoint: Endpoint) -> Price:
-    return bounded_price(endpoint, config.offload.prices, capped=config.offload.limits.capped)
 
 
 def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets, *, batched: bool) -> ProviderService:

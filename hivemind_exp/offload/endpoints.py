@@ -77,15 +77,8 @@ def split(text: str) -> tuple[str, str | None]:
 def _endpoint(config: Config, name: str, model: str | None) -> Endpoint:
     own, row = config.providers.get(name), PROVIDERS.get(name)
     if own is not None:
-        chat = Chat(
-            model=own.model,
-            group=own.group,
-            max_tokens=own.max_tokens_name,
-            free=own.free,
-            batch=own.batch,
-            training=own.training,
-            serves_own_weights=True,
-        )
+        same = own.model_dump(include={"model", "group", "free", "batch", "training"})
+        chat = Chat(**same, max_tokens=own.max_tokens_name, serves_own_weights=True)
         base_url, needs_key = own.base_url.rstrip("/"), own.needs_key
     elif row is not None and row.chat is not None:
         chat, base_url, needs_key = row.chat, row.base_url, row.needs_key
@@ -93,10 +86,8 @@ def _endpoint(config: Config, name: str, model: str | None) -> Endpoint:
         raise _unknown(config, name)
     model = model or chat.model
     if model is None:
-        raise ConfigurationError(
-            f"{name} has no usual model: say which one to ask for",
-            next=f"swarmctl run --offload {name}:MODEL",
-        )
+        message = f"{name} has no usual model: say which one to ask for"
+        raise ConfigurationError(message, next=f"swarmctl run --offload {name}:MODEL")
     return Endpoint(name, base_url, model, chat, needs_key)
 
 

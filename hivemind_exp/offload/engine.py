@@ -56,7 +56,7 @@ class OffloadPolicy:
 
 
 class Engine:
-    """The API's side of a node. ``start`` it; ``place`` and ``wait`` from the trainer's thread; ``close`` it."""
+    """The API's side of a node, an ``OffloadEngine``. ``start`` it, use it from the trainer's thread, ``close`` it."""
 
     def __init__(
         self,
@@ -105,18 +105,13 @@ class Engine:
         self.report_spend(PROBE_ROUND)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
-        """Have orders filled, each once; returns at once."""
         placed = {(order.round, order.stage, order.question): order for order in orders}
         new = [order for key, order in placed.items() if self._orders.setdefault(key, order) is order]
         for work in map(self._fill, new) if self._filler is None else self._filler.fills(new):
             self._loop.call_soon_threadsafe(self._launch, work)
 
     def wait(self, round_: int, deadline: float | None = None) -> None:
-        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed:
-        what comes later is kept in the journal, and nobody waits for it.
-
-        Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
-        """
+        """See ``OffloadEngine``. What comes after the deadline is kept in the journal, and nobody waits for it."""
         if self._filler is not None:
             self._loop.call_soon_threadsafe(self._filler.watch, round_)
         for key in [key for key in self._orders if key[0] == round_]:
@@ -124,7 +119,6 @@ class Engine:
             del self._orders[key]
 
     def report_spend(self, round_: int) -> None:
-        """Report what a round's orders used and cost."""
         for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
             self._emit(
                 SpendEvent(

@@ -5,6 +5,7 @@ What was in flight when a node died counts as spent in full; what is in a batch 
 for the node's whole life.
 """
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -120,20 +121,18 @@ class Ledger:
         today = self._today()
         if usd == 0:
             return
-        if self.cap is not None and self._spent + usd > self.cap:
-            raise LimitReached(
-                f"the next {what} may cost {usd:.4f} USD, and {self._spent:.4f} of offload.limits.usd = "
-                f"{_shown(self.cap)} USD are spent",
-                next=f"swarmctl run --max-usd {_raised(self.cap, self._spent + usd):g}",
-            )
-        daily = self._limits.usd_per_day
-        if daily is not None and today + usd > daily:
-            raise LimitReached(
-                f"the next {what} may cost {usd:.4f} USD, and {today:.4f} of offload.limits.usd_per_day = "
-                f"{_shown(daily)} USD are spent today (UTC)",
-                next=f"swarmctl run --set offload.limits.usd_per_day={_raised(daily, today + usd):g}",
-                until=(self._day + 1) * _DAY,
-            )
+        daily, tomorrow = self._limits.usd_per_day, (self._day + 1) * _DAY
+        for name, cap, spent, when, option, until in (
+            ("usd", self.cap, self._spent, "", "--max-usd ", math.inf),
+            ("usd_per_day", daily, today, " today (UTC)", "--set offload.limits.usd_per_day=", tomorrow),
+        ):
+            if cap is not None and spent + usd > cap:
+                raise LimitReached(
+                    f"the next {what} may cost {usd:.4f} USD, and {spent:.4f} of offload.limits.{name} = "
+                    f"{_shown(cap)} USD are spent{when}",
+                    next=f"swarmctl run {option}{_raised(cap, spent + usd):g}",
+                    until=until,
+                )
 
     def reserve(self, ask: RequestKey, usd: float, *, state: str = "open") -> Reservation:
         """Set ``usd`` aside for a request, durably. Raises ``LimitReached``."""

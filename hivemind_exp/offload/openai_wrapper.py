@@ -52,11 +52,10 @@ class OpenAIModelWrapper:
         from hivemind_exp.offload.build import make_offload
         from hivemind_exp.stop import StopFlag
 
+        names = [f"{i} {hashlib.sha256(prompt.encode()).hexdigest()}" for i, prompt in enumerate(prompts)]
         orders = [
-            CompletionRequest(
-                0, "answer", _name(i, prompt), ({"role": "user", "content": prompt},), tuple(range(count)), version=0
-            )
-            for i, prompt in enumerate(prompts)
+            CompletionRequest(0, "answer", name, ({"role": "user", "content": prompt},), tuple(range(count)), version=0)
+            for name, prompt in zip(names, prompts, strict=True)
         ]
         with TemporaryDirectory() as directory:
             files = NodeFiles(Path(directory))
@@ -75,10 +74,6 @@ def _secrets(provider: str) -> Secrets:
     if key is None and row is not None and row.needs_key:
         raise KeyProblem(f"${variables[0]} is not set", next=f"swarmctl run --offload {provider}")
     return Secrets({} if key is None else {provider: key})
-
-
-def _name(index: int, prompt: str) -> str:
-    return f"{index} {hashlib.sha256(prompt.encode()).hexdigest()}"
 
 
 def _texts(journal: Path, order: CompletionRequest) -> list[str]:

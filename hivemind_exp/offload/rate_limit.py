@@ -1,7 +1,8 @@
 """How many requests go out, and how fast: as many as the service bears, and never faster than it says.
 
 Requests in flight: additive increase, multiplicative decrease (Chiu and Jain 1989). Rates that the profile or answers
-state are paced evenly. The first request goes alone, so that its answer can say how many may follow.
+state are paced evenly. The first request goes alone, so that its answer can say how many may follow. No library does
+this: they keep to rates that are known beforehand, and learn neither from headers nor from refusals.
 """
 
 from __future__ import annotations
@@ -166,8 +167,6 @@ def duration(text: str) -> float | None:
 
 USED = 0.975
 """Part of a limit that is used; the rest is for what the service counts differently, and for what arrives late."""
-
-
 CATCH_UP_S = 0.05
 """How far a late start may be made up for: so much may go out at once. Some services count by the second."""
 

@@ -35,20 +35,8 @@ def check_offload(config: Config) -> None:
         )
     if kind is Kind.POLICY_TEXT:
         _check_own_weights([endpoint for endpoint in endpoints if endpoint is not None])
-    if kind is Kind.RELAY and (offload.share < 1 or offload.when == "failed"):
-        raise _refused("a relay trains nothing, so nothing is left for this machine to sample", "offload.share=1.0")
-    if kind is Kind.RELAY and offload.rounds != "*":
-        raise _refused(
-            "a relay has nothing to do in rounds that the API does not fill: game.rounds says when it ends",
-            "offload.rounds=*",
-        )
-    if kind is Kind.RELAY and offload.on_limit == "local":
-        raise _refused("a relay loads no model, so at a cap this machine cannot go on", "offload.on_limit=stop")
-    if kind is Kind.RELAY and config.game.kind == "study-group":
-        raise _refused(
-            "a relay has no answers of its own to show in the later stages of study-group; it plays sampling",
-            "game.kind=sampling",
-        )
+    if kind is Kind.RELAY:
+        _check_relay(config)
     alone = offload.share == 1 and offload.when == "always"
     if kind is Kind.TEACHER and config.train.teacher_loss == "luffy" and alone:
         raise _refused(
@@ -57,6 +45,20 @@ def check_offload(config: Config) -> None:
             "offload.share=0.5",
         )
     _check_batch(config, kind, first)
+
+
+def _check_relay(config: Config) -> None:
+    offload = config.offload
+    if offload.share < 1 or offload.when == "failed":
+        raise _refused("a relay trains nothing, so nothing is left for this machine to sample", "offload.share=1.0")
+    if offload.rounds != "*":
+        text = "a relay has nothing to do in rounds that the API does not fill: game.rounds says when it ends"
+        raise _refused(text, "offload.rounds=*")
+    if offload.on_limit == "local":
+        raise _refused("a relay loads no model, so at a cap this machine cannot go on", "offload.on_limit=stop")
+    if config.game.kind == "study-group":
+        text = "a relay has no answers of its own to show in the later stages of study-group; it plays sampling"
+        raise _refused(text, "game.kind=sampling")
 
 
 def _check_own_weights(endpoints: list[Endpoint]) -> None:

@@ -16,8 +16,15 @@ from hivemind_exp.events import Event
 from hivemind_exp.stop import StopFlag
 from tests.support.recorded_events import Events
 
-TRAINER = ("hivemind_exp.runner.grpo_runner", "tests.support.nodes")
-"""What a node imports for seconds, to be preloaded."""
+PRELOADED = [
+    "hivemind_exp.runner.build_swarm",
+    "hivemind_exp.runner.grpo_runner",
+    "openai",
+    "tests.support.chaos.forked",
+    "tests.support.engine_rig",
+    "tests.support.nodes",
+]
+"""What nodes and engines import for seconds. One list: a test process has one such server, whoever starts it."""
 
 
 class Interrupter(Events):
@@ -33,10 +40,10 @@ class Interrupter(Events):
             self._stop.set()
 
 
-def processes(*preload: str) -> ForkServerContext:
-    """Return what starts processes within milliseconds, once it has imported the modules ``preload``."""
+def processes() -> ForkServerContext:
+    """Return what starts processes of nodes and engines within milliseconds, once it has imported what they need."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
@@ -70,7 +77,7 @@ def killed_often(
 
     Then let it come to its end. Asserts that half of the kills or more hit something.
     """
-    context, chance, kills = processes(*TRAINER), random.Random(seed), 0
+    context, chance, kills = processes(), random.Random(seed), 0
     for _ in range(times):
         told = grown(root / "events.jsonl", chance.randrange(growth.start, growth.stop))
         kills += killed(context, target, root, when=told, pause_s=chance.uniform(0, longest_s))

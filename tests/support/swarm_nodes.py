@@ -87,7 +87,7 @@ def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
 @contextmanager
 def playing(nodes_at: Mapping[Path, dict[str, Any]], invitation: Invitation) -> Iterator[list[ForkServerProcess]]:
     """Run nodes (directory: sections of its configuration) until the end of the block, at which none is left."""
-    context = processes("hivemind_exp.runner.build_swarm", "tests.support.nodes")
+    context = processes()
     nodes = [context.Process(target=play, args=(root, invitation, more)) for root, more in nodes_at.items()]
     for node in nodes:
         node.start()

@@ -165,15 +165,21 @@ class BatchJob:
                 found = await ask()
             except RequestFailed as fault:
                 if fault.trouble is FaultKind.REFUSED:
-                    raise self._refused(fault) from None
+                    told = f"{self.service.told(fault)}; its batches wait for a key of the same account"
+                    raise KeyProblem(told, next=f"swarmctl keys set {self.service.endpoint.name}") from None
                 unknown = unknown + 1 if fault.trouble is FaultKind.BAD_REQUEST else 0
                 if unknown >= LOOKS:
                     return None
-                self._count(fault)
+                self.faults += 1
+                if self.faults == FAULTS_IN_A_ROW:
+                    text = f"does not tell of its batches ({fault.detail}); waiting until it does"
+                    self._warn("batch_unreachable", text)
                 await asyncio.sleep(_pause(fault, tries))
                 tries += 1
             else:
-                self._recover()
+                if self.faults >= FAULTS_IN_A_ROW:
+                    self._warn("batch_reachable", "tells of its batches again")
+                self.faults = 0
                 return found
 
     async def _settle(self, batch: Batch, report: Report, results: dict[str, ChatAnswer | RequestFailed]) -> bool:
@@ -225,22 +231,8 @@ class BatchJob:
             "the others are asked again",
         )
 
-    def _count(self, fault: RequestFailed) -> None:
-        self.faults += 1
-        if self.faults == FAULTS_IN_A_ROW:
-            self._warn("batch_unreachable", f"does not tell of its batches ({fault.detail}); waiting until it does")
-
-    def _recover(self) -> None:
-        if self.faults >= FAULTS_IN_A_ROW:
-            self._warn("batch_reachable", "tells of its batches again")
-        self.faults = 0
-
     def _warn(self, code: str, text: str) -> None:
         self.emit(self.service.warning(code, text))
-
-    def _refused(self, fault: RequestFailed) -> KeyProblem:
-        told = f"{self.service.told(fault)}; its batches wait for a key of the same account"
-        return KeyProblem(told, next=f"swarmctl keys set {self.service.endpoint.name}")
 
 
 def _is_full(report: Report) -> bool:

@@ -78,7 +78,7 @@ class EngineProcess:
         late.daemon = True
         late.start()
         with contextlib.suppress(EngineGone):
-            self.post("close", None, _go_on)
+            self.post("close", None, lambda: None)
         self.end()
         late.cancel()
 
@@ -145,10 +145,6 @@ class EngineProcess:
             self._emit(EVENTS[event](**fields))
         except Exception as error:  # noqa: BLE001 - a full disk, say: whoever waits raises it
             self._answers.put(error)
-
-
-def _go_on() -> None:
-    """Interrupt nothing."""
 
 
 def _environment() -> dict[str, str]:

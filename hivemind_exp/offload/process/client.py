@@ -1,13 +1,16 @@
 """The engine as the trainer uses it: in a process of its own, started again where it dies."""
 
 from collections.abc import Iterable
+from concurrent.futures import Future
 from contextlib import closing
+from dataclasses import replace
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.answers import unfilled
 from hivemind_exp.offload.endpoints import chain, is_offloaded
 from hivemind_exp.offload.engine import PARTING_S
 from hivemind_exp.offload.process.child import EngineGone, EngineProcess
@@ -23,7 +26,7 @@ _LEAVE_S = PARTING_S + 2.5
 
 
 class OffloadClient:
-    """The API's side of a node. ``start`` it; ``place`` and ``wait`` from the trainer's thread; ``close`` it.
+    """The API's side of a node, an ``OffloadEngine``. ``start`` it, use it from the trainer's thread, ``close`` it.
 
     Should the process die, another goes on: what the journal holds is not asked for again, what was in flight counts
     as spent, as after any crash.
@@ -63,7 +66,6 @@ class OffloadClient:
         self._call("probed", None)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
-        """Have orders filled, each once; returns at once."""
         placed = {(order.round, order.stage, order.question): order for order in orders}
         new = {key: order for key, order in placed.items() if key not in self._orders}
         if not new:
@@ -75,17 +77,11 @@ class OffloadClient:
             self._revive(gone)
 
     def wait(self, round_: int, deadline: float | None = None) -> None:
-        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``, which all
-        processes of a machine share) has passed.
-
-        Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
-        """
         self._call("wait", (round_, deadline))
         self._orders = {key: order for key, order in self._orders.items() if order.round != round_}
         self._deaths = 0
 
     def report_spend(self, round_: int) -> None:
-        """Report what a round's orders used and cost."""
         self._call("tell", round_)
 
     def close(self) -> None:
@@ -135,17 +131,9 @@ class OffloadClient:
 
     def _unfilled(self) -> list[CompletionRequest]:
         """Return what is left of the orders."""
-        left = []
         with closing(Journal(self._files.journal, charter_id(self._config), durable=False)) as journal:
-            for order in self._orders.values():
-                settled = journal.settled(order.round, order.stage, order.question)
-                if places := tuple(place for place in order.indices if place not in settled):
-                    left.append(
-                        CompletionRequest(
-                            order.round, order.stage, order.question, order.messages, places, order.version
-                        )
-                    )
-        return left
+            left = [(order, tuple(unfilled(journal, order))) for order in self._orders.values()]
+        return [replace(order, indices=places, done=Future()) for order, places in left if places]
 
     def _lost(self, gone: EngineGone) -> NodeError:
         self._kill()

@@ -66,7 +66,7 @@ def test_kill_9_at_many_moments_asks_for_nothing_twice(tmp_path: Path, group: Gr
     root.mkdir()
     Journal(journal, SWARM).close()
     Ledger(ledger, LimitsConfig()).close()
-    forkserver = processes("openai", __name__)
+    forkserver = processes()
     kills, abandoned, seen = 0, 0, 0
     with api_process(latency=0.1) as server:
         for life in range(KILLS + 1):

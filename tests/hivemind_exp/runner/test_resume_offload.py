@@ -22,7 +22,7 @@ from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.fake_api.ask import digest
 from tests.support.fake_api.remote import RemoteServer, api_process
 from tests.support.nodes import ChanceRewards, make_config
-from tests.support.restarts import TRAINER, finished, grown, killed, processes, same_weights
+from tests.support.restarts import finished, grown, killed, processes, same_weights
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ def asked(server: RemoteServer) -> Counter[str]:
 def test_kill_9_of_an_offloading_node_changes_neither_batches_nor_weights(tmp_path: Path, share: float) -> None:
     root, whole = tmp_path / "killed", tmp_path / "whole"
     events = root / "events.jsonl"
-    forkserver = processes(*TRAINER, "openai")
+    forkserver = processes()
     chance = random.Random(f"kill/{share}")
     seen: dict[int, bytes] = {}
     kills, before = 0, Counter[str]()

@@ -231,7 +231,7 @@ class ForkedSwarm(Swarm):
 
     def __init__(self, root: Path, names: Sequence[str], namespaces: Sequence[str] = (), settings: str = "") -> None:
         super().__init__(root, names, namespaces, settings)
-        self._processes = processes("tests.support.chaos.forked", "hivemind_exp.runner.build_swarm")
+        self._processes = processes()
 
     def _start(self, node: Node) -> Life:
         from tests.support.chaos.forked import play

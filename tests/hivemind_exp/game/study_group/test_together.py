@@ -26,7 +26,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.build_game import PeerContext
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.nodes import ChanceRewards, Events, make_config
-from tests.support.restarts import TRAINER, processes
+from tests.support.restarts import processes
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +133,7 @@ class Node:
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Node]]:
     home = tmp_path_factory.mktemp("group")
-    context = processes(*TRAINER)
+    context = processes()
     nodes = {}
     for seed, (name, skew) in enumerate({"early": 0.1, "behind": -0.1, "dies": 0.0, "late": 0.0}.items()):
         (home / name).mkdir()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 __all__ = ["quick"]
 
 
-FORKSERVER = processes(batch_child.__name__)
+FORKSERVER = processes()
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -1,0 +1,74 @@
+"""Each example is run as its README says, on the tiny model, with fewer rounds and a shorter warm-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.node_files import NodeFiles
+from tests.support.command_line import ROOT, SWARMCTL, run_process
+from tests.support.fake_api.transformers_server import TransformersServer
+
+EXAMPLES = ROOT / "examples"
+SHORTER = {"GAME__ROUNDS": "2", "WARMUP__STEPS": "40", "EVAL__QUESTIONS": "8", "EVAL__EVERY": "0"}
+PATIENCE = 280
+"""Seconds in which a process must end: a bound for one that hangs, not a judgement of speed."""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SWARMCTL_HOME", str(tmp_path))
+    for name, value in SHORTER.items():
+        monkeypatch.setenv(f"SWARMCTL_{name}", value)
+    return tmp_path
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    done = run_process([*SWARMCTL, "run", *arguments, "--json"], timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_every_example_has_a_profile_and_a_readme_and_is_run_here() -> None:
+    assert sorted(path.name for path in EXAMPLES.iterdir()) == ["offload-to-your-server", "three-nodes", "train-alone"]
+    for example in EXAMPLES.iterdir():
+        assert (example / "profile.toml").is_file()
+        assert f"examples/{example.name}/profile.toml" in (example / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_train_alone(home: Path) -> None:
+    result = run("--profile", str(EXAMPLES / "train-alone/profile.toml"), "--node", "alone")
+    assert (result["rounds"], result["rollouts"]) == (2, {"policy": 2 * 64})
+
+
+@pytest.mark.slow
+def test_offload_to_your_server(home: Path, real_server: TransformersServer) -> None:
+    text = (EXAMPLES / "offload-to-your-server/profile.toml").read_text(encoding="utf-8")
+    mine = text.replace("http://127.0.0.1:8000/v1", real_server.base_url).replace("YOUR-MODEL", real_server.model)
+    assert mine != text
+    (home / "mine.toml").write_text(mine, encoding="utf-8")
+    result = run("--profile", str(home / "mine.toml"), "--node", "offloaded")
+    assert result["rounds"] == 2
+    assert result["rollouts"] == {"policy": 2 * 64, "teacher": 2 * 64}
+
+
+@pytest.mark.slow
+@pytest.mark.swarm
+def test_three_nodes(home: Path) -> None:
+    environment = os.environ | {"SWARMCTL": shlex.join(SWARMCTL)}
+    done = run_process(["sh", str(EXAMPLES / "three-nodes/run.sh")], timeout=PATIENCE, env=environment)
+    assert done.returncode == 0, done.stderr
+    shared = {}
+    for name in ("trio", "second", "third"):
+        lines = NodeFiles(home / "nodes" / name).events.read_text(encoding="utf-8").splitlines()
+        events = [json.loads(line) for line in lines]
+        assert [event["round"] for event in events if event["event"] == "round"] == [0, 1]
+        shared[name] = sum(event["groups"] for event in events if event["event"] == "share")
+    assert all(shared.values()), shared

@@ -1,0 +1,365 @@
+"""The recipes of ARCHITECTURE.md, followed in a copy of the code: each names every file that it takes, and works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import ROOT
+
+MOST_LINES = 6
+COPIED = ("swarmctl", "hivemind_exp", "tools", "tests", "docs", "pyproject.toml")
+GENERATED = ("swarmctl/completions/", "docs/events.md")
+"""What the recipes' own commands write."""
+
+
+def recipes() -> dict[str, list[str]]:
+    """Return the lines of each recipe by its heading."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Recipes")[2]
+    parts = re.split(r"^### (.+)$", text, flags=re.MULTILINE)[1:]
+    return {
+        heading: [line for line in body.splitlines() if line.strip()]
+        for heading, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+class Copy:
+    """The code, to be changed."""
+
+    def __init__(self, root: Path) -> None:
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, root / name)
+        self.root = root
+        self.touched: set[str] = set()
+
+    def write(self, path: str, text: str) -> None:
+        """Add a file."""
+        assert not (self.root / path).exists()
+        (self.root / path).parent.mkdir(exist_ok=True)
+        (self.root / path).write_text(text, encoding="utf-8")
+        self.touched.add(path)
+
+    def put(self, path: str, after: str, line: str) -> None:
+        """Add a line behind another, or the other's end."""
+        text = (self.root / path).read_text(encoding="utf-8")
+        assert text.count(after) == 1, (path, after)
+        (self.root / path).write_text(text.replace(after, f"{after}{line}"), encoding="utf-8")
+        self.touched.add(path)
+
+    def python(self, *arguments: str) -> str:
+        """Run Python over the copy and return what it prints."""
+        environment = os.environ | {"PYTHONPATH": str(self.root), "SWARMCTL_HOME": str(self.root / "home")}
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.root,
+            env=environment | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def check_files(self, recipe: str, name: str) -> None:
+        """Assert that the recipe names the files that it took, and no others."""
+        text = " ".join(recipes()[recipe])
+        named = {path.replace("NAME", name) for path in re.findall(r"`([\w/.]+\.(?:py|toml))`", text)}
+        assert {path for path in self.touched if not path.startswith(GENERATED)} == named
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+def test_every_recipe_is_short_and_followed_here() -> None:
+    followed = {value for key, value in globals().items() if key.startswith("ADD_")}
+    assert set(recipes()) == followed
+    assert {heading: len(lines) for heading, lines in recipes().items() if len(lines) > MOST_LINES} == {}
+
+
+ADD_PROVIDER = "Add a provider"
+
+
+def test_add_a_provider(code: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_API_KEY", "ac-0123456789abcdef")
+    row = '\n    _remote("acme", "https://api.acme.test/v1", ("ac-",), "https://acme.test/keys", Chat(model="acme-1")),'
+    code.put("hivemind_exp/providers.py", "_ROWS = (", row)
+    keys = json.loads(code.python("-m", "swarmctl", "keys", "list", "--json"))
+    assert "acme" in [key["name"] for key in keys["keys"]]
+    config = 'Config(offload={"provider": "acme"}, tasks=["sapo"])'
+    found = f"from hivemind_exp.config import Config; from hivemind_exp.offload.endpoints import *; {config}"
+    assert code.python("-c", f"{found}; print(first_endpoint({config}).label)") == "acme:acme-1\n"
+    code.check_files(ADD_PROVIDER, "acme")
+
+
+ADD_TASK = "Add a task with a verifier"
+
+
+def test_add_a_task_with_a_verifier(code: Copy) -> None:
+    code.write(
+        "hivemind_exp/tasks/families/doubling.py",
+        '''"""Numbers to double."""
+
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import Task
+
+
+class Doubling(Task):
+    def make(self, seed):
+        return f"What is {seed % 1000} doubled?", {"answer": str(2 * (seed % 1000))}
+
+    def score(self, answer, entry):
+        return float(answer == entry["answer"])
+
+
+def check(spec):
+    if spec.params:
+        raise TaskError("task 'doubling' takes no params", next="swarmctl run --task doubling")
+
+
+def build(spec):
+    return Doubling()
+''',
+    )
+    line = '\n    "doubling": "hivemind_exp.tasks.families.doubling",'
+    code.put("hivemind_exp/tasks/registry.py", "FAMILIES: dict[str, str] = {", line)
+    program = """
+from contextlib import closing
+from hivemind_exp.config import TaskConfig
+from hivemind_exp.tasks.mixture import Mixture
+with closing(Mixture([TaskConfig(name="doubling")], charter=b"c", secret=b"s", heldout=4)) as tasks:
+    questions = tasks.questions("train", 0, 2)
+    right = [f"<think>so</think><answer>{each.entry['answer']}</answer>" for each in questions]
+    print([score.outcome for score in tasks.score(questions * 2, [*right, "no", "<answer>x</answer>"])])
+"""
+    assert code.python("-c", program) == "[1.0, 1.0, 0.0, 0.0]\n"
+    code.check_files(ADD_TASK, "doubling")
+
+
+ADD_CHECK = "Add a doctor check"
+
+
+def test_add_a_doctor_check(code: Copy) -> None:
+    code.write(
+        "swarmctl/doctor/checks/coffee.py",
+        '''"""Coffee."""
+
+from swarmctl.doctor.check import ok
+
+
+def pot(context):
+    return ok(f"a pot for {context.config.node.name or 'nobody'}")
+''',
+    )
+    registry = "swarmctl/doctor/registry.py"
+    code.put(registry, "from swarmctl.doctor.checks import (", "\n    coffee,")
+    code.put(registry, "CHECKS: tuple[Check, ...] = (", '\n    Check("machine", "coffee", coffee.pot),')
+    told = json.loads(code.python("-m", "swarmctl", "doctor", "machine.coffee", "-p", "demo", "--json"))
+    assert [(each["name"], each["status"]) for each in told["checks"]] == [("coffee", "ok")]
+    code.check_files(ADD_CHECK, "coffee")
+
+
+ADD_LOSS = "Add a loss"
+
+
+@pytest.mark.slow
+def test_add_a_loss(code: Copy) -> None:
+    code.write(
+        "hivemind_exp/losses/plain.py",
+        '''"""``plain``: every row weighs one."""
+
+import torch
+
+from hivemind_exp.losses.base import Loss
+from hivemind_exp.losses.surrogate import likelihood
+
+
+def weigh(rows, train):
+    return torch.ones_like(rows.outcomes)
+
+
+LOSS = Loss(weigh, likelihood)
+''',
+    )
+    registry = "hivemind_exp/losses/registry.py"
+    code.put(registry, "from hivemind_exp.losses import ", "plain, ")
+    code.put(registry, "LOSSES: dict[str, Loss] = {", '\n    "plain": plain.LOSS,')
+    code.put("hivemind_exp/config.py", '    teacher_loss: Literal["gated"', ', "plain"')
+    program = """
+from hivemind_exp.config import TrainConfig
+from hivemind_exp.losses import plain
+from hivemind_exp.losses.registry import choose_losses
+from hivemind_exp.rollouts.types import Kind
+print(choose_losses(TrainConfig(teacher_loss="plain"))[Kind.TEACHER] is plain.LOSS)
+"""
+    assert code.python("-c", program) == "True\n"
+    code.check_files(ADD_LOSS, "plain")
+
+
+ADD_SOURCE = "Add a source"
+
+
+@pytest.mark.slow
+def test_add_a_source(code: Copy) -> None:
+    code.write(
+        "hivemind_exp/sources/parrot.py",
+        '''"""``policy``: says the same thing to everybody."""
+
+from hivemind_exp.rollouts.types import Group, Kind, Rollout
+from hivemind_exp.sources.source import Source
+
+
+class ParrotSource(Source):
+    name = "parrot"
+    kind = Kind.POLICY
+
+    def collect(self, ask):
+        row = Rollout(self.kind, self.name, "a", (5,), truncated=False)
+        yield [Group(prompt, (row,) * len(places), places=places) for prompt, places in ask.empty]
+
+
+def build(parts):
+    return ParrotSource()
+''',
+    )
+    registry = "hivemind_exp/sources/registry.py"
+    code.put(registry, "from hivemind_exp.sources import api, local, p", "arrot, p")
+    code.put(registry, "SOURCES: dict[str, Callable[[NodeParts], Source | None]] = {", '\n    "policy": parrot.build,')
+    program = """
+import sqlite3, sys
+from pathlib import Path
+from tests.support.nodes import make_config, run
+box = {"base_url": "http://127.0.0.1:9/v1", "model": "own", "free": True}
+offload = {"provider": "box", "kind": "policy", "share": 0.5}
+run(make_config(game={"rounds": 1}, offload=offload, providers={"box": box}), Path(sys.argv[1]))
+journal = sqlite3.connect(Path(sys.argv[1]) / "journal.sqlite")
+print(journal.execute("SELECT source, count(*) FROM completions GROUP BY source ORDER BY source").fetchall())
+"""
+    assert code.python("-c", program, str(code.root / "node")) == "[('local', 6), ('parrot', 6)]\n"
+    code.check_files(ADD_SOURCE, "parrot")
+
+
+ADD_COMMAND = "Add a command"
+
+
+def test_add_a_command(code: Copy) -> None:
+    code.write("swarmctl/weather/__init__.py", '"""``swarmctl weather``: what to wear."""\n')
+    code.write(
+        "swarmctl/weather/cli.py",
+        '''"""``swarmctl weather``."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def weather() -> None:
+        """Say what to wear.
+
+        \\b
+        Examples:
+          swarmctl weather
+        """
+        from swarmctl.weather.forecast import forecast
+
+        print(forecast())
+''',
+    )
+    code.write("swarmctl/weather/forecast.py", 'def forecast() -> str:\n    return "a coat"\n')
+    code.put("swarmctl/cli.py", "from swarmctl.version import VERSION", "\nfrom swarmctl.weather import cli as weather")
+    code.put("swarmctl/cli.py", "for command in (", "weather, ")
+    code.put("pyproject.toml", '    "profiles | identity | rollouts | completion', " | weather")
+    code.python("-m", "tools.completions")
+    assert code.python("-m", "swarmctl", "weather") == "a coat\n"
+    assert "weather" in (code.root / "swarmctl/completions/swarmctl.fish").read_text(encoding="utf-8")
+    layers = "from importlinter.cli import lint_imports; print(lint_imports(no_cache=True))"
+    assert code.python("-c", layers).endswith("\n0\n")
+    code.touched.remove("swarmctl/weather/forecast.py")  # "the module that does it" has no fixed name
+    code.check_files(ADD_COMMAND, "weather")
+
+
+ADD_STAGE = "Add a game stage"
+
+
+@pytest.mark.slow
+def test_add_a_game_stage(code: Copy) -> None:
+    code.write(
+        "hivemind_exp/game/study_group/stages/praise.py",
+        '''"""A stage in which everybody is praised."""
+
+from hivemind_exp.game.study_group.stages.base import Stage
+from hivemind_exp.tasks.base import Score
+
+
+class PraiseStage(Stage):
+    name = "praise"
+    verifies = False
+
+    def prompts(self, round_, questions):
+        return [self.prompt(each, ({"role": "user", "content": "Praise."},)) for each in questions]
+
+    def scores(self, group):
+        return [Score(1.0, True, "praise is always right") for _ in group.rollouts]
+''',
+    )
+    game = "hivemind_exp/game/study_group/game.py"
+    place = "from hivemind_exp.game.study_group.stages.critique import CritiqueStage"
+    code.put(game, place, "\nfrom hivemind_exp.game.study_group.stages.praise import PraiseStage")
+    code.put(game, "(AnswerStage, CritiqueStage, ResolveStage", ", PraiseStage")
+    code.put("hivemind_exp/config.py", 'list[Literal["answer", "critique", "resolve"', ', "praise"')
+    program = """
+import sys
+from pathlib import Path
+from tests.support.nodes import Events, make_config, run
+events = Events()
+game = {"rounds": 1, "kind": "study-group"}
+limits = {"max_prompt_tokens": 2000, "max_completion_tokens": 8, "batch": 16}
+run(make_config(game=game, generation=limits, offload={"stages": ["praise"]}), Path(sys.argv[1]), emit=events)
+print([event["stage"] for event in events.of("rollouts")])
+"""
+    stages = code.python("-c", program, str(code.root / "node"))
+    assert stages == "['answer', 'critique', 'resolve', 'praise']\n"
+    code.check_files(ADD_STAGE, "praise")
+
+
+ADD_EVENT = "Add an event to the live view"
+
+
+def test_add_an_event_to_the_live_view(code: Copy) -> None:
+    model = '\n\n\nclass NapEvent(Event):\n    """A nap."""\n\n    minutes: int\n    """How long."""'
+    code.put("hivemind_exp/events.py", '    """A command to type; null where none helps."""', model)
+    code.put(
+        "swarmctl/terminal/sentences.py",
+        '        case "start":\n            return start(event)',
+        '\n        case "nap":\n            return f"Napping for {event[\'minutes\']} minutes."',
+    )
+    code.python("-m", "tools.events")
+    assert "`nap`" in (code.root / "docs/events.md").read_text(encoding="utf-8")
+    program = """
+import io, json, sys
+from pathlib import Path
+from hivemind_exp.events import EventLog, NapEvent
+from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.views import view
+EventLog(Path("events.jsonl"))(NapEvent(minutes=5))
+stream = io.StringIO()
+with view(stream, plain=True, quiet=False, verbose=False) as display:
+    display.event(json.loads(Path("events.jsonl").read_text()), RunView())
+print(stream.getvalue())
+"""
+    assert "Napping for 5 minutes." in code.python("-c", program)
+    code.check_files(ADD_EVENT, "nap")

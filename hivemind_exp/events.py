@@ -9,8 +9,9 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -228,10 +229,8 @@ EVENTS: dict[str, type[Event]] = {model.event_name(): model for model in Event._
 """The models by the events' names."""
 
 
-class Emit(Protocol):
-    """Anything that takes an event."""
-
-    def __call__(self, event: Event, /) -> None: ...
+Emit = Callable[[Event], None]
+"""Anything that takes an event."""
 
 
 def discard(_event: Event, /) -> None:

@@ -53,5 +53,4 @@ class SequentialSchedule:
         return StageRun(last.round, self.stages[self.stages.index(last.stage) + 1])
 
     def left(self) -> float | None:
-        """Return None."""
         return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -128,11 +129,6 @@ def _answer_ids(tokenizer: PreTrainedTokenizerBase, question: str, chance: rando
 
 def _pad(examples: Sequence[tuple[list[int], list[int]]], fill: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ids and labels (B, T), padded on the right; labels are -100 outside the answer."""
-    width = max(len(prompt) + len(answer) for prompt, answer in examples)
-    ids = torch.full((len(examples), width), fill)
-    labels = torch.full((len(examples), width), -100)
-    for row, (prompt, answer) in enumerate(examples):
-        end = len(prompt) + len(answer)
-        ids[row, :end] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : end] = torch.tensor(answer)
-    return ids, labels
+    ids = [torch.tensor(prompt + answer) for prompt, answer in examples]
+    labels = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in examples]
+    return pad_sequence(ids, True, fill), pad_sequence(labels, True, -100)

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, PhaseEvent
-from hivemind_exp.game.sampling.prompts import build_prompts
+from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.models.device import Compute
 from hivemind_exp.models.loading import TINY, adapter_config, load_model
 from hivemind_exp.node_files import NodeFiles

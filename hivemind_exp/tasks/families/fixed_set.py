@@ -1,18 +1,13 @@
 """A fixed set of questions: places instead of seeds, and a hash that a charter can pin."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import Task, TaskSpec
 from hivemind_exp.tasks.seed_sequence import canonical
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 FEWEST = 10
 """Questions of the smallest set from which some can be held out."""
@@ -37,11 +32,11 @@ class FixedTask(Task):
     """Questions and answers from a file, compared as text or as mathematics."""
 
     def __init__(self, spec: TaskSpec, read: Callable[[TaskSpec], Rows], *, mathematics: bool) -> None:
-        self.name = spec.name
         self._spec = spec
         self._read = read
         self._mathematics = mathematics
         self._rows: list[FixedQuestion] = []
+        self._same: Callable[[str, str], float] = _same_words
 
     def prepare(self, role: Role) -> None:
         if role == "verify":
@@ -49,23 +44,23 @@ class FixedTask(Task):
                 from hivemind_exp.tasks.verifiers import mathematics
 
                 mathematics.load()
+                self._same = mathematics.same
             return
         rows = self._read(self._spec)
         self._rows = [*rows.train, *rows.heldout]
         self.size, self.heldout_size = len(rows.train), len(rows.heldout)
         self.sha256 = hashlib.sha256(b"".join(canonical(*row) for row in self._rows)).hexdigest()
 
-    def make(self, seed: int) -> tuple[str, dict[str, JsonValue]]:
+    def make(self, seed: int) -> tuple[str, dict[str, Any]]:
         question, answer = self._rows[seed]
         return question, {"answer": answer}
 
-    def score(self, answer: str, entry: Mapping[str, JsonValue]) -> float:
-        right = str(entry["answer"])
-        if not self._mathematics:
-            return float(answer.split() == right.split())
-        from hivemind_exp.tasks.verifiers import mathematics
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
+        return self._same(answer, str(entry["answer"]))
 
-        return mathematics.same(answer, right)
+
+def _same_words(answer: str, right: str) -> float:
+    return float(answer.split() == right.split())
 
 
 def enough(rows: Rows, source: str) -> Rows:

@@ -91,7 +91,7 @@ def test_nothing_that_is_quoted_adds_a_turn_or_a_student(attack: str) -> None:
 
 
 def test_special_tokens_of_a_chat_format_stay_text() -> None:
-    from hivemind_exp.game.sampling.prompts import encode
+    from hivemind_exp.game.sampling.game import encode
     from hivemind_exp.models.tiny import build_tokenizer
 
     tokenizer = build_tokenizer()

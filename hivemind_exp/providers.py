@@ -65,7 +65,13 @@ class Provider:
 
 
 def _remote(
-    name: str, base_url: str, prefixes: tuple[str, ...], key_page: str, chat: Chat, *more: str, key_path: str = _MODELS
+    name: str,
+    base_url: str,
+    prefixes: tuple[str, ...],
+    key_page: str,
+    chat: Chat,
+    *more: str,
+    key_path: str = "/models",
 ) -> Provider:
     variables = (f"{name.upper()}_API_KEY", *more)
     chat = replace(chat, prices=chat.prices or name)

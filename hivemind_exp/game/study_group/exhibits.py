@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hivemind_exp.game.study_group.prompts import ANSWER, CRITIQUE, LONGEST_QUOTATION, Critic, Student, shortened
+from hivemind_exp.game.study_group.prompts import ANSWER, CRITIQUE, LONGEST_QUOTATION, PeerText, Student, shortened
 from hivemind_exp.game.study_group.rewards import Choice, choice_in, majority_of, score_answer, score_critique
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.tasks.base import Question, Score, Tasks
@@ -43,16 +43,6 @@ class NoPeers:
 
     def outputs(self, round: int, stage: str) -> Mapping[str, Mapping[str, Sequence[str]]]:  # noqa: ARG002
         return {}
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """One output, before anybody judged it."""
-
-    peer: str
-    place: int
-    """In the peer's group."""
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +88,7 @@ class Exhibits:
 
     def critics(
         self, round_: int, question: Question, students: Mapping[int, float]
-    ) -> tuple[list[Critic], tuple[Choice, ...]]:
+    ) -> tuple[list[PeerText], tuple[Choice, ...]]:
         """Return the critiques to show of a question, and what most critics chose: one vote a node.
 
         ``students``: outcomes of the answers that are shown, by number.
@@ -107,10 +97,10 @@ class Exhibits:
         for each in heard(self._peers.outputs(round_, CRITIQUE), question.digest, besides=self._me):
             outputs.append(_output(each, score_critique(each.text, students), _choice(each.text)))
         shown = select(outputs, question.digest, answers=False)
-        critics = [Critic(output.peer, output.place, shortened(output.text, LONGEST_QUOTATION)) for output in shown]
+        critics = [PeerText(output.peer, output.place, shortened(output.text, LONGEST_QUOTATION)) for output in shown]
         return critics, _majority(outputs, students)
 
-    def _verified(self, question: Question, outputs: Sequence[Heard]) -> Iterator[tuple[Heard, Score]]:
+    def _verified(self, question: Question, outputs: Sequence[PeerText]) -> Iterator[tuple[PeerText, Score]]:
         """Yield peers' outputs with what the verifier says of them: an output of each peer at a time, and no more of
         one whose output held the verifier up. Each such one takes seconds, and a slot has not many."""
         for place in sorted({each.place for each in outputs}):
@@ -137,7 +127,7 @@ def students_of(notes: Mapping[str, Any]) -> list[Student]:
     return [Student(**student) for student in notes["students"]]
 
 
-def _output(each: Heard, score: Score, sameness: str) -> Output:
+def _output(each: PeerText, score: Score, sameness: str) -> Output:
     return Output(each.peer, each.place, each.text, score.reward, score.outcome, own=False, sameness=sameness)
 
 
@@ -175,7 +165,7 @@ def student_number(question: str, peer: str, place: int) -> int:
     return _FIRST_NUMBER + int.from_bytes(digest[:4], "big") % _NUMBERS
 
 
-def heard(outputs: Mapping[str, Mapping[str, Sequence[str]]], question: str, *, besides: str) -> list[Heard]:
+def heard(outputs: Mapping[str, Mapping[str, Sequence[str]]], question: str, *, besides: str) -> list[PeerText]:
     """Return what is looked at of peers' outputs for a question (its digest), bounded whatever they send.
 
     ``besides``: the node's own peer id, under which nobody else is believed.
@@ -183,7 +173,7 @@ def heard(outputs: Mapping[str, Mapping[str, Sequence[str]]], question: str, *, 
     peers = [peer for peer, groups in outputs.items() if peer != besides and groups.get(question)]
     peers.sort(key=lambda peer: _lot(question, peer))
     return [
-        Heard(peer, place, text)
+        PeerText(peer, place, text)
         for peer in peers[:MOST_PEERS]
         for place, text in enumerate(outputs[peer][question][:MOST_TEXTS])
         if len(text) <= LONGEST_TEXT

@@ -82,11 +82,12 @@ class Student:
 
 
 @dataclass(frozen=True, slots=True)
-class Critic:
-    """One critique that the last stage shows."""
+class PeerText:
+    """What somebody wrote in a stage, before anybody judged it; the last stage shows critiques as such."""
 
     peer: str
     place: int
+    """In the group of that node."""
     text: str
 
 
@@ -101,7 +102,7 @@ def critique_messages(question: Question, voice: str, students: Sequence[Student
 
 
 def resolve_messages(
-    question: Question, voice: str, students: Sequence[Student], critics: Sequence[Critic], most: int
+    question: Question, voice: str, students: Sequence[Student], critics: Sequence[PeerText], most: int
 ) -> tuple[Message, ...]:
     """Return the chat of the last stage. Without critics it shows the answers alone."""
     critiques = [f"Critic {place}:\n{quoted(critic.text, most)}" for place, critic in enumerate(critics, 1)]

@@ -20,12 +20,8 @@ class FixedQuestion(NamedTuple):
     answer: str
 
 
-class Rows(NamedTuple):
-    """A fixed set as it was read."""
-
-    train: Sequence[FixedQuestion]
-    heldout: Sequence[FixedQuestion] = ()
-    """Empty: some of ``train`` are held out."""
+Rows = tuple[Sequence[FixedQuestion], Sequence[FixedQuestion]]
+"""A fixed set as it was read: training and held-out questions. Without the latter some of the former are held out."""
 
 
 class FixedTask(Task):
@@ -46,9 +42,9 @@ class FixedTask(Task):
                 mathematics.load()
                 self._same = mathematics.same
             return
-        rows = self._read(self._spec)
-        self._rows = [*rows.train, *rows.heldout]
-        self.size, self.heldout_size = len(rows.train), len(rows.heldout)
+        train, heldout = self._read(self._spec)
+        self._rows = [*train, *heldout]
+        self.size, self.heldout_size = len(train), len(heldout)
         self.sha256 = hashlib.sha256(b"".join(canonical(*row) for row in self._rows)).hexdigest()
 
     def make(self, seed: int) -> tuple[str, dict[str, Any]]:
@@ -63,15 +59,9 @@ def _same_words(answer: str, right: str) -> float:
     return float(answer.split() == right.split())
 
 
-def enough(rows: Rows, source: str) -> Rows:
-    """Return ``rows``.
-
-    Raises:
-        TaskError: there are too few to train on some and hold out others.
-    """
-    if len(rows.train) < (1 if rows.heldout else FEWEST):
-        raise TaskError(
-            f"{source} has {len(rows.train)} questions; at least {FEWEST} are needed, for some are held out",
-            next="swarmctl run --task sapo",
-        )
-    return rows
+def enough(train: Sequence[FixedQuestion], heldout: Sequence[FixedQuestion], source: str) -> Rows:
+    """Return both. Raises ``TaskError`` where there are too few to train on some and hold out others."""
+    if len(train) < (1 if heldout else FEWEST):
+        why = f"{source} has {len(train)} questions; at least {FEWEST} are needed, for some are held out"
+        raise TaskError(why, next="swarmctl run --task sapo")
+    return train, heldout

@@ -50,7 +50,7 @@ def _read(spec: TaskSpec) -> Rows:
     if spec.path is None:
         return _from_hub()
     path = Path(spec.path)
-    return enough(Rows(_copied(path, "train"), _copied(path, "test") if path.is_dir() else ()), str(path))
+    return enough(_copied(path, "train"), _copied(path, "test") if path.is_dir() else (), str(path))
 
 
 def _from_hub() -> Rows:
@@ -69,7 +69,7 @@ def _from_hub() -> Rows:
             "and name its directory as the task's path",
             next=_fetch(),
         ) from error
-    return Rows(*(_rows(f"{HUB_NAME} {split}", splits[split]) for split in ("train", "test")))
+    return _rows(f"{HUB_NAME} train", splits["train"]), _rows(f"{HUB_NAME} test", splits["test"])
 
 
 def _copied(path: Path, split: str) -> list[FixedQuestion]:

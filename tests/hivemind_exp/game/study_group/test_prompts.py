@@ -13,7 +13,7 @@ from hivemind_exp.game.study_group.prompts import (
     BAR,
     TAGS,
     VOICES,
-    Critic,
+    PeerText,
     Student,
     answer_messages,
     critique_messages,
@@ -40,7 +40,7 @@ def chats(student: str, critic: str = "fine", role: str = "") -> dict[str, tuple
     return {
         "answer": answer_messages(QUESTION, role),
         "critique": critique_messages(QUESTION, role, students, 200),
-        "resolve": resolve_messages(QUESTION, role, students, [Critic("p", 0, critic)], 200),
+        "resolve": resolve_messages(QUESTION, role, students, [PeerText("p", 0, critic)], 200),
     }
 
 

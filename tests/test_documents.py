@@ -132,7 +132,8 @@ def test_files_and_modules_that_are_named_exist(document: Path) -> None:
 
 
 def _exists(path: str) -> bool:
-    return any(ROOT.glob(path.rstrip("/"))) or (_is_placeholder(path) and (ROOT / path).parent.is_dir())
+    fixed, placeholder, _ = path.partition("NAME")
+    return any(ROOT.glob(path.rstrip("/"))) or bool(placeholder and (ROOT / fixed).is_dir())
 
 
 def _is_placeholder(path: str) -> bool:

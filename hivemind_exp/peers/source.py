@@ -88,6 +88,7 @@ class PeerSource:
         """Credit peers with the groups that a step has learned from."""
         for peer, _ in {(row.source, row.group) for row in rows}:
             self.book.record(peer).used += 1
+        self.book.save()
 
     def outputs(self, round_: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers wrote in one round and stage: texts by question's digest, by peer."""

@@ -173,7 +173,7 @@ def make_base(start: Start, config: Config, root: Path) -> None:
     """Write the warm model to ``root``."""
     import torch
 
-    from hivemind_exp.game.sampling.prompts import build_prompts
+    from hivemind_exp.game.sampling.game import build_prompts
     from hivemind_exp.models import tiny as model
     from hivemind_exp.models import tiny_warmup as warmup
     from hivemind_exp.runner.grpo_runner import make_mixture

@@ -18,71 +18,58 @@ class NodeError(Exception):
         self.message = message
         self.next = next
 
+    def __init_subclass__(cls, code: str | None = None) -> None:
+        """``code``: of the class; unset, that of the class above it, or what the class says itself."""
+        cls.code = code or cls.code
+        _KINDS.setdefault(cls.code, cls)
 
-class ConfigurationError(NodeError):
+
+_KINDS = {NodeError.code: NodeError}
+"""Of several kinds with one code it is the first, which is defined here: others are the command line's own."""
+
+
+class ConfigurationError(NodeError, code="configuration"):
     """A profile, flag or environment variable says something that cannot be done."""
 
-    code = "configuration"
 
-
-class NodeConflict(NodeError):
+class NodeConflict(NodeError, code="node_conflict"):
     """The node directory belongs to another model or swarm, or is in use."""
 
-    code = "node_conflict"
 
-
-class ModelError(NodeError):
+class ModelError(NodeError, code="model"):
     """The model cannot be loaded: absent, gated, unreachable or not a causal language model."""
 
-    code = "model"
 
-
-class TaskError(NodeError):
+class TaskError(NodeError, code="task"):
     """A task does not exist, or its data cannot be used."""
 
-    code = "task"
 
-
-class HubUnreachable(ModelError, TaskError):
+class HubUnreachable(ModelError, TaskError, code="hub_unreachable"):
     """The hub did not answer, for a model or a task's data; the same command may work later."""
 
-    code = "hub_unreachable"
 
-
-class DeviceError(NodeError):
+class DeviceError(NodeError, code="device"):
     """The machine has an accelerator that cannot be used, or lacks the one asked for."""
 
-    code = "device"
 
-
-class KeyProblem(NodeError):
+class KeyProblem(NodeError, code="key"):
     """A key is missing, cannot be read or kept, or belongs to another host."""
 
-    code = "key"
 
-
-class IdentityProblem(NodeError):
+class IdentityProblem(NodeError, code="identity"):
     """A node's own key is missing, damaged or open to others, or another live node has it."""
 
-    code = "identity"
 
-
-class SwarmError(NodeError):
+class SwarmError(NodeError, code="swarm"):
     """An invitation or a charter cannot be used."""
 
-    code = "swarm"
 
-
-class SwarmSkew(SwarmError):
+class SwarmSkew(SwarmError, code="swarm_skew"):
     """This machine makes other questions than the swarm agreed on."""
 
-    code = "swarm_skew"
 
-
-class LimitReached(NodeError):
+class LimitReached(NodeError, code="limit"):
     """A cap that the operator set, or the one that always exists, allows no further request."""
-
-    code = "limit"
 
     def __init__(self, message: str, *, next: str | None = None, until: float = math.inf) -> None:
         """``until``: Unix seconds at which the cap lifts by itself."""
@@ -90,36 +77,22 @@ class LimitReached(NodeError):
         self.until = until
 
 
-class ProviderError(NodeError):
+class ProviderError(NodeError, code="provider"):
     """A provider cannot be used, and nothing may stand in for it."""
 
-    code = "provider"
 
-
-class OutOfMemory(NodeError):
+class OutOfMemory(NodeError, code="out_of_memory"):
     """The host or the accelerator ran out of memory."""
 
-    code = "out_of_memory"
 
-
-class DiskFull(NodeError):
+class DiskFull(NodeError, code="disk_full"):
     """A file could not be written for want of space."""
 
-    code = "disk_full"
 
-
-class CheckpointError(NodeError):
+class CheckpointError(NodeError, code="checkpoint"):
     """No checkpoint can be loaded."""
-
-    code = "checkpoint"
-
-
-def _all_kinds(kind: type[NodeError]) -> list[type[NodeError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in _all_kinds(child))]
 
 
 def from_code(code: object, message: str, next: str | None) -> NodeError:
     """Return the error that another process reported as ``code``; an unknown code is a plain failure."""
-    # Of several kinds with one code it is the first, which is defined here: others are the command line's own.
-    kinds = {kind.code: kind for kind in reversed(_all_kinds(NodeError))}
-    return kinds.get(str(code), NodeError)(message, next=next)
+    return _KINDS.get(str(code), NodeError)(message, next=next)

@@ -2,7 +2,6 @@
 
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp import atomic_write
@@ -10,81 +9,39 @@ from hivemind_exp import atomic_write
 SECRET_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
 class NodeFiles:
     """Paths below a node's directory."""
 
-    root: Path
-
-    @property
-    def identity(self) -> Path:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.identity = root / "node.json"
         """What was fixed when the node was made (JSON)."""
-        return self.root / "node.json"
-
-    @property
-    def config(self) -> Path:
+        self.config = root / "config.json"
         """The configuration of the latest run (JSON)."""
-        return self.root / "config.json"
-
-    @property
-    def lock(self) -> Path:
+        self.lock = root / "lock"
         """Locked (flock) for as long as the node lives."""
-        return self.root / "lock"
-
-    @property
-    def events(self) -> Path:
+        self.events = root / "events.jsonl"
         """The log for machines."""
-        return self.root / "events.jsonl"
-
-    @property
-    def log(self) -> Path:
+        self.log = root / "trainer.log"
         """What the trainer printed."""
-        return self.root / "trainer.log"
-
-    @property
-    def journal(self) -> Path:
+        self.journal = root / "journal.sqlite"
         """Completions and step manifests (SQLite)."""
-        return self.root / "journal.sqlite"
-
-    @property
-    def ledger(self) -> Path:
+        self.ledger = root / "ledger.sqlite"
         """Requests that cost money (SQLite). Outlives all else: caps are for the node's whole life."""
-        return self.root / "ledger.sqlite"
-
-    @property
-    def consent(self) -> Path:
+        self.consent = root / "consent.json"
         """The providers that the operator agreed to pay (JSON)."""
-        return self.root / "consent.json"
-
-    @property
-    def checkpoints(self) -> Path:
+        self.checkpoints = root / "checkpoints"
         """One directory a checkpoint."""
-        return self.root / "checkpoints"
-
-    @property
-    def key(self) -> Path:
+        self.key = root / "identity.key"
         """The node's Ed25519 key, as libp2p keeps it. Whoever has it is this node."""
-        return self.root / "identity.key"
-
-    @property
-    def claims(self) -> Path:
+        self.claims = root.parent / ".identities"
         """Locks on identities, one for all nodes that stand beside each other: no two live ones share a key."""
-        return self.root.parent / ".identities"
-
-    @property
-    def charter(self) -> Path:
+        self.charter = root / "charter"
         """The signed charter of the node's swarm, as it came."""
-        return self.root / "charter"
-
-    @property
-    def swarm(self) -> Path:
+        self.swarm = root / "swarm"
         """What a node remembers of its swarm: its port, known peers, their reputation."""
-        return self.root / "swarm"
-
-    @property
-    def hub(self) -> Path:
+        self.hub = root / "hub"
         """What goes to the hub next, and what went there last."""
-        return self.root / "hub"
 
     def secret(self) -> bytes:
         """Return the node's secret, made at the first call with mode 0600. Held-out questions follow from it."""

@@ -5,7 +5,7 @@ variables, addresses and parameters are those which each service's own documenta
 this file, so ``offload.model`` goes before ``model``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Group = Literal["n", "fan_out"]
@@ -60,7 +60,7 @@ class Provider:
     """Where keys are made and revoked."""
     key_path: str = _MODELS
     """A path that answers free of charge, and only to a valid key. (OpenRouter lists its models to everyone.)"""
-    chat: Chat | None = field(default=None)
+    chat: Chat | None = None
     """How it generates; None for services that do not."""
 
 
@@ -71,9 +71,10 @@ def _remote(
     key_page: str,
     chat: Chat,
     *more: str,
-    key_path: str = _MODELS,
+    key_path: str = "/models",
 ) -> Provider:
     variables = (f"{name.upper()}_API_KEY", *more)
+    chat = replace(chat, prices=chat.prices or name)
     return Provider(name, base_url, variables, prefixes=prefixes, key_page=key_page, key_path=key_path, chat=chat)
 
 
@@ -83,6 +84,7 @@ def _local(name: str, port: int, *, group: Group = "fan_out", extras: frozenset[
 
 
 _SEED = frozenset({"seed"})
+_EFFORT = frozenset({"reasoning_effort"})
 
 _ROWS = (
     _remote(
@@ -94,10 +96,9 @@ _ROWS = (
             model="gpt-4o-mini",
             group="n",
             max_tokens="max_completion_tokens",
-            extras=frozenset({"seed", "reasoning_effort"}),
+            extras=_SEED | _EFFORT,
             reasoning=("o1", "o3", "o4", "gpt-5"),
             counts_maximum=True,
-            prices="openai",
             batch=True,
             training="restricted",
         ),
@@ -107,14 +108,14 @@ _ROWS = (
         "https://api.deepseek.com",
         ("sk-",),
         "https://platform.deepseek.com/api_keys",
-        Chat(model="deepseek-chat", reasoning=("deepseek-reasoner",), prices="deepseek", training="allowed"),
+        Chat(model="deepseek-chat", reasoning=("deepseek-reasoner",), training="allowed"),
     ),
     _remote(
         "openrouter",
         "https://openrouter.ai/api/v1",
         ("sk-or-",),
         "https://openrouter.ai/keys",
-        Chat(model="openai/gpt-4o-mini", extras=_SEED, prices="openrouter", training="model"),
+        Chat(model="openai/gpt-4o-mini", extras=_SEED, training="model"),
         key_path="/key",
     ),
     _remote(
@@ -125,9 +126,8 @@ _ROWS = (
         Chat(
             model="llama-3.1-8b-instant",
             max_tokens="max_completion_tokens",
-            extras=frozenset({"seed", "reasoning_effort"}),
+            extras=_SEED | _EFFORT,
             reasoning=("openai/gpt-oss", "qwen/qwen3"),
-            prices="groq",
             training="model",
         ),
     ),
@@ -140,7 +140,6 @@ _ROWS = (
             model="meta-llama/Llama-3.3-70B-Instruct-Turbo",
             group="n",
             extras=_SEED,
-            prices="together",
             training="model",
             serves_own_weights=True,
         ),
@@ -150,7 +149,7 @@ _ROWS = (
         "https://api.mistral.ai/v1",
         (),
         "https://console.mistral.ai/api-keys",
-        Chat(model="mistral-small-latest", group="n", reasoning=("magistral",), prices="mistral"),
+        Chat(model="mistral-small-latest", group="n", reasoning=("magistral",)),
     ),
     _remote(
         "gemini",
@@ -159,7 +158,7 @@ _ROWS = (
         "https://aistudio.google.com/apikey",
         Chat(
             model="gemini-2.5-flash-lite",
-            extras=frozenset({"reasoning_effort"}),
+            extras=_EFFORT,
             reasoning=("gemini-2.5-pro", "gemini-3"),
             prices="google",
             training="restricted",
@@ -197,7 +196,6 @@ _ROWS = (
         Chat(
             model="accounts/fireworks/models/llama-v3p1-8b-instruct",
             group="n",
-            prices="fireworks",
             training="model",
             serves_own_weights=True,
         ),
@@ -212,7 +210,6 @@ _ROWS = (
             max_tokens="max_completion_tokens",
             extras=_SEED,
             reasoning=("gpt-oss", "qwen-3-235b-a22b-thinking"),
-            prices="cerebras",
             training="model",
         ),
     ),

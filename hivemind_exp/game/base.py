@@ -48,13 +48,9 @@ class SequentialSchedule:
         if last is None:
             return StageRun(finished, self.stages[0])
         # A node that was stopped within a round of another game begins a new one.
-        place = self.stages.index(last.stage) + 1 if last.stage in self.stages else len(self.stages)
-        return (
-            StageRun(last.round, self.stages[place])
-            if place < len(self.stages)
-            else StageRun(finished + 1, self.stages[0])
-        )
+        if last.stage not in self.stages[:-1]:
+            return StageRun(finished + 1, self.stages[0])
+        return StageRun(last.round, self.stages[self.stages.index(last.stage) + 1])
 
     def left(self) -> float | None:
-        """Return None."""
         return None

@@ -92,10 +92,8 @@ def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]
 
 def _who(lesson: SourceContribution) -> str:
     """Return who made it. A name from outside can neither leave its cell nor be a link."""
-    return "this node" if lesson.source == "local" else f"`{lesson.source.translate(_HARMLESS)}`"
-
-
-_HARMLESS = str.maketrans(dict.fromkeys("|`\r\n", " "))
+    harmless = str.maketrans(dict.fromkeys("|`\r\n", " "))
+    return "this node" if lesson.source == "local" else f"`{lesson.source.translate(harmless)}`"
 
 
 def _measured(evaluations: Sequence[Evaluation]) -> str:

@@ -1,20 +1,83 @@
 """Pushing to the hub, beside the training: a hub that is slow delays nothing, one that fails stops nothing."""
 
+import json
+import os
 import queue
+import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
+from hivemind_exp import atomic_write
 from hivemind_exp.config import HubConfig
 from hivemind_exp.events import Emit, PhaseEvent, PushEvent, WarningEvent
-from hivemind_exp.hub.outbox import Outbox, Parcel
 from hivemind_exp.stop import StopFlag
 
+_PARTIAL = ".partial-"
+_LAST = "pushed.json"
+_ADAPTER = "adapter_config.json"
 _POLL_S = 0.1
+
+
+class Outbox:
+    """Copies of checkpoints' models with their cards, on the disk until the hub has them.
+
+    What a crash or a hub that is down kept here waits for the next run.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(exist_ok=True)
+        for leftover in root.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(leftover)
+
+    def pack(self, round_: int, model: Path, card: str, base: str) -> None:
+        """Add a model. Its weights are linked, not copied: the checkpoint may be pruned while they are on their way.
+
+        ``base`` is what an adapter says it belongs to; otherwise it would tell a path of this machine.
+        """
+        final = self._root / f"{round_:08d}"
+        if not final.exists():
+            partial = self._root / f"{_PARTIAL}{final.name}"
+            shutil.copytree(model, partial, copy_function=_link)
+            # Written anew: writing into a file that is linked would change the checkpoint.
+            atomic_write.write(partial / "README.md", card, None)
+            adapter = partial / _ADAPTER
+            if adapter.is_file():
+                told = json.loads(adapter.read_text(encoding="utf-8"))
+                atomic_write.write(adapter, json.dumps(told | {"base_model_name_or_path": base}, indent=2), None)
+            partial.rename(final)
+
+    def parcels(self) -> dict[int, Path]:
+        """Return what is waiting, by the rounds that were finished when it was saved, the oldest first."""
+        return {int(path.name): path for path in sorted(self._root.iterdir()) if path.name.isdigit()}
+
+    def holds(self, round_: int, repo: str) -> bool:
+        """Say whether the model after ``round_`` rounds is here, or went to ``repo`` last."""
+        last = None
+        with suppress(OSError, ValueError):
+            last = json.loads((self._root / _LAST).read_text(encoding="utf-8"))
+        return round_ in self.parcels() or last == {"repo": repo, "round": round_}
+
+    def done(self, round_: int, repo: str) -> None:
+        """Note that the model after ``round_`` rounds has arrived, and remove it with all before it."""
+        atomic_write.write(self._root / _LAST, json.dumps({"repo": repo, "round": round_}))
+        for earlier, path in self.parcels().items():
+            if earlier <= round_:
+                shutil.rmtree(path)
+
+
+def _link(source: str, target: str) -> None:
+    """Link a file; copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 class HubPusher:
@@ -61,27 +124,26 @@ class HubPusher:
         repo_is_there = False
         while True:
             self._orders.get()
-            parcel = None
+            round_ = None
             try:
-                parcel = self._outbox.waiting()
+                parcels = self._outbox.parcels()
+                round_ = max(parcels, default=None)
                 if not repo_is_there:
                     self._api.create_repo(self._hub.repo, private=self._hub.private, exist_ok=True)
                     repo_is_there = True
-                if parcel is not None:
-                    self._upload(parcel)
+                if round_ is not None:
+                    self._upload(round_, parcels[round_])
             except Exception as error:  # noqa: BLE001 - whatever a hub and a network can do is no reason to stop training
-                self._warn(error, None if parcel is None else parcel.round)
+                self._warn(error, round_)
             finally:
                 self._orders.task_done()
 
-    def _upload(self, parcel: Parcel) -> None:
-        begun = time.perf_counter()
-        commit = self._api.upload_folder(
-            repo_id=self._hub.repo, folder_path=parcel.path, commit_message=f"After round {parcel.round}"
-        )
-        self._outbox.done(parcel, self._hub.repo)
+    def _upload(self, round_: int, path: Path) -> None:
+        begun, repo = time.perf_counter(), self._hub.repo
+        commit = self._api.upload_folder(repo_id=repo, folder_path=path, commit_message=f"After round {round_}")
+        self._outbox.done(round_, repo)
         seconds = round(time.perf_counter() - begun, 3)
-        self._emit(PushEvent(round=parcel.round, repo=self._hub.repo, url=commit.commit_url, seconds=seconds))
+        self._emit(PushEvent(round=round_, repo=repo, url=commit.commit_url, seconds=seconds))
 
     def _warn(self, error: Exception, round_: int | None) -> None:
         repo, reason = self._hub.repo, _reason(error).rstrip(".")

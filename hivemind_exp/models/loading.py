@@ -14,6 +14,7 @@ from hivemind_exp.config import LoraConfig, ModelConfig
 from hivemind_exp.errors import HubUnreachable, ModelError
 from hivemind_exp.hub_access import hub_answers, is_offline
 from hivemind_exp.models.memory import Shape
+from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.seeds import derive_seed
 
 TINY = "tiny"
@@ -34,8 +35,6 @@ class Whereabouts:
 def load_tokenizer(config: ModelConfig, token: str | None = None) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer, which pads on the left. ``token`` is the hub's. Raises ``ModelError``."""
     if config.name == TINY:
-        from hivemind_exp.models.tiny import build_tokenizer
-
         return build_tokenizer()
     place = _fetch_config(config, token)
     try:
@@ -56,8 +55,6 @@ def load_model(
     below what bfloat16 can add. Below adapters the frozen weights are in ``dtype``.
     """
     if config.name == TINY:
-        from hivemind_exp.models.tiny import build_model
-
         return build_model(tokenizer, derive_seed(seed, "tiny"))
     place = _fetch_config(config, token)
     stored = getattr(torch, dtype) if config.lora is not None else torch.float32
@@ -82,8 +79,6 @@ def adapter_config(lora: LoraConfig | None) -> Any:
 def locate(config: ModelConfig) -> Whereabouts:
     """Find a model on this machine, without network. Raises ``ModelError`` for a directory that holds none."""
     if config.name == TINY:
-        from hivemind_exp.models.tiny import build_model, build_tokenizer
-
         return _measured("built on the spot", build_model(build_tokenizer(), 0))
     local = _local_directory(config)
     if local is None and _cached(config) is None:

@@ -1,17 +1,14 @@
 """How much memory a node needs: weights, gradients, optimizer, activations, logits, key-value cache. No torch here."""
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from hivemind_exp.config import Config
+from hivemind_exp.config import Config
 
 FAMILIES = frozenset({"gemma", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3", "stablelm"})
 """Dense decoders whose size follows from config.json; they differ in norms and biases, a few thousandths at most."""
@@ -45,7 +42,7 @@ class Shape:
     vocabulary: int
 
     @classmethod
-    def read(cls, config: Mapping[str, Any], parameters: int | None = None) -> Shape | None:
+    def read(cls, config: Mapping[str, Any], parameters: int | None = None) -> Self | None:
         """Return the shape that a config.json tells of; None for a family whose size is not known from it.
 
         ``parameters``: their number, where it is known better (``count_weights``).

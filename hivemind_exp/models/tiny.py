@@ -1,16 +1,31 @@
-"""A causal language model of 0.23 M parameters and its tokenizer, made from nothing.
+"""A causal language model of 0.23 M parameters and its tokenizer, made from nothing, and its supervised start.
 
 Letters stay single tokens, since merges would swallow what the task is about; the tags and the question's template are
 one token each, so that the model's few layers go to the answer.
+
+At its start it learns the format, and to be right on a minority of questions. How often the demonstrations are right is
+fixed here, so that the base level comes from the mixture and not from stopping at a lucky moment.
 """
 
+import random
 import string
+from collections.abc import Callable, Sequence
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
+from hivemind_exp.config import WarmupConfig
 from hivemind_exp.models.memory import TINY
+from hivemind_exp.rollouts.types import Prompt
 
 TEMPLATE = "Spell this word backward (example: sun -> nus): "
 """How spell_backward's questions begin."""
@@ -19,6 +34,14 @@ _PAD, _END, _UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% endif %}{% endfor %}"
 )
+RIGHT = 0.7
+"""How often a demonstration is right for words under five letters; otherwise the word is copied as it stands."""
+RIGHT_LONG = 0.3
+"""The same for longer words."""
+LONG = 5
+_RISE = 0.05
+"""Share of the steps over which the learning rate rises."""
+_REPORT_EVERY = 25
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -54,3 +77,58 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
+
+
+def warm_up(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    config: WarmupConfig,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train ``model`` in place on demonstrations for ``prompts`` (of spell_backward), cross-entropy on the answer."""
+    chance = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    examples = [(list(p.ids), _answer_ids(tokenizer, p.question.text, chance)) for p in prompts]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+    # A rise of one step or less would divide by zero: so few steps fall from the start.
+    rise = _RISE if config.steps * _RISE > 1 else 0.0
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=config.learning_rate, total_steps=config.steps, pct_start=rise
+    )
+    model.train()
+    for step in range(config.steps):
+        if should_stop():
+            return
+        picked = torch.randint(len(examples), (config.batch,), generator=generator).tolist()
+        ids, labels = _pad([examples[i] for i in picked], tokenizer.pad_token_id)
+        logits = model(
+            input_ids=ids.to(model.device), attention_mask=(ids != tokenizer.pad_token_id).to(model.device)
+        ).logits
+        loss = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten().to(model.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if (step + 1) % _REPORT_EVERY == 0:
+            progress(step + 1, config.steps)
+    model.eval()
+
+
+def _answer_ids(tokenizer: PreTrainedTokenizerBase, question: str, chance: random.Random) -> list[int]:
+    word = question.removeprefix(TEMPLATE).strip()
+    right = chance.random() < (RIGHT_LONG if len(word) >= LONG else RIGHT)
+    answer = word[::-1] if right else word
+    ids: list[int] = tokenizer.encode(f"<answer>{answer}</answer>", add_special_tokens=False)
+    return [*ids, tokenizer.eos_token_id]
+
+
+def _pad(examples: Sequence[tuple[list[int], list[int]]], fill: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and labels (B, T), padded on the right; labels are -100 outside the answer."""
+    ids = [torch.tensor(prompt + answer) for prompt, answer in examples]
+    labels = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in examples]
+    return pad_sequence(ids, True, fill), pad_sequence(labels, True, -100)

@@ -48,16 +48,13 @@ class Decoder:
                     break
                 body = bytes(self._buffer[start + LENGTH.size : end])
                 start = end
-                yield _unpack(body)
+                try:
+                    message = msgpack.unpackb(body, unicode_errors="surrogatepass")
+                except (ValueError, msgpack.UnpackException) as error:
+                    raise WireError(str(error)) from error
+                yield message
         finally:
             del self._buffer[:start]
-
-
-def _unpack(body: bytes) -> Any:
-    try:
-        return msgpack.unpackb(body, unicode_errors="surrogatepass")
-    except (ValueError, msgpack.UnpackException) as error:
-        raise WireError(str(error)) from error
 
 
 _CHUNK = 2**16

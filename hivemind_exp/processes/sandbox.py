@@ -77,14 +77,14 @@ def _limit(name: str, value: int) -> None:
 def _libc_prctl(option: int, value: int) -> None:
     import ctypes
 
-    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _leave_network() -> None:
     """Move into an empty network namespace, where the kernel lets an ordinary user do so."""
     import ctypes
 
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         libc.unshare(_CLONE_NEWNET)
 

@@ -8,10 +8,9 @@ from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
 from hivemind_exp.game.base import Game, Schedule, SequentialSchedule
-from hivemind_exp.game.sampling.game import SamplingGame
-from hivemind_exp.game.sampling.prompts import encode
+from hivemind_exp.game.sampling.game import SamplingGame, encode
+from hivemind_exp.game.study_group.exhibits import NoPeers, PeerOutputs
 from hivemind_exp.game.study_group.game import StudyGroup
-from hivemind_exp.game.study_group.merging import NoPeers, PeerOutputs
 from hivemind_exp.game.study_group.slot_schedule import SlotClock, SlotSchedule
 from hivemind_exp.game.study_group.stages.base import ALONE, Player
 from hivemind_exp.journal.journal import Journal

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, PhaseEvent
-from hivemind_exp.game.sampling.prompts import build_prompts
+from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.models.device import Compute
 from hivemind_exp.models.loading import TINY, adapter_config, load_model
 from hivemind_exp.node_files import NodeFiles
@@ -81,7 +81,7 @@ class ModelBuilder:
         return load_model(config.model.model_copy(update={"name": str(kept)}), tokenizer, dtype="float32", seed=0)
 
     def _warm_up(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, kept: Path) -> None:
-        from hivemind_exp.models.tiny_warmup import warm_up
+        from hivemind_exp.models.tiny import warm_up
 
         config = self._config
         model = load_model(config.model, tokenizer, dtype="float32", seed=config.node.seed)

@@ -11,7 +11,7 @@ from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit, PhaseEvent, ShareEvent
-from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
+from hivemind_exp.game.sampling.game import STAGE, build_prompts, encode
 from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name

@@ -15,8 +15,7 @@ from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.events import Emit, StartEvent
 from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.sampling.game import SamplingGame
-from hivemind_exp.hub.outbox import Outbox
-from hivemind_exp.hub.pusher import HubPusher
+from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import TINY, load_tokenizer

@@ -1,17 +1,12 @@
 """What a task is: a generator of questions with a verifier."""
 
-from __future__ import annotations
-
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from hivemind_exp.processes.sandbox import Role
-
-if TYPE_CHECKING:  # workers import this module, and pydantic would add 60 ms and 10 MiB to each
-    from pydantic import JsonValue
 
 Split = Literal["train", "heldout"]
 """``train`` follows from the charter alone; ``heldout`` also from the node's secret, so no peer can know it."""
@@ -33,7 +28,7 @@ class Question:
     """Place in the round's endless sequence of questions."""
     text: str
     """What the model is asked."""
-    entry: Mapping[str, JsonValue]
+    entry: Mapping[str, Any]
     """What the verifier needs, the reference answer included. Never shown to a model."""
     digest: str
     """SHA-256 (hex) of task and text: equal on every node that makes this question."""
@@ -90,7 +85,7 @@ class TaskSpec:
     path: str | None = None
     """Absolute path of a fixed set's file or directory."""
     check: Literal["exact", "math"] = "exact"
-    params: Mapping[str, JsonValue] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -109,14 +104,14 @@ class Task(ABC):
         """Import and load what this role needs. Called once, before the sandbox closes. May raise ``TaskError``."""
 
     @abstractmethod
-    def make(self, seed: int) -> tuple[str, dict[str, JsonValue]]:
+    def make(self, seed: int) -> tuple[str, dict[str, Any]]:
         """Return text and verifier's entry of the question with this seed (of a fixed set: at this place)."""
 
     @abstractmethod
-    def score(self, answer: str, entry: Mapping[str, JsonValue]) -> float:
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
         """Return the credit in [0, 1] for ``answer``, which is hostile text."""
 
-    def key(self, text: str, entry: Mapping[str, JsonValue]) -> str:  # noqa: ARG002 - some need it
+    def key(self, text: str, entry: Mapping[str, Any]) -> str:  # noqa: ARG002 - some need it
         """Return what makes two questions the same."""
         return normalised(text)
 

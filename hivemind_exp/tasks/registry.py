@@ -11,6 +11,7 @@ import difflib
 import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from hivemind_exp.config import TaskConfig
@@ -47,10 +48,9 @@ def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
     Raises:
         TaskError: a name is unknown or refused, or a preset has parameters.
     """
-    plain = [part for config in configs for part in _take_apart(config)]
     seen: Counter[str] = Counter()
     expanded = []
-    for config in plain:
+    for config in chain.from_iterable(map(_take_apart, configs)):
         seen[config.name] += 1
         number = seen[config.name]
         spec = TaskSpec(
@@ -83,7 +83,11 @@ def names() -> list[str]:
 def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
     if config.name not in PRESETS:
         if config.name not in FAMILIES:
-            raise _unknown(config.name)
+            near = difflib.get_close_matches(config.name.lower(), names(), cutoff=0.5) or ["sapo", "gsm8k", "jsonl"]
+            why = f"no task is called {config.name!r}; the nearest names are {', '.join(near)}"
+            if config.name in REFUSED:
+                why = f"task {config.name!r} cannot be used: {REFUSED[config.name]}"
+            raise TaskError(why, next=f"swarmctl run --task {near[0]}")
         yield config
         return
     if config.params or config.path:
@@ -94,15 +98,3 @@ def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
     members = PRESETS[config.name]
     for member in members:
         yield TaskConfig(name=member, weight=config.weight / len(members))
-
-
-def _unknown(name: str) -> TaskError:
-    near = _nearest(name)
-    why = f"no task is called {name!r}; the nearest names are {', '.join(near)}"
-    if name in REFUSED:
-        why = f"task {name!r} cannot be used: {REFUSED[name]}"
-    return TaskError(why, next=f"swarmctl run --task {near[0]}")
-
-
-def _nearest(name: str) -> list[str]:
-    return difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5) or ["sapo", "gsm8k", "jsonl"]

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.errors import CheckpointError, LimitReached, NodeError
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
-from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
+from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun

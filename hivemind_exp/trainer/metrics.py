@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
+from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
 from hivemind_exp.tasks.base import Score
 from hivemind_exp.trainer.grpo_step import StepResult

@@ -7,7 +7,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, RoundEvent, WarningEvent
 from hivemind_exp.game.base import Game, Schedule
-from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
+from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.rollouts.types import Group, Prompt

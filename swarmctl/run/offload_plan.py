@@ -174,8 +174,8 @@ def estimate(config: Config) -> Estimate:
 
 def _bytes_quoted(config: Config, stage: str) -> int:
     """Return what a stage quotes at most: nothing, answers, or answers and critiques."""
-    from hivemind_exp.game.study_group.merging import SHOWN
-    from hivemind_exp.game.study_group.quoting import LONGEST_QUOTATION
+    from hivemind_exp.game.study_group.exhibits import SHOWN
+    from hivemind_exp.game.study_group.prompts import LONGEST_QUOTATION
 
     most = min(LONGEST_QUOTATION, _BYTES_A_TOKEN * config.generation.max_completion_tokens)
     return {"critique": 1, "resolve": 2}.get(stage, 0) * SHOWN * most
@@ -198,7 +198,7 @@ def _minutes(config: Config, requests: int, tokens: int, longest: int) -> float:
 
 
 def _bytes_a_prompt(config: Config) -> float:
-    from hivemind_exp.game.sampling.prompts import messages
+    from hivemind_exp.game.sampling.game import messages
     from hivemind_exp.tasks.mixture import Mixture
 
     charter = charter_id(config).encode()

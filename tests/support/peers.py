@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
+from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
 from hivemind_exp.peers.bundle_pool import BundlePool

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from hivemind_exp.config import HubConfig
 from hivemind_exp.events import Event
-from hivemind_exp.hub.outbox import Outbox
-from hivemind_exp.hub.pusher import HubPusher
+from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.stop import StopFlag, StopRequested
 
 

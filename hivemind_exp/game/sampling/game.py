@@ -1,4 +1,5 @@
-"""``sampling`` as the loop plays it: one stage, the question itself, and the verifier's word for a reward."""
+"""``sampling`` as the loop plays it: one stage, the question itself with the format of the answer, and the verifier's
+word for a reward."""
 
 from __future__ import annotations
 
@@ -6,13 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
 from hivemind_exp.journal.records import StageRun
-from hivemind_exp.rollouts.types import Group, Prompt
+from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line imports this module to see how long prompts are
     from transformers import PreTrainedTokenizerBase
+
+STAGE = "answer"
+INSTRUCTION = (
+    "Think about the question first, between <think> and </think>. "
+    "Then give the final answer, and nothing else, between <answer> and </answer>."
+)
 
 
 class SamplingGame:
@@ -39,3 +45,23 @@ def verified(tasks: Tasks, groups: Sequence[Group]) -> list[Group]:
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
     scores = iter(tasks.score(questions, [row.text for group in groups for row in group.rollouts]))
     return [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
+
+
+def messages(question: Question) -> tuple[Message, ...]:
+    """Return the chat that asks one question."""
+    return ({"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question.text})
+
+
+def build_prompts(questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase | None) -> list[Prompt]:
+    """Return the prompts of the stage, in the chat format of the model if it has one; without a tokenizer no ids."""
+    chats = [(question, messages(question)) for question in questions]
+    return [Prompt(each, STAGE, chat, tuple(encode(chat, tokenizer)) if tokenizer else ()) for each, chat in chats]
+
+
+def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the token ids after which the model writes its turn."""
+    if tokenizer.chat_template is None:
+        text = "\n\n".join(message["content"] for message in chat) + "\n\n"
+        return list(tokenizer.encode(text))
+    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+    return list(tokenizer.encode(text, add_special_tokens=False))

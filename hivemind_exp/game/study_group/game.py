@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hivemind_exp.game.study_group.exhibits import Exhibits
-from hivemind_exp.game.study_group.merging import PeerOutputs
+from hivemind_exp.game.study_group.exhibits import Exhibits, PeerOutputs
 from hivemind_exp.game.study_group.stages.answer import AnswerStage
 from hivemind_exp.game.study_group.stages.base import Encode, Player, Stage
 from hivemind_exp.game.study_group.stages.critique import CritiqueStage

@@ -32,11 +32,11 @@ Choice = int | str | None
 
 def score_answer(question: Question, text: str, verified: Score) -> Score:
     """Return the score of a first-stage completion that the task's verifier has judged."""
-    terms = [term("correct", RIGHT * verified.outcome, RIGHT, verified.why)]
+    terms = [RewardTerm("correct", RIGHT * verified.outcome, RIGHT, verified.why)]
     if _is_integer(str(question.entry.get("answer"))):
         answer = content(text, "answer")
         good = answer is not None and _is_integer(answer)
-        terms.append(term("integer", FORMAT * good, FORMAT, "an integer" if good else "no integer"))
+        terms.append(RewardTerm("integer", FORMAT * good, FORMAT, "an integer" if good else "no integer"))
     return Score(verified.outcome, verified.strict, verified.why, (*terms, *format_terms(TAGS[ANSWER], text)))
 
 
@@ -46,8 +46,8 @@ def score_critique(text: str, students: Mapping[int, float]) -> Score:
     named, why_named = _named(choice, students)
     outcome, why = _judged(choice, students)
     terms = (
-        term("names a student", EXISTS * named, EXISTS, why_named),
-        term("right choice", RIGHT * outcome, RIGHT, why),
+        RewardTerm("names a student", EXISTS * named, EXISTS, why_named),
+        RewardTerm("right choice", RIGHT * outcome, RIGHT, why),
         *format_terms(TAGS[CRITIQUE], text),
     )
     return Score(outcome, is_exactly(text, TAGS[CRITIQUE]), why, terms)
@@ -67,12 +67,12 @@ def score_resolve(
     if majority:
         agrees = choice is not None and choice in majority
         most = " or ".join(sorted(map(_words, majority)))
-        terms.append(term("agrees", RIGHT * agrees, RIGHT, f"most critics chose {most}"))
+        terms.append(RewardTerm("agrees", RIGHT * agrees, RIGHT, f"most critics chose {most}"))
     alike = similarity(content(text, "question") or "", question.text)
     terms += [
-        term("right majority", RIGHT * outcome, RIGHT, why),
-        term("question", RESTATED * alike, RESTATED, f"{100 * alike:.0f} % of its words"),
-        term("correct", RIGHT * verified.outcome, RIGHT, verified.why),
+        RewardTerm("right majority", RIGHT * outcome, RIGHT, why),
+        RewardTerm("question", RESTATED * alike, RESTATED, f"{100 * alike:.0f} % of its words"),
+        RewardTerm("correct", RIGHT * verified.outcome, RIGHT, verified.why),
     ]
     strict = is_exactly(text, TAGS[RESOLVE])
     return Score(verified.outcome, strict, verified.why, (*terms, *format_terms(TAGS[RESOLVE], text)))
@@ -142,26 +142,16 @@ def format_terms(names: Sequence[str], text: str) -> tuple[RewardTerm, RewardTer
     """Return what a completion gets for its form; ``names``: the tags that it is made of, in order."""
     strict, soft = is_exactly(text, names), in_order(text, names)
     once = sum(text.count(tag) == 1 for name in names for tag in (f"<{name}>", f"</{name}>"))
-    trailing = _trailing(text, names[-1])
+    _, closed, after = text.rpartition(f"</{names[-1]}>")
+    trailing = len(after.strip()) if closed else 0
     value = max(0.0, A_TAG * once - A_TRAILING_CHARACTER * trailing)
     why = f"{once} of {2 * len(names)} tags once" + (f", {trailing} characters after the last" if trailing else "")
     return (
-        term("strict format", FORMAT * strict, FORMAT, "kept" if strict else "not kept"),
-        term("soft format", FORMAT * soft, FORMAT, "all tags in order" if soft else "not all tags in order"),
-        term("tags", value, A_TAG * 2 * len(names), why),
+        RewardTerm("strict format", FORMAT * strict, FORMAT, "kept" if strict else "not kept"),
+        RewardTerm("soft format", FORMAT * soft, FORMAT, "all tags in order" if soft else "not all tags in order"),
+        RewardTerm("tags", value, A_TAG * 2 * len(names), why),
     )
-
-
-def _trailing(text: str, last: str) -> int:
-    """Return the characters after the last tag's end; 0 where it never ends."""
-    _, closed, after = text.rpartition(f"</{last}>")
-    return len(after.strip()) if closed else 0
 
 
 def _is_integer(text: str) -> bool:
     return len(text) <= _LONGEST_INTEGER and _INTEGER.fullmatch(text.strip()) is not None
-
-
-def term(name: str, value: float, maximum: float, why: str) -> RewardTerm:
-    """Return one term of a reward, in [0, maximum], and why it is what it is."""
-    return RewardTerm(name, float(value), maximum, why)

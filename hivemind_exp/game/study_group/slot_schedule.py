@@ -45,19 +45,16 @@ class SlotClock:
         """Return what ``now`` (Unix seconds) belongs to. A slot begins with its first moment."""
         number = math.floor((now - self.t0) / self.stage_time)
         # Rounding must not put a moment outside the slot that it is said to be in.
-        if now >= self._begins(number + 1):
+        if now >= self.begins(0, number + 1):
             number += 1
-        elif now < self._begins(number):
+        elif now < self.begins(0, number):
             number -= 1
         round_, stage = divmod(number, self.stages)
-        return Slot(round_, stage, self._begins(number + 1) - now)
+        return Slot(round_, stage, self.begins(0, number + 1) - now)
 
     def begins(self, round_: int, stage: int) -> int:
-        """Return when a slot begins, in Unix seconds."""
-        return self._begins(round_ * self.stages + stage)
-
-    def _begins(self, number: int) -> int:
-        return self.t0 + number * self.stage_time
+        """Return when a slot begins, in Unix seconds; ``stage`` may go on into later rounds."""
+        return self.t0 + (round_ * self.stages + stage) * self.stage_time
 
 
 class SlotSchedule:

@@ -1,18 +1,13 @@
 """A fixed set of questions: places instead of seeds, and a hash that a charter can pin."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import Task, TaskSpec
 from hivemind_exp.tasks.seed_sequence import canonical
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 FEWEST = 10
 """Questions of the smallest set from which some can be held out."""
@@ -25,23 +20,19 @@ class FixedQuestion(NamedTuple):
     answer: str
 
 
-class Rows(NamedTuple):
-    """A fixed set as it was read."""
-
-    train: Sequence[FixedQuestion]
-    heldout: Sequence[FixedQuestion] = ()
-    """Empty: some of ``train`` are held out."""
+Rows = tuple[Sequence[FixedQuestion], Sequence[FixedQuestion]]
+"""A fixed set as it was read: training and held-out questions. Without the latter some of the former are held out."""
 
 
 class FixedTask(Task):
     """Questions and answers from a file, compared as text or as mathematics."""
 
     def __init__(self, spec: TaskSpec, read: Callable[[TaskSpec], Rows], *, mathematics: bool) -> None:
-        self.name = spec.name
         self._spec = spec
         self._read = read
         self._mathematics = mathematics
         self._rows: list[FixedQuestion] = []
+        self._same: Callable[[str, str], float] = _same_words
 
     def prepare(self, role: Role) -> None:
         if role == "verify":
@@ -49,34 +40,28 @@ class FixedTask(Task):
                 from hivemind_exp.tasks.verifiers import mathematics
 
                 mathematics.load()
+                self._same = mathematics.same
             return
-        rows = self._read(self._spec)
-        self._rows = [*rows.train, *rows.heldout]
-        self.size, self.heldout_size = len(rows.train), len(rows.heldout)
+        train, heldout = self._read(self._spec)
+        self._rows = [*train, *heldout]
+        self.size, self.heldout_size = len(train), len(heldout)
         self.sha256 = hashlib.sha256(b"".join(canonical(*row) for row in self._rows)).hexdigest()
 
-    def make(self, seed: int) -> tuple[str, dict[str, JsonValue]]:
+    def make(self, seed: int) -> tuple[str, dict[str, Any]]:
         question, answer = self._rows[seed]
         return question, {"answer": answer}
 
-    def score(self, answer: str, entry: Mapping[str, JsonValue]) -> float:
-        right = str(entry["answer"])
-        if not self._mathematics:
-            return float(answer.split() == right.split())
-        from hivemind_exp.tasks.verifiers import mathematics
-
-        return mathematics.same(answer, right)
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
+        return self._same(answer, str(entry["answer"]))
 
 
-def enough(rows: Rows, source: str) -> Rows:
-    """Return ``rows``.
+def _same_words(answer: str, right: str) -> float:
+    return float(answer.split() == right.split())
 
-    Raises:
-        TaskError: there are too few to train on some and hold out others.
-    """
-    if len(rows.train) < (1 if rows.heldout else FEWEST):
-        raise TaskError(
-            f"{source} has {len(rows.train)} questions; at least {FEWEST} are needed, for some are held out",
-            next="swarmctl run --task sapo",
-        )
-    return rows
+
+def enough(train: Sequence[FixedQuestion], heldout: Sequence[FixedQuestion], source: str) -> Rows:
+    """Return both. Raises ``TaskError`` where there are too few to train on some and hold out others."""
+    if len(train) < (1 if heldout else FEWEST):
+        why = f"{source} has {len(train)} questions; at least {FEWEST} are needed, for some are held out"
+        raise TaskError(why, next="swarmctl run --task sapo")
+    return train, heldout

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,7 @@ def _read(spec: TaskSpec) -> Rows:
     if spec.path is None:
         return _from_hub()
     path = Path(spec.path)
-    train = _rows(path, "train")
-    return enough(Rows(train, _rows(path, "test") if path.is_dir() else ()), str(path))
+    return enough(_copied(path, "train"), _copied(path, "test") if path.is_dir() else (), str(path))
 
 
 def _from_hub() -> Rows:
@@ -70,19 +69,11 @@ def _from_hub() -> Rows:
             "and name its directory as the task's path",
             next=_fetch(),
         ) from error
-    train, test = (
-        [_row(f"{HUB_NAME} {split}", number, record) for number, record in enumerate(splits[split], 1)]
-        for split in ("train", "test")
-    )
-    return Rows(train, test)
+    return _rows(f"{HUB_NAME} train", splits["train"]), _rows(f"{HUB_NAME} test", splits["test"])
 
 
-def _rows(path: Path, split: str) -> list[FixedQuestion]:
-    return [
-        _row(str(file), number, record)
-        for file in _files(path, split)
-        for number, record in enumerate(_records(file), 1)
-    ]
+def _copied(path: Path, split: str) -> list[FixedQuestion]:
+    return [row for file in _files(path, split) for row in _rows(str(file), _records(file))]
 
 
 def _files(path: Path, split: str) -> list[Path]:
@@ -92,10 +83,7 @@ def _files(path: Path, split: str) -> list[Path]:
     found = sorted(file for file in path.rglob(f"{split}*") if file.suffix in SUFFIXES)
     found = [file for file in found if "socratic" not in str(file.relative_to(path))]  # its solutions are worded anew
     if not found:
-        raise TaskError(
-            f"no {split}*.jsonl and no {split}*.parquet of GSM8K in {path}",
-            next=_fetch(str(path)),
-        )
+        raise TaskError(f"no {split}*.jsonl and no {split}*.parquet of GSM8K in {path}", next=_fetch(str(path)))
     return found
 
 
@@ -119,9 +107,13 @@ def _lines(file: Path) -> Iterable[Any]:
             raise TaskError(f"{file}:{number}: this line is not JSON: {error}", next=_fetch()) from error
 
 
-def _row(source: str, number: int, record: Any) -> FixedQuestion:
-    if isinstance(record, Mapping):
-        question, solution = record.get("question"), record.get("answer")
-        if isinstance(question, str) and isinstance(solution, str) and MARK in solution:
-            return FixedQuestion(question, solution.rpartition(MARK)[2].strip())
-    raise TaskError(f"{source}:{number}: this is no question of GSM8K with an answer behind {MARK}", next=_fetch())
+def _rows(source: str, records: Iterable[Any]) -> list[FixedQuestion]:
+    rows = []
+    for number, record in enumerate(records, 1):
+        match record:
+            case {"question": str(question), "answer": str(solution)} if MARK in solution:
+                rows.append(FixedQuestion(question, solution.rpartition(MARK)[2].strip()))
+            case _:
+                why = f"{source}:{number}: this is no question of GSM8K with an answer behind {MARK}"
+                raise TaskError(why, next=_fetch())
+    return rows

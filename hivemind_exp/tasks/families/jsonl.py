@@ -42,9 +42,8 @@ def read_lines(path: Path) -> list[FixedQuestion]:
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
-        raise TaskError(
-            f"cannot read {path}: {error.strerror or error}", next=f"ls -l {shlex.quote(str(path.parent))}"
-        ) from error
+        listing = f"ls -l {shlex.quote(str(path.parent))}"
+        raise TaskError(f"cannot read {path}: {error.strerror or error}", next=listing) from error
     return [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -56,9 +55,9 @@ def _read(spec: TaskSpec) -> Rows:
         )
     path = Path(spec.path)
     if not path.is_dir():
-        return enough(Rows(read_lines(path)), str(path))
+        return enough(read_lines(path), (), str(path))
     heldout = path / "heldout.jsonl"
-    return enough(Rows(read_lines(path / "train.jsonl"), read_lines(heldout) if heldout.exists() else ()), str(path))
+    return enough(read_lines(path / "train.jsonl"), read_lines(heldout) if heldout.exists() else (), str(path))
 
 
 def _row(path: Path, number: int, line: bytes) -> FixedQuestion:

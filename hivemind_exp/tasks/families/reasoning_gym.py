@@ -13,15 +13,12 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import Task, TaskSpec
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, LIBRARY
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 Verifier = Callable[[str, Mapping[str, Any]], float]
 
@@ -80,7 +77,7 @@ class GeneratedTask(Task):
                 next=f"swarmctl run --task {self.name}",
             ) from error
 
-    def make(self, seed: int) -> tuple[str, dict[str, JsonValue]]:
+    def make(self, seed: int) -> tuple[str, dict[str, Any]]:
         if self._generator.shared:
             dataset = self._shared
             dataset.seed = seed
@@ -93,11 +90,11 @@ class GeneratedTask(Task):
             entry[path.rpartition(".")[2]] = _plain(_at(item["metadata"], path))
         return item["question"], entry
 
-    def score(self, answer: str, entry: Mapping[str, JsonValue]) -> float:
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
         assert self._verify is not None, "prepare('verify') comes first"
         return self._verify(answer, entry)
 
-    def key(self, text: str, entry: Mapping[str, JsonValue]) -> str:
+    def key(self, text: str, entry: Mapping[str, Any]) -> str:
         if self.name == "spell_backward":
             word = str(entry["answer"]).lower()
             return "spell_backward " + " ".join(sorted((word, word[::-1])))
@@ -149,7 +146,5 @@ def _parameters(name: str) -> list[str]:
     source = _library().joinpath(*GENERATORS[name].module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     config = next(node for node in classes if node.name.endswith("Config"))
-    fields = [
-        node.target.id for node in config.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    ]
-    return [field for field in fields if field not in _OURS]
+    targets = [node.target for node in config.body if isinstance(node, ast.AnnAssign)]
+    return [target.id for target in targets if isinstance(target, ast.Name) and target.id not in _OURS]

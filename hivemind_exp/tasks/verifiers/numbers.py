@@ -1,4 +1,4 @@
-"""Answers compared as numbers, each parsed within bounds: no ``9**9999999``, no ``1e999999999``, no ``nan``."""
+"""Answers compared as numbers or dates, parsed within bounds: no ``9**9999999``, no ``1e999999999``, no ``nan``."""
 
 import math
 import re
@@ -7,10 +7,11 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
-from hivemind_exp.tasks.verifiers.text import NEARLY
+from hivemind_exp.tasks.verifiers.text import NEARLY, caseless
 
 DIGITS = 60
 """Digits before the point, and after it, of the longest number that is read."""
+WEEKDAYS = frozenset({"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"})
 
 _DECIMAL = re.compile(
     rf"[+-]?(?:\d{{1,{DIGITS}}}(?:\.\d{{0,{DIGITS}}})?|\.\d{{1,{DIGITS}}})(?:[eE][+-]?\d{{1,2}})?", re.ASCII
@@ -40,7 +41,9 @@ def parse_fraction(text: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _difference(left: Decimal, right: Decimal) -> Decimal:
+def _apart(left: Decimal | None, right: Decimal | None) -> Decimal:
+    if left is None or right is None:
+        return Decimal("inf")
     with localcontext() as context:
         context.prec = 4 * DIGITS
         return abs(left - right)
@@ -49,24 +52,21 @@ def _difference(left: Decimal, right: Decimal) -> Decimal:
 def decimal(answer: str, entry: Mapping[str, Any]) -> float:
     """Full credit for the same number however written; for text that holds it, its share of the length."""
     answer, right = answer.strip().replace(",", ""), entry["answer"].replace(",", "")
-    mine, its = parse_decimal(answer), parse_decimal(right)
-    if mine is not None and its is not None and mine == its:
+    mine = parse_decimal(answer)
+    if mine is not None and mine == parse_decimal(right):
         return 1.0
     return min(len(right) / len(answer), NEARLY) if right in answer else 0.0
 
 
 def number(answer: str, entry: Mapping[str, Any]) -> float:
     """Full credit for a number within 0.01 of ``solution``, commas allowed."""
-    mine = parse_decimal(answer.replace(",", ""))
-    return float(mine is not None and _difference(mine, Decimal(str(entry["solution"]))) < Decimal("0.01"))
+    return float(_apart(parse_decimal(answer.replace(",", "")), Decimal(str(entry["solution"]))) < Decimal("0.01"))
 
 
 def tolerant(answer: str, entry: Mapping[str, Any]) -> float:
     """Full credit for a number within one unit of the last place that was asked for."""
-    mine, its = parse_decimal(answer), parse_decimal(entry["answer"])
-    if mine is None or its is None:
-        return 0.0
-    return float(_difference(mine, its) <= Decimal(1).scaleb(-max(entry["decimal_places"])))
+    unit = Decimal(1).scaleb(-max(entry["decimal_places"]))
+    return float(_apart(parse_decimal(answer), parse_decimal(entry["answer"])) <= unit)
 
 
 def significant(answer: str, entry: Mapping[str, Any]) -> float:
@@ -133,3 +133,20 @@ def _rational(text: str) -> Fraction | None:
     if ratio:
         return Fraction(int(ratio[1]), int(ratio[2])) if int(ratio[2]) else None
     return None if value is None else Fraction(value)
+
+
+def calendar(answer: str, entry: Mapping[str, Any]) -> float:
+    """Full credit for the right day or count; a little for another weekday, or for a count that is nearly right."""
+    answer, right = answer.strip(), entry["answer"].strip()
+    if entry["task"].startswith("weekday_"):
+        if answer == right:
+            return 1.0
+        return 0.1 if answer in WEEKDAYS else 0.05 if answer.title() in WEEKDAYS else 0.0
+    count = parse_integer(right)
+    if count is None:
+        return caseless(answer, entry)
+    mine = parse_integer(answer)
+    if mine is None or mine == count:
+        return float(mine == count)
+    # e^(−5 · 1/600) would count as right, though it is a day off
+    return min(NEARLY, math.exp(-5 * min(abs(mine - count) / abs(count), 100))) if count else 0.0

@@ -1,10 +1,16 @@
 """Answers compared as text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import eq
 from typing import Any
 
 NEARLY = 0.95
 """The most a near miss can earn."""
+
+
+def in_place(mine: Sequence[Any], right: Sequence[Any]) -> int:
+    """Return how many of an answer's parts (letters, words, cells) stand where they stand in the right one."""
+    return sum(map(eq, mine, right))
 
 
 def exact(answer: str, entry: Mapping[str, Any]) -> float:
@@ -53,7 +59,7 @@ def spelling(answer: str, entry: Mapping[str, Any]) -> float:
     answer, right = answer.lower(), entry["answer"].lower()
     if answer == right:
         return 1.0
-    hits: int = sum(mine == its for mine, its in zip(answer, right, strict=False))
+    hits = in_place(answer, right)
     return 0.8 if hits == len(right) else hits / len(right)
 
 
@@ -62,8 +68,7 @@ def words_in_order(answer: str, entry: Mapping[str, Any]) -> float:
     mine, right = answer.lower().split(), entry["answer"].lower().split()
     if mine == right:
         return 1.0
-    hits: int = sum(word == its for word, its in zip(mine, right, strict=False))
-    return min(hits / len(right), NEARLY)
+    return min(in_place(mine, right) / len(right), NEARLY)
 
 
 def word_list(answer: str, entry: Mapping[str, Any]) -> float:
@@ -71,5 +76,5 @@ def word_list(answer: str, entry: Mapping[str, Any]) -> float:
     mine, right = [word.strip() for word in answer.split(",")], entry["sorted_words"]
     if mine == right:
         return 1.0
-    share: float = sum(word == its for word, its in zip(mine, right, strict=False)) / len(right)
+    share = in_place(mine, right) / len(right)
     return min(max(share, 0.2) if sorted(mine) == sorted(right) else share, NEARLY)

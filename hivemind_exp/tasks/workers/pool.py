@@ -7,18 +7,25 @@ Measured on two cores: ready after 0.1 s, 20 to 30 MiB each; with math-verify 2.
 short answers in 1 to 2 ms; 10 000 questions of ``spell_backward`` in 0.5 s.
 """
 
+import contextlib
+import importlib
 import math
 import os
 import selectors
+import shlex
+import subprocess
+import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hivemind_exp.errors import HubUnreachable, TaskError
+from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import TaskSpec
-from hivemind_exp.tasks.workers.process import START_SECONDS, WorkerGone, WorkerProcess
 
 VERIFY_SECONDS = 2.0
 """Wall-clock time for one answer."""
@@ -30,12 +37,135 @@ MOST_VERIFIERS = 4
 
 TIMED_OUT = "timed out"
 DIED = "the verifier died"
+START_SECONDS = 120.0
+"""A worker that is not ready by then never will be: even a slow disk loads the libraries in ten."""
+_CHUNK = 2**16
+
+_KEPT = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_KEPT_FOR_HUB = ("HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+_KEPT_FOR_PROXY = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_SET = {
+    "PYTHONHASHSEED": "0",  # some generators iterate over sets
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUTF8": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
 
 
 class Unscored(str):
     """Why a job has no reply."""
 
     __slots__ = ()
+
+
+class WorkerProcess:
+    """One worker as its node sees it, from its start to its end: a pipe each way, never waited for."""
+
+    def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float) -> None:
+        self.ready: list[dict[str, Any]] | None = None
+        self.pending: deque[int] = deque()
+        """The jobs it was sent and has not answered."""
+        self.since = time.monotonic()
+        """When it started, or made its last progress."""
+        self._limit = limit
+        self._decoder = Decoder()
+        self._outgoing = bytearray()
+        # A file, not a pipe: a worker that fills it while it starts does not wait for anybody to read.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "hivemind_exp.tasks.workers.worker", role, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=_environment(role, specs),
+            cwd="/",
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.input, self.output = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self.input, False)
+        os.set_blocking(self.output, False)
+        self.send({"tasks": [asdict(spec) for spec in specs], "limit": limit})
+
+    @property
+    def wants_to_write(self) -> bool:
+        return bool(self._outgoing)
+
+    @property
+    def due(self) -> float:
+        """By when it must make progress (monotonic seconds)."""
+        if self.ready is None:
+            return self.since + START_SECONDS
+        return self.since + self._limit if self.pending else math.inf
+
+    def send(self, message: object, job: int | None = None) -> None:
+        """Queue a message; ``job`` is the number under which its reply is expected."""
+        self._outgoing += encode(message)
+        if job is not None:
+            if not self.pending:
+                self.since = time.monotonic()
+            self.pending.append(job)
+        self.write()
+
+    def write(self) -> None:
+        """Write what the pipe takes now. A broken pipe shows when its output is read."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            while self._outgoing:
+                del self._outgoing[: os.write(self.input, self._outgoing[:_CHUNK])]
+
+    def read(self) -> list[Any] | None:
+        """Return the messages that have arrived; None once nothing more will."""
+        messages: list[Any] = []
+        while True:
+            try:
+                data = os.read(self.output, _CHUNK)
+                if not data:
+                    break
+                messages += self._decoder.feed(data)
+            except BlockingIOError:
+                return messages
+            except WireError:
+                break
+        return messages or None  # after messages, the end shows again at the next reading
+
+    def kill(self) -> None:
+        """End the process at once and reap it."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.close()
+
+    def failure(self) -> TaskError:
+        """Return why the process never became ready, with the last it wrote."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - 4096))
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        said = " | ".join(line.strip() for line in lines[-3:]) or "it said nothing"
+        return TaskError(
+            f"a worker for questions and answers ended before it was ready (code {self._process.poll()}): {said}",
+            next=f"{shlex.quote(sys.executable)} -c 'import hivemind_exp.tasks.workers.worker, msgpack'",
+        )
+
+
+def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
+    """Return the little that a worker needs. The node's own environment holds keys."""
+    kept = list(_KEPT)
+    if role == "make" and any(spec.path is None and _needs_hub(spec) for spec in specs):
+        kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
+    return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()
+
+
+def _needs_hub(spec: TaskSpec) -> bool:
+    try:
+        return getattr(importlib.import_module(spec.module), "NEEDS_HUB", False)
+    except ImportError:  # which the worker tells better
+        return False
 
 
 class Crew:
@@ -96,7 +226,8 @@ class Crew:
                 selector.register(worker.output, selectors.EVENT_READ, worker)
                 if worker.wants_to_write:
                     selector.register(worker.input, selectors.EVENT_WRITE, worker)
-            happened = selector.select(self._patience())
+            first = min((worker.due for worker in self._workers), default=math.inf)
+            happened = selector.select(None if first == math.inf else max(0.0, first - time.monotonic()))
         for key, _ in happened:
             if key.data not in self._workers:
                 continue  # it has just been ended
@@ -117,9 +248,8 @@ class Crew:
                 worker.send(jobs[job], job)
 
     def _take(self, worker: WorkerProcess, waiting: deque[int], replies: list[Any]) -> None:
-        try:
-            messages = worker.read()
-        except WorkerGone:
+        messages = worker.read()
+        if messages is None:
             if worker.ready is None:
                 error = worker.failure()
                 self.close()
@@ -128,23 +258,20 @@ class Crew:
             return
         for message in messages:
             worker.since = time.monotonic()
-            if worker.ready is None:
-                worker.ready = self._greeting(message)
-            elif worker.pending:
-                replies[worker.pending.popleft()] = message
-
-    def _greeting(self, message: Any) -> list[dict[str, Any]]:
-        if "error" in message:
-            self.close()
-            kind = HubUnreachable if message["code"] == HubUnreachable.code else TaskError
-            raise kind(message["error"], next=message["next"])
-        facts: list[dict[str, Any]] = message["ready"]
-        return facts
+            if worker.ready is not None:
+                if worker.pending:
+                    replies[worker.pending.popleft()] = message
+            elif "error" in message:
+                self.close()
+                kind = HubUnreachable if message["code"] == HubUnreachable.code else TaskError
+                raise kind(message["error"], next=message["next"])
+            else:
+                worker.ready = message["ready"]
 
     def _end_late(self, waiting: deque[int], replies: list[Any]) -> None:
         now = time.monotonic()
         for worker in list(self._workers):
-            if now < worker.since + self._allowed(worker):
+            if now < worker.due:
                 continue
             if worker.ready is None:
                 self.close()
@@ -161,16 +288,6 @@ class Crew:
     def _drop(self, worker: WorkerProcess) -> None:
         self._workers.remove(worker)
         worker.kill()
-
-    def _allowed(self, worker: WorkerProcess) -> float:
-        if worker.ready is None:
-            return START_SECONDS
-        return self._limit if worker.pending else math.inf
-
-    def _patience(self) -> float | None:
-        ends = [worker.since + self._allowed(worker) for worker in self._workers]
-        first = min(ends, default=math.inf)
-        return None if first == math.inf else max(0.0, first - time.monotonic())
 
 
 class Pool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hivemind_exp.hub.outbox import Outbox
+from hivemind_exp.hub.pusher import Outbox
 from tests.support.fake_hub_uploads import TOKEN, Account, uploads
 
 WEIGHTS = os.urandom(300_000)
@@ -157,12 +157,13 @@ def test_only_the_newest_of_several_goes(root: Path) -> None:
 
 def test_a_parcel_is_links_and_survives_its_checkpoint(root: Path) -> None:
     outbox = Outbox(root / "hub")
-    parcel = outbox.pack(7, root / "model", "card", "lab/base")
-    assert (parcel.path / "adapter_model.safetensors").stat().st_nlink == 2
-    assert (parcel.path / "README.md").stat().st_nlink == 1
+    outbox.pack(7, root / "model", "card", "lab/base")
+    parcel = outbox.parcels()[7]
+    assert (parcel / "adapter_model.safetensors").stat().st_nlink == 2
+    assert (parcel / "README.md").stat().st_nlink == 1
     assert outbox.holds(7, "any/repo")
-    outbox.done(parcel, "me/mine")
-    assert outbox.waiting() is None
+    outbox.done(7, "me/mine")
+    assert outbox.parcels() == {}
     assert outbox.holds(7, "me/mine")
     assert not outbox.holds(7, "me/other")
     (root / "hub/.partial-00000009").mkdir()

@@ -13,7 +13,7 @@ import torch
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import ModelError
-from hivemind_exp.game.sampling.prompts import build_prompts
+from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.models.loading import load_model, load_tokenizer, locate
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
+from hivemind_exp.game.sampling.game import STAGE, build_prompts, encode
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.peers.bundle import Bundle, unpack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hivemind_exp.game.sampling.prompts import build_prompts
+from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.rollouts.orders import CompletionRequest
 from hivemind_exp.rollouts.types import Kind

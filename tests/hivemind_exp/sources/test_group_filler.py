@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import Config
-from hivemind_exp.game.sampling.prompts import build_prompts
+from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.models.tiny import build_model, build_tokenizer

@@ -92,9 +92,8 @@ def make_base(root: Path, *, steps: int, seed: int) -> None:
     import torch
 
     from hivemind_exp.config import WarmupConfig
-    from hivemind_exp.game.sampling.prompts import build_prompts
-    from hivemind_exp.models.tiny import build_model, build_tokenizer
-    from hivemind_exp.models.tiny_warmup import warm_up
+    from hivemind_exp.game.sampling.game import build_prompts
+    from hivemind_exp.models.tiny import build_model, build_tokenizer, warm_up
 
     torch.set_num_threads(1)
 

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from hivemind_exp.game.sampling.game import verified
 from hivemind_exp.game.study_group.exhibits import Exhibits
-from hivemind_exp.game.study_group.quoting import LONGEST_QUOTATION
-from hivemind_exp.game.study_group.roles import Role, voice
+from hivemind_exp.game.study_group.prompts import LONGEST_QUOTATION, voice
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Score, Tasks
@@ -29,7 +28,7 @@ class Player:
 
     peer: str = ALONE
     """The node's own peer id."""
-    role: Role = "none"
+    role: str = "none"
     seed: int = 0
     """Of the role that is drawn for each question."""
 

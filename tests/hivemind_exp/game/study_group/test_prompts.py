@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.prompts import (
+    BAR,
     TAGS,
-    Critic,
+    VOICES,
+    PeerText,
     Student,
     answer_messages,
     critique_messages,
+    quoted,
     resolve_messages,
+    voice,
 )
-from hivemind_exp.game.study_group.quoting import BAR, quoted
-from hivemind_exp.game.study_group.roles import VOICES, voice
 from hivemind_exp.rollouts.types import Message
 from hivemind_exp.tasks.base import Question
 
@@ -38,7 +40,7 @@ def chats(student: str, critic: str = "fine", role: str = "") -> dict[str, tuple
     return {
         "answer": answer_messages(QUESTION, role),
         "critique": critique_messages(QUESTION, role, students, 200),
-        "resolve": resolve_messages(QUESTION, role, students, [Critic("p", 0, critic)], 200),
+        "resolve": resolve_messages(QUESTION, role, students, [PeerText("p", 0, critic)], 200),
     }
 
 
@@ -89,7 +91,7 @@ def test_nothing_that_is_quoted_adds_a_turn_or_a_student(attack: str) -> None:
 
 
 def test_special_tokens_of_a_chat_format_stay_text() -> None:
-    from hivemind_exp.game.sampling.prompts import encode
+    from hivemind_exp.game.sampling.game import encode
     from hivemind_exp.models.tiny import build_tokenizer
 
     tokenizer = build_tokenizer()

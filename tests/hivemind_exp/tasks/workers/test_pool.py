@@ -16,8 +16,7 @@ import pytest
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import TaskSpec
-from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT, Pool, Unscored
-from hivemind_exp.tasks.workers.process import WorkerProcess
+from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT, Pool, Unscored, WorkerProcess
 from tests.support.hostile import evil_answers as evil
 
 EVIL = TaskSpec("evil", evil.MODULE, "evil")

@@ -7,18 +7,18 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.game.study_group.merging import (
+from hivemind_exp.game.study_group.exhibits import (
     LONGEST_TEXT,
     MOST_PEERS,
     MOST_TEXTS,
     SHOWN,
-    Heard,
     NoPeers,
     Output,
     heard,
     select,
     student_number,
 )
+from hivemind_exp.game.study_group.prompts import PeerText
 
 peers = st.sampled_from([f"12D3KooW{letter * 8}" for letter in "ABCDEFGHIJ"])
 outputs = st.builds(
@@ -110,7 +110,7 @@ def test_what_is_looked_at_is_bounded_and_only_about_the_question(said: dict[str
 
 
 def test_texts_without_end_are_not_looked_at() -> None:
-    assert heard({"p": {"q": ["x" * (LONGEST_TEXT + 1), "y"]}}, "q", besides="") == [Heard("p", 1, "y")]
+    assert heard({"p": {"q": ["x" * (LONGEST_TEXT + 1), "y"]}}, "q", besides="") == [PeerText("p", 1, "y")]
 
 
 def test_of_many_peers_not_always_the_same_are_looked_at() -> None:

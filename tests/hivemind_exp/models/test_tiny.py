@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from hivemind_exp.config import WarmupConfig
-from hivemind_exp.game.sampling.prompts import build_prompts
-from hivemind_exp.models.tiny import TEMPLATE, build_model, build_tokenizer
-from hivemind_exp.models.tiny_warmup import warm_up
+from hivemind_exp.game.sampling.game import build_prompts
+from hivemind_exp.models.tiny import TEMPLATE, build_model, build_tokenizer, warm_up
 from hivemind_exp.rollouts.types import Prompt
 from hivemind_exp.tasks.base import Question
 

@@ -1,13 +1,12 @@
 """What ``swarmctl doctor`` does, once its arguments are parsed."""
 
-import os
 import sys
 from collections.abc import Sequence
 
 from hivemind_exp.errors import NodeError
 from swarmctl.doctor import registry, runner
 from swarmctl.doctor.check import Check, Context, Outcome, Status
-from swarmctl.doctor.checks.api import request as apirequest
+from swarmctl.doctor.checks.api.checks import notice
 from swarmctl.doctor.report import as_json, as_markdown, as_text
 from swarmctl.errors import Exit
 from swarmctl.paths import nodes_directory
@@ -26,8 +25,17 @@ def doctor_command(options: DoctorOptions) -> Exit:
     outcomes = runner.make(checks, context)
     fixed: list[str] | None = None
     if options.fix:
-        outcomes, fixed = cure(outcomes, context)
-    print_outcomes(outcomes, fixed, options, context)
+        outcomes, fixed = _cure(outcomes, context)
+    if options.as_json:
+        print(as_json(outcomes, fixed))
+    elif options.report:
+        # Not broken into lines of the terminal's width: a row of a table is one line.
+        for line in as_markdown(outcomes, context):
+            print(encodable(line, sys.stdout.encoding))
+    else:
+        write = Writer(sys.stdout)
+        for line in as_text(outcomes, fixed, context, whole=not options.checks):
+            write(line)
     return Exit.CHECK_FAILED if any(each.finding.status is Status.FAILED for each in outcomes) else Exit.DONE
 
 
@@ -36,7 +44,7 @@ def _announce(checks: Sequence[Check], context: Context) -> None:
     deep = [check for check in checks if check.deep and context.deep]
     if sys.stderr.isatty() and any(check.group != "api" for check in deep):
         Writer(sys.stderr)("Deep checks import torch and compute; that takes up to two minutes.")
-    cost = apirequest.notice(context) if any(check.group == "api" for check in deep) else None
+    cost = notice(context) if any(check.group == "api" for check in deep) else None
     if cost is not None:
         Writer(sys.stderr)(cost)
 
@@ -52,28 +60,22 @@ def make_context(options: DoctorOptions) -> Context:
         )
     except NodeError as error:
         problem = error
-    return Context(
-        resolved=resolved,
-        problem=problem,
-        arguments=given(options),
-        deep=options.deep,
-        offline=options.offline,
-        environment=dict(os.environ),
-        nodes=nodes_directory(),
-    )
-
-
-def given(options: DoctorOptions) -> tuple[str, ...]:
-    """Return the arguments that say which node is meant, as they were given."""
     named = [
         ("--profile", options.profile),
         ("--node", options.node),
         *(("--set", each) for each in options.assignments),
     ]
-    return tuple(word for flag, value in named if value is not None for word in (flag, value))
+    return Context(
+        resolved=resolved,
+        problem=problem,
+        arguments=tuple(word for flag, value in named if value is not None for word in (flag, value)),
+        deep=options.deep,
+        offline=options.offline,
+        nodes=nodes_directory(),
+    )
 
 
-def cure(outcomes: Sequence[Outcome], context: Context) -> tuple[list[Outcome], list[str]]:
+def _cure(outcomes: Sequence[Outcome], context: Context) -> tuple[list[Outcome], list[str]]:
     """Fix what is safe to fix and look again. Returns the new outcomes, and what was done."""
     after, done = [], []
     for outcome in outcomes:
@@ -86,19 +88,3 @@ def cure(outcomes: Sequence[Outcome], context: Context) -> tuple[list[Outcome], 
             result = runner.make([outcome.check], context)[0]
         after.append(result)
     return after, done
-
-
-def print_outcomes(
-    outcomes: Sequence[Outcome], fixed: list[str] | None, options: DoctorOptions, context: Context
-) -> None:
-    """Print what was found, as asked for."""
-    if options.as_json:
-        print(as_json(outcomes, fixed))
-    elif options.report:
-        # Not broken into lines of the terminal's width: a row of a table is one line.
-        for line in as_markdown(outcomes, context):
-            print(encodable(line, sys.stdout.encoding))
-    else:
-        write = Writer(sys.stdout)
-        for line in as_text(outcomes, fixed, context, whole=not options.checks):
-            write(line)

@@ -1,13 +1,22 @@
-"""Makes checks side by side. None can raise, and none can hang: what does not answer in its time is given up."""
+"""Makes checks side by side, and runs the programs that they ask.
 
+None can raise, and none can hang: what does not answer in its time is given up.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
 from hivemind_exp.errors import NodeError
-from swarmctl.doctor import subprocesses as process
+from hivemind_exp.secrets import without_secrets
 from swarmctl.doctor.check import Check, Context, Finding, Outcome, failed, skipped
+
+_running: set[subprocess.Popen[str]] = set()
 
 
 def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
@@ -17,7 +26,8 @@ def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
         started = [(check, _start(check, context, began)) for check in checks]
         return [_outcome(check, answer, context, began) for check, answer in started]
     finally:
-        process.end_all()
+        for process in list(_running):  # the thread that waits for it may not live to kill it
+            _kill(process)
 
 
 def _start(check: Check, context: Context, began: float) -> Future[Outcome]:
@@ -53,3 +63,41 @@ def look(check: Check, context: Context) -> Finding:
         return failed(error.message, error.next)
     except Exception as error:  # noqa: BLE001 - a check that breaks is a finding, not the end of the others
         return failed(f"could not be checked: {type(error).__name__}: {error}".splitlines()[0])
+
+
+def ask(
+    command: Sequence[str],
+    *,
+    limit: float,
+    environment: Mapping[str, str] | None = None,
+    text: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, or kill it with all that it started after ``limit`` seconds. It gets no keys.
+
+    Raises OSError where it cannot be started and ``subprocess.TimeoutExpired`` where it does not end.
+    """
+    process = subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env=without_secrets(os.environ if environment is None else environment),
+        start_new_session=True,
+    )
+    _running.add(process)
+    try:
+        output, errors = process.communicate(text, timeout=limit)
+    except BaseException:
+        _kill(process)
+        process.wait()
+        raise
+    finally:
+        _running.discard(process)
+    return subprocess.CompletedProcess(list(command), process.returncode, output, errors)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from hivemind_exp.errors import NodeError
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks import model
-from swarmctl.doctor.checks.accelerator import other_memory, selected
+from swarmctl.doctor.checks.accelerator import device_kind, other_memory, selected
+from swarmctl.doctor.checks.hub import shape
 from swarmctl.terminal.sentences import count, size
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def profile(context: Context) -> Finding:
 
 def memory(context: Context) -> Finding:
     """Compare an estimate of the memory that training needs with what the device has."""
-    known = model.shape(context)
+    known = shape(context)
     if known.shape is None:
         return skipped(f"{known.text}, so its size is unknown")
-    kind = model.device_kind(context.device)
+    kind = device_kind(context.device)
     half = _half(context, kind)
     need = estimate(context.config, known.shape, half=half)
     usual = estimate(context.config, known.shape, half=half, prompt=USUAL_PROMPT)

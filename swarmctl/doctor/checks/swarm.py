@@ -1,32 +1,28 @@
-"""What a node of a swarm stands on: hivemind's daemon, a port, its own directory, and modes that keep secrets."""
+"""What a node stands on in a swarm: hivemind's daemon, a port, a directory that is free, a key and a charter."""
 
 import os
 import platform
 import shlex
 import socket
-import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from hivemind_exp.errors import IdentityProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.doctor.check import Context, Finding, failed, ok, quoted, warning
-from swarmctl.doctor.checks.installation import install
-from swarmctl.doctor.checks.requirements import PINS
-from swarmctl.doctor.subprocesses import ask
+from swarmctl.doctor.check import Context, Finding, failed, ok, quoted, skipped, warning
+from swarmctl.doctor.checks.installation import PINS, install, installed
+from swarmctl.doctor.checks.node_directories import nodes
+from swarmctl.doctor.runner import ask
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json
 
-_OTHERS = 0o077
 _DAEMON_SECONDS = 2.0
 _CONNECT_S = 0.5
-
-
-def nodes(context: Context) -> list[NodeFiles]:
-    """Return the files of every node of this machine."""
-    return [NodeFiles(path.parent) for path in sorted(context.nodes.glob("[!.]*/node.json"))]
+_NONE = "no node of this machine is in a swarm"
 
 
 def p2pd(_context: Context) -> Finding:
@@ -35,8 +31,7 @@ def p2pd(_context: Context) -> Finding:
     reinstall = install(f"hivemind=={PINS['hivemind'][1]}", force=True)
     if spec is None or spec.origin is None:
         return failed("hivemind is not installed", reinstall)
-    path = Path(spec.origin).parent / "hivemind_cli" / "p2pd"
-    return daemon(path, reinstall)
+    return daemon(Path(spec.origin).parent / "hivemind_cli" / "p2pd", reinstall)
 
 
 def daemon(path: Path, reinstall: str) -> Finding:
@@ -63,21 +58,12 @@ def _make_executable(path: Path) -> str:
 
 
 def port(_context: Context) -> Finding:
-    """Open a port, and dial it at each address of this machine."""
-    return dial(addresses())
-
-
-def addresses() -> list[str]:
-    """Return the IPv4 addresses of this machine, loopback last."""
+    """Open a port, and dial it at each IPv4 address of this machine, loopback last."""
     import psutil
 
-    found = {
-        address.address
-        for interface in psutil.net_if_addrs().values()
-        for address in interface
-        if address.family is socket.AF_INET
-    }
-    return sorted(found, key=lambda each: (each.startswith("127."), each))
+    every = [address for interface in psutil.net_if_addrs().values() for address in interface]
+    found = {address.address for address in every if address.family is socket.AF_INET}
+    return dial(sorted(found, key=lambda each: (each.startswith("127."), each)))
 
 
 def dial(targets: Sequence[str]) -> Finding:
@@ -91,8 +77,8 @@ def dial(targets: Sequence[str]) -> Finding:
         deaf = [each for each in targets if not _answers(each, number)]
     if deaf:
         return warning(f"a port can be opened, and does not answer at {', '.join(deaf)}: a firewall?", "ip addr")
-    outside = [each for each in targets if not each.startswith("127.")]
-    where = ", ".join(outside) if outside else "loopback alone"
+    outside = ", ".join(each for each in targets if not each.startswith("127."))
+    where = outside or "loopback alone"
     return ok(f"a port can be opened and dialled from here at {where}; whether others reach it is not known here")
 
 
@@ -122,10 +108,8 @@ def node(context: Context) -> Finding:
     holder = read_json(files.lock) or {}
     pid = holder.get("pid")
     if isinstance(pid, int) and not locks.is_alive(pid):
-        return warning(
-            f"the supervisor of node {name} is gone; its trainer, pid {holder.get('trainer')}, should stop by itself",
-            f"swarmctl status --node {shlex.quote(name)}",
-        )
+        text = f"the supervisor of node {name} is gone; its trainer, pid {holder.get('trainer')}, should stop by itself"
+        return warning(text, f"swarmctl status --node {shlex.quote(name)}")
     return ok(f"node {name} is running (pid {pid}, since {holder.get('since')})")
 
 
@@ -134,35 +118,67 @@ def _make(directory: Path) -> str:
     return f"made {shown(directory)}"
 
 
-def modes(context: Context) -> Finding:
-    """Look for secrets and node directories that others on this machine can read."""
-    secret = [path for files in nodes(context) for path in secrets(files) if _is_open(path)]
-    directories = [path for path in (context.nodes, *(files.root for files in nodes(context))) if _is_open(path)]
-    if not secret and not directories:
-        return ok("node directories and secrets are for their owner alone")
-    bad = [*secret, *directories]
-    named = ", ".join(f"{shown(path)} ({stat.S_IMODE(path.stat().st_mode):04o})" for path in bad[:3])
-    text = f"others can read {named}" + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-    # An open directory tells what a node does; an open secret lets others foresee its held-out questions, and an open
-    # key lets them be this node.
-    verdict = failed if secret else warning
-    return verdict(text, f"chmod go-rwx {quoted(bad)}", lambda: _close(bad))
+def key(context: Context) -> Finding:
+    """Read the keys of this machine's nodes."""
+    from hivemind_exp.swarm.identity import Identity
+
+    keyed = [files for files in nodes(context) if files.key.exists()]
+    if not keyed:
+        return skipped("no node of this machine has a key yet; it gets one when it joins a swarm")
+    peers: Counter[str] = Counter()
+    for files in keyed:
+        try:
+            peers[Identity.load(files.key).peer_id] += 1
+        except IdentityProblem as error:
+            return failed(f"the key of node {files.root.name}: {error.message}", error.next)
+    if copied := [peer for peer, count in peers.items() if count > 1]:
+        text = f"several nodes share the key of {copied[0]}; only one of them can run at a time"
+        return warning(text, "swarmctl identity show")
+    return ok(f"{_of('key', keyed)} can be used")
 
 
-def secrets(files: NodeFiles) -> Iterator[Path]:
-    """Yield the files of a node that nobody else may read."""
-    yield from (path for path in (files.root / "secret", files.key) if path.is_file())
+def charter(context: Context) -> Finding:
+    """Check the charters of this machine's nodes, and the versions of the libraries that they pin."""
+    from swarmctl.swarm.member import member
+
+    members = _members(context)
+    for name in (files.root.name for files in members):
+        try:
+            found = member(name).charter
+        except NodeError as error:
+            return failed(error.message, error.next)
+        for task in found.tasks:
+            library, _, version = task.version.partition(" ")
+            here = installed(library) if library else version
+            if here != version:
+                return failed(
+                    f"swarm {found.name} of node {name} makes {task.label} with {task.version}, and this machine has "
+                    f"{here or 'none'}",
+                    install(f"{library}=={version}"),
+                )
+    return ok(f"{_of('charter', members)} can be played here") if members else skipped(_NONE)
 
 
-def _is_open(path: Path) -> bool:
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    return bool(status.st_mode & _OTHERS) and status.st_uid == os.geteuid()
+def listen(context: Context) -> Finding:
+    """Tell whether the ports that nodes keep are theirs."""
+    from hivemind_exp.swarm.addresses import is_free, read_port
+
+    members = _members(context)
+    for files in members:
+        name, number = files.root.name, read_port(files.swarm)
+        if number is not None and not locks.is_held(files.lock) and not is_free(number):
+            return warning(
+                f"port {number} of node {name} is taken by another program; the node will choose another, and its "
+                "invitations of before then lead nowhere",
+                f"swarmctl swarm invite --node {shlex.quote(name)}",
+            )
+    return ok(f"{_of('port', members)} is free, or its node runs") if members else skipped(_NONE)
 
 
-def _close(paths: list[Path]) -> str:
-    for path in paths:
-        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
-    return f"closed {', '.join(shown(path) for path in paths)} to others"
+def _members(context: Context) -> list[NodeFiles]:
+    return [files for files in nodes(context) if files.charter.exists()]
+
+
+def _of(what: str, found: list[NodeFiles]) -> str:
+    names = ", ".join(files.root.name for files in found)
+    return f"{'the' if len(found) == 1 else 'each'} {what} of {names}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.keys.finder import KeyFinder
+from swarmctl.terminal.prompter import Prompter
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
@@ -68,19 +69,17 @@ class Facts:
     """What several checks want to know, found once: the first that asks looks, the others wait for it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._known: dict[str, Future[Any]] = {}
 
     def get(self, name: str, find: Callable[[], T]) -> T:
         """Return what ``find`` returned the first time. Raises what it raised then."""
-        with self._lock:
-            is_first = name not in self._known
-            known: Future[T] = self._known.setdefault(name, Future())
-        if is_first:
+        mine: Future[T] = Future()
+        known: Future[T] = self._known.setdefault(name, mine)  # atomic: one thread alone gets its own back
+        if known is mine:
             try:
-                known.set_result(find())
+                mine.set_result(find())
             except Exception as error:  # noqa: BLE001 - raised below, and for all who ask again
-                known.set_exception(error)
+                mine.set_exception(error)
         return known.result()
 
 
@@ -113,6 +112,11 @@ class Context:
     def device(self) -> str:
         """The device that the profile wants; "auto" where it cannot be used."""
         return self.config.model.device if self.resolved else "auto"
+
+    @property
+    def keys(self) -> KeyFinder:
+        """Finds keys as a run would. Silent: a keyring's dialog that waits for somebody is no answer to a check."""
+        return KeyFinder(Prompter(silent=True), self.environment)
 
     @property
     def files(self) -> NodeFiles:

@@ -54,21 +54,17 @@ def make_context(options: DoctorOptions) -> Context:
     from swarmctl.settings.command_line import resolved_options
 
     resolved, problem = None, None
+    wanted = RunOptions(profile=options.profile, node=options.node, assignments=options.assignments)
     try:
-        resolved = resolved_options(
-            RunOptions(profile=options.profile, node=options.node, assignments=options.assignments)
-        )
+        resolved = resolved_options(wanted)
     except NodeError as error:
         problem = error
-    named = [
-        ("--profile", options.profile),
-        ("--node", options.node),
-        *(("--set", each) for each in options.assignments),
-    ]
+    given = [("--profile", options.profile), ("--node", options.node)]
+    given += [("--set", each) for each in options.assignments]
     return Context(
         resolved=resolved,
         problem=problem,
-        arguments=tuple(word for flag, value in named if value is not None for word in (flag, value)),
+        arguments=tuple(word for flag, value in given if value is not None for word in (flag, value)),
         deep=options.deep,
         offline=options.offline,
         nodes=nodes_directory(),

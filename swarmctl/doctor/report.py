@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import textwrap
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -42,18 +41,17 @@ def as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> str:
 
 
 def as_text(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Context, *, whole: bool) -> Iterator[str]:
-    """Yield lines for a terminal: findings broken between words, commands whole."""
+    """Yield lines for a terminal: findings broken between words (the rest is left to ``Writer``), commands whole."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for group, members in groupby(outcomes, key=lambda outcome: outcome.check.group):
         yield group
         for outcome in members:
             finding = outcome.finding
-            head = f"  {finding.status:<{_WIDTH}}  "
-            yield from _folded(f"{head}{outcome.check.name}: {_safe(finding.text)}", width)
+            text = f"  {finding.status:<{_WIDTH}}  {outcome.check.name}: {_safe(finding.text)}"
+            yield from _folded(text, width) if width else [text]
             if finding.remedy:
                 yield f"    try: {_command(finding.remedy)}"
-    for done in fixed or []:
-        yield from _folded(f"Fixed: {done}", width)
+    yield from (f"Fixed: {done}" for done in fixed or [])
     yield from _conclusion(outcomes, context, whole=whole, width=width)
 
 
@@ -68,11 +66,8 @@ def _command(text: str) -> str:
 
 
 def _folded(text: str, width: int) -> list[str]:
-    if not width:
-        return [text]
-    indent = "    " if text.startswith(" ") else ""
     return textwrap.wrap(
-        text, max(20, width - 1), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text, max(20, width - 1), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )
 
 
@@ -82,11 +77,11 @@ def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool, w
         # Without a profile or with wrong libraries the rest says little.
         first = min(failed, key=lambda outcome: (outcome.check.key != PROFILE, outcome.check.group != "python"))
         number = "1 check failed" if len(failed) == 1 else f"{len(failed)} checks failed"
-        yield from _folded(f"{number}. Cure {first.check.key} first{':' if first.finding.remedy else '.'}", width)
+        yield f"{number}. Cure {first.check.key} first{':' if first.finding.remedy else '.'}"
         if first.finding.remedy:
             yield f"  {_command(first.finding.remedy)}"
         return
-    warnings = Counter(outcome.finding.status for outcome in outcomes)[Status.WARNING]
+    warnings = sum(outcome.finding.status is Status.WARNING for outcome in outcomes)
     less = f", with {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
     what, following = ("Ready", context.again("run")) if whole else ("Nothing failed", context.again())
     command = _command(following.replace("swarmctl doctor run", "swarmctl run", 1))
@@ -123,7 +118,7 @@ def _own_hosts(context: Context) -> list[str]:
     return [name for address in addresses for name in (address.netloc, address.hostname) if name]
 
 
-def _cell(text: str, hosts: Sequence[str] = ()) -> str:
+def _cell(text: str, hosts: Sequence[str]) -> str:
     text = redacted(_safe(text))
     for host in hosts:
         text = text.replace(host, "HOST")
@@ -136,13 +131,10 @@ def redacted(text: str) -> str:
     home = str(Path.home())
     if home != "/":
         text = re.sub(re.escape(home) + r"(?=/|\s|$|['\"])", "~", text)
-    for name, shown in ((platform.node(), "HOST"), (_user(), "USER")):
+    user = ""
+    with suppress(OSError, KeyError):  # a container with a number for a user
+        user = getpass.getuser()
+    for name, shown in ((platform.node(), "HOST"), (user, "USER")):
         if len(name) > 2 and name != "root":
             text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", shown, text)
     return text
-
-
-def _user() -> str:
-    with suppress(OSError, KeyError):  # a container with a number for a user
-        return getpass.getuser()
-    return ""

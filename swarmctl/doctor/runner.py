@@ -23,8 +23,8 @@ def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
     """Make all checks at once and return their outcomes in the same order."""
     began = time.monotonic()
     try:
-        started = [(check, _start(check, context, began)) for check in checks]
-        return [_outcome(check, answer, context, began) for check, answer in started]
+        started = [_start(check, context, began) for check in checks]
+        return [_outcome(check, answer, context, began) for check, answer in zip(checks, started, strict=True)]
     finally:
         for process in list(_running):  # the thread that waits for it may not live to kill it
             _kill(process)
@@ -66,18 +66,14 @@ def look(check: Check, context: Context) -> Finding:
 
 
 def ask(
-    command: Sequence[str],
-    *,
-    limit: float,
-    environment: Mapping[str, str] | None = None,
-    text: str | None = None,
+    command: list[str], *, limit: float, environment: Mapping[str, str] | None = None, text: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, or kill it with all that it started after ``limit`` seconds. It gets no keys.
 
     Raises OSError where it cannot be started and ``subprocess.TimeoutExpired`` where it does not end.
     """
     process = subprocess.Popen(
-        list(command),
+        command,
         stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -95,7 +91,7 @@ def ask(
         raise
     finally:
         _running.discard(process)
-    return subprocess.CompletedProcess(list(command), process.returncode, output, errors)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

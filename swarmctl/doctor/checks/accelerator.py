@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,9 @@ def visible(gpus: list[Gpu], variable: str | None) -> list[Gpu]:
     if variable is None or not all(part.strip().lstrip("-").isdigit() for part in variable.split(",") if part):
         return gpus
     by_index = {gpu.index: gpu for gpu in gpus}
-    result = []
-    for part in variable.split(","):
-        if not part or int(part) not in by_index:
-            break  # CUDA ignores what comes after the first that is none
-        result.append(by_index[int(part)])
-    return result
+    indices = (int(part) if part else -1 for part in variable.split(","))
+    # CUDA ignores what comes after the first that is none.
+    return [by_index[index] for index in takewhile(by_index.__contains__, indices)]
 
 
 def chosen(gpus: list[Gpu], device: str) -> Gpu | None:
@@ -219,11 +217,10 @@ def compute(context: Context) -> Finding:
     """Let torch compute: a matrix product and one training step of the profile's shape, in a process of its own."""
     from swarmctl.run import trainer_process as trainer
 
-    command = trainer.command("hivemind_exp.runner.selftest")
     smaller = context.changed(train__micro_batch=max(1, context.config.train.micro_batch // 2))
     try:
         done = ask(
-            command,
+            trainer.command("hivemind_exp.runner.selftest"),
             limit=DEEP_SECONDS - 2,
             environment=trainer.environment(context.config),
             text=context.config.model_dump_json(),
@@ -235,15 +232,10 @@ def compute(context: Context) -> Finding:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return failed(f"torch ended with code {done.returncode}: {last}", f"{sys.executable} -c 'import torch'")
     if "error" in answer:
-        following = answer.get("next")
-        return failed(str(answer["error"]), smaller if answer.get("out_of_memory") else following)
-    return ok(_computed(answer))
-
-
-def _computed(answer: dict[str, object]) -> str:
+        return failed(str(answer["error"]), smaller if answer.get("out_of_memory") else answer.get("next"))
     peak = answer.get("peak_bytes")
     held = f", {size(peak)} at most" if isinstance(peak, int) else ""
-    return (
+    return ok(
         f"{answer['device']} ({answer['dtype']}): matrix product right, a step of {answer['rows']} rows × "
         f"{answer['tokens']} tokens of {answer['model']} in {answer['seconds']:.2f} s{held}"
     )

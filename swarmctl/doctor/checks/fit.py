@@ -33,15 +33,15 @@ def profile(context: Context) -> Finding:
 
 def memory(context: Context) -> Finding:
     """Compare an estimate of the memory that training needs with what the device has."""
-    known = shape(context)
-    if known.shape is None:
-        return skipped(f"{known.text}, so its size is unknown")
+    model, where = shape(context)
+    if model is None:
+        return skipped(f"{where}, so its size is unknown")
     kind = device_kind(context.device)
     half = _half(context, kind)
-    need = estimate(context.config, known.shape, half=half)
-    usual = estimate(context.config, known.shape, half=half, prompt=USUAL_PROMPT)
+    need = estimate(context.config, model, half=half)
+    usual = estimate(context.config, model, half=half, prompt=USUAL_PROMPT)
     text = (
-        f"{count(known.shape.parameters)} parameters ({known.text}) need about {size(need.peak)} for rows of full "
+        f"{count(model.parameters)} parameters ({where}) need about {size(need.peak)} for rows of full "
         f"length ({parts(need)}), {size(usual.peak)} for usual prompts"
     )
     free, place = _room(context, kind)
@@ -49,7 +49,7 @@ def memory(context: Context) -> Finding:
         return skipped(f"{text}; how much the device has is unknown")
     if need.peak <= free:
         return ok(f"{text}; {size(free)} {place}")
-    changes = smaller(context.config, known.shape, free, half=half)
+    changes = smaller(context.config, model, free, half=half)
     short = f"{text}; only {size(free)} {place}"
     if changes is None:
         return failed(f"{short}; no setting makes this model fit, a smaller one would", "swarmctl run --profile demo")

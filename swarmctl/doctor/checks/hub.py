@@ -5,7 +5,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,25 +13,16 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.models.memory import TINY, Shape, count_weights
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.keys.finder import Key, KeyFinder, LocationKind
+from swarmctl.keys.finder import Key, LocationKind
 from swarmctl.keys.http_client import HttpAnswer, Unanswered, request
 from swarmctl.keys.probe import headers_for
 from swarmctl.paths import shown
 from swarmctl.storage import hub_cache as places
-from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.sentences import size
 
 SECONDS = 2.0
 """Limit of one request, name server and redirects included."""
 _DEMO = "swarmctl run --profile demo"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A model's shape, or why it is not known."""
-
-    shape: Shape | None
-    text: str
 
 
 def ask_hub(method: str, url: str, *, token: str | None = None) -> HttpAnswer:
@@ -46,7 +36,7 @@ def ask_hub(method: str, url: str, *, token: str | None = None) -> HttpAnswer:
 
 def _key(context: Context) -> Key | None:
     """Return the hub's token as a run would find it, without opening a keyring; None where there is none."""
-    return next(iter(KeyFinder(Prompter(silent=True), context.environment).look("huggingface")), None)
+    return next(iter(context.keys.look("huggingface")), None)
 
 
 def _ask_for_config(context: Context, method: str) -> HttpAnswer:
@@ -58,15 +48,15 @@ def _ask_for_config(context: Context, method: str) -> HttpAnswer:
     return ask_hub(method, url, token=key.value if key and not key.rival(context.environment) else None)
 
 
-def shape(context: Context) -> Known:
-    """Return what is known of the model of the profile."""
+def shape(context: Context) -> tuple[Shape | None, str]:
+    """Return the shape of the profile's model and where it was read; or None, and why it is not known."""
     return context.facts.get("model", lambda: _find(context))
 
 
-def _find(context: Context) -> Known:
+def _find(context: Context) -> tuple[Shape | None, str]:
     wanted = context.config.model
     if wanted.name == "tiny":
-        return Known(Shape.read(TINY), "built on the spot")
+        return Shape.read(TINY), "built on the spot"
     directory, where = places.local_directory(wanted.name), "local directory"
     if directory is None:
         directory, where = places.snapshot(context.environment, wanted.name, wanted.revision), "cached"
@@ -74,24 +64,25 @@ def _find(context: Context) -> Known:
         try:
             read = json.loads((directory / "config.json").read_bytes())
         except (OSError, ValueError):
-            return Known(None, f"{wanted.name} has no config.json that can be read")
+            return None, f"{wanted.name} has no config.json that can be read"
         return _shaped(read, count_weights(places.weights(directory)), where)
     if context.offline or places.offline(context.environment):
-        return Known(None, f"{wanted.name} is not on this machine")
+        return None, f"{wanted.name} is not on this machine"
     try:
         answer = _ask_for_config(context, "GET")
         read = json.loads(answer.body) if answer.status == 200 else None
     except (KeyProblem, Unanswered, ValueError):
         read = None
     if not read:
-        return Known(None, f"the hub does not give {wanted.name}'s config.json")
+        return None, f"the hub does not give {wanted.name}'s config.json"
     return _shaped(read, None, "on the hub")
 
 
-def _shaped(read: Mapping[str, Any], parameters: int | None, where: str) -> Known:
-    found, kind = Shape.read(read, parameters), read.get("model_type", "unknown")
-    unknown = f"the size of a model of type {kind!r} does not follow from its config.json"
-    return Known(found, where if found else unknown)
+def _shaped(read: Mapping[str, Any], parameters: int | None, where: str) -> tuple[Shape | None, str]:
+    if found := Shape.read(read, parameters):
+        return found, where
+    kind = read.get("model_type", "unknown")
+    return None, f"the size of a model of type {kind!r} does not follow from its config.json"
 
 
 def login() -> str:

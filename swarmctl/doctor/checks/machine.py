@@ -7,6 +7,7 @@ import shutil
 import struct
 import sys
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -49,14 +50,13 @@ def memory(context: Context) -> Finding:
     if need is None:
         return ok(f"{have}; {why}")
     text = f"{have}; the profile needs about {size(need)} {why}"
-    smaller = "swarmctl run --profile demo"
     if need > total:
-        return failed(text, smaller)
+        return failed(text, "swarmctl run --profile demo")
     return warning(text + ": close something", "ps aux --sort=-rss | head -n 6") if need > free else ok(text)
 
 
 def _need(context: Context) -> tuple[int | None, str]:
-    known = shape(context).shape
+    known, _ = shape(context)
     if known is None:
         return None, _UNKNOWN
     if device_kind(context.device) == "cpu":
@@ -77,22 +77,18 @@ def container_memory(
         groups = dict(line.split(":", 2)[1:] for line in own.read_text().splitlines())
     except (OSError, ValueError):
         return None, 0
-    candidates = []
     for controllers, path in groups.items():
         if controllers == "":
-            base, names = root, ("memory.max", "memory.current")
+            base, limit_name, used_name = root, "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            base, limit_name, used_name = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
-        candidates += [(base / path.strip("/"), *names), (base, *names)]
-    for directory, limit_name, used_name in candidates:
-        try:
-            limit, used = (directory / limit_name).read_text().strip(), int((directory / used_name).read_text())
-        except (OSError, ValueError):
-            continue
-        if limit.isdigit() and int(limit) < _UNLIMITED:
-            return int(limit), used
+        for directory in (base / path.strip("/"), base):
+            with suppress(OSError, ValueError):
+                limit, used = int((directory / limit_name).read_text()), int((directory / used_name).read_text())
+                if limit < _UNLIMITED:
+                    return limit, used
     return None, 0
 
 
@@ -102,7 +98,7 @@ def disk(context: Context) -> Finding:
     if not os.access(place, os.W_OK):
         return failed(f"{shown(place)} cannot be written", f"ls -ld {quoted([place])}")
     free, need, why = shutil.disk_usage(place).free, 2**30, _UNKNOWN
-    if context.resolved is not None and (known := shape(context).shape) is not None:
+    if context.resolved is not None and (known := shape(context)[0]) is not None:
         keep = context.config.checkpoint.keep
         whole = (keep + 1) * checkpoint_bytes(context.config, known)
         # New ones replace those that the node has already.
@@ -171,11 +167,11 @@ def _offset(address: str) -> float | None:
 
 
 def _kernel(why: str) -> Finding:
-    state = synchronised()
-    if state is None:
-        return skipped(f"{why}; this system does not tell whether its clock is kept right")
-    if state:
-        return ok("kept right by a time service, says the kernel")
+    match synchronised():
+        case None:
+            return skipped(f"{why}; this system does not tell whether its clock is kept right")
+        case True:
+            return ok("kept right by a time service, says the kernel")
     return skipped(f"{why}; the kernel knows of no time service")
 
 
@@ -187,10 +183,8 @@ def synchronised() -> bool | None:
     if sys.platform != "linux" or sys.maxsize < 2**32:
         return None
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only read
-    try:
-        if ctypes.CDLL(None).adjtimex(buffer) < 0:
-            return None
-    except AttributeError:
+    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
+    if adjtimex is None or adjtimex(buffer) < 0:
         return None
     (status,) = struct.unpack_from("i", buffer, _TIMEX_STATUS)
     return not status & _UNSYNCHRONISED

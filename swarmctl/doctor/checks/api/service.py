@@ -18,10 +18,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from hivemind_exp.errors import KeyProblem, ProviderError
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.keys.finder import Key, KeyFinder, LocationKind, command_to_set
+from swarmctl.keys.finder import Key, LocationKind, command_to_set
 from swarmctl.keys.hosts import in_the_clear
 from swarmctl.keys.probe import KeyTest, probe
-from swarmctl.terminal.prompter import Prompter
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
@@ -76,10 +75,8 @@ class ApiService:
 
     def key(self, context: Context) -> Key | None:
         """Return its key as a run would find it; None where none is needed. Looks once. Raises KeyProblem."""
-        # Silent: a dialog of the keyring that waits for somebody is no answer to a check.
-        finder = KeyFinder(Prompter(silent=True), context.environment)
         name, pin = f"api.{self.endpoint.name}.key", context.config.offload.key
-        return context.facts.get(name, lambda: finder.find_for(self.endpoint, pin))
+        return context.facts.get(name, lambda: context.keys.find_for(self.endpoint, pin))
 
     def secret(self, context: Context) -> str | None:
         """Return what is shown to the service. Raises KeyProblem."""

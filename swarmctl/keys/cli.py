@@ -128,7 +128,7 @@ def _import(
     insecure_storage: InsecureOption = False,
     yes: options.Yes = False,
     no_input: options.NoInput = False,
-) -> int:
+) -> None:
     """Save keys found in the environment or a .env file.
 
     Takes those of providers, and says what to clean afterwards.
@@ -141,4 +141,4 @@ def _import(
     from swarmctl.keys.from_environment import import_keys
     from swarmctl.keys.set import SetOptions
 
-    return import_keys(file, SetOptions(test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))
+    import_keys(file, SetOptions(test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))

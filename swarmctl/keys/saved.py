@@ -5,9 +5,9 @@ when two commands write at once. Beside them, for whoever wants that, files with
 import os
 import shlex
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hivemind_exp.errors import KeyProblem
 from swarmctl.keys.hosts import host_of
@@ -44,12 +44,9 @@ def read_entry(name: str) -> SavedKey | None:
     path = _path(name)
     if not path.exists():
         return None
-    value = read_json(path)
+    value = read_json(path) or {}
     try:
-        if value is None:
-            raise ValueError
-        fields: dict[str, Any] = {field: value[field] for field in SavedKey.__dataclass_fields__}
-        entry = SavedKey(**fields)
+        entry = SavedKey(**{field: value[field] for field in SavedKey.__dataclass_fields__})
         if entry.name != name or entry.home not in ("keyring", "file") or entry.host != host_of(entry.base_url):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -73,7 +70,7 @@ def remove_entry(name: str) -> None:
 def note_test(entry: SavedKey, result: str) -> None:
     """Remember how a test went. A home that cannot be written to is no reason to fail."""
     with suppress(OSError):
-        write_entry(SavedKey(**{**asdict(entry), "tested": now(), "result": result}))
+        write_entry(replace(entry, tested=now(), result=result))
 
 
 def read_secret(entry: SavedKey) -> str:

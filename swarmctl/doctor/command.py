@@ -23,9 +23,7 @@ def doctor_command(options: DoctorOptions) -> Exit:
         checks = [*registry.select([registry.PROFILE], context), *checks]
     _announce(checks, context)
     outcomes = runner.make(checks, context)
-    fixed: list[str] | None = None
-    if options.fix:
-        outcomes, fixed = _cure(outcomes, context)
+    fixed = _cure(outcomes, context) if options.fix else None
     if options.as_json:
         print(as_json(outcomes, fixed))
     elif options.report:
@@ -61,26 +59,18 @@ def make_context(options: DoctorOptions) -> Context:
         problem = error
     given = [("--profile", options.profile), ("--node", options.node)]
     given += [("--set", each) for each in options.assignments]
-    return Context(
-        resolved=resolved,
-        problem=problem,
-        arguments=tuple(word for flag, value in given if value is not None for word in (flag, value)),
-        deep=options.deep,
-        offline=options.offline,
-        nodes=nodes_directory(),
-    )
+    arguments = tuple(word for flag, value in given if value is not None for word in (flag, value))
+    return Context(resolved, problem, arguments, options.deep, options.offline, nodes=nodes_directory())
 
 
-def _cure(outcomes: Sequence[Outcome], context: Context) -> tuple[list[Outcome], list[str]]:
-    """Fix what is safe to fix and look again. Returns the new outcomes, and what was done."""
-    after, done = [], []
-    for outcome in outcomes:
-        result = outcome
+def _cure(outcomes: list[Outcome], context: Context) -> list[str]:
+    """Fix what is safe to fix, look again and put the new outcomes in place. Returns what was done."""
+    done = []
+    for place, outcome in enumerate(outcomes):
         if outcome.finding.fix is not None:
             try:
                 done.append(outcome.finding.fix())
             except OSError as error:
                 done.append(f"{outcome.check.key} could not be fixed: {error}")
-            result = runner.make([outcome.check], context)[0]
-        after.append(result)
-    return after, done
+            outcomes[place] = runner.make([outcome.check], context)[0]
+    return done

@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.secrets import without_secrets
@@ -20,35 +19,27 @@ _running: set[subprocess.Popen[str]] = set()
 
 
 def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
-    """Make all checks at once and return their outcomes in the same order."""
+    """Make all checks at once and return their outcomes in the same order, each waited for as long as it may take."""
     began = time.monotonic()
+    made: dict[Check, Outcome] = {}
+
+    def run(check: Check) -> None:
+        made[check] = Outcome(check, look(check, context), time.monotonic() - began)
+
+    # Daemon threads, which no executor has: one that hangs in a system call must not keep the program from ending.
+    threads = [threading.Thread(target=run, args=[check], name=check.key, daemon=True) for check in checks]
+    outcomes = []
     try:
-        started = [_start(check, context, began) for check in checks]
-        return [_outcome(check, answer, context, began) for check, answer in zip(checks, started, strict=True)]
+        for thread in threads:
+            thread.start()
+        for check, thread in zip(checks, threads, strict=True):
+            thread.join(max(0.0, began + check.limit - time.monotonic()))
+            late = failed(f"timed out after {check.limit:g} s", context.again(check.group))
+            outcomes.append(made.get(check) or Outcome(check, late, time.monotonic() - began))
     finally:
         for process in list(_running):  # the thread that waits for it may not live to kill it
             _kill(process)
-
-
-def _start(check: Check, context: Context, began: float) -> Future[Outcome]:
-    answer: Future[Outcome] = Future()
-
-    def run() -> None:
-        finding = look(check, context)
-        answer.set_result(Outcome(check, finding, time.monotonic() - began))
-
-    # A daemon thread, which no executor has: one that hangs in a system call must not keep the program from ending.
-    threading.Thread(target=run, name=check.key, daemon=True).start()
-    return answer
-
-
-def _outcome(check: Check, answer: Future[Outcome], context: Context, began: float) -> Outcome:
-    """Wait for a check as long as it may take, and no longer."""
-    try:
-        return answer.result(max(0.0, began + check.limit - time.monotonic()))
-    except TimeoutError:
-        finding = failed(f"timed out after {check.limit:g} s", context.again(check.group))
-        return Outcome(check, finding, time.monotonic() - began)
+    return outcomes
 
 
 def look(check: Check, context: Context) -> Finding:

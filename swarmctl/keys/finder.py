@@ -203,10 +203,8 @@ class KeyFinder:
             return clean_key(read_secret(entry), "in its file")
         value = Keyring(self._prompter).get(entry.name, entry.host)
         if value is None:
-            raise KeyProblem(
-                f"key {entry.name} is gone from the keyring: somebody deleted it there, or this is another keyring",
-                next=f"swarmctl keys set {entry.name}",
-            )
+            text = f"key {name} is gone from the keyring: somebody deleted it there, or this is another keyring"
+            raise KeyProblem(text, next=f"swarmctl keys set {name}")
         return clean_key(value, "in the keyring")
 
 
@@ -218,9 +216,8 @@ def _owner(name: str, wanted_url: str | None) -> str:
     host, wanted = host_of(url), host_of(wanted_url or url)
     for owner in (host, entry.host if entry else host):
         if owner != wanted:
-            raise KeyProblem(
-                f"key {name} belongs to {owner} and is not sent to {wanted}", next="swarmctl keys set --help"
-            )
+            text = f"key {name} belongs to {owner} and is not sent to {wanted}"
+            raise KeyProblem(text, next="swarmctl keys set --help")
     return host
 
 

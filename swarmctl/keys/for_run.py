@@ -73,10 +73,8 @@ def keys_for(config: Config, prompter: Prompter, environment: Mapping[str, str])
             continue
         elsewhere, variable = key.rival(environment), ADDRESSES[name]
         if elsewhere and must:
-            raise KeyProblem(
-                f"{_PUSHING}; the one that is there belongs to {key.host} and is not sent to {elsewhere}",
-                next=f"unset {variable}",
-            )
+            text = f"{_PUSHING}; the one that is there belongs to {key.host} and is not sent to {elsewhere}"
+            raise KeyProblem(text, next=f"unset {variable}")
         if elsewhere:
             lines.append(f"warning: key {name} belongs to {key.host} and is kept back: ${variable} is {elsewhere}")
         else:

@@ -20,9 +20,10 @@ ATTENDED_S = 60.0
 """How long it may take where somebody could."""
 QUIET_S = 1.0
 """After this, whoever waits is told what for."""
-_UNLOCK_KEYCHAIN = "security unlock-keychain"
-_UNLOCK_GNOME = (
-    'read -rs PASSWORD && printf %s "$PASSWORD" | gnome-keyring-daemon --replace --unlock --components=secrets'
+_UNLOCK = (
+    "security unlock-keychain"
+    if sys.platform == "darwin"
+    else 'read -rs PASSWORD && printf %s "$PASSWORD" | gnome-keyring-daemon --replace --unlock --components=secrets'
 )
 _HELPER = Path(__file__).with_name("keyring_helper.py")
 
@@ -110,9 +111,8 @@ class Keyring:
 def _instead(name: str) -> str:
     row = PROVIDERS.get(name)
     variable = f"set {row.variables[0]}, " if row and row.variables else ""
-    return (
-        f"Without it: {variable}name a file with the key in {file_variable(name)}, or save it with --insecure-storage"
-    )
+    file = f"name a file with the key in {file_variable(name)}"
+    return f"Without it: {variable}{file}, or save it with --insecure-storage"
 
 
 def _in_a_file(name: str) -> str:
@@ -122,10 +122,8 @@ def _in_a_file(name: str) -> str:
 def _understand(answer: dict[str, Any], name: str) -> str | None:
     match answer:
         case {"error": "locked"}:
-            raise KeyringLocked(
-                f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}",
-                next=_UNLOCK_KEYCHAIN if sys.platform == "darwin" else _UNLOCK_GNOME,
-            )
+            text = f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}"
+            raise KeyringLocked(text, next=_UNLOCK)
         case {"error": "absent"}:
             text = f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)"
             raise KeyringAbsent(text, next=_in_a_file(name))

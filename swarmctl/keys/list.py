@@ -34,9 +34,7 @@ def _row(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
         "place": first.place,
         "where": first.where,
         "shadows": [{"place": spot.place, "where": spot.where, "last_four": spot.last_four} for spot in others],
-        "saved": saved.saved if saved else None,
-        "tested": saved.tested if saved else None,
-        "result": saved.result if saved else None,
+        **{field: getattr(saved, field, None) for field in ("saved", "tested", "result")},
     }
 
 

@@ -2,12 +2,11 @@
 when two commands write at once. Beside them, for whoever wants that, files with the keys themselves.
 """
 
-import os
 import shlex
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
 from swarmctl.keys.hosts import host_of
@@ -58,8 +57,7 @@ def read_entry(name: str) -> SavedKey | None:
 
 def write_entry(entry: SavedKey) -> None:
     """Save what is known of a key."""
-    _private(keys_directory())
-    write_json(_path(entry.name), {"schema": 1, **asdict(entry)})
+    _write(_path(entry.name), {"schema": 1, **asdict(entry)})
 
 
 def remove_entry(name: str) -> None:
@@ -89,8 +87,7 @@ def read_secret(entry: SavedKey) -> str:
 
 def write_secret(name: str, host: str, key: str) -> None:
     """Write the key into a file that only its owner can read."""
-    _private(secrets_directory())
-    write_json(_secret(name), {"host": host, "key": key})
+    _write(_secret(name), {"host": host, "key": key})
 
 
 def remove_secret(name: str) -> None:
@@ -106,6 +103,7 @@ def _secret(name: str) -> Path:
     return secrets_directory() / f"{name}.json"
 
 
-def _private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chmod(directory, 0o700)
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    write_json(path, value)

@@ -57,10 +57,9 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     _doubts(name, key, url, options, prompter)
     finding = probe(name, url, key) if options.test else None
     if finding is not None and finding.result == "refused":
-        raise KeyRefused(
-            f"{host_of(url)} refused this key of {name} ({finding.detail}); it was not saved, and what was there stays",
-            next=f"swarmctl keys set {name}{_host_flag(options)}",
-        )
+        refused = f"{host_of(url)} refused this key of {name} ({finding.detail})"
+        again = f"swarmctl keys set {name}{_host_flag(options)}"
+        raise KeyRefused(f"{refused}; it was not saved, and what was there stays", next=again)
     old, tail = read_entry(name), last_four(key)
     tested = (None, None) if finding is None else (now(), finding.result)
     entry = SavedKey(name, url, host_of(url), tail, "keyring", now(), *tested)

@@ -21,7 +21,7 @@ _OLDEST_FOR_CUDA_13 = (7, 5)
 """CUDA 13 has no code for GPUs before Turing."""
 _BLACKWELL = (10, 0)
 _CUDA_FOR_BLACKWELL = (12, 8)
-_BFLOAT16_SINCE = (8, 0)
+BFLOAT16_SINCE = (8, 0)
 _BUSY = 0.5
 """Share of the memory that others may hold before it is worth a word."""
 _MACOS_WITH_MPS = 14
@@ -65,15 +65,9 @@ def _gpu(nvml: Any, index: int, driver: str) -> Gpu:
     for processes in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
         with suppress(nvml.NVMLError):  # not told in some containers
             users += [_user(process.pid, process.usedGpuMemory) for process in processes(handle)]
-    return Gpu(
-        index=index,
-        name=str(nvml.nvmlDeviceGetName(handle)),
-        driver=driver,
-        capability=tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)),
-        total=memory.total,
-        free=memory.free,
-        users=tuple(text for _, text in sorted(set(users), reverse=True)),
-    )
+    name, capability = str(nvml.nvmlDeviceGetName(handle)), tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
+    most_first = tuple(text for _, text in sorted(set(users), reverse=True))
+    return Gpu(index, name, driver, capability, memory.total, memory.free, most_first)
 
 
 def _user(pid: int, used: int | None) -> tuple[int, str]:
@@ -177,12 +171,11 @@ def _capable(context: Context, gpu: Gpu, version: str, cuda: str | None) -> Find
     text = f"{gpu.name}, compute capability {level}, driver {gpu.driver}; torch {version} (CUDA {cuda})"
     built = tuple(int(part) for part in (cuda or "0.0").split(".")[:2])
     if gpu.capability < _OLDEST_FOR_CUDA_13 and built >= (13, 0):
-        return failed(
-            f"{text} has no code for a GPU this old: install a torch built for CUDA 12", install("torch==2.8.0")
-        )
+        old = f"{text} has no code for a GPU this old: install a torch built for CUDA 12"
+        return failed(old, install("torch==2.8.0"))
     if gpu.capability >= _BLACKWELL and built < _CUDA_FOR_BLACKWELL:
         return failed(f"{text} has no code for a GPU this new", install("torch", force=True))
-    if context.resolved is not None and context.config.model.dtype == "bfloat16" and gpu.capability < _BFLOAT16_SINCE:
+    if context.resolved is not None and context.config.model.dtype == "bfloat16" and gpu.capability < BFLOAT16_SINCE:
         return warning(f"{text}: bfloat16 is emulated there, slowly", context.changed(model__dtype="float32"))
     return ok(text)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hivemind_exp.errors import NodeError
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks.accelerator import device_kind, other_memory, selected
+from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected
 from swarmctl.doctor.checks.hub import shape
 from swarmctl.terminal.sentences import count, size
 
@@ -77,7 +77,7 @@ def _half(context: Context, kind: str) -> bool:
     if dtype != "auto":
         return dtype != "float32"
     gpu = selected(context)
-    return kind == "xpu" or (kind == "cuda" and (gpu is None or gpu.capability >= (8, 0)))
+    return kind == "xpu" or (kind == "cuda" and (gpu is None or gpu.capability >= BFLOAT16_SINCE))
 
 
 def _room(context: Context, kind: str) -> tuple[int | None, str]:
@@ -134,8 +134,7 @@ def _with(config: Config, changes: dict[str, object]) -> Config:
         *tables, key = name.split("__")
         table = values
         for part in tables:
-            if table[part] is None:
-                table[part] = {}
+            table[part] = table[part] or {}
             table = table[part]
         table[key] = value
     return type(config).model_validate(values)

@@ -155,10 +155,8 @@ def mixed(context: Context) -> Finding:
     user = Path(site.getusersitepackages()).resolve() if site.ENABLE_USER_SITE else None
     outside = [name for name, copies in found.items() if user is not None and copies[0][1] == user]
     if user is not None and outside and len(outside) < len(found):
-        return warning(
-            f"{', '.join(outside[:_SHOWN])} come from {shown(user)}, the others from {shown(Path(sys.prefix))}",
-            f"PYTHONNOUSERSITE=1 {launcher()} doctor python",
-        )
+        text = f"{', '.join(outside[:_SHOWN])} come from {shown(user)}, the others from {shown(Path(sys.prefix))}"
+        return warning(text, f"PYTHONNOUSERSITE=1 {launcher()} doctor python")
     return _environment(context)
 
 

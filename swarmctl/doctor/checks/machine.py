@@ -128,10 +128,8 @@ def threads(context: Context) -> Finding:
         return ok(text)
     wanted = context.config.model.threads
     if wanted > cores:
-        return warning(
-            f"{text}, but model.threads = {wanted}: they would wait for each other",
-            context.changed(model__threads=cores),
-        )
+        more = f"model.threads = {wanted}: they would wait for each other"
+        return warning(f"{text}, but {more}", context.changed(model__threads=cores))
     big = context.config.model.name != "tiny" and device_kind(context.device) == "cpu"
     if big and not wanted and given.isdigit() and int(given) < cores:
         return warning(f"{text}, but OMP_NUM_THREADS={given} leaves them idle", "unset OMP_NUM_THREADS")

@@ -60,13 +60,11 @@ def _close(paths: list[Path]) -> str:
 
 def leftovers(context: Context) -> Finding:
     """Look for files of this user that nothing will ever use again."""
+    unfinished = [path for files in nodes(context) if not locks.is_held(files.lock) for path in _unfinished(files)]
     kinds = (
         (_dead_sockets(context.sockets), "sockets of dead daemons"),
         (_half_made(context.nodes), "node directories that were never finished"),
-        (
-            [path for files in nodes(context) if not locks.is_held(files.lock) for path in _unfinished(files)],
-            "files and checkpoints that were never finished",
-        ),
+        (unfinished, "files and checkpoints that were never finished"),
     )
     found = [path for paths, _ in kinds for path in paths]
     if not found:

@@ -151,11 +151,8 @@ def charter(context: Context) -> Finding:
             library, _, version = task.version.partition(" ")
             here = installed(library) if library else version
             if here != version:
-                return failed(
-                    f"swarm {found.name} of node {name} makes {task.label} with {task.version}, and this machine has "
-                    f"{here or 'none'}",
-                    install(f"{library}=={version}"),
-                )
+                wanted = f"swarm {found.name} of node {name} makes {task.label} with {task.version}"
+                return failed(f"{wanted}, and this machine has {here or 'none'}", install(f"{library}=={version}"))
     return ok(f"{_of('charter', members)} can be played here") if members else skipped(_NONE)
 
 

@@ -203,11 +203,11 @@ def when_reachable(look: Callable[[ApiService, Context], Finding]) -> Callable[[
 def answer(service: ApiService, context: Context) -> Finding:
     """Ask for what the service answers to valid keys only. Costs nothing."""
     probed, key = _ask(service, context), service.key(context)
-    text = f"{service.endpoint.host}: {probed.detail}"
+    text, raw = f"{service.endpoint.host}: {probed.detail}", probed.answer
     match probed.result:
-        case "valid":
+        case "valid" if raw is not None:
             what = "answers" if key is None else "key accepted"
-            return ok(f"{what} in {probed.seconds:.2f} s, {probed.detail}; {limits(probed.headers)}")
+            return ok(f"{what} in {raw.seconds:.2f} s, {probed.detail}; {limits(raw.headers)}")
         case "no_credit":
             return service.trouble(text)
         case "refused":
@@ -215,9 +215,9 @@ def answer(service: ApiService, context: Context) -> Finding:
             given = key is not None and key.spot.place is LocationKind.ENVIRONMENT
             cure = f"unset {key.spot.source}" if key and given else command_to_set(service.endpoint)
             return service.trouble(text, cure)
-    if probed.status == 429:
+    if raw is not None and raw.status == 429:
         return warning(text, context.again("api"))
-    if probed.status is not None and (probed.status == 404 or service.endpoint.chat.free):
+    if raw is not None and (raw.status == 404 or service.endpoint.chat.free):
         # Some servers have no list of models, or break over it, and generate all the same.
         return warning(f"{text}; whether it generates is seen with --deep", context.again("api", "--deep"))
     return service.trouble(text, context.again("api"))

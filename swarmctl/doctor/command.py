@@ -1,13 +1,15 @@
 """What ``swarmctl doctor`` does, once its arguments are parsed."""
 
 import sys
+import threading
+import time
 from collections.abc import Sequence
 
 from hivemind_exp.errors import NodeError
-from swarmctl.doctor import registry, runner
-from swarmctl.doctor.check import Check, Context, Outcome, Status
+from swarmctl.doctor import registry
+from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, end_programs, failed, skipped
 from swarmctl.doctor.checks.api.checks import notice
-from swarmctl.doctor.report import as_json, as_markdown, as_text
+from swarmctl.doctor.report import as_markdown, as_text, print_as_json
 from swarmctl.errors import Exit
 from swarmctl.paths import nodes_directory
 from swarmctl.settings.options import DoctorOptions, RunOptions
@@ -22,10 +24,10 @@ def doctor_command(options: DoctorOptions) -> Exit:
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
         checks = [*registry.select([registry.PROFILE], context), *checks]
     _announce(checks, context)
-    outcomes = runner.make(checks, context)
+    outcomes = make(checks, context)
     fixed = _cure(outcomes, context) if options.fix else None
     if options.as_json:
-        print(as_json(outcomes, fixed))
+        print_as_json(outcomes, fixed)
     elif options.report:
         # Not broken into lines of the terminal's width: a row of a table is one line.
         for line in as_markdown(outcomes, context):
@@ -35,6 +37,43 @@ def doctor_command(options: DoctorOptions) -> Exit:
         for line in as_text(outcomes, fixed, context, whole=not options.checks):
             write(line)
     return Exit.CHECK_FAILED if any(each.finding.status is Status.FAILED for each in outcomes) else Exit.DONE
+
+
+def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
+    """Make all checks at once and return their outcomes in the same order, each waited for as long as it may take."""
+    began = time.monotonic()
+    made: dict[Check, Outcome] = {}
+
+    def run(check: Check) -> None:
+        made[check] = Outcome(check, look(check, context), time.monotonic() - began)
+
+    # Daemon threads, which no executor has: one that hangs in a system call must not keep the program from ending.
+    threads = [threading.Thread(target=run, args=[check], name=check.key, daemon=True) for check in checks]
+    outcomes = []
+    try:
+        for thread in threads:
+            thread.start()
+        for check, thread in zip(checks, threads, strict=True):
+            thread.join(max(0.0, began + check.limit - time.monotonic()))
+            late = failed(f"timed out after {check.limit:g} s", context.again(check.group))
+            outcomes.append(made.get(check) or Outcome(check, late, time.monotonic() - began))
+    finally:
+        end_programs()  # the threads that wait for them may not live to do so
+    return outcomes
+
+
+def look(check: Check, context: Context) -> Finding:
+    """Make one check here and now; whatever it raises becomes its finding, which for a NodeError says what to try."""
+    if check.deep and not context.deep:
+        return skipped("only with --deep")
+    if check.profile and context.resolved is None:
+        return skipped("needs a profile that can be used")
+    try:
+        return check.look(context)
+    except NodeError as error:
+        return failed(error.message, error.next)
+    except Exception as error:  # noqa: BLE001 - a check that breaks is a finding, not the end of the others
+        return failed(f"could not be checked: {type(error).__name__}: {error}".splitlines()[0])
 
 
 def _announce(checks: Sequence[Check], context: Context) -> None:
@@ -72,5 +111,5 @@ def _cure(outcomes: list[Outcome], context: Context) -> list[str]:
                 done.append(outcome.finding.fix())
             except OSError as error:
                 done.append(f"{outcome.check.key} could not be fixed: {error}")
-            outcomes[place] = runner.make([outcome.check], context)[0]
+            outcomes[place] = make([outcome.check], context)[0]
     return done

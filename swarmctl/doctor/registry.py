@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from swarmctl.doctor.check import Check, Context
-from swarmctl.doctor.checks import accelerator, fit, hub, installation, keys, machine, node_directories, swarm
+from swarmctl.doctor.checks import accelerator, fit, hub, installation, keys, machine, swarm
 from swarmctl.doctor.checks.api import checks as api
 from swarmctl.errors import UsageError
 from swarmctl.keys.keyring import ALONE_S
@@ -35,9 +35,9 @@ CHECKS: tuple[Check, ...] = (
     Check("swarm", "key", swarm.key),
     Check("swarm", "charter", swarm.charter),
     Check("swarm", "listen", swarm.listen),
-    Check("swarm", "modes", node_directories.modes),
-    Check("swarm", "leftovers", node_directories.leftovers),
-    Check("swarm", "checkpoints", node_directories.checkpoints, limit=60.0),
+    Check("swarm", "modes", swarm.modes),
+    Check("swarm", "leftovers", swarm.leftovers),
+    Check("swarm", "checkpoints", swarm.checkpoints, limit=60.0),
     Check("hub", "token", hub.token),
     Check("hub", "model", hub.model, profile=True),
 )
@@ -50,18 +50,13 @@ def groups() -> list[str]:
     return list(dict.fromkeys(check.group for check in CHECKS))
 
 
-def checks_of(context: Context) -> list[Check]:
-    """Return every check, with those of the profile's providers in the place of ``api.providers``."""
-    own = api.checks(context)
-    return [each for check in CHECKS for each in (own if own and check.look is api.providers else [check])]
-
-
 def select(names: Sequence[str], context: Context) -> list[Check]:
     """Return the checks of groups (``hub``), single ones (``hub.token``), and those of one provider (``api.openai``).
 
     All where nothing is named. Raises UsageError for an unknown name, with the nearest.
     """
-    checks = checks_of(context)
+    own = api.checks(context)  # in the place of ``api.providers``
+    checks = [each for check in CHECKS for each in (own if own and check.look is api.providers else [check])]
     known = dict.fromkeys(name for check in checks for name in _names(check))
     for name in names:
         if name not in known:

@@ -1,7 +1,6 @@
 """The findings of ``doctor`` as text, as JSON, and as Markdown that may be shown to anyone."""
 
 import getpass
-import json
 import platform
 import re
 import shutil
@@ -9,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from swarmctl.doctor.check import Context, Outcome, Status
 from swarmctl.doctor.registry import PROFILE
 from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, masked
 from swarmctl.version import VERSION
 
@@ -23,8 +24,8 @@ _WIDTH = max(len(status) for status in Status)
 _TAIL_OF_KEY = re.compile(r"····[^\s,;]*")
 
 
-def as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> str:
-    """Return one object; ``fixed`` is in it where fixing was asked for."""
+def print_as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> None:
+    """Print one object; ``fixed`` is in it where fixing was asked for."""
     rows = [
         {
             "group": outcome.check.group,
@@ -37,7 +38,7 @@ def as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> str:
         for outcome in outcomes
     ]
     ok = all(outcome.finding.status is not Status.FAILED for outcome in outcomes)
-    return json.dumps({"schema": 1, "ok": ok, "checks": rows} | ({} if fixed is None else {"fixed": fixed}))
+    print_json(ok=ok, checks=rows, **({} if fixed is None else {"fixed": fixed}))
 
 
 def as_text(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Context, *, whole: bool) -> Iterator[str]:
@@ -48,7 +49,9 @@ def as_text(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Conte
         for outcome in members:
             finding = outcome.finding
             text = f"  {finding.status:<{_WIDTH}}  {outcome.check.name}: {_safe(finding.text)}"
-            yield from _folded(text, width) if width else [text]
+            # Like Writer, but with an indent.
+            fold = partial(textwrap.wrap, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+            yield from fold(text, max(20, width - 1)) if width else [text]
             if finding.remedy:
                 yield f"    try: {_command(finding.remedy)}"
     yield from (f"Fixed: {done}" for done in fixed or [])
@@ -63,12 +66,6 @@ def _safe(text: str) -> str:
 def _command(text: str) -> str:
     """Return a command as it is typed here."""
     return _safe(typed(text))
-
-
-def _folded(text: str, width: int) -> list[str]:
-    return textwrap.wrap(
-        text, max(20, width - 1), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )
 
 
 def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool, width: int) -> Iterator[str]:
@@ -97,7 +94,9 @@ def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
     profile = "none that can be used"
     if context.resolved is not None:
         profile = context.resolved.profile.name if context.resolved.profile.builtin else "one of the user's"
-    hosts = _own_hosts(context)
+    # The hosts of providers that are no row of the table: names in somebody's network.
+    own = [urlsplit(each.base_url) for each in context.config.providers.values()] if context.resolved else []
+    hosts = [name for address in own for name in (address.netloc, address.hostname) if name]
     system = f"{platform.system()} {platform.release()}"
     yield from ("### swarmctl doctor", "")
     yield f"- swarmctl {VERSION}, Python {platform.python_version()}, {system}"
@@ -108,14 +107,6 @@ def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
         remedy = f"`{_cell(_command(finding.remedy), hosts)}`" if finding.remedy else ""
         told = _cell(finding.text, hosts)
         yield f"| {outcome.check.key} | {finding.status} | {told} | {remedy} | {outcome.seconds:.2f} |"
-
-
-def _own_hosts(context: Context) -> list[str]:
-    """Return the hosts of providers that are no row of the table: names in somebody's network."""
-    if context.resolved is None:
-        return []
-    addresses = [urlsplit(provider.base_url) for provider in context.config.providers.values()]
-    return [name for address in addresses for name in (address.netloc, address.hostname) if name]
 
 
 def _cell(text: str, hosts: Sequence[str]) -> str:

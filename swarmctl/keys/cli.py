@@ -52,13 +52,12 @@ def _set(
       swarmctl keys set mybox --host http://192.168.1.20:8000/v1
       pass show openai | swarmctl keys set openai --no-input
     """
-    from swarmctl.keys.key_text import check_name
-    from swarmctl.keys.key_text import leaked as leak
+    from swarmctl.keys.key_text import check_name, leaked
     from swarmctl.keys.set import SetOptions, set_key
 
     check_name(name)
     if context.args or leaked_option is not None:
-        raise leak(name)
+        raise leaked(name)
     set_key(name, SetOptions(host, test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))
 
 

@@ -27,8 +27,7 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
 
 
 def _saved(name: str) -> SavedKey:
-    entry = read_entry(name)
-    if entry is not None:
+    if entry := read_entry(name):
         return entry
     found = key_locations(name, os.environ)
     elsewhere = f"key {name} was not saved by swarmctl: it comes from {found[0].where}" if found else None
@@ -47,6 +46,5 @@ def _delete(entry: SavedKey, prompter: Prompter) -> None:
             left = " This login has no keyring: if the key still lies in one, it was not deleted there."
     remove_entry(entry.name)
     prompter.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
-    found = key_locations(entry.name, os.environ)
-    if found:
+    if found := key_locations(entry.name, os.environ):
         prompter.say(f"warning: {found[0].where} still has a key of this name")

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.keys.hosts import host_of, in_the_clear
-from swarmctl.keys.key_text import clean_key, dotted_tail, file_variable, last_four, read_text
+from swarmctl.keys.key_text import clean_key, dotted_tail, file_variable, host_of, in_the_clear, last_four, read_text
 from swarmctl.keys.saved import entries, read_entry, read_secret
 from swarmctl.paths import shown
 from swarmctl.storage.hub_cache import token_file

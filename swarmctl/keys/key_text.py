@@ -1,7 +1,9 @@
-"""Keys as text: how they are cleaned, shown and recognised, and what they may be called."""
+"""Keys as text: how they are cleaned, shown and recognised, what they may be called, and whose host they are for."""
 
+import ipaddress
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
@@ -96,3 +98,26 @@ def looks_foreign(key: str, name: str) -> str | None:
     if found == "sk-" and (own is None or not own.needs_key):
         return None  # servers of one's own make such keys too
     return " or ".join(owners)
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL, with its port where that is not the scheme's own."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    host = f"[{host}]" if ":" in host else host
+    own = {"https": 443, "http": 80}.get(parts.scheme)
+    return host if parts.port in (None, own) else f"{host}:{parts.port}"
+
+
+def in_the_clear(url: str) -> bool:
+    """Whether a key sent to ``url`` could be read on its way through the internet."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https" or host == "localhost" or ("." not in host.strip("[]") and ":" not in host):
+        return False
+    if host.endswith((".local", ".lan", ".internal", ".localhost")):
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_private
+    except ValueError:
+        return True

@@ -75,7 +75,16 @@ class Keyring:
         except TimeoutError as error:
             text = f"the keyring did not answer {error}. {_instead(name)} (a 0600 file)"
             raise KeyringSilent(text, next=_in_a_file(name)) from None
-        return _understand(answer, name)
+        match answer:
+            case {"error": "locked"}:
+                text = f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}"
+                raise KeyringLocked(text, next=_UNLOCK)
+            case {"error": "absent"}:
+                text = f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)"
+                raise KeyringAbsent(text, next=_in_a_file(name))
+            case {"error": _, "message": message}:
+                raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=_in_a_file(name))
+        return None if answer["key"] is None else str(answer["key"])
 
     def _ask(self, order: dict[str, str | None]) -> dict[str, Any]:
         # By its path and without the current directory: nothing else may answer to the name keyring.
@@ -89,7 +98,7 @@ class Keyring:
         limit = ATTENDED_S if self._prompter.can_ask else ALONE_S
         try:
             output = self._wait(process, json.dumps(order).encode(), limit)
-            answer: dict[str, Any] = json.loads(output.splitlines()[-1])
+            return dict(json.loads(output.splitlines()[-1]))
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"within {limit:g} s") from None
         except (ValueError, IndexError):
@@ -97,7 +106,6 @@ class Keyring:
         finally:
             process.kill()
             process.wait()
-        return answer
 
     def _wait(self, process: subprocess.Popen[bytes], order: bytes | None, limit: float) -> bytes:
         if self._prompter.can_ask:
@@ -117,17 +125,3 @@ def _instead(name: str) -> str:
 
 def _in_a_file(name: str) -> str:
     return f"swarmctl keys set {name} --insecure-storage"
-
-
-def _understand(answer: dict[str, Any], name: str) -> str | None:
-    match answer:
-        case {"error": "locked"}:
-            text = f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}"
-            raise KeyringLocked(text, next=_UNLOCK)
-        case {"error": "absent"}:
-            text = f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)"
-            raise KeyringAbsent(text, next=_in_a_file(name))
-        case {"error": _, "message": message}:
-            raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=_in_a_file(name))
-    key = answer["key"]
-    return None if key is None else str(key)

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swarmctl.keys.finder import address_of, key_locations, known_names
-from swarmctl.keys.hosts import host_of
-from swarmctl.keys.key_text import dotted_tail
+from swarmctl.keys.key_text import dotted_tail, host_of
 from swarmctl.keys.saved import read_entry
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.table import print_table

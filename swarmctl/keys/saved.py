@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
-from swarmctl.keys.hosts import host_of
+from swarmctl.keys.key_text import host_of
 from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.json_file import now, read_json, write_json
 

@@ -61,7 +61,6 @@ def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
         finding = probe(name, address_of(name) or "", key.value)
         if key.spot.is_saved and (entry := read_entry(name)):
             note_test(entry, finding.result)
-    models = None if finding.models is None else without_keys(list(finding.models))
     return {
         "name": name,
         "host": host,
@@ -69,7 +68,7 @@ def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
         "last_four": tail,
         "result": finding.result,
         "detail": finding.detail,
-        "models": models,
+        "models": None if finding.models is None else without_keys(list(finding.models)),
         "time": now(),
     }
 

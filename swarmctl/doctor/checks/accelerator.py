@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mismatch
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, warning
 from swarmctl.doctor.checks.installation import install, torch_build
-from swarmctl.doctor.runner import ask
 from swarmctl.terminal.sentences import size
 
 DEEP_SECONDS = 120.0
@@ -99,7 +98,7 @@ def chosen(gpus: list[Gpu], device: str) -> Gpu | None:
 
 def _found_gpus(context: Context) -> list[Gpu]:
     """Return the NVIDIA GPUs that this environment leaves visible."""
-    found = context.facts.get("nvidia", gpus)
+    found = context.once("nvidia", gpus)
     return visible(found or [], context.environment.get("CUDA_VISIBLE_DEVICES"))
 
 

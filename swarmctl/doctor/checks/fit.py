@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
@@ -9,6 +10,7 @@ from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, esti
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected
 from swarmctl.doctor.checks.hub import shape
+from swarmctl.doctor.checks.machine import LIBRARIES, container_memory
 from swarmctl.terminal.sentences import count, size
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def memory(context: Context) -> Finding:
     usual = estimate(context.config, model, half=half, prompt=USUAL_PROMPT)
     text = (
         f"{count(model.parameters)} parameters ({where}) need about {size(need.peak)} for rows of full "
-        f"length ({parts(need)}), {size(usual.peak)} for usual prompts"
+        f"length ({_parts(need)}), {size(usual.peak)} for usual prompts"
     )
     free, place = _room(context, kind)
     if free is None:
@@ -60,16 +62,12 @@ def memory(context: Context) -> Finding:
     return verdict(f"{short}; it fits with {told}", remedy)
 
 
-def parts(need: MemoryEstimate) -> str:
+def _parts(need: MemoryEstimate) -> str:
     """Return the numbers behind an estimate, leaving out what is nothing."""
-    named = {
-        "weights": need.weights,
-        "gradients": need.gradients,
-        "optimizer": need.optimizer,
-        "logits": need.logits,
-        "activations" if need.activations >= need.generation else "generation": max(need.activations, need.generation),
-    }
-    return ", ".join(f"{name} {size(value)}" for name, value in named.items() if value)
+    values = asdict(need)
+    larger = "activations" if need.activations >= need.generation else "generation"
+    named = ("weights", "gradients", "optimizer", "logits", larger)
+    return ", ".join(f"{name} {size(values[name])}" for name in named if values[name])
 
 
 def _half(context: Context, kind: str) -> bool:
@@ -83,8 +81,6 @@ def _half(context: Context, kind: str) -> bool:
 def _room(context: Context, kind: str) -> tuple[int | None, str]:
     """Return the bytes that a run may take, and where."""
     import psutil
-
-    from swarmctl.doctor.checks.machine import LIBRARIES, container_memory
 
     gpu = selected(context) if kind == "cuda" else None
     if gpu is not None:

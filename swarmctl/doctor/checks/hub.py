@@ -50,7 +50,7 @@ def _ask_for_config(context: Context, method: str) -> HttpAnswer:
 
 def shape(context: Context) -> tuple[Shape | None, str]:
     """Return the shape of the profile's model and where it was read; or None, and why it is not known."""
-    return context.facts.get("model", lambda: _find(context))
+    return context.once("model", lambda: _find(context))
 
 
 def _find(context: Context) -> tuple[Shape | None, str]:

@@ -157,12 +157,7 @@ def mixed(context: Context) -> Finding:
     if user is not None and outside and len(outside) < len(found):
         text = f"{', '.join(outside[:_SHOWN])} come from {shown(user)}, the others from {shown(Path(sys.prefix))}"
         return warning(text, f"PYTHONNOUSERSITE=1 {launcher()} doctor python")
-    return _environment(context)
-
-
-def _environment(context: Context) -> Finding:
-    path = context.environment.get("PYTHONPATH")
-    if path:
+    if path := context.environment.get("PYTHONPATH"):
         return warning(f"PYTHONPATH={path} puts other modules before the installed ones", "unset PYTHONPATH")
     active = context.environment.get("VIRTUAL_ENV") or context.environment.get("CONDA_PREFIX")
     if active and Path(active).resolve() != Path(sys.prefix).resolve():

@@ -28,7 +28,6 @@ _UNLIMITED = 1 << 60
 _TOLERATED_S = 3.0
 """Difference at which hivemind refuses a peer."""
 _UNSYNCHRONISED = 0x40
-_TIMEX_BYTES = 512
 _TIMEX_STATUS = 40
 """Offset of ``status`` in ``struct timex`` on 64-bit Linux."""
 _UNKNOWN = "what the profile needs is unknown, see fit"
@@ -138,18 +137,26 @@ def threads(context: Context) -> Finding:
 
 def clock(context: Context) -> Finding:
     """Compare with the hub's Date header; without network, ask the kernel whether anything keeps the clock right."""
+    why = "no network asked"
     if not context.offline:
         try:
-            offset = _offset(endpoint(context.environment))
+            offset, why = _offset(endpoint(context.environment)), "the hub's answer has no date"
         except Unanswered as error:
-            return _kernel(f"hub: {error}")
+            offset, why = None, f"hub: {error}"
         if offset is not None:
             # The header has whole seconds and the answer took its time: half a second is no finding.
             text = f"{abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} the hub's"
             if abs(offset) > _TOLERATED_S:
-                return warning(f"{text}; peers refuse a difference of {_TOLERATED_S:g} s", _cure())
+                linux = "sudo timedatectl set-ntp true" if shutil.which("timedatectl") else "date -u"
+                cure = "sudo sntp -sS time.apple.com" if sys.platform == "darwin" else linux
+                return warning(f"{text}; peers refuse a difference of {_TOLERATED_S:g} s", cure)
             return ok("within a second or two of the hub's" if abs(offset) > 0.5 else "agrees with the hub's")
-    return _kernel("no network asked" if context.offline else "the hub's answer has no date")
+    match synchronised():
+        case None:
+            return skipped(f"{why}; this system does not tell whether its clock is kept right")
+        case True:
+            return ok("kept right by a time service, says the kernel")
+    return skipped(f"{why}; the kernel knows of no time service")
 
 
 def _offset(address: str) -> float | None:
@@ -164,15 +171,6 @@ def _offset(address: str) -> float | None:
         return None
 
 
-def _kernel(why: str) -> Finding:
-    match synchronised():
-        case None:
-            return skipped(f"{why}; this system does not tell whether its clock is kept right")
-        case True:
-            return ok("kept right by a time service, says the kernel")
-    return skipped(f"{why}; the kernel knows of no time service")
-
-
 def synchronised() -> bool | None:
     """Return whether the kernel says that a time service keeps the clock right; None where it cannot be asked.
 
@@ -180,18 +178,12 @@ def synchronised() -> bool | None:
     """
     if sys.platform != "linux" or sys.maxsize < 2**32:
         return None
-    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only read
+    buffer = ctypes.create_string_buffer(512)  # more than it takes, and modes = 0: only read
     adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
     if adjtimex is None or adjtimex(buffer) < 0:
         return None
     (status,) = struct.unpack_from("i", buffer, _TIMEX_STATUS)
     return not status & _UNSYNCHRONISED
-
-
-def _cure() -> str:
-    if sys.platform == "darwin":
-        return "sudo sntp -sS time.apple.com"
-    return "sudo timedatectl set-ntp true" if shutil.which("timedatectl") else "date -u"
 
 
 def wsl(_context: Context, release: Path = Path("/proc/sys/kernel/osrelease")) -> Finding:

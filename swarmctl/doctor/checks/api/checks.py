@@ -15,13 +15,13 @@ from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, 
 from swarmctl.doctor.checks.api import service as api_service
 from swarmctl.doctor.checks.api.service import ApiService, limits, services, when_reachable
 from swarmctl.doctor.checks.installation import install
-from swarmctl.keys.http_client import HttpAnswer, Unanswered
+from swarmctl.keys.http_client import Unanswered
 from swarmctl.keys.probe import send
 from swarmctl.rollouts.database import reading
 from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:
-    from hivemind_exp.offload.api.chat import ChatAnswer, RequestDialect
+    from hivemind_exp.offload.api.chat import ChatAnswer
     from hivemind_exp.offload.prices import Price
 
 _TOKENS = 16
@@ -130,36 +130,29 @@ def _over_cap(context: Context, usd: float) -> Finding | None:
 
 
 def _asked(service: ApiService, context: Context, most: float | None) -> Finding:
-    from hivemind_exp.offload.api.chat import FaultKind, RequestDialect, RequestFailed, read_answer, refusal
+    from hivemind_exp.offload.api import chat
 
-    style = RequestDialect(service.endpoint.chat.max_tokens, supports_n=False)
+    endpoint, offload = service.endpoint, context.config.offload
+    row = Provider(endpoint.name, endpoint.base_url)
+    style = chat.RequestDialect(endpoint.chat.max_tokens, supports_n=False)
+    sampling = chat.SamplingParams(context.config.generation.temperature, _TOKENS, 0, offload.reasoning_effort)
     cost = f"that may have cost {'an unknown amount' if most is None else f'up to {dollars(most)}'}"
     again = context.again("api", "--deep")
     for _ in range(_TRIES):
+        content = json.dumps(chat.body(endpoint, style, _MESSAGES, 1, sampling, 0)).encode()
         try:
-            raw = _sent(service, context, style)
+            raw = send(row, f"{endpoint.base_url}/chat/completions", service.secret(context), _REQUEST_S, content)
             if raw.status == 200:
-                return _told(service, context, read_answer(raw.body, raw.headers), raw.seconds, most)
-            raise refusal(raw.status, raw.body, raw.headers)
+                return _told(service, context, chat.read_answer(raw.body, raw.headers), raw.seconds, most)
+            raise chat.refusal(raw.status, raw.body, raw.headers)
         except Unanswered as error:
             return service.trouble(f"no answer: {error}; {cost}")
-        except RequestFailed as fault:
-            if fault.trouble is FaultKind.BAD_REQUEST and style.adapt(fault.detail):
+        except chat.RequestFailed as fault:
+            if fault.trouble is chat.FaultKind.BAD_REQUEST and style.adapt(fault.detail):
                 continue
-            verdict = warning if fault.trouble is FaultKind.SLOW_DOWN else service.trouble
+            verdict = warning if fault.trouble is chat.FaultKind.SLOW_DOWN else service.trouble
             return verdict(_hidden(service, context, fault.detail) + (f"; {cost}" if fault.billed else ""), again)
     return service.trouble(f"it accepts none of {_TRIES} ways to ask", again)
-
-
-def _sent(service: ApiService, context: Context, style: RequestDialect) -> HttpAnswer:
-    """Send one request. Raises Unanswered."""
-    from hivemind_exp.offload.api.chat import SamplingParams, body
-
-    endpoint, config = service.endpoint, context.config
-    sampling = SamplingParams(config.generation.temperature, _TOKENS, 0, config.offload.reasoning_effort)
-    content = json.dumps(body(endpoint, style, _MESSAGES, 1, sampling, 0)).encode()
-    row = Provider(endpoint.name, endpoint.base_url)
-    return send(row, f"{endpoint.base_url}/chat/completions", service.secret(context), _REQUEST_S, content)
 
 
 def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, most: float | None) -> Finding:

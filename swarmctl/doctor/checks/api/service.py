@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 from hivemind_exp.errors import KeyProblem, ProviderError
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.keys.finder import Key, LocationKind, command_to_set
-from swarmctl.keys.hosts import in_the_clear
+from swarmctl.keys.key_text import in_the_clear
 from swarmctl.keys.probe import KeyTest, probe
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ApiService:
     def key(self, context: Context) -> Key | None:
         """Return its key as a run would find it; None where none is needed. Looks once. Raises KeyProblem."""
         name, pin = f"api.{self.endpoint.name}.key", context.config.offload.key
-        return context.facts.get(name, lambda: context.keys.find_for(self.endpoint, pin))
+        return context.once(name, lambda: context.keys.find_for(self.endpoint, pin))
 
     def secret(self, context: Context) -> str | None:
         """Return what is shown to the service. Raises KeyProblem."""
@@ -138,7 +138,7 @@ def _reach(service: ApiService, context: Context) -> str:
         except OSError as error:
             raise _unreachable(service, context, error) from error
 
-    return "" if _proxy(service) else context.facts.get(f"api.{service.endpoint.name}.way", look)
+    return "" if _proxy(service) else context.once(f"api.{service.endpoint.name}.way", look)
 
 
 def _connected(url: SplitResult) -> str:
@@ -226,21 +226,18 @@ def answer(service: ApiService, context: Context) -> Finding:
 def _ask(service: ApiService, context: Context) -> KeyTest:
     """Return what the service answers; asks once."""
     name, url, key = service.endpoint.name, service.endpoint.base_url, service.secret(context)
-    return context.facts.get(f"api.{name}.probe", lambda: probe(name, url, key, _ANSWER_S))
+    return context.once(f"api.{name}.probe", lambda: probe(name, url, key, _ANSWER_S))
 
 
 def limits(headers: Mapping[str, str]) -> str:
     """Say which rate limits an answer tells of. What is no number is not repeated: a header may hold anything."""
     found = []
     for unit in ("requests", "tokens"):
-        left, most = (_number(headers.get(f"x-ratelimit-{what}-{unit}")) for what in ("remaining", "limit"))
+        told = (headers.get(f"x-ratelimit-{what}-{unit}", "") for what in ("remaining", "limit"))
+        left, most = (int(text) if re.fullmatch("[0-9]{1,12}", text) else None for text in told)
         if most is not None:
             found.append(f"{most:,} {unit}" if left is None else f"{left:,} of {most:,} {unit} left")
     return f"limits: {', '.join(found)}" if found else "it tells of no rate limits"
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and re.fullmatch("[0-9]{1,12}", text) else None
 
 
 @when_reachable

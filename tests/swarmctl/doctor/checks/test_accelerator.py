@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.models.hardware import NVIDIA, Hardware, pci_gpus
-from swarmctl.doctor import runner
+from swarmctl.doctor import command
 from swarmctl.doctor.check import Check, Context, Status
 from swarmctl.doctor.checks import accelerator, fit
 from tests.support.doctor import make
@@ -207,9 +207,9 @@ def test_a_model_that_is_not_here_is_read_from_the_hub(machine: Any, tmp_path: P
 def test_the_profile_itself_is_checked() -> None:
     assert fit.profile(make("demo")).status is Status.OK
     check = Check("fit", "profile", fit.profile)
-    found = runner.look(check, make("demo", "tasks=no_such_task"))
+    found = command.look(check, make("demo", "tasks=no_such_task"))
     assert (found.status, "no_such_task" in found.text) == (Status.FAILED, True)
-    assert runner.look(check, make("demo", "train.micro_batch=0")).status is Status.FAILED
+    assert command.look(check, make("demo", "train.micro_batch=0")).status is Status.FAILED
 
 
 @pytest.mark.slow

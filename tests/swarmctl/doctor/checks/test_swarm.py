@@ -18,7 +18,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from swarmctl.doctor.check import Context, Status
-from swarmctl.doctor.checks import node_directories, swarm
+from swarmctl.doctor.checks import swarm
 from swarmctl.nodes.directory import opened
 from swarmctl.storage import node_lock as locks
 from tests.support.command_line import ROOT
@@ -112,26 +112,26 @@ def test_a_trainer_that_outlived_its_supervisor_is_told(node: NodeFiles, holder:
 @pytest.mark.parametrize("name", ["secret", "identity.key"])
 def test_open_secrets_fail_and_are_closed(node: NodeFiles, name: str) -> None:
     Identity.create(node.key)
-    assert node_directories.modes(make("demo")).status is Status.OK
+    assert swarm.modes(make("demo")).status is Status.OK
     secret = node.root / name
     secret.chmod(0o644)
-    found = node_directories.modes(make("demo"))
+    found = swarm.modes(make("demo"))
     assert found.status is Status.FAILED
     assert f"{secret} (0644)" in found.text
     assert os.system(found.remedy or "false") == 0
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     secret.chmod(0o640)
     node.root.chmod(0o755)
-    found = node_directories.modes(make("demo"))
+    found = swarm.modes(make("demo"))
     assert found.fix is not None
     found.fix()
     assert (stat.S_IMODE(secret.stat().st_mode), stat.S_IMODE(node.root.stat().st_mode)) == (0o600, 0o700)
     node.root.chmod(0o750)
-    assert node_directories.modes(make("demo")).status is Status.WARNING
+    assert swarm.modes(make("demo")).status is Status.WARNING
 
 
 def test_sockets_of_dead_daemons_are_removed_and_living_ones_kept(home: Path, tmp_path: Path) -> None:
-    assert node_directories.leftovers(here(tmp_path)).status is Status.OK
+    assert swarm.leftovers(here(tmp_path)).status is Status.OK
     with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as fresh:
         dead.bind(str(tmp_path / "hivemind-p2pd-dead.sock"))
         fresh.bind(str(tmp_path / "hivemind-p2pd-fresh.sock"))
@@ -141,7 +141,7 @@ def test_sockets_of_dead_daemons_are_removed_and_living_ones_kept(home: Path, tm
         living.listen()
         for name in ("p2pd-dead", "p2pd-living", "note"):
             age(tmp_path / f"hivemind-{name}.sock")
-        found = node_directories.leftovers(here(tmp_path))
+        found = swarm.leftovers(here(tmp_path))
         assert found.status is Status.WARNING
         assert "1 sockets of dead daemons" in found.text
         assert found.fix is not None
@@ -161,20 +161,20 @@ def test_what_was_never_finished_is_removed_unless_the_node_runs(node: NodeFiles
     (partial / "model").mkdir(parents=True)
     for path in (half, mine, partial):
         age(path)
-    found = node_directories.leftovers(here(tmp_path))
+    found = swarm.leftovers(here(tmp_path))
     assert found.status is Status.WARNING
     assert found.fix is not None
     lock = os.open(node.lock, os.O_RDWR)
     assert locks.acquire(lock)
     assert "partial" not in found.fix()
     assert (half.exists(), partial.exists(), mine.exists()) == (False, True, True)
-    assert node_directories.leftovers(here(tmp_path)).status is Status.OK
+    assert swarm.leftovers(here(tmp_path)).status is Status.OK
     os.close(lock)
-    again = node_directories.leftovers(here(tmp_path))
+    again = swarm.leftovers(here(tmp_path))
     assert again.fix is not None
     again.fix()
     assert not partial.exists()
-    assert node_directories.leftovers(here(tmp_path)).status is Status.OK
+    assert swarm.leftovers(here(tmp_path)).status is Status.OK
 
 
 def save(files: NodeFiles, step: int) -> Path:
@@ -183,28 +183,28 @@ def save(files: NodeFiles, step: int) -> Path:
 
 
 def test_damaged_checkpoints_are_told(node: NodeFiles) -> None:
-    assert node_directories.checkpoints(make("demo")).text == "none yet"
+    assert swarm.checkpoints(make("demo")).text == "none yet"
     save(node, 1)
     newest = save(node, 2)
-    assert node_directories.checkpoints(make("demo")).status is Status.OK
+    assert swarm.checkpoints(make("demo")).status is Status.OK
     (newest / "weights").write_text("y" * 100)
-    found = node_directories.checkpoints(make("demo"))
+    found = swarm.checkpoints(make("demo"))
     assert found.status is Status.WARNING
     assert "00000002 of node demo is damaged (weights has changed)" in found.text
     newest.rename(node.checkpoints / "damaged-00000002")
-    found = node_directories.checkpoints(make("demo"))
+    found = swarm.checkpoints(make("demo"))
     assert "1 damaged checkpoints were set aside" in found.text
     assert os.system(found.remedy or "false") == 0
-    assert node_directories.checkpoints(make("demo")).status is Status.OK
+    assert swarm.checkpoints(make("demo")).status is Status.OK
 
 
 def test_large_checkpoints_are_read_only_when_asked(node: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_directories, "QUICK", 10)
+    monkeypatch.setattr(swarm, "QUICK", 10)
     (save(node, 1) / "weights").write_text("y" * 100)
-    assert "read only with --deep" in node_directories.checkpoints(make("demo")).text
-    assert node_directories.checkpoints(make("demo", deep=True)).status is Status.WARNING
+    assert "read only with --deep" in swarm.checkpoints(make("demo")).text
+    assert swarm.checkpoints(make("demo", deep=True)).status is Status.WARNING
 
 
 def test_a_node_that_runs_is_left_alone(node: NodeFiles, holder: int) -> None:
     (save(node, 1) / "weights").write_text("being written")
-    assert node_directories.checkpoints(make("demo")).status is Status.OK
+    assert swarm.checkpoints(make("demo")).status is Status.OK

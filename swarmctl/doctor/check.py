@@ -1,10 +1,12 @@
-"""What every check is: a name, a function that looks, a time limit. Adding one is a line in ``registry``."""
+"""What every check is, what it looks at, and how it asks a program. Adding one is a line in ``registry``."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
-import threading
+import signal
+import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -15,6 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.secrets import without_secrets
+from swarmctl.keys.finder import KeyFinder
+from swarmctl.terminal.prompter import Prompter
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
@@ -62,26 +67,7 @@ def bytes_in(directory: Path) -> int:
 
 
 T = TypeVar("T")
-
-
-class Facts:
-    """What several checks want to know, found once: the first that asks looks, the others wait for it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: dict[str, Future[Any]] = {}
-
-    def get(self, name: str, find: Callable[[], T]) -> T:
-        """Return what ``find`` returned the first time. Raises what it raised then."""
-        with self._lock:
-            is_first = name not in self._known
-            known: Future[T] = self._known.setdefault(name, Future())
-        if is_first:
-            try:
-                known.set_result(find())
-            except Exception as error:  # noqa: BLE001 - raised below, and for all who ask again
-                known.set_exception(error)
-        return known.result()
+_running: set[subprocess.Popen[str]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +87,22 @@ class Context:
     """The directory that holds the nodes."""
     sockets: Path = Path("/tmp")
     """Where hivemind's daemons put their sockets, whatever TMPDIR says."""
-    facts: Facts = field(default_factory=Facts, repr=False)
+    known: dict[str, Future[Any]] = field(default_factory=dict, repr=False)
+    """What several checks want to know, by name."""
+
+    def once(self, name: str, find: Callable[[], T]) -> T:
+        """Return what ``find`` returned the first time: the first check that asks looks, the others wait for it.
+
+        Raises what it raised then.
+        """
+        mine: Future[T] = Future()
+        known: Future[T] = self.known.setdefault(name, mine)  # atomic: one thread alone gets its own back
+        if known is mine:
+            try:
+                mine.set_result(find())
+            except Exception as error:  # noqa: BLE001 - raised below, and for all who ask again
+                mine.set_exception(error)
+        return known.result()
 
     @property
     def config(self) -> Config:
@@ -113,6 +114,11 @@ class Context:
     def device(self) -> str:
         """The device that the profile wants; "auto" where it cannot be used."""
         return self.config.model.device if self.resolved else "auto"
+
+    @property
+    def keys(self) -> KeyFinder:
+        """Finds keys as a run would. Silent: a keyring's dialog that waits for somebody is no answer to a check."""
+        return KeyFinder(Prompter(silent=True), self.environment)
 
     @property
     def files(self) -> NodeFiles:
@@ -157,3 +163,43 @@ class Outcome:
     check: Check
     finding: Finding
     seconds: float
+
+
+def ask(
+    command: list[str], *, limit: float, environment: Mapping[str, str] | None = None, text: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, or kill it with all that it started after ``limit`` seconds. It gets no keys.
+
+    Raises OSError where it cannot be started and ``subprocess.TimeoutExpired`` where it does not end.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env=without_secrets(os.environ if environment is None else environment),
+        start_new_session=True,
+    )
+    _running.add(process)
+    try:
+        output, errors = process.communicate(text, timeout=limit)
+    except BaseException:
+        _kill(process)
+        process.wait()
+        raise
+    finally:
+        _running.discard(process)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def end_programs() -> None:
+    """Kill the programs that still run."""
+    for process in list(_running):
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,14 +1,15 @@
 """What ``swarmctl doctor`` does, once its arguments are parsed."""
 
-import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 
 from hivemind_exp.errors import NodeError
-from swarmctl.doctor import registry, runner
-from swarmctl.doctor.check import Check, Context, Outcome, Status
-from swarmctl.doctor.checks.api import request as apirequest
-from swarmctl.doctor.report import as_json, as_markdown, as_text
+from swarmctl.doctor import registry
+from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, end_programs, failed, skipped
+from swarmctl.doctor.checks.api.checks import notice
+from swarmctl.doctor.report import as_markdown, as_text, print_as_json
 from swarmctl.errors import Exit
 from swarmctl.paths import nodes_directory
 from swarmctl.settings.options import DoctorOptions, RunOptions
@@ -23,12 +24,56 @@ def doctor_command(options: DoctorOptions) -> Exit:
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
         checks = [*registry.select([registry.PROFILE], context), *checks]
     _announce(checks, context)
-    outcomes = runner.make(checks, context)
-    fixed: list[str] | None = None
-    if options.fix:
-        outcomes, fixed = cure(outcomes, context)
-    print_outcomes(outcomes, fixed, options, context)
+    outcomes = make(checks, context)
+    fixed = _cure(outcomes, context) if options.fix else None
+    if options.as_json:
+        print_as_json(outcomes, fixed)
+    elif options.report:
+        # Not broken into lines of the terminal's width: a row of a table is one line.
+        for line in as_markdown(outcomes, context):
+            print(encodable(line, sys.stdout.encoding))
+    else:
+        write = Writer(sys.stdout)
+        for line in as_text(outcomes, fixed, context, whole=not options.checks):
+            write(line)
     return Exit.CHECK_FAILED if any(each.finding.status is Status.FAILED for each in outcomes) else Exit.DONE
+
+
+def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
+    """Make all checks at once and return their outcomes in the same order, each waited for as long as it may take."""
+    began = time.monotonic()
+    made: dict[Check, Outcome] = {}
+
+    def run(check: Check) -> None:
+        made[check] = Outcome(check, look(check, context), time.monotonic() - began)
+
+    # Daemon threads, which no executor has: one that hangs in a system call must not keep the program from ending.
+    threads = [threading.Thread(target=run, args=[check], name=check.key, daemon=True) for check in checks]
+    outcomes = []
+    try:
+        for thread in threads:
+            thread.start()
+        for check, thread in zip(checks, threads, strict=True):
+            thread.join(max(0.0, began + check.limit - time.monotonic()))
+            late = failed(f"timed out after {check.limit:g} s", context.again(check.group))
+            outcomes.append(made.get(check) or Outcome(check, late, time.monotonic() - began))
+    finally:
+        end_programs()  # the threads that wait for them may not live to do so
+    return outcomes
+
+
+def look(check: Check, context: Context) -> Finding:
+    """Make one check here and now; whatever it raises becomes its finding, which for a NodeError says what to try."""
+    if check.deep and not context.deep:
+        return skipped("only with --deep")
+    if check.profile and context.resolved is None:
+        return skipped("needs a profile that can be used")
+    try:
+        return check.look(context)
+    except NodeError as error:
+        return failed(error.message, error.next)
+    except Exception as error:  # noqa: BLE001 - a check that breaks is a finding, not the end of the others
+        return failed(f"could not be checked: {type(error).__name__}: {error}".splitlines()[0])
 
 
 def _announce(checks: Sequence[Check], context: Context) -> None:
@@ -36,7 +81,7 @@ def _announce(checks: Sequence[Check], context: Context) -> None:
     deep = [check for check in checks if check.deep and context.deep]
     if sys.stderr.isatty() and any(check.group != "api" for check in deep):
         Writer(sys.stderr)("Deep checks import torch and compute; that takes up to two minutes.")
-    cost = apirequest.notice(context) if any(check.group == "api" for check in deep) else None
+    cost = notice(context) if any(check.group == "api" for check in deep) else None
     if cost is not None:
         Writer(sys.stderr)(cost)
 
@@ -46,59 +91,25 @@ def make_context(options: DoctorOptions) -> Context:
     from swarmctl.settings.command_line import resolved_options
 
     resolved, problem = None, None
+    wanted = RunOptions(profile=options.profile, node=options.node, assignments=options.assignments)
     try:
-        resolved = resolved_options(
-            RunOptions(profile=options.profile, node=options.node, assignments=options.assignments)
-        )
+        resolved = resolved_options(wanted)
     except NodeError as error:
         problem = error
-    return Context(
-        resolved=resolved,
-        problem=problem,
-        arguments=given(options),
-        deep=options.deep,
-        offline=options.offline,
-        environment=dict(os.environ),
-        nodes=nodes_directory(),
-    )
+    given = [("--profile", options.profile), ("--node", options.node)]
+    given += [("--set", each) for each in options.assignments]
+    arguments = tuple(word for flag, value in given if value is not None for word in (flag, value))
+    return Context(resolved, problem, arguments, options.deep, options.offline, nodes=nodes_directory())
 
 
-def given(options: DoctorOptions) -> tuple[str, ...]:
-    """Return the arguments that say which node is meant, as they were given."""
-    named = [
-        ("--profile", options.profile),
-        ("--node", options.node),
-        *(("--set", each) for each in options.assignments),
-    ]
-    return tuple(word for flag, value in named if value is not None for word in (flag, value))
-
-
-def cure(outcomes: Sequence[Outcome], context: Context) -> tuple[list[Outcome], list[str]]:
-    """Fix what is safe to fix and look again. Returns the new outcomes, and what was done."""
-    after, done = [], []
-    for outcome in outcomes:
-        result = outcome
+def _cure(outcomes: list[Outcome], context: Context) -> list[str]:
+    """Fix what is safe to fix, look again and put the new outcomes in place. Returns what was done."""
+    done = []
+    for place, outcome in enumerate(outcomes):
         if outcome.finding.fix is not None:
             try:
                 done.append(outcome.finding.fix())
             except OSError as error:
                 done.append(f"{outcome.check.key} could not be fixed: {error}")
-            result = runner.make([outcome.check], context)[0]
-        after.append(result)
-    return after, done
-
-
-def print_outcomes(
-    outcomes: Sequence[Outcome], fixed: list[str] | None, options: DoctorOptions, context: Context
-) -> None:
-    """Print what was found, as asked for."""
-    if options.as_json:
-        print(as_json(outcomes, fixed))
-    elif options.report:
-        # Not broken into lines of the terminal's width: a row of a table is one line.
-        for line in as_markdown(outcomes, context):
-            print(encodable(line, sys.stdout.encoding))
-    else:
-        write = Writer(sys.stdout)
-        for line in as_text(outcomes, fixed, context, whole=not options.checks):
-            write(line)
+            outcomes[place] = make([outcome.check], context)[0]
+    return done

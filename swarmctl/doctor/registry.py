@@ -3,19 +3,7 @@
 from collections.abc import Sequence
 
 from swarmctl.doctor.check import Check, Context
-from swarmctl.doctor.checks import (
-    accelerator,
-    checkpoints,
-    clock,
-    fit,
-    hub,
-    installation,
-    keys,
-    machine,
-    swarm,
-)
-from swarmctl.doctor.checks import swarm_leftovers as leftovers
-from swarmctl.doctor.checks import swarm_membership as membership
+from swarmctl.doctor.checks import accelerator, fit, hub, installation, keys, machine, swarm
 from swarmctl.doctor.checks.api import checks as api
 from swarmctl.errors import UsageError
 from swarmctl.keys.keyring import ALONE_S
@@ -26,7 +14,7 @@ CHECKS: tuple[Check, ...] = (
     Check("machine", "disk", machine.disk),
     Check("machine", "files", machine.descriptors),
     Check("machine", "threads", machine.threads),
-    Check("machine", "clock", clock.clock),
+    Check("machine", "clock", machine.clock),
     Check("machine", "wsl", machine.wsl),
     Check("python", "version", installation.version),
     Check("python", "libraries", installation.libraries),
@@ -44,12 +32,12 @@ CHECKS: tuple[Check, ...] = (
     Check("swarm", "p2pd", swarm.p2pd),
     Check("swarm", "port", swarm.port),
     Check("swarm", "node", swarm.node, profile=True),
-    Check("swarm", "key", membership.key),
-    Check("swarm", "charter", membership.charter),
-    Check("swarm", "listen", membership.listen),
+    Check("swarm", "key", swarm.key),
+    Check("swarm", "charter", swarm.charter),
+    Check("swarm", "listen", swarm.listen),
     Check("swarm", "modes", swarm.modes),
-    Check("swarm", "leftovers", leftovers.leftovers),
-    Check("swarm", "checkpoints", checkpoints.checkpoints, limit=60.0),
+    Check("swarm", "leftovers", swarm.leftovers),
+    Check("swarm", "checkpoints", swarm.checkpoints, limit=60.0),
     Check("hub", "token", hub.token),
     Check("hub", "model", hub.model, profile=True),
 )
@@ -62,18 +50,13 @@ def groups() -> list[str]:
     return list(dict.fromkeys(check.group for check in CHECKS))
 
 
-def checks_of(context: Context) -> list[Check]:
-    """Return every check, with those of the profile's providers in the place of ``api.providers``."""
-    own = api.checks(context)
-    return [each for check in CHECKS for each in (own if own and check.look is api.providers else [check])]
-
-
 def select(names: Sequence[str], context: Context) -> list[Check]:
     """Return the checks of groups (``hub``), single ones (``hub.token``), and those of one provider (``api.openai``).
 
     All where nothing is named. Raises UsageError for an unknown name, with the nearest.
     """
-    checks = checks_of(context)
+    own = api.checks(context)  # in the place of ``api.providers``
+    checks = [each for check in CHECKS for each in (own if own and check.look is api.providers else [check])]
     known = dict.fromkeys(name for check in checks for name in _names(check))
     for name in names:
         if name not in known:

@@ -1,15 +1,14 @@
 """The findings of ``doctor`` as text, as JSON, and as Markdown that may be shown to anyone."""
 
 import getpass
-import json
 import platform
 import re
 import shutil
 import sys
 import textwrap
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from swarmctl.doctor.check import Context, Outcome, Status
 from swarmctl.doctor.registry import PROFILE
 from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, masked
 from swarmctl.version import VERSION
 
@@ -24,8 +24,8 @@ _WIDTH = max(len(status) for status in Status)
 _TAIL_OF_KEY = re.compile(r"····[^\s,;]*")
 
 
-def as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> str:
-    """Return one object; ``fixed`` is in it where fixing was asked for."""
+def print_as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> None:
+    """Print one object; ``fixed`` is in it where fixing was asked for."""
     rows = [
         {
             "group": outcome.check.group,
@@ -38,22 +38,23 @@ def as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> str:
         for outcome in outcomes
     ]
     ok = all(outcome.finding.status is not Status.FAILED for outcome in outcomes)
-    return json.dumps({"schema": 1, "ok": ok, "checks": rows} | ({} if fixed is None else {"fixed": fixed}))
+    print_json(ok=ok, checks=rows, **({} if fixed is None else {"fixed": fixed}))
 
 
 def as_text(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Context, *, whole: bool) -> Iterator[str]:
-    """Yield lines for a terminal: findings broken between words, commands whole."""
+    """Yield lines for a terminal: findings broken between words (the rest is left to ``Writer``), commands whole."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for group, members in groupby(outcomes, key=lambda outcome: outcome.check.group):
         yield group
         for outcome in members:
             finding = outcome.finding
-            head = f"  {finding.status:<{_WIDTH}}  "
-            yield from _folded(f"{head}{outcome.check.name}: {_safe(finding.text)}", width)
+            text = f"  {finding.status:<{_WIDTH}}  {outcome.check.name}: {_safe(finding.text)}"
+            # Like Writer, but with an indent.
+            fold = partial(textwrap.wrap, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+            yield from fold(text, max(20, width - 1)) if width else [text]
             if finding.remedy:
                 yield f"    try: {_command(finding.remedy)}"
-    for done in fixed or []:
-        yield from _folded(f"Fixed: {done}", width)
+    yield from (f"Fixed: {done}" for done in fixed or [])
     yield from _conclusion(outcomes, context, whole=whole, width=width)
 
 
@@ -67,26 +68,17 @@ def _command(text: str) -> str:
     return _safe(typed(text))
 
 
-def _folded(text: str, width: int) -> list[str]:
-    if not width:
-        return [text]
-    indent = "    " if text.startswith(" ") else ""
-    return textwrap.wrap(
-        text, max(20, width - 1), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-
-
 def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool, width: int) -> Iterator[str]:
     failed = [outcome for outcome in outcomes if outcome.finding.status is Status.FAILED]
     if failed:
         # Without a profile or with wrong libraries the rest says little.
         first = min(failed, key=lambda outcome: (outcome.check.key != PROFILE, outcome.check.group != "python"))
         number = "1 check failed" if len(failed) == 1 else f"{len(failed)} checks failed"
-        yield from _folded(f"{number}. Cure {first.check.key} first{':' if first.finding.remedy else '.'}", width)
+        yield f"{number}. Cure {first.check.key} first{':' if first.finding.remedy else '.'}"
         if first.finding.remedy:
             yield f"  {_command(first.finding.remedy)}"
         return
-    warnings = Counter(outcome.finding.status for outcome in outcomes)[Status.WARNING]
+    warnings = sum(outcome.finding.status is Status.WARNING for outcome in outcomes)
     less = f", with {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
     what, following = ("Ready", context.again("run")) if whole else ("Nothing failed", context.again())
     command = _command(following.replace("swarmctl doctor run", "swarmctl run", 1))
@@ -102,7 +94,9 @@ def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
     profile = "none that can be used"
     if context.resolved is not None:
         profile = context.resolved.profile.name if context.resolved.profile.builtin else "one of the user's"
-    hosts = _own_hosts(context)
+    # The hosts of providers that are no row of the table: names in somebody's network.
+    own = [urlsplit(each.base_url) for each in context.config.providers.values()] if context.resolved else []
+    hosts = [name for address in own for name in (address.netloc, address.hostname) if name]
     system = f"{platform.system()} {platform.release()}"
     yield from ("### swarmctl doctor", "")
     yield f"- swarmctl {VERSION}, Python {platform.python_version()}, {system}"
@@ -115,15 +109,7 @@ def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
         yield f"| {outcome.check.key} | {finding.status} | {told} | {remedy} | {outcome.seconds:.2f} |"
 
 
-def _own_hosts(context: Context) -> list[str]:
-    """Return the hosts of providers that are no row of the table: names in somebody's network."""
-    if context.resolved is None:
-        return []
-    addresses = [urlsplit(provider.base_url) for provider in context.config.providers.values()]
-    return [name for address in addresses for name in (address.netloc, address.hostname) if name]
-
-
-def _cell(text: str, hosts: Sequence[str] = ()) -> str:
+def _cell(text: str, hosts: Sequence[str]) -> str:
     text = redacted(_safe(text))
     for host in hosts:
         text = text.replace(host, "HOST")
@@ -136,13 +122,10 @@ def redacted(text: str) -> str:
     home = str(Path.home())
     if home != "/":
         text = re.sub(re.escape(home) + r"(?=/|\s|$|['\"])", "~", text)
-    for name, shown in ((platform.node(), "HOST"), (_user(), "USER")):
+    user = ""
+    with suppress(OSError, KeyError):  # a container with a number for a user
+        user = getpass.getuser()
+    for name, shown in ((platform.node(), "HOST"), (user, "USER")):
         if len(name) > 2 and name != "root":
             text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", shown, text)
     return text
-
-
-def _user() -> str:
-    with suppress(OSError, KeyError):  # a container with a number for a user
-        return getpass.getuser()
-    return ""

@@ -52,13 +52,12 @@ def _set(
       swarmctl keys set mybox --host http://192.168.1.20:8000/v1
       pass show openai | swarmctl keys set openai --no-input
     """
-    from swarmctl.keys.key_text import check_name
-    from swarmctl.keys.key_text import leaked as leak
+    from swarmctl.keys.key_text import check_name, leaked
     from swarmctl.keys.set import SetOptions, set_key
 
     check_name(name)
     if context.args or leaked_option is not None:
-        raise leak(name)
+        raise leaked(name)
     set_key(name, SetOptions(host, test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))
 
 
@@ -128,7 +127,7 @@ def _import(
     insecure_storage: InsecureOption = False,
     yes: options.Yes = False,
     no_input: options.NoInput = False,
-) -> int:
+) -> None:
     """Save keys found in the environment or a .env file.
 
     Takes those of providers, and says what to clean afterwards.
@@ -141,4 +140,4 @@ def _import(
     from swarmctl.keys.from_environment import import_keys
     from swarmctl.keys.set import SetOptions
 
-    return import_keys(file, SetOptions(test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))
+    import_keys(file, SetOptions(test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))

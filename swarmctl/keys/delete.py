@@ -16,29 +16,22 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
     if (name is None) != all_:
         raise UsageError("name one key, or give --all", next="swarmctl keys delete --help")
     prompter = Prompter(yes=yes, silent=no_input)
-    if name is not None:
-        _delete(_saved(check_name(name)), prompter)
-        return
-    saved = entries()
+    saved = list(entries().values()) if name is None else [_saved(check_name(name))]
     if not saved:
         prompter.say("No key is saved here.")
-        return
-    names, again = ", ".join(saved), "swarmctl keys delete --all --yes"
-    prompter.confirm(f"Delete {names}?", KeyProblem(f"this would delete {names}; nothing was deleted", next=again))
-    for entry in saved.values():
+    elif name is None:
+        names, again = ", ".join(entry.name for entry in saved), "swarmctl keys delete --all --yes"
+        prompter.confirm(f"Delete {names}?", KeyProblem(f"this would delete {names}; nothing was deleted", next=again))
+    for entry in saved:
         _delete(entry, prompter)
 
 
 def _saved(name: str) -> SavedKey:
-    entry = read_entry(name)
-    if entry is not None:
+    if entry := read_entry(name):
         return entry
     found = key_locations(name, os.environ)
-    if found:
-        why = f"key {name} was not saved by swarmctl: it comes from {found[0].where}"
-    else:
-        why = f"there is no key named {name}"
-    raise KeyProblem(why, next="swarmctl keys list")
+    elsewhere = f"key {name} was not saved by swarmctl: it comes from {found[0].where}" if found else None
+    raise KeyProblem(elsewhere or f"there is no key named {name}", next="swarmctl keys list")
 
 
 def _delete(entry: SavedKey, prompter: Prompter) -> None:
@@ -53,6 +46,5 @@ def _delete(entry: SavedKey, prompter: Prompter) -> None:
             left = " This login has no keyring: if the key still lies in one, it was not deleted there."
     remove_entry(entry.name)
     prompter.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
-    found = key_locations(entry.name, os.environ)
-    if found:
+    if found := key_locations(entry.name, os.environ):
         prompter.say(f"warning: {found[0].where} still has a key of this name")

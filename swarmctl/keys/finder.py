@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.keys.hosts import host_of, in_the_clear
-from swarmctl.keys.key_text import clean_key, dotted_tail, file_variable, last_four
+from swarmctl.keys.key_text import clean_key, dotted_tail, file_variable, host_of, in_the_clear, last_four, read_text
 from swarmctl.keys.saved import entries, read_entry, read_secret
 from swarmctl.paths import shown
+from swarmctl.storage.hub_cache import token_file
 
 if TYPE_CHECKING:
     from hivemind_exp.offload.endpoints import Endpoint
@@ -128,17 +128,9 @@ def key_locations(name: str, environment: Mapping[str, str]) -> list[KeyLocation
     if entry := read_entry(name):
         where = "keyring" if entry.home == "keyring" else "0600 file"
         found.append(KeyLocation(LocationKind(entry.home), where, name, entry.last_four))
-    if name == "huggingface" and (token := _hub_file(environment)).is_file():
+    if name == "huggingface" and (token := token_file(environment)).is_file():
         found.append(KeyLocation(LocationKind.HUB, shown(token), str(token), None))
     return found
-
-
-def _hub_file(environment: Mapping[str, str]) -> Path:
-    """Return where ``hf auth login`` leaves its token (``huggingface_hub.constants`` takes a while to import)."""
-    if path := environment.get("HF_TOKEN_PATH"):
-        return Path(path).expanduser()
-    cache = environment.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(environment.get("HF_HOME", os.path.join(cache, "huggingface"))).expanduser() / "token"
 
 
 class KeyFinder:
@@ -156,11 +148,9 @@ class KeyFinder:
         Raises KeyProblem where the place that comes first has a key and cannot give it, where the key belongs to
         another host, and where the place pinned has none.
         """
-        found = key_locations(name, self.environment)
-        if pin is not None:
-            found = [spot for spot in found if spot.place == pin]
-            if not found:
-                raise KeyProblem(f"{name} is pinned to {pin}, which has no such key", next=f"swarmctl keys set {name}")
+        found = [spot for spot in key_locations(name, self.environment) if pin in (None, spot.place)]
+        if pin is not None and not found:
+            raise KeyProblem(f"{name} is pinned to {pin}, which has no such key", next=f"swarmctl keys set {name}")
         if not found:
             return None
         host = _owner(name, base_url)
@@ -198,15 +188,10 @@ class KeyFinder:
     def _read(self, spot: KeyLocation) -> str:
         if spot.place == LocationKind.ENVIRONMENT:
             return clean_key(self.environment[spot.source], f"in {spot.where}")
-        path = Path(spot.source)
-        try:
-            text = path.expanduser().read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise KeyProblem(
-                f"cannot read the key in {shown(path)} ({spot.where}): {reason}", next="swarmctl keys list"
-            ) from error
-        return clean_key(text, f"in {shown(path)}")
+        where = shown(Path(spot.source))
+        what = f"the key in {where} ({spot.where})"
+        text = read_text(Path(spot.source).expanduser(), what, next="swarmctl keys list")
+        return clean_key(text, f"in {where}")
 
     def _saved(self, name: str) -> str:
         from swarmctl.keys.keyring import Keyring  # here: ``keys list`` finds keys and reads none
@@ -217,10 +202,8 @@ class KeyFinder:
             return clean_key(read_secret(entry), "in its file")
         value = Keyring(self._prompter).get(entry.name, entry.host)
         if value is None:
-            raise KeyProblem(
-                f"key {entry.name} is gone from the keyring: somebody deleted it there, or this is another keyring",
-                next=f"swarmctl keys set {entry.name}",
-            )
+            text = f"key {name} is gone from the keyring: somebody deleted it there, or this is another keyring"
+            raise KeyProblem(text, next=f"swarmctl keys set {name}")
         return clean_key(value, "in the keyring")
 
 
@@ -232,9 +215,8 @@ def _owner(name: str, wanted_url: str | None) -> str:
     host, wanted = host_of(url), host_of(wanted_url or url)
     for owner in (host, entry.host if entry else host):
         if owner != wanted:
-            raise KeyProblem(
-                f"key {name} belongs to {owner} and is not sent to {wanted}", next="swarmctl keys set --help"
-            )
+            text = f"key {name} belongs to {owner} and is not sent to {wanted}"
+            raise KeyProblem(text, next="swarmctl keys set --help")
     return host
 
 

@@ -1,7 +1,7 @@
 """Which keys a run needs, and where each of them comes from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hivemind_exp.config import Config
@@ -20,14 +20,11 @@ _PUSHING = "hub.repo is set, and pushing needs a token that may write"
 class RunKeys:
     """The keys of a run, and what is to be said of them."""
 
-    secrets: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
     lines: tuple[str, ...]
 
-    def __repr__(self) -> str:
-        return f"RunKeys({', '.join(self.secrets)})"
 
-
-def provider_keys(config: Config, finder: KeyFinder, prompter: Prompter) -> list[Key]:
+def _provider_keys(config: Config, finder: KeyFinder, prompter: Prompter) -> list[Key]:
     """Return the keys of the providers that the run may ask; one that is missing is asked for on a terminal.
 
     Raises KeyProblem where a provider wants a key and none can be had.
@@ -70,22 +67,20 @@ def keys_for(config: Config, prompter: Prompter, environment: Mapping[str, str])
     for name in needed(config, environment):
         must = bool(config.hub.repo) and name == "huggingface"
         key = finder.find(name)
-        if key is None and must:
-            raise KeyProblem(f"{_PUSHING}; there is none", next=f"swarmctl keys set {name}")
         if key is None:
+            if must:
+                raise KeyProblem(f"{_PUSHING}; there is none", next=f"swarmctl keys set {name}")
             continue
         elsewhere, variable = key.rival(environment), ADDRESSES[name]
         if elsewhere and must:
-            raise KeyProblem(
-                f"{_PUSHING}; the one that is there belongs to {key.host} and is not sent to {elsewhere}",
-                next=f"unset {variable}",
-            )
+            text = f"{_PUSHING}; the one that is there belongs to {key.host} and is not sent to {elsewhere}"
+            raise KeyProblem(text, next=f"unset {variable}")
         if elsewhere:
             lines.append(f"warning: key {name} belongs to {key.host} and is kept back: ${variable} is {elsewhere}")
         else:
             keys.append(key)
             lines.append(_line(key))
-    found = provider_keys(config, finder, prompter)
+    found = _provider_keys(config, finder, prompter)
     keys += found
     lines += map(_line, found)
     return RunKeys({key.name: key.value for key in keys}, tuple(lines))

@@ -1,6 +1,9 @@
-"""Keys as text: how they are cleaned, shown and recognised, and what they may be called."""
+"""Keys as text: how they are cleaned, shown and recognised, what they may be called, and whose host they are for."""
 
+import ipaddress
 import re
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
@@ -8,10 +11,7 @@ from swarmctl.errors import UsageError
 from swarmctl.terminal.safe_text import looks_like_key
 from swarmctl.terminal.suggest import nearest
 
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-LONGEST = 4096
-SHOWN_FROM = 12
-"""Of a shorter key, four characters would be too much to show."""
+_LONGEST = 4096
 _STRIPPED = " \t\r\n\f\v\"'`“”‘’\ufeff\u200b\u00a0"
 _ELSEWHERE = {
     "sk-ant-": "anthropic",
@@ -27,7 +27,7 @@ def check_name(name: str) -> str:
     """Return ``name``. Raises UsageError where it cannot be one; a key in its place is not repeated."""
     if looks_like_key(name) or "=" in name or len(name) > 32:
         raise leaked(next((row.name for row in PROVIDERS.values() if name.startswith(row.name + "=")), None))
-    if not NAME.fullmatch(name):
+    if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
         guess = nearest(name.lower(), PROVIDERS)
         hint = f"; did you mean {guess}?" if guess else ": small letters, digits and hyphens"
         raise UsageError(f"{name!r} cannot be the name of a key{hint}", next="swarmctl keys --help")
@@ -57,21 +57,29 @@ def clean_key(text: str, source: str, *, next: str = "swarmctl keys --help") -> 
     """
     key = text.strip(_STRIPPED)
     if not key:
-        raise KeyProblem(f"there is no key {source}", next=next)
-    if len(key) > LONGEST:
-        raise KeyProblem(f"what is {source} is too long for a key", next=next)
-    if not key.isascii() or not key.isprintable() or " " in key:
+        problem = f"there is no key {source}"
+    elif len(key) > _LONGEST:
+        problem = f"what is {source} is too long for a key"
+    elif not key.isascii() or not key.isprintable() or " " in key:
         # Such a header could not be sent, and the library that tries would repeat it in its error.
-        raise KeyProblem(
-            f"what is {source} is no key: it has blanks, several lines or letters that no key has",
-            next=next,
-        )
-    return key
+        problem = f"what is {source} is no key: it has blanks, several lines or letters that no key has"
+    else:
+        return key
+    raise KeyProblem(problem, next=next)
+
+
+def read_text(path: Path, what: str, *, next: str) -> str:
+    """Return the text of a file. Raises KeyProblem, which says that ``what`` cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise KeyProblem(f"cannot read {what}: {reason}", next=next) from error
 
 
 def last_four(key: str) -> str | None:
-    """Return what may be shown of a key."""
-    return key[-4:] if len(key) >= SHOWN_FROM else None
+    """Return what may be shown of a key; of a short one, four characters would be too much."""
+    return key[-4:] if len(key) >= 12 else None
 
 
 def dotted_tail(tail: str | None) -> str:
@@ -90,3 +98,26 @@ def looks_foreign(key: str, name: str) -> str | None:
     if found == "sk-" and (own is None or not own.needs_key):
         return None  # servers of one's own make such keys too
     return " or ".join(owners)
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL, with its port where that is not the scheme's own."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    host = f"[{host}]" if ":" in host else host
+    own = {"https": 443, "http": 80}.get(parts.scheme)
+    return host if parts.port in (None, own) else f"{host}:{parts.port}"
+
+
+def in_the_clear(url: str) -> bool:
+    """Whether a key sent to ``url`` could be read on its way through the internet."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https" or host == "localhost" or ("." not in host.strip("[]") and ":" not in host):
+        return False
+    if host.endswith((".local", ".lan", ".internal", ".localhost")):
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_private
+    except ValueError:
+        return True

@@ -20,9 +20,10 @@ ATTENDED_S = 60.0
 """How long it may take where somebody could."""
 QUIET_S = 1.0
 """After this, whoever waits is told what for."""
-_UNLOCK_KEYCHAIN = "security unlock-keychain"
-_UNLOCK_GNOME = (
-    'read -rs PASSWORD && printf %s "$PASSWORD" | gnome-keyring-daemon --replace --unlock --components=secrets'
+_UNLOCK = (
+    "security unlock-keychain"
+    if sys.platform == "darwin"
+    else 'read -rs PASSWORD && printf %s "$PASSWORD" | gnome-keyring-daemon --replace --unlock --components=secrets'
 )
 _HELPER = Path(__file__).with_name("keyring_helper.py")
 
@@ -74,7 +75,16 @@ class Keyring:
         except TimeoutError as error:
             text = f"the keyring did not answer {error}. {_instead(name)} (a 0600 file)"
             raise KeyringSilent(text, next=_in_a_file(name)) from None
-        return _understand(answer, name)
+        match answer:
+            case {"error": "locked"}:
+                text = f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}"
+                raise KeyringLocked(text, next=_UNLOCK)
+            case {"error": "absent"}:
+                text = f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)"
+                raise KeyringAbsent(text, next=_in_a_file(name))
+            case {"error": _, "message": message}:
+                raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=_in_a_file(name))
+        return None if answer["key"] is None else str(answer["key"])
 
     def _ask(self, order: dict[str, str | None]) -> dict[str, Any]:
         # By its path and without the current directory: nothing else may answer to the name keyring.
@@ -88,7 +98,7 @@ class Keyring:
         limit = ATTENDED_S if self._prompter.can_ask else ALONE_S
         try:
             output = self._wait(process, json.dumps(order).encode(), limit)
-            answer: dict[str, Any] = json.loads(output.splitlines()[-1])
+            return dict(json.loads(output.splitlines()[-1]))
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"within {limit:g} s") from None
         except (ValueError, IndexError):
@@ -96,7 +106,6 @@ class Keyring:
         finally:
             process.kill()
             process.wait()
-        return answer
 
     def _wait(self, process: subprocess.Popen[bytes], order: bytes | None, limit: float) -> bytes:
         if self._prompter.can_ask:
@@ -110,26 +119,9 @@ class Keyring:
 def _instead(name: str) -> str:
     row = PROVIDERS.get(name)
     variable = f"set {row.variables[0]}, " if row and row.variables else ""
-    return (
-        f"Without it: {variable}name a file with the key in {file_variable(name)}, or save it with --insecure-storage"
-    )
+    file = f"name a file with the key in {file_variable(name)}"
+    return f"Without it: {variable}{file}, or save it with --insecure-storage"
 
 
 def _in_a_file(name: str) -> str:
     return f"swarmctl keys set {name} --insecure-storage"
-
-
-def _understand(answer: dict[str, Any], name: str) -> str | None:
-    match answer:
-        case {"error": "locked"}:
-            raise KeyringLocked(
-                f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}",
-                next=_UNLOCK_KEYCHAIN if sys.platform == "darwin" else _UNLOCK_GNOME,
-            )
-        case {"error": "absent"}:
-            text = f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)"
-            raise KeyringAbsent(text, next=_in_a_file(name))
-        case {"error": _, "message": message}:
-            raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=_in_a_file(name))
-    key = answer["key"]
-    return None if key is None else str(key)

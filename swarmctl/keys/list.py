@@ -1,14 +1,13 @@
 """``swarmctl keys list``: which keys there are, from the index and the environment. Opens no keyring and no secret."""
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from swarmctl.keys.finder import address_of, key_locations, known_names
-from swarmctl.keys.hosts import host_of
-from swarmctl.keys.key_text import dotted_tail
+from swarmctl.keys.key_text import dotted_tail, host_of
 from swarmctl.keys.saved import read_entry
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.table import print_table
 
 
@@ -16,18 +15,16 @@ def list_keys(*, as_json: bool) -> None:
     """Print every key that is known here."""
     rows = [_row(name, os.environ) for name in known_names(os.environ)]
     if as_json:
-        print(json.dumps({"schema": 1, "keys": rows}))
-        return
-    if not rows:
+        print_json(keys=rows)
+    elif rows:
+        print_table([_cells(row) for row in rows])
+    else:
         print("No key yet. Save one: swarmctl keys set openai")
-        return
-    print_table([_cells(row) for row in rows])
 
 
 def _row(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
     first, *others = key_locations(name, environment)
-    entry = read_entry(name)
-    address = address_of(name)
+    entry, address = read_entry(name), address_of(name)
     saved = entry if entry is not None and first.place == entry.home else None
     return {
         "name": name,
@@ -36,9 +33,7 @@ def _row(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
         "place": first.place,
         "where": first.where,
         "shadows": [{"place": spot.place, "where": spot.where, "last_four": spot.last_four} for spot in others],
-        "saved": saved.saved if saved else None,
-        "tested": saved.tested if saved else None,
-        "result": saved.result if saved else None,
+        **{field: getattr(saved, field, None) for field in ("saved", "tested", "result")},
     }
 
 

@@ -2,8 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hivemind_exp.providers import PROVIDERS, Provider
@@ -30,12 +29,8 @@ class KeyTest:
     """One line for people. Never contains the key."""
     models: tuple[str, ...] | None = None
     """Ids of the models that the key may use; None where that was not asked or not understood."""
-    status: int | None = None
-    """Of the answer in HTTP; None where none came."""
-    seconds: float | None = None
-    """From the request to its answer."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Of the answer, with small letters."""
+    answer: HttpAnswer | None = None
+    """What it follows from; None where none came."""
 
 
 def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, path: str | None = None) -> KeyTest:
@@ -51,7 +46,7 @@ def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, 
         finding = KeyTest("unreachable", str(error))
     else:
         told = _read(row, answer) if 200 <= answer.status < 300 else _refusal(answer, key)
-        finding = replace(told, status=answer.status, seconds=answer.seconds, headers=answer.headers)
+        finding = replace(told, answer=answer)
     return replace(finding, detail=finding.detail.replace(key, "…")) if key else finding
 
 

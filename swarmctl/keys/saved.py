@@ -2,15 +2,14 @@
 when two commands write at once. Beside them, for whoever wants that, files with the keys themselves.
 """
 
-import os
 import shlex
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
-from swarmctl.keys.hosts import host_of
+from swarmctl.keys.key_text import host_of
 from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.json_file import now, read_json, write_json
 
@@ -44,12 +43,9 @@ def read_entry(name: str) -> SavedKey | None:
     path = _path(name)
     if not path.exists():
         return None
-    value = read_json(path)
+    value = read_json(path) or {}
     try:
-        if value is None:
-            raise ValueError
-        fields: dict[str, Any] = {field: value[field] for field in SavedKey.__dataclass_fields__}
-        entry = SavedKey(**fields)
+        entry = SavedKey(**{field: value[field] for field in SavedKey.__dataclass_fields__})
         if entry.name != name or entry.home not in ("keyring", "file") or entry.host != host_of(entry.base_url):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -61,8 +57,7 @@ def read_entry(name: str) -> SavedKey | None:
 
 def write_entry(entry: SavedKey) -> None:
     """Save what is known of a key."""
-    _private(keys_directory())
-    write_json(_path(entry.name), {"schema": 1, **asdict(entry)})
+    _write(_path(entry.name), {"schema": 1, **asdict(entry)})
 
 
 def remove_entry(name: str) -> None:
@@ -73,7 +68,7 @@ def remove_entry(name: str) -> None:
 def note_test(entry: SavedKey, result: str) -> None:
     """Remember how a test went. A home that cannot be written to is no reason to fail."""
     with suppress(OSError):
-        write_entry(SavedKey(**{**asdict(entry), "tested": now(), "result": result}))
+        write_entry(replace(entry, tested=now(), result=result))
 
 
 def read_secret(entry: SavedKey) -> str:
@@ -92,8 +87,7 @@ def read_secret(entry: SavedKey) -> str:
 
 def write_secret(name: str, host: str, key: str) -> None:
     """Write the key into a file that only its owner can read."""
-    _private(secrets_directory())
-    write_json(_secret(name), {"host": host, "key": key})
+    _write(_secret(name), {"host": host, "key": key})
 
 
 def remove_secret(name: str) -> None:
@@ -109,6 +103,7 @@ def _secret(name: str) -> Path:
     return secrets_directory() / f"{name}.json"
 
 
-def _private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chmod(directory, 0o700)
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    write_json(path, value)

@@ -3,12 +3,21 @@
 import os
 import shlex
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.providers import PROVIDERS
+from swarmctl.errors import UsageError
 from swarmctl.keys.finder import key_locations
-from swarmctl.keys.hosts import base_url_of, host_of, in_the_clear
-from swarmctl.keys.key_text import check_name, clean_key, dotted_tail, last_four, looks_foreign
+from swarmctl.keys.key_text import (
+    check_name,
+    clean_key,
+    dotted_tail,
+    host_of,
+    in_the_clear,
+    last_four,
+    looks_foreign,
+)
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
 from swarmctl.keys.probe import probe
 from swarmctl.keys.saved import Home, SavedKey, read_entry, remove_secret, write_entry, write_secret
@@ -16,6 +25,7 @@ from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now
 from swarmctl.terminal.prompter import Prompter
+from swarmctl.terminal.suggest import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,7 @@ def set_key(name: str, options: SetOptions) -> None:
     check_name(name)
     prompter = Prompter(yes=options.yes, silent=options.no_input)
     entry = read_entry(name)
-    url = base_url_of(name, options.url, entry.base_url if entry else None)
+    url = _base_url_of(name, options.url, entry.base_url if entry else None)
     row = PROVIDERS.get(name)
     if prompter.can_ask and row and row.key_page:
         prompter.say(f"Keys of {name} are made at {row.key_page}")
@@ -52,15 +62,52 @@ def set_key(name: str, options: SetOptions) -> None:
     keep_key(name, key, url, options, prompter)
 
 
+def _base_url_of(name: str, given: str | None, saved: str | None) -> str:
+    """Return the base URL of a key: of the provider's row, else as given, else as saved before.
+
+    Raises KeyProblem where the row says otherwise, or nothing does.
+    """
+    row = PROVIDERS.get(name)
+    if row is not None:
+        if given is not None and _checked_url(given) != row.base_url:
+            text = f"{name} is always at {row.base_url}: its key is sent nowhere else. Another host needs another name"
+            raise KeyProblem(text, next=f"swarmctl keys set my{name} --host {_checked_url(given)}")
+        return row.base_url
+    if given is not None:
+        return _checked_url(given)
+    if saved is not None:
+        return saved
+    guess = nearest(name, PROVIDERS)
+    hint = f"did you mean {guess}? A" if guess else "a"
+    text = f"{name} is no provider that swarmctl knows: {hint} name of your own needs --host URL"
+    raise KeyProblem(text, next=f"swarmctl keys set {guess or '--help'}")
+
+
+def _checked_url(url: str) -> str:
+    """Return a base URL without a slash at its end. Raises UsageError where it is none."""
+    text = url.strip().rstrip("/")
+    text = text if "://" in text else f"https://{text}"
+    try:
+        parts = urlsplit(text)
+        fine = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+        _ = parts.port
+    except ValueError:
+        fine = False
+    if not fine:
+        raise UsageError("--host takes an address such as https://llm.example/v1", next="swarmctl keys set --help")
+    if parts.username or parts.password:
+        raise UsageError("--host takes no user name and no password", next="swarmctl keys set --help")
+    return text
+
+
 def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> None:
     """Look at a key, test it and keep it; say what was done. Raises NodeError where it is not kept."""
     _doubts(name, key, url, options, prompter)
     finding = probe(name, url, key) if options.test else None
     if finding is not None and finding.result == "refused":
-        raise KeyRefused(
-            f"{host_of(url)} refused this key of {name} ({finding.detail}); it was not saved, and what was there stays",
-            next=f"swarmctl keys set {name}{_host_flag(options)}",
-        )
+        refused = f"{host_of(url)} refused this key of {name} ({finding.detail})"
+        again = f"swarmctl keys set {name}{_host_flag(options)}"
+        raise KeyRefused(f"{refused}; it was not saved, and what was there stays", next=again)
     old, tail = read_entry(name), last_four(key)
     tested = (None, None) if finding is None else (now(), finding.result)
     entry = SavedKey(name, url, host_of(url), tail, "keyring", now(), *tested)
@@ -86,8 +133,7 @@ def _host_flag(options: SetOptions) -> str:
 
 def _doubts(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> None:
     again = f"swarmctl keys set {name}{_host_flag(options)} --yes"
-    owner = looks_foreign(key, name)
-    if owner is not None:
+    if owner := looks_foreign(key, name):
         prompter.confirm(
             f"This looks like a key of {owner}; it would be sent to {host_of(url)}. Save it for {name} all the same?",
             KeyProblem(f"this looks like a key of {owner}, not of {name}; nothing was saved", next=again),
@@ -118,11 +164,9 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
 
 def _remove_old(old: SavedKey | None, new: SavedKey, prompter: Prompter) -> None:
     """Leave no second copy behind."""
-    if old is None or (old.home, old.host) == (new.home, new.host):
-        return
-    if old.home == "file":
-        if new.home != "file":
-            remove_secret(old.name)
+    if old is not None and old.home == "file" and new.home == "keyring":
+        remove_secret(old.name)
+    if old is None or old.home == "file" or (old.home, old.host) == (new.home, new.host):
         return
     try:
         Keyring(prompter).delete(old.name, old.host)

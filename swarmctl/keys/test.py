@@ -1,6 +1,5 @@
 """``swarmctl keys test``: ask each service whether it accepts its key. Costs nothing."""
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +12,7 @@ from swarmctl.keys.key_text import check_name, dotted_tail, last_four
 from swarmctl.keys.probe import KeyTest, probe
 from swarmctl.keys.saved import note_test, read_entry
 from swarmctl.storage.json_file import now
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import clean, without_keys
 from swarmctl.terminal.suggest import nearest
@@ -30,12 +30,13 @@ def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
     found = {each: _find(finder, each, strict=name is not None) for each in names}
     with ThreadPoolExecutor(len(found)) as pool:
         rows = list(pool.map(_row, found, found.values()))
+    valid = all(row["result"] == "valid" for row in rows)
     if as_json:
-        print(json.dumps({"schema": 1, "ok": all(row["result"] == "valid" for row in rows), "tests": rows}))
+        print_json(ok=valid, tests=rows)
     else:
         for row in rows:
             print(clean(_text(row, every=name is not None)))
-    return Exit.DONE if all(row["result"] == "valid" for row in rows) else Exit.CHECK_FAILED
+    return Exit.DONE if valid else Exit.CHECK_FAILED
 
 
 def _find(finder: KeyFinder, name: str, *, strict: bool) -> Key | NodeError:
@@ -57,8 +58,9 @@ def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
         finding, host, where, tail = KeyTest("unreadable", key.message), None, None, None
     else:
         host, where, tail = key.host, key.spot.where, last_four(key.value)
-        finding = _probe(key)
-    models = None if finding.models is None else without_keys(list(finding.models))
+        finding = probe(name, address_of(name) or "", key.value)
+        if key.spot.is_saved and (entry := read_entry(name)):
+            note_test(entry, finding.result)
     return {
         "name": name,
         "host": host,
@@ -66,26 +68,17 @@ def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
         "last_four": tail,
         "result": finding.result,
         "detail": finding.detail,
-        "models": models,
+        "models": None if finding.models is None else without_keys(list(finding.models)),
         "time": now(),
     }
-
-
-def _probe(key: Key) -> KeyTest:
-    entry = read_entry(key.name)
-    finding = probe(key.name, address_of(key.name) or "", key.value)
-    if entry is not None and key.spot.is_saved:
-        note_test(entry, finding.result)
-    return finding
 
 
 def _text(row: dict[str, Any], *, every: bool) -> str:
     word = row["result"].replace("_", " ")
     if row["where"] is None:
         return f"{row['name']}: {word}: {row['detail']}"
-    line = (
-        f"{row['name']}: {word}, {row['detail']} ({dotted_tail(row['last_four'])} from {row['where']}, {row['host']})"
-    )
+    origin = f"{dotted_tail(row['last_four'])} from {row['where']}, {row['host']}"
+    line = f"{row['name']}: {word}, {row['detail']} ({origin})"
     models = row["models"] or []
     if not every or not models:
         return line

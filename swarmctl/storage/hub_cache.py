@@ -22,6 +22,12 @@ def _home(environment: Mapping[str, str]) -> Path:
     return Path(os.path.expanduser(environment.get("HF_HOME", os.path.join(cache, "huggingface"))))
 
 
+def token_file(environment: Mapping[str, str]) -> Path:
+    """Return where ``hf auth login`` leaves its token."""
+    path = environment.get("HF_TOKEN_PATH")
+    return Path(path).expanduser() if path else _home(environment) / "token"
+
+
 def snapshot(environment: Mapping[str, str], model: str, revision: str | None) -> Path | None:
     """Return the directory of a cached model, or None where not even its config.json is cached."""
     cache = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE")

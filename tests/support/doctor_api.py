@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from swarmctl.doctor import registry, runner
+from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Finding
 from tests.support.command_line import write_profile
 from tests.support.doctor import make
@@ -45,5 +45,5 @@ model = "test-model"
 def look(*names: str, deep: bool = False, offline: bool = False) -> dict[str, Finding]:
     """Make the checks of the api group as the command does; return the findings by name."""
     context = make("offloaded", deep=deep, offline=offline)
-    outcomes = runner.make(registry.select(names or ["api"], context), context)
+    outcomes = command.make(registry.select(names or ["api"], context), context)
     return {outcome.check.name: outcome.finding for outcome in outcomes}

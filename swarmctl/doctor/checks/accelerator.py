@@ -3,13 +3,15 @@
 import platform
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mismatch
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks import nvidia
+from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, warning
 from swarmctl.doctor.checks.installation import install, torch_build
-from swarmctl.doctor.subprocesses import ask
 from swarmctl.terminal.sentences import size
 
 DEEP_SECONDS = 120.0
@@ -18,21 +20,102 @@ _OLDEST_FOR_CUDA_13 = (7, 5)
 """CUDA 13 has no code for GPUs before Turing."""
 _BLACKWELL = (10, 0)
 _CUDA_FOR_BLACKWELL = (12, 8)
-_BFLOAT16_SINCE = (8, 0)
+BFLOAT16_SINCE = (8, 0)
 _BUSY = 0.5
 """Share of the memory that others may hold before it is worth a word."""
 _MACOS_WITH_MPS = 14
 
 
-def found_gpus(context: Context) -> list[nvidia.Gpu] | None:
-    """Return the NVIDIA GPUs that this environment leaves visible; None where there is no driver."""
-    gpus = context.facts.get("nvidia", nvidia.gpus)
-    return None if gpus is None else nvidia.visible(gpus, context.environment.get("CUDA_VISIBLE_DEVICES"))
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """An NVIDIA GPU as NVML tells of it, and what goes on there."""
+
+    index: int
+    name: str
+    driver: str
+    capability: tuple[int, int]
+    total: int
+    """Bytes."""
+    free: int
+    """Bytes."""
+    users: tuple[str, ...] = ()
+    """Who uses its memory: ``python (pid 17, 3.1 GiB)``, most first."""
 
 
-def selected(context: Context) -> nvidia.Gpu | None:
+def gpus() -> list[Gpu] | None:
+    """Return the NVIDIA GPUs of this machine; None where there is no driver to ask."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            driver = str(pynvml.nvmlSystemGetDriverVersion())
+            return [_gpu(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
+def _gpu(nvml: Any, index: int, driver: str) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    users: list[tuple[int, str]] = []
+    for processes in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
+        with suppress(nvml.NVMLError):  # not told in some containers
+            users += [_user(process.pid, process.usedGpuMemory) for process in processes(handle)]
+    name, capability = str(nvml.nvmlDeviceGetName(handle)), tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
+    most_first = tuple(text for _, text in sorted(set(users), reverse=True))
+    return Gpu(index, name, driver, capability, memory.total, memory.free, most_first)
+
+
+def _user(pid: int, used: int | None) -> tuple[int, str]:
+    import psutil
+
+    name = "a process outside this container"
+    with suppress(psutil.Error):
+        name = psutil.Process(pid).name()
+    amount = f", {used / 2**30:.1f} GiB" if used else ""
+    return used or 0, f"{name} (pid {pid}{amount})"
+
+
+def visible(gpus: list[Gpu], variable: str | None) -> list[Gpu]:
+    """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves, in its order; names by UUID are not told apart."""
+    if variable is None or not all(part.strip().lstrip("-").isdigit() for part in variable.split(",") if part):
+        return gpus
+    by_index = {gpu.index: gpu for gpu in gpus}
+    indices = (int(part) if part else -1 for part in variable.split(","))
+    # CUDA ignores what comes after the first that is none.
+    return [by_index[index] for index in takewhile(by_index.__contains__, indices)]
+
+
+def chosen(gpus: list[Gpu], device: str) -> Gpu | None:
+    """Return the GPU that ``auto``, ``cuda`` or ``cuda:N`` means."""
+    kind, _, number = device.partition(":")
+    place = int(number or 0)
+    return gpus[place] if kind in ("auto", "cuda") and place < len(gpus) else None
+
+
+def _found_gpus(context: Context) -> list[Gpu]:
+    """Return the NVIDIA GPUs that this environment leaves visible."""
+    found = context.once("nvidia", gpus)
+    return visible(found or [], context.environment.get("CUDA_VISIBLE_DEVICES"))
+
+
+def selected(context: Context) -> Gpu | None:
     """Return the NVIDIA GPU that the profile means."""
-    return nvidia.chosen(found_gpus(context) or [], context.device)
+    return chosen(_found_gpus(context), context.device)
+
+
+def device_kind(wanted: str) -> str:
+    """Return cuda, mps, xpu or cpu: what ``auto`` will most likely mean, by what the drivers tell."""
+    kind = wanted.partition(":")[0]
+    if kind != "auto":
+        return kind
+    hardware = detect_hardware()
+    if hardware.nvidia is not None or hardware.amd:
+        return "cuda"
+    return "mps" if hardware.apple else "cpu"
 
 
 def device(context: Context) -> Finding:
@@ -66,9 +149,8 @@ def _seen(hardware: Hardware) -> str:
 
 def _missing(context: Context, wanted: str, hardware: Hardware) -> str | None:
     kind = wanted.partition(":")[0]
-    gpus = found_gpus(context) or []
     if kind == "cuda" and not hardware.amd and selected(context) is None:
-        return f"the profile wants {wanted}, but this machine shows {len(gpus)} NVIDIA GPUs"
+        return f"the profile wants {wanted}, but this machine shows {len(_found_gpus(context))} NVIDIA GPUs"
     if kind == "mps" and not hardware.apple:
         return "the profile wants mps, but this is no Mac with Apple silicon"
     if kind == "mps" and int(platform.mac_ver()[0].split(".")[0] or 0) < _MACOS_WITH_MPS:
@@ -83,17 +165,16 @@ def intel_gpu(devices: Path = _DRM) -> bool:
     return any(path.read_text().strip() == "0x8086" for path in devices.glob("renderD*/device/vendor"))
 
 
-def _capable(context: Context, gpu: nvidia.Gpu, version: str, cuda: str | None) -> Finding:
+def _capable(context: Context, gpu: Gpu, version: str, cuda: str | None) -> Finding:
     level = ".".join(map(str, gpu.capability))
     text = f"{gpu.name}, compute capability {level}, driver {gpu.driver}; torch {version} (CUDA {cuda})"
     built = tuple(int(part) for part in (cuda or "0.0").split(".")[:2])
     if gpu.capability < _OLDEST_FOR_CUDA_13 and built >= (13, 0):
-        return failed(
-            f"{text} has no code for a GPU this old: install a torch built for CUDA 12", install("torch==2.8.0")
-        )
+        old = f"{text} has no code for a GPU this old: install a torch built for CUDA 12"
+        return failed(old, install("torch==2.8.0"))
     if gpu.capability >= _BLACKWELL and built < _CUDA_FOR_BLACKWELL:
         return failed(f"{text} has no code for a GPU this new", install("torch", force=True))
-    if context.resolved is not None and context.config.model.dtype == "bfloat16" and gpu.capability < _BFLOAT16_SINCE:
+    if context.resolved is not None and context.config.model.dtype == "bfloat16" and gpu.capability < BFLOAT16_SINCE:
         return warning(f"{text}: bfloat16 is emulated there, slowly", context.changed(model__dtype="float32"))
     return ok(text)
 
@@ -128,11 +209,10 @@ def compute(context: Context) -> Finding:
     """Let torch compute: a matrix product and one training step of the profile's shape, in a process of its own."""
     from swarmctl.run import trainer_process as trainer
 
-    command = trainer.command("hivemind_exp.runner.selftest")
     smaller = context.changed(train__micro_batch=max(1, context.config.train.micro_batch // 2))
     try:
         done = ask(
-            command,
+            trainer.command("hivemind_exp.runner.selftest"),
             limit=DEEP_SECONDS - 2,
             environment=trainer.environment(context.config),
             text=context.config.model_dump_json(),
@@ -144,15 +224,10 @@ def compute(context: Context) -> Finding:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return failed(f"torch ended with code {done.returncode}: {last}", f"{sys.executable} -c 'import torch'")
     if "error" in answer:
-        following = answer.get("next")
-        return failed(str(answer["error"]), smaller if answer.get("out_of_memory") else following)
-    return ok(_computed(answer))
-
-
-def _computed(answer: dict[str, object]) -> str:
+        return failed(str(answer["error"]), smaller if answer.get("out_of_memory") else answer.get("next"))
     peak = answer.get("peak_bytes")
     held = f", {size(peak)} at most" if isinstance(peak, int) else ""
-    return (
+    return ok(
         f"{answer['device']} ({answer['dtype']}): matrix product right, a step of {answer['rows']} rows × "
         f"{answer['tokens']} tokens of {answer['model']} in {answer['seconds']:.2f} s{held}"
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks import model
-from swarmctl.doctor.checks.accelerator import other_memory, selected
+from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected
+from swarmctl.doctor.checks.hub import shape
+from swarmctl.doctor.checks.machine import LIBRARIES, container_memory
 from swarmctl.terminal.sentences import count, size
 
 if TYPE_CHECKING:
@@ -33,23 +35,23 @@ def profile(context: Context) -> Finding:
 
 def memory(context: Context) -> Finding:
     """Compare an estimate of the memory that training needs with what the device has."""
-    known = model.shape(context)
-    if known.shape is None:
-        return skipped(f"{known.text}, so its size is unknown")
-    kind = model.device_kind(context.device)
+    model, where = shape(context)
+    if model is None:
+        return skipped(f"{where}, so its size is unknown")
+    kind = device_kind(context.device)
     half = _half(context, kind)
-    need = estimate(context.config, known.shape, half=half)
-    usual = estimate(context.config, known.shape, half=half, prompt=USUAL_PROMPT)
+    need = estimate(context.config, model, half=half)
+    usual = estimate(context.config, model, half=half, prompt=USUAL_PROMPT)
     text = (
-        f"{count(known.shape.parameters)} parameters ({known.text}) need about {size(need.peak)} for rows of full "
-        f"length ({parts(need)}), {size(usual.peak)} for usual prompts"
+        f"{count(model.parameters)} parameters ({where}) need about {size(need.peak)} for rows of full "
+        f"length ({_parts(need)}), {size(usual.peak)} for usual prompts"
     )
     free, place = _room(context, kind)
     if free is None:
         return skipped(f"{text}; how much the device has is unknown")
     if need.peak <= free:
         return ok(f"{text}; {size(free)} {place}")
-    changes = smaller(context.config, known.shape, free, half=half)
+    changes = smaller(context.config, model, free, half=half)
     short = f"{text}; only {size(free)} {place}"
     if changes is None:
         return failed(f"{short}; no setting makes this model fit, a smaller one would", "swarmctl run --profile demo")
@@ -60,16 +62,12 @@ def memory(context: Context) -> Finding:
     return verdict(f"{short}; it fits with {told}", remedy)
 
 
-def parts(need: MemoryEstimate) -> str:
+def _parts(need: MemoryEstimate) -> str:
     """Return the numbers behind an estimate, leaving out what is nothing."""
-    named = {
-        "weights": need.weights,
-        "gradients": need.gradients,
-        "optimizer": need.optimizer,
-        "logits": need.logits,
-        "activations" if need.activations >= need.generation else "generation": max(need.activations, need.generation),
-    }
-    return ", ".join(f"{name} {size(value)}" for name, value in named.items() if value)
+    values = asdict(need)
+    larger = "activations" if need.activations >= need.generation else "generation"
+    named = ("weights", "gradients", "optimizer", "logits", larger)
+    return ", ".join(f"{name} {size(values[name])}" for name in named if values[name])
 
 
 def _half(context: Context, kind: str) -> bool:
@@ -77,14 +75,12 @@ def _half(context: Context, kind: str) -> bool:
     if dtype != "auto":
         return dtype != "float32"
     gpu = selected(context)
-    return kind == "xpu" or (kind == "cuda" and (gpu is None or gpu.capability >= (8, 0)))
+    return kind == "xpu" or (kind == "cuda" and (gpu is None or gpu.capability >= BFLOAT16_SINCE))
 
 
 def _room(context: Context, kind: str) -> tuple[int | None, str]:
     """Return the bytes that a run may take, and where."""
     import psutil
-
-    from swarmctl.doctor.checks.machine import LIBRARIES, container_memory
 
     gpu = selected(context) if kind == "cuda" else None
     if gpu is not None:
@@ -134,8 +130,7 @@ def _with(config: Config, changes: dict[str, object]) -> Config:
         *tables, key = name.split("__")
         table = values
         for part in tables:
-            if table[part] is None:
-                table[part] = {}
+            table[part] = table[part] or {}
             table = table[part]
         table[key] = value
     return type(config).model_validate(values)

@@ -1,30 +1,98 @@
-"""The Hugging Face hub: whether it knows the token, and whether the profile's model can be had."""
+"""The Hugging Face hub: whether it knows the token, and what can be known of the profile's model without torch."""
 
 import json
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+from hivemind_exp.errors import KeyProblem
+from hivemind_exp.models.memory import TINY, Shape, count_weights
+from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks.model import ask_for_config, hub_key
-from swarmctl.doctor.web import ask_hub
 from swarmctl.keys.finder import Key, LocationKind
-from swarmctl.keys.http_client import HttpAnswer, Unanswered
+from swarmctl.keys.http_client import HttpAnswer, Unanswered, request
+from swarmctl.keys.probe import headers_for
 from swarmctl.paths import shown
 from swarmctl.storage import hub_cache as places
 from swarmctl.terminal.sentences import size
 
+SECONDS = 2.0
+"""Limit of one request, name server and redirects included."""
+_DEMO = "swarmctl run --profile demo"
+
+
+def ask_hub(method: str, url: str, *, token: str | None = None) -> HttpAnswer:
+    """Ask, following redirects within the host alone. Raises Unanswered, with a reason that begins small."""
+    try:
+        return request(method, url, headers_for(PROVIDERS["huggingface"], token), SECONDS)
+    except Unanswered as error:
+        reason = str(error)
+        raise Unanswered(reason[:1].lower() + reason[1:]) from error
+
+
+def _key(context: Context) -> Key | None:
+    """Return the hub's token as a run would find it, without opening a keyring; None where there is none."""
+    return next(iter(context.keys.look("huggingface")), None)
+
+
+def _ask_for_config(context: Context, method: str) -> HttpAnswer:
+    """Ask the hub for the config.json of the profile's model. Raises Unanswered."""
+    wanted = context.config.model
+    repository, revision = quote(wanted.name), quote(wanted.revision or "main", safe="")
+    url = f"{places.endpoint(context.environment)}/{repository}/resolve/{revision}/config.json"
+    key = _key(context)
+    return ask_hub(method, url, token=key.value if key and not key.rival(context.environment) else None)
+
+
+def shape(context: Context) -> tuple[Shape | None, str]:
+    """Return the shape of the profile's model and where it was read; or None, and why it is not known."""
+    return context.once("model", lambda: _find(context))
+
+
+def _find(context: Context) -> tuple[Shape | None, str]:
+    wanted = context.config.model
+    if wanted.name == "tiny":
+        return Shape.read(TINY), "built on the spot"
+    directory, where = places.local_directory(wanted.name), "local directory"
+    if directory is None:
+        directory, where = places.snapshot(context.environment, wanted.name, wanted.revision), "cached"
+    if directory is not None:
+        try:
+            read = json.loads((directory / "config.json").read_bytes())
+        except (OSError, ValueError):
+            return None, f"{wanted.name} has no config.json that can be read"
+        return _shaped(read, count_weights(places.weights(directory)), where)
+    if context.offline or places.offline(context.environment):
+        return None, f"{wanted.name} is not on this machine"
+    try:
+        answer = _ask_for_config(context, "GET")
+        read = json.loads(answer.body) if answer.status == 200 else None
+    except (KeyProblem, Unanswered, ValueError):
+        read = None
+    if not read:
+        return None, f"the hub does not give {wanted.name}'s config.json"
+    return _shaped(read, None, "on the hub")
+
+
+def _shaped(read: Mapping[str, Any], parameters: int | None, where: str) -> tuple[Shape | None, str]:
+    if found := Shape.read(read, parameters):
+        return found, where
+    kind = read.get("model_type", "unknown")
+    return None, f"the size of a model of type {kind!r} does not follow from its config.json"
+
 
 def login() -> str:
     """Return the command that signs in to the hub."""
-    beside = Path(sys.executable).with_name("hf")
-    return "hf auth login" if shutil.which("hf") else f"{shlex.quote(str(beside))} auth login"
+    return f"{'hf' if shutil.which('hf') else shlex.quote(str(Path(sys.executable).with_name('hf')))} auth login"
 
 
 def token(context: Context) -> Finding:
     """Ask the hub whether it knows the token. Free, and it changes nothing."""
-    key = hub_key(context)
+    key = _key(context)
     if key is None:
         return ok("no token; public models need none")
     if context.offline or places.offline(context.environment):
@@ -70,43 +138,42 @@ def model(context: Context) -> Finding:
     if directory is not None:
         return _directory(directory)
     cached = places.snapshot(context.environment, wanted.name, wanted.revision)
-    held = sum(path.stat().st_size for path in places.weights(cached)) if cached is not None else 0
+    held = _weights_size(cached) if cached is not None else 0
     if held:
         return ok(f"{wanted.name} is cached, {size(held)}")
     have = f"of {wanted.name} only the configuration is cached" if cached else f"{wanted.name} is not on this machine"
     if places.offline(context.environment):
         return failed(f"{have}, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")
-    if context.offline:
-        return skipped(f"{have}; the hub was not asked, offline")
-    return _remote(context, have)
+    return skipped(f"{have}; the hub was not asked, offline") if context.offline else _remote(context, have)
+
+
+def _weights_size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in places.weights(directory))
 
 
 def _directory(path: Path) -> Finding:
-    demo = "swarmctl run --profile demo"
     if not (path / "config.json").is_file():
-        return failed(f"{shown(path)} holds no model: config.json is missing", demo)
-    found = places.weights(path)
-    if not found:
-        return failed(f"{shown(path)} has a config.json but no weights", demo)
-    return ok(f"{shown(path)}, {size(sum(each.stat().st_size for each in found))}")
+        return failed(f"{shown(path)} holds no model: config.json is missing", _DEMO)
+    if not places.weights(path):
+        return failed(f"{shown(path)} has a config.json but no weights", _DEMO)
+    return ok(f"{shown(path)}, {size(_weights_size(path))}")
 
 
 def _remote(context: Context, have: str) -> Finding:
     address = places.endpoint(context.environment)
     try:
-        answer = ask_for_config(context, "HEAD")
+        answer = _ask_for_config(context, "HEAD")
     except Unanswered as error:
-        return failed(f"{have}, and {address} cannot be reached: {error}", "swarmctl run --profile demo")
+        return failed(f"{have}, and {address} cannot be reached: {error}", _DEMO)
     if answer.status < 400:
         return ok(f"{have}; the hub has it, the first run downloads it")
-    return _refused(context, answer) or warning(
-        f"{have}, and {address} answers with {answer.status}", context.again("hub")
-    )
+    text = f"{have}, and {address} answers with {answer.status}"
+    return _refused(context, answer) or warning(text, context.again("hub"))
 
 
 def _refused(context: Context, answer: HttpAnswer) -> Finding | None:
     """Return what a refusal means. To a stranger, a private model and none at all are the same."""
-    name, code, key = context.config.model.name, answer.headers.get("x-error-code"), hub_key(context)
+    name, code, key = context.config.model.name, answer.headers.get("x-error-code"), _key(context)
     default = context.changed(model__name="Qwen/Qwen2.5-0.5B-Instruct")
     if code == "GatedRepo" or answer.status == 403:
         if key is None:

@@ -14,12 +14,43 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from swarmctl.doctor.check import Context, Finding, failed, ok, quoted, warning
-from swarmctl.doctor.checks.requirements import DECISIVE, PINS
 from swarmctl.paths import shown
 from swarmctl.terminal.command_line import launcher
 
-OLDEST = (3, 11)
-NEWEST_TESTED = (3, 13)
+PINS: dict[str, tuple[str, str]] = {
+    "base58": (">=2.1", "2.1.1"),
+    "cryptography": (">=44", "50.0.2"),
+    "datasets": (">=5.0,<6", "5.2.0"),
+    "genai-prices": (">=0.2", "0.2.3"),
+    "hivemind": (">=1.1.12,<1.2", "1.1.12"),
+    "httpx2": (">=2.16,<3", "2.16.2"),
+    "keyring": (">=25.6", "25.7.0"),
+    "math-verify": (">=0.9,<0.10", "0.9.0"),
+    "msgpack": (">=1.1", "1.2.4"),
+    "nvidia-ml-py": (">=12", "13.615.71"),
+    "openai": (">=3.54,<4", "3.54.0"),
+    "peft": (">=0.21,<0.22", "0.21.2"),
+    "psutil": (">=6", "7.2.2"),
+    "pydantic": (">=2.12,<3", "2.14.3"),
+    "pydantic-settings": (">=2.16,<3", "2.16.3"),
+    "pyyaml": (">=6", "6.0.3"),
+    "reasoning-gym": ("==0.1.25", "0.1.25"),
+    "rich": (">=14", "15.0.0"),
+    "safetensors": (">=0.5", "0.8.0"),
+    "tomlkit": (">=0.13", "0.15.2"),
+    "torch": (">=2.8,<3", "2.13.0"),
+    "transformers": (">=5.23,<5.24", "5.23.0"),
+    "trl": (">=1.16,<1.17", "1.16.0"),
+    "typer": (">=0.27,<0.29", "0.28.0"),
+}
+"""What a node needs: the range it accepts, and the version it was tested with.
+
+As in pyproject.toml and constraints.txt, neither of which is there once installed; a test keeps them equal.
+"""
+DECISIVE = ("torch", "transformers", "trl", "peft", "datasets", "hivemind")
+"""Where another minor version has often meant another behaviour."""
+_OLDEST = (3, 11)
+_NEWEST_TESTED = (3, 13)
 _SHOWN = 4
 
 
@@ -43,12 +74,12 @@ def version(_context: Context) -> Finding:
     """Look at Python itself."""
     running = sys.version_info[:3]
     text = f"Python {'.'.join(map(str, running))} in {shown(Path(sys.prefix))}"
-    if running[:2] < OLDEST:
+    if running[:2] < _OLDEST:
         return failed(f"{text}; 3.11 or newer is needed")
     if sys.maxsize < 2**32:
         return failed(f"{text} is a 32-bit build, for which there is no torch")
-    if running[:2] > NEWEST_TESTED:
-        return warning(f"{text}; tested up to {'.'.join(map(str, NEWEST_TESTED))}: some library may lack a wheel")
+    if running[:2] > _NEWEST_TESTED:
+        return warning(f"{text}; tested up to {'.'.join(map(str, _NEWEST_TESTED))}: some library may lack a wheel")
     return ok(text)
 
 
@@ -124,16 +155,9 @@ def mixed(context: Context) -> Finding:
     user = Path(site.getusersitepackages()).resolve() if site.ENABLE_USER_SITE else None
     outside = [name for name, copies in found.items() if user is not None and copies[0][1] == user]
     if user is not None and outside and len(outside) < len(found):
-        return warning(
-            f"{', '.join(outside[:_SHOWN])} come from {shown(user)}, the others from {shown(Path(sys.prefix))}",
-            f"PYTHONNOUSERSITE=1 {launcher()} doctor python",
-        )
-    return _environment(context)
-
-
-def _environment(context: Context) -> Finding:
-    path = context.environment.get("PYTHONPATH")
-    if path:
+        text = f"{', '.join(outside[:_SHOWN])} come from {shown(user)}, the others from {shown(Path(sys.prefix))}"
+        return warning(text, f"PYTHONNOUSERSITE=1 {launcher()} doctor python")
+    if path := context.environment.get("PYTHONPATH"):
         return warning(f"PYTHONPATH={path} puts other modules before the installed ones", "unset PYTHONPATH")
     active = context.environment.get("VIRTUAL_ENV") or context.environment.get("CONDA_PREFIX")
     if active and Path(active).resolve() != Path(sys.prefix).resolve():

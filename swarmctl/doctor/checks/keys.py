@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.installation import install
-from swarmctl.keys.finder import KeyFinder
 from swarmctl.keys.key_text import dotted_tail, last_four
 from swarmctl.keys.keyring import Keyring
 from swarmctl.paths import shown
@@ -62,8 +61,7 @@ def wandb(context: Context) -> Finding:
 
 def _found(name: str, context: Context, *more: tuple[str, str]) -> Finding | None:
     """Say which key is used and which others that hides; ``more``: (value, label) of those that only others use."""
-    keys = KeyFinder(Prompter(silent=True), context.environment).look(name)
-    found = [*((key.value, key.label) for key in keys), *more]
+    found = [*((key.value, key.label) for key in context.keys.look(name)), *more]
     if not found:
         return None
     (used, first), *others = found

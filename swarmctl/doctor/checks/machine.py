@@ -1,15 +1,23 @@
-"""The machine: memory, disk, file descriptors, cores, and what it runs in."""
+"""The machine: memory, disk, file descriptors, cores, clock, and what it runs in."""
 
+import ctypes
 import os
 import resource
 import shutil
+import struct
 import sys
+import time
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from hivemind_exp.models.memory import USUAL_PROMPT, checkpoint_bytes, estimate
 from swarmctl.doctor.check import Context, Finding, bytes_in, failed, ok, quoted, skipped, warning
-from swarmctl.doctor.checks import model
+from swarmctl.doctor.checks.accelerator import device_kind
+from swarmctl.doctor.checks.hub import ask_hub, shape
+from swarmctl.keys.http_client import Unanswered
 from swarmctl.paths import shown
+from swarmctl.storage.hub_cache import endpoint
 from swarmctl.terminal.sentences import size
 
 LIBRARIES = 3 * 2**30
@@ -17,6 +25,11 @@ LIBRARIES = 3 * 2**30
 DESCRIPTORS = 1024
 """Fewer open files than this, and a node with some peers runs out of them."""
 _UNLIMITED = 1 << 60
+_TOLERATED_S = 3.0
+"""Difference at which hivemind refuses a peer."""
+_UNSYNCHRONISED = 0x40
+_TIMEX_STATUS = 40
+"""Offset of ``status`` in ``struct timex`` on 64-bit Linux."""
 _UNKNOWN = "what the profile needs is unknown, see fit"
 
 
@@ -36,21 +49,20 @@ def memory(context: Context) -> Finding:
     if need is None:
         return ok(f"{have}; {why}")
     text = f"{have}; the profile needs about {size(need)} {why}"
-    smaller = "swarmctl run --profile demo"
     if need > total:
-        return failed(text, smaller)
+        return failed(text, "swarmctl run --profile demo")
     return warning(text + ": close something", "ps aux --sort=-rss | head -n 6") if need > free else ok(text)
 
 
 def _need(context: Context) -> tuple[int | None, str]:
-    shape = model.shape(context).shape
-    if shape is None:
+    known, _ = shape(context)
+    if known is None:
         return None, _UNKNOWN
-    if model.device_kind(context.device) == "cpu":
-        need = estimate(context.config, shape, half=False, prompt=USUAL_PROMPT)
+    if device_kind(context.device) == "cpu":
+        need = estimate(context.config, known, half=False, prompt=USUAL_PROMPT)
         return LIBRARIES + need.peak, "for training on the CPU"
     # Weights arrive in float32 in host memory before they move.
-    return LIBRARIES + shape.parameters * 4, "to load the model"
+    return LIBRARIES + known.parameters * 4, "to load the model"
 
 
 def container_memory(
@@ -64,22 +76,18 @@ def container_memory(
         groups = dict(line.split(":", 2)[1:] for line in own.read_text().splitlines())
     except (OSError, ValueError):
         return None, 0
-    candidates = []
     for controllers, path in groups.items():
         if controllers == "":
-            base, names = root, ("memory.max", "memory.current")
+            base, limit_name, used_name = root, "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            base, limit_name, used_name = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
-        candidates += [(base / path.strip("/"), *names), (base, *names)]
-    for directory, limit_name, used_name in candidates:
-        try:
-            limit, used = (directory / limit_name).read_text().strip(), int((directory / used_name).read_text())
-        except (OSError, ValueError):
-            continue
-        if limit.isdigit() and int(limit) < _UNLIMITED:
-            return int(limit), used
+        for directory in (base / path.strip("/"), base):
+            with suppress(OSError, ValueError):
+                limit, used = int((directory / limit_name).read_text()), int((directory / used_name).read_text())
+                if limit < _UNLIMITED:
+                    return limit, used
     return None, 0
 
 
@@ -89,9 +97,9 @@ def disk(context: Context) -> Finding:
     if not os.access(place, os.W_OK):
         return failed(f"{shown(place)} cannot be written", f"ls -ld {quoted([place])}")
     free, need, why = shutil.disk_usage(place).free, 2**30, _UNKNOWN
-    if context.resolved is not None and (shape := model.shape(context).shape) is not None:
+    if context.resolved is not None and (known := shape(context)[0]) is not None:
         keep = context.config.checkpoint.keep
-        whole = (keep + 1) * checkpoint_bytes(context.config, shape)
+        whole = (keep + 1) * checkpoint_bytes(context.config, known)
         # New ones replace those that the node has already.
         need = whole - bytes_in(context.files.checkpoints)
         why = f"{keep} checkpoints and a new one take {size(whole)}"
@@ -119,14 +127,63 @@ def threads(context: Context) -> Finding:
         return ok(text)
     wanted = context.config.model.threads
     if wanted > cores:
-        return warning(
-            f"{text}, but model.threads = {wanted}: they would wait for each other",
-            context.changed(model__threads=cores),
-        )
-    big = context.config.model.name != "tiny" and model.device_kind(context.device) == "cpu"
+        more = f"model.threads = {wanted}: they would wait for each other"
+        return warning(f"{text}, but {more}", context.changed(model__threads=cores))
+    big = context.config.model.name != "tiny" and device_kind(context.device) == "cpu"
     if big and not wanted and given.isdigit() and int(given) < cores:
         return warning(f"{text}, but OMP_NUM_THREADS={given} leaves them idle", "unset OMP_NUM_THREADS")
     return ok(text + (f", OMP_NUM_THREADS={given}" if given else ""))
+
+
+def clock(context: Context) -> Finding:
+    """Compare with the hub's Date header; without network, ask the kernel whether anything keeps the clock right."""
+    why = "no network asked"
+    if not context.offline:
+        try:
+            offset, why = _offset(endpoint(context.environment)), "the hub's answer has no date"
+        except Unanswered as error:
+            offset, why = None, f"hub: {error}"
+        if offset is not None:
+            # The header has whole seconds and the answer took its time: half a second is no finding.
+            text = f"{abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} the hub's"
+            if abs(offset) > _TOLERATED_S:
+                linux = "sudo timedatectl set-ntp true" if shutil.which("timedatectl") else "date -u"
+                cure = "sudo sntp -sS time.apple.com" if sys.platform == "darwin" else linux
+                return warning(f"{text}; peers refuse a difference of {_TOLERATED_S:g} s", cure)
+            return ok("within a second or two of the hub's" if abs(offset) > 0.5 else "agrees with the hub's")
+    match synchronised():
+        case None:
+            return skipped(f"{why}; this system does not tell whether its clock is kept right")
+        case True:
+            return ok("kept right by a time service, says the kernel")
+    return skipped(f"{why}; the kernel knows of no time service")
+
+
+def _offset(address: str) -> float | None:
+    """Return how many seconds this clock is ahead of a server's. Raises Unanswered."""
+    before = time.time()
+    date = ask_hub("HEAD", address + "/").headers.get("date")
+    middle = (before + time.time()) / 2
+    try:
+        # The server cut its fraction of a second: half of one on average.
+        return middle - parsedate_to_datetime(date).timestamp() - 0.5 if date else None
+    except ValueError:
+        return None
+
+
+def synchronised() -> bool | None:
+    """Return whether the kernel says that a time service keeps the clock right; None where it cannot be asked.
+
+    No library asks it: ``adjtimex`` is not in Python, and ``timedatectl`` not in containers.
+    """
+    if sys.platform != "linux" or sys.maxsize < 2**32:
+        return None
+    buffer = ctypes.create_string_buffer(512)  # more than it takes, and modes = 0: only read
+    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
+    if adjtimex is None or adjtimex(buffer) < 0:
+        return None
+    (status,) = struct.unpack_from("i", buffer, _TIMEX_STATUS)
+    return not status & _UNSYNCHRONISED
 
 
 def wsl(_context: Context, release: Path = Path("/proc/sys/kernel/osrelease")) -> Finding:

@@ -1,30 +1,42 @@
-"""What a node of a swarm stands on: hivemind's daemon, a port, its own directory, and modes that keep secrets."""
+"""What nodes stand on in a swarm: hivemind's daemon, a port, a key, a charter; and what lies in their directories."""
 
 import os
 import platform
+import re
 import shlex
+import shutil
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from hivemind_exp.errors import IdentityProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.doctor.check import Context, Finding, failed, ok, quoted, warning
-from swarmctl.doctor.checks.installation import install
-from swarmctl.doctor.checks.requirements import PINS
-from swarmctl.doctor.subprocesses import ask
+from swarmctl.doctor.check import Context, Finding, ask, bytes_in, failed, ok, quoted, skipped, warning
+from swarmctl.doctor.checks.installation import PINS, install, installed
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json
+from swarmctl.terminal.sentences import size
 
-_OTHERS = 0o077
+QUICK = 256 * 2**20
+"""Bytes in all whose digests are computed without --deep; more would take seconds."""
 _DAEMON_SECONDS = 2.0
 _CONNECT_S = 0.5
+_OTHERS = 0o077
+_SETTLED_S = 60.0
+"""After this, what is half made is not being made any more."""
+_TEMPORARY = (".node.json.*", ".config.json.*", ".identity.key.*", ".partial-*")
+_NONE = "no node of this machine is in a swarm"
 
 
-def nodes(context: Context) -> list[NodeFiles]:
+def _nodes(context: Context) -> list[NodeFiles]:
     """Return the files of every node of this machine."""
     return [NodeFiles(path.parent) for path in sorted(context.nodes.glob("[!.]*/node.json"))]
 
@@ -35,8 +47,7 @@ def p2pd(_context: Context) -> Finding:
     reinstall = install(f"hivemind=={PINS['hivemind'][1]}", force=True)
     if spec is None or spec.origin is None:
         return failed("hivemind is not installed", reinstall)
-    path = Path(spec.origin).parent / "hivemind_cli" / "p2pd"
-    return daemon(path, reinstall)
+    return daemon(Path(spec.origin).parent / "hivemind_cli" / "p2pd", reinstall)
 
 
 def daemon(path: Path, reinstall: str) -> Finding:
@@ -63,21 +74,12 @@ def _make_executable(path: Path) -> str:
 
 
 def port(_context: Context) -> Finding:
-    """Open a port, and dial it at each address of this machine."""
-    return dial(addresses())
-
-
-def addresses() -> list[str]:
-    """Return the IPv4 addresses of this machine, loopback last."""
+    """Open a port, and dial it at each IPv4 address of this machine, loopback last."""
     import psutil
 
-    found = {
-        address.address
-        for interface in psutil.net_if_addrs().values()
-        for address in interface
-        if address.family is socket.AF_INET
-    }
-    return sorted(found, key=lambda each: (each.startswith("127."), each))
+    every = [address for interface in psutil.net_if_addrs().values() for address in interface]
+    found = {address.address for address in every if address.family is socket.AF_INET}
+    return dial(sorted(found, key=lambda each: (each.startswith("127."), each)))
 
 
 def dial(targets: Sequence[str]) -> Finding:
@@ -88,20 +90,17 @@ def dial(targets: Sequence[str]) -> Finding:
         return failed(f"no port can be opened: {error.strerror}", "ulimit -n 65536")
     with listener:
         number = listener.getsockname()[1]
-        deaf = [each for each in targets if not _answers(each, number)]
+        deaf = []
+        for each in targets:
+            try:
+                socket.create_connection((each, number), timeout=_CONNECT_S).close()
+            except OSError:
+                deaf.append(each)
     if deaf:
         return warning(f"a port can be opened, and does not answer at {', '.join(deaf)}: a firewall?", "ip addr")
-    outside = [each for each in targets if not each.startswith("127.")]
-    where = ", ".join(outside) if outside else "loopback alone"
+    outside = ", ".join(each for each in targets if not each.startswith("127."))
+    where = outside or "loopback alone"
     return ok(f"a port can be opened and dialled from here at {where}; whether others reach it is not known here")
-
-
-def _answers(address: str, number: int) -> bool:
-    try:
-        socket.create_connection((address, number), timeout=_CONNECT_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def node(context: Context) -> Finding:
@@ -122,10 +121,8 @@ def node(context: Context) -> Finding:
     holder = read_json(files.lock) or {}
     pid = holder.get("pid")
     if isinstance(pid, int) and not locks.is_alive(pid):
-        return warning(
-            f"the supervisor of node {name} is gone; its trainer, pid {holder.get('trainer')}, should stop by itself",
-            f"swarmctl status --node {shlex.quote(name)}",
-        )
+        text = f"the supervisor of node {name} is gone; its trainer, pid {holder.get('trainer')}, should stop by itself"
+        return warning(text, f"swarmctl status --node {shlex.quote(name)}")
     return ok(f"node {name} is running (pid {pid}, since {holder.get('since')})")
 
 
@@ -134,13 +131,76 @@ def _make(directory: Path) -> str:
     return f"made {shown(directory)}"
 
 
+def key(context: Context) -> Finding:
+    """Read the keys of this machine's nodes."""
+    from hivemind_exp.swarm.identity import Identity
+
+    keyed = [files for files in _nodes(context) if files.key.exists()]
+    if not keyed:
+        return skipped("no node of this machine has a key yet; it gets one when it joins a swarm")
+    peers: Counter[str] = Counter()
+    for files in keyed:
+        try:
+            peers[Identity.load(files.key).peer_id] += 1
+        except IdentityProblem as error:
+            return failed(f"the key of node {files.root.name}: {error.message}", error.next)
+    if copied := [peer for peer, count in peers.items() if count > 1]:
+        text = f"several nodes share the key of {copied[0]}; only one of them can run at a time"
+        return warning(text, "swarmctl identity show")
+    return ok(f"{_of('key', keyed)} can be used")
+
+
+def charter(context: Context) -> Finding:
+    """Check the charters of this machine's nodes, and the versions of the libraries that they pin."""
+    from swarmctl.swarm.member import member
+
+    members = _members(context)
+    for name in (files.root.name for files in members):
+        try:
+            found = member(name).charter
+        except NodeError as error:
+            return failed(error.message, error.next)
+        for task in found.tasks:
+            library, _, version = task.version.partition(" ")
+            here = installed(library) if library else version
+            if here != version:
+                wanted = f"swarm {found.name} of node {name} makes {task.label} with {task.version}"
+                return failed(f"{wanted}, and this machine has {here or 'none'}", install(f"{library}=={version}"))
+    return ok(f"{_of('charter', members)} can be played here") if members else skipped(_NONE)
+
+
+def listen(context: Context) -> Finding:
+    """Tell whether the ports that nodes keep are theirs."""
+    from hivemind_exp.swarm.addresses import is_free, read_port
+
+    members = _members(context)
+    for files in members:
+        name, number = files.root.name, read_port(files.swarm)
+        if number is not None and not locks.is_held(files.lock) and not is_free(number):
+            return warning(
+                f"port {number} of node {name} is taken by another program; the node will choose another, and its "
+                "invitations of before then lead nowhere",
+                f"swarmctl swarm invite --node {shlex.quote(name)}",
+            )
+    return ok(f"{_of('port', members)} is free, or its node runs") if members else skipped(_NONE)
+
+
+def _members(context: Context) -> list[NodeFiles]:
+    return [files for files in _nodes(context) if files.charter.exists()]
+
+
+def _of(what: str, found: list[NodeFiles]) -> str:
+    names = ", ".join(files.root.name for files in found)
+    return f"{'the' if len(found) == 1 else 'each'} {what} of {names}"
+
+
 def modes(context: Context) -> Finding:
     """Look for secrets and node directories that others on this machine can read."""
-    secret = [path for files in nodes(context) for path in secrets(files) if _is_open(path)]
-    directories = [path for path in (context.nodes, *(files.root for files in nodes(context))) if _is_open(path)]
-    if not secret and not directories:
+    own = _nodes(context)
+    secret = [path for files in own for path in (files.root / "secret", files.key) if path.is_file() and _is_open(path)]
+    bad = [*secret, *(path for path in (context.nodes, *(files.root for files in own)) if _is_open(path))]
+    if not bad:
         return ok("node directories and secrets are for their owner alone")
-    bad = [*secret, *directories]
     named = ", ".join(f"{shown(path)} ({stat.S_IMODE(path.stat().st_mode):04o})" for path in bad[:3])
     text = f"others can read {named}" + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
     # An open directory tells what a node does; an open secret lets others foresee its held-out questions, and an open
@@ -149,20 +209,127 @@ def modes(context: Context) -> Finding:
     return verdict(text, f"chmod go-rwx {quoted(bad)}", lambda: _close(bad))
 
 
-def secrets(files: NodeFiles) -> Iterator[Path]:
-    """Yield the files of a node that nobody else may read."""
-    yield from (path for path in (files.root / "secret", files.key) if path.is_file())
-
-
 def _is_open(path: Path) -> bool:
-    try:
+    with suppress(OSError):
         status = path.stat()
-    except OSError:
-        return False
-    return bool(status.st_mode & _OTHERS) and status.st_uid == os.geteuid()
+        return bool(status.st_mode & _OTHERS) and status.st_uid == os.geteuid()
+    return False
 
 
 def _close(paths: list[Path]) -> str:
     for path in paths:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
-    return f"closed {', '.join(shown(path) for path in paths)} to others"
+    return f"closed {', '.join(map(shown, paths))} to others"
+
+
+def leftovers(context: Context) -> Finding:
+    """Look for files of this user that nothing will ever use again."""
+    unfinished = [path for files in _nodes(context) if not locks.is_held(files.lock) for path in _unfinished(files)]
+    kinds = (
+        (_dead_sockets(context.sockets), "sockets of dead daemons"),
+        (_half_made(context.nodes), "node directories that were never finished"),
+        (unfinished, "files and checkpoints that were never finished"),
+    )
+    found = [path for paths, _ in kinds for path in paths]
+    if not found:
+        return ok("none")
+    text = ", ".join(f"{len(paths)} {kind}" for paths, kind in kinds if paths)
+    again = context.again("swarm", "--fix")
+    return warning(f"{text}, such as {shown(found[0])}", again, lambda: _remove(context))
+
+
+def _dead_sockets(directory: Path) -> list[Path]:
+    """Return the sockets of hivemind's daemons, owned by this user, on which nobody listens."""
+    return [path for path in sorted(directory.glob("hivemind-*.sock")) if _settled(path) and _is_dead(path)]
+
+
+def _is_dead(path: Path) -> bool:
+    try:
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            with socket.socket(socket.AF_UNIX) as caller:
+                caller.settimeout(0.5)
+                caller.connect(str(path))
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False  # gone meanwhile, or busy: not ours to judge
+    return False
+
+
+def _half_made(directory: Path) -> list[Path]:
+    """Return the directories in which a node was being made when its maker died."""
+    return [path for path in sorted(directory.glob(".*.*")) if _is_staging(path) and _settled(path)]
+
+
+def _is_staging(path: Path) -> bool:
+    """Whether it is what ``nodes`` makes first: a directory with at most a ``node.json``, or half of one."""
+    try:
+        return all(re.fullmatch(r"(\.)?node\.json(\..*)?", child.name) for child in path.iterdir())
+    except OSError:  # not a directory, or gone meanwhile
+        return False
+
+
+def _unfinished(files: NodeFiles) -> list[Path]:
+    """Return what a node was writing when it died; meaningless while it runs."""
+    from hivemind_exp.trainer.checkpoints import PARTIAL
+
+    places = [files.root.glob(pattern) for pattern in _TEMPORARY]
+    places += [directory.glob(f"{PARTIAL}*") for directory in (files.checkpoints, files.hub)]
+    return [path for place in places for path in place if _settled(path)]
+
+
+def _settled(path: Path) -> bool:
+    """Whether it belongs to this user and has not changed for a while."""
+    with suppress(OSError):
+        status = path.lstat()
+        return status.st_uid == os.geteuid() and time.time() - status.st_mtime > _SETTLED_S
+    return False
+
+
+def _remove(context: Context) -> str:
+    """Look again, as a node may have started since, and remove; a node's files only while its lock is held here."""
+    removed = [*_delete(_dead_sockets(context.sockets)), *_delete(_half_made(context.nodes))]
+    for files in _nodes(context):
+        with suppress(OSError), open(files.lock, "ab", opener=partial(os.open, mode=0o600)) as lock:
+            if locks.acquire(lock.fileno()):
+                removed += _delete(_unfinished(files))
+    return f"removed {', '.join(map(shown, removed))}" if removed else "nothing was left to remove"
+
+
+def _delete(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return paths
+
+
+def checkpoints(context: Context) -> Finding:
+    """Verify the newest checkpoint of every node that does not run, and count those set aside as damaged."""
+    from hivemind_exp.trainer.checkpoints import DAMAGED, damage
+
+    verified, unread, left = 0, 0, QUICK
+    aside: list[Path] = []
+    for files in _nodes(context):
+        aside += sorted(files.checkpoints.glob(f"{DAMAGED}*"))
+        newest = max((path for path in files.checkpoints.glob("[0-9]*") if path.name.isdigit()), default=None)
+        if newest is None or locks.is_held(files.lock):
+            continue
+        left -= bytes_in(newest)
+        if left < 0 and not context.deep:
+            unread += 1
+        elif problem := damage(newest):
+            return warning(
+                f"checkpoint {newest.name} of node {files.root.name} is damaged ({problem}): the next run sets it "
+                "aside and goes on from the one before",
+                f"swarmctl run --node {shlex.quote(files.root.name)}",
+            )
+        else:
+            verified += 1
+    if aside:
+        held = size(sum(map(bytes_in, aside)))
+        text = f"{len(aside)} damaged checkpoints were set aside and hold {held}, such as {shown(aside[0])}"
+        return warning(text, f"rm -r {quoted(aside)}")
+    large = f"; {unread} large ones are read only with --deep" if unread else ""
+    return ok(f"intact: the newest of {verified} node(s){large}" if verified or unread else "none yet")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.keys.hosts import host_of
+from swarmctl.keys.key_text import host_of
 from swarmctl.profiles.importing import rl_swarm as rlswarm
 from swarmctl.profiles.importing.result import NO_COUNTERPART, SECRET, UNKNOWN, Mapped, Secret
 from swarmctl.profiles.importing.rl_swarm import OFFLOAD, Carry, text

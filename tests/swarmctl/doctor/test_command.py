@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from swarmctl import cli
-from swarmctl.doctor import registry, runner
+from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Check, Context, Finding, Status, ok
 from swarmctl.doctor.report import redacted
 from swarmctl.errors import Exit
@@ -109,7 +109,7 @@ def test_a_check_that_hangs_is_given_up_and_one_that_breaks_is_told() -> None:
         Check("x", "fine", lambda _: ok("yes")),
     ]
     began = time.monotonic()
-    outcomes = runner.make(checks, make())
+    outcomes = command.make(checks, make())
     assert time.monotonic() - began < 20
     assert [outcome.check.name for outcome in outcomes] == ["hangs", "broken", "fine"]
     assert [outcome.finding.status for outcome in outcomes] == [Status.FAILED, Status.FAILED, Status.OK]

@@ -18,8 +18,7 @@ from hivemind_exp.secrets import without_secrets
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.keys.finder import Key, KeyFinder, LocationKind
-from swarmctl.keys.hosts import host_of, in_the_clear
-from swarmctl.keys.key_text import clean_key, last_four, looks_foreign
+from swarmctl.keys.key_text import clean_key, host_of, in_the_clear, last_four, looks_foreign
 from swarmctl.keys.saved import read_entry
 from swarmctl.terminal.prompter import Prompter
 from tests.support.command_line import ROOT

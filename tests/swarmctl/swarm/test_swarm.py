@@ -22,7 +22,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
 from swarmctl import cli
 from swarmctl.doctor.check import Status
-from swarmctl.doctor.checks import swarm_membership as membership
+from swarmctl.doctor.checks import swarm as membership
 from swarmctl.errors import Exit
 from swarmctl.run import command as running
 from swarmctl.storage import node_lock as locks

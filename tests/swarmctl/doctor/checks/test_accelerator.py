@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from hivemind_exp.models.hardware import NVIDIA, Hardware, pci_gpus
-from swarmctl.doctor import runner
+from swarmctl.doctor import command
 from swarmctl.doctor.check import Check, Context, Status
-from swarmctl.doctor.checks import accelerator, fit, model, nvidia
+from swarmctl.doctor.checks import accelerator, fit
 from tests.support.doctor import make
 from tests.support.fake_hub import serve_hub
 
 GIB = 2**30
-RTX = nvidia.Gpu(0, "NVIDIA GeForce RTX 4090", "580.65", (8, 9), 24 * GIB, 23 * GIB)
+RTX = accelerator.Gpu(0, "NVIDIA GeForce RTX 4090", "580.65", (8, 9), 24 * GIB, 23 * GIB)
 QWEN = {
     "model_type": "qwen2",
     "vocab_size": 151_936,
@@ -42,13 +42,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what makes this machine look like another: what drivers and torch's own files say."""
 
     def look_like(
-        *gpus: nvidia.Gpu, hardware: Hardware | None = None, torch: tuple[str, str | None, str | None]
+        *gpus: accelerator.Gpu, hardware: Hardware | None = None, torch: tuple[str, str | None, str | None]
     ) -> None:
         found = hardware or (Hardware(gpus[0].name, gpus[0].driver) if gpus else Hardware())
-        monkeypatch.setattr(nvidia, "gpus", lambda: list(gpus) or None)
+        monkeypatch.setattr(accelerator, "gpus", lambda: list(gpus) or None)
         monkeypatch.setattr(accelerator, "torch_build", lambda: torch)
-        for module in (accelerator, model):
-            monkeypatch.setattr(module, "detect_hardware", lambda: found)
+        monkeypatch.setattr(accelerator, "detect_hardware", lambda: found)
 
     return look_like
 
@@ -73,7 +72,7 @@ CUDA = ("2.13.0", "13.0", None)
 def test_a_gpu_against_the_build_of_torch(
     machine: Any,
     *,
-    gpu: nvidia.Gpu,
+    gpu: accelerator.Gpu,
     torch: tuple[str, str | None, str | None],
     settings: list[str],
     status: Status,
@@ -148,14 +147,14 @@ def test_who_holds_the_memory_is_told(machine: Any) -> None:
 
 def test_the_gpu_that_is_meant() -> None:
     gpus = [replace(RTX, index=number) for number in range(3)]
-    assert nvidia.visible(gpus, "2,0") == [gpus[2], gpus[0]]
-    assert nvidia.visible(gpus, "1,7,0") == [gpus[1]]
-    assert nvidia.visible(gpus, "") == []
-    assert nvidia.visible(gpus, "GPU-1234") == gpus
-    assert nvidia.chosen(gpus, "cuda:1") == gpus[1]
-    assert nvidia.chosen(gpus, "auto") == gpus[0]
-    assert nvidia.chosen(gpus, "cuda:3") is None
-    assert nvidia.chosen(gpus, "cpu") is None
+    assert accelerator.visible(gpus, "2,0") == [gpus[2], gpus[0]]
+    assert accelerator.visible(gpus, "1,7,0") == [gpus[1]]
+    assert accelerator.visible(gpus, "") == []
+    assert accelerator.visible(gpus, "GPU-1234") == gpus
+    assert accelerator.chosen(gpus, "cuda:1") == gpus[1]
+    assert accelerator.chosen(gpus, "auto") == gpus[0]
+    assert accelerator.chosen(gpus, "cuda:3") is None
+    assert accelerator.chosen(gpus, "cpu") is None
 
 
 def default(tmp_path: Path, *settings: str) -> Context:
@@ -208,9 +207,9 @@ def test_a_model_that_is_not_here_is_read_from_the_hub(machine: Any, tmp_path: P
 def test_the_profile_itself_is_checked() -> None:
     assert fit.profile(make("demo")).status is Status.OK
     check = Check("fit", "profile", fit.profile)
-    found = runner.look(check, make("demo", "tasks=no_such_task"))
+    found = command.look(check, make("demo", "tasks=no_such_task"))
     assert (found.status, "no_such_task" in found.text) == (Status.FAILED, True)
-    assert runner.look(check, make("demo", "train.micro_batch=0")).status is Status.FAILED
+    assert command.look(check, make("demo", "train.micro_batch=0")).status is Status.FAILED
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.errors import KeyProblem
-from swarmctl.doctor import registry, runner
+from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Finding, Status
 from swarmctl.doctor.checks import hub
 from swarmctl.keys.finder import KeyFinder
@@ -146,7 +146,7 @@ def test_a_token_that_a_run_could_not_read_is_told_as_the_run_tells_it(tmp_path:
     with pytest.raises(KeyProblem) as error:
         KeyFinder(Prompter(silent=True), context.environment).find("huggingface")
     for check in registry.select(["keys.huggingface", "hub.token"], context):
-        found = runner.look(check, context)
+        found = command.look(check, context)
         assert (found.status, found.text, found.remedy) == (Status.FAILED, error.value.message, error.value.next)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import installation
-from swarmctl.doctor.checks.requirements import DECISIVE, PINS
+from swarmctl.doctor.checks.installation import DECISIVE, PINS
 from tests.support.command_line import ROOT
 from tests.support.doctor import make
 

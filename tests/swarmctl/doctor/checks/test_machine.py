@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from swarmctl.doctor import web
 from swarmctl.doctor.check import Status
-from swarmctl.doctor.checks import clock, machine
+from swarmctl.doctor.checks import hub, machine
 from swarmctl.keys.http_client import Unanswered
 from tests.support.command_line import ROOT
 from tests.support.doctor import DEAD, make, reply, serve
@@ -122,31 +121,31 @@ def test_wsl_1_is_told_from_wsl_2(tmp_path: Path, kernel: str, status: Status) -
 
 def test_the_clock_is_compared_with_the_hubs() -> None:
     with serve(reply(200)) as address:
-        found = clock.clock(make(environment={"HF_ENDPOINT": address}))
+        found = machine.clock(make(environment={"HF_ENDPOINT": address}))
     assert found.status is Status.OK
     late = formatdate(time.time() - 600, usegmt=True)
     with serve(reply(200, Date=late)) as address:
-        found = clock.clock(make(environment={"HF_ENDPOINT": address}))
+        found = machine.clock(make(environment={"HF_ENDPOINT": address}))
     assert found.status is Status.WARNING
     assert "ahead of the hub's" in found.text
     assert found.remedy
 
 
 def test_without_a_hub_the_kernel_is_asked() -> None:
-    expected = Status.OK if clock.synchronised() else Status.SKIPPED
-    assert clock.clock(make(offline=True)).status is expected
-    found = clock.clock(make(environment={"HF_ENDPOINT": DEAD}))
+    expected = Status.OK if machine.synchronised() else Status.SKIPPED
+    assert machine.clock(make(offline=True)).status is expected
+    found = machine.clock(make(environment={"HF_ENDPOINT": DEAD}))
     assert found.status is expected
     with serve(reply(200, Date="yesterday")) as address:
-        assert clock.clock(make(environment={"HF_ENDPOINT": address})).status is expected
+        assert machine.clock(make(environment={"HF_ENDPOINT": address})).status is expected
 
 
 def test_a_token_stays_with_its_host() -> None:
     seen: list[str | None] = []
 
     with serve(lambda handler: (seen.append(handler.headers["Authorization"]), reply(200)(handler))[1]) as other:
-        with serve(reply(307, Location=other + "/stolen")) as hub:
-            assert web.ask_hub("GET", hub + "/x", token="secret").status == 307
+        with serve(reply(307, Location=other + "/stolen")) as address:
+            assert hub.ask_hub("GET", address + "/x", token="secret").status == 307
     assert seen == []
 
 
@@ -155,17 +154,17 @@ def test_a_redirect_within_the_host_is_followed() -> None:
         path = handler.path  # type: ignore[attr-defined]
         reply(200)(handler) if path == "/there" else reply(307, Location="/there")(handler)  # type: ignore[arg-type]
 
-    with serve(answer) as hub:
-        assert web.ask_hub("GET", hub + "/here", token="secret").status == 200
+    with serve(answer) as address:
+        assert hub.ask_hub("GET", address + "/here", token="secret").status == 200
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "SECONDS", 0.3)
-    with serve(lambda _: time.sleep(3)) as hub, pytest.raises(Unanswered, match="no answer within"):
-        web.ask_hub("GET", hub)
+    monkeypatch.setattr(hub, "SECONDS", 0.3)
+    with serve(lambda _: time.sleep(3)) as address, pytest.raises(Unanswered, match="no answer within"):
+        hub.ask_hub("GET", address)
     with pytest.raises(Unanswered, match="refused"):
-        web.ask_hub("GET", DEAD)
+        hub.ask_hub("GET", DEAD)
     with pytest.raises(Unanswered):
-        web.ask_hub("GET", "ftp://127.0.0.1/")
+        hub.ask_hub("GET", "ftp://127.0.0.1/")
     with pytest.raises(Unanswered):
-        web.ask_hub("GET", "nonsense")
+        hub.ask_hub("GET", "nonsense")

@@ -18,8 +18,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from swarmctl.doctor.check import Context, Status
-from swarmctl.doctor.checks import checkpoints, swarm
-from swarmctl.doctor.checks import swarm_leftovers as leftovers
+from swarmctl.doctor.checks import swarm
 from swarmctl.nodes.directory import opened
 from swarmctl.storage import node_lock as locks
 from tests.support.command_line import ROOT
@@ -132,7 +131,7 @@ def test_open_secrets_fail_and_are_closed(node: NodeFiles, name: str) -> None:
 
 
 def test_sockets_of_dead_daemons_are_removed_and_living_ones_kept(home: Path, tmp_path: Path) -> None:
-    assert leftovers.leftovers(here(tmp_path)).status is Status.OK
+    assert swarm.leftovers(here(tmp_path)).status is Status.OK
     with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as fresh:
         dead.bind(str(tmp_path / "hivemind-p2pd-dead.sock"))
         fresh.bind(str(tmp_path / "hivemind-p2pd-fresh.sock"))
@@ -142,7 +141,7 @@ def test_sockets_of_dead_daemons_are_removed_and_living_ones_kept(home: Path, tm
         living.listen()
         for name in ("p2pd-dead", "p2pd-living", "note"):
             age(tmp_path / f"hivemind-{name}.sock")
-        found = leftovers.leftovers(here(tmp_path))
+        found = swarm.leftovers(here(tmp_path))
         assert found.status is Status.WARNING
         assert "1 sockets of dead daemons" in found.text
         assert found.fix is not None
@@ -162,20 +161,20 @@ def test_what_was_never_finished_is_removed_unless_the_node_runs(node: NodeFiles
     (partial / "model").mkdir(parents=True)
     for path in (half, mine, partial):
         age(path)
-    found = leftovers.leftovers(here(tmp_path))
+    found = swarm.leftovers(here(tmp_path))
     assert found.status is Status.WARNING
     assert found.fix is not None
     lock = os.open(node.lock, os.O_RDWR)
     assert locks.acquire(lock)
     assert "partial" not in found.fix()
     assert (half.exists(), partial.exists(), mine.exists()) == (False, True, True)
-    assert leftovers.leftovers(here(tmp_path)).status is Status.OK
+    assert swarm.leftovers(here(tmp_path)).status is Status.OK
     os.close(lock)
-    again = leftovers.leftovers(here(tmp_path))
+    again = swarm.leftovers(here(tmp_path))
     assert again.fix is not None
     again.fix()
     assert not partial.exists()
-    assert leftovers.leftovers(here(tmp_path)).status is Status.OK
+    assert swarm.leftovers(here(tmp_path)).status is Status.OK
 
 
 def save(files: NodeFiles, step: int) -> Path:
@@ -184,28 +183,28 @@ def save(files: NodeFiles, step: int) -> Path:
 
 
 def test_damaged_checkpoints_are_told(node: NodeFiles) -> None:
-    assert checkpoints.checkpoints(make("demo")).text == "none yet"
+    assert swarm.checkpoints(make("demo")).text == "none yet"
     save(node, 1)
     newest = save(node, 2)
-    assert checkpoints.checkpoints(make("demo")).status is Status.OK
+    assert swarm.checkpoints(make("demo")).status is Status.OK
     (newest / "weights").write_text("y" * 100)
-    found = checkpoints.checkpoints(make("demo"))
+    found = swarm.checkpoints(make("demo"))
     assert found.status is Status.WARNING
     assert "00000002 of node demo is damaged (weights has changed)" in found.text
     newest.rename(node.checkpoints / "damaged-00000002")
-    found = checkpoints.checkpoints(make("demo"))
+    found = swarm.checkpoints(make("demo"))
     assert "1 damaged checkpoints were set aside" in found.text
     assert os.system(found.remedy or "false") == 0
-    assert checkpoints.checkpoints(make("demo")).status is Status.OK
+    assert swarm.checkpoints(make("demo")).status is Status.OK
 
 
 def test_large_checkpoints_are_read_only_when_asked(node: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "QUICK", 10)
+    monkeypatch.setattr(swarm, "QUICK", 10)
     (save(node, 1) / "weights").write_text("y" * 100)
-    assert "read only with --deep" in checkpoints.checkpoints(make("demo")).text
-    assert checkpoints.checkpoints(make("demo", deep=True)).status is Status.WARNING
+    assert "read only with --deep" in swarm.checkpoints(make("demo")).text
+    assert swarm.checkpoints(make("demo", deep=True)).status is Status.WARNING
 
 
 def test_a_node_that_runs_is_left_alone(node: NodeFiles, holder: int) -> None:
     (save(node, 1) / "weights").write_text("being written")
-    assert checkpoints.checkpoints(make("demo")).status is Status.OK
+    assert swarm.checkpoints(make("demo")).status is Status.OK

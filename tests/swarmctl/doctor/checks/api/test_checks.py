@@ -13,8 +13,7 @@ import pytest
 from hivemind_exp.config import Config
 from swarmctl import cli
 from swarmctl.doctor.check import Finding, Status
-from swarmctl.doctor.checks.api.chain import services
-from swarmctl.doctor.checks.api.service import limits
+from swarmctl.doctor.checks.api.service import FETCH, START, limits, services
 from swarmctl.errors import Exit
 from tests.support.command_line import write_profile
 from tests.support.doctor import DEAD
@@ -281,7 +280,7 @@ def test_local_servers_get_the_command_that_starts_them() -> None:
     def first(name: str, model: str) -> tuple[str | None, str | None]:
         config = Config.model_validate({"offload": {"provider": name, "model": model}})
         (only,) = services(config)
-        return only.start, only.fetch
+        return only.command(START), only.command(FETCH)
 
     assert first("vllm", "org/m") == ("vllm serve org/m --port 8000", None)
     assert first("ollama", "a b") == ("ollama serve", "ollama pull 'a b'")

@@ -11,7 +11,7 @@ import pytest
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from swarmctl import cli
-from swarmctl.doctor import registry, runner
+from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Finding, Status
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
@@ -101,7 +101,7 @@ def test_a_cap_that_is_used_up_is_kept(home: Path, key_file: Callable[[str], Non
         offload = "[offload.limits]\nusd = 5.0"
         profile(home, server.base_url, box="needs_key = true", more=offload)
         context = make("offloaded", "node.name=offloaded", deep=True)
-        (outcome,) = runner.make(registry.select(["api.box.request"], context), context)
+        (outcome,) = command.make(registry.select(["api.box.request"], context), context)
         assert [entry for entry in server.ledger.entries if entry.endpoint == "chat"] == []
     ledger.close()
     assert outcome.finding.status is Status.SKIPPED
@@ -112,7 +112,7 @@ def test_a_cap_that_is_used_up_is_kept(home: Path, key_file: Callable[[str], Non
 def test_a_real_server(home: Path, real_server: TransformersServer) -> None:
     profile(home, real_server.base_url, box="free = true")
     context = make("offloaded", f"offload.model={real_server.model}", deep=True)
-    outcomes = runner.make(registry.select(["api"], context), context)
+    outcomes = command.make(registry.select(["api"], context), context)
     found = {outcome.check.name: outcome.finding for outcome in outcomes}
     assert found["box.service"].status is Status.OK
     assert found["box.request"].status is Status.OK, found

@@ -137,8 +137,8 @@ def _exists(path: str) -> bool:
 
 
 def _is_placeholder(path: str) -> bool:
-    """Whether a path's last part stands for a name of one's own, as in ``checks/NAME.py``."""
-    return re.fullmatch(r"(test_)?[A-Z]+", Path(path).stem) is not None
+    """Whether a part of a path stands for a name of your own, as in ``checks/NAME.py``."""
+    return any(re.fullmatch(r"(test_)?[A-Z]+", Path(part).stem) for part in Path(path).parts)
 
 
 def _is_module(name: str) -> bool:

@@ -42,12 +42,10 @@ from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
 from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import PeerExchange, PublisherInfo, TrainingStatus
-from hivemind_exp.peers.likelihood_filter import LikelihoodFilter
+from hivemind_exp.peers.exchange import LikelihoodFilter, PeerExchange, PublisherInfo, TrainingStatus
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.peers.vetting import PeerRules
+from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource

@@ -14,11 +14,8 @@ from typing import Protocol
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import FULL, BundleRefused, unpack
 from hivemind_exp.peers.bundle_pool import BundlePool, Offer
-from hivemind_exp.peers.questions import QuestionCache
-from hivemind_exp.peers.records import PeerBook
-from hivemind_exp.peers.reputation import weights
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.peers.vetting import LatestRound, PeerRules, RejectedGroup, Used, Vetting
+from hivemind_exp.peers.records import PeerBook, weights
+from hivemind_exp.peers.vetting import LatestRound, PeerRules, PeerTexts, QuestionCache, RejectedGroup, Used, Vetting
 from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT

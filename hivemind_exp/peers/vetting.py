@@ -3,17 +3,23 @@
 Whatever is wrong is raised as ``RejectedGroup``: with a fault, where no honest node of the swarm would send it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.errors import TaskError
 from hivemind_exp.peers.bundle_pool import Offer
 from hivemind_exp.peers.near_duplicates import SeenTexts, is_repetition
-from hivemind_exp.peers.questions import QuestionCache
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.rollouts.types import Group, Kind, Rollout
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
+from hivemind_exp.tasks.base import Question, Score, Tasks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 PART_OF_A_PEER = 8
 """One peer fills at most one in so many groups of a batch: right answers can carry poison."""
@@ -174,3 +180,89 @@ class Vetting:
 
 LatestRound = Callable[[], int]
 """Returns the highest round that a node can be at by now; later ones come from the future."""
+
+
+ROUNDS = 64
+"""Rounds whose questions are remembered."""
+
+
+class QuestionCache:
+    """Makes questions by round and place, and counts the time: some take a fifth of a second each."""
+
+    def __init__(self, tasks: Tasks, furthest: int) -> None:
+        """``furthest``: places of a round that are made at most."""
+        self._tasks = tasks
+        self._furthest = furthest
+        self._rounds: BoundedDict[int, tuple[int, Mapping[int, Question]]] = BoundedDict(ROUNDS)
+        """By round: how many places were made, and the questions of those that have one."""
+        self.seconds = 0.0
+        """Time spent so far."""
+
+    def reaches(self, index: int) -> bool:
+        """Whether a place is no further along its round than any node goes."""
+        return index < self._furthest
+
+    def is_known(self, round_: int, index: int) -> bool:
+        """Whether the question of a place was made before."""
+        return index < self._rounds.get(round_, (0, {}))[0]
+
+    def at(self, round_: int, index: int) -> Question | None:
+        """Return the question of a place; None where there is none, as it is held out here.
+
+        Raises ``TaskError`` where it cannot be made, and ``ValueError`` where the place is not reached.
+        """
+        if not self.reaches(index):
+            raise ValueError(f"place {index} of a round is further than any node goes")
+        made, questions = self._rounds.get(round_, (0, {}))
+        if index >= made:
+            begun = time.monotonic()
+            try:
+                # Places that are held out here are left out, so the first ``made`` questions reach at least that far.
+                made = index + 1
+                questions = {each.index: each for each in self._tasks.questions("train", round_, made)}
+            finally:
+                self.seconds += time.monotonic() - begun
+        self._rounds[round_] = made, questions  # also where it is known: it was asked for just now
+        return questions.get(index)
+
+
+class PeerTexts:
+    """This node's tokenizer, as far as peers' text needs it."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        build_prompt: Callable[[Question], Prompt],
+        *,
+        longest_prompt: int,
+    ) -> None:
+        """``longest_prompt``: tokens of a prompt that this node takes."""
+        self._tokenizer = tokenizer
+        self._build_prompt = build_prompt
+        self._longest_prompt = longest_prompt
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._unknown = tokenizer.unk_token_id
+
+    def prompt(self, question: Question) -> Prompt | None:
+        """Return the prompt that asks a question; None where it is longer than this node takes."""
+        prompt = self._build_prompt(question)
+        return prompt if len(prompt.ids) <= self._longest_prompt else None
+
+    def ids(self, text: str, cut: bool) -> tuple[int, ...] | None:
+        """Return the token ids of a completion; None where the text names control tokens.
+
+        A completion is decoded without those, so in text they are somebody's attempt to end the turn and begin
+        another.
+        """
+        found = encode_completion(self._tokenizer, text, cut)
+        said = found if found[-1] != self._tokenizer.eos_token_id else found[:-1]
+        return None if any(token in self._special and token != self._unknown for token in said) else found
+
+    def text(self, ids: Sequence[int]) -> str | None:
+        """Return the text of a completion's token ids; None where some are no tokens of this node, or control ones
+        before the end."""
+        if not all(0 <= token < len(self._tokenizer) for token in ids):
+            return None
+        if any(token in self._special and token != self._unknown for token in ids[:-1]):
+            return None
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

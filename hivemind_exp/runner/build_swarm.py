@@ -18,12 +18,10 @@ from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay, resolved_kind
 from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import PeerExchange, PublisherInfo, TrainingStatus, publish
-from hivemind_exp.peers.likelihood_filter import LogProbabilities
+from hivemind_exp.peers.exchange import LogProbabilities, PeerExchange, PublisherInfo, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.peers.vetting import PeerRules
+from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.runner.build_game import PeerContext
 from hivemind_exp.swarm.charter import Charter

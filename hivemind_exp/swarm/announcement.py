@@ -10,11 +10,11 @@ Everything else is refused: other fields, other types, other lengths. Nothing he
 import hashlib
 import re
 from dataclasses import astuple, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgpack
 
-from hivemind_exp.swarm.identity import PEER_ID_CHARACTERS, SIGNATURE_BYTES, is_peer_id, verify
+from hivemind_exp.swarm.identity import PEER_ID_CHARACTERS, SIGNATURE_BYTES, Identity, is_peer_id, verify
 
 VERSION = 1
 LIFETIME_S = 600
@@ -52,15 +52,6 @@ def need(right: bool, what: str) -> None:
     """Raise RecordRefused, naming ``what``, unless that is right."""
     if not right:
         raise RecordRefused(what)
-
-
-class Signer(Protocol):
-    """An ``Identity``, or what stands in for one."""
-
-    @property
-    def peer_id(self) -> str: ...
-
-    def sign(self, message: bytes, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +98,7 @@ class Announcement:
         """When the DHT forgets it, Unix seconds. Follows from ``seq``: nobody else can lengthen or shorten it."""
         return self.seq / 1000 + LIFETIME_S
 
-    def pack(self, identity: Signer, swarm: str) -> bytes:
+    def pack(self, identity: Identity, swarm: str) -> bytes:
         """Return the signed record. ``swarm``: the charter's id (hex), without which the signature means nothing.
 
         Raises RecordRefused where no peer would take it.

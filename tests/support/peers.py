@@ -13,8 +13,7 @@ from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
 from hivemind_exp.peers.bundle_pool import BundlePool
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.peers.vetting import PeerRules
+from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.tasks.base import Tasks
 from tests.support.spelling_task import Spelling
 

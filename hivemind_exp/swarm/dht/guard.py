@@ -6,40 +6,90 @@ from its id. From this node: whose answers count, and which of what they say.
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+import msgpack
 from hivemind.dht import DHTID
 from hivemind.dht.protocol import DHTProtocol
 from hivemind.dht.storage import DictionaryDHTValue
+from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import dht_pb2
+from hivemind.utils import MSGPackSerializer
 
 from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S
 from hivemind_exp.swarm.announcement_book import AnnouncementBook
-from hivemind_exp.swarm.dht.records import StrictSerializer
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
 from hivemind_exp.swarm.token_bucket import PeerBuckets, TokenBucket
 
+MAX_ENTRIES = 4096
 MAX_KEYS = 4
 """Dictionaries asked for in one message: what they weigh together must fit it."""
 MAX_STORES = 64
 BUCKET_SIZE = 20
 """Peers in a bucket of the routing table (Kademlia's k)."""
+_DICTIONARY = 0x50
+"""hivemind's extension type of a dictionary."""
 _PACE = (50.0, 200.0)
 """Requests a second of one peer, and at once."""
 _AT_ONCE = 256
 """Requests being answered."""
 
 
-class NotAMember(Exception):
-    """Whoever it is does not know the swarm's id, or asks too much."""
+class NotAMember(ValueError):
+    """Whoever it is does not know the swarm's id, asks too much, or sends what has no place here."""
 
 
 def _need(right: bool, what: str) -> None:
     if not right:
         raise NotAMember(what)
+
+
+class StrictSerializer:
+    """Stands in for hivemind's ``MSGPackSerializer``."""
+
+    @staticmethod
+    def dumps(value: object) -> bytes:
+        return bytes(MSGPackSerializer.dumps(value))
+
+    @staticmethod
+    def loads(content: bytes) -> Any:
+        """Return a dictionary, or a plain value. Raises ValueError for everything else."""
+        try:
+            outer = msgpack.unpackb(content, raw=False, use_list=True)
+            if not isinstance(outer, msgpack.ExtType):
+                return outer
+            _need(outer.code == _DICTIONARY, "an extension type that is no dictionary")
+            return _dictionary(msgpack.unpackb(outer.data, raw=False, use_list=True))
+        except (msgpack.UnpackException, TypeError, RecursionError) as error:
+            raise ValueError("it cannot be decoded") from error
+
+
+def _dictionary(inner: Any) -> DictionaryDHTValue:
+    _need(isinstance(inner, list) and len(inner) == 3 and isinstance(inner[2], list), "a dictionary's shape")
+    _need(len(inner[2]) <= MAX_ENTRIES, "a dictionary's length")
+    with DictionaryDHTValue().freeze() as dictionary:
+        for item in inner[2]:
+            _need(isinstance(item, list) and len(item) == 3, "an entry's shape")
+            key, value, expires = item
+            right = isinstance(key, str) and isinstance(value, bytes) and isinstance(expires, float)
+            _need(right, "an entry's types")
+            _need(math.isfinite(expires), "an entry's expiry")
+            dictionary.store(key, value, expires)
+    return dictionary
+
+
+class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
+    """Lets announcements through that the book takes, and nothing else. Never raises, never hangs."""
+
+    def __init__(self, book: AnnouncementBook) -> None:
+        self._book = book
+
+    def validate(self, record: DHTRecord) -> bool:
+        return self._book.judge(record.key, record.subkey, record.value, record.expiration_time)
 
 
 def place_of(swarm: str, peer: bytes) -> DHTID:

@@ -5,15 +5,15 @@ import contextlib
 import functools
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Set
 from dataclasses import dataclass
+from typing import Any
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.token_bucket import TokenBucket
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore, Received
-from hivemind_exp.swarm.transfer.cancel import cancel_all
 from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, TransferKind
 
 AT_ONCE = 24
@@ -145,3 +145,19 @@ class BundleFetcher:
         if not await self._connect(overlay, peer):
             raise _Away("cannot be reached")
         return await self._courier.fetch(overlay, peer, TransferKind.BUNDLE, ref.sha256, ref.size)
+
+
+AGAIN_S = 0.2
+
+
+async def cancel_all(tasks: Collection[asyncio.Future[Any]]) -> None:
+    """Cancel tasks, and again, until all are done.
+
+    Once is not enough before Python 3.12: ``wait_for`` drops a cancellation that comes just as what it waits for is
+    done, as when a daemon dies and everything that asked it fails at that moment.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,8 +15,15 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.peers.bundle import Bundle, unpack
 from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import PeerBatch, PeerExchange, PublisherInfo, TrainingStatus
-from hivemind_exp.peers.likelihood_filter import QUANTILE, LikelihoodFilter, quantile
+from hivemind_exp.peers.exchange import (
+    QUANTILE,
+    LikelihoodFilter,
+    PeerBatch,
+    PeerExchange,
+    PublisherInfo,
+    TrainingStatus,
+    quantile,
+)
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
 from hivemind_exp.sources.peers import PeersSource

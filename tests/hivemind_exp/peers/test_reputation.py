@@ -7,8 +7,19 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.peers.records import FILE_NAME, MOST_PEERS, PeerBook, read_peers
-from hivemind_exp.peers.reputation import FLOOR, KNOWN_AFTER, Standing, refused, verified, weight, weights
+from hivemind_exp.peers.records import (
+    FILE_NAME,
+    FLOOR,
+    KNOWN_AFTER,
+    MOST_PEERS,
+    PeerBook,
+    Standing,
+    read_peers,
+    refused,
+    verified,
+    weight,
+    weights,
+)
 
 
 def after(groups: int, claimed: float, recomputed: float) -> Standing:

@@ -85,12 +85,12 @@ def trade(first: SwarmNode, second: SwarmNode, seconds: float = 10.0) -> None:
 
 
 def own_word(node: SwarmNode) -> tuple[bytes, Announcement]:
-    return next((record, word) for record, word in node._thread.book.newest() if word.peer == node.peer_id)
+    return next((record, word) for record, word in node.book.newest() if word.peer == node.peer_id)
 
 
 def stored(node: SwarmNode) -> int:
     """Return how many records a node keeps for the DHT."""
-    overlay = node._thread.overlay
+    overlay = node.overlay
     assert overlay is not None
     return sum(len(item.value.data) for _, item in overlay._protocol.storage.items())
 
@@ -133,7 +133,7 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
                     outsider.ask(first, name, request, sign=sign)
         for kind, sha256 in ((TransferKind.BUNDLE, ref.sha256), (TransferKind.CHARTER, bytes(32))):
             assert outsider.run(fetch(outsider, first, kind, sha256)) == b""
-        overlay = first._thread.overlay
+        overlay = first.overlay
         assert overlay is not None
         assert outsider.peer_id not in overlay.neighbours
         assert outsider.peer_id not in {peer.peer for peer in first.peers()}
@@ -144,8 +144,8 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
         assert got == _HEAD.pack(0, 8) + b"a secret"
         # Who passes on what a member asked of somebody else is no member.
         asked = ProvenRequest("ping", member.access.nonce(), time.time(), b"")
-        proof = second._thread._access.ask(first.peer_id, asked)
-        assert not first._thread._access.may_ask(member.peer_id, asked, proof)
+        proof = second._access.ask(first.peer_id, asked)
+        assert not first._access.may_ask(member.peer_id, asked, proof)
 
 
 def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
@@ -248,7 +248,7 @@ def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Ho
         ]
 
     hostile.found = lie
-    overlay = first._thread.overlay
+    overlay = first.overlay
     assert overlay is not None
 
     def heard_out() -> bool:
@@ -264,7 +264,7 @@ def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Ho
 
 def test_a_place_is_nobodys_choice(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
     first, second = honest
-    overlay = first._thread.overlay
+    overlay = first.overlay
     assert overlay is not None
     known = set(overlay._protocol.routing_table.uid_to_peer_id)
     for _ in range(50):
@@ -350,13 +350,13 @@ def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
         for one in (hostile, mute):
             assert one.announce(first, *one.record(*refs))
         eventually(lambda: hostile.streams and mute.streams)
-        assert len(first._thread.fetcher._running) == 2
+        assert len(first.fetcher._running) == 2
         threads = threading.active_count()
         trade(first, second, 5)  # meanwhile
         assert threading.active_count() == threads
-        eventually(lambda: not first._thread.fetcher._running)
+        eventually(lambda: not first.fetcher._running)
         assert hostile.streams + mute.streams <= 8  # once by each node, and once for what another did not give
-        assert first._thread.fetcher._authors[hostile.peer_id].until > time.monotonic() + 5
+        assert first.fetcher._authors[hostile.peer_id].until > time.monotonic() + 5
 
 
 def test_who_takes_slowly_keeps_nobody_else_waiting(
@@ -383,7 +383,7 @@ def test_who_takes_slowly_keeps_nobody_else_waiting(
             held.append(stream)
         return held
 
-    courier = first._thread.courier
+    courier = first.courier
     for proof in (True, False):
         held = hostile.run(hold(proof))
         assert courier._streams[hostile.peer_id] <= 8
@@ -409,6 +409,6 @@ def test_a_crowd_that_serves_nothing_leaves_room(honest: tuple[SwarmNode, SwarmN
             bundles=(ref_of(identity.peer_id.encode()),),
         )
         assert hostile.announce(first, word.pack(identity, SWARM), word)
-    eventually(lambda: first._thread.fetcher.failures > 20)
-    assert len(first._thread.fetcher._running) <= AT_ONCE
+    eventually(lambda: first.fetcher.failures > 20)
+    assert len(first.fetcher._running) <= AT_ONCE
     trade(first, second)

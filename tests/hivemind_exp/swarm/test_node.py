@@ -21,9 +21,9 @@ import pytest
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.swarm.announcement import MAX_BUNDLE_BYTES
 from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.contacts import KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.known_peers import KnownPeers
 from hivemind_exp.swarm.node import SwarmNode
 from tests.support.charters import charter
 from tests.support.hostile.wire import Peers, acquainted, eventually, receive
@@ -93,7 +93,7 @@ def test_who_keeps_the_dictionaries_cannot_keep_neighbours_from_each_other(
 
 
 def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
-    first = peers.start("first")
+    first = peers.start("first", label="\x1b[31m" + "long" * 50)
     second = peers.start("second", first.addresses())
     first.publish(bytes(MAX_BUNDLE_BYTES), round=0, groups=1, step=1)
     assert receive(second, 1)[0].ref.size == MAX_BUNDLE_BYTES
@@ -104,7 +104,6 @@ def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
     for what in ({"groups": 5000}, {"stage": 16}, {"progress": 1001}, {"round": -1}):
         with pytest.raises(ValueError, match="announced"):
             first.publish(b"x", **{"round": 1, "groups": 1, "step": 2, **what})
-    first.say(round=2, step=3, label="\x1b[31m" + "long" * 50)
     label = ("[31m" + "long" * 50)[:64]
     eventually(lambda: [peer.announcement.label for peer in second.peers() if peer.announcement] == [label])
 
@@ -150,11 +149,11 @@ def test_a_killed_daemon_loses_no_round(peers: Peers) -> None:
     first = peers.start("first")
     second = peers.start("second", first.addresses())
     acquainted(first, second)
-    addresses, seen = first.addresses(), first._thread.overlay
+    addresses, seen = first.addresses(), first.overlay
     daemon(first).send_signal(signal.SIGKILL)
     first.publish(b"meanwhile", round=7, groups=1, step=8)
     assert receive(second, 1)[0].data == b"meanwhile"
-    assert first._thread.overlay is not seen
+    assert first.overlay is not seen
     assert first.addresses() == addresses
     assert "daemon_died" in peers.codes("first")
     second.publish(b"an answer", round=7, groups=1, step=8)
@@ -165,10 +164,10 @@ def test_a_stuck_daemon_is_replaced(peers: Peers, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("hivemind_exp.swarm.node_thread._WATCHDOG_S", 0.1)
     monkeypatch.setattr("hivemind_exp.swarm.dht.overlay.CONNECT_S", 0.3)
     first = peers.start("first")
-    before, seen = daemon(first), first._thread.overlay
+    before, seen = daemon(first), first.overlay
     before.suspend()
     eventually(lambda: not before.is_running())
-    eventually(lambda: first._thread.overlay is not seen)
+    eventually(lambda: first.overlay is not seen)
     assert daemon(first).pid != before.pid
 
 
@@ -191,16 +190,16 @@ def test_a_killed_daemon_is_followed_by_another_though_a_cancellation_is_lost(
     peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = peers.start("first")
-    keep, begun = first._thread.contacts.keep, threading.Event()
+    keep, begun = first.contacts.keep, threading.Event()
 
     async def deaf(overlay: Overlay) -> None:
         # As wait_for before Python 3.12, when what it waits for is done at the same moment.
         begun.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
-        first._thread.contacts.keep = keep  # type: ignore[method-assign]
+        first.contacts.keep = keep  # type: ignore[method-assign]
 
-    first._thread.contacts.keep = deaf  # type: ignore[method-assign]
+    first.contacts.keep = deaf  # type: ignore[method-assign]
     assert begun.wait(15)
     daemon(first).kill()
     eventually(lambda: "daemon_died" in peers.codes("first"))
@@ -222,15 +221,15 @@ def test_a_peer_that_was_cut_off_is_heard_again_at_once(peers: Peers, monkeypatc
     first = peers.start("first")
     second = peers.start("second", first.addresses())
     acquainted(first, second)
-    eventually(lambda: first._thread.known_peers[second.peer_id].first)
+    eventually(lambda: first.known_peers[second.peer_id].first)
     with monkeypatch.context() as cut:
 
         async def nowhere(*_: object) -> bool:
             return False
 
-        cut.setattr(first._thread.overlay, "connect", nowhere)
+        cut.setattr(first.overlay, "connect", nowhere)
         second.publish(b"unheard", round=1, groups=1, step=1)
-        eventually(lambda: first._thread.fetcher.failures)
+        eventually(lambda: first.fetcher.failures)
     assert receive(first, 1)[0].data == b"unheard"
 
 
@@ -246,7 +245,7 @@ def test_alone_with_a_warning_until_somebody_comes(peers: Peers, monkeypatch: py
     second.publish(b"early", round=0, groups=1, step=1)
     again = peers.start("first")
     assert again.addresses() == address
-    again._thread.contacts._invited.clear()
+    again.contacts._invited.clear()
     assert receive(again, 1, 40)[0].data == b"early"
 
 
@@ -282,7 +281,7 @@ def test_closing_leaves_nothing(peers: Peers) -> None:
     second = peers.start("second", first.addresses())
     acquainted(first, second)
     running = [daemon(node) for node in (first, second)]
-    sockets = [Path(path) for node in (first, second) for path in node._thread.overlay.daemon[1]]  # type: ignore[index, union-attr]
+    sockets = [Path(path) for node in (first, second) for path in node.overlay.daemon[1]]  # type: ignore[index, union-attr]
     assert all(path.exists() for path in sockets)
     running[1].suspend()  # one that does not even end when asked
     for node in (first, second):
@@ -340,7 +339,7 @@ def test_closing_while_starting(peers: Peers) -> None:
     node = peers.make("first")
     starting = threading.Thread(target=node.start)
     starting.start()
-    eventually(lambda: node._thread.loop is not None)
+    eventually(lambda: node.loop is not None)
     node.close()
     starting.join(2)
     assert not starting.is_alive()

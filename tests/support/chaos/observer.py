@@ -93,7 +93,7 @@ def collect(directory: Path, invitation: Invitation, seconds: float, stored: Sto
         emit=discard,
         label="observer",
     )
-    node._thread.book.judge = _Note(node._thread.book, invitation.charter, stored)  # type: ignore[method-assign]
+    node.book.judge = _Note(node.book, invitation.charter, stored)  # type: ignore[method-assign]
     try:
         node.start()
         time.sleep(seconds)

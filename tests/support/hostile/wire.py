@@ -39,6 +39,7 @@ class Peers:
         swarm: str | None = None,
         like: str | None = None,
         port: int = 0,
+        label: str = "policy",
     ) -> SwarmNode:
         """Make a node that is not started. ``like``: a node whose key it copies."""
         directory = self.root / name
@@ -58,7 +59,7 @@ class Peers:
             settings=SwarmConfig(loopback=True, port=port),
             invitation=invitation,
             emit=lambda event: events.append((event.event_name(), event.model_dump())),
-            label="policy",
+            label=label,
         )
         self.nodes[name] = node
         return node

@@ -40,8 +40,7 @@ from hivemind.p2p import P2P
 from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.config import SwarmConfig
-from hivemind_exp.swarm.announcement import MAX_BUNDLES, SHARDS, Announcement, BundleRef
-from hivemind_exp.swarm.announcement_book import AnnouncementBook
+from hivemind_exp.swarm.announcement import MAX_BUNDLES, SHARDS, Announcement, AnnouncementBook, BundleRef
 from hivemind_exp.swarm.dht.guard import MAX_KEYS
 from hivemind_exp.swarm.dht.overlay import READERS, REPLICAS, Overlay
 from hivemind_exp.swarm.identity import Identity

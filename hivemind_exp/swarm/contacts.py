@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hivemind_exp import atomic_write
-from hivemind_exp.swarm.announcement import MAX_ADDRESSES, is_address
-from hivemind_exp.swarm.announcement_book import AnnouncementBook
+from hivemind_exp.swarm.announcement import MAX_ADDRESSES, AnnouncementBook, is_address
 from hivemind_exp.swarm.identity import is_peer_id
 
 if TYPE_CHECKING:

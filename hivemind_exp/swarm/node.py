@@ -9,14 +9,14 @@ import socket
 import threading
 import time
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import WarningEvent
 from hivemind_exp.swarm import addresses
-from hivemind_exp.swarm.announcement import Announcement, BundleRef, RecordRefused
+from hivemind_exp.swarm.announcement import BundleRef, RecordRefused
 from hivemind_exp.swarm.dht.overlay import reap
 from hivemind_exp.swarm.node_thread import JOIN_S, SwarmThread, no_charter
 from hivemind_exp.swarm.transfer.bundle_store import Received
@@ -24,19 +24,6 @@ from hivemind_exp.swarm.transfer.bundle_store import Received
 START_S = 240.0
 """In which a daemon must have started, tries included."""
 CLOSE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class PeerSeen:
-    """What this node knows of a peer."""
-
-    peer: str
-    announcement: Announcement | None
-    """Its newest word. None: it answered, and said nothing yet."""
-    seen: float
-    """When it last gave a sign of life, Unix seconds."""
-    reachable: bool | None
-    """Whether it answered when last asked. None: it was never asked."""
 
 
 class SwarmNode(SwarmThread):
@@ -124,13 +111,6 @@ class SwarmNode(SwarmThread):
     def take(self) -> list[Received]:
         """Return the bundles that came since the last call, each once."""
         return self.inbox.take()
-
-    def peers(self) -> list[PeerSeen]:
-        """Return the peers that gave a sign of life lately, and those announced, the latest first."""
-        words, known = self.announced(), self.known_peers
-        seen = self.last_seen()
-        found = [PeerSeen(peer, words.get(peer), at, known[peer].reachable) for peer, at in seen.items()]
-        return sorted(found, key=lambda peer: -peer.seen)
 
     def close(self) -> None:
         """Leave. Within two seconds no process, thread or socket file of this node is left."""

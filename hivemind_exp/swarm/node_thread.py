@@ -17,8 +17,13 @@ from hivemind_exp.backoff import growing
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit, ErrorEvent, Event, PeersEvent, WarningEvent
-from hivemind_exp.swarm.announcement import LEAST_PAUSE_S, MAX_ADDRESSES, MAX_LABEL_CHARACTERS, Announcement
-from hivemind_exp.swarm.announcement_book import AnnouncementBook
+from hivemind_exp.swarm.announcement import (
+    LEAST_PAUSE_S,
+    MAX_ADDRESSES,
+    MAX_LABEL_CHARACTERS,
+    Announcement,
+    AnnouncementBook,
+)
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.contacts import Contacts, KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay

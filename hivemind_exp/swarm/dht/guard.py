@@ -20,8 +20,7 @@ from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 
-from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S
-from hivemind_exp.swarm.announcement_book import AnnouncementBook
+from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S, AnnouncementBook
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
 from hivemind_exp.swarm.token_bucket import PeerBuckets, TokenBucket
 

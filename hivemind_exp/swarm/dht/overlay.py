@@ -29,8 +29,7 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.config import SwarmConfig
-from hivemind_exp.swarm.announcement import SHARDS, Announcement, is_address, shard_key, shard_of
-from hivemind_exp.swarm.announcement_book import AnnouncementBook, packed
+from hivemind_exp.swarm.announcement import SHARDS, Announcement, AnnouncementBook, is_address, shard_key, shard_of
 from hivemind_exp.swarm.dht.guard import (
     BUCKET_SIZE,
     MAX_KEYS,
@@ -146,12 +145,9 @@ class Overlay:
         await protocol.add_p2p_handlers(self._p2p, self._guard)
 
     @property
-    def daemon(self) -> tuple[int, tuple[str, ...]] | None:
-        """The daemon's process id, and the socket files that it and this process talk through."""
-        if self._p2p is None or self._p2p._child is None:
-            return None
-        sockets = (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr)
-        return self._p2p._child.pid, tuple(str(socket["unix"]) for socket in sockets)
+    def sockets(self) -> list[Path]:
+        """The files through which this process and the daemon talk."""
+        return [Path(str(each["unix"])) for each in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr)]
 
     async def died(self) -> None:
         """Return when the daemon is gone."""
@@ -171,8 +167,8 @@ class Overlay:
         if self._p2p._child is not None:
             # hivemind leaves its end of the pipe open, to be closed when the loop is no more.
             self._p2p._child._transport.close()
-        for socket in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr):
-            Path(str(socket["unix"])).unlink(missing_ok=True)
+        for socket in self.sockets:
+            socket.unlink(missing_ok=True)
 
     # --- peers
 
@@ -232,7 +228,7 @@ class Overlay:
     async def store(self, record: bytes, announcement: Announcement) -> int:
         """Store this node's record where peers look for it. Returns how many peers have it now."""
         shard = shard_of(announcement.peer)
-        key, value, expires = shard_key(self._swarm, shard), packed(record), announcement.expires
+        key, value, expires = shard_key(self._swarm, shard), StrictSerializer.dumps(record), announcement.expires
         self._guard.keep(key, StrictSerializer.dumps(announcement.peer), value, expires)
         keepers = (await self._keepers([shard]))[shard]
         calls = [

@@ -30,7 +30,6 @@ from hivemind_exp.swarm.announcement import (
     shard_key,
     shard_of,
 )
-from hivemind_exp.swarm.announcement_book import packed
 from hivemind_exp.swarm.dht.guard import place_of
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, ProvenRequest
@@ -38,7 +37,7 @@ from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, TransferKind
 from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
 from tests.support.hostile.hostile_node import Hostile, dictionary, ref_of
-from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, receive
+from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, peers_of, receive
 
 pytestmark = pytest.mark.swarm
 
@@ -122,7 +121,7 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
             "store": dht_pb2.StoreRequest(
                 keys=[key],
                 subkeys=[msgpack.packb(word.peer)],
-                values=[packed(record)],
+                values=[msgpack.packb(record)],
                 expiration_time=[word.expires],
                 in_cache=[False],
             ),
@@ -136,7 +135,7 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
         overlay = first.overlay
         assert overlay is not None
         assert outsider.peer_id not in overlay.neighbours
-        assert outsider.peer_id not in {peer.peer for peer in first.peers()}
+        assert outsider.peer_id not in {peer.peer for peer in peers_of(first)}
     with Hostile(tmp_path / "member") as member:  # the same by hand, by one that may
         member.connect(first)
         assert member.ask(first, "find", dht_pb2.FindRequest(keys=[key], peer=member.info)).results[0].value
@@ -176,7 +175,7 @@ def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostil
     for age in (-3600.0, LIFETIME_S + 60.0):  # from the future, from the past
         made, said = hostile.record(age=age)
         assert not hostile.announce(first, made, said)
-    assert not hostile.store(first, key, msgpack.packb(word.peer), packed(record), word.expires, cache=True)
+    assert not hostile.store(first, key, msgpack.packb(word.peer), msgpack.packb(record), word.expires, cache=True)
     assert stored(first) == before
     # Its own, then an older one of its own, then the first again.
     assert hostile.announce(first, record, word)
@@ -191,7 +190,7 @@ def test_ten_thousand_subkeys_and_a_thousand_names(honest: tuple[SwarmNode, Swar
     key = shard_key(SWARM, 0)
     soon = time.time() + 500
     before, memory = stored(first), psutil.Process().memory_info().rss
-    noise = packed(os.urandom(300))
+    noise = msgpack.packb(os.urandom(300))
     many = dictionary(*((f"{number:052d}", noise, soon) for number in range(10_000)))
     assert 3_000_000 < len(many) < 4_000_000
     begun = time.process_time()
@@ -205,7 +204,7 @@ def test_ten_thousand_subkeys_and_a_thousand_names(honest: tuple[SwarmNode, Swar
         identity = Identity.generate()
         word = Announcement(identity.peer_id, int(time.time() * 1000), 1, 1)
         entries.setdefault(shard_of(identity.peer_id), []).append(
-            (identity.peer_id, packed(word.pack(identity, SWARM)), word.expires)
+            (identity.peer_id, msgpack.packb(word.pack(identity, SWARM)), word.expires)
         )
     for shard, crowd in entries.items():
         hostile.store(first, shard_key(SWARM, shard), b"", dictionary(*crowd), soon)
@@ -225,7 +224,7 @@ def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Ho
     dictionaries = [
         dictionary(("x", b"\xc1", soon), most="many"),
         dictionary((second.peer_id, b"\xc1", soon), most=1),
-        dictionary((hostile.peer_id, packed(hostile.record()[0]), math.inf)),
+        dictionary((hostile.peer_id, msgpack.packb(hostile.record()[0]), math.inf)),
         dictionary(*((f"{number:052d}", b"noise", soon) for number in range(4000))),
         BOMB,
         b"\xc1",
@@ -258,7 +257,7 @@ def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Ho
 
     eventually(heard_out)
     assert not overlay.neighbours & set(fakes)
-    assert not {peer.peer for peer in first.peers()} & set(fakes)
+    assert not {peer.peer for peer in peers_of(first)} & set(fakes)
     trade(first, second)
 
 

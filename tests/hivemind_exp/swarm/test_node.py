@@ -26,7 +26,7 @@ from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.node import SwarmNode
 from tests.support.charters import charter
-from tests.support.hostile.wire import Peers, acquainted, eventually, receive
+from tests.support.hostile.wire import Peers, acquainted, eventually, peers_of, receive
 
 pytestmark = pytest.mark.swarm
 
@@ -67,7 +67,7 @@ def test_bundles_go_to_everybody_once(peers: Peers) -> None:
         }
     time.sleep(0.5)
     assert not first.take()
-    seen = {peer.peer: peer for peer in third.peers()}
+    seen = {peer.peer: peer for peer in peers_of(third)}
     word = seen[second.peer_id].announcement
     assert word is not None
     assert (word.round, word.step, word.progress, word.label) == (4, 5, 250, "policy")
@@ -105,7 +105,7 @@ def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
         with pytest.raises(ValueError, match="announced"):
             first.publish(b"x", **{"round": 1, "groups": 1, "step": 2, **what})
     label = ("[31m" + "long" * 50)[:64]
-    eventually(lambda: [peer.announcement.label for peer in second.peers() if peer.announcement] == [label])
+    eventually(lambda: [peer.announcement.label for peer in peers_of(second) if peer.announcement] == [label])
 
 
 def test_what_was_missed_comes_without_a_pause(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_one_identity_in_two_places_is_told(peers: Peers) -> None:
     acquainted(first, second)
     copy = peers.start("copy", second.addresses(), like="first")
     time.sleep(1.5)
-    copy.say(round=1, step=1)
+    copy.publish(b"also me", round=1, groups=1, step=1)
     eventually(lambda: "identity_elsewhere" in peers.codes("first"))
     assert "identity_elsewhere" not in peers.codes("second")
 
@@ -281,7 +281,7 @@ def test_closing_leaves_nothing(peers: Peers) -> None:
     second = peers.start("second", first.addresses())
     acquainted(first, second)
     running = [daemon(node) for node in (first, second)]
-    sockets = [Path(path) for node in (first, second) for path in node.overlay.daemon[1]]  # type: ignore[index, union-attr]
+    sockets = [Path(path) for node in (first, second) for path in node.overlay.sockets]  # type: ignore[union-attr]
     assert all(path.exists() for path in sockets)
     running[1].suspend()  # one that does not even end when asked
     for node in (first, second):

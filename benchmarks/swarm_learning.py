@@ -150,7 +150,7 @@ class Letter:
 
 
 class Box:
-    """Implements ``BundleTransport``."""
+    """Stands in for a ``SwarmNode``."""
 
     def __init__(self, post: Post, peer: str) -> None:
         self._post, self._peer = post, peer

@@ -51,8 +51,10 @@ class BundlePool:
     def put(self, bundle: Bundle, size: int) -> None:
         """Keep a bundle of ``size`` bytes; one of the same peer with the same questions gives way to it."""
         kept = self._peers.setdefault(bundle.peer, deque(maxlen=BUNDLES_A_PEER))
-        for old in [each for each in kept if _overlap(each.bundle, bundle)]:
-            kept.remove(old)
+        asked = {group.question for group in bundle.groups}
+        for old in [each for each in kept if (each.bundle.round, each.bundle.stage) == (bundle.round, bundle.stage)]:
+            if any(group.question in asked for group in old.bundle.groups):  # as after a restart
+                kept.remove(old)
         kept.append(_Kept(bundle, size, self._clock(), list(bundle.groups)))
         self._forget_old()
         while self.size > self._most_bytes:
@@ -96,9 +98,3 @@ class BundlePool:
     def _forget_empty(self) -> None:
         for peer in [peer for peer, bundles in self._peers.items() if not bundles]:
             del self._peers[peer]
-
-
-def _overlap(one: Bundle, other: Bundle) -> bool:
-    """Whether two bundles of a peer answer a question of one round and stage both, as after a restart."""
-    asked = {group.question for group in one.groups} & {group.question for group in other.groups}
-    return (one.round, one.stage) == (other.round, other.stage) and bool(asked)

@@ -4,14 +4,16 @@ Own groups go out before the step that learns from them, since they cannot get f
 before anybody learns from them.
 """
 
+from __future__ import annotations
+
 import math
-import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from hivemind_exp.events import Emit, ShareEvent
+from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import (
     FULL,
@@ -23,9 +25,12 @@ from hivemind_exp.peers.bundle import (
     pack_fitting,
 )
 from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.source import PeerSource, ReceivedBundle
+from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.rollouts.types import Group, Kind, Message
 from hivemind_exp.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from hivemind_exp.swarm.node import SwarmNode
 
 QUANTILE = 0.02
 """Part of the node's own samples that lies below the floor."""
@@ -47,16 +52,6 @@ class TrainingStatus:
     step: int
     accuracy: float | None
     """On held-out questions, by its own account; None before the first evaluation."""
-
-
-class BundleTransport(Protocol):
-    """How bundles travel. Neither call waits for anybody."""
-
-    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, status: TrainingStatus) -> None:
-        """Offer a bundle to the swarm."""
-
-    def take(self) -> Sequence[ReceivedBundle]:
-        """Return what came since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +84,7 @@ class PeerExchange:
         self,
         publisher: PublisherInfo,
         *,
-        wire: BundleTransport,
+        wire: SwarmNode,
         source: PeerSource,
         drawn: PeerDrawLog,
         encode: Callable[[Sequence[Message]], tuple[int, ...]],
@@ -100,7 +95,7 @@ class PeerExchange:
         """``encode`` returns the token ids of a chat, after which the model writes its turn."""
         self._publisher = publisher
         self._wire = wire
-        self._source = source
+        self.source = source
         self._drawn = drawn
         self._encode = encode
         self._log_probabilities = log_probabilities
@@ -113,36 +108,35 @@ class PeerExchange:
     def share(self, round_: int, stage: str, groups: Sequence[Group], status: TrainingStatus) -> None:
         """Give the swarm a round's own groups, verified, and take in what came from it."""
         self._shared = groups
-        self._source.remember_own(groups)
+        self.source.vetting.remember_own(groups)
         logps = self._own_log_probabilities(groups) if self._publisher.with_logps else {}
         size, count = publish(self._publisher, self._wire, round_, stage, groups, status, logps)
-        refusals = dict(self._source.refusals)
-        self._source.refusals.clear()
+        refusals = dict(self.source.refusals)
+        self.source.refusals.clear()
         self._emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
-        self._source.take_in(self._wire.take())
+        self.source.take_in(self._wire.take())
 
     def draw(self, round_: int, stage: str) -> PeerBatch:
         """Return what the step of a round and stage may learn from peers."""
         known = self._drawn.read(round_, stage)
         if known is not None:  # the node was killed between the draw and its step
             drawn, floor = known
-            return PeerBatch(tuple(self._encoded(group) for group in drawn), floor)
-        drawn = self._source.draw(seed=derive_seed(self._seed, "peers", round_))
+            prompts = [replace(group.prompt, ids=self._encode(group.prompt.messages)) for group in drawn]
+            return PeerBatch(
+                tuple(replace(group, prompt=prompt) for group, prompt in zip(drawn, prompts, strict=True)), floor
+            )
+        drawn = self.source.draw(seed=derive_seed(self._seed, "peers", round_))
         floor = self._filter.measure(self._shared) if drawn else None
         self._drawn.write(round_, stage, drawn, floor)
         return PeerBatch(tuple(drawn), floor)
 
-    def learned_from(self, rows: Sequence[TrainingRow]) -> None:
-        """Credit peers with what a step has learned from them."""
-        self._source.learned_from(rows)
-
     def outputs(self, round: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers shared so far of a round and stage: whole groups of texts, by question, by peer."""
-        self._source.take_in(self._wire.take())
-        return self._source.outputs(round, stage)
-
-    def _encoded(self, group: Group) -> Group:
-        return replace(group, prompt=replace(group.prompt, ids=self._encode(group.prompt.messages)))
+        self.source.take_in(self._wire.take())
+        found: dict[str, dict[str, list[str]]] = {}
+        for bundle in self.source.pool.bundles(round, stage):
+            found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
+        return found
 
     def _own_log_probabilities(self, groups: Sequence[Group]) -> dict[int, list[list[float]]]:
         """Return the log-probabilities of the groups that this node sampled whole, by number."""
@@ -154,7 +148,7 @@ class PeerExchange:
 
 def publish(  # noqa: PLR0917 - who gives what to whom
     publisher: PublisherInfo,
-    wire: BundleTransport,
+    wire: SwarmNode,
     round_: int,
     stage: str,
     groups: Sequence[Group],
@@ -170,7 +164,9 @@ def publish(  # noqa: PLR0917 - who gives what to whom
     data, count = pack_fitting(Bundle(publisher.swarm, publisher.me, round_, stage, tuple(shared.values())))
     if not count:
         return 0, 0
-    wire.publish(data, round_=round_, stage=stage, groups=count, status=status)
+    progress = None if status.accuracy is None else round(1000 * status.accuracy)
+    number = STAGE_NAMES.index(stage)
+    wire.publish(data, round=round_, stage=number, groups=count, step=status.step, progress=progress)
     return len(data), count
 
 
@@ -186,28 +182,19 @@ def _shared(publisher: PublisherInfo, group: Group, logps: list[list[float]] | N
         logps = None
     # Of a mixed group the foreign part is named: whoever takes it must not think that all of it is the node's own.
     first = next((row for row in group.rollouts if not row.kind.own), group.rollouts[0])
+    label = publisher.model if first.kind.own else first.model or first.source
     return SharedGroup(
         task=question.task,
         index=question.index,
         question=question.digest,
         kind=first.kind,
-        label=_short(publisher.model if first.kind.own else first.model or first.source),
+        label=label.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore"),
         outcomes=tuple(round(FULL * score.outcome) for score in group.scores),
         cut=tuple(row.truncated for row in group.rollouts),
         texts=tuple(row.text for row in group.rollouts),
         ids=() if logps is None else tuple(row.ids for row in group.rollouts),
-        logps=() if logps is None else tuple(tuple(_narrow(value) for value in row) for row in logps),
+        logps=() if logps is None else tuple(map(tuple, logps)),
     )
-
-
-def _short(name: str) -> str:
-    return name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
-
-
-def _narrow(value: float) -> float:
-    """Return what a bundle keeps of a number."""
-    narrow: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    return narrow
 
 
 class LikelihoodFilter:

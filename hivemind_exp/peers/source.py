@@ -9,14 +9,14 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import FULL, BundleRefused, unpack
 from hivemind_exp.peers.bundle_pool import BundlePool, Offer
 from hivemind_exp.peers.records import PeerBook, weights
-from hivemind_exp.peers.vetting import LatestRound, PeerRules, PeerTexts, QuestionCache, RejectedGroup, Used, Vetting
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.peers.vetting import LatestRound, PeerRules, PeerTexts, QuestionCache, RejectedGroup, Vetting
+from hivemind_exp.rollouts.types import Group
+from hivemind_exp.swarm.transfer.bundle_store import Received
 from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
 
@@ -30,19 +30,8 @@ COOLDOWN_DRAWS = 50
 """Draws for which a peer is left out whose answers held the verifier up."""
 
 
-class ReceivedBundle(Protocol):
-    """A bundle as it came: its bytes are those that the peer announced."""
-
-    @property
-    def peer(self) -> str: ...
-    @property
-    def data(self) -> bytes: ...
-
-
 class PeerSource:
     """Draws groups from what peers shared. For use from one thread: that of the tasks."""
-
-    kind = Kind.PEER
 
     def __init__(
         self,
@@ -58,14 +47,14 @@ class PeerSource:
         self._tasks = tasks
         self._latest_round = latest_round
         self._questions = QuestionCache(tasks, max(FURTHEST, 8 * rules.local))
-        self._vetting = Vetting(rules, texts, self._questions)
+        self.vetting = Vetting(rules, texts, self._questions)
         self._cooling_down: dict[str, int] = {}
         self.book = book
         self.pool = BundlePool() if pool is None else pool
         self.refusals: Counter[str] = Counter()
         """Why groups and bundles were not used, counted since somebody last looked."""
 
-    def take_in(self, received: Sequence[ReceivedBundle]) -> None:
+    def take_in(self, received: Sequence[Received]) -> None:
         """Put bundles into the pool. Whatever they hold, nothing is raised."""
         for each in received:
             if each.peer != self._rules.me:
@@ -73,25 +62,10 @@ class PeerSource:
                     self._add_to_pool(each)
         self.book.save()
 
-    def remember_own(self, groups: Sequence[Group]) -> None:
-        """Take note of what this node wrote itself: who sends it as theirs has copied it."""
-        self._vetting.remember_own(groups)
-
-    def remember_used(self, groups: Iterable[Used]) -> None:
-        """Take note of groups that were drawn in an earlier life of the node."""
-        self._vetting.remember_used(groups)
-
     def learned_from(self, rows: Iterable[TrainingRow]) -> None:
         """Credit peers with the groups that a step has learned from."""
         for peer, _ in {(row.source, row.group) for row in rows}:
             self.book.record(peer).used += 1
-
-    def outputs(self, round_: int, stage: str) -> dict[str, dict[str, list[str]]]:
-        """Return what peers wrote in one round and stage: texts by question's digest, by peer."""
-        found: dict[str, dict[str, list[str]]] = {}
-        for bundle in self.pool.bundles(round_, stage):
-            found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
-        return found
 
     def draw(self, *, seed: int) -> list[Group]:
         """Return up to J verified groups whose rewards differ, none of which was drawn before.
@@ -115,7 +89,7 @@ class PeerSource:
         self.book.save()
         return drawn
 
-    def _add_to_pool(self, received: ReceivedBundle) -> None:
+    def _add_to_pool(self, received: Received) -> None:
         """Read a bundle and keep it. Raises ``RejectedGroup``."""
         try:
             bundle = unpack(received.data, peer=received.peer, swarm=self._rules.swarm)
@@ -137,7 +111,7 @@ class PeerSource:
         shared by its offers, so that sending more does not help.
         """
         pooled = self.pool.offers(self._rules.stage)
-        fresh = {peer: [each for each in offers if not self._vetting.is_used(each)] for peer, offers in pooled.items()}
+        fresh = {peer: [each for each in offers if not self.vetting.is_used(each)] for peer, offers in pooled.items()}
         by_peer = {peer: offers for peer, offers in fresh.items() if offers and peer not in self._cooling_down}
         worth = weights({peer: self.book.standing(peer) for peer in by_peer})
         chance = random.Random(seed)
@@ -170,7 +144,7 @@ class PeerSource:
                 continue  # it stays in the pool
             self.pool.discard(offer)
             with self._counting(offer.peer):
-                found.append((offer, self._vetting.prepare(offer)))
+                found.append((offer, self.vetting.prepare(offer)))
         return found
 
     def _verify(self, found: Sequence[tuple[Offer, Group]]) -> list[tuple[Offer, Group]]:
@@ -179,7 +153,7 @@ class PeerSource:
         for (offer, group), scores in zip(found, self._scores([group for _, group in found]), strict=True):
             with self._counting(offer.peer):
                 self._compare(offer, scores)
-                self._vetting.check_reward_spread(offer, scores)
+                self.vetting.check_reward_spread(offer, scores)
                 kept.append((offer, Group(group.prompt, group.rollouts, scores=scores)))
         return kept
 

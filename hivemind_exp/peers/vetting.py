@@ -177,7 +177,7 @@ class Vetting:
             self._memory.is_copied(self._rules.me, group.prompt.question.digest, texts)
 
     def remember_used(self, groups: Iterable[Used]) -> None:
-        """Take note of groups that must not be used again."""
+        """Take note of groups that must not be used again, those of an earlier life of the node too."""
         self._used.update(dict.fromkeys(groups))
 
     def is_used(self, offer: Offer) -> bool:
@@ -200,7 +200,20 @@ class Vetting:
         if self._memory.is_copied(offer.peer, group.question, group.texts):
             raise RejectedGroup("copied from another")
         rows = zip(group.texts, self._ids(offer), group.cut, strict=True)
-        return Group(prompt, tuple(self._rollout(offer, place, *row) for place, row in enumerate(rows)))
+        rollouts = tuple(
+            Rollout(
+                kind=Kind.PEER,
+                source=offer.peer,
+                text=text,
+                ids=ids,
+                truncated=cut,
+                lag=None,
+                model=group.label or None,
+                behaviour_logps=group.logps[place] if rules.with_logps else None,
+            )
+            for place, (text, ids, cut) in enumerate(rows)
+        )
+        return Group(prompt, rollouts)
 
     def check_reward_spread(self, offer: Offer, scores: Sequence[Score]) -> None:
         """Raise ``RejectedGroup`` where nothing can be learned from a verified group, or nothing good."""
@@ -245,18 +258,6 @@ class Vetting:
             raise RejectedGroup("longer than here")
         return rows
 
-    def _rollout(self, offer: Offer, place: int, text: str, ids: tuple[int, ...], cut: bool) -> Rollout:
-        return Rollout(
-            kind=Kind.PEER,
-            source=offer.peer,
-            text=text,
-            ids=ids,
-            truncated=cut,
-            lag=None,
-            model=offer.group.label or None,
-            behaviour_logps=offer.group.logps[place] if self._rules.with_logps else None,
-        )
-
 
 LatestRound = Callable[[], int]
 """Returns the highest round that a node can be at by now; later ones come from the future."""
@@ -289,10 +290,8 @@ class QuestionCache:
     def at(self, round_: int, index: int) -> Question | None:
         """Return the question of a place; None where there is none, as it is held out here.
 
-        Raises ``TaskError`` where it cannot be made, and ``ValueError`` where the place is not reached.
+        Raises ``TaskError`` where it cannot be made.
         """
-        if not self.reaches(index):
-            raise ValueError(f"place {index} of a round is further than any node goes")
         made, questions = self._rounds.get(round_, (0, {}))
         if index >= made:
             begun = time.monotonic()

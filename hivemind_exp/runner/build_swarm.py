@@ -29,30 +29,11 @@ from hivemind_exp.swarm.charter_check import applied, check_skew
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.transfer.bundle_store import Received
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 
 ROUNDS_A_SECOND = 100
 """More than any node plays: a later round than this allows since the swarm began comes from the future."""
-
-
-class SwarmTransport:
-    """Implements ``BundleTransport`` over a node's place in its swarm."""
-
-    def __init__(self, node: SwarmNode) -> None:
-        self._node = node
-
-    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, status: TrainingStatus) -> None:
-        """Serve a bundle, and announce it."""
-        progress = None if status.accuracy is None else round(1000 * status.accuracy)
-        self._node.publish(
-            bundle, round=round_, stage=STAGE_NAMES.index(stage), groups=groups, step=status.step, progress=progress
-        )
-
-    def take(self) -> Sequence[Received]:
-        """Return the bundles that came since the last call."""
-        return self._node.take()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +89,11 @@ class SwarmSession:
             latest_round=self.latest_round,
         )
         with closing(PeerDrawLog(self.files.journal, self.charter.id)) as drawn:
-            source.remember_used(drawn.used())
+            source.vetting.remember_used(drawn.used())
             try:
                 yield PeerExchange(
                     self.publisher_info,
-                    wire=SwarmTransport(self.node),
+                    wire=self.node,
                     source=source,
                     drawn=drawn,
                     encode=lambda chat: tuple(encode(chat, tokenizer)),
@@ -130,7 +111,7 @@ class SwarmSession:
 
     def publisher(self) -> Callable[[int, Sequence[Group]], None]:
         """Return what shares the groups of a node that trains nothing."""
-        wire, publisher = SwarmTransport(self.node), self.publisher_info
+        wire, publisher = self.node, self.publisher_info
 
         def share(round_: int, groups: Sequence[Group]) -> None:
             wire.take()  # peers' bundles are of no use to a relay, and must not pile up

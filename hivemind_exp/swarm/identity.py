@@ -45,7 +45,7 @@ class Identity:
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
-        self.peer_id = _peer_id(key.public_key())
+        self.peer_id = base58.b58encode(_PUBLIC + key.public_key().public_bytes_raw()).decode()
 
     def __repr__(self) -> str:
         return f"Identity({self.peer_id})"
@@ -77,7 +77,12 @@ class Identity:
         Raises:
             IdentityProblem: there is none, others can read it, or it holds no Ed25519 key of libp2p's.
         """
-        return cls.from_bytes(read_private(path), path)
+        content, mode = read_file(path)
+        if mode & _OTHERS:
+            raise IdentityProblem(
+                f"others can read {path} ({mode:04o}), and so be this node", next=f"chmod 600 {shlex.quote(str(path))}"
+            )
+        return cls.from_bytes(content, path)
 
     @classmethod
     def from_bytes(cls, content: bytes, path: Path) -> Self:
@@ -102,16 +107,6 @@ class Identity:
         Raises FileExistsError without ``replace`` where ``path`` is taken; OSError.
         """
         atomic_write.write(path, self.to_bytes(), exclusive=not replace)
-
-
-def read_private(path: Path) -> bytes:
-    """Return the content of a file that only its owner can read. Raises IdentityProblem."""
-    content, mode = read_file(path)
-    if mode & _OTHERS:
-        raise IdentityProblem(
-            f"others can read {path} ({mode:04o}), and so be this node", next=f"chmod 600 {shlex.quote(str(path))}"
-        )
-    return content
 
 
 def read_file(path: Path) -> tuple[bytes, int]:
@@ -185,10 +180,6 @@ def _taken(peer_id: str, content: bytes) -> IdentityProblem:
     except (ValueError, KeyError, TypeError):
         who = "another process"
     return IdentityProblem(f"{who} lives as {peer_id}: no two live nodes may share an identity", next="swarmctl status")
-
-
-def _peer_id(key: Ed25519PublicKey) -> str:
-    return base58.b58encode(_PUBLIC + key.public_bytes_raw()).decode()
 
 
 def _public_bytes(peer_id: object) -> bytes | None:

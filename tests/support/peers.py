@@ -56,7 +56,7 @@ class PostOffice:
 
 
 class PostBox:
-    """Implements ``BundleTransport``."""
+    """Stands in for a ``SwarmNode``."""
 
     def __init__(self, office: PostOffice, peer: str) -> None:
         self._office = office

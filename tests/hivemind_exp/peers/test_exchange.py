@@ -211,7 +211,7 @@ def test_what_was_drawn_before_a_restart_is_not_drawn_again(
     again = Node(tmp_path, office, step_trainer)
     office.send("a", data)
     with closing(again.drawn):
-        again.source.remember_used(again.drawn.used())
+        again.source.vetting.remember_used(again.drawn.used())
         assert again.play(1).groups == ()
 
 

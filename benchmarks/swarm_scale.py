@@ -46,7 +46,7 @@ from hivemind_exp.swarm.dht.overlay import READERS, REPLICAS, Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleStore
-from hivemind_exp.swarm.transfer.courier import Courier, TransferKind
+from hivemind_exp.swarm.transfer.courier import NAME, Courier, TransferKind
 from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
 
 SWARM = "5a" * 32
@@ -105,7 +105,7 @@ class Peer:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         await self.overlay.open(self.key, port, SwarmConfig(loopback=True))
-        await self.courier.open(self.overlay)
+        await self.overlay.serve_streams(NAME, self.courier.serve)
         for other in others[:3]:
             await self.overlay.connect(other.identity.peer_id, await other.overlay.addresses())
             await self.overlay.ping(other.identity.peer_id)

@@ -77,31 +77,22 @@ class PublisherInfo:
     """Share token ids and log-probabilities too."""
 
 
+@dataclass(eq=False)
 class PeerExchange:
     """The node's side of a swarm: ``share`` is called once a round and stage, ``draw`` after it."""
 
-    def __init__(
-        self,
-        publisher: PublisherInfo,
-        *,
-        wire: SwarmNode,
-        source: PeerSource,
-        drawn: PeerDrawLog,
-        encode: Callable[[Sequence[Message]], tuple[int, ...]],
-        log_probabilities: LogProbabilities,
-        seed: int,
-        emit: Emit,
-    ) -> None:
-        """``encode`` returns the token ids of a chat, after which the model writes its turn."""
-        self._publisher = publisher
-        self._wire = wire
-        self.source = source
-        self._drawn = drawn
-        self._encode = encode
-        self._log_probabilities = log_probabilities
-        self._filter = LikelihoodFilter(log_probabilities)
-        self._seed = seed
-        self._emit = emit
+    publisher: PublisherInfo
+    wire: SwarmNode
+    source: PeerSource
+    drawn: PeerDrawLog
+    encode: Callable[[Sequence[Message]], tuple[int, ...]]
+    """Returns the token ids of a chat, after which the model writes its turn."""
+    log_probabilities: LogProbabilities
+    seed: int
+    emit: Emit
+
+    def __post_init__(self) -> None:
+        self._filter = LikelihoodFilter(self.log_probabilities)
         self._shared: Sequence[Group] = ()
         """What was shared last: own samples, which the filter measures by."""
 
@@ -109,30 +100,30 @@ class PeerExchange:
         """Give the swarm a round's own groups, verified, and take in what came from it."""
         self._shared = groups
         self.source.vetting.remember_own(groups)
-        logps = self._own_log_probabilities(groups) if self._publisher.with_logps else {}
-        size, count = publish(self._publisher, self._wire, round_, stage, groups, status, logps)
+        logps = self._own_log_probabilities(groups) if self.publisher.with_logps else {}
+        size, count = publish(self.publisher, self.wire, round_, stage, groups, status, logps)
         refusals = dict(self.source.refusals)
         self.source.refusals.clear()
-        self._emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
-        self.source.take_in(self._wire.take())
+        self.emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
+        self.source.take_in(self.wire.take())
 
     def draw(self, round_: int, stage: str) -> PeerBatch:
         """Return what the step of a round and stage may learn from peers."""
-        known = self._drawn.read(round_, stage)
+        known = self.drawn.read(round_, stage)
         if known is not None:  # the node was killed between the draw and its step
             drawn, floor = known
-            prompts = [replace(group.prompt, ids=self._encode(group.prompt.messages)) for group in drawn]
+            prompts = [replace(group.prompt, ids=self.encode(group.prompt.messages)) for group in drawn]
             return PeerBatch(
                 tuple(replace(group, prompt=prompt) for group, prompt in zip(drawn, prompts, strict=True)), floor
             )
-        drawn = self.source.draw(seed=derive_seed(self._seed, "peers", round_))
+        drawn = self.source.draw(seed=derive_seed(self.seed, "peers", round_))
         floor = self._filter.measure(self._shared) if drawn else None
-        self._drawn.write(round_, stage, drawn, floor)
+        self.drawn.write(round_, stage, drawn, floor)
         return PeerBatch(tuple(drawn), floor)
 
     def outputs(self, round: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers shared so far of a round and stage: whole groups of texts, by question, by peer."""
-        self.source.take_in(self._wire.take())
+        self.source.take_in(self.wire.take())
         found: dict[str, dict[str, list[str]]] = {}
         for bundle in self.source.pool.bundles(round, stage):
             found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
@@ -142,7 +133,7 @@ class PeerExchange:
         """Return the log-probabilities of the groups that this node sampled whole, by number."""
         own = {n: group for n, group in enumerate(groups) if all(row.kind is Kind.POLICY for row in group.rollouts)}
         rows = [row_of(group, place) for group in own.values() for place in range(len(group.rollouts))]
-        found = iter(self._log_probabilities(rows))
+        found = iter(self.log_probabilities(rows))
         return {n: [next(found) for _ in group.rollouts] for n, group in own.items()}
 
 

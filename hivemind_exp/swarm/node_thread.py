@@ -30,7 +30,7 @@ from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, TransferKind
+from hivemind_exp.swarm.transfer.courier import NAME, Courier, FetchFailed, TransferKind
 from hivemind_exp.swarm.transfer.fetcher import BundleFetcher, cancel_all
 
 JOIN_S = 15.0
@@ -52,7 +52,6 @@ _SILENCES = 3
 """Looks in a row that a daemon may leave without an answer."""
 _SAVE_S = 60.0
 _MOST_SKEW_S = 3.0
-_NO_CHARTER = bytes(32)
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +96,8 @@ class SwarmThread:
         self.known_peers = KnownPeers(directory / "known-peers.json")
         self.contacts = Contacts(self.peer_id, invitation, self.known_peers, self.book)
         self.courier = Courier(self._access, self._find, self._is_known)
-        self.fetcher = BundleFetcher(
-            self.courier, self.bundle_store, self.inbox, connect=self.contacts.connect, on_room=self._news.set
-        )
+        connect, on_room = self.contacts.connect, self._news.set
+        self.fetcher = BundleFetcher(self.courier, self.bundle_store, self.inbox, connect, on_room)
         self.contacts.on_answer = self.fetcher.forgive
         self.charter: bytes | None = None
         """Signed, for members that ask."""
@@ -174,7 +172,7 @@ class SwarmThread:
             try:
                 await self._run_overlay(overlay, first=former is None)
             finally:
-                await self.fetcher.stop()
+                await cancel_all(list(self.fetcher.running.values()))
                 self.contacts.remember()
                 self.known_peers.save()
                 await overlay.close(patience=0.7)
@@ -196,7 +194,7 @@ class SwarmThread:
                     await overlay.close(patience=0.3)
                     return None
                 opening.result()
-                await self.courier.open(overlay)
+                await overlay.serve_streams(NAME, self.courier.serve)
             except Exception as error:  # whatever a daemon that does not start can raise
                 await overlay.close(patience=0.3)
                 tries += 1
@@ -339,7 +337,7 @@ class SwarmThread:
         assert self.overlay is not None
         if not await self.contacts.connect(self.overlay, peer):
             raise FetchFailed("cannot be reached")
-        envelope = await self.courier.fetch(self.overlay, peer, TransferKind.CHARTER, _NO_CHARTER)
+        envelope = await self.courier.fetch(self.overlay, peer, TransferKind.CHARTER, bytes(32))
         Charter.open(envelope, self._swarm)
         return envelope
 

@@ -112,5 +112,5 @@ def make_source(
         texts=texts,
         book=PeerBook(directory / "peerbook.json"),
         latest_round=lambda: latest,
-        pool=pool,
+        pool=BundlePool() if pool is None else pool,
     )

@@ -11,6 +11,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
@@ -54,28 +55,20 @@ class FetchFailed(Exception):
     """A peer did not give what it was asked for."""
 
 
+@dataclass(eq=False)
 class Courier:
     """Serves what ``find`` finds, and fetches from others."""
 
-    def __init__(
-        self,
-        access: MembershipProof,
-        find: Callable[[TransferKind, bytes], bytes | None],
-        is_known: Callable[[str], bool],
-    ) -> None:
-        """
-        Args:
-            find: returns what this node has of a kind, by its hash.
-            is_known: whether a peer was met before. Others get half of the places at most: identities are free.
-        """
-        self._access, self._find, self._is_known = access, find, is_known
+    access: MembershipProof
+    find: Callable[[TransferKind, bytes], bytes | None]
+    """Returns what this node has of a kind, by its hash."""
+    is_known: Callable[[str], bool]
+    """Whether a peer was met before. Others get half of the places at most: identities are free."""
+
+    def __post_init__(self) -> None:
         self._streams: Counter[str] = Counter()
         self._uploads: Counter[str] = Counter()
         self._paces = PeerBuckets(*UPLOAD_PACE)
-
-    async def open(self, overlay: Overlay) -> None:
-        """Serve whoever calls through ``overlay``."""
-        await overlay.serve_streams(NAME, self._serve)
 
     async def fetch(
         self, overlay: Overlay, peer: str, kind: TransferKind, sha256: bytes, size: int | None = None
@@ -91,8 +84,6 @@ class Courier:
         try:
             async with asyncio.timeout(LONGEST_S):
                 return await self._fetch(overlay, peer, kind, sha256, size)
-        except FetchFailed:
-            raise
         except (OSError, EOFError, TimeoutError, P2PDaemonError, ValueError) as error:
             raise FetchFailed(type(error).__name__) from error
 
@@ -100,8 +91,8 @@ class Courier:
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(PATIENCE_S):
                 reader, writer = await stack.enter_async_context(overlay.stream(peer, NAME))
-                asked = ProvenRequest(NAME, self._access.nonce(), time.time(), bytes((kind,)) + sha256)
-                writer.write(_ASK.pack(kind, sha256, asked.nonce, asked.at, self._access.ask(peer, asked)))
+                asked = ProvenRequest(NAME, self.access.nonce(), time.time(), bytes((kind,)) + sha256)
+                writer.write(_ASK.pack(kind, sha256, asked.nonce, asked.at, self.access.ask(peer, asked)))
                 status, announced = _HEAD.unpack(await reader.readexactly(_HEAD.size))
             if status != TransferStatus.OK:
                 raise FetchFailed("busy" if status == TransferStatus.BUSY else "absent")
@@ -112,12 +103,13 @@ class Courier:
             raise FetchFailed("another content than announced")
         return content
 
-    async def _serve(self, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer whoever calls: the handler of streams under ``NAME``."""
         open_ = self._streams.total()
         if (
             open_ >= _MAX_STREAMS
             or self._streams[peer] >= _MAX_STREAMS_EACH
-            or (open_ >= _MAX_STREAMS // 2 and not self._is_known(peer))
+            or (open_ >= _MAX_STREAMS // 2 and not self.is_known(peer))
         ):
             writer.transport.abort()
             return
@@ -125,7 +117,7 @@ class Courier:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 kind, sha256, nonce, at, proof = _ASK.unpack(await reader.readexactly(_ASK.size))
-            if self._access.may_ask(peer, ProvenRequest(NAME, nonce, at, bytes((kind,)) + sha256), proof):
+            if self.access.may_ask(peer, ProvenRequest(NAME, nonce, at, bytes((kind,)) + sha256), proof):
                 await self._give(peer, kind, sha256, reader, writer)
         except (OSError, EOFError, TimeoutError, ValueError):
             pass  # the caller's loss
@@ -138,10 +130,10 @@ class Courier:
     async def _give(
         self, peer: str, kind: int, sha256: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        content = self._find(TransferKind(kind), sha256)
+        content = self.find(TransferKind(kind), sha256)
         status = TransferStatus.OK if content is not None else TransferStatus.ABSENT
         size = len(content or b"")
-        room = MAX_UPLOADS if self._is_known(peer) else MAX_UPLOADS // 2
+        room = MAX_UPLOADS if self.is_known(peer) else MAX_UPLOADS // 2
         full = self._uploads.total() >= room or self._uploads[peer] >= MAX_UPLOADS_EACH
         if content is not None and (full or not self._paces.take(peer, size)):
             status, content, size = TransferStatus.BUSY, None, 0

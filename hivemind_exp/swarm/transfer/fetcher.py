@@ -47,26 +47,21 @@ class _Away(FetchFailed):
     """There is no way to the peer."""
 
 
+@dataclass(eq=False)
 class BundleFetcher:
     """Brings bundles from the network to the inbox. All of it on the DHT's thread."""
 
-    def __init__(
-        self,
-        courier: Courier,
-        store: BundleStore,
-        inbox: BundleInbox,
-        *,
-        connect: Callable[[Overlay, str], Awaitable[bool]],
-        on_room: Callable[[], None],
-    ) -> None:
-        """
-        Args:
-            connect: a coroutine function that connects to a peer and says whether it could.
-            on_room: called when there is room for another: time for the next ``look``.
-        """
-        self._courier, self._store, self._inbox, self._connect, self._on_room = courier, store, inbox, connect, on_room
+    courier: Courier
+    store: BundleStore
+    inbox: BundleInbox
+    connect: Callable[[Overlay, str], Awaitable[bool]]
+    """A coroutine function that connects to a peer and says whether it could."""
+    on_room: Callable[[], None]
+    """Called when there is room for another: time for the next ``look``."""
+
+    def __post_init__(self) -> None:
         self._authors: dict[str, _Author] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self.running: dict[str, asyncio.Task[None]] = {}
         self._pace = TokenBucket(*PACE)
         self.failures = 0
 
@@ -79,9 +74,9 @@ class BundleFetcher:
         wanted, near = [], overlay.neighbours
         for peer, announcement in current.items():
             author = self._authors.get(peer)
-            if peer in self._running or (author is not None and author.until > now):
+            if peer in self.running or (author is not None and author.until > now):
                 continue
-            ref = next((ref for ref in reversed(announcement.bundles) if self._inbox.wants(peer, ref)), None)
+            ref = next((ref for ref in reversed(announcement.bundles) if self.inbox.wants(peer, ref)), None)
             if ref is not None:
                 failures = 0 if author is None else max(0, author.failures - _FORGIVEN * author.served)
                 wanted.append((failures, peer not in near, random.random(), peer, ref))
@@ -89,19 +84,19 @@ class BundleFetcher:
         # has spoken to yet waits behind them, and one that never serves behind all.
         for failures, _, _, peer, ref in sorted(wanted, key=lambda item: item[:3]):
             room = AT_ONCE if not failures else AT_ONCE // 2
-            if len(self._running) >= room:
+            if len(self.running) >= room:
                 break
             author = self._authors.setdefault(peer, _Author(TokenBucket(*PACE_EACH)))
             if author.pace.take(ref.size):
                 if not self._pace.take(ref.size):
                     break
                 task = asyncio.create_task(self._fetch(overlay, peer, ref, current.keys() - {peer}, author))
-                self._running[peer] = task
+                self.running[peer] = task
                 task.add_done_callback(functools.partial(self._done, peer))
 
     def _done(self, peer: str, _task: asyncio.Task[None]) -> None:
-        self._running.pop(peer, None)
-        self._on_room()
+        self.running.pop(peer, None)
+        self.on_room()
 
     def forgive(self, peer: str) -> None:
         """A peer has answered: if it failed for not being there, it is asked again at once. Others stay where they are.
@@ -111,11 +106,7 @@ class BundleFetcher:
         author = self._authors.get(peer)
         if author is not None and author.was_away:
             author.failures, author.until, author.was_away = 0, 0.0, False
-            self._on_room()
-
-    async def stop(self) -> None:
-        """End what is running."""
-        await cancel_all(list(self._running.values()))
+            self.on_room()
 
     async def _fetch(self, overlay: Overlay, peer: str, ref: BundleRef, others: Set[str], author: _Author) -> None:
         try:
@@ -131,8 +122,8 @@ class BundleFetcher:
             if found is None:
                 return
             data = found
-        self._store.pass_on(ref.sha256, data)
-        self._inbox.put(Received(peer, ref, data))
+        self.store.pass_on(ref.sha256, data)
+        self.inbox.put(Received(peer, ref, data))
 
     async def _ask_others(self, overlay: Overlay, ref: BundleRef, others: Set[str]) -> bytes | None:
         good = [peer for peer in others if (known := self._authors.get(peer)) is None or not known.failures]
@@ -142,9 +133,9 @@ class BundleFetcher:
         return None
 
     async def _get(self, overlay: Overlay, peer: str, ref: BundleRef) -> bytes:
-        if not await self._connect(overlay, peer):
+        if not await self.connect(overlay, peer):
             raise _Away("cannot be reached")
-        return await self._courier.fetch(overlay, peer, TransferKind.BUNDLE, ref.sha256, ref.size)
+        return await self.courier.fetch(overlay, peer, TransferKind.BUNDLE, ref.sha256, ref.size)
 
 
 AGAIN_S = 0.2

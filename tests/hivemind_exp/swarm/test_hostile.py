@@ -349,11 +349,11 @@ def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
         for one in (hostile, mute):
             assert one.announce(first, *one.record(*refs))
         eventually(lambda: hostile.streams and mute.streams)
-        assert len(first.fetcher._running) == 2
+        assert len(first.fetcher.running) == 2
         threads = threading.active_count()
         trade(first, second, 5)  # meanwhile
         assert threading.active_count() == threads
-        eventually(lambda: not first.fetcher._running)
+        eventually(lambda: not first.fetcher.running)
         assert hostile.streams + mute.streams <= 8  # once by each node, and once for what another did not give
         assert first.fetcher._authors[hostile.peer_id].until > time.monotonic() + 5
 
@@ -409,5 +409,5 @@ def test_a_crowd_that_serves_nothing_leaves_room(honest: tuple[SwarmNode, SwarmN
         )
         assert hostile.announce(first, word.pack(identity, SWARM), word)
     eventually(lambda: first.fetcher.failures > 20)
-    assert len(first.fetcher._running) <= AT_ONCE
+    assert len(first.fetcher.running) <= AT_ONCE
     trade(first, second)

@@ -42,7 +42,7 @@ from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
 from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import LikelihoodFilter, PeerExchange, PublisherInfo, TrainingStatus
+from hivemind_exp.peers.exchange import LikelihoodFilter, PeerExchange, TrainingStatus
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
@@ -184,13 +184,13 @@ class Node:
         me = f"node {number}"
         with_logps = arm.loss == "f_tis" and arm.external > 0
         self.exchange = PeerExchange(
-            PublisherInfo(SWARM, me, "tiny", GROUP_SIZE, with_logps),
             wire=Box(post, me),
             source=PeerSource(
                 PeerRules(
                     *(SWARM, me, STAGE, GROUP_SIZE, arm.local, arm.external),
                     longest=self.config.generation.max_completion_tokens,
                     with_logps=with_logps,
+                    model="tiny",
                 ),
                 tasks=tasks,
                 texts=PeerTexts(

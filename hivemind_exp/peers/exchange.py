@@ -26,6 +26,7 @@ from hivemind_exp.peers.bundle import (
 )
 from hivemind_exp.peers.draws import PeerDrawLog
 from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.vetting import PeerRules
 from hivemind_exp.rollouts.types import Group, Kind, Message
 from hivemind_exp.seeds import derive_seed
 
@@ -62,26 +63,10 @@ class PeerBatch:
     floor: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherInfo:
-    """Who publishes, and as what."""
-
-    swarm: str
-    """Id of the charter."""
-    me: str
-    """This node's peer id."""
-    model: str
-    """Name of the node's own model."""
-    group_size: int
-    with_logps: bool = False
-    """Share token ids and log-probabilities too."""
-
-
 @dataclass(eq=False)
 class PeerExchange:
     """The node's side of a swarm: ``share`` is called once a round and stage, ``draw`` after it."""
 
-    publisher: PublisherInfo
     wire: SwarmNode
     source: PeerSource
     drawn: PeerDrawLog
@@ -100,8 +85,8 @@ class PeerExchange:
         """Give the swarm a round's own groups, verified, and take in what came from it."""
         self._shared = groups
         self.source.vetting.remember_own(groups)
-        logps = self._own_log_probabilities(groups) if self.publisher.with_logps else {}
-        size, count = publish(self.publisher, self.wire, round_, stage, groups, status, logps)
+        logps = self._own_log_probabilities(groups) if self.source.rules.with_logps else {}
+        size, count = publish(self.source.rules, self.wire, round_, stage, groups, status, logps)
         refusals = dict(self.source.refusals)
         self.source.refusals.clear()
         self.emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
@@ -138,7 +123,7 @@ class PeerExchange:
 
 
 def publish(  # noqa: PLR0917 - who gives what to whom
-    publisher: PublisherInfo,
+    rules: PeerRules,
     wire: SwarmNode,
     round_: int,
     stage: str,
@@ -148,11 +133,11 @@ def publish(  # noqa: PLR0917 - who gives what to whom
 ) -> tuple[int, int]:
     """Share the whole groups among ``groups``, verified; return bytes and number of what went out."""
     shared = {
-        group.prompt.question.digest: _shared(publisher, group, (logps or {}).get(number))
+        group.prompt.question.digest: _shared(rules, group, (logps or {}).get(number))
         for number, group in enumerate(groups)
-        if _is_shareable(group, publisher)
+        if _is_shareable(group, rules)
     }
-    data, count = pack_fitting(Bundle(publisher.swarm, publisher.me, round_, stage, tuple(shared.values())))
+    data, count = pack_fitting(Bundle(rules.swarm, rules.me, round_, stage, tuple(shared.values())))
     if not count:
         return 0, 0
     progress = None if status.accuracy is None else round(1000 * status.accuracy)
@@ -161,19 +146,19 @@ def publish(  # noqa: PLR0917 - who gives what to whom
     return len(data), count
 
 
-def _is_shareable(group: Group, publisher: PublisherInfo) -> bool:
+def _is_shareable(group: Group, rules: PeerRules) -> bool:
     """Whether a group is whole, and no larger than readers take."""
     longest = max((len(row.text.encode("utf-8", "replace")) for row in group.rollouts), default=0)
-    return len(group.rollouts) == publisher.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
+    return len(group.rollouts) == rules.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
 
 
-def _shared(publisher: PublisherInfo, group: Group, logps: list[list[float]] | None) -> SharedGroup:
+def _shared(rules: PeerRules, group: Group, logps: list[list[float]] | None) -> SharedGroup:
     question = group.prompt.question
     if logps is not None and not all(math.isfinite(value) for row in logps for value in row):
         logps = None
     # Of a mixed group the foreign part is named: whoever takes it must not think that all of it is the node's own.
     first = next((row for row in group.rollouts if not row.kind.own), group.rollouts[0])
-    label = publisher.model if first.kind.own else first.model or first.source
+    label = rules.model if first.kind.own else first.model or first.source
     return SharedGroup(
         task=question.task,
         index=question.index,

@@ -13,6 +13,11 @@ from typing import Any
 
 from hivemind_exp import atomic_write
 
+FILE_NAME = "peerbook.json"
+MOST_PEERS = 512
+"""Peers that are remembered: of more, those that contributed least are forgotten."""
+SAVE_EVERY_S = 15.0
+"""Seconds between two writes of the file."""
 MEMORY = 0.9
 """Weight of the past in the moving averages, for each group."""
 KNOWN_AFTER = 8
@@ -71,13 +76,6 @@ def weights(standings: Mapping[str, Standing]) -> dict[str, float]:
     return {peer: weight(each) if each.known else share for peer, each in standings.items()}
 
 
-FILE_NAME = "peerbook.json"
-MOST_PEERS = 512
-"""Peers that are remembered: of more, those that contributed least are forgotten."""
-SAVE_EVERY_S = 15.0
-"""Seconds between two writes of the file."""
-
-
 @dataclass(slots=True)
 class PeerRecord:
     """One peer, as seen from here."""
@@ -126,7 +124,9 @@ class PeerBook:
     def record(self, peer: str) -> PeerRecord:
         """Return a peer's record, to be changed in place; of a new peer a new one."""
         if peer not in self._peers:
-            self._make_room()
+            while len(self._peers) >= MOST_PEERS:
+                worth = {name: (each.used, each.standing.groups, each.last_seen) for name, each in self._peers.items()}
+                del self._peers[min(worth, key=worth.__getitem__)]
             self._peers[peer] = PeerRecord(first_seen=time.time())
         found = self._peers[peer]
         found.last_seen = time.time()
@@ -154,10 +154,6 @@ class PeerBook:
         with suppress(OSError):
             atomic_write.write(self._path, json.dumps(body))
 
-    def _make_room(self) -> None:
-        while len(self._peers) >= MOST_PEERS:
-            del self._peers[min(self._peers, key=lambda peer: _worth(self._peers[peer]))]
-
 
 def read_peers(path: Path) -> dict[str, PeerRecord]:
     """Return the records of a file by peer; none where it is missing or damaged."""
@@ -172,7 +168,3 @@ def _record(each: dict[str, Any]) -> PeerRecord:
     known = {name.name: each[name.name] for name in fields(PeerRecord) if name.name in each}
     standing = Standing(**known.pop("standing"))
     return PeerRecord(standing=standing, **known)
-
-
-def _worth(record: PeerRecord) -> tuple[int, int, float]:
-    return record.used, record.standing.groups, record.last_seen

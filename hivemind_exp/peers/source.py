@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from hivemind_exp.journal.records import TrainingRow
-from hivemind_exp.peers.bundle import FULL, BundleRefused, unpack
-from hivemind_exp.peers.bundle_pool import BundlePool, Offer
+from hivemind_exp.peers.bundle import FULL, BundlePool, BundleRefused, Offer, unpack
 from hivemind_exp.peers.records import PeerBook, weights
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts, QuestionCache, RejectedGroup, Vetting
 from hivemind_exp.rollouts.types import Group

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.errors import TaskError
-from hivemind_exp.peers.bundle_pool import Offer
+from hivemind_exp.peers.bundle import Offer
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
 from hivemind_exp.tasks.base import Question, Score, Tasks
 
@@ -128,7 +128,7 @@ class RejectedGroup(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PeerRules:
-    """How much is drawn, and of what shape."""
+    """Who this node is to its peers, how much it draws, and of what shape groups are, its own too."""
 
     swarm: str
     """Id of the charter."""
@@ -145,7 +145,9 @@ class PeerRules:
     open: bool = False
     """Anybody may join the swarm."""
     with_logps: bool = False
-    """Only groups that come with token ids and log-probabilities are of use."""
+    """Groups are shared with token ids and log-probabilities, and only such are of use."""
+    model: str = ""
+    """Name of the node's own model."""
 
     @property
     def quota(self) -> int:

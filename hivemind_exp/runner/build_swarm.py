@@ -18,7 +18,7 @@ from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay, resolved_kind
 from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import LogProbabilities, PeerExchange, PublisherInfo, TrainingStatus, publish
+from hivemind_exp.peers.exchange import LogProbabilities, PeerExchange, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
@@ -46,17 +46,6 @@ class SwarmSession:
     node: SwarmNode
     files: NodeFiles
     emit: Emit
-
-    @property
-    def publisher_info(self) -> PublisherInfo:
-        """Who this node is to its peers."""
-        return PublisherInfo(
-            swarm=self.charter.id,
-            me=self.node.peer_id,
-            model=base_name(self.config),
-            group_size=self.config.game.group_size,
-            with_logps=self.config.train.peer_loss == "f_tis",
-        )
 
     def check(self, tasks: Tasks) -> None:
         """Raise ``SwarmSkew`` where this machine's questions are not the swarm's."""
@@ -92,7 +81,6 @@ class SwarmSession:
             source.vetting.remember_used(drawn.used())
             try:
                 yield PeerExchange(
-                    self.publisher_info,
                     wire=self.node,
                     source=source,
                     drawn=drawn,
@@ -111,11 +99,11 @@ class SwarmSession:
 
     def publisher(self) -> Callable[[int, Sequence[Group]], None]:
         """Return what shares the groups of a node that trains nothing."""
-        wire, publisher = self.node, self.publisher_info
+        wire, rules = self.node, self._rules()
 
         def share(round_: int, groups: Sequence[Group]) -> None:
             wire.take()  # peers' bundles are of no use to a relay, and must not pile up
-            size, count = publish(publisher, wire, round_, STAGE, groups, TrainingStatus(0, None))
+            size, count = publish(rules, wire, round_, STAGE, groups, TrainingStatus(0, None))
             self.emit(ShareEvent(round=round_, groups=count, bytes=size, unused={}))
 
         return share
@@ -132,7 +120,8 @@ class SwarmSession:
             external=external if config.game.kind == "sampling" else 0,
             longest=config.generation.max_completion_tokens,
             open=self.charter.is_open,
-            with_logps=self.publisher_info.with_logps,
+            with_logps=config.train.peer_loss == "f_tis",
+            model=base_name(config),
         )
 
 

@@ -323,23 +323,21 @@ class SwarmThread:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while peers := self.contacts.peers:
-                    for peer in peers if self.overlay is not None else ():
+                    for peer in peers:
+                        if (overlay := self.overlay) is None:
+                            break
                         try:
-                            return await self._ask_for_charter(peer)
+                            if not await self.contacts.connect(overlay, peer):
+                                raise FetchFailed("cannot be reached")
+                            envelope = await self.courier.fetch(overlay, peer, TransferKind.CHARTER, bytes(32))
+                            Charter.open(envelope, self._swarm)
+                            return envelope
                         except FetchFailed as error:
                             why = f"peer {peer[-6:]}: {error}"
                         except SwarmError as error:
                             why = f"peer {peer[-6:]} gave something else: {error.message}"
                     await asyncio.sleep(1.0)
         raise no_charter(why)
-
-    async def _ask_for_charter(self, peer: str) -> bytes:
-        assert self.overlay is not None
-        if not await self.contacts.connect(self.overlay, peer):
-            raise FetchFailed("cannot be reached")
-        envelope = await self.courier.fetch(self.overlay, peer, TransferKind.CHARTER, bytes(32))
-        Charter.open(envelope, self._swarm)
-        return envelope
 
 
 def no_charter(why: str) -> SwarmError:

@@ -9,8 +9,7 @@ from typing import Any
 
 from hivemind_exp.game.sampling.prompts import STAGE, build_prompts
 from hivemind_exp.models.tiny import build_tokenizer
-from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
-from hivemind_exp.peers.bundle_pool import BundlePool
+from hivemind_exp.peers.bundle import FULL, Bundle, BundlePool, SharedGroup
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts

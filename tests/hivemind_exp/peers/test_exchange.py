@@ -20,7 +20,6 @@ from hivemind_exp.peers.exchange import (
     LikelihoodFilter,
     PeerBatch,
     PeerExchange,
-    PublisherInfo,
     TrainingStatus,
     quantile,
 )
@@ -35,7 +34,6 @@ from tests.support.peers import ME, SWARM, TOKENIZER, PostOffice, letter, make_s
 from tests.support.spelling_task import Spelling
 from tests.support.step_trainers import make_step_trainer
 
-GIVER = PublisherInfo(SWARM, ME, "tiny", 4)
 HERE = TrainingStatus(3, 0.25)
 
 
@@ -67,14 +65,13 @@ class Node:
     """One node's side of an in-memory swarm."""
 
     def __init__(
-        self, root: Path, office: PostOffice, step_trainer: SourceGRPOTrainer, publisher: PublisherInfo = GIVER
+        self, root: Path, office: PostOffice, step_trainer: SourceGRPOTrainer, with_logps: bool = False
     ) -> None:
         self.events = Events()
-        self.source: PeerSource = make_source(root, with_logps=publisher.with_logps)
+        self.source: PeerSource = make_source(root, with_logps=with_logps, model="tiny")
         self.drawn = PeerDrawLog(root / "journal.sqlite", SWARM)
         self.exchange = PeerExchange(
-            publisher,
-            wire=office.wire(publisher.me),
+            wire=office.wire(ME),  # type: ignore[arg-type]
             source=self.source,
             drawn=self.drawn,
             encode=lambda chat: tuple(encode(chat, TOKENIZER)),
@@ -144,8 +141,7 @@ def test_what_readers_would_refuse_is_not_sent(node: Node, office: PostOffice) -
 def test_log_probabilities_are_those_of_the_weights_that_sampled(
     tmp_path: Path, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
-    publisher = replace(GIVER, with_logps=True)
-    node = Node(tmp_path, office, step_trainer, publisher)
+    node = Node(tmp_path, office, step_trainer, with_logps=True)
     with closing(node.drawn):
         node.exchange.share(0, STAGE, [own_group(0)], HERE)
     shared = sent(office).groups[0]

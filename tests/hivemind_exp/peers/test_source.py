@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.config import TaskConfig
-from hivemind_exp.peers.bundle import FULL, SharedGroup
-from hivemind_exp.peers.bundle_pool import BundlePool
+from hivemind_exp.peers.bundle import FULL, BundlePool, SharedGroup
 from hivemind_exp.peers.records import FLOOR, weight
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.rollouts.types import Group, Kind

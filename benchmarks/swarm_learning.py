@@ -41,8 +41,7 @@ from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
-from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import LikelihoodFilter, PeerExchange, TrainingStatus
+from hivemind_exp.peers.exchange import LikelihoodFilter, PeerDrawLog, PeerExchange, TrainingStatus
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts

@@ -46,8 +46,7 @@ from hivemind_exp.swarm.dht.overlay import READERS, REPLICAS, Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleStore
-from hivemind_exp.swarm.transfer.courier import NAME, Courier, TransferKind
-from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
+from hivemind_exp.swarm.transfer.courier import AT_ONCE, NAME, Courier, TransferKind
 
 SWARM = "5a" * 32
 BAR_S = 2.0

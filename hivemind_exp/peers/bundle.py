@@ -16,7 +16,7 @@ import struct
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgpack
@@ -111,8 +111,7 @@ def pack_fitting(bundle: Bundle) -> tuple[bytes, int]:
         if room < 0:
             break
         kept += 1
-    whole = Bundle(bundle.swarm, bundle.peer, bundle.round, bundle.stage, bundle.groups[:kept])
-    return whole.pack(), kept
+    return replace(bundle, groups=bundle.groups[:kept]).pack(), kept
 
 
 def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
@@ -123,23 +122,20 @@ def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
     """
     _need(len(data) <= LARGEST_BUNDLE, "more bytes than a bundle may have")
     try:
-        return _read(_Reader(data), peer, swarm)
+        reader = _Reader(data)
+        reader.fixed(6)
+        _need(reader.integer(2**16) == FORMAT, "another version of the format")
+        _need(reader.blob(32) == bytes.fromhex(swarm), "of another swarm")
+        _need(reader.text(LONGEST_NAME) == peer, "of another peer than announced it")
+        round_, stage = reader.integer(LARGEST_ROUND), reader.text(LONGEST_NAME)
+        groups = tuple(_read_group(reader) for _ in range(reader.array(MOST_GROUPS)))
+        reader.end()
+        _need(len({(group.task, group.question) for group in groups}) == len(groups), "one question twice")
+        return Bundle(swarm, peer, round_, stage, groups)
     except BundleRefused:
         raise
     except (ValueError, TypeError, OverflowError, struct.error, msgpack.UnpackException) as error:
         raise BundleRefused("no bundle") from error
-
-
-def _read(reader: _Reader, peer: str, swarm: str) -> Bundle:
-    reader.fixed(6)
-    _need(reader.integer(2**16) == FORMAT, "another version of the format")
-    _need(reader.blob(32) == bytes.fromhex(swarm), "of another swarm")
-    _need(reader.text(LONGEST_NAME) == peer, "of another peer than announced it")
-    round_, stage = reader.integer(LARGEST_ROUND), reader.text(LONGEST_NAME)
-    groups = tuple(_read_group(reader) for _ in range(reader.array(MOST_GROUPS)))
-    reader.end()
-    _need(len({(group.task, group.question) for group in groups}) == len(groups), "one question twice")
-    return Bundle(swarm, peer, round_, stage, groups)
 
 
 def _read_group(reader: _Reader) -> SharedGroup:
@@ -211,7 +207,6 @@ class _Reader:
         return length
 
     def fixed(self, length: int) -> None:
-        """Expect an array of this length."""
         _need(self.array(length) == length, "an array of another length")
 
     def integer(self, below: int) -> int:
@@ -230,7 +225,6 @@ class _Reader:
         return value
 
     def end(self) -> None:
-        """Expect that nothing follows."""
         _need(self._unpacker.tell() == self._size, "bytes after the end")
 
 
@@ -256,8 +250,7 @@ class BundlePool:
     """What came from peers lately. For use from one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES) -> None:
-        self._clock = clock
-        self._most_bytes = most_bytes
+        self._clock, self._most_bytes = clock, most_bytes
         self._peers: dict[str, deque[_Kept]] = {}
 
     @property
@@ -290,12 +283,10 @@ class BundlePool:
         return {peer: offers for peer, offers in found.items() if offers}
 
     def discard(self, offer: Offer) -> None:
-        """Do not offer a group again."""
         for kept in self._peers.get(offer.peer, ()):
             kept.unused = [group for group in kept.unused if group is not offer.group]
 
     def discard_peer(self, peer: str) -> None:
-        """Forget everything of a peer."""
         self._peers.pop(peer, None)
 
     def bundles(self, round_: int, stage: str) -> Iterator[Bundle]:

@@ -5,11 +5,10 @@ It says what was contributed, and proves nothing. It is light, so that the comma
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from hivemind_exp import atomic_write
 
@@ -110,25 +109,22 @@ class PeerBook:
     def __init__(self, path: Path) -> None:
         """Open the file, or begin a new one where there is none that can be read."""
         self._path = path
-        self._peers = read_peers(path)
+        self.peers = read_peers(path)
         self._saved = time.monotonic()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._peers))
 
     def standing(self, peer: str) -> Standing:
         """Return what is remembered of a peer's honesty; a stranger's where nothing is."""
-        record = self._peers.get(peer)
+        record = self.peers.get(peer)
         return Standing() if record is None else record.standing
 
     def record(self, peer: str) -> PeerRecord:
         """Return a peer's record, to be changed in place; of a new peer a new one."""
-        if peer not in self._peers:
-            while len(self._peers) >= MOST_PEERS:
-                worth = {name: (each.used, each.standing.groups, each.last_seen) for name, each in self._peers.items()}
-                del self._peers[min(worth, key=worth.__getitem__)]
-            self._peers[peer] = PeerRecord(first_seen=time.time())
-        found = self._peers[peer]
+        if peer not in self.peers:
+            while len(self.peers) >= MOST_PEERS:
+                worth = {name: (each.used, each.standing.groups, each.last_seen) for name, each in self.peers.items()}
+                del self.peers[min(worth, key=worth.__getitem__)]
+            self.peers[peer] = PeerRecord(first_seen=time.time())
+        found = self.peers[peer]
         found.last_seen = time.time()
         return found
 
@@ -150,7 +146,7 @@ class PeerBook:
         if not now and time.monotonic() - self._saved < SAVE_EVERY_S:
             return
         self._saved = time.monotonic()
-        body = {"schema": 1, "peers": {peer: asdict(record) for peer, record in self._peers.items()}}
+        body = {"schema": 1, "peers": {peer: asdict(record) for peer, record in self.peers.items()}}
         with suppress(OSError):
             atomic_write.write(self._path, json.dumps(body))
 
@@ -158,13 +154,10 @@ class PeerBook:
 def read_peers(path: Path) -> dict[str, PeerRecord]:
     """Return the records of a file by peer; none where it is missing or damaged."""
     try:
-        body = json.loads(path.read_text())
-        return {str(peer): _record(each) for peer, each in body["peers"].items()}
+        found = {}
+        for peer, each in json.loads(path.read_text())["peers"].items():
+            known = {name.name: each[name.name] for name in fields(PeerRecord) if name.name in each}
+            found[str(peer)] = PeerRecord(**known | {"standing": Standing(**known["standing"])})
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _record(each: dict[str, Any]) -> PeerRecord:
-    known = {name.name: each[name.name] for name in fields(PeerRecord) if name.name in each}
-    standing = Standing(**known.pop("standing"))
-    return PeerRecord(standing=standing, **known)

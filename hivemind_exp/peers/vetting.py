@@ -121,9 +121,7 @@ class RejectedGroup(Exception):
 
     def __init__(self, why: str, *, fault: bool = False, skew: bool = False) -> None:
         super().__init__(why)
-        self.why = why
-        self.fault = fault
-        self.skew = skew
+        self.why, self.fault, self.skew = why, fault, skew
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +164,7 @@ class Vetting:
     """Looks at groups one by one. Remembers what was said before."""
 
     def __init__(self, rules: PeerRules, texts: PeerTexts, questions: QuestionCache) -> None:
-        self._rules = rules
-        self._texts = texts
-        self._questions = questions
+        self._rules, self._texts, self._questions = rules, texts, questions
         self._memory = SeenTexts()
         self._used: BoundedDict[Used, None] = BoundedDict(MOST_USED)
 
@@ -196,8 +192,8 @@ class Vetting:
         if rules.with_logps and not group.ids:
             raise RejectedGroup("no log-probabilities")
         self.remember_used([(offer.peer, offer.round, group.question)])
-        prompt = self._texts.prompt(self._question(offer))
-        if prompt is None:
+        prompt = self._texts.build_prompt(self._question(offer))
+        if len(prompt.ids) > self._texts.longest_prompt:
             raise RejectedGroup("its prompt is longer than here")
         if self._memory.is_copied(offer.peer, group.question, group.texts):
             raise RejectedGroup("copied from another")
@@ -232,7 +228,7 @@ class Vetting:
 
     def _question(self, offer: Offer) -> Question:
         group = offer.group
-        if not self._questions.reaches(group.index):
+        if group.index >= self._questions.furthest:
             raise RejectedGroup("too far along its round", fault=True)
         try:
             question = self._questions.at(offer.round, group.index)
@@ -269,17 +265,12 @@ class QuestionCache:
     """Makes questions by round and place, and counts the time: some take a fifth of a second each."""
 
     def __init__(self, tasks: Tasks, furthest: int) -> None:
-        """``furthest``: places of a round that are made at most."""
-        self._tasks = tasks
-        self._furthest = furthest
+        """``furthest``: places of a round that are made at most: no node goes further along it."""
+        self._tasks, self.furthest = tasks, furthest
         self._rounds: BoundedDict[int, tuple[int, Mapping[int, Question]]] = BoundedDict(ROUNDS)
         """By round: how many places were made, and the questions of those that have one."""
         self.seconds = 0.0
         """Time spent so far."""
-
-    def reaches(self, index: int) -> bool:
-        """Whether a place is no further along its round than any node goes."""
-        return index < self._furthest
 
     def is_known(self, round_: int, index: int) -> bool:
         """Whether the question of a place was made before."""
@@ -314,11 +305,6 @@ class PeerTexts:
 
     def __post_init__(self) -> None:
         self._control = frozenset(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
-
-    def prompt(self, question: Question) -> Prompt | None:
-        """Return the prompt that asks a question; None where it is longer than this node takes."""
-        prompt = self.build_prompt(question)
-        return prompt if len(prompt.ids) <= self.longest_prompt else None
 
     def ids(self, text: str, cut: bool) -> tuple[int, ...] | None:
         """Return the token ids of a completion; None where the text names control tokens.

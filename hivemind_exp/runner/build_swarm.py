@@ -17,8 +17,7 @@ from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay, resolved_kind
-from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import LogProbabilities, PeerExchange, TrainingStatus, publish
+from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
@@ -157,7 +156,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
         emit(PhaseEvent(name="joining the swarm"))
         node.start()
         charter = _fetch_charter(node, files, config.swarm.charter) if known is None else known
-        node.serve_charter(files.charter.read_bytes())
+        node.charter = files.charter.read_bytes()
         yield SwarmSession(charter, applied(charter, config), node, files, emit)
 
 

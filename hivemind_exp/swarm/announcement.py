@@ -254,7 +254,10 @@ class AnnouncementBook:
         need(announcement.peer == peer and shard_of(peer) == shard, "a place that is not its peer's")
         need(announcement.expires == expires, "another expiry than it was signed with")
         if known is None:
-            self._make_room(shard, len(record))
+            # Who is in a dictionary that is full stays: no crowd of new names pushes them out.
+            if self._weights[shard] + len(record) + _RECORD_OVERHEAD > SHARD_BYTES:
+                self._sweep()
+            need(self._weights[shard] + len(record) + _RECORD_OVERHEAD <= SHARD_BYTES, "no room for more peers")
         else:
             need(announcement.seq >= known.seq + LEAST_GAP_MS, "no newer than what is known")
         stranger = known is None and peer not in self.favoured
@@ -275,12 +278,6 @@ class AnnouncementBook:
         if peer in self._entries:
             record, _ = self._entries.pop(peer)
             self._weights[shard_of(peer)] -= len(record) + _RECORD_OVERHEAD
-
-    def _make_room(self, shard: int, size: int) -> None:
-        """Raise RecordRefused where a dictionary is full. Who is in it stays: no crowd of new names pushes them out."""
-        if self._weights[shard] + size + _RECORD_OVERHEAD > SHARD_BYTES:
-            self._sweep()
-            need(self._weights[shard] + size + _RECORD_OVERHEAD <= SHARD_BYTES, "no room for more peers")
 
     def _sweep(self) -> None:
         now = self._clock()

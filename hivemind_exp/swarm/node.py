@@ -62,10 +62,6 @@ class SwarmNode(SwarmThread):
         """Return where others reach this node, for an invitation: the widest first, each ends in /p2p/PEER."""
         return tuple(f"{address}/p2p/{self.peer_id}" for address in self._places)
 
-    def serve_charter(self, envelope: bytes) -> None:
-        """Give the signed charter to members that ask."""
-        self.charter = envelope
-
     def fetch_charter(self, timeout: float = 60.0) -> bytes:
         """Return the signed charter from whoever has it, its hash and signature checked.
 

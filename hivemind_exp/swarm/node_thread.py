@@ -30,8 +30,7 @@ from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.courier import NAME, Courier, FetchFailed, TransferKind
-from hivemind_exp.swarm.transfer.fetcher import BundleFetcher, cancel_all
+from hivemind_exp.swarm.transfer.courier import NAME, BundleFetcher, Courier, FetchFailed, TransferKind, cancel_all
 
 JOIN_S = 15.0
 """How long joining waits for peers to answer."""
@@ -253,13 +252,11 @@ class SwarmThread:
         return record, announcement
 
     async def _read(self, overlay: Overlay) -> None:
-        """Look at what peers announce."""
         await overlay.look(self.contacts.unheard(overlay.neighbours))
         self._news.set()
         await asyncio.sleep(max(LOOK_S, overlay.bytes_read / READ_PACE))
 
     async def _fetch(self, overlay: Overlay) -> None:
-        """Fetch what is new."""
         self._news.clear()
         self.fetcher.look(overlay, self.announced().values())
         await _set(self._news, LOOK_S)

@@ -14,7 +14,7 @@ import ipaddress
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ _BEAM = 8
 _WAY_S = 60.0
 """How long it is remembered which peers keep a dictionary."""
 _STARTUP_S = 60.0
-_DAEMON = "p2pd"
 _REPLACEMENTS = 20
 _FAILURES = 1024
 
@@ -150,7 +149,6 @@ class Overlay:
         return [Path(str(each["unix"])) for each in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr)]
 
     async def died(self) -> None:
-        """Return when the daemon is gone."""
         await self._p2p._child.wait()
 
     async def close(self, patience: float = 1.0) -> None:
@@ -187,7 +185,6 @@ class Overlay:
         return sorted(filter(is_address, map(str, found)), key=_narrowness)
 
     def kill(self) -> None:
-        """End the daemon by force."""
         if self._p2p is not None and self._p2p._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._p2p._child.kill()
@@ -278,20 +275,15 @@ class Overlay:
             # The key beside a dictionary's has the same neighbours, and nothing is stored there: hivemind sends what
             # it has along with the way to it.
             beside = {DHTID(int.from_bytes(shard_key(self._swarm, shard), "big") ^ 1): shard for shard in missing}
-            for key, peers in (await self._search(list(beside))).items():
+            try:
+                search = node.find_nearest_nodes(list(beside), k_nearest=REPLICAS, beam_size=_BEAM, exclude_self=True)
+                near = {key: list(way.values()) for key, way in (await asyncio.wait_for(search, SEARCH_S)).items()}
+            except (TimeoutError, AssertionError):
+                near = {key: [peer for _, peer in table.get_nearest_neighbors(key, REPLICAS)] for key in beside}
+            for key, peers in near.items():
                 found[beside[key]] = peers
                 self._ways[beside[key]] = (now, known, peers)
         return {shard: found.get(shard, []) for shard in shards}
-
-    async def _search(self, keys: Sequence[DHTID]) -> dict[DHTID, list[PeerID]]:
-        node = self._node
-        try:
-            search = node.find_nearest_nodes(keys, k_nearest=REPLICAS, beam_size=_BEAM, exclude_self=True)
-            found = await asyncio.wait_for(search, SEARCH_S)
-            return {key: list(peers.values()) for key, peers in found.items()}
-        except (TimeoutError, AssertionError):
-            table = node.protocol.routing_table
-            return {key: [peer for _, peer in table.get_nearest_neighbors(key, REPLICAS)] for key in keys}
 
     @property
     def _protocol(self) -> DHTProtocol:
@@ -351,7 +343,7 @@ def reap(key: Path) -> list[str]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             # Most are told apart by their name; reading all command lines would take a while.
-            if process.name() == _DAEMON and any(prefix in word for word in process.cmdline()):
+            if process.name() == "p2pd" and any(prefix in word for word in process.cmdline()):
                 process.kill()
                 process.wait(2)
                 found.append(f"a daemon (pid {process.pid})")

@@ -14,11 +14,11 @@ from hivemind_exp.game.sampling.prompts import STAGE, build_prompts, encode
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.peers.bundle import Bundle, unpack
-from hivemind_exp.peers.draws import PeerDrawLog
 from hivemind_exp.peers.exchange import (
     QUANTILE,
     LikelihoodFilter,
     PeerBatch,
+    PeerDrawLog,
     PeerExchange,
     TrainingStatus,
     quantile,

@@ -34,8 +34,7 @@ from hivemind_exp.swarm.dht.guard import place_of
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, ProvenRequest
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, TransferKind
-from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
+from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, AT_ONCE, NAME, TransferKind
 from tests.support.hostile.hostile_node import Hostile, dictionary, ref_of
 from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, peers_of, receive
 
@@ -110,7 +109,7 @@ async def fetch(hostile: Hostile, node: SwarmNode, kind: TransferKind, sha256: b
 def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: Path) -> None:
     first, second = honest
     ref = first.publish(b"a secret", round=1, groups=1, step=1)
-    first.serve_charter(b"the charter")
+    first.charter = b"the charter"
     key = shard_key(SWARM, shard_of(first.peer_id))
     with Hostile(tmp_path / "outsider", swarm="6b" * 32) as outsider:
         outsider.connect(first)
@@ -298,7 +297,7 @@ def test_floods_are_cut_off(honest: tuple[SwarmNode, SwarmNode], hostile: Hostil
 def test_bundles_that_are_not_what_was_said(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.2)
     first, second = honest
     sent = 0
 
@@ -327,7 +326,7 @@ def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hivemind_exp.swarm.transfer.courier.PATIENCE_S", 1.5)
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 20.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 20.0)
     first, second = honest
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.swarm
 @pytest.fixture
 def peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
     monkeypatch.setattr("hivemind_exp.swarm.node_thread.LOOK_S", 0.3)
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.5)
     made = Peers(tmp_path)
     yield made
     made.close()
@@ -138,10 +138,10 @@ def test_a_charter_is_fetched_and_checked(peers: Peers) -> None:
     second = peers.start("second", first.addresses())
     with pytest.raises(SwarmError, match="absent"):
         second.fetch_charter(timeout=1.5)
-    first.serve_charter(b"something else")
+    first.charter = b"something else"
     with pytest.raises(SwarmError, match="something else"):
         second.fetch_charter(timeout=1.5)
-    first.serve_charter(rules.seal(founder))
+    first.charter = rules.seal(founder)
     assert Charter.open(second.fetch_charter(), rules.id) == rules
 
 
@@ -217,7 +217,7 @@ def test_a_new_peer_is_remembered_at_once(peers: Peers) -> None:
 
 
 def test_a_peer_that_was_cut_off_is_heard_again_at_once(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 1000.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 1000.0)
     first = peers.start("first")
     second = peers.start("second", first.addresses())
     acquainted(first, second)

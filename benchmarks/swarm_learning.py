@@ -41,13 +41,10 @@ from hivemind_exp.game.sampling.game import STAGE, build_prompts, encode
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
-from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import PeerExchange, PublisherInfo, TrainingStatus
-from hivemind_exp.peers.likelihood_filter import LikelihoodFilter
+from hivemind_exp.peers.exchange import LikelihoodFilter, PeerDrawLog, PeerExchange, TrainingStatus
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.peers.vetting import PeerRules
+from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
@@ -152,7 +149,7 @@ class Letter:
 
 
 class Box:
-    """Implements ``BundleTransport``."""
+    """Stands in for a ``SwarmNode``."""
 
     def __init__(self, post: Post, peer: str) -> None:
         self._post, self._peer = post, peer
@@ -186,13 +183,13 @@ class Node:
         me = f"node {number}"
         with_logps = arm.loss == "f_tis" and arm.external > 0
         self.exchange = PeerExchange(
-            PublisherInfo(SWARM, me, "tiny", GROUP_SIZE, with_logps),
             wire=Box(post, me),
             source=PeerSource(
                 PeerRules(
                     *(SWARM, me, STAGE, GROUP_SIZE, arm.local, arm.external),
                     longest=self.config.generation.max_completion_tokens,
                     with_logps=with_logps,
+                    model="tiny",
                 ),
                 tasks=tasks,
                 texts=PeerTexts(

@@ -40,15 +40,13 @@ from hivemind.p2p import P2P
 from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.config import SwarmConfig
-from hivemind_exp.swarm.announcement import MAX_BUNDLES, SHARDS, Announcement, BundleRef
-from hivemind_exp.swarm.announcement_book import AnnouncementBook
+from hivemind_exp.swarm.announcement import MAX_BUNDLES, SHARDS, Announcement, AnnouncementBook, BundleRef
 from hivemind_exp.swarm.dht.guard import MAX_KEYS
 from hivemind_exp.swarm.dht.overlay import READERS, REPLICAS, Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleStore
-from hivemind_exp.swarm.transfer.courier import Courier, TransferKind
-from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
+from hivemind_exp.swarm.transfer.courier import AT_ONCE, NAME, Courier, TransferKind
 
 SWARM = "5a" * 32
 BAR_S = 2.0
@@ -106,7 +104,7 @@ class Peer:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         await self.overlay.open(self.key, port, SwarmConfig(loopback=True))
-        await self.courier.open(self.overlay)
+        await self.overlay.serve_streams(NAME, self.courier.serve)
         for other in others[:3]:
             await self.overlay.connect(other.identity.peer_id, await other.overlay.addresses())
             await self.overlay.ping(other.identity.peer_id)

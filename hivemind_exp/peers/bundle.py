@@ -5,15 +5,18 @@ A bundle is msgpack, arrays of fixed length throughout, so that there is no plac
 [text, …], [ids, …], [logps, …]]``. Numbers of tokens are packed as bytes. It is not signed itself: the signed
 announcement holds its SHA-256, and ``unpack`` checks that it names the same peer and swarm.
 
-Reading is driven by the format: nothing is built that the format has no place for, whatever the bytes claim.
+Reading is driven by the format: nothing is built that the format has no place for, whatever the bytes claim. The pool
+keeps what was read until it is used or too old: bounded in peers, bundles and bytes, whoever sends how much.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgpack
@@ -36,6 +39,14 @@ FULL = 1000
 """The outcome 1.0: outcomes are shared in thousandths."""
 KINDS = ("policy", "policy_text", "teacher", "relay")
 """What a peer may say of where its text comes from (``rollouts.types.Kind``). It cannot be verified."""
+RECENT_S = 900.0
+"""Seconds after which a bundle is too old to be used."""
+BUNDLES_A_PEER = 64
+"""Bundles kept of one peer, the latest: a fast node shares many within one stage of a study group."""
+OFFERED = 4
+"""Bundles of one peer whose groups are offered, the latest: text grows stale."""
+MOST_BYTES = 64 * 2**20
+"""Of all bundles together."""
 
 
 class BundleRefused(ValueError):
@@ -100,8 +111,7 @@ def pack_fitting(bundle: Bundle) -> tuple[bytes, int]:
         if room < 0:
             break
         kept += 1
-    whole = Bundle(bundle.swarm, bundle.peer, bundle.round, bundle.stage, bundle.groups[:kept])
-    return whole.pack(), kept
+    return replace(bundle, groups=bundle.groups[:kept]).pack(), kept
 
 
 def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
@@ -112,23 +122,20 @@ def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
     """
     _need(len(data) <= LARGEST_BUNDLE, "more bytes than a bundle may have")
     try:
-        return _read(_Reader(data), peer, swarm)
+        reader = _Reader(data)
+        reader.fixed(6)
+        _need(reader.integer(2**16) == FORMAT, "another version of the format")
+        _need(reader.blob(32) == bytes.fromhex(swarm), "of another swarm")
+        _need(reader.text(LONGEST_NAME) == peer, "of another peer than announced it")
+        round_, stage = reader.integer(LARGEST_ROUND), reader.text(LONGEST_NAME)
+        groups = tuple(_read_group(reader) for _ in range(reader.array(MOST_GROUPS)))
+        reader.end()
+        _need(len({(group.task, group.question) for group in groups}) == len(groups), "one question twice")
+        return Bundle(swarm, peer, round_, stage, groups)
     except BundleRefused:
         raise
     except (ValueError, TypeError, OverflowError, struct.error, msgpack.UnpackException) as error:
         raise BundleRefused("no bundle") from error
-
-
-def _read(reader: _Reader, peer: str, swarm: str) -> Bundle:
-    reader.fixed(6)
-    _need(reader.integer(2**16) == FORMAT, "another version of the format")
-    _need(reader.blob(32) == bytes.fromhex(swarm), "of another swarm")
-    _need(reader.text(LONGEST_NAME) == peer, "of another peer than announced it")
-    round_, stage = reader.integer(LARGEST_ROUND), reader.text(LONGEST_NAME)
-    groups = tuple(_read_group(reader) for _ in range(reader.array(MOST_GROUPS)))
-    reader.end()
-    _need(len({(group.task, group.question) for group in groups}) == len(groups), "one question twice")
-    return Bundle(swarm, peer, round_, stage, groups)
 
 
 def _read_group(reader: _Reader) -> SharedGroup:
@@ -200,7 +207,6 @@ class _Reader:
         return length
 
     def fixed(self, length: int) -> None:
-        """Expect an array of this length."""
         _need(self.array(length) == length, "an array of another length")
 
     def integer(self, below: int) -> int:
@@ -219,5 +225,84 @@ class _Reader:
         return value
 
     def end(self) -> None:
-        """Expect that nothing follows."""
         _need(self._unpacker.tell() == self._size, "bytes after the end")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Offer:
+    """A group that may be drawn."""
+
+    peer: str
+    round: int
+    stage: str
+    group: SharedGroup
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    bundle: Bundle
+    size: int
+    since: float
+    unused: list[SharedGroup]
+
+
+class BundlePool:
+    """What came from peers lately. For use from one thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES) -> None:
+        self._clock, self._most_bytes = clock, most_bytes
+        self._peers: dict[str, deque[_Kept]] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the bundles that are kept."""
+        return sum(kept.size for bundles in self._peers.values() for kept in bundles)
+
+    def put(self, bundle: Bundle, size: int) -> None:
+        """Keep a bundle of ``size`` bytes; one of the same peer with the same questions gives way to it."""
+        kept = self._peers.setdefault(bundle.peer, deque(maxlen=BUNDLES_A_PEER))
+        asked = {group.question for group in bundle.groups}
+        for old in [each for each in kept if (each.bundle.round, each.bundle.stage) == (bundle.round, bundle.stage)]:
+            if any(group.question in asked for group in old.bundle.groups):  # as after a restart
+                kept.remove(old)
+        kept.append(_Kept(bundle, size, self._clock(), list(bundle.groups)))
+        self._forget_old()
+        while self.size > self._most_bytes:
+            # Who takes most room gives way first, so that nobody is pushed out by another's flood.
+            fullest = max(self._peers, key=lambda peer: sum(each.size for each in self._peers[peer]))
+            self._peers[fullest].popleft()
+            self._forget_empty()
+
+    def offers(self, stage: str) -> dict[str, list[Offer]]:
+        """Return the unused groups of a stage's latest bundles, by peer, the latest first."""
+        self._forget_old()
+        found: defaultdict[str, list[Offer]] = defaultdict(list)
+        for peer, bundles in self._peers.items():
+            for kept in [each for each in reversed(bundles) if each.bundle.stage == stage][:OFFERED]:
+                found[peer] += [Offer(peer, kept.bundle.round, stage, group) for group in kept.unused]
+        return {peer: offers for peer, offers in found.items() if offers}
+
+    def discard(self, offer: Offer) -> None:
+        for kept in self._peers.get(offer.peer, ()):
+            kept.unused = [group for group in kept.unused if group is not offer.group]
+
+    def discard_peer(self, peer: str) -> None:
+        self._peers.pop(peer, None)
+
+    def bundles(self, round_: int, stage: str) -> Iterator[Bundle]:
+        """Yield the bundles of one round and stage, used or not."""
+        for bundles in self._peers.values():
+            for kept in bundles:
+                if (kept.bundle.round, kept.bundle.stage) == (round_, stage):
+                    yield kept.bundle
+
+    def _forget_old(self) -> None:
+        oldest = self._clock() - RECENT_S
+        for bundles in self._peers.values():
+            while bundles and bundles[0].since < oldest:
+                bundles.popleft()
+        self._forget_empty()
+
+    def _forget_empty(self) -> None:
+        for peer in [peer for peer, bundles in self._peers.items() if not bundles]:
+            del self._peers[peer]

@@ -4,13 +4,16 @@ Own groups go out before the step that learns from them, since they cannot get f
 before anybody learns from them.
 """
 
+from __future__ import annotations
+
 import math
-import struct
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from hivemind_exp.events import Emit, ShareEvent
+from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import (
     FULL,
@@ -21,11 +24,43 @@ from hivemind_exp.peers.bundle import (
     SharedGroup,
     pack_fitting,
 )
-from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.likelihood_filter import LikelihoodFilter, LogProbabilities, row_of
-from hivemind_exp.peers.source import PeerSource, ReceivedBundle
+from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.vetting import PeerRules
 from hivemind_exp.rollouts.types import Group, Kind, Message
 from hivemind_exp.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from hivemind_exp.swarm.node import SwarmNode
+import json
+import time
+from pathlib import Path
+
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import peer_completion_index
+from hivemind_exp.peers.vetting import MOST_USED, Used
+from hivemind_exp.rollouts.types import Prompt, Rollout
+from hivemind_exp.tasks.base import Question, Score
+
+QUANTILE = 0.02
+"""Part of the node's own samples that lies below the floor."""
+SLACK = 0.01
+"""Nats a token: the same text measures a little otherwise in another batch."""
+SAMPLES = 16
+"""Own samples measured a step: one small pass without gradient."""
+REMEMBERED = 256
+"""Own samples that the quantile is taken of, the latest."""
+
+LogProbabilities = Callable[[Sequence[TrainingRow]], list[list[float]]]
+"""Returns log π of each row's completion tokens under the node's present weights."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS drawn (
+    swarm TEXT, round INTEGER, stage TEXT, position INTEGER, floor REAL,
+    peer TEXT, peer_round INTEGER, place INTEGER, question TEXT,
+    PRIMARY KEY (swarm, round, stage, position)
+) WITHOUT ROWID;
+"""
+_NONE = -1
+"""Position of the row which says that a draw was made, also where it brought nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +72,6 @@ class TrainingStatus:
     """On held-out questions, by its own account; None before the first evaluation."""
 
 
-class BundleTransport(Protocol):
-    """How bundles travel. Neither call waits for anybody."""
-
-    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, status: TrainingStatus) -> None:
-        """Offer a bundle to the swarm."""
-
-    def take(self) -> Sequence[ReceivedBundle]:
-        """Return what came since the last call."""
-
-
 @dataclass(frozen=True, slots=True)
 class PeerBatch:
     """What a step learns from peers: verified groups, and how unlikely their text may be."""
@@ -55,94 +80,68 @@ class PeerBatch:
     floor: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherInfo:
-    """Who publishes, and as what."""
-
-    swarm: str
-    """Id of the charter."""
-    me: str
-    """This node's peer id."""
-    model: str
-    """Name of the node's own model."""
-    group_size: int
-    with_logps: bool = False
-    """Share token ids and log-probabilities too."""
-
-
+@dataclass(eq=False)
 class PeerExchange:
     """The node's side of a swarm: ``share`` is called once a round and stage, ``draw`` after it."""
 
-    def __init__(
-        self,
-        publisher: PublisherInfo,
-        *,
-        wire: BundleTransport,
-        source: PeerSource,
-        drawn: PeerDrawLog,
-        encode: Callable[[Sequence[Message]], tuple[int, ...]],
-        log_probabilities: LogProbabilities,
-        seed: int,
-        emit: Emit,
-    ) -> None:
-        """``encode`` returns the token ids of a chat, after which the model writes its turn."""
-        self._publisher = publisher
-        self._wire = wire
-        self._source = source
-        self._drawn = drawn
-        self._encode = encode
-        self._log_probabilities = log_probabilities
-        self._filter = LikelihoodFilter(log_probabilities)
-        self._seed = seed
-        self._emit = emit
+    wire: SwarmNode
+    source: PeerSource
+    drawn: PeerDrawLog
+    encode: Callable[[Sequence[Message]], tuple[int, ...]]
+    """Returns the token ids of a chat, after which the model writes its turn."""
+    log_probabilities: LogProbabilities
+    seed: int
+    emit: Emit
+
+    def __post_init__(self) -> None:
+        self._filter = LikelihoodFilter(self.log_probabilities)
         self._shared: Sequence[Group] = ()
         """What was shared last: own samples, which the filter measures by."""
 
     def share(self, round_: int, stage: str, groups: Sequence[Group], status: TrainingStatus) -> None:
         """Give the swarm a round's own groups, verified, and take in what came from it."""
         self._shared = groups
-        self._source.remember_own(groups)
-        logps = self._own_log_probabilities(groups) if self._publisher.with_logps else {}
-        size, count = publish(self._publisher, self._wire, round_, stage, groups, status, logps)
-        refusals = dict(self._source.refusals)
-        self._source.refusals.clear()
-        self._emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
-        self._source.take_in(self._wire.take())
+        self.source.vetting.remember_own(groups)
+        logps = self._own_log_probabilities(groups) if self.source.rules.with_logps else {}
+        size, count = publish(self.source.rules, self.wire, round_, stage, groups, status, logps)
+        refusals = dict(self.source.refusals)
+        self.source.refusals.clear()
+        self.emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
+        self.source.take_in(self.wire.take())
 
     def draw(self, round_: int, stage: str) -> PeerBatch:
         """Return what the step of a round and stage may learn from peers."""
-        known = self._drawn.read(round_, stage)
+        known = self.drawn.read(round_, stage)
         if known is not None:  # the node was killed between the draw and its step
             drawn, floor = known
-            return PeerBatch(tuple(self._encoded(group) for group in drawn), floor)
-        drawn = self._source.draw(seed=derive_seed(self._seed, "peers", round_))
+            whole = [
+                replace(each, prompt=replace(each.prompt, ids=self.encode(each.prompt.messages))) for each in drawn
+            ]
+            return PeerBatch(tuple(whole), floor)
+        drawn = self.source.draw(seed=derive_seed(self.seed, "peers", round_))
         floor = self._filter.measure(self._shared) if drawn else None
-        self._drawn.write(round_, stage, drawn, floor)
+        self.drawn.write(round_, stage, drawn, floor)
         return PeerBatch(tuple(drawn), floor)
-
-    def learned_from(self, rows: Sequence[TrainingRow]) -> None:
-        """Credit peers with what a step has learned from them."""
-        self._source.learned_from(rows)
 
     def outputs(self, round: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers shared so far of a round and stage: whole groups of texts, by question, by peer."""
-        self._source.take_in(self._wire.take())
-        return self._source.outputs(round, stage)
-
-    def _encoded(self, group: Group) -> Group:
-        return replace(group, prompt=replace(group.prompt, ids=self._encode(group.prompt.messages)))
+        self.source.take_in(self.wire.take())
+        found: dict[str, dict[str, list[str]]] = {}
+        for bundle in self.source.pool.bundles(round, stage):
+            found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
+        return found
 
     def _own_log_probabilities(self, groups: Sequence[Group]) -> dict[int, list[list[float]]]:
         """Return the log-probabilities of the groups that this node sampled whole, by number."""
         own = {n: group for n, group in enumerate(groups) if all(row.kind is Kind.POLICY for row in group.rollouts)}
         rows = [row_of(group, place) for group in own.values() for place in range(len(group.rollouts))]
-        found = iter(self._log_probabilities(rows))
+        found = iter(self.log_probabilities(rows))
         return {n: [next(found) for _ in group.rollouts] for n, group in own.items()}
 
 
 def publish(  # noqa: PLR0917 - who gives what to whom
-    publisher: PublisherInfo,
-    wire: BundleTransport,
+    rules: PeerRules,
+    wire: SwarmNode,
     round_: int,
     stage: str,
     groups: Sequence[Group],
@@ -151,48 +150,185 @@ def publish(  # noqa: PLR0917 - who gives what to whom
 ) -> tuple[int, int]:
     """Share the whole groups among ``groups``, verified; return bytes and number of what went out."""
     shared = {
-        group.prompt.question.digest: _shared(publisher, group, (logps or {}).get(number))
+        group.prompt.question.digest: _shared(rules, group, (logps or {}).get(number))
         for number, group in enumerate(groups)
-        if _is_shareable(group, publisher)
+        if _is_shareable(group, rules)
     }
-    data, count = pack_fitting(Bundle(publisher.swarm, publisher.me, round_, stage, tuple(shared.values())))
+    data, count = pack_fitting(Bundle(rules.swarm, rules.me, round_, stage, tuple(shared.values())))
     if not count:
         return 0, 0
-    wire.publish(data, round_=round_, stage=stage, groups=count, status=status)
+    progress = None if status.accuracy is None else round(1000 * status.accuracy)
+    number = STAGE_NAMES.index(stage)
+    wire.publish(data, round=round_, stage=number, groups=count, step=status.step, progress=progress)
     return len(data), count
 
 
-def _is_shareable(group: Group, publisher: PublisherInfo) -> bool:
+def _is_shareable(group: Group, rules: PeerRules) -> bool:
     """Whether a group is whole, and no larger than readers take."""
     longest = max((len(row.text.encode("utf-8", "replace")) for row in group.rollouts), default=0)
-    return len(group.rollouts) == publisher.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
+    return len(group.rollouts) == rules.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
 
 
-def _shared(publisher: PublisherInfo, group: Group, logps: list[list[float]] | None) -> SharedGroup:
+def _shared(rules: PeerRules, group: Group, logps: list[list[float]] | None) -> SharedGroup:
     question = group.prompt.question
     if logps is not None and not all(math.isfinite(value) for row in logps for value in row):
         logps = None
     # Of a mixed group the foreign part is named: whoever takes it must not think that all of it is the node's own.
     first = next((row for row in group.rollouts if not row.kind.own), group.rollouts[0])
+    label = rules.model if first.kind.own else first.model or first.source
     return SharedGroup(
         task=question.task,
         index=question.index,
         question=question.digest,
         kind=first.kind,
-        label=_short(publisher.model if first.kind.own else first.model or first.source),
+        label=label.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore"),
         outcomes=tuple(round(FULL * score.outcome) for score in group.scores),
         cut=tuple(row.truncated for row in group.rollouts),
         texts=tuple(row.text for row in group.rollouts),
         ids=() if logps is None else tuple(row.ids for row in group.rollouts),
-        logps=() if logps is None else tuple(tuple(_narrow(value) for value in row) for row in logps),
+        logps=() if logps is None else tuple(map(tuple, logps)),
     )
 
 
-def _short(name: str) -> str:
-    return name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
+class LikelihoodFilter:
+    """Follows the node's own samples from step to step."""
+
+    def __init__(self, log_probabilities: LogProbabilities) -> None:
+        self._log_probabilities = log_probabilities
+        self._means: deque[float] = deque(maxlen=REMEMBERED)
+
+    def measure(self, groups: Sequence[Group]) -> float | None:
+        """Take up own samples of a step and return the floor; None while there is none of them to measure by."""
+        own = [(group, place) for group in groups for place, row in enumerate(group.rollouts) if row.kind.own]
+        picked = own[:: max(1, math.ceil(len(own) / SAMPLES))]
+        for logps in self._log_probabilities([row_of(group, place) for group, place in picked]):
+            self._means.append(sum(logps) / len(logps))
+        found = quantile(self._means, QUANTILE)
+        return None if found is None else found - SLACK
 
 
-def _narrow(value: float) -> float:
-    """Return what a bundle keeps of a number."""
-    narrow: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    return narrow
+def quantile(values: Sequence[float], part: float) -> float | None:
+    """Return the value below which ``part`` of the values lie, between two of them linearly; None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    below, between = divmod(part * (len(ordered) - 1), 1.0)
+    low = ordered[int(below)]
+    return low + between * (ordered[min(int(below) + 1, len(ordered) - 1)] - low)
+
+
+def row_of(group: Group, place: int) -> TrainingRow:
+    """Return one completion of a group as a row that weighs nothing."""
+    rollout = group.rollouts[place]
+    return TrainingRow(
+        kind=rollout.kind,
+        source=rollout.source,
+        task=group.prompt.question.task,
+        group=0,
+        prompt_ids=group.prompt.ids,
+        completion_ids=rollout.ids,
+        text=rollout.text,
+        outcome=0.0,
+        advantage=0.0,
+        lag=rollout.lag,
+    )
+
+
+class PeerDrawLog(Journal):
+    """What was drawn from peers for each round and stage. Opens the journal's file for itself.
+
+    It stands among the other completions, for whoever reads those, at places that no group of the node's own has.
+    """
+
+    def __init__(self, path: Path, swarm: str) -> None:
+        super().__init__(path, swarm, durable=False)
+        self._db.executescript(_SCHEMA)
+
+    def write(self, round_: int, stage: str, groups: Sequence[Group], floor: float | None) -> None:
+        """Record a draw with its rewards and the manifest's floor, all of it or nothing."""
+        where, now = (self._swarm, round_, stage), time.time()
+        numbered = [(peer_completion_index(number), group) for number, group in enumerate(groups)]
+        self._write_all(
+            (
+                "INSERT INTO drawn VALUES (?,?,?,?,?,?,?,?,?)",
+                [
+                    (*where, _NONE, floor, None, None, None, None),
+                    *(
+                        (*where, n, None, group.rollouts[0].source, asked.round, asked.index, asked.digest)
+                        for n, group, asked in ((n, group, group.prompt.question) for n, group in enumerate(groups))
+                    ),
+                ],
+            ),
+            (
+                "INSERT INTO prompts VALUES (?,?,?,?,?,?,?)",
+                [
+                    (*where, first, prompt.question.task, prompt.question.digest, json.dumps(prompt.messages))
+                    for first, prompt in ((first, group.prompt) for first, group in numbered)
+                ],
+            ),
+            (
+                "INSERT INTO completions (swarm, round, stage, question, idx, kind, source, model, version, text, ids, "
+                "truncated, logps, outcome, strict, why, usd, t) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                [
+                    (
+                        *(*where, group.prompt.question.digest, first + place),
+                        *(rollout.kind, rollout.source, rollout.model, None, rollout.text, json.dumps(rollout.ids)),
+                        *(rollout.truncated, json.dumps(rollout.behaviour_logps)),
+                        *(score.outcome, score.strict, score.why, 0.0, now),
+                    )
+                    for first, group in numbered
+                    for place, (rollout, score) in enumerate(zip(group.rollouts, group.scores, strict=True))
+                ],
+            ),
+        )
+
+    def read(self, round_: int, stage: str) -> tuple[list[Group], float | None] | None:
+        """Return what was drawn, with prompts that lack their token ids, and the floor; None before a draw."""
+        where = (self._swarm, round_, stage)
+        rows = self._db.execute(
+            "SELECT floor, position, question, peer_round, place FROM drawn "
+            "WHERE swarm=? AND round=? AND stage=? ORDER BY position",
+            where,
+        ).fetchall()
+        if not rows:
+            return None
+        (floor, *_), *drawn = rows
+        return [self._read_group(where, *row[1:]) for row in drawn], floor
+
+    def used(self) -> list[Used]:
+        """Return what was drawn so far, the latest last."""
+        rows = self._db.execute(
+            "SELECT peer, peer_round, question FROM drawn WHERE swarm=? AND position<>? ORDER BY round DESC LIMIT ?",
+            (self._swarm, _NONE, MOST_USED),
+        )
+        return [(peer, round_, question) for peer, round_, question in rows][::-1]
+
+    def _read_group(
+        self, where: tuple[str, int, str], number: int, question: str, peer_round: int, place: int
+    ) -> Group:
+        first = peer_completion_index(number)
+        task, text = self._db.execute(
+            "SELECT task, messages FROM prompts WHERE swarm=? AND round=? AND stage=? AND position=?", (*where, first)
+        ).fetchone()
+        chat: tuple[Message, ...] = tuple(json.loads(text))
+        rows = self._db.execute(
+            "SELECT source, model, text, ids, truncated, logps, outcome, strict, why FROM completions "
+            "WHERE swarm=? AND round=? AND stage=? AND question=? AND idx>=? AND idx<? ORDER BY idx",
+            (*where, question, first, peer_completion_index(number + 1)),
+        ).fetchall()
+        asked = Question(task, "train", peer_round, place, chat[-1]["content"], {}, question, "")
+        rollouts = tuple(
+            Rollout(
+                kind=Kind.PEER,
+                source=source,
+                text=said,
+                ids=tuple(json.loads(ids)),
+                truncated=bool(cut),
+                lag=None,
+                model=model,
+                behaviour_logps=None if logps == "null" else tuple(json.loads(logps)),
+            )
+            for source, model, said, ids, cut, logps, *_ in rows
+        )
+        scores = tuple(Score(outcome, bool(strict), why) for *_, outcome, strict, why in rows)
+        return Group(Prompt(asked, where[2], chat, ()), rollouts, scores=scores)

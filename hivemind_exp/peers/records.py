@@ -5,20 +5,74 @@ It says what was contributed, and proves nothing. It is light, so that the comma
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from hivemind_exp import atomic_write
-from hivemind_exp.peers.reputation import Standing, refused, verified
 
 FILE_NAME = "peerbook.json"
 MOST_PEERS = 512
 """Peers that are remembered: of more, those that contributed least are forgotten."""
 SAVE_EVERY_S = 15.0
 """Seconds between two writes of the file."""
+MEMORY = 0.9
+"""Weight of the past in the moving averages, for each group."""
+KNOWN_AFTER = 8
+"""Verified groups after which a peer is no stranger any more."""
+FLOOR = 0.1
+"""Weight below which no peer that is known falls, and which all strangers share."""
+TOLERANCE = 0.05
+"""Difference of claimed and recomputed rewards, in [0, 1], that is put down to other settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is remembered of a peer's honesty. The defaults are a stranger's."""
+
+    groups: int = 0
+    """Groups of it that were verified here."""
+    excess: float = 0.0
+    """Moving average of claimed minus recomputed reward, in [-1, 1]."""
+    parsed: float = 1.0
+    """Moving average of the share of what it sent that was as it should be, in [0, 1]."""
+
+    @property
+    def known(self) -> bool:
+        """Whether enough of it was verified to judge it."""
+        return self.groups >= KNOWN_AFTER
+
+
+def verified(standing: Standing, *, claimed: float, recomputed: float) -> Standing:
+    """Return the standing after one more group; ``claimed`` and ``recomputed`` are its mean rewards, in [0, 1]."""
+    return Standing(
+        groups=standing.groups + 1,
+        excess=MEMORY * standing.excess + (1 - MEMORY) * (claimed - recomputed),
+        parsed=MEMORY * standing.parsed + (1 - MEMORY),
+    )
+
+
+def refused(standing: Standing) -> Standing:
+    """Return the standing after one more group or bundle that was not as it should be."""
+    return Standing(standing.groups, standing.excess, MEMORY * standing.parsed)
+
+
+def weight(standing: Standing) -> float:
+    """Return the weight of a known peer, in [0.1, 1].
+
+    Claims that are too low count like those that are too high: an honest node's are neither.
+    """
+    lie = max(0.0, abs(standing.excess) - TOLERANCE)
+    return max(FLOOR, standing.parsed * max(0.0, 1.0 - 4.0 * lie))
+
+
+def weights(standings: Mapping[str, Standing]) -> dict[str, float]:
+    """Return the weights of peers beside one another. Strangers share one floor: identities are free."""
+    strangers = sum(not standing.known for standing in standings.values())
+    # While nobody is known there is nothing to weigh strangers against.
+    share = FLOOR / strangers if 0 < strangers < len(standings) else 1.0
+    return {peer: weight(each) if each.known else share for peer, each in standings.items()}
 
 
 @dataclass(slots=True)
@@ -55,23 +109,22 @@ class PeerBook:
     def __init__(self, path: Path) -> None:
         """Open the file, or begin a new one where there is none that can be read."""
         self._path = path
-        self._peers = read_peers(path)
+        self.peers = read_peers(path)
         self._saved = time.monotonic()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._peers))
 
     def standing(self, peer: str) -> Standing:
         """Return what is remembered of a peer's honesty; a stranger's where nothing is."""
-        record = self._peers.get(peer)
+        record = self.peers.get(peer)
         return Standing() if record is None else record.standing
 
     def record(self, peer: str) -> PeerRecord:
         """Return a peer's record, to be changed in place; of a new peer a new one."""
-        if peer not in self._peers:
-            self._make_room()
-            self._peers[peer] = PeerRecord(first_seen=time.time())
-        found = self._peers[peer]
+        if peer not in self.peers:
+            while len(self.peers) >= MOST_PEERS:
+                worth = {name: (each.used, each.standing.groups, each.last_seen) for name, each in self.peers.items()}
+                del self.peers[min(worth, key=worth.__getitem__)]
+            self.peers[peer] = PeerRecord(first_seen=time.time())
+        found = self.peers[peer]
         found.last_seen = time.time()
         return found
 
@@ -93,29 +146,18 @@ class PeerBook:
         if not now and time.monotonic() - self._saved < SAVE_EVERY_S:
             return
         self._saved = time.monotonic()
-        body = {"schema": 1, "peers": {peer: asdict(record) for peer, record in self._peers.items()}}
+        body = {"schema": 1, "peers": {peer: asdict(record) for peer, record in self.peers.items()}}
         with suppress(OSError):
             atomic_write.write(self._path, json.dumps(body))
-
-    def _make_room(self) -> None:
-        while len(self._peers) >= MOST_PEERS:
-            del self._peers[min(self._peers, key=lambda peer: _worth(self._peers[peer]))]
 
 
 def read_peers(path: Path) -> dict[str, PeerRecord]:
     """Return the records of a file by peer; none where it is missing or damaged."""
     try:
-        body = json.loads(path.read_text())
-        return {str(peer): _record(each) for peer, each in body["peers"].items()}
+        found = {}
+        for peer, each in json.loads(path.read_text())["peers"].items():
+            known = {name.name: each[name.name] for name in fields(PeerRecord) if name.name in each}
+            found[str(peer)] = PeerRecord(**known | {"standing": Standing(**known["standing"])})
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _record(each: dict[str, Any]) -> PeerRecord:
-    known = {name.name: each[name.name] for name in fields(PeerRecord) if name.name in each}
-    standing = Standing(**known.pop("standing"))
-    return PeerRecord(standing=standing, **known)
-
-
-def _worth(record: PeerRecord) -> tuple[int, int, float]:
-    return record.used, record.standing.groups, record.last_seen

@@ -7,19 +7,16 @@ is bounded by peer, whatever a peer's reputation.
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from hivemind_exp.journal.records import TrainingRow
-from hivemind_exp.peers.bundle import FULL, BundleRefused, unpack
-from hivemind_exp.peers.bundle_pool import BundlePool, Offer
-from hivemind_exp.peers.questions import QuestionCache
-from hivemind_exp.peers.records import PeerBook
-from hivemind_exp.peers.reputation import weights
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.peers.vetting import LatestRound, PeerRules, RejectedGroup, Used, Vetting
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.peers.bundle import FULL, BundlePool, BundleRefused, Offer, unpack
+from hivemind_exp.peers.records import PeerBook, weights
+from hivemind_exp.peers.vetting import PeerRules, PeerTexts, QuestionCache, RejectedGroup, Vetting
+from hivemind_exp.rollouts.types import Group
+from hivemind_exp.swarm.transfer.bundle_store import Received
 from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
 
@@ -33,69 +30,38 @@ COOLDOWN_DRAWS = 50
 """Draws for which a peer is left out whose answers held the verifier up."""
 
 
-class ReceivedBundle(Protocol):
-    """A bundle as it came: its bytes are those that the peer announced."""
-
-    @property
-    def peer(self) -> str: ...
-    @property
-    def data(self) -> bytes: ...
-
-
+@dataclass(eq=False)
 class PeerSource:
     """Draws groups from what peers shared. For use from one thread: that of the tasks."""
 
-    kind = Kind.PEER
+    rules: PeerRules
+    tasks: Tasks
+    texts: PeerTexts
+    book: PeerBook
+    latest_round: Callable[[], int]
+    """Returns the highest round that a node can be at by now; later ones come from the future."""
+    pool: BundlePool = field(default_factory=BundlePool)
 
-    def __init__(
-        self,
-        rules: PeerRules,
-        *,
-        tasks: Tasks,
-        texts: PeerTexts,
-        book: PeerBook,
-        latest_round: LatestRound,
-        pool: BundlePool | None = None,
-    ) -> None:
-        self._rules = rules
-        self._tasks = tasks
-        self._latest_round = latest_round
-        self._questions = QuestionCache(tasks, max(FURTHEST, 8 * rules.local))
-        self._vetting = Vetting(rules, texts, self._questions)
+    def __post_init__(self) -> None:
+        self._questions = QuestionCache(self.tasks, max(FURTHEST, 8 * self.rules.local))
+        self.vetting = Vetting(self.rules, self.texts, self._questions)
         self._cooling_down: dict[str, int] = {}
-        self.book = book
-        self.pool = BundlePool() if pool is None else pool
         self.refusals: Counter[str] = Counter()
         """Why groups and bundles were not used, counted since somebody last looked."""
 
-    def take_in(self, received: Sequence[ReceivedBundle]) -> None:
+    def take_in(self, received: Sequence[Received]) -> None:
         """Put bundles into the pool. Whatever they hold, nothing is raised."""
         for each in received:
-            if each.peer != self._rules.me:
+            if each.peer != self.rules.me:
                 with self._counting(each.peer):
                     self._add_to_pool(each)
         self.book.save()
-
-    def remember_own(self, groups: Sequence[Group]) -> None:
-        """Take note of what this node wrote itself: who sends it as theirs has copied it."""
-        self._vetting.remember_own(groups)
-
-    def remember_used(self, groups: Iterable[Used]) -> None:
-        """Take note of groups that were drawn in an earlier life of the node."""
-        self._vetting.remember_used(groups)
 
     def learned_from(self, rows: Iterable[TrainingRow]) -> None:
         """Credit peers with the groups that a step has learned from."""
         for peer, _ in {(row.source, row.group) for row in rows}:
             self.book.record(peer).used += 1
         self.book.save()
-
-    def outputs(self, round_: int, stage: str) -> dict[str, dict[str, list[str]]]:
-        """Return what peers wrote in one round and stage: texts by question's digest, by peer."""
-        found: dict[str, dict[str, list[str]]] = {}
-        for bundle in self.pool.bundles(round_, stage):
-            found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
-        return found
 
     def draw(self, *, seed: int) -> list[Group]:
         """Return up to J verified groups whose rewards differ, none of which was drawn before.
@@ -106,9 +72,9 @@ class PeerSource:
         waiting = self._in_order(seed)
         drawn: list[Group] = []
         taken: Counter[str] = Counter()
-        tries, until = TRIES * self._rules.wanted, self._questions.seconds + MAKING_S
-        while tries > 0 and len(drawn) < self._rules.wanted:
-            picked = self._pick(waiting, taken, min(tries, self._rules.wanted - len(drawn)))
+        tries, until = TRIES * self.rules.wanted, self._questions.seconds + MAKING_S
+        while tries > 0 and len(drawn) < self.rules.wanted:
+            picked = self._pick(waiting, taken, min(tries, self.rules.wanted - len(drawn)))
             if not picked:
                 break
             tries -= len(picked)
@@ -119,13 +85,13 @@ class PeerSource:
         self.book.save()
         return drawn
 
-    def _add_to_pool(self, received: ReceivedBundle) -> None:
+    def _add_to_pool(self, received: Received) -> None:
         """Read a bundle and keep it. Raises ``RejectedGroup``."""
         try:
-            bundle = unpack(received.data, peer=received.peer, swarm=self._rules.swarm)
+            bundle = unpack(received.data, peer=received.peer, swarm=self.rules.swarm)
         except BundleRefused as refusal:
             raise RejectedGroup(str(refusal), fault=True) from None
-        if bundle.round > self._latest_round():
+        if bundle.round > self.latest_round():
             raise RejectedGroup("of a round that nobody can be at yet", fault=True)
         record = self.book.record(bundle.peer)
         record.round = max(record.round, bundle.round)
@@ -140,8 +106,8 @@ class PeerSource:
         Keys log(u)/w, largest first, draw without replacement (Efraimidis and Spirakis 2006). A peer's weight is
         shared by its offers, so that sending more does not help.
         """
-        pooled = self.pool.offers(self._rules.stage)
-        fresh = {peer: [each for each in offers if not self._vetting.is_used(each)] for peer, offers in pooled.items()}
+        pooled = self.pool.offers(self.rules.stage)
+        fresh = {peer: [each for each in offers if not self.vetting.is_used(each)] for peer, offers in pooled.items()}
         by_peer = {peer: offers for peer, offers in fresh.items() if offers and peer not in self._cooling_down}
         worth = weights({peer: self.book.standing(peer) for peer in by_peer})
         chance = random.Random(seed)
@@ -159,7 +125,7 @@ class PeerSource:
         for offer in list(waiting):
             if len(picked) == count:
                 break
-            if asked[offer.peer] < self._rules.quota:
+            if asked[offer.peer] < self.rules.quota:
                 asked[offer.peer] += 1
                 picked.append(offer)
                 waiting.remove(offer)
@@ -174,7 +140,7 @@ class PeerSource:
                 continue  # it stays in the pool
             self.pool.discard(offer)
             with self._counting(offer.peer):
-                found.append((offer, self._vetting.prepare(offer)))
+                found.append((offer, self.vetting.prepare(offer)))
         return found
 
     def _verify(self, found: Sequence[tuple[Offer, Group]]) -> list[tuple[Offer, Group]]:
@@ -183,7 +149,7 @@ class PeerSource:
         for (offer, group), scores in zip(found, self._scores([group for _, group in found]), strict=True):
             with self._counting(offer.peer):
                 self._compare(offer, scores)
-                self._vetting.check_reward_spread(offer, scores)
+                self.vetting.check_reward_spread(offer, scores)
                 kept.append((offer, Group(group.prompt, group.rollouts, scores=scores)))
         return kept
 
@@ -194,13 +160,13 @@ class PeerSource:
         its group are likely to be no better.
         """
         found: list[list[Score]] = [[] for _ in groups]
-        for place in range(self._rules.group_size):
+        for place in range(self.rules.group_size):
             left = [n for n, scores in enumerate(found) if not _held_up(scores)]
             if not left:
                 break
             questions = [groups[n].prompt.question for n in left]
             for n, score in zip(
-                left, self._tasks.score(questions, [groups[n].rollouts[place].text for n in left]), strict=True
+                left, self.tasks.score(questions, [groups[n].rollouts[place].text for n in left]), strict=True
             ):
                 found[n].append(score)
         return [tuple(scores) for scores in found]

@@ -3,17 +3,103 @@
 Whatever is wrong is raised as ``RejectedGroup``: with a fault, where no honest node of the swarm would send it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.errors import TaskError
-from hivemind_exp.peers.bundle_pool import Offer
-from hivemind_exp.peers.near_duplicates import SeenTexts, is_repetition
-from hivemind_exp.peers.questions import QuestionCache
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.rollouts.types import Group, Kind, Rollout
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.peers.bundle import Offer
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
+from hivemind_exp.tasks.base import Question, Score, Tasks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+LONG = 200
+"""Characters from which equal text is no coincidence."""
+MOST_COPIES = 20_000
+"""Texts that are remembered, the latest."""
+RECENT = 32
+"""Long texts of one peer that a new one is compared with."""
+MOST_PEERS = 256
+"""Peers whose texts are remembered, those heard of last."""
+ALIKE = 0.8
+"""Share of shingles in common (Jaccard) from which two texts are nearly the same."""
+_SKETCH = 64
+"""Shingles kept of a text, those of lowest hash: comparing two sketches estimates the Jaccard similarity (Broder
+1997)."""
+_SHINGLE = 4
+"""Words of a shingle."""
+SQUEEZED = 0.1
+"""Compressed part of a text below which it is hardly more than a repetition."""
+_WORDS = re.compile(r"\w+|[^\w\s]")
+
+Sketch = frozenset[int]
+
+
+def is_repetition(text: str) -> bool:
+    """Whether a long text is the same few words again and again."""
+    if len(text) < LONG:
+        return False
+    raw = text.encode("utf-8", "replace")
+    return len(zlib.compress(raw, 1)) < SQUEEZED * len(raw)
+
+
+def sketch(text: str) -> Sketch:
+    """Return what tells whether two texts are nearly the same."""
+    words = _WORDS.findall(text.casefold())
+    seen: Counter[str] = Counter()
+    shingles = []
+    for start in range(max(1, len(words) - _SHINGLE + 1)):
+        shingle = " ".join(words[start : start + _SHINGLE])
+        seen[shingle] += 1
+        # Each time counts: of a text that repeats itself, the part that does not would weigh too much.
+        shingles.append(f"{seen[shingle]} {shingle}")
+    hashes = sorted(int.from_bytes(hashlib.blake2b(each.encode(), digest_size=8).digest(), "big") for each in shingles)
+    return frozenset(hashes[:_SKETCH])
+
+
+def likeness(one: Sketch, other: Sketch) -> float:
+    """Return the estimated Jaccard similarity of two texts, in [0, 1]."""
+    lowest = sorted(one | other)[:_SKETCH]
+    return sum(each in one and each in other for each in lowest) / max(1, len(lowest))
+
+
+class SeenTexts:
+    """What was seen lately, bounded in peers and texts."""
+
+    def __init__(self) -> None:
+        self._whose: BoundedDict[bytes, str] = BoundedDict(MOST_COPIES)
+        self._texts: BoundedDict[str, deque[tuple[str, Sketch]]] = BoundedDict(MOST_PEERS)
+
+    def is_copied(self, peer: str, question: str, texts: Sequence[str]) -> bool:
+        """Whether most of the long texts among these came from somebody else before. Remembers those that did not."""
+        long = {text for text in texts if len(text) >= LONG}
+        copies = 0
+        for text in long:
+            name = hashlib.blake2b(f"{question}\0{text}".encode("utf-8", "replace"), digest_size=16).digest()
+            copies += self._whose.setdefault(name, peer) != peer
+        return 2 * copies > len(long)
+
+    def is_said_again(self, peer: str, question: str, text: str) -> bool:
+        """Whether a peer said nearly the same of another question. Remembers it."""
+        if len(text) < LONG:
+            return False
+        recent = self._texts.setdefault(peer, deque(maxlen=RECENT))
+        new = sketch(text)
+        known = any(asked != question and likeness(new, old) >= ALIKE for asked, old in recent)
+        recent.append((question, new))
+        return known
+
 
 PART_OF_A_PEER = 8
 """One peer fills at most one in so many groups of a batch: right answers can carry poison."""
@@ -35,14 +121,12 @@ class RejectedGroup(Exception):
 
     def __init__(self, why: str, *, fault: bool = False, skew: bool = False) -> None:
         super().__init__(why)
-        self.why = why
-        self.fault = fault
-        self.skew = skew
+        self.why, self.fault, self.skew = why, fault, skew
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRules:
-    """How much is drawn, and of what shape."""
+    """Who this node is to its peers, how much it draws, and of what shape groups are, its own too."""
 
     swarm: str
     """Id of the charter."""
@@ -59,7 +143,9 @@ class PeerRules:
     open: bool = False
     """Anybody may join the swarm."""
     with_logps: bool = False
-    """Only groups that come with token ids and log-probabilities are of use."""
+    """Groups are shared with token ids and log-probabilities, and only such are of use."""
+    model: str = ""
+    """Name of the node's own model."""
 
     @property
     def quota(self) -> int:
@@ -78,9 +164,7 @@ class Vetting:
     """Looks at groups one by one. Remembers what was said before."""
 
     def __init__(self, rules: PeerRules, texts: PeerTexts, questions: QuestionCache) -> None:
-        self._rules = rules
-        self._texts = texts
-        self._questions = questions
+        self._rules, self._texts, self._questions = rules, texts, questions
         self._memory = SeenTexts()
         self._used: BoundedDict[Used, None] = BoundedDict(MOST_USED)
 
@@ -91,7 +175,7 @@ class Vetting:
             self._memory.is_copied(self._rules.me, group.prompt.question.digest, texts)
 
     def remember_used(self, groups: Iterable[Used]) -> None:
-        """Take note of groups that must not be used again."""
+        """Take note of groups that must not be used again, those of an earlier life of the node too."""
         self._used.update(dict.fromkeys(groups))
 
     def is_used(self, offer: Offer) -> bool:
@@ -108,13 +192,26 @@ class Vetting:
         if rules.with_logps and not group.ids:
             raise RejectedGroup("no log-probabilities")
         self.remember_used([(offer.peer, offer.round, group.question)])
-        prompt = self._texts.prompt(self._question(offer))
-        if prompt is None:
+        prompt = self._texts.build_prompt(self._question(offer))
+        if len(prompt.ids) > self._texts.longest_prompt:
             raise RejectedGroup("its prompt is longer than here")
         if self._memory.is_copied(offer.peer, group.question, group.texts):
             raise RejectedGroup("copied from another")
         rows = zip(group.texts, self._ids(offer), group.cut, strict=True)
-        return Group(prompt, tuple(self._rollout(offer, place, *row) for place, row in enumerate(rows)))
+        rollouts = tuple(
+            Rollout(
+                kind=Kind.PEER,
+                source=offer.peer,
+                text=text,
+                ids=ids,
+                truncated=cut,
+                lag=None,
+                model=group.label or None,
+                behaviour_logps=group.logps[place] if rules.with_logps else None,
+            )
+            for place, (text, ids, cut) in enumerate(rows)
+        )
+        return Group(prompt, rollouts)
 
     def check_reward_spread(self, offer: Offer, scores: Sequence[Score]) -> None:
         """Raise ``RejectedGroup`` where nothing can be learned from a verified group, or nothing good."""
@@ -131,7 +228,7 @@ class Vetting:
 
     def _question(self, offer: Offer) -> Question:
         group = offer.group
-        if not self._questions.reaches(group.index):
+        if group.index >= self._questions.furthest:
             raise RejectedGroup("too far along its round", fault=True)
         try:
             question = self._questions.at(offer.round, group.index)
@@ -159,18 +256,69 @@ class Vetting:
             raise RejectedGroup("longer than here")
         return rows
 
-    def _rollout(self, offer: Offer, place: int, text: str, ids: tuple[int, ...], cut: bool) -> Rollout:
-        return Rollout(
-            kind=Kind.PEER,
-            source=offer.peer,
-            text=text,
-            ids=ids,
-            truncated=cut,
-            lag=None,
-            model=offer.group.label or None,
-            behaviour_logps=offer.group.logps[place] if self._rules.with_logps else None,
-        )
+
+ROUNDS = 64
+"""Rounds whose questions are remembered."""
 
 
-LatestRound = Callable[[], int]
-"""Returns the highest round that a node can be at by now; later ones come from the future."""
+class QuestionCache:
+    """Makes questions by round and place, and counts the time: some take a fifth of a second each."""
+
+    def __init__(self, tasks: Tasks, furthest: int) -> None:
+        """``furthest``: places of a round that are made at most: no node goes further along it."""
+        self._tasks, self.furthest = tasks, furthest
+        self._rounds: BoundedDict[int, tuple[int, Mapping[int, Question]]] = BoundedDict(ROUNDS)
+        """By round: how many places were made, and the questions of those that have one."""
+        self.seconds = 0.0
+        """Time spent so far."""
+
+    def is_known(self, round_: int, index: int) -> bool:
+        """Whether the question of a place was made before."""
+        return index < self._rounds.get(round_, (0, {}))[0]
+
+    def at(self, round_: int, index: int) -> Question | None:
+        """Return the question of a place; None where there is none, as it is held out here.
+
+        Raises ``TaskError`` where it cannot be made.
+        """
+        made, questions = self._rounds.get(round_, (0, {}))
+        if index >= made:
+            begun = time.monotonic()
+            try:
+                # Places that are held out here are left out, so the first ``made`` questions reach at least that far.
+                made = index + 1
+                questions = {each.index: each for each in self._tasks.questions("train", round_, made)}
+            finally:
+                self.seconds += time.monotonic() - begun
+        self._rounds[round_] = made, questions  # also where it is known: it was asked for just now
+        return questions.get(index)
+
+
+@dataclass(eq=False)
+class PeerTexts:
+    """This node's tokenizer, as far as peers' text needs it."""
+
+    tokenizer: PreTrainedTokenizerBase
+    build_prompt: Callable[[Question], Prompt]
+    longest_prompt: int
+    """Tokens of a prompt that this node takes."""
+
+    def __post_init__(self) -> None:
+        self._control = frozenset(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+
+    def ids(self, text: str, cut: bool) -> tuple[int, ...] | None:
+        """Return the token ids of a completion; None where the text names control tokens.
+
+        A completion is decoded without those, so in text they are somebody's attempt to end the turn and begin
+        another.
+        """
+        found = encode_completion(self.tokenizer, text, cut)
+        said = found if found[-1] != self.tokenizer.eos_token_id else found[:-1]
+        return found if self._control.isdisjoint(said) else None
+
+    def text(self, ids: Sequence[int]) -> str | None:
+        """Return the text of a completion's token ids; None where some are no tokens of this node, or control ones
+        before the end."""
+        if not all(0 <= token < len(self.tokenizer) for token in ids) or not self._control.isdisjoint(ids[:-1]):
+            return None
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -17,13 +17,10 @@ from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay, resolved_kind
-from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import PeerExchange, PublisherInfo, TrainingStatus, publish
-from hivemind_exp.peers.likelihood_filter import LogProbabilities
+from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.peers.vetting import PeerRules
+from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.runner.build_game import PeerContext
 from hivemind_exp.swarm.charter import Charter
@@ -31,30 +28,11 @@ from hivemind_exp.swarm.charter_check import applied, check_skew
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.transfer.bundle_store import Received
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 
 ROUNDS_A_SECOND = 100
 """More than any node plays: a later round than this allows since the swarm began comes from the future."""
-
-
-class SwarmTransport:
-    """Implements ``BundleTransport`` over a node's place in its swarm."""
-
-    def __init__(self, node: SwarmNode) -> None:
-        self._node = node
-
-    def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, status: TrainingStatus) -> None:
-        """Serve a bundle, and announce it."""
-        progress = None if status.accuracy is None else round(1000 * status.accuracy)
-        self._node.publish(
-            bundle, round=round_, stage=STAGE_NAMES.index(stage), groups=groups, step=status.step, progress=progress
-        )
-
-    def take(self) -> Sequence[Received]:
-        """Return the bundles that came since the last call."""
-        return self._node.take()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +45,6 @@ class SwarmSession:
     node: SwarmNode
     files: NodeFiles
     emit: Emit
-
-    @property
-    def publisher_info(self) -> PublisherInfo:
-        """Who this node is to its peers."""
-        return PublisherInfo(
-            swarm=self.charter.id,
-            me=self.node.peer_id,
-            model=base_name(self.config),
-            group_size=self.config.game.group_size,
-            with_logps=self.config.train.peer_loss == "f_tis",
-        )
 
     def check(self, tasks: Tasks) -> None:
         """Raise ``SwarmSkew`` where this machine's questions are not the swarm's."""
@@ -110,11 +77,10 @@ class SwarmSession:
             latest_round=self.latest_round,
         )
         with closing(PeerDrawLog(self.files.journal, self.charter.id)) as drawn:
-            source.remember_used(drawn.used())
+            source.vetting.remember_used(drawn.used())
             try:
                 yield PeerExchange(
-                    self.publisher_info,
-                    wire=SwarmTransport(self.node),
+                    wire=self.node,
                     source=source,
                     drawn=drawn,
                     encode=lambda chat: tuple(encode(chat, tokenizer)),
@@ -132,11 +98,11 @@ class SwarmSession:
 
     def publisher(self) -> Callable[[int, Sequence[Group]], None]:
         """Return what shares the groups of a node that trains nothing."""
-        wire, publisher = SwarmTransport(self.node), self.publisher_info
+        wire, rules = self.node, self._rules()
 
         def share(round_: int, groups: Sequence[Group]) -> None:
             wire.take()  # peers' bundles are of no use to a relay, and must not pile up
-            size, count = publish(publisher, wire, round_, STAGE, groups, TrainingStatus(0, None))
+            size, count = publish(rules, wire, round_, STAGE, groups, TrainingStatus(0, None))
             self.emit(ShareEvent(round=round_, groups=count, bytes=size, unused={}))
 
         return share
@@ -153,7 +119,8 @@ class SwarmSession:
             external=external if config.game.kind == "sampling" else 0,
             longest=config.generation.max_completion_tokens,
             open=self.charter.is_open,
-            with_logps=self.publisher_info.with_logps,
+            with_logps=config.train.peer_loss == "f_tis",
+            model=base_name(config),
         )
 
 
@@ -189,7 +156,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
         emit(PhaseEvent(name="joining the swarm"))
         node.start()
         charter = _fetch_charter(node, files, config.swarm.charter) if known is None else known
-        node.serve_charter(files.charter.read_bytes())
+        node.charter = files.charter.read_bytes()
         yield SwarmSession(charter, applied(charter, config), node, files, emit)
 
 

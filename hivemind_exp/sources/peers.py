@@ -25,7 +25,7 @@ class PeersSource(Source):
 
     def learned_from(self, rows: Sequence[TrainingRow]) -> None:
         """Credit the peers whose groups these are."""
-        self._exchange.learned_from(rows)
+        self._exchange.source.learned_from(rows)
 
 
 def build(parts: NodeParts) -> PeersSource | None:

@@ -3,7 +3,6 @@
 import contextlib
 import ipaddress
 import socket
-from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -27,8 +26,8 @@ def kept_port(directory: Path, settings: SwarmConfig) -> int:
     if known:
         return known
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with closing(take(0, directory / PORT_FILE, loopback=settings.loopback)) as chosen:
-        return chosen.number
+    with take(0, directory / PORT_FILE, loopback=settings.loopback) as chosen:
+        return int(chosen.getsockname()[1])
 
 
 def read_port(directory: Path) -> int | None:
@@ -87,19 +86,8 @@ def own_addresses(peer_id: str, port: int, settings: SwarmConfig) -> tuple[str, 
     return tuple(each if "/p2p/" in each else f"{each}/p2p/{peer_id}" for each in places)
 
 
-class Port:
-    """A port that is held for the daemon, which would start on another daemon's without a word."""
-
-    def __init__(self, number: int, holder: socket.socket) -> None:
-        self.number = number
-        self._holder = holder
-
-    def close(self) -> None:
-        self._holder.close()
-
-
-def take(wanted: int, path: Path, *, loopback: bool) -> Port:
-    """Return a port that is free and held.
+def take(wanted: int, path: Path, *, loopback: bool) -> socket.socket:
+    """Return a socket that holds a free port for the daemon, which would start on another daemon's without a word.
 
     Args:
         wanted: this one, or 0 for the one in ``path``; if that is taken by now, another, which is written there.
@@ -107,7 +95,7 @@ def take(wanted: int, path: Path, *, loopback: bool) -> Port:
     Raises:
         SwarmError: ``wanted`` is in use.
     """
-    host = "127.0.0.1" if loopback else "0.0.0.0"
+    host = LOOPBACK if loopback else "0.0.0.0"
     if wanted:
         try:
             return _hold(host, wanted)
@@ -120,11 +108,11 @@ def take(wanted: int, path: Path, *, loopback: bool) -> Port:
         return _hold(host, int(path.read_text(encoding="ascii")))
     port = _hold(host, 0)
     with contextlib.suppress(OSError):
-        atomic_write.write(path, f"{port.number}\n")
+        atomic_write.write(path, f"{port.getsockname()[1]}\n")
     return port
 
 
-def _hold(host: str, number: int) -> Port:
+def _hold(host: str, number: int) -> socket.socket:
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         # Connections of an earlier life may linger; a daemon that listens there, or a holder like this, is noticed.
@@ -136,4 +124,4 @@ def _hold(host: str, number: int) -> Port:
     except BaseException:
         holder.close()
         raise
-    return Port(holder.getsockname()[1], holder)
+    return holder

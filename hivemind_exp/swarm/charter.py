@@ -89,12 +89,9 @@ class Charter:
     def __post_init__(self) -> None:
         _check(self)
 
-    def canonical(self) -> bytes:
-        """Return the one way to write this charter."""
-        return self._canonical
-
     @cached_property
-    def _canonical(self) -> bytes:
+    def canonical(self) -> bytes:
+        """The one way to write this charter."""
         table = dataclasses.asdict(self)
         for task in table["tasks"]:
             task["params"] = _plain(task["params"])
@@ -103,13 +100,13 @@ class Charter:
     @property
     def id(self) -> str:
         """The swarm's id: SHA-256 (hex) of the canonical bytes."""
-        return hashlib.sha256(self._canonical).hexdigest()
+        return hashlib.sha256(self.canonical).hexdigest()
 
     def seal(self, identity: Identity) -> bytes:
         """Return the signed charter as it travels: the signature (64 bytes), then the canonical bytes."""
         if identity.peer_id != self.founder:
             raise ValueError("only its founder signs a charter")
-        return identity.sign(_CONTEXT + self._canonical) + self._canonical
+        return identity.sign(_CONTEXT + self.canonical) + self.canonical
 
     @classmethod
     def open(cls, envelope: bytes, expected_id: str) -> Charter:
@@ -145,7 +142,7 @@ def _parse(body: bytes) -> Charter:
         _only(task, CharterTask, "a task")
         task["params"] = _rich(task["params"])
     charter = Charter(**table, tasks=tuple(CharterTask(**task) for task in tasks))
-    if charter.canonical() != body:
+    if charter.canonical != body:
         raise _refused("it is not written in the canonical way")
     return charter
 
@@ -166,7 +163,7 @@ def _check(charter: Charter) -> None:
         _check_task(task)
     _need(len({task.label for task in charter.tasks}) == len(charter.tasks), "label")
     _need(sum(task.weight_ppm for task in charter.tasks) == MILLION, "weight_ppm")
-    if len(charter.canonical()) > LONGEST:
+    if len(charter.canonical) > LONGEST:
         raise _refused(f"it is longer than {LONGEST} bytes")
 
 

@@ -1,15 +1,29 @@
-"""Reaching peers: those of the invitation, those remembered, those heard of. Again and again, so that a swarm heals."""
+"""Reaching peers: those of the invitation, those remembered, those heard of. Again and again, so that a swarm heals.
+
+Those that a node has met are on disk, so that it can come back when every address of its invitation is dead.
+"""
+
+from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import time
 from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hivemind_exp.swarm.announcement import is_address
-from hivemind_exp.swarm.announcement_book import AnnouncementBook
-from hivemind_exp.swarm.dht.overlay import Overlay
+from hivemind_exp import atomic_write
+from hivemind_exp.swarm.announcement import MAX_ADDRESSES, AnnouncementBook, is_address
 from hivemind_exp.swarm.identity import is_peer_id
-from hivemind_exp.swarm.known_peers import KnownPeers
 
+if TYPE_CHECKING:
+    from hivemind_exp.swarm.dht.overlay import Overlay
+
+MOST = 256
+FORGOTTEN_S = 30 * 86_400.0
+"""After so long without an answer, a peer is not remembered."""
 AGAIN_S = 60.0
 """A peer that answered is asked again after this long, whatever else passed between."""
 SOON_S = 4.0
@@ -18,16 +32,91 @@ INVITED_S = 20.0
 """The longest pause for the invitation's peers."""
 QUIET_S = 10.0
 """A neighbour whose newest word is older is asked for it."""
+_LARGEST = 1_000_000
+"""Bytes of a file that is read."""
 _UNHEARD = 4
 _LONGEST_S = 600.0
 _AT_ONCE = 16
 _NEW_AT_ONCE = 8
 
 
-def split(address: str) -> tuple[str, str] | None:
-    """Return peer id and address of an invitation's address, which ends in /p2p/PEER. None: it is none."""
-    where, mark, peer = address.rpartition("/p2p/")
-    return (peer, where) if mark and is_address(where) and is_peer_id(peer) else None
+@dataclass(slots=True)
+class Contact:
+    """What is known of reaching a peer."""
+
+    addresses: tuple[str, ...] = ()
+    first: float = 0.0
+    """When it first answered, Unix seconds. 0: it never did."""
+    answered: float = 0.0
+    """When it last answered, Unix seconds."""
+    asked: float = 0.0
+    """When it was last asked, Unix seconds. Not kept on disk."""
+
+    @property
+    def reachable(self) -> bool | None:
+        """Whether it answered when last asked. None: it was never asked."""
+        return None if not self.asked else self.answered >= self.asked
+
+
+class KnownPeers(dict[str, Contact]):
+    """At most ``MOST`` contacts. Those that answered longest ago to now stay: names that are new push nobody out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._saved = 0.0
+        # The file is a memory, not a promise: without it the invitation's addresses remain.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            if path.stat().st_size > _LARGEST:
+                return
+            for peer, fields in list(json.loads(path.read_bytes())["peers"].items())[:MOST]:
+                if is_peer_id(peer):
+                    addresses = tuple(filter(is_address, fields["addresses"]))[:MAX_ADDRESSES]
+                    self[peer] = Contact(addresses, float(fields["first"]), float(fields["answered"]))
+
+    def __missing__(self, _peer: str) -> Contact:
+        return Contact()
+
+    def heard_of(self, peer: str, addresses: Iterable[str]) -> None:
+        """Remember where a peer says it is."""
+        contact = self.setdefault(peer, Contact())
+        contact.addresses = tuple(filter(is_address, addresses))[:MAX_ADDRESSES] or contact.addresses
+        self._forget_one_too_many()
+
+    def asked(self, peer: str, answered: bool) -> None:
+        """Remember whether a peer answered just now."""
+        contact, now = self.setdefault(peer, Contact()), time.time()
+        contact.asked = now
+        if answered:
+            if now - contact.answered > FORGOTTEN_S:
+                self._saved = 0.0  # a new one: who dies in the next moment must know it when it comes back
+            contact.answered = now
+            contact.first = contact.first or now
+        self._forget_one_too_many()
+
+    def save(self, *, every: float = 0.0) -> None:
+        """Write the file, unless it was written less than ``every`` seconds ago. A full disk loses it, no more."""
+        now = time.time()
+        if now - self._saved < every:
+            return
+        self._saved = now
+        peers = {
+            peer: {"addresses": list(contact.addresses), "first": contact.first, "answered": contact.answered}
+            for peer, contact in self.items()
+            if now - contact.answered < FORGOTTEN_S
+        }
+        with contextlib.suppress(OSError):
+            atomic_write.write(self._path, json.dumps({"schema": 1, "peers": peers}))
+
+    def _forget_one_too_many(self) -> None:
+        """Forget first who never answered, then who has been silent longest or is newest."""
+        week = time.time() - 7 * 86_400
+
+        def worth(peer: str) -> tuple[float, ...]:
+            contact = self[peer]
+            return (1, contact.answered > week, -contact.first, contact.asked) if contact.first else (0,)
+
+        if len(self) > MOST:
+            del self[min(self, key=worth)]
 
 
 class Contacts:
@@ -40,24 +129,22 @@ class Contacts:
         self.on_answer: Callable[[str], None] = lambda _peer: None
         """Called with each peer that answers."""
         self._invited: dict[str, tuple[str, ...]] = {}
-        for found in filter(None, map(split, invitation)):
-            if found[0] != own:
-                self._invited[found[0]] = (*self._invited.get(found[0], ()), found[1])
+        for address in invitation:
+            where, _, peer = address.rpartition("/p2p/")
+            if is_address(where) and is_peer_id(peer) and peer != own:
+                self._invited[peer] = (*self._invited.get(peer, ()), where)
 
     @property
     def peers(self) -> list[str]:
         """Everybody there is a reason to try, the likeliest first."""
-        remembered = sorted(self._known.items(), key=lambda item: -item[1].answered)
+        remembered = sorted(self._known, key=lambda peer: -self._known[peer].answered)
         announced = [announcement.peer for _, announcement in self._book.newest()]
-        order = [*self._invited, *(peer for peer, _ in remembered), *announced]
-        return [peer for peer in dict.fromkeys(order) if peer != self._own]
+        return [peer for peer in dict.fromkeys((*self._invited, *remembered, *announced)) if peer != self._own]
 
-    async def join(self, overlay: Overlay) -> int:
-        """Try everybody that is known, and find the neighbours of this node. Returns how many answered."""
-        answered = await self._try(overlay, self.peers[: 4 * _AT_ONCE])
-        if answered:
+    async def join(self, overlay: Overlay) -> None:
+        """Try everybody that is known, and find the neighbours of this node."""
+        if any(await self._try(overlay, self.peers[: 4 * _AT_ONCE])):
             await overlay.settle()
-        return answered
 
     async def keep(self, overlay: Overlay) -> None:
         """Ask those whose turn it is."""
@@ -116,8 +203,8 @@ class Contacts:
         said = word.addresses if word is not None else self._known[peer].addresses
         return tuple(dict.fromkeys((*said, *self._invited.get(peer, ()))))
 
-    async def _try(self, overlay: Overlay, peers: list[str]) -> int:
-        return sum(await asyncio.gather(*(self._ask(overlay, peer) for peer in peers)))
+    async def _try(self, overlay: Overlay, peers: list[str]) -> list[bool]:
+        return await asyncio.gather(*(self._ask(overlay, peer) for peer in peers))
 
     async def _ask(self, overlay: Overlay, peer: str) -> bool:
         # Without an address the daemon may still know the way, or find it through others.

@@ -6,6 +6,7 @@ Keys"). Nothing of hivemind is imported here.
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shlex
@@ -44,7 +45,7 @@ class Identity:
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
-        self.peer_id = _peer_id(key.public_key())
+        self.peer_id = base58.b58encode(_PUBLIC + key.public_key().public_bytes_raw()).decode()
 
     def __repr__(self) -> str:
         return f"Identity({self.peer_id})"
@@ -76,7 +77,12 @@ class Identity:
         Raises:
             IdentityProblem: there is none, others can read it, or it holds no Ed25519 key of libp2p's.
         """
-        return cls.from_bytes(read_private(path), path)
+        content, mode = read_file(path)
+        if mode & _OTHERS:
+            raise IdentityProblem(
+                f"others can read {path} ({mode:04o}), and so be this node", next=f"chmod 600 {shlex.quote(str(path))}"
+            )
+        return cls.from_bytes(content, path)
 
     @classmethod
     def from_bytes(cls, content: bytes, path: Path) -> Self:
@@ -101,16 +107,6 @@ class Identity:
         Raises FileExistsError without ``replace`` where ``path`` is taken; OSError.
         """
         atomic_write.write(path, self.to_bytes(), exclusive=not replace)
-
-
-def read_private(path: Path) -> bytes:
-    """Return the content of a file that only its owner can read. Raises IdentityProblem."""
-    content, mode = read_file(path)
-    if mode & _OTHERS:
-        raise IdentityProblem(
-            f"others can read {path} ({mode:04o}), and so be this node", next=f"chmod 600 {shlex.quote(str(path))}"
-        )
-    return content
 
 
 def read_file(path: Path) -> tuple[bytes, int]:
@@ -186,10 +182,6 @@ def _taken(peer_id: str, content: bytes) -> IdentityProblem:
     return IdentityProblem(f"{who} lives as {peer_id}: no two live nodes may share an identity", next="swarmctl status")
 
 
-def _peer_id(key: Ed25519PublicKey) -> str:
-    return base58.b58encode(_PUBLIC + key.public_bytes_raw()).decode()
-
-
 def _public_bytes(peer_id: object) -> bytes | None:
     # The length first: decoding takes time that grows with its square.
     if not isinstance(peer_id, str) or len(peer_id) != PEER_ID_CHARACTERS:
@@ -213,3 +205,39 @@ def _what_else(content: bytes) -> str:
     if content.startswith(b"-----BEGIN"):
         return "holds a key in another format"
     return "is no key of libp2p's, or is damaged"
+
+
+_MANNERS = """
+    able agile alert ample apt bold brave brief bright brisk broad busy calm candid chief civil clear clever
+    close cosy crisp daring deft dry eager early easy exact fair fast fine firm fleet fond frank free fresh gentle glad
+    grand great handy happy hardy honest humble jolly keen kind large lean light lively loyal lucky merry mild modest
+    neat nimble noble
+"""
+_COLOURS = """
+    amber aqua ash azure beige birch black blue brass bronze brown buff cherry chrome cobalt copper coral cream
+    crimson cyan denim ebony emerald fawn flax forest ginger gold green grey hazel honey indigo iron ivory jade khaki
+    lavender lemon lilac lime linen maple maroon mauve mint moss navy ochre olive onyx opal orange pearl pine pink plum
+    purple quartz red rose ruby rust saffron
+"""
+_ANIMALS = """
+    adder alpaca ant antelope auk badger bat bear beaver bee beetle bison boar bobcat bull bunny camel carp
+    cat cicada clam cobra cod colt condor coot cougar cow coyote crab crane cricket crow cuckoo deer dingo dodo dog
+    dolphin donkey dove duck eagle eel egret elk emu ermine falcon ferret finch flea fly fox frog gazelle gecko gibbon
+    giraffe gnat gnu goat goose gopher grouse gull hamster hare hawk hedgehog hen heron hippo horse hyena ibex ibis
+    iguana impala jackal jaguar jay kestrel kiwi koala lamb lark lemur leopard lion lizard llama lobster loon lynx macaw
+    magpie mole moose moth mouse mule newt okapi orca oryx osprey otter owl ox oyster panda parrot pelican penguin
+    pigeon pony puffin puma quail rabbit
+"""
+
+
+def animal_name(peer_id: str) -> str:
+    """Return a peer's name, such as "brisk amber otter", the same everywhere and for ever.
+
+    One of half a million, so two peers of a large swarm may share it: it is no proof of who somebody is.
+    """
+    number = int.from_bytes(hashlib.sha256(peer_id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    words = []
+    for choices in map(str.split, (_MANNERS, _COLOURS, _ANIMALS)):
+        number, place = divmod(number, len(choices))
+        words.append(choices[place])
+    return " ".join(words)

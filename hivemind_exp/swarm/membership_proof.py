@@ -26,9 +26,7 @@ class ProvenRequest:
     """What a request is about."""
 
     name: str
-    """What is to be done."""
     nonce: bytes
-    """Makes it unlike any other."""
     at: float
     """When it was made, Unix seconds."""
     body: bytes

@@ -1,7 +1,7 @@
 """The thread's side of a node's place in its swarm: the asyncio loop on which the DHT lives, and what it keeps doing.
 
-``SwarmNode`` owns it. Nothing that happens here reaches the trainer as an exception: it becomes an event, or is tried
-again. What the trainer reads from it (peers, addresses, bundles) may be read from any thread.
+``SwarmNode`` adds what the trainer calls. Nothing that happens here reaches the trainer as an exception: it becomes an
+event, or is tried again. What the trainer reads from it (peers, addresses, bundles) may be read from any thread.
 """
 
 import asyncio
@@ -16,19 +16,21 @@ from pathlib import Path
 from hivemind_exp.backoff import growing
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
-from hivemind_exp.events import Emit, ErrorEvent, PeersEvent, WarningEvent
-from hivemind_exp.swarm.announcement import LEAST_PAUSE_S, MAX_ADDRESSES, Announcement
-from hivemind_exp.swarm.announcement_book import AnnouncementBook
+from hivemind_exp.events import Emit, ErrorEvent, Event, PeersEvent, WarningEvent
+from hivemind_exp.swarm.announcement import (
+    LEAST_PAUSE_S,
+    MAX_ADDRESSES,
+    MAX_LABEL_CHARACTERS,
+    Announcement,
+    AnnouncementBook,
+)
 from hivemind_exp.swarm.charter import Charter
-from hivemind_exp.swarm.contacts import Contacts
+from hivemind_exp.swarm.contacts import Contacts, KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.known_peers import KnownPeers
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.cancel import cancel_all
-from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, TransferKind
-from hivemind_exp.swarm.transfer.fetcher import BundleFetcher
+from hivemind_exp.swarm.transfer.courier import NAME, BundleFetcher, Courier, FetchFailed, TransferKind, cancel_all
 
 JOIN_S = 15.0
 """How long joining waits for peers to answer."""
@@ -49,13 +51,12 @@ _SILENCES = 3
 """Looks in a row that a daemon may leave without an answer."""
 _SAVE_S = 60.0
 _MOST_SKEW_S = 3.0
-_NO_CHARTER = bytes(32)
 
 log = logging.getLogger(__name__)
 
 
 class SwarmThread:
-    """Keeps a node in its swarm, with one daemon after another, from ``start`` to ``stop``."""
+    """Keeps a node in its swarm, with one daemon after another."""
 
     def __init__(
         self,
@@ -65,35 +66,47 @@ class SwarmThread:
         key: Path,
         directory: Path,
         settings: SwarmConfig,
-        invitation: Iterable[str],
+        invitation: Iterable[str] = (),
         emit: Emit,
-        said: Announcement,
+        label: str = "",
     ) -> None:
-        """``said``: what the node announces first, without time, addresses and bundles; else as for ``SwarmNode``."""
-        self._identity, self._swarm, self._key, self._settings, self._emit = identity, charter_id, key, settings, emit
-        self._said = said
-        self._access = MembershipProof(charter_id, identity.peer_id)
+        """
+        Args:
+            charter_id: the swarm's (hex).
+            key: the file in which ``identity`` is; the daemon reads it.
+            directory: what the node remembers of its swarm (``NodeFiles.swarm``); made if it is not there.
+            invitation: addresses that end in /p2p/PEER.
+            emit: called from another thread. That a log cannot be written ends nothing.
+            label: where this node's rollouts come from, for people.
+        """
+        self.peer_id = identity.peer_id
+        self._identity, self._swarm, self._key, self._settings, self._log = identity, charter_id, key, settings, emit
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = directory
+        printable = "".join(filter(str.isprintable, label))[:MAX_LABEL_CHARACTERS]
+        self._said = Announcement(self.peer_id, 0, 0, 0, None, printable)
+        """What is announced, with the time, addresses and bundles of each moment."""
+        self._access = MembershipProof(charter_id, self.peer_id)
         # Of the thread's loop, which does not exist yet.
         self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.book = AnnouncementBook(charter_id, identity.peer_id)
+        self.book = AnnouncementBook(charter_id, self.peer_id)
         self.bundle_store = BundleStore()
         self.inbox = BundleInbox(lambda peer: self.book.get(peer) is not None)
         self.known_peers = KnownPeers(directory / "known-peers.json")
-        self.contacts = Contacts(identity.peer_id, invitation, self.known_peers, self.book)
+        self.contacts = Contacts(self.peer_id, invitation, self.known_peers, self.book)
         self.courier = Courier(self._access, self._find, self._is_known)
-        self.fetcher = BundleFetcher(
-            self.courier, self.bundle_store, self.inbox, connect=self.contacts.connect, on_room=self._news.set
-        )
+        connect, on_room = self.contacts.connect, self._news.set
+        self.fetcher = BundleFetcher(self.courier, self.bundle_store, self.inbox, connect, on_room)
         self.contacts.on_answer = self.fetcher.forgive
         self.charter: bytes | None = None
         """Signed, for members that ask."""
-        self.addresses: tuple[str, ...] = ()
+        self._places: tuple[str, ...] = ()
         """Where the daemon can be reached, the widest first."""
         self.overlay: Overlay | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         """None before it runs and after it has ended."""
         self.failure: BaseException | None = None
-        """What ended it, if that was not ``stop``."""
+        """What ended it, if that was not ``close``."""
         self.joined = threading.Event()
         """Set once it has tried to join, or has ended."""
         self._thread: threading.Thread | None = None
@@ -106,37 +119,22 @@ class SwarmThread:
 
     # --- called by the trainer's side
 
-    def start(self, port: int) -> None:
-        """Begin, with a daemon that listens on ``port``. Returns at once; ``joined`` says when there is a result."""
-        self._port, self._born_ms = port, int(time.time() * 1000)
-        self._thread = threading.Thread(target=self._run, name="swarm", daemon=True)
-        self._thread.start()
-
-    def stop(self, patience: float) -> bool:
-        """End it; return whether that was done within ``patience`` seconds."""
-        self._stopping = True
-        self._call(self._stop.set)
-        if self._thread is not None:
-            self._thread.join(patience)
-        return self._thread is None or not self._thread.is_alive()
-
-    def announce(self, said: Announcement) -> None:
-        """Say this from now on, with the time, addresses and bundles of each moment."""
-        self._said = said
-        self._call(self._fresh.set)
-
     def announced(self) -> dict[str, Announcement]:
         """Return the newest word of each other peer."""
-        return {word.peer: word for _, word in self.book.newest() if word.peer != self._identity.peer_id}
+        return {word.peer: word for _, word in self.book.newest() if word.peer != self.peer_id}
 
     def last_seen(self) -> dict[str, float]:
         """Return when each peer gave its last sign of life (Unix seconds): those announced, and those met lately."""
         seen = {peer: max(self.known_peers[peer].answered, word.t) for peer, word in self.announced().items()}
         recent = time.time() - _RECENT_S
-        for peer, contact in self.known_peers.items():
+        for peer, contact in list(self.known_peers.items()):
             if contact.answered > recent:
                 seen.setdefault(peer, contact.answered)
         return seen
+
+    def _emit(self, event: Event) -> None:
+        with contextlib.suppress(Exception):
+            self._log(event)
 
     def _call(self, do: Callable[[], None]) -> None:
         loop = self.loop
@@ -173,7 +171,7 @@ class SwarmThread:
             try:
                 await self._run_overlay(overlay, first=former is None)
             finally:
-                await self.fetcher.stop()
+                await cancel_all(list(self.fetcher.running.values()))
                 self.contacts.remember()
                 self.known_peers.save()
                 await overlay.close(patience=0.7)
@@ -195,7 +193,7 @@ class SwarmThread:
                     await overlay.close(patience=0.3)
                     return None
                 opening.result()
-                await self.courier.open(overlay)
+                await overlay.serve_streams(NAME, self.courier.serve)
             except Exception as error:  # whatever a daemon that does not start can raise
                 await overlay.close(patience=0.3)
                 tries += 1
@@ -211,7 +209,7 @@ class SwarmThread:
     async def _run_overlay(self, overlay: Overlay, *, first: bool) -> None:
         """Keep an overlay going until its daemon dies or the node stops."""
         with contextlib.suppress(Exception):
-            self.addresses = tuple(await overlay.addresses())
+            self._places = tuple(await overlay.addresses())
         joining = asyncio.create_task(self.contacts.join(overlay))
         await _first(joining, asyncio.sleep(JOIN_S), self._stop.wait(), overlay.died())
         if first and not overlay.neighbours and self.contacts.peers:
@@ -247,20 +245,18 @@ class SwarmThread:
 
     def _record(self) -> tuple[bytes, Announcement]:
         self._seq = max(int(time.time() * 1000), self._seq + int(LEAST_PAUSE_S * 1000))
-        addresses, bundles = self.addresses[:MAX_ADDRESSES], self.bundle_store.refs
+        addresses, bundles = self._places[:MAX_ADDRESSES], self.bundle_store.refs
         announcement = replace(self._said, seq=self._seq, addresses=addresses, bundles=bundles)
         record = announcement.pack(self._identity, self._swarm)
         self.book.issue(record, announcement)
         return record, announcement
 
     async def _read(self, overlay: Overlay) -> None:
-        """Look at what peers announce."""
         await overlay.look(self.contacts.unheard(overlay.neighbours))
         self._news.set()
         await asyncio.sleep(max(LOOK_S, overlay.bytes_read / READ_PACE))
 
     async def _fetch(self, overlay: Overlay) -> None:
-        """Fetch what is new."""
         self._news.clear()
         self.fetcher.look(overlay, self.announced().values())
         await _set(self._news, LOOK_S)
@@ -284,7 +280,7 @@ class SwarmThread:
         while silent < _SILENCES:
             await asyncio.sleep(_WATCHDOG_S)
             try:
-                self.addresses = tuple(await overlay.addresses())
+                self._places = tuple(await overlay.addresses())
                 silent = 0
             except (OSError, EOFError, TimeoutError):
                 silent += 1
@@ -318,29 +314,27 @@ class SwarmThread:
     def _is_known(self, peer: str) -> bool:
         return self.book.get(peer) is not None or bool(self.known_peers[peer].first)
 
-    async def fetch_charter(self, timeout: float) -> bytes:
+    async def _find_charter(self, timeout: float) -> bytes:
         """Return the signed charter from whoever has it. Raises SwarmError when nobody gave it in time."""
         why = "no peer has an address"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while peers := self.contacts.peers:
-                    for peer in peers if self.overlay is not None else ():
+                    for peer in peers:
+                        if (overlay := self.overlay) is None:
+                            break
                         try:
-                            return await self._ask_for_charter(peer)
+                            if not await self.contacts.connect(overlay, peer):
+                                raise FetchFailed("cannot be reached")
+                            envelope = await self.courier.fetch(overlay, peer, TransferKind.CHARTER, bytes(32))
+                            Charter.open(envelope, self._swarm)
+                            return envelope
                         except FetchFailed as error:
                             why = f"peer {peer[-6:]}: {error}"
                         except SwarmError as error:
                             why = f"peer {peer[-6:]} gave something else: {error.message}"
                     await asyncio.sleep(1.0)
         raise no_charter(why)
-
-    async def _ask_for_charter(self, peer: str) -> bytes:
-        assert self.overlay is not None
-        if not await self.contacts.connect(self.overlay, peer):
-            raise FetchFailed("cannot be reached")
-        envelope = await self.courier.fetch(self.overlay, peer, TransferKind.CHARTER, _NO_CHARTER)
-        Charter.open(envelope, self._swarm)
-        return envelope
 
 
 def no_charter(why: str) -> SwarmError:

@@ -30,8 +30,6 @@ class TokenBucket:
 
 
 class PeerBuckets:
-    """A bucket for each peer."""
-
     def __init__(self, rate: float, burst: float) -> None:
         self._limits = (rate, burst)
         self._buckets: BoundedDict[str, TokenBucket] = BoundedDict(_PEERS)

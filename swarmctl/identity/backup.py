@@ -8,8 +8,7 @@ from pathlib import Path
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.identity import Identity, claim, read_file
-from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.swarm.identity import Identity, animal_name, claim, read_file
 from swarmctl.identity import backup_file as identityfile
 from swarmctl.identity.new import chosen, opened, put, tell, to_make
 from swarmctl.identity.show import describe

@@ -25,8 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from hivemind_exp.errors import IdentityProblem
-from hivemind_exp.swarm.identity import BACKUP, Identity
-from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.swarm.identity import BACKUP, Identity, animal_name
 from swarmctl.storage.json_file import now
 
 _FIRST = BACKUP.decode() + " 1"

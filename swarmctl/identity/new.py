@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from hivemind_exp.config import Config
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.swarm.identity import Identity, animal_name
 from swarmctl.errors import UsageError
 from swarmctl.identity.show import describe
 from swarmctl.nodes import directory as nodes

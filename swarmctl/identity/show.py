@@ -5,8 +5,7 @@ from typing import Any
 
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.swarm.identity import Identity, animal_name
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import no_node_yet, one_or_all
 from swarmctl.storage import node_lock as locks

@@ -6,7 +6,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.models.hardware import detect_hardware
 from hivemind_exp.offload.endpoints import is_offloaded
 from hivemind_exp.offload.settings import is_relay
-from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.swarm.identity import animal_name
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown

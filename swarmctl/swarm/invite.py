@@ -6,8 +6,8 @@ from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.addresses import LOOPBACK, is_public, kept_port, own_addresses
+from hivemind_exp.swarm.contacts import KnownPeers
 from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, is_address, parse
-from hivemind_exp.swarm.known_peers import KnownPeers
 from swarmctl.swarm.member import member
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.json_output import print_json

@@ -10,9 +10,8 @@ from hivemind_exp.errors import ConfigurationError, NodeConflict
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import GROUP_SIZES, Charter
 from hivemind_exp.swarm.charter_check import pinned
-from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.identity import Identity, animal_name
 from hivemind_exp.swarm.invitation import Invitation
-from hivemind_exp.swarm.peer_names import animal_name
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import UsageError
 from swarmctl.nodes import directory as nodes

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from hivemind_exp.peers.records import FILE_NAME, PeerRecord, read_peers
-from hivemind_exp.peers.reputation import weight
-from hivemind_exp.swarm.identity import is_peer_id
-from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.peers.records import FILE_NAME, PeerRecord, read_peers, weight
+from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.swarm.member import Member, member
 from swarmctl.terminal.json_output import print_json

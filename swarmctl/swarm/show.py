@@ -6,7 +6,7 @@ from typing import Any
 
 from hivemind_exp.swarm.addresses import own_addresses, read_port
 from hivemind_exp.swarm.charter import MILLION, CharterTask
-from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.swarm.identity import animal_name
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.swarm.member import Member, member
 from swarmctl.terminal.json_output import print_json

@@ -9,12 +9,10 @@ from typing import Any
 
 from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.models.tiny import build_tokenizer
-from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
-from hivemind_exp.peers.bundle_pool import BundlePool
+from hivemind_exp.peers.bundle import FULL, Bundle, BundlePool, SharedGroup
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.peers.tokens import PeerTexts
-from hivemind_exp.peers.vetting import PeerRules
+from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.tasks.base import Tasks
 from tests.support.spelling_task import Spelling
 
@@ -57,7 +55,7 @@ class PostOffice:
 
 
 class PostBox:
-    """Implements ``BundleTransport``."""
+    """Stands in for a ``SwarmNode``."""
 
     def __init__(self, office: PostOffice, peer: str) -> None:
         self._office = office
@@ -113,5 +111,5 @@ def make_source(
         texts=texts,
         book=PeerBook(directory / "peerbook.json"),
         latest_round=lambda: latest,
-        pool=pool,
+        pool=BundlePool() if pool is None else pool,
     )

@@ -6,35 +6,41 @@ from its id. From this node: whose answers count, and which of what they say.
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
+import msgpack
 from hivemind.dht import DHTID
 from hivemind.dht.protocol import DHTProtocol
 from hivemind.dht.storage import DictionaryDHTValue
+from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import dht_pb2
+from hivemind.utils import MSGPackSerializer
 
-from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S
-from hivemind_exp.swarm.announcement_book import AnnouncementBook
-from hivemind_exp.swarm.dht.records import StrictSerializer
+from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S, AnnouncementBook
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
 from hivemind_exp.swarm.token_bucket import PeerBuckets, TokenBucket
 
+MAX_ENTRIES = 4096
 MAX_KEYS = 4
 """Dictionaries asked for in one message: what they weigh together must fit it."""
 MAX_STORES = 64
 BUCKET_SIZE = 20
 """Peers in a bucket of the routing table (Kademlia's k)."""
+_DICTIONARY = 0x50
+"""hivemind's extension type of a dictionary."""
 _PACE = (50.0, 200.0)
 """Requests a second of one peer, and at once."""
 _AT_ONCE = 256
 """Requests being answered."""
 
 
-class NotAMember(Exception):
-    """Whoever it is does not know the swarm's id, or asks too much."""
+class NotAMember(ValueError):
+    """Whoever it is does not know the swarm's id, asks too much, or sends what has no place here."""
 
 
 def _need(right: bool, what: str) -> None:
@@ -42,33 +48,72 @@ def _need(right: bool, what: str) -> None:
         raise NotAMember(what)
 
 
+class StrictSerializer:
+    """Stands in for hivemind's ``MSGPackSerializer``."""
+
+    @staticmethod
+    def dumps(value: object) -> bytes:
+        return bytes(MSGPackSerializer.dumps(value))
+
+    @staticmethod
+    def loads(content: bytes) -> Any:
+        """Return a dictionary, or a plain value. Raises ValueError for everything else."""
+        try:
+            outer = msgpack.unpackb(content, raw=False, use_list=True)
+            if not isinstance(outer, msgpack.ExtType):
+                return outer
+            _need(outer.code == _DICTIONARY, "an extension type that is no dictionary")
+            return _dictionary(msgpack.unpackb(outer.data, raw=False, use_list=True))
+        except (msgpack.UnpackException, TypeError, RecursionError) as error:
+            raise ValueError("it cannot be decoded") from error
+
+
+def _dictionary(inner: Any) -> DictionaryDHTValue:
+    _need(isinstance(inner, list) and len(inner) == 3 and isinstance(inner[2], list), "a dictionary's shape")
+    _need(len(inner[2]) <= MAX_ENTRIES, "a dictionary's length")
+    with DictionaryDHTValue().freeze() as dictionary:
+        for item in inner[2]:
+            _need(isinstance(item, list) and len(item) == 3, "an entry's shape")
+            key, value, expires = item
+            right = isinstance(key, str) and isinstance(value, bytes) and isinstance(expires, float)
+            _need(right, "an entry's types")
+            _need(math.isfinite(expires), "an entry's expiry")
+            dictionary.store(key, value, expires)
+    return dictionary
+
+
+class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
+    """Lets announcements through that the book takes, and nothing else. Never raises, never hangs."""
+
+    def __init__(self, book: AnnouncementBook) -> None:
+        self._book = book
+
+    def validate(self, record: DHTRecord) -> bool:
+        return self._book.judge(record.key, record.subkey, record.value, record.expiration_time)
+
+
 def place_of(swarm: str, peer: bytes) -> DHTID:
     """Return a peer's place in the DHT. It follows from its id, so that nobody has two, or takes one at will."""
     return DHTID(int.from_bytes(hashlib.sha1(bytes.fromhex(swarm) + peer, usedforsecurity=False).digest(), "big"))
 
 
+@dataclass(eq=False)
 class Guard:
     """Answers what peers ask of the DHT."""
 
-    def __init__(
-        self,
-        protocol: DHTProtocol,
-        swarm: str,
-        access: MembershipProof,
-        book: AnnouncementBook,
-        on_news: Callable[[], None],
-    ) -> None:
-        self._protocol = protocol
-        self._swarm = swarm
-        self._access = access
-        self._book = book
-        self._on_news = on_news
+    protocol: DHTProtocol
+    swarm: str
+    access: MembershipProof
+    book: AnnouncementBook
+    on_news: Callable[[], None]
+
+    def __post_init__(self) -> None:
         self._paces = PeerBuckets(*_PACE)
         self._newcomers = TokenBucket(2, 120)
         self._busy = 0
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, context: P2PContext) -> dht_pb2.PingResponse:
-        return await self._answer("ping", request, context, self._protocol.rpc_ping)
+        return await self._answer("ping", request, context, self.protocol.rpc_ping)
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
         return await self._answer("store", request, context, self._store)
@@ -82,7 +127,7 @@ class Guard:
         auth = request.auth
         proof, auth.signature = auth.signature, b""
         asked = ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString())
-        _need(self._access.may_ask(str(peer), asked, proof), "no member of this swarm")
+        _need(self.access.may_ask(str(peer), asked, proof), "no member of this swarm")
         self._check_place(request, peer)
         self._busy += 1
         try:
@@ -90,7 +135,7 @@ class Guard:
         finally:
             self._busy -= 1
         response.auth.nonce = auth.nonce
-        response.auth.signature = self._access.answer(str(peer), name, auth.nonce, response.SerializeToString())
+        response.auth.signature = self.access.answer(str(peer), name, auth.nonce, response.SerializeToString())
         return response
 
     def _check_place(self, request: Any, peer: PeerID) -> None:
@@ -98,26 +143,26 @@ class Guard:
         claimed = request.peer.node_id
         if not claimed:
             return
-        place = place_of(self._swarm, peer.to_bytes())
+        place = place_of(self.swarm, peer.to_bytes())
         _need(claimed == place.to_bytes(), "a place that is not its own")
-        if place not in self._protocol.routing_table and not self._newcomers.take():
+        if place not in self.protocol.routing_table and not self._newcomers.take():
             request.ClearField("peer")
 
     async def _find(self, request: dht_pb2.FindRequest, context: P2PContext) -> dht_pb2.FindResponse:
         _need(len(request.keys) <= MAX_KEYS, "too many keys")
-        return await self._protocol.rpc_find(request, context)
+        return await self.protocol.rpc_find(request, context)
 
     async def _store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
         columns = (request.keys, request.subkeys, request.values, request.expiration_time, request.in_cache)
         _need(len({len(column) for column in columns}) == 1 and len(request.keys) <= MAX_STORES, "a store's shape")
         if request.peer.node_id:
             ping = dht_pb2.PingRequest(peer=request.peer)
-            asyncio.create_task(self._protocol.rpc_ping(ping, context))  # noqa: RUF006 - as hivemind does
-        response = dht_pb2.StoreResponse(peer=self._protocol.node_info)
+            asyncio.create_task(self.protocol.rpc_ping(ping, context))  # noqa: RUF006 - as hivemind does
+        response = dht_pb2.StoreResponse(peer=self.protocol.node_info)
         for key, subkey, value, expires, in_cache in zip(*columns, strict=True):
             # A cache would hide the dictionary behind whatever a peer puts there.
             response.store_ok.append(not in_cache and self._take(key, subkey, value, expires))
-        self._on_news()
+        self.on_news()
         return response
 
     def _take(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> bool:
@@ -135,30 +180,32 @@ class Guard:
 
     def keep(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> bool:
         """Put a record into this node's part of the DHT, if it may be there. Returns whether it is there now."""
-        if not self._book.judge(key, subkey, value, expires):
+        if not self.book.judge(key, subkey, value, expires):
             return False
         place, peer = DHTID.from_bytes(key), subkey[2:].decode()
-        there = self._protocol.storage.get(place)
+        there = self.protocol.storage.get(place)
         if there is not None and isinstance(there.value, DictionaryDHTValue):
             entry = there.value.get(peer)
             # Again the same: hivemind would remember each time, until it expires.
             if entry is not None and entry.expiration_time >= expires:
                 return bool(entry.expiration_time == expires)
-        return bool(self._protocol.storage.store_subkey(place, peer, value, expires))
+        return bool(self.protocol.storage.store_subkey(place, peer, value, expires))
 
 
+@dataclass(eq=False)
 class Caller:
     """Asks one peer. Stands in for hivemind's stub."""
 
-    def __init__(
-        self, stub: Any, peer: PeerID, swarm: str, access: MembershipProof, skews: MutableMapping[str, float]
-    ) -> None:
-        self._stub, self._peer, self._swarm, self._access, self._skews = stub, peer, swarm, access, skews
+    stub: Any
+    peer: PeerID
+    swarm: str
+    access: MembershipProof
+    skews: MutableMapping[str, float]
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, timeout: float | None = None) -> dht_pb2.PingResponse:
         begun = time.time()
         response = await self._ask("ping", request, timeout)
-        self._skews[str(self._peer)] = response.dht_time - (begun + time.time()) / 2
+        self.skews[str(self.peer)] = response.dht_time - (begun + time.time()) / 2
         return response
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, timeout: float | None = None) -> dht_pb2.StoreResponse:
@@ -174,15 +221,15 @@ class Caller:
         return response
 
     async def _ask(self, name: str, request: Any, timeout: float | None) -> Any:
-        peer = str(self._peer)
+        peer = str(self.peer)
         auth = request.auth
-        auth.nonce, auth.time, auth.signature = self._access.nonce(), time.time(), b""
-        auth.signature = self._access.ask(peer, ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString()))
-        response = await getattr(self._stub, f"rpc_{name}")(request, timeout=timeout)
+        auth.nonce, auth.time, auth.signature = self.access.nonce(), time.time(), b""
+        auth.signature = self.access.ask(peer, ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString()))
+        response = await getattr(self.stub, f"rpc_{name}")(request, timeout=timeout)
         proof, response.auth.signature = response.auth.signature, b""
-        right = self._access.may_answer(peer, name, auth.nonce, response.SerializeToString(), proof)
+        right = self.access.may_answer(peer, name, auth.nonce, response.SerializeToString(), proof)
         _need(right, "an answer that is no member's")
-        own = place_of(self._swarm, self._peer.to_bytes()).to_bytes()
+        own = place_of(self.swarm, self.peer.to_bytes()).to_bytes()
         _need(response.peer.node_id in (b"", own), "a place that is not its own")
         return response
 
@@ -191,7 +238,7 @@ class Caller:
         near = [
             (place, peer)
             for place, peer in zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False)
-            if len(peer) < 64 and place_of(self._swarm, peer).to_bytes() == place
+            if len(peer) < 64 and place_of(self.swarm, peer).to_bytes() == place
         ][:BUCKET_SIZE]
         del result.nearest_node_ids[:], result.nearest_peer_ids[:]
         result.nearest_node_ids.extend(place for place, _ in near)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import ipaddress
+import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from hivemind.dht import DHTID, DHTNode
 from hivemind.dht.protocol import DHTProtocol
 from hivemind.dht.storage import DictionaryDHTValue
@@ -26,11 +29,16 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.config import SwarmConfig
-from hivemind_exp.swarm.announcement import SHARDS, Announcement, is_address, shard_key, shard_of
-from hivemind_exp.swarm.announcement_book import AnnouncementBook, packed
-from hivemind_exp.swarm.dht.guard import BUCKET_SIZE, MAX_KEYS, Caller, Guard, place_of
-from hivemind_exp.swarm.dht.leftovers import socket_prefix
-from hivemind_exp.swarm.dht.records import AnnouncementValidator, StrictSerializer
+from hivemind_exp.swarm.announcement import SHARDS, Announcement, AnnouncementBook, is_address, shard_key, shard_of
+from hivemind_exp.swarm.dht.guard import (
+    BUCKET_SIZE,
+    MAX_KEYS,
+    AnnouncementValidator,
+    Caller,
+    Guard,
+    StrictSerializer,
+    place_of,
+)
 from hivemind_exp.swarm.membership_proof import MembershipProof
 
 REPLICAS = 5
@@ -69,9 +77,10 @@ class Overlay:
         self, swarm: str, access: MembershipProof, book: AnnouncementBook, on_news: Callable[[], None]
     ) -> None:
         self._swarm, self._access, self._book, self._on_news = swarm, access, book, on_news
-        self._p2p: P2P | None = None
-        self._node: DHTNode | None = None
-        self._guard: Guard | None = None
+        # None until it is open, or as far as it came.
+        self._p2p: P2P = None
+        self._node: DHTNode = None
+        self._guard: Guard
         self._ways: dict[int, tuple[float, int, list[PeerID]]] = {}
         self.skews: BoundedDict[str, float] = BoundedDict(_FAILURES)
         """By how many seconds the clocks of peers that answered a ping are ahead."""
@@ -124,7 +133,7 @@ class Overlay:
             record_validator=AnnouncementValidator(self._book),
         )
         protocol = self._node.protocol
-        if former is not None and former._node is not None:
+        if former is not None:
             protocol.storage = former._node.protocol.storage
         protocol.client_mode = False
         protocol.node_info = dht_pb2.NodeInfo(node_id=self._node.node_id.to_bytes())
@@ -135,16 +144,11 @@ class Overlay:
         await protocol.add_p2p_handlers(self._p2p, self._guard)
 
     @property
-    def daemon(self) -> tuple[int, tuple[str, ...]] | None:
-        """The daemon's process id, and the socket files that it and this process talk through."""
-        if self._p2p is None or self._p2p._child is None:
-            return None
-        sockets = (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr)
-        return self._p2p._child.pid, tuple(str(socket["unix"]) for socket in sockets)
+    def sockets(self) -> list[Path]:
+        """The files through which this process and the daemon talk."""
+        return [Path(str(each["unix"])) for each in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr)]
 
     async def died(self) -> None:
-        """Return when the daemon is gone."""
-        assert self._p2p is not None
         await self._p2p._child.wait()
 
     async def close(self, patience: float = 1.0) -> None:
@@ -161,8 +165,8 @@ class Overlay:
         if self._p2p._child is not None:
             # hivemind leaves its end of the pipe open, to be closed when the loop is no more.
             self._p2p._child._transport.close()
-        for socket in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr):
-            Path(str(socket["unix"])).unlink(missing_ok=True)
+        for socket in self.sockets:
+            socket.unlink(missing_ok=True)
 
     # --- peers
 
@@ -176,20 +180,17 @@ class Overlay:
 
         Raises OSError, EOFError or TimeoutError when the daemon is gone or stuck.
         """
-        assert self._p2p is not None
         async with asyncio.timeout(CONNECT_S):
             _, found = await self._p2p._client.identify()
         return sorted(filter(is_address, map(str, found)), key=_narrowness)
 
     def kill(self) -> None:
-        """End the daemon by force."""
         if self._p2p is not None and self._p2p._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._p2p._child.kill()
 
     async def connect(self, peer: str, addresses: Iterable[str]) -> bool:
         """Connect to a peer at one of these addresses. Returns whether it is connected."""
-        assert self._p2p is not None
         try:
             parsed = [Multiaddr(address) for address in addresses]
             await asyncio.wait_for(self._p2p._client.connect(PeerID.from_base58(peer), parsed), CONNECT_S)
@@ -204,7 +205,6 @@ class Overlay:
     async def settle(self) -> None:
         """Find the peers nearest to this node, which makes it known to them."""
         node = self._node
-        assert node is not None
         if node.protocol.routing_table.uid_to_peer_id:
             with contextlib.suppress(TimeoutError, AssertionError):
                 await asyncio.wait_for(
@@ -217,7 +217,6 @@ class Overlay:
         for bucket in table.buckets:
             for place in list(bucket.replacement_nodes)[:-_REPLACEMENTS]:
                 del table[place]
-        assert self._node is not None
         if len(self._node.blacklist.ban_counter) > _FAILURES:
             self._node.blacklist.clear()
 
@@ -225,9 +224,8 @@ class Overlay:
 
     async def store(self, record: bytes, announcement: Announcement) -> int:
         """Store this node's record where peers look for it. Returns how many peers have it now."""
-        assert self._guard is not None
         shard = shard_of(announcement.peer)
-        key, value, expires = shard_key(self._swarm, shard), packed(record), announcement.expires
+        key, value, expires = shard_key(self._swarm, shard), StrictSerializer.dumps(record), announcement.expires
         self._guard.keep(key, StrictSerializer.dumps(announcement.peer), value, expires)
         keepers = (await self._keepers([shard]))[shard]
         calls = [
@@ -263,7 +261,6 @@ class Overlay:
     async def _keepers(self, shards: Iterable[int]) -> dict[int, list[PeerID]]:
         """Return the peers that keep each dictionary, without this node."""
         node = self._node
-        assert node is not None
         table = node.protocol.routing_table
         now, known = time.monotonic(), len(table.uid_to_peer_id)
         found = {}
@@ -278,25 +275,18 @@ class Overlay:
             # The key beside a dictionary's has the same neighbours, and nothing is stored there: hivemind sends what
             # it has along with the way to it.
             beside = {DHTID(int.from_bytes(shard_key(self._swarm, shard), "big") ^ 1): shard for shard in missing}
-            for key, peers in (await self._search(list(beside))).items():
+            try:
+                search = node.find_nearest_nodes(list(beside), k_nearest=REPLICAS, beam_size=_BEAM, exclude_self=True)
+                near = {key: list(way.values()) for key, way in (await asyncio.wait_for(search, SEARCH_S)).items()}
+            except (TimeoutError, AssertionError):
+                near = {key: [peer for _, peer in table.get_nearest_neighbors(key, REPLICAS)] for key in beside}
+            for key, peers in near.items():
                 found[beside[key]] = peers
                 self._ways[beside[key]] = (now, known, peers)
         return {shard: found.get(shard, []) for shard in shards}
 
-    async def _search(self, keys: Sequence[DHTID]) -> dict[DHTID, list[PeerID]]:
-        node = self._node
-        assert node is not None
-        try:
-            search = node.find_nearest_nodes(keys, k_nearest=REPLICAS, beam_size=_BEAM, exclude_self=True)
-            found = await asyncio.wait_for(search, SEARCH_S)
-            return {key: list(peers.values()) for key, peers in found.items()}
-        except (TimeoutError, AssertionError):
-            table = node.protocol.routing_table
-            return {key: [peer for _, peer in table.get_nearest_neighbors(key, REPLICAS)] for key in keys}
-
     @property
     def _protocol(self) -> DHTProtocol:
-        assert self._node is not None
         return self._node.protocol
 
     def _caller(self, peer: PeerID) -> Caller:
@@ -316,7 +306,6 @@ class Overlay:
 
     async def serve_streams(self, name: str, handler: Callable[[str, Any, Any], Any]) -> None:
         """Call ``handler(peer, reader, writer)`` for each stream that a peer opens under ``name``."""
-        assert self._p2p is not None
 
         async def take(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await handler(str(info.peer_id), reader, writer)
@@ -326,7 +315,6 @@ class Overlay:
     @contextlib.asynccontextmanager
     async def stream(self, peer: str, name: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         """Open a stream to a peer; it ends with the block. Raises OSError or hivemind's ``ControlFailure``."""
-        assert self._p2p is not None
         reader, writer = await self._p2p._client.control.daemon_connector.open_connection()
         try:
             request = p2pd_pb2.StreamOpenRequest(peer=PeerID.from_base58(peer).to_bytes(), proto=[name])
@@ -337,3 +325,31 @@ class Overlay:
             yield reader, writer
         finally:
             writer.transport.abort()
+
+
+def socket_prefix(key: Path) -> str:
+    """Return how the paths of the sockets begin through which the node with this key file talks to its daemon."""
+    mark = hashlib.sha256(os.path.realpath(key).encode()).hexdigest()[:12]
+    return f"/tmp/hivemind-{mark}-"
+
+
+def reap(key: Path) -> list[str]:
+    """End the daemon of the node with this key file, and remove its sockets. Returns what was found, for people.
+
+    Only for whoever holds the node's lock: it has no daemon yet, or needs it no more.
+    """
+    prefix = socket_prefix(key)
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            # Most are told apart by their name; reading all command lines would take a while.
+            if process.name() == "p2pd" and any(prefix in word for word in process.cmdline()):
+                process.kill()
+                process.wait(2)
+                found.append(f"a daemon (pid {process.pid})")
+    for socket in sorted(Path(prefix).parent.glob(f"{Path(prefix).name}*.sock")):
+        if socket.is_socket():
+            with contextlib.suppress(OSError):
+                socket.unlink()
+                found.append(f"its socket {socket.name}")
+    return found

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hivemind_exp.peers.bundle import Bundle
-from hivemind_exp.peers.bundle_pool import BUNDLES_A_PEER, OFFERED, RECENT_S, BundlePool
-from hivemind_exp.peers.near_duplicates import LONG, MOST_COPIES, SeenTexts, is_repetition, likeness, sketch
+from hivemind_exp.peers.bundle import BUNDLES_A_PEER, OFFERED, RECENT_S, Bundle, BundlePool
+from hivemind_exp.peers.vetting import LONG, MOST_COPIES, SeenTexts, is_repetition, likeness, sketch
 from tests.support.peers import SWARM, shared_group
 
 GROUP = shared_group(0)

@@ -14,9 +14,15 @@ from hivemind_exp.game.sampling.game import STAGE, build_prompts, encode
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.peers.bundle import Bundle, unpack
-from hivemind_exp.peers.draws import PeerDrawLog
-from hivemind_exp.peers.exchange import PeerBatch, PeerExchange, PublisherInfo, TrainingStatus
-from hivemind_exp.peers.likelihood_filter import QUANTILE, LikelihoodFilter, quantile
+from hivemind_exp.peers.exchange import (
+    QUANTILE,
+    LikelihoodFilter,
+    PeerBatch,
+    PeerDrawLog,
+    PeerExchange,
+    TrainingStatus,
+    quantile,
+)
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
 from hivemind_exp.sources.peers import PeersSource
@@ -28,7 +34,6 @@ from tests.support.peers import ME, SWARM, TOKENIZER, PostOffice, letter, make_s
 from tests.support.spelling_task import Spelling
 from tests.support.step_trainers import make_step_trainer
 
-GIVER = PublisherInfo(SWARM, ME, "tiny", 4)
 HERE = TrainingStatus(3, 0.25)
 
 
@@ -60,14 +65,13 @@ class Node:
     """One node's side of an in-memory swarm."""
 
     def __init__(
-        self, root: Path, office: PostOffice, step_trainer: SourceGRPOTrainer, publisher: PublisherInfo = GIVER
+        self, root: Path, office: PostOffice, step_trainer: SourceGRPOTrainer, with_logps: bool = False
     ) -> None:
         self.events = Events()
-        self.source: PeerSource = make_source(root, with_logps=publisher.with_logps)
+        self.source: PeerSource = make_source(root, with_logps=with_logps, model="tiny")
         self.drawn = PeerDrawLog(root / "journal.sqlite", SWARM)
         self.exchange = PeerExchange(
-            publisher,
-            wire=office.wire(publisher.me),
+            wire=office.wire(ME),  # type: ignore[arg-type]
             source=self.source,
             drawn=self.drawn,
             encode=lambda chat: tuple(encode(chat, TOKENIZER)),
@@ -137,8 +141,7 @@ def test_what_readers_would_refuse_is_not_sent(node: Node, office: PostOffice) -
 def test_log_probabilities_are_those_of_the_weights_that_sampled(
     tmp_path: Path, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
-    publisher = replace(GIVER, with_logps=True)
-    node = Node(tmp_path, office, step_trainer, publisher)
+    node = Node(tmp_path, office, step_trainer, with_logps=True)
     with closing(node.drawn):
         node.exchange.share(0, STAGE, [own_group(0)], HERE)
     shared = sent(office).groups[0]
@@ -204,7 +207,7 @@ def test_what_was_drawn_before_a_restart_is_not_drawn_again(
     again = Node(tmp_path, office, step_trainer)
     office.send("a", data)
     with closing(again.drawn):
-        again.source.remember_used(again.drawn.used())
+        again.source.vetting.remember_used(again.drawn.used())
         assert again.play(1).groups == ()
 
 

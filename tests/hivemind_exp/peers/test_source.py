@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from hivemind_exp.config import TaskConfig
-from hivemind_exp.peers.bundle import FULL, SharedGroup
-from hivemind_exp.peers.bundle_pool import BundlePool
-from hivemind_exp.peers.reputation import FLOOR, weight
+from hivemind_exp.peers.bundle import FULL, BundlePool, SharedGroup
+from hivemind_exp.peers.records import FLOOR, weight
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.tasks.base import Question, Score, Tasks
@@ -222,7 +221,7 @@ def test_a_group_is_not_used_again_however_it_is_sent(tmp_path: Path) -> None:
     assert draw_alone(source, shared_group(0, label="another")) == []
     assert source.book.record("hostile").refused == 0  # it may be an honest node that was started again
     again = make_source(tmp_path / "again")
-    again.remember_used([("hostile", 0, shared_group(0).question)])
+    again.vetting.remember_used([("hostile", 0, shared_group(0).question)])
     assert draw_alone(again, shared_group(0)) == []
 
 
@@ -244,7 +243,7 @@ def test_copies_of_this_nodes_own_text_are_dropped(tmp_path: Path) -> None:
     group = dressed(0, noise(300))
     (mine,) = draw_alone(source, group)
     other = make_source(tmp_path / "other", tasks=Lenient(), longest=2000)
-    other.remember_own([mine])
+    other.vetting.remember_own([mine])
     assert draw_alone(other, group) == []
     assert other.refusals["copied from another"] == 1
 

@@ -30,15 +30,13 @@ from hivemind_exp.swarm.announcement import (
     shard_key,
     shard_of,
 )
-from hivemind_exp.swarm.announcement_book import packed
 from hivemind_exp.swarm.dht.guard import place_of
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, ProvenRequest
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, TransferKind
-from hivemind_exp.swarm.transfer.fetcher import AT_ONCE
+from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, AT_ONCE, NAME, TransferKind
 from tests.support.hostile.hostile_node import Hostile, dictionary, ref_of
-from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, receive
+from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, peers_of, receive
 
 pytestmark = pytest.mark.swarm
 
@@ -85,12 +83,12 @@ def trade(first: SwarmNode, second: SwarmNode, seconds: float = 10.0) -> None:
 
 
 def own_word(node: SwarmNode) -> tuple[bytes, Announcement]:
-    return next((record, word) for record, word in node._thread.book.newest() if word.peer == node.peer_id)
+    return next((record, word) for record, word in node.book.newest() if word.peer == node.peer_id)
 
 
 def stored(node: SwarmNode) -> int:
     """Return how many records a node keeps for the DHT."""
-    overlay = node._thread.overlay
+    overlay = node.overlay
     assert overlay is not None
     return sum(len(item.value.data) for _, item in overlay._protocol.storage.items())
 
@@ -111,7 +109,7 @@ async def fetch(hostile: Hostile, node: SwarmNode, kind: TransferKind, sha256: b
 def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: Path) -> None:
     first, second = honest
     ref = first.publish(b"a secret", round=1, groups=1, step=1)
-    first.serve_charter(b"the charter")
+    first.charter = b"the charter"
     key = shard_key(SWARM, shard_of(first.peer_id))
     with Hostile(tmp_path / "outsider", swarm="6b" * 32) as outsider:
         outsider.connect(first)
@@ -122,7 +120,7 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
             "store": dht_pb2.StoreRequest(
                 keys=[key],
                 subkeys=[msgpack.packb(word.peer)],
-                values=[packed(record)],
+                values=[msgpack.packb(record)],
                 expiration_time=[word.expires],
                 in_cache=[False],
             ),
@@ -133,10 +131,10 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
                     outsider.ask(first, name, request, sign=sign)
         for kind, sha256 in ((TransferKind.BUNDLE, ref.sha256), (TransferKind.CHARTER, bytes(32))):
             assert outsider.run(fetch(outsider, first, kind, sha256)) == b""
-        overlay = first._thread.overlay
+        overlay = first.overlay
         assert overlay is not None
         assert outsider.peer_id not in overlay.neighbours
-        assert outsider.peer_id not in {peer.peer for peer in first.peers()}
+        assert outsider.peer_id not in {peer.peer for peer in peers_of(first)}
     with Hostile(tmp_path / "member") as member:  # the same by hand, by one that may
         member.connect(first)
         assert member.ask(first, "find", dht_pb2.FindRequest(keys=[key], peer=member.info)).results[0].value
@@ -144,8 +142,8 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
         assert got == _HEAD.pack(0, 8) + b"a secret"
         # Who passes on what a member asked of somebody else is no member.
         asked = ProvenRequest("ping", member.access.nonce(), time.time(), b"")
-        proof = second._thread._access.ask(first.peer_id, asked)
-        assert not first._thread._access.may_ask(member.peer_id, asked, proof)
+        proof = second._access.ask(first.peer_id, asked)
+        assert not first._access.may_ask(member.peer_id, asked, proof)
 
 
 def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
@@ -176,7 +174,7 @@ def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostil
     for age in (-3600.0, LIFETIME_S + 60.0):  # from the future, from the past
         made, said = hostile.record(age=age)
         assert not hostile.announce(first, made, said)
-    assert not hostile.store(first, key, msgpack.packb(word.peer), packed(record), word.expires, cache=True)
+    assert not hostile.store(first, key, msgpack.packb(word.peer), msgpack.packb(record), word.expires, cache=True)
     assert stored(first) == before
     # Its own, then an older one of its own, then the first again.
     assert hostile.announce(first, record, word)
@@ -191,7 +189,7 @@ def test_ten_thousand_subkeys_and_a_thousand_names(honest: tuple[SwarmNode, Swar
     key = shard_key(SWARM, 0)
     soon = time.time() + 500
     before, memory = stored(first), psutil.Process().memory_info().rss
-    noise = packed(os.urandom(300))
+    noise = msgpack.packb(os.urandom(300))
     many = dictionary(*((f"{number:052d}", noise, soon) for number in range(10_000)))
     assert 3_000_000 < len(many) < 4_000_000
     begun = time.process_time()
@@ -205,7 +203,7 @@ def test_ten_thousand_subkeys_and_a_thousand_names(honest: tuple[SwarmNode, Swar
         identity = Identity.generate()
         word = Announcement(identity.peer_id, int(time.time() * 1000), 1, 1)
         entries.setdefault(shard_of(identity.peer_id), []).append(
-            (identity.peer_id, packed(word.pack(identity, SWARM)), word.expires)
+            (identity.peer_id, msgpack.packb(word.pack(identity, SWARM)), word.expires)
         )
     for shard, crowd in entries.items():
         hostile.store(first, shard_key(SWARM, shard), b"", dictionary(*crowd), soon)
@@ -225,7 +223,7 @@ def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Ho
     dictionaries = [
         dictionary(("x", b"\xc1", soon), most="many"),
         dictionary((second.peer_id, b"\xc1", soon), most=1),
-        dictionary((hostile.peer_id, packed(hostile.record()[0]), math.inf)),
+        dictionary((hostile.peer_id, msgpack.packb(hostile.record()[0]), math.inf)),
         dictionary(*((f"{number:052d}", b"noise", soon) for number in range(4000))),
         BOMB,
         b"\xc1",
@@ -248,7 +246,7 @@ def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Ho
         ]
 
     hostile.found = lie
-    overlay = first._thread.overlay
+    overlay = first.overlay
     assert overlay is not None
 
     def heard_out() -> bool:
@@ -258,13 +256,13 @@ def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Ho
 
     eventually(heard_out)
     assert not overlay.neighbours & set(fakes)
-    assert not {peer.peer for peer in first.peers()} & set(fakes)
+    assert not {peer.peer for peer in peers_of(first)} & set(fakes)
     trade(first, second)
 
 
 def test_a_place_is_nobodys_choice(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
     first, second = honest
-    overlay = first._thread.overlay
+    overlay = first.overlay
     assert overlay is not None
     known = set(overlay._protocol.routing_table.uid_to_peer_id)
     for _ in range(50):
@@ -299,7 +297,7 @@ def test_floods_are_cut_off(honest: tuple[SwarmNode, SwarmNode], hostile: Hostil
 def test_bundles_that_are_not_what_was_said(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.2)
     first, second = honest
     sent = 0
 
@@ -328,7 +326,7 @@ def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hivemind_exp.swarm.transfer.courier.PATIENCE_S", 1.5)
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 20.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 20.0)
     first, second = honest
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -350,13 +348,13 @@ def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
         for one in (hostile, mute):
             assert one.announce(first, *one.record(*refs))
         eventually(lambda: hostile.streams and mute.streams)
-        assert len(first._thread.fetcher._running) == 2
+        assert len(first.fetcher.running) == 2
         threads = threading.active_count()
         trade(first, second, 5)  # meanwhile
         assert threading.active_count() == threads
-        eventually(lambda: not first._thread.fetcher._running)
+        eventually(lambda: not first.fetcher.running)
         assert hostile.streams + mute.streams <= 8  # once by each node, and once for what another did not give
-        assert first._thread.fetcher._authors[hostile.peer_id].until > time.monotonic() + 5
+        assert first.fetcher._authors[hostile.peer_id].until > time.monotonic() + 5
 
 
 def test_who_takes_slowly_keeps_nobody_else_waiting(
@@ -383,7 +381,7 @@ def test_who_takes_slowly_keeps_nobody_else_waiting(
             held.append(stream)
         return held
 
-    courier = first._thread.courier
+    courier = first.courier
     for proof in (True, False):
         held = hostile.run(hold(proof))
         assert courier._streams[hostile.peer_id] <= 8
@@ -409,6 +407,6 @@ def test_a_crowd_that_serves_nothing_leaves_room(honest: tuple[SwarmNode, SwarmN
             bundles=(ref_of(identity.peer_id.encode()),),
         )
         assert hostile.announce(first, word.pack(identity, SWARM), word)
-    eventually(lambda: first._thread.fetcher.failures > 20)
-    assert len(first._thread.fetcher._running) <= AT_ONCE
+    eventually(lambda: first.fetcher.failures > 20)
+    assert len(first.fetcher.running) <= AT_ONCE
     trade(first, second)

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.identity import Identity, claim, is_peer_id, verify
-from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.swarm.identity import Identity, animal_name, claim, is_peer_id, verify
 
 ONE = Identity.generate()
 OTHER = Identity.generate()

@@ -21,12 +21,12 @@ import pytest
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.swarm.announcement import MAX_BUNDLE_BYTES
 from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.contacts import KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.known_peers import KnownPeers
 from hivemind_exp.swarm.node import SwarmNode
 from tests.support.charters import charter
-from tests.support.hostile.wire import Peers, acquainted, eventually, receive
+from tests.support.hostile.wire import Peers, acquainted, eventually, peers_of, receive
 
 pytestmark = pytest.mark.swarm
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.swarm
 @pytest.fixture
 def peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
     monkeypatch.setattr("hivemind_exp.swarm.node_thread.LOOK_S", 0.3)
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.5)
     made = Peers(tmp_path)
     yield made
     made.close()
@@ -67,7 +67,7 @@ def test_bundles_go_to_everybody_once(peers: Peers) -> None:
         }
     time.sleep(0.5)
     assert not first.take()
-    seen = {peer.peer: peer for peer in third.peers()}
+    seen = {peer.peer: peer for peer in peers_of(third)}
     word = seen[second.peer_id].announcement
     assert word is not None
     assert (word.round, word.step, word.progress, word.label) == (4, 5, 250, "policy")
@@ -93,7 +93,7 @@ def test_who_keeps_the_dictionaries_cannot_keep_neighbours_from_each_other(
 
 
 def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
-    first = peers.start("first")
+    first = peers.start("first", label="\x1b[31m" + "long" * 50)
     second = peers.start("second", first.addresses())
     first.publish(bytes(MAX_BUNDLE_BYTES), round=0, groups=1, step=1)
     assert receive(second, 1)[0].ref.size == MAX_BUNDLE_BYTES
@@ -104,9 +104,8 @@ def test_the_largest_bundle_and_no_larger(peers: Peers) -> None:
     for what in ({"groups": 5000}, {"stage": 16}, {"progress": 1001}, {"round": -1}):
         with pytest.raises(ValueError, match="announced"):
             first.publish(b"x", **{"round": 1, "groups": 1, "step": 2, **what})
-    first.say(round=2, step=3, label="\x1b[31m" + "long" * 50)
     label = ("[31m" + "long" * 50)[:64]
-    eventually(lambda: [peer.announcement.label for peer in second.peers() if peer.announcement] == [label])
+    eventually(lambda: [peer.announcement.label for peer in peers_of(second) if peer.announcement] == [label])
 
 
 def test_what_was_missed_comes_without_a_pause(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,10 +138,10 @@ def test_a_charter_is_fetched_and_checked(peers: Peers) -> None:
     second = peers.start("second", first.addresses())
     with pytest.raises(SwarmError, match="absent"):
         second.fetch_charter(timeout=1.5)
-    first.serve_charter(b"something else")
+    first.charter = b"something else"
     with pytest.raises(SwarmError, match="something else"):
         second.fetch_charter(timeout=1.5)
-    first.serve_charter(rules.seal(founder))
+    first.charter = rules.seal(founder)
     assert Charter.open(second.fetch_charter(), rules.id) == rules
 
 
@@ -150,11 +149,11 @@ def test_a_killed_daemon_loses_no_round(peers: Peers) -> None:
     first = peers.start("first")
     second = peers.start("second", first.addresses())
     acquainted(first, second)
-    addresses, seen = first.addresses(), first._thread.overlay
+    addresses, seen = first.addresses(), first.overlay
     daemon(first).send_signal(signal.SIGKILL)
     first.publish(b"meanwhile", round=7, groups=1, step=8)
     assert receive(second, 1)[0].data == b"meanwhile"
-    assert first._thread.overlay is not seen
+    assert first.overlay is not seen
     assert first.addresses() == addresses
     assert "daemon_died" in peers.codes("first")
     second.publish(b"an answer", round=7, groups=1, step=8)
@@ -165,10 +164,10 @@ def test_a_stuck_daemon_is_replaced(peers: Peers, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("hivemind_exp.swarm.node_thread._WATCHDOG_S", 0.1)
     monkeypatch.setattr("hivemind_exp.swarm.dht.overlay.CONNECT_S", 0.3)
     first = peers.start("first")
-    before, seen = daemon(first), first._thread.overlay
+    before, seen = daemon(first), first.overlay
     before.suspend()
     eventually(lambda: not before.is_running())
-    eventually(lambda: first._thread.overlay is not seen)
+    eventually(lambda: first.overlay is not seen)
     assert daemon(first).pid != before.pid
 
 
@@ -191,16 +190,16 @@ def test_a_killed_daemon_is_followed_by_another_though_a_cancellation_is_lost(
     peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = peers.start("first")
-    keep, begun = first._thread.contacts.keep, threading.Event()
+    keep, begun = first.contacts.keep, threading.Event()
 
     async def deaf(overlay: Overlay) -> None:
         # As wait_for before Python 3.12, when what it waits for is done at the same moment.
         begun.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
-        first._thread.contacts.keep = keep  # type: ignore[method-assign]
+        first.contacts.keep = keep  # type: ignore[method-assign]
 
-    first._thread.contacts.keep = deaf  # type: ignore[method-assign]
+    first.contacts.keep = deaf  # type: ignore[method-assign]
     assert begun.wait(15)
     daemon(first).kill()
     eventually(lambda: "daemon_died" in peers.codes("first"))
@@ -218,19 +217,19 @@ def test_a_new_peer_is_remembered_at_once(peers: Peers) -> None:
 
 
 def test_a_peer_that_was_cut_off_is_heard_again_at_once(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 1000.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 1000.0)
     first = peers.start("first")
     second = peers.start("second", first.addresses())
     acquainted(first, second)
-    eventually(lambda: first._thread.known_peers[second.peer_id].first)
+    eventually(lambda: first.known_peers[second.peer_id].first)
     with monkeypatch.context() as cut:
 
         async def nowhere(*_: object) -> bool:
             return False
 
-        cut.setattr(first._thread.overlay, "connect", nowhere)
+        cut.setattr(first.overlay, "connect", nowhere)
         second.publish(b"unheard", round=1, groups=1, step=1)
-        eventually(lambda: first._thread.fetcher.failures)
+        eventually(lambda: first.fetcher.failures)
     assert receive(first, 1)[0].data == b"unheard"
 
 
@@ -246,7 +245,7 @@ def test_alone_with_a_warning_until_somebody_comes(peers: Peers, monkeypatch: py
     second.publish(b"early", round=0, groups=1, step=1)
     again = peers.start("first")
     assert again.addresses() == address
-    again._thread.contacts._invited.clear()
+    again.contacts._invited.clear()
     assert receive(again, 1, 40)[0].data == b"early"
 
 
@@ -256,7 +255,7 @@ def test_one_identity_in_two_places_is_told(peers: Peers) -> None:
     acquainted(first, second)
     copy = peers.start("copy", second.addresses(), like="first")
     time.sleep(1.5)
-    copy.say(round=1, step=1)
+    copy.publish(b"also me", round=1, groups=1, step=1)
     eventually(lambda: "identity_elsewhere" in peers.codes("first"))
     assert "identity_elsewhere" not in peers.codes("second")
 
@@ -282,7 +281,7 @@ def test_closing_leaves_nothing(peers: Peers) -> None:
     second = peers.start("second", first.addresses())
     acquainted(first, second)
     running = [daemon(node) for node in (first, second)]
-    sockets = [Path(path) for node in (first, second) for path in node._thread.overlay.daemon[1]]  # type: ignore[index, union-attr]
+    sockets = [Path(path) for node in (first, second) for path in node.overlay.sockets]  # type: ignore[union-attr]
     assert all(path.exists() for path in sockets)
     running[1].suspend()  # one that does not even end when asked
     for node in (first, second):
@@ -340,7 +339,7 @@ def test_closing_while_starting(peers: Peers) -> None:
     node = peers.make("first")
     starting = threading.Thread(target=node.start)
     starting.start()
-    eventually(lambda: node._thread.loop is not None)
+    eventually(lambda: node.loop is not None)
     node.close()
     starting.join(2)
     assert not starting.is_alive()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.swarm.known_peers import KnownPeers
+from hivemind_exp.swarm.contacts import KnownPeers
 from tests.support.chaos import evidence
 from tests.support.chaos.namespaces import Network, obstacle
 from tests.support.chaos.nodes import ForkedSwarm, Node, Swarm, until

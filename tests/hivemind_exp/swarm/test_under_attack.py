@@ -20,8 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.peers.records import FILE_NAME, PeerRecord, read_peers
-from hivemind_exp.peers.reputation import weight
+from hivemind_exp.peers.records import FILE_NAME, PeerRecord, read_peers, weight
 from hivemind_exp.swarm.identity import Identity
 from swarmctl.nodes.directory import identity
 from swarmctl.storage.json_file import write_json

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.events import discard
-from hivemind_exp.swarm.announcement import RecordRefused, unpack
-from hivemind_exp.swarm.announcement_book import AnnouncementBook
+from hivemind_exp.swarm.announcement import AnnouncementBook, RecordRefused
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node import SwarmNode
+from tests.support.hostile.records import unpack
 
 STALE = ("no newer than what is known", "it has expired", "this node's name")
 """Why a record that was valid once is not taken: some keep an older one a little longer, or the observer's own of an
@@ -93,7 +93,7 @@ def collect(directory: Path, invitation: Invitation, seconds: float, stored: Sto
         emit=discard,
         label="observer",
     )
-    node._thread.book.judge = _Note(node._thread.book, invitation.charter, stored)  # type: ignore[method-assign]
+    node.book.judge = _Note(node.book, invitation.charter, stored)  # type: ignore[method-assign]
     try:
         node.start()
         time.sleep(seconds)

@@ -30,7 +30,6 @@ from hivemind_exp.swarm.announcement import (
     shard_key,
     shard_of,
 )
-from hivemind_exp.swarm.announcement_book import packed
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.transfer.courier import _HEAD
 from hivemind_exp.tasks.base import Question
@@ -130,7 +129,7 @@ def plain_over_dictionary(villain: Villain, turn: int) -> None:
     record, word = villain.record()
     victim = villain.field.nodes[turn % len(villain.field.nodes)]
     villain.try_to_store(record, word, key=shard_key(villain.swarm, shard_of(victim.peer_id)), subkey=b"\xc0")
-    villain.try_to_store(record, word, key=shard_key(villain.swarm, turn % 8), subkey=b"", value=packed(b"mine"))
+    villain.try_to_store(record, word, key=shard_key(villain.swarm, turn % 8), subkey=b"", value=msgpack.packb(b"mine"))
 
 
 def ten_years_ahead(villain: Villain, turn: int) -> None:
@@ -150,7 +149,7 @@ def from_the_future(villain: Villain, turn: int) -> None:
 def ten_thousand_subkeys(villain: Villain, turn: int) -> None:
     """A dictionary so large that it could not be passed on."""
     soon = time.time() + 500
-    entries = dictionary(*((f"{number:052d}", packed(os.urandom(200)), soon) for number in range(10_000)))
+    entries = dictionary(*((f"{number:052d}", msgpack.packb(os.urandom(200)), soon) for number in range(10_000)))
     _record, word = villain.record()
     villain.try_to_store(_record, word, key=shard_key(villain.swarm, turn % 8), subkey=b"", value=entries, expires=soon)
 
@@ -165,7 +164,7 @@ def thousand_identities(villain: Villain, turn: int) -> None:
             name.peer_id, int(time.time() * 1000), 1, 1, addresses=("/ip4/127.0.0.1/tcp/9",), bundles=(ref,)
         )
         crowds.setdefault(shard_of(name.peer_id), []).append(
-            (name.peer_id, packed(word.pack(name, villain.swarm)), word.expires)
+            (name.peer_id, msgpack.packb(word.pack(name, villain.swarm)), word.expires)
         )
     for shard, crowd in crowds.items():
         for first in range(0, len(crowd), 50):

@@ -22,7 +22,6 @@ from hivemind.utils import MSGPackSerializer
 from hivemind.utils.multiaddr import Multiaddr
 
 from hivemind_exp.swarm.announcement import Announcement, BundleRef, shard_key, shard_of
-from hivemind_exp.swarm.announcement_book import packed
 from hivemind_exp.swarm.dht.guard import place_of
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
@@ -113,7 +112,7 @@ class Hostile:
         place = {
             "key": shard_key(self.swarm, shard_of(announcement.peer)),
             "subkey": MSGPackSerializer.dumps(announcement.peer),
-            "value": packed(record),
+            "value": msgpack.packb(record),
             "expires": announcement.expires,
             **changes,
         }

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgpack
 from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 
 from hivemind_exp.swarm.announcement import shard_key, shard_of
-from hivemind_exp.swarm.announcement_book import packed
 from hivemind_exp.swarm.charter import Charter
 from tests.support.hostile.arena import Honest, make_tasks
 from tests.support.hostile.attacks import ATTACKS
@@ -37,7 +37,7 @@ def outsider(stranger: Hostile, nodes: Sequence[Honest], told: Counter[tuple[str
         store = dht_pb2.StoreRequest(
             keys=[key],
             subkeys=[MSGPackSerializer.dumps(word.peer)],
-            values=[packed(record)],
+            values=[msgpack.packb(record)],
             expiration_time=[word.expires],
             in_cache=[False],
         )

@@ -24,14 +24,14 @@ from hivemind_exp.swarm.announcement import (
     BundleRef,
     shard_key,
     shard_of,
-    unpack,
 )
 from hivemind_exp.swarm.charter import Charter
-from hivemind_exp.swarm.dht.records import StrictSerializer
+from hivemind_exp.swarm.dht.guard import StrictSerializer
 from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, ProvenRequest, TransferKind
 from hivemind_exp.tasks.base import Question, Tasks
 from tests.support.hostile.arena import Honest
 from tests.support.hostile.hostile_node import Hostile
+from tests.support.hostile.records import unpack
 
 GROUPS = 4
 REFUSALS = (P2PHandlerError, P2PDaemonError, ControlFailure, TimeoutError, OSError, EOFError)

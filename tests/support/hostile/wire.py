@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hivemind_exp.config import SwarmConfig
+from hivemind_exp.swarm.announcement import Announcement
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.transfer.bundle_store import Received
 
 SWARM = "5a" * 32
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSeen:
+    """What a node knows of a peer."""
+
+    peer: str
+    announcement: Announcement | None
+    """Its newest word. None: it answered, and said nothing yet."""
+    seen: float
+    """When it last gave a sign of life, Unix seconds."""
+    reachable: bool | None
+    """Whether it answered when last asked. None: it was never asked."""
+
+
+def peers_of(node: SwarmNode) -> list[PeerSeen]:
+    """Return the peers that gave a node a sign of life lately, and those announced, the latest first."""
+    words, known = node.announced(), node.known_peers
+    found = [PeerSeen(peer, words.get(peer), at, known[peer].reachable) for peer, at in node.last_seen().items()]
+    return sorted(found, key=lambda peer: -peer.seen)
 
 
 def eventually(true: Callable[[], object], seconds: float = 15.0) -> None:
@@ -39,6 +61,7 @@ class Peers:
         swarm: str | None = None,
         like: str | None = None,
         port: int = 0,
+        label: str = "policy",
     ) -> SwarmNode:
         """Make a node that is not started. ``like``: a node whose key it copies."""
         directory = self.root / name
@@ -58,7 +81,7 @@ class Peers:
             settings=SwarmConfig(loopback=True, port=port),
             invitation=invitation,
             emit=lambda event: events.append((event.event_name(), event.model_dump())),
-            label="policy",
+            label=label,
         )
         self.nodes[name] = node
         return node
@@ -93,4 +116,6 @@ def acquainted(*nodes: SwarmNode, seconds: float = 15.0) -> None:
     """Wait until each of these has heard all others announce themselves."""
     for node in nodes:
         others = {other.peer_id for other in nodes} - {node.peer_id}
-        eventually(lambda node=node, others=others: others <= {p.peer for p in node.peers() if p.announcement}, seconds)
+        eventually(
+            lambda node=node, others=others: others <= {p.peer for p in peers_of(node) if p.announcement}, seconds
+        )

@@ -18,8 +18,7 @@ import pytest
 from hivemind_exp.config import Config
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.peer_names import animal_name
+from hivemind_exp.swarm.identity import Identity, animal_name
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.identity import backup_file as identityfile

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.peers.draws import PeerDrawLog
+from hivemind_exp.peers.exchange import PeerDrawLog
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
 from hivemind_exp.tasks.base import RewardTerm
 from swarmctl import cli

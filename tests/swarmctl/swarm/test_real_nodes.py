@@ -18,8 +18,8 @@ import pytest
 
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.records import FILE_NAME, read_peers
+from hivemind_exp.swarm.contacts import KnownPeers
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.known_peers import KnownPeers
 from swarmctl.errors import Exit
 from swarmctl.swarm.invite import KNOWN
 from tests.support.command_line import ROOT, SWARMCTL, run_process, write_profile

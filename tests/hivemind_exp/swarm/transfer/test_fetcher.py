@@ -12,8 +12,7 @@ import pytest
 
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.courier import FetchFailed
-from hivemind_exp.swarm.transfer.fetcher import AT_ONCE, BundleFetcher
+from hivemind_exp.swarm.transfer.courier import AT_ONCE, BundleFetcher, FetchFailed, cancel_all
 
 
 @dataclass
@@ -47,7 +46,7 @@ async def settle(place: Somewhere, fetching: BundleFetcher, words: list[Announce
 
 
 def test_a_crowd_of_names_does_not_keep_neighbours_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.fetcher._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.01)
     friends = [f"friend {number}" for number in range(AT_ONCE // 2)]
     crowd = [word(f"stranger {number}") for number in range(500)]
     place, inbox = Somewhere(set(friends)), BundleInbox(lambda _: True)
@@ -56,9 +55,9 @@ def test_a_crowd_of_names_does_not_keep_neighbours_waiting(monkeypatch: pytest.M
         fetching = BundleFetcher(place, BundleStore(), inbox, connect=place.connect, on_room=lambda: None)  # type: ignore[arg-type]
         await settle(place, fetching, [*crowd, *(word(friend) for friend in friends)])
         assert set(place.asked[: len(friends)]) == set(friends)
-        assert len(fetching._running) <= AT_ONCE
+        assert len(fetching.running) <= AT_ONCE
         assert {received.peer for received in inbox.take()} == set(friends)
-        await fetching.stop()
+        await cancel_all(list(fetching.running.values()))
         # One that has served and fails now and then, as everybody does, stays before those who never did.
         place.broken = True
         await settle(place, fetching, [word(friends[0], 1)])
@@ -66,6 +65,6 @@ def test_a_crowd_of_names_does_not_keep_neighbours_waiting(monkeypatch: pytest.M
         await settle(place, fetching, [*crowd, word(friends[0], 2)])
         assert place.asked[0] == friends[0]
         assert [received.peer for received in inbox.take()] == [friends[0]]
-        await fetching.stop()
+        await cancel_all(list(fetching.running.values()))
 
     asyncio.run(live())

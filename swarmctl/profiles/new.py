@@ -1,79 +1,74 @@
 """``swarmctl profiles new``: a profile of one's own, from a built-in one, a few answers and ``--set``."""
 
-import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.profiles.validate import profile_problems
-from swarmctl.profiles.write import TASKS, head_comment, new_path, print_written, problems_in, rendered, write, written
+from swarmctl.profiles.write import new_path, print_written, problems_in, write, written
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.problems import refused
 from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.resolve import given, override, resolve
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import anchored, related
+from swarmctl.settings.toml_text import TASKS, rendered
 from swarmctl.terminal.command_line import command
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, looks_like_key
 from swarmctl.terminal.views import Writer
 
 
-@dataclass(frozen=True, slots=True)
-class NewOptions:
-    """The command line of ``profiles new``."""
-
-    name: str
-    base: str = profiles.DEFAULT
-    flags: tuple[tuple[str, str], ...] = ()
-    """(setting, text) for each flag that stands for a setting."""
-    assignments: tuple[str, ...] = ()
-    yes: bool = False
-    no_input: bool = False
-    as_json: bool = False
-
-    @property
-    def asks(self) -> bool:
-        """Whether to ask: on a terminal, where the command line said nothing about the content."""
-        told = self.flags or self.assignments or self.no_input or self.as_json
-        return not told and sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def new_profile(options: NewOptions) -> None:
-    """Write the profile.
+def new_profile(
+    name: str,
+    base_name: str,
+    flags: Sequence[tuple[str, str]],
+    assignments: Sequence[str],
+    *,
+    yes: bool,
+    no_input: bool,
+    as_json: bool,
+) -> None:
+    """Write the profile. ``flags`` are (setting, text). It asks on a terminal, where no content was given.
 
     Raises ConfigurationError where the name is taken or a value is wrong; then nothing is written.
     """
-    base = profiles.read(profiles.find_builtin(options.base))
-    path = new_path(options.name, yes=options.yes, again=_again(options))
-    changes = _changes(options, base)
+    base = profiles.read(profiles.find_builtin(base_name))
+    path = new_path(name, yes=yes, again=_again(name, base_name, flags, assignments))
+    told = flags or assignments or no_input or as_json
+    if not told and sys.stdin.isatty() and sys.stderr.isatty():
+        flags = answers(base)
+    changes = _changes(flags, assignments)
     values = merged(dict(flatten(base.values)), changes)
     if TASKS in values:
         values[TASKS] = _tables(values[TASKS])
+    comment = takewhile(lambda line: line.startswith("#"), base.path.read_text(encoding="utf-8").splitlines())
     head = [
-        f"Made by `swarmctl profiles new {options.name}`. What is not here: `swarmctl profiles show {options.name}`.",
+        f"Made by `swarmctl profiles new {name}`. What is not here: `swarmctl profiles show {name}`.",
         "",
         f"The built-in {base.name} says:",
-        *head_comment(base.path.read_text(encoding="utf-8")),
+        *(line.removeprefix("#").strip() for line in comment),
     ]
     text = rendered(values, head=head, description=_description(base, changes), extends=base.extends)
     if problems := problems_in(path, text):
         raise refused(problems, "swarmctl profiles new --help")
     write(path, text)
-    if options.as_json:
-        print(json.dumps(written(path)))
+    if as_json:
+        print_json(**written(path))
     else:
         print_written(path)
 
 
-def _again(options: NewOptions) -> str:
+def _again(name: str, base_name: str, flags: Sequence[tuple[str, str]], assignments: Sequence[str]) -> str:
     """Return the same command with ``--yes``; one with a key in it is not repeated."""
-    told = [*(f"{key}={text}" for key, text in options.flags), *options.assignments]
+    told = [*(f"{key}={text}" for key, text in flags), *assignments]
     if any(map(looks_like_key, told)):
         return "swarmctl profiles new --help"
     settings = [word for assignment in told for word in ("--set", assignment)]
-    return command(["profiles", "new", options.name, "--from", options.base, *settings, "--yes"])
+    return command(["profiles", "new", name, "--from", base_name, *settings, "--yes"])
 
 
 def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> dict[SettingPath, Any]:
@@ -82,10 +77,9 @@ def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> d
     return kept | changes
 
 
-def _changes(options: NewOptions, base: Profile) -> dict[SettingPath, Any]:
+def _changes(flags: Sequence[tuple[str, str]], assignments: Sequence[str]) -> dict[SettingPath, Any]:
     """Return what the command line or the operator's answers say, by setting."""
-    flags = options.flags if not options.asks else answers(base)
-    overrides = [given("--set", key, text) for key, text in flags] + list(map(override, options.assignments))
+    overrides = [given("--set", key, text) for key, text in flags] + list(map(override, assignments))
     values = {each.path: _tables(each.value) if each.path == TASKS else each.value for each in overrides}
     return {path: anchored(path, value, Path.cwd()) for path, value in values.items()}
 

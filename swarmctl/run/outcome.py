@@ -1,9 +1,10 @@
-"""What the end of a trainer means: an exit code, or the error to print."""
+"""What the end of a trainer means: an exit code, or the error to print, with the command that leads on."""
 
 import errno
 import shlex
 import signal
 from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -42,6 +43,16 @@ def completed(following: str | None, same: str) -> str:
     advice = words[2:]
     replaced = {FLAGS.get(flag, value.partition("=")[0]) for flag, value in pairwise(advice)}
     return shlex.join([*_without(shlex.split(same), replaced), *advice])
+
+
+@contextmanager
+def retry_hint(resolved: Resolved) -> Iterator[None]:
+    """Make what an error advises a change of the very command that failed."""
+    try:
+        yield
+    except NodeError as error:
+        error.next = completed(error.next, rerun(resolved)) if error.next else None
+        raise
 
 
 def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:

@@ -51,8 +51,8 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
 
 def swarm_line(membership: CharterMembership) -> str:
     """Say which swarm a node is in, and under what name it is known there."""
-    charter, own = membership.charter, membership.peer
-    known = "" if own is None else f"; this node is {animal_name(own)}"
+    charter, own = membership.charter, membership.identity
+    known = "" if own is None else f"; this node is {animal_name(own.peer_id)}"
     return f"{charter.name} ({short_id(charter.id)}), whose charter fixes tasks and game: {game(charter)}{known}"
 
 

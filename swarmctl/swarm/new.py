@@ -17,16 +17,16 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import UsageError
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
-from swarmctl.run.check_questions import pins
 from swarmctl.run.join_swarm import (
     CharterMembership,
     apply_charter,
     invited,
     keeps_what_it_learns,
+    pins,
     store_membership,
     with_own_seed,
 )
-from swarmctl.run.retry import retry_hint
+from swarmctl.run.outcome import retry_hint
 from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.last_run import write_last
 from swarmctl.settings.options import RunOptions

@@ -22,8 +22,7 @@ from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, pushes, swarm_line
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
-from swarmctl.settings.command_line import resolved_options
-from swarmctl.settings.last_run import changes, read_last, rerun, write_last
+from swarmctl.settings.command_line import changes, read_last, rerun, resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors

@@ -28,8 +28,7 @@ from swarmctl.nodes import lookup
 from swarmctl.paths import nodes_directory
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.outcome import retry_hint
-from swarmctl.settings.command_line import JOIN
-from swarmctl.settings.last_run import read_last, rerun, set_values, shown_value
+from swarmctl.settings.command_line import JOIN, read_last, rerun, set_values, shown_value
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import REMEMBERED, Override
@@ -84,14 +83,14 @@ def join(
         return resolved, None
     nodes.check_free(files, partial(rerun, resolved))
     nodes.check_swarm(files, resolved.config, partial(rerun, resolved))
-    resolved = keeps_what_it_learns(resolved)
+    resolved = as_member(resolved, files)
     identity = Identity.load(files.key) if files.key.exists() else None
     envelope = next(_at_hand(files, swarm), None)
     if envelope is None:
         identity = identity or Identity.generate()
         envelope = _fetched(resolved, identity, say, module)
     charter = Charter.open(envelope, swarm)
-    resolved = apply_charter(with_own_seed(resolved, files), charter)
+    resolved = apply_charter(resolved, charter)
     if _content(files) != envelope:  # later runs leave that to the trainer
         with retry_hint(resolved):
             check_skew(charter, *pins(resolved.config))
@@ -146,11 +145,9 @@ def _at_hand(files: NodeFiles, swarm: str) -> Iterator[bytes]:
 
 
 def _content(files: NodeFiles) -> bytes | None:
-    try:
-        with files.charter.open("rb") as file:
-            return file.read(2 * LONGEST)
-    except OSError:
-        return None
+    with contextlib.suppress(OSError), files.charter.open("rb") as file:
+        return file.read(2 * LONGEST)
+    return None
 
 
 def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None], module: str) -> bytes:
@@ -175,29 +172,24 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
         raise
 
 
-def keeps_what_it_learns(resolved: Resolved) -> Resolved:
-    """A node of a swarm never starts over: peers know it, and would see it forget.
+def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:
+    """Return the configuration of a node of a swarm: it never starts over, and has a seed of its own, or keeps its own.
 
-    Raises ConfigurationError where the command line says otherwise; a profile may.
+    Peers know a node and would see it forget; two that are alike in all would say the same. Raises ConfigurationError
+    where the command line has it start over; a profile may.
     """
-    if not resolved.config.node.fresh:
-        return resolved
-    if _explicit(resolved, _FRESH):
-        raise ConfigurationError(
-            "a node of a swarm keeps what it learned, and node.fresh = true makes it start over at every run",
-            next=rerun(resolved, without={_FRESH}),
-        )
-    return _changed(resolved, _FRESH, False)
-
-
-def with_own_seed(resolved: Resolved, files: NodeFiles) -> Resolved:
-    """Give a node of a swarm a seed of its own, and leave it what it has: two alike in all would say the same."""
+    if resolved.config.node.fresh:
+        if _explicit(resolved, _FRESH):
+            raise ConfigurationError(
+                "a node of a swarm keeps what it learned, and node.fresh = true makes it start over at every run",
+                next=rerun(resolved, without={_FRESH}),
+            )
+        resolved = _changed(resolved, _FRESH, False)
     if _explicit(resolved, _SEED) or resolved.origins.get(dotted(_SEED)) == REMEMBERED:
         return resolved
     made = read_json(files.identity) or {}
     known = made.get("seed") if made.get("swarm") and not made.get("fresh") else None
-    seed = known if isinstance(known, int) else secrets.randbelow(_SEEDS)
-    return _changed(resolved, _SEED, seed)
+    return _changed(resolved, _SEED, known if isinstance(known, int) else secrets.randbelow(_SEEDS))
 
 
 def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:

@@ -15,7 +15,7 @@ from swarmctl.errors import Exit
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit, log_tail
-from swarmctl.settings.last_run import pasteable, rerun
+from swarmctl.settings.command_line import rerun
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import SettingPath
@@ -27,7 +27,7 @@ _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
 
 def continuation(node: str) -> str:
     """Return the command that goes on with ``node`` exactly as it was run last."""
-    return pasteable(["run", "--node", node])
+    return shlex.join(["swarmctl", "run", "--node", node])
 
 
 def completed(following: str | None, same: str) -> str:

@@ -17,7 +17,7 @@ from swarmctl.keys.set import SetOptions, keep_key
 from swarmctl.paths import shown
 from swarmctl.profiles.importing.convert import BAD_VALUE, NO_COUNTERPART, UNKNOWN, Mapped, Secret, mapped
 from swarmctl.profiles.importing.yaml_file import flat, read_yaml
-from swarmctl.profiles.write import new_path, print_written, problems_in, write, written
+from swarmctl.profiles.new import new_path, print_written, problems_in, write, written
 from swarmctl.settings.problems import refused
 from swarmctl.settings.schema import SettingPath
 from swarmctl.settings.sources import anchored

@@ -9,7 +9,7 @@ from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.hosts import host_of
 from swarmctl.profiles.importing import rl_swarm as rlswarm
 from swarmctl.profiles.importing.rl_swarm import Carry, whole
-from swarmctl.settings.misplaced_keys import means_secret, service_of
+from swarmctl.settings.problems import means_secret, service_of
 from swarmctl.settings.schema import SettingPath, dotted
 from swarmctl.terminal.safe_text import looks_like_key
 from swarmctl.terminal.suggest import nearest

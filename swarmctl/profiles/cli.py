@@ -110,8 +110,8 @@ def _new(
         "model.device": device,
         "game.rounds": rounds,
     }
-    flags = [(key, str(value)) for key, value in settings.items() if value is not None]
-    new_profile(name, base, flags, set_ or (), yes=yes, no_input=no_input, as_json=json)
+    assignments = [f"{key}={value}" for key, value in settings.items() if value is not None]
+    new_profile(name, base, [*assignments, *(set_ or ())], yes=yes, no_input=no_input, as_json=json)
 
 
 @group.command("import")

@@ -30,25 +30,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def new_profile(
-    name: str,
-    base_name: str,
-    flags: Sequence[tuple[str, str]],
-    assignments: Sequence[str],
-    *,
-    yes: bool,
-    no_input: bool,
-    as_json: bool,
+    name: str, base_name: str, assignments: Sequence[str], *, yes: bool, no_input: bool, as_json: bool
 ) -> None:
-    """Write the profile. ``flags`` are (setting, text). It asks on a terminal, where no content was given.
+    """Write the profile. ``assignments`` are ``KEY=VALUE``; where there are none, it asks on a terminal.
 
     Raises ConfigurationError where the name is taken or a value is wrong; then nothing is written.
     """
     base = profiles.read(profiles.find_builtin(base_name))
-    path = new_path(name, yes=yes, again=_again(name, base_name, flags, assignments))
-    told = flags or assignments or no_input or as_json
-    if not told and sys.stdin.isatty() and sys.stderr.isatty():
-        flags = answers(base)
-    changes = _changes(flags, assignments)
+    path = new_path(name, yes=yes, again=_again(name, base_name, assignments))
+    if not (assignments or no_input or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
+        assignments = answers(base)
+    changes = {each.path: anchored(each.path, each.value, Path.cwd()) for each in map(override, assignments)}
     values = merged(dict(flatten(base.values)), changes)
     if TASKS in values:
         values[TASKS] = _tables(values[TASKS])
@@ -69,12 +61,11 @@ def new_profile(
         print_written(path)
 
 
-def _again(name: str, base_name: str, flags: Sequence[tuple[str, str]], assignments: Sequence[str]) -> str:
+def _again(name: str, base_name: str, assignments: Sequence[str]) -> str:
     """Return the same command with ``--yes``; one with a key in it is not repeated."""
-    told = [*(f"{key}={text}" for key, text in flags), *assignments]
-    if any(map(looks_like_key, told)):
+    if any(map(looks_like_key, assignments)):
         return "swarmctl profiles new --help"
-    settings = [word for assignment in told for word in ("--set", assignment)]
+    settings = [word for assignment in assignments for word in ("--set", assignment)]
     return command(["profiles", "new", name, "--from", base_name, *settings, "--yes"])
 
 
@@ -82,13 +73,6 @@ def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> d
     """Return ``values`` with ``changes`` over them: a value takes the place of a table and the other way round."""
     kept = {path: value for path, value in values.items() if not any(related(path, new) for new in changes)}
     return kept | changes
-
-
-def _changes(flags: Sequence[tuple[str, str]], assignments: Sequence[str]) -> dict[SettingPath, Any]:
-    """Return what the command line or the operator's answers say, by setting."""
-    overrides = [given("--set", key, text) for key, text in flags] + list(map(override, assignments))
-    values = {each.path: _tables(each.value) if each.path == TASKS else each.value for each in overrides}
-    return {path: anchored(path, value, Path.cwd()) for path, value in values.items()}
 
 
 def _tables(tasks: Any) -> list[dict[str, Any]]:
@@ -128,13 +112,12 @@ def new_path(name: str, *, yes: bool, again: str) -> Path:
 def problems_in(path: Path, text: str) -> list[Problem]:
     """Return all that is wrong with a profile that has still to be written."""
     profile = profiles.parsed(path, text)
-    return [*profile_problems(profile), *_secrets(profile)]
-
-
-def _secrets(profile: Profile) -> Iterator[Problem]:
-    for key, value in _texts(profile.values, ""):
-        if looks_like_key(value):
-            yield Problem(key, f"{key} looks like a key, and a profile is no place for one", None, profile.label)
+    secrets = [
+        Problem(key, f"{key} looks like a key, and a profile is no place for one", None, profile.label)
+        for key, value in _texts(profile.values, "")
+        if looks_like_key(value)
+    ]
+    return [*profile_problems(profile), *secrets]
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
@@ -176,18 +159,18 @@ QUESTIONS = {
 }
 
 
-def answers(base: Profile) -> list[tuple[str, str]]:
-    """Ask on stderr and return (setting, text); an empty answer keeps what the base says."""
+def answers(base: Profile) -> list[str]:
+    """Ask on stderr and return ``KEY=VALUE`` for each answer; an empty one keeps what the base says."""
     config = resolve(base, (), {}).config
     now = {dotted(path): str(value) for path, value in flatten(config.model_dump())}
     now["tasks"] = ",".join(task.name for task in config.tasks)
     say = Writer(sys.stderr)
-    told: list[tuple[str, str]] = []
+    told: list[str] = []
     for key, question in QUESTIONS.items():
         while text := _ask(say.folded(f"{question} [{clean(now[key])}]:")):
             problem = _problem(base, key, text)
             if problem is None:
-                told.append((key, text))
+                told.append(f"{key}={text}")
                 break
             say(problem)
     return told

@@ -61,7 +61,10 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
             ending = supervise(node, resolved.config, display, progress, signals, secrets=keys.secrets, module=module)
-        return _finish(node, resolved, progress, ending, elapsed=time.monotonic() - began, as_json=options.as_json)
+        code = _finish(node, resolved, progress, ending, time.monotonic() - began)
+        if options.as_json:
+            print(json.dumps(result(progress, node.name)), flush=True)
+        return code
 
 
 def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str, ...]]:
@@ -78,21 +81,18 @@ def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str
         return banner(found), ask_consent(found, resolved, files, prompter)
 
 
-def _finish(
-    node: nodes.Node, resolved: Resolved, progress: RunView, ending: TrainerExit, *, elapsed: float, as_json: bool
-) -> Exit:
+def _finish(node: nodes.Node, resolved: Resolved, progress: RunView, ending: TrainerExit, elapsed: float) -> Exit:
+    """Say how the run ended, and return the exit code. Raises the NodeError of a trainer that failed."""
     say = Writer(sys.stderr)
     failed = True
     try:
         code = exit_code_for(ending, progress, node.files, resolved)
         failed = False
+        return code
     finally:
         if not failed or progress.start is not None:
             for line in conclusion(node, resolved, progress, elapsed, failed=failed):
                 say(line)
-    if as_json:
-        print(json.dumps(result(progress, node.name)), flush=True)
-    return code
 
 
 def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_json: bool, module: str) -> Exit:
@@ -127,13 +127,12 @@ def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_jso
 
 def _findings(found: dict[str, Any], config: Config) -> list[str]:
     model = found.get("model") or {}
-    parameters = model.get("parameters")
-    parameters_text = f", {count(parameters)} parameters" if parameters else ""
+    parameters = f", {count(model['parameters'])} parameters" if model.get("parameters") else ""
     memory = found.get("memory_bytes")
     accelerator = f" ({found['accelerator']})" if found.get("accelerator") else ""
     return [
         f"device   {found.get('device')}{accelerator}, {found.get('dtype')}",
-        f"model    {without_keys(config.model.name)}: {model.get('where', 'unknown')}{parameters_text}",
+        f"model    {without_keys(config.model.name)}: {model.get('where', 'unknown')}{parameters}",
         f"tasks    {', '.join(map(str, found.get('tasks') or []))}",
         f"memory   {f'about {size(memory)}' if memory else 'unknown'}",
         *([f"push     {pushes(config)}"] if config.hub.repo else []),

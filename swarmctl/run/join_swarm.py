@@ -1,7 +1,5 @@
 """How a node gets into a swarm: where its charter is found, and what that fixes, whatever profile and flags say."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets
@@ -10,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,6 +20,7 @@ from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
+from hivemind_exp.tasks.mixture import Mixture, TaskFacts
 from hivemind_exp.tasks.registry import expand
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
@@ -34,13 +33,9 @@ from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
 
-if TYPE_CHECKING:
-    from hivemind_exp.tasks.mixture import TaskFacts
-
 _SEED = ("node", "seed")
 _FRESH = ("node", "fresh")
 _TASKS = ("tasks",)
-_SEEDS = 2**31
 _BY_NODE = "this node's own"
 
 
@@ -61,8 +56,6 @@ def pins(config: Config) -> tuple[list[TaskFacts], dict[str, str]]:
     The questions are made by the very workers that a run uses, in less than a second, unless a fixed set must be
     downloaded. Raises TaskError.
     """
-    from hivemind_exp.tasks.mixture import Mixture
-
     with contextlib.closing(Mixture(config.tasks, charter=b"", secret=b"", heldout=0, verifiers=1)) as mixture:
         facts = mixture.facts()
         return facts, {fact.label: mixture.digest(fact.label) for fact in facts}
@@ -189,7 +182,7 @@ def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:
         return resolved
     made = read_json(files.identity) or {}
     known = made.get("seed") if made.get("swarm") and not made.get("fresh") else None
-    return _changed(resolved, _SEED, known if isinstance(known, int) else secrets.randbelow(_SEEDS))
+    return _changed(resolved, _SEED, known if isinstance(known, int) else secrets.randbelow(2**31))
 
 
 def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:

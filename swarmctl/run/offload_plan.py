@@ -3,8 +3,6 @@
 Nothing starts spending by itself: a written cap is consent, else one question per node and provider.
 """
 
-from __future__ import annotations
-
 import math
 import sqlite3
 from contextlib import closing
@@ -20,10 +18,24 @@ from hivemind_exp.offload.ledger import BYTES_A_MESSAGE, read_totals
 from hivemind_exp.offload.prices import BATCH_SHARE, Usage, bounded_price
 from hivemind_exp.offload.settings import describe_loss, resolved_kind
 from hivemind_exp.sources.schedule import share_of
+from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.sentences import duration, percent
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One round."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float
+    usd_at_most: float
+    """With every completion as long as it may be; what the cap is kept with."""
+    minutes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,7 @@ class Plan:
             "kind": resolved_kind(self.config).value,
             "loss": describe_loss(self.config),
             "training": self.endpoint.chat.training,
-            "round": self.estimate.as_json(),
+            "round": {key: round(value, 6) for key, value in asdict(self.estimate).items()},
             "usd_spent": round(self.spent, 8),
             "usd_cap": None if cap == "unlimited" else cap,
         }
@@ -114,22 +126,6 @@ _TOKENS_A_SECOND = 50
 """Of one request at a hosted service, likewise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """One round."""
-
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float
-    usd_at_most: float
-    """With every completion as long as it may be; what the cap is kept with."""
-    minutes: float
-
-    def as_json(self) -> dict[str, Any]:
-        return {key: round(value, 6) for key, value in asdict(self).items()}
-
-
 def estimate(config: Config) -> Estimate:
     """Make a few questions and count. Raises ``NodeError`` where that fails or a price is not known."""
     endpoint, offload = first_endpoint(config), config.offload
@@ -176,7 +172,6 @@ def _minutes(config: Config, requests: int, tokens: int, longest: int) -> float:
 
 def _bytes_a_prompt(config: Config) -> float:
     from hivemind_exp.game.sampling.prompts import messages
-    from hivemind_exp.tasks.mixture import Mixture
 
     charter = charter_id(config).encode()
     with closing(Mixture(config.tasks, charter=charter, secret=b"", heldout=0, verifiers=1)) as tasks:

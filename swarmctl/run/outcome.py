@@ -88,22 +88,18 @@ def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved:
     if ending.returncode == errno.ENOSPC:
         root = files.root
         return DiskFull(f"no space left in {shown(root)}", next=f"df -h {shlex.quote(str(root))}")
+    log = f"(log: {shown(files.log)})"
+    if ending.returncode == -signal.SIGKILL:
+        return OutOfMemory(
+            f"the trainer was killed (SIGKILL); most often that means the system ran out of memory {log}",
+            next=rerun(resolved, changes=smaller(resolved.config)),
+        )
     if ending.returncode < 0:
-        return _signalled(signal.Signals(-ending.returncode), files, resolved)
+        return NodeError(f"the trainer crashed with {signal.Signals(-ending.returncode).name} {log}")
     text = log_tail(files, ending.log_start)
     lines = text.decode(errors="replace").strip().splitlines()
     said = clean(lines[-1].strip()) if lines else f"it ended with code {ending.returncode} and said nothing"
-    return NodeError(f"the trainer failed: {said} (log: {shown(files.log)})")
-
-
-def _signalled(number: signal.Signals, files: NodeFiles, resolved: Resolved) -> NodeError:
-    if number is not signal.SIGKILL:
-        return NodeError(f"the trainer crashed with {number.name} (log: {shown(files.log)})")
-    return OutOfMemory(
-        "the trainer was killed (SIGKILL); most often that means the system ran out of memory "
-        f"(log: {shown(files.log)})",
-        next=rerun(resolved, changes=smaller(resolved.config)),
-    )
+    return NodeError(f"the trainer failed: {said} {log}")
 
 
 def smaller(config: Config) -> dict[SettingPath, Any]:

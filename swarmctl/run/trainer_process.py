@@ -138,11 +138,8 @@ def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:
 
 def last_object(text: bytes) -> dict[str, Any] | None:
     """Return the JSON object on the last line that is not empty, if it is one."""
-    lines = text.strip().splitlines()
-    if not lines:
-        return None
     try:
-        value = json.loads(lines[-1])
+        value = json.loads((text.strip().splitlines() or [b""])[-1])
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -98,46 +98,27 @@ def _account(result: Mapped) -> list[str]:
     return lines
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What became of one secret."""
-
-    secret: Secret
-    error: NodeError | None
-    """Why it was not saved; None also where nobody knows what it is for."""
-
-    @property
-    def saved(self) -> bool:
-        return bool(self.secret.name) and self.error is None
-
-    def report(self) -> dict[str, Any]:
-        """Return it for ``--json``."""
-        why = self.error.message if self.error else None if self.saved else "it is not known which service it is for"
-        return {"key": self.secret.key, "name": self.secret.name or None, "saved": self.saved, "why": why}
-
-
-def _keep_all(secrets: Sequence[Secret], how: SetOptions, prompter: Prompter) -> list[Kept]:
-    """Save each secret whose service is known, as ``keys set`` would; the first of several for one service.
+def _keep_all(secrets: Sequence[Secret], how: SetOptions, prompter: Prompter) -> list[Secret]:
+    """Save each secret whose service is known, as ``keys set`` would; return them, the first of several for a service.
 
     One that cannot be saved does not keep the others from it.
     """
-    kept: list[Kept] = []
+    kept: list[Secret] = []
     for secret in secrets:
-        if any(secret.name and secret.name == other.secret.name for other in kept):
+        if any(secret.name and secret.name == other.name for other in kept):
             continue
-        error = None
+        kept.append(secret)
         try:
             if secret.name:
                 key = clean_key(secret.value, f"at {secret.key}")
                 keep_key(secret.name, key, PROVIDERS[secret.name].base_url, how, prompter)
         except NodeError as refusal:
             prompter.say(f"Not saved: {secret.key}: {refusal.message}")
-            error = refusal
-        kept.append(Kept(secret, error))
+            secret.error = refusal
     return kept
 
 
-def _warn_about_secrets(source: Path, secrets: Sequence[Secret], kept: Sequence[Kept], prompter: Prompter) -> None:
+def _warn_about_secrets(source: Path, secrets: Sequence[Secret], kept: Sequence[Secret], prompter: Prompter) -> None:
     """Say what is wrong with a file that holds secrets, and what to type."""
     found = ", ".join(dict.fromkeys(secret.key for secret in secrets))
     prompter.say(
@@ -148,7 +129,7 @@ def _warn_about_secrets(source: Path, secrets: Sequence[Secret], kept: Sequence[
         prompter.say(f"  {removal}")
     for each in kept:
         if not each.saved:
-            prompter.say("  " + typed(f"swarmctl keys set {each.secret.name or 'NAME'}"))
+            prompter.say("  " + typed(f"swarmctl keys set {each.name or 'NAME'}"))
 
 
 def _removal(source: Path, secrets: Sequence[Secret]) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from hivemind_exp.errors import NodeError
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.hosts import host_of
 from swarmctl.profiles.importing import rl_swarm as rlswarm
@@ -43,7 +44,7 @@ class LeftKey:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Secret:
     """A key of a service, or what looks like one. Does not show it when printed."""
 
@@ -52,6 +53,17 @@ class Secret:
     name: str
     """What ``swarmctl keys`` calls it; empty where that is not known."""
     value: str = field(repr=False)
+    error: NodeError | None = None
+    """Why it could not be saved."""
+
+    @property
+    def saved(self) -> bool:
+        return bool(self.name) and self.error is None
+
+    def report(self) -> dict[str, Any]:
+        """Return for ``--json`` what became of it."""
+        why = self.error.message if self.error else None if self.saved else "it is not known which service it is for"
+        return {"key": self.key, "name": self.name or None, "saved": self.saved, "why": why}
 
 
 @dataclass(slots=True)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, StrictBool, TypeAdapter
 
 
 def number(value: Any) -> float:
@@ -18,16 +20,8 @@ def whole(value: Any) -> int:
     return int(number(value))
 
 
-def text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError
-    return value
-
-
-def switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
+text = TypeAdapter(Annotated[str, Field(strict=True, min_length=1)]).validate_python
+switch = TypeAdapter(StrictBool).validate_python
 
 
 def dtype(value: Any) -> str:

@@ -58,10 +58,7 @@ def _check(text: str, path: Path) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise ConfigurationError(f"{shown(path)} has aliases (*name), which are not read: write the values out")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ConfigurationError(f"{shown(path)} is nested deeper than {MAX_DEPTH} levels: no configuration is")
     root = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -96,8 +96,8 @@ def shown_value(value: Any) -> str:
 
 def rerun(
     resolved: Resolved,
-    *,
     node: str | None = None,
+    *,
     changes: Mapping[SettingPath, Any] = MappingProxyType({}),
     without: Collection[SettingPath] = (),
 ) -> str:

@@ -131,7 +131,7 @@ class Context:
 
     def changed(self, **settings: object) -> str:
         """Return the ``run`` command of the same node with some settings (``section__key``) changed."""
-        from swarmctl.settings.last_run import rerun
+        from swarmctl.settings.command_line import rerun
 
         assert self.resolved is not None
         return rerun(self.resolved, changes={tuple(name.split("__")): value for name, value in settings.items()})

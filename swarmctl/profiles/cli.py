@@ -102,25 +102,16 @@ def _new(
       swarmctl profiles new mine
       swarmctl profiles new maths --from gpu --task gsm8k --set train.learning_rate=2e-6
     """
-    from swarmctl.profiles.new import NewOptions, new_profile
+    from swarmctl.profiles.new import new_profile
 
-    flags = (
-        ("model.name", model),
-        ("tasks", ",".join(task) if task else None),
-        ("model.device", device),
-        ("game.rounds", rounds),
-    )
-    new_profile(
-        NewOptions(
-            name=name,
-            base=base,
-            flags=tuple((key, str(value)) for key, value in flags if value is not None),
-            assignments=tuple(set_ or ()),
-            yes=yes,
-            no_input=no_input,
-            as_json=json,
-        )
-    )
+    settings = {
+        "model.name": model,
+        "tasks": ",".join(task) if task else None,
+        "model.device": device,
+        "game.rounds": rounds,
+    }
+    assignments = [f"{key}={value}" for key, value in settings.items() if value is not None]
+    new_profile(name, base, [*assignments, *(set_ or ())], yes=yes, no_input=no_input, as_json=json)
 
 
 @group.command("import")

@@ -1,93 +1,78 @@
 """``swarmctl profiles new``: a profile of one's own, from a built-in one, a few answers and ``--set``."""
 
-import json
+import os
+import re
+import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError, NodeError
+from swarmctl.paths import profiles_directory, shown
 from swarmctl.profiles.validate import profile_problems
-from swarmctl.profiles.write import TASKS, head_comment, new_path, print_written, problems_in, rendered, write, written
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.problems import refused
-from swarmctl.settings.profile_files import Profile
+from swarmctl.settings.problems import Problem, refused
+from swarmctl.settings.profile_files import SUFFIX, Profile
 from swarmctl.settings.resolve import given, override, resolve
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import anchored, related
-from swarmctl.terminal.command_line import command
+from swarmctl.settings.toml_text import TASKS, rendered
+from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.terminal.command_line import command, typed
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, looks_like_key
 from swarmctl.terminal.views import Writer
 
-
-@dataclass(frozen=True, slots=True)
-class NewOptions:
-    """The command line of ``profiles new``."""
-
-    name: str
-    base: str = profiles.DEFAULT
-    flags: tuple[tuple[str, str], ...] = ()
-    """(setting, text) for each flag that stands for a setting."""
-    assignments: tuple[str, ...] = ()
-    yes: bool = False
-    no_input: bool = False
-    as_json: bool = False
-
-    @property
-    def asks(self) -> bool:
-        """Whether to ask: on a terminal, where the command line said nothing about the content."""
-        told = self.flags or self.assignments or self.no_input or self.as_json
-        return not told and sys.stdin.isatty() and sys.stderr.isatty()
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def new_profile(options: NewOptions) -> None:
-    """Write the profile.
+def new_profile(
+    name: str, base_name: str, assignments: Sequence[str], *, yes: bool, no_input: bool, as_json: bool
+) -> None:
+    """Write the profile. ``assignments`` are ``KEY=VALUE``; where there are none, it asks on a terminal.
 
     Raises ConfigurationError where the name is taken or a value is wrong; then nothing is written.
     """
-    base = profiles.read(profiles.find_builtin(options.base))
-    path = new_path(options.name, yes=options.yes, again=_again(options))
-    changes = _changes(options, base)
+    base = profiles.read(profiles.find_builtin(base_name))
+    path = new_path(name, yes=yes, again=_again(name, base_name, assignments))
+    if not (assignments or no_input or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
+        assignments = answers(base)
+    changes = {each.path: anchored(each.path, each.value, Path.cwd()) for each in map(override, assignments)}
     values = merged(dict(flatten(base.values)), changes)
     if TASKS in values:
         values[TASKS] = _tables(values[TASKS])
+    comment = takewhile(lambda line: line.startswith("#"), base.path.read_text(encoding="utf-8").splitlines())
     head = [
-        f"Made by `swarmctl profiles new {options.name}`. What is not here: `swarmctl profiles show {options.name}`.",
+        f"Made by `swarmctl profiles new {name}`. What is not here: `swarmctl profiles show {name}`.",
         "",
         f"The built-in {base.name} says:",
-        *head_comment(base.path.read_text(encoding="utf-8")),
+        *(line.removeprefix("#").strip() for line in comment),
     ]
     text = rendered(values, head=head, description=_description(base, changes), extends=base.extends)
     if problems := problems_in(path, text):
         raise refused(problems, "swarmctl profiles new --help")
     write(path, text)
-    if options.as_json:
-        print(json.dumps(written(path)))
+    if as_json:
+        print_json(**written(path))
     else:
         print_written(path)
 
 
-def _again(options: NewOptions) -> str:
+def _again(name: str, base_name: str, assignments: Sequence[str]) -> str:
     """Return the same command with ``--yes``; one with a key in it is not repeated."""
-    told = [*(f"{key}={text}" for key, text in options.flags), *options.assignments]
-    if any(map(looks_like_key, told)):
+    if any(map(looks_like_key, assignments)):
         return "swarmctl profiles new --help"
-    settings = [word for assignment in told for word in ("--set", assignment)]
-    return command(["profiles", "new", options.name, "--from", options.base, *settings, "--yes"])
+    settings = [word for assignment in assignments for word in ("--set", assignment)]
+    return command(["profiles", "new", name, "--from", base_name, *settings, "--yes"])
 
 
 def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> dict[SettingPath, Any]:
     """Return ``values`` with ``changes`` over them: a value takes the place of a table and the other way round."""
     kept = {path: value for path, value in values.items() if not any(related(path, new) for new in changes)}
     return kept | changes
-
-
-def _changes(options: NewOptions, base: Profile) -> dict[SettingPath, Any]:
-    """Return what the command line or the operator's answers say, by setting."""
-    flags = options.flags if not options.asks else answers(base)
-    overrides = [given("--set", key, text) for key, text in flags] + list(map(override, options.assignments))
-    values = {each.path: _tables(each.value) if each.path == TASKS else each.value for each in overrides}
-    return {path: anchored(path, value, Path.cwd()) for path, value in values.items()}
 
 
 def _tables(tasks: Any) -> list[dict[str, Any]]:
@@ -106,6 +91,66 @@ def _description(base: Profile, changes: dict[SettingPath, Any]) -> str:
     return f"{base.name}, with its own {', '.join(sorted(map(dotted, changes)))}"
 
 
+def new_path(name: str, *, yes: bool, again: str) -> Path:
+    """Return where the profile ``name`` goes.
+
+    Raises ConfigurationError for a name that no node could have, and where there is a file already, without ``yes``.
+    ``again`` is the command that overwrites it.
+    """
+    if not _NAME.fullmatch(name) or name.endswith(SUFFIX):
+        raise ConfigurationError(
+            "a profile's name has letters, digits, '.', '_' and '-', begins with a letter or digit, "
+            f"has at most 64 characters and no {SUFFIX} at its end",
+            next="swarmctl profiles list",
+        )
+    path = profiles_directory() / f"{name}{SUFFIX}"
+    if os.path.lexists(path) and not yes:
+        raise ConfigurationError(f"there is a profile {shown(path)} already", next=again)
+    return path
+
+
+def problems_in(path: Path, text: str) -> list[Problem]:
+    """Return all that is wrong with a profile that has still to be written."""
+    profile = profiles.parsed(path, text)
+    secrets = [
+        Problem(key, f"{key} looks like a key, and a profile is no place for one", None, profile.label)
+        for key, value in _texts(profile.values, "")
+        if looks_like_key(value)
+    ]
+    return [*profile_problems(profile), *secrets]
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    match value:
+        case str():
+            yield key, value
+        case dict():
+            for name, item in value.items():
+                yield from _texts(item, f"{key}.{name}" if key else name)
+        case list():
+            for item in value:
+                yield from _texts(item, key)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a profile that was checked. Raises NodeError where the disk refuses."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write.write(path, text, None if path.is_file() else atomic_write.READABLE)
+
+
+def written(path: Path) -> dict[str, Any]:
+    """Return what ``--json`` tells of a profile that was written."""
+    run = typed(f"swarmctl run --profile {shlex.quote(path.stem)}")
+    return {"name": path.stem, "path": str(path), "run": run}
+
+
+def print_written(path: Path) -> None:
+    """Say where a profile was written, and how it is run."""
+    print(f"Wrote {shown(path)}")
+    print(f"Run it: {written(path)['run']}", flush=True)
+
+
 QUESTIONS = {
     "model.name": "Model (an id on the hub, or a directory)",
     "tasks": "Tasks (separated by commas)",
@@ -114,18 +159,18 @@ QUESTIONS = {
 }
 
 
-def answers(base: Profile) -> list[tuple[str, str]]:
-    """Ask on stderr and return (setting, text); an empty answer keeps what the base says."""
+def answers(base: Profile) -> list[str]:
+    """Ask on stderr and return ``KEY=VALUE`` for each answer; an empty one keeps what the base says."""
     config = resolve(base, (), {}).config
     now = {dotted(path): str(value) for path, value in flatten(config.model_dump())}
     now["tasks"] = ",".join(task.name for task in config.tasks)
     say = Writer(sys.stderr)
-    told: list[tuple[str, str]] = []
+    told: list[str] = []
     for key, question in QUESTIONS.items():
         while text := _ask(say.folded(f"{question} [{clean(now[key])}]:")):
             problem = _problem(base, key, text)
             if problem is None:
-                told.append((key, text))
+                told.append(f"{key}={text}")
                 break
             say(problem)
     return told

@@ -1,6 +1,5 @@
 """``swarmctl profiles validate``: every problem of one profile, or of all."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from swarmctl.settings.problems import Problem
 from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.resolve import problems_of
 from swarmctl.settings.sources import Override
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean
 
 
@@ -22,7 +22,7 @@ def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
     reports = [(path.stem, str(path), _problems(path)) for path in paths]
     ok = not any(problems for _, _, problems in reports)
     if as_json:
-        print(json.dumps({"schema": 1, "ok": ok, "profiles": [_report(*report) for report in reports]}))
+        print_json(ok=ok, profiles=[_report(*report) for report in reports])
     else:
         for stem, _, problems in reports:
             for line in [str(problem) for problem in problems] or ["ok"]:

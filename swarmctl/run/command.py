@@ -4,7 +4,10 @@ import json
 import os
 import sys
 import time
+from functools import partial
+from typing import Any
 
+from hivemind_exp.config import Config
 from hivemind_exp.offload.endpoints import is_offloaded
 from hivemind_exp.offload.settings import check_offload
 from hivemind_exp.tasks.registry import check_tasks
@@ -12,21 +15,22 @@ from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
+from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
-from swarmctl.run.consent import ask_consent, record_consent
-from swarmctl.run.join_swarm import join, store_membership
-from swarmctl.run.offload_plan import banner, plan
-from swarmctl.run.outcome import exit_code_for
-from swarmctl.run.retry import retry_hint, retry_with
-from swarmctl.run.summary import conclusion, introduction
+from swarmctl.run.join_swarm import CharterMembership, join, store_membership
+from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
+from swarmctl.run.outcome import exit_code_for, retry_hint
+from swarmctl.run.summary import conclusion, introduction, pushes, swarm_line
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
-from swarmctl.settings.command_line import resolved_options
-from swarmctl.settings.last_run import changes, read_last, write_last
+from swarmctl.settings.command_line import changes, read_last, rerun, resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.prompter import Prompter
+from swarmctl.terminal.safe_text import clean, without_keys
+from swarmctl.terminal.sentences import count, size
 from swarmctl.terminal.views import Writer, view
 
 
@@ -34,15 +38,15 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     """Run a node to its end. Raises the NodeError to print where it fails."""
     say = Writer(sys.stderr)
     resolved, membership = join(resolved_options(options), say, module=module)
-    _check_tasks(resolved)
+    with retry_hint(resolved):  # what the trainer would find after ten seconds of imports
+        check_tasks(resolved.config.tasks)
+        check_offload(resolved.config)
     if options.dry_run:
-        from swarmctl.run.dry_run import dry_run
-
-        return dry_run(resolved, membership, as_json=options.as_json, module=module)
+        return _dry_run(resolved, membership, as_json=options.as_json, module=module)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     keys = keys_for(resolved.config, prompter, os.environ)
     offload, agreed = _agree(resolved, prompter)
-    with StopSignals() as signals, nodes.opened(resolved.config, retry_with(resolved)) as node:
+    with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
         before = read_last(node.files) if node.resumes else None
         with disk_errors.disk_errors(node.files.root):
             record_consent(node.files, agreed)
@@ -57,7 +61,10 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
             ending = supervise(node, resolved.config, display, progress, signals, secrets=keys.secrets, module=module)
-        return _finish(node, resolved, progress, ending, elapsed=time.monotonic() - began, as_json=options.as_json)
+        code = _finish(node, resolved, progress, ending, time.monotonic() - began)
+        if options.as_json:
+            print(json.dumps(result(progress, node.name)), flush=True)
+        return code
 
 
 def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str, ...]]:
@@ -67,33 +74,66 @@ def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str
     """
     if not is_offloaded(resolved.config):
         return [], ()
-    retry = retry_with(resolved)
     files = lookup.files_of(resolved.config.node.name)
-    nodes.check_free(files, retry)
+    nodes.check_free(files, partial(rerun, resolved))
     with retry_hint(resolved):
         found = plan(resolved.config, files.ledger)
         return banner(found), ask_consent(found, resolved, files, prompter)
 
 
-def _check_tasks(resolved: Resolved) -> None:
-    """Raise the TaskError that the trainer would find after ten seconds of imports."""
-    with retry_hint(resolved):
-        check_tasks(resolved.config.tasks)
-        check_offload(resolved.config)
-
-
-def _finish(
-    node: nodes.Node, resolved: Resolved, progress: RunView, ending: TrainerExit, *, elapsed: float, as_json: bool
-) -> Exit:
+def _finish(node: nodes.Node, resolved: Resolved, progress: RunView, ending: TrainerExit, elapsed: float) -> Exit:
+    """Say how the run ended, and return the exit code. Raises the NodeError of a trainer that failed."""
     say = Writer(sys.stderr)
     failed = True
     try:
         code = exit_code_for(ending, progress, node.files, resolved)
         failed = False
+        return code
     finally:
         if not failed or progress.start is not None:
             for line in conclusion(node, resolved, progress, elapsed, failed=failed):
                 say(line)
+
+
+def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_json: bool, module: str) -> Exit:
+    """Print configuration, origins and findings. Raises what ``run`` would raise before its first round."""
+    config = resolved.config
+    files = lookup.files_of(config.node.name)
+    retry = partial(rerun, resolved)
+    nodes.check_free(files, retry)
+    nodes.check_identity(files, config, retry)
+    with retry_hint(resolved):
+        found = trainer.check(config, module)
+        offload = plan(config, files.ledger) if is_offloaded(config) else None
+    exists = files.root.exists()
     if as_json:
-        print(json.dumps(result(progress, node.name)), flush=True)
-    return code
+        swarm = membership and membership.charter
+        found["offload"] = offload and offload.as_json()
+        found["swarm"] = swarm and {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}
+        head = {"node": config.node.name, "exists": exists, "profile": resolved.profile.reference}
+        print_json(**head, **resolved.as_json(), check=found)
+        return Exit.DONE
+    from swarmctl.settings.toml_text import as_toml
+
+    print(as_toml(resolved, origins=True))
+    state = "exists" if exists else "would be made"
+    node = f"node     {config.node.name}: {shown(files.root)} ({state})"
+    told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
+    part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
+    for line in [node, *part, *_findings(found, config), *told, "Nothing was made or changed."]:
+        print(clean(f"# {line}"))
+    return Exit.DONE
+
+
+def _findings(found: dict[str, Any], config: Config) -> list[str]:
+    model = found.get("model") or {}
+    parameters = f", {count(model['parameters'])} parameters" if model.get("parameters") else ""
+    memory = found.get("memory_bytes")
+    accelerator = f" ({found['accelerator']})" if found.get("accelerator") else ""
+    return [
+        f"device   {found.get('device')}{accelerator}, {found.get('dtype')}",
+        f"model    {without_keys(config.model.name)}: {model.get('where', 'unknown')}{parameters}",
+        f"tasks    {', '.join(map(str, found.get('tasks') or []))}",
+        f"memory   {f'about {size(memory)}' if memory else 'unknown'}",
+        *([f"push     {pushes(config)}"] if config.hub.repo else []),
+    ]

@@ -6,7 +6,8 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path as File
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,26 +17,25 @@ from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import ConfigurationError, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
-from hivemind_exp.swarm.charter_check import applied
+from hivemind_exp.swarm.charter_check import applied, check_skew
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
+from hivemind_exp.tasks.mixture import Mixture, TaskFacts
 from hivemind_exp.tasks.registry import expand
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.paths import nodes_directory
 from swarmctl.run import trainer_process as trainer
-from swarmctl.run.retry import retry_hint, retry_with
-from swarmctl.settings.command_line import JOIN
-from swarmctl.settings.last_run import read_last, rerun, set_values, shown_value
+from swarmctl.run.outcome import retry_hint
+from swarmctl.settings.command_line import JOIN, read_last, rerun, set_values, shown_value
 from swarmctl.settings.resolve import Resolved
-from swarmctl.settings.schema import dotted, flatten
+from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
 
 _SEED = ("node", "seed")
 _FRESH = ("node", "fresh")
 _TASKS = ("tasks",)
-_SEEDS = 2**31
 _BY_NODE = "this node's own"
 
 
@@ -49,10 +49,16 @@ class CharterMembership:
     identity: Identity | None = None
     """Who the node is, or will be; None before it has a key."""
 
-    @property
-    def peer(self) -> str | None:
-        """The node's peer id, where it is known."""
-        return None if self.identity is None else self.identity.peer_id
+
+def pins(config: Config) -> tuple[list[TaskFacts], dict[str, str]]:
+    """Return what a charter pins of each task: its facts, and the digest of 64 questions by label.
+
+    The questions are made by the very workers that a run uses, in less than a second, unless a fixed set must be
+    downloaded. Raises TaskError.
+    """
+    with contextlib.closing(Mixture(config.tasks, charter=b"", secret=b"", heldout=0, verifiers=1)) as mixture:
+        facts = mixture.facts()
+        return facts, {fact.label: mixture.digest(fact.label) for fact in facts}
 
 
 def join(
@@ -68,21 +74,19 @@ def join(
     swarm = resolved.config.swarm.charter
     if swarm is None:
         return resolved, None
-    nodes.check_free(files, retry_with(resolved))
-    nodes.check_swarm(files, resolved.config, retry_with(resolved))
-    resolved = keeps_what_it_learns(resolved)
+    nodes.check_free(files, partial(rerun, resolved))
+    nodes.check_swarm(files, resolved.config, partial(rerun, resolved))
+    resolved = as_member(resolved, files)
     identity = Identity.load(files.key) if files.key.exists() else None
     envelope = next(_at_hand(files, swarm), None)
     if envelope is None:
         identity = identity or Identity.generate()
         envelope = _fetched(resolved, identity, say, module)
     charter = Charter.open(envelope, swarm)
-    resolved = apply_charter(with_own_seed(resolved, files), charter)
+    resolved = apply_charter(resolved, charter)
     if _content(files) != envelope:  # later runs leave that to the trainer
-        from swarmctl.run.check_questions import check_questions
-
         with retry_hint(resolved):
-            check_questions(charter, resolved.config)
+            check_skew(charter, *pins(resolved.config))
     return resolved, CharterMembership(charter, envelope, identity)
 
 
@@ -99,11 +103,9 @@ def store_membership(files: NodeFiles, membership: CharterMembership) -> Charter
         write_json(files.identity, {**made, "left": None})
     if _content(files) != membership.envelope:
         atomic_write.write(files.charter, membership.envelope)
-    if files.key.exists():
-        return replace(membership, identity=Identity.load(files.key))
-    identity = membership.identity or Identity.generate()
-    identity.save(files.key)
-    return replace(membership, identity=identity)
+    if not files.key.exists():
+        (membership.identity or Identity.generate()).save(files.key)
+    return replace(membership, identity=Identity.load(files.key))
 
 
 def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
@@ -136,11 +138,9 @@ def _at_hand(files: NodeFiles, swarm: str) -> Iterator[bytes]:
 
 
 def _content(files: NodeFiles) -> bytes | None:
-    try:
-        with files.charter.open("rb") as file:
-            return file.read(2 * LONGEST)
-    except OSError:
-        return None
+    with contextlib.suppress(OSError), files.charter.open("rb") as file:
+        return file.read(2 * LONGEST)
+    return None
 
 
 def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None], module: str) -> bytes:
@@ -156,39 +156,33 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
     try:
         # The daemon reads the key from a file; the node's own is not there before the charter has been seen.
         with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
-            key = File(directory) / "identity.key"
+            key = Path(directory) / "identity.key"
             identity.save(key)
-            return trainer.fetch_charter(config, key, File(directory), module)
+            return trainer.fetch_charter(config, key, Path(directory), module)
     except SwarmError as error:
         error.message += "; a node of it must be running where the invitation leads"
         error.next = rerun(resolved)
         raise
 
 
-def keeps_what_it_learns(resolved: Resolved) -> Resolved:
-    """A node of a swarm never starts over: peers know it, and would see it forget.
+def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:
+    """Return the configuration of a node of a swarm: it never starts over, and has a seed of its own, or keeps its own.
 
-    Raises ConfigurationError where the command line says otherwise; a profile may.
+    Peers know a node and would see it forget; two that are alike in all would say the same. Raises ConfigurationError
+    where the command line has it start over; a profile may.
     """
-    if not resolved.config.node.fresh:
-        return resolved
-    if _is_explicit(resolved.origins.get(dotted(_FRESH), "")):
-        raise ConfigurationError(
-            "a node of a swarm keeps what it learned, and node.fresh = true makes it start over at every run",
-            next=rerun(resolved, without={_FRESH}),
-        )
-    return _changed(resolved, _FRESH, False)
-
-
-def with_own_seed(resolved: Resolved, files: NodeFiles) -> Resolved:
-    """Give a node of a swarm a seed of its own, and leave it what it has: two alike in all would say the same."""
-    origin = resolved.origins.get(dotted(_SEED), "")
-    if _is_explicit(origin) or origin == REMEMBERED:
+    if resolved.config.node.fresh:
+        if _explicit(resolved, _FRESH):
+            raise ConfigurationError(
+                "a node of a swarm keeps what it learned, and node.fresh = true makes it start over at every run",
+                next=rerun(resolved, without={_FRESH}),
+            )
+        resolved = _changed(resolved, _FRESH, False)
+    if _explicit(resolved, _SEED) or resolved.origins.get(dotted(_SEED)) == REMEMBERED:
         return resolved
     made = read_json(files.identity) or {}
     known = made.get("seed") if made.get("swarm") and not made.get("fresh") else None
-    seed = known if isinstance(known, int) else secrets.randbelow(_SEEDS)
-    return _changed(resolved, _SEED, seed)
+    return _changed(resolved, _SEED, known if isinstance(known, int) else secrets.randbelow(2**31))
 
 
 def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:
@@ -201,24 +195,30 @@ def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:
     before = resolved.config
     with retry_hint(resolved):
         after = _valid(applied(charter, before).model_dump())
-    fixed = _differences(before, after)
-    explicit = fixed - {_TASKS} if _names_files_only(before, after) else fixed
-    origins = {path: resolved.origins.get(dotted(path), "") for path in explicit}
-    if refused := {path: origin for path, origin in origins.items() if _is_explicit(origin)}:
-        raise _contradiction(resolved, after, charter, refused)
+    old, new = (dict(flatten(config.model_dump(mode="json"))) for config in (before, after))
+    fixed = {path: value for path, value in new.items() if old.get(path) != value}
+    if same_tasks(before.tasks, after.tasks):
+        fixed.pop(_TASKS, None)
+    files_only = _names_files_only(before, after)
+    refused = [path for path in fixed if _explicit(resolved, path) and not (path == _TASKS and files_only)]
+    if refused:
+        origins = [resolved.origins[dotted(path)] for path in refused]
+        said = " and ".join(
+            f"{dotted(path)} {shown_value(fixed[path])}, not what {origin} says"
+            for path, origin in zip(refused, origins, strict=True)
+        )
+        variable = next((origin for origin in origins if origin.startswith("$")), None)
+        raise ConfigurationError(
+            f"the charter of swarm {charter.name} fixes {said}",
+            next=f"unset {variable[1:]}" if variable else rerun(resolved, without=refused),
+        )
     label = f"charter of {charter.name}"
     values = [override for override in resolved.overrides if override.path not in fixed]
     if any(task.path for task in after.tasks):  # where the files are is this node's business
         values = [override for override in values if override.path != _TASKS]
-        values.append(Override(_TASKS, set_values(after.model_dump(mode="json")["tasks"]), _BY_NODE))
+        values.append(Override(_TASKS, set_values(new[_TASKS]), _BY_NODE))
     named = dict.fromkeys(("tasks", "game.kind", "game.group_size"), label)
     return replace(resolved, config=after, origins={**resolved.origins, **named}, overrides=tuple(values))
-
-
-def _differences(before: Config, after: Config) -> set[tuple[str, ...]]:
-    old, new = dict(flatten(before.model_dump(mode="json"))), dict(flatten(after.model_dump(mode="json")))
-    found = {path for path, value in new.items() if old.get(path) != value}
-    return found - {_TASKS} if same_tasks(before.tasks, after.tasks) else found
 
 
 def same_tasks(one: Sequence[TaskConfig], other: Sequence[TaskConfig]) -> bool:
@@ -237,20 +237,6 @@ def _names_files_only(before: Config, after: Config) -> bool:
     return all(spec.path is not None and spec.label in played for spec, _ in expand(before.tasks))
 
 
-def _contradiction(
-    resolved: Resolved, after: Config, charter: Charter, refused: dict[tuple[str, ...], str]
-) -> ConfigurationError:
-    fixed: dict[tuple[str, ...], Any] = dict(flatten(after.model_dump(mode="json")))
-    said = " and ".join(
-        f"{dotted(path)} {shown_value(fixed[path])}, not what {origin} says" for path, origin in refused.items()
-    )
-    variable = next((origin for origin in refused.values() if origin.startswith("$")), None)
-    return ConfigurationError(
-        f"the charter of swarm {charter.name} fixes {said}",
-        next=f"unset {variable[1:]}" if variable else rerun(resolved, without=refused),
-    )
-
-
 def _changed(resolved: Resolved, path: tuple[str, str], value: Any) -> Resolved:
     """Return the configuration with a value that nobody typed, and that no command for another node repeats."""
     section, key = path
@@ -267,6 +253,6 @@ def _valid(values: dict[str, Any]) -> Config:
         raise ConfigurationError(f"in this swarm, {messages}", next="swarmctl profiles list") from error
 
 
-def _is_explicit(origin: str) -> bool:
+def _explicit(resolved: Resolved, path: SettingPath) -> bool:
     """Whether a value was typed for this command, or stands in its environment."""
-    return origin.startswith(("--", "$"))
+    return resolved.origins.get(dotted(path), "").startswith(("--", "$"))

@@ -1,6 +1,7 @@
-"""What a run tells of its offloading beforehand: who generates, what is learned, what goes where, what it costs."""
+"""What a run tells of its offloading beforehand: who generates, what is learned, what goes where, what it costs.
 
-from __future__ import annotations
+Nothing starts spending by itself: a written cap is consent, else one question per node and provider.
+"""
 
 import math
 import sqlite3
@@ -10,12 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.config import Config, charter_id
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.endpoints import TRAINING, Endpoint, chain, first_endpoint
 from hivemind_exp.offload.ledger import BYTES_A_MESSAGE, read_totals
-from hivemind_exp.offload.prices import BATCH_SHARE, Price, Usage, bounded_price
-from hivemind_exp.offload.settings import check_offload, describe_loss, resolved_kind
+from hivemind_exp.offload.prices import BATCH_SHARE, Usage, bounded_price
+from hivemind_exp.offload.settings import describe_loss, resolved_kind
 from hivemind_exp.sources.schedule import share_of
+from hivemind_exp.tasks.mixture import Mixture
+from swarmctl.settings.resolve import Resolved
+from swarmctl.storage.json_file import now, read_json, write_json
+from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.sentences import duration, percent
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One round."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float
+    usd_at_most: float
+    """With every completion as long as it may be; what the cap is kept with."""
+    minutes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +50,28 @@ class Plan:
     spent: float
     """Dollars that the node has spent before."""
 
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``--dry-run --json`` tells."""
+        cap = self.config.offload.limits.usd
+        return {
+            "provider": self.endpoint.name,
+            "model": self.endpoint.model,
+            "host": self.endpoint.host,
+            "kind": resolved_kind(self.config).value,
+            "loss": describe_loss(self.config),
+            "training": self.endpoint.chat.training,
+            "round": {key: round(value, 6) for key, value in asdict(self.estimate).items()},
+            "usd_spent": round(self.spent, 8),
+            "usd_cap": None if cap == "unlimited" else cap,
+        }
+
 
 def plan(config: Config, ledger: Path) -> Plan:
     """Look at everything that can be found wrong beforehand. Raises ``NodeError``."""
-    check_offload(config)
     capped = config.offload.limits.capped
     endpoints = [endpoint for endpoint in chain(config) if endpoint is not None]
-    prices = {endpoint.label: bounded_price(endpoint, config.offload.prices, capped=capped) for endpoint in endpoints}
-    paid = tuple(endpoint for endpoint in endpoints if not prices[endpoint.label].free)
+    prices = [bounded_price(endpoint, config.offload.prices, capped=capped) for endpoint in endpoints]
+    paid = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if not price.free)
     return Plan(config, first_endpoint(config), estimate(config), paid, spent_so_far(ledger))
 
 
@@ -54,29 +88,22 @@ def spent_so_far(ledger: Path) -> float:
 
 def banner(plan: Plan) -> list[str]:
     """Say it in a few sentences."""
-    config, endpoint = plan.config, plan.endpoint
-    return [
-        f"Offloading to {endpoint.label}: {_part(config)}; {describe_loss(config)}.",
-        f"Prompts go to {endpoint.host}; {TRAINING[endpoint.chat.training]}. {_fallback(config)}",
-        f"{cost(plan)} {_spent(plan)}",
-    ]
-
-
-def _part(config: Config) -> str:
-    offload = config.offload
+    config, endpoint, offload = plan.config, plan.endpoint, plan.config.offload
+    part = f"it fills {percent(offload.share)} of each group"
     if offload.when == "failed":
         part = "it is asked only where none of this machine's samples is right"
-    else:
-        part = f"it fills {percent(offload.share)} of each group"
     rounds = "" if offload.rounds == "*" else f" in rounds {offload.rounds}"
-    return f"{part}{rounds}{', through the Batch API' if offload.batch else ''}"
-
-
-def _fallback(config: Config) -> str:
-    names = ["this machine" if endpoint is None else endpoint.name for endpoint in chain(config)[1:]]
-    if not names:
-        return "While it cannot, the node waits."
-    return f"While it cannot, {', then '.join(names)} generate{'s' if len(names) == 1 else ''}."
+    batch = ", through the Batch API" if offload.batch else ""
+    names = ["this machine" if other is None else other.name for other in chain(config)[1:]]
+    fallback = f"{', then '.join(names)} generate{'s' if len(names) == 1 else ''}" if names else "the node waits"
+    cap = offload.limits.usd
+    limit = "no cap" if cap == "unlimited" else f"the cap is {cap:.2f} USD for the node's whole life"
+    spent = f"Spent so far {plan.spent:.4f} USD; {limit}." if plan.paid or plan.spent else ""
+    return [
+        f"Offloading to {endpoint.label}: {part}{rounds}{batch}; {describe_loss(config)}.",
+        f"Prompts go to {endpoint.host}; {TRAINING[endpoint.chat.training]}. While it cannot, {fallback}.",
+        f"{cost(plan)} {spent}",
+    ]
 
 
 def cost(plan: Plan) -> str:
@@ -89,84 +116,38 @@ def cost(plan: Plan) -> str:
     return f"A round: {least}{round_.requests:,} requests, about {tokens:,} tokens, {price}, {time}."
 
 
-def _spent(plan: Plan) -> str:
-    cap = plan.config.offload.limits.usd
-    if not plan.paid and not plan.spent:
-        return ""
-    limit = "no cap" if cap == "unlimited" else f"the cap is {cap:.2f} USD for the node's whole life"
-    return f"Spent so far {plan.spent:.4f} USD; {limit}."
-
-
-def as_json(plan: Plan) -> dict[str, Any]:
-    """Return what ``--dry-run --json`` tells."""
-    cap = plan.config.offload.limits.usd
-    return {
-        "provider": plan.endpoint.name,
-        "model": plan.endpoint.model,
-        "host": plan.endpoint.host,
-        "kind": resolved_kind(plan.config).value,
-        "loss": describe_loss(plan.config),
-        "training": plan.endpoint.chat.training,
-        "round": plan.estimate.as_json(),
-        "usd_spent": round(plan.spent, 8),
-        "usd_cap": None if cap == "unlimited" else cap,
-    }
-
-
 _SAMPLE = 8
 """Questions that are made to see how long prompts are."""
-
-
 _BYTES_A_TOKEN = 4
 """Of English text, with any large vocabulary."""
-
-
 _FILL = 0.5
 """How much of its allowed length a completion has, for want of better knowledge."""
-
-
 _TOKENS_A_SECOND = 50
 """Of one request at a hosted service, likewise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """One round."""
-
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float
-    usd_at_most: float
-    """With every completion as long as it may be; what the cap is kept with."""
-    minutes: float
-
-    def as_json(self) -> dict[str, Any]:
-        return {key: round(value, 6) for key, value in asdict(self).items()}
 
 
 def estimate(config: Config) -> Estimate:
     """Make a few questions and count. Raises ``NodeError`` where that fails or a price is not known."""
     endpoint, offload = first_endpoint(config), config.offload
     price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped)
-    groups, size = config.game.groups, config.game.group_size
-    filled = share_of(offload, size)
-    bytes_a_prompt = _bytes_a_prompt(config)
-    several = endpoint.chat.group == "n"
+    filled = share_of(offload, config.game.group_size)
     # Of a round with several stages, each is a prompt of its own; what later ones quote is counted at its longest.
-    stages = len(set(offload.stages))
-    groups *= stages
-    bytes_a_prompt += sum(_bytes_quoted(config, stage) for stage in set(offload.stages)) / stages
-    requests = groups * (1 if several else filled)
+    stages = set(offload.stages)
+    groups = config.game.groups * len(stages)
+    quoted = sum(_bytes_quoted(config, stage) for stage in stages)
+    bytes_a_prompt = _bytes_a_prompt(config) + quoted / len(stages)
+    requests = groups * (1 if endpoint.chat.group == "n" else filled)
     prompt = requests * math.ceil(bytes_a_prompt / _BYTES_A_TOKEN)
     longest = config.generation.max_completion_tokens + (offload.reasoning_tokens if endpoint.reasons else 0)
     completion = round(groups * filled * longest * _FILL)
     discount = BATCH_SHARE if offload.batch else 1.0
+    # Very long requests are dearer: each is priced at the rate of its size.
+    usage = Usage(math.ceil(prompt / requests), math.ceil(completion / requests))
     return Estimate(
         requests=requests,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        usd=discount * _cost(price, prompt / requests, completion / requests) * requests,
+        usd=discount * price.cost(usage) * requests,
         usd_at_most=discount * (requests * bytes_a_prompt * price.input + groups * filled * longest * price.output),
         minutes=_minutes(config, requests, prompt + completion, longest),
     )
@@ -181,20 +162,12 @@ def _bytes_quoted(config: Config, stage: str) -> int:
     return {"critique": 1, "resolve": 2}.get(stage, 0) * SHOWN * most
 
 
-def _cost(price: Price, prompt: float, completion: float) -> float:
-    """Return dollars of one request, at the rate of its size: very long ones are dearer."""
-    return price.cost(Usage(math.ceil(prompt), math.ceil(completion)))
-
-
 def _minutes(config: Config, requests: int, tokens: int, longest: int) -> float:
     limits = config.offload.limits
     waves = math.ceil(requests / limits.concurrency)
-    minutes = waves * longest * _FILL / _TOKENS_A_SECOND / 60
-    if limits.requests_per_minute:
-        minutes = max(minutes, requests / limits.requests_per_minute)
-    if limits.tokens_per_minute:
-        minutes = max(minutes, tokens / limits.tokens_per_minute)
-    return minutes
+    paces = ((requests, limits.requests_per_minute), (tokens, limits.tokens_per_minute))
+    limited = [amount / pace for amount, pace in paces if pace]
+    return max([waves * longest * _FILL / _TOKENS_A_SECOND / 60, *limited])
 
 
 def _bytes_a_prompt(config: Config) -> float:
@@ -206,3 +179,37 @@ def _bytes_a_prompt(config: Config) -> float:
         prompts = [messages(question) for question in tasks.questions("train", 0, min(_SAMPLE, config.game.groups))]
     sizes = [sum(len(turn["content"].encode()) + BYTES_A_MESSAGE for turn in prompt) for prompt in prompts]
     return sum(sizes) / len(sizes)
+
+
+def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prompter) -> tuple[str, ...]:
+    """Return the providers that are agreed to now, to be recorded.
+
+    Raises ``ConfigurationError`` where the answer is no, or nobody is there to give one.
+    """
+    if "offload.limits.usd" in resolved.origins:
+        return ()
+    agreed = (read_json(files.consent) or {}).get("providers", {})
+    asked = tuple(endpoint for endpoint in plan.paid if endpoint.name not in agreed)
+    if not asked:
+        return ()
+    names = " and ".join(dict.fromkeys(endpoint.label for endpoint in asked))
+    hosts = ", ".join(dict.fromkeys(endpoint.host for endpoint in asked))
+    cap = resolved.config.offload.limits.usd
+    limit = cap if cap == "unlimited" else f"{cap:.2f}"
+    prompter.confirm(
+        f"{names} costs money, and prompts go to {hosts}. {cost(plan)} At most {limit} USD will be spent in this "
+        "node's whole life. Agree?",
+        ConfigurationError(
+            f"{names} costs money ({cost(plan)[:1].lower()}{cost(plan)[1:-1]}), and nobody has agreed to that: write a "
+            f"cap, which is consent",
+            next=f"swarmctl run --max-usd {limit}",
+        ),
+    )
+    return tuple(endpoint.name for endpoint in asked)
+
+
+def record_consent(files: NodeFiles, providers: tuple[str, ...]) -> None:
+    """Remember to whom the operator agreed, so that the question is not asked again."""
+    if providers:
+        known = (read_json(files.consent) or {}).get("providers", {})
+        write_json(files.consent, {"schema": 1, "providers": known | dict.fromkeys(providers, now())})

@@ -1,9 +1,10 @@
-"""What the end of a trainer means: an exit code, or the error to print."""
+"""What the end of a trainer means: an exit code, or the error to print, with the command that leads on."""
 
 import errno
 import shlex
 import signal
 from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ from swarmctl.errors import Exit
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit, log_tail
-from swarmctl.settings.last_run import pasteable, rerun
+from swarmctl.settings.command_line import rerun
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import SettingPath
@@ -26,7 +27,7 @@ _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
 
 def continuation(node: str) -> str:
     """Return the command that goes on with ``node`` exactly as it was run last."""
-    return pasteable(["run", "--node", node])
+    return shlex.join(["swarmctl", "run", "--node", node])
 
 
 def completed(following: str | None, same: str) -> str:
@@ -42,6 +43,16 @@ def completed(following: str | None, same: str) -> str:
     advice = words[2:]
     replaced = {FLAGS.get(flag, value.partition("=")[0]) for flag, value in pairwise(advice)}
     return shlex.join([*_without(shlex.split(same), replaced), *advice])
+
+
+@contextmanager
+def retry_hint(resolved: Resolved) -> Iterator[None]:
+    """Make what an error advises a change of the very command that failed."""
+    try:
+        yield
+    except NodeError as error:
+        error.next = completed(error.next, rerun(resolved)) if error.next else None
+        raise
 
 
 def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
@@ -77,22 +88,18 @@ def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved:
     if ending.returncode == errno.ENOSPC:
         root = files.root
         return DiskFull(f"no space left in {shown(root)}", next=f"df -h {shlex.quote(str(root))}")
+    log = f"(log: {shown(files.log)})"
+    if ending.returncode == -signal.SIGKILL:
+        return OutOfMemory(
+            f"the trainer was killed (SIGKILL); most often that means the system ran out of memory {log}",
+            next=rerun(resolved, changes=smaller(resolved.config)),
+        )
     if ending.returncode < 0:
-        return _signalled(signal.Signals(-ending.returncode), files, resolved)
+        return NodeError(f"the trainer crashed with {signal.Signals(-ending.returncode).name} {log}")
     text = log_tail(files, ending.log_start)
     lines = text.decode(errors="replace").strip().splitlines()
     said = clean(lines[-1].strip()) if lines else f"it ended with code {ending.returncode} and said nothing"
-    return NodeError(f"the trainer failed: {said} (log: {shown(files.log)})")
-
-
-def _signalled(number: signal.Signals, files: NodeFiles, resolved: Resolved) -> NodeError:
-    if number is not signal.SIGKILL:
-        return NodeError(f"the trainer crashed with {number.name} (log: {shown(files.log)})")
-    return OutOfMemory(
-        "the trainer was killed (SIGKILL); most often that means the system ran out of memory "
-        f"(log: {shown(files.log)})",
-        next=rerun(resolved, changes=smaller(resolved.config)),
-    )
+    return NodeError(f"the trainer failed: {said} {log}")
 
 
 def smaller(config: Config) -> dict[SettingPath, Any]:

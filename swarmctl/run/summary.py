@@ -12,7 +12,7 @@ from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.outcome import completed, continuation
-from swarmctl.settings.last_run import shown_value
+from swarmctl.settings.command_line import shown_value
 from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView
@@ -51,8 +51,8 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
 
 def swarm_line(membership: CharterMembership) -> str:
     """Say which swarm a node is in, and under what name it is known there."""
-    charter, own = membership.charter, membership.peer
-    known = "" if own is None else f"; this node is {animal_name(own)}"
+    charter, own = membership.charter, membership.identity
+    known = "" if own is None else f"; this node is {animal_name(own.peer_id)}"
     return f"{charter.name} ({short_id(charter.id)}), whose charter fixes tasks and game: {game(charter)}{known}"
 
 
@@ -72,21 +72,17 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
     if traded := exchanged(progress):
         lines.append(f"In the swarm: {traded}.")
-    if spent := _spent(progress):
-        lines.append(spent)
-    if (
-        resolved.config.model.name == _DEMO
-        and progress.accuracy_after is not None
-        and not is_offloaded(resolved.config)
-    ):
+    if spent := spending(progress):
+        lines.append(_spent(progress, spent))
+    demo = resolved.config.model.name == _DEMO
+    if demo and progress.accuracy_after is not None and not is_offloaded(resolved.config):
         lines.append(lesson(progress))
-    fresh = resolved.config.node.fresh
     lines.append(_saved(progress, resumed=node.resumes))
     if progress.pushed is not None:
         lines.append(f"Pushed: {progress.pushed}")
     lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
-        lines += _next_steps(node.name, progress, fresh=fresh, demo=resolved.config.model.name == _DEMO)
+        lines += _next_steps(node.name, progress, fresh=resolved.config.node.fresh, demo=demo)
     return lines
 
 
@@ -101,11 +97,8 @@ def _reached(progress: RunView, elapsed: float, *, failed: bool) -> str:
     return f"{round_text}, {duration(elapsed)} in this run.{accuracy}"
 
 
-def _spent(progress: RunView) -> str | None:
+def _spent(progress: RunView, text: str) -> str:
     """Say what offloading cost, and what a point of accuracy did."""
-    text = spending(progress)
-    if text is None:
-        return None
     before, after = progress.accuracy_before, progress.accuracy_after
     points = 100 * (after - before) if before is not None and after is not None else 0.0
     price = f": {dollars((progress.usd_total or 0.0) / points)} a point of accuracy gained" if points >= 1 else ""

@@ -1,14 +1,12 @@
 """Runs the trainer as a child: feeds its events to a display, passes on the wish to stop, explains its end."""
 
 import os
-import select
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType, MappingProxyType
+from types import FrameType
 from typing import Any, Self
 
 from hivemind_exp.config import Config
@@ -48,10 +46,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
         self._before: dict[signal.Signals, Any] = {}
-        self._pipe = os.pipe()
 
     def __enter__(self) -> Self:
-        os.set_blocking(self._pipe[1], False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             before = signal.getsignal(number)
             if before is not signal.SIG_IGN:
@@ -62,18 +58,9 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
-        for descriptor in self._pipe:
-            os.close(descriptor)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(signal.Signals(number))
-        with suppress(BlockingIOError):  # a full pipe wakes up as well
-            os.write(self._pipe[1], b"!")
-
-    def wait(self, seconds: float) -> None:
-        """Return after ``seconds``, or as soon as a signal arrives."""
-        if select.select([self._pipe[0]], [], [], seconds)[0]:
-            os.read(self._pipe[0], 1024)
 
     @property
     def asked(self) -> signal.Signals | None:
@@ -95,8 +82,8 @@ def supervise(
     progress: RunView,
     signals: StopSignals,
     *,
-    secrets: Mapping[str, str] = MappingProxyType({}),
-    module: str = trainer.MODULE,
+    secrets: Mapping[str, str],
+    module: str,
 ) -> TrainerExit:
     """Run the trainer of ``node`` to its end, with the keys that it needs.
 
@@ -147,7 +134,7 @@ def _watch(
             process.terminate()
         if deadline is not None and (signals.impatient or time.monotonic() > deadline):
             return True
-        signals.wait(POLL_S)
+        time.sleep(POLL_S)
     return False
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 from typing import Any, BinaryIO
 
 import hivemind_exp
@@ -65,20 +66,25 @@ def open_log(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "ab", buffering=0)
 
 
+def _spawn(module: str, config: Config, output: int | BinaryIO, pass_fds: tuple[int, ...] = ()) -> Popen[bytes]:
+    """Start a module with the trainer's environment, in a session of its own."""
+    return Popen(
+        command(module),
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env=environment(config),
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+
+
 def start(
     module: str, config: Config, node: Path, log: BinaryIO, lock: int, *, secrets: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
+) -> Popen[bytes]:
     """Start the trainer in a session of its own; it holds ``lock`` and lives while its stdin stays open."""
     with pipe_with(secrets) as secrets_fd:
-        process = subprocess.Popen(
-            command(module),
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=environment(config),
-            pass_fds=(lock,) if secrets_fd is None else (lock, secrets_fd),
-            start_new_session=True,
-        )
+        process = _spawn(module, config, log, (lock,) if secrets_fd is None else (lock, secrets_fd))
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it died already: its end will say why
         process.stdin.write(_request("run", config, node, secrets_fd))
@@ -86,7 +92,7 @@ def start(
     return process
 
 
-def end_session(process: subprocess.Popen[bytes]) -> None:
+def end_session(process: Popen[bytes]) -> None:
     """Kill the trainer and every process of its session, and wait for the trainer."""
     import psutil
 
@@ -116,14 +122,7 @@ def fetch_charter(config: Config, key: Path, directory: Path, module: str = MODU
 
 def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:
     """Return what the trainer answers to one question, without running a node."""
-    process = subprocess.Popen(
-        command(module),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(config),
-        start_new_session=True,
-    )
+    process = _spawn(module, config, subprocess.PIPE)
     try:
         output, errors = process.communicate(request)
     finally:
@@ -139,11 +138,8 @@ def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:
 
 def last_object(text: bytes) -> dict[str, Any] | None:
     """Return the JSON object on the last line that is not empty, if it is one."""
-    lines = text.strip().splitlines()
-    if not lines:
-        return None
     try:
-        value = json.loads(lines[-1])
+        value = json.loads((text.strip().splitlines() or [b""])[-1])
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -1,17 +1,27 @@
-"""What the flags of ``swarmctl run`` mean as settings, over what the node was last run with."""
+"""What a command line means as settings, over what the node was last run with; and the command that runs it again."""
 
+import json
 import os
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.last_run import read_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
-from swarmctl.settings.schema import SettingPath
-from swarmctl.settings.sources import NAME, Override
+from swarmctl.settings.schema import SettingPath, dotted, flatten
+from swarmctl.settings.sources import NAME, REMEMBERED, Override
+from swarmctl.storage.json_file import read_json, write_json
+from swarmctl.terminal.safe_text import without_keys
 
 JOIN = ("swarm", "join")
+_FIXED = {"node.name", "node.fresh", "swarm.join"}
+"""Settings that do not change, whatever is written: of an invitation, only the addresses may."""
 
 
 def resolved_options(options: RunOptions) -> Resolved:
@@ -20,10 +30,9 @@ def resolved_options(options: RunOptions) -> Resolved:
     ``--node NAME`` without ``--profile`` repeats what that node was last run with; what this command says goes over it.
     """
     overrides = [override(text) for text in options.assignments]
-    overrides += [
-        invitation_override(text, flag) if flag == "--join" else given(flag, key, text)
-        for flag, key, text in options.flags
-    ]
+    for flag, key, text in options.flags:
+        # An invitation is read however the line was wrapped on its way.
+        overrides.append(given(flag, key, str(invitation.parse(text)) if flag == "--join" else text))
     last = None
     if options.node is not None:
         overrides.append(Override(NAME, options.node, "--node"))
@@ -36,6 +45,83 @@ def resolved_options(options: RunOptions) -> Resolved:
     return resolve(profile, list(latest.values()), os.environ)
 
 
-def invitation_override(text: str, flag: str) -> Override:
-    """Return what ``--join`` stands for, however the line was wrapped on its way. Raises SwarmError."""
-    return Override(JOIN, str(invitation.parse(text)), flag)
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The latest command of a node, and the configuration it led to."""
+
+    profile: str
+    overrides: tuple[Override, ...]
+    config: dict[str, Any]
+
+
+def read_last(files: NodeFiles) -> LastRun | None:
+    """Return the latest run of a node, or None for a node that never ran."""
+    record = read_json(files.config)
+    if record is None or record.get("schema") != 1:
+        return None
+    overrides = (Override(tuple(key.split(".")), value, REMEMBERED) for key, value in record["overrides"].items())
+    return LastRun(record["profile"], tuple(overrides), record["config"])
+
+
+def write_last(files: NodeFiles, resolved: Resolved) -> None:
+    """Remember this run."""
+    overrides = {dotted(given.path): given.value for given in resolved.overrides if given.path != NAME}
+    config = resolved.config.model_dump(mode="json")
+    record = {"schema": 1, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
+    write_json(files.config, record)
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return each setting that differs, as ``train.learning_rate 1e-6 → 2e-6``."""
+    before = {dotted(path): value for path, value in flatten(old)}
+    after = {dotted(path): value for path, value in flatten(new)}
+    return [
+        f"{key} {shown_value(before.get(key))} → {shown_value(value)}"
+        for key, value in after.items()
+        if key not in _FIXED and before.get(key) != value
+    ]
+
+
+def shown_value(value: Any) -> str:
+    """Return a value for people; never one that looks like a key."""
+    value = without_keys(value)
+    if value is None:
+        return "unset"
+    if isinstance(value, float):
+        return f"{value:g}".replace("e-0", "e-").replace("e+0", "e+")
+    if isinstance(value, list):
+        return ", ".join(str(item["name"]) if isinstance(item, dict) else str(item) for item in value) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def rerun(
+    resolved: Resolved,
+    node: str | None = None,
+    *,
+    changes: Mapping[SettingPath, Any] = MappingProxyType({}),
+    without: Collection[SettingPath] = (),
+) -> str:
+    """Return the command that runs this again: as another node, with other values, or without some of those given."""
+    values = {given.path: given.value for given in resolved.overrides if given.path not in {*changes, *without}}
+    name = node or resolved.config.node.name
+    arguments = ["swarmctl", "run", "--profile", resolved.profile.reference, "--node", name]
+    for path, value in {**values, **changes}.items():
+        if path == JOIN and value:
+            arguments += ["--join", value]
+        elif path != NAME:
+            # What --set reads: a text as it is, else TOML on one line.
+            arguments += ["--set", f"{dotted(path)}={value if isinstance(value, str) else _inline(value)}"]
+    return shlex.join(arguments)  # its launcher is filled in by ``swarmctl.terminal.command_line.typed``
+
+
+def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tables without what is unset, which TOML cannot say."""
+    return [{key: value for key, value in table.items() if value is not None} for table in tables]
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_inline(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # texts, numbers and booleans are written alike in TOML

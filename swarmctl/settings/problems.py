@@ -4,13 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hivemind_exp.config import ProviderConfig, TaskConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.settings.misplaced_keys import command_for, means_secret, refusal, service_of
 from swarmctl.settings.schema import SettingPath, docstrings, dotted, settings
 from swarmctl.settings.sources import NOT_SETTINGS, PREFIX, Layer, origins_of, related
 from swarmctl.terminal.suggest import nearest
@@ -37,12 +35,8 @@ def refused(problems: Sequence[Problem], otherwise: str) -> ConfigurationError:
     return ConfigurationError("; ".join(map(str, problems)), next=cure)
 
 
-def explain(error: ValidationError, layers: Sequence[Layer], fallback: str) -> list[Problem]:
+def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Problem:
     """Return what is wrong. ``fallback`` is the origin of what no layer says."""
-    return [_problem(detail, layers, fallback) for detail in error.errors(include_input=False)]
-
-
-def _problem(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Problem:
     location = tuple(str(part) for part in error["loc"])
     key = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", dotted(location))
     origins = origins_of(layers).items() if location else ()
@@ -52,8 +46,8 @@ def _problem(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Pro
     if error["type"] != "extra_forbidden":
         return Problem(key, f"{place}{name} {_what(error, location)}".strip(), None, origin)
     if means_secret(location[-1]):
-        service = _service(location, layers)
-        return Problem(key, f"{place}{name} {refusal(service, origin)}", None, origin, command_for(service))
+        cure = f"swarmctl keys set {_service(location, layers) or '--help'}"
+        return Problem(key, f"{place}{name} {_refusal(cure, origin)}", None, origin, cure)
     return Problem(key, f"{place}{name} is not a setting", _guess(location, key, origin), origin)
 
 
@@ -91,3 +85,38 @@ def _guess(location: SettingPath, key: str, origin: str) -> str | None:
     paths = {dotted(path): path for path in settings()}
     same_last = (name for name, path in paths.items() if path[-1] == location[-1])
     return nearest(key, paths) or next(same_last, None)
+
+
+_ENDINGS = ("api_key", "apikey", "token", "secret", "password", "private_key")
+_WORDS_OF_MODELS = frozenset({"pad_token", "eos_token", "bos_token", "unk_token"})
+_SERVICES = {variable.lower(): row.name for row in PROVIDERS.values() for variable in row.variables} | {
+    "hub_token": "huggingface",
+    "huggingface_access_token": "huggingface",
+}
+"""Names of settings that hold a key, with what ``swarmctl keys`` calls it. A profile is no place for one."""
+
+
+def means_secret(name: str) -> bool:
+    """Whether a setting of this name would hold a secret."""
+    return name.lower().endswith(_ENDINGS) and name.lower() not in _WORDS_OF_MODELS
+
+
+def service_of(name: str) -> str | None:
+    """Return what ``swarmctl keys`` calls the key in a setting of this name; None where that is not known."""
+    return _SERVICES.get(name.lower())
+
+
+def _refusal(cure: str, origin: str) -> str:
+    """Return what is wrong with a key in ``origin``: a flag, a variable ("$NAME") or a profile."""
+    take = f"`{cure}` asks for it"
+    if origin.startswith("--"):
+        return (
+            "is no setting, and a key given as an argument is leaked: it is in the shell's history, and everyone on "
+            f"this machine could see it in the list of processes. Revoke it; {take} unseen"
+        )
+    if origin.startswith("$"):
+        return f"is no setting: keys are not given that way; {take} unseen"
+    return (
+        "is no setting: a file that is copied and shared is no place for a key. Remove it, and revoke it if anybody "
+        f"else could have read it; {take} unseen"
+    )

@@ -65,7 +65,7 @@ def problems_of(
     try:
         gathered = Settings(layers)
     except ValidationError as error:
-        return None, explain(error, layers, profile.label)
+        return None, [explain(detail, layers, profile.label) for detail in error.errors(include_input=False)]
     config = Config.model_construct(gathered.model_fields_set, **dict(gathered))
     origins = {dotted(path): origin for path, origin in origins_of(layers).items()}
     return Resolved(config, origins, profile, overrides), []

@@ -57,11 +57,6 @@ def docstrings() -> dict[SettingPath, str]:
     return {path: written.get((table, path[-1]), "") for path, table, _ in _walk(config.Config)}
 
 
-def _takes_text(path: SettingPath) -> bool:
-    kind = settings()[path].annotation if path in settings() else None
-    return str in (kind, *get_args(kind)) and get_origin(kind) is not list  # a list of texts is no text
-
-
 def parse(text: str, path: SettingPath) -> Any:
     """Return what ``text`` means for the setting at ``path``: a TOML value where it is one, else the text.
 
@@ -74,7 +69,9 @@ def parse(text: str, path: SettingPath) -> Any:
     if document.keys() != {"value"}:
         return text
     value = document["value"]
-    return text if _takes_text(path) and not isinstance(value, str) else value
+    kind = settings()[path].annotation if path in settings() else None
+    takes_text = str in (kind, *get_args(kind)) and get_origin(kind) is not list  # a list of texts is no text
+    return text if takes_text and not isinstance(value, str) else value
 
 
 def dotted(path: SettingPath) -> str:

@@ -77,10 +77,11 @@ def gather(profile: Profile, overrides: Sequence[Override], environment: Mapping
 
     Raises ConfigurationError where ``extends`` cannot be followed.
     """
-    named = [
-        Override(path, anchored(path, parse(environment[name], path), Path.cwd()), f"${name}")
-        for name, path in _variables(environment).items()
-    ]
+    named = []
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS and not _KEY_FILE.fullmatch(name):
+            path = tuple(name.removeprefix(PREFIX).lower().split("__"))
+            named.append(Override(path, anchored(path, parse(environment[name], path), Path.cwd()), f"${name}"))
     remembered = [each for each in overrides if each.origin == REMEMBERED]
     flags = [each for each in overrides if each.origin != REMEMBERED]
     layers = [Layer("name of the profile", {NAME: profile.name})]
@@ -113,15 +114,6 @@ def origins_of(layers: Sequence[Layer]) -> dict[SettingPath, str]:
 def related(path: SettingPath, other: SettingPath) -> bool:
     """Whether one place is the other, or in it."""
     return path[: len(other)] == other[: len(path)]
-
-
-def _variables(environment: Mapping[str, str]) -> dict[str, SettingPath]:
-    """Return the variables that claim to be settings, with their paths."""
-    return {
-        name: tuple(name.removeprefix(PREFIX).lower().split("__"))
-        for name in sorted(environment)
-        if name.startswith(PREFIX) and name not in NOT_SETTINGS and not _KEY_FILE.fullmatch(name)
-    }
 
 
 def _nested(values: Mapping[SettingPath, Any]) -> dict[str, Any]:

@@ -1,55 +1,80 @@
-"""A configuration as a profile: TOML that can be saved, if wanted with the origin of each value beside it."""
+"""TOML that people read: a configuration, if wanted with the origin of each value beside it, or a new profile."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tomlkit
-from tomlkit.items import AoT, Table
 
 from swarmctl.settings.resolve import Resolved
+from swarmctl.settings.schema import SettingPath, docstrings, dotted, flatten, settings
 from swarmctl.terminal.safe_text import without_keys
+
+TASKS: SettingPath = ("tasks",)
 
 
 def as_toml(resolved: Resolved, *, origins: bool) -> str:
     """Return the whole configuration as TOML. Values that are unset have no line."""
-    values = without_keys(resolved.config.model_dump(mode="json", exclude_none=True))
-    document = tomlkit.document()
-    if resolved.profile.description:
-        document.add("description", tomlkit.item(resolved.profile.description))
-    for section, content in values.items():
-        if isinstance(content, list):
-            document.add(section, _tables(content, resolved.origin(section) if origins else None))
-        else:
-            document.add(section, _table(resolved, section, content, origins=origins))
-    return tomlkit.dumps(document).rstrip() + "\n"
+    config = without_keys(resolved.config.model_dump(mode="json", exclude_none=True))
+    description = resolved.profile.description
+    lines = [f"description = {_toml(description)}"] if description else []
+    lines += _lines(dict(flatten(config)), remark=lambda path: f" # {resolved.origin(dotted(path))}" if origins else "")
+    return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def _table(resolved: Resolved, prefix: str, content: dict[str, Any], *, origins: bool) -> Table:
-    table = tomlkit.table()
-    for key, value in content.items():
-        name = f"{prefix}.{key}"
-        if isinstance(value, dict):
-            table.add(key, _table(resolved, name, value, origins=origins))
-            continue
-        item = tomlkit.item(value)
-        if origins:
-            item.comment(resolved.origin(name))
-        table.add(key, item)
-    return table
+def rendered(values: Mapping[SettingPath, Any], *, head: Sequence[str], description: str, extends: str | None) -> str:
+    """Return a new profile, in the order of the configuration. Values that are None have no line."""
+    paths = sorted((path for path, value in values.items() if value is not None), key=_place)
+    lines = [f"# {line}".rstrip() for line in head]
+    lines.append(f"description = {_toml(description)}")
+    if extends is not None:
+        lines.append(f"extends = {_toml(extends)}")
+    lines += _lines({path: values[path] for path in paths}, comment=lambda path: docstrings().get(path, ""))
+    return "\n".join(lines) + "\n"
 
 
-def _tables(entries: list[dict[str, Any]], origin: str | None) -> AoT:
-    result = tomlkit.aot()
-    for entry in entries:
-        table = tomlkit.table()
-        for key, value in entry.items():
-            if isinstance(value, dict):
-                inline = tomlkit.inline_table()
-                inline.update(value)
-                if value:
-                    table.add(key, inline)
-            else:
-                table.add(key, value)
-        if origin is not None:
-            table.comment(origin)
-        result.append(table)
-    return result
+def _lines(
+    values: Mapping[SettingPath, Any],
+    *,
+    comment: Callable[[SettingPath], str] = lambda _: "",
+    remark: Callable[[SettingPath], str] = lambda _: "",
+) -> Iterator[str]:
+    """Yield the lines of values, table by table, each with a ``comment`` above it and a ``remark`` behind it."""
+    for table in dict.fromkeys(path if value == {} else path[:-1] for path, value in values.items()):
+        if table:
+            yield from ("", f"[{'.'.join(map(_key, table))}]")
+        for path, value in values.items():
+            if path == TASKS and not table:
+                yield from _tasks(value, remark(path))
+            elif path[:-1] == table and value != {}:
+                yield from (f"# {line}" for line in comment(path).splitlines())
+                yield f"{_key(path[-1])} = {_toml(value)}{remark(path)}"
+
+
+def _tasks(tasks: Sequence[Mapping[str, Any]], remark: str) -> Iterator[str]:
+    """Yield a list of names where that says all, else a table each."""
+    if all(task.keys() == {"name"} for task in tasks):
+        yield from ("", f"tasks = {_toml([task['name'] for task in tasks])}")
+        return
+    for task in tasks:
+        yield from ("", f"[[tasks]]{remark}")
+        yield from (f"{_key(key)} = {_toml(value)}" for key, value in task.items() if value != {})
+
+
+def _place(path: SettingPath) -> tuple[int, int]:
+    """Order settings by table, as TOML wants it, and both as the configuration has them; unknown ones go last."""
+    known = list(settings())
+    tables = list(dict.fromkeys(path[:-1] for path in known))
+    table = tables.index(path[:-1]) if path[:-1] in tables else len(tables)
+    return (-1 if len(path) == 1 else table, known.index(path) if path in known else len(known))
+
+
+def _key(name: str) -> str:
+    return str(tomlkit.key(name).as_string())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        table.update(value)
+        return str(table.as_string())
+    return str(tomlkit.item(value).as_string())

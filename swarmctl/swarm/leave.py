@@ -11,7 +11,7 @@ from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.nodes.lookup import existing
 from swarmctl.paths import shown
-from swarmctl.settings.last_run import set_values
+from swarmctl.settings.command_line import set_values
 from swarmctl.storage import disk_errors
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import now, read_json, write_json

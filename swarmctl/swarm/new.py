@@ -16,18 +16,9 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import UsageError
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
-from swarmctl.run.check_questions import pins
-from swarmctl.run.join_swarm import (
-    CharterMembership,
-    apply_charter,
-    invited,
-    keeps_what_it_learns,
-    store_membership,
-    with_own_seed,
-)
-from swarmctl.run.retry import retry_hint
-from swarmctl.settings.command_line import resolved_options
-from swarmctl.settings.last_run import write_last
+from swarmctl.run.join_swarm import CharterMembership, apply_charter, as_member, invited, pins, store_membership
+from swarmctl.run.outcome import retry_hint
+from swarmctl.settings.command_line import resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
@@ -62,7 +53,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         check_tasks(resolved.config.tasks)
         facts, digests = pins(resolved.config)
     tasks = pinned(resolved.config.tasks, facts, digests)
-    resolved = with_own_seed(keeps_what_it_learns(resolved), files)
+    resolved = as_member(resolved, files)
     with nodes.opened(resolved.config, _again) as node, disk_errors.disk_errors(files.root):
         identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
         rules = resolved.config.game

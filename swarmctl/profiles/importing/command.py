@@ -1,29 +1,34 @@
-"""``swarmctl profiles import``: RL Swarm's YAML as a profile, with an account of every key."""
+"""``swarmctl profiles import``: RL Swarm's YAML as a profile, with an account of every key; its keys are saved."""
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp.errors import NodeError
+from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import Exit, exit_code
-from swarmctl.keys.set import SetOptions
-from swarmctl.profiles.importing.convert import mapped
-from swarmctl.profiles.importing.keys import Kept, keep_all, warn_about_secrets
-from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, NOT_YET, UNKNOWN, Mapped
+from swarmctl.keys.key_text import clean_key
+from swarmctl.keys.set import SetOptions, keep_key
+from swarmctl.paths import shown
+from swarmctl.profiles.importing.convert import BAD_VALUE, NO_COUNTERPART, UNKNOWN, Mapped, Secret, mapped
 from swarmctl.profiles.importing.yaml_file import flat, read_yaml
-from swarmctl.profiles.write import new_path, print_written, problems_in, rendered, write, written
+from swarmctl.profiles.new import new_path, print_written, problems_in, write, written
 from swarmctl.settings.problems import refused
 from swarmctl.settings.schema import SettingPath
 from swarmctl.settings.sources import anchored
-from swarmctl.terminal.command_line import command
+from swarmctl.settings.toml_text import rendered
+from swarmctl.terminal.command_line import command, typed
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import clean, without_keys
 
 _HEADINGS = {
     NO_COUNTERPART: "Without a counterpart here",
-    NOT_YET: "Not yet",
     BAD_VALUE: "Left out, because of their values",
     UNKNOWN: "Not understood",
 }
@@ -41,19 +46,24 @@ def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, a
     name = name or source.stem
     path = new_path(name, yes=yes, again=command(["profiles", "import", file, "--name", name, "--yes"]))
     result = mapped(dict(flat(read_yaml(source))))
-    text = _checked(path, source, result)
-    write(path, text)
+    write(path, _checked(path, source, result))
     if not as_json:
         for line in _account(result):
             print(clean(line))
         print()
         print_written(path)
-    kept = keep_all(result.secrets, how)
+    prompter = Prompter(silent=how.no_input)
+    kept = _keep_all(result.secrets, how, prompter)
     if kept:
-        warn_about_secrets(source, result.secrets, kept, Prompter(silent=how.no_input))
+        _warn_about_secrets(source, result.secrets, kept, prompter)
     failed = [each.error for each in kept if each.error is not None]
     if as_json:
-        print(json.dumps(_report(path, result, kept)))
+        carried = [
+            {"key": each.key, "setting": each.setting, "value": without_keys(each.value), "note": each.note}
+            for each in result.carried
+        ]
+        left = [asdict(each) for each in result.left]
+        print_json(**written(path), carried=carried, left=left, secrets=[each.report() for each in kept])
     elif failed:
         raise failed[0]
     return exit_code(failed[0]) if failed else Exit.DONE
@@ -61,23 +71,19 @@ def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, a
 
 def _checked(path: Path, source: Path, result: Mapped) -> str:
     """Return the profile; leave out what the configuration refuses, and say so."""
+    # Nothing of the file's text is repeated but its name: what was left out may hold a secret.
+    head = [f"Made by `swarmctl profiles import` from {clean(source.name)}, a configuration of RL Swarm."]
     while True:
-        text = _text(source, result)
+        values: Mapping[SettingPath, Any] = {
+            each.path: anchored(each.path, each.value, source.parent) for each in result.carried
+        }
+        text = rendered(values, head=head, description="imported from RL Swarm", extends=None)
         problems = problems_in(path, text)
         if not problems:
             return text
         withdrawn = [result.withdraw(each.key, each.message.removeprefix(f"{each.origin}: ")) for each in problems]
         if not any(withdrawn):
             raise refused(problems, "swarmctl profiles import --help")
-
-
-def _text(source: Path, result: Mapped) -> str:
-    values: Mapping[SettingPath, Any] = {
-        each.path: anchored(each.path, each.value, source.parent) for each in result.carried
-    }
-    # Nothing of the file's text is repeated but its name: what was left out may hold a secret.
-    head = [f"Made by `swarmctl profiles import` from {clean(source.name)}, a configuration of RL Swarm."]
-    return rendered(values, head=head, description="imported from RL Swarm", extends=None)
 
 
 def _account(result: Mapped) -> list[str]:
@@ -87,16 +93,53 @@ def _account(result: Mapped) -> list[str]:
         value = json.dumps(without_keys(each.value), ensure_ascii=False)
         lines.append(f"  {each.key} -> {each.setting} = {value}" + (f" ({each.note})" if each.note else ""))
     for kind, heading in _HEADINGS.items():
-        left = [each for each in result.left if each.kind == kind]
-        lines += [f"{heading}:"] if left else []
-        lines += [f"  {each.key}: {each.why}" for each in left]
+        left = [f"  {each.key}: {each.why}" for each in result.left if each.kind == kind]
+        lines += [f"{heading}:", *left] if left else []
     return lines
 
 
-def _report(path: Path, result: Mapped, kept: Sequence[Kept]) -> dict[str, Any]:
-    carried = [
-        {"key": each.key, "setting": each.setting, "value": without_keys(each.value), "note": each.note}
-        for each in result.carried
-    ]
-    left = [asdict(each) for each in result.left]
-    return {**written(path), "carried": carried, "left": left, "secrets": [each.report() for each in kept]}
+def _keep_all(secrets: Sequence[Secret], how: SetOptions, prompter: Prompter) -> list[Secret]:
+    """Save each secret whose service is known, as ``keys set`` would; return them, the first of several for a service.
+
+    One that cannot be saved does not keep the others from it.
+    """
+    kept: list[Secret] = []
+    for secret in secrets:
+        if any(secret.name and secret.name == other.name for other in kept):
+            continue
+        kept.append(secret)
+        try:
+            if secret.name:
+                key = clean_key(secret.value, f"at {secret.key}")
+                keep_key(secret.name, key, PROVIDERS[secret.name].base_url, how, prompter)
+        except NodeError as refusal:
+            prompter.say(f"Not saved: {secret.key}: {refusal.message}")
+            secret.error = refusal
+    return kept
+
+
+def _warn_about_secrets(source: Path, secrets: Sequence[Secret], kept: Sequence[Secret], prompter: Prompter) -> None:
+    """Say what is wrong with a file that holds secrets, and what to type."""
+    found = ", ".join(dict.fromkeys(secret.key for secret in secrets))
+    prompter.say(
+        f"warning: {shown(source)} holds a secret ({found}). A file that is copied and shared is no place for one: "
+        "remove it there, and if anybody else could have read it, revoke it where it was made."
+    )
+    if removal := _removal(source, secrets):
+        prompter.say(f"  {removal}")
+    for each in kept:
+        if not each.saved:
+            prompter.say("  " + typed(f"swarmctl keys set {each.name or 'NAME'}"))
+
+
+def _removal(source: Path, secrets: Sequence[Secret]) -> str | None:
+    """Return the command that takes the lines out; None where a secret does not stand on a line of its own."""
+    text = source.read_text(encoding="utf-8")
+    names = [re.escape(secret.key.rsplit(".", 1)[-1]) for secret in secrets]
+    for name, secret in zip(names, secrets, strict=True):
+        line = rf"^\s*{name}\s*:\s*['\"]?{re.escape(secret.value)}['\"]?\s*(#.*)?$"
+        if not secret.value or not re.search(line, text, re.MULTILINE):
+            return None
+    backup = shlex.quote(f"{source}.bak")
+    lines = "|".join(dict.fromkeys(names))
+    return f"sed -i.bak -E '/^[[:space:]]*({lines})[[:space:]]*:/d' {shlex.quote(str(source))} && rm {backup}"

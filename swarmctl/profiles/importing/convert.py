@@ -1,16 +1,103 @@
-"""From RL Swarm's settings to ours: each key is carried, or left with the reason why."""
+"""From RL Swarm's settings to ours: each key is carried, or left with the reason why; secrets are put aside."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
+from hivemind_exp.errors import NodeError
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.key_text import host_of
 from swarmctl.profiles.importing import rl_swarm as rlswarm
-from swarmctl.profiles.importing.result import NO_COUNTERPART, SECRET, UNKNOWN, Mapped, Secret
-from swarmctl.profiles.importing.rl_swarm import OFFLOAD, Carry, text
-from swarmctl.settings.misplaced_keys import means_secret, service_of
+from swarmctl.profiles.importing.rl_swarm import Carry, whole
+from swarmctl.settings.problems import means_secret, service_of
+from swarmctl.settings.schema import SettingPath, dotted
 from swarmctl.terminal.safe_text import looks_like_key
 from swarmctl.terminal.suggest import nearest
+
+NO_COUNTERPART = "no counterpart"
+UNKNOWN = "not understood"
+BAD_VALUE = "value not usable"
+SECRET = "secret"
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A key that became a setting."""
+
+    key: str
+    path: SettingPath
+    value: Any
+    note: str | None
+
+    @property
+    def setting(self) -> str:
+        return dotted(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftKey:
+    """A key that did not."""
+
+    key: str
+    kind: str
+    why: str
+
+
+@dataclass(slots=True)
+class Secret:
+    """A key of a service, or what looks like one. Does not show it when printed."""
+
+    key: str
+    """Where it stands in the file; "(a key)" where that looks like one itself."""
+    name: str
+    """What ``swarmctl keys`` calls it; empty where that is not known."""
+    value: str = field(repr=False)
+    error: NodeError | None = None
+    """Why it could not be saved."""
+
+    @property
+    def saved(self) -> bool:
+        return bool(self.name) and self.error is None
+
+    def report(self) -> dict[str, Any]:
+        """Return for ``--json`` what became of it."""
+        why = self.error.message if self.error else None if self.saved else "it is not known which service it is for"
+        return {"key": self.key, "name": self.name or None, "saved": self.saved, "why": why}
+
+
+@dataclass(slots=True)
+class Mapped:
+    """What becomes of a file."""
+
+    carried: list[Carried] = field(default_factory=list)
+    left: list[LeftKey] = field(default_factory=list)
+    secrets: list[Secret] = field(default_factory=list)
+
+    def carry(self, key: str, carry: Carry, value: Any) -> None:
+        """Add a setting, unless the value cannot be read or another key set it before."""
+        path = tuple(carry.setting.split("."))
+        try:
+            converted = carry.convert(value)
+        except (TypeError, ValueError, OverflowError):
+            self.leave(key, f"it is not a value for {carry.setting}", BAD_VALUE)
+            return
+        before = next((other for other in self.carried if other.path == path), None)
+        if before is not None:
+            self.leave(key, f"{before.key} sets {carry.setting} already")
+        else:
+            self.carried.append(Carried(key, path, converted, carry.note))
+
+    def leave(self, key: str, why: str, kind: str = NO_COUNTERPART) -> None:
+        self.left.append(LeftKey(key, kind, why))
+
+    def withdraw(self, setting: str, why: str) -> bool:
+        """Leave what would set ``setting`` or something below it; return whether there was anything."""
+        bad = [each for each in self.carried if each.setting == setting or each.setting.startswith(f"{setting}.")]
+        for each in bad:
+            self.carried.remove(each)
+            self.leave(each.key, why, BAD_VALUE)
+        return bool(bad)
 
 
 def mapped(settings: Mapping[str, Any]) -> Mapped:
@@ -19,21 +106,17 @@ def mapped(settings: Mapping[str, Any]) -> Mapped:
     for key, value in settings.items():
         name = _secret(key, value)
         if name is not None:
-            if name == "openai" and is_elsewhere(settings):
+            if name == _OPENAI and _is_elsewhere(settings):
                 name = ""
             shown = "(a key)" if looks_like_key(key) else key
-            result.leave(shown, SECRET, "a secret is not carried into a profile")
+            result.leave(shown, "a secret is not carried into a profile", SECRET)
             result.secrets.append(Secret(shown, name, value if isinstance(value, str) else ""))
         elif key in rlswarm.CARRIED:
             result.carry(key, rlswarm.CARRIED[key], value)
         elif key not in rlswarm.SPECIAL:
             result.leave(key, *_reason(key))
-    _numbers(settings, result)
-    _batch(settings, result)
-    _adapter(settings, result)
-    _reports(settings, result)
-    push(settings, result)
-    generation(settings, result)
+    for special in (_numbers, _batch, _adapter, _reports, _push, _generation):
+        special(settings, result)
     return result
 
 
@@ -41,33 +124,30 @@ def _secret(key: str, value: Any) -> str | None:
     """Return what ``swarmctl keys`` calls the secret in a value ("": no name of ours), None where it holds none."""
     name = key.rsplit(".", 1)[-1].lower()
     texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text]
-    if (texts and means_secret(name)) or any(map(looks_like_key, [key, *map(str, texts)])):
+    if (texts and means_secret(name)) or any(map(looks_like_key, [key, *texts])):
         return service_of(name) or ""
     return None
 
 
 def _reason(key: str) -> tuple[str, str]:
+    """Return why a key is left, and of which kind that is."""
     root = key.split(".", maxsplit=1)[0]
-    if root in rlswarm.DROPPED:
-        return NO_COUNTERPART, rlswarm.DROPPED[root]
-    for prefix, why in rlswarm.PREFIXES.items():
-        if key.startswith(prefix):
-            return NO_COUNTERPART, why
+    for pattern, why in rlswarm.DROPPED.items():
+        if fnmatchcase(root, pattern):
+            return why, NO_COUNTERPART
     if means_secret(root):
-        return NO_COUNTERPART, "it is empty; keys are kept by `swarmctl keys`"
-    guess = nearest(key, rlswarm.KNOWN)
-    return UNKNOWN, f"did you mean {guess}?" if guess else "RL Swarm has no such key that is known here"
+        return "it is empty; keys are kept by `swarmctl keys`", NO_COUNTERPART
+    guess = nearest(key, [name for name in rlswarm.KNOWN if not name.endswith("*")])
+    return f"did you mean {guess}?" if guess else "RL Swarm has no such key that is known here", UNKNOWN
 
 
 def _numbers(settings: Mapping[str, Any], result: Mapped) -> None:
     """``bf16`` and ``fp16`` say in other words what ``torch_dtype`` says."""
     for key, name in (("bf16", "bfloat16"), ("fp16", "float16")):
-        if key not in settings:
-            continue
-        if settings[key] is True:
+        if settings.get(key) is True:
             result.carry(key, Carry("model.dtype", str), name)
-        else:
-            result.leave(key, NO_COUNTERPART, "off is no setting: model.dtype says what is used")
+        elif key in settings:
+            result.leave(key, "off is no setting: model.dtype says what is used")
 
 
 def _batch(settings: Mapping[str, Any], result: Mapped) -> None:
@@ -76,75 +156,67 @@ def _batch(settings: Mapping[str, Any], result: Mapped) -> None:
     if key not in settings:
         return
     try:
-        rows = rlswarm.whole(settings["per_device_train_batch_size"]) * rlswarm.whole(settings[key])
-        groups = rows // rlswarm.whole(settings["num_generations"])
+        rows = whole(settings["per_device_train_batch_size"]) * whole(settings[key])
+        groups = rows // whole(settings["num_generations"])
     except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
-        result.leave(key, NO_COUNTERPART, "a round is one step over game.groups x game.group_size rows")
+        result.leave(key, "a round is one step over game.groups x game.group_size rows")
         return
     note = "per_device_train_batch_size x gradient_accumulation_steps / num_generations"
-    result.carry(key, Carry("game.groups", rlswarm.whole, note), max(1, groups))
+    result.carry(key, Carry("game.groups", whole, note), max(1, groups))
 
 
 def _switched(switch: str, keys: Mapping[str, Carry], settings: Mapping[str, Any], result: Mapped) -> bool:
-    """Carry ``keys`` where ``switch`` is on, else leave them; return whether it is on."""
+    """Carry ``keys`` where ``switch`` is on, else leave them and it; return whether it is on."""
     on = settings.get(switch) is True
     for key, carry in keys.items():
         if key in settings and on:
             result.carry(key, carry, settings[key])
         elif key in settings:
-            result.leave(key, NO_COUNTERPART, f"{switch} is not on, so it had no effect there")
+            result.leave(key, f"{switch} is not on, so it had no effect there")
+    if switch in settings and not on:
+        result.leave(switch, "off is the default")
     return on
 
 
 def _adapter(settings: Mapping[str, Any], result: Mapped) -> None:
     """``lora_*`` counts only where ``use_peft`` is on."""
-    on = _switched("use_peft", rlswarm.LORA, settings, result)
-    if "use_peft" not in settings:
+    if not _switched("use_peft", rlswarm.LORA, settings, result):
         return
-    if not on:
-        result.leave("use_peft", NO_COUNTERPART, "off is the default")
-    elif "lora_r" in settings:
-        result.leave("use_peft", NO_COUNTERPART, "the table [model.lora] says it")
+    if "lora_r" in settings:
+        result.leave("use_peft", "the table [model.lora] says it")
     else:
-        result.carry("use_peft", Carry("model.lora.rank", rlswarm.whole, "TRL's default rank"), 16)
+        result.carry("use_peft", Carry("model.lora.rank", whole, "TRL's default rank"), 16)
 
 
 def _reports(settings: Mapping[str, Any], result: Mapped) -> None:
-    if "report_to" not in settings:
-        return
-    given = settings["report_to"]
+    given = settings.get("report_to", [])
     names = given if isinstance(given, list) else [given]
     kept = [name for name in names if name in ("tensorboard", "wandb")]
     if kept:
         result.carry("report_to", Carry("report.to", list), kept)
     if len(kept) < len(names):
-        result.leave("report_to", NO_COUNTERPART, "of its values only tensorboard and wandb exist here")
+        result.leave("report_to", "of its values only tensorboard and wandb exist here")
 
 
 _SAVE_STEPS = 500
 """TRL's default of save_steps, at which it pushes by default."""
 
 
-def push(settings: Mapping[str, Any], result: Mapped) -> None:
+def _push(settings: Mapping[str, Any], result: Mapped) -> None:
     """``hub_*`` counts only where ``push_to_hub`` is on, and its rhythm is that of the checkpoints."""
-    on = _switched("push_to_hub", rlswarm.HUB, settings, result)
-    if "hub_strategy" in settings:
-        result.leave("hub_strategy", NO_COUNTERPART, "hub.every says when")
-    if "push_to_hub" not in settings:
+    if not _switched("push_to_hub", rlswarm.HUB, settings, result):
         return
-    if not on:
-        result.leave("push_to_hub", NO_COUNTERPART, "off is the default")
-    elif any(each.setting == "hub.repo" for each in result.carried):
-        result.carry("push_to_hub", Carry("hub.every", rlswarm.whole, "in rounds; 0: after the last"), _every(settings))
+    if any(each.setting == "hub.repo" for each in result.carried):
+        result.carry("push_to_hub", Carry("hub.every", whole, "in rounds; 0: after the last"), _every(settings))
     else:
-        result.leave("push_to_hub", NO_COUNTERPART, 'hub.repo = "OWNER/NAME" must say where to')
+        result.leave("push_to_hub", 'hub.repo = "OWNER/NAME" must say where to')
 
 
 def _every(settings: Mapping[str, Any]) -> int:
     """Return the rounds between pushes. A node without a last round never comes to an end."""
     try:
-        ends = rlswarm.whole(settings.get("max_rounds", 0)) > 0
-        steps = max(1, rlswarm.whole(settings.get("save_steps", _SAVE_STEPS)))
+        ends = whole(settings.get("max_rounds", 0)) > 0
+        steps = max(1, whole(settings.get("save_steps", _SAVE_STEPS)))
     except (TypeError, ValueError, OverflowError):
         ends, steps = False, _SAVE_STEPS
     return 0 if ends and settings.get("hub_strategy") == "end" else steps
@@ -153,31 +225,22 @@ def _every(settings: Mapping[str, Any]) -> int:
 _OPENAI = "openai"
 
 
-def is_elsewhere(settings: Mapping[str, Any]) -> bool:
+def _is_elsewhere(settings: Mapping[str, Any]) -> bool:
     """Whether ``openai_*`` means a server of somebody else's, whose key OpenAI must not see."""
     url = settings.get("openai_base_url")
     return isinstance(url, str) and bool(url) and host_of(url) != host_of(PROVIDERS[_OPENAI].base_url)
 
 
-def generation(settings: Mapping[str, Any], result: Mapped) -> None:
-    """``openai_*`` counts only where ``use_openai_api`` is on."""
-    given = [key for key in OFFLOAD if key in settings]
-    if settings.get("use_openai_api") is not True:
-        for key in given:
-            off = key == "use_openai_api"
-            result.leave(key, NO_COUNTERPART, "off is the default" if off else "use_openai_api is not on")
-    elif is_elsewhere(settings):
-        for key in given:
-            result.leave(
-                key, NO_COUNTERPART, "a server of your own is a table [providers.NAME] that offload.provider names"
-            )
-    else:
-        _carry(settings, result)
-
-
-def _carry(settings: Mapping[str, Any], result: Mapped) -> None:
-    result.carry("use_openai_api", Carry("offload.provider", lambda _: _OPENAI), True)
-    if "openai_model_name" in settings:
-        result.carry("openai_model_name", Carry("offload.model", text), settings["openai_model_name"])
-    if "openai_base_url" in settings:
-        result.leave("openai_base_url", NO_COUNTERPART, f"{_OPENAI} is always at {PROVIDERS[_OPENAI].base_url}")
+def _generation(settings: Mapping[str, Any], result: Mapped) -> None:
+    """``openai_*`` counts only where ``use_openai_api`` is on, and OpenAI is meant."""
+    on = settings.get("use_openai_api") is True
+    elsewhere = _is_elsewhere(settings)
+    for key in [key for key in (*rlswarm.OFFLOAD, "openai_base_url") if key in settings]:
+        if not on:
+            result.leave(key, "off is the default" if key == "use_openai_api" else "use_openai_api is not on")
+        elif elsewhere:
+            result.leave(key, "a server of your own is a table [providers.NAME] that offload.provider names")
+        elif key in rlswarm.OFFLOAD:
+            result.carry(key, rlswarm.OFFLOAD[key], settings[key])
+        else:
+            result.leave(key, f"{_OPENAI} is always at {PROVIDERS[_OPENAI].base_url}")

@@ -1,10 +1,10 @@
-"""The settings of RL Swarm's YAML, and what each becomes here. Data only: ``command.py`` applies it."""
+"""The settings of RL Swarm's YAML, and what each becomes here. Data only: ``convert.py`` applies it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-Converter = Callable[[Any], Any]
+from pydantic import Field, StrictBool, TypeAdapter
 
 
 def number(value: Any) -> float:
@@ -20,16 +20,8 @@ def whole(value: Any) -> int:
     return int(number(value))
 
 
-def text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError
-    return value
-
-
-def switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
+text = TypeAdapter(Annotated[str, Field(strict=True, min_length=1)]).validate_python
+switch = TypeAdapter(StrictBool).validate_python
 
 
 def dtype(value: Any) -> str:
@@ -62,7 +54,7 @@ class Carry:
     """A key whose value goes into the profile."""
 
     setting: str
-    convert: Converter
+    convert: Callable[[Any], Any]
     note: str | None = None
     """What is different here."""
 
@@ -103,73 +95,54 @@ LORA: Mapping[str, Carry] = {
     "lora_target_modules": Carry("model.lora.targets", modules),
 }
 
-_SWARM = "addresses belong to a swarm's invitation and to this node, not to how it trains"
-_EVENTS = "every round is written to the node's events"
-_ON_POLICY = "rollouts are drawn from the policy itself, as the loss assumes"
-_CHAIN = "there is no blockchain and no login here"
-_VLLM = "this trainer generates by itself"
-
-DROPPED: Mapping[str, str] = {
-    "tf32": "torch's own default is kept",
-    "attn_implementation": "transformers chooses what the machine has",
-    "trust_remote_code": "code that comes with a model is never run",
-    "use_cache": "the trainer decides",
-    "load_in_4bit": "weights are not quantised; [model.lora] saves memory",
-    "load_in_8bit": "weights are not quantised; [model.lora] saves memory",
-    "gradient_checkpointing_kwargs": "the trainer decides",
-    "dataset_config": "gsm8k has one form here",
-    "dataset_splits": "held-out questions are chosen by the node itself",
-    "max_steps": "a stage is one step here; game.rounds says how long a node trains",
-    "num_train_epochs": "game.rounds says how long a node trains",
-    "lr_scheduler_type": "the rate is constant after the warm-up, as a node has no planned end",
-    "warmup_ratio": "a share of a planned end, which a node does not have; train.warmup_steps counts steps",
-    "optim": "AdamW is what is tested",
-    "num_iterations": "each rollout is used for one step",
-    "loss_type": "the loss is chosen by the source of a rollout",
-    "scale_rewards": "the loss is chosen by the source of a rollout",
-    "reward_weights": "rewards come from the task's verifier",
-    "per_device_eval_batch_size": "generation.batch serves evaluations as well",
-    "eval_strategy": "there is always an evaluation before, after and every eval.every rounds",
-    "top_p": _ON_POLICY,
-    "top_k": _ON_POLICY,
-    "min_p": _ON_POLICY,
-    "repetition_penalty": _ON_POLICY,
-    "use_vllm": _VLLM,
-    "logging_strategy": _EVENTS,
-    "logging_steps": _EVENTS,
-    "logging_first_step": _EVENTS,
-    "log_completions": _EVENTS,
-    "logging_dir": "TensorBoard's files lie in the node's directory",
-    "output_dir": "everything of a node lies in its own directory",
-    "overwrite_output_dir": "everything of a node lies in its own directory",
-    "save_strategy": "checkpoints are always kept; checkpoint.every says how often",
-    "public_maddr": _SWARM,
-    "host_maddr": _SWARM,
-    "initial_peers": _SWARM,
-    "announce_maddrs": _SWARM,
-    "identity_path": "a node makes its own identity",
-    "game": "tasks say what is asked, and game.kind how: sampling or study-group",
-    "org_id": _CHAIN,
-    "contract_address": _CHAIN,
-    "wallet_private_key": _CHAIN,
-    "modal_org_id": _CHAIN,
-    "hub_always_push": "of several models that wait, the newest is pushed",
-    "hub_revision": "the main branch is pushed to",
-    "wandb_project": "say it in $WANDB_PROJECT",
-    "run_name": "the node's name serves",
+_DROPPED: Mapping[str, str] = {
+    "torch's own default is kept": "tf32",
+    "transformers chooses what the machine has": "attn_implementation",
+    "code that comes with a model is never run": "trust_remote_code",
+    "the trainer decides": "use_cache gradient_checkpointing_kwargs",
+    "weights are not quantised; [model.lora] saves memory": "load_in_4bit load_in_8bit bnb_4bit_*",
+    "gsm8k has one form here": "dataset_config",
+    "held-out questions are chosen by the node itself": "dataset_splits",
+    "a stage is one step here; game.rounds says how long a node trains": "max_steps",
+    "game.rounds says how long a node trains": "num_train_epochs",
+    "the rate is constant after the warm-up, as a node has no planned end": "lr_scheduler_type",
+    "a share of a planned end, which a node does not have; train.warmup_steps counts steps": "warmup_ratio",
+    "AdamW is what is tested": "optim",
+    "each rollout is used for one step": "num_iterations",
+    "the loss is chosen by the source of a rollout": "loss_type scale_rewards",
+    "rewards come from the task's verifier": "reward_weights",
+    "generation.batch serves evaluations as well": "per_device_eval_batch_size",
+    "there is always an evaluation before, after and every eval.every rounds": "eval_strategy",
+    "rollouts are drawn from the policy itself, as the loss assumes": "top_p top_k min_p repetition_penalty",
+    "this trainer generates by itself": "use_vllm vllm_*",
+    "every round is written to the node's events": "logging_strategy logging_steps logging_first_step log_completions",
+    "TensorBoard's files lie in the node's directory": "logging_dir",
+    "everything of a node lies in its own directory": "output_dir overwrite_output_dir",
+    "checkpoints are always kept; checkpoint.every says how often": "save_strategy",
+    "addresses belong to a swarm's invitation and to this node, not to how it trains": (
+        "public_maddr host_maddr initial_peers announce_maddrs"
+    ),
+    "a node makes its own identity": "identity_path",
+    "tasks say what is asked, and game.kind how: sampling or study-group": "game",
+    "there is no blockchain and no login here": "org_id contract_address wallet_private_key modal_org_id",
+    "of several models that wait, the newest is pushed": "hub_always_push",
+    "the main branch is pushed to": "hub_revision",
+    "hub.every says when": "hub_strategy",
+    "say it in $WANDB_PROJECT": "wandb_project",
+    "the node's name serves": "run_name",
+    "a task brings its own questions": "dataset_*",
+    "a node trains on one device": "fsdp* deepspeed* ddp_*",
+    "questions are made on the spot": "dataloader_*",
 }
+"""Why keys, or patterns of keys, have no counterpart here; the first pattern that fits says it."""
 
-PREFIXES: Mapping[str, str] = {
-    "vllm_": _VLLM,
-    "bnb_4bit_": "weights are not quantised; [model.lora] saves memory",
-    "dataset_": "a task brings its own questions",
-    "fsdp": "a node trains on one device",
-    "deepspeed": "a node trains on one device",
-    "ddp_": "a node trains on one device",
-    "dataloader_": "questions are made on the spot",
+DROPPED: Mapping[str, str] = {key: why for why, keys in _DROPPED.items() for key in keys.split()}
+"""The same by key or pattern; a pattern ends in ``*``."""
+
+OFFLOAD: Mapping[str, Carry] = {
+    "use_openai_api": Carry("offload.provider", lambda _: "openai"),
+    "openai_model_name": Carry("offload.model", text),
 }
-
-OFFLOAD = ("use_openai_api", "openai_model_name", "openai_base_url")
 """Of the branch that generated by OpenAI's API."""
 
 HUB: Mapping[str, Carry] = {
@@ -177,7 +150,7 @@ HUB: Mapping[str, Carry] = {
     "hub_private_repo": Carry("hub.private", switch),
 }
 
-_COMPUTED = ("bf16", "fp16", "gradient_accumulation_steps", "report_to", "use_peft", "push_to_hub", "hub_strategy")
+_COMPUTED = ("bf16", "fp16", "gradient_accumulation_steps", "report_to", "use_peft", "push_to_hub", "openai_base_url")
 SPECIAL = frozenset({*_COMPUTED, *LORA, *HUB, *OFFLOAD})
 """Keys whose meaning depends on other keys: ``swarmctl.profiles.importing.convert``."""
 

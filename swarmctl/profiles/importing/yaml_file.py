@@ -58,16 +58,13 @@ def _check(text: str, path: Path) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise ConfigurationError(f"{shown(path)} has aliases (*name), which are not read: write the values out")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ConfigurationError(f"{shown(path)} is nested deeper than {MAX_DEPTH} levels: no configuration is")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if isinstance(root, yaml.MappingNode):
-        lines = [key.start_mark.line + 1 for key, _ in root.value]
-        names = [key.value for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
-        for line, name in zip(lines, names, strict=False):
-            if names.count(name) > 1:
+        names = [key.value for key, _ in root.value]
+        for key, _ in root.value:
+            if isinstance(key, yaml.ScalarNode) and names.count(key.value) > 1:
+                line = key.start_mark.line + 1
                 raise ConfigurationError(f"{shown(path)} has the key of line {line} twice: remove one")

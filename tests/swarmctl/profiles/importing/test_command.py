@@ -15,8 +15,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.keys.finder import KeyFinder
 from swarmctl.profiles.importing import rl_swarm as rlswarm
-from swarmctl.profiles.importing.convert import mapped
-from swarmctl.profiles.importing.result import BAD_VALUE, NO_COUNTERPART, SECRET, UNKNOWN
+from swarmctl.profiles.importing.convert import BAD_VALUE, NO_COUNTERPART, SECRET, UNKNOWN, mapped
 from swarmctl.profiles.importing.yaml_file import MAX_BYTES, read_yaml
 from swarmctl.settings.schema import dotted, settings
 from swarmctl.terminal.prompter import Prompter

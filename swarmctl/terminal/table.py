@@ -3,7 +3,8 @@
 import io
 import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 from swarmctl.terminal.safe_text import clean, encodable
 
@@ -42,6 +43,14 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, 
         lines = [line for row in grid[1:] for line in _as_list(grid[0], row)]
     for line in lines:
         print(encodable(line, sys.stdout.encoding))
+
+
+_T = TypeVar("_T")
+
+
+def or_dash(value: _T | None, shown: Callable[[_T], str] = "{:,}".format) -> str:
+    """Return the cell of a value: a dash where it is not known."""
+    return "-" if value is None else shown(value)
 
 
 def _as_list(headings: Sequence[str], row: Sequence[str]) -> list[str]:

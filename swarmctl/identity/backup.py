@@ -34,9 +34,8 @@ from swarmctl.identity.new import chosen, opened, put, tell
 from swarmctl.identity.show import describe
 from swarmctl.nodes.lookup import all_nodes, existing, files_of
 from swarmctl.paths import shown
-from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.disk_errors import checked_target, disk_errors
 from swarmctl.storage.json_file import now
-from swarmctl.storage.output_file import checked_target
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter

@@ -16,7 +16,6 @@ group = command_group(
 
     Joining a swarm makes an identity where there is none. Whoever has its key is this node.
 
-    \b
     Examples:
       swarmctl identity show
       swarmctl identity backup otter.txt --node maths
@@ -31,7 +30,6 @@ def _show(
 ) -> int:
     """Tell who the nodes of this machine are. Shows no key. Exit code 3 where a key cannot be used.
 
-    \b
     Examples:
       swarmctl identity show
       swarmctl identity show --node maths --json
@@ -53,7 +51,6 @@ def _new(
 
     Peers then meet a stranger: contribution and reputation begin anew. Asks before it replaces a key.
 
-    \b
     Examples:
       swarmctl identity new --node maths
       swarmctl identity new --node maths --yes
@@ -76,7 +73,6 @@ def _backup(
 ) -> None:
     """Save a node's identity in a file, to be kept somewhere else.
 
-    \b
     Examples:
       swarmctl identity backup otter.txt
       swarmctl identity backup otter.txt --node maths --passphrase
@@ -103,7 +99,6 @@ def _restore(
     A passphrase is asked unseen, or piped in. Asks before it replaces another key; refused while a node that lives as
     this one is running.
 
-    \b
     Examples:
       swarmctl identity restore otter.txt
       swarmctl identity restore otter.txt --node maths

@@ -19,7 +19,6 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Tell how the nodes of this machine are: running or not, how far, how accurate.
 
-        \b
         Examples:
           swarmctl status
           swarmctl status --node maths --json
@@ -38,7 +37,6 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Print what a node's trainer said last.
 
-        \b
         Examples:
           swarmctl logs --node maths --follow
           swarmctl logs --json -n 100

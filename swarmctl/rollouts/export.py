@@ -17,8 +17,7 @@ from swarmctl.errors import UsageError
 from swarmctl.paths import shown
 from swarmctl.rollouts.database import node_with_journal, reading
 from swarmctl.rollouts.rows import ROW, RolloutFilter, as_row, node_model, rollouts
-from swarmctl.storage.disk_errors import NO_SPACE, disk_errors
-from swarmctl.storage.output_file import checked_target
+from swarmctl.storage.disk_errors import NO_SPACE, checked_target, disk_errors
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
 

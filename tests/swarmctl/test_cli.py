@@ -12,9 +12,10 @@ import pytest
 
 from hivemind_exp import errors as node_errors
 from hivemind_exp.errors import NodeError, from_code
-from swarmctl import __version__, cli
+from swarmctl import cli
 from swarmctl.errors import Exit, exit_code
 from swarmctl.terminal.safe_text import clean, encodable, looks_like_key, without_keys
+from swarmctl.version import VERSION
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.journals import mixed_node
 from tools.completions.tree import tree
@@ -61,7 +62,7 @@ def test_version_does_not_even_import_typer() -> None:
         "print('typer' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == f"swarmctl {__version__}\nFalse\n"
+    assert done.stdout == f"swarmctl {VERSION}\nFalse\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["profiles"], ["profiles", "--help"]])

@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import IdentityProblem
-from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import BACKUP, Identity, claim, read_file
 from hivemind_exp.swarm.peer_names import animal_name
 from swarmctl.identity.new import chosen, opened, put, tell
@@ -62,7 +61,9 @@ def backup(file: Path, node: str | None, prompter: Prompter, *, yes: bool, locke
     identity = Identity.load(files.key)
     words = ["identity", "backup", str(file), "--node", name, *(["--passphrase"] if locked else []), "--yes"]
     target = checked_target(file, yes=yes, again=command(words))
-    passphrase = _new_passphrase(prompter) if locked else None
+    passphrase = _passphrase(prompter, "Passphrase:") if locked else None
+    if locked and prompter.is_typed and _passphrase(prompter, "The same again:") != passphrase:
+        raise IdentityProblem("the two passphrases differ; nothing was saved", next="swarmctl identity backup --help")
     with disk_errors(target.parent):
         atomic_write.write(target, written(identity, name, passphrase), exclusive=not target.exists())
     animal = animal_name(identity.peer_id)
@@ -94,24 +95,11 @@ def restore(file: Path, node: str | None, prompter: Prompter, *, as_json: bool) 
     with disk_errors(files.claims), claim(files.claims, identity.peer_id, name), locked:
         replaced = put(identity, files, prompter, f"{again} --yes")
     tell(identity, files, replaced, as_json=as_json)
-    for warning in _warnings(path, mode, identity, files):
-        prompter.say(f"warning: {warning}")
-
-
-def _warnings(path: Path, mode: int, identity: Identity, files: NodeFiles) -> list[str]:
-    others = [describe(other) for other in all_nodes() if other != files]
-    twins = [other["node"] for other in others if other["peer_id"] == identity.peer_id]
-    found = [f"node {twin} has this identity too: only one of them can run" for twin in twins]
+    for other in map(describe, all_nodes()):
+        if other["peer_id"] == identity.peer_id and other["node"] != name:
+            prompter.say(f"warning: node {other['node']} has this identity too: only one of them can run")
     if mode & _OTHERS:
-        found.append(f"others can read {shown(path)} ({mode:04o}), and so be this node")
-    return found
-
-
-def _new_passphrase(prompter: Prompter) -> str:
-    first = _passphrase(prompter, "Passphrase:")
-    if prompter.is_typed and _passphrase(prompter, "The same again:") != first:
-        raise IdentityProblem("the two passphrases differ; nothing was saved", next="swarmctl identity backup --help")
-    return first
+        prompter.say(f"warning: others can read {shown(path)} ({mode:04o}), and so be this node")
 
 
 def _passphrase(prompter: Prompter, prompt: str) -> str:

@@ -24,10 +24,7 @@ group = command_group(
 
 
 @group.command("show")
-def _show(
-    node: options.OneNode = None,
-    json: options.Json = False,
-) -> int:
+def _show(node: options.OneNode = None, json: options.Json = False) -> int:
     """Tell who the nodes of this machine are. Shows no key. Exit code 3 where a key cannot be used.
 
     Examples:

@@ -12,11 +12,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command("ps", hidden=True)
     @app.command()
-    def status(
-        *,
-        node: options.OneNode = None,
-        json: options.Json = False,
-    ) -> None:
+    def status(*, node: options.OneNode = None, json: options.Json = False) -> None:
         """Tell how the nodes of this machine are: running or not, how far, how accurate.
 
         Examples:

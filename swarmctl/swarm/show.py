@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hivemind_exp.swarm.addresses import own_addresses, read_port
@@ -48,17 +49,8 @@ def _fields(found: Member, peer: str | None) -> dict[str, Any]:
 
 
 def _task(task: CharterTask) -> dict[str, Any]:
-    return {
-        "label": task.label,
-        "name": task.name,
-        "params": dict(task.params),
-        "check": task.check,
-        "weight": task.weight_ppm / MILLION,
-        "version": task.version or None,
-        "digest": task.digest,
-        "size": task.size,
-        "sha256": task.sha256,
-    }
+    fields = asdict(task) | {"weight_ppm": task.weight_ppm / MILLION, "version": task.version or None}
+    return {key.removesuffix("_ppm"): value for key, value in fields.items()}
 
 
 def _lines(found: Member, peer: str | None, addresses: Sequence[str]) -> Iterator[str]:

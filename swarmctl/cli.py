@@ -50,7 +50,6 @@ def main(
 ) -> None:
     """Run a node of an RL swarm: post-train your own language model with GRPO on questions with known answers.
 
-    \b
     Examples:
       swarmctl run --profile demo    a tiny model learns in a minute, on any machine
       swarmctl run                   train the default model on this machine
@@ -63,15 +62,8 @@ def main(
 
 for command in (run_command, doctor, nodes):
     command.register(app)
-for name, group in {
-    "profiles": profiles.group,
-    "keys": keys.group,
-    "rollouts": rollouts.group,
-    "swarm": swarm.group,
-    "identity": identity.group,
-    "completion": completion.group,
-}.items():
-    app.add_typer(group, name=name)
+for module in (profiles, keys, rollouts, swarm, identity, completion):
+    app.add_typer(module.group, name=module.__name__.split(".")[1])  # the name of its package
 for name, group in {"profile": profiles.group, "key": keys.group}.items():  # other names, which help does not show
     app.add_typer(group, name=name, hidden=True)
 

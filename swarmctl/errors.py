@@ -25,22 +25,12 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+_TO_CHANGE = ("configuration", "node_conflict", "model", "task", "device", "identity", "swarm", "swarm_skew")
+_PROVIDER_TO_CHANGE = ("provider", "key", "keyring_absent", "keyring_locked", "keyring_silent")
 _EXIT_OF_CODE = {
+    **dict.fromkeys((*_TO_CHANGE, *_PROVIDER_TO_CHANGE), Exit.CONFIGURATION),
     "usage": Exit.USAGE,
-    "configuration": Exit.CONFIGURATION,
-    "node_conflict": Exit.CONFIGURATION,
-    "model": Exit.CONFIGURATION,
-    "task": Exit.CONFIGURATION,
-    "device": Exit.CONFIGURATION,
-    "key": Exit.CONFIGURATION,
-    "keyring_absent": Exit.CONFIGURATION,
-    "keyring_locked": Exit.CONFIGURATION,
-    "keyring_silent": Exit.CONFIGURATION,
     "key_refused": Exit.CHECK_FAILED,
-    "identity": Exit.CONFIGURATION,
-    "swarm": Exit.CONFIGURATION,
-    "swarm_skew": Exit.CONFIGURATION,
-    "provider": Exit.CONFIGURATION,
     "limit": Exit.LIMIT,
 }
 

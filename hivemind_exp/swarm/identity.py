@@ -33,7 +33,7 @@ _PRIVATE = bytes.fromhex("08011240")
 _RSA = bytes.fromhex("0800")
 _LONGEST = 65_536
 BACKUP = b"swarmctl identity backup"
-"""How a backup begins (``swarmctl.identity.backup_file``)."""
+"""How a backup begins (``swarmctl.identity.backup``)."""
 _CONTEXT = b"swarmctl\x00"
 """Goes before whatever is signed: the daemon signs its handshakes with the same key, and neither signature must ever
 pass for the other."""

@@ -15,7 +15,6 @@ YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Also a file that s
 group = command_group(
     """Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish.
 
-    \b
     Examples:
       swarmctl completion install
       swarmctl completion show zsh
@@ -27,7 +26,6 @@ group = command_group(
 def _install(shell: ShellArgument = None, yes: YesOption = False, json: options.Json = False) -> None:
     """Put the script where the shell looks for completions. No start-up file is edited.
 
-    \b
     Examples:
       swarmctl completion install
       swarmctl completion install fish
@@ -41,7 +39,6 @@ def _install(shell: ShellArgument = None, yes: YesOption = False, json: options.
 def _uninstall(shell: ShellArgument = None, yes: YesOption = False, json: options.Json = False) -> None:
     """Remove what install wrote.
 
-    \b
     Examples:
       swarmctl completion uninstall
       swarmctl completion uninstall zsh
@@ -55,7 +52,6 @@ def _uninstall(shell: ShellArgument = None, yes: YesOption = False, json: option
 def _show(shell: ShellArgument = None) -> None:
     """Print the script, to be put anywhere.
 
-    \b
     Examples:
       swarmctl completion show bash > ~/.swarmctl-completion.bash
       swarmctl completion show zsh > ~/.zfunc/_swarmctl

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp import atomic_write
@@ -16,24 +15,12 @@ MARKER = "Made by `python -m tools.completions` from the command tree of swarmct
 """A line of every script. A file without it is not ours to touch."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptLocation:
-    """Where a shell looks for the script."""
-
-    shell: str
-    path: Path
-
-    @property
-    def ours(self) -> bool:
-        """Whether swarmctl wrote what is there. A link is somebody else's."""
-        try:
-            return not self.path.is_symlink() and MARKER in self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            return False
-
-    @property
-    def taken(self) -> bool:
-        return os.path.lexists(self.path)
+def _is_ours(path: Path) -> bool:
+    """Whether swarmctl wrote what is there. A link is somebody else's."""
+    try:
+        return not path.is_symlink() and MARKER in path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def script(shell: str) -> str:
@@ -57,38 +44,34 @@ def _directory(variable: str, default: str) -> Path:
     return Path(value) if os.path.isabs(value) else Path.home() / default
 
 
-def places(shell: str) -> list[ScriptLocation]:
+def places(shell: str) -> list[Path]:
     """Return where the script may be, the place for a new one first."""
     data = _directory("XDG_DATA_HOME", ".local/share")
-    match shell:
-        case "bash":
-            paths = [data / "bash-completion/completions/swarmctl"]
-        case "fish":
-            paths = [_directory("XDG_CONFIG_HOME", ".config") / "fish/completions/swarmctl.fish"]
-        case _:
-            paths = [data / "zsh/site-functions/_swarmctl", Path.home() / ".zfunc/_swarmctl"]
-            if paths[1].parent.is_dir():
-                paths.reverse()
-    return [ScriptLocation(shell, path) for path in paths]
+    if shell == "bash":
+        return [data / "bash-completion/completions/swarmctl"]
+    if shell == "fish":
+        return [_directory("XDG_CONFIG_HOME", ".config") / "fish/completions/swarmctl.fish"]
+    paths = [data / "zsh/site-functions/_swarmctl", Path.home() / ".zfunc/_swarmctl"]
+    return paths[::-1] if paths[1].parent.is_dir() else paths
 
 
 def install(named: str | None, *, yes: bool, as_json: bool) -> None:
     """Write the script. Raises ConfigurationError where a file is in the way that swarmctl did not write."""
     shell = shell_in_use(named)
-    place = places(shell)[0]
+    path = places(shell)[0]
     text = script(shell)
-    if place.taken and not place.ours and not yes:
+    ours = _is_ours(path)
+    if os.path.lexists(path) and not ours and not yes:
         raise ConfigurationError(
-            f"{shown(place.path)} exists and was not written by swarmctl",
-            next=f"swarmctl completion install {shell} --yes",
+            f"{shown(path)} exists and was not written by swarmctl", next=f"swarmctl completion install {shell} --yes"
         )
-    current = place.ours and place.path.read_text(encoding="utf-8") == text
+    current = ours and path.read_text(encoding="utf-8") == text
     if not current:
-        _write(place.path, text)
+        _write(path, text)
     if as_json:
-        print_json(shell=shell, path=str(place.path), changed=not current)
+        print_json(shell=shell, path=str(path), changed=not current)
     else:
-        print(f"{'Already there' if current else 'Wrote'}: {shown(place.path)}\n{_next(place)}")
+        print(f"{'Already there' if current else 'Wrote'}: {shown(path)}\n{_next(shell, path)}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -103,18 +86,18 @@ def _write(path: Path, text: str) -> None:
         ) from error
 
 
-def _next(place: ScriptLocation) -> str:
+def _next(shell: str, path: Path) -> str:
     """Return what is left to do, which for bash and zsh depends on a start-up file that is not ours to edit."""
-    if place.shell == "fish":
+    if shell == "fish":
         return "It works in every fish from now on, this one included."
-    if place.shell == "bash":
+    if shell == "bash":
         return (
             "It works in new shells where bash-completion is installed. Without that, add to ~/.bashrc:\n"
-            f"  source {shlex.quote(str(place.path))}"
+            f"  source {shlex.quote(str(path))}"
         )
     return (
         "It works in new shells once these lines are in ~/.zshrc (the first before any other compinit):\n"
-        f"  fpath=({shlex.quote(str(place.path.parent))} $fpath)\n"
+        f"  fpath=({shlex.quote(str(path.parent))} $fpath)\n"
         "  autoload -Uz compinit && compinit"
     )
 
@@ -122,23 +105,21 @@ def _next(place: ScriptLocation) -> str:
 def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
     """Remove the script. Raises ConfigurationError where only a file is there that swarmctl did not write."""
     shell = shell_in_use(named)
-    there = [place for place in places(shell) if place.taken]
-    foreign = [place for place in there if not place.ours]
-    if foreign and not yes and len(foreign) == len(there):
+    there = [path for path in places(shell) if os.path.lexists(path)]
+    removed = [path for path in there if yes or _is_ours(path)]
+    if there and not removed:
         raise ConfigurationError(
-            f"{shown(foreign[0].path)} was not written by swarmctl",
-            next=f"swarmctl completion uninstall {shell} --yes",
+            f"{shown(there[0])} was not written by swarmctl", next=f"swarmctl completion uninstall {shell} --yes"
         )
-    removed = there if yes else [place for place in there if place.ours]
-    for place in removed:
+    for path in removed:
         try:
-            place.path.unlink()
+            path.unlink()
         except OSError as error:
-            raise NodeError(f"cannot remove {shown(place.path)}: {error.strerror}") from error
+            raise NodeError(f"cannot remove {shown(path)}: {error.strerror}") from error
     if as_json:
-        print_json(shell=shell, removed=[str(place.path) for place in removed])
+        print_json(shell=shell, removed=[str(path) for path in removed])
     elif removed:
-        print(*(f"Removed: {shown(place.path)}" for place in removed), sep="\n")
+        print(*(f"Removed: {shown(path)}" for path in removed), sep="\n")
         print("Shells that are open keep it until they end.")
     else:
-        print(f"Nothing to remove: there is no {shown(places(shell)[0].path)}")
+        print(f"Nothing to remove: there is no {shown(places(shell)[0])}")

@@ -1,27 +1,48 @@
-"""``swarmctl identity backup`` and ``restore``."""
+"""``swarmctl identity backup`` and ``restore``. A backup is a few lines that say whose key it is, and the key.
 
+::
+
+    swarmctl identity backup 1
+    # Whoever can read this file can be this node.
+    peer 12D3KooW…
+    name brisk amber otter
+    node maths
+    saved 2026-11-25T03:20:00Z
+    key plain BASE64                 the key file
+    key scrypt-aes256gcm BASE64      salt (16 bytes), nonce (12), the key file encrypted and authenticated
+
+A passphrase is made costly to guess by scrypt with N = 2^17, r = 8, p = 1 (128 MiB, half a second). PKCS8, the usual
+format, is not used: the library writes it with 2048 rounds of PBKDF2, three hundred times too few.
+"""
+
+import base64
 import os
 import shlex
 import sys
 from pathlib import Path
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import IdentityProblem
-from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.identity import Identity, animal_name, claim, read_file
-from swarmctl.identity import backup_file as identityfile
-from swarmctl.identity.new import chosen, opened, put, tell, to_make
+from hivemind_exp.swarm.identity import BACKUP, Identity, animal_name, claim, read_file
+from swarmctl.identity.new import chosen, opened, put, tell
 from swarmctl.identity.show import describe
 from swarmctl.nodes.lookup import all_nodes, existing, files_of
 from swarmctl.paths import shown
-from swarmctl.storage.disk_errors import disk_errors
-from swarmctl.storage.output_file import checked_target
+from swarmctl.storage.disk_errors import checked_target, disk_errors
+from swarmctl.storage.json_file import now
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
 _OTHERS = 0o077
+_FIRST = BACKUP.decode() + " 1"
+_PLAIN, _LOCKED = "plain", "scrypt-aes256gcm"
+_SALT, _NONCE = 16, 12
 
 
 def backup(file: Path, node: str | None, prompter: Prompter, *, yes: bool, locked: bool, as_json: bool) -> None:
@@ -39,9 +60,11 @@ def backup(file: Path, node: str | None, prompter: Prompter, *, yes: bool, locke
     identity = Identity.load(files.key)
     words = ["identity", "backup", str(file), "--node", name, *(["--passphrase"] if locked else []), "--yes"]
     target = checked_target(file, yes=yes, again=command(words))
-    passphrase = _new_passphrase(prompter) if locked else None
+    passphrase = _passphrase(prompter, "Passphrase:") if locked else None
+    if locked and prompter.is_typed and _passphrase(prompter, "The same again:") != passphrase:
+        raise IdentityProblem("the two passphrases differ; nothing was saved", next="swarmctl identity backup --help")
     with disk_errors(target.parent):
-        atomic_write.write(target, identityfile.written(identity, name, passphrase), exclusive=not target.exists())
+        atomic_write.write(target, written(identity, name, passphrase), exclusive=not target.exists())
     animal = animal_name(identity.peer_id)
     if as_json:
         print_json(node=name, peer_id=identity.peer_id, name=animal, file=str(target), locked=locked)
@@ -62,34 +85,20 @@ def restore(file: Path, node: str | None, prompter: Prompter, *, as_json: bool) 
     name = chosen(node, f"swarmctl identity restore {shlex.quote(str(file))}")
     path = file.expanduser()
     content, mode = read_file(path)
-    passphrase = _passphrase(prompter, "Passphrase:") if identityfile.is_locked(content) else None
-    identity = identityfile.read(content, path, passphrase)
+    passphrase = _passphrase(prompter, "Passphrase:") if is_locked(content) else None
+    identity = read(content, path, passphrase)
     again = f"swarmctl identity restore {shlex.quote(str(file))} --node {shlex.quote(name)}"
-    config = to_make(name)
-    claims = files_of(name).claims
+    files = files_of(name)
+    locked = opened(name, again)
     # Claimed before the node is made, and until it is whole: a live node of this identity stays the only one.
-    with disk_errors(claims), claim(claims, identity.peer_id, name):
-        with opened(name, config, again) as files:
-            replaced = put(identity, files, prompter, f"{again} --yes")
+    with disk_errors(files.claims), claim(files.claims, identity.peer_id, name), locked:
+        replaced = put(identity, files, prompter, f"{again} --yes")
     tell(identity, files, replaced, as_json=as_json)
-    for warning in _warnings(path, mode, identity, files):
-        prompter.say(f"warning: {warning}")
-
-
-def _warnings(path: Path, mode: int, identity: Identity, files: NodeFiles) -> list[str]:
-    others = [describe(other) for other in all_nodes() if other != files]
-    twins = [other["node"] for other in others if other["peer_id"] == identity.peer_id]
-    found = [f"node {twin} has this identity too: only one of them can run" for twin in twins]
+    for other in map(describe, all_nodes()):
+        if other["peer_id"] == identity.peer_id and other["node"] != name:
+            prompter.say(f"warning: node {other['node']} has this identity too: only one of them can run")
     if mode & _OTHERS:
-        found.append(f"others can read {shown(path)} ({mode:04o}), and so be this node")
-    return found
-
-
-def _new_passphrase(prompter: Prompter) -> str:
-    first = _passphrase(prompter, "Passphrase:")
-    if prompter.is_typed and _passphrase(prompter, "The same again:") != first:
-        raise IdentityProblem("the two passphrases differ; nothing was saved", next="swarmctl identity backup --help")
-    return first
+        prompter.say(f"warning: others can read {shown(path)} ({mode:04o}), and so be this node")
 
 
 def _passphrase(prompter: Prompter, prompt: str) -> str:
@@ -101,3 +110,69 @@ def _passphrase(prompter: Prompter, prompt: str) -> str:
     if not text:
         raise IdentityProblem("there is no passphrase", next="swarmctl identity --help")
     return text
+
+
+def written(identity: Identity, node: str, passphrase: str | None) -> bytes:
+    """Return the content of a backup."""
+    kind, key = _PLAIN, identity.to_bytes()
+    if passphrase is not None:
+        kind, salt, nonce = _LOCKED, os.urandom(_SALT), os.urandom(_NONCE)
+        key = salt + nonce + _cipher(passphrase, salt).encrypt(nonce, key, identity.peer_id.encode())
+    lines = [
+        _FIRST,
+        "# Whoever can read this file can be this node.",
+        f"peer {identity.peer_id}",
+        f"name {animal_name(identity.peer_id)}",
+        f"node {node}",
+        f"saved {now()}",
+        f"key {kind} {base64.b64encode(key).decode()}",
+    ]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def is_locked(content: bytes) -> bool:
+    """Whether it takes a passphrase to read a backup."""
+    return content.startswith(BACKUP) and f"\nkey {_LOCKED} ".encode() in content
+
+
+def read(content: bytes, path: Path, passphrase: str | None) -> Identity:
+    """Return the identity in a backup, or in a copy of a key file.
+
+    Raises IdentityProblem where there is none, it is damaged, or the passphrase is wrong.
+    """
+    if not content.startswith(BACKUP):
+        return Identity.from_bytes(content, path)
+    damaged = IdentityProblem(f"{path} is damaged: take another copy of it", next=f"ls -l {shlex.quote(str(path))}")
+    try:
+        first, *lines = content.decode("ascii").split("\n")
+        fields = dict(line.split(" ", maxsplit=1) for line in lines if line and not line.startswith("#"))
+        peer, (kind, text) = fields["peer"], fields["key"].split(" ")
+        key = base64.b64decode(text, validate=True)
+    except (ValueError, KeyError) as error:
+        raise damaged from error
+    if first != _FIRST or kind not in (_PLAIN, _LOCKED):
+        raise IdentityProblem(
+            f"{path} was written by a newer version of swarmctl", next="swarmctl identity restore --help"
+        )
+    if kind == _LOCKED:
+        key = _unlocked(key, peer, passphrase or "", path)
+    identity = Identity.from_bytes(key, path)
+    if identity.peer_id != peer:
+        raise damaged
+    return identity
+
+
+def _unlocked(key: bytes, peer: str, passphrase: str, path: Path) -> bytes:
+    salt, nonce, body = key[:_SALT], key[_SALT : _SALT + _NONCE], key[_SALT + _NONCE :]
+    try:
+        return _cipher(passphrase, salt).decrypt(nonce, body, peer.encode())
+    except (InvalidTag, ValueError) as error:
+        raise IdentityProblem(
+            f"the passphrase is wrong, or {path} is damaged",
+            next=f"swarmctl identity restore {shlex.quote(str(path))}",
+        ) from error
+
+
+def _cipher(passphrase: str, salt: bytes) -> AESGCM:
+    secret = passphrase.encode("utf-8", "surrogateescape")
+    return AESGCM(Scrypt(salt=salt, length=32, n=2**17, r=8, p=1).derive(secret))

@@ -16,7 +16,6 @@ group = command_group(
 
     Joining a swarm makes an identity where there is none. Whoever has its key is this node.
 
-    \b
     Examples:
       swarmctl identity show
       swarmctl identity backup otter.txt --node maths
@@ -25,13 +24,9 @@ group = command_group(
 
 
 @group.command("show")
-def _show(
-    node: options.OneNode = None,
-    json: options.Json = False,
-) -> int:
+def _show(node: options.OneNode = None, json: options.Json = False) -> int:
     """Tell who the nodes of this machine are. Shows no key. Exit code 3 where a key cannot be used.
 
-    \b
     Examples:
       swarmctl identity show
       swarmctl identity show --node maths --json
@@ -53,7 +48,6 @@ def _new(
 
     Peers then meet a stranger: contribution and reputation begin anew. Asks before it replaces a key.
 
-    \b
     Examples:
       swarmctl identity new --node maths
       swarmctl identity new --node maths --yes
@@ -76,7 +70,6 @@ def _backup(
 ) -> None:
     """Save a node's identity in a file, to be kept somewhere else.
 
-    \b
     Examples:
       swarmctl identity backup otter.txt
       swarmctl identity backup otter.txt --node maths --passphrase
@@ -103,7 +96,6 @@ def _restore(
     A passphrase is asked unseen, or piped in. Asks before it replaces another key; refused while a node that lives as
     this one is running.
 
-    \b
     Examples:
       swarmctl identity restore otter.txt
       swarmctl identity restore otter.txt --node maths

@@ -3,19 +3,16 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from hivemind_exp.config import Config
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity, animal_name
 from swarmctl.errors import UsageError
 from swarmctl.identity.show import describe
 from swarmctl.nodes import directory as nodes
-from swarmctl.nodes import lookup
-from swarmctl.nodes.lookup import node_names
-from swarmctl.storage import disk_errors
+from swarmctl.nodes.lookup import files_of, node_names
+from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
@@ -29,8 +26,8 @@ def new(node: str | None, prompter: Prompter, *, as_json: bool) -> None:
     """
     name = chosen(node, "swarmctl identity new")
     again = f"swarmctl identity new --node {shlex.quote(name)}"
-    with opened(name, to_make(name), again) as files:
-        made = Identity.generate()
+    made, files = Identity.generate(), files_of(name)
+    with opened(name, again):
         replaced = put(made, files, prompter, f"{again} --yes")
     tell(made, files, replaced, as_json=as_json)
 
@@ -52,7 +49,7 @@ def put(identity: Identity, files: NodeFiles, prompter: Prompter, again: str) ->
             "reputation. Replace it?",
             IdentityProblem(f"node {files.root.name} has an identity already: {who}", next=again),
         )
-    with disk_errors.disk_errors(files.root):
+    with disk_errors(files.root):
         identity.save(files.key, replace=there)
     return old["peer_id"] if old else None
 
@@ -84,29 +81,14 @@ def chosen(node: str | None, again: str) -> str:
     raise UsageError(f"{found}: say which with --node", next=f"{again} --node {shlex.quote((names or ['my-node'])[0])}")
 
 
-def to_make(name: str) -> Config | None:
-    """Return the configuration to make a node with, None for one that is there.
+def opened(name: str, retry: str) -> AbstractContextManager[object]:
+    """Return what locks a node for a block, and makes it first where it is not there yet. ``retry``: as for ``nodes``.
 
-    Raises ConfigurationError where nothing can have that name.
+    Raises ConfigurationError where nothing can have that name; NodeConflict, in the block, where it is running.
     """
     if name in node_names():
-        return None
+        return nodes.held(files_of(name), lambda _: f"swarmctl status --node {shlex.quote(name)}")
     from swarmctl.settings.command_line import resolved_options
     from swarmctl.settings.options import RunOptions
 
-    return resolved_options(RunOptions(node=name)).config
-
-
-@contextmanager
-def opened(name: str, config: Config | None, retry: str) -> Iterator[NodeFiles]:
-    """Lock a node until the end of the block; made with ``config`` where it is not there yet.
-
-    Raises NodeConflict where it is running; ``retry`` is what to type once it is not.
-    """
-    if config is None:
-        files = lookup.files_of(name)
-        with nodes.held(files, lambda _: f"swarmctl status --node {shlex.quote(name)}"):
-            yield files
-        return
-    with nodes.opened(config, lambda _: retry) as node:
-        yield node.files
+    return nodes.opened(resolved_options(RunOptions(node=name)).config, lambda _: retry)

@@ -12,14 +12,9 @@ def register(app: typer.Typer) -> None:
 
     @app.command("ps", hidden=True)
     @app.command()
-    def status(
-        *,
-        node: options.OneNode = None,
-        json: options.Json = False,
-    ) -> None:
+    def status(*, node: options.OneNode = None, json: options.Json = False) -> None:
         """Tell how the nodes of this machine are: running or not, how far, how accurate.
 
-        \b
         Examples:
           swarmctl status
           swarmctl status --node maths --json
@@ -38,7 +33,6 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Print what a node's trainer said last.
 
-        \b
         Examples:
           swarmctl logs --node maths --follow
           swarmctl logs --json -n 100

@@ -122,14 +122,13 @@ def _make(files: NodeFiles, config: Config, retry: Retry) -> None:
 
 
 def _running(files: NodeFiles, retry: Retry) -> NodeConflict:
-    holder = read_json(files.lock) or {}
-    who = f"pid {holder.get('pid', 'unknown')}, since {holder.get('since', 'unknown')}"
-    following = retry(other_name(files.root.name))
-    pid = holder.get("pid")
+    holder, name = read_json(files.lock) or {}, files.root.name
+    pid = holder.get("pid", "unknown")
     if isinstance(pid, int) and not locks.is_alive(pid):
         who = f"its supervisor, pid {pid}, is gone; the trainer, pid {holder.get('trainer')}, is about to stop"
-        following = retry(files.root.name)
-    return NodeConflict(f"node {files.root.name} is already running ({who})", next=following)
+        return NodeConflict(f"node {name} is already running ({who})", next=retry(name))
+    who = f"pid {pid}, since {holder.get('since', 'unknown')}"
+    return NodeConflict(f"node {name} is already running ({who})", next=retry(other_name(name)))
 
 
 def check_free(files: NodeFiles, retry: Retry) -> None:
@@ -143,14 +142,16 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
     if not files.root.exists():
         return
     name, made, wanted = files.root.name, read_json(files.identity), identity(config)
+
+    def conflict(problem: str) -> NodeConflict:
+        return NodeConflict(problem, next=retry(other_name(name)))
+
     if made is None:
-        problem = f"{shown(files.root)} is not a node: it has no readable {files.identity.name}"
-        raise NodeConflict(problem, next=retry(other_name(name)))
+        raise conflict(f"{shown(files.root)} is not a node: it has no readable {files.identity.name}")
     check_swarm(files, config, retry)
     if made.get("fresh") != wanted["fresh"]:
         how = "starts over at every run" if made.get("fresh") else "keeps what it learned"
-        problem = f"node {name} was made as one that {how}; that cannot change"
-        raise NodeConflict(problem, next=retry(other_name(name)))
+        raise conflict(f"node {name} was made as one that {how}; that cannot change")
     if wanted["fresh"] or not has_begun(files):
         return
     different = [
@@ -159,7 +160,7 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
         if made.get(key) != wanted[key]
     ]
     if different:
-        raise NodeConflict(f"node {name} was made for " + "; ".join(different), next=retry(other_name(name)))
+        raise conflict(f"node {name} was made for " + "; ".join(different))
 
 
 def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:

@@ -40,6 +40,12 @@ def describe(files: NodeFiles) -> dict[str, Any]:
     holder = (read_json(files.lock) or {}) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}
     error = None if running else progress.error
+    swarm = from_peers = None
+    if files.charter.exists():
+        from hivemind_exp.peers.records import FILE_NAME, read_peers
+
+        swarm = (read_json(files.identity) or {}).get("swarm")
+        from_peers = sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
     return {
         "node": files.root.name,
         "state": "running" if running else _state(progress),
@@ -50,22 +56,13 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         "rounds": (config.get("game") or {}).get("rounds") or None,
         "accuracy_before": progress.accuracy_before,
         "accuracy_after": progress.accuracy_after,
-        "swarm": (read_json(files.identity) or {}).get("swarm") if files.charter.exists() else None,
+        "swarm": swarm,
         "peers": progress.peers if running else None,
-        "groups_from_peers": _from_peers(files),
+        "groups_from_peers": from_peers,
         "share_seconds": progress.share_seconds,
         "updated": rfc3339(last["t"]) if last else None,
         "error": {"code": error.get("code"), "message": error.get("message")} if error else None,
     }
-
-
-def _from_peers(files: NodeFiles) -> int | None:
-    """Return how many groups of peers a node has learned from; None for one that is in no swarm."""
-    if not files.charter.exists():
-        return None
-    from hivemind_exp.peers.records import FILE_NAME, read_peers
-
-    return sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
 
 
 def _state(progress: RunView) -> str:

@@ -21,7 +21,6 @@ group = command_group(
 
     Reads the node's files only, also while it runs, and changes nothing.
 
-    \b
     Examples:
       swarmctl rollouts show --last 3
       swarmctl rollouts stats
@@ -42,7 +41,6 @@ def _show(
 ) -> None:
     """Print prompts, completions, what each reward is made of and why, source, provider, model and price.
 
-    \b
     Examples:
       swarmctl rollouts show --node maths --last 3 --full
       swarmctl rollouts show --round 12 --source teacher --json
@@ -74,7 +72,6 @@ def _export(
 ) -> None:
     """Write completions as JSON lines or Parquet, a row each, with provider and model on every row.
 
-    \b
     Examples:
       swarmctl rollouts export --node maths --correct > right.jsonl
       swarmctl rollouts export --source openai -o rollouts.parquet
@@ -97,7 +94,6 @@ def _stats(
 ) -> None:
     """Count requests, tokens, dollars, completions, the share verified as right, and places that were given up.
 
-    \b
     Examples:
       swarmctl rollouts stats --node maths
       swarmctl rollouts stats --by provider --json

@@ -4,7 +4,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -16,15 +17,14 @@ from swarmctl.errors import UsageError
 from swarmctl.paths import shown
 from swarmctl.rollouts.database import node_with_journal, reading
 from swarmctl.rollouts.rows import ROW, RolloutFilter, as_row, node_model, rollouts
-from swarmctl.storage.disk_errors import NO_SPACE, disk_errors
-from swarmctl.storage.output_file import checked_target
+from swarmctl.storage.disk_errors import NO_SPACE, checked_target, disk_errors
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
 
 Format = Literal["jsonl", "parquet"]
 SCHEMA = 1
-STDOUT = "-"
-_SUFFIX = ".parquet"
+_ROWS = 2000
+"""Rows that are in memory at once."""
 
 
 def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Format | None, yes: bool) -> None:
@@ -33,18 +33,18 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
     Raises ``NodeError`` where there is nothing to read, where the file is there already, or cannot be written.
     """
     files = node_with_journal(node)
-    kind = format or ("parquet" if output.endswith(_SUFFIX) else "jsonl")
-    if output == STDOUT and kind == "parquet" and sys.stdout.isatty():
+    kind = format or ("parquet" if output.endswith(".parquet") else "jsonl")
+    if output == "-" and kind == "parquet" and sys.stdout.isatty():
         raise UsageError(
             "Parquet is not for a terminal: name a file",
-            next=f"swarmctl rollouts export --node {files.root.name} -o rollouts{_SUFFIX}",
+            next=f"swarmctl rollouts export --node {files.root.name} -o rollouts.parquet",
         )
     again = _again(files, wanted, kind, output)
-    target = None if output == STDOUT else checked_target(Path(output), yes=yes, again=again)
-    with reading(files.journal) as db:
+    target = None if output == "-" else checked_target(Path(output), yes=yes, again=again)
+    with reading(files.journal) as db, _opened(target) as file:
         found = rollouts(db, wanted, node_model(files))
         rows = ({"schema": SCHEMA, **as_row(each, files.root.name)} for each in found)
-        count = _print(rows, kind) if target is None else _save(target, rows, kind)
+        count = write_parquet(file, rows) if kind == "parquet" else _write_lines(file, rows)
     what = f"{several(count, 'completion')} of node {files.root.name}"
     if target is not None:
         Writer(sys.stderr)(f"Wrote {what} to {shown(target)}.")
@@ -61,9 +61,16 @@ def _again(files: NodeFiles, wanted: RolloutFilter, kind: Format, output: str) -
     return " ".join(["swarmctl rollouts export", *map(shlex.quote, words), "--yes"])
 
 
-def _print(rows: Iterable[dict[str, Any]], kind: Format) -> int:
+@contextmanager
+def _opened(target: Path | None) -> Iterator[BinaryIO]:
+    """Give the file to write, or stdout. Raises NodeError where it takes nothing."""
+    if target is not None:
+        with disk_errors(target), atomic_write.new_file(target, None) as file:
+            yield file
+        return
     try:
-        return _write(sys.stdout.buffer, rows, kind)
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -73,25 +80,13 @@ def _print(rows: Iterable[dict[str, Any]], kind: Format) -> int:
         raise kind_of_error(f"cannot write to standard output: {error.strerror}", next="df -h .") from error
 
 
-def _save(target: Path, rows: Iterable[dict[str, Any]], kind: Format) -> int:
-    with disk_errors(target), atomic_write.new_file(target, None) as file:
-        return _write(file, rows, kind)
-
-
-def _write(file: BinaryIO, rows: Iterable[dict[str, Any]], kind: Format) -> int:
-    """Write rows and return how many there were."""
-    if kind == "parquet":
-        return write_parquet(file, rows)
+def _write_lines(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows as JSON lines and return how many there were."""
     count = 0
     for row in rows:
         file.write(json.dumps(row).encode() + b"\n")
         count += 1
-    file.flush()
     return count
-
-
-_ROWS = 2000
-"""Rows that are in memory at once."""
 
 
 def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from operator import itemgetter
 from typing import Any
 
 from hivemind_exp.journal.records import index_in_group
@@ -93,17 +94,15 @@ def node_model(files: NodeFiles) -> str | None:
 
 def rollouts(db: sqlite3.Connection, wanted: RolloutFilter, own_model: str | None) -> Iterator[RolloutRecord]:
     """Yield what is wanted, oldest round first."""
-    moments = {moment for table in ("completions", "lost") for moment in _moments(db, table)}
-    wanted_moments = sorted(
-        (moment for moment in moments if wanted.round in (None, moment[1])), key=lambda moment: (moment[1], moment[0])
-    )
+    moments = {each for table in ("completions", "lost") for each in _moments(db, table)}
+    in_order = sorted((each for each in moments if wanted.round in (None, each[1])), key=itemgetter(1, 0))
     if wanted.last is None:
-        for moment in wanted_moments:
+        for moment in in_order:
             yield from _of_round(db, *moment, wanted, own_model)
         return
     found: list[RolloutRecord] = []
-    while wanted_moments and len(found) < wanted.last:
-        found = [*_of_round(db, *wanted_moments.pop(), wanted, own_model), *found]
+    while in_order and len(found) < wanted.last:
+        found = [*_of_round(db, *in_order.pop(), wanted, own_model), *found]
     yield from found[max(0, len(found) - wanted.last) :]
 
 
@@ -134,7 +133,9 @@ def _of_round(
 
     where = (swarm, round_, len(wanted.question), wanted.question)
     found = []
-    for row in _dicts(db, _COMPLETIONS.format(terms="terms" if _has_terms(db) else "NULL"), where):
+    # Rewards have no terms in an older journal; its node adds them at its next start.
+    has_terms = any(name == "terms" for _, name, *_ in db.execute("PRAGMA table_info(completions)"))
+    for row in _dicts(db, _COMPLETIONS.format(terms="terms" if has_terms else "NULL"), where):
         row["truncated"] = bool(row["truncated"])
         row["strict"] = None if row["strict"] is None else bool(row["strict"])
         row["terms"] = row["terms"] and tuple(RewardTerm(*term) for term in json.loads(row["terms"]))
@@ -152,8 +153,3 @@ def _dicts(db: sqlite3.Connection, query: str, parameters: tuple[object, ...]) -
     cursor = db.execute(query, parameters)
     names = [name for name, *_ in cursor.description]
     return (dict(zip(names, values, strict=True)) for values in cursor)
-
-
-def _has_terms(db: sqlite3.Connection) -> bool:
-    """Whether the journal is one in which rewards have terms; its node adds them at its next start."""
-    return "terms" in {name for _, name, *_ in db.execute("PRAGMA table_info(completions)")}

@@ -4,7 +4,9 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
+from operator import attrgetter
 
 from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.tasks.base import RewardTerm
@@ -12,15 +14,13 @@ from swarmctl.rollouts.database import node_with_journal, reading
 from swarmctl.rollouts.rows import RolloutFilter, RolloutRecord, as_row, node_model, rollouts
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.quoted_text import quoted
-from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.safe_text import clean, quoted
 from swarmctl.terminal.sentences import dollars
 from swarmctl.terminal.views import Writer
 
 _DIGEST = 12
 """Characters of a question's digest that tell it from others well enough."""
 _MARK = "    | "
-PEER = "peer"
 
 
 def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) -> None:
@@ -40,33 +40,27 @@ def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) 
 
 
 def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> Iterator[str]:
-    groups = groupby(found, key=lambda each: (each.swarm, each.round, each.stage, each.question))
+    told = partial(_told, width=width)
+    quote = partial(quoted, mark=_MARK, width=width, full=full)
+    groups = groupby(found, key=attrgetter("swarm", "round", "stage", "question"))
     for number, (_, members) in enumerate(groups):
-        group = list(members)
+        first, *others = members
         if number:
             yield ""
-        yield from _prompt(group[0], width=width, full=full)
-        for rollout in group:
-            yield from _rollout(rollout, width=width, full=full)
-
-
-def _prompt(first: RolloutRecord, *, width: int | None, full: bool) -> Iterator[str]:
-    digest = first.question if full else first.question[:_DIGEST]
-    task = "" if first.task is None else f"{first.task}, "
-    yield from _told(f"round {first.round}, {first.stage}: {task}question {digest}", "", width)
-    for message in first.messages or ():
-        yield from _told(f"{message.get('role')}:", "  ", width)
-        yield from quoted(str(message.get("content")), _MARK, width=width, full=full)
-
-
-def _rollout(rollout: RolloutRecord, *, width: int | None, full: bool) -> Iterator[str]:
-    if rollout.lost is not None:
-        yield from _told(f"[{rollout.place}] lost: {rollout.lost}", "  ", width)
-        return
-    yield from _told(f"[{index_in_group(rollout.place)}] {_reward(rollout)}; {_origin(rollout)}", "  ", width)
-    if rollout.terms:
-        yield from _told(_points(rollout.terms), "      ", width)
-    yield from quoted(rollout.text or "", _MARK, width=width, full=full)
+        task = "" if first.task is None else f"{first.task}, "
+        digest = first.question if full else first.question[:_DIGEST]
+        yield from told(f"round {first.round}, {first.stage}: {task}question {digest}", "")
+        for message in first.messages or ():
+            yield from told(f"{message.get('role')}:", "  ")
+            yield from quote(str(message.get("content")))
+        for each in (first, *others):
+            if each.lost is not None:
+                yield from told(f"[{each.place}] lost: {each.lost}", "  ")
+                continue
+            yield from told(f"[{index_in_group(each.place)}] {_reward(each)}; {_origin(each)}", "  ")
+            if each.terms:
+                yield from told(_points(each.terms), "      ")
+            yield from quote(each.text or "")
 
 
 def _reward(rollout: RolloutRecord) -> str:
@@ -86,7 +80,7 @@ def _points(terms: Sequence[RewardTerm]) -> str:
 
 def _origin(rollout: RolloutRecord) -> str:
     parts = [f"{rollout.kind} from {rollout.provider}", rollout.model or "model unknown"]
-    if rollout.kind == PEER:  # nobody can verify which model a peer has, and nothing was paid
+    if rollout.kind == "peer":  # nobody can verify which model a peer has, and nothing was paid
         parts[1:] = [f"{rollout.model}, as it says" if rollout.model else "which does not say its model"]
     else:
         parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
@@ -102,10 +96,5 @@ def _told(text: str, indent: str, width: int | None) -> list[str]:
     text = " ".join(clean(text).split())
     if width is None:
         return [indent + text]
-    return textwrap.wrap(
-        text,
-        max(20, width - 1),
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_on_hyphens=False,
-    )
+    within = max(20, width - 1)
+    return textwrap.wrap(text, within, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)

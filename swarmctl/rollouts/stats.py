@@ -1,24 +1,79 @@
-"""``swarmctl rollouts stats``: what each provider brought and cost, as a table or as JSON."""
+"""``swarmctl rollouts stats``: what each provider brought and cost, from a node's journal and ledger."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.tasks.base import FULL_CREDIT
 from swarmctl.errors import UsageError
-from swarmctl.rollouts.counts import CountKey, Counts, count, total
 from swarmctl.rollouts.database import node_with_journal, reading
-from swarmctl.rollouts.rows import node_model
+from swarmctl.rollouts.rows import LOCAL, node_model
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.sentences import dollars, percent
 from swarmctl.terminal.suggest import nearest
-from swarmctl.terminal.table import print_table
+from swarmctl.terminal.table import or_dash, print_table
 
-KEYS = ("provider", "model", "stage")
-_UNKNOWN = "-"
 _NUMBERS = ("requests", "tokens in", "tokens out", "USD", "unsettled", "completions", "right", "lost")
+_BILLS = (
+    "SELECT provider, model, stage, SUM(state != 'void'), SUM(prompt_tokens), SUM(completion_tokens), TOTAL(usd), "
+    "TOTAL(CASE WHEN state IN ('kept', 'open', 'batched') THEN reserved ELSE 0 END) FROM requests "
+    "GROUP BY provider, model, stage"
+)
+_MADE = (
+    "SELECT round, stage, question, source, model, COUNT(*), COUNT(outcome), TOTAL(outcome >= ?), "
+    # As many ids as commas and one.
+    "SUM(LENGTH(ids) - LENGTH(REPLACE(ids, ',', '')) + 1) FROM completions "
+    "GROUP BY round, stage, question, source, model"
+)
+_LOST = "SELECT round, stage, question, COUNT(*) FROM lost GROUP BY round, stage, question"
+_SOLE = "SELECT provider, MAX(model) FROM requests GROUP BY provider HAVING COUNT(DISTINCT model) = 1"
+_SEVERAL = (
+    "SELECT DISTINCT round, stage, question, provider, model FROM requests WHERE provider IN "
+    "(SELECT provider FROM requests GROUP BY provider HAVING COUNT(DISTINCT model) > 1)"
+)
+_IN_ORDER = "SELECT round, stage, question, provider, model FROM requests ORDER BY id"
+
+
+class CountKey(NamedTuple):
+    """What is counted together. None where it is not known, or not told apart."""
+
+    provider: str | None = None
+    model: str | None = None
+    stage: str | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What one group of rollouts brought and cost. None where nothing tells."""
+
+    requests: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    usd: float | None = None
+    """What services reported as used."""
+    usd_unsettled: float | None = None
+    """Reserves of requests whose outcome nobody knows: at most that was spent beside."""
+    completions: int = 0
+    verified: int = 0
+    correct: int = 0
+    lost: int = 0
+
+    @property
+    def share_correct(self) -> float | None:
+        return self.correct / self.verified if self.verified else None
+
+    def add(self, other: Counts) -> None:
+        """Add to each count; what only one side knows counts as it is."""
+        for name in self.__slots__:
+            mine, more = getattr(self, name), getattr(other, name)
+            setattr(self, name, more if mine is None else mine if more is None else mine + more)
 
 
 def stats(node: str | None, by: str, *, as_json: bool) -> None:
@@ -26,7 +81,9 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     keys = _keys(by)
     files = node_with_journal(node)
     counts = _count(files, keys)
-    whole = total(counts.values())
+    whole = Counts()
+    for each in counts.values():
+        whole.add(each)
     if as_json:
         rows = [_fields(group, each) for group, each in counts.items()]
         print_json(node=files.root.name, by=keys, stats=rows, total=_fields(CountKey(), whole))
@@ -40,48 +97,95 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
 def _keys(by: str) -> list[str]:
     wanted = [word.strip() for word in by.split(",") if word.strip()]
     for word in wanted:
-        if word not in KEYS:
-            guess = nearest(word, KEYS)
-            hint = f"did you mean {guess}?" if guess else f"there are {', '.join(KEYS)}"
+        if word not in CountKey._fields:
+            guess = nearest(word, CountKey._fields)
+            hint = f"did you mean {guess}?" if guess else f"there are {', '.join(CountKey._fields)}"
             raise UsageError(f"nothing is counted by {word!r}; {hint}", next="swarmctl rollouts stats --help")
-    return [key for key in KEYS if key in wanted]
+    return [key for key in CountKey._fields if key in wanted]
 
 
-def _count(files: NodeFiles, keys: Sequence[str]) -> dict[CountKey, Counts]:
+def _count(files: NodeFiles, by: Sequence[str]) -> dict[CountKey, Counts]:
+    """Return the counts of each group, in order. ``by``: any of the fields of ``CountKey``."""
+    found: dict[CountKey, Counts] = defaultdict(Counts)
     # A node that never asked an API has no ledger.
     opened = reading(files.ledger) if files.ledger.is_file() else nullcontext()
     with reading(files.journal) as journal, opened as ledger:
-        return count(journal, ledger, keys, node_model(files))
+        for parts in (_bills(ledger), _made(journal, ledger, node_model(files)), _lost(journal, ledger)):
+            for group, counts in parts:
+                found[CountKey(**{name: getattr(group, name) for name in by})].add(counts)
+    return {group: found[group] for group in sorted(found, key=lambda group: [name or "" for name in group])}
+
+
+def _bills(ledger: sqlite3.Connection | None) -> Iterator[tuple[CountKey, Counts]]:
+    for provider, model, stage, *bill in ledger.execute(_BILLS) if ledger is not None else ():
+        yield CountKey(provider, model, stage), Counts(*bill)
+
+
+def _made(
+    journal: sqlite3.Connection, ledger: sqlite3.Connection | None, own_model: str | None
+) -> Iterator[tuple[CountKey, Counts]]:
+    asked = RequestedModels(ledger)
+    for round_, stage, question, source, answered, *made, tokens in journal.execute(_MADE, (FULL_CREDIT,)):
+        completions, verified, correct = map(int, made)
+        counts = Counts(completions=completions, verified=verified, correct=correct)
+        model = asked.model((round_, stage, question), source, answered)
+        if source == LOCAL:
+            counts.completion_tokens, counts.usd, counts.usd_unsettled = tokens, 0.0, 0.0
+            model = model or own_model
+        yield CountKey(source, model, stage), counts
+
+
+def _lost(journal: sqlite3.Connection, ledger: sqlite3.Connection | None) -> Iterator[tuple[CountKey, Counts]]:
+    lost = {row[:3]: row[3] for row in journal.execute(_LOST)}
+    # Who was asked last gave a question up.
+    last = {row[:3]: row[3:] for row in (ledger.execute(_IN_ORDER) if ledger and lost else ()) if row[:3] in lost}
+    for question, number in lost.items():
+        provider, model = last.get(question, (None, None))
+        yield CountKey(provider, model, question[1]), Counts(lost=number)
+
+
+class RequestedModels:
+    """Looks up who was asked what. Without a ledger, nobody was."""
+
+    def __init__(self, ledger: sqlite3.Connection | None) -> None:
+        self._sole: dict[str, str] = {}
+        self._several: dict[tuple[tuple[int, str, str], str], set[str]] = defaultdict(set)
+        if ledger is not None:
+            self._sole = dict(ledger.execute(_SOLE).fetchall())
+            for round_, stage, question, provider, model in ledger.execute(_SEVERAL):
+                self._several[(round_, stage, question), provider].add(model)
+
+    def model(self, question: tuple[int, str, str], provider: str, answered: str | None) -> str | None:
+        """Return the model that a provider was asked for; the one that answered where the ledger does not tell.
+
+        ``question``: round, stage, digest.
+        """
+        if provider in self._sole:
+            return self._sole[provider]
+        names = self._several.get((question, provider), set())
+        if len(names) == 1:
+            return next(iter(names))
+        # Two models of one provider in one chain: the answer's name begins with that of its own.
+        near = [name for name in names if answered is not None and answered.startswith(name)]
+        return max(near, key=len, default=answered)
 
 
 def _fields(group: CountKey, counts: Counts) -> dict[str, Any]:
     fields = asdict(counts)
     lost = fields.pop("lost")
-    return {**asdict(group), **fields, "share_correct": counts.share_correct, "lost": lost}
+    return {**group._asdict(), **fields, "share_correct": counts.share_correct, "lost": lost}
 
 
 def _cells(names: Sequence[str], counts: Counts) -> list[str]:
-    share = counts.share_correct
     return [
         *names,
-        _number(counts.requests),
-        _number(counts.prompt_tokens),
-        _number(counts.completion_tokens),
-        _usd(counts.usd),
-        _usd(counts.usd_unsettled),
-        _number(counts.completions),
-        _UNKNOWN if share is None else percent(share),
-        _number(counts.lost),
+        *map(or_dash, (counts.requests, counts.prompt_tokens, counts.completion_tokens)),
+        *(or_dash(usd, lambda usd: dollars(usd).removesuffix(" USD")) for usd in (counts.usd, counts.usd_unsettled)),
+        or_dash(counts.completions),
+        or_dash(counts.share_correct, percent),
+        or_dash(counts.lost),
     ]
 
 
 def _name(text: str | None) -> str:
     return "unknown" if text is None else " ".join(clean(text).split())
-
-
-def _number(value: int | None) -> str:
-    return _UNKNOWN if value is None else f"{value:,}"
-
-
-def _usd(value: float | None) -> str:
-    return _UNKNOWN if value is None else dollars(value).removesuffix(" USD")

@@ -172,7 +172,6 @@ def _minutes(config: Config, requests: int, tokens: int, longest: int) -> float:
 
 def _bytes_a_prompt(config: Config) -> float:
     from hivemind_exp.game.sampling.game import messages
-    from hivemind_exp.tasks.mixture import Mixture
 
     charter = charter_id(config).encode()
     with closing(Mixture(config.tasks, charter=charter, secret=b"", heldout=0, verifiers=1)) as tasks:

@@ -1,4 +1,4 @@
-"""What a file system refuses, as errors that people can act on."""
+"""What cannot be written, as errors that people can act on."""
 
 import contextlib
 import shlex
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
-from hivemind_exp.errors import DiskFull, NodeError
+from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from swarmctl.paths import shown
 
 NO_SPACE = (ENOSPC, EDQUOT)
@@ -19,11 +19,22 @@ def disk_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         message = f"cannot write {shown(root)}: {error.strerror}"
-        following = f"df -h {shlex.quote(str(_existing(root)))}"
+        existing = shlex.quote(str(next(path for path in (root, *root.parents) if path.exists())))
         if error.errno in NO_SPACE:
-            raise DiskFull(message, next=following) from error
-        raise NodeError(message, next=f"ls -ld {shlex.quote(str(_existing(root)))}") from error
+            raise DiskFull(message, next=f"df -h {existing}") from error
+        raise NodeError(message, next=f"ls -ld {existing}") from error
 
 
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())
+def checked_target(path: Path, *, yes: bool, again: str) -> Path:
+    """Return where a file really goes, links followed.
+
+    Raises ConfigurationError where there is a file already, without ``yes`` (``again`` is the command with it), and
+    where there is something else than a file: a device or a pipe must not be replaced.
+    """
+    target = path.expanduser().resolve()
+    if target.exists() and not target.is_file():
+        kind = "a directory" if target.is_dir() else "no file"
+        raise ConfigurationError(f"{shown(target)} is {kind}", next=f"ls -ld {shlex.quote(str(target))}")
+    if target.exists() and not yes:
+        raise ConfigurationError(f"there is a file {shown(target)} already", next=again)
+    return target

@@ -31,12 +31,13 @@ def token_file(environment: Mapping[str, str]) -> Path:
 def snapshot(environment: Mapping[str, str], model: str, revision: str | None) -> Path | None:
     """Return the directory of a cached model, or None where not even its config.json is cached."""
     cache = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE")
-    root = Path(os.path.expanduser(cache)) if cache else _home(environment) / "hub"
-    repository = root / ("models--" + model.replace("/", "--"))
+    if not cache:
+        home = environment.get("HF_HOME", os.path.join(environment.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
+        cache = os.path.join(home, "hub")
+    repository = Path(os.path.expanduser(cache), "models--" + model.replace("/", "--"))
     name = revision or "main"
     reference = repository / "refs" / name
-    commit = reference.read_text().strip() if reference.is_file() else name
-    found = repository / "snapshots" / commit
+    found = repository / "snapshots" / (reference.read_text().strip() if reference.is_file() else name)
     return found if (found / "config.json").is_file() else None
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from swarmctl.storage.json_file import now
 
 
-def acquire(descriptor: int) -> bool:
+def acquire(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Take the lock; return False where someone else has it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -24,16 +24,10 @@ def acquire(descriptor: int) -> bool:
 def is_held(path: Path) -> bool:
     """Whether someone has the lock; touches nothing."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with path.open("rb") as lock:
+            return not acquire(lock.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def write_holder(lock: int, trainer: int | None) -> None:
@@ -46,10 +40,6 @@ def write_holder(lock: int, trainer: int | None) -> None:
 
 def is_alive(pid: int) -> bool:
     """Whether there is a process with this id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    import psutil  # most commands do without
+
+    return psutil.pid_exists(pid)

@@ -16,7 +16,6 @@ group = command_group(
     Nodes of a swarm train on the same questions and learn from each other's answers, each of which they verify
     themselves. Nobody leads and nobody has to be trusted.
 
-    \b
     Examples:
       swarmctl swarm new tea --task sapo
       swarmctl swarm peers
@@ -52,7 +51,6 @@ def _new(
 
     The charter fixes tasks, game and group size for ever. Nothing runs yet.
 
-    \b
     Examples:
       swarmctl swarm new tea
       swarmctl swarm new tea --task gsm8k --profile gpu
@@ -76,7 +74,6 @@ def _new(
 def _show(*, node: NodeOption = None, json: options.Json = False) -> None:
     """Show a swarm's charter, and this machine's node in it.
 
-    \b
     Examples:
       swarmctl swarm show
       swarmctl swarm show --node tea --json
@@ -92,7 +89,6 @@ def _invite(*, node: NodeOption = None, json: options.Json = False) -> None:
 
     Who has the line is in: give it to those you want. It stays valid; addresses may change.
 
-    \b
     Examples:
       swarmctl swarm invite
       swarmctl swarm invite --node tea --json
@@ -106,7 +102,6 @@ def _invite(*, node: NodeOption = None, json: options.Json = False) -> None:
 def _peers(*, node: NodeOption = None, json: options.Json = False) -> None:
     """List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on.
 
-    \b
     Examples:
       swarmctl swarm peers
       swarmctl swarm peers --node tea --json
@@ -122,7 +117,6 @@ def _leaderboard(*, node: NodeOption = None, json: options.Json = False) -> None
 
     Each node counts for itself what it verified and used; two nodes may well show two orders.
 
-    \b
     Examples:
       swarmctl swarm leaderboard
       swarmctl swarm leaderboard --node tea --json
@@ -136,7 +130,6 @@ def _leaderboard(*, node: NodeOption = None, json: options.Json = False) -> None
 def _leave(*, node: NodeOption = None, json: options.Json = False) -> None:
     """Leave a swarm: the node goes on alone with what it learned. Its key, journal and checkpoints stay.
 
-    \b
     Examples:
       swarmctl swarm leave --node tea
       swarmctl swarm leave --node tea --json

@@ -3,17 +3,15 @@
 import os
 import shlex
 import sys
-from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError, NodeConflict
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.nodes import directory as nodes
-from swarmctl.nodes import lookup
-from swarmctl.nodes.lookup import existing
+from swarmctl.nodes.lookup import existing, left_directory, short_id
 from swarmctl.paths import shown
 from swarmctl.settings.command_line import set_values
-from swarmctl.storage import disk_errors
 from swarmctl.storage import node_lock as locks
+from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.swarm.member import member
 from swarmctl.terminal.command_line import typed
@@ -32,26 +30,27 @@ def leave(node: str | None, *, as_json: bool) -> None:
     swarm = made.get("swarm")
     if not files.charter.exists() or not isinstance(swarm, str):
         raise ConfigurationError(f"node {name} is in no swarm", next=f"swarmctl run --node {shlex.quote(name)}")
-    busy = NodeConflict(
-        f"node {name} is running: stop it first, with Ctrl-C where it runs or kill -TERM to its pid",
-        next=f"swarmctl status --node {shlex.quote(name)}",
-    )
+    status = f"swarmctl status --node {shlex.quote(name)}"
     if locks.is_held(files.lock):
-        raise busy
-    with nodes.held(files, lambda _: busy.next or ""), disk_errors.disk_errors(files.root):
-        aside = _put_aside(files, swarm)
+        stop = "stop it first, with Ctrl-C where it runs or kill -TERM to its pid"
+        raise NodeConflict(f"node {name} is running: {stop}", next=status)
+    aside = left_directory(files, swarm)
+    with nodes.held(files, lambda _: status), disk_errors(files.root):
+        aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.replace(files.charter, aside / files.charter.name)
+        if files.swarm.exists() and not (aside / files.swarm.name).exists():
+            os.replace(files.swarm, aside / files.swarm.name)
         _go_alone(files)
         write_json(files.identity, made | {"left": now()})
-    _tell(name, swarm, shown(aside), as_json=as_json)
-
-
-def _put_aside(files: NodeFiles, swarm: str) -> Path:
-    aside = lookup.left_directory(files, swarm)
-    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.replace(files.charter, aside / files.charter.name)
-    if files.swarm.exists() and not (aside / files.swarm.name).exists():
-        os.replace(files.swarm, aside / files.swarm.name)
-    return aside
+    if as_json:
+        print_json(node=name, swarm=swarm, put_aside=shown(aside))
+        return
+    say = Writer(sys.stdout)
+    say(f"Node {name} has left swarm {short_id(swarm)}.")
+    say("Kept: its key, its model with all it learned, its journal and its bills.")
+    say(f"Put aside: the charter and what it knew of peers, in {shown(aside)}")
+    say("Go on alone with the same tasks, or join the same swarm again with its line; another takes another node:")
+    say(f"  {typed(f'swarmctl run --node {shlex.quote(name)}')}")
 
 
 def _go_alone(files: NodeFiles) -> None:
@@ -67,15 +66,3 @@ def _go_alone(files: NodeFiles) -> None:
     overrides["tasks"] = set_values(config["tasks"])
     config["swarm"]["join"] = ""
     write_json(files.config, record)
-
-
-def _tell(name: str, swarm: str, aside: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(node=name, swarm=swarm, put_aside=aside)
-        return
-    say = Writer(sys.stdout)
-    say(f"Node {name} has left swarm {lookup.short_id(swarm)}.")
-    say("Kept: its key, its model with all it learned, its journal and its bills.")
-    say(f"Put aside: the charter and what it knew of peers, in {aside}")
-    say("Go on alone with the same tasks, or join the same swarm again with its line; another takes another node:")
-    say(f"  {typed(f'swarmctl run --node {shlex.quote(name)}')}")

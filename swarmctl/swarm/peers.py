@@ -12,7 +12,7 @@ from swarmctl.storage.json_file import rfc3339
 from swarmctl.swarm.member import Member, member
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import duration, percent
-from swarmctl.terminal.table import print_table
+from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 
 _KINDS = ("policy", "policy_text", "teacher", "relay")
@@ -25,14 +25,14 @@ def peers(node: str | None, *, as_json: bool) -> None:
     """Print the peers that a node knows, the latest first."""
     found = member(node)
     rows = sorted(_rows(found), key=lambda row: (row["last_seen"] or "", row["peer"]), reverse=True)
-    _print(found, rows, as_json=as_json, note=None)
+    _print(found, rows, ranked=False, as_json=as_json)
 
 
 def leaderboard(node: str | None, *, as_json: bool) -> None:
     """Print the peers by the groups that the node learned from, then by right answers."""
     found = member(node)
     rows = sorted(_rows(found), key=lambda row: (-row["used"], -row["correct"], row["peer"]))
-    _print(found, rows, as_json=as_json, note=_NO_PROOF)
+    _print(found, rows, ranked=True, as_json=as_json)
 
 
 def _rows(found: Member) -> list[dict[str, Any]]:
@@ -59,37 +59,34 @@ def _row(peer: str, record: PeerRecord) -> dict[str, Any]:
     }
 
 
-def _print(found: Member, rows: Sequence[dict[str, Any]], *, as_json: bool, note: str | None) -> None:
+def _print(found: Member, rows: Sequence[dict[str, Any]], *, ranked: bool, as_json: bool) -> None:
     if as_json:
-        print_json(node=found.name, swarm=found.charter.id, peers=list(rows))
+        print_json(node=found.name, swarm=found.charter.id, peers=rows)
         return
     write = Writer(sys.stdout)
     if not rows:
         state = "; it is not running" if not found.running else ""
         write(f"Node {found.name} has heard of no peer of swarm {found.charter.name} yet{state}.")
         return
-    print_table([_cells(row, rank if note else None) for rank, row in enumerate(rows, 1)], _HEADINGS, right=_RIGHT)
+    ranks = [str(rank) if ranked else "" for rank in range(1, len(rows) + 1)]
+    print_table([[rank, *_cells(row)] for rank, row in zip(ranks, rows, strict=True)], _HEADINGS, right=_RIGHT)
     write("")
-    write(note or "weight: how readily a known peer's groups are drawn; a dash is a stranger's.")
+    write(_NO_PROOF if ranked else "weight: how readily a known peer's groups are drawn; a dash is a stranger's.")
 
 
-def _cells(row: dict[str, Any], rank: int | None) -> tuple[str, ...]:
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
-        "" if rank is None else str(rank),
         row["name"],
         f"…{row['peer'][-8:]}",
-        _ago(row["last_seen"]),
-        "-" if row["round"] is None else f"{row['round']:,}",
+        or_dash(row["last_seen"], _ago),
+        or_dash(row["round"]),
         f"{row['offered']:,}",
         f"{row['used']:,}",
-        "-" if row["share_correct"] is None else percent(row["share_correct"]),
+        or_dash(row["share_correct"], percent),
         f"{row['refused'] + row['skewed']:,}",
-        "-" if row["weight"] is None else f"{row['weight']:.2f}",
+        or_dash(row["weight"], "{:.2f}".format),
     )
 
 
-def _ago(moment: str | None) -> str:
-    if moment is None:
-        return "-"
-    seconds = max(0, round(time.time() - datetime.fromisoformat(moment).timestamp()))
-    return f"{duration(seconds)} ago"
+def _ago(moment: str) -> str:
+    return f"{duration(max(0, round(time.time() - datetime.fromisoformat(moment).timestamp())))} ago"

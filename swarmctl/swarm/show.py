@@ -1,7 +1,8 @@
 """``swarmctl swarm show``: a swarm's charter, and this machine's node in it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hivemind_exp.swarm.addresses import own_addresses, read_port
@@ -17,16 +18,19 @@ from swarmctl.terminal.views import Writer
 def show(node: str | None, *, as_json: bool) -> None:
     """Print the charter of a node's swarm."""
     found = member(node)
+    peer, settings = found.peer, found.settings
+    port = settings.port or read_port(found.files.swarm)
+    addresses = () if peer is None or port is None else own_addresses(peer, port, settings)
     if as_json:
-        print_json(**_fields(found))
+        print_json(**_fields(found, peer), port=port, addresses=list(addresses), running=found.running)
         return
     write = Writer(sys.stdout)
-    for line in _lines(found):
+    for line in _lines(found, peer, addresses):
         write(line)
 
 
-def _fields(found: Member) -> dict[str, Any]:
-    charter, peer, port = found.charter, found.peer, _port(found)
+def _fields(found: Member, peer: str | None) -> dict[str, Any]:
+    charter = found.charter
     return {
         "node": found.name,
         "swarm": charter.id,
@@ -41,36 +45,16 @@ def _fields(found: Member) -> dict[str, Any]:
         "tasks": [_task(task) for task in charter.tasks],
         "peer": peer,
         "peer_name": None if peer is None else animal_name(peer),
-        "port": port,
-        "addresses": [] if peer is None or port is None else list(_addresses(found, peer, port)),
-        "running": found.running,
     }
 
 
 def _task(task: CharterTask) -> dict[str, Any]:
-    return {
-        "label": task.label,
-        "name": task.name,
-        "params": dict(task.params),
-        "check": task.check,
-        "weight": task.weight_ppm / MILLION,
-        "version": task.version or None,
-        "digest": task.digest,
-        "size": task.size,
-        "sha256": task.sha256,
-    }
+    fields = asdict(task) | {"weight_ppm": task.weight_ppm / MILLION, "version": task.version or None}
+    return {key.removesuffix("_ppm"): value for key, value in fields.items()}
 
 
-def _port(found: Member) -> int | None:
-    return found.settings.port or read_port(found.files.swarm)
-
-
-def _addresses(found: Member, peer: str, port: int) -> tuple[str, ...]:
-    return own_addresses(peer, port, found.settings)
-
-
-def _lines(found: Member) -> Iterator[str]:
-    charter, peer = found.charter, found.peer
+def _lines(found: Member, peer: str | None, addresses: Sequence[str]) -> Iterator[str]:
+    charter = found.charter
     who = "open to strangers" if charter.is_open else "for those who are invited"
     yield f"Swarm {charter.name}, {who}"
     yield f"  id       {charter.id}"
@@ -86,6 +70,5 @@ def _lines(found: Member) -> Iterator[str]:
         yield "  peer     its key cannot be read"
         return
     yield f"  peer     {animal_name(peer)} ({peer})"
-    port = _port(found)
-    for place, address in enumerate(() if port is None else _addresses(found, peer, port)):
+    for place, address in enumerate(addresses):
         yield f"  {'reached' if place == 0 else '':<9}{address.rpartition('/p2p/')[0]}"

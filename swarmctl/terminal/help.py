@@ -19,6 +19,12 @@ _WHOLE = 1000
 class GroupedCommands(TyperGroup):
     """Lists its commands with their whole sentences; those of ``swarmctl`` itself under its headings."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for each in (self, *self.commands.values()):
+            # Keeps the lines of examples as they are.
+            each.help = (each.help or "").replace("\n\nExamples:\n", "\n\n\b\nExamples:\n")
+
     # Typer's own types for these are not public.
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the lists into the help."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PARTS = ("generate", "verify", "train", "share", "other")
-
-
+_KEPT = {"peers": ("peers", "peers"), "checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
+"""Events of which one field is kept: under which name, and which field."""
 PASSING = frozenset({"identity_elsewhere"})
 """Codes of errors that do not end a run: they are shown when they come."""
 
@@ -52,8 +52,11 @@ class RunView:
 
     def apply(self, event: dict[str, Any]) -> None:
         """Take one event of this run. Unknown ones are left alone."""
-        take = getattr(self, f"_on_{event['event']}", None)
-        if take is not None:
+        name = event["event"]
+        if name in _KEPT:
+            attribute, key = _KEPT[name]
+            setattr(self, attribute, event.get(key))
+        elif (take := getattr(self, f"_on_{name}", None)) is not None:
             take(event)
 
     @property
@@ -115,18 +118,9 @@ class RunView:
         self.requests += event.get("requests") or 0
         self.providers[f"{event.get('provider')}:{event.get('model')}"] = None
 
-    def _on_peers(self, event: dict[str, Any]) -> None:
-        self.peers = event.get("peers")
-
     def _on_share(self, event: dict[str, Any]) -> None:
         self.shared += event.get("groups") or 0
         self.shared_bytes += event.get("bytes") or 0
-
-    def _on_checkpoint(self, event: dict[str, Any]) -> None:
-        self.checkpoint = event.get("path")
-
-    def _on_push(self, event: dict[str, Any]) -> None:
-        self.pushed = event.get("url")
 
     def _on_error(self, event: dict[str, Any]) -> None:
         if event.get("code") not in PASSING:

@@ -22,7 +22,11 @@ class Prompter:
     def __init__(self, *, yes: bool = False, silent: bool = False) -> None:
         self._yes = yes
         self._agreed: set[str] = set()
-        self.can_ask = not silent and _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
+        self.is_typed = _is_terminal(sys.stdin)
+        """Whether a secret is typed, and so worth typing twice."""
+        self.source = "in what was typed" if self.is_typed else "on standard input"
+        """Where a secret comes from, as an error names it."""
+        self.can_ask = not silent and self.is_typed and _is_terminal(sys.stderr)
         self.say = Writer(sys.stderr)
 
     def confirm(self, question: str, otherwise: NodeError) -> None:
@@ -50,7 +54,7 @@ class Prompter:
         """
         if sys.stdin is None:
             return ""
-        if not _is_terminal(sys.stdin):
+        if not self.is_typed:
             return sys.stdin.read(_LONGEST)
         if not self.can_ask:
             raise silent or KeyProblem(
@@ -63,13 +67,3 @@ class Prompter:
         except (EOFError, KeyboardInterrupt) as error:
             sys.stderr.write("\n")  # nothing that was typed, Enter included, has ended the line of the prompt
             raise typer.Abort from error
-
-    @property
-    def is_typed(self) -> bool:
-        """Whether a secret is typed, and so worth typing twice."""
-        return _is_terminal(sys.stdin)
-
-    @property
-    def source(self) -> str:
-        """Where a secret comes from, as an error names it."""
-        return "in what was typed" if _is_terminal(sys.stdin) else "on standard input"

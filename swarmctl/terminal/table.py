@@ -3,7 +3,8 @@
 import io
 import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from swarmctl.terminal.safe_text import clean, encodable
 
@@ -39,10 +40,13 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, 
     console.print(table)
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     if headings and sys.stdout.isatty() and console.measure(table).maximum >= shutil.get_terminal_size().columns:
-        lines = [line for row in grid[1:] for line in _as_list(grid[0], row)]
+        lines = []
+        for cells in grid[1:]:
+            lines += [f"  {heading} {cell}" for heading, cell in zip(grid[0], cells, strict=True) if cell] + [""]
     for line in lines:
         print(encodable(line, sys.stdout.encoding))
 
 
-def _as_list(headings: Sequence[str], row: Sequence[str]) -> list[str]:
-    return [*(f"  {heading} {cell}" for heading, cell in zip(headings, row, strict=True) if cell), ""]
+def or_dash(value: Any, shown: Callable[[Any], str] = "{:,}".format) -> str:
+    """Return the cell of a value: a dash where it is not known."""
+    return "-" if value is None else shown(value)

@@ -7,12 +7,16 @@ import textwrap
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from swarmctl.terminal import sentences
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable
 
+if TYPE_CHECKING:
+    from swarmctl.terminal.live_view import LiveView
+
+Display: TypeAlias = "PlainView | LiveView"
 PEERS_EVERY_S = 60
 """How many peers there are is told again after this time, or at once where it becomes none or some."""
 PHASE_EVERY_S = 10
@@ -49,20 +53,7 @@ class Writer:
         return filled.replace(_NO_BREAK, " ")
 
 
-class Display(AbstractContextManager["Display"], Protocol):
-    """Shows people what happens."""
-
-    def event(self, event: dict[str, Any], progress: RunView, /) -> None:
-        """Show one event, which ``progress`` has already taken."""
-
-    def tick(self, progress: RunView, /) -> None:
-        """Called several times a second."""
-
-    def note(self, text: str) -> None:
-        """Say one sentence."""
-
-
-class PlainView:
+class PlainView(AbstractContextManager["PlainView"]):
     """One sentence for each round, evaluation, phase and warning."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
@@ -72,14 +63,11 @@ class PlainView:
         self._rollouts: list[dict[str, Any]] = []
         self._told: dict[str, tuple[object, float]] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         return None
 
     def tick(self, _progress: RunView, /) -> None:
-        """Nothing moves here."""
+        """Nothing moves here; a live view takes this several times a second."""
 
     def note(self, text: str) -> None:
         self._write(text)

@@ -54,7 +54,7 @@ def start(kind: str, home: Path, **environment: str) -> Shell:
         for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
             patch.delenv(variable, raising=False)
         completion.install(name, yes=False, as_json=False)
-        script = completion.places(name)[0].path
+        script = completion.places(name)[0]
     match kind:
         case "bash":
             return shells.bash(home, script, **environment)

@@ -21,7 +21,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity, animal_name
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.identity import backup_file as identityfile
+from swarmctl.identity import backup as backups
 from swarmctl.nodes import directory as nodes
 from tests.support.command_line import ROOT, SWARMCTL, run_process
 from tests.support.full_disk import mounted_disk
@@ -275,7 +275,7 @@ def test_a_passphrase_is_piped_in(run: Run, node: NodeFiles, tmp_path: Path) -> 
     copy = tmp_path / "locked"
     assert run("backup", copy, "--passphrase", piped="correct horse\n").returncode == Exit.DONE
     assert mode(copy) == 0o600
-    assert identityfile.read(copy.read_bytes(), copy, "correct horse").peer_id == identity.peer_id
+    assert backups.read(copy.read_bytes(), copy, "correct horse").peer_id == identity.peer_id
     wrong = run("restore", copy, "--node", "second", piped="wrong horse\n")
     assert wrong.returncode == Exit.CONFIGURATION
     assert "the passphrase is wrong, or" in wrong.stderr
@@ -304,7 +304,7 @@ def test_a_passphrase_is_typed_twice_and_unseen(node: NodeFiles, tmp_path: Path)
         child.expect(told)
         rest_of(child)
     assert child.exitstatus == Exit.DONE
-    assert identityfile.read((tmp_path / "locked").read_bytes(), tmp_path, "correct horse").peer_id == identity.peer_id
+    assert backups.read((tmp_path / "locked").read_bytes(), tmp_path, "correct horse").peer_id == identity.peer_id
     child = identity_on_a_terminal("restore", tmp_path / "locked")
     child.expect("Passphrase: ")
     child.sendline("correct horse")
@@ -341,10 +341,10 @@ def test_a_no_keeps_the_identity(node: NodeFiles) -> None:
     ],
 )
 def test_a_damaged_backup_is_refused(change: Callable[[str], str], tmp_path: Path) -> None:
-    whole = identityfile.written(Identity.generate(), "maths", None).decode()
+    whole = backups.written(Identity.generate(), "maths", None).decode()
     path = tmp_path / "copy"
     with pytest.raises(IdentityProblem):
-        identityfile.read(change(whole).encode(), path, "x")
+        backups.read(change(whole).encode(), path, "x")
 
 
 def test_a_fresh_node_stays_who_it_is(node: NodeFiles) -> None:

@@ -16,7 +16,7 @@ from hivemind_exp.rollouts.types import Group, Kind, Rollout
 from hivemind_exp.tasks.base import RewardTerm
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.terminal.quoted_text import HEAD, TAIL, quoted
+from swarmctl.terminal.safe_text import HEAD, TAIL, quoted
 from tests.support.command_line import ROOT, SWARMCTL
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import (

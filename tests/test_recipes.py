@@ -164,7 +164,7 @@ def pot(context):
 ''',
     )
     registry = "swarmctl/doctor/registry.py"
-    code.put(registry, "from swarmctl.doctor.checks import (", "\n    coffee,")
+    code.put(registry, "from swarmctl.doctor.checks import accelerator,", " coffee,")
     code.put(registry, "CHECKS: tuple[Check, ...] = (", '\n    Check("machine", "coffee", coffee.pot),')
     told = json.loads(code.python("-m", "swarmctl", "doctor", "machine.coffee", "-p", "demo", "--json"))
     assert [(each["name"], each["status"]) for each in told["checks"]] == [("coffee", "ok")]

@@ -1,14 +1,17 @@
 """How much memory a node needs: weights, gradients, optimizer, activations, logits, key-value cache. No torch here."""
 
+from __future__ import annotations
+
 import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from hivemind_exp.config import Config
+if TYPE_CHECKING:  # doctor loads its checks without pydantic
+    from hivemind_exp.config import Config
 
 FAMILIES = frozenset({"gemma", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3", "stablelm"})
 """Dense decoders whose size follows from config.json; they differ in norms and biases, a few thousandths at most."""

@@ -116,8 +116,7 @@ def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_jso
     from swarmctl.settings.toml_text import as_toml
 
     print(as_toml(resolved, origins=True))
-    state = "exists" if exists else "would be made"
-    node = f"node     {config.node.name}: {shown(files.root)} ({state})"
+    node = f"node     {config.node.name}: {shown(files.root)} ({'exists' if exists else 'would be made'})"
     told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
     part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
     for line in [node, *part, *_findings(found, config), *told, "Nothing was made or changed."]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.paths import BUILTIN, profiles_directory, shown
-from swarmctl.terminal.suggest import nearest
 
 VARIABLE = "SWARMCTL_PROFILE"
 DEFAULT = "default"
@@ -82,6 +81,8 @@ def find_builtin(name: str) -> Path:
 def _named(name: str, known: Mapping[str, Path], what: str) -> Path:
     if name in known:
         return known[name]
+    from swarmctl.terminal.suggest import nearest  # difflib, for wrong names only
+
     guess = nearest(name, known)
     hint = f"; did you mean {guess}?" if guess else ""
     raise ConfigurationError(f"no {what} named {name!r}{hint}", next="swarmctl profiles list")

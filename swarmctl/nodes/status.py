@@ -11,7 +11,7 @@ from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable, without_keys
-from swarmctl.terminal.sentences import duration, in_touch, percent, several
+from swarmctl.terminal.sentences import duration, gain, in_touch, several
 
 _WORTH_TELLING_S = 0.1
 """What sharing must take of a round before a line for people tells of it."""
@@ -76,9 +76,8 @@ def _line(row: dict[str, Any]) -> str:
     parts = [f"{row['node']}: {row['state']}" + (f" (pid {row['pid']}, since {row['since']})" if row["pid"] else "")]
     if row["round"] is not None:
         parts.append(f"round {row['round']}" + (f" of {row['rounds']}" if row["rounds"] else ""))
-    before, after = row["accuracy_before"], row["accuracy_after"]
-    if before is not None:
-        parts.append(f"accuracy {percent(before)}" + (f" → {percent(after)}" if after is not None else ""))
+    if row["accuracy_before"] is not None:
+        parts.append(f"accuracy {gain(row['accuracy_before'], row['accuracy_after'])}")
     if row["swarm"]:
         parts.append(f"swarm {short_id(row['swarm'])}")
         if row["peers"] is not None:

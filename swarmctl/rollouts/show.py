@@ -10,8 +10,15 @@ from operator import attrgetter
 
 from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.tasks.base import RewardTerm
-from swarmctl.rollouts.database import node_with_journal, reading
-from swarmctl.rollouts.rows import RolloutFilter, RolloutRecord, as_row, node_model, rollouts
+from swarmctl.rollouts.journal import (
+    RolloutFilter,
+    RolloutRecord,
+    as_row,
+    node_model,
+    node_with_journal,
+    reading,
+    rollouts,
+)
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, quoted

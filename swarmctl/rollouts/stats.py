@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT
 from swarmctl.errors import UsageError
-from swarmctl.rollouts.database import node_with_journal, reading
-from swarmctl.rollouts.rows import LOCAL, node_model
+from swarmctl.rollouts.journal import LOCAL, node_model, node_with_journal, reading
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.sentences import dollars, percent

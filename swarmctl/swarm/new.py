@@ -30,8 +30,7 @@ from swarmctl.run.retry import retry_hint
 from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.last_run import write_last
 from swarmctl.settings.options import RunOptions
-from swarmctl.settings.resolve import Resolved
-from swarmctl.storage import disk_errors
+from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.swarm.invite import invitation, reach
 from swarmctl.terminal.command_line import command, typed
@@ -52,7 +51,12 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     say = Writer(sys.stderr)
     files = lookup.files_of(name)
     _check_new(files)
-    resolved = _resolved(options)
+    resolved = resolved_options(options)
+    if resolved.config.swarm.charter is not None:
+        raise ConfigurationError(
+            f"who founds a swarm joins none: swarm.join is set ({resolved.origins.get('swarm.join')})",
+            next=f"swarmctl profiles show {shlex.quote(resolved.profile.reference)} --origin",
+        )
     size = resolved.config.game.group_size
     if size not in GROUP_SIZES:
         raise ConfigurationError(
@@ -64,7 +68,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         facts, digests = pins(resolved.config)
     tasks = pinned(resolved.config.tasks, facts, digests)
     resolved = with_own_seed(keeps_what_it_learns(resolved), files)
-    with nodes.opened(resolved.config, _again) as node, disk_errors.disk_errors(files.root):
+    with nodes.opened(resolved.config, _again) as node, disk_errors(files.root):
         identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
         rules = resolved.config.game
         charter = Charter(
@@ -100,16 +104,6 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     say("To join from there, or from another terminal here, once the first node runs:")
     sys.stderr.flush()
     print(join, flush=True)
-
-
-def _resolved(options: RunOptions) -> Resolved:
-    resolved = resolved_options(options)
-    if resolved.config.swarm.charter is not None:
-        raise ConfigurationError(
-            f"who founds a swarm joins none: swarm.join is set ({resolved.origins.get('swarm.join')})",
-            next=f"swarmctl profiles show {shlex.quote(resolved.profile.reference)} --origin",
-        )
-    return resolved
 
 
 def _check_new(files: NodeFiles) -> None:

@@ -56,16 +56,16 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     before, after = progress.accuracy_before, progress.accuracy_after
     if before is not None:
         bars = sparkline([progress.accuracy[r] for r in sorted(progress.accuracy)], min(wide, 24))
-        row(
-            "accuracy",
-            (f"{percent(before)} → {percent(after)}" if after is not None else percent(before)) + f"  {bars}",
-        )
+        row("accuracy", f"{sentences.gain(before, after)}  {bars}")
     if progress.rewards:
         rewards = [progress.rewards[r] for r in sorted(progress.rewards)]
         row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")
     if progress.round_seconds is not None:
         rate = "" if progress.tokens_per_second is None else f"{progress.tokens_per_second:,.0f} tokens/s, "
-        row("speed", f"{rate}{sentences.duration(progress.round_seconds)} a round{_left(progress)}")
+        left = ""
+        if progress.rounds and progress.round is not None:
+            left = f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
+        row("speed", f"{rate}{sentences.duration(progress.round_seconds)} a round{left}")
     if (spent := sentences.spending(progress)) or progress.requests:
         row(
             "offload", f"{spent or 'no charge'}  {progress.requests:,} requests  {clean(', '.join(progress.providers))}"
@@ -86,12 +86,6 @@ def _head(start: dict[str, Any]) -> str:
     tasks = ", ".join(map(str, start.get("tasks") or []))
     parts = [start.get("node"), start.get("model") or "relay", tasks, start.get("device")]
     return clean(" · ".join(str(part) for part in parts if part))
-
-
-def _left(progress: RunView) -> str:
-    if not progress.rounds or progress.round is None or progress.round_seconds is None:
-        return ""
-    return f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
 
 
 def _now(progress: RunView, running_s: float) -> str:

@@ -14,7 +14,7 @@ from swarmctl.doctor.checks.api.chain import ApiService, services
 from swarmctl.doctor.checks.api.service import limits, why_not_asked
 from swarmctl.keys.http_client import HttpAnswer, Unanswered
 from swarmctl.keys.probe import send
-from swarmctl.rollouts.database import reading
+from swarmctl.rollouts.journal import reading
 from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.paths import shown
-from swarmctl.rollouts.journal import ROW, RolloutFilter, as_row, node_model, node_with_journal, reading, rollouts
+from swarmctl.rollouts.journal import ROW, RolloutFilter, as_row, node_with_journal, rollouts
 from swarmctl.storage.disk_errors import NO_SPACE, checked_target, disk_errors
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
@@ -40,9 +40,8 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
         )
     again = _again(files, wanted, kind, output)
     target = None if output == "-" else checked_target(Path(output), yes=yes, again=again)
-    with reading(files.journal) as db, _opened(target) as file:
-        found = rollouts(db, wanted, node_model(files))
-        rows = ({"schema": SCHEMA, **as_row(each, files.root.name)} for each in found)
+    rows = ({"schema": SCHEMA, **as_row(each, files.root.name)} for each in rollouts(files, wanted))
+    with _opened(target) as file:
         count = write_parquet(file, rows) if kind == "parquet" else _write_lines(file, rows)
     what = f"{several(count, 'completion')} of node {files.root.name}"
     if target is not None:

@@ -149,18 +149,20 @@ def node_model(files: NodeFiles) -> str | None:
     return None
 
 
-def rollouts(db: sqlite3.Connection, wanted: RolloutFilter, own_model: str | None) -> Iterator[RolloutRecord]:
-    """Yield what is wanted, oldest round first."""
-    moments = {each for table in ("completions", "lost") for each in _moments(db, table)}
-    in_order = sorted((each for each in moments if wanted.round in (None, each[1])), key=itemgetter(1, 0))
-    if wanted.last is None:
-        for moment in in_order:
-            yield from _of_round(db, *moment, wanted, own_model)
-        return
-    found: list[RolloutRecord] = []
-    while in_order and len(found) < wanted.last:
-        found = [*_of_round(db, *in_order.pop(), wanted, own_model), *found]
-    yield from found[max(0, len(found) - wanted.last) :]
+def rollouts(files: NodeFiles, wanted: RolloutFilter) -> Iterator[RolloutRecord]:
+    """Yield what is wanted of a node's rollouts, oldest round first. Raises ``NodeError`` where they cannot be read."""
+    own_model = node_model(files)
+    with reading(files.journal) as db:
+        moments = {each for table in ("completions", "lost") for each in _moments(db, table)}
+        in_order = sorted((each for each in moments if wanted.round in (None, each[1])), key=itemgetter(1, 0))
+        if wanted.last is None:
+            for moment in in_order:
+                yield from _of_round(db, *moment, wanted, own_model)
+            return
+        found: list[RolloutRecord] = []
+        while in_order and len(found) < wanted.last:
+            found = [*_of_round(db, *in_order.pop(), wanted, own_model), *found]
+        yield from found[max(0, len(found) - wanted.last) :]
 
 
 def as_row(rollout: RolloutRecord, node: str) -> dict[str, Any]:

@@ -17,15 +17,8 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import UsageError
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
+from swarmctl.run import join_swarm
 from swarmctl.run.check_questions import pins
-from swarmctl.run.join_swarm import (
-    CharterMembership,
-    apply_charter,
-    invited,
-    keeps_what_it_learns,
-    store_membership,
-    with_own_seed,
-)
 from swarmctl.run.retry import retry_hint
 from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.last_run import write_last
@@ -67,7 +60,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         check_tasks(resolved.config.tasks)
         facts, digests = pins(resolved.config)
     tasks = pinned(resolved.config.tasks, facts, digests)
-    resolved = with_own_seed(keeps_what_it_learns(resolved), files)
+    resolved = join_swarm.with_own_seed(join_swarm.keeps_what_it_learns(resolved), files)
     with nodes.opened(resolved.config, _again) as node, disk_errors(files.root):
         identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
         rules = resolved.config.game
@@ -82,12 +75,12 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
             is_open=is_open,
             tasks=tasks,
         )
-        member = apply_charter(invited(resolved, str(Invitation(charter.id))), charter)
+        member = join_swarm.apply_charter(join_swarm.invited(resolved, str(Invitation(charter.id))), charter)
         write_json(files.identity, nodes.identity(member.config))
         write_last(files, member)
         line = invitation(files, member.config.swarm, charter.id, identity.peer_id)
         # Last: with its charter the node is of this swarm for good.
-        store_membership(files, CharterMembership(charter, charter.seal(identity)))
+        join_swarm.store_membership(files, join_swarm.CharterMembership(charter, charter.seal(identity)))
     join = command(["run", "--join", str(line)])
     if options.as_json:
         swarm = {"swarm": charter.id, "name": charter.name}

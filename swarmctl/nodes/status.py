@@ -13,6 +13,7 @@ from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable, without_keys
 from swarmctl.terminal.sentences import duration, gain, in_touch, several
 
+_ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
 _WORTH_TELLING_S = 0.1
 """What sharing must take of a round before a line for people tells of it."""
 
@@ -40,6 +41,12 @@ def describe(files: NodeFiles) -> dict[str, Any]:
     holder = (read_json(files.lock) or {}) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}
     error = None if running else progress.error
+    if running:
+        state = "running"
+    elif progress.stop is not None:
+        state = _ENDS.get(progress.stop["reason"], "failed")
+    else:  # without a ``stop`` event it was killed, or never began
+        state = "interrupted" if progress.round is not None else "never started"
     swarm = from_peers = None
     if files.charter.exists():
         from hivemind_exp.peers.records import FILE_NAME, read_peers
@@ -48,7 +55,7 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         from_peers = sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
     return {
         "node": files.root.name,
-        "state": "running" if running else _state(progress),
+        "state": state,
         "pid": holder.get("pid"),
         "since": holder.get("since"),
         "model": without_keys((config.get("model") or {}).get("name")),
@@ -63,13 +70,6 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         "updated": rfc3339(last["t"]) if last else None,
         "error": {"code": error.get("code"), "message": error.get("message")} if error else None,
     }
-
-
-def _state(progress: RunView) -> str:
-    """Return how the last run ended: without a ``stop`` event it was killed, or never began."""
-    if progress.stop is None:
-        return "interrupted" if progress.round is not None else "never started"
-    return {"done": "done", "signal": "stopped", "limit": "limit reached"}.get(progress.stop["reason"], "failed")
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -35,16 +35,6 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(_TICKS[min(7, max(0, int(value * 8)))] for value in values)
 
 
-def _time(seconds: dict[str, float], width: int) -> tuple[Text, Text]:
-    """Return where the time went, the largest part first: in words, and as a bar ``width`` wide."""
-    words, bar = Text(), Text()
-    for part, share in sorted(sentences.time_shares(seconds), key=lambda item: -item[1]):
-        glyph, colour = _PARTS[part]
-        words.append(", " if words else "").append(f"{part} {percent(share)}", style=colour)
-        bar.append(glyph * round(share * width), style=colour)
-    return words, bar
-
-
 def draw(progress: RunView, width: int, running_s: float) -> Group:
     """Return the view, no line wider than ``width``."""
     lines = [Text(_head(progress.start), style="bold")] if progress.start else []
@@ -73,7 +63,12 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     if progress.peers is not None:
         row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
     if progress.seconds and sum(progress.seconds.values()):
-        words, bar = _time(progress.seconds, min(60, width - 10))
+        # Where the time went, the largest part first: in words, and as a bar.
+        words, bar = Text(), Text()
+        for part, share in sorted(sentences.time_shares(progress.seconds), key=lambda item: -item[1]):
+            glyph, colour = _PARTS[part]
+            words.append(", " if words else "").append(f"{part} {percent(share)}", style=colour)
+            bar.append(glyph * round(share * min(60, width - 10)), style=colour)
         row("time", words)
         row("", bar)
     row("now", _now(progress, running_s))

@@ -155,22 +155,18 @@ def read(content: bytes, path: Path, passphrase: str | None) -> Identity:
             f"{path} was written by a newer version of swarmctl", next="swarmctl identity restore --help"
         )
     if kind == _LOCKED:
-        key = _unlocked(key, peer, passphrase or "", path)
+        salt, nonce, body = key[:_SALT], key[_SALT : _SALT + _NONCE], key[_SALT + _NONCE :]
+        try:
+            key = _cipher(passphrase or "", salt).decrypt(nonce, body, peer.encode())
+        except (InvalidTag, ValueError) as error:
+            raise IdentityProblem(
+                f"the passphrase is wrong, or {path} is damaged",
+                next=f"swarmctl identity restore {shlex.quote(str(path))}",
+            ) from error
     identity = Identity.from_bytes(key, path)
     if identity.peer_id != peer:
         raise damaged
     return identity
-
-
-def _unlocked(key: bytes, peer: str, passphrase: str, path: Path) -> bytes:
-    salt, nonce, body = key[:_SALT], key[_SALT : _SALT + _NONCE], key[_SALT + _NONCE :]
-    try:
-        return _cipher(passphrase, salt).decrypt(nonce, body, peer.encode())
-    except (InvalidTag, ValueError) as error:
-        raise IdentityProblem(
-            f"the passphrase is wrong, or {path} is damaged",
-            next=f"swarmctl identity restore {shlex.quote(str(path))}",
-        ) from error
 
 
 def _cipher(passphrase: str, salt: bytes) -> AESGCM:

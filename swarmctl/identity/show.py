@@ -21,7 +21,11 @@ def show(node: str | None, *, as_json: bool) -> Exit:
     elif not rows:
         print(no_node_yet())
     else:
-        print_table([_cells(row) for row in rows])
+        cells = []
+        for row in rows:
+            said = row["peer_id"] or (f"error: {row['problem']}" if row["problem"] else "no identity yet")
+            cells.append([row["node"], row["name"] or "", said, "running" if row["running"] else ""])
+        print_table(cells)
     return Exit.CONFIGURATION if any(row["problem"] for row in rows) else Exit.DONE
 
 
@@ -41,8 +45,3 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         "running": locks.is_held(files.lock),
         "problem": problem,
     }
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    said = row["peer_id"] or (f"error: {row['problem']}" if row["problem"] else "no identity yet")
-    return [row["node"], row["name"] or "", said, "running" if row["running"] else ""]

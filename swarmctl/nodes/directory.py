@@ -110,15 +110,14 @@ def _make(files: NodeFiles, config: Config, retry: Retry) -> None:
         return
     parent = files.root.parent
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    staging = NodeFiles(Path(tempfile.mkdtemp(dir=parent, prefix=f".{files.root.name}.")))  # mode 0700
-    try:
-        write_json(staging.identity, identity(config))
-        os.rename(staging.root, files.root)
-    except BaseException as error:
-        shutil.rmtree(staging.root, ignore_errors=True)
-        made_by_another = isinstance(error, OSError) and files.root.is_dir()
-        if not made_by_another:
-            raise
+    prefix = f".{files.root.name}."
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as staging:  # mode 0700
+        try:
+            write_json(NodeFiles(Path(staging)).identity, identity(config))
+            os.rename(staging, files.root)
+        except OSError:
+            if not files.root.is_dir():  # else another made it meanwhile
+                raise
 
 
 def _running(files: NodeFiles, retry: Retry) -> NodeConflict:

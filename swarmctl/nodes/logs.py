@@ -19,7 +19,15 @@ def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> No
         print(clean(line))
     while follow:
         time.sleep(POLL_S)
-        end = _print_new(path, end)
+        if not path.exists():
+            end = 0
+            continue
+        with path.open("rb") as file:
+            # A file that shrank was put aside: begin anew.
+            file.seek(end if path.stat().st_size >= end else 0)
+            while data := file.read(BLOCK):
+                print(clean(data.decode(errors="replace")), end="", flush=True)
+            end = file.tell()
 
 
 def last_lines(path: Path, end: int, count: int) -> list[str]:
@@ -34,14 +42,3 @@ def last_lines(path: Path, end: int, count: int) -> list[str]:
             file.seek(start)
             data = file.read(end - start)
     return data.decode(errors="replace").splitlines()[-count:]
-
-
-def _print_new(path: Path, end: int) -> int:
-    """Print what was added after byte ``end``; return the new end. A file that shrank was put aside: begin anew."""
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        file.seek(end if path.stat().st_size >= end else 0)
-        while data := file.read(BLOCK):
-            print(clean(data.decode(errors="replace")), end="", flush=True)
-        return file.tell()

@@ -11,8 +11,9 @@ from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable, without_keys
-from swarmctl.terminal.sentences import duration, in_touch, percent, several
+from swarmctl.terminal.sentences import duration, gain, in_touch, several
 
+_ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
 _WORTH_TELLING_S = 0.1
 """What sharing must take of a round before a line for people tells of it."""
 
@@ -40,6 +41,12 @@ def describe(files: NodeFiles) -> dict[str, Any]:
     holder = (read_json(files.lock) or {}) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}
     error = None if running else progress.error
+    if running:
+        state = "running"
+    elif progress.stop is not None:
+        state = _ENDS.get(progress.stop["reason"], "failed")
+    else:  # without a ``stop`` event it was killed, or never began
+        state = "interrupted" if progress.round is not None else "never started"
     swarm = from_peers = None
     if files.charter.exists():
         from hivemind_exp.peers.records import FILE_NAME, read_peers
@@ -48,7 +55,7 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         from_peers = sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
     return {
         "node": files.root.name,
-        "state": "running" if running else _state(progress),
+        "state": state,
         "pid": holder.get("pid"),
         "since": holder.get("since"),
         "model": without_keys((config.get("model") or {}).get("name")),
@@ -65,20 +72,12 @@ def describe(files: NodeFiles) -> dict[str, Any]:
     }
 
 
-def _state(progress: RunView) -> str:
-    """Return how the last run ended: without a ``stop`` event it was killed, or never began."""
-    if progress.stop is None:
-        return "interrupted" if progress.round is not None else "never started"
-    return {"done": "done", "signal": "stopped", "limit": "limit reached"}.get(progress.stop["reason"], "failed")
-
-
 def _line(row: dict[str, Any]) -> str:
     parts = [f"{row['node']}: {row['state']}" + (f" (pid {row['pid']}, since {row['since']})" if row["pid"] else "")]
     if row["round"] is not None:
         parts.append(f"round {row['round']}" + (f" of {row['rounds']}" if row["rounds"] else ""))
-    before, after = row["accuracy_before"], row["accuracy_after"]
-    if before is not None:
-        parts.append(f"accuracy {percent(before)}" + (f" → {percent(after)}" if after is not None else ""))
+    if row["accuracy_before"] is not None:
+        parts.append(f"accuracy {gain(row['accuracy_before'], row['accuracy_after'])}")
     if row["swarm"]:
         parts.append(f"swarm {short_id(row['swarm'])}")
         if row["peers"] is not None:

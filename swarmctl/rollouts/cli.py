@@ -45,7 +45,7 @@ def _show(
       swarmctl rollouts show --node maths --last 3 --full
       swarmctl rollouts show --round 12 --source teacher --json
     """
-    from swarmctl.rollouts.rows import RolloutFilter
+    from swarmctl.rollouts.journal import RolloutFilter
     from swarmctl.rollouts.show import show
 
     wanted = RolloutFilter(round=round, question=question, source=source, lost=True, last=last)
@@ -77,7 +77,7 @@ def _export(
       swarmctl rollouts export --source openai -o rollouts.parquet
     """
     from swarmctl.rollouts.export import export
-    from swarmctl.rollouts.rows import RolloutFilter
+    from swarmctl.rollouts.journal import RolloutFilter
 
     wanted = RolloutFilter(round=round, question=question, source=source, correct=correct, last=last)
     export(node, wanted, output=output, format=format, yes=yes)

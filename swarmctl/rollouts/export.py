@@ -15,8 +15,7 @@ from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.paths import shown
-from swarmctl.rollouts.database import node_with_journal, reading
-from swarmctl.rollouts.rows import ROW, RolloutFilter, as_row, node_model, rollouts
+from swarmctl.rollouts.journal import ROW, RolloutFilter, as_row, node_with_journal, rollouts
 from swarmctl.storage.disk_errors import NO_SPACE, checked_target, disk_errors
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
@@ -41,9 +40,8 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
         )
     again = _again(files, wanted, kind, output)
     target = None if output == "-" else checked_target(Path(output), yes=yes, again=again)
-    with reading(files.journal) as db, _opened(target) as file:
-        found = rollouts(db, wanted, node_model(files))
-        rows = ({"schema": SCHEMA, **as_row(each, files.root.name)} for each in found)
+    rows = ({"schema": SCHEMA, **as_row(each, files.root.name)} for each in rollouts(files, wanted))
+    with _opened(target) as file:
         count = write_parquet(file, rows) if kind == "parquet" else _write_lines(file, rows)
     what = f"{several(count, 'completion')} of node {files.root.name}"
     if target is not None:
@@ -99,17 +97,7 @@ def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
             "Parquet needs the package pyarrow, which is not installed",
             next="swarmctl rollouts export --format jsonl",
         ) from error
-    schema = _schema(pyarrow)
-    remaining, count = iter(rows), 0
-    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        while batch := list(islice(remaining, _ROWS)):
-            writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
-            count += len(batch)
-    return count
-
-
-def _schema(pyarrow: Any) -> Any:
-    """Return the types of the columns: what is null in the first rows must not decide about those after them."""
+    # The types of the columns: what is null in the first rows must not decide about those after them.
     text, real = pyarrow.string(), pyarrow.float64()
     message = pyarrow.struct([("role", text), ("content", text)])
     term = pyarrow.struct([("name", text), ("value", real), ("maximum", real), ("why", text)])
@@ -117,4 +105,10 @@ def _schema(pyarrow: Any) -> Any:
     types |= dict.fromkeys(("schema", "round", "place", "version"), pyarrow.int64())
     types |= dict.fromkeys(("outcome", "usd"), real) | dict.fromkeys(("truncated", "strict"), pyarrow.bool_())
     types |= {"messages": pyarrow.list_(message), "terms": pyarrow.list_(term)}
-    return pyarrow.schema(list(types.items()))
+    schema = pyarrow.schema(list(types.items()))
+    remaining, count = iter(rows), 0
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        while batch := list(islice(remaining, _ROWS)):
+            writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
+            count += len(batch)
+    return count

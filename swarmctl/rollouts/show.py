@@ -10,8 +10,7 @@ from operator import attrgetter
 
 from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.tasks.base import RewardTerm
-from swarmctl.rollouts.database import node_with_journal, reading
-from swarmctl.rollouts.rows import RolloutFilter, RolloutRecord, as_row, node_model, rollouts
+from swarmctl.rollouts.journal import RolloutFilter, RolloutRecord, as_row, node_with_journal, rollouts
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, quoted
@@ -26,8 +25,7 @@ _MARK = "    | "
 def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) -> None:
     """Print rollouts of a node. Raises ``NodeError`` where there is no such node, or nothing in it yet."""
     files = node_with_journal(node)
-    with reading(files.journal) as db:
-        found = list(rollouts(db, wanted, node_model(files)))
+    found = list(rollouts(files, wanted))
     if as_json:
         print_json(rollouts=[as_row(rollout, files.root.name) | {"lost": rollout.lost} for rollout in found])
         return

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT
 from swarmctl.errors import UsageError
-from swarmctl.rollouts.database import node_with_journal, reading
-from swarmctl.rollouts.rows import LOCAL, node_model
+from swarmctl.rollouts.journal import LOCAL, node_model, node_with_journal, reading
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.sentences import dollars, percent
@@ -88,7 +87,10 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
         rows = [_fields(group, each) for group, each in counts.items()]
         print_json(node=files.root.name, by=keys, stats=rows, total=_fields(CountKey(), whole))
         return
-    cells = [_cells([_name(getattr(group, key)) for key in keys], each) for group, each in counts.items()]
+    cells = []
+    for group, each in counts.items():
+        names = [getattr(group, key) for key in keys]
+        cells.append(_cells(["unknown" if name is None else " ".join(clean(name).split()) for name in names], each))
     if len(counts) > 1:
         cells.append(_cells(["total", "", ""][: len(keys)], whole))
     print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS)
@@ -185,7 +187,3 @@ def _cells(names: Sequence[str], counts: Counts) -> list[str]:
         or_dash(counts.share_correct, percent),
         or_dash(counts.lost),
     ]
-
-
-def _name(text: str | None) -> str:
-    return "unknown" if text is None else " ".join(clean(text).split())

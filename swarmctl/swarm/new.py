@@ -16,12 +16,12 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import UsageError
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
-from swarmctl.run.join_swarm import CharterMembership, apply_charter, as_member, invited, pins, store_membership
+from swarmctl.run import join_swarm
+from swarmctl.run.join_swarm import as_member, pins
 from swarmctl.run.outcome import retry_hint
 from swarmctl.settings.command_line import resolved_options, write_last
 from swarmctl.settings.options import RunOptions
-from swarmctl.settings.resolve import Resolved
-from swarmctl.storage import disk_errors
+from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.swarm.invite import invitation, reach
 from swarmctl.terminal.command_line import command, typed
@@ -42,7 +42,12 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     say = Writer(sys.stderr)
     files = lookup.files_of(name)
     _check_new(files)
-    resolved = _resolved(options)
+    resolved = resolved_options(options)
+    if resolved.config.swarm.charter is not None:
+        raise ConfigurationError(
+            f"who founds a swarm joins none: swarm.join is set ({resolved.origins.get('swarm.join')})",
+            next=f"swarmctl profiles show {shlex.quote(resolved.profile.reference)} --origin",
+        )
     size = resolved.config.game.group_size
     if size not in GROUP_SIZES:
         raise ConfigurationError(
@@ -54,7 +59,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         facts, digests = pins(resolved.config)
     tasks = pinned(resolved.config.tasks, facts, digests)
     resolved = as_member(resolved, files)
-    with nodes.opened(resolved.config, _again) as node, disk_errors.disk_errors(files.root):
+    with nodes.opened(resolved.config, _again) as node, disk_errors(files.root):
         identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)
         rules = resolved.config.game
         charter = Charter(
@@ -68,12 +73,12 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
             is_open=is_open,
             tasks=tasks,
         )
-        member = apply_charter(invited(resolved, str(Invitation(charter.id))), charter)
+        member = join_swarm.apply_charter(join_swarm.invited(resolved, str(Invitation(charter.id))), charter)
         write_json(files.identity, nodes.identity(member.config))
         write_last(files, member)
         line = invitation(files, member.config.swarm, charter.id, identity.peer_id)
         # Last: with its charter the node is of this swarm for good.
-        store_membership(files, CharterMembership(charter, charter.seal(identity)))
+        join_swarm.store_membership(files, join_swarm.CharterMembership(charter, charter.seal(identity)))
     join = command(["run", "--join", str(line)])
     if options.as_json:
         swarm = {"swarm": charter.id, "name": charter.name}
@@ -90,16 +95,6 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     say("To join from there, or from another terminal here, once the first node runs:")
     sys.stderr.flush()
     print(join, flush=True)
-
-
-def _resolved(options: RunOptions) -> Resolved:
-    resolved = resolved_options(options)
-    if resolved.config.swarm.charter is not None:
-        raise ConfigurationError(
-            f"who founds a swarm joins none: swarm.join is set ({resolved.origins.get('swarm.join')})",
-            next=f"swarmctl profiles show {shlex.quote(resolved.profile.reference)} --origin",
-        )
-    return resolved
 
 
 def _check_new(files: NodeFiles) -> None:

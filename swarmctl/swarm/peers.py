@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from hivemind_exp.peers.records import FILE_NAME, PeerRecord, read_peers, weight
+from hivemind_exp.peers.records import FILE_NAME, read_peers, weight
 from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.swarm.member import Member, member
@@ -36,27 +36,26 @@ def leaderboard(node: str | None, *, as_json: bool) -> None:
 
 
 def _rows(found: Member) -> list[dict[str, Any]]:
-    known = read_peers(found.files.swarm / FILE_NAME)
-    return [_row(peer, record) for peer, record in known.items() if is_peer_id(peer)]
-
-
-def _row(peer: str, record: PeerRecord) -> dict[str, Any]:
-    return {
-        "peer": peer,
-        "name": animal_name(peer),
-        "first_seen": rfc3339(record.first_seen) if record.first_seen else None,
-        "last_seen": rfc3339(record.last_seen) if record.last_seen else None,
-        "round": record.round if record.round >= 0 else None,
-        "offered": record.offered,
-        "used": record.used,
-        "verified": record.verified,
-        "correct": record.correct,
-        "share_correct": record.correct / record.verified if record.verified else None,
-        "skewed": record.skewed,
-        "refused": record.refused,
-        "weight": round(weight(record.standing), 3) if record.standing.known else None,
-        "kind": record.kind if record.kind in _KINDS else None,
-    }
+    return [
+        {
+            "peer": peer,
+            "name": animal_name(peer),
+            "first_seen": rfc3339(record.first_seen) if record.first_seen else None,
+            "last_seen": rfc3339(record.last_seen) if record.last_seen else None,
+            "round": record.round if record.round >= 0 else None,
+            "offered": record.offered,
+            "used": record.used,
+            "verified": record.verified,
+            "correct": record.correct,
+            "share_correct": record.correct / record.verified if record.verified else None,
+            "skewed": record.skewed,
+            "refused": record.refused,
+            "weight": round(weight(record.standing), 3) if record.standing.known else None,
+            "kind": record.kind if record.kind in _KINDS else None,
+        }
+        for peer, record in read_peers(found.files.swarm / FILE_NAME).items()
+        if is_peer_id(peer)
+    ]
 
 
 def _print(found: Member, rows: Sequence[dict[str, Any]], *, ranked: bool, as_json: bool) -> None:

@@ -7,10 +7,9 @@ from typer.core import TyperGroup
 
 HEADINGS = {
     "Start": ("run", "doctor", "keys", "profiles"),
-    "Watch": ("status", "logs", "rollouts", "report"),
-    "Control": ("stop", "restart"),
+    "Watch": ("status", "logs", "rollouts"),
     "Swarm": ("swarm", "identity"),
-    "Shell": ("completion", "service"),
+    "Shell": ("completion",),
 }
 _WHOLE = 1000
 """Characters of a line of help; more than any has. Typer would else cut sentences in the middle."""

@@ -35,16 +35,6 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(_TICKS[min(7, max(0, int(value * 8)))] for value in values)
 
 
-def _time(seconds: dict[str, float], width: int) -> tuple[Text, Text]:
-    """Return where the time went, the largest part first: in words, and as a bar ``width`` wide."""
-    words, bar = Text(), Text()
-    for part, share in sorted(sentences.time_shares(seconds), key=lambda item: -item[1]):
-        glyph, colour = _PARTS[part]
-        words.append(", " if words else "").append(f"{part} {percent(share)}", style=colour)
-        bar.append(glyph * round(share * width), style=colour)
-    return words, bar
-
-
 def draw(progress: RunView, width: int, running_s: float) -> Group:
     """Return the view, no line wider than ``width``."""
     lines = [Text(_head(progress.start), style="bold")] if progress.start else []
@@ -56,16 +46,16 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     before, after = progress.accuracy_before, progress.accuracy_after
     if before is not None:
         bars = sparkline([progress.accuracy[r] for r in sorted(progress.accuracy)], min(wide, 24))
-        row(
-            "accuracy",
-            (f"{percent(before)} → {percent(after)}" if after is not None else percent(before)) + f"  {bars}",
-        )
+        row("accuracy", f"{sentences.gain(before, after)}  {bars}")
     if progress.rewards:
         rewards = [progress.rewards[r] for r in sorted(progress.rewards)]
         row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")
     if progress.round_seconds is not None:
         rate = "" if progress.tokens_per_second is None else f"{progress.tokens_per_second:,.0f} tokens/s, "
-        row("speed", f"{rate}{sentences.duration(progress.round_seconds)} a round{_left(progress)}")
+        left = ""
+        if progress.rounds and progress.round is not None:
+            left = f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
+        row("speed", f"{rate}{sentences.duration(progress.round_seconds)} a round{left}")
     if (spent := sentences.spending(progress)) or progress.requests:
         row(
             "offload", f"{spent or 'no charge'}  {progress.requests:,} requests  {clean(', '.join(progress.providers))}"
@@ -73,7 +63,12 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     if progress.peers is not None:
         row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
     if progress.seconds and sum(progress.seconds.values()):
-        words, bar = _time(progress.seconds, min(60, width - 10))
+        # Where the time went, the largest part first: in words, and as a bar.
+        words, bar = Text(), Text()
+        for part, share in sorted(sentences.time_shares(progress.seconds), key=lambda item: -item[1]):
+            glyph, colour = _PARTS[part]
+            words.append(", " if words else "").append(f"{part} {percent(share)}", style=colour)
+            bar.append(glyph * round(share * min(60, width - 10)), style=colour)
         row("time", words)
         row("", bar)
     row("now", _now(progress, running_s))
@@ -86,12 +81,6 @@ def _head(start: dict[str, Any]) -> str:
     tasks = ", ".join(map(str, start.get("tasks") or []))
     parts = [start.get("node"), start.get("model") or "relay", tasks, start.get("device")]
     return clean(" · ".join(str(part) for part in parts if part))
-
-
-def _left(progress: RunView) -> str:
-    if not progress.rounds or progress.round is None or progress.round_seconds is None:
-        return ""
-    return f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
 
 
 def _now(progress: RunView, running_s: float) -> str:

@@ -18,6 +18,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def gain(before: float, after: float | None) -> str:
+    """Return an accuracy as ``38 % → 75 %``, or without the second where there is none."""
+    return percent(before) if after is None else f"{percent(before)} → {percent(after)}"
+
+
 def duration(seconds: float) -> str:
     """Return a time span as ``0.4 s``, ``48 s``, ``3 min 20 s`` or ``2 h 5 min``."""
     if isinstance(seconds, float) and seconds < 10:

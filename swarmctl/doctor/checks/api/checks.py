@@ -17,7 +17,7 @@ from swarmctl.doctor.checks.api.service import ApiService, limits, services, whe
 from swarmctl.doctor.checks.installation import install
 from swarmctl.keys.http_client import Unanswered
 from swarmctl.keys.probe import send
-from swarmctl.rollouts.database import reading
+from swarmctl.rollouts.journal import reading
 from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:

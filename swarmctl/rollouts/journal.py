@@ -1,18 +1,31 @@
-"""Rollouts as a node's journal holds them: read round by round, so that a long life fits into little memory."""
+"""A node's journal and ledger, opened to be read, also while it runs; and the rollouts that the journal holds.
+
+Rollouts are read round by round, so that a long life fits into little memory.
+"""
 
 import json
+import os
+import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
+from hivemind_exp.errors import NodeError
 from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT, RewardTerm
+from swarmctl.nodes.lookup import existing_or_latest
+from swarmctl.paths import shown
 from swarmctl.storage.json_file import read_json, rfc3339
+from swarmctl.storage.node_lock import is_held
 from swarmctl.terminal.safe_text import without_keys
 
+_BUSY_S = 5.0
+"""How long to wait while the node cleans up its own files."""
 LOCAL = "local"
 """The source of what this machine generated."""
 _PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE swarm=? AND round=? ORDER BY position"
@@ -24,6 +37,50 @@ _LOST = (
     "SELECT stage, question, idx AS place, why AS lost FROM lost WHERE swarm=? AND round=? AND substr(question, 1, ?)=?"
 )
 _NEXT = "SELECT swarm, round FROM {table} WHERE (swarm, round) > (?, ?) ORDER BY swarm, round LIMIT 1"
+
+
+def node_with_journal(name: str | None) -> NodeFiles:
+    """Return the files of a node that has rollouts; without a name, of the node that said something last.
+
+    Raises ``NodeError`` where there is no such node, or nothing in it yet.
+    """
+    files = existing_or_latest(name)
+    if not files.journal.is_file():
+        node = files.root.name
+        running = is_held(files.lock)
+        raise NodeError(
+            f"node {node} has no journal yet: " + ("it is still starting" if running else "it has played no round"),
+            next=f"swarmctl logs --follow --node {node}" if running else f"swarmctl run --node {node}",
+        )
+    return files
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a SQLite file and see it as it is at this moment, until the end of the block.
+
+    Raises ``NodeError`` where it cannot be read.
+    """
+    try:
+        with closing(_opened(path)) as db:
+            yield db
+    except sqlite3.Error as error:
+        raise NodeError(f"cannot read {shown(path)}: {error}", next=f"ls -l {shlex.quote(str(path))}") from error
+
+
+def _opened(path: Path, how: str = "mode=ro") -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_BUSY_S, isolation_level=None)
+    try:
+        db.execute("BEGIN")
+        db.execute("SELECT 1 FROM sqlite_master").fetchone()  # what is read from here on is of one moment
+        return db
+    except sqlite3.Error:
+        db.close()
+        # A write-ahead log wants a file beside the database, which a read-only disk refuses. What has no log is whole.
+        log = Path(f"{path}-wal")
+        if how != "mode=ro" or os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
+            raise
+    return _opened(path, "mode=ro&immutable=1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +149,20 @@ def node_model(files: NodeFiles) -> str | None:
     return None
 
 
-def rollouts(db: sqlite3.Connection, wanted: RolloutFilter, own_model: str | None) -> Iterator[RolloutRecord]:
-    """Yield what is wanted, oldest round first."""
-    moments = {each for table in ("completions", "lost") for each in _moments(db, table)}
-    in_order = sorted((each for each in moments if wanted.round in (None, each[1])), key=itemgetter(1, 0))
-    if wanted.last is None:
-        for moment in in_order:
-            yield from _of_round(db, *moment, wanted, own_model)
-        return
-    found: list[RolloutRecord] = []
-    while in_order and len(found) < wanted.last:
-        found = [*_of_round(db, *in_order.pop(), wanted, own_model), *found]
-    yield from found[max(0, len(found) - wanted.last) :]
+def rollouts(files: NodeFiles, wanted: RolloutFilter) -> Iterator[RolloutRecord]:
+    """Yield what is wanted of a node's rollouts, oldest round first. Raises ``NodeError`` where they cannot be read."""
+    own_model = node_model(files)
+    with reading(files.journal) as db:
+        moments = {each for table in ("completions", "lost") for each in _moments(db, table)}
+        in_order = sorted((each for each in moments if wanted.round in (None, each[1])), key=itemgetter(1, 0))
+        if wanted.last is None:
+            for moment in in_order:
+                yield from _of_round(db, *moment, wanted, own_model)
+            return
+        found: list[RolloutRecord] = []
+        while in_order and len(found) < wanted.last:
+            found = [*_of_round(db, *in_order.pop(), wanted, own_model), *found]
+        yield from found[max(0, len(found) - wanted.last) :]
 
 
 def as_row(rollout: RolloutRecord, node: str) -> dict[str, Any]:

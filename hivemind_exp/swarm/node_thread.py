@@ -162,7 +162,6 @@ class SwarmThread:
             self.joined.set()
 
     async def _live(self) -> None:
-        """Live until stopped, with one overlay after another."""
         former = None
         while not self._stop.is_set():
             overlay = await self._build(former)

@@ -156,7 +156,7 @@ def test_log_probabilities_are_those_of_the_weights_that_sampled(
         assert logps == pytest.approx(direct, abs=1e-4)
     # And what another node takes from it fits its own loss.
     other = make_source(tmp_path / "other", with_logps=True)
-    other._rules = replace(other._rules, me="another")
+    other.rules = replace(other.rules, me="another")
     other.take_in(office.sent)
     (taken,) = other.draw(seed=0)
     assert all(row.behaviour_logps for row in taken.rollouts)

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, contributions
-from hivemind_exp.rollouts.orders import Completion, CompletionRequest
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 
 _SCHEMA = """

@@ -19,14 +19,12 @@ from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import AnswerRecorder, ModelMismatchDetector, ending
+from hivemind_exp.offload.answers import AnswerRecorder, BilledClient, ModelMismatchDetector, ending
 from hivemind_exp.offload.api.chat import FaultKind, RequestFailed, SamplingParams
 from hivemind_exp.offload.batch.filler import BatchFiller
-from hivemind_exp.offload.billing import BilledClient
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.router import ProviderService, Router
-from hivemind_exp.rollouts.orders import CompletionRequest
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.rollouts.types import CompletionRequest, Kind
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
 

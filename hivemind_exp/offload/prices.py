@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.config import PriceConfig
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.offload.endpoints import Endpoint
+from hivemind_exp.offload.settings import Endpoint
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider

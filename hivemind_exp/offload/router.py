@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from hivemind_exp.backoff import growing
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
-from hivemind_exp.offload.api.batch_client import BatchClient
+from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import FaultKind, RequestFailed
 from hivemind_exp.offload.api.client import ChatClient
-from hivemind_exp.offload.endpoints import Endpoint
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
+from hivemind_exp.offload.settings import Endpoint
 
 FAULTS_IN_A_ROW = 6
 """After so many faults without one answer a service counts as down. No more than ``offload.TRIES``: else a place that

@@ -20,8 +20,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hivemind_exp.errors import DiskFull, LimitReached, NodeError, OutOfMemory
-from hivemind_exp.runner.report_backends import explain_refusal
+from hivemind_exp.errors import DiskFull, KeyProblem, LimitReached, NodeError, OutOfMemory
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
 
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 
 DISK_FULL_STATUS = 28
 """Exit status when not even the error could be written: errno.ENOSPC."""
+
+_PATIENCE_S = 30.0
+"""How long a peer may take to answer who is asked for a charter."""
 
 
 def main() -> int:
@@ -129,10 +131,30 @@ def _described(config: Config, _order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _charter(config: Config, order: dict[str, Any]) -> dict[str, Any]:
-    from hivemind_exp.runner.fetch_charter import fetch_charter
+    """Return the signed charter that ``swarm.join`` stands for, from whoever of its addresses answers.
 
-    envelope = fetch_charter(config, Path(order["key"]), Path(order["node_dir"]))
-    return {"charter": base64.b64encode(envelope).decode()}
+    It is asked for with the key that the node will have, so that peers meet no stranger who is gone a moment later.
+    The directory is for what a node remembers of a swarm, until this is over. Raises ``SwarmError`` where nobody gave
+    it, and ``IdentityProblem`` where the key cannot be used.
+    """
+    from hivemind_exp.events import discard
+    from hivemind_exp.swarm.identity import Identity
+    from hivemind_exp.swarm.invitation import parse
+    from hivemind_exp.swarm.node import SwarmNode
+
+    key, invitation = Path(order["key"]), parse(config.swarm.join)
+    node = SwarmNode(
+        Identity.load(key),
+        invitation.charter,
+        key=key,
+        directory=Path(order["node_dir"]),
+        settings=config.swarm.model_copy(update={"port": 0, "announce": [], "relay": False}),
+        invitation=invitation.addresses,
+        emit=discard,
+    )
+    with contextlib.closing(node):
+        node.start()
+        return {"charter": base64.b64encode(node.fetch_charter(_PATIENCE_S)).decode()}
 
 
 _answers = {"check": _described, "charter": _charter}
@@ -150,6 +172,18 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("no space left in the node's directory", next=f"df -h {shlex.quote(order['node_dir'])}")
     return explain_refusal(error)
+
+
+def explain_refusal(error: Exception) -> KeyProblem | None:
+    """Return what an exception of Weights & Biases means if it is about the key; None for any other."""
+    kind = type(error)
+    without = kind.__name__ == "UsageError" and "API key" in str(error)
+    if not kind.__module__.startswith("wandb.") or not (without or kind.__name__ == "AuthenticationError"):
+        return None
+    return KeyProblem(
+        "report.to names wandb, and Weights & Biases has no valid key (WANDB_MODE=offline needs none)",
+        next="swarmctl keys set wandb",
+    )
 
 
 def _out_of_memory(where: str, order: dict[str, Any]) -> OutOfMemory:

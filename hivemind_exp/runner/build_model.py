@@ -1,12 +1,16 @@
 """Builds the node's model: from the hub, a directory or a checkpoint, or on the spot, with its optimizer."""
 
+import importlib.util
+import shlex
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.sampling.prompts import build_prompts
 from hivemind_exp.models.device import Compute
@@ -16,12 +20,21 @@ from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
-from hivemind_exp.trainer.checkpoint_state import MODEL, load_state
-from hivemind_exp.trainer.checkpoints import Checkpoint
+from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 _WARMUP_EXAMPLES = 8192
 """Questions that the warm-up draws its demonstrations from."""
+
+
+def check_reports(config: Config) -> None:
+    """Raise ``ConfigurationError`` where ``report.to`` names what is not installed: swarmctl brings none of it."""
+    for name in config.report.to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigurationError(
+                f"report.to names {name}, which is not installed",
+                next=f"{shlex.quote(sys.executable)} -m pip install {name}",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,7 @@ class ModelBuilder:
             peft_config=peft_config,
         )
         if checkpoint is not None:
-            load_state(step_trainer, checkpoint.path)
+            step_trainer.load(checkpoint.path)
         return step_trainer
 
     def _base_model(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> PreTrainedModel:

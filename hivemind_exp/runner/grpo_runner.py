@@ -22,13 +22,12 @@ from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import TINY, load_tokenizer
 from hivemind_exp.models.memory import estimate
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.openai_wrapper import OpenAIModelWrapper
+from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.build_game import PeerContext, open_game
-from hivemind_exp.runner.build_model import ModelBuilder
-from hivemind_exp.runner.report_backends import check_reports
+from hivemind_exp.runner.build_model import ModelBuilder, check_reports
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import build_sources, remote_name
@@ -38,8 +37,7 @@ from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
-from hivemind_exp.trainer.progress import NodeProgress
-from hivemind_exp.trainer.relay_loop import RelayLoop, encode_as_bytes
+from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
 if TYPE_CHECKING:
     from hivemind_exp.runner.build_swarm import SwarmSession
@@ -132,7 +130,6 @@ class GRPORunner:
         HivemindGRPOTrainer(
             config=config,
             step_trainer=step_trainer,
-            tokenizer=tokenizer,
             encode=partial(encode_completion, tokenizer),
             sources=sources,
             local=local,

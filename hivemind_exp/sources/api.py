@@ -1,8 +1,8 @@
 """``api``: an OpenAI-compatible API. Its engine (``hivemind_exp.offload``) writes what it says to the journal."""
 
+from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.offload.settings import resolved_kind
-from hivemind_exp.rollouts.orders import CompletionRequest, OffloadEngine
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import CompletionRequest, Group, Kind
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 
 
@@ -11,7 +11,7 @@ class ApiSource(Source):
 
     name = "api"
 
-    def __init__(self, offload: OffloadEngine, kind: Kind) -> None:
+    def __init__(self, offload: OffloadClient, kind: Kind) -> None:
         self._offload = offload
         self._version = 0
         self.kind = kind

@@ -13,6 +13,8 @@ from hivemind_exp import atomic_write
 from hivemind_exp.errors import DiskFull
 from hivemind_exp.events import Emit, WarningEvent
 
+MODEL = "model"
+"""Directory within a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
 _SEAL = "checkpoint.json"
 PARTIAL = ".partial-"
 """How the name of one begins that is being written, or was when its writer died."""

@@ -26,7 +26,9 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.base import TokenRows
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.trainer.checkpoints import MODEL
 
+_STATE = "trainer.pt"
 HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies", "_tokenizer", "_metrics")
 """Private members of TRL's trainer that this module overrides or uses, beside ``pad`` and ``add_fused_lm_head``."""
 
@@ -194,6 +196,24 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.log({key: value for key, value in metrics.items() if value is not None})
         # A node lives for months: the back ends have the history, memory need not.
         self.state.log_history.clear()
+
+    def save(self, directory: Path) -> None:
+        """Write model or adapter, tokenizer, optimizer, schedule and random generators."""
+        self.policy.save_pretrained(directory / MODEL)
+        self._tokenizer.save_pretrained(directory / MODEL)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.lr_scheduler.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        torch.save(state, directory / _STATE)
+
+    def load(self, directory: Path) -> None:
+        """Restore what ``save`` wrote besides the model, which was built from the same directory."""
+        state: dict[str, Any] = torch.load(directory / _STATE, map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["rng"])
 
     def _counts(self, row: TrainingRow) -> bool:
         return row.advantage != 0.0 or (self.train_config.beta > 0 and self._losses[row.kind].own)

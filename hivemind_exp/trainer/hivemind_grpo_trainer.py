@@ -5,9 +5,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 from hivemind_exp.errors import CheckpointError, LimitReached, NodeError
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
@@ -22,13 +20,10 @@ from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
 from hivemind_exp.trainer.advantages import build_rows
-from hivemind_exp.trainer.checkpoint_state import MODEL, save_state
-from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
-from hivemind_exp.trainer.evaluation import evaluate, pass_rates
+from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
-from hivemind_exp.trainer.metrics import GeneratedTokens, flatten, summarise
-from hivemind_exp.trainer.round_loop import RoundLoop
-from hivemind_exp.trainer.round_timer import RoundTimer
+from hivemind_exp.trainer.metrics import GeneratedTokens, evaluate, flatten, pass_rates, summarise
+from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer
 
 MOST_LEFT_OUT = 16
 """Steps in a row without a finite gradient, after which a node gives up. float16's scaler finds its scale in fewer."""
@@ -47,7 +42,6 @@ class HivemindGRPOTrainer(RoundLoop):
     """Plays rounds whose verified groups become optimizer steps."""
 
     step_trainer: SourceGRPOTrainer
-    tokenizer: PreTrainedTokenizerBase
     local: LocalSource
     """The one of the sources that is evaluated."""
     checkpoints: CheckpointStore
@@ -87,11 +81,7 @@ class HivemindGRPOTrainer(RoundLoop):
     def save(self) -> None:
         """Write a checkpoint and forget the steps that all kept ones contain. Raises ``DiskFull``."""
         begun = time.perf_counter()
-
-        def write(directory: Path) -> None:
-            save_state(self.step_trainer, self.tokenizer, directory)
-
-        saved = self.checkpoints.save(self.progress.step, self.progress.round, write)
+        saved = self.checkpoints.save(self.progress.step, self.progress.round, self.step_trainer.save)
         self.journal.forget_manifests(self.checkpoints.oldest_step())
         self._saved_in = time.perf_counter() - begun
         self.progress.checkpoint = saved.path
@@ -170,21 +160,11 @@ class HivemindGRPOTrainer(RoundLoop):
         if self._note_gradient(manifest.step, result.grad_norm) and not replayed:
             self._filler.learned_from(manifest.rows)
         for kind, metrics in result.by_kind.items() or [(self.local.kind, {})]:
-            self.emit(
-                StepEvent(
-                    step=manifest.step,
-                    round=finished,
-                    stage=stage_run.stage,
-                    loss=result.loss,
-                    grad_norm=result.grad_norm,
-                    learning_rate=result.learning_rate,
-                    tokens=result.tokens,
-                    rows=result.rows,
-                    **metrics,
-                    source=kind,
-                    replayed=replayed,
-                )
-            )
+            measured = {
+                name: getattr(result, name) for name in ("loss", "grad_norm", "learning_rate", "tokens", "rows")
+            }
+            about = {"step": manifest.step, "round": finished, "stage": stage_run.stage}
+            self.emit(StepEvent(**about, **measured, **metrics, source=kind, replayed=replayed))
         return result
 
     def _note_gradient(self, step: int, norm: float) -> bool:

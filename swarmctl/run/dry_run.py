@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.offload.endpoints import is_offloaded
+from hivemind_exp.offload.settings import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup

@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.config import Config, charter_id
-from hivemind_exp.offload.endpoints import TRAINING, Endpoint, chain, first_endpoint
 from hivemind_exp.offload.ledger import BYTES_A_MESSAGE, read_totals
 from hivemind_exp.offload.prices import BATCH_SHARE, Price, Usage, bounded_price
-from hivemind_exp.offload.settings import check_offload, describe_loss, resolved_kind
+from hivemind_exp.offload.settings import (
+    TRAINING,
+    Endpoint,
+    chain,
+    check_offload,
+    describe_loss,
+    first_endpoint,
+    resolved_kind,
+)
 from hivemind_exp.sources.schedule import share_of
 from swarmctl.terminal.sentences import duration, percent
 

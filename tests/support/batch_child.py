@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.api.batch_client import BatchClient
+from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.batch.store import BatchStore
 from hivemind_exp.offload.ledger import Ledger
 from tests.support.batching import hurry

@@ -10,9 +10,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from hivemind_exp.offload.endpoints import Endpoint
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.rate_limit import duration
+from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.rollouts.types import Message
 
 LONGEST_TEXT = 200_000

@@ -18,7 +18,7 @@ from hivemind_exp.offload.api.chat import (
     read_answer,
     refusal,
 )
-from hivemind_exp.offload.endpoints import Endpoint
+from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import KEY_VARIABLES
 from hivemind_exp.rollouts.types import Message
 

@@ -11,15 +11,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, WarningEvent
 from hivemind_exp.offload.answers import AnswerRecorder, ending, unfilled
-from hivemind_exp.offload.api.batch import Line, Request, encode_line, parcels
-from hivemind_exp.offload.api.batch_client import BatchClient
+from hivemind_exp.offload.api.batch import BatchClient, Line, Request, encode_line, parcels
 from hivemind_exp.offload.api.chat import body, most_tokens
 from hivemind_exp.offload.batch.job import BatchJob
 from hivemind_exp.offload.batch.store import Batch, BatchStore, State
 from hivemind_exp.offload.ledger import worst_case
 from hivemind_exp.offload.prices import BATCH_SHARE
 from hivemind_exp.offload.router import ProviderService, Router
-from hivemind_exp.rollouts.orders import CompletionRequest
+from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.seeds import derive_seed
 
 TRIES = 3

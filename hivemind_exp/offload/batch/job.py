@@ -16,12 +16,11 @@ from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.offload.answers import AnswerRecorder
-from hivemind_exp.offload.api.batch import COMPLETED, OVER, Report, read_results, unanswered
-from hivemind_exp.offload.api.batch_client import BatchClient
+from hivemind_exp.offload.api.batch import COMPLETED, OVER, BatchClient, Report, read_results, unanswered
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
 from hivemind_exp.offload.batch.store import Batch, BatchStore, State
 from hivemind_exp.offload.router import FAULTS_IN_A_ROW, ProviderService, Router
-from hivemind_exp.rollouts.orders import CompletionRequest
+from hivemind_exp.rollouts.types import CompletionRequest
 
 LOOKS = 5
 """Times in a row that a service must say it does not know a batch or a file, before that is believed."""

@@ -20,8 +20,7 @@ def providers(_context: Context) -> Finding:
 
 def settings(context: Context) -> Finding:
     """Look whether the settings make sense together, as a run would."""
-    from hivemind_exp.offload.endpoints import TRAINING, chain, first_endpoint
-    from hivemind_exp.offload.settings import check_offload, describe_loss
+    from hivemind_exp.offload.settings import TRAINING, chain, check_offload, describe_loss, first_endpoint
 
     config = context.config
     check_offload(config)
@@ -65,7 +64,7 @@ _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] 
 
 def checks(context: Context) -> list[Check]:
     """Return the checks of the profile's providers; none without offloading."""
-    from hivemind_exp.offload.endpoints import is_offloaded
+    from hivemind_exp.offload.settings import is_offloaded
 
     if context.resolved is None or not is_offloaded(context.config):
         return []

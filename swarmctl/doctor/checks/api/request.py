@@ -33,7 +33,7 @@ _MESSAGES = ({"role": "user", "content": "Say OK."},)
 
 def notice(context: Context) -> str | None:
     """Say what asking will cost at most, before anything is asked; None where nothing is."""
-    from hivemind_exp.offload.endpoints import is_offloaded
+    from hivemind_exp.offload.settings import is_offloaded
 
     if context.resolved is None or context.offline or not is_offloaded(context.config):
         return None

@@ -12,12 +12,10 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, OffloadEvent, WarningEvent
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.api.chat import SamplingParams
-from hivemind_exp.offload.api.client import check_sdk
-from hivemind_exp.offload.batch.store import orphaned_batches
+from hivemind_exp.offload.api.chat import SamplingParams, check_sdk
+from hivemind_exp.offload.batch.job import orphaned_batches
 from hivemind_exp.offload.engine import Engine, OffloadPolicy
-from hivemind_exp.offload.ledger import Ledger
-from hivemind_exp.offload.prices import BATCH_SHARE, Price, bounded_price
+from hivemind_exp.offload.ledger import BATCH_SHARE, Ledger, Price, bounded_price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import Endpoint, chain, check_offload, describe_loss, first_endpoint, resolved_kind
@@ -78,7 +76,7 @@ def sampling_of(config: Config) -> SamplingParams:
 
 def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets, *, batched: bool) -> ProviderService:
     from hivemind_exp.offload.api.batch import BatchClient
-    from hivemind_exp.offload.api.client import ChatClient
+    from hivemind_exp.offload.api.chat import ChatClient
 
     limits = config.offload.limits
     client = ChatClient(endpoint, secrets.get(endpoint.name), seconds=limits.timeout)

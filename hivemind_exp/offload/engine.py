@@ -24,7 +24,7 @@ from hivemind_exp.offload.api.chat import FaultKind, RequestFailed, SamplingPara
 from hivemind_exp.offload.batch.filler import BatchFiller
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.router import ProviderService, Router
-from hivemind_exp.rollouts.types import CompletionRequest, Kind
+from hivemind_exp.rollouts.types import CompletionRequest, Kind, by_group
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
 
@@ -54,7 +54,7 @@ class OffloadPolicy:
 
 
 class Engine:
-    """The API's side of a node, an ``OffloadEngine``. ``start`` it, use it from the trainer's thread, ``close`` it."""
+    """The API's side of a node. ``start`` it, use it from the trainer's thread, ``close`` it."""
 
     def __init__(
         self,
@@ -103,13 +103,16 @@ class Engine:
         self.report_spend(PROBE_ROUND)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
-        placed = {(order.round, order.stage, order.question): order for order in orders}
-        new = [order for key, order in placed.items() if self._orders.setdefault(key, order) is order]
+        """Have orders filled, each once; returns at once."""
+        new = [order for key, order in by_group(orders).items() if self._orders.setdefault(key, order) is order]
         for work in map(self._fill, new) if self._filler is None else self._filler.fills(new):
             self._loop.call_soon_threadsafe(self._launch, work)
 
     def wait(self, round_: int, deadline: float | None = None) -> None:
-        """See ``OffloadEngine``. What comes after the deadline is kept in the journal, and nobody waits for it."""
+        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed.
+
+        What comes after it is kept in the journal, and nobody waits for it. Raises ``StopRequested`` and ``NodeError``.
+        """
         if self._filler is not None:
             self._loop.call_soon_threadsafe(self._filler.watch, round_)
         for key in [key for key in self._orders if key[0] == round_]:
@@ -117,6 +120,7 @@ class Engine:
             del self._orders[key]
 
     def report_spend(self, round_: int) -> None:
+        """Report what a round's orders used and cost."""
         for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
             self._emit(
                 SpendEvent(
@@ -152,7 +156,18 @@ class Engine:
             self._recorder = AnswerRecorder(
                 self._terms.kind, self._terms.sampling, self._journal, self._billing, self._mismatches
             )
-            self._resume_batches()
+            # Where the first service is asked in batches, go on with those of an earlier start.
+            first = self._chain[0]
+            if first is not None and first.batches is not None:
+                self._filler = BatchFiller(
+                    first,
+                    first.batches,
+                    self._recorder,
+                    emit=self._emit,
+                    ask_directly=self._obtain,
+                    at_the_limit=self._at_the_limit,
+                )
+                self._loop.call_soon(self._filler.resume)
         except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
             self._ready.set_exception(error)
             return
@@ -162,22 +177,6 @@ class Engine:
         self._journal.close()
         self._ledger.close()
         self._loop.close()
-
-    def _resume_batches(self) -> None:
-        """Where the first service is asked in batches, go on with those of an earlier start."""
-        service = self._chain[0]
-        if service is None or service.batches is None:
-            return
-        self._filler = BatchFiller(
-            service,
-            service.batches,
-            self._recorder,
-            router=self._router,
-            emit=self._emit,
-            ask_directly=self._obtain,
-            at_the_limit=self._at_the_limit,
-        )
-        self._loop.call_soon(self._filler.resume)
 
     async def _end(self) -> None:
         self._billing.closing = True

@@ -9,9 +9,8 @@ from hivemind_exp.backoff import growing
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.api.batch import BatchClient
-from hivemind_exp.offload.api.chat import FaultKind, RequestFailed
-from hivemind_exp.offload.api.client import ChatClient
-from hivemind_exp.offload.prices import Price
+from hivemind_exp.offload.api.chat import ChatClient, FaultKind, RequestFailed
+from hivemind_exp.offload.ledger import Price
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
 from hivemind_exp.offload.settings import Endpoint
 
@@ -24,7 +23,7 @@ _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _DAY_S = 86400.0
 """A service may ask for a longer pause; it is asked again all the same."""
-_PERMANENT = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
+PERMANENT = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
 """Troubles that no second try cures."""
 _POLL_S = 1.0
 
@@ -140,8 +139,8 @@ class Router:
         service.faults += 1
         if fault.wait is not None and fault.wait > LONGEST_HOLD_S:
             self._rest(service, fault, fault.wait)
-        elif fault.trouble in _PERMANENT or service.faults >= FAULTS_IN_A_ROW or service.probing:
-            self._rest(service, fault, growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S))
+        elif fault.trouble in PERMANENT or service.faults >= FAULTS_IN_A_ROW or service.probing:
+            self._rest(service, fault)
 
     def _slow_down(self, service: ProviderService, fault: RequestFailed) -> None:
         now = asyncio.get_running_loop().time()
@@ -153,14 +152,17 @@ class Router:
         if wait > LONGEST_HOLD_S:
             self._rest(service, fault, wait)
         elif now - service.slowed_since > _SLOWED_S:
-            self._rest(service, fault, growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S))
+            self._rest(service, fault)
         else:
             service.limiter.hold(wait)
             service.probing = False
 
-    def _rest(self, service: ProviderService, fault: RequestFailed, seconds: float) -> None:
+    def _rest(self, service: ProviderService, fault: RequestFailed, seconds: float | None = None) -> None:
+        """Leave a service alone for ``seconds``, or for longer with each outage."""
         if service.trouble is not None and not service.probing:
             return  # one more of the requests that met the same outage
+        if seconds is None:
+            seconds = growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S)
         first = service.trouble is None
         service.trouble, service.probing = fault, False
         service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)

@@ -25,7 +25,7 @@ from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.tokens import PeerTexts
 from hivemind_exp.peers.vetting import PeerRules
 from hivemind_exp.rollouts.types import Group
-from hivemind_exp.runner.build_game import PeerContext
+from hivemind_exp.runner.build_node import PeerContext
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew
 from hivemind_exp.swarm.identity import Identity, claim

@@ -26,8 +26,7 @@ from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
-from hivemind_exp.runner.build_game import PeerContext, open_game
-from hivemind_exp.runner.build_model import ModelBuilder, check_reports
+from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, check_reports, open_game
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import build_sources, remote_name

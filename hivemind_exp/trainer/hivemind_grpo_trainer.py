@@ -22,7 +22,7 @@ from hivemind_exp.stop import StopRequested
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
-from hivemind_exp.trainer.metrics import GeneratedTokens, evaluate, flatten, pass_rates, summarise
+from hivemind_exp.trainer.metrics import evaluate, flatten, pass_rates, summarise
 from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer
 
 MOST_LEFT_OUT = 16
@@ -115,14 +115,14 @@ class HivemindGRPOTrainer(RoundLoop):
 
     def _play_round(self) -> None:
         """Play one stage after the other, a step for each, until the round is over."""
-        timer, made = RoundTimer(), GeneratedTokens()
-        self._play(self._cursor.next(), timer, made)
+        timer = RoundTimer()
+        self._play(self._cursor.next(), timer)
         while (stage_run := self._cursor.next_stage()) is not None:
             self.stop.check()
-            self._play(stage_run, timer, made)
-        self._emit_round(self.progress.round - 1, timer, made.per_second(timer.seconds()["generate"]))
+            self._play(stage_run, timer)
+        self._emit_round(self.progress.round - 1, timer, timer.tokens_per_second())
 
-    def _play(self, stage_run: StageRun, timer: RoundTimer, made: GeneratedTokens) -> None:
+    def _play(self, stage_run: StageRun, timer: RoundTimer) -> None:
         groups = self._complete(stage_run, timer)
         if not groups and self._cursor.deadline() is not None:
             time.sleep(IDLE_SECONDS)  # a swarm's clock moves on without us
@@ -142,7 +142,11 @@ class HivemindGRPOTrainer(RoundLoop):
         self.journal.commit(manifest, stage_run, self.progress.round)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
-        self._tell(stage_run, groups, result, made)
+        summaries = summarise(groups)
+        for source, summary in summaries.items():
+            self.emit(RolloutsEvent(round=self.progress.round, stage=stage_run.stage, source=source, **summary))
+        timer.count_tokens(summaries, here=self.local.kind)
+        self.step_trainer.report(flatten(summaries, result, stage_run.stage))
 
     def _share(self, exchange: PeerExchange, stage_run: StageRun, groups: Sequence[Group]) -> list[Group]:
         """Give the swarm a stage's groups, and return what its step learns from peers."""
@@ -159,12 +163,10 @@ class HivemindGRPOTrainer(RoundLoop):
         self._filler.weights_moved(self.progress.step)
         if self._note_gradient(manifest.step, result.grad_norm) and not replayed:
             self._filler.learned_from(manifest.rows)
+        step: dict[str, Any] = {"step": manifest.step, "round": finished, "stage": stage_run.stage}
+        step |= {name: getattr(result, name) for name in ("loss", "grad_norm", "learning_rate", "tokens", "rows")}
         for kind, metrics in result.by_kind.items() or [(self.local.kind, {})]:
-            measured = {
-                name: getattr(result, name) for name in ("loss", "grad_norm", "learning_rate", "tokens", "rows")
-            }
-            about = {"step": manifest.step, "round": finished, "stage": stage_run.stage}
-            self.emit(StepEvent(**about, **measured, **metrics, source=kind, replayed=replayed))
+            self.emit(StepEvent(**step, **metrics, source=kind, replayed=replayed))
         return result
 
     def _note_gradient(self, step: int, norm: float) -> bool:
@@ -209,14 +211,6 @@ class HivemindGRPOTrainer(RoundLoop):
 
     def _push_due(self) -> bool:
         return self.pusher is not None and self.pusher.due(self.progress.round, last=self._finished())
-
-    def _tell(self, stage_run: StageRun, groups: Sequence[Group], result: StepResult, made: GeneratedTokens) -> None:
-        """Report a stage to events.jsonl and to the logging back ends."""
-        summaries = summarise(groups)
-        for source, summary in summaries.items():
-            self.emit(RolloutsEvent(round=self.progress.round, stage=stage_run.stage, source=source, **summary))
-        made.add(summaries, here=self.local.kind)
-        self.step_trainer.report(flatten(summaries, result, stage_run.stage))
 
 
 def _as_event(evaluation: Evaluation) -> EvalEvent:

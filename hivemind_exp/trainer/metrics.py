@@ -1,9 +1,8 @@
-"""A round in numbers, under the field's names, each with its source."""
+"""A round in numbers, under the field's names, each with its source; and evaluation on held-out questions."""
 
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
 from hivemind_exp.journal.records import Evaluation
@@ -45,25 +44,6 @@ def summarise_rows(rows: Sequence[tuple[Rollout, Score]]) -> dict[str, float | N
 
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
-
-
-@dataclass(slots=True)
-class GeneratedTokens:
-    """What a round has generated so far."""
-
-    tokens: int = 0
-    here: bool = True
-    """Only this machine generated. What an API generates it may have generated long before."""
-
-    def add(self, summaries: Mapping[Kind, Mapping[str, float | None]], *, here: Kind) -> None:
-        """Count a stage; ``here``: the kind of what this machine makes."""
-        own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
-        self.tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
-        self.here = self.here and all(kind is here for kind in own)
-
-    def per_second(self, seconds: float) -> float | None:
-        """Return tokens a second; None where the time spent waiting for them is no measure."""
-        return self.tokens / seconds if self.here and seconds > 0 else None
 
 
 def flatten(

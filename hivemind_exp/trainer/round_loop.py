@@ -1,4 +1,7 @@
-"""What every node's loop does in a stage: ask questions, early where that helps, have them completed, verify."""
+"""What every node's loop does in a stage: ask questions, early where that helps, have them completed, verify.
+
+With it where in the game a node is, where a round's time goes, and the loop of a relay, which does nothing else.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,16 +38,16 @@ class NodeProgress:
 
 
 class RoundCursor:
-    """Keeps ``progress`` in step with the turns that are played."""
+    """Keeps ``progress`` in step with the stages that are played, through stops and crashes."""
 
     def __init__(self, schedule: Schedule, progress: NodeProgress) -> None:
         self._schedule = schedule
         self._last: StageRun | None = None
-        """The turn that was played last in the round that is being played; None between rounds."""
+        """The stage that was played last in the round that is being played; None between rounds."""
         self.progress = progress
 
     def resume(self, last: tuple[StageRun, int] | None) -> None:
-        """Go on after a step that a checkpoint contains: its turn, and the rounds finished before it.
+        """Go on after a step that a checkpoint contains: its stage, and the rounds finished before it.
 
         Its round may go on unless the checkpoint counts it among the finished.
         """
@@ -61,12 +64,12 @@ class RoundCursor:
         return None if left is None else time.monotonic() + left
 
     def advance(self, stage_run: StageRun, finished: int) -> None:
-        """Count the step of a turn; ``finished``: rounds that the node had finished before it."""
+        """Count the step of a stage; ``finished``: rounds that the node had finished before it."""
         self._last = stage_run
         self.progress.round, self.progress.step = finished, self.progress.step + 1
 
     def next_stage(self) -> StageRun | None:
-        """Return the next turn of the round that is being played; None where it is over, and counts as finished."""
+        """Return the next stage of the round that is being played; None where it is over, and counts as finished."""
         stage_run = self.next()
         if self._last is None or stage_run.round == self._last.round:
             return stage_run
@@ -85,6 +88,8 @@ class RoundTimer:
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        self._tokens = 0
+        self._generated_here = True
 
     @contextmanager
     def __call__(self, part: Part) -> Iterator[None]:
@@ -99,6 +104,17 @@ class RoundTimer:
         """Return the seconds so far of every part and of "other"."""
         other = time.perf_counter() - self._start - sum(self._seconds.values())
         return {name: round(value, 4) for name, value in {**self._seconds, "other": other}.items()}
+
+    def count_tokens(self, summaries: Mapping[Kind, Mapping[str, float | None]], *, here: Kind) -> None:
+        """Count what a stage generated, peers' groups apart; ``here``: the kind of what this machine makes."""
+        own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
+        self._tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
+        self._generated_here = self._generated_here and all(kind is here for kind in own)
+
+    def tokens_per_second(self) -> float | None:
+        """Return tokens generated a second; None where others generated too: they may have done so long before."""
+        seconds = self.seconds()["generate"]
+        return self._tokens / seconds if self._generated_here and seconds > 0 else None
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.config import Config, charter_id
-from hivemind_exp.offload.ledger import BYTES_A_MESSAGE, read_totals
-from hivemind_exp.offload.prices import BATCH_SHARE, Price, Usage, bounded_price
+from hivemind_exp.offload.ledger import BATCH_SHARE, BYTES_A_MESSAGE, Price, Usage, bounded_price, read_totals
 from hivemind_exp.offload.settings import (
     TRAINING,
     Endpoint,

@@ -8,8 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed, read_answer, refusal, short
-from hivemind_exp.offload.api.client import LARGEST_ANSWER, ChatClient, read_body
+from hivemind_exp.offload.api.chat import (
+    LARGEST_ANSWER,
+    ChatAnswer,
+    ChatClient,
+    FaultKind,
+    RequestFailed,
+    broken,
+    read_answer,
+    read_body,
+    refusal,
+    short,
+)
 
 URL = "/v1/chat/completions"
 WINDOW = "24h"
@@ -90,9 +100,9 @@ def parcels(requests: Iterable[Request]) -> Iterator[list[Request]]:
 
 
 def read_report(table: Any) -> Report:
-    """Read a batch object. Raises ``Fault`` where it is none."""
+    """Read a batch object. Raises ``RequestFailed`` where it is none."""
     if not isinstance(table, dict) or not _is_name(table.get("id")) or not _is_name(table.get("status")):
-        raise RequestFailed(FaultKind.BROKEN, "the answer is no batch", billed=True)
+        raise broken("the answer is no batch")
     files = (table.get("output_file_id"), table.get("error_file_id"))
     return Report(
         id=table["id"],
@@ -207,7 +217,7 @@ class BatchClient:
         table = await self._table(lambda sdk: sdk.files.with_streaming_response.create(**asked), _FILE_S)
         found = table.get("id")
         if not isinstance(found, str) or not found:
-            raise RequestFailed(FaultKind.BROKEN, "the answer to an upload names no file", billed=True)
+            raise broken("the answer to an upload names no file")
         return found
 
     async def create(self, file: str, tag: str) -> Report:
@@ -250,7 +260,7 @@ class BatchClient:
         except (ValueError, RecursionError):
             table = None
         if not isinstance(table, dict):
-            raise RequestFailed(FaultKind.BROKEN, "the answer is no JSON object", billed=True)
+            raise broken("the answer is no JSON object")
         return table
 
 

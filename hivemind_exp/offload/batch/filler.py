@@ -13,11 +13,9 @@ from hivemind_exp.events import Emit, PhaseEvent, WarningEvent
 from hivemind_exp.offload.answers import AnswerRecorder, ending, unfilled
 from hivemind_exp.offload.api.batch import BatchClient, Line, Request, encode_line, parcels
 from hivemind_exp.offload.api.chat import body, most_tokens
-from hivemind_exp.offload.batch.job import BatchJob
-from hivemind_exp.offload.batch.store import Batch, BatchStore, State
-from hivemind_exp.offload.ledger import worst_case
-from hivemind_exp.offload.prices import BATCH_SHARE
-from hivemind_exp.offload.router import ProviderService, Router
+from hivemind_exp.offload.batch.job import Batch, BatchJob, BatchStore, State
+from hivemind_exp.offload.ledger import BATCH_SHARE, worst_case
+from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.seeds import derive_seed
 
@@ -37,7 +35,6 @@ class BatchFiller:
         client: BatchClient,
         recorder: AnswerRecorder,
         *,
-        router: Router,
         emit: Emit,
         ask_directly: Callable[[CompletionRequest, list[int]], Awaitable[None]],
         at_the_limit: Callable[[LimitReached], Awaitable[None]],
@@ -45,11 +42,11 @@ class BatchFiller:
         """``ask_directly`` fills places by any other service of the chain; ``at_the_limit`` says what a cap means."""
         self.service = service
         self._recorder, self._journal, self._sampling = recorder, recorder.journal, recorder.sampling
-        self._billing, self._router, self._emit = recorder.billing, router, emit
+        self._billing, self._router, self._emit = recorder.billing, recorder.billing.router, emit
         self._ask_directly = ask_directly
         self._at_the_limit = at_the_limit
         self._book = BatchStore(recorder.billing.ledger, service.endpoint.name, service.endpoint.model)
-        self._job = BatchJob(service, client, self._book, recorder, router, emit, moved=self._tell)
+        self._job = BatchJob(service, client, self._book, recorder, emit, moved=self._tell)
         self._running: dict[asyncio.Task[bool], Batch] = {}
         self._earlier: dict[tuple[int, str], list[asyncio.Task[bool]]] = defaultdict(list)
         self._watched: int | None = None

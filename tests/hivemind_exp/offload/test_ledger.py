@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError
-from hivemind_exp.offload.ledger import Ledger, RequestKey, read_totals, worst_case
-from hivemind_exp.offload.prices import Price, Usage
+from hivemind_exp.offload.ledger import Ledger, Price, RequestKey, Usage, read_totals, worst_case
 from tests.support.full_disk import mounted_disk
 
 ASK = RequestKey("box", "m", 0, "answer", "q", 1)

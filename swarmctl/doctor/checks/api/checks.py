@@ -33,7 +33,7 @@ def settings(context: Context) -> Finding:
 
 def price(service: ApiService, context: Context) -> Finding:
     """Look what a million tokens cost, and whether a cap can be kept."""
-    from hivemind_exp.offload.prices import bounded_price, price_of
+    from hivemind_exp.offload.ledger import bounded_price, price_of
 
     endpoint, offload = service.endpoint, context.config.offload
     cost = bounded_price(endpoint, offload.prices, capped=offload.limits.capped)

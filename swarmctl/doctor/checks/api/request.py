@@ -19,7 +19,7 @@ from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:
     from hivemind_exp.offload.api.chat import ChatAnswer, RequestDialect
-    from hivemind_exp.offload.prices import Price
+    from hivemind_exp.offload.ledger import Price
 
 SECONDS = 60.0
 TOKENS = 16
@@ -62,7 +62,7 @@ def request(service: ApiService, context: Context) -> Finding:
 
 def _price(service: ApiService, context: Context) -> Price | None:
     """Return the price, None where it is not known and need not be. Raises ConfigurationError."""
-    from hivemind_exp.offload.prices import bounded_price, price_of
+    from hivemind_exp.offload.ledger import bounded_price, price_of
 
     offload = context.config.offload
     bounded_price(service.endpoint, offload.prices, capped=offload.limits.capped)

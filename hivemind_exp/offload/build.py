@@ -1,4 +1,4 @@
-"""Builds the API's side of a node from its configuration."""
+"""Builds the API's side of a node from its configuration; and that side as a library, ``OpenAIModelWrapper``."""
 
 import hashlib
 import os
@@ -10,11 +10,13 @@ from tempfile import TemporaryDirectory
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import KeyProblem
-from hivemind_exp.events import Emit, OffloadEvent, WarningEvent
+from hivemind_exp.events import Emit, OffloadEvent, discard
+from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.api.chat import SamplingParams, check_sdk
-from hivemind_exp.offload.batch.job import orphaned_batches
-from hivemind_exp.offload.engine import Engine, OffloadPolicy
+from hivemind_exp.offload.api.batch import BatchClient
+from hivemind_exp.offload.api.chat import ChatClient, SamplingParams, check_sdk
+from hivemind_exp.offload.batch.job import warn_of_orphans
+from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.ledger import BATCH_SHARE, Ledger, Price, bounded_price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
@@ -54,7 +56,14 @@ def make_offload(
 
     offload = Engine(
         make_chain,
-        OffloadPolicy(resolved_kind(config), sampling_of(config), on_limit_local=config.offload.on_limit == "local"),
+        resolved_kind(config),
+        SamplingParams(  # as this machine samples
+            temperature=config.generation.temperature,
+            max_tokens=config.generation.max_completion_tokens,
+            reasoning_tokens=config.offload.reasoning_tokens,
+            reasoning_effort=config.offload.reasoning_effort,
+        ),
+        on_limit_local=config.offload.on_limit == "local",
         journal=(files.journal, charter_id(config)),
         ledger=ledger,
         emit=emit,
@@ -64,20 +73,7 @@ def make_offload(
     return offload
 
 
-def sampling_of(config: Config) -> SamplingParams:
-    """Return how an API is to sample: as this machine does."""
-    return SamplingParams(
-        temperature=config.generation.temperature,
-        max_tokens=config.generation.max_completion_tokens,
-        reasoning_tokens=config.offload.reasoning_tokens,
-        reasoning_effort=config.offload.reasoning_effort,
-    )
-
-
 def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets, *, batched: bool) -> ProviderService:
-    from hivemind_exp.offload.api.batch import BatchClient
-    from hivemind_exp.offload.api.chat import ChatClient
-
     limits = config.offload.limits
     client = ChatClient(endpoint, secrets.get(endpoint.name), seconds=limits.timeout)
     limiter = RateLimiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
@@ -103,18 +99,15 @@ def _announce(config: Config, first: tuple[Endpoint, Price] | None, ledger: Ledg
             usd_cap=ledger.cap,
         )
     )
-    for left in orphaned_batches(ledger, (endpoint.name, endpoint.model) if config.offload.batch else None):
-        message = (
-            f"{left.requests} requests of an earlier start are in batches at {left.provider}, with "
-            f"{left.usd:.4f} USD set aside: a start with offload.provider={left.provider}, "
-            f"offload.model={left.model} and offload.batch=true collects them"
-        )
-        emit(WarningEvent(code="batch_left", message=message))
+    warn_of_orphans(ledger, (endpoint.name, endpoint.model) if config.offload.batch else None, emit)
 
 
 class OpenAIModelWrapper:
-    """Completes prompts by an OpenAI-compatible API, with everything that ``swarmctl run --offload`` has: retries,
-    limits, a cap on what it may cost. A node does not need it: set ``offload.provider``."""
+    """The name under which an old branch of RL Swarm knew its API.
+
+    Completes prompts by an OpenAI-compatible API, with everything that ``swarmctl run --offload`` has: retries,
+    limits, a cap on what it may cost. A node does not need it: set ``offload.provider``.
+    """
 
     def __init__(
         self,
@@ -142,13 +135,6 @@ class OpenAIModelWrapper:
 
         Raises ``NodeError``: a key refused, a cap reached, a provider that cannot be used.
         """
-        from hivemind_exp.config import charter_id
-        from hivemind_exp.events import discard
-        from hivemind_exp.journal.journal import Journal
-        from hivemind_exp.node_files import NodeFiles
-        from hivemind_exp.offload.build import make_offload
-        from hivemind_exp.stop import StopFlag
-
         names = [f"{i} {hashlib.sha256(prompt.encode()).hexdigest()}" for i, prompt in enumerate(prompts)]
         orders = [
             CompletionRequest(0, "answer", name, ({"role": "user", "content": prompt},), tuple(range(count)), version=0)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waiting
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import AnswerRecorder, BilledClient, ModelMismatchDetector, ending
+from hivemind_exp.offload.answers import AnswerRecorder, BilledClient, ending
 from hivemind_exp.offload.api.chat import FaultKind, RequestFailed, SamplingParams
 from hivemind_exp.offload.batch.filler import BatchFiller
 from hivemind_exp.offload.ledger import Ledger, RequestKey
@@ -43,24 +43,16 @@ _PROBE = ({"role": "user", "content": "Reply with the single word: ready"},)
 _POLL_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class OffloadPolicy:
-    """How a node offloads."""
-
-    kind: Kind
-    sampling: SamplingParams
-    on_limit_local: bool
-    """At a cap this machine goes on by itself; else the node stops."""
-
-
 class Engine:
     """The API's side of a node. ``start`` it, use it from the trainer's thread, ``close`` it."""
 
     def __init__(
         self,
         make_chain: Callable[[], Sequence[ProviderService | None]],
-        terms: OffloadPolicy,
+        kind: Kind,
+        sampling: SamplingParams,
         *,
+        on_limit_local: bool,
         journal: tuple[Path, str],
         ledger: Ledger,
         emit: Emit,
@@ -68,16 +60,18 @@ class Engine:
     ) -> None:
         """Put the parts together.
 
-        ``make_chain`` is called in the loop's thread; ``journal``: its path and the swarm's id; ``ledger`` is used in
-        the loop's thread alone from ``start`` on.
+        ``make_chain`` is called in the loop's thread; ``on_limit_local``: at a cap this machine goes on by itself, else
+        the node stops; ``journal``: its path and the swarm's id; ``ledger`` is used in the loop's thread alone from
+        ``start`` on.
         """
         self._make_chain = make_chain
-        self._terms = terms
+        self._kind = kind
+        self._sampling = sampling
+        self._on_limit_local = on_limit_local
         self._journal_at = journal
         self._ledger = ledger
         self._emit = emit
         self._stop = stop
-        self._mismatches = ModelMismatchDetector(emit)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="offload", daemon=True)
         self._ready: Future[None] = Future()
@@ -153,9 +147,7 @@ class Engine:
             self._router = Router(self._chain, self._emit)
             self._billing = BilledClient(self._ledger, self._router)
             self._journal = Journal(*self._journal_at, durable=False)
-            self._recorder = AnswerRecorder(
-                self._terms.kind, self._terms.sampling, self._journal, self._billing, self._mismatches
-            )
+            self._recorder = AnswerRecorder(self._kind, self._sampling, self._journal, self._billing, self._emit)
             # Where the first service is asked in batches, go on with those of an earlier start.
             first = self._chain[0]
             if first is not None and first.batches is not None:
@@ -210,8 +202,7 @@ class Engine:
             self._router.give_up_if_lasting()
 
     async def _ask_for_a_word(self, service: ProviderService) -> None:
-        sampling = self._terms.sampling
-        sampling = replace(sampling, max_tokens=min(PROBE_TOKENS, sampling.max_tokens))
+        sampling = replace(self._sampling, max_tokens=min(PROBE_TOKENS, self._sampling.max_tokens))
         ask = RequestKey(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
         for tries in range(PROBE_TRIES):
             style = service.client.style.changes
@@ -224,7 +215,7 @@ class Engine:
                     return
                 continue
             self._billing.settle(service, reservation, answer, sampling)
-            self._mismatches.look(service, answer, [])
+            self._recorder.look(service, answer, [])
             return
 
     async def _fill(self, order: CompletionRequest) -> None:
@@ -293,10 +284,10 @@ class Engine:
 
     async def _request(self, service: ProviderService, order: CompletionRequest, places: list[int], tries: int) -> int:
         """Ask once; return how many places were filled. Raises ``Fault`` and ``LimitReached``."""
-        endpoint, sampling = service.endpoint, self._terms.sampling
+        endpoint = service.endpoint
         ask = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
         seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)
-        answer, reservation = await self._billing.send(service, ask, order.messages, sampling, seed=seed)
+        answer, reservation = await self._billing.send(service, ask, order.messages, self._sampling, seed=seed)
         return self._recorder.record(service, order, places, reservation, answer)
 
     async def _at_the_limit(self, error: LimitReached) -> None:
@@ -304,7 +295,7 @@ class Engine:
         if self._billing.flying:
             await asyncio.sleep(_POLL_S)
             return
-        if not self._terms.on_limit_local:
+        if not self._on_limit_local:
             raise error
         if not self._router.budget_exhausted:
             self._router.only_free(error.until)

@@ -177,21 +177,6 @@ class Reservation:
     """Whether the request is in a batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over a provider's requests."""
-
-    provider: str
-    model: str
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float
-    """What the service reported as used."""
-    usd_unsettled: float
-    """Reserves of requests whose outcome nobody knows: counted as spent, and at most that."""
-
-
 def worst_case(price: Price, contents: Sequence[str], count: int, max_tokens: int) -> float:
     """Return dollars that a request can cost at most: no token is less than a byte, no choice longer than it may be."""
     prompt = sum(len(content.encode()) + BYTES_A_MESSAGE for content in contents)
@@ -212,7 +197,7 @@ class Ledger:
             self._db.execute(
                 "UPDATE requests SET state='kept', fault='in flight when the node died' WHERE state='open'"
             )
-            self._spent = self._sum("1")
+            self._spent = total_spent(self._db)
             self._day, self._spent_today = 0, 0.0
         except sqlite3.Error as error:
             raise _explain(error, path) from error
@@ -315,7 +300,7 @@ class Ledger:
     def _today(self) -> float:
         day = int(time.time() // _DAY)
         if day != self._day:
-            self._day, self._spent_today = day, self._sum(f"t >= {day * _DAY}")
+            self._day, self._spent_today = day, total_spent(self._db, f"t >= {day * _DAY}")
         return self._spent_today
 
     def _add(self, usd: float, day: int) -> None:
@@ -323,22 +308,11 @@ class Ledger:
         if day == self._day:
             self._spent_today += usd
 
-    def _sum(self, where: str) -> float:
-        query = f"SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE {where}"
-        return float(self._db.execute(query).fetchone()[0])
 
-
-def read_totals(db: sqlite3.Connection) -> list[Totals]:
-    """Return the sums of a ledger, by provider and model."""
-    rows = db.execute(
-        "SELECT provider, model, SUM(state != 'void'), TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(usd), "
-        f"TOTAL(CASE WHEN state IN ('kept', 'open', '{BATCHED}') THEN reserved ELSE 0 END) "
-        "FROM requests GROUP BY provider, model ORDER BY provider, model"
-    )
-    return [
-        Totals(provider, model, int(requests), int(prompt), int(completion), usd, unsettled)
-        for provider, model, requests, prompt, completion, usd, unsettled in rows
-    ]
+def total_spent(db: sqlite3.Connection, where: str = "1") -> float:
+    """Return the dollars of a ledger, with the reserves of open requests and of unknown outcomes."""
+    query = f"SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE {where}"
+    return float(db.execute(query).fetchone()[0])
 
 
 def _shown(cap: float) -> str:

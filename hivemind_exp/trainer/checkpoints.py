@@ -20,7 +20,6 @@ PARTIAL = ".partial-"
 """How the name of one begins that is being written, or was when its writer died."""
 DAMAGED = "damaged-"
 """How the name of one begins that was set aside."""
-_CHUNK = 1 << 20
 FULL = 1 << 20
 """Free bytes below which a failing write is put down to the disk."""
 
@@ -134,11 +133,8 @@ def damage(directory: Path) -> str | None:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_full(error: BaseException, root: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.config import Config, charter_id
-from hivemind_exp.offload.ledger import BATCH_SHARE, BYTES_A_MESSAGE, Price, Usage, bounded_price, read_totals
+from hivemind_exp.offload.ledger import BATCH_SHARE, BYTES_A_MESSAGE, Price, Usage, bounded_price, total_spent
 from hivemind_exp.offload.settings import (
     TRAINING,
     Endpoint,
@@ -53,7 +53,7 @@ def spent_so_far(ledger: Path) -> float:
         return 0.0
     try:
         with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as db:
-            return sum(total.usd + total.usd_unsettled for total in read_totals(db))
+            return total_spent(db)
     except sqlite3.Error:
         return 0.0
 

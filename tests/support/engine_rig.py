@@ -13,7 +13,7 @@ from hivemind_exp.config import LimitsConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import ChatClient, SamplingParams
-from hivemind_exp.offload.engine import Engine, OffloadPolicy
+from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.ledger import Ledger, Price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
@@ -113,7 +113,9 @@ def engine(
 
     offload = Engine(
         make_chain,
-        OffloadPolicy(kind, sampling, on_limit_local=on_limit_local),
+        kind,
+        sampling,
+        on_limit_local=on_limit_local,
         journal=(journal, SWARM),
         ledger=Ledger(ledger, LimitsConfig(usd=usd, usd_per_day=usd_per_day)),
         emit=events,

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import KeyProblem, ProviderError
-from hivemind_exp.events import Emit
+from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.answers import AnswerRecorder
 from hivemind_exp.offload.api.batch import COMPLETED, OVER, BatchClient, Line, Report, read_results, unanswered
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
@@ -86,17 +86,6 @@ class Batch:
     """Requests answered so far, as the service says."""
     changes: int = -1
     """Those of the style that it is asked in; -1 for one of an earlier start."""
-
-
-@dataclass(frozen=True, slots=True)
-class OrphanedBatch:
-    """Requests in batches of a model that nobody collects."""
-
-    provider: str
-    model: str
-    requests: int
-    usd: float
-    """Set aside."""
 
 
 class BatchStore:
@@ -185,14 +174,20 @@ class BatchStore:
         )
 
 
-def orphaned_batches(ledger: Ledger, collected: tuple[str, str] | None) -> list[OrphanedBatch]:
-    """Return what is in batches of other models than ``collected``, a provider and its model."""
+def warn_of_orphans(ledger: Ledger, collected: tuple[str, str] | None, emit: Emit) -> None:
+    """Warn of what is in batches of other models than ``collected``, a provider and its model: nobody collects it."""
     rows = ledger.execute(
         "SELECT provider, model, COUNT(*), TOTAL(reserved) FROM requests WHERE state=? GROUP BY provider, model "
         "ORDER BY provider, model",
         (BATCHED,),
     )
-    return [OrphanedBatch(*row) for row in rows if row[:2] != collected]
+    for provider, model, requests, usd in rows.fetchall():
+        if (provider, model) != collected:
+            message = (
+                f"{requests} requests of an earlier start are in batches at {provider}, with {usd:.4f} USD set aside: "
+                f"a start with offload.provider={provider}, offload.model={model} and offload.batch=true collects them"
+            )
+            emit(WarningEvent(code="batch_left", message=message))
 
 
 @dataclass(slots=True, eq=False)

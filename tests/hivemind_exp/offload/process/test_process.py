@@ -56,7 +56,7 @@ import subprocess
 from pathlib import Path
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.build import open_offload
+from hivemind_exp.offload.process.client import open_offload
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
 subprocess.Popen = None

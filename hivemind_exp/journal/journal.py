@@ -53,8 +53,6 @@ _INSERT_COMPLETION = (
 )
 _GROUP = "swarm=? AND round=? AND stage=? AND question=?"
 """One stage's group of one question."""
-_ADDED_TERMS = "ALTER TABLE completions ADD COLUMN terms TEXT"
-"""For a journal from before rewards had terms."""
 Encode = Callable[[str, bool], tuple[int, ...]]
 """Returns the token ids of a text, never none; the second argument says that the text was cut."""
 
@@ -77,7 +75,8 @@ class Journal:
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._db.executescript(_SCHEMA)
             if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
-                self._db.execute(_ADDED_TERMS)
+                # From before rewards had terms.
+                self._db.execute("ALTER TABLE completions ADD COLUMN terms TEXT")
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
@@ -261,12 +260,10 @@ class Journal:
         self._write_all(("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)", [row]))
 
     def evaluations(self) -> list[Evaluation]:
-        """Return every evaluation so far, oldest first."""
         rows = self._db.execute("SELECT round, accuracy, questions, by_task FROM evaluations ORDER BY round")
         return [Evaluation(round_, accuracy, count, json.loads(tasks)) for round_, accuracy, count, tasks in rows]
 
     def close(self) -> None:
-        """Close the file."""
         self._db.close()
 
     def _count(self, query: str, *values: object) -> int:
@@ -275,7 +272,6 @@ class Journal:
         return 0 if last is None else int(last) + 1
 
     def _write_all(self, *batches: tuple[str, Sequence[tuple[object, ...]]]) -> None:
-        """Write all of it or nothing."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             with self._db:  # commits, or rolls back

@@ -28,16 +28,22 @@ ALIKE = 3
 
 @dataclass(slots=True, eq=False)
 class BilledClient:
-    """Sends requests and keeps the accounts. For one event loop."""
+    """Sends requests, records what they bring and pays for it. For one event loop."""
 
+    kind: Kind
+    sampling: SamplingParams
+    journal: Journal
     ledger: Ledger
     router: Router
+    emit: Emit
     flying: set[asyncio.Task[Any]] = field(default_factory=set)
     """The tasks whose request is in flight."""
     closing: bool = False
     """The node stops: nothing goes out any more."""
     spent: dict[int, dict[tuple[str, str], RoundSpend]] = field(default_factory=lambda: defaultdict(dict))
     """What each round used so far, by provider and model."""
+    alike: int = 0
+    """Groups in a row whose completions were equal."""
 
     async def send(
         self,
@@ -68,16 +74,15 @@ class BilledClient:
                 raise asyncio.CancelledError
             reservation = self.ledger.reserve(ask, most)
             answer = await service.client.ask(messages, ask.count, sampling, seed)
-            headers, used = answer.headers, _used(service, answer)
-        except RequestFailed as fault:
+            headers = answer.headers
+            if answer.usage is not None and not service.endpoint.chat.counts_maximum:
+                used = answer.usage.prompt + answer.usage.completion
+        except (RequestFailed, asyncio.CancelledError) as error:
+            stopped = RequestFailed(FaultKind.TIMEOUT, "in flight when the node stopped", billed=True)
+            fault = error if isinstance(error, RequestFailed) else stopped
             headers, slow_down = fault.headers, fault.trouble is FaultKind.SLOW_DOWN
             if reservation is not None:
                 self.write_off(service, reservation, fault)
-            raise
-        except asyncio.CancelledError:
-            if reservation is not None:
-                stopped = RequestFailed(FaultKind.TIMEOUT, "in flight when the node stopped", billed=True)
-                self.write_off(service, reservation, stopped)
             raise
         finally:
             self.flying.discard(task)
@@ -98,7 +103,8 @@ class BilledClient:
         self.ledger.settle(reservation, usage, usd)
         spent.prompt_tokens += usage.prompt
         spent.completion_tokens += usage.completion
-        service.learn_length(usage.completion / count)
+        known, length = service.tokens_a_choice, usage.completion / count
+        service.tokens_a_choice = length if known is None else 0.9 * known + 0.1 * length
         bound = count * most_tokens(service.endpoint, sampling)
         if usage.completion > _TOLERANCE * bound and not service.price.free and self.ledger.capped:
             raise ProviderError(
@@ -126,38 +132,10 @@ class BilledClient:
         self._charge(service, reservation, reservation.usd)
 
     def _charge(self, service: ProviderService, reservation: Reservation, usd: float) -> RoundSpend:
-        """Count a request and its dollars, and return the account."""
         spent = self.spending(reservation.key.round, service)
         spent.requests += 1
         spent.usd += usd
         return spent
-
-
-def _expected(service: ProviderService, contents: list[str], count: int, bound: int) -> float:
-    """Return the tokens that a request will count as at the service's own limit."""
-    prompt = sum(len(content.encode()) // 4 + 1 for content in contents)
-    mean = service.tokens_a_choice
-    return prompt + count * (bound if service.endpoint.chat.counts_maximum or mean is None else mean)
-
-
-def _used(service: ProviderService, answer: ChatAnswer) -> float | None:
-    """Return the tokens that a request did count as; None where what it might have used is what counts."""
-    if answer.usage is None or service.endpoint.chat.counts_maximum:
-        return None
-    return answer.usage.prompt + answer.usage.completion
-
-
-@dataclass(slots=True)
-class AnswerRecorder:
-    """Takes answers up, and warns of a server that answers as another model or samples greedily. For one event loop."""
-
-    kind: Kind
-    sampling: SamplingParams
-    journal: Journal
-    billing: BilledClient
-    emit: Emit
-    alike: int = 0
-    """Groups in a row whose completions were equal."""
 
     def record(
         self,
@@ -172,7 +150,7 @@ class AnswerRecorder:
         Raises ``ProviderError`` where the service bills what it was not allowed.
         """
         usable = [choice for choice in answer.choices if choice.text.strip() and not choice.filtered][: len(places)]
-        usd = self.billing.price(service, reservation, answer) / max(1, len(usable))
+        usd = self.price(service, reservation, answer) / max(1, len(usable))
         completions = [
             Completion(
                 index=place,
@@ -188,7 +166,7 @@ class AnswerRecorder:
         ]
         # In the journal first: what was paid for must not be asked for again.
         self.journal.write_completions(order, completions)
-        self.billing.settle(service, reservation, answer, self.sampling)
+        self.settle(service, reservation, answer, self.sampling)
         self.look(service, answer, [choice.text for choice in usable])
         return len(usable)
 
@@ -205,7 +183,7 @@ class AnswerRecorder:
 
     def _lose(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, why: str) -> None:
         self.journal.write_lost(order, places, why)
-        self.billing.spending(order.round, service).lost += len(places)
+        self.spending(order.round, service).lost += len(places)
 
     def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:
         """Take up one answer; ``texts`` are its usable completions."""
@@ -222,6 +200,13 @@ class AnswerRecorder:
         if code not in service.warned:
             service.warned.add(code)
             self.emit(service.warning(code, text))
+
+
+def _expected(service: ProviderService, contents: list[str], count: int, bound: int) -> float:
+    """Return the tokens that a request will count as at the service's own limit."""
+    prompt = sum(len(content.encode()) // 4 + 1 for content in contents)
+    mean = service.tokens_a_choice
+    return prompt + count * (bound if service.endpoint.chat.counts_maximum or mean is None else mean)
 
 
 def _same(asked: str, told: str) -> bool:

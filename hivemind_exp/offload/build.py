@@ -37,22 +37,23 @@ def make_offload(
     check_offload(config)
     check_sdk()
     limits, prices = config.offload.limits, config.offload.prices
-    services = [
-        None if each is None else (each, bounded_price(each, prices, capped=limits.capped)) for each in chain(config)
-    ]
-    for endpoint in chain(config):
-        if endpoint is not None and endpoint.needs_key and secrets.get(endpoint.name) is None:
-            raise KeyProblem(f"there is no key for {endpoint.name}", next=f"swarmctl keys set {endpoint.name}")
+    endpoints = chain(config)
+    rates = {each.label: bounded_price(each, prices, capped=limits.capped) for each in endpoints if each is not None}
+    for each in endpoints:
+        if each is not None and each.needs_key and secrets.get(each.name) is None:
+            raise KeyProblem(f"there is no key for {each.name}", next=f"swarmctl keys set {each.name}")
     ledger = Ledger(files.ledger, limits)
     if announce:
-        _announce(config, services[0], ledger, emit)
+        _announce(config, rates[first_endpoint(config).label], ledger, emit)
+
+    def service(place: int, each: Endpoint) -> ProviderService:
+        client = ChatClient(each, secrets.get(each.name), seconds=limits.timeout)
+        limiter = RateLimiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
+        batches = BatchClient(client, seconds=limits.timeout) if config.offload.batch and not place else None
+        return ProviderService(each, client, limiter, rates[each.label], batches=batches)
 
     def make_chain() -> Sequence[ProviderService | None]:
-        batched = config.offload.batch
-        return [
-            None if each is None else _service(config, *each, secrets, batched=batched and not place)
-            for place, each in enumerate(services)
-        ]
+        return [None if each is None else service(place, each) for place, each in enumerate(endpoints)]
 
     offload = Engine(
         make_chain,
@@ -73,17 +74,8 @@ def make_offload(
     return offload
 
 
-def _service(config: Config, endpoint: Endpoint, price: Price, secrets: Secrets, *, batched: bool) -> ProviderService:
-    limits = config.offload.limits
-    client = ChatClient(endpoint, secrets.get(endpoint.name), seconds=limits.timeout)
-    limiter = RateLimiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
-    batches = BatchClient(client, seconds=limits.timeout) if batched else None
-    return ProviderService(endpoint, client, limiter, price, batches=batches)
-
-
-def _announce(config: Config, first: tuple[Endpoint, Price] | None, ledger: Ledger, emit: Emit) -> None:
+def _announce(config: Config, price: Price, ledger: Ledger, emit: Emit) -> None:
     endpoint = first_endpoint(config)
-    price = Price(0, 0) if first is None else first[1]
     share = 1e6 * (BATCH_SHARE if config.offload.batch else 1)
     emit(
         OffloadEvent(
@@ -128,18 +120,25 @@ class OpenAIModelWrapper:
                 "generation": {"max_completion_tokens": max_tokens, "temperature": temperature},
             }
         )
-        self._secrets = _secrets(provider)
+        row = PROVIDERS.get(provider)
+        variables = row.variables if row else ()
+        key = next((value for name in variables if (value := os.environ.get(name, "").strip())), None)
+        if key is None and row is not None and row.needs_key:
+            raise KeyProblem(f"${variables[0]} is not set", next=f"swarmctl run --offload {provider}")
+        self._secrets = Secrets({} if key is None else {provider: key})
 
     def generate(self, prompts: Sequence[str], count: int = 1) -> list[list[str]]:
         """Return ``count`` completions of each prompt; fewer where nothing usable came.
 
         Raises ``NodeError``: a key refused, a cap reached, a provider that cannot be used.
         """
-        names = [f"{i} {hashlib.sha256(prompt.encode()).hexdigest()}" for i, prompt in enumerate(prompts)]
-        orders = [
-            CompletionRequest(0, "answer", name, ({"role": "user", "content": prompt},), tuple(range(count)), version=0)
-            for name, prompt in zip(names, prompts, strict=True)
-        ]
+        orders = []
+        for i, prompt in enumerate(prompts):
+            name, messages = (
+                f"{i} {hashlib.sha256(prompt.encode()).hexdigest()}",
+                ({"role": "user", "content": prompt},),
+            )
+            orders.append(CompletionRequest(0, "answer", name, messages, tuple(range(count)), version=0))
         with TemporaryDirectory() as directory:
             files = NodeFiles(Path(directory))
             Journal(files.journal, charter_id(self._config)).close()
@@ -147,19 +146,6 @@ class OpenAIModelWrapper:
                 offload.wait_for_probe()
                 offload.submit(orders)
                 offload.wait(0)
-            return [_texts(files.journal, order) for order in orders]
-
-
-def _secrets(provider: str) -> Secrets:
-    row = PROVIDERS.get(provider)
-    variables = row.variables if row else ()
-    key = next((value for name in variables if (value := os.environ.get(name, "").strip())), None)
-    if key is None and row is not None and row.needs_key:
-        raise KeyProblem(f"${variables[0]} is not set", next=f"swarmctl run --offload {provider}")
-    return Secrets({} if key is None else {provider: key})
-
-
-def _texts(journal: Path, order: CompletionRequest) -> list[str]:
-    with closing(sqlite3.connect(journal)) as db:
-        rows = db.execute("SELECT text FROM completions WHERE question=? ORDER BY idx", (order.question,))
-        return [text for (text,) in rows]
+            with closing(sqlite3.connect(files.journal)) as db:
+                query = "SELECT text FROM completions WHERE question=? ORDER BY idx"
+                return [[text for (text,) in db.execute(query, (order.question,))] for order in orders]

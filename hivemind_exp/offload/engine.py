@@ -12,14 +12,14 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waiting
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import AnswerRecorder, BilledClient, ending
+from hivemind_exp.offload.answers import BilledClient, ending
 from hivemind_exp.offload.api.chat import FaultKind, RequestFailed, SamplingParams
 from hivemind_exp.offload.batch.filler import BatchFiller
 from hivemind_exp.offload.ledger import Ledger, RequestKey
@@ -43,35 +43,25 @@ _PROBE = ({"role": "user", "content": "Reply with the single word: ready"},)
 _POLL_S = 0.05
 
 
+@dataclass(eq=False)
 class Engine:
     """The API's side of a node. ``start`` it, use it from the trainer's thread, ``close`` it."""
 
-    def __init__(
-        self,
-        make_chain: Callable[[], Sequence[ProviderService | None]],
-        kind: Kind,
-        sampling: SamplingParams,
-        *,
-        on_limit_local: bool,
-        journal: tuple[Path, str],
-        ledger: Ledger,
-        emit: Emit,
-        stop: StopFlag,
-    ) -> None:
-        """Put the parts together.
+    make_chain: Callable[[], Sequence[ProviderService | None]]
+    """Called in the loop's thread."""
+    kind: Kind
+    sampling: SamplingParams
+    _: KW_ONLY
+    on_limit_local: bool
+    """At a cap this machine goes on by itself; else the node stops."""
+    journal: tuple[Path, str]
+    """Its path and the swarm's id."""
+    ledger: Ledger
+    """Used in the loop's thread alone from ``start`` on."""
+    emit: Emit
+    stop: StopFlag
 
-        ``make_chain`` is called in the loop's thread; ``on_limit_local``: at a cap this machine goes on by itself, else
-        the node stops; ``journal``: its path and the swarm's id; ``ledger`` is used in the loop's thread alone from
-        ``start`` on.
-        """
-        self._make_chain = make_chain
-        self._kind = kind
-        self._sampling = sampling
-        self._on_limit_local = on_limit_local
-        self._journal_at = journal
-        self._ledger = ledger
-        self._emit = emit
-        self._stop = stop
+    def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="offload", daemon=True)
         self._ready: Future[None] = Future()
@@ -92,8 +82,8 @@ class Engine:
         Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
         """
         if not self._probe.done():
-            self._emit(PhaseEvent(name="waiting for the provider's first answer"))
-        _wait_for(self._probe, self._stop)
+            self.emit(PhaseEvent(name="waiting for the provider's first answer"))
+        _wait_for(self._probe, self.stop)
         self.report_spend(PROBE_ROUND)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
@@ -110,27 +100,15 @@ class Engine:
         if self._filler is not None:
             self._loop.call_soon_threadsafe(self._filler.watch, round_)
         for key in [key for key in self._orders if key[0] == round_]:
-            _wait_for(self._orders[key].done, self._stop, deadline)
+            _wait_for(self._orders[key].done, self.stop, deadline)
             del self._orders[key]
 
     def report_spend(self, round_: int) -> None:
         """Report what a round's orders used and cost."""
         for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
-            self._emit(
-                SpendEvent(
-                    round=round_,
-                    provider=provider,
-                    model=model,
-                    requests=spent.requests,
-                    tokens=spent.prompt_tokens + spent.completion_tokens,
-                    prompt_tokens=spent.prompt_tokens,
-                    completion_tokens=spent.completion_tokens,
-                    lost=spent.lost,
-                    usd=round(spent.usd, 8),
-                    usd_total=round(self._ledger.spent, 8),
-                    usd_cap=self._ledger.cap,
-                )
-            )
+            used = asdict(spent) | {"usd": round(spent.usd, 8), "tokens": spent.prompt_tokens + spent.completion_tokens}
+            caps = {"usd_total": round(self.ledger.spent, 8), "usd_cap": self.ledger.cap}
+            self.emit(SpendEvent(round=round_, provider=provider, model=model, **used, **caps))
 
     def close(self) -> None:
         """Let answers in flight come in for a moment, then end the thread and tell what is not told yet."""
@@ -143,19 +121,17 @@ class Engine:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._chain = list(self._make_chain())
-            self._router = Router(self._chain, self._emit)
-            self._billing = BilledClient(self._ledger, self._router)
-            self._journal = Journal(*self._journal_at, durable=False)
-            self._recorder = AnswerRecorder(self._kind, self._sampling, self._journal, self._billing, self._emit)
+            self._chain = list(self.make_chain())
+            self._router = Router(self._chain, self.emit)
+            self._journal = Journal(*self.journal, durable=False)
+            self._billing = BilledClient(self.kind, self.sampling, self._journal, self.ledger, self._router, self.emit)
             # Where the first service is asked in batches, go on with those of an earlier start.
             first = self._chain[0]
             if first is not None and first.batches is not None:
                 self._filler = BatchFiller(
                     first,
                     first.batches,
-                    self._recorder,
-                    emit=self._emit,
+                    self._billing,
                     ask_directly=self._obtain,
                     at_the_limit=self._at_the_limit,
                 )
@@ -167,7 +143,7 @@ class Engine:
         self._loop.run_forever()
         self._loop.run_until_complete(self._end())
         self._journal.close()
-        self._ledger.close()
+        self.ledger.close()
         self._loop.close()
 
     async def _end(self) -> None:
@@ -202,7 +178,7 @@ class Engine:
             self._router.give_up_if_lasting()
 
     async def _ask_for_a_word(self, service: ProviderService) -> None:
-        sampling = replace(self._sampling, max_tokens=min(PROBE_TOKENS, self._sampling.max_tokens))
+        sampling = replace(self.sampling, max_tokens=min(PROBE_TOKENS, self.sampling.max_tokens))
         ask = RequestKey(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
         for tries in range(PROBE_TRIES):
             style = service.client.style.changes
@@ -215,7 +191,7 @@ class Engine:
                     return
                 continue
             self._billing.settle(service, reservation, answer, sampling)
-            self._recorder.look(service, answer, [])
+            self._billing.look(service, answer, [])
             return
 
     async def _fill(self, order: CompletionRequest) -> None:
@@ -244,7 +220,7 @@ class Engine:
                 return
             if tries >= TRIES:
                 self._router.release(service)
-                self._recorder.give_up(order, places, service, TRIES)
+                self._billing.give_up(order, places, service, TRIES)
                 return
             count, style = len(places) if service.client.style.supports_n else 1, service.client.style.changes
             try:
@@ -253,7 +229,7 @@ class Engine:
                 if self._adapts(service, fault, style):
                     continue
                 if self._router.refuses_prompt(service, fault):
-                    self._recorder.reject(order, service, fault)
+                    self._billing.reject(order, service, fault)
                     return
                 tries = await self._after(service, fault, tries)
                 continue
@@ -287,21 +263,21 @@ class Engine:
         endpoint = service.endpoint
         ask = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
         seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)
-        answer, reservation = await self._billing.send(service, ask, order.messages, self._sampling, seed=seed)
-        return self._recorder.record(service, order, places, reservation, answer)
+        answer, reservation = await self._billing.send(service, ask, order.messages, self.sampling, seed=seed)
+        return self._billing.record(service, order, places, reservation, answer)
 
     async def _at_the_limit(self, error: LimitReached) -> None:
         """Wait for reserves that come back; with none left, stop or go on without paying."""
         if self._billing.flying:
             await asyncio.sleep(_POLL_S)
             return
-        if not self._on_limit_local:
+        if not self.on_limit_local:
             raise error
         if not self._router.budget_exhausted:
-            self._router.only_free(error.until)
+            self._router.broke_until = error.until
             lifts = "any more" if math.isinf(error.until) else "before tomorrow (UTC)"
             message = f"{error.message}; nothing that costs money is asked {lifts}"
-            self._emit(WarningEvent(code="limit", message=message))
+            self.emit(WarningEvent(code="limit", message=message))
 
 
 def _wait_for(future: Future[None], stop: StopFlag, deadline: float | None = None) -> None:

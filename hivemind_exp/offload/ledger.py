@@ -54,7 +54,6 @@ class Price:
     """The row of genai-prices, which knows of tiers, hours and cached input."""
 
     def cost(self, usage: Usage) -> float:
-        """Return dollars for what was used."""
         if self.known is None:
             return usage.prompt * self.input + usage.completion * self.output
         from genai_prices import Usage as Tokens
@@ -269,7 +268,6 @@ class Ledger:
             self.execute("PRAGMA synchronous=NORMAL")
 
     def settle(self, reservation: Reservation, usage: Usage, usd: float) -> None:
-        """Record what a request did use and cost."""
         self.execute(
             "UPDATE requests SET state='settled', usd=?, prompt_tokens=?, cached_tokens=?, completion_tokens=?, "
             "reasoning_tokens=? WHERE id=?",
@@ -294,7 +292,6 @@ class Ledger:
             raise _explain(error, self._path) from error
 
     def close(self) -> None:
-        """Close the file."""
         self._db.close()
 
     def _today(self) -> float:

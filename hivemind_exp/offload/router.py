@@ -54,18 +54,12 @@ class ProviderService:
     probing: bool = False
     """A single request is finding out whether it works again."""
     tokens_a_choice: float | None = None
-    """Mean length of its completions, hidden tokens included; None before the first."""
+    """Moving average of the lengths of its completions, hidden tokens included; None before the first."""
     warned: set[str] = field(default_factory=set)
     batches: BatchClient | None = None
     """Its Batch API, where it is asked through that."""
 
-    def learn_length(self, tokens: float) -> None:
-        """Take up the length of a completion in the moving average."""
-        known = self.tokens_a_choice
-        self.tokens_a_choice = tokens if known is None else 0.9 * known + 0.1 * tokens
-
     def told(self, fault: RequestFailed) -> str:
-        """Say what went wrong with it."""
         return f"{self.endpoint.label}: {fault.trouble} ({fault.detail})"
 
     def warning(self, code: str, text: str) -> WarningEvent:
@@ -73,23 +67,20 @@ class ProviderService:
         return WarningEvent(code=code, message=f"{self.endpoint.label} {text}")
 
 
+@dataclass(eq=False)
 class Router:
     """Picks a service for each request, and learns from what came of it. For one event loop."""
 
-    def __init__(self, chain: Sequence[ProviderService | None], emit: Emit) -> None:
-        """Use ``chain`` in order; None is this machine."""
-        self._chain = chain
-        self._emit = emit
-        self._broke_until = 0.0
+    _chain: Sequence[ProviderService | None]
+    """Used in order; None is this machine."""
+    _emit: Emit
+    broke_until: float = 0.0
+    """No service that costs money is asked before then (Unix seconds)."""
 
     @property
     def budget_exhausted(self) -> bool:
         """Whether a cap is reached: what costs money is not asked."""
-        return time.time() < self._broke_until
-
-    def only_free(self, until: float) -> None:
-        """Ask no service that costs money before ``until`` (Unix seconds)."""
-        self._broke_until = until
+        return time.time() < self.broke_until
 
     async def acquire(self) -> ProviderService | None:
         """Return the service to ask; None where this machine is to generate. Waits where nobody can.
@@ -115,7 +106,6 @@ class Router:
         service.probing = False
 
     def record_success(self, service: ProviderService) -> None:
-        """Take note of an answer."""
         if service.trouble is not None:
             self._emit(service.warning("provider_back", "answers again"))
         service.faults = service.slowed = service.outages = service.refused = 0
@@ -132,7 +122,6 @@ class Router:
         return True
 
     def record_failure(self, service: ProviderService, fault: RequestFailed) -> None:
-        """Take note of a fault."""
         if fault.trouble is FaultKind.SLOW_DOWN:
             self._slow_down(service, fault)
             return

@@ -92,7 +92,6 @@ class Group:
     """The place in the group of each rollout, where some places are empty. Left out: 0, 1, 2, …"""
 
     def numbered(self) -> dict[int, Rollout]:
-        """Return the rollouts by place."""
         return dict(zip(self.places or range(len(self.rollouts)), self.rollouts, strict=True))
 
     def scored(self) -> list[tuple[Rollout, Score]]:

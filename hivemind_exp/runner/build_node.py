@@ -1,4 +1,4 @@
-"""Builds the node's model: from the hub, a directory or a checkpoint, or on the spot, with its optimizer."""
+"""Builds what a node trains with: its model and optimizer, from the hub, a directory or a checkpoint; and its game."""
 
 import importlib.util
 import shlex
@@ -71,7 +71,14 @@ class ModelBuilder:
         if "wandb" in config.report.to:
             use_wandb_key(self._secrets)
         if checkpoint is not None:
-            model, peft_config = self._trained_model(base, tokenizer, checkpoint), None
+            peft_config, directory = None, str(checkpoint.path / MODEL)
+            if config.model.lora is None:
+                trained = config.model.model_copy(update={"name": directory})
+                model = load_model(trained, tokenizer, dtype=compute.dtype, seed=0)
+            else:
+                import peft
+
+                model = peft.PeftModel.from_pretrained(base, directory, is_trainable=True)
         step_trainer = SourceGRPOTrainer(
             model,
             tokenizer,
@@ -123,17 +130,6 @@ class ModelBuilder:
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
         partial.rename(kept)
-
-    def _trained_model(
-        self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint
-    ) -> PreTrainedModel:
-        directory = str(checkpoint.path / MODEL)
-        if self._config.model.lora is None:
-            trained = self._config.model.model_copy(update={"name": directory})
-            return load_model(trained, tokenizer, dtype=self._compute.dtype, seed=0)
-        import peft
-
-        return peft.PeftModel.from_pretrained(base, directory, is_trainable=True)
 
 
 @dataclass(frozen=True, slots=True)

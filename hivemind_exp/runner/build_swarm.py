@@ -46,14 +46,12 @@ class SwarmTransport:
         self._node = node
 
     def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, status: TrainingStatus) -> None:
-        """Serve a bundle, and announce it."""
         progress = None if status.accuracy is None else round(1000 * status.accuracy)
         self._node.publish(
             bundle, round=round_, stage=STAGE_NAMES.index(stage), groups=groups, step=status.step, progress=progress
         )
 
     def take(self) -> Sequence[Received]:
-        """Return the bundles that came since the last call."""
         return self._node.take()
 
 
@@ -70,7 +68,6 @@ class SwarmSession:
 
     @property
     def publisher_info(self) -> PublisherInfo:
-        """Who this node is to its peers."""
         return PublisherInfo(
             swarm=self.charter.id,
             me=self.node.peer_id,
@@ -96,10 +93,20 @@ class SwarmSession:
     def exchange(
         self, log_probabilities: LogProbabilities, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
     ) -> Iterator[PeerExchange]:
-        """Return the loop's side of the swarm."""
         config = self.config
+        external = config.game.groups if config.swarm.external is None else config.swarm.external
         source = PeerSource(
-            self._rules(),
+            PeerRules(
+                swarm=self.charter.id,
+                me=self.node.peer_id,
+                stage=STAGE,
+                group_size=config.game.group_size,
+                local=config.game.groups,
+                external=external if config.game.kind == "sampling" else 0,
+                longest=config.generation.max_completion_tokens,
+                open=self.charter.is_open,
+                with_logps=self.publisher_info.with_logps,
+            ),
             tasks=tasks,
             texts=PeerTexts(
                 tokenizer,
@@ -141,21 +148,6 @@ class SwarmSession:
 
         return share
 
-    def _rules(self) -> PeerRules:
-        config = self.config
-        external = config.game.groups if config.swarm.external is None else config.swarm.external
-        return PeerRules(
-            swarm=self.charter.id,
-            me=self.node.peer_id,
-            stage=STAGE,
-            group_size=config.game.group_size,
-            local=config.game.groups,
-            external=external if config.game.kind == "sampling" else 0,
-            longest=config.generation.max_completion_tokens,
-            open=self.charter.is_open,
-            with_logps=self.publisher_info.with_logps,
-        )
-
 
 @contextmanager
 def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSession]:
@@ -188,7 +180,11 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
         ends.callback(node.close)
         emit(PhaseEvent(name="joining the swarm"))
         node.start()
-        charter = _fetch_charter(node, files, config.swarm.charter) if known is None else known
+        charter = known
+        if charter is None:
+            envelope = node.fetch_charter()
+            charter = Charter.open(envelope, config.swarm.charter)
+            atomic_write.write(files.charter, envelope)
         node.serve_charter(files.charter.read_bytes())
         yield SwarmSession(charter, applied(charter, config), node, files, emit)
 
@@ -204,15 +200,7 @@ def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
     return Charter.open(envelope, expected)
 
 
-def _fetch_charter(node: SwarmNode, files: NodeFiles, expected: str) -> Charter:
-    envelope = node.fetch_charter()
-    charter = Charter.open(envelope, expected)
-    atomic_write.write(files.charter, envelope)
-    return charter
-
-
 def _label(config: Config) -> str:
-    """Say where this node's rollouts come from."""
     if is_relay(config):
         return f"relay {config.offload.provider}"[:64]
     if config.offload.provider != "off":

@@ -98,7 +98,9 @@ class GRPORunner:
     def _train(self, ends: ExitStack) -> None:
         check_reports(self._config)
         compute = resolve_compute(self._config.model)
-        _use_threads(self._config)
+        # A tiny model is 5 to 20 times slower on many threads than on one.
+        usual = 1 if self._config.model.name == TINY else os.cpu_count() or 1
+        torch.set_num_threads(self._config.model.threads or usual)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
@@ -200,9 +202,7 @@ class GRPORunner:
                 node=config.node.name,
                 tasks=[task.name for task in config.tasks],
                 seed=config.node.seed,
-                rounds=config.game.rounds,
-                groups=config.game.groups,
-                group_size=config.game.group_size,
+                **config.game.model_dump(include={"rounds", "groups", "group_size"}),
                 **about_model,
             )
         )
@@ -224,12 +224,6 @@ def _check_warmup(config: Config) -> None:
             'model "tiny" knows nothing, so take a real one, or spell_backward',
             next="swarmctl run --task spell_backward",
         )
-
-
-def _use_threads(config: Config) -> None:
-    """Set torch's CPU threads: a tiny model is 5 to 20 times slower on many threads than on one."""
-    threads = config.model.threads or (1 if config.model.name == TINY else os.cpu_count() or 1)
-    torch.set_num_threads(threads)
 
 
 def describe(config: Config) -> dict[str, Any]:

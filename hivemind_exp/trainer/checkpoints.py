@@ -95,7 +95,6 @@ class CheckpointStore:
         return min((int(path.name) for path in self._directories()), default=0)
 
     def damaged(self) -> list[Path]:
-        """Return the directories that were set aside."""
         return sorted(self._root.glob(f"{DAMAGED}*"))
 
     def _directories(self) -> list[Path]:

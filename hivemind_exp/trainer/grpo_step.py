@@ -121,7 +121,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         set_seed(manifest.seed)
         self._kind_tokens, self._kind_sums = Counter(), {}
         self._floor = manifest.floor
-        batches = list(_micro_batches([row for row in manifest.rows if self._counts(row)], manifest.micro_batch))
+        penalty = self.train_config.beta > 0
+        counted = [row for row in manifest.rows if row.advantage != 0.0 or (penalty and self._losses[row.kind].own)]
+        batches = list(_micro_batches(counted, manifest.micro_batch))
         tokens = {True: 0, False: 0}
         for row in manifest.rows:
             tokens[self._losses[row.kind].own] += len(row.completion_ids)
@@ -205,9 +207,6 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
-
-    def _counts(self, row: TrainingRow) -> bool:
-        return row.advantage != 0.0 or (self.train_config.beta > 0 and self._losses[row.kind].own)
 
     def _tensors(self, rows: Sequence[TrainingRow], tokens: Mapping[bool, int] | None = None) -> dict[str, Any]:
         """Return rows as (B, P + T) ids and attention, prompts padded on the left to P and completions on the right to

@@ -81,7 +81,6 @@ class Report:
 
 
 def encode_line(line: Line, body: dict[str, Any]) -> bytes:
-    """Return a line of the file that is uploaded."""
     return json.dumps({"custom_id": line.name, "method": "POST", "url": URL, "body": body}).encode() + b"\n"
 
 
@@ -200,16 +199,16 @@ _CLOCKS_S = 86400.0
 """How far the service's clock may be from ours."""
 
 
+@dataclass(frozen=True, slots=True)
 class BatchClient:
     """Uploads, begins, finds and fetches batches. For the loop of its ``ChatClient``, which closes the connections.
 
     Every method raises ``RequestFailed``.
     """
 
-    def __init__(self, chat: ChatClient, *, seconds: float) -> None:
-        """``seconds``: what one request may take, files apart."""
-        self._chat = chat
-        self._seconds = seconds
+    _chat: ChatClient
+    seconds: float
+    """What one request may take, files apart."""
 
     async def upload(self, data: bytes, name: str) -> str:
         """Give a file of lines; return its id. Costs nothing."""
@@ -243,7 +242,6 @@ class BatchClient:
         return None
 
     async def look(self, id: str) -> Report:
-        """Return how far a batch is."""
         return read_report(await self._table(lambda sdk: sdk.batches.with_streaming_response.retrieve(id)))
 
     async def fetch(self, file: str) -> bytes:
@@ -251,7 +249,7 @@ class BatchClient:
         return await self._content(lambda sdk: sdk.files.with_streaming_response.content(file), LARGEST_FILE, _FILE_S)
 
     async def _content(self, ask: Callable[[Any], Any], most: int, seconds: float) -> bytes:
-        async with self._chat.sdk(max(self._seconds, seconds)) as sdk, ask(sdk) as response:
+        async with self._chat.sdk(max(self.seconds, seconds)) as sdk, ask(sdk) as response:
             return self._chat.without_key(await read_body(response, most))
 
     async def _table(self, ask: Callable[[Any], Any], seconds: float = 0.0) -> dict[str, Any]:

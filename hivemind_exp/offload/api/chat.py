@@ -171,18 +171,13 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
         if not isinstance(choices, list):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise broken(f"the answer is no chat completion ({_shape(content)})") from error
+        page = content[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
+        what = "an HTML page" if page else f"{len(content)} bytes"
+        raise broken(f"the answer is no chat completion ({what})") from error
     usage = _usage(document.get("usage"))
     model = document.get("model")
     found = tuple(_choice(entry) for entry in choices if isinstance(entry, dict))
     return ChatAnswer(found, usage, encodable(model[:200]) if isinstance(model, str) else None, headers)
-
-
-def _shape(content: bytes) -> str:
-    start = content[:200].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html")):
-        return "an HTML page"
-    return f"{len(content)} bytes"
 
 
 def _choice(entry: dict[str, Any]) -> Choice:
@@ -267,15 +262,6 @@ _NO_KEY = "none"
 """What servers without keys are sent: the SDK wants something."""
 
 
-def forget_redirections() -> None:
-    """Remove the variables with which the SDK would send an address or identity of OpenAI's to any host.
-
-    The key stays, for whoever uses this as a library: a client is always given one.
-    """
-    for name in [name for name in os.environ if name.startswith("OPENAI_") and name not in KEY_VARIABLES]:
-        del os.environ[name]
-
-
 class ChatClient:
     """Asks one service. For one event loop; must be closed in it."""
 
@@ -286,7 +272,10 @@ class ChatClient:
         """
         import openai
 
-        forget_redirections()
+        # With these the SDK would send an address or identity of OpenAI's to any host. The key stays, for whoever uses
+        # this as a library: a client is always given one.
+        for name in [name for name in os.environ if name.startswith("OPENAI_") and name not in KEY_VARIABLES]:
+            del os.environ[name]
         self._endpoint = endpoint
         self._key = key
         self._seconds = seconds
@@ -353,7 +342,6 @@ class ChatClient:
         return content.replace(self._key.encode(), b"(the key)") if self._key else content
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._client.close()
 
 

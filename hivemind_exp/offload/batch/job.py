@@ -18,7 +18,7 @@ from typing import TypeVar
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
-from hivemind_exp.offload.answers import AnswerRecorder
+from hivemind_exp.offload.answers import BilledClient
 from hivemind_exp.offload.api.batch import COMPLETED, OVER, BatchClient, Line, Report, read_results, unanswered
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
 from hivemind_exp.offload.ledger import BATCHED, Ledger, RequestKey, Reservation
@@ -60,14 +60,6 @@ class State(StrEnum):
     OVER = "over"
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One line, and its bill."""
-
-    line: Line
-    reservation: Reservation
-
-
 @dataclass(slots=True, eq=False)
 class Batch:
     """Requests that are with a service together."""
@@ -76,7 +68,8 @@ class Batch:
     """Our own name for it, which the service keeps with it."""
     round: int
     stage: str
-    items: list[Item]
+    items: list[tuple[Line, Reservation]]
+    """Each line, and its bill."""
     state: State = State.NEW
     file: str = ""
     id: str = ""
@@ -119,13 +112,11 @@ class BatchStore:
             self._update(batch, State.ASKED)
 
     def begun(self, batch: Batch, id: str) -> None:
-        """Record the service's name for a batch."""
         batch.id = id
         with self._ledger.transaction():
             self._update(batch, State.RUNNING)
 
     def over(self, batch: Batch) -> None:
-        """Record that all lines of a batch are settled, kept or released."""
         self._update(batch, State.OVER)
 
     def pending(self) -> list[Batch]:
@@ -140,28 +131,27 @@ class BatchStore:
             for tag, round_, stage, state, file, id_, asked in rows
         ]
 
-    def _items(self, tag: str) -> list[Item]:
-        """Return the lines of a batch that are not paid yet."""
+    def _items(self, tag: str) -> list[tuple[Line, Reservation]]:
         rows = self._ledger.execute(
             "SELECT id, t, round, stage, question, asked, reserved, places, version "
             "FROM batch_lines JOIN requests ON id=request WHERE tag=? AND state=? ORDER BY id",
             (tag, BATCHED),
         )
         return [
-            Item(
+            (
                 line := Line(round_, stage, question, tuple(json.loads(places)), version),
                 Reservation(number, self._key(line, asked), reserved, int(t // _DAY), batched=True),
             )
             for number, t, round_, stage, question, asked, reserved, places, version in rows
         ]
 
-    def _write(self, tag: str, line: Line, usd: float) -> Item:
+    def _write(self, tag: str, line: Line, usd: float) -> tuple[Line, Reservation]:
         reservation = self._ledger.reserve(self._key(line, len(line.places)), usd, state=BATCHED)
         self._ledger.execute(
             "INSERT INTO batch_lines VALUES (?,?,?,?)",
             (reservation.number, tag, json.dumps(line.places), line.version),
         )
-        return Item(line, reservation)
+        return line, reservation
 
     def _key(self, line: Line, count: int) -> RequestKey:
         return RequestKey(self._provider, self._model, line.round, line.stage, line.question, count)
@@ -197,8 +187,7 @@ class BatchJob:
     service: ProviderService
     client: BatchClient
     book: BatchStore
-    recorder: AnswerRecorder
-    emit: Emit
+    billing: BilledClient
     moved: Callable[[Batch], None]
     """Called when a batch got further."""
     faults: int = 0
@@ -223,8 +212,8 @@ class BatchJob:
 
     def drop(self, batch: Batch, why: str) -> None:
         """Give back what was set aside for a batch that no service has."""
-        for item in batch.items:
-            self.recorder.billing.write_off(self.service, item.reservation, RequestFailed(FaultKind.BROKEN, why))
+        for _, reservation in batch.items:
+            self.billing.write_off(self.service, reservation, RequestFailed(FaultKind.BROKEN, why))
         self.book.over(batch)
 
     async def _begin(self, batch: Batch, data: bytes | None) -> bool:
@@ -245,7 +234,7 @@ class BatchJob:
                 if report is None and not await self._backoff(fault, tries):
                     return False
             if report is not None:
-                self.recorder.billing.router.record_success(self.service)
+                self.billing.router.record_success(self.service)
                 self.book.begun(batch, report.id)
                 self.moved(batch)
                 break
@@ -262,7 +251,7 @@ class BatchJob:
 
     async def _backoff(self, fault: RequestFailed, tries: int) -> bool:
         """Pause after a fault; False where the service is out of order, so that another is asked."""
-        self.recorder.billing.router.record_failure(self.service, fault)
+        self.billing.router.record_failure(self.service, fault)
         if self.service.trouble is not None and fault.trouble is not FaultKind.SLOW_DOWN:
             return False
         await asyncio.sleep(_pause(fault, tries))
@@ -333,20 +322,18 @@ class BatchJob:
                 return found
 
     async def _settle(self, batch: Batch, report: Report, results: dict[str, ChatAnswer | RequestFailed]) -> bool:
-        """Take up what came of each line, and pay for it."""
         missing = unanswered(report, results.values())
         faults: list[RequestFailed] = []
         broken: ProviderError | None = None
-        for item in batch.items:
-            result = results.get(item.line.name, missing)
+        for line, reservation in batch.items:
+            result = results.get(line.name, missing)
             if isinstance(result, RequestFailed):
                 faults.append(result)
-                self.recorder.billing.write_off(self.service, item.reservation, result)
+                self.billing.write_off(self.service, reservation, result)
                 continue
-            line = item.line
             order = CompletionRequest(line.round, line.stage, line.question, (), line.places, line.version)
             try:
-                self.recorder.record(self.service, order, line.places, item.reservation, result)
+                self.billing.record(self.service, order, line.places, reservation, result)
             except ProviderError as error:
                 broken = error  # the other lines are paid for as well
         self.book.over(batch)
@@ -365,7 +352,7 @@ class BatchJob:
             return False
         if len(faults) == len(batch.items):
             for fault in [fault for fault in faults if fault.trouble in PERMANENT][:1]:
-                self.recorder.billing.router.record_failure(self.service, fault)
+                self.billing.router.record_failure(self.service, fault)
         return self.service.trouble is None
 
     def _tell_of_end(self, batch: Batch, report: Report, results: dict[str, ChatAnswer | RequestFailed]) -> None:
@@ -373,7 +360,7 @@ class BatchJob:
             if "batch_queue" in self.service.warned:
                 return
             self.service.warned.add("batch_queue")
-        answered = sum(isinstance(results.get(item.line.name), ChatAnswer) for item in batch.items)
+        answered = sum(isinstance(results.get(line.name), ChatAnswer) for line, _ in batch.items)
         why = f": {report.failure.detail}" if report.failure is not None else ""
         self._warn(
             f"batch_{report.status}",
@@ -382,7 +369,7 @@ class BatchJob:
         )
 
     def _warn(self, code: str, text: str) -> None:
-        self.emit(self.service.warning(code, text))
+        self.billing.emit(self.service.warning(code, text))
 
 
 def _is_full(report: Report) -> bool:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -157,27 +157,26 @@ class EngineProcess:
         self._answers.put(None)
 
 
+@dataclass(eq=False)
 class OffloadClient:
-    """The API's side of a node. ``start`` it, use it from the trainer's thread as an ``Engine``, ``close`` it.
+    """The API's side of a node, used as an ``Engine`` is, which says what each method does.
 
     Should the process die, another goes on: what the journal holds is not asked for again, what was in flight counts
     as spent, as after any crash.
     """
 
-    def __init__(self, config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag) -> None:
-        """Take what an engine is made of. Only keys of the chain's services go to its process."""
-        self._config = config
-        self._files = files
-        self._secrets = secrets
-        self._emit = emit
-        self._stop = stop
-        self._process: EngineProcess | None = None
-        self._orders: dict[tuple[int, str, str], CompletionRequest] = {}
-        self._deaths = 0
+    _config: Config
+    _files: NodeFiles
+    _secrets: Secrets
+    """Only keys of the chain's services go to the process."""
+    _emit: Emit
+    _stop: StopFlag
+    _process: EngineProcess | None = None
+    _orders: dict[tuple[int, str, str], CompletionRequest] = field(default_factory=dict)
+    _deaths: int = 0
 
     @property
     def pid(self) -> int | None:
-        """The process's, while there is one."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
@@ -191,14 +190,9 @@ class OffloadClient:
             raise
 
     def wait_for_probe(self) -> None:
-        """Wait until the first provider was asked something small.
-
-        Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
-        """
         self._call("probed", None)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
-        """Have orders filled, each once; returns at once."""
         new = {key: order for key, order in by_group(orders).items() if key not in self._orders}
         if not new:
             return
@@ -209,16 +203,11 @@ class OffloadClient:
             self._revive(gone)
 
     def wait(self, round_: int, deadline: float | None = None) -> None:
-        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed.
-
-        Raises ``StopRequested`` and ``NodeError``.
-        """
         self._call("wait", (round_, deadline))
         self._orders = {key: order for key, order in self._orders.items() if order.round != round_}
         self._deaths = 0
 
     def report_spend(self, round_: int) -> None:
-        """Report what a round's orders used and cost."""
         self._call("tell", round_)
 
     def close(self) -> None:
@@ -267,7 +256,6 @@ class OffloadClient:
                 gone = again
 
     def _unfilled(self) -> list[CompletionRequest]:
-        """Return what is left of the orders."""
         with contextlib.closing(Journal(self._files.journal, charter_id(self._config), durable=False)) as journal:
             left = [(order, tuple(unfilled(journal, order))) for order in self._orders.values()]
         return [replace(order, indices=places, done=Future()) for order, places in left if places]

@@ -42,7 +42,6 @@ class EngineServer:
         self.stop = StopFlag()
 
     def emit(self, event: Event, /) -> None:
-        """Pass an event on."""
         self._send(["event", event.event_name(), event.model_dump()])
 
     def serve(self, first: dict[str, Any], calls: SimpleQueue[Call]) -> int:
@@ -115,7 +114,6 @@ def pack_orders(orders: Iterable[CompletionRequest]) -> list[Any]:
 
 
 def unpack_orders(packed: Iterable[Any]) -> list[CompletionRequest]:
-    """Return the orders again."""
     return [
         CompletionRequest(round_, stage, question, tuple(messages), tuple(places), version)
         for round_, stage, question, messages, places, version in packed

@@ -123,18 +123,12 @@ class Engine:
         try:
             self._chain = list(self.make_chain())
             self._router = Router(self._chain, self.emit)
-            self._journal = Journal(*self.journal, durable=False)
-            self._billing = BilledClient(self.kind, self.sampling, self._journal, self.ledger, self._router, self.emit)
+            journal = Journal(*self.journal, durable=False)
+            self._billing = BilledClient(self.kind, self.sampling, journal, self.ledger, self._router, self.emit)
             # Where the first service is asked in batches, go on with those of an earlier start.
             first = self._chain[0]
             if first is not None and first.batches is not None:
-                self._filler = BatchFiller(
-                    first,
-                    first.batches,
-                    self._billing,
-                    ask_directly=self._obtain,
-                    at_the_limit=self._at_the_limit,
-                )
+                self._filler = BatchFiller(first, first.batches, self._billing, self._obtain, self._at_the_limit)
                 self._loop.call_soon(self._filler.resume)
         except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
             self._ready.set_exception(error)
@@ -142,7 +136,7 @@ class Engine:
         self._ready.set_result(None)
         self._loop.run_forever()
         self._loop.run_until_complete(self._end())
-        self._journal.close()
+        self._billing.journal.close()
         self.ledger.close()
         self._loop.close()
 
@@ -169,15 +163,15 @@ class Engine:
     async def _try_out(self) -> None:
         """Find out before the first round whether the first provider answers."""
         with ending(self._probe):
-            service = self._chain[0]
-            assert service is not None
             try:
-                await self._ask_for_a_word(service)
+                await self._ask_for_a_word()
             except LimitReached as error:
                 await self._at_the_limit(error)
             self._router.give_up_if_lasting()
 
-    async def _ask_for_a_word(self, service: ProviderService) -> None:
+    async def _ask_for_a_word(self) -> None:
+        service = self._chain[0]
+        assert service is not None
         sampling = replace(self.sampling, max_tokens=min(PROBE_TOKENS, self.sampling.max_tokens))
         ask = RequestKey(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
         for tries in range(PROBE_TRIES):
@@ -223,8 +217,12 @@ class Engine:
                 self._billing.give_up(order, places, service, TRIES)
                 return
             count, style = len(places) if service.client.style.supports_n else 1, service.client.style.changes
+            endpoint, asked = service.endpoint, places[:count]
+            key = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(asked))
+            seed = derive_seed("api", order.round, order.stage, order.question, asked[0], tries)
             try:
-                got = await self._request(service, order, places[:count], tries)
+                answer, reservation = await self._billing.send(service, key, order.messages, self.sampling, seed=seed)
+                got = self._billing.record(service, order, asked, reservation, answer)
             except RequestFailed as fault:
                 if self._adapts(service, fault, style):
                     continue
@@ -257,14 +255,6 @@ class Engine:
         await asyncio.sleep(jittered(wait, 0.25))
         # What never reached the service says nothing about the question.
         return tries + fault.sent
-
-    async def _request(self, service: ProviderService, order: CompletionRequest, places: list[int], tries: int) -> int:
-        """Ask once; return how many places were filled. Raises ``Fault`` and ``LimitReached``."""
-        endpoint = service.endpoint
-        ask = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
-        seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)
-        answer, reservation = await self._billing.send(service, ask, order.messages, self.sampling, seed=seed)
-        return self._billing.record(service, order, places, reservation, answer)
 
     async def _at_the_limit(self, error: LimitReached) -> None:
         """Wait for reserves that come back; with none left, stop or go on without paying."""

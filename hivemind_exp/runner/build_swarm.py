@@ -16,7 +16,7 @@ from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.settings import is_relay, resolved_kind
+from hivemind_exp.offload.settings import is_offloaded, resolved_kind
 from hivemind_exp.peers.draws import PeerDrawLog
 from hivemind_exp.peers.exchange import PeerExchange, PublisherInfo, TrainingStatus, publish
 from hivemind_exp.peers.likelihood_filter import LogProbabilities
@@ -39,11 +39,11 @@ ROUNDS_A_SECOND = 100
 """More than any node plays: a later round than this allows since the swarm began comes from the future."""
 
 
+@dataclass(frozen=True, slots=True)
 class SwarmTransport:
     """Implements ``BundleTransport`` over a node's place in its swarm."""
 
-    def __init__(self, node: SwarmNode) -> None:
-        self._node = node
+    _node: SwarmNode
 
     def publish(self, bundle: bytes, *, round_: int, stage: str, groups: int, status: TrainingStatus) -> None:
         progress = None if status.accuracy is None else round(1000 * status.accuracy)
@@ -166,7 +166,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
     identity = Identity.load(files.key)
     with ExitStack() as ends:
         ends.enter_context(claim(files.claims, identity.peer_id, config.node.name))
-        known = _read_charter(files, config.swarm.charter)
+        charter = _read_charter(files, config.swarm.charter)
         node = SwarmNode(
             identity,
             config.swarm.charter,
@@ -180,7 +180,6 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
         ends.callback(node.close)
         emit(PhaseEvent(name="joining the swarm"))
         node.start()
-        charter = known
         if charter is None:
             envelope = node.fetch_charter()
             charter = Charter.open(envelope, config.swarm.charter)
@@ -201,8 +200,4 @@ def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
 
 
 def _label(config: Config) -> str:
-    if is_relay(config):
-        return f"relay {config.offload.provider}"[:64]
-    if config.offload.provider != "off":
-        return f"{resolved_kind(config)} {config.offload.provider}"[:64]
-    return "policy"
+    return f"{resolved_kind(config)} {config.offload.provider}"[:64] if is_offloaded(config) else "policy"

@@ -35,15 +35,17 @@ class Checkpoint:
     """Rounds finished."""
 
 
+@dataclass(frozen=True, slots=True)
 class CheckpointStore:
     """The checkpoints of one node, named by their step."""
 
-    def __init__(self, root: Path, keep: int, emit: Emit) -> None:
-        self._root = root
-        self._keep = keep
-        self._emit = emit
-        root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob(f"{PARTIAL}*"):
+    _root: Path
+    _keep: int
+    _emit: Emit
+
+    def __post_init__(self) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        for leftover in self._root.glob(f"{PARTIAL}*"):
             shutil.rmtree(leftover)
 
     def save(self, step: int, round_: int, write: Callable[[Path], None]) -> Checkpoint:

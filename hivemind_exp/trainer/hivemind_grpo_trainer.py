@@ -1,9 +1,10 @@
-"""The node's loop: questions, rollouts, rewards, one step, again; and what of it survives a crash."""
+"""The node's loop: questions, rollouts, rewards, one step, again; evaluation; and what of it survives a crash."""
 
 import math
 import shlex
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,16 @@ from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
-from hivemind_exp.rollouts.types import Group
+from hivemind_exp.rollouts.types import Group, Kind, Prompt
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
+from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
-from hivemind_exp.trainer.metrics import evaluate, flatten, pass_rates, summarise
-from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer
+from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise
 
 MOST_LEFT_OUT = 16
 """Steps in a row without a finite gradient, after which a node gives up. float16's scaler finds its scale in fewer."""
@@ -33,6 +34,8 @@ STATE_BYTES = 12
 """Bytes of a checkpoint for each weight: itself and AdamW's two moments."""
 DISK_BYTES_PER_SECOND = 5e8
 """Speed of a disk that has not been seen writing yet."""
+SMOOTHING = 0.5
+"""Weight of the newest evaluation in the moving average of a task's pass rate."""
 IDLE_SECONDS = 0.5
 """Pause of a node that plays by a clock and has nothing to play: its sources brought nothing."""
 
@@ -215,3 +218,42 @@ class HivemindGRPOTrainer(RoundLoop):
 
 def _as_event(evaluation: Evaluation) -> EvalEvent:
     return EvalEvent(round=evaluation.round, accuracy=evaluation.accuracy, questions=evaluation.questions)
+
+
+def flatten(
+    summaries: Mapping[Kind, Mapping[str, float | None]], result: StepResult, stage: str = ANSWER
+) -> dict[str, float | None]:
+    """Return one flat table for TensorBoard and Weights & Biases: "reward/policy", "kl/policy", …
+
+    Names of a later stage begin with it: "critique/reward/policy".
+    """
+    table: dict[str, float | None] = {"loss": result.loss, "grad_norm": result.grad_norm}
+    table["learning_rate"] = result.learning_rate
+    for kind, summary in summaries.items():
+        table |= {f"{name}/{kind}": value for name, value in summary.items()}
+    for kind, measured in result.by_kind.items():
+        table |= {f"{name}/{kind}": value for name, value in measured.items()}
+    return table if stage == ANSWER else {f"{stage}/{name}": value for name, value in table.items()}
+
+
+def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks: Tasks) -> Evaluation:
+    """Answer every prompt greedily and verify. Raises ``StopRequested``."""
+    questions = [prompt.question for prompt in prompts]
+    scores = tasks.score(questions, source.answer(prompts))
+    asked = Counter(question.task for question in questions)
+    right = Counter(question.task for question, score in zip(questions, scores, strict=True) if score.correct)
+    return Evaluation(
+        round=round_,
+        accuracy=sum(right.values()) / len(questions),
+        questions=len(questions),
+        by_task={task: right[task] / count for task, count in asked.items()},
+    )
+
+
+def pass_rates(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """Return p̂ for each task: the exponential moving average over the evaluations so far, oldest first."""
+    rates: dict[str, float] = {}
+    for evaluation in evaluations:
+        for task, rate in evaluation.by_task.items():
+            rates[task] = rate if task not in rates else (1 - SMOOTHING) * rates[task] + SMOOTHING * rate
+    return rates

@@ -1,8 +1,9 @@
 """What every node's loop does in a stage: ask questions, early where that helps, have them completed, verify.
 
-With it where in the game a node is, where a round's time goes, and the loop of a relay, which does nothing else.
+With it where in the game a node is, a round in numbers, and the loop of a relay, which does nothing else.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,11 @@ from hivemind_exp.game.base import Game, Schedule
 from hivemind_exp.game.sampling.prompts import STAGE as ANSWER
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun
-from hivemind_exp.rollouts.types import Group, Kind, Prompt
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.source import Source
 from hivemind_exp.stop import StopFlag
-from hivemind_exp.tasks.base import Tasks
-from hivemind_exp.trainer.metrics import summarise_rows
+from hivemind_exp.tasks.base import Score, Tasks
 
 
 @dataclass(slots=True)
@@ -115,6 +115,40 @@ class RoundTimer:
         """Return tokens generated a second; None where others generated too: they may have done so long before."""
         seconds = self.seconds()["generate"]
         return self._tokens / seconds if self._generated_here and seconds > 0 else None
+
+
+def summarise(groups: Sequence[Group]) -> dict[Kind, dict[str, float | None]]:
+    """Return, for each kind of source, what its completions of a round were like."""
+    rows = [pair for group in groups for pair in group.scored()]
+    kinds = dict.fromkeys(rollout.kind for rollout, _ in rows)
+    return {kind: summarise_rows([pair for pair in rows if pair[0].kind is kind]) for kind in kinds}
+
+
+def summarise_rows(rows: Sequence[tuple[Rollout, Score]]) -> dict[str, float | None]:
+    """Return what verified completions were like.
+
+    ``reward`` and ``reward_std`` are of the outcome, over all completions; ``points`` is the mean of the summed terms,
+    None where there are none; ``completion_length`` is the mean, in tokens; ``lag`` the mean staleness, in optimizer
+    steps between asking and learning, None where that is not known. Means of nothing are None.
+    """
+    outcomes = [score.outcome for _, score in rows]
+    lags = [rollout.lag for rollout, _ in rows if rollout.lag is not None]
+    lengths = [len(rollout.ids) for rollout, _ in rows]
+    return {
+        "count": len(rows),
+        "correct": sum(score.correct for _, score in rows),
+        "reward": _mean(outcomes),
+        "reward_std": statistics.pstdev(outcomes) if outcomes else None,
+        "points": _mean([score.reward for _, score in rows]) if any(score.terms for _, score in rows) else None,
+        "completion_length": _mean(lengths),
+        "truncated": sum(rollout.truncated for rollout, _ in rows),
+        "tokens": sum(lengths),
+        "lag": _mean(lags),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 @dataclass(kw_only=True)
@@ -221,19 +255,17 @@ class RelayLoop(RoundLoop):
         self.progress.round = self.journal.verified_rounds()
         while not self._finished():
             self.stop.check()
-            self._play_round()
-
-    def _play_round(self) -> None:
-        timer, stage_run = RoundTimer(), self._cursor.next()
-        groups = self._complete(stage_run, timer)
-        if self.publish is not None:
-            with timer("share"):
-                self.publish(stage_run.round, groups)
-        summary = summarise_rows([pair for group in groups for pair in group.scored()])
-        summary |= {"completion_length": None, "tokens": None, "lag": None}  # not known without tokenizer and weights
-        self.emit(RolloutsEvent(round=stage_run.round, stage=stage_run.stage, source=Kind.RELAY, **summary))
-        self._emit_round(stage_run.round, timer, None)
-        self.progress.round += 1
+            timer, stage_run = RoundTimer(), self._cursor.next()
+            groups = self._complete(stage_run, timer)
+            if self.publish is not None:
+                with timer("share"):
+                    self.publish(stage_run.round, groups)
+            summary = summarise_rows([pair for group in groups for pair in group.scored()])
+            # Not known without tokenizer and weights.
+            summary |= {"completion_length": None, "tokens": None, "lag": None}
+            self.emit(RolloutsEvent(round=stage_run.round, stage=stage_run.stage, source=Kind.RELAY, **summary))
+            self._emit_round(stage_run.round, timer, None)
+            self.progress.round += 1
 
 
 def encode_as_bytes(text: str, _truncated: bool) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -111,9 +112,7 @@ class GRPORunner:
         parameters = list(step_trainer.policy.parameters())
         self._announce(
             model=config.model.name,
-            device=compute.device,
-            dtype=compute.dtype,
-            accelerator=compute.accelerator,
+            **asdict(compute),
             parameters=sum(p.numel() for p in parameters),
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
             resumed_round=None if checkpoint is None else checkpoint.round,
@@ -238,9 +237,7 @@ def describe(config: Config) -> dict[str, Any]:
     half = compute.dtype != "float32"
     check_tasks(config.tasks)
     return {
-        "device": compute.device,
-        "dtype": compute.dtype,
-        "accelerator": compute.accelerator,
+        **asdict(compute),
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
         "tasks": [task.name for task in config.tasks],
         "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,

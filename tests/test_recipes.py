@@ -99,7 +99,7 @@ def test_add_a_provider(code: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = json.loads(code.python("-m", "swarmctl", "keys", "list", "--json"))
     assert "acme" in [key["name"] for key in keys["keys"]]
     config = 'Config(offload={"provider": "acme"}, tasks=["sapo"])'
-    found = f"from hivemind_exp.config import Config; from hivemind_exp.offload.endpoints import *; {config}"
+    found = f"from hivemind_exp.config import Config; from hivemind_exp.offload.settings import *; {config}"
     assert code.python("-c", f"{found}; print(first_endpoint({config}).label)") == "acme:acme-1\n"
     code.check_files(ADD_PROVIDER, "acme")
 
@@ -183,7 +183,7 @@ def test_add_a_loss(code: Copy) -> None:
 import torch
 
 from hivemind_exp.losses.base import Loss
-from hivemind_exp.losses.surrogate import likelihood
+from hivemind_exp.losses.base import likelihood
 
 
 def weigh(rows, train):

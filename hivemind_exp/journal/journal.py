@@ -14,8 +14,7 @@ from pathlib import Path
 
 from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, contributions
-from hivemind_exp.rollouts.orders import Completion, CompletionRequest
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 
 _SCHEMA = """
@@ -54,8 +53,6 @@ _INSERT_COMPLETION = (
 )
 _GROUP = "swarm=? AND round=? AND stage=? AND question=?"
 """One stage's group of one question."""
-_ADDED_TERMS = "ALTER TABLE completions ADD COLUMN terms TEXT"
-"""For a journal from before rewards had terms."""
 Encode = Callable[[str, bool], tuple[int, ...]]
 """Returns the token ids of a text, never none; the second argument says that the text was cut."""
 
@@ -78,7 +75,8 @@ class Journal:
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._db.executescript(_SCHEMA)
             if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
-                self._db.execute(_ADDED_TERMS)
+                # From before rewards had terms.
+                self._db.execute("ALTER TABLE completions ADD COLUMN terms TEXT")
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
@@ -262,12 +260,10 @@ class Journal:
         self._write_all(("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)", [row]))
 
     def evaluations(self) -> list[Evaluation]:
-        """Return every evaluation so far, oldest first."""
         rows = self._db.execute("SELECT round, accuracy, questions, by_task FROM evaluations ORDER BY round")
         return [Evaluation(round_, accuracy, count, json.loads(tasks)) for round_, accuracy, count, tasks in rows]
 
     def close(self) -> None:
-        """Close the file."""
         self._db.close()
 
     def _count(self, query: str, *values: object) -> int:
@@ -276,17 +272,11 @@ class Journal:
         return 0 if last is None else int(last) + 1
 
     def _write_all(self, *batches: tuple[str, Sequence[tuple[object, ...]]]) -> None:
-        """Write all of it or nothing."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with self._db:  # commits, or rolls back
                 for statement, rows in batches:
                     self._db.executemany(statement, rows)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
         except sqlite3.Error as error:
             raise self._explain(error) from error
 

@@ -52,10 +52,9 @@ class Manifest:
     """Mean log-probability a token, under this node's weights, below which a peer's row is left out. None: none is."""
 
     def pack(self) -> bytes:
-        """Return the manifest as msgpack."""
-        packed: bytes = msgpack.packb(
-            [2, self.step, self.round, self.seed, self.micro_batch, self.floor, [_fields(row) for row in self.rows]]
-        )
+        names = [field.name for field in dataclasses.fields(TrainingRow)]
+        rows = [[getattr(row, name) for name in names] for row in self.rows]
+        packed: bytes = msgpack.packb([2, self.step, self.round, self.seed, self.micro_batch, self.floor, rows])
         return packed
 
     @classmethod
@@ -67,10 +66,6 @@ class Manifest:
         *numbers, rows = fields
         step, round_, seed, micro_batch, floor = numbers if version == 2 else [*numbers, None]
         return cls(step, round_, seed, micro_batch, tuple(TrainingRow(Kind(row[0]), *row[1:]) for row in rows), floor)
-
-
-def _fields(row: TrainingRow) -> list[object]:
-    return [getattr(row, field.name) for field in dataclasses.fields(row)]
 
 
 @dataclass(frozen=True, slots=True)

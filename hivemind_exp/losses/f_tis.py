@@ -4,9 +4,8 @@ F-TIS, arXiv 2605.22537. Weights as under ``sapo``.
 """
 
 from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses.base import Loss, TokenLoss, TokenRows
+from hivemind_exp.losses.base import Loss, TokenLoss, TokenRows, clipped_surrogate
 from hivemind_exp.losses.sapo import weigh
-from hivemind_exp.losses.surrogate import clipped_surrogate
 
 TRUNCATION = 2.0
 """Cap of π_prox / π_peer. The value is ours."""

@@ -7,8 +7,7 @@ collapse.
 from torch import Tensor
 
 from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses.base import GroupRows, Loss, drop, standardise
-from hivemind_exp.losses.surrogate import likelihood
+from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood, standardise
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:

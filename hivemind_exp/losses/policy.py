@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, drop, standardise
-from hivemind_exp.losses.surrogate import clipped_surrogate
+from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, clipped_surrogate, drop, standardise
 
 WEIGHT_CAP = 2.0
 """Truncation of π_prox / π_behav (truncated importance sampling)."""

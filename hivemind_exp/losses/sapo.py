@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses.base import GroupRows, Loss, drop, standardise
-from hivemind_exp.losses.surrogate import likelihood
+from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood, standardise
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses.base import GroupRows, Loss, drop
-from hivemind_exp.losses.surrogate import likelihood
+from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood
 from hivemind_exp.tasks.base import FULL_CREDIT
 
 LEAST_WEIGHT = 0.1

@@ -12,21 +12,19 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waiting
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import AnswerRecorder, ModelMismatchDetector, ending
+from hivemind_exp.offload.answers import BilledClient, ending
 from hivemind_exp.offload.api.chat import FaultKind, RequestFailed, SamplingParams
 from hivemind_exp.offload.batch.filler import BatchFiller
-from hivemind_exp.offload.billing import BilledClient
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.router import ProviderService, Router
-from hivemind_exp.rollouts.orders import CompletionRequest
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.rollouts.types import CompletionRequest, Kind, by_group
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
 
@@ -45,41 +43,25 @@ _PROBE = ({"role": "user", "content": "Reply with the single word: ready"},)
 _POLL_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class OffloadPolicy:
-    """How a node offloads."""
+@dataclass(eq=False)
+class Engine:
+    """The API's side of a node. ``start`` it, use it from the trainer's thread, ``close`` it."""
 
+    make_chain: Callable[[], Sequence[ProviderService | None]]
+    """Called in the loop's thread."""
     kind: Kind
     sampling: SamplingParams
+    _: KW_ONLY
     on_limit_local: bool
     """At a cap this machine goes on by itself; else the node stops."""
+    journal: tuple[Path, str]
+    """Its path and the swarm's id."""
+    ledger: Ledger
+    """Used in the loop's thread alone from ``start`` on."""
+    emit: Emit
+    stop: StopFlag
 
-
-class Engine:
-    """The API's side of a node, an ``OffloadEngine``. ``start`` it, use it from the trainer's thread, ``close`` it."""
-
-    def __init__(
-        self,
-        make_chain: Callable[[], Sequence[ProviderService | None]],
-        terms: OffloadPolicy,
-        *,
-        journal: tuple[Path, str],
-        ledger: Ledger,
-        emit: Emit,
-        stop: StopFlag,
-    ) -> None:
-        """Put the parts together.
-
-        ``make_chain`` is called in the loop's thread; ``journal``: its path and the swarm's id; ``ledger`` is used in
-        the loop's thread alone from ``start`` on.
-        """
-        self._make_chain = make_chain
-        self._terms = terms
-        self._journal_at = journal
-        self._ledger = ledger
-        self._emit = emit
-        self._stop = stop
-        self._mismatches = ModelMismatchDetector(emit)
+    def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="offload", daemon=True)
         self._ready: Future[None] = Future()
@@ -100,41 +82,33 @@ class Engine:
         Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
         """
         if not self._probe.done():
-            self._emit(PhaseEvent(name="waiting for the provider's first answer"))
-        _wait_for(self._probe, self._stop)
+            self.emit(PhaseEvent(name="waiting for the provider's first answer"))
+        _wait_for(self._probe, self.stop)
         self.report_spend(PROBE_ROUND)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
-        placed = {(order.round, order.stage, order.question): order for order in orders}
-        new = [order for key, order in placed.items() if self._orders.setdefault(key, order) is order]
+        """Have orders filled, each once; returns at once."""
+        new = [order for key, order in by_group(orders).items() if self._orders.setdefault(key, order) is order]
         for work in map(self._fill, new) if self._filler is None else self._filler.fills(new):
             self._loop.call_soon_threadsafe(self._launch, work)
 
     def wait(self, round_: int, deadline: float | None = None) -> None:
-        """See ``OffloadEngine``. What comes after the deadline is kept in the journal, and nobody waits for it."""
+        """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed.
+
+        What comes after it is kept in the journal, and nobody waits for it. Raises ``StopRequested`` and ``NodeError``.
+        """
         if self._filler is not None:
             self._loop.call_soon_threadsafe(self._filler.watch, round_)
         for key in [key for key in self._orders if key[0] == round_]:
-            _wait_for(self._orders[key].done, self._stop, deadline)
+            _wait_for(self._orders[key].done, self.stop, deadline)
             del self._orders[key]
 
     def report_spend(self, round_: int) -> None:
+        """Report what a round's orders used and cost."""
         for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
-            self._emit(
-                SpendEvent(
-                    round=round_,
-                    provider=provider,
-                    model=model,
-                    requests=spent.requests,
-                    tokens=spent.prompt_tokens + spent.completion_tokens,
-                    prompt_tokens=spent.prompt_tokens,
-                    completion_tokens=spent.completion_tokens,
-                    lost=spent.lost,
-                    usd=round(spent.usd, 8),
-                    usd_total=round(self._ledger.spent, 8),
-                    usd_cap=self._ledger.cap,
-                )
-            )
+            used = asdict(spent) | {"usd": round(spent.usd, 8), "tokens": spent.prompt_tokens + spent.completion_tokens}
+            caps = {"usd_total": round(self.ledger.spent, 8), "usd_cap": self.ledger.cap}
+            self.emit(SpendEvent(round=round_, provider=provider, model=model, **used, **caps))
 
     def close(self) -> None:
         """Let answers in flight come in for a moment, then end the thread and tell what is not told yet."""
@@ -147,39 +121,24 @@ class Engine:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._chain = list(self._make_chain())
-            self._router = Router(self._chain, self._emit)
-            self._billing = BilledClient(self._ledger, self._router)
-            self._journal = Journal(*self._journal_at, durable=False)
-            self._recorder = AnswerRecorder(
-                self._terms.kind, self._terms.sampling, self._journal, self._billing, self._mismatches
-            )
-            self._resume_batches()
+            self._chain = list(self.make_chain())
+            self._router = Router(self._chain, self.emit)
+            journal = Journal(*self.journal, durable=False)
+            self._billing = BilledClient(self.kind, self.sampling, journal, self.ledger, self._router, self.emit)
+            # Where the first service is asked in batches, go on with those of an earlier start.
+            first = self._chain[0]
+            if first is not None and first.batches is not None:
+                self._filler = BatchFiller(first, first.batches, self._billing, self._obtain, self._at_the_limit)
+                self._loop.call_soon(self._filler.resume)
         except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
             self._ready.set_exception(error)
             return
         self._ready.set_result(None)
         self._loop.run_forever()
         self._loop.run_until_complete(self._end())
-        self._journal.close()
-        self._ledger.close()
+        self._billing.journal.close()
+        self.ledger.close()
         self._loop.close()
-
-    def _resume_batches(self) -> None:
-        """Where the first service is asked in batches, go on with those of an earlier start."""
-        service = self._chain[0]
-        if service is None or service.batches is None:
-            return
-        self._filler = BatchFiller(
-            service,
-            service.batches,
-            self._recorder,
-            router=self._router,
-            emit=self._emit,
-            ask_directly=self._obtain,
-            at_the_limit=self._at_the_limit,
-        )
-        self._loop.call_soon(self._filler.resume)
 
     async def _end(self) -> None:
         self._billing.closing = True
@@ -204,17 +163,16 @@ class Engine:
     async def _try_out(self) -> None:
         """Find out before the first round whether the first provider answers."""
         with ending(self._probe):
-            service = self._chain[0]
-            assert service is not None
             try:
-                await self._ask_for_a_word(service)
+                await self._ask_for_a_word()
             except LimitReached as error:
                 await self._at_the_limit(error)
             self._router.give_up_if_lasting()
 
-    async def _ask_for_a_word(self, service: ProviderService) -> None:
-        sampling = self._terms.sampling
-        sampling = replace(sampling, max_tokens=min(PROBE_TOKENS, sampling.max_tokens))
+    async def _ask_for_a_word(self) -> None:
+        service = self._chain[0]
+        assert service is not None
+        sampling = replace(self.sampling, max_tokens=min(PROBE_TOKENS, self.sampling.max_tokens))
         ask = RequestKey(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
         for tries in range(PROBE_TRIES):
             style = service.client.style.changes
@@ -227,7 +185,7 @@ class Engine:
                     return
                 continue
             self._billing.settle(service, reservation, answer, sampling)
-            self._mismatches.look(service, answer, [])
+            self._billing.look(service, answer, [])
             return
 
     async def _fill(self, order: CompletionRequest) -> None:
@@ -256,16 +214,20 @@ class Engine:
                 return
             if tries >= TRIES:
                 self._router.release(service)
-                self._recorder.give_up(order, places, service, TRIES)
+                self._billing.give_up(order, places, service, TRIES)
                 return
             count, style = len(places) if service.client.style.supports_n else 1, service.client.style.changes
+            endpoint, asked = service.endpoint, places[:count]
+            key = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(asked))
+            seed = derive_seed("api", order.round, order.stage, order.question, asked[0], tries)
             try:
-                got = await self._request(service, order, places[:count], tries)
+                answer, reservation = await self._billing.send(service, key, order.messages, self.sampling, seed=seed)
+                got = self._billing.record(service, order, asked, reservation, answer)
             except RequestFailed as fault:
                 if self._adapts(service, fault, style):
                     continue
                 if self._router.refuses_prompt(service, fault):
-                    self._recorder.reject(order, service, fault)
+                    self._billing.reject(order, service, fault)
                     return
                 tries = await self._after(service, fault, tries)
                 continue
@@ -294,26 +256,18 @@ class Engine:
         # What never reached the service says nothing about the question.
         return tries + fault.sent
 
-    async def _request(self, service: ProviderService, order: CompletionRequest, places: list[int], tries: int) -> int:
-        """Ask once; return how many places were filled. Raises ``RequestFailed`` and ``LimitReached``."""
-        endpoint, sampling = service.endpoint, self._terms.sampling
-        ask = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(places))
-        seed = derive_seed("api", order.round, order.stage, order.question, places[0], tries)
-        answer, reservation = await self._billing.send(service, ask, order.messages, sampling, seed=seed)
-        return self._recorder.record(service, order, places, reservation, answer)
-
     async def _at_the_limit(self, error: LimitReached) -> None:
         """Wait for reserves that come back; with none left, stop or go on without paying."""
         if self._billing.flying:
             await asyncio.sleep(_POLL_S)
             return
-        if not self._terms.on_limit_local:
+        if not self.on_limit_local:
             raise error
         if not self._router.budget_exhausted:
-            self._router.only_free(error.until)
+            self._router.broke_until = error.until
             lifts = "any more" if math.isinf(error.until) else "before tomorrow (UTC)"
             message = f"{error.message}; nothing that costs money is asked {lifts}"
-            self._emit(WarningEvent(code="limit", message=message))
+            self.emit(WarningEvent(code="limit", message=message))
 
 
 def _wait_for(future: Future[None], stop: StopFlag, deadline: float | None = None) -> None:

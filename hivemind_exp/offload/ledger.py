@@ -1,21 +1,139 @@
-"""The node's ledger of requests that cost money (SQLite): reserved before they go out, settled when they come back.
+"""What requests cost, and the node's ledger of them (SQLite): reserved before they go out, settled when they come back.
 
-What was in flight when a node died counts as spent in full; what is in a batch is collected by its next start
-(``batch.store``). The ledger outlives everything else of a node, also one that starts over at every run: its cap is
-for the node's whole life.
+Prices come from the profile, or from genai-prices, which is shipped and asks no network. What was in flight when a node
+died counts as spent in full; what is in a batch is collected by its next start (``batch.job``). The ledger outlives
+everything else of a node, also one that starts over at every run: its cap is for the node's whole life.
 """
+
+from __future__ import annotations
 
 import math
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hivemind_exp.config import LimitsConfig
-from hivemind_exp.errors import DiskFull, LimitReached, NodeError
-from hivemind_exp.offload.prices import Price, Usage
+from hivemind_exp.config import LimitsConfig, PriceConfig
+from hivemind_exp.errors import ConfigurationError, DiskFull, LimitReached, NodeError
+from hivemind_exp.offload.settings import Endpoint
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, Provider
+
+BATCH_SHARE = 0.5
+"""Part of its price that a token costs in a batch."""
+_MANY = 10_000_000
+"""Tokens beyond every tier: what a token costs there is the most it can cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request, as the service reports them."""
+
+    prompt: int
+    completion: int
+    """Hidden reasoning included."""
+    cached: int = 0
+    """Part of ``prompt`` that came from the service's cache."""
+    reasoning: int = 0
+    """Part of ``completion`` that nobody sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars a token."""
+
+    input: float
+    output: float
+    """The highest rate that may apply, at any hour and size: what a reservation is made at."""
+    known: tuple[Provider, ModelInfo] | None = None
+    """The row of genai-prices, which knows of tiers, hours and cached input."""
+
+    def cost(self, usage: Usage) -> float:
+        if self.known is None:
+            return usage.prompt * self.input + usage.completion * self.output
+        from genai_prices import Usage as Tokens
+
+        provider, model = self.known
+        tokens = Tokens(
+            input_tokens=usage.prompt,
+            output_tokens=usage.completion,
+            cache_read_tokens=min(usage.cached, usage.prompt),
+        )
+        return float(model.calc_price(tokens, provider).total_price)
+
+    def cost_in_batch(self, usage: Usage) -> float:
+        """Return dollars for what was used in a batch.
+
+        Cached input counts as any other: whether its discount holds in batches depends on the model, and a cap must
+        hold for every one.
+        """
+        return BATCH_SHARE * self.cost(replace(usage, cached=0))
+
+    @property
+    def free(self) -> bool:
+        return self.input == self.output == 0
+
+
+def price_of(endpoint: Endpoint, given: Mapping[str, PriceConfig]) -> Price | None:
+    """Return what an endpoint costs; None where nobody knows."""
+    own = given.get(endpoint.name)
+    if own is not None:
+        return Price(own.input / 1e6, own.output / 1e6)
+    if endpoint.chat.free:
+        return Price(0.0, 0.0)
+    return None if endpoint.chat.prices is None else _listed(endpoint.chat.prices, endpoint.model)
+
+
+def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, capped: bool) -> Price:
+    """Return what an endpoint costs.
+
+    Raises ``ConfigurationError`` where a cap is to be kept and cannot: the price is not known, with the line to add, or
+    the model thinks without bound. Without a cap an unknown price counts as nothing.
+    """
+    price = price_of(endpoint, given)
+    if not capped:
+        return price or Price(0.0, 0.0)
+    line = f"offload.prices.{endpoint.name}"
+    if price is None:
+        raise ConfigurationError(
+            f"the price of {endpoint.label} is not known, so no cap can be kept. Say what a million tokens cost, such "
+            f"as [{line}] input = 0.15, output = 0.60 in the profile, or lift the cap: offload.limits.usd = "
+            '"unlimited" without usd_per_day',
+            next=f"swarmctl run --offload {endpoint.label} --set {line}.input=0.15 --set {line}.output=0.60",
+        )
+    if endpoint.reasons and not endpoint.chat.bounds_reasoning and not price.free:
+        raise ConfigurationError(
+            f"{endpoint.label} thinks unseen and without bound, so no cap can be kept: ask a model that does not, or "
+            'lift the cap: offload.limits.usd = "unlimited" without usd_per_day',
+            next=f"swarmctl run --offload {endpoint.name}",
+        )
+    return price
+
+
+def _listed(source: str, name: str) -> Price | None:
+    from genai_prices import Usage as Tokens
+    from genai_prices import data_snapshot
+
+    try:
+        provider, model = data_snapshot.get_snapshot().find_provider_model(name, None, source, None)
+    except LookupError:
+        return None
+    now = datetime.now(UTC)
+    many = Tokens(input_tokens=_MANY, output_tokens=_MANY)
+    hours = [
+        model.calc_price(many, provider, genai_request_timestamp=now + timedelta(hours=hour)) for hour in range(24)
+    ]
+    return Price(
+        input=max(float(hour.input_price) for hour in hours) / _MANY,
+        output=max(float(hour.output_price) for hour in hours) / _MANY,
+        known=(provider, model),
+    )
+
 
 BATCHED = "batched"
 """State of a request that is in a batch: it outlives the node's process."""
@@ -58,21 +176,6 @@ class Reservation:
     """Whether the request is in a batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over a provider's requests."""
-
-    provider: str
-    model: str
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float
-    """What the service reported as used."""
-    usd_unsettled: float
-    """Reserves of requests whose outcome nobody knows: counted as spent, and at most that."""
-
-
 def worst_case(price: Price, contents: Sequence[str], count: int, max_tokens: int) -> float:
     """Return dollars that a request can cost at most: no token is less than a byte, no choice longer than it may be."""
     prompt = sum(len(content.encode()) + BYTES_A_MESSAGE for content in contents)
@@ -93,7 +196,7 @@ class Ledger:
             self._db.execute(
                 "UPDATE requests SET state='kept', fault='in flight when the node died' WHERE state='open'"
             )
-            self._spent = self._sum("1")
+            self._spent = total_spent(self._db)
             self._day, self._spent_today = 0, 0.0
         except sqlite3.Error as error:
             raise _explain(error, path) from error
@@ -165,7 +268,6 @@ class Ledger:
             self.execute("PRAGMA synchronous=NORMAL")
 
     def settle(self, reservation: Reservation, usage: Usage, usd: float) -> None:
-        """Record what a request did use and cost."""
         self.execute(
             "UPDATE requests SET state='settled', usd=?, prompt_tokens=?, cached_tokens=?, completion_tokens=?, "
             "reasoning_tokens=? WHERE id=?",
@@ -190,13 +292,12 @@ class Ledger:
             raise _explain(error, self._path) from error
 
     def close(self) -> None:
-        """Close the file."""
         self._db.close()
 
     def _today(self) -> float:
         day = int(time.time() // _DAY)
         if day != self._day:
-            self._day, self._spent_today = day, self._sum(f"t >= {day * _DAY}")
+            self._day, self._spent_today = day, total_spent(self._db, f"t >= {day * _DAY}")
         return self._spent_today
 
     def _add(self, usd: float, day: int) -> None:
@@ -204,22 +305,11 @@ class Ledger:
         if day == self._day:
             self._spent_today += usd
 
-    def _sum(self, where: str) -> float:
-        query = f"SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE {where}"
-        return float(self._db.execute(query).fetchone()[0])
 
-
-def read_totals(db: sqlite3.Connection) -> list[Totals]:
-    """Return the sums of a ledger, by provider and model."""
-    rows = db.execute(
-        "SELECT provider, model, SUM(state != 'void'), TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(usd), "
-        f"TOTAL(CASE WHEN state IN ('kept', 'open', '{BATCHED}') THEN reserved ELSE 0 END) "
-        "FROM requests GROUP BY provider, model ORDER BY provider, model"
-    )
-    return [
-        Totals(provider, model, int(requests), int(prompt), int(completion), usd, unsettled)
-        for provider, model, requests, prompt, completion, usd, unsettled in rows
-    ]
+def total_spent(db: sqlite3.Connection, where: str = "1") -> float:
+    """Return the dollars of a ledger, with the reserves of open requests and of unknown outcomes."""
+    query = f"SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE {where}"
+    return float(db.execute(query).fetchone()[0])
 
 
 def _shown(cap: float) -> str:
@@ -227,11 +317,10 @@ def _shown(cap: float) -> str:
 
 
 def _raised(cap: float, needed: float) -> float:
-    """Return a cap under which the node can go on."""
-    while True:
+    """Return a cap, above the present one, under which the node can go on."""
+    while cap < needed:
         cap *= 2
-        if cap >= needed:
-            return cap
+    return cap
 
 
 def _explain(error: sqlite3.Error, path: Path) -> NodeError:

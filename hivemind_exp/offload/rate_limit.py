@@ -55,7 +55,6 @@ class RateLimiter:
 
     @property
     def held(self) -> bool:
-        """Whether nothing goes out at present."""
         return asyncio.get_running_loop().time() < self._held_until
 
     async def acquire(self, expected: Callable[[], float], round_: int = 0) -> Permit:
@@ -68,7 +67,8 @@ class RateLimiter:
             async with self._turn:
                 tokens = await self._pass(expected)
         except BaseException:
-            self._give_place()
+            self._flying -= 1
+            self._wake()
             raise
         self._sent += 1
         return Permit(self._sent, tokens)
@@ -133,10 +133,6 @@ class RateLimiter:
                 raise
         self._flying += 1
 
-    def _give_place(self) -> None:
-        self._flying -= 1
-        self._wake()
-
     def _wake(self) -> None:
         free = self.window - self._flying
         while self._waiting and free > 0:
@@ -177,24 +173,23 @@ class Pace:
     def __init__(self, per_minute: float | None) -> None:
         """Keep to the rate that the operator states, and to what ``heed`` learns; None: to the latter alone."""
         self._stated = per_minute
-        self._per_second = _rate(per_minute)
+        self._per_second: float | None = None
+        if per_minute is not None:
+            self.heed(per_minute)
         self._due = 0.0
 
     @property
     def known(self) -> bool:
-        """Whether there is a rate to keep to."""
         return self._per_second is not None
 
     def heed(self, per_minute: float) -> None:
         """Take up the limit that an answer tells of; the lower of the two holds."""
-        self._per_second = _rate(per_minute if self._stated is None else min(per_minute, self._stated))
+        self._per_second = USED * min(per_minute, self._stated or per_minute) / 60
 
     def wait(self, now: float) -> float:
-        """Return the seconds until the next may go out."""
         return max(0.0, self._due - now) if self.known else 0.0
 
     def take(self, now: float, amount: float) -> None:
-        """Count what goes out now."""
         if self._per_second is not None:
             self._due = max(self._due, now - CATCH_UP_S) + amount / self._per_second
 
@@ -202,7 +197,3 @@ class Pace:
         """Count that something was more than expected, or less."""
         if self._per_second is not None:
             self._due += amount / self._per_second
-
-
-def _rate(per_minute: float | None) -> float | None:
-    return None if per_minute is None else USED * per_minute / 60

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from hivemind_exp.backoff import growing
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
-from hivemind_exp.offload.api.batch_client import BatchClient
-from hivemind_exp.offload.api.chat import FaultKind, RequestFailed
-from hivemind_exp.offload.api.client import ChatClient
-from hivemind_exp.offload.endpoints import Endpoint
-from hivemind_exp.offload.prices import Price
+from hivemind_exp.offload.api.batch import BatchClient
+from hivemind_exp.offload.api.chat import ChatClient, FaultKind, RequestFailed
+from hivemind_exp.offload.ledger import Price
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
+from hivemind_exp.offload.settings import Endpoint
 
 FAULTS_IN_A_ROW = 6
 """After so many faults without one answer a service counts as down. No more than ``engine.TRIES``: else a place that
@@ -24,7 +23,7 @@ _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _DAY_S = 86400.0
 """A service may ask for a longer pause; it is asked again all the same."""
-_PERMANENT = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
+PERMANENT = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
 """Troubles that no second try cures."""
 _POLL_S = 1.0
 
@@ -55,18 +54,12 @@ class ProviderService:
     probing: bool = False
     """A single request is finding out whether it works again."""
     tokens_a_choice: float | None = None
-    """Mean length of its completions, hidden tokens included; None before the first."""
+    """Moving average of the lengths of its completions, hidden tokens included; None before the first."""
     warned: set[str] = field(default_factory=set)
     batches: BatchClient | None = None
     """Its Batch API, where it is asked through that."""
 
-    def learn_length(self, tokens: float) -> None:
-        """Take up the length of a completion in the moving average."""
-        known = self.tokens_a_choice
-        self.tokens_a_choice = tokens if known is None else 0.9 * known + 0.1 * tokens
-
     def told(self, fault: RequestFailed) -> str:
-        """Say what went wrong with it."""
         return f"{self.endpoint.label}: {fault.trouble} ({fault.detail})"
 
     def warning(self, code: str, text: str) -> WarningEvent:
@@ -74,23 +67,20 @@ class ProviderService:
         return WarningEvent(code=code, message=f"{self.endpoint.label} {text}")
 
 
+@dataclass(eq=False)
 class Router:
     """Picks a service for each request, and learns from what came of it. For one event loop."""
 
-    def __init__(self, chain: Sequence[ProviderService | None], emit: Emit) -> None:
-        """Use ``chain`` in order; None is this machine."""
-        self._chain = chain
-        self._emit = emit
-        self._broke_until = 0.0
+    _chain: Sequence[ProviderService | None]
+    """Used in order; None is this machine."""
+    _emit: Emit
+    broke_until: float = 0.0
+    """No service that costs money is asked before then (Unix seconds)."""
 
     @property
     def budget_exhausted(self) -> bool:
         """Whether a cap is reached: what costs money is not asked."""
-        return time.time() < self._broke_until
-
-    def only_free(self, until: float) -> None:
-        """Ask no service that costs money before ``until`` (Unix seconds)."""
-        self._broke_until = until
+        return time.time() < self.broke_until
 
     async def acquire(self) -> ProviderService | None:
         """Return the service to ask; None where this machine is to generate. Waits where nobody can.
@@ -116,7 +106,6 @@ class Router:
         service.probing = False
 
     def record_success(self, service: ProviderService) -> None:
-        """Take note of an answer."""
         if service.trouble is not None:
             self._emit(service.warning("provider_back", "answers again"))
         service.faults = service.slowed = service.outages = service.refused = 0
@@ -133,15 +122,14 @@ class Router:
         return True
 
     def record_failure(self, service: ProviderService, fault: RequestFailed) -> None:
-        """Take note of a fault."""
         if fault.trouble is FaultKind.SLOW_DOWN:
             self._slow_down(service, fault)
             return
         service.faults += 1
         if fault.wait is not None and fault.wait > LONGEST_HOLD_S:
             self._rest(service, fault, fault.wait)
-        elif fault.trouble in _PERMANENT or service.faults >= FAULTS_IN_A_ROW or service.probing:
-            self._rest(service, fault, growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S))
+        elif fault.trouble in PERMANENT or service.faults >= FAULTS_IN_A_ROW or service.probing:
+            self._rest(service, fault)
 
     def _slow_down(self, service: ProviderService, fault: RequestFailed) -> None:
         now = asyncio.get_running_loop().time()
@@ -153,14 +141,17 @@ class Router:
         if wait > LONGEST_HOLD_S:
             self._rest(service, fault, wait)
         elif now - service.slowed_since > _SLOWED_S:
-            self._rest(service, fault, growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S))
+            self._rest(service, fault)
         else:
             service.limiter.hold(wait)
             service.probing = False
 
-    def _rest(self, service: ProviderService, fault: RequestFailed, seconds: float) -> None:
+    def _rest(self, service: ProviderService, fault: RequestFailed, seconds: float | None = None) -> None:
+        """Leave a service alone for ``seconds``, or for longer with each outage."""
         if service.trouble is not None and not service.probing:
             return  # one more of the requests that met the same outage
+        if seconds is None:
+            seconds = growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S)
         first = service.trouble is None
         service.trouble, service.probing = fault, False
         service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)

@@ -1,11 +1,105 @@
-"""What an API's text is taken to be, and what is therefore learned from it. Senseless settings are refused here."""
+"""Settings of ``[offload]``: which services they name, what an API's text is taken to be, what is learned from it.
 
+Settings that cannot work are refused here.
+"""
+
+import difflib
 import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import OFF, Config
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.offload.endpoints import Endpoint, chain, first_endpoint, is_offloaded
+from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.rollouts.types import Kind
+
+LOCAL = "local"
+"""In ``offload.fallback``: this machine generates."""
+TRAINING: dict[Training, str] = {
+    "allowed": "its terms let output be trained on",
+    "restricted": "its terms restrict training on output: read them before you share or publish what is learned",
+    "model": "whether output may be trained on follows from the model's licence",
+    "unknown": "whether its terms let output be trained on is not known here: read them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One service and the model it is asked for."""
+
+    name: str
+    base_url: str
+    model: str
+    chat: Chat
+    needs_key: bool
+
+    @property
+    def label(self) -> str:
+        """For people: ``openai:gpt-4o-mini``."""
+        return f"{self.name}:{self.model}"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.base_url).netloc
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model thinks unseen before it answers."""
+        return self.model.startswith(self.chat.reasoning) if self.chat.reasoning else False
+
+
+def is_offloaded(config: Config) -> bool:
+    return config.offload.provider != OFF
+
+
+def first_endpoint(config: Config) -> Endpoint:
+    """Return the provider that is asked as long as it can. Raises ``ConfigurationError``."""
+    provider, model = split(config.offload.provider)
+    return _endpoint(config, provider, config.offload.model or model)
+
+
+def chain(config: Config) -> list[Endpoint | None]:
+    """Return who generates, in order; None is this machine, which a relay leaves out: it loads no model.
+
+    Raises ``ConfigurationError``.
+    """
+    found: list[Endpoint | None] = [first_endpoint(config)]
+    for name in config.offload.fallback:
+        if name != LOCAL:
+            found.append(_endpoint(config, *split(name)))
+        elif config.offload.kind != "relay":
+            found.append(None)
+    return found
+
+
+def split(text: str) -> tuple[str, str | None]:
+    """Take ``PROVIDER[:MODEL]`` apart at the first colon: names of models may have more."""
+    provider, _, model = text.partition(":")
+    return provider, model or None
+
+
+def _endpoint(config: Config, name: str, model: str | None) -> Endpoint:
+    own, row = config.providers.get(name), PROVIDERS.get(name)
+    if own is not None:
+        same = own.model_dump(include={"model", "group", "free", "batch", "training"})
+        chat = Chat(**same, max_tokens=own.max_tokens_name, serves_own_weights=True)
+        base_url, needs_key = own.base_url.rstrip("/"), own.needs_key
+    elif row is not None and row.chat is not None:
+        chat, base_url, needs_key = row.chat, row.base_url, row.needs_key
+    else:
+        names = [*(row.name for row in PROVIDERS.values() if row.chat), *config.providers]
+        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        guess = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}"
+        raise ConfigurationError(
+            f"no provider is called {name!r}{guess} (one of your own is a [providers.{name}] with a base_url)",
+            next=f"swarmctl run --offload {near[0] if near else 'openai'}",
+        )
+    model = model or chat.model
+    if model is None:
+        message = f"{name} has no usual model: say which one to ask for"
+        raise ConfigurationError(message, next=f"swarmctl run --offload {name}:MODEL")
+    return Endpoint(name, base_url, model, chat, needs_key)
 
 
 def resolved_kind(config: Config) -> Kind:
@@ -23,70 +117,59 @@ def is_relay(config: Config) -> bool:
 
 def check_offload(config: Config) -> None:
     """Raise ``ConfigurationError`` for settings of ``[offload]`` that cannot work or teach nothing."""
-    if not is_offloaded(config):
-        return
-    offload, kind, endpoints = config.offload, resolved_kind(config), chain(config)
-    first = first_endpoint(config)
-    if kind is Kind.POLICY:
-        raise _refused(
-            "the kind policy needs token ids and log-probabilities from a server to which this node pushed its "
-            f"weights; {first.name} gives text: use policy_text if it serves these very weights",
-            "offload.kind=policy_text",
-        )
-    if kind is Kind.POLICY_TEXT:
-        _check_own_weights([endpoint for endpoint in endpoints if endpoint is not None])
+    if is_offloaded(config):
+        for broken, message, setting in _rules(config):
+            if broken:
+                raise ConfigurationError(message, next=f"swarmctl run --set {shlex.quote(setting)}")
+
+
+def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
+    """Yield for each rule whether it is broken, what is wrong then, and the setting that mends it."""
+    offload, kind, first = config.offload, resolved_kind(config), first_endpoint(config)
+    foreign = next((each.name for each in chain(config) if each and not each.chat.serves_own_weights), None)
+    yield (
+        kind is Kind.POLICY,
+        "the kind policy needs token ids and log-probabilities from a server to which this node pushed its "
+        f"weights; {first.name} gives text: use policy_text if it serves these very weights",
+        "offload.kind=policy_text",
+    )
+    yield (
+        kind is Kind.POLICY_TEXT and foreign is not None,
+        f"policy_text says that {foreign} serves this node's weights, and it serves only its own models: its text is a "
+        "teacher's",
+        "offload.kind=teacher",
+    )
     if kind is Kind.RELAY:
-        _check_relay(config)
+        yield from _relay_rules(config)
     alone = offload.share == 1 and offload.when == "always"
-    if kind is Kind.TEACHER and config.train.teacher_loss == "luffy" and alone:
-        raise _refused(
-            "luffy weighs a teacher's rows against the node's own of the same group, and with offload.share = 1 there "
-            "are none",
-            "offload.share=0.5",
-        )
-    _check_batch(config, kind, first)
-
-
-def _check_relay(config: Config) -> None:
-    offload = config.offload
-    if offload.share < 1 or offload.when == "failed":
-        raise _refused("a relay trains nothing, so nothing is left for this machine to sample", "offload.share=1.0")
-    if offload.rounds != "*":
-        text = "a relay has nothing to do in rounds that the API does not fill: game.rounds says when it ends"
-        raise _refused(text, "offload.rounds=*")
-    if offload.on_limit == "local":
-        raise _refused("a relay loads no model, so at a cap this machine cannot go on", "offload.on_limit=stop")
-    if config.game.kind == "study-group":
-        text = "a relay has no answers of its own to show in the later stages of study-group; it plays sampling"
-        raise _refused(text, "game.kind=sampling")
-
-
-def _check_own_weights(endpoints: list[Endpoint]) -> None:
-    for endpoint in endpoints:
-        if not endpoint.chat.serves_own_weights:
-            raise _refused(
-                f"policy_text says that {endpoint.name} serves this node's weights, and it serves only its own models: "
-                "its text is a teacher's",
-                "offload.kind=teacher",
-            )
-
-
-def _check_batch(config: Config, kind: Kind, first: Endpoint) -> None:
-    if not config.offload.batch:
-        return
-    if not first.chat.batch:
-        raise _refused(f"{first.name} has no Batch API", "offload.batch=false")
-    if set(config.offload.stages) != {"answer"}:
-        raise _refused("a batch takes hours, and a later stage waits for the one before", "offload.batch=false")
-    if kind is Kind.POLICY_TEXT or config.offload.when == "failed":
-        raise _refused(
+    yield (
+        alone and kind is Kind.TEACHER and config.train.teacher_loss == "luffy",
+        "luffy weighs a teacher's rows against the node's own of the same group, and with offload.share = 1 there are "
+        "none",
+        "offload.share=0.5",
+    )
+    if offload.batch:
+        setting = "offload.batch=false"
+        yield not first.chat.batch, f"{first.name} has no Batch API", setting
+        later = set(offload.stages) != {"answer"}
+        yield later, "a batch takes hours, and a later stage waits for the one before", setting
+        yield (
+            kind is Kind.POLICY_TEXT or offload.when == "failed",
             "a batch takes hours: only what a teacher or a relay says to questions known beforehand can wait that long",
-            "offload.batch=false",
+            setting,
         )
 
 
-def _refused(message: str, setting: str) -> ConfigurationError:
-    return ConfigurationError(message, next=f"swarmctl run --set {shlex.quote(setting)}")
+def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
+    offload = config.offload
+    partly = offload.share < 1 or offload.when == "failed"
+    yield partly, "a relay trains nothing, so nothing is left for this machine to sample", "offload.share=1.0"
+    text = "a relay has nothing to do in rounds that the API does not fill: game.rounds says when it ends"
+    yield offload.rounds != "*", text, "offload.rounds=*"
+    text = "a relay loads no model, so at a cap this machine cannot go on"
+    yield offload.on_limit == "local", text, "offload.on_limit=stop"
+    text = "a relay has no answers of its own to show in the later stages of study-group; it plays sampling"
+    yield config.game.kind == "study-group", text, "game.kind=sampling"
 
 
 def describe_loss(config: Config) -> str:

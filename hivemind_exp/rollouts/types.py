@@ -1,8 +1,9 @@
-"""Where rollouts come from, and what one is."""
+"""What a prompt, a rollout and a group are; what is asked of an API for one prompt, and what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,6 @@ class Group:
     """The place in the group of each rollout, where some places are empty. Left out: 0, 1, 2, …"""
 
     def numbered(self) -> dict[int, Rollout]:
-        """Return the rollouts by place."""
         return dict(zip(self.places or range(len(self.rollouts)), self.rollouts, strict=True))
 
     def scored(self) -> list[tuple[Rollout, Score]]:
@@ -103,3 +103,57 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: 
     """Return the token ids of a text, which ends the turn unless it was cut. Never none."""
     ids = tuple(tokenizer.encode(text, add_special_tokens=False))
     return ids if truncated and ids else (*ids, tokenizer.eos_token_id)
+
+
+@dataclass(slots=True, eq=False)
+class CompletionRequest:
+    """The places of one group that an API is to fill."""
+
+    round: int
+    stage: str
+    question: str
+    """Digest of the question."""
+    messages: tuple[Message, ...]
+    indices: tuple[int, ...]
+    """Indices within the group, those that the journal already holds left out."""
+    version: int
+    """Optimizer steps behind the node's weights when it was placed."""
+    refused: bool = False
+    """A service does not take this prompt: nobody is asked again."""
+    done: Future[None] = field(default_factory=Future)
+    """Ends when every place is filled or given up; an exception where the node must stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One completion of an API, as the journal keeps it. Token ids are made from the text when it is read."""
+
+    index: int
+    kind: Kind
+    provider: str
+    model: str
+    text: str
+    truncated: bool
+    version: int | None
+    """Optimizer steps behind the weights that made it; of another model, behind the node's when it was asked for;
+    None where unknown."""
+    usd: float
+    """Its part of what the request cost."""
+
+
+@dataclass(slots=True)
+class RoundSpend:
+    """What one provider did in one round, and at which price."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    """Reserves of requests whose outcome nobody knows included."""
+    lost: int = 0
+    """Places given up."""
+
+
+def by_group(requests: Iterable[CompletionRequest]) -> dict[tuple[int, str, str], CompletionRequest]:
+    """Return requests by round, stage and question: what one of them is known by."""
+    return {(each.round, each.stage, each.question): each for each in requests}

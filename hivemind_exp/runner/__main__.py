@@ -2,8 +2,7 @@
 
 The line: ``{"mode": "run" | "check" | "charter", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``; the
 descriptor is the pipe with the keys that this run needs; for a charter there is also ``key``, the file with the node's
-identity. Standard input stays open as a life line: its end means that
-the supervisor died. SIGTERM asks for a stop.
+identity. Standard input stays open as a life line: its end means that the supervisor died. SIGTERM asks for a stop.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hivemind_exp.errors import DiskFull, LimitReached, NodeError, OutOfMemory
-from hivemind_exp.runner.report_backends import explain_refusal
+from hivemind_exp.errors import DiskFull, KeyProblem, LimitReached, NodeError, OutOfMemory
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
 
@@ -33,6 +31,9 @@ if TYPE_CHECKING:
 DISK_FULL_STATUS = 28
 """Exit status when not even the error could be written: errno.ENOSPC."""
 
+_PATIENCE_S = 30.0
+"""How long a peer may take to answer who is asked for a charter."""
+
 
 def main() -> int:
     """Serve one order. Returns the exit status: 0 done or stopped, 1 failed, 28 failed on a full disk."""
@@ -41,7 +42,10 @@ def main() -> int:
     if order["mode"] != "run":
         return _answer(order)
     stop = StopFlag()
-    _stop_on_signals(stop)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # A terminal's Ctrl-C is the supervisor's business; it passes on what is meant.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
     from hivemind_exp.events import EventLog  # with pydantic, which takes a moment: signals are handled by now
     from hivemind_exp.node_files import NodeFiles
@@ -80,17 +84,13 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
     if error is not None:
         reason = "error"
         emit(ErrorEvent(code=error.code, message=error.message, next=error.next))
-    emit(StopEvent(reason=reason, next=following, **_reached(runner)))
+    reached: dict[str, Any] = {}  # nothing when it ended before that was known
+    if runner is not None:
+        progress = runner.progress
+        checkpoint = None if progress.checkpoint is None else str(progress.checkpoint)
+        reached = {"round": progress.round, "steps": progress.step, "checkpoint": checkpoint}
+    emit(StopEvent(reason=reason, next=following, **reached))
     return 0 if error is None else 1
-
-
-def _reached(runner: GRPORunner | None) -> dict[str, Any]:
-    """Return how far the node is; nothing when it ended before that was known."""
-    if runner is None:
-        return {}
-    progress = runner.progress
-    checkpoint = None if progress.checkpoint is None else str(progress.checkpoint)
-    return {"round": progress.round, "steps": progress.step, "checkpoint": checkpoint}
 
 
 def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> GRPORunner:
@@ -115,27 +115,43 @@ def _answer(order: dict[str, Any]) -> int:
     # Libraries print; standard output is for the one object.
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            answer, status = _answers[order["mode"]](Config.model_validate(order["config"]), order), 0
+            config, status = Config.model_validate(order["config"]), 0
+            if order["mode"] == "charter":
+                answer = _charter(config, order)
+            else:
+                from hivemind_exp.runner.grpo_runner import describe
+
+                answer = describe(config)
         except NodeError as error:
             answer, status = {"error": {"code": error.code, "message": error.message, "next": error.next}}, 1
     print(json.dumps(answer))
     return status
 
 
-def _described(config: Config, _order: dict[str, Any]) -> dict[str, Any]:
-    from hivemind_exp.runner.grpo_runner import describe
-
-    return describe(config)
-
-
 def _charter(config: Config, order: dict[str, Any]) -> dict[str, Any]:
-    from hivemind_exp.runner.fetch_charter import fetch_charter
+    """Return the signed charter that ``swarm.join`` stands for, from whoever of its addresses answers.
 
-    envelope = fetch_charter(config, Path(order["key"]), Path(order["node_dir"]))
-    return {"charter": base64.b64encode(envelope).decode()}
+    It is asked for with the key that the node will have, so that peers meet no stranger who is gone a moment later.
+    Raises ``SwarmError`` where nobody gave it, and ``IdentityProblem`` where the key cannot be used.
+    """
+    from hivemind_exp.events import discard
+    from hivemind_exp.swarm.identity import Identity
+    from hivemind_exp.swarm.invitation import parse
+    from hivemind_exp.swarm.node import SwarmNode
 
-
-_answers = {"check": _described, "charter": _charter}
+    key, invitation = Path(order["key"]), parse(config.swarm.join)
+    node = SwarmNode(
+        Identity.load(key),
+        invitation.charter,
+        key=key,
+        directory=Path(order["node_dir"]),  # for what a node remembers of a swarm, until this is over
+        settings=config.swarm.model_copy(update={"port": 0, "announce": [], "relay": False}),
+        invitation=invitation.addresses,
+        emit=discard,
+    )
+    with contextlib.closing(node):
+        node.start()
+        return {"charter": base64.b64encode(node.fetch_charter(_PATIENCE_S)).decode()}
 
 
 def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
@@ -152,6 +168,18 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
     return explain_refusal(error)
 
 
+def explain_refusal(error: Exception) -> KeyProblem | None:
+    """Return what an exception of Weights & Biases means if it is about the key; None for any other."""
+    kind = type(error)
+    without = kind.__name__ == "UsageError" and "API key" in str(error)
+    if not kind.__module__.startswith("wandb.") or not (without or kind.__name__ == "AuthenticationError"):
+        return None
+    return KeyProblem(
+        "report.to names wandb, and Weights & Biases has no valid key (WANDB_MODE=offline needs none)",
+        next="swarmctl keys set wandb",
+    )
+
+
 def _out_of_memory(where: str, order: dict[str, Any]) -> OutOfMemory:
     train, generation = order["config"]["train"], order["config"]["generation"]
     smaller = max(1, train["micro_batch"] // 2)
@@ -162,16 +190,6 @@ def _out_of_memory(where: str, order: dict[str, Any]) -> OutOfMemory:
         next=f"swarmctl run --node {order['config']['node']['name']} --set train.micro_batch={smaller} "
         f"--set generation.batch={fewer}",
     )
-
-
-def _stop_on_signals(stop: StopFlag) -> None:
-    def ask(*_: object) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, ask)
-    # A terminal's Ctrl-C is the supervisor's business; it passes on what is meant.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _watch_supervisor(stop: StopFlag) -> None:

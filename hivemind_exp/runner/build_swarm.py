@@ -16,13 +16,13 @@ from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.settings import is_relay, resolved_kind
+from hivemind_exp.offload.settings import is_offloaded, resolved_kind
 from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group
-from hivemind_exp.runner.build_game import PeerContext
+from hivemind_exp.runner.build_node import PeerContext
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew
 from hivemind_exp.swarm.identity import Identity, claim
@@ -63,7 +63,6 @@ class SwarmSession:
     def exchange(
         self, log_probabilities: LogProbabilities, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
     ) -> Iterator[PeerExchange]:
-        """Return the loop's side of the swarm."""
         config = self.config
         source = PeerSource(
             self._rules(),
@@ -141,7 +140,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
     identity = Identity.load(files.key)
     with ExitStack() as ends:
         ends.enter_context(claim(files.claims, identity.peer_id, config.node.name))
-        known = _read_charter(files, config.swarm.charter)
+        charter = _read_charter(files, config.swarm.charter)
         node = SwarmNode(
             identity,
             config.swarm.charter,
@@ -155,7 +154,10 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
         ends.callback(node.close)
         emit(PhaseEvent(name="joining the swarm"))
         node.start()
-        charter = _fetch_charter(node, files, config.swarm.charter) if known is None else known
+        if charter is None:
+            envelope = node.fetch_charter()
+            charter = Charter.open(envelope, config.swarm.charter)
+            atomic_write.write(files.charter, envelope)
         node.charter = files.charter.read_bytes()
         yield SwarmSession(charter, applied(charter, config), node, files, emit)
 
@@ -171,17 +173,5 @@ def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
     return Charter.open(envelope, expected)
 
 
-def _fetch_charter(node: SwarmNode, files: NodeFiles, expected: str) -> Charter:
-    envelope = node.fetch_charter()
-    charter = Charter.open(envelope, expected)
-    atomic_write.write(files.charter, envelope)
-    return charter
-
-
 def _label(config: Config) -> str:
-    """Say where this node's rollouts come from."""
-    if is_relay(config):
-        return f"relay {config.offload.provider}"[:64]
-    if config.offload.provider != "off":
-        return f"{resolved_kind(config)} {config.offload.provider}"[:64]
-    return "policy"
+    return f"{resolved_kind(config)} {config.offload.provider}"[:64] if is_offloaded(config) else "policy"

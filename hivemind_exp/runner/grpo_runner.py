@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,11 @@ from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import TINY, load_tokenizer
 from hivemind_exp.models.memory import estimate
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.openai_wrapper import OpenAIModelWrapper
+from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
-from hivemind_exp.runner.build_game import PeerContext, open_game
-from hivemind_exp.runner.build_model import ModelBuilder
-from hivemind_exp.runner.report_backends import check_reports
+from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, check_reports, open_game
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import build_sources, remote_name
@@ -37,8 +36,7 @@ from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
-from hivemind_exp.trainer.progress import NodeProgress
-from hivemind_exp.trainer.relay_loop import RelayLoop, encode_as_bytes
+from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
 if TYPE_CHECKING:
     from hivemind_exp.runner.build_swarm import SwarmSession
@@ -100,7 +98,9 @@ class GRPORunner:
     def _train(self, ends: ExitStack) -> None:
         check_reports(self._config)
         compute = resolve_compute(self._config.model)
-        _use_threads(self._config)
+        # A tiny model is 5 to 20 times slower on many threads than on one.
+        usual = 1 if self._config.model.name == TINY else os.cpu_count() or 1
+        torch.set_num_threads(self._config.model.threads or usual)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
@@ -111,9 +111,7 @@ class GRPORunner:
         parameters = list(step_trainer.policy.parameters())
         self._announce(
             model=config.model.name,
-            device=compute.device,
-            dtype=compute.dtype,
-            accelerator=compute.accelerator,
+            **asdict(compute),
             parameters=sum(p.numel() for p in parameters),
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
             resumed_round=None if checkpoint is None else checkpoint.round,
@@ -131,7 +129,6 @@ class GRPORunner:
         HivemindGRPOTrainer(
             config=config,
             step_trainer=step_trainer,
-            tokenizer=tokenizer,
             encode=partial(encode_completion, tokenizer),
             sources=sources,
             local=local,
@@ -203,9 +200,7 @@ class GRPORunner:
                 node=config.node.name,
                 tasks=[task.name for task in config.tasks],
                 seed=config.node.seed,
-                rounds=config.game.rounds,
-                groups=config.game.groups,
-                group_size=config.game.group_size,
+                **config.game.model_dump(include={"rounds", "groups", "group_size"}),
                 **about_model,
             )
         )
@@ -229,12 +224,6 @@ def _check_warmup(config: Config) -> None:
         )
 
 
-def _use_threads(config: Config) -> None:
-    """Set torch's CPU threads: a tiny model is 5 to 20 times slower on many threads than on one."""
-    threads = config.model.threads or (1 if config.model.name == TINY else os.cpu_count() or 1)
-    torch.set_num_threads(threads)
-
-
 def describe(config: Config) -> dict[str, Any]:
     """Return what a dry run says of this machine, model and tasks. Touches nothing. Raises ``NodeError``."""
     from hivemind_exp.models.loading import locate
@@ -247,9 +236,7 @@ def describe(config: Config) -> dict[str, Any]:
     half = compute.dtype != "float32"
     check_tasks(config.tasks)
     return {
-        "device": compute.device,
-        "dtype": compute.dtype,
-        "accelerator": compute.accelerator,
+        **asdict(compute),
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
         "tasks": [task.name for task in config.tasks],
         "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,

@@ -45,24 +45,20 @@ def measure(config: Config) -> dict[str, Any]:
     """Multiply, take a step, and say how that went. Raises ``NodeError``, or what torch raises."""
     from hivemind_exp.models.device import pin_device, resolve_compute
 
-    model = config.model.model_copy(update={"device": pin_device(config.model.device)})
+    device = pin_device(config.model.device)
+    import torch
+
+    model = config.model.model_copy(update={"device": device})
     compute = resolve_compute(model)
-    multiply(compute.device)
+    left, right = torch.randn(2, _SIDE, _SIDE, dtype=torch.float64)
+    expected = left @ right
+    found = (left.float().to(compute.device) @ right.float().to(compute.device)).double().cpu()
+    error = float((found - expected).norm() / expected.norm())
+    if not error < 0.01:  # also where it is not a number; TF32 has 10 bits
+        raise NodeError(f"a matrix product on {compute.device} is wrong: relative error {error:.2g}")
     with tempfile.TemporaryDirectory() as directory:
         step = take_step(config.model_copy(update={"model": model}), compute.device, compute.dtype, Path(directory))
     return {"device": compute.accelerator or compute.device, "dtype": compute.dtype, **step}
-
-
-def multiply(device: str) -> None:
-    """Raise ``NodeError`` where a product on ``device`` is not what the CPU says."""
-    import torch
-
-    left, right = torch.randn(2, _SIDE, _SIDE, dtype=torch.float64)
-    expected = left @ right
-    found = (left.float().to(device) @ right.float().to(device)).double().cpu()
-    error = float((found - expected).norm() / expected.norm())
-    if not error < 0.01:  # also where it is not a number; TF32 has 10 bits
-        raise NodeError(f"a matrix product on {device} is wrong: relative error {error:.2g}")
 
 
 def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[str, Any]:

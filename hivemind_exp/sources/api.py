@@ -1,20 +1,22 @@
 """``api``: an OpenAI-compatible API. Its engine (``hivemind_exp.offload``) writes what it says to the journal."""
 
+from dataclasses import dataclass
+
+from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.offload.settings import resolved_kind
-from hivemind_exp.rollouts.orders import CompletionRequest, OffloadEngine
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import CompletionRequest, Group, Kind
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 
 
+@dataclass(eq=False)
 class ApiSource(Source):
     """Asks for completions early, and waits for them when they are wanted."""
 
     name = "api"
 
-    def __init__(self, offload: OffloadEngine, kind: Kind) -> None:
-        self._offload = offload
-        self._version = 0
-        self.kind = kind
+    _offload: OffloadClient
+    kind: Kind
+    _version: int = 0
 
     def request(self, ask: Ask) -> None:
         """Have the empty places filled, each once: what is on its way already is not asked for again."""
@@ -36,5 +38,4 @@ class ApiSource(Source):
 
 
 def build(parts: NodeParts) -> ApiSource | None:
-    """Return the source of a node whose engine runs."""
     return None if parts.offload is None else ApiSource(parts.offload, resolved_kind(parts.config))

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,26 +24,21 @@ from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
 
 
+@dataclass(eq=False)
 class LocalSource(Source):
     """Samples from a model with its own ``generate``; greedily for evaluation."""
 
     name = "local"
     kind = Kind.POLICY
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        settings: Settings,
-        stop: StopFlag,
-        seed: int = 0,
-    ) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._settings = settings
-        self._stop = stop
-        self._seed = seed
-        self._end_ids = _end_ids(model, tokenizer)
+    _model: PreTrainedModel
+    _tokenizer: PreTrainedTokenizerBase
+    _settings: Settings
+    _stop: StopFlag
+    _seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._end_ids = _end_ids(self._model, self._tokenizer)
 
     def collect(self, ask: Ask) -> Iterator[list[Group]]:
         """Sample the empty places: the same again for the same weights, stage and places, on a CPU."""
@@ -77,7 +73,6 @@ class LocalSource(Source):
         return [tuple(rollouts[i : i + count]) for i in range(0, len(rollouts), count)]
 
     def answer(self, prompts: Sequence[Prompt]) -> list[str]:
-        """Return the greedy completion of each prompt."""
         return [rollout.text for rollout in self._complete(prompts, seed=None)]
 
     def _complete(self, prompts: Sequence[Prompt], *, seed: int | None) -> list[Rollout]:
@@ -144,7 +139,6 @@ class LocalSource(Source):
 
 
 def build(parts: NodeParts) -> LocalSource | None:
-    """Return the source of a node that has a model."""
     if parts.model is None or parts.tokenizer is None:
         return None
     return LocalSource(parts.model, parts.tokenizer, parts.config.generation, parts.stop, parts.config.node.seed)

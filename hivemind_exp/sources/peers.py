@@ -1,6 +1,7 @@
 """``peers``: whole groups that other nodes shared and this one made sure of (``hivemind_exp.peers``)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.exchange import PeerExchange
@@ -8,14 +9,14 @@ from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 
 
+@dataclass(eq=False)
 class PeersSource(Source):
     """Draws groups to questions of the peers' own choice, verified, once the node has shared its own of that stage."""
 
     name = "peers"
     kind = Kind.PEER
 
-    def __init__(self, exchange: PeerExchange) -> None:
-        self._exchange = exchange
+    _exchange: PeerExchange
 
     def collect(self, ask: Ask) -> list[Sequence[Group]]:
         """Return what is drawn for a stage, the same again after a restart: the draw is in the journal."""
@@ -29,5 +30,4 @@ class PeersSource(Source):
 
 
 def build(parts: NodeParts) -> PeersSource | None:
-    """Return the source of a node that is in a swarm."""
     return None if parts.exchange is None else PeersSource(parts.exchange)

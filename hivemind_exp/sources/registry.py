@@ -23,6 +23,5 @@ def remote_name(config: Config) -> str | None:
 
 
 def build_sources(parts: NodeParts) -> dict[str, Source]:
-    """Return the node's sources by name."""
     built = {name: build(parts) for name, build in SOURCES.items()}
     return {name: source for name, source in built.items() if source is not None}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.config import Config
 from hivemind_exp.journal.records import StageRun, TrainingRow
+from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.peers.exchange import PeerExchange
-from hivemind_exp.rollouts.orders import OffloadEngine
 from hivemind_exp.rollouts.types import Group, Kind, Prompt
 from hivemind_exp.stop import StopFlag
 
@@ -74,5 +74,5 @@ class NodeParts:
     model: PreTrainedModel | None = None
     """The node's own model, whose weights the trainer moves."""
     tokenizer: PreTrainedTokenizerBase | None = None
-    offload: OffloadEngine | None = None
+    offload: OffloadClient | None = None
     exchange: PeerExchange | None = None

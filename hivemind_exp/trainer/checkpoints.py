@@ -13,12 +13,13 @@ from hivemind_exp import atomic_write
 from hivemind_exp.errors import DiskFull
 from hivemind_exp.events import Emit, WarningEvent
 
+MODEL = "model"
+"""Directory within a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
 _SEAL = "checkpoint.json"
 PARTIAL = ".partial-"
 """How the name of one begins that is being written, or was when its writer died."""
 DAMAGED = "damaged-"
 """How the name of one begins that was set aside."""
-_CHUNK = 1 << 20
 FULL = 1 << 20
 """Free bytes below which a failing write is put down to the disk."""
 
@@ -34,15 +35,17 @@ class Checkpoint:
     """Rounds finished."""
 
 
+@dataclass(frozen=True, slots=True)
 class CheckpointStore:
     """The checkpoints of one node, named by their step."""
 
-    def __init__(self, root: Path, keep: int, emit: Emit) -> None:
-        self._root = root
-        self._keep = keep
-        self._emit = emit
-        root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob(f"{PARTIAL}*"):
+    _root: Path
+    _keep: int
+    _emit: Emit
+
+    def __post_init__(self) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        for leftover in self._root.glob(f"{PARTIAL}*"):
             shutil.rmtree(leftover)
 
     def save(self, step: int, round_: int, write: Callable[[Path], None]) -> Checkpoint:
@@ -94,7 +97,6 @@ class CheckpointStore:
         return min((int(path.name) for path in self._directories()), default=0)
 
     def damaged(self) -> list[Path]:
-        """Return the directories that were set aside."""
         return sorted(self._root.glob(f"{DAMAGED}*"))
 
     def _directories(self) -> list[Path]:
@@ -132,11 +134,8 @@ def damage(directory: Path) -> str | None:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_full(error: BaseException, root: Path) -> bool:

@@ -8,7 +8,7 @@ the optimizer and the logging back ends. Its private hooks in use are listed in 
 import contextlib
 import math
 import os
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,9 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.base import TokenRows
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.trainer.checkpoints import MODEL
 
+_STATE = "trainer.pt"
 HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies", "_tokenizer", "_metrics")
 """Private members of TRL's trainer that this module overrides or uses, beside ``pad`` and ``add_fused_lm_head``."""
 
@@ -36,21 +38,6 @@ ACCELERATOR_PADDING = 32
 
 class StepAbandoned(Exception):
     """The node was asked to stop before the optimizer moved: the weights are as before."""
-
-
-@dataclass(slots=True)
-class Meter:
-    """Token-weighted sums of one kind's metrics within a step."""
-
-    tokens: int = 0
-    sums: Tensor | None = None
-    """(4,) on the device: entropy, kl, clipped tokens, filtered rows. Read once a step: each reading waits for it."""
-
-    def add(self, tokens: int, *values: Tensor) -> None:
-        """Add one micro-batch."""
-        batch = torch.stack([value.detach().float().sum() for value in values])
-        self.tokens += tokens
-        self.sums = batch if self.sums is None else self.sums + batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +100,10 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.create_optimizer_and_scheduler(num_training_steps=1)
         self.optimizer: torch.optim.Optimizer
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
-        self._meters: dict[Kind, Meter] = {}
+        self._kind_tokens: Counter[Kind] = Counter()
+        self._kind_sums: dict[Kind, Tensor] = {}
+        """Within a step, for each kind (4,) on the device: entropy, kl, clipped tokens, filtered rows. Read once a
+        step, as each reading waits for the device."""
         self._floor: float | None = None
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
@@ -129,9 +119,11 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         the denominator. Raises ``StepAbandoned`` if ``should_stop`` turned true before the optimizer moved.
         """
         set_seed(manifest.seed)
-        self._meters = defaultdict(Meter)
+        self._kind_tokens, self._kind_sums = Counter(), {}
         self._floor = manifest.floor
-        batches = list(_micro_batches([row for row in manifest.rows if self._counts(row)], manifest.micro_batch))
+        penalty = self.train_config.beta > 0
+        counted = [row for row in manifest.rows if row.advantage != 0.0 or (penalty and self._losses[row.kind].own)]
+        batches = list(_micro_batches(counted, manifest.micro_batch))
         tokens = {True: 0, False: 0}
         for row in manifest.rows:
             tokens[self._losses[row.kind].own] += len(row.completion_ids)
@@ -146,7 +138,10 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if not batches and self.accelerator.scaler is not None:
             # The scaler has no scale before it has seen a loss.
             self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
-        self._fill_gradients()
+        # Zeros, not None: with nothing to learn AdamW's moments must decay all the same, as in plain TRL.
+        for parameter in self.model_wrapped.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm)
         learning_rate = self.lr_scheduler.get_last_lr()[0]
         # One step along an infinite gradient ruins the weights. With float16 the scaler leaves it out, and must see it.
@@ -158,9 +153,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             loss=float(sum(losses)),
             grad_norm=float(norm),
             learning_rate=learning_rate,
-            tokens=sum(meter.tokens for meter in self._meters.values()),
+            tokens=self._kind_tokens.total(),
             rows=sum(len(rows) for rows in batches),
-            by_kind={kind: self._summary(kind, meter) for kind, meter in self._meters.items()},
+            by_kind={kind: self._summary(kind) for kind in self._kind_sums},
         )
 
     def log_probabilities(self, rows: Sequence[TrainingRow]) -> list[list[float]]:
@@ -195,14 +190,23 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         # A node lives for months: the back ends have the history, memory need not.
         self.state.log_history.clear()
 
-    def _counts(self, row: TrainingRow) -> bool:
-        return row.advantage != 0.0 or (self.train_config.beta > 0 and self._losses[row.kind].own)
+    def save(self, directory: Path) -> None:
+        """Write model or adapter, tokenizer, optimizer, schedule and random generators."""
+        self.policy.save_pretrained(directory / MODEL)
+        self._tokenizer.save_pretrained(directory / MODEL)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.lr_scheduler.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        torch.save(state, directory / _STATE)
 
-    def _fill_gradients(self) -> None:
-        # Zeros, not None: with nothing to learn AdamW's moments must decay all the same, as in plain TRL.
-        for parameter in self.model_wrapped.parameters():
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+    def load(self, directory: Path) -> None:
+        """Restore what ``save`` wrote besides the model, which was built from the same directory."""
+        state: dict[str, Any] = torch.load(directory / _STATE, map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["rng"])
 
     def _tensors(self, rows: Sequence[TrainingRow], tokens: Mapping[bool, int] | None = None) -> dict[str, Any]:
         """Return rows as (B, P + T) ids and attention, prompts padded on the left to P and completions on the right to
@@ -255,8 +259,11 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             tokens = inputs["tokens"][loss.own]
             scale = 1.0 / tokens if loss.own else self.train_config.off_policy_weight / tokens
             total = total + (token_loss * kind_mask).sum() * scale
-            measured = (value * kind_mask for value in (entropies[picked], kl, scored.clipped))
-            self._meters[kind].add(sum(len(row.completion_ids) for row in rows), *measured, filtered.to(logps.device))
+            measured = [value * kind_mask for value in (entropies[picked], kl, scored.clipped)]
+            measured.append(filtered.to(logps.device))
+            sums = torch.stack([value.detach().float().sum() for value in measured])
+            self._kind_sums[kind] = self._kind_sums[kind] + sums if kind in self._kind_sums else sums
+            self._kind_tokens[kind] += sum(len(row.completion_ids) for row in rows)
         return total
 
     def _divergence(self, input_ids: Tensor, attention_mask: Tensor, logps: Tensor) -> Tensor | None:
@@ -271,13 +278,13 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         difference: Tensor = reference - logps
         return torch.exp(difference) - difference - 1
 
-    def _summary(self, kind: Kind, meter: Meter) -> dict[str, float | None]:
-        loss = self._losses[kind]
-        entropy, kl, clipped, filtered = [0.0] * 4 if meter.sums is None else meter.sums.tolist()
+    def _summary(self, kind: Kind) -> dict[str, float | None]:
+        loss, tokens = self._losses[kind], self._kind_tokens[kind]
+        entropy, kl, clipped, filtered = self._kind_sums[kind].tolist()
         told = {
-            "entropy": entropy / meter.tokens,
-            "clip_fraction": clipped / meter.tokens,
-            "kl": kl / meter.tokens if self.train_config.beta > 0 and loss.own else None,
+            "entropy": entropy / tokens,
+            "clip_fraction": clipped / tokens,
+            "kl": kl / tokens if self.train_config.beta > 0 and loss.own else None,
         }
         return told | ({"filtered": int(filtered)} if loss.likelihood_filter else {})
 

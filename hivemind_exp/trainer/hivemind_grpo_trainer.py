@@ -1,13 +1,12 @@
-"""The node's loop: questions, rollouts, rewards, one step, again; and what of it survives a crash."""
+"""The node's loop: questions, rollouts, rewards, one step, again; evaluation; and what of it survives a crash."""
 
 import math
 import shlex
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 from hivemind_exp.errors import CheckpointError, LimitReached, NodeError
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
@@ -16,19 +15,16 @@ from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
-from hivemind_exp.rollouts.types import Group
+from hivemind_exp.rollouts.types import Group, Kind, Prompt
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
+from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.advantages import build_rows
-from hivemind_exp.trainer.checkpoint_state import MODEL, save_state
-from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
-from hivemind_exp.trainer.evaluation import evaluate, pass_rates
+from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
-from hivemind_exp.trainer.metrics import GeneratedTokens, flatten, summarise
-from hivemind_exp.trainer.round_loop import RoundLoop
-from hivemind_exp.trainer.round_timer import RoundTimer
+from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise
 
 MOST_LEFT_OUT = 16
 """Steps in a row without a finite gradient, after which a node gives up. float16's scaler finds its scale in fewer."""
@@ -38,6 +34,8 @@ STATE_BYTES = 12
 """Bytes of a checkpoint for each weight: itself and AdamW's two moments."""
 DISK_BYTES_PER_SECOND = 5e8
 """Speed of a disk that has not been seen writing yet."""
+SMOOTHING = 0.5
+"""Weight of the newest evaluation in the moving average of a task's pass rate."""
 IDLE_SECONDS = 0.5
 """Pause of a node that plays by a clock and has nothing to play: its sources brought nothing."""
 
@@ -47,7 +45,6 @@ class HivemindGRPOTrainer(RoundLoop):
     """Plays rounds whose verified groups become optimizer steps."""
 
     step_trainer: SourceGRPOTrainer
-    tokenizer: PreTrainedTokenizerBase
     local: LocalSource
     """The one of the sources that is evaluated."""
     checkpoints: CheckpointStore
@@ -87,11 +84,7 @@ class HivemindGRPOTrainer(RoundLoop):
     def save(self) -> None:
         """Write a checkpoint and forget the steps that all kept ones contain. Raises ``DiskFull``."""
         begun = time.perf_counter()
-
-        def write(directory: Path) -> None:
-            save_state(self.step_trainer, self.tokenizer, directory)
-
-        saved = self.checkpoints.save(self.progress.step, self.progress.round, write)
+        saved = self.checkpoints.save(self.progress.step, self.progress.round, self.step_trainer.save)
         self.journal.forget_manifests(self.checkpoints.oldest_step())
         self._saved_in = time.perf_counter() - begun
         self.progress.checkpoint = saved.path
@@ -125,14 +118,14 @@ class HivemindGRPOTrainer(RoundLoop):
 
     def _play_round(self) -> None:
         """Play one stage after the other, a step for each, until the round is over."""
-        timer, made = RoundTimer(), GeneratedTokens()
-        self._play(self._cursor.next(), timer, made)
+        timer = RoundTimer()
+        self._play(self._cursor.next(), timer)
         while (stage_run := self._cursor.next_stage()) is not None:
             self.stop.check()
-            self._play(stage_run, timer, made)
-        self._emit_round(self.progress.round - 1, timer, made.per_second(timer.seconds()["generate"]))
+            self._play(stage_run, timer)
+        self._emit_round(self.progress.round - 1, timer, timer.tokens_per_second())
 
-    def _play(self, stage_run: StageRun, timer: RoundTimer, made: GeneratedTokens) -> None:
+    def _play(self, stage_run: StageRun, timer: RoundTimer) -> None:
         groups = self._complete(stage_run, timer)
         if not groups and self._cursor.deadline() is not None:
             time.sleep(IDLE_SECONDS)  # a swarm's clock moves on without us
@@ -152,7 +145,11 @@ class HivemindGRPOTrainer(RoundLoop):
         self.journal.commit(manifest, stage_run, self.progress.round)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
-        self._tell(stage_run, groups, result, made)
+        summaries = summarise(groups)
+        for source, summary in summaries.items():
+            self.emit(RolloutsEvent(round=self.progress.round, stage=stage_run.stage, source=source, **summary))
+        timer.count_tokens(summaries, here=self.local.kind)
+        self.step_trainer.report(flatten(summaries, result, stage_run.stage))
 
     def _share(self, exchange: PeerExchange, stage_run: StageRun, groups: Sequence[Group]) -> list[Group]:
         """Give the swarm a stage's groups, and return what its step learns from peers."""
@@ -169,22 +166,10 @@ class HivemindGRPOTrainer(RoundLoop):
         self._filler.weights_moved(self.progress.step)
         if self._note_gradient(manifest.step, result.grad_norm) and not replayed:
             self._filler.learned_from(manifest.rows)
+        step: dict[str, Any] = {"step": manifest.step, "round": finished, "stage": stage_run.stage}
+        step |= {name: getattr(result, name) for name in ("loss", "grad_norm", "learning_rate", "tokens", "rows")}
         for kind, metrics in result.by_kind.items() or [(self.local.kind, {})]:
-            self.emit(
-                StepEvent(
-                    step=manifest.step,
-                    round=finished,
-                    stage=stage_run.stage,
-                    loss=result.loss,
-                    grad_norm=result.grad_norm,
-                    learning_rate=result.learning_rate,
-                    tokens=result.tokens,
-                    rows=result.rows,
-                    **metrics,
-                    source=kind,
-                    replayed=replayed,
-                )
-            )
+            self.emit(StepEvent(**step, **metrics, source=kind, replayed=replayed))
         return result
 
     def _note_gradient(self, step: int, norm: float) -> bool:
@@ -230,14 +215,45 @@ class HivemindGRPOTrainer(RoundLoop):
     def _push_due(self) -> bool:
         return self.pusher is not None and self.pusher.due(self.progress.round, last=self._finished())
 
-    def _tell(self, stage_run: StageRun, groups: Sequence[Group], result: StepResult, made: GeneratedTokens) -> None:
-        """Report a stage to events.jsonl and to the logging back ends."""
-        summaries = summarise(groups)
-        for source, summary in summaries.items():
-            self.emit(RolloutsEvent(round=self.progress.round, stage=stage_run.stage, source=source, **summary))
-        made.add(summaries, here=self.local.kind)
-        self.step_trainer.report(flatten(summaries, result, stage_run.stage))
-
 
 def _as_event(evaluation: Evaluation) -> EvalEvent:
     return EvalEvent(round=evaluation.round, accuracy=evaluation.accuracy, questions=evaluation.questions)
+
+
+def flatten(
+    summaries: Mapping[Kind, Mapping[str, float | None]], result: StepResult, stage: str = ANSWER
+) -> dict[str, float | None]:
+    """Return one flat table for TensorBoard and Weights & Biases: "reward/policy", "kl/policy", …
+
+    Names of a later stage begin with it: "critique/reward/policy".
+    """
+    table: dict[str, float | None] = {"loss": result.loss, "grad_norm": result.grad_norm}
+    table["learning_rate"] = result.learning_rate
+    for kind, summary in summaries.items():
+        table |= {f"{name}/{kind}": value for name, value in summary.items()}
+    for kind, measured in result.by_kind.items():
+        table |= {f"{name}/{kind}": value for name, value in measured.items()}
+    return table if stage == ANSWER else {f"{stage}/{name}": value for name, value in table.items()}
+
+
+def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks: Tasks) -> Evaluation:
+    """Answer every prompt greedily and verify. Raises ``StopRequested``."""
+    questions = [prompt.question for prompt in prompts]
+    scores = tasks.score(questions, source.answer(prompts))
+    asked = Counter(question.task for question in questions)
+    right = Counter(question.task for question, score in zip(questions, scores, strict=True) if score.correct)
+    return Evaluation(
+        round=round_,
+        accuracy=sum(right.values()) / len(questions),
+        questions=len(questions),
+        by_task={task: right[task] / count for task, count in asked.items()},
+    )
+
+
+def pass_rates(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """Return p̂ for each task: the exponential moving average over the evaluations so far, oldest first."""
+    rates: dict[str, float] = {}
+    for evaluation in evaluations:
+        for task, rate in evaluation.by_task.items():
+            rates[task] = rate if task not in rates else (1 - SMOOTHING) * rates[task] + SMOOTHING * rate
+    return rates

@@ -1,22 +1,154 @@
-"""What every node's loop does in a stage: ask questions, early where that helps, have them completed, verify."""
+"""What every node's loop does in a stage: ask questions, early where that helps, have them completed, verify.
 
-from collections.abc import Mapping, Sequence
+With it where in the game a node is, a round in numbers, and the loop of a relay, which does nothing else.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.events import Emit, RoundEvent, WarningEvent
+from hivemind_exp.events import Emit, RolloutsEvent, RoundEvent, WarningEvent
 from hivemind_exp.game.base import Game, Schedule
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun
-from hivemind_exp.rollouts.types import Group, Prompt
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.source import Source
 from hivemind_exp.stop import StopFlag
-from hivemind_exp.tasks.base import Tasks
-from hivemind_exp.trainer.progress import NodeProgress, RoundCursor
-from hivemind_exp.trainer.round_timer import RoundTimer
+from hivemind_exp.tasks.base import Score, Tasks
+
+
+@dataclass(slots=True)
+class NodeProgress:
+    """How far the node is."""
+
+    round: int = 0
+    """Rounds finished."""
+    step: int = 0
+    """Optimizer steps taken."""
+    checkpoint: Path | None = None
+    """The newest one."""
+
+
+class RoundCursor:
+    """Keeps ``progress`` in step with the stages that are played, through stops and crashes."""
+
+    def __init__(self, schedule: Schedule, progress: NodeProgress) -> None:
+        self._schedule = schedule
+        self._last: StageRun | None = None
+        """The stage that was played last in the round that is being played; None between rounds."""
+        self.progress = progress
+
+    def resume(self, last: tuple[StageRun, int] | None) -> None:
+        """Go on after a step that a checkpoint contains: its stage, and the rounds finished before it.
+
+        Its round may go on unless the checkpoint counts it among the finished.
+        """
+        if last is not None and last[1] == self.progress.round:
+            self._last = last[0]
+
+    def next(self) -> StageRun:
+        """Return what is to be played now."""
+        return self._schedule.next(self._last, self.progress.round)
+
+    def deadline(self) -> float | None:
+        """Return when (``time.monotonic``) what is played now should be over; None: it takes the time it takes."""
+        left = self._schedule.left()
+        return None if left is None else time.monotonic() + left
+
+    def advance(self, stage_run: StageRun, finished: int) -> None:
+        """Count the step of a stage; ``finished``: rounds that the node had finished before it."""
+        self._last = stage_run
+        self.progress.round, self.progress.step = finished, self.progress.step + 1
+
+    def next_stage(self) -> StageRun | None:
+        """Return the next stage of the round that is being played; None where it is over, and counts as finished."""
+        stage_run = self.next()
+        if self._last is None or stage_run.round == self._last.round:
+            return stage_run
+        self._last = None
+        self.progress.round += 1
+        return None
+
+
+Part = Literal["generate", "verify", "train", "share"]
+PARTS: tuple[Part, ...] = ("generate", "verify", "train", "share")
+
+
+class RoundTimer:
+    """Seconds of wall time by part; what no part claims is "other"."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        self._tokens = 0
+        self._generated_here = True
+
+    @contextmanager
+    def __call__(self, part: Part) -> Iterator[None]:
+        """Count the time inside the block as ``part``."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[part] += time.perf_counter() - begun
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds so far of every part and of "other"."""
+        other = time.perf_counter() - self._start - sum(self._seconds.values())
+        return {name: round(value, 4) for name, value in {**self._seconds, "other": other}.items()}
+
+    def count_tokens(self, summaries: Mapping[Kind, Mapping[str, float | None]], *, here: Kind) -> None:
+        """Count what a stage generated, peers' groups apart; ``here``: the kind of what this machine makes."""
+        own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
+        self._tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
+        self._generated_here = self._generated_here and all(kind is here for kind in own)
+
+    def tokens_per_second(self) -> float | None:
+        """Return tokens generated a second; None where others generated too: they may have done so long before."""
+        seconds = self.seconds()["generate"]
+        return self._tokens / seconds if self._generated_here and seconds > 0 else None
+
+
+def summarise(groups: Sequence[Group]) -> dict[Kind, dict[str, float | None]]:
+    """Return, for each kind of source, what its completions of a round were like."""
+    rows = [pair for group in groups for pair in group.scored()]
+    kinds = dict.fromkeys(rollout.kind for rollout, _ in rows)
+    return {kind: summarise_rows([pair for pair in rows if pair[0].kind is kind]) for kind in kinds}
+
+
+def summarise_rows(rows: Sequence[tuple[Rollout, Score]]) -> dict[str, float | None]:
+    """Return what verified completions were like.
+
+    ``reward`` and ``reward_std`` are of the outcome, over all completions; ``points`` is the mean of the summed terms,
+    None where there are none; ``completion_length`` is the mean, in tokens; ``lag`` the mean staleness, in optimizer
+    steps between asking and learning, None where that is not known. Means of nothing are None.
+    """
+    outcomes = [score.outcome for _, score in rows]
+    lags = [rollout.lag for rollout, _ in rows if rollout.lag is not None]
+    lengths = [len(rollout.ids) for rollout, _ in rows]
+    return {
+        "count": len(rows),
+        "correct": sum(score.correct for _, score in rows),
+        "reward": _mean(outcomes),
+        "reward_std": statistics.pstdev(outcomes) if outcomes else None,
+        "points": _mean([score.reward for _, score in rows]) if any(score.terms for _, score in rows) else None,
+        "completion_length": _mean(lengths),
+        "truncated": sum(rollout.truncated for rollout, _ in rows),
+        "tokens": sum(lengths),
+        "lag": _mean(lags),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 @dataclass(kw_only=True)
@@ -106,3 +238,36 @@ class RoundLoop:
     def _emit_round(self, round_: int, timer: RoundTimer, rate: float | None) -> None:
         rounds = self.config.game.rounds
         self.emit(RoundEvent(round=round_, rounds=rounds, seconds=timer.seconds(), tokens_per_second=rate))
+
+
+@dataclass(kw_only=True)
+class RelayLoop(RoundLoop):
+    """Plays rounds of ``sampling`` whose groups are verified, shared and kept."""
+
+    publish: Callable[[int, Sequence[Group]], None] | None = None
+    """Shares a round's groups with a swarm."""
+
+    def run(self) -> None:
+        """Go on after the last round whose completions were all verified.
+
+        Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
+        """
+        self.progress.round = self.journal.verified_rounds()
+        while not self._finished():
+            self.stop.check()
+            timer, stage_run = RoundTimer(), self._cursor.next()
+            groups = self._complete(stage_run, timer)
+            if self.publish is not None:
+                with timer("share"):
+                    self.publish(stage_run.round, groups)
+            summary = summarise_rows([pair for group in groups for pair in group.scored()])
+            # Not known without tokenizer and weights.
+            summary |= {"completion_length": None, "tokens": None, "lag": None}
+            self.emit(RolloutsEvent(round=stage_run.round, stage=stage_run.stage, source=Kind.RELAY, **summary))
+            self._emit_round(stage_run.round, timer, None)
+            self.progress.round += 1
+
+
+def encode_as_bytes(text: str, _truncated: bool) -> tuple[int, ...]:
+    """Stand in for a tokenizer, which a relay has not."""
+    return tuple(text.encode()) or (0,)

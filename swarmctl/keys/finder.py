@@ -29,7 +29,7 @@ from swarmctl.paths import shown
 from swarmctl.storage.hub_cache import token_file
 
 if TYPE_CHECKING:
-    from hivemind_exp.offload.endpoints import Endpoint
+    from hivemind_exp.offload.settings import Endpoint
     from swarmctl.terminal.prompter import Prompter
 
 ADDRESSES = {"huggingface": "HF_ENDPOINT", "wandb": "WANDB_BASE_URL"}

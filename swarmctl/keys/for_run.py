@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, KeyProblem
-from hivemind_exp.offload.endpoints import chain, is_offloaded
+from hivemind_exp.offload.settings import chain, is_offloaded
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, key_locations
 from swarmctl.keys.set import SetOptions, set_key

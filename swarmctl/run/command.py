@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.offload.endpoints import is_offloaded
-from hivemind_exp.offload.settings import check_offload
+from hivemind_exp.offload.settings import check_offload, is_offloaded
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for

@@ -13,10 +13,15 @@ from typing import Any
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.endpoints import TRAINING, Endpoint, chain, first_endpoint
-from hivemind_exp.offload.ledger import BYTES_A_MESSAGE, read_totals
-from hivemind_exp.offload.prices import BATCH_SHARE, Usage, bounded_price
-from hivemind_exp.offload.settings import describe_loss, resolved_kind
+from hivemind_exp.offload.ledger import BATCH_SHARE, BYTES_A_MESSAGE, Usage, bounded_price, total_spent
+from hivemind_exp.offload.settings import (
+    TRAINING,
+    Endpoint,
+    chain,
+    describe_loss,
+    first_endpoint,
+    resolved_kind,
+)
 from hivemind_exp.sources.schedule import share_of
 from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.settings.resolve import Resolved
@@ -81,7 +86,7 @@ def spent_so_far(ledger: Path) -> float:
         return 0.0
     try:
         with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as db:
-            return sum(total.usd + total.usd_unsettled for total in read_totals(db))
+            return total_spent(db)
     except sqlite3.Error:
         return 0.0
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.models.hardware import detect_hardware
-from hivemind_exp.offload.endpoints import is_offloaded
-from hivemind_exp.offload.settings import is_relay
+from hivemind_exp.offload.settings import is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import short_id

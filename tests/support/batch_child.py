@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.api.batch_client import BatchClient
-from hivemind_exp.offload.batch.store import BatchStore
+from hivemind_exp.offload.api.batch import BatchClient
+from hivemind_exp.offload.batch.job import BatchStore
 from hivemind_exp.offload.ledger import Ledger
 from tests.support.batching import hurry
 from tests.support.engine_rig import endpoint, engine, order

@@ -16,7 +16,7 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
-from hivemind_exp.rollouts.orders import CompletionRequest
+from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, accounts, texts

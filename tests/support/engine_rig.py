@@ -11,18 +11,15 @@ from typing import Any
 
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.api.batch_client import BatchClient
-from hivemind_exp.offload.api.chat import SamplingParams
-from hivemind_exp.offload.api.client import ChatClient
-from hivemind_exp.offload.endpoints import Endpoint
-from hivemind_exp.offload.engine import Engine, OffloadPolicy
-from hivemind_exp.offload.ledger import Ledger
-from hivemind_exp.offload.prices import Price
+from hivemind_exp.offload.api.batch import BatchClient
+from hivemind_exp.offload.api.chat import ChatClient, SamplingParams
+from hivemind_exp.offload.engine import Engine
+from hivemind_exp.offload.ledger import Ledger, Price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
+from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import Chat, Group
-from hivemind_exp.rollouts.orders import CompletionRequest
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.rollouts.types import CompletionRequest, Kind
 from hivemind_exp.stop import StopFlag
 from tests.support.recorded_events import Events
 
@@ -116,7 +113,9 @@ def engine(
 
     offload = Engine(
         make_chain,
-        OffloadPolicy(kind, sampling, on_limit_local=on_limit_local),
+        kind,
+        sampling,
+        on_limit_local=on_limit_local,
         journal=(journal, SWARM),
         ledger=Ledger(ledger, LimitsConfig(usd=usd, usd_per_day=usd_per_day)),
         emit=events,

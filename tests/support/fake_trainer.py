@@ -37,7 +37,7 @@ from hivemind_exp.secrets import Secrets, receive
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
-    from hivemind_exp.rollouts.orders import CompletionRequest
+    from hivemind_exp.rollouts.types import CompletionRequest
 
 ROUND_S = 0.05
 
@@ -103,7 +103,7 @@ def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: Emit) 
 
 
 def orders(config: Config, round_: int) -> list[CompletionRequest]:
-    from hivemind_exp.rollouts.orders import CompletionRequest
+    from hivemind_exp.rollouts.types import CompletionRequest
 
     places = tuple(range(config.game.group_size))
     return [

@@ -9,7 +9,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag
-from hivemind_exp.trainer.progress import NodeProgress
+from hivemind_exp.trainer.round_loop import NodeProgress
 from tests.support.recorded_events import Events
 from tests.support.spelling_task import Spelling
 

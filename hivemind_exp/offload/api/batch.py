@@ -1,14 +1,25 @@
-"""The Batch API as data: the lines of a batch, what a service says of one, what its files hold. Pure functions.
+"""The Batch API: the lines of a batch, what a service says of one, what its files hold; and the API's client.
 
 What comes from a service is hostile until read, as in ``chat``.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed, read_answer, refusal, short
+from hivemind_exp.offload.api.chat import (
+    LARGEST_ANSWER,
+    ChatAnswer,
+    ChatClient,
+    FaultKind,
+    RequestFailed,
+    broken,
+    read_answer,
+    read_body,
+    refusal,
+    short,
+)
 
 URL = "/v1/chat/completions"
 WINDOW = "24h"
@@ -70,7 +81,6 @@ class Report:
 
 
 def encode_line(line: Line, body: dict[str, Any]) -> bytes:
-    """Return a line of the file that is uploaded."""
     return json.dumps({"custom_id": line.name, "method": "POST", "url": URL, "body": body}).encode() + b"\n"
 
 
@@ -91,7 +101,7 @@ def parcels(requests: Iterable[Request]) -> Iterator[list[Request]]:
 def read_report(table: Any) -> Report:
     """Read a batch object. Raises ``RequestFailed`` where it is none."""
     if not isinstance(table, dict) or not _is_name(table.get("id")) or not _is_name(table.get("status")):
-        raise RequestFailed(FaultKind.BROKEN, "the answer is no batch", billed=True)
+        raise broken("the answer is no batch")
     files = (table.get("output_file_id"), table.get("error_file_id"))
     return Report(
         id=table["id"],
@@ -177,3 +187,81 @@ def _failure(errors: Any) -> RequestFailed:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isascii()
+
+
+LARGEST_FILE = 512 * 2**20
+"""Bytes of a file of results that are read."""
+_PAGE = 100
+_PAGES = 50
+"""Pages of a listing that are looked through: 5000 batches since one that was created a moment ago."""
+_FILE_S = 600.0
+_CLOCKS_S = 86400.0
+"""How far the service's clock may be from ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchClient:
+    """Uploads, begins, finds and fetches batches. For the loop of its ``ChatClient``, which closes the connections.
+
+    Every method raises ``RequestFailed``.
+    """
+
+    _chat: ChatClient
+    seconds: float
+    """What one request may take, files apart."""
+
+    async def upload(self, data: bytes, name: str) -> str:
+        """Give a file of lines; return its id. Costs nothing."""
+        asked = {"file": (name, data, "application/jsonl"), "purpose": "batch"}
+        table = await self._table(lambda sdk: sdk.files.with_streaming_response.create(**asked), _FILE_S)
+        found = table.get("id")
+        if not isinstance(found, str) or not found:
+            raise broken("the answer to an upload names no file")
+        return found
+
+    async def create(self, file: str, tag: str) -> Report:
+        """Begin a batch. From here on it costs."""
+        asked = {"input_file_id": file, "endpoint": URL, "completion_window": WINDOW, "metadata": {TAG: tag}}
+        return read_report(await self._table(lambda sdk: sdk.batches.with_streaming_response.create(**asked)))
+
+    async def find(self, tag: str, file: str, since: float) -> Report | None:
+        """Return the batch with our tag or our file among those created since a time (Unix seconds); None: no such."""
+        asked: dict[str, Any] = {"limit": _PAGE}
+        for _ in range(_PAGES):
+            page = await self._table(lambda sdk: sdk.batches.with_streaming_response.list(**asked))
+            rows = page.get("data")
+            if not isinstance(rows, list):
+                raise RequestFailed(FaultKind.BROKEN, "the answer is no list of batches")
+            for row in rows:
+                if is_ours(row, tag, file):
+                    return read_report(row)
+            # The latest come first.
+            if not rows or not page.get("has_more") or _created(rows[-1]) < since - _CLOCKS_S:
+                return None
+            asked["after"] = read_report(rows[-1]).id
+        return None
+
+    async def look(self, id: str) -> Report:
+        return read_report(await self._table(lambda sdk: sdk.batches.with_streaming_response.retrieve(id)))
+
+    async def fetch(self, file: str) -> bytes:
+        """Return a file's bytes; a monstrous file is cut."""
+        return await self._content(lambda sdk: sdk.files.with_streaming_response.content(file), LARGEST_FILE, _FILE_S)
+
+    async def _content(self, ask: Callable[[Any], Any], most: int, seconds: float) -> bytes:
+        async with self._chat.sdk(max(self.seconds, seconds)) as sdk, ask(sdk) as response:
+            return self._chat.without_key(await read_body(response, most))
+
+    async def _table(self, ask: Callable[[Any], Any], seconds: float = 0.0) -> dict[str, Any]:
+        try:
+            table = json.loads(await self._content(ask, LARGEST_ANSWER, seconds))
+        except (ValueError, RecursionError):
+            table = None
+        if not isinstance(table, dict):
+            raise broken("the answer is no JSON object")
+        return table
+
+
+def _created(row: Any) -> float:
+    value = row.get("created_at") if isinstance(row, dict) else None
+    return float(value) if isinstance(value, int) else 0.0

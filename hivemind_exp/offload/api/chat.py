@@ -1,18 +1,24 @@
-"""Chat completions as they go over the wire: what is asked, what an answer holds, what an error means. Pure functions.
+"""Chat completions over the wire: what is asked, what an answer holds, what an error means; and one service's client.
 
 Every answer is hostile until read: a server may send anything, and nothing it sends may raise past ``RequestFailed``.
 """
 
+import asyncio
 import json
+import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from hivemind_exp.offload.endpoints import Endpoint
-from hivemind_exp.offload.prices import Usage
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.offload.ledger import Usage
 from hivemind_exp.offload.rate_limit import duration
+from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.providers import KEY_VARIABLES
 from hivemind_exp.rollouts.types import Message
 
 LONGEST_TEXT = 200_000
@@ -52,6 +58,11 @@ class RequestFailed(Exception):
 
     def __str__(self) -> str:
         return self.detail
+
+
+def broken(detail: str) -> RequestFailed:
+    """Return what a broken connection or answer means: the service may have done the work."""
+    return RequestFailed(FaultKind.BROKEN, detail, billed=True)
 
 
 @dataclass(slots=True)
@@ -160,20 +171,13 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
         if not isinstance(choices, list):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RequestFailed(
-            FaultKind.BROKEN, f"the answer is no chat completion ({_shape(content)})", billed=True
-        ) from error
+        page = content[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
+        what = "an HTML page" if page else f"{len(content)} bytes"
+        raise broken(f"the answer is no chat completion ({what})") from error
     usage = _usage(document.get("usage"))
     model = document.get("model")
     found = tuple(_choice(entry) for entry in choices if isinstance(entry, dict))
     return ChatAnswer(found, usage, encodable(model[:200]) if isinstance(model, str) else None, headers)
-
-
-def _shape(content: bytes) -> str:
-    start = content[:200].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html")):
-        return "an HTML page"
-    return f"{len(content)} bytes"
 
 
 def _choice(entry: dict[str, Any]) -> Choice:
@@ -249,3 +253,118 @@ def short(said: Any) -> str:
 def _wait(headers: Mapping[str, str]) -> float | None:
     milliseconds = duration(headers.get("retry-after-ms", "-"))
     return duration(headers.get("retry-after", "-")) if milliseconds is None else milliseconds / 1000
+
+
+LARGEST_ANSWER = 32 * 2**20
+"""Bytes of an answer that are read."""
+_CONNECT_S = 10.0
+_NO_KEY = "none"
+"""What servers without keys are sent: the SDK wants something."""
+
+
+class ChatClient:
+    """Asks one service. For one event loop; must be closed in it."""
+
+    def __init__(self, endpoint: Endpoint, key: str | None, *, seconds: float) -> None:
+        """Make the client. ``seconds``: what one request may take in all.
+
+        Raises ``ImportError`` where the SDK is not installed.
+        """
+        import openai
+
+        # With these the SDK would send an address or identity of OpenAI's to any host. The key stays, for whoever uses
+        # this as a library: a client is always given one.
+        for name in [name for name in os.environ if name.startswith("OPENAI_") and name not in KEY_VARIABLES]:
+            del os.environ[name]
+        self._endpoint = endpoint
+        self._key = key
+        self._seconds = seconds
+        self._openai = openai
+        self._client = openai.AsyncOpenAI(
+            api_key=key or _NO_KEY,
+            base_url=endpoint.base_url,
+            max_retries=0,  # its retries pay in silence
+            timeout=openai.Timeout(seconds, connect=_CONNECT_S),
+            http_client=openai.DefaultAioHttpClient(follow_redirects=False),
+        )
+        self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n")
+
+    async def ask(self, messages: tuple[Message, ...], count: int, sampling: SamplingParams, seed: int) -> ChatAnswer:
+        """Ask for ``count`` completions; fewer may come. Raises ``RequestFailed``."""
+        asked = body(self._endpoint, self.style, messages, count, sampling, seed)
+        async with self.sdk(self._seconds) as sdk:
+            # As a body of our own: checking messages against the SDK's types takes a third of a request's CPU time.
+            request = sdk.chat.completions.with_streaming_response.create(
+                model=self._endpoint.model, messages=(), extra_body=asked
+            )
+            async with request as response:
+                content = self.without_key(await read_body(response, LARGEST_ANSWER))
+                if len(content) > LARGEST_ANSWER:
+                    raise broken(f"the answer is larger than {LARGEST_ANSWER >> 20} MiB")
+                return read_answer(content, _lower(response.headers))
+
+    @asynccontextmanager
+    async def sdk(self, seconds: float) -> AsyncIterator[Any]:
+        """Give the SDK for ``seconds``; whatever it raises is raised as ``RequestFailed``, which never says the key."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield self._client
+        except Exception as error:
+            fault = await self._explain(error, seconds)
+            fault.detail = fault.detail.replace(self._key, "…") if self._key else fault.detail
+            if fault is error:
+                raise
+            # A status error's own text may say the key.
+            raise fault from (None if isinstance(error, self._openai.APIStatusError) else error)
+
+    async def _explain(self, error: Exception, seconds: float) -> RequestFailed:
+        if isinstance(error, RequestFailed):
+            return error
+        if isinstance(error, self._openai.APIStatusError):
+            try:
+                content = self.without_key(await asyncio.wait_for(error.response.aread(), 5))
+            except Exception:  # noqa: BLE001 - the status says enough
+                content = b""
+            return refusal(error.status_code, content, _lower(error.response.headers))
+        late = isinstance(error, TimeoutError | self._openai.APITimeoutError)
+        if not late and not isinstance(error, self._openai.APIConnectionError):
+            # The transport's own exceptions have no common base that is public.
+            return broken(f"{type(error).__name__} in the midst of an answer")
+        if "connect" in type(error.__cause__).__name__.lower():  # before it had a connection to go out on
+            return RequestFailed(FaultKind.BROKEN, f"{self._endpoint.host} cannot be connected to", sent=False)
+        if late:
+            # The transport calls a connection that was closed without an answer a timeout, too.
+            return RequestFailed(FaultKind.TIMEOUT, f"no answer within {seconds:g} s", billed=True)
+        return broken(f"{self._endpoint.host} broke the connection")
+
+    def without_key(self, content: bytes) -> bytes:
+        """Return what a service sent without the key, which it may say in errors and elsewhere."""
+        return content.replace(self._key.encode(), b"(the key)") if self._key else content
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+async def read_body(response: Any, most: int) -> bytes:
+    """Read an answer's body, not much further than ``most`` bytes."""
+    content = bytearray()
+    async for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > most:
+            break
+    return bytes(content)
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def check_sdk() -> None:
+    """Raise ``ConfigurationError`` where the package openai cannot be imported."""
+    try:
+        import openai  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            f"offloading needs the package openai, which cannot be imported ({error})",
+            next=f"{sys.executable} -m pip install 'openai[aiohttp]'",
+        ) from error

@@ -7,19 +7,17 @@ order its orders are handed to the next of the chain, as they would be without b
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from hivemind_exp.errors import LimitReached
-from hivemind_exp.events import Emit, PhaseEvent, WarningEvent
-from hivemind_exp.offload.answers import AnswerRecorder, ending, unfilled
-from hivemind_exp.offload.api.batch import Line, Request, encode_line, parcels
-from hivemind_exp.offload.api.batch_client import BatchClient
+from hivemind_exp.events import PhaseEvent, WarningEvent
+from hivemind_exp.offload.answers import BilledClient, ending, unfilled
+from hivemind_exp.offload.api.batch import BatchClient, Line, Request, encode_line, parcels
 from hivemind_exp.offload.api.chat import body, most_tokens
-from hivemind_exp.offload.batch.job import BatchJob
-from hivemind_exp.offload.batch.store import Batch, BatchStore, State
-from hivemind_exp.offload.ledger import worst_case
-from hivemind_exp.offload.prices import BATCH_SHARE
-from hivemind_exp.offload.router import ProviderService, Router
-from hivemind_exp.rollouts.orders import CompletionRequest
+from hivemind_exp.offload.batch.job import Batch, BatchJob, BatchStore, State
+from hivemind_exp.offload.ledger import BATCH_SHARE, worst_case
+from hivemind_exp.offload.router import ProviderService
+from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.seeds import derive_seed
 
 TRIES = 3
@@ -29,28 +27,22 @@ _BYTES_A_TOKEN = 8
 _Missing = list[tuple[CompletionRequest, list[int]]]
 
 
+@dataclass(eq=False)
 class BatchFiller:
     """Takes orders for one service's Batch API. For one event loop."""
 
-    def __init__(
-        self,
-        service: ProviderService,
-        client: BatchClient,
-        recorder: AnswerRecorder,
-        *,
-        router: Router,
-        emit: Emit,
-        ask_directly: Callable[[CompletionRequest, list[int]], Awaitable[None]],
-        at_the_limit: Callable[[LimitReached], Awaitable[None]],
-    ) -> None:
-        """``ask_directly`` fills places by any other service of the chain; ``at_the_limit`` says what a cap means."""
-        self.service = service
-        self._recorder, self._journal, self._sampling = recorder, recorder.journal, recorder.sampling
-        self._billing, self._router, self._emit = recorder.billing, router, emit
-        self._ask_directly = ask_directly
-        self._at_the_limit = at_the_limit
-        self._book = BatchStore(recorder.billing.ledger, service.endpoint.name, service.endpoint.model)
-        self._job = BatchJob(service, client, self._book, recorder, router, emit, moved=self._tell)
+    service: ProviderService
+    client: BatchClient
+    billing: BilledClient
+    ask_directly: Callable[[CompletionRequest, list[int]], Awaitable[None]]
+    """Fills places by any other service of the chain."""
+    at_the_limit: Callable[[LimitReached], Awaitable[None]]
+    """Does what a cap means."""
+
+    def __post_init__(self) -> None:
+        endpoint = self.service.endpoint
+        self._book = BatchStore(self.billing.ledger, endpoint.name, endpoint.model)
+        self._job = BatchJob(self.service, self.client, self._book, self.billing, moved=self._tell)
         self._running: dict[asyncio.Task[bool], Batch] = {}
         self._earlier: dict[tuple[int, str], list[asyncio.Task[bool]]] = defaultdict(list)
         self._watched: int | None = None
@@ -69,7 +61,7 @@ class BatchFiller:
         together: dict[tuple[int, str], list[CompletionRequest]] = defaultdict(list)
         for order in orders:
             together[order.round, order.stage].append(order)
-        return [self._fill_and_end(each) for each in together.values()]
+        return [self._fill(each) for each in together.values()]
 
     def watch(self, round_: int) -> None:
         """Tell of a round's batches from now on: the trainer waits for them."""
@@ -82,50 +74,53 @@ class BatchFiller:
         if left:
             requests, name = sum(len(batch.items) for batch in left), self.service.endpoint.name
             message = f"{requests} requests go on in {len(left)} batches at {name}; the next start collects them"
-            self._emit(WarningEvent(code="batch_pending", message=message))
+            self.billing.emit(WarningEvent(code="batch_pending", message=message))
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _fill_and_end(self, orders: Sequence[CompletionRequest]) -> None:
-        with ending(*(order.done for order in orders)):
-            await self._fill(orders)
-
     async def _fill(self, orders: Sequence[CompletionRequest]) -> None:
-        await asyncio.gather(*self._earlier.pop((orders[0].round, orders[0].stage), []))
-        tries: Counter[str] = Counter()
-        while not self._billing.closing and (missing := self._missing(orders, tries)):
-            service = await self._router.acquire()
-            if service is None:
-                return
-            if service is not self.service:
-                await asyncio.gather(*(self._ask_directly(order, places) for order, places in missing))
-                continue
-            try:
-                opened = self._open(missing, tries)
-            except LimitReached as error:
-                self._router.release(service)
-                await self._wait_at_the_limit(error)
-                continue
-            counted = await asyncio.gather(*(self._start(batch, data) for batch, data in opened))
-            self._count(tries, missing, [batch for (batch, _), counts in zip(opened, counted, strict=True) if counts])
+        with ending(*(order.done for order in orders)):
+            await asyncio.gather(*self._earlier.pop((orders[0].round, orders[0].stage), []))
+            tries: Counter[str] = Counter()
+            while not self.billing.closing and (missing := self._missing(orders, tries)):
+                service = await self.billing.router.acquire()
+                if service is None:
+                    return
+                if service is not self.service:
+                    await asyncio.gather(*(self.ask_directly(order, places) for order, places in missing))
+                    continue
+                try:
+                    opened = self._open(missing, tries)
+                except LimitReached as error:
+                    self.billing.router.release(service)
+                    # Reserves come back from other batches; with none left, it is as a cap means.
+                    if self._running:
+                        await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                    else:
+                        await self.at_the_limit(error)
+                    continue
+                counted = await asyncio.gather(*(self._start(batch, data) for batch, data in opened))
+                self._count(
+                    tries, missing, [batch for (batch, _), counts in zip(opened, counted, strict=True) if counts]
+                )
 
     def _missing(self, orders: Sequence[CompletionRequest], tries: Counter[str]) -> _Missing:
         """Return the places still to be filled. Those that batch after batch brought nothing for are given up."""
         missing: _Missing = []
         for order in orders:
-            places = unfilled(self._journal, order)
+            places = unfilled(self.billing.journal, order)
             if places and tries[order.question] >= TRIES:
-                self._recorder.give_up(order, places, self.service, TRIES)
+                self.billing.give_up(order, places, self.service, TRIES)
             elif places:
                 missing.append((order, places))
         return missing
 
     def _count(self, tries: Counter[str], asked: _Missing, counting: list[Batch]) -> None:
         """Count a try for each question that a batch brought nothing for."""
-        vain = {item.line.question for batch in counting for item in batch.items}
+        vain = {line.question for batch in counting for line, _ in batch.items}
         for order, places in asked:
-            if self._journal.settled(order.round, order.stage, order.question).intersection(places):
+            if self.billing.journal.settled(order.round, order.stage, order.question).intersection(places):
                 tries[order.question] = 0
             elif order.question in vain:
                 tries[order.question] += 1
@@ -146,13 +141,13 @@ class BatchFiller:
 
     def _requests(self, missing: _Missing, tries: Counter[str]) -> Iterator[Request]:
         endpoint, style, price = self.service.endpoint, self.service.client.style, self.service.price
-        bound = most_tokens(endpoint, self._sampling)
+        bound = most_tokens(endpoint, self.billing.sampling)
         for order, places in missing:
             contents = [message["content"] for message in order.messages]
             for part in [places] if style.supports_n else [[place] for place in places]:
                 line = Line(order.round, order.stage, order.question, tuple(part), order.version)
                 seed = derive_seed("api", order.round, order.stage, order.question, part[0], tries[order.question])
-                asked = body(endpoint, style, order.messages, len(part), self._sampling, seed)
+                asked = body(endpoint, style, order.messages, len(part), self.billing.sampling, seed)
                 data = encode_line(line, asked)
                 usd = BATCH_SHARE * worst_case(price, contents, len(part), bound)
                 yield Request(line, data, usd, len(data) + len(part) * bound * _BYTES_A_TOKEN)
@@ -168,13 +163,6 @@ class BatchFiller:
         if not task.cancelled():
             task.exception()  # looked at: one that no order waits for concerns nobody
 
-    async def _wait_at_the_limit(self, error: LimitReached) -> None:
-        """Wait for reserves that come back from other batches; with none left, do what a cap means."""
-        if self._running:
-            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await self._at_the_limit(error)
-
     def _tell(self, batch: Batch | None = None) -> None:
         if self._watched is None or (batch is not None and batch.round != self._watched):
             return
@@ -183,4 +171,4 @@ class BatchFiller:
         if total and (total, done) != self._told:
             self._told = total, done
             name = f"waiting for a batch of {total} requests at {self.service.endpoint.name}"
-            self._emit(PhaseEvent(name=name, done=done, total=total))
+            self.billing.emit(PhaseEvent(name=name, done=done, total=total))

@@ -1,27 +1,29 @@
 """The life of one batch: submitted, waited for, collected, paid. Each step is in the ledger before the next is taken.
 
 A node that dies in between finds the batch again at its next start: by the id in the ledger, or, where it died before
-the service had given one, by our own tag in the service's listing.
+the service had given one, by our own tag in the service's listing. The ledger's page for batches stands here too.
 """
 
 import asyncio
+import json
+import secrets
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from itertools import count
 from typing import TypeVar
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import KeyProblem, ProviderError
-from hivemind_exp.events import Emit
-from hivemind_exp.offload.answers import AnswerRecorder
-from hivemind_exp.offload.api.batch import COMPLETED, OVER, Report, read_results, unanswered
-from hivemind_exp.offload.api.batch_client import BatchClient
+from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.offload.answers import BilledClient
+from hivemind_exp.offload.api.batch import COMPLETED, OVER, BatchClient, Line, Report, read_results, unanswered
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
-from hivemind_exp.offload.batch.store import Batch, BatchStore, State
-from hivemind_exp.offload.router import FAULTS_IN_A_ROW, ProviderService, Router
-from hivemind_exp.rollouts.orders import CompletionRequest
+from hivemind_exp.offload.ledger import BATCHED, Ledger, RequestKey, Reservation
+from hivemind_exp.offload.router import FAULTS_IN_A_ROW, PERMANENT, ProviderService
+from hivemind_exp.rollouts.types import CompletionRequest
 
 LOOKS = 5
 """Times in a row that a service must say it does not know a batch or a file, before that is believed."""
@@ -34,8 +36,148 @@ _LISTED_S = 60.0
 """A batch that a listing does not show so long after it was asked for was never begun."""
 _FULL_S = 60.0
 """Pause where the service's queue for this account is full."""
-_LASTING = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
 _T = TypeVar("_T")
+_DAY = 86400
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS batch_jobs (
+    tag TEXT PRIMARY KEY, provider TEXT, model TEXT, round INTEGER, stage TEXT, state TEXT, file TEXT, id TEXT, t REAL
+    )""",
+    """CREATE TABLE IF NOT EXISTS batch_lines (
+    request INTEGER PRIMARY KEY, tag TEXT, places TEXT, version INTEGER
+    )""",
+)
+
+
+class State(StrEnum):
+    """How far a batch is, as far as this node knows."""
+
+    NEW = "new"
+    """Its dollars are set aside; the service has not been asked to begin it."""
+    ASKED = "asked"
+    """The service was or will be asked to begin it; whether it did shows its listing."""
+    RUNNING = "running"
+    """The service gave it an id."""
+    OVER = "over"
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Requests that are with a service together."""
+
+    tag: str
+    """Our own name for it, which the service keeps with it."""
+    round: int
+    stage: str
+    items: list[tuple[Line, Reservation]]
+    """Each line, and its bill."""
+    state: State = State.NEW
+    file: str = ""
+    id: str = ""
+    asked: float = field(default_factory=time.time)
+    """When the service was asked to begin it (Unix seconds)."""
+    done: int = 0
+    """Requests answered so far, as the service says."""
+    changes: int = -1
+    """Those of the style that it is asked in; -1 for one of an earlier start."""
+
+
+class BatchStore:
+    """Keeps the batches of one provider and model. For the ledger's thread."""
+
+    def __init__(self, ledger: Ledger, provider: str, model: str) -> None:
+        """Use ``ledger``. Raises ``NodeError``."""
+        self._ledger = ledger
+        self._provider = provider
+        self._model = model
+        for statement in _SCHEMA:
+            ledger.execute(statement)
+
+    def open(self, lines: Sequence[tuple[Line, float]]) -> Batch:
+        """Set aside what each line may cost and record the batch, all or nothing. Raises ``LimitReached``."""
+        self._ledger.check(sum(usd for _, usd in lines), "batch")
+        first = lines[0][0]
+        batch = Batch(secrets.token_hex(16), first.round, first.stage, [])
+        with self._ledger.transaction():
+            self._ledger.execute(
+                "INSERT INTO batch_jobs VALUES (?,?,?,?,?,?,'','',?)",
+                (batch.tag, self._provider, self._model, batch.round, batch.stage, batch.state, batch.asked),
+            )
+            batch.items = [self._write(batch.tag, line, usd) for line, usd in lines]
+        return batch
+
+    def about_to_begin(self, batch: Batch, file: str) -> None:
+        """Record that the service is now asked to begin a batch, before it is."""
+        batch.file, batch.asked = file, time.time()
+        with self._ledger.transaction():
+            self._update(batch, State.ASKED)
+
+    def begun(self, batch: Batch, id: str) -> None:
+        batch.id = id
+        with self._ledger.transaction():
+            self._update(batch, State.RUNNING)
+
+    def over(self, batch: Batch) -> None:
+        self._update(batch, State.OVER)
+
+    def pending(self) -> list[Batch]:
+        """Return the model's batches that are not over."""
+        rows = self._ledger.execute(
+            "SELECT tag, round, stage, state, file, id, t FROM batch_jobs "
+            "WHERE provider=? AND model=? AND state!=? ORDER BY t",
+            (self._provider, self._model, State.OVER),
+        ).fetchall()
+        return [
+            Batch(tag, round_, stage, self._items(tag), State(state), file, id_, asked)
+            for tag, round_, stage, state, file, id_, asked in rows
+        ]
+
+    def _items(self, tag: str) -> list[tuple[Line, Reservation]]:
+        rows = self._ledger.execute(
+            "SELECT id, t, round, stage, question, asked, reserved, places, version "
+            "FROM batch_lines JOIN requests ON id=request WHERE tag=? AND state=? ORDER BY id",
+            (tag, BATCHED),
+        )
+        return [
+            (
+                line := Line(round_, stage, question, tuple(json.loads(places)), version),
+                Reservation(number, self._key(line, asked), reserved, int(t // _DAY), batched=True),
+            )
+            for number, t, round_, stage, question, asked, reserved, places, version in rows
+        ]
+
+    def _write(self, tag: str, line: Line, usd: float) -> tuple[Line, Reservation]:
+        reservation = self._ledger.reserve(self._key(line, len(line.places)), usd, state=BATCHED)
+        self._ledger.execute(
+            "INSERT INTO batch_lines VALUES (?,?,?,?)",
+            (reservation.number, tag, json.dumps(line.places), line.version),
+        )
+        return line, reservation
+
+    def _key(self, line: Line, count: int) -> RequestKey:
+        return RequestKey(self._provider, self._model, line.round, line.stage, line.question, count)
+
+    def _update(self, batch: Batch, state: State) -> None:
+        batch.state = state
+        self._ledger.execute(
+            "UPDATE batch_jobs SET state=?, file=?, id=?, t=? WHERE tag=?",
+            (batch.state, batch.file, batch.id, batch.asked, batch.tag),
+        )
+
+
+def warn_of_orphans(ledger: Ledger, collected: tuple[str, str] | None, emit: Emit) -> None:
+    """Warn of what is in batches of other models than ``collected``, a provider and its model: nobody collects it."""
+    rows = ledger.execute(
+        "SELECT provider, model, COUNT(*), TOTAL(reserved) FROM requests WHERE state=? GROUP BY provider, model "
+        "ORDER BY provider, model",
+        (BATCHED,),
+    )
+    for provider, model, requests, usd in rows.fetchall():
+        if (provider, model) != collected:
+            message = (
+                f"{requests} requests of an earlier start are in batches at {provider}, with {usd:.4f} USD set aside: "
+                f"a start with offload.provider={provider}, offload.model={model} and offload.batch=true collects them"
+            )
+            emit(WarningEvent(code="batch_left", message=message))
 
 
 @dataclass(slots=True, eq=False)
@@ -45,9 +187,7 @@ class BatchJob:
     service: ProviderService
     client: BatchClient
     book: BatchStore
-    recorder: AnswerRecorder
-    router: Router
-    emit: Emit
+    billing: BilledClient
     moved: Callable[[Batch], None]
     """Called when a batch got further."""
     faults: int = 0
@@ -72,8 +212,8 @@ class BatchJob:
 
     def drop(self, batch: Batch, why: str) -> None:
         """Give back what was set aside for a batch that no service has."""
-        for item in batch.items:
-            self.recorder.billing.write_off(self.service, item.reservation, RequestFailed(FaultKind.BROKEN, why))
+        for _, reservation in batch.items:
+            self.billing.write_off(self.service, reservation, RequestFailed(FaultKind.BROKEN, why))
         self.book.over(batch)
 
     async def _begin(self, batch: Batch, data: bytes | None) -> bool:
@@ -83,8 +223,7 @@ class BatchJob:
             return True
         if data is None or (file := await self._upload(batch, data)) is None:
             return False
-        tries = 0
-        while True:
+        for tries in count():
             self.book.about_to_begin(batch, file)
             report = None
             try:
@@ -95,11 +234,11 @@ class BatchJob:
                 if report is None and not await self._backoff(fault, tries):
                     return False
             if report is not None:
-                self.router.record_success(self.service)
+                self.billing.router.record_success(self.service)
                 self.book.begun(batch, report.id)
                 self.moved(batch)
-                return True
-            tries += 1
+                break
+        return True
 
     async def _upload(self, batch: Batch, data: bytes) -> str | None:
         for tries in count():
@@ -112,7 +251,7 @@ class BatchJob:
 
     async def _backoff(self, fault: RequestFailed, tries: int) -> bool:
         """Pause after a fault; False where the service is out of order, so that another is asked."""
-        self.router.record_failure(self.service, fault)
+        self.billing.router.record_failure(self.service, fault)
         if self.service.trouble is not None and fault.trouble is not FaultKind.SLOW_DOWN:
             return False
         await asyncio.sleep(_pause(fault, tries))
@@ -183,20 +322,18 @@ class BatchJob:
                 return found
 
     async def _settle(self, batch: Batch, report: Report, results: dict[str, ChatAnswer | RequestFailed]) -> bool:
-        """Take up what came of each line, and pay for it."""
         missing = unanswered(report, results.values())
         faults: list[RequestFailed] = []
         broken: ProviderError | None = None
-        for item in batch.items:
-            result = results.get(item.line.name, missing)
+        for line, reservation in batch.items:
+            result = results.get(line.name, missing)
             if isinstance(result, RequestFailed):
                 faults.append(result)
-                self.recorder.billing.write_off(self.service, item.reservation, result)
+                self.billing.write_off(self.service, reservation, result)
                 continue
-            line = item.line
             order = CompletionRequest(line.round, line.stage, line.question, (), line.places, line.version)
             try:
-                self.recorder.record(self.service, order, line.places, item.reservation, result)
+                self.billing.record(self.service, order, line.places, reservation, result)
             except ProviderError as error:
                 broken = error  # the other lines are paid for as well
         self.book.over(batch)
@@ -214,8 +351,8 @@ class BatchJob:
             await asyncio.sleep(_FULL_S)
             return False
         if len(faults) == len(batch.items):
-            for fault in [fault for fault in faults if fault.trouble in _LASTING][:1]:
-                self.router.record_failure(self.service, fault)
+            for fault in [fault for fault in faults if fault.trouble in PERMANENT][:1]:
+                self.billing.router.record_failure(self.service, fault)
         return self.service.trouble is None
 
     def _tell_of_end(self, batch: Batch, report: Report, results: dict[str, ChatAnswer | RequestFailed]) -> None:
@@ -223,7 +360,7 @@ class BatchJob:
             if "batch_queue" in self.service.warned:
                 return
             self.service.warned.add("batch_queue")
-        answered = sum(isinstance(results.get(item.line.name), ChatAnswer) for item in batch.items)
+        answered = sum(isinstance(results.get(line.name), ChatAnswer) for line, _ in batch.items)
         why = f": {report.failure.detail}" if report.failure is not None else ""
         self._warn(
             f"batch_{report.status}",
@@ -232,7 +369,7 @@ class BatchJob:
         )
 
     def _warn(self, code: str, text: str) -> None:
-        self.emit(self.service.warning(code, text))
+        self.billing.emit(self.service.warning(code, text))
 
 
 def _is_full(report: Report) -> bool:
@@ -245,4 +382,4 @@ def _growing(looks: int) -> float:
 
 
 def _pause(fault: RequestFailed, tries: int) -> float:
-    return fault.wait if fault.wait is not None else _growing(tries)
+    return _growing(tries) if fault.wait is None else fault.wait

@@ -13,19 +13,19 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from hivemind_exp.config import Config
+from hivemind_exp.errors import NodeError, from_code
 from hivemind_exp.events import Event
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload
-from hivemind_exp.offload.engine import Engine
-from hivemind_exp.offload.process.frames import pack_error, unpack_orders
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.messages import messages, send, take_pipes
+from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag, StopRequested
 
@@ -42,34 +42,29 @@ class EngineServer:
         self.stop = StopFlag()
 
     def emit(self, event: Event, /) -> None:
-        """Pass an event on."""
         self._send(["event", event.event_name(), event.model_dump()])
 
-    def open(self, first: dict[str, Any]) -> Engine | None:
-        """Start the engine; None where that failed, as the trainer is then told."""
+    def serve(self, first: dict[str, Any], calls: SimpleQueue[Call]) -> int:
+        """Start the engine and do what is asked, one thing after the other, until ``close``; return the exit status."""
         config, files = Config.model_validate(first["config"]), NodeFiles(Path(first["node_dir"]))
         secrets, announce = Secrets(first["secrets"]), not first["again"]
         try:
-            offload = make_offload(config, files, secrets, self.emit, self.stop, announce=announce)
+            engine = make_offload(config, files, secrets, self.emit, self.stop, announce=announce)
         except Exception as error:  # noqa: BLE001 - the trainer raises it
             self._fail(0, error)
-            return None
+            return 1
         self._send(["done", 0])
-        return offload
-
-    def serve(self, offload: Engine, calls: SimpleQueue[Call]) -> None:
-        """Do what is asked, one thing after the other, until ``close``."""
         does: dict[str, Callable[[Any], None]] = {
-            "probed": lambda _: offload.wait_for_probe(),
-            "place": lambda orders: offload.submit(unpack_orders(orders)),
-            "wait": lambda args: offload.wait(*args),
-            "tell": offload.report_spend,
+            "probed": lambda _: engine.wait_for_probe(),
+            "place": lambda orders: engine.submit(unpack_orders(orders)),
+            "wait": lambda args: engine.wait(*args),
+            "tell": engine.report_spend,
         }
         while True:
             number, name, argument = calls.get()
             if name == "close":
-                offload.close()
-                return
+                engine.close()
+                return 0
             try:
                 does[name](argument)
             except StopRequested:
@@ -110,11 +105,39 @@ def main(parent: int) -> int:
     host, calls = EngineServer(sink), SimpleQueue[Call]()
     first = next(asked)
     threading.Thread(target=listen, args=(asked, host.stop, calls), daemon=True).start()
-    offload = host.open(first)
-    if offload is None:
-        return 1
-    host.serve(offload, calls)
-    return 0
+    return host.serve(first, calls)
+
+
+def pack_orders(orders: Iterable[CompletionRequest]) -> list[Any]:
+    """Return orders as they are before anybody works at them."""
+    return [[o.round, o.stage, o.question, o.messages, o.indices, o.version] for o in orders]
+
+
+def unpack_orders(packed: Iterable[Any]) -> list[CompletionRequest]:
+    return [
+        CompletionRequest(round_, stage, question, tuple(messages), tuple(places), version)
+        for round_, stage, question, messages, places, version in packed
+    ]
+
+
+def pack_error(error: BaseException) -> dict[str, Any]:
+    """Return what the trainer must know of an error; its traceback stays here."""
+    if isinstance(error, NodeError):
+        return {"code": error.code, "message": error.message, "next": error.next}
+    if isinstance(error, OSError) and error.errno is not None:
+        return {"errno": error.errno, "text": error.strerror or str(error)}
+    return {"type": type(error).__name__, "text": str(error)}
+
+
+def unpack_error(packed: dict[str, Any]) -> Exception:
+    """Return the error again: a ``NodeError`` of its own class, an ``OSError`` with its number, or a defect's name."""
+    if "code" in packed:
+        return from_code(packed["code"], packed["message"], packed["next"])
+    if "errno" in packed:
+        return OSError(packed["errno"], packed["text"])
+    if packed["type"] == "MemoryError":
+        return MemoryError(packed["text"])
+    return RuntimeError(f"in the engine's process: {packed['type']}: {packed['text']}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from hivemind_exp.config import LimitsConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.providers import Group
-from hivemind_exp.rollouts.orders import CompletionRequest
+from hivemind_exp.rollouts.types import CompletionRequest
 from tests.support.engine_rig import (
     GROUPS,
     PRICE_IN,

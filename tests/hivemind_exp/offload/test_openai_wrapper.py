@@ -6,7 +6,7 @@ import pytest
 
 from hivemind_exp import providers
 from hivemind_exp.errors import KeyProblem
-from hivemind_exp.offload import endpoints
+from hivemind_exp.offload import settings
 from hivemind_exp.runner.grpo_runner import OpenAIModelWrapper
 from tests.support.fake_api.server import api_server
 
@@ -16,7 +16,7 @@ def test_prompts_are_completed_in_groups(monkeypatch: pytest.MonkeyPatch) -> Non
         row = providers.Provider(
             "openai", server.base_url, ("OPENAI_API_KEY",), chat=providers.PROVIDERS["openai"].chat
         )
-        monkeypatch.setitem(endpoints.PROVIDERS, "openai", row)
+        monkeypatch.setitem(settings.PROVIDERS, "openai", row)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
         monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another")
         found = OpenAIModelWrapper("gpt-4o-mini").generate(["one", "two", "two"], count=3)

@@ -10,7 +10,7 @@ from hivemind_exp.errors import ProviderError
 from hivemind_exp.offload import router as routing
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.providers import Group
-from hivemind_exp.rollouts.orders import CompletionRequest
+from hivemind_exp.rollouts.types import CompletionRequest
 from tests.support.engine_rig import GROUPS, Rig, endpoint, engine, order
 from tests.support.fake_api.ask import Ask
 from tests.support.fake_api.faults import Fault, Trouble

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.offload.endpoints import chain, first_endpoint, split
-from hivemind_exp.offload.prices import Usage, bounded_price, price_of
-from hivemind_exp.offload.settings import check_offload, resolved_kind
+from hivemind_exp.offload.ledger import Usage, bounded_price, price_of
+from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, resolved_kind, split
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.sources.schedule import Parts, in_rounds, parts

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.runner.report_backends import check_reports, explain_refusal
+from hivemind_exp.runner.__main__ import explain_refusal
+from hivemind_exp.runner.build_node import check_reports
 from tests.support.nodes import make_config
 
 

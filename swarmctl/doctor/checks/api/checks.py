@@ -22,7 +22,7 @@ from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:
     from hivemind_exp.offload.api.chat import ChatAnswer
-    from hivemind_exp.offload.prices import Price
+    from hivemind_exp.offload.ledger import Price
 
 _TOKENS = 16
 """Of the answer, at most."""
@@ -40,8 +40,7 @@ def providers(_context: Context) -> Finding:
 
 def settings(context: Context) -> Finding:
     """Look whether the settings make sense together, as a run would."""
-    from hivemind_exp.offload.endpoints import TRAINING, chain, first_endpoint
-    from hivemind_exp.offload.settings import check_offload, describe_loss
+    from hivemind_exp.offload.settings import TRAINING, chain, check_offload, describe_loss, first_endpoint
 
     config = context.config
     check_offload(config)
@@ -66,7 +65,7 @@ def price(service: ApiService, context: Context) -> Finding:
 
 def _price(service: ApiService, context: Context) -> Price | None:
     """Return the price, None where it is not known and need not be. Raises ConfigurationError."""
-    from hivemind_exp.offload.prices import bounded_price, price_of
+    from hivemind_exp.offload.ledger import bounded_price, price_of
 
     offload = context.config.offload
     bounded_price(service.endpoint, offload.prices, capped=offload.limits.capped)
@@ -81,7 +80,7 @@ def key(service: ApiService, context: Context) -> Finding:
 
 def notice(context: Context) -> str | None:
     """Say what ``--deep`` will cost at most, before anything is asked; None where nothing is."""
-    from hivemind_exp.offload.endpoints import is_offloaded
+    from hivemind_exp.offload.settings import is_offloaded
 
     if context.resolved is None or context.offline or not is_offloaded(context.config):
         return None
@@ -188,7 +187,7 @@ _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] 
 
 def checks(context: Context) -> list[Check]:
     """Return the checks of the profile's providers; none without offloading."""
-    from hivemind_exp.offload.endpoints import is_offloaded
+    from hivemind_exp.offload.settings import is_offloaded
 
     if context.resolved is None or not is_offloaded(context.config):
         return []

@@ -24,7 +24,7 @@ from swarmctl.keys.probe import KeyTest, probe
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
-    from hivemind_exp.offload.endpoints import Endpoint
+    from hivemind_exp.offload.settings import Endpoint
 
 START = {
     "vllm": "vllm serve {model} --port {port}",
@@ -94,7 +94,7 @@ class ApiService:
 
 def services(config: Config) -> list[ApiService]:
     """Return the providers in the order in which they are asked. Raises ConfigurationError."""
-    from hivemind_exp.offload.endpoints import chain
+    from hivemind_exp.offload.settings import chain
 
     found = [(place, endpoint) for place, endpoint in enumerate(chain(config), -1) if endpoint is not None]
     names = Counter(endpoint.name for _, endpoint in found)

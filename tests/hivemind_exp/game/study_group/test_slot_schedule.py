@@ -11,7 +11,7 @@ from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock, SlotSchedule
 from hivemind_exp.journal.records import StageRun
-from hivemind_exp.trainer.progress import NodeProgress, RoundCursor
+from hivemind_exp.trainer.round_loop import NodeProgress, RoundCursor
 
 CLOCK = SlotClock(1_000_000, 60, len(STAGES))
 

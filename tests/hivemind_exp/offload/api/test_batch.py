@@ -16,16 +16,21 @@ from hivemind_exp.config import Config, LimitsConfig, PriceConfig
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api import batch as batches
-from hivemind_exp.offload.api import batch_client
-from hivemind_exp.offload.api.batch import Line, Report, Request, parcels, read_report, read_results, unanswered
-from hivemind_exp.offload.api.batch_client import BatchClient
-from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
-from hivemind_exp.offload.api.client import ChatClient
-from hivemind_exp.offload.batch.store import BatchStore
-from hivemind_exp.offload.endpoints import first_endpoint
-from hivemind_exp.offload.ledger import Ledger
-from hivemind_exp.offload.prices import Usage, price_of
+from hivemind_exp.offload.api.batch import (
+    BatchClient,
+    Line,
+    Report,
+    Request,
+    parcels,
+    read_report,
+    read_results,
+    unanswered,
+)
+from hivemind_exp.offload.api.chat import ChatAnswer, ChatClient, FaultKind, RequestFailed
+from hivemind_exp.offload.batch.job import BatchStore
+from hivemind_exp.offload.ledger import Ledger, Usage, price_of
 from hivemind_exp.offload.process.client import open_offload
+from hivemind_exp.offload.settings import first_endpoint
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.stop import StopFlag
@@ -169,7 +174,7 @@ def test_parcels_keep_within_what_a_service_takes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_batch_is_found_beyond_the_first_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_client, "_PAGE", 2)
+    monkeypatch.setattr(batches, "_PAGE", 2)
 
     async def search(base_url: str) -> list[Report | None]:
         chat = ChatClient(endpoint(base_url), None, seconds=5)

@@ -18,8 +18,8 @@ from hivemind_exp.offload.api.chat import (
     read_answer,
     refusal,
 )
-from hivemind_exp.offload.endpoints import Endpoint
-from hivemind_exp.offload.prices import Usage
+from hivemind_exp.offload.ledger import Usage
+from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import PROVIDERS, Chat
 
 SAMPLING = SamplingParams(temperature=0.7, max_tokens=100, reasoning_tokens=1000, reasoning_effort="low")

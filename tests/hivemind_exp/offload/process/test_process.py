@@ -22,7 +22,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload
 from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
-from hivemind_exp.offload.process.frames import pack_error, pack_orders, unpack_error, unpack_orders
+from hivemind_exp.offload.process.server import pack_error, pack_orders, unpack_error, unpack_orders
 from hivemind_exp.processes import messages as wire
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag, StopRequested
@@ -56,7 +56,7 @@ import subprocess
 from pathlib import Path
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.build import open_offload
+from hivemind_exp.offload.process.client import open_offload
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
 subprocess.Popen = None

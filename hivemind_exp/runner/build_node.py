@@ -1,14 +1,26 @@
-"""Builds the node's model: from the hub, a directory or a checkpoint, or on the spot, with its optimizer."""
+"""Builds what a node trains with: its model and optimizer, from the hub, a directory or a checkpoint; and its game."""
 
+import importlib.util
+import shlex
 import shutil
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, PhaseEvent
-from hivemind_exp.game.sampling.game import build_prompts
+from hivemind_exp.game.base import Game, Schedule, SequentialSchedule
+from hivemind_exp.game.sampling.game import SamplingGame, build_prompts, encode
+from hivemind_exp.game.study_group.exhibits import NoPeers, PeerOutputs
+from hivemind_exp.game.study_group.game import StudyGroup
+from hivemind_exp.game.study_group.slot_schedule import SlotClock, SlotSchedule
+from hivemind_exp.game.study_group.stages.base import ALONE, Player
+from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models.device import Compute
 from hivemind_exp.models.loading import TINY, adapter_config, load_model
 from hivemind_exp.node_files import NodeFiles
@@ -16,12 +28,21 @@ from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
-from hivemind_exp.trainer.checkpoint_state import MODEL, load_state
-from hivemind_exp.trainer.checkpoints import Checkpoint
+from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 _WARMUP_EXAMPLES = 8192
 """Questions that the warm-up draws its demonstrations from."""
+
+
+def check_reports(config: Config) -> None:
+    """Raise ``ConfigurationError`` where ``report.to`` names what is not installed: swarmctl brings none of it."""
+    for name in config.report.to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigurationError(
+                f"report.to names {name}, which is not installed",
+                next=f"{shlex.quote(sys.executable)} -m pip install {name}",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +70,14 @@ class ModelBuilder:
         if "wandb" in config.report.to:
             use_wandb_key(self._secrets)
         if checkpoint is not None:
-            model, peft_config = self._trained_model(base, tokenizer, checkpoint), None
+            peft_config, directory = None, str(checkpoint.path / MODEL)
+            if config.model.lora is None:
+                trained = config.model.model_copy(update={"name": directory})
+                model = load_model(trained, tokenizer, dtype=compute.dtype, seed=0)
+            else:
+                import peft
+
+                model = peft.PeftModel.from_pretrained(base, directory, is_trainable=True)
         step_trainer = SourceGRPOTrainer(
             model,
             tokenizer,
@@ -61,7 +89,7 @@ class ModelBuilder:
             peft_config=peft_config,
         )
         if checkpoint is not None:
-            load_state(step_trainer, checkpoint.path)
+            step_trainer.load(checkpoint.path)
         return step_trainer
 
     def _base_model(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> PreTrainedModel:
@@ -102,13 +130,40 @@ class ModelBuilder:
         model.save_pretrained(partial)
         partial.rename(kept)
 
-    def _trained_model(
-        self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint
-    ) -> PreTrainedModel:
-        directory = str(checkpoint.path / MODEL)
-        if self._config.model.lora is None:
-            trained = self._config.model.model_copy(update={"name": directory})
-            return load_model(trained, tokenizer, dtype=self._compute.dtype, seed=0)
-        import peft
 
-        return peft.PeftModel.from_pretrained(base, directory, is_trainable=True)
+@dataclass(frozen=True, slots=True)
+class PeerContext:
+    """With whom a study group is played. Left out: alone, at one's own pace."""
+
+    me: str = ALONE
+    """The node's own peer id."""
+    peers: PeerOutputs = field(default_factory=NoPeers)
+    clock: SlotClock | None = None
+    """The charter's slots."""
+    now: Callable[[], float] = time.time
+
+
+def open_game(
+    config: Config,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Tasks,
+    journal: Journal,
+    peer_context: PeerContext | None = None,
+) -> tuple[Game, Schedule]:
+    """Return the game and when its stages are played. ``sampling`` has its own pace, in a swarm too."""
+    if config.game.kind == "sampling":
+        return SamplingGame(tokenizer, tasks), SequentialSchedule(SamplingGame.stages)
+    with_whom = peer_context or PeerContext()
+    game = StudyGroup(
+        Player(with_whom.me, config.game.role, config.node.seed),
+        encode=lambda chat: encode(chat, tokenizer),
+        longest=config.generation.max_prompt_tokens,
+        group_size=config.game.group_size,
+        tasks=tasks,
+        journal=journal,
+        peers=with_whom.peers,
+    )
+    if with_whom.clock is None:
+        return game, SequentialSchedule(StudyGroup.stages)
+    return game, SlotSchedule(with_whom.clock, StudyGroup.stages, journal.chunks, with_whom.now)

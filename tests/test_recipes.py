@@ -340,8 +340,9 @@ ADD_EVENT = "Add an event to the live view"
 
 
 def test_add_an_event_to_the_live_view(code: Copy) -> None:
-    model = '\n\n\nclass NapEvent(Event):\n    """A nap."""\n\n    minutes: int\n    """How long."""'
-    code.put("hivemind_exp/events.py", '    """A command to type; null where none helps."""', model)
+    last = '    next: str | None = Field(None, description="A command to type; null where none helps.")'
+    model = '\n\n\nclass NapEvent(Event):\n    """A nap."""\n\n    minutes: int = Field(description="How long.")'
+    code.put("hivemind_exp/events.py", last, model)
     code.put(
         "swarmctl/terminal/sentences.py",
         '        case "start":\n            return start(event)',

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import NodeError
-from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT, RewardTerm
 from swarmctl.nodes.lookup import existing_or_latest
@@ -167,6 +166,8 @@ def rollouts(files: NodeFiles, wanted: RolloutFilter) -> Iterator[RolloutRecord]
 
 def as_row(rollout: RolloutRecord, node: str) -> dict[str, Any]:
     """Return a rollout as it is put out."""
+    from hivemind_exp.journal.records import index_in_group  # counts do without
+
     row = asdict(rollout) | {"node": node, "place": index_in_group(rollout.place)}
     row["time"] = None if rollout.time is None else rfc3339(rollout.time)
     return {key: row[key] for key in ROW}

@@ -1,7 +1,6 @@
 """Text made safe to print: for streams that are not UTF-8, for terminals, for values that may be secrets."""
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,17 +109,15 @@ def _folded(line: str, room: int) -> Iterator[str]:
 
     Not with ``rich.cells``, which counts a chain of joined emoji as one: many terminals do not, and break the line.
     """
+    from unicodedata import category, east_asian_width  # most commands do without
+
     begin = used = 0
     for index, character in enumerate(line):
-        columns = _columns(character)
+        columns = 2 if east_asian_width(character) in ("W", "F") else 1
+        if category(character) in ("Mn", "Me", "Cf"):
+            columns = 0
         if used + columns > room:
             yield line[begin:index]
             begin, used = index, 0
         used += columns
     yield line[begin:]
-
-
-def _columns(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1

@@ -72,8 +72,12 @@ class Copy:
         return done.stdout
 
     def check_files(self, recipe: str, name: str) -> None:
-        """Assert that the recipe names the files that it took, and no others."""
+        """Assert that the recipe names the files that it took, and no others, and nothing generated is out of date."""
         text = " ".join(recipes()[recipe])
+        if "tools.completions" in text:
+            self.python("-m", "tools.completions")
+        self.python("-m", "tools.completions", "--check")
+        self.python("-m", "tools.events", "--check")
         named = {path.replace("NAME", name) for path in re.findall(r"`([\w/.]+\.(?:py|toml))`", text)}
         assert {path for path in self.touched if not path.startswith(GENERATED)} == named
 
@@ -273,6 +277,7 @@ def register(app: typer.Typer) -> None:
         \\b
         Examples:
           swarmctl weather
+          swarmctl weather --help
         """
         from swarmctl.weather.forecast import forecast
 
@@ -282,9 +287,11 @@ def register(app: typer.Typer) -> None:
     code.write("swarmctl/weather/forecast.py", 'def forecast() -> str:\n    return "a coat"\n')
     code.put("swarmctl/cli.py", "from swarmctl.version import VERSION", "\nfrom swarmctl.weather import cli as weather")
     code.put("swarmctl/cli.py", "for command in (", "weather, ")
+    code.put("swarmctl/terminal/help.py", '"Shell": ("completion",', ' "weather"')
     code.put("pyproject.toml", '    "profiles | identity | rollouts | completion', " | weather")
     code.python("-m", "tools.completions")
     assert code.python("-m", "swarmctl", "weather") == "a coat\n"
+    assert "Commands:" not in code.python("-m", "swarmctl", "--help")
     assert "weather" in (code.root / "swarmctl/completions/swarmctl.fish").read_text(encoding="utf-8")
     layers = "from importlinter.cli import lint_imports; print(lint_imports(no_cache=True))"
     assert code.python("-c", layers).endswith("\n0\n")

@@ -74,6 +74,8 @@ class Loss:
     baseline for each other."""
     joins_baseline: bool = False
     """The rows' outcomes set the baseline of the node's own rows too, which then compare by outcome alone."""
+    needs_logps: bool = False
+    """Peers have to share token ids and log-probabilities."""
     likelihood_filter: bool = False
     """Rows that the node's own weights would hardly write are left out (see ``Manifest.floor``)."""
 

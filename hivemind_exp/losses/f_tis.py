@@ -25,4 +25,4 @@ def score_tokens(rows: TokenRows, train: TrainConfig) -> TokenLoss:
     return TokenLoss(loss=plain.loss * log_ratio.exp().clamp(max=TRUNCATION) * kept, clipped=plain.clipped | ~kept)
 
 
-LOSS = Loss(weigh, score_tokens, likelihood_filter=True)
+LOSS = Loss(weigh, score_tokens, needs_logps=True, likelihood_filter=True)

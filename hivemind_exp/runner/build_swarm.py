@@ -15,13 +15,14 @@ from hivemind_exp.game.sampling.game import STAGE, build_prompts, encode
 from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
+from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_offloaded, resolved_kind
 from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
-from hivemind_exp.rollouts.types import Group
+from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.runner.build_node import PeerContext
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew
@@ -118,7 +119,7 @@ class SwarmSession:
             external=external if config.game.kind == "sampling" else 0,
             longest=config.generation.max_completion_tokens,
             open=self.charter.is_open,
-            with_logps=config.train.peer_loss == "f_tis",
+            with_logps=choose_losses(config.train)[Kind.PEER].needs_logps,
             model=base_name(config),
         )
 

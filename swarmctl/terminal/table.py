@@ -27,7 +27,7 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, 
     from rich.table import Table
     from rich.text import Text
 
-    grid = [[clean(cell).replace("\n", " ") for cell in row] for row in ([headings, *rows] if headings else rows)]
+    grid = [[" ".join(clean(cell).split()) for cell in row] for row in ([headings, *rows] if headings else rows)]
     columns = [column for column in zip(*grid, strict=True) if any(column)]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for column in columns:

@@ -348,7 +348,8 @@ def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
         for one in (hostile, mute):
             assert one.announce(first, *one.record(*refs))
         eventually(lambda: hostile.streams and mute.streams)
-        assert len(first.fetcher.running) == 2
+        # The other honest node may be fetched from too, for what an earlier test has left.
+        assert set(first.fetcher.running) - {second.peer_id} == {hostile.peer_id, mute.peer_id}
         threads = threading.active_count()
         trade(first, second, 5)  # meanwhile
         assert threading.active_count() == threads

@@ -20,7 +20,7 @@ from swarmctl.run.outcome import completed
 from tests.support.command_line import ROOT, STAND_IN, Cli, write_profile
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.usefixtures("no_leftovers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
 
 @pytest.fixture

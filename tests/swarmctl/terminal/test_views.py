@@ -22,6 +22,8 @@ from swarmctl.terminal.views import PlainView, Writer, can_draw
 from tests.support.command_line import STAND_IN, Cli
 from tests.support.terminals import rest_of, spawn
 
+pytestmark = pytest.mark.slow
+
 LIVE = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
 
 

@@ -22,6 +22,8 @@ from tests.support.fake_api.server import api_server
 from tests.support.fake_services import service
 from tests.support.tls import certificate, https_server
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["price", "key", "host", "service", "model", "request"]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from swarmctl.terminal.safe_text import clean, encodable
 
 _WIDER_THAN_ANY = 1_000_000
+_BLANKS = str.maketrans("\n\t", "  ")
+"""A cell is one line; of a tab rich would cut what follows."""
 
 
 def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, right: Collection[str] = ()) -> None:
@@ -27,7 +29,8 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, 
     from rich.table import Table
     from rich.text import Text
 
-    grid = [[" ".join(clean(cell).split()) for cell in row] for row in ([headings, *rows] if headings else rows)]
+    whole = [headings, *rows] if headings else rows
+    grid = [[clean(cell).translate(_BLANKS) for cell in row] for row in whole]
     columns = [column for column in zip(*grid, strict=True) if any(column)]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for column in columns:

@@ -70,3 +70,8 @@ def test_there_are_no_colours(setting: dict[str, str]) -> None:
 
 def test_ascii_streams_get_ascii() -> None:
     assert shown([["→ …", "b"]], [], columns=40, terminal=False, PYTHONIOENCODING="ascii") == "-> ...  b\n"
+
+
+def test_a_cell_keeps_its_blanks_and_a_tab_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([["* here", "one\ttwo"], ["  there", "a\nb"]])
+    assert capsys.readouterr().out == "* here   one two\n  there  a b\n"

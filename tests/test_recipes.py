@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.command_line import ROOT
 
+pytestmark = pytest.mark.slow
+
 MOST_LINES = 6
 COPIED = ("swarmctl", "hivemind_exp", "tools", "tests", "docs", "pyproject.toml")
 GENERATED = ("swarmctl/completions/", "docs/events.md")
@@ -178,7 +180,6 @@ def pot(context):
 ADD_LOSS = "Add a loss"
 
 
-@pytest.mark.slow
 def test_add_a_loss(code: Copy) -> None:
     code.write(
         "hivemind_exp/losses/plain.py",
@@ -215,7 +216,6 @@ print(choose_losses(TrainConfig(teacher_loss="plain"))[Kind.TEACHER] is plain.LO
 ADD_SOURCE = "Add a source"
 
 
-@pytest.mark.slow
 def test_add_a_source(code: Copy) -> None:
     code.write(
         "hivemind_exp/sources/parrot.py",
@@ -302,7 +302,6 @@ def register(app: typer.Typer) -> None:
 ADD_STAGE = "Add a game stage"
 
 
-@pytest.mark.slow
 def test_add_a_game_stage(code: Copy) -> None:
     code.write(
         "hivemind_exp/game/study_group/stages/praise.py",

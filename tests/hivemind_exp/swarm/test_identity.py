@@ -175,6 +175,7 @@ def test_a_name_is_the_same_everywhere() -> None:
     assert all(len(name.split()) == 3 and name.isascii() and len(name) <= 30 for name in names)
 
 
+@pytest.mark.slow
 def test_the_daemon_lives_under_the_key(tmp_path: Path) -> None:
     made = Identity.create(tmp_path / "key")
     code = (

@@ -58,7 +58,10 @@ def _request(mode: str, config: Config, node: Path | None, secrets_fd: int | Non
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open the trainer's log for appending; one that has grown large is put aside first."""
+    """Open the trainer's log for appending; one that has grown large is put aside first.
+
+    No library: whatever the trainer and its libraries print goes there by the descriptor, not through ``logging``.
+    """
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > LOG_LIMIT:
             path.replace(path.with_name(path.name + ".1"))

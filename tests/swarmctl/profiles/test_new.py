@@ -17,8 +17,6 @@ from swarmctl.settings import profile_files as profiles
 from tests.support.command_line import SWARMCTL, write_profile
 from tests.support.terminals import rest_of, spawn
 
-pytestmark = pytest.mark.slow
-
 
 def config_of(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     capsys.readouterr()

@@ -66,6 +66,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("document", "arguments"), [(name, words) for name in DOCUMENTS for words in commands(name)], ids=str
 )

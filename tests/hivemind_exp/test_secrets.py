@@ -28,6 +28,7 @@ def test_a_pipe_is_read_to_its_end_and_closed() -> None:
     assert receive(None) == Secrets()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "address"),
     [({}, "https://api.wandb.ai"), ({"WANDB_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9")],

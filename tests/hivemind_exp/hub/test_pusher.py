@@ -57,6 +57,7 @@ def push(root: Path, url: str, *rounds: int, **how: str) -> list[dict[str, Any]]
     return [line for line in lines if line["event"] != "phase"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xet", [False, True])
 def test_model_and_card_arrive_and_nothing_else(root: Path, xet: bool) -> None:
     account = Account(xet=root / "xet" if xet else None)
@@ -77,6 +78,7 @@ def test_model_and_card_arrive_and_nothing_else(root: Path, xet: bool) -> None:
     assert [path.name for path in (root / "hub").iterdir()] == ["pushed.json"]
 
 
+@pytest.mark.slow
 def test_the_token_is_shown_to_the_hub_alone_and_stands_in_nothing_that_is_sent(root: Path) -> None:
     account = Account()
     with uploads(account) as url:
@@ -145,6 +147,7 @@ def test_killed_or_stopped_on_the_way_it_goes_with_the_next_run(root: Path) -> N
         assert [each["round"] for each in push(root, url)] == [4]
 
 
+@pytest.mark.slow
 def test_only_the_newest_of_several_goes(root: Path) -> None:
     outbox, account = Outbox(root / "hub"), Account()
     for round_ in (1, 2, 3):

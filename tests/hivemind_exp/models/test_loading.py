@@ -107,6 +107,7 @@ def test_a_directory_without_a_model_is_said_so(tmp_path: Path) -> None:
         load_tokenizer(ModelConfig(name=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     config = ModelConfig(name=str(save_encoder_decoder(tmp_path)))
     with pytest.raises(ModelError, match="is not a causal language model"):
@@ -129,6 +130,7 @@ def test_a_local_model_is_sized_without_loading_it(tmp_path: Path) -> None:
     assert 10_000 < where.parameters < 50_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [{}, {"lora": {"rank": 4}}, {"lora": {"rank": 4, "targets": "q_proj, v_proj"}}])
 def test_a_real_model_trains_and_its_checkpoint_loads_again(tmp_path: Path, model: dict[str, object]) -> None:
     name = str(save_llama(tmp_path / "model"))

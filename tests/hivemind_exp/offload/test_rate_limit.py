@@ -107,6 +107,7 @@ def test_a_place_given_up_while_waiting_is_not_lost() -> None:
     asyncio.run(asyncio.wait_for(play(), 5))
 
 
+@pytest.mark.slow
 def test_stated_tokens_are_paced_whatever_a_single_request_takes() -> None:
     async def play() -> float:
         limiter = RateLimiter(64, None, 60_000)
@@ -118,6 +119,7 @@ def test_stated_tokens_are_paced_whatever_a_single_request_takes() -> None:
     assert asyncio.run(play()) >= 2 * 500 / 1000 - CATCH_UP_S
 
 
+@pytest.mark.slow
 def test_many_refusals_at_once_are_one_reason_to_wait() -> None:
     async def job() -> None:
         box = endpoint("http://127.0.0.1:9/v1")

@@ -43,6 +43,7 @@ def finish(*orders: CompletionRequest) -> None:
         each.done.result(timeout=LONG_S)
 
 
+@pytest.mark.slow
 def test_orders_that_come_during_an_outage_are_filled_after_it(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
@@ -96,6 +97,7 @@ def test_a_pause_of_hours_is_an_outage_that_the_next_of_the_chain_fills(
     assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
 
 
+@pytest.mark.slow
 def test_a_provider_that_only_ever_says_slow_down_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_SLOWED_S", 0.3)
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
@@ -119,6 +121,7 @@ def _filled(rig: Rig, asked: CompletionRequest) -> bool:
     return len(rig.texts().get(asked.question, ())) == 4
 
 
+@pytest.mark.slow
 def test_however_many_requests_meet_an_outage_it_is_one(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()

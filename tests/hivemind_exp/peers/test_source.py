@@ -91,6 +91,7 @@ def test_an_open_swarm_has_one_cap_for_all_peers_together(tmp_path: Path) -> Non
     assert len(make_source(tmp_path / "small", open=True, local=1, external=1).draw(seed=0)) == 0
 
 
+@pytest.mark.slow
 def test_a_thousand_fresh_identities_do_not_push_known_peers_out(tmp_path: Path) -> None:
     source = make_source(tmp_path)
     for round_ in range(12):
@@ -126,6 +127,7 @@ def test_equal_peers_are_drawn_evenly_and_the_same_seed_draws_the_same(tmp_path:
     assert twice[0].draw(seed=7) == twice[1].draw(seed=7)
 
 
+@pytest.mark.slow
 def test_sending_more_does_not_help(tmp_path: Path) -> None:
     drawn: Counter[str] = Counter()
     for seed in range(60):

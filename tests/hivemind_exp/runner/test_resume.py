@@ -43,6 +43,7 @@ def test_a_stop_at_any_moment_changes_nothing(uninterrupted: Path, tmp_path: Pat
     assert same_weights(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_node_killed_after_its_last_step_still_ends_with_a_checkpoint(uninterrupted: Path, tmp_path: Path) -> None:
     run(make_config(), tmp_path)
     for checkpoint in (tmp_path / "checkpoints").iterdir():
@@ -54,12 +55,14 @@ def test_a_node_killed_after_its_last_step_still_ends_with_a_checkpoint(uninterr
     assert same_weights(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_more_rounds_go_on_from_the_end(uninterrupted: Path, tmp_path: Path) -> None:
     run(make_config(game={"rounds": 3}), tmp_path)
     run(make_config(), tmp_path)
     assert same_weights(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_time_not_weights(uninterrupted: Path, tmp_path: Path) -> None:
     run(make_config(game={"rounds": 5}), tmp_path)
     newest = max((tmp_path / "checkpoints").iterdir())
@@ -79,6 +82,7 @@ def test_without_any_checkpoint_the_node_says_so_instead_of_starting_over(tmp_pa
         run(make_config(game={"rounds": 8}), tmp_path)
 
 
+@pytest.mark.slow
 def test_evaluations_are_not_repeated_after_a_restart(tmp_path: Path) -> None:
     first, second = Events(), Events()
     run(make_config(game={"rounds": 4}), tmp_path, emit=first)
@@ -119,6 +123,7 @@ def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, 
     assert same_weights(uninterrupted, root)
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_node_goes_on_like_the_original(uninterrupted: Path, tmp_path: Path) -> None:
     run(make_config(game={"rounds": 3}), tmp_path / "original")
     shutil.copytree(tmp_path / "original", tmp_path / "copy")

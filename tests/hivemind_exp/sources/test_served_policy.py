@@ -108,6 +108,7 @@ def test_it_fills_its_part_of_each_group_and_is_learned_from(tmp_path: Path, bui
     assert served.closed
 
 
+@pytest.mark.slow
 def test_what_it_made_is_in_the_journal_and_replays_are_not_told(tmp_path: Path, built: list[ServedPolicy]) -> None:
     play(tmp_path / "node", 2)
     again = play(tmp_path / "node", 3)

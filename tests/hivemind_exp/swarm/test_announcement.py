@@ -136,6 +136,7 @@ def test_noise_is_refused(noise: bytes) -> None:
         unpack(noise, SWARM, NOW)
 
 
+@pytest.mark.slow
 @given(st.integers(0, len(WORD.pack(ME, SWARM)) - 1), st.integers(1, 255))
 def test_one_changed_byte_is_refused(where: int, by: int) -> None:
     record = bytearray(WORD.pack(ME, SWARM))

@@ -51,6 +51,7 @@ def test_weights_are_kept(mixture: Mixture) -> None:
     assert 200 < tasks["spell_backward"] < 300
 
 
+@pytest.mark.slow
 def test_the_same_charter_makes_the_same_questions_in_any_process(mixture: Mixture) -> None:
     program = (
         "from hivemind_exp.config import TaskConfig; from hivemind_exp.tasks.mixture import Mixture\n"

@@ -12,6 +12,7 @@ EXPECTED = {"reward/policy", "reward_std/policy", "completion_length/policy", "t
 EXPECTED |= {"entropy/policy", "clip_fraction/policy", "learning_rate"}
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_round(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -42,6 +43,7 @@ def test_nothing_is_reported_unless_asked(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*wandb*"))
 
 
+@pytest.mark.slow
 def test_events_say_what_happened_under_the_fields_names(tmp_path: Path) -> None:
     events = Events()
     run(make_config(), tmp_path, emit=events)

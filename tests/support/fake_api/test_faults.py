@@ -55,6 +55,7 @@ def test_refusals_cost_nothing(server: ApiServer, fault: Fault, status: int) -> 
     ask(server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "outcome"), _UNANSWERED.items())
 def test_no_answer_comes(server: ApiServer, fault: Fault, outcome: Outcome) -> None:
     server.next(fault, seconds=30)
@@ -106,6 +107,7 @@ def test_half_of_the_json_as_if_it_were_all(server: ApiServer) -> None:
     assert server.ledger.completion_tokens > 0
 
 
+@pytest.mark.slow
 def test_huge_and_late_answers_arrive(server: ApiServer) -> None:
     server.next(Fault.HUGE, size=3_000_000)
     server.next(Trouble(Fault.SLOW, seconds=0.1))

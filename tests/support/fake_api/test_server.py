@@ -155,6 +155,7 @@ async def _ask_until_clean(client: AsyncOpenAI, prompt: list[Any], paid: list[tu
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [api_server, api_process])
 def test_the_books_agree_with_a_client_that_loses_nothing(start: Callable[..., Any]) -> None:
     prompts = [[{"role": "user", "content": f"question {i}"}] for i in range(60)]

@@ -117,6 +117,7 @@ def test_a_check_that_hangs_is_given_up_and_one_that_breaks_is_told() -> None:
     assert "ZeroDivisionError: by zero" in outcomes[1].finding.text
 
 
+@pytest.mark.slow
 def test_a_check_that_hangs_does_not_keep_the_program() -> None:
     code = (
         "import sys, time, swarmctl.cli; from swarmctl.doctor import registry\n"

@@ -152,6 +152,7 @@ def test_questions_on_a_terminal(home: Path) -> None:
     assert "name" not in values["model"], "what was not answered stays what it extends"
 
 
+@pytest.mark.slow
 def test_a_wrong_answer_is_asked_for_again(home: Path) -> None:
     asked = terminal("mine")
     for question, answer, said in (
@@ -183,6 +184,7 @@ def test_an_interrupt_while_asking_writes_nothing(home: Path) -> None:
     assert not list(home.rglob("*.toml"))
 
 
+@pytest.mark.slow
 def test_no_question_without_need(home: Path) -> None:
     for arguments in (["one", "--no-input"], ["two", "--rounds", "3"], ["three", "--json"]):
         asked = terminal(*arguments)

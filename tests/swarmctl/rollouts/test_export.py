@@ -152,6 +152,7 @@ def test_a_full_disk_leaves_the_old_file(suffix: str, tmp_path: Path, capsys: py
         assert path.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_stdout_that_takes_nothing_or_goes_away() -> None:
     mixed_node()
     for more in ([], ["--format", "parquet"]):

@@ -163,6 +163,7 @@ def test_a_model_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[st
     assert len(out.splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_the_counts_are_the_service_s_own(capsys: pytest.CaptureFixture[str]) -> None:
     files = bare_node()
     with api_server(fault_rate=0.3, seed=3) as server, engine(files.root, endpoint(server.base_url)) as rig:

@@ -22,6 +22,7 @@ def test_a_round_of_any_size_is_said_to_cost_what_its_tokens_do(groups: int, siz
     assert found.usd < found.usd_at_most
 
 
+@pytest.mark.slow
 def test_each_stage_that_an_api_fills_is_counted_with_what_it_quotes() -> None:
     def cost(*stages: str) -> float:
         return estimate(

@@ -162,6 +162,7 @@ def test_a_swarm_that_cannot_be_made_leaves_nothing(here: Cli, home: Path) -> No
     assert not (home / "nodes").exists()
 
 
+@pytest.mark.slow
 def test_joining_by_the_pasted_line_however_it_was_wrapped(here: Cli, home: Path, tea: str) -> None:
     wrapped = "\n  ".join(textwrap.wrap(tea, 40, break_on_hyphens=False))
     first = here("run", "--join", f" {wrapped} ", "--node", "two")
@@ -192,6 +193,7 @@ def test_two_nodes_of_a_swarm_have_seeds_of_their_own(here: Cli, home: Path, tea
     assert request(home, "four")["config"]["node"]["seed"] == 5
 
 
+@pytest.mark.slow
 def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, tea: str) -> None:
     assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
     write_profile(home, "more", 'extends = "demo"\n[game]\nrounds = 3\n')
@@ -201,6 +203,7 @@ def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, t
     assert request(home, "two")["config"]["game"]["rounds"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -244,6 +247,7 @@ def test_swarms_are_never_mixed_in_a_node(here: Cli, home: Path, tea: str) -> No
     assert "cannot change" in here("run", "--join", tea, "--node", "demo").stderr
 
 
+@pytest.mark.slow
 def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(here: Cli, home: Path, tea: str) -> None:
     coffee = invitation(here("swarm", "new", "coffee").stdout)
     assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
@@ -387,6 +391,7 @@ def test_skew_is_refused_with_its_cure(
     assert not (home / "nodes/two").exists()
 
 
+@pytest.mark.slow
 def test_a_file_of_questions_is_named_by_each_node(here: Cli, home: Path, tmp_path: Path) -> None:
     own, theirs = tmp_path / "own.jsonl", tmp_path / "theirs.jsonl"
     own.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(40)))
@@ -403,6 +408,7 @@ def test_a_file_of_questions_is_named_by_each_node(here: Cli, home: Path, tmp_pa
     assert request(home, "two")["config"]["tasks"][0]["path"] == str(theirs)
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_joining_touches_nothing(here: Cli, home: Path, tea: str) -> None:
     done = here("run", "--join", tea, "--node", "two", "--dry-run")
     assert done.returncode == Exit.DONE, done.stderr

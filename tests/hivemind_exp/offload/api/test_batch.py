@@ -115,6 +115,7 @@ DOCUMENTS: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(DOCUMENTS)
 def test_nothing_that_a_service_sends_raises_past_a_fault(document: Any) -> None:
     read_results(json.dumps(document).encode())
@@ -227,6 +228,7 @@ def test_batches_are_asked_for_further_ahead_unless_the_profile_says_how_far() -
     assert [rounds_ahead(Config.model_validate({"offload": each}).offload) for each in ahead] == [2, 16, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [True, False])
 def test_money_in_batches_that_nobody_collects_is_told(tmp_path: Path, batch: bool) -> None:
     files, events = NodeFiles(tmp_path), Events()

@@ -18,6 +18,7 @@ from tests.support.fake_api.server import ApiServer, api_server
 __all__ = ["quick"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.TRUNCATED, Fault.STALL, Fault.SERVER_ERROR, Fault.HTML_OK])
 def test_a_batch_whose_beginning_nobody_heard_of_is_not_begun_twice(tmp_path: Path, fault: Fault) -> None:
     with (

@@ -63,6 +63,7 @@ def test_the_cap_stops_before_anything_is_uploaded(tmp_path: Path) -> None:
     assert states(rig.ledger) == {}
 
 
+@pytest.mark.slow
 def test_rounds_beyond_the_cap_wait_for_what_comes_back_from_those_before(tmp_path: Path) -> None:
     with (
         api_server(batch_delay=0.05) as server,

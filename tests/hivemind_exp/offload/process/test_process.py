@@ -42,6 +42,7 @@ def modules_of(code: str) -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
+@pytest.mark.slow
 def test_it_loads_nothing_that_trains() -> None:
     loaded = modules_of(
         "import hivemind_exp.offload.process.server, openai; openai.AsyncOpenAI, openai.DefaultAioHttpClient"
@@ -65,6 +66,7 @@ assert open_offload(Config(), NodeFiles(Path("/nowhere")), Secrets(), print, Sto
     assert "openai" not in modules_of(code)
 
 
+@pytest.mark.slow
 def test_it_tells_and_keeps_what_the_engine_in_this_process_does(tmp_path: Path) -> None:
     def play(offload: OffloadClient | Engine) -> None:
         offload.wait_for_probe()
@@ -89,6 +91,7 @@ def test_it_tells_and_keeps_what_the_engine_in_this_process_does(tmp_path: Path)
     assert rig.accounts() == {"settled": pytest.approx(server.usd(PRICE_IN, PRICE_OUT), abs=1e-12)}
 
 
+@pytest.mark.slow
 def test_the_key_reaches_the_service_and_stands_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "HF_TOKEN", "SOME_API_KEY"):
         monkeypatch.setenv(name, KEY)

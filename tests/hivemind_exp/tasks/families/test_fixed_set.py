@@ -115,6 +115,7 @@ def test_an_epoch_sees_every_question_once(tmp_path: Path) -> None:
     made.close()
 
 
+@pytest.mark.slow
 def test_answers_as_text_and_as_mathematics(tmp_path: Path) -> None:
     file = write(
         tmp_path / "mine.jsonl", [{"question": str(n), "answer": "one  half" if n else 0.5} for n in range(10)]
@@ -127,6 +128,7 @@ def test_answers_as_text_and_as_mathematics(tmp_path: Path) -> None:
         made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_gsm8k_from_a_directory(kind: str, tmp_path: Path) -> None:
     (tmp_path / "main").mkdir()

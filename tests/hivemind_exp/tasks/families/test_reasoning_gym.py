@@ -48,6 +48,7 @@ def spoilt(answer: str) -> Iterator[str]:
     yield from (answer.replace("1", "2"), answer.replace("0", "1", 1), answer.replace("a", "b", 1), f'"{answer}"')
 
 
+@pytest.mark.slow
 def test_all_of_the_library_is_judged() -> None:
     program = "import reasoning_gym.factory as factory; print(*factory.DATASETS)"
     known = set(

@@ -71,6 +71,7 @@ def test_a_secret_stands_nowhere_in_a_worker(pool: Pool) -> None:
         assert not set(worker.environ()) & {"HOME", "USER", "PATH"}
 
 
+@pytest.mark.slow
 def test_who_is_late_or_dies_is_replaced_and_the_rest_is_kept(pool: Pool) -> None:
     answers = ["nothing", "sleep", "nothing", "exit", "crash", "nothing", "busy", "nothing", "nothing"]
     assert deeds(pool, *answers) == [1.0, TIMED_OUT, 1.0, DIED, DIED, 1.0, TIMED_OUT, 1.0, 1.0]
@@ -120,6 +121,7 @@ def test_closing_leaves_no_process() -> None:
     pool.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", ["nothing", "busy"])
 def test_workers_end_when_their_node_is_killed(busy: str) -> None:
     program = (

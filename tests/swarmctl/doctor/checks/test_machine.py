@@ -79,6 +79,7 @@ def test_a_disk_too_small_for_the_checkpoints_fails(small_disk: Path) -> None:
     assert subprocess.run(found.remedy or "false", shell=True, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_few_descriptors_are_a_warning_that_can_be_pasted(home: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert (soft >= machine.DESCRIPTORS) == (machine.descriptors(make()).status is Status.OK)

@@ -1,0 +1,148 @@
+"""``tools/install.py``: which installer, which build of torch, and an environment in which ``swarmctl`` runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import ROOT
+from tools import install
+
+UV = Path(sys.executable).parent / "uv"
+BOTH = pytest.mark.parametrize("uv", [None, str(UV)], ids=["pip", "uv"])
+
+
+def wheel(directory: Path, version: str) -> None:
+    """Write an empty torch of this version, as an index would offer it."""
+    info = f"torch-{version}.dist-info"
+    with zipfile.ZipFile(directory / f"torch-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    directory = tmp_path / "index"
+    directory.mkdir()
+    return directory
+
+
+def installer(venv: Path, uv: str | None, index: Path) -> install.Installer:
+    """Return an installer that sees only the wheels in ``index``."""
+    made = install.Installer(venv, uv, ["--no-index", "--find-links", str(index)])
+    assert made.create_venv()
+    return made
+
+
+@pytest.mark.slow
+@BOTH
+def test_the_cpu_build_is_chosen_only_if_an_index_offers_it(
+    uv: str | None, tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    # uv creates an environment with pip in it from an index, which a test cannot count on.
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    made = installer(tmp_path / "venv", uv, index)
+    wheel(index, install.pinned_torch())
+    assert made.cpu_build() is None
+    wheel(index, f"{install.pinned_torch()}+cpu")
+    assert made.cpu_build() == [f"torch=={install.pinned_torch()}+cpu"]
+
+
+def test_torch_is_pinned_to_a_version_that_has_no_build() -> None:
+    assert install.pinned_torch().replace(".", "").isdigit()
+
+
+def test_a_gpu_is_found_by_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "version"
+    monkeypatch.setattr(install, "_DRIVER_FILES", (driver,))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not install.has_nvidia_gpu()
+    driver.touch()
+    assert install.has_nvidia_gpu()
+    driver.unlink()
+    program = tmp_path / "nvidia-smi"
+    program.touch(mode=0o755)
+    assert install.has_nvidia_gpu()
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="other systems have one build")
+def test_the_size_of_the_download_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pip = install.Installer(tmp_path, None, [])
+    install.announce(pip, ".venv", True, ["torch==1+cpu"])
+    assert capsys.readouterr().out == "Installing into .venv with pip: about 0.5 GB to download.\n"
+    install.announce(pip, ".venv", False, [])
+    assert capsys.readouterr().out == (
+        "Installing into .venv with pip: about 3 GB to download, most of it torch with CUDA.\n"
+    )
+    install.announce(pip, ".venv", True, [])
+    assert "no index that can be reached offers torch without CUDA" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@BOTH
+def test_it_installs_a_command_that_runs(
+    uv: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Without the dependencies, which would be gigabytes; those of a light command are taken from this environment.
+    monkeypatch.setenv("PIP_FLAGS", "--no-deps")
+    monkeypatch.setenv("PATH", f"{Path(uv).parent}:/usr/bin:/bin" if uv else "/usr/bin:/bin")
+    venv = tmp_path / "venv"
+    assert install.main([str(venv), "--torch", "default", "--no-editable"]) == 0
+    assert f"with {'uv' if uv else 'pip'}:" in capfd.readouterr().out
+    site = subprocess.run(
+        [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    shown = subprocess.run(
+        [venv / "bin" / "swarmctl", "profiles", "list"],
+        env={"PYTHONPATH": site, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "demo" in shown
+
+
+def test_an_environment_that_cannot_be_created_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    file = tmp_path / "file"
+    file.touch()
+    assert install.main([str(file / "venv")]) == install.CANNOT_START
+    assert "error: cannot create a virtual environment" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_installation_that_fails_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PIP_FLAGS", "--no-index")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    assert install.main([str(tmp_path / "venv"), "--torch", "default"]) == install.FAILED
+    assert "error: pip could not install swarmctl; its message is above\n  try: make run\n" in capfd.readouterr().err
+
+
+def test_the_image_is_built_from_files_that_exist() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [
+        word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]
+    ]
+    assert copied
+    assert all((ROOT / name).exists() for name in copied)
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] == "!"}
+    assert set(copied) == allowed

@@ -1,0 +1,138 @@
+"""Install this checkout into a virtual environment: ``python tools/install.py .venv``.
+
+Only the standard library is used: this runs before anything is installed. uv is used if it is on the PATH, else pip. A
+Linux machine without an NVIDIA GPU gets the CPU build of torch if an index offers one, which saves about 2.5 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
+FAILED = 1
+CANNOT_START = 3
+_WSL_DRIVER = Path("/usr/lib/wsl/lib/nvidia-smi")
+_DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), _WSL_DRIVER)
+_UV_CPU_INDEX = ("--torch-backend", "cpu")
+"""uv knows where PyTorch publishes its CPU builds; pip has to be told (``PIP_FLAGS``)."""
+
+
+def has_nvidia_gpu() -> bool:
+    """Return whether an NVIDIA driver is installed."""
+    return shutil.which("nvidia-smi") is not None or any(file.exists() for file in _DRIVER_FILES)
+
+
+def pinned_torch() -> str:
+    """Return the torch version in ``constraints.txt``."""
+    match = re.search(r"^torch==([\w.]+)", CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert match, "constraints.txt pins torch"
+    return match[1]
+
+
+class Installer:
+    """uv or pip, installing into one virtual environment.
+
+    Parameters
+    ----------
+    venv
+        Directory of the virtual environment.
+    uv
+        Path of uv, or None to use pip.
+    flags
+        Further options of ``uv pip install`` or ``pip install``, such as an index.
+    """
+
+    def __init__(self, venv: Path, uv: str | None, flags: Sequence[str]) -> None:
+        self.venv = venv
+        self.uv = uv
+        self.python = venv / "bin" / "python"
+        pip = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check"]
+        self._install = [*([uv, "pip", "install", "--python", str(self.python)] if uv else pip), *flags]
+
+    @property
+    def name(self) -> str:
+        """``uv`` or ``pip``."""
+        return "uv" if self.uv else "pip"
+
+    def create_venv(self) -> bool:
+        """Create the virtual environment unless it exists; return whether it is there."""
+        if self.python.exists():
+            return True
+        with_uv = [self.uv, "venv", "--quiet", "--seed", "--python", sys.executable] if self.uv else None
+        if subprocess.run([*(with_uv or [sys.executable, "-m", "venv"]), str(self.venv)], check=False).returncode == 0:
+            return True
+        shutil.rmtree(self.venv, ignore_errors=True)
+        return False
+
+    def cpu_build(self) -> list[str] | None:
+        """Return what selects the CPU build of torch; None if no index that can be reached offers it."""
+        torch = f"torch=={pinned_torch()}+cpu"
+        choices = [[torch], [*_UV_CPU_INDEX, torch]] if self.uv else [[torch]]
+        return next((choice for choice in choices if self._offered(choice)), None)
+
+    def _offered(self, requirement: Sequence[str]) -> bool:
+        command = [*self._install, "--dry-run", "--no-deps", "--quiet", *requirement]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def install(self, extras: Sequence[str], torch: Sequence[str], *, editable: bool) -> int:
+        """Install the checkout with pinned dependencies; return the installer's exit code."""
+        project = [f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)]
+        if editable:
+            # Type checkers cannot follow the import hooks that setuptools uses in its other mode.
+            project = ["--config-settings", "editable_mode=compat", "--editable", *project]
+        command = [*self._install, "--constraint", str(CONSTRAINTS), *torch, *project]
+        return subprocess.run(command, check=False).returncode
+
+
+def announce(installer: Installer, venv: str, wants_cpu: bool, torch: Sequence[str]) -> None:
+    """Print what is installed, how large the download is, and how to make it smaller."""
+    cuda = platform.system() == "Linux" and not torch
+    size = "about 3 GB to download, most of it torch with CUDA" if cuda else "about 0.5 GB to download"
+    print(f"Installing into {venv} with {installer.name}: {size}.", flush=True)
+    if cuda and wants_cpu:
+        print("There is no NVIDIA GPU, but no index that can be reached offers torch without CUDA.")
+        if not installer.uv:
+            print("For 0.5 GB, install uv, or set PIP_FLAGS='--index-url …' to the CPU index named on pytorch.org.")
+        sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Create the environment and install; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("venv", help="directory of the virtual environment")
+    parser.add_argument("--extra", action="append", default=[], help="optional dependencies, such as dev")
+    parser.add_argument("--torch", choices=("auto", "cpu", "default"), default="auto", help="which build of torch")
+    parser.add_argument("--no-editable", action="store_true", help="copy the code into the environment")
+    options = parser.parse_args(arguments)
+
+    flags = shlex.split(os.environ.get("PIP_FLAGS", ""))
+    installer = Installer(Path(options.venv).absolute(), shutil.which("uv"), flags)
+    if not installer.create_venv():
+        print(f"error: cannot create a virtual environment in {options.venv}", file=sys.stderr)
+        if not installer.uv:
+            print("  try: apt-get install python3-venv", file=sys.stderr)
+        return CANNOT_START
+    wants_cpu = options.torch == "cpu" or (
+        options.torch == "auto" and platform.system() == "Linux" and not has_nvidia_gpu()
+    )
+    torch = (installer.cpu_build() if wants_cpu else None) or []
+    announce(installer, options.venv, wants_cpu, torch)
+    if installer.install(options.extra, torch, editable=not options.no_editable) != 0:
+        print(f"error: {installer.name} could not install swarmctl; its message is above", file=sys.stderr)
+        print("  try: make run", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

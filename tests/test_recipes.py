@@ -76,10 +76,9 @@ class Copy:
     def check_files(self, recipe: str, name: str) -> None:
         """Assert that the recipe names the files that it took, and no others, and nothing generated is out of date."""
         text = " ".join(recipes()[recipe])
-        if "tools.completions" in text:
-            self.python("-m", "tools.completions")
-        self.python("-m", "tools.completions", "--check")
-        self.python("-m", "tools.events", "--check")
+        if "tools.generate" in text:
+            self.python("-m", "tools.generate")
+        self.python("-m", "tools.generate", "--check")
         named = {path.replace("NAME", name) for path in re.findall(r"`([\w/.]+\.(?:py|toml))`", text)}
         assert {path for path in self.touched if not path.startswith(GENERATED)} == named
 
@@ -289,7 +288,7 @@ def register(app: typer.Typer) -> None:
     code.put("swarmctl/cli.py", "for command in (", "weather, ")
     code.put("swarmctl/terminal/help.py", '"Shell": ("completion",', ' "weather"')
     code.put("pyproject.toml", '    "profiles | identity | rollouts | completion', " | weather")
-    code.python("-m", "tools.completions")
+    code.python("-m", "tools.generate")
     assert code.python("-m", "swarmctl", "weather") == "a coat\n"
     assert "Commands:" not in code.python("-m", "swarmctl", "--help")
     assert "weather" in (code.root / "swarmctl/completions/swarmctl.fish").read_text(encoding="utf-8")
@@ -354,7 +353,7 @@ def test_add_an_event_to_the_live_view(code: Copy) -> None:
         '        case "start":\n            return start(event)',
         '\n        case "nap":\n            return f"Napping for {event[\'minutes\']} minutes."',
     )
-    code.python("-m", "tools.events")
+    code.python("-m", "tools.generate")
     assert "`nap`" in (code.root / "docs/events.md").read_text(encoding="utf-8")
     program = """
 import io, json, sys

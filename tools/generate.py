@@ -1,0 +1,18 @@
+"""Write every file that is generated from the code, or with ``--check`` say which are out of date (exit code 1)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from tools import events, reference
+from tools.completions import __main__ as completions
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all generators; return 1 if ``--check`` found a file that is out of date."""
+    return max(generator(arguments) for generator in (completions.main, events.main, reference.main))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

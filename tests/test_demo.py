@@ -1,4 +1,4 @@
-"""The demo learns, and what it learns from is the reward."""
+"""The demo learns, and it learns from the reward."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_held_out_questions_are_never_trained_on(demo: dict[str, Any], tmp_path:
 
 
 def test_shuffled_rewards_teach_nothing(demo: dict[str, Any], tmp_path: Path) -> None:
-    """The same warm model, the same questions, the same rewards in another order."""
+    """Train the same warm model on the same questions, with the same rewards in shuffled order."""
     settings = json.loads((demo["root"] / "config.json").read_text())["config"]
     shutil.copytree(demo["root"] / "base", tmp_path / "base")
     before, after = run_control(settings, tmp_path)

@@ -1,4 +1,4 @@
-"""What documents say is there: links, files, modules, tests, and every command with its options, settings, profiles."""
+"""Check that everything the documents name exists: links, files, modules, tests, commands, options, settings."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def read(document: Path) -> str:
 
 
 def lines_of_code(document: Path) -> list[str]:
-    """Return the lines of a document's blocks, and what is marked as code in its sentences."""
+    """Return the lines of a document's code blocks, and its inline code."""
     text = read(document)
     return [line for block in _BLOCK.findall(text) for line in block.splitlines()] + _INLINE.findall(text)
 
 
 def commands(document: Path) -> list[list[str]]:
-    """Return the arguments of each ``swarmctl`` in a document's blocks and sentences."""
+    """Return the arguments of each ``swarmctl`` command in a document's code."""
     shown = [match[1] for line in lines_of_code(document) if (match := _COMMAND.fullmatch(line))]
     return [shlex.split(_SHELL.split(arguments)[0], comments=True) for arguments in shown]
 
 
 def anchors(document: Path) -> set[str]:
-    """Return what a link to a part of a document may name, as GitHub makes it from the headings."""
+    """Return the anchors that GitHub makes from a document's headings."""
     headings = _HEADING.findall(_BLOCK.sub("", read(document)))
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
@@ -83,7 +83,7 @@ def test_a_command_that_is_shown_exists(
 
 
 def _alternatives(arguments: list[str]) -> list[list[str]]:
-    """Return what ``keys set|list`` and ``keys set · list`` stand for: one command for each of the last words."""
+    """Expand ``keys set|list`` and ``keys set · list`` into one command for each of the last words."""
     first = arguments.index("·") - 1 if "·" in arguments else len(arguments) - 1
     last = [word for words in arguments[first:] for word in words.split("|") if word != "·"]
     return [[*arguments[:first], word] for word in last] or [[]]
@@ -138,12 +138,12 @@ def _exists(path: str) -> bool:
 
 
 def _is_placeholder(path: str) -> bool:
-    """Whether a part of a path stands for a name of your own, as in ``checks/NAME.py``."""
+    """Whether a part of a path is a placeholder, as in ``checks/NAME.py``."""
     return any(re.fullmatch(r"(test_)?[A-Z]+", Path(part).stem) for part in Path(path).parts)
 
 
 def _is_module(name: str) -> bool:
-    """Whether a dotted name is a module's, or that of something in one."""
+    """Whether a dotted name is a module or a name defined in one."""
     path = ROOT / name.replace(".", "/")
     if path.is_dir() or path.with_suffix(".py").is_file():
         return True

@@ -1,4 +1,4 @@
-"""The rules of the layout: layers without circles, one docstring a package, short modules, one name a class."""
+"""Layout rules: layers without import cycles, one docstring per package, short modules, unique class names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.command_line import ROOT
 
 PACKAGES = ("swarmctl", "hivemind_exp")
 LONGEST = 400
-"""Lines of a module."""
+"""Maximum lines of a module."""
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 

@@ -1,4 +1,4 @@
-"""Where tests stand, and that each package has some for ``make test-fast``."""
+"""Check where tests are, and that each package has some for ``make test-fast``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from tests.support.command_line import ROOT
 
 LEFT_OUT = re.compile(r"pytest\.mark\.(slow|swarm)\b")
-"""What ``make test-fast`` leaves out."""
+"""Marks that ``make test-fast`` leaves out."""
 
 
 def modules() -> list[Path]:
-    """Return the modules of tests below the packages' mirrors, relative to ``tests``."""
+    """Return the test modules that mirror the packages, relative to ``tests``."""
     tops = ("hivemind_exp", "swarmctl")
     return [path.relative_to(ROOT / "tests") for top in tops for path in (ROOT / "tests" / top).rglob("test_*.py")]
 
 
 def fast_tests(module: Path) -> list[str]:
-    """Return the tests of a module that ``make test-fast`` takes."""
+    """Return the tests of a module that ``make test-fast`` runs."""
     body = ast.parse((ROOT / "tests" / module).read_text(encoding="utf-8")).body
     marks = [node for node in body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"]
     if any(LEFT_OUT.search(ast.unparse(node.value)) for node in marks):

@@ -41,7 +41,7 @@ class Interrupter(Events):
 
 
 def processes() -> ForkServerContext:
-    """Return a fork server context that starts nodes and engines within milliseconds, once ``PRELOADED`` is imported."""
+    """Return a fork server context that starts nodes and engines in milliseconds, once ``PRELOADED`` is imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context

@@ -1,4 +1,4 @@
-"""Every fault, seen through the official SDK and in the server's books."""
+"""Test every fault, through the official SDK and in the server's ledger."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ _ODD: dict[Fault, Callable[[Any], bool]] = {
     Fault.STRING_USAGE: lambda answer: answer.usage.completion_tokens == "many",
     Fault.CHOICES_NOT_LIST: lambda answer: isinstance(answer.choices, dict),
 }
-"""What shows in an answer when something is odd about it."""
+"""How each odd answer looks to the client."""
 
 
 @pytest.mark.parametrize("fault", _ODD)

@@ -1,4 +1,4 @@
-"""The server when it behaves, and its books, seen through the official SDK."""
+"""Test the server without faults, and its ledger, through the official SDK."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_rate_limits_tell_how_long_to_wait() -> None:
 
 
 async def _ask_until_clean(client: AsyncOpenAI, prompt: list[Any], paid: list[tuple[int, int]]) -> list[str]:
-    """Ask until four texts are there, as a careful client does; ``paid`` gets the usage of each answer."""
+    """Request until four texts have arrived, like a careful client; ``paid`` collects the usage of each answer."""
     texts: list[str] = []
     while len(texts) < 4:
         try:

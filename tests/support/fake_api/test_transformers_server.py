@@ -1,4 +1,4 @@
-"""The real server, which other tests rely on, and what they have to know about it."""
+"""Test the properties of the real server that other tests rely on."""
 
 from __future__ import annotations
 

@@ -70,9 +70,7 @@ def anchors(document: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("document", "arguments"), [(name, words) for name in DOCUMENTS for words in commands(name)], ids=str
 )
-def test_a_command_that_is_shown_exists(
-    document: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shown_commands_exist(document: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for several in _alternatives(arguments):
         assert cli.run([*several, "--help"]) == Exit.DONE, capsys.readouterr().err
         for option, value in pairwise(several):
@@ -90,7 +88,7 @@ def _alternatives(arguments: list[str]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_a_program_that_is_shown_exists_and_has_its_options(document: Path) -> None:
+def test_shown_programs_exist_and_have_their_options(document: Path) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for line in lines_of_code(document):
         if match := _MAKE.match(line):
@@ -106,7 +104,7 @@ def test_a_program_that_is_shown_exists_and_has_its_options(document: Path) -> N
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_what_is_linked_to_exists(document: Path) -> None:
+def test_link_targets_exist(document: Path) -> None:
     for target in filter(None, (one or other for one, other in _LINK.findall(_BLOCK.sub("", read(document))))):
         if re.match(r"[a-z]+:", target):
             continue
@@ -118,7 +116,7 @@ def test_what_is_linked_to_exists(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_files_and_modules_that_are_named_exist(document: Path) -> None:
+def test_named_files_and_modules_exist(document: Path) -> None:
     text = read(document)
     for path in _PATH.findall(text):
         assert _exists(path), path

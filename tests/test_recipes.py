@@ -89,7 +89,7 @@ def code(tmp_path: Path) -> Copy:
     return Copy(tmp_path)
 
 
-def test_every_recipe_is_short_and_followed_here() -> None:
+def test_every_recipe_is_short_and_tested_here() -> None:
     followed = {value for key, value in globals().items() if key.startswith("ADD_")}
     assert set(recipes()) == followed
     assert {heading: len(lines) for heading, lines in recipes().items() if len(lines) > MOST_LINES} == {}

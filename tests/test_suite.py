@@ -29,12 +29,12 @@ def fast_tests(module: Path) -> list[str]:
     return [node.name for node in found if not any(LEFT_OUT.match(ast.unparse(each)) for each in node.decorator_list)]
 
 
-def test_tests_stand_where_their_package_does() -> None:
+def test_tests_mirror_the_packages() -> None:
     assert [str(module) for module in modules() if not (ROOT / module.parent / "__init__.py").is_file()] == []
     assert [str(path) for path in (ROOT / "tests/support").glob("test_*.py")] == []
 
 
-def test_every_package_that_has_tests_has_fast_ones() -> None:
+def test_every_tested_package_has_fast_tests() -> None:
     fast: dict[Path, int] = defaultdict(int)
     for module in modules():
         fast[module.parent] += len(fast_tests(module))
@@ -42,7 +42,7 @@ def test_every_package_that_has_tests_has_fast_ones() -> None:
     assert [str(package) for package, count in fast.items() if count == 0] == []
 
 
-def test_what_kills_or_meets_on_a_wire_is_not_fast() -> None:
+def test_tests_that_kill_or_use_the_network_are_not_fast() -> None:
     assert fast_tests(Path("hivemind_exp/runner/test_swarm_study_group.py")) == []
     named = fast_tests(Path("hivemind_exp/runner/test_resume.py"))
     assert "test_steps_do_move_the_weights" in named

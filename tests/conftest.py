@@ -1,4 +1,4 @@
-"""What tests of both packages share."""
+"""Fixtures that the tests of both packages share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.support.fake_api.transformers_server import TransformersServer, trans
 
 @pytest.fixture(scope="session")
 def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TransformersServer]:
-    """One ``transformers serve`` for all tests, started by the first that wants it."""
+    """One ``transformers serve`` for all tests, started by the first test that uses it."""
     with transformers_server(tmp_path_factory.mktemp("transformers")) as server:
         yield server

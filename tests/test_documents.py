@@ -1,4 +1,4 @@
-"""What documents say is there: links, files, modules, tests, and every command with its options, settings, profiles."""
+"""Check that everything the documents name exists: links, files, modules, tests, commands, options, settings."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def read(document: Path) -> str:
 
 
 def lines_of_code(document: Path) -> list[str]:
-    """Return the lines of a document's blocks, and what is marked as code in its sentences."""
+    """Return the lines of a document's code blocks, and its inline code."""
     text = read(document)
     return [line for block in _BLOCK.findall(text) for line in block.splitlines()] + _INLINE.findall(text)
 
 
 def commands(document: Path) -> list[list[str]]:
-    """Return the arguments of each ``swarmctl`` in a document's blocks and sentences."""
+    """Return the arguments of each ``swarmctl`` command in a document's code."""
     shown = [match[1] for line in lines_of_code(document) if (match := _COMMAND.fullmatch(line))]
     return [shlex.split(_SHELL.split(arguments)[0], comments=True) for arguments in shown]
 
 
 def anchors(document: Path) -> set[str]:
-    """Return what a link to a part of a document may name, as GitHub makes it from the headings."""
+    """Return the anchors that GitHub makes from a document's headings."""
     headings = _HEADING.findall(_BLOCK.sub("", read(document)))
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
@@ -70,9 +70,7 @@ def anchors(document: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("document", "arguments"), [(name, words) for name in DOCUMENTS for words in commands(name)], ids=str
 )
-def test_a_command_that_is_shown_exists(
-    document: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shown_commands_exist(document: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for several in _alternatives(arguments):
         assert cli.run([*several, "--help"]) == Exit.DONE, capsys.readouterr().err
         for option, value in pairwise(several):
@@ -83,14 +81,14 @@ def test_a_command_that_is_shown_exists(
 
 
 def _alternatives(arguments: list[str]) -> list[list[str]]:
-    """Return what ``keys set|list`` and ``keys set · list`` stand for: one command for each of the last words."""
+    """Expand ``keys set|list`` and ``keys set · list`` into one command for each of the last words."""
     first = arguments.index("·") - 1 if "·" in arguments else len(arguments) - 1
     last = [word for words in arguments[first:] for word in words.split("|") if word != "·"]
     return [[*arguments[:first], word] for word in last] or [[]]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_a_program_that_is_shown_exists_and_has_its_options(document: Path) -> None:
+def test_shown_programs_exist_and_have_their_options(document: Path) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for line in lines_of_code(document):
         if match := _MAKE.match(line):
@@ -106,7 +104,7 @@ def test_a_program_that_is_shown_exists_and_has_its_options(document: Path) -> N
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_what_is_linked_to_exists(document: Path) -> None:
+def test_link_targets_exist(document: Path) -> None:
     for target in filter(None, (one or other for one, other in _LINK.findall(_BLOCK.sub("", read(document))))):
         if re.match(r"[a-z]+:", target):
             continue
@@ -118,7 +116,7 @@ def test_what_is_linked_to_exists(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_files_and_modules_that_are_named_exist(document: Path) -> None:
+def test_named_files_and_modules_exist(document: Path) -> None:
     text = read(document)
     for path in _PATH.findall(text):
         assert _exists(path), path
@@ -138,12 +136,12 @@ def _exists(path: str) -> bool:
 
 
 def _is_placeholder(path: str) -> bool:
-    """Whether a part of a path stands for a name of your own, as in ``checks/NAME.py``."""
+    """Whether a part of a path is a placeholder, as in ``checks/NAME.py``."""
     return any(re.fullmatch(r"(test_)?[A-Z]+", Path(part).stem) for part in Path(path).parts)
 
 
 def _is_module(name: str) -> bool:
-    """Whether a dotted name is a module's, or that of something in one."""
+    """Whether a dotted name is a module or a name defined in one."""
     path = ROOT / name.replace(".", "/")
     if path.is_dir() or path.with_suffix(".py").is_file():
         return True

@@ -1,4 +1,4 @@
-"""Each example is run as its README says, on the tiny model, with fewer rounds and a shorter warm-up."""
+"""Run each example as its README says, on the tiny model, with fewer rounds and a shorter warm-up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.fake_api.transformers_server import TransformersServer
 EXAMPLES = ROOT / "examples"
 SHORTER = {"GAME__ROUNDS": "2", "WARMUP__STEPS": "40", "EVAL__QUESTIONS": "8", "EVAL__EVERY": "0"}
 PATIENCE = 280
-"""Seconds in which a process must end: a bound for one that hangs, not a judgement of speed."""
+"""Seconds after which a process counts as hanging; not a test of speed."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The rules of the layout: layers without circles, one docstring a package, short modules, one name a class."""
+"""Layout rules: layers without import cycles, one docstring per package, short modules, unique class names."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.support.command_line import ROOT
 
 PACKAGES = ("swarmctl", "hivemind_exp")
 LONGEST = 400
-"""Lines of a module."""
+"""Maximum lines of a module."""
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
-def test_imports_run_down_and_never_in_a_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imports_follow_the_layers_without_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert lint_imports(no_cache=True) == 0
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.name == "__init__.py"], ids=str)
-def test_a_package_says_its_one_job_and_nothing_else(path: Path) -> None:
+def test_package_init_holds_only_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
     assert len(tree.body) == 1

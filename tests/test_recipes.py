@@ -1,4 +1,4 @@
-"""The recipes of ARCHITECTURE.md, followed in a copy of the code: each names every file that it takes, and works."""
+"""Follow the recipes of ARCHITECTURE.md in a copy of the code: each works and names every file it changes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.slow
 MOST_LINES = 6
 COPIED = ("swarmctl", "hivemind_exp", "tools", "tests", "docs", "pyproject.toml")
 GENERATED = ("swarmctl/completions/", "docs/events.md")
-"""What the recipes' own commands write."""
+"""Files that the recipes' own commands write."""
 
 
 def recipes() -> dict[str, list[str]]:
-    """Return the lines of each recipe by its heading."""
+    """Return the lines of each recipe, by heading."""
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Recipes")[2]
     parts = re.split(r"^### (.+)$", text, flags=re.MULTILINE)[1:]
     return {
@@ -33,7 +33,7 @@ def recipes() -> dict[str, list[str]]:
 
 
 class Copy:
-    """The code, to be changed."""
+    """A copy of the code that a recipe changes."""
 
     def __init__(self, root: Path) -> None:
         for name in COPIED:
@@ -53,14 +53,14 @@ class Copy:
         self.touched.add(path)
 
     def put(self, path: str, after: str, line: str) -> None:
-        """Add a line behind another, or the other's end."""
+        """Insert ``line`` directly after the text ``after``."""
         text = (self.root / path).read_text(encoding="utf-8")
         assert text.count(after) == 1, (path, after)
         (self.root / path).write_text(text.replace(after, f"{after}{line}"), encoding="utf-8")
         self.touched.add(path)
 
     def python(self, *arguments: str) -> str:
-        """Run Python over the copy and return what it prints."""
+        """Run Python on the copy and return its output."""
         environment = os.environ | {"PYTHONPATH": str(self.root), "SWARMCTL_HOME": str(self.root / "home")}
         done = subprocess.run(
             [sys.executable, *arguments],
@@ -74,7 +74,7 @@ class Copy:
         return done.stdout
 
     def check_files(self, recipe: str, name: str) -> None:
-        """Assert that the recipe names the files that it took, and no others, and nothing generated is out of date."""
+        """Assert that the recipe names exactly the files it changed, and that generated files are up to date."""
         text = " ".join(recipes()[recipe])
         if "tools.generate" in text:
             self.python("-m", "tools.generate")
@@ -88,7 +88,7 @@ def code(tmp_path: Path) -> Copy:
     return Copy(tmp_path)
 
 
-def test_every_recipe_is_short_and_followed_here() -> None:
+def test_every_recipe_is_short_and_tested_here() -> None:
     followed = {value for key, value in globals().items() if key.startswith("ADD_")}
     assert set(recipes()) == followed
     assert {heading: len(lines) for heading, lines in recipes().items() if len(lines) > MOST_LINES} == {}
@@ -294,7 +294,7 @@ def register(app: typer.Typer) -> None:
     assert "weather" in (code.root / "swarmctl/completions/swarmctl.fish").read_text(encoding="utf-8")
     layers = "from importlinter.cli import lint_imports; print(lint_imports(no_cache=True))"
     assert code.python("-c", layers).endswith("\n0\n")
-    code.touched.remove("swarmctl/weather/forecast.py")  # "the module that does it" has no fixed name
+    code.touched.remove("swarmctl/weather/forecast.py")  # the recipe gives "the module that does it" no fixed name
     code.check_files(ADD_COMMAND, "weather")
 
 

@@ -1,4 +1,4 @@
-"""Where tests stand, and that each package has some for ``make test-fast``."""
+"""Check where tests are, and that each package has some for ``make test-fast``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from tests.support.command_line import ROOT
 
 LEFT_OUT = re.compile(r"pytest\.mark\.(slow|swarm)\b")
-"""What ``make test-fast`` leaves out."""
+"""Marks that ``make test-fast`` leaves out."""
 
 
 def modules() -> list[Path]:
-    """Return the modules of tests below the packages' mirrors, relative to ``tests``."""
+    """Return the test modules that mirror the packages, relative to ``tests``."""
     tops = ("hivemind_exp", "swarmctl")
     return [path.relative_to(ROOT / "tests") for top in tops for path in (ROOT / "tests" / top).rglob("test_*.py")]
 
 
 def fast_tests(module: Path) -> list[str]:
-    """Return the tests of a module that ``make test-fast`` takes."""
+    """Return the tests of a module that ``make test-fast`` runs."""
     body = ast.parse((ROOT / "tests" / module).read_text(encoding="utf-8")).body
     marks = [node for node in body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"]
     if any(LEFT_OUT.search(ast.unparse(node.value)) for node in marks):
@@ -29,12 +29,12 @@ def fast_tests(module: Path) -> list[str]:
     return [node.name for node in found if not any(LEFT_OUT.match(ast.unparse(each)) for each in node.decorator_list)]
 
 
-def test_tests_stand_where_their_package_does() -> None:
+def test_tests_mirror_the_packages() -> None:
     assert [str(module) for module in modules() if not (ROOT / module.parent / "__init__.py").is_file()] == []
     assert [str(path) for path in (ROOT / "tests/support").glob("test_*.py")] == []
 
 
-def test_every_package_that_has_tests_has_fast_ones() -> None:
+def test_every_tested_package_has_fast_tests() -> None:
     fast: dict[Path, int] = defaultdict(int)
     for module in modules():
         fast[module.parent] += len(fast_tests(module))
@@ -42,7 +42,7 @@ def test_every_package_that_has_tests_has_fast_ones() -> None:
     assert [str(package) for package, count in fast.items() if count == 0] == []
 
 
-def test_what_kills_or_meets_on_a_wire_is_not_fast() -> None:
+def test_tests_that_kill_or_use_the_network_are_not_fast() -> None:
     assert fast_tests(Path("hivemind_exp/runner/test_swarm_study_group.py")) == []
     named = fast_tests(Path("hivemind_exp/runner/test_resume.py"))
     assert "test_steps_do_move_the_weights" in named

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Start three nodes of one swarm on this host, wait for them, and print what each contributed.
+# Start three nodes of one swarm on this host, wait until they finish, and print what each contributed.
 set -eu
 swarmctl=${SWARMCTL:-.venv/bin/swarmctl}
 profile=$(dirname "$0")/profile.toml

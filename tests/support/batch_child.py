@@ -1,4 +1,4 @@
-"""An engine in a process of its own that dies (SIGKILL) in the midst of a batch's life: before or after a step."""
+"""An engine in a separate process that kills itself (SIGKILL) before or after a given step of a batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MOMENTS: dict[str, tuple[type, str, str, int]] = {
     "before the end is recorded": (BatchStore, "over", "before", 1),
     "after the end is recorded": (BatchStore, "over", "after", 1),
 }
-"""What step, whether before or after it, and the how manieth time. (The probe is the first payment.)"""
+"""Owner and name of the step, whether to die before or after it, at which call. (The probe is the first payment.)"""
 
 
 def _die() -> None:
@@ -41,7 +41,7 @@ def _die() -> None:
 
 
 def _dying(step: Callable[..., Any], when: str, times: int) -> Callable[..., Any]:
-    """Return a step that takes the process with it, an ordinary or an asynchronous one."""
+    """Wrap a step, synchronous or asynchronous, so that it kills the process."""
     left = times
 
     def before() -> None:
@@ -70,7 +70,7 @@ def _dying(step: Callable[..., Any], when: str, times: int) -> Callable[..., Any
 
 
 def main(base_url: str, root: Path, moment: str | None = None) -> None:
-    """Fill some orders in batches; die at a moment of ``MOMENTS``."""
+    """Fill some orders in batches; die at one of the ``MOMENTS``."""
     if moment is not None:
         owner, name, when, times = MOMENTS[moment]
         setattr(owner, name, _dying(getattr(owner, name), when, times))

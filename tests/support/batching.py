@@ -1,4 +1,4 @@
-"""Batches against the misbehaving server: faster than in life, and what the node's and the server's books say."""
+"""Helpers to test batches against the misbehaving server: faster polling, and checks of both ledgers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ until = partial(waiting.until, seconds=60)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at batches every few hundredths of a second."""
+    """Poll batches every few hundredths of a second."""
     hurry(monkeypatch)
 
 
@@ -32,26 +32,26 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lines(server: ApiServer | RemoteServer) -> list[Entry]:
-    """Return the lines of batches that the server was asked."""
+    """Return the batch lines that the server received."""
     return [entry for entry in server.ledger.entries if entry.endpoint == "batch_line"]
 
 
 def batches(server: ApiServer | RemoteServer) -> int:
-    """Return how many batches the server did something for."""
+    """Return how many batches have lines in the server's ledger."""
     return len({entry.batch for entry in lines(server)})
 
 
 def assert_paid(server: ApiServer | RemoteServer, ledger: Path, **others: Any) -> None:
-    """Assert that the node's books are the server's: the probe at full price, what was in batches at half."""
+    """Assert that the node's ledger matches the server's: the probe at full price, batches at half."""
     assert accounts(ledger) == {"settled": pytest.approx(server.usd(PRICE_IN, PRICE_OUT), abs=1e-12), **others}
 
 
 def states(ledger: Path) -> Counter[str]:
-    """Return how many batches the ledger holds, by state."""
+    """Return the number of batches in the ledger, by state."""
     with sqlite3.connect(ledger) as db:
         return Counter(state for (state,) in db.execute("SELECT state FROM batch_jobs"))
 
 
 def filled(rig: Rig) -> list[int]:
-    """Return how many places each question has, in order."""
+    """Return the number of filled slots of each question, in order."""
     return [len(places) for _, places in sorted(rig.texts().items())]

@@ -1,4 +1,4 @@
-"""A charter to begin with."""
+"""A charter for tests to start from."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FILE = CharterTask(
 
 
 def charter(**changes: Any) -> Charter:
-    """Return a charter of ``FOUNDER``'s, with changes."""
+    """Return a charter created by ``FOUNDER``, with changes."""
     whole: dict[str, Any] = {
         "name": "maths",
         "founder": FOUNDER.peer_id,

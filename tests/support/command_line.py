@@ -1,4 +1,4 @@
-"""``swarmctl`` as a process of its own, with the real trainer or a stand-in, and the profiles that it runs."""
+"""Run ``swarmctl`` as a separate process, with the real trainer or a stand-in, and write profiles for it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-"""The repository: where the processes of tests are started."""
+"""The repository root, in which tests start processes."""
 SWARMCTL = [sys.executable, "-m", "swarmctl"]
 STAND_IN = [sys.executable, "-m", "tests.support.run_fake_trainer"]
-"""``swarmctl`` whose trainer only tells events; ``$STAND_IN`` says which (see ``fake_trainer``)."""
+"""``swarmctl`` with a trainer that only emits events; ``$STAND_IN`` selects its behavior (see ``fake_trainer``)."""
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 UNTRAINED = """
 extends = "demo"
@@ -23,18 +23,18 @@ steps = 0
 [eval]
 questions = 4
 """
-"""The demo without its warm-up, whose node goes on: rounds are played within a second. More tables may follow."""
+"""The demo without its warm-up, and with a node that resumes: a round takes under a second. More tables may follow."""
 
 
 def run_process(command: Sequence[str], *, timeout: float = 30, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, from the repository's root; return what it said. ``options``: those of Popen."""
+    """Run a program to its end in the repository root and return the result. ``options`` are those of Popen."""
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=timeout, check=False, **options
     )
 
 
 def write_profile(home: Path, name: str, text: str) -> Path:
-    """Save a profile of the user's."""
+    """Save a user profile."""
     path = home / "profiles" / f"{name}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -42,7 +42,7 @@ def write_profile(home: Path, name: str, text: str) -> Path:
 
 
 def told(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
-    """Return the error and the command to type next; there is nothing after them, and no traceback."""
+    """Return the error and the suggested command. Asserts that nothing follows them, and that there is no traceback."""
     *_, cause, following = done.stderr.splitlines()
     assert cause.startswith("error: "), done.stderr
     assert following.startswith("  try: "), done.stderr

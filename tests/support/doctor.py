@@ -1,4 +1,4 @@
-"""What the tests of ``doctor`` share: a context made as the command makes it, and servers that misbehave."""
+"""Helpers for tests of ``doctor``: a context made in the same way as by the command, and misbehaving servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from swarmctl.settings.options import DoctorOptions
 from tests.support.loopback import serving
 
 DEAD = "http://127.0.0.1:9"
-"""Nobody listens on the port of the discard service."""
+"""An address at which no program listens: the port of the discard service."""
 
 
 def make(profile: str = "demo", *assignments: str, **changes: Any) -> Context:
@@ -29,7 +29,7 @@ def make(profile: str = "demo", *assignments: str, **changes: Any) -> Context:
 
 
 def age(path: Path) -> Path:
-    """Make a file look as if it had not changed for an hour."""
+    """Set a file's times to an hour ago."""
     hour_ago = time.time() - 3600
     os.utime(path, (hour_ago, hour_ago), follow_symlinks=False)
     return path
@@ -37,7 +37,7 @@ def age(path: Path) -> Path:
 
 @contextmanager
 def serve(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Serve HTTP on loopback with one function for every request, and yield the address."""
+    """Serve HTTP on loopback, with one function that answers every request; yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -53,7 +53,7 @@ def serve(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
 
 
 def reply(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answer every request alike. ``date`` replaces the server's own."""
+    """Return a function that gives every request the same answer. ``date`` replaces the server's date."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response_only(status)

@@ -1,4 +1,4 @@
-"""A hosted engine against the misbehaving server, without a trainer."""
+"""Run the engine's process against the misbehaving server, without a trainer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY = "sk-0f-the-Hosted-engine"
 
 
 def configure(base_url: str, *, box: dict[str, Any] | None = None, **offload: Any) -> Config:
-    """Return the configuration of a node that asks one service of its own."""
+    """Return the configuration of a node that uses one custom service."""
     limits = {"usd": "unlimited"} | offload.pop("limits", {})
     return Config.model_validate(
         {
@@ -48,7 +48,7 @@ def configure(base_url: str, *, box: dict[str, Any] | None = None, **offload: An
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """An engine's process, and what it left behind."""
+    """An engine's process and its results."""
 
     offload: OffloadClient
     events: Events
@@ -61,27 +61,27 @@ class Hosted:
         return self.offload.pid
 
     def kill(self) -> None:
-        """Send the process what nothing survives."""
+        """Kill the process with SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
 
     def run(self, orders: Sequence[CompletionRequest]) -> None:
-        """Have orders filled."""
+        """Submit orders and wait until they are filled."""
         self.offload.submit(orders)
         for round_ in sorted({order.round for order in orders}):
             self.offload.wait(round_)
 
     def texts(self) -> dict[str, dict[int, str]]:
-        """Return what the journal holds, by question and place."""
+        """Return the texts in the journal, by question and slot."""
         return texts(self.files.journal)
 
     def accounts(self) -> dict[str, float]:
-        """Return dollars by state of the requests: settled, kept."""
+        """Return dollars by the state of the requests: settled, kept."""
         return accounts(self.files.ledger)
 
 
 @contextmanager
 def hosted(root: Path, config: Config, *, key: str | None = None, probed: bool = True) -> Iterator[Hosted]:
-    """Run an engine in a process of its own, as a node does."""
+    """Run an engine in a separate process, as a node does."""
     root.mkdir(parents=True, exist_ok=True)
     files, events, stop = NodeFiles(root), Events(), StopFlag()
     Journal(files.journal, charter_id(config)).close()
@@ -96,10 +96,10 @@ def hosted(root: Path, config: Config, *, key: str | None = None, probed: bool =
 
 
 def prompts(server: ApiServer) -> list[str]:
-    """Return what was asked so far, the probe left out."""
+    """Return the requests so far, without the probe."""
     return [entry.messages[-1]["content"] for entry in server.ledger.chats if len(entry.messages) == 2]
 
 
 def engines() -> list[psutil.Process]:
-    """Return the engines that this process has started and that live."""
+    """Return the running engines that this process has started."""
     return [child for child in psutil.Process().children() if "hivemind_exp.offload.process.server" in child.cmdline()]

@@ -1,4 +1,4 @@
-"""An offloading engine against the misbehaving server, without a trainer."""
+"""Run an offloading engine against the misbehaving server, without a trainer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hivemind_exp.stop import StopFlag
 from tests.support.recorded_events import Events
 
 PRICE_IN, PRICE_OUT = 2.0, 8.0
-"""Dollars a million tokens."""
+"""Dollars per million tokens."""
 PRICE = Price(PRICE_IN / 1e6, PRICE_OUT / 1e6)
 SAMPLING = SamplingParams(temperature=1.0, max_tokens=64, reasoning_tokens=0, reasoning_effort=None)
 SWARM = "swarm"
@@ -36,7 +36,7 @@ def endpoint(base_url: str, name: str = "box", model: str = "test-model", **chat
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """An engine, and what it left behind."""
+    """An engine and its results."""
 
     offload: Engine
     events: Events
@@ -45,17 +45,17 @@ class Rig:
     stop: StopFlag
 
     def run(self, orders: Sequence[CompletionRequest]) -> None:
-        """Have orders filled."""
+        """Submit orders and wait until they are filled."""
         self.offload.submit(orders)
         for round_ in sorted({order.round for order in orders}):
             self.offload.wait(round_)
 
     def texts(self) -> dict[str, dict[int, str]]:
-        """Return what the journal holds, by question and place."""
+        """Return the texts in the journal, by question and slot."""
         return texts(self.journal)
 
     def accounts(self) -> dict[str, float]:
-        """Return dollars by state of the requests: settled, kept."""
+        """Return dollars by the state of the requests: settled, kept."""
         return accounts(self.ledger)
 
 
@@ -97,7 +97,7 @@ def engine(
     sampling: SamplingParams = SAMPLING,
     batched: bool = False,
 ) -> Iterator[Rig]:
-    """Run an engine over a chain; None stands for this machine. ``batched``: the first is asked in batches."""
+    """Run an engine with a chain of providers; None is this machine. ``batched``: use the first one's Batch API."""
     root.mkdir(parents=True, exist_ok=True)
     events, stop = Events(), StopFlag()
     journal, ledger = root / "journal.sqlite", root / "ledger.sqlite"

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on loopback: serves the files of directories, refuses what it is told to."""
+"""A stand-in for the Hugging Face hub on loopback: it serves files of directories, and refuses gated models."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Handler(BaseHTTPRequestHandler):
         repo, _, rest = self.path.strip("/").partition("/resolve/")
         revision, _, name = rest.partition("/")
         if repo.startswith("api/models/"):
-            # Listings of sub-folders, which these models do not have.
+            # A listing of subfolders, which these models do not have.
             self._refuse(404, "EntryNotFound")
         elif repo in self.gated:
             self._refuse(403, "GatedRepo")
         elif repo not in self.models:
-            # What the hub answers to a stranger, so that private names cannot be told from absent ones.
+            # The hub's answer without access, so that a private name looks the same as one that does not exist.
             self._refuse(401, "RepoNotFound")
         elif revision not in ("main", COMMIT):
             self._refuse(404, "RevisionNotFound")

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub: one model, for whoever shows the right token."""
+"""A stand-in for the Hugging Face hub: it serves one model to clients with the right token."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def hub(directory: Path, token: str) -> Iterator[Hub]:
-    """Run one on loopback."""
+    """Run a hub on loopback."""
     server = Hub(directory, token)
     with serving(server):
         yield server

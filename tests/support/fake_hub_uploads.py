@@ -1,7 +1,7 @@
-"""A stand-in for the part of the hub's API that takes models: repositories, preupload, LFS, commits, listings.
+"""A stand-in for the hub's upload API: repositories, preupload, LFS, commits, listings.
 
-It checks every hash and keeps what it was given. Large files go to a second server, as they do on the hub; or, by Xet,
-to a directory: the real client has a local kind of storage, so only Xet's own server is left out.
+It checks every hash and keeps what it receives. Large files go to a second server, as on the hub. With Xet they go to a
+directory: the real client supports local storage, so only Xet's own server is not tested.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOKEN = "hf_Writes0123456789abcdefgh"
 
 @dataclass
 class Account:
-    """What the hub knows."""
+    """The hub's state."""
 
     token: str = TOKEN
     role: str = "write"
@@ -35,16 +35,16 @@ class Account:
     stored: dict[str, bytes] = field(default_factory=dict)
     """Large files, by SHA-256."""
     refuse: dict[str, int] = field(default_factory=dict)
-    """A word in a path, and the status that paths with it get."""
+    """The status for each path that contains this word."""
     shown: list[tuple[str, str | None, bytes]] = field(default_factory=list)
-    """(server, Authorization, all that was sent) of every request."""
+    """(server, Authorization, everything sent) of every request."""
     storage: str = ""
     echo: bool = False
-    """Refuse everything, and repeat the token while doing so."""
+    """Refuse every POST with an error that repeats the token."""
     xet: Path | None = None
-    """Where Xet stores, when it is used."""
+    """Xet's storage directory; None: LFS is used."""
     wait: threading.Event | None = None
-    """What commits wait for, when set."""
+    """If given, commits wait for this event."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -91,11 +91,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class _Storage(_Handler):
-    """Where large files go. It knows no token."""
+    """The storage server for large files. It has no token."""
 
     name = "storage"
 
@@ -227,7 +227,7 @@ class _Api(_Handler):
 
 
 def _oid(path: str, files: dict[str, bytes]) -> str | None:
-    """Return what git calls a file that is there."""
+    """Return the git object id of a file; None if it does not exist."""
     if path not in files:
         return None
     content = files[path]
@@ -238,7 +238,7 @@ def _oid(path: str, files: dict[str, bytes]) -> str | None:
 
 @contextmanager
 def uploads(account: Account) -> Iterator[str]:
-    """Run hub and storage on loopback; yield the hub's address."""
+    """Run the hub and the storage server on loopback; yield the hub's address."""
     api, storage = _Server(account, _Api), _Server(account, _Storage)
     account.storage = storage.url
     with serving(api), serving(storage):

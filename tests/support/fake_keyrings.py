@@ -1,4 +1,4 @@
-"""Real keyrings for tests: gnome-keyring on a bus of its own, one that is locked, one that never answers."""
+"""Real keyrings for tests: gnome-keyring on a separate bus, a locked one, and one that never answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ secretstorage.get_default_collection(secretstorage.dbus_init()).lock()
 
 
 def require_programs() -> None:
-    """Skip where a real Secret Service cannot be had; in CI that is a failure."""
+    """Skip the test if no real Secret Service is available; in CI, fail it."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         reason = f"needs {', '.join(missing)}: install the packages in .ci/apt-packages.txt"
@@ -41,7 +41,7 @@ def require_programs() -> None:
 
 @contextmanager
 def bus(home: Path) -> Iterator[dict[str, str]]:
-    """Give the environment of a session of its own, with a message bus."""
+    """Start a message bus in a separate session; yield the session's environment."""
     require_programs()
     home.mkdir(parents=True, exist_ok=True)
     runtime = home / "runtime"
@@ -64,7 +64,7 @@ def bus(home: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def unlocked(session: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run gnome-keyring, unlocked, and give its process."""
+    """Run an unlocked gnome-keyring; yield its process."""
     daemon = subprocess.Popen(
         ["gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets"],
         env=os.environ | session,
@@ -88,7 +88,7 @@ def unlocked(session: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def silent(session: dict[str, str]) -> Iterator[None]:
-    """Run a Secret Service that takes every call and answers none."""
+    """Run a Secret Service that accepts every call and answers none."""
     stub = subprocess.Popen(
         [sys.executable, "-c", _SILENT], env=os.environ | session, stdout=subprocess.PIPE, text=True
     )
@@ -102,12 +102,12 @@ def silent(session: dict[str, str]) -> Iterator[None]:
 
 
 def lock(session: dict[str, str]) -> None:
-    """Lock the keyring with all that is in it."""
+    """Lock the keyring."""
     subprocess.run([sys.executable, "-c", _LOCK], env=os.environ | session, check=True)
 
 
 def look_up(session: dict[str, str], user: str) -> str | None:
-    """Return what the keyring has for a user ("" for nothing), read by another program; None where it does not run."""
+    """Return a user's secret, read by another program; "" if there is none, None if no keyring is running."""
     done = subprocess.run(
         ["secret-tool", "lookup", "service", "swarmctl", "username", user],
         env=os.environ | session,

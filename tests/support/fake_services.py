@@ -1,4 +1,4 @@
-"""A real HTTP server that stands in for an API, with every way to answer a question about a key."""
+"""A real HTTP server that stands in for an API and can answer a key test in every way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOOD = "sk-good-0123456789abcdef"
 
 
 class Service(ThreadingHTTPServer):
-    """Answers as ``act`` says and remembers what it was asked."""
+    """Answers as ``act`` says and records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -88,12 +88,12 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.1)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def service() -> Iterator[Service]:
-    """Run one on loopback."""
+    """Run a service on loopback."""
     server = Service()
     with serving(server):
         yield server

@@ -1,4 +1,4 @@
-"""A trainer of a few lines that speaks the supervisor's protocol, and does what STAND_IN tells it to do."""
+"""A small trainer that speaks the supervisor's protocol and behaves as the variable STAND_IN says."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: Emit) -> int:
-    """Have an API fill every round, as a trainer does, and learn nothing from it."""
+    """Fill every round from an API as a trainer does, without training."""
     from hivemind_exp.config import Config, charter_id
     from hivemind_exp.errors import NodeError
     from hivemind_exp.journal.journal import Journal

@@ -1,4 +1,4 @@
-"""A disk small enough to fill."""
+"""A disk that is small enough to fill up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @contextmanager
 def mounted_disk(parent: Path, size: str) -> Iterator[Path]:
-    """Mount a file system of ``size`` (as tmpfs takes it) below ``parent``; skip the test where that is not allowed."""
+    """Mount a tmpfs of ``size`` (in tmpfs syntax) below ``parent``; skip the test if that is not permitted."""
     place = parent / "disk"
     place.mkdir()
     mounted = subprocess.run(

@@ -1,4 +1,4 @@
-"""Nodes with rollouts for tests: written by the journal and the ledger themselves, without a trainer."""
+"""Nodes with rollouts for tests, written through the journal and the ledger without a trainer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sent(place: int, text: str, *, provider: str = "openai", model: str = "gpt-4
 
 
 def bare_node(name: str = "maths") -> NodeFiles:
-    """Make a node that has played nothing."""
+    """Create a node that has played no round."""
     config = Config.model_validate({"node": {"name": name}, "model": {"name": "tiny"}})
     files = files_of(name)
     files.root.mkdir(parents=True)
@@ -47,24 +47,24 @@ def bare_node(name: str = "maths") -> NodeFiles:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What writes a node's rollouts and bills."""
+    """Writes a node's rollouts and spending."""
 
     journal: Journal
     ledger: Ledger
 
     def group(self, round_: int, asked: Prompt, rollouts: dict[int, Rollout], scores: dict[int, Score]) -> None:
-        """Write rollouts of this machine, and what was verified of a group."""
+        """Write rollouts of this machine and a group's scores."""
         self.journal.write_prompts(round_, [asked])
         self.journal.write_rollouts(round_, 0, [Group(asked, tuple(rollouts.values()), places=tuple(rollouts))])
         self.score(round_, asked, scores)
 
     def score(self, round_: int, asked: Prompt, scores: dict[int, Score]) -> None:
-        """Write what was verified. Only places count here, not whose texts they hold."""
+        """Write scores. Only the slots matter here, not who filled them."""
         stand_ins = tuple(local("") for _ in scores)
         self.journal.write_scores(round_, [Group(asked, stand_ins, tuple(scores.values()), tuple(scores))])
 
     def api(self, round_: int, asked: Prompt, completions: list[Completion], lost: dict[int, str]) -> None:
-        """Write what an API sent, and what it did not."""
+        """Write the completions that an API sent, and the slots that it lost."""
         places = tuple(made.index for made in completions) + tuple(lost)
         order = CompletionRequest(round_, asked.stage, asked.question.digest, asked.messages, places, 0)
         self.journal.write_prompts(round_, [asked])
@@ -75,7 +75,7 @@ class Books:
     def bill(
         self, round_: int, asked: Prompt, usd: float | None, *, provider: str = "openai", model: str = "gpt-4o-mini"
     ) -> None:
-        """Write a request; None: nobody knows what it cost, of the 0.01 USD set aside."""
+        """Write a request. ``usd`` None: its cost is unknown; 0.01 USD are reserved."""
         ask = RequestKey(provider, model, round_, asked.stage, asked.question.digest, 1)
         reservation = self.ledger.reserve(ask, 0.01)
         if usd is None:
@@ -86,14 +86,14 @@ class Books:
 
 @contextmanager
 def books(files: NodeFiles) -> Iterator[Books]:
-    """Open the books of a node as its trainer does."""
+    """Open a node's journal and ledger as its trainer does."""
     with closing(Journal(files.journal, SWARM)) as journal:
         with closing(Ledger(files.ledger, LimitsConfig())) as ledger:
             yield Books(journal, ledger)
 
 
 def mixed_node(name: str = "maths") -> NodeFiles:
-    """Make a node of two rounds: this machine and an API fill groups together, one place is lost."""
+    """Create a node with two rounds: this machine and an API fill groups together, and one slot is lost."""
     files = bare_node(name)
     with books(files) as written:
         first, second = prompt("aa11" + "0" * 60), prompt("bb22" + "0" * 60, "Spell dog backwards.")
@@ -108,7 +108,7 @@ def mixed_node(name: str = "maths") -> NodeFiles:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Return every file's bytes, but those that SQLite makes beside a database for whoever looks into it."""
+    """Return every file's bytes, except the side files that SQLite creates for readers of a database."""
     return {
         path.name: path.read_bytes()
         for path in directory.iterdir()

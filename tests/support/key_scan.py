@@ -1,4 +1,4 @@
-"""Looks for a planted key wherever a process could leave it: /proc while it runs, files and output afterwards."""
+"""Search for a planted key wherever a process could leak it: /proc while it runs, files and output afterwards."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _LARGEST = 64 * 2**20
 
 
 def forms(key: str) -> list[bytes]:
-    """Return what a key may look like: as it is, quoted for a URL, in hexadecimal, UTF-16, and base64."""
+    """Return the forms that a key may have: plain, quoted for a URL, hexadecimal, UTF-16 and base64."""
     raw = key.encode()
     found = [raw, quote(key, safe="").encode(), raw.hex().encode(), key.encode("utf-16-le")]
-    for shift in range(3):  # base64 looks different at each of three alignments; its edges depend on the neighbours
+    for shift in range(3):  # base64 looks different at each of three alignments; its edges depend on adjacent bytes
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             found.append(encode(b"\0" * shift + raw)[4:-4])
     return found
 
 
 def has_key(content: bytes, key: str) -> bool:
-    """Whether the key is in ``content``, in whichever form."""
+    """Whether ``content`` contains the key in any form."""
     return any(form in content for form in forms(key))
 
 
 def files_with(root: Path, key: str) -> list[Path]:
-    """Return the files below ``root`` that hold the key."""
+    """Return the files below ``root`` that contain the key."""
     return [path for path in root.rglob("*") if path.is_file() and has_key(path.read_bytes(), key)]
 
 
@@ -42,7 +42,7 @@ def _read(pid: int, name: str) -> bytes:
 
 
 class ProcessScan(threading.Thread):
-    """Scans a process and all below it, over and over. The environment of the first one was given to it as it is."""
+    """Repeatedly scans a process and its descendants, except the first one's environment, which the test set."""
 
     def __init__(self, pid: int, key: str) -> None:
         super().__init__(daemon=True)
@@ -68,14 +68,15 @@ class ProcessScan(threading.Thread):
         self.seen[pid] = self.seen.get(pid, 0) + 1
         self.commands.add(_read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace"))
         self._look(Path(f"/proc/{pid}/cmdline"), f"cmdline of {pid}")
-        if _read(pid, "cmdline") != _read(self._root.pid, "cmdline"):  # else forked, and still the first one's image
+        # With the same command line it was just forked, and still has the first one's image.
+        if _read(pid, "cmdline") != _read(self._root.pid, "cmdline"):
             self._look(Path(f"/proc/{pid}/environ"), f"environ of {pid}")
         with suppress(OSError):
             for descriptor in os.listdir(f"/proc/{pid}/fd"):
                 path = Path(f"/proc/{pid}/fd/{descriptor}")
                 with suppress(OSError):
                     state = path.stat()
-                    # Pipes are left alone: reading one would take its content away.
+                    # Pipes are skipped: reading one would consume its content.
                     if stat.S_ISREG(state.st_mode) and state.st_size < _LARGEST:
                         self._look(path, f"open file {os.readlink(path)} of {pid}")
 

@@ -1,4 +1,4 @@
-"""Stand-ins for services, on loopback."""
+"""Run stand-ins for services on loopback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import ThreadingHTTPServer
 
 @contextmanager
 def serving(server: ThreadingHTTPServer) -> Iterator[str]:
-    """Have a server answer in threads of this process; yield its address."""
+    """Run a server in threads of this process; yield its address."""
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:

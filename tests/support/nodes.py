@@ -1,4 +1,4 @@
-"""Small nodes for tests: a model that knows nothing, a few rounds, everything else as in real life."""
+"""Small nodes for tests: an untrained model and a few rounds; everything else is real."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ChanceRewards", "Events", "make_config", "run"]
 
 
 def make_config(**sections: dict[str, Any]) -> Config:
-    """Return a configuration of a node that plays six rounds in seconds."""
+    """Return the configuration of a node that plays six rounds within seconds."""
     base: dict[str, dict[str, Any]] = {
         "node": {"name": "test", "seed": 3},
         "model": {"name": "tiny", "device": "cpu", "threads": 1},
@@ -33,7 +33,7 @@ def make_config(**sections: dict[str, Any]) -> Config:
 
 
 class ChanceRewards(Spelling):
-    """Half of all training completions are called right, whatever they say: groups differ, so steps are taken."""
+    """Rates a random half of all completions as right, so that rewards differ within groups and steps are taken."""
 
     def score(self, questions: Any, completions: Any) -> Any:
         from hivemind_exp.seeds import derive_seed

@@ -1,4 +1,4 @@
-"""A swarm in one process: bundles as real nodes make them, and a post office in place of a network."""
+"""A swarm in one process: bundles as real nodes make them, and a post office instead of a network."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ TOKENIZER = build_tokenizer()
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A bundle as the wire hands it over."""
+    """A bundle as the network delivers it."""
 
     peer: str
     data: bytes
 
 
 class PostOffice:
-    """Carries bundles between nodes of one process."""
+    """Delivers bundles between nodes of one process."""
 
     def __init__(self) -> None:
         self._boxes: dict[str, list[Letter]] = {}
         self.sent: list[Letter] = []
 
     def wire(self, peer: str) -> PostBox:
-        """Return a node's side."""
+        """Return a node's post box."""
         self._boxes[peer] = []
         return PostBox(self, peer)
 
     def send(self, peer: str, data: bytes) -> None:
-        """Put a bundle into every other node's box, as hostile peers do without a node."""
+        """Put a bundle into every other node's box; hostile peers do so without a node."""
         self.sent.append(Letter(peer, data))
         for other, box in self._boxes.items():
             if other != peer:
                 box.append(Letter(peer, data))
 
     def empty(self, peer: str) -> list[Letter]:
-        """Return what is in a node's box, and empty it."""
+        """Empty a node's box and return its contents."""
         found, self._boxes[peer] = self._boxes[peer], []
         return found
 
@@ -69,7 +69,7 @@ class PostBox:
 
 
 def shared_group(index: int, *, round_: int = 0, right: int = 2, size: int = 4, **changes: Any) -> SharedGroup:
-    """Return an honest group of ``Spelling``: the first ``right`` answers are right."""
+    """Return an honest group of ``Spelling`` whose first ``right`` answers are right."""
     question = Spelling().questions("train", round_, index + 1)[index]
     answer = question.entry["answer"]
     texts = tuple(f"<answer>{answer if place < right else 'aaa'}</answer>" for place in range(size))
@@ -102,7 +102,7 @@ def make_source(
     pool: BundlePool | None = None,
     **rules: Any,
 ) -> PeerSource:
-    """Return a node's side of peers' groups, with tasks that live in this process unless others are given."""
+    """Return a node's ``PeerSource``; by default its tasks run in this process."""
     texts = PeerTexts(TOKENIZER, lambda question: build_prompts([question], TOKENIZER)[0], longest_prompt=64)
     shape: dict[str, Any] = {"group_size": 4, "local": local, "external": external, "longest": longest, **rules}
     return PeerSource(

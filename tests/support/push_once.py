@@ -1,7 +1,7 @@
-"""Pushes models as a node does, without a node: ``python -m tests.support.push_once ROOT [ROUND…]``.
+"""Push models as a node does, without a node: ``python -m tests.support.push_once ROOT [ROUND…]``.
 
-The token comes on standard input, whose end asks for a stop. Each ROUND's model is taken from ROOT/model.
-Prints the events, one JSON object a line.
+The token is read from standard input; the end of the input requests a stop. Each ROUND's model is taken from
+ROOT/model. Prints the events, one JSON object per line.
 """
 
 from __future__ import annotations

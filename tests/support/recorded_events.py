@@ -1,4 +1,4 @@
-"""What a node tells, collected. Apart from ``nodes``, which loads what trains."""
+"""A collector of a node's events. It is separate from ``nodes``, which imports the training libraries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hivemind_exp.events import Event
 
 
 class Events:
-    """Collects what a run tells."""
+    """Collects the events of a run."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, dict[str, Any]]] = []

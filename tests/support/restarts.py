@@ -1,4 +1,4 @@
-"""Nodes that are stopped or killed at any moment and started again, and the weights that they must end with."""
+"""Stop or kill nodes at any moment, restart them, and compare their final weights."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PRELOADED = [
     "tests.support.engine_rig",
     "tests.support.nodes",
 ]
-"""What nodes and engines import for seconds. One list: a test process has one such server, whoever starts it."""
+"""Modules whose import takes nodes and engines seconds. One list, because a test process has only one fork server."""
 
 
 class Interrupter(Events):
-    """Asks for a stop when the n-th event is told; with a name, the n-th of that name."""
+    """Requests a stop at the n-th event; with a name, at the n-th event of that name."""
 
     def __init__(self, stop: StopFlag, moment: int, name: str | None = None) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Interrupter(Events):
 
 
 def processes() -> ForkServerContext:
-    """Return what starts processes of nodes and engines within milliseconds, once it has imported what they need."""
+    """Return a fork server context that starts nodes and engines in milliseconds, once ``PRELOADED`` is imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
@@ -54,10 +54,10 @@ def killed(
     when: Callable[[], object],
     pause_s: float,
 ) -> bool:
-    """Start ``target(*arguments)`` in a process of its own and kill it (SIGKILL) ``pause_s`` after ``when()`` holds.
+    """Start ``target(*arguments)`` in a separate process and kill it (SIGKILL) ``pause_s`` after ``when()`` is true.
 
     Returns:
-        Whether it was alive until then. It may have come to its end before.
+        Whether it was alive until then. It may have ended before.
     """
     process = context.Process(target=target, args=arguments)
     process.start()
@@ -73,9 +73,9 @@ def killed(
 def killed_often(
     target: Callable[[Path], None], root: Path, *, times: int, seed: int, growth: range, longest_s: float
 ) -> None:
-    """Kill a node's process ``times`` times, each when it has told ``growth`` bytes more and a moment has passed.
+    """Kill a node's process ``times`` times, each a moment after it has logged ``growth`` more bytes of events.
 
-    Then let it come to its end. Asserts that half of the kills or more hit something.
+    Then let it finish. Asserts that at least half of the kills hit a running process.
     """
     context, chance, kills = processes(), random.Random(seed), 0
     for _ in range(times):
@@ -86,7 +86,7 @@ def killed_often(
 
 
 def finished(context: ForkServerContext, target: Callable[..., None], *arguments: object) -> None:
-    """Run ``target(*arguments)`` in a process of its own to its good end."""
+    """Run ``target(*arguments)`` in a separate process and assert that it succeeds."""
     process = context.Process(target=target, args=arguments)
     process.start()
     process.join()
@@ -94,13 +94,13 @@ def finished(context: ForkServerContext, target: Callable[..., None], *arguments
 
 
 def grown(path: Path, by: int) -> Callable[[], bool]:
-    """Return a condition: that a file has ``by`` bytes more than now."""
+    """Return a condition that holds when a file has grown by ``by`` bytes."""
     wanted = size(path) + by
     return lambda: size(path) >= wanted
 
 
 def size(path: Path) -> int:
-    """Return a file's bytes; 0 where there is none."""
+    """Return a file's size in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 
@@ -115,6 +115,6 @@ def final_weights(root: Path) -> dict[str, torch.Tensor]:
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    """Whether two nodes ended with the same bits."""
+    """Whether two nodes ended with bit-equal weights."""
     a, b = final_weights(one), final_weights(other)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -1,6 +1,6 @@
-"""The command line with the stand-in as its trainer: ``python -m tests.support.run_fake_trainer run …``.
+"""Run the command line with the stand-in as its trainer: ``python -m tests.support.run_fake_trainer run …``.
 
-``STAND_IN_GRACE``: seconds that a trainer gets to stop, where a test does not want to wait for the real ones.
+``STAND_IN_GRACE``: seconds that a trainer has to stop, for tests that should not wait for the default.
 """
 
 from __future__ import annotations

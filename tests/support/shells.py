@@ -1,4 +1,4 @@
-"""Real interactive shells on a pseudo-terminal, with a ``swarmctl`` on PATH that must never be started."""
+"""Real interactive shells on a pseudo-terminal, with a ``swarmctl`` on PATH that completion must never start."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 
 BASH_COMPLETION = Path("/usr/share/bash-completion/bash_completion")
 _KEY = "\x18p"
-"""Bound in every shell to a command that prints the line as it is."""
+"""Bound in every shell to a command that prints the current line."""
 _FIRST_S = 2.0
 _QUIET_S = 0.08
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?<>=]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][A-Z0-9]|[=>])|[\x07\x08\r]")
 
 
 class Shell:
-    """One interactive shell in a home directory of its own."""
+    """One interactive shell with a separate home directory."""
 
     def __init__(self, home: Path, program: list[str], environment: dict[str, str]) -> None:
         self.home = home
@@ -54,7 +54,7 @@ class Shell:
         self.quiet()
 
     def quiet(self, first: float = _FIRST_S) -> str:
-        """Return what the shell prints, from its first sign of life until it has been silent for a moment."""
+        """Return what the shell prints, from its first output until it has been silent for a moment."""
         text = ""
         end = time.monotonic() + 10
         while time.monotonic() < end:
@@ -65,7 +65,7 @@ class Shell:
         return _ESCAPES.sub(" ", text)
 
     def tab(self, line: str, tabs: int = 1) -> tuple[str, str]:
-        """Type ``line`` and Tab; return the line that results and what was listed meanwhile."""
+        """Type ``line`` and press Tab; return the resulting line and the listed completions."""
         self.terminal.send("\x15" + line)
         self.quiet()
         listed = ""
@@ -85,7 +85,7 @@ class Shell:
         return self.tab(line)[0]
 
     def lists(self, line: str) -> set[str]:
-        """Return the words that are on the screen after Tab was pressed twice (once may only add what is common)."""
+        """Return the words on the screen after pressing Tab twice (one Tab may only add the common prefix)."""
         return set(self.tab(line, 2)[1].split())
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ def bash(home: Path, *sourced: Path, **environment: str) -> Shell:
 
 
 def zsh(home: Path, functions: Path, **environment: str) -> Shell:
-    """Start zsh with ``functions`` in its fpath and completion switched on as its manual says."""
+    """Start zsh with ``functions`` in its fpath and completion enabled as in its manual."""
     path = required("zsh")
     (home / ".zshrc").write_text(
         f"fpath=('{functions}' $fpath)\nautoload -Uz compinit && compinit\n"

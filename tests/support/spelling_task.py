@@ -1,4 +1,4 @@
-"""A task in the test's own process: spell a word of a fixed list backward. No worker, no library, same interface."""
+"""A task in the test's own process: spell a word from a fixed list backward. Same interface, no worker or library."""
 
 from __future__ import annotations
 

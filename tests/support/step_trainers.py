@@ -1,4 +1,4 @@
-"""What takes steps, over the tiny model and without a node."""
+"""Trainers that take steps on the tiny model without a node."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TOKENIZER = build_tokenizer()
 
 
 def tiny_trainer(root: Path, config: Config, reference: PreTrainedModel | None = None) -> SourceGRPOTrainer:
-    """Return a trainer of the tiny model as it is before it has learned anything."""
+    """Return a trainer of the untrained tiny model."""
     return SourceGRPOTrainer(
         build_model(TOKENIZER, 0), TOKENIZER, config, root, device="cpu", dtype="float32", reference=reference
     )
 
 
 def make_step_trainer(root: Path, *, reference: PreTrainedModel | None = None, **train: float) -> SourceGRPOTrainer:
-    """Return a trainer whose steps are large from the first on; ``train``: more of that section."""
+    """Return a trainer whose steps are large from the start; ``train``: more settings of that section."""
     train = {"learning_rate": 1e-2, "warmup_steps": 0, **train}
     return tiny_trainer(root, Config.model_validate({"model": {"name": "tiny"}, "train": train}), reference)

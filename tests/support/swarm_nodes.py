@@ -1,4 +1,4 @@
-"""Real nodes in processes of their own, which meet over the real wire on loopback."""
+"""Real nodes in separate processes that connect over the real protocol on loopback."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.support.nodes import ChanceRewards, make_config
 from tests.support.restarts import processes
 
 PATIENCE_S = 240.0
-"""What nodes may take to learn from each other, on a busy machine."""
+"""Seconds that nodes may take to learn from each other on a busy machine."""
 
 
 def found(root: Path, **terms: Any) -> tuple[Charter, Invitation]:
-    """Make a swarm and its first node, in ``root``; ``terms``: what its charter says besides."""
+    """Create a swarm and its first node in ``root``; ``terms``: more fields of its charter."""
     root.mkdir(parents=True)
     files = NodeFiles(root)
     identity = Identity.create(files.key)
@@ -55,7 +55,7 @@ def found(root: Path, **terms: Any) -> tuple[Charter, Invitation]:
 
 
 def settings(root: Path, invitation: Invitation, **sections: Any) -> Config:
-    """Return the configuration of a node that is to join; the founder listens where the invitation says."""
+    """Return the configuration of a node that joins. The creator listens at the address in the invitation."""
     listen = root / "listen"
     swarm = {"join": str(invitation), "loopback": True, "port": int(listen.read_text()) if listen.exists() else 0}
     return make_config(
@@ -69,7 +69,7 @@ def settings(root: Path, invitation: Invitation, **sections: Any) -> Config:
 
 
 def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
-    """Run a node in a process of its own until it is told to stop."""
+    """Run a node in this process until SIGTERM."""
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
     stop = StopFlag()
@@ -86,7 +86,7 @@ def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
 
 @contextmanager
 def playing(nodes_at: Mapping[Path, dict[str, Any]], invitation: Invitation) -> Iterator[list[ForkServerProcess]]:
-    """Run nodes (directory: sections of its configuration) until the end of the block, at which none is left."""
+    """Run nodes (directory: sections of its configuration) until the block ends; none is left then."""
     context = processes()
     nodes = [context.Process(target=play, args=(root, invitation, more)) for root, more in nodes_at.items()]
     for node in nodes:
@@ -107,7 +107,7 @@ def peer_of(root: Path) -> str:
 
 
 def events(root: Path, name: str) -> list[dict[str, Any]]:
-    """Return what a node told under a name."""
+    """Return a node's events with this name."""
     path = root / "events.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [event for event in map(json.loads, lines) if event["event"] == name]

@@ -1,4 +1,4 @@
-"""What a server of a test answers, as functions that a process of its own can import quickly."""
+"""Answers of test servers, as functions that a separate process can import quickly."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from tests.support.fake_api.ask import Messages, digest
 
 
 def two_letters(messages: Messages, index: int) -> str:
-    """Return one of two short answers to a prompt, in turn: a whole group lost on its way changes nothing."""
+    """Return one of two short answers to a prompt, in turn, so that losing a whole group in transit changes nothing."""
     mark = hashlib.sha256(f"{digest(messages)}/{index % 2}".encode()).digest()
     return f"<answer>{''.join('abcdefghij'[byte % 10] for byte in mark[:2])}</answer>"

@@ -1,4 +1,4 @@
-"""Tiny models in directories, as a user would have them."""
+"""Tiny models saved in directories, like a user's own models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hivemind_exp.models.tiny import build_tokenizer
 
 
 def save_llama(directory: Path) -> Path:
-    """Save a Llama of a few thousand weights with a chat template and an end of turn of its own."""
+    """Save a Llama of a few thousand weights with its own chat template and end-of-turn token."""
     tokenizer = build_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
@@ -31,7 +31,7 @@ def save_llama(directory: Path) -> Path:
 
 
 def save_encoder_decoder(directory: Path) -> Path:
-    """Save the configuration of a model that is no causal language model."""
+    """Save the configuration of a model that is not a causal language model."""
     T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=1, vocab_size=16).save_pretrained(directory)
     build_tokenizer().save_pretrained(directory)
     return directory

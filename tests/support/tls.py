@@ -1,4 +1,4 @@
-"""HTTPS on loopback with a certificate made on the spot."""
+"""HTTPS on loopback with a newly made certificate."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class _Models(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def certificate(path: Path, name: str, *, days: int = 30) -> Path:
-    """Write a self-signed certificate for ``name`` with its key; ``days`` below 0: one that has expired."""
+    """Write a self-signed certificate for ``name`` and its key; negative ``days``: an expired one."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -52,7 +52,7 @@ def certificate(path: Path, name: str, *, days: int = 30) -> Path:
 
 @contextmanager
 def https_server(file: Path) -> Iterator[str]:
-    """Serve a list of models and yield the base URL, at localhost."""
+    """Serve a list of models at localhost; yield the base URL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Models)

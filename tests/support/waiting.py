@@ -1,4 +1,4 @@
-"""Waiting for what happens in another thread or process."""
+"""Wait for events in another thread or process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LONG_S = 20.0
 
 
 def until(condition: Callable[[], object], seconds: float = LONG_S) -> None:
-    """Return once ``condition()`` holds. Raises AssertionError where it does not within ``seconds``."""
+    """Return once ``condition()`` is true. Raises AssertionError if that takes longer than ``seconds``."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"it did not happen within {seconds:g} s"

@@ -1,4 +1,4 @@
-"""What befalls a swarm, decided beforehand by a seed, and carried out on real processes."""
+"""Disturb a swarm: plan failures from a seed, and carry them out on real processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class What(StrEnum):
-    """What can befall a node."""
+    """The failures that can happen to a node."""
 
     KILL_TRAINER = "trainer killed"
     KILL_DAEMON = "p2pd killed"
@@ -38,21 +38,21 @@ DEADLY = (What.KILL_TRAINER, What.KILL_ALL)
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One thing that befalls one node."""
+    """One failure of one node."""
 
     at: float
-    """Seconds after the beginning."""
+    """Seconds after the start."""
     node: int
     what: What
     seconds: float
-    """How long it stays frozen, or away."""
+    """How long the node stays frozen or stopped."""
 
 
 def plan(seed: int, *, nodes: int, seconds: float, every: float, longest: float) -> list[Act]:
     """Return acts over ``seconds``, on average one in ``every``, none of which lasts longer than ``longest``.
 
-    Everything befalls somebody before anything does twice, as far as there is time. The first node, by which the others
-    joined, is killed before anybody else is, and again each time everybody had a turn.
+    Every failure happens once before any happens twice, if time allows. The first node, through which the others
+    joined, is killed before any other, and again each time every node has had a turn.
     """
     chance = random.Random(seed)
     kinds, victims = _turns(list(What), chance), _turns(range(nodes), chance)
@@ -69,13 +69,13 @@ def plan(seed: int, *, nodes: int, seconds: float, every: float, longest: float)
 
 
 def _turns(items: Sequence[T], chance: random.Random) -> Iterator[T]:
-    """Return the items without end, each once before any comes again."""
+    """Yield the items endlessly, each once before any is repeated."""
     while True:
         yield from chance.sample(items, len(items))
 
 
 class Disturber:
-    """Carries acts out."""
+    """Carries out acts."""
 
     def __init__(self, swarm: Swarm, say: Callable[[str], None] = lambda _: None) -> None:
         self._swarm, self._say = swarm, say
@@ -85,9 +85,9 @@ class Disturber:
         self.done: Counter[What] = Counter()
 
     def run(self, acts: Sequence[Act]) -> None:
-        """Carry the acts out, and undo what can be undone: at the end every node has been started and none is frozen.
+        """Carry out the acts and undo them: at the end every node has been restarted and none is frozen.
 
-        An act on a node to which something is just happening befalls the next one instead.
+        If a node is still affected by an earlier act, the act hits the next node instead.
         """
         begun = time.monotonic()
         for act in acts:
@@ -144,7 +144,7 @@ class Disturber:
 
     def _revive(self, node: Node, begun: float) -> None:
         assert node.life is not None
-        if not node.life.ended:  # a supervisor has yet to see that its trainer is dead
+        if not node.life.ended:  # the supervisor has not noticed yet that its trainer is dead
             if time.time() - begun > 60:
                 raise TimeoutError(f"{node.name} does not end")
             self._later(time.monotonic() + 0.2, lambda: self._revive(node, begun))

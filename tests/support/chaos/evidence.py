@@ -1,4 +1,4 @@
-"""What nodes leave on disk, held against what must be true of it."""
+"""Check the files that nodes leave on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hivemind_exp.node_files import NodeFiles
 from tests.support.chaos.nodes import Node
 
 Pair = tuple[str, str]
-"""Who hears whom, by name."""
+"""(reader, author), by name."""
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def _journal(files: NodeFiles) -> Iterator[sqlite3.Connection]:
 
 
 def faults(node: Node, swarm: str) -> list[str]:
-    """Return what is wrong with the rounds of a node that has ended; nothing if none is lost, repeated or changed."""
+    """Return the errors in the rounds of a node that has ended; none if no round is lost, repeated or changed."""
     with _journal(node.files) as journal:
         return [
             f"{node.name}: {fault}" for fault in (*_faults_of_events(node), *_faults_of_journal(node, journal, swarm))
@@ -31,7 +31,7 @@ def faults(node: Node, swarm: str) -> list[str]:
 
 
 def _faults_of_events(node: Node) -> Iterator[str]:
-    """Hold what was told of steps and rounds against what may be told."""
+    """Check the events about steps and rounds."""
     first: dict[int, dict[str, Any]] = {}
     seen: Counter[tuple[int, str]] = Counter()
     for event in node.events("step"):
@@ -48,17 +48,17 @@ def _faults_of_events(node: Node) -> Iterator[str]:
         yield f"steps {missing[:5]} are missing, {max(first)} is there"
     told = Counter(event["round"] for event in node.events("round"))
     yield from (f"round {number} was told of twice" for number, count in told.items() if count > 1)
-    # The end of a round is told after its step: who ends in between repeats the step in silence when it comes back.
+    # The round event follows the step event. A node that ends in between repeats the step silently after a restart.
     untold = set(first) - set(told)
     if len(untold) > node.ends:
         yield f"{len(untold)} rounds were never told of, after {node.ends} ends: {sorted(untold)[:5]}"
 
 
 def _faults_of_journal(node: Node, journal: sqlite3.Connection, swarm: str) -> Iterator[str]:
-    """Hold the journal against the steps that were taken."""
+    """Compare the journal with the steps that were taken."""
     taken = len({event["step"] for event in node.events("step")})
     manifests = [step for (step,) in journal.execute("SELECT step FROM manifests ORDER BY step")]
-    # Whoever is stopped or killed before a step is taken has its manifest, and takes it first thing when it comes back.
+    # A node that ends before it takes a step has the step's manifest, and takes the step first after its restart.
     if manifests and manifests != list(range(manifests[0], max(taken, manifests[-1] + 1))):
         yield f"manifests {manifests[:3]} to {manifests[-1:]} of {taken} steps"
     if manifests and manifests[-1] > taken:
@@ -75,12 +75,12 @@ def _faults_of_journal(node: Node, journal: sqlite3.Connection, swarm: str) -> I
 
 
 def lives(node: Node) -> int:
-    """Return how often a node came as far as its first round, or on from where it was."""
+    """Return how often a node started or resumed its rounds."""
     return len(node.events("start"))
 
 
 def longest_pause(node: Node) -> float:
-    """Return the longest time between two rounds of one life, in seconds, without that in which it was frozen."""
+    """Return the longest time between two rounds of one run, in seconds, without the time the node was frozen."""
     longest, before = 0.0, None
     for event in node.events():
         if event["event"] == "start":
@@ -93,7 +93,7 @@ def longest_pause(node: Node) -> float:
 
 
 def hearing(nodes: Sequence[Node], swarm: str, since: float) -> dict[Pair, float]:
-    """Return who has learned from whom what that one wrote after ``since``, and how many seconds after it.
+    """Return pairs whose reader learned from text the author wrote after ``since``, and how many seconds after it.
 
     Args:
         since: Unix seconds.
@@ -115,7 +115,7 @@ def hearing(nodes: Sequence[Node], swarm: str, since: float) -> dict[Pair, float
 
 
 def _groups(node: Node, swarm: str, since: float) -> list[tuple[int, str, str, str, float]]:
-    """Return place, source, question and texts of the groups that came into a journal after ``since``, and when."""
+    """Return slot, source, question, texts and time of the groups added to a journal after ``since``."""
     query = (
         "SELECT MIN(idx), source, question, JSON_GROUP_ARRAY(text), MIN(t) "
         "FROM (SELECT * FROM completions WHERE swarm = ? AND t >= ? ORDER BY idx) "
@@ -126,11 +126,11 @@ def _groups(node: Node, swarm: str, since: float) -> list[tuple[int, str, str, s
     try:
         with _journal(node.files) as journal:
             return journal.execute(query, (swarm, since, FOREIGN)).fetchall()
-    except sqlite3.OperationalError:  # it is just being made
+    except sqlite3.OperationalError:  # it is being created
         return []
 
 
 def pairs(nodes: Iterable[Node]) -> set[Pair]:
-    """Return everybody with everybody else."""
+    """Return all pairs of different nodes."""
     nodes = list(nodes)
     return {(reader.name, author.name) for reader in nodes for author in nodes if reader is not author}

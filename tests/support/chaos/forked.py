@@ -1,7 +1,7 @@
 """A trainer that starts within a second: forked from a process that has imported everything.
 
-It is the real trainer on a real wire; only its questions and rewards are made up, so that a model that knows nothing
-has something to learn, and a pause keeps the machine usable.
+It is the real trainer with the real protocol. Only its questions and rewards are made up, so that an untrained model
+has something to learn. A pause per round keeps the machine usable.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from tests.support.chaos.namespaces import path_of
 from tests.support.nodes import ChanceRewards
 
 PAUSE_S = 0.25
-"""Of each round."""
+"""Pause per round."""
 _NETWORK = 0x40000000
 """CLONE_NEWNET of Linux."""
 
 
 class PacedRewards(ChanceRewards):
-    """As ``ChanceRewards``, at the pace of a model that is not quite so small."""
+    """``ChanceRewards`` with a pause, to run at the speed of a larger model."""
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
-        time.sleep(PAUSE_S / 2)  # once for the node's own groups, once for peers'
+        time.sleep(PAUSE_S / 2)  # once for the node's own groups, once for peers' groups
         scores: list[Score] = super().score(questions, completions)
         return scores
 
 
 def play(order: Connection, log: Path, namespace: str | None) -> None:
-    """Serve one order, as ``python -m hivemind_exp.runner`` does. Does not return."""
+    """Run one request as ``python -m hivemind_exp.runner`` does. Does not return."""
     os.setsid()
     os.nice(10)
     if namespace is not None:
@@ -53,7 +53,7 @@ def play(order: Connection, log: Path, namespace: str | None) -> None:
 
 
 def _enter(namespace: str) -> None:
-    """Move this process, which has one thread, into a network namespace. Raises OSError."""
+    """Move this single-threaded process into a network namespace. Raises OSError."""
     with path_of(namespace).open("rb") as there:
         if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), _NETWORK):
             raise OSError(ctypes.get_errno(), f"cannot enter namespace {namespace}")

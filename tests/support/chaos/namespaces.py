@@ -1,7 +1,7 @@
-"""Machines of their own for nodes, as far as the network goes: Linux's network namespaces, joined by bridges.
+"""Give each node its own network, like separate machines: Linux network namespaces, joined by bridges.
 
-Each island has a bridge; a cable joins the bridges. Pulled out, it swallows what is sent, without a word to anybody, as
-a network does that breaks far away. All of it lives in namespaces: nothing of this machine's own network changes.
+Each island has a bridge, and a cable joins the bridges. When the cable is pulled, packets are dropped silently, as by a
+network failure far away. Everything is inside namespaces: this machine's own network does not change.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _numbers = itertools.count()
 
 
 def path_of(namespace: str) -> Path:
-    """Return the file that stands for a namespace."""
+    """Return the file that represents a namespace."""
     return Path("/run/netns") / namespace
 
 
 def obstacle() -> str | None:
-    """Say why no namespaces can be made here; None where they can."""
+    """Return why namespaces cannot be created here; None if they can."""
     if sys.platform != "linux":
         return "network namespaces are Linux's"
     probe = f"swarm-probe-{os.getpid()}"
@@ -39,15 +39,15 @@ def obstacle() -> str | None:
 
 
 class Network:
-    """Islands of namespaces. A context manager: at its end they are gone, and whoever is in them must be."""
+    """Islands of namespaces. A context manager: removes them at its end, when processes in them must have ended."""
 
     def __init__(self, islands: Sequence[int]) -> None:
-        """``islands``: how many namespaces each has."""
+        """``islands``: the number of namespaces of each island."""
         mark = f"swarm-{os.getpid()}-{next(_numbers)}"
         self._switch = f"{mark}-x"
         self._islands = tuple(islands)
         self.namespaces = tuple(f"{mark}-{number}" for number in range(sum(islands)))
-        """One for each machine, island after island."""
+        """One per machine, island by island."""
 
     def __enter__(self) -> Self:
         try:
@@ -63,11 +63,11 @@ class Network:
                 _ip("netns", "delete", name)
 
     def cut(self, island: int) -> None:
-        """Pull the island's cable out."""
+        """Pull the island's cable."""
         self._inside("link", "set", f"cable{island}", "nomaster")
 
     def heal(self, island: int) -> None:
-        """Put it back."""
+        """Plug the cable in again."""
         self._inside("link", "set", f"cable{island}", "master", f"island{island}")
 
     def _build(self) -> None:

@@ -1,4 +1,4 @@
-"""Real nodes in processes of their own, each in a home of its own: they found a swarm, join it, die, come back."""
+"""Real nodes in separate processes and home directories, which create a swarm, join it, die and restart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MARK = "SWARM_CHAOS"
 
 @dataclass
 class Node:
-    """One machine's node, through all its lives."""
+    """One machine's node, over all its restarts."""
 
     name: str
     home: Path
@@ -38,9 +38,9 @@ class Node:
     deaths: int = 0
     """How often it was killed."""
     stops: int = 0
-    """How often it was asked to stop."""
+    """How often it was stopped."""
     away: list[tuple[float, float]] = field(default_factory=list)
-    """When it was kept from going on, Unix seconds."""
+    """When it was frozen or stopped: (begin, end) in Unix seconds."""
 
     @property
     def files(self) -> NodeFiles:
@@ -48,11 +48,11 @@ class Node:
 
     @property
     def peer(self) -> str:
-        """Its peer id; it has one from its first start on."""
+        """Its peer id, which exists once it has been started."""
         return Identity.load(self.files.key).peer_id
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Return what it told, or what it told under one name."""
+        """Return its events, or those with one name."""
         try:
             lines = self.files.events.read_text(encoding="utf-8").splitlines(keepends=True)
         except FileNotFoundError:
@@ -65,34 +65,34 @@ class Node:
         return self.deaths + self.stops
 
     def rounds(self) -> int:
-        """Return how many rounds it has told of."""
+        """Return its number of round events."""
         return max((event["round"] + 1 for event in self.events("round")), default=0)
 
 
 class Life(Protocol):
-    """A node's processes from one start to the end that follows."""
+    """A node's processes from one start to the next end."""
 
     def trainer(self) -> psutil.Process | None:
-        """The process that trains; None while there is none."""
+        """The trainer process; None if there is none."""
 
     @property
     def ended(self) -> bool: ...
 
     def ask(self) -> None:
-        """Ask for the end, as an operator would."""
+        """Request a stop as an operator would."""
 
     def kill(self) -> None:
-        """Kill all of it at once, as a power cut would."""
+        """Kill all its processes at once, like a power cut."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the end; return whether it came."""
+        """Wait for the end; return whether the processes ended."""
 
 
 class Swarm(contextlib.AbstractContextManager["Swarm"]):
-    """Nodes of one swarm. As a context manager: at its end no process is left, whatever happened."""
+    """Nodes of one swarm. A context manager: at its end no process is left, whatever happened."""
 
     def __init__(self, root: Path, names: Sequence[str], namespaces: Sequence[str] = (), settings: str = "") -> None:
-        """``namespaces``: one for each node, or none; ``settings``: more of the nodes' profile, as TOML."""
+        """``namespaces``: one per node, or none; ``settings``: more of the nodes' profile, as TOML."""
         self.nodes = [Node(name, root / name) for name in names]
         for node, namespace in zip(self.nodes, namespaces, strict=False):
             node.namespace = namespace
@@ -115,7 +115,7 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
         return self.nodes[0]
 
     def found(self) -> None:
-        """Found the swarm, as an operator does. The first node is the only one that its line names."""
+        """Create the swarm as an operator does. The invitation has only the first node's address."""
         for node in self.nodes:
             loopback = "true" if node.namespace is None else "false"
             write_profile(node.home, PROFILE, f'extends = "demo"\n[swarm]\nloopback = {loopback}\n{self._settings}')
@@ -125,12 +125,12 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
         self.invitation = parse(json.loads(done.stdout)["invitation"])
 
     def start(self, node: Node) -> None:
-        """Start a node, for the first time or again."""
+        """Start or restart a node."""
         assert node.life is None or node.life.ended
         node.life = self._start(node)
 
     def stop(self, node: Node, patience: float = 30.0) -> None:
-        """Stop a node as an operator does. Raises TimeoutError where it does not stop."""
+        """Stop a node as an operator does. Raises TimeoutError if it does not stop."""
         assert node.life is not None
         node.stops += 1
         node.life.ask()
@@ -138,17 +138,17 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
             raise TimeoutError(f"{node.name} does not stop")
 
     def watch(self) -> None:
-        """Take note of what could be left over. To be called several times a second while processes die."""
+        """Record processes and sockets that could be left over. Call this several times per second as processes die."""
         for node in self.nodes:
             trainer = node.life.trainer() if node.life is not None else None
             with contextlib.suppress(psutil.Error):
-                if trainer is not None and os.getsid(trainer.pid) == trainer.pid:  # not before it has one of its own
+                if trainer is not None and os.getsid(trainer.pid) == trainer.pid:  # not before it has its own session
                     self._sessions.add(trainer.pid)
                 if (daemon := daemon_of(trainer)) is not None:
                     self._sockets.update(sockets_of(daemon))
 
     def left_processes(self) -> list[psutil.Process]:
-        """Return the swarm's processes that live."""
+        """Return the swarm's running processes."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, ProcessLookupError):
@@ -158,7 +158,7 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
         return found
 
     def left_sockets(self) -> list[Path]:
-        """Return the socket files of the swarm's daemons that are there."""
+        """Return the existing socket files of the swarm's daemons."""
         for node in self.nodes:
             prefix = Path(socket_prefix(node.files.key))
             self._sockets.update(prefix.parent.glob(f"{prefix.name}*"))
@@ -176,10 +176,10 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
 
 
 class CommandSwarm(Swarm):
-    """Each node is ``swarmctl run``: what operators start."""
+    """Each node is a ``swarmctl run``, as operators start it."""
 
     def _start(self, node: Node) -> Life:
-        # A node that is known by its files goes on in its swarm; only a new one needs the line.
+        # A node with files resumes in its swarm; only a new one needs the invitation.
         known = node is self.founder or node.files.charter.exists()
         join = () if known else ("--join", str(self.invitation), "--profile", PROFILE)
         command = self._command(node, "run", "--node", node.name, "--quiet", "--plain", "--no-input", *join)
@@ -227,7 +227,7 @@ class _Command:
 
 
 class ForkedSwarm(Swarm):
-    """Each node is the trainer process alone, started within a second (see ``forked``)."""
+    """Each node is only the trainer process, which starts within a second (see ``forked``)."""
 
     def __init__(self, root: Path, names: Sequence[str], namespaces: Sequence[str] = (), settings: str = "") -> None:
         super().__init__(root, names, namespaces, settings)
@@ -254,7 +254,7 @@ class ForkedSwarm(Swarm):
 class _Forked:
     process: Any
     line: Any
-    """Whose end is the trainer's: kept open."""
+    """Kept open, because the trainer ends when it is closed."""
 
     def trainer(self) -> psutil.Process | None:
         with contextlib.suppress(psutil.Error):
@@ -278,7 +278,7 @@ class _Forked:
 
 
 def daemon_of(trainer: psutil.Process | None) -> psutil.Process | None:
-    """Return a trainer's p2pd; None while it has none."""
+    """Return a trainer's p2pd; None if it has none."""
     with contextlib.suppress(psutil.Error):
         for child in trainer.children() if trainer is not None else ():
             if child.name() == "p2pd" and child.status() != psutil.STATUS_ZOMBIE:
@@ -287,7 +287,7 @@ def daemon_of(trainer: psutil.Process | None) -> psutil.Process | None:
 
 
 def sockets_of(daemon: psutil.Process) -> Iterator[Path]:
-    """Return the socket files that a p2pd and its trainer talk through. Raises psutil.Error."""
+    """Return the socket files that connect a p2pd and its trainer. Raises psutil.Error."""
     for word in daemon.cmdline():
         _, mark, path = word.partition("=/unix/")
         if mark:
@@ -296,7 +296,7 @@ def sockets_of(daemon: psutil.Process) -> Iterator[Path]:
 
 
 def kill_family(process: psutil.Process) -> None:
-    """Kill a process and all below it."""
+    """Kill a process and its descendants."""
     with contextlib.suppress(psutil.Error):
         for member in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
@@ -304,7 +304,7 @@ def kill_family(process: psutil.Process) -> None:
 
 
 def until(holds: Any, seconds: float, meanwhile: Any = None) -> bool:
-    """Wait until ``holds()`` does; return whether it did within ``seconds``."""
+    """Wait until ``holds()`` is true; return whether that happened within ``seconds``."""
     end = time.monotonic() + seconds
     while not (held := holds()) and time.monotonic() < end:
         if meanwhile is not None:

@@ -1,4 +1,4 @@
-"""A member that trains nothing and reads everything: which records a swarm stores, and whether they are valid."""
+"""A member that does not train: it reads all records of a swarm and checks whether they are valid."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from hivemind_exp.swarm.node import SwarmNode
 from tests.support.hostile.records import unpack
 
 STALE = ("no newer than what is known", "it has expired", "this node's name")
-"""Why a record that was valid once is not taken: some keep an older one a little longer, or the observer's own of an
-earlier look."""
+"""Reasons to reject a record that was valid earlier: some peers keep an older record a little longer, or the observer's
+own record from an earlier look."""
 
 
 @dataclass
 class Stored:
-    """What peers of a swarm store."""
+    """The records that a swarm's peers store."""
 
     records: dict[bytes, tuple[str, int]] = field(default_factory=dict)
-    """Record → its peer and time."""
+    """By record: its peer and time."""
     invalid: Counter[str] = field(default_factory=Counter)
-    """Why how many were refused."""
+    """Number of rejected records, by reason."""
     stale: int = 0
-    """Records met that were valid once."""
+    """Rejected records that were valid earlier."""
     bundles: dict[tuple[str, int, int], set[bytes]] = field(default_factory=dict)
     """Hashes of the bundles that a peer announced for a round and stage."""
 
@@ -38,15 +38,15 @@ class Stored:
         return {peer for peer, _ in self.records.values()}
 
     def faults(self) -> list[str]:
-        """Return what is wrong with it."""
+        """Return the errors found."""
         wrong = [f"{count} records refused: {why}" for why, count in self.invalid.items()]
-        # A round that is played again after a death is played from the journal: it cannot come out otherwise.
+        # A round that is repeated after a crash is read from the journal, so it cannot change.
         changed = [f"two bundles of round {round_}" for (_, round_, _), seen in self.bundles.items() if len(seen) > 1]
         return wrong + changed
 
 
 class _Note:
-    """Stands before a book's judge, and sees all that is shown to it."""
+    """Wraps an announcement book's ``judge`` and records all that it is given."""
 
     def __init__(self, book: AnnouncementBook, swarm: str, stored: Stored) -> None:
         self._judge, self._book, self._swarm, self._stored = book.judge, book, swarm, stored
@@ -78,7 +78,7 @@ class _Note:
 
 
 def collect(directory: Path, invitation: Invitation, seconds: float, stored: Stored | None = None) -> Stored:
-    """Join the swarm for ``seconds`` and return what its peers store, added to ``stored``. Loopback only."""
+    """Join the swarm for ``seconds`` and add what its peers store to ``stored``, which is returned. Loopback only."""
     stored = Stored() if stored is None else stored
     directory.mkdir(parents=True, exist_ok=True)
     key = directory / "identity.key"

@@ -1,4 +1,4 @@
-"""A storm over a swarm of real nodes: what it does to them, and what is left of them afterwards."""
+"""Run a series of failures against a swarm of real nodes, and check what remains afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ max_completion_tokens = 8
 every = 25
 keep = 2
 """
-"""A node that plays several rounds a second, and does not end by itself."""
+"""Settings of a node that plays several rounds per second and does not end by itself."""
 LEARNED = (
     SMALL.replace("max_completion_tokens = 8", "max_completion_tokens = 16")
     + """
@@ -41,44 +41,44 @@ name = "{model}"
 threads = 1
 """
 )
-"""The same with a model that knows something."""
+"""The same with a warmed-up model."""
 PATIENCE_S = 120.0
-"""For what takes seconds on a machine with nothing else to do."""
+"""Time limit for things that take seconds on an idle machine."""
 STUCK_S = 30.0
-"""No more may pass between two rounds of a node that lives and is not frozen, whatever its peers do."""
+"""Longest allowed time between two rounds of a running node that is not frozen, whatever its peers do."""
 GONE_S = 3.0
-"""In which all that belongs to a stopped node is gone."""
+"""Time within which everything of a stopped node must be gone."""
 LOOK_S = 5.0
-"""For which the observer looks at what is stored."""
+"""How long the observer reads the stored records."""
 
 
 @dataclass
 class Outcome:
-    """What a storm did."""
+    """The results of a storm."""
 
     acts: Counter[What]
     seconds: float
-    """How long it lasted."""
+    """Its duration."""
     rounds: list[int]
     lives: list[int]
     deaths: list[int]
     pauses: list[float]
-    """Of each node, the longest between two rounds (see ``evidence.longest_pause``)."""
+    """By node: the longest time between two rounds (see ``evidence.longest_pause``)."""
     heard: dict[evidence.Pair, float]
-    """Seconds from when everybody went on after the storm until who used what whom wrote since."""
+    """By (reader, author): seconds from the end of the storm until the reader used text that the author wrote since."""
     stored: Stored
     faults: list[str] = field(default_factory=list)
-    """What must not be. Empty: all went well."""
+    """Errors found. Empty if all went well."""
 
 
 def teller() -> Callable[[str], None]:
-    """Return what prints sentences with the seconds since now."""
+    """Return a function that prints a sentence with the seconds since now."""
     begun = time.monotonic()
     return lambda text: print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
 
 
 def gather(swarm: Swarm, say: Callable[[str], None]) -> None:
-    """Found the swarm, start its nodes, and wait until everybody learns from everybody."""
+    """Create the swarm, start its nodes, and wait until every node learns from every other."""
     swarm.found()
     swarm.start(swarm.founder)
     begun = time.time()
@@ -101,15 +101,15 @@ def weather(
     look_every: float | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Let a storm pass over a swarm that ``gather`` made, stop all nodes, and say what came of them.
+    """Run a storm against a swarm that ``gather`` made, stop all nodes, and return the results.
 
     Args:
-        scratch: where the observer lives.
-        seed: of the storm.
-        seconds: how long it lasts.
-        every: seconds between two acts, on average.
-        longest: seconds for which a node is frozen or away, at most.
-        look_every: seconds between two looks at what is stored; None: one look, at the end.
+        scratch: the observer's directory.
+        seed: the storm's seed.
+        seconds: its duration.
+        every: average seconds between two acts.
+        longest: most seconds for which a node is frozen or stopped.
+        look_every: seconds between two checks of the stored records; None: one check at the end.
     """
     disturber, stored, over = Disturber(swarm, say), Stored(), threading.Event()
     looks = threading.Thread(target=_look_on, args=(swarm, scratch, look_every, stored, over))

@@ -1,4 +1,4 @@
-"""The bodies of chat completions: good ones, odd ones, and refusals of what was asked."""
+"""Bodies of chat completions: good ones, odd ones, and refusals of bad requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.fake_api.state import State
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A completion and what is billed for it."""
+    """A completion and its bill."""
 
     body: dict[str, Any]
     texts: list[str]
@@ -33,31 +33,31 @@ class Complaint:
 
     @property
     def body(self) -> dict[str, Any]:
-        """OpenAI's form; for an unknown field FastAPI's."""
+        """In OpenAI's form; for an unknown field, in FastAPI's."""
         if self.status == 422:
             return {"detail": [{"type": "extra_forbidden", "loc": ["body", self.param], "msg": self.message}]}
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 def unsupported(parameter: str) -> Complaint:
-    """Return OpenAI's complaint about a parameter that a model does not know."""
+    """Return OpenAI's error for a parameter that a model does not support."""
     cure = " Use 'max_completion_tokens' instead." if parameter == "max_tokens" else ""
     message = f"Unsupported parameter: '{parameter}' is not supported with this model.{cure}"
     return Complaint(400, message, "unsupported_parameter", parameter)
 
 
 def unknown_model(model: str) -> Complaint:
-    """Return OpenAI's complaint about a model it does not have."""
+    """Return OpenAI's error for a model that does not exist."""
     return Complaint(404, f"The model `{model}` does not exist or you do not have access to it.", "model_not_found")
 
 
 def unknown_field(field: str) -> Complaint:
-    """Return FastAPI's complaint about a field that is in no schema."""
+    """Return FastAPI's error for a field that is not in the schema."""
     return Complaint(422, "Extra inputs are not permitted", param=field)
 
 
 def complaint(state: State, ask: Ask) -> Complaint | None:
-    """Return what is wrong with a request, if anything."""
+    """Return why a request is refused; None if it is not."""
     if state.options.strict and (unknown := sorted(set(ask.body) - KNOWN_FIELDS)):
         return unknown_field(unknown[0])
     if refused := [parameter for parameter in state.options.rejects if parameter in ask.body]:
@@ -66,7 +66,7 @@ def complaint(state: State, ask: Ask) -> Complaint | None:
 
 
 def _invalid(ask: Ask) -> Complaint | None:
-    """Return what no service would accept."""
+    """Return an error that every service would report."""
     if not ask.messages or not all(isinstance(message, dict) and "role" in message for message in ask.messages):
         return Complaint(400, "'messages' has to be a list of messages with a role", param="messages")
     if not 1 <= ask.n <= 128:
@@ -96,7 +96,7 @@ def _content(state: State, ask: Ask, fault: Fault | None) -> tuple[str | None, s
     if ask.max_tokens is not None and hidden + count_tokens(text) > ask.max_tokens:
         room = ask.max_tokens - hidden
         text = text.encode()[: room * 4 - 1].decode(errors="ignore") if room > 0 else ""
-        # A model that thinks past its limit is billed for the thoughts and says nothing.
+        # A model that reasons beyond its limit is billed for the reasoning and returns no text.
         hidden, finish = min(hidden, ask.max_tokens), "length"
     match fault:
         case Fault.EMPTY:
@@ -133,7 +133,7 @@ def _usage(prompt: int, completion: int, hidden: int) -> dict[str, Any]:
 
 
 def _spoil(body: dict[str, Any], fault: Fault | None) -> None:
-    """Make what is around the choices odd."""
+    """Make the parts around the choices odd."""
     match fault:
         case Fault.OTHER_MODEL:
             body["model"] += "-other"
@@ -148,7 +148,7 @@ def _spoil(body: dict[str, Any], fault: Fault | None) -> None:
 
 
 def generate(state: State, ask: Ask, request_id: str, fault: Fault | None) -> Reply:
-    """Return the completion of a request that nothing is wrong with."""
+    """Return the completion for a valid request."""
     wants_logprobs = state.options.logprobs and fault is not Fault.NULL_LOGPROBS and ask.body.get("logprobs")
     contents = [_content(state, ask, fault) for _ in range(_count(state, ask, fault))]
     choices = [
@@ -161,7 +161,7 @@ def generate(state: State, ask: Ask, request_id: str, fault: Fault | None) -> Re
         for i, (content, finish, _) in enumerate(contents)
     ]
     hidden = sum(tokens for _, _, tokens in contents)
-    # Whoever thought up to the limit has nothing left for an empty text's one token.
+    # After reasoning up to the limit, no token is left, not even the one of an empty text.
     visible = sum(count_tokens(content or "") for content, finish, _ in contents if content or finish != "length")
     prompt = count_prompt(ask.messages)
     body: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What a client asks for, and how this server counts tokens."""
+"""Parse a client's request, and count tokens as this server does."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ KNOWN_FIELDS = frozenset(
 
 
 def digest(messages: Messages) -> str:
-    """Return what identifies a prompt in the ledger."""
+    """Return the digest that identifies a prompt in the ledger."""
     return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def count_tokens(text: str) -> int:
-    """Return the tokens of a text: a quarter of its UTF-8 bytes, and one more."""
+    """Return a text's number of tokens: a quarter of its UTF-8 bytes, plus one."""
     return len(text.encode()) // 4 + 1
 
 
@@ -67,7 +67,7 @@ def _text(content: Any) -> str:
 
 
 def count_prompt(messages: Messages) -> int:
-    """Return the tokens of a prompt."""
+    """Return a prompt's number of tokens."""
     return sum(count_tokens(_text(message.get("content"))) for message in messages)
 
 
@@ -79,22 +79,22 @@ class Ask:
     key: str | None
     digest: str
     attempt: int
-    """How many requests with the same messages came before this one."""
+    """The number of earlier requests with the same messages."""
 
     @property
     def messages(self) -> Messages:
-        """The prompt; empty where the client sent none."""
+        """The prompt; empty if the client sent none."""
         messages = self.body.get("messages")
         return messages if isinstance(messages, list) else []
 
     @property
     def model(self) -> str:
-        """The model asked for."""
+        """The requested model."""
         return str(self.body.get("model", ""))
 
     @property
     def n(self) -> int:
-        """How many choices are asked for; 0 where that is no number."""
+        """The number of requested choices; 0 if it is not a number."""
         n = self.body.get("n")
         return 1 if n is None else n if isinstance(n, int) else 0
 

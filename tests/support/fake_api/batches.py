@@ -1,4 +1,4 @@
-"""The part of OpenAI's Batch API that a client needs: files, batches, and what they come back as."""
+"""The part of OpenAI's Batch API that a client needs: files, batches and results."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _OVER = ("completed", "failed", "expired", "cancelled")
 
 @dataclass(slots=True)
 class Batch:
-    """Lines of requests that are answered together."""
+    """A batch of requests."""
 
     id: str
     key: str | None
     input_file_id: str
     metadata: dict[str, str] | None
     due: float | None
-    """Unix time from which it is done; None waits for ``finish``."""
+    """Unix time at which it is done; None: when ``finish`` is called."""
     created: int = field(default_factory=lambda: int(time.time()))
     status: str = "in_progress"
     output_file_id: str | None = None
@@ -39,7 +39,7 @@ class Batch:
     ended: int | None = None
 
     def finish(self, state: State, status: str = "completed", lines: int | None = None) -> None:
-        """Answer all lines, or the first ``lines`` of them, and end as ``status`` says."""
+        """Answer all lines, or the first ``lines`` of them, and end with ``status``."""
         if self.status in _OVER:
             return
         try:
@@ -56,13 +56,13 @@ class Batch:
         good = [line for line in answers if line["response"]["status_code"] == 200]
         bad = [line for line in answers if line["response"]["status_code"] != 200]
         bad += [_undone(line, status) for line in asked[done:]]
-        # OpenAI promises no order.
+        # OpenAI guarantees no order.
         self.output_file_id = _store(state, "output", good[::-1])
         self.error_file_id = _store(state, "error", bad)
         self.counts = {"total": len(asked), "completed": len(good), "failed": len(bad)}
 
     def fail(self, code: str, message: str) -> None:
-        """End without having answered anything."""
+        """End without any answers."""
         self.status, self.ended = "failed", int(time.time())
         self.errors = [{"code": code, "message": message, "line": None, "param": None}]
 
@@ -87,7 +87,7 @@ class Batch:
 
 
 def _read_lines(data: bytes) -> list[dict[str, Any]]:
-    """Return a batch's lines; raises ValueError where OpenAI would not begin."""
+    """Return a batch's lines. Raises ValueError if OpenAI would not start the batch."""
     lines = [json.loads(line) for line in data.splitlines() if line.strip()]
     names = [line.get("custom_id") for line in lines]
     if not lines or None in names or len(set(names)) < len(names):
@@ -96,7 +96,7 @@ def _read_lines(data: bytes) -> list[dict[str, Any]]:
 
 
 def _answer(state: State, batch: Batch, line: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of one line, and write it down as a request of its own."""
+    """Return the result of one line, and record it as a separate request."""
     body = line["body"]
     mark = digest(body.get("messages", []))
     ask = Ask(body, batch.key, mark, state.attempt(mark))
@@ -123,7 +123,7 @@ def _undone(line: dict[str, Any], status: str) -> dict[str, Any]:
 
 
 def _store(state: State, kind: str, lines: list[dict[str, Any]]) -> str | None:
-    """Keep lines as a file; no lines, no file."""
+    """Store lines as a file; without lines, there is no file."""
     if not lines:
         return None
     name = f"file-{kind}-{len(state.files)}"
@@ -136,7 +136,7 @@ def _key(request: web.Request) -> str | None:
 
 
 async def upload(state: State, request: web.Request) -> Sending:
-    """Keep a file that came as a form."""
+    """Store a file uploaded as a form."""
     form = await request.post()
     file = form.get("file")
     if form.get("purpose") != "batch" or not isinstance(file, web.FileField):
@@ -148,13 +148,13 @@ async def upload(state: State, request: web.Request) -> Sending:
 
 
 async def content(state: State, request: web.Request) -> Sending:
-    """Send a file."""
+    """Return a file."""
     data = state.files.get(request.match_info["id"])
     return refuse(_MISSING) if data is None else Sending(200, data, Outcome.DELIVERED)
 
 
 async def create(state: State, request: web.Request) -> Sending:
-    """Begin a batch."""
+    """Start a batch."""
     body = await request.json()
     if body.get("input_file_id") not in state.files:
         return refuse(Complaint(400, "No such file", param="input_file_id"))
@@ -178,13 +178,13 @@ def _settle(state: State, batch: Batch) -> Batch:
 
 
 async def retrieve(state: State, request: web.Request) -> Sending:
-    """Tell how far a batch is."""
+    """Return a batch's progress."""
     batch = state.batches.get(request.match_info["id"])
     return refuse(_MISSING) if batch is None else send_json(_settle(state, batch).to_json())
 
 
 async def listing(state: State, request: web.Request) -> Sending:
-    """List a page of batches, the latest first."""
+    """Return a page of batches, the latest first."""
     rows = [_settle(state, batch).to_json() for batch in reversed(state.batches.values())]
     names = [row["id"] for row in rows]
     after, limit = request.query.get("after"), int(request.query.get("limit", 20))
@@ -194,7 +194,7 @@ async def listing(state: State, request: web.Request) -> Sending:
 
 
 async def cancel(state: State, request: web.Request) -> Sending:
-    """End a batch before it is done."""
+    """Cancel a batch."""
     batch = state.batches.get(request.match_info["id"])
     if batch is None:
         return refuse(_MISSING)

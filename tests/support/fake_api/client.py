@@ -1,4 +1,4 @@
-"""The official SDK as tests use it: it asks once, and never again by itself."""
+"""The official SDK as tests use it: without retries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROMPT: list[Any] = [{"role": "user", "content": "What is 6 × 7?"}]
 
 @asynccontextmanager
 async def connect(server: ApiServer | RemoteServer, key: str = "k", timeout: float = 20) -> AsyncIterator[AsyncOpenAI]:
-    """Give a client that asks once and never again by itself."""
+    """Yield a client that does not retry."""
     http = DefaultAioHttpClient()
     async with AsyncOpenAI(
         base_url=server.base_url, api_key=key, max_retries=0, timeout=timeout, http_client=http
@@ -28,7 +28,7 @@ async def connect(server: ApiServer | RemoteServer, key: str = "k", timeout: flo
 
 
 def ask(server: ApiServer | RemoteServer, key: str = "k", timeout: float = 20, **parameters: Any) -> ChatCompletion:
-    """Ask once, over a connection of its own."""
+    """Send one request over a new connection."""
 
     async def job() -> ChatCompletion:
         async with connect(server, key, timeout) as client:
@@ -40,7 +40,7 @@ def ask(server: ApiServer | RemoteServer, key: str = "k", timeout: float = 20, *
 
 
 async def settled(server: ApiServer) -> Snapshot:
-    """Return the books once the server has noticed how every request ended."""
+    """Return the ledger once the server has recorded how every request ended."""
     while server.ledger.outcomes()["pending"]:
         await asyncio.sleep(0.01)
     return server.ledger

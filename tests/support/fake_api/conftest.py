@@ -1,4 +1,4 @@
-"""A server that behaves until it is told otherwise."""
+"""A server that behaves until a test changes it."""
 
 from __future__ import annotations
 

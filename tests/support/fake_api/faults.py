@@ -1,4 +1,4 @@
-"""What the server can do wrong, and who decides when."""
+"""The server's faults, and what decides when they occur."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.support.fake_api.ask import Ask
 
 
 class Fault(StrEnum):
-    """One kind of misbehaviour."""
+    """A kind of misbehavior."""
 
-    # Refused with an error, before anything is generated: nothing is billed.
+    # Refused before generation: nothing is billed.
     RATE_LIMIT = "rate_limit"  # 429 with retry-after
-    RATE_LIMIT_BARE = "rate_limit_bare"  # 429 that does not say for how long
-    QUOTA = "quota"  # 429 insufficient_quota: no waiting cures it
+    RATE_LIMIT_BARE = "rate_limit_bare"  # 429 without retry-after
+    QUOTA = "quota"  # 429 insufficient_quota: waiting does not help
     NO_CREDIT = "no_credit"  # 402
     UNAUTHORISED = "unauthorised"  # 401
     FORBIDDEN = "forbidden"  # 403
@@ -32,20 +32,20 @@ class Fault(StrEnum):
     HTML_OK = "html_ok"  # 200 whose body is a web page
     HTML_GATEWAY = "html_gateway"  # 502 whose body is a web page
     REDIRECT = "redirect"  # 307 to another host
-    CLOSE = "close"  # the connection is closed instead of an answer
+    CLOSE = "close"  # the connection is closed without an answer
 
-    # Generated and billed, but the answer does not arrive whole or in time.
-    TRUNCATED = "truncated"  # half of the JSON, as if it were all
+    # Generated and billed, but the answer arrives incomplete or late.
+    TRUNCATED = "truncated"  # half of the JSON, sent as if it were complete
     RESET = "reset"  # half of the body, then the connection is reset
-    STALL = "stall"  # nothing, until the client leaves
-    STALL_BODY = "stall_body"  # half of the body, then nothing until the client leaves
+    STALL = "stall"  # nothing, until the client disconnects
+    STALL_BODY = "stall_body"  # half of the body, then nothing until the client disconnects
     SLOW = "slow"  # the first byte comes late
-    DRIP = "drip"  # a byte a second
-    HUGE = "huge"  # a good answer behind 100 MB of white space
+    DRIP = "drip"  # a byte per second
+    HUGE = "huge"  # a good answer after 100 MB of whitespace
 
     # Generated, billed, delivered, and odd.
-    FEWER = "fewer"  # a choice fewer than asked (but never none)
-    EXTRA = "extra"  # a choice more than asked
+    FEWER = "fewer"  # one choice fewer than requested (but at least one)
+    EXTRA = "extra"  # one choice more than requested
     NO_CHOICES = "no_choices"
     EMPTY = "empty"  # the content is ""
     NULL = "null"  # the content is null
@@ -72,7 +72,7 @@ TRANSIENT = (
     Fault.TRUNCATED,
     Fault.RESET,
 )
-"""Asking again cures these."""
+"""Retrying helps with these."""
 ODD = (
     Fault.FEWER,
     Fault.EXTRA,
@@ -88,7 +88,7 @@ ODD = (
     Fault.STRING_USAGE,
     Fault.CHOICES_NOT_LIST,
 )
-"""An answer came and was paid for; what is in it has to be looked at."""
+"""An answer arrived and was billed; its content has to be checked."""
 _SECONDS = {Fault.RATE_LIMIT: 0.05, Fault.SLOW: 1.0, Fault.DRIP: 1.0}
 
 
@@ -98,24 +98,24 @@ class Trouble:
 
     kind: Fault
     seconds: float | None = None
-    """RATE_LIMIT: what retry-after says. SLOW: how late. DRIP: the pause after each byte."""
+    """RATE_LIMIT: the value of retry-after. SLOW: the delay. DRIP: the pause after each byte."""
     retry_after: str | None = None
-    """The header's raw value instead, with any refusal (a date, a negative number, nonsense)."""
+    """A raw value for that header instead, with any refusal (a date, a negative number, nonsense)."""
     parameter: str = "max_tokens"
-    """BAD_PARAMETER, UNKNOWN_FIELD: what is complained about."""
+    """BAD_PARAMETER, UNKNOWN_FIELD: the parameter or field that the error names."""
     location: str = "http://127.0.0.1:9/v1/chat/completions"
-    """REDIRECT: where to."""
+    """REDIRECT: the target."""
     size: int = 100_000_000
-    """HUGE: bytes of white space."""
+    """HUGE: bytes of whitespace."""
 
     @property
     def delay(self) -> float:
-        """The seconds given, or the kind's own."""
+        """The given seconds, or the kind's default."""
         return _SECONDS.get(self.kind, 0.0) if self.seconds is None else self.seconds
 
 
 def as_trouble(value: Any) -> Trouble | None:
-    """Return a trouble from a fault, its name, or the JSON form ``{"kind": …, "seconds": …}``."""
+    """Return a ``Trouble`` from a fault, its name, or the JSON form ``{"kind": …, "seconds": …}``."""
     if value is None or isinstance(value, Trouble):
         return value
     if isinstance(value, dict):
@@ -127,7 +127,7 @@ Predicate = Callable[[Ask], Fault | Trouble | None]
 
 
 class FaultPlan:
-    """Decides what goes wrong with each request: the queue first, then what is set for all, then chance."""
+    """Selects the fault of each request: from the queue first, then the one set for all, then at random."""
 
     def __init__(self) -> None:
         self.always: dict[str, Trouble] = {}
@@ -138,7 +138,7 @@ class FaultPlan:
         self._queues[endpoint].extend([trouble] * times)
 
     def pick(self, endpoint: str, ask: Ask | None, predicate: Predicate | None, chance: Predicate) -> Trouble | None:
-        """Return what goes wrong with a request; ``ask`` is None outside chat completions."""
+        """Return the fault of a request; ``ask`` is None outside chat completions."""
         if self._queues[endpoint]:
             return self._queues[endpoint].popleft()
         if endpoint in self.always:
@@ -149,7 +149,7 @@ class FaultPlan:
 
 
 def draw(seed: int, rate: float, kinds: tuple[Fault, ...], ask: Ask) -> Fault | None:
-    """Return a random fault; prompt and attempt decide it, so that the order of arrival changes nothing."""
+    """Return a random fault. It depends only on prompt and attempt, so the order of arrival does not matter."""
     if not rate:
         return None
     chance = random.Random(f"{seed}/{ask.digest}/{ask.attempt}")

@@ -1,4 +1,4 @@
-"""The endpoints: one frame around all of them, and what each does."""
+"""The endpoints: a common wrapper, and each one's handler."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _forbidden(state: State, request: web.Request) -> bool:
 
 
 async def _read_ask(state: State, request: web.Request, entry: Entry) -> Ask | None:
-    """Read a body and write it down; None where it is no JSON object."""
+    """Read and record a body; None if it is not a JSON object."""
     try:
         body = json.loads(await request.read())
     except ValueError:
@@ -70,7 +70,7 @@ async def _complete(state: State, ask: Ask, entry: Entry, trouble: Trouble | Non
     reply = generate(state, ask, entry.id, trouble.kind if trouble else None)
     if not asked:
         state.limiter.settle(now, reply.completion_tokens)
-    # Billed at once: whoever leaves now pays nevertheless.
+    # Billed at once: a client that disconnects now pays, too.
     entry.bill(reply.texts, reply.prompt_tokens, reply.completion_tokens)
     latency = state.options.latency
     await asyncio.sleep(latency(ask) if callable(latency) else latency)
@@ -89,7 +89,7 @@ async def _chat(state: State, request: web.Request, entry: Entry) -> tuple[Sendi
 
 
 def _other(endpoint: str, act: _Act) -> _Handle:
-    """Return the handling of an endpoint that gives no completions."""
+    """Return the handler of an endpoint other than chat completions."""
 
     async def handle(state: State, request: web.Request, entry: Entry) -> tuple[Sending, Trouble | None]:
         if _forbidden(state, request):
@@ -102,7 +102,7 @@ def _other(endpoint: str, act: _Act) -> _Handle:
 
 
 def _endpoint(endpoint: str, handle: _Handle) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return an endpoint that keeps the books whatever happens."""
+    """Return an endpoint that records every request, whatever happens."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         state = request.app[STATE]
@@ -134,7 +134,7 @@ async def _ledger(request: web.Request) -> web.Response:
 
 
 async def _control(request: web.Request) -> web.Response:
-    """Do what ``{"next": {…}, "always": {…}, "set": {…}, "revoke": {…}, "finish_batches": {…}}`` says."""
+    """Carry out ``{"next": {…}, "always": {…}, "set": {…}, "revoke": {…}, "finish_batches": {…}}``."""
     state = request.app[STATE]
     commands: dict[str, dict[str, Any]] = await request.json()
     for name, arguments in commands.items():
@@ -144,7 +144,7 @@ async def _control(request: web.Request) -> web.Response:
 
 @web.middleware
 async def _down(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
-    """Give connections that were open before the service went down no answer."""
+    """Send no answer on connections that were open before the service went down."""
     if request.app[STATE].down and request.transport is not None:
         request.transport.abort()
         return web.Response()

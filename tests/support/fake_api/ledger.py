@@ -1,4 +1,4 @@
-"""The server's own books: what was asked, what went out, what a real service would bill."""
+"""The server's ledger: requests, answers, and what a real service would bill."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Outcome(StrEnum):
     """How a request ended."""
 
     PENDING = "pending"
-    DELIVERED = "delivered"  # a whole answer went out, however odd
-    REFUSED = "refused"  # an error went out, or the connection was closed; nothing was generated
-    BROKEN = "broken"  # generated, but the server spoilt it on the way
-    ABANDONED = "abandoned"  # the client left before the answer was out
+    DELIVERED = "delivered"  # a complete answer was sent, however odd
+    REFUSED = "refused"  # an error was sent, or the connection was closed; nothing was generated
+    BROKEN = "broken"  # generated, but the server corrupted it in transit
+    ABANDONED = "abandoned"  # the client disconnected before the answer was sent
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Entry:
     """Unix time, as is ``ended``."""
     key: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    """As sent, names in lower case, without the key."""
+    """As sent, with lower-case names, without the key."""
     model: str = ""
     messages: Messages = field(default_factory=list)
     digest: str = ""
@@ -48,27 +48,27 @@ class Entry:
     outcome: Outcome = Outcome.PENDING
     status: int | None = None
     prompt_tokens: int = 0
-    """As billed, as are ``completion_tokens``: 0 for what was refused."""
+    """As billed, like ``completion_tokens``: 0 for refused requests."""
     completion_tokens: int = 0
     texts: list[str] = field(default_factory=list)
     """The contents generated for this request, in the order of its choices; null contents are left out."""
     ended: float | None = None
 
     def bill(self, texts: list[str], prompt_tokens: int, completion_tokens: int) -> None:
-        """Write down what was generated and what it costs."""
+        """Record the generated texts and their cost."""
         self.texts, self.prompt_tokens, self.completion_tokens = texts, prompt_tokens, completion_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The books at one moment."""
+    """The ledger at one moment."""
 
     entries: tuple[Entry, ...]
     peak: int
-    """The most requests that were ever open at once."""
+    """The most requests that were open at the same time."""
 
     def where(self, keep: Callable[[Entry], bool]) -> Snapshot:
-        """Return the books of some entries only."""
+        """Return the ledger of the selected entries."""
         return Snapshot(tuple(filter(keep, self.entries)), self.peak)
 
     @property
@@ -85,7 +85,7 @@ class Snapshot:
         return Counter(str(entry.fault) for entry in self.entries if entry.fault)
 
     def texts(self, *outcomes: Outcome) -> dict[str, list[str]]:
-        """Return the texts of each prompt (by digest) that went out whole, or that ended in one of ``outcomes``."""
+        """Return the texts sent for each prompt (by digest), complete or with one of ``outcomes``."""
         texts: dict[str, list[str]] = defaultdict(list)
         for entry in self.entries:
             if entry.outcome in (outcomes or (Outcome.DELIVERED,)):
@@ -103,7 +103,7 @@ class Snapshot:
         return sum(entry.completion_tokens for entry in self.entries)
 
     def usd(self, price_in: float, price_out: float, batch_share: float = 0.5) -> float:
-        """Return the bill, from dollars per million tokens and the share of them that a batch's tokens cost."""
+        """Return the bill, from dollars per million tokens and the fraction of that price for batches."""
         return (
             sum(
                 (entry.prompt_tokens * price_in + entry.completion_tokens * price_out)
@@ -119,7 +119,7 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Snapshot:
-        """Return the books that another process kept."""
+        """Return the ledger that another process kept."""
         return cls(tuple(map(_entry, data["entries"])), data["peak"])
 
 
@@ -129,7 +129,7 @@ def _entry(data: dict[str, Any]) -> Entry:
 
 
 class Ledger:
-    """Keeps the books. Only the server's own thread touches it."""
+    """Keeps the ledger. Used only by the server's thread."""
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
@@ -137,7 +137,7 @@ class Ledger:
         self._peak = 0
 
     def open(self, endpoint: str, **known: Any) -> Entry:
-        """Write down that a request came."""
+        """Record the arrival of a request."""
         entry = Entry(f"req_{len(self._entries):06d}", endpoint, time.time(), **known)
         self._entries.append(entry)
         self._open += 1
@@ -145,7 +145,7 @@ class Ledger:
         return entry
 
     def close(self, entry: Entry, outcome: Outcome, status: int | None = None) -> None:
-        """Write down how a request ended; a later call corrects an earlier one."""
+        """Record how a request ended; a later call corrects an earlier one."""
         self._open -= entry.outcome is Outcome.PENDING
         entry.outcome, entry.ended = outcome, time.time()
         entry.status = status or entry.status

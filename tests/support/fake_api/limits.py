@@ -1,4 +1,4 @@
-"""Requests and tokens per minute in a sliding window, and the headers that tell a client about them."""
+"""Limits of requests and tokens per minute in a sliding window, and the headers that report them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 
 class SlidingWindow:
-    """Lets an amount per minute through, counted over the last ``window`` seconds."""
+    """Admits an amount per minute, counted over the last ``window`` seconds."""
 
     def __init__(self, per_minute: float, window: float) -> None:
         self.per_minute = per_minute
@@ -17,13 +17,13 @@ class SlidingWindow:
         self._sum = 0.0
 
     def remaining(self, now: float) -> float:
-        """Return what may still be taken now."""
+        """Return the amount that is still available now."""
         while self._taken and self._taken[0][0] <= now - self.window:
             self._sum -= self._taken.popleft()[1]
         return self.allowed - self._sum
 
     def wait(self, now: float, amount: float) -> float:
-        """Return the seconds until ``amount`` may be taken; infinite if it never may."""
+        """Return the seconds until ``amount`` is available; infinite if it never is."""
         missing = amount - self.remaining(now)
         if missing <= 0:
             return 0.0
@@ -34,12 +34,12 @@ class SlidingWindow:
         return math.inf
 
     def take(self, now: float, amount: float) -> None:
-        """Count what was let through."""
+        """Count an admitted amount."""
         self._taken.append((now, amount))
         self._sum += amount
 
     def reset(self, now: float) -> float:
-        """Return the seconds until nothing is counted any more."""
+        """Return the seconds until the window is empty."""
         return max(0.0, self._taken[-1][0] + self.window - now) if self._taken else 0.0
 
 
@@ -54,7 +54,7 @@ def format_duration(seconds: float) -> str:
 
 
 class Limiter:
-    """The two windows of a service. None stands for no limit."""
+    """A service's two windows. None means no limit."""
 
     def __init__(self, rpm: float | None, tpm: float | None, window: float) -> None:
         self._windows = {
@@ -64,7 +64,7 @@ class Limiter:
         }
 
     def admit(self, now: float, tokens: int) -> tuple[str, float] | None:
-        """Count a request, or return the window that refuses it and the seconds to wait."""
+        """Count a request, or return the window that refuses it, with the seconds to wait."""
         amounts = {"requests": 1, "tokens": tokens}
         waits = {name: window.wait(now, amounts[name]) for name, window in self._windows.items()}
         name = max(waits, key=lambda name: waits[name], default=None)
@@ -75,12 +75,12 @@ class Limiter:
         return None
 
     def settle(self, now: float, tokens: int) -> None:
-        """Count the tokens of a completion whose length nobody knew before."""
+        """Count the tokens of a completion whose length was unknown before."""
         if "tokens" in self._windows:
             self._windows["tokens"].take(now, tokens)
 
     def headers(self, now: float) -> dict[str, str]:
-        """Return OpenAI's headers: the limit per minute, what is left of the window, when it is whole again."""
+        """Return OpenAI's headers: the limit per minute, the remaining amount, and when the window is reset."""
         headers = {}
         for name, window in self._windows.items():
             headers[f"x-ratelimit-limit-{name}"] = f"{window.per_minute:.0f}"

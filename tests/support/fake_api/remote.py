@@ -1,4 +1,4 @@
-"""A server in a process of its own: it shares no lock with its client, and outlives a client that is killed."""
+"""A server in a separate process: it shares no lock with its client, and survives a client that is killed."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class RemoteServer:
 
     @property
     def base_url(self) -> str:
-        """What a client is given."""
+        """The base URL for clients."""
         return f"{self.url}/v1"
 
     @property
     def ledger(self) -> Snapshot:
-        """The books at this moment."""
+        """The current ledger."""
         with urllib.request.urlopen(f"{self.url}/ledger") as answer:
             return Snapshot.from_json(json.load(answer))
 
     def next(self, fault: Fault | Trouble | str, times: int = 1, endpoint: str = "chat", **details: Any) -> None:
-        """Let the next requests to an endpoint fail."""
+        """Make the next requests to an endpoint fail."""
         self._control("next", fault=_plain(fault), times=times, endpoint=endpoint, **details)
 
     def always(self, fault: Fault | Trouble | str | None, endpoint: str = "chat", **details: Any) -> None:
-        """Let all requests to an endpoint fail, until this is called with None."""
+        """Make all requests to an endpoint fail, until this is called with None."""
         self._control("always", fault=_plain(fault), endpoint=endpoint, **details)
 
     def set(self, **options: Any) -> None:
@@ -47,7 +47,7 @@ class RemoteServer:
         self._control("set", **options)
 
     def revoke(self, key: str) -> None:
-        """Let a key in no longer."""
+        """Revoke a key."""
         self._control("revoke", key=key)
 
     def finish_batches(self, status: str = "completed", lines: int | None = None) -> None:
@@ -55,7 +55,7 @@ class RemoteServer:
         self._control("finish_batches", status=status, lines=lines)
 
     def settled(self) -> Snapshot:
-        """Return the server's books once it has noticed that its client is dead."""
+        """Return the ledger once the server has noticed that its client is dead."""
         while (books := self.ledger).outcomes()["pending"]:
             time.sleep(0.01)
         return books
@@ -76,7 +76,7 @@ def _plain(fault: Fault | Trouble | str | None) -> Any:
 
 @contextmanager
 def api_process(port: int = 0, **options: Any) -> Iterator[RemoteServer]:
-    """Run a server in a process. ``options`` are those of ``state.Options``, functions as ``"module:name"``."""
+    """Run a server in a separate process. ``options``: those of ``state.Options``, functions as ``"module:name"``."""
     command = [
         sys.executable,
         "-m",

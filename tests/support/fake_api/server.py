@@ -1,8 +1,8 @@
-"""An OpenAI-compatible server that misbehaves on command, in a thread of the test or in a process of its own.
+"""An OpenAI-compatible server that misbehaves on command, in a thread of the test or in a separate process.
 
 In a thread: ``with api_server(latency=0.1) as server: server.next(Fault.RESET)``.
 In a process: ``python -m tests.support.fake_api.server --port 0 --seed 1 --fault-rate 0.2`` prints its URL;
-``api_process`` in ``tests.support.fake_api.remote`` starts one and gives it the same methods.
+``api_process`` in ``tests.support.fake_api.remote`` starts one and offers the same methods.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _Result = TypeVar("_Result")
 
 
 class Service:
-    """The application on a port of the running event loop. The port stays the same when it closes and opens again."""
+    """Serves the application on a port of the running event loop. Closing and reopening keeps the port."""
 
     def __init__(self, state: State, port: int = 0) -> None:
         self.state = state
         self.port = port
-        # Cancelling the handlers of clients that left is how a stall ends.
+        # A stall ends when the handler of a disconnected client is cancelled.
         self._runner = web.AppRunner(
             build_app(state), handler_cancellation=True, access_log=None, shutdown_timeout=0.05, keepalive_timeout=300
         )
@@ -47,18 +47,18 @@ class Service:
         self.state.down = False
 
     async def refuse(self) -> None:
-        """Stop listening; connections that are open get no answers any more."""
+        """Stop listening; open connections get no more answers."""
         assert self._site is not None
         self.state.down = True
         await self._site.stop()
 
     async def close(self) -> None:
-        """End for good."""
+        """End permanently."""
         await self._runner.cleanup()
 
 
 class ApiServer:
-    """A server in a thread, and the commands that a test gives it. All run in the server's own thread."""
+    """A server in a thread, and a test's commands for it. All run in the server's thread."""
 
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
         self._service = service
@@ -72,20 +72,20 @@ class ApiServer:
 
     @property
     def base_url(self) -> str:
-        """What a client is given."""
+        """The base URL for clients."""
         return f"{self.url}/v1"
 
     @property
     def ledger(self) -> Snapshot:
-        """The books at this moment."""
+        """The current ledger."""
         return self._call(self._service.state.ledger.snapshot)
 
     def next(self, fault: Fault | Trouble | str, times: int = 1, endpoint: str = "chat", **details: Any) -> None:
-        """Let the next requests to an endpoint fail; ``details`` are a ``Trouble``'s."""
+        """Make the next requests to an endpoint fail; ``details`` are a ``Trouble``'s."""
         self._call(lambda: self._service.state.next(fault, times, endpoint, **details))
 
     def always(self, fault: Fault | Trouble | str | None, endpoint: str = "chat", **details: Any) -> None:
-        """Let all requests to an endpoint fail, until this is called with None."""
+        """Make all requests to an endpoint fail, until this is called with None."""
         self._call(lambda: self._service.state.always(fault, endpoint, **details))
 
     def set(self, **options: Any) -> None:
@@ -93,7 +93,7 @@ class ApiServer:
         self._call(lambda: self._service.state.set(**options))
 
     def revoke(self, key: str) -> None:
-        """Let a key in no longer."""
+        """Revoke a key."""
         self._call(lambda: self._service.state.revoke(key))
 
     def finish_batches(self, status: str = "completed", lines: int | None = None) -> None:
@@ -101,7 +101,7 @@ class ApiServer:
         self._call(lambda: self._service.state.finish_batches(status, lines))
 
     def forget_batches(self) -> None:
-        """Know no batch any more."""
+        """Forget all batches."""
         self._call(self._service.state.forget_batches)
 
     @contextmanager
@@ -121,7 +121,7 @@ class ApiServer:
         return asyncio.run_coroutine_threadsafe(job, self._loop).result()
 
     def _call(self, act: Callable[[], _Result]) -> _Result:
-        """Run a function in the server's thread: at once where this is it, or where it has ended."""
+        """Run a function in the server's thread; directly, if this is that thread or it has ended."""
         if threading.current_thread() is self._thread or not self._thread.is_alive():
             return act()
 
@@ -133,7 +133,7 @@ class ApiServer:
 
 @contextmanager
 def api_server(port: int = 0, **options: Any) -> Iterator[ApiServer]:
-    """Run a server in a thread. ``options`` are those of ``state.Options``; the books can be read after the end."""
+    """Run a server in a thread. ``options`` are those of ``state.Options``; the ledger can be read after the end."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="api-server", daemon=True)
     service = Service(State(Options(**options)), port)

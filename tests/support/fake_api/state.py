@@ -20,44 +20,44 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Options:
-    """How the server behaves. A function may be given as ``"module:name"``, which also crosses to a process."""
+    """The server's behavior. A function may be given as ``"module:name"``, which also works for a separate process."""
 
     models: tuple[str, ...] = ("test-model",)
     keys: set[str] | None = None
-    """Keys that are let in. None asks for no key; an empty set lets nobody in."""
+    """Accepted keys. None: no key is needed; an empty set rejects all."""
     answer: Callable[[Messages, int], str] = default_answer
     """The text for a prompt; the index counts all choices ever generated for it."""
     latency: float | Callable[[Ask], float] = 0.0
-    """Seconds from an admitted request to its answer."""
+    """Seconds between an admitted request and its answer."""
     reasoning: int = 0
     """Hidden tokens before each choice; they are billed, and ``max_completion_tokens`` counts them."""
     logprobs: bool = True
-    """Whether log-probabilities come when asked for."""
+    """Whether log-probabilities are returned on request."""
     single: bool = False
     """Whether ``n`` is silently taken for 1."""
     strict: bool = False
-    """Whether fields that OpenAI does not know are a 422."""
+    """Whether fields unknown to OpenAI are a 422."""
     rejects: tuple[str, ...] = ()
-    """Parameters that this model does not support: a 400."""
+    """Parameters that this model does not support; they are a 400."""
     rpm: float | None = None
     tpm: float | None = None
     window: float = 60.0
-    """Seconds over which requests and tokens are counted. A shorter one keeps the rates and forgets sooner."""
+    """Seconds over which requests and tokens are counted. A shorter window has the same rates and forgets sooner."""
     charge: Literal["asked", "used"] = "asked"
-    """What ``tpm`` counts for a completion: ``max_tokens`` times ``n`` as OpenAI does, or the tokens it really has."""
+    """What ``tpm`` counts for a completion: ``max_tokens`` times ``n``, like OpenAI, or its actual tokens."""
     seed: int = 0
     fault_rate: float = 0.0
     fault_kinds: tuple[Fault, ...] = TRANSIENT + ODD
     predicate: Predicate | None = None
-    """Decides about each request for a chat completion before chance does."""
+    """Selects the fault of each request for a chat completion, before the random choice."""
     batch_delay: float | None = 0.0
-    """Seconds until a batch is done; None waits for ``finish_batches``."""
+    """Seconds until a batch is done; None: when ``finish_batches`` is called."""
     batch_queue: int | None = None
-    """Batches that may be under way at a time; one more fails. None: any number."""
+    """Number of batches that may be in progress; one more fails. None: any number."""
     line_faults: dict[str, Fault] = field(default_factory=dict)
-    """What goes wrong with a batch's line, by its custom_id."""
+    """The fault of a batch's line, by its custom_id."""
     amend: Callable[[Ask, dict[str, Any]], dict[str, Any]] | None = None
-    """Changes the body of a chat completion just before it goes out (token ids, fields of one's own)."""
+    """Changes the body of a chat completion just before it is sent (token ids, custom fields)."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -80,7 +80,7 @@ class Options:
 
 
 class State:
-    """One server's options, books, queues, files and batches. Only the server's own thread touches it."""
+    """One server's options, ledger, queues, files and batches. Used only by the server's thread."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -95,7 +95,7 @@ class State:
         self._indices: Counter[str] = Counter()
 
     def attempt(self, digest: str) -> int:
-        """Return how often a prompt was asked before, and count this time."""
+        """Return the number of earlier requests with a prompt, and count this one."""
         self._attempts[digest] += 1
         return self._attempts[digest] - 1
 
@@ -105,7 +105,7 @@ class State:
         return self._indices[digest] - 1
 
     def pick(self, endpoint: str, ask: Ask | None) -> Trouble | None:
-        """Return what goes wrong with a request."""
+        """Return the fault of a request."""
         options = self.options
         return self.plan.pick(
             endpoint,
@@ -115,13 +115,13 @@ class State:
         )
 
     def next(self, fault: Any, times: int = 1, endpoint: str = "chat", **details: Any) -> None:
-        """Let the next requests to an endpoint fail; ``details`` are a ``Trouble``'s."""
+        """Make the next requests to an endpoint fail; ``details`` are a ``Trouble``'s."""
         trouble = Trouble(Fault(fault), **details) if details else as_trouble(fault)
         assert trouble is not None
         self.plan.queue(endpoint, trouble, times)
 
     def always(self, fault: Any, endpoint: str = "chat", **details: Any) -> None:
-        """Let all requests to an endpoint fail that the queue does not decide about; None ends it."""
+        """Make all requests to an endpoint fail that the queue does not cover; None ends this."""
         trouble = Trouble(Fault(fault), **details) if details else as_trouble(fault)
         if trouble is None:
             self.plan.always.pop(endpoint, None)
@@ -136,18 +136,18 @@ class State:
             self.limiter = Limiter(self.options.rpm, self.options.tpm, self.options.window)
 
     def revoke(self, key: str) -> None:
-        """Let a key in no longer."""
+        """Revoke a key."""
         assert self.options.keys is not None
         self.options.keys.discard(key)
 
     def finish_batches(self, status: str = "completed", lines: int | None = None) -> None:
         """End every batch that is not over: ``completed``, ``failed``, ``expired`` or ``cancelled``.
 
-        ``lines`` says how many lines get done before a batch expires or is cancelled; by default none.
+        ``lines``: the number of lines completed before a batch expires or is cancelled; by default none.
         """
         for batch in self.batches.values():
             batch.finish(self, status, lines)
 
     def forget_batches(self) -> None:
-        """Know no batch any more."""
+        """Forget all batches."""
         self.batches.clear()

@@ -1,4 +1,4 @@
-"""The Batch API, seen through the official SDK."""
+"""Test the fake Batch API through the official SDK."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BatchJob = Callable[[AsyncOpenAI, str], Awaitable[None]]
 
 
 def run_batch(server: ApiServer, job: BatchJob, lines: int = 3) -> None:
-    """Upload some lines, start a batch, and do the rest of a test with its id."""
+    """Upload some lines, start a batch, and run the rest of a test with its id."""
     data = "\n".join(
         json.dumps(
             {

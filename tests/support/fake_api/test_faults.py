@@ -1,4 +1,4 @@
-"""Every fault, seen through the official SDK and in the server's books."""
+"""Test every fault, through the official SDK and in the server's ledger."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ _ODD: dict[Fault, Callable[[Any], bool]] = {
     Fault.STRING_USAGE: lambda answer: answer.usage.completion_tokens == "many",
     Fault.CHOICES_NOT_LIST: lambda answer: isinstance(answer.choices, dict),
 }
-"""What shows in an answer when something is odd about it."""
+"""How each odd answer looks to the client."""
 
 
 @pytest.mark.parametrize("fault", _ODD)
@@ -99,7 +99,7 @@ def test_odd_answers(server: ApiServer, fault: Fault) -> None:
     assert not _ODD[fault](ask(server, logprobs=True))
 
 
-def test_half_of_the_json_as_if_it_were_all(server: ApiServer) -> None:
+def test_truncated_json_arrives_as_a_complete_body(server: ApiServer) -> None:
     server.next(Fault.TRUNCATED)
     with pytest.raises(json.JSONDecodeError):
         ask(server)
@@ -121,7 +121,7 @@ def test_every_fault_is_covered_here() -> None:
     assert {*_REFUSED, *_UNANSWERED, *_ODD, Fault.TRUNCATED, Fault.HUGE} == set(Fault)
 
 
-def test_a_predicate_a_queue_and_a_standing_fault(server: ApiServer) -> None:
+def test_faults_from_a_predicate_a_queue_and_for_all_requests(server: ApiServer) -> None:
     def first_attempt(ask: Ask) -> Fault | None:
         return Fault.UNAVAILABLE if ask.attempt == 0 else None
 

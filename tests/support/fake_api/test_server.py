@@ -1,4 +1,4 @@
-"""The server when it behaves, and its books, seen through the official SDK."""
+"""Test the server without faults, and its ledger, through the official SDK."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.fake_api.remote import api_process
 from tests.support.fake_api.server import ApiServer, api_server
 
 
-def test_an_answer_its_usage_and_its_entry(server: ApiServer) -> None:
+def test_answer_usage_and_ledger_entry(server: ApiServer) -> None:
     answer = ask(server, logprobs=True, temperature=0.5)
     texts = [choice.message.content for choice in answer.choices]
     assert texts == [default_answer(PROMPT, 0), default_answer(PROMPT, 1)]
@@ -57,7 +57,7 @@ def test_hidden_reasoning_uses_up_the_limit(limit: int, content: str, tokens: in
     assert answer.usage.completion_tokens_details.reasoning_tokens == min(10, limit)
 
 
-def test_keys_are_asked_for_and_revoked() -> None:
+def test_keys_are_required_and_can_be_revoked() -> None:
     with api_server(keys=["good", "other"]) as server:
         ask(server, "good")
         for revoke in (False, True):
@@ -85,7 +85,7 @@ def test_keys_are_asked_for_and_revoked() -> None:
         ({}, {"n": 0}, 400, "n"),
     ],
 )
-def test_what_is_wrong_with_a_request(
+def test_invalid_requests_are_refused(
     options: dict[str, Any], parameters: dict[str, Any], status: int, param: str | None
 ) -> None:
     with api_server(**options) as server:
@@ -95,7 +95,7 @@ def test_what_is_wrong_with_a_request(
         assert server.usd(1, 1) == 0
 
 
-def test_services_that_know_less() -> None:
+def test_services_with_fewer_features() -> None:
     with api_server(single=True, logprobs=False, models=["a", "b"], amend=lambda _ask, body: body | {"x": 1}) as server:
         answer = ask(server, model="b", n=3, logprobs=True)
     assert (len(answer.choices), answer.choices[0].logprobs, answer.x) == (1, None, 1)
@@ -142,7 +142,7 @@ def test_rate_limits_tell_how_long_to_wait() -> None:
 
 
 async def _ask_until_clean(client: AsyncOpenAI, prompt: list[Any], paid: list[tuple[int, int]]) -> list[str]:
-    """Ask until four texts are there, as a careful client does; ``paid`` gets the usage of each answer."""
+    """Request until four texts have arrived, like a careful client; ``paid`` collects the usage of each answer."""
     texts: list[str] = []
     while len(texts) < 4:
         try:
@@ -157,7 +157,7 @@ async def _ask_until_clean(client: AsyncOpenAI, prompt: list[Any], paid: list[tu
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [api_server, api_process])
-def test_the_books_agree_with_a_client_that_loses_nothing(start: Callable[..., Any]) -> None:
+def test_ledger_agrees_with_a_careful_client(start: Callable[..., Any]) -> None:
     prompts = [[{"role": "user", "content": f"question {i}"}] for i in range(60)]
     kinds = [*TRANSIENT, Fault.FEWER]
     paid: list[tuple[int, int]] = []
@@ -181,7 +181,7 @@ def test_the_books_agree_with_a_client_that_loses_nothing(start: Callable[..., A
     assert 1 < ledger.peak <= 60
 
 
-def test_a_client_that_leaves_pays_nevertheless(server: ApiServer) -> None:
+def test_client_that_disconnects_is_billed(server: ApiServer) -> None:
     server.set(latency=60)
     with pytest.raises(openai.APITimeoutError):
         ask(server, timeout=0.2)

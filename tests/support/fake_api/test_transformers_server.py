@@ -1,4 +1,4 @@
-"""The real server, which other tests rely on, and what they have to know about it."""
+"""Test the properties of the real server that other tests rely on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.fake_api.transformers_server import TransformersServer
 pytestmark = pytest.mark.slow
 
 
-def test_a_completion_comes_back_alone_and_without_logprobs(real_server: TransformersServer) -> None:
+def test_real_server_returns_one_completion_without_logprobs(real_server: TransformersServer) -> None:
     with OpenAI(base_url=real_server.base_url, api_key="none", max_retries=0) as client:
         create = client.chat.completions.create
         answer = create(

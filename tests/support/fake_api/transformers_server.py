@@ -1,4 +1,4 @@
-"""The real ``transformers serve`` on a tiny model, as a user would start it on the CPU."""
+"""Run the real ``transformers serve`` with a tiny model, as a user would start it on the CPU."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _PATIENCE = 120
 
 @dataclass(frozen=True, slots=True)
 class TransformersServer:
-    """A server that answers."""
+    """A running server."""
 
     base_url: str
     model: str
-    """What requests have to name: the model's directory."""
+    """The model's directory, which requests must name."""
     log: Path
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Return an environment without a network and without the user's cache, whose ``hub`` has to exist."""
+    """Return an environment without network access and without the user's cache; its ``hub`` directory has to exist."""
     (home / "hub").mkdir(parents=True, exist_ok=True)
     offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_COLOR": "1"}
-    # More threads than this only get in each other's way on a model of this size.
+    # More threads make a model of this size slower.
     return {**os.environ, **offline, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Return the URL once the server listens; the model is loaded by then."""
+    """Return the URL once the server listens and has loaded the model."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         if found := re.search(r"running on (http://[\d.]+:\d+)", log.read_text()):
@@ -46,7 +46,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> str:
 
 @contextmanager
 def transformers_server(directory: Path) -> Iterator[TransformersServer]:
-    """Serve a new tiny Llama; ``directory`` takes the model, an empty hub cache and the log."""
+    """Serve a new tiny Llama; ``directory`` holds the model, an empty hub cache and the log."""
     from tests.support.tiny_models import save_llama
 
     model, log = save_llama(directory / "model"), directory / "serve.log"
@@ -61,6 +61,6 @@ def transformers_server(directory: Path) -> Iterator[TransformersServer]:
     try:
         yield TransformersServer(f"{_wait(process, log)}/v1", str(model), log)
     finally:
-        # Nothing is worth a graceful end, which may wait for a generation.
+        # Killed, because a graceful end may wait for a generation.
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""What goes over the connection: answers, refusals, and the ways in which a connection goes wrong."""
+"""Send answers and refusals, and simulate connection faults."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ UNAUTHORISED = _COMPLAINTS[Fault.UNAUTHORISED]
 
 @dataclass(slots=True)
 class Sending:
-    """An answer on its way out."""
+    """An outgoing answer."""
 
     status: int
     body: bytes
@@ -50,7 +50,7 @@ class Sending:
 
 
 def send_json(body: Any, outcome: Outcome = Outcome.DELIVERED, status: int = 200) -> Sending:
-    """Return an answer in JSON."""
+    """Return a JSON answer."""
     return Sending(status, json.dumps(body).encode(), outcome)
 
 
@@ -60,7 +60,7 @@ def refuse(complaint: Complaint) -> Sending:
 
 
 def refuse_limit(window: str, seconds: float) -> Sending:
-    """Return the refusal of a rate limit: whole seconds, and milliseconds, to wait."""
+    """Return a rate limit's refusal, with the wait in whole seconds and in milliseconds."""
     if math.isinf(seconds):
         return refuse(Complaint(429, f"Request too large: {window} per minute", "rate_limit_exceeded", type=window))
     text = f"Rate limit reached on {window} per minute. Please try again in {seconds:.3f}s."
@@ -70,7 +70,7 @@ def refuse_limit(window: str, seconds: float) -> Sending:
 
 
 def complain(trouble: Trouble, ask: Ask | None) -> Complaint | None:
-    """Return the complaint of a fault that is one."""
+    """Return a fault's error; None if the fault is not an error."""
     match trouble.kind:
         case Fault.UNKNOWN_MODEL:
             return unknown_model(ask.model if ask else "")
@@ -82,7 +82,7 @@ def complain(trouble: Trouble, ask: Ask | None) -> Complaint | None:
 
 
 def refuse_for(trouble: Trouble, ask: Ask | None) -> Sending | None:
-    """Return the refusal that a fault stands for; None where the fault comes later."""
+    """Return a fault's refusal; None if the fault occurs later."""
     match trouble.kind:
         case Fault.HTML_OK:
             return Sending(200, _PAGE % (b"Welcome", b"Sign in"), Outcome.REFUSED, content_type="text/html")
@@ -103,22 +103,22 @@ def refuse_for(trouble: Trouble, ask: Ask | None) -> Sending | None:
 
 
 async def _until_left() -> None:
-    """Wait for the client to leave, which cancels the handler."""
+    """Wait until the client disconnects, which cancels the handler."""
     await asyncio.Event().wait()
 
 
 def _reset(request: web.Request) -> None:
-    """Drop the connection with a TCP reset, not with an orderly end."""
+    """Drop the connection with a TCP reset instead of an orderly end."""
     transport = request.transport
     if transport is not None:
-        # Closing a socket that must not linger sends the reset.
+        # Closing a socket with a linger time of zero sends the reset.
         linger = struct.pack("ii", 1, 0)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         transport.abort()
 
 
 async def _begin(request: web.Request, sending: Sending, body: bytes) -> web.StreamResponse:
-    """Send the head of an answer, which promises the whole body, and a first part of it."""
+    """Send the headers of an answer, which announce the whole body, and the first part of the body."""
     response = web.StreamResponse(status=sending.status, headers=sending.headers)
     response.content_type, response.content_length = sending.content_type, len(sending.body)
     await response.prepare(request)
@@ -127,11 +127,11 @@ async def _begin(request: web.Request, sending: Sending, body: bytes) -> web.Str
 
 
 async def _halfway(request: web.Request, sending: Sending, fault: Fault) -> web.StreamResponse:
-    """Send half, and then reset the connection or fall silent."""
+    """Send half, then reset the connection or send nothing more."""
     response = await _begin(request, sending, sending.body[: len(sending.body) // 2])
     if fault is Fault.STALL_BODY:
         await _until_left()
-    # The client should see the half before the reset sweeps it away.
+    # The client should read the half before the reset discards it.
     await asyncio.sleep(0.01)
     _reset(request)
     return response
@@ -147,10 +147,10 @@ async def _drip(request: web.Request, sending: Sending, seconds: float) -> web.S
 
 
 async def _pad(request: web.Request, sending: Sending, size: int) -> web.StreamResponse:
-    """Send white space, and all bytes but the last."""
+    """Send whitespace, and all bytes but the last."""
     response = web.StreamResponse(status=sending.status, headers=sending.headers)
     response.content_type = sending.content_type
-    # In chunks: no content-length warns the client.
+    # In chunks, so that no content-length warns the client.
     await response.prepare(request)
     block = b" " * min(size, 1 << 20)
     for _ in range(size // max(1, len(block))):
@@ -171,9 +171,9 @@ async def _whole(request: web.Request, sending: Sending) -> web.StreamResponse:
 async def send(
     request: web.Request, ledger: Ledger, entry: Entry, sending: Sending, trouble: Trouble | None
 ) -> web.StreamResponse:
-    """Send an answer, well or as the trouble has it, and write down how it ended.
+    """Send an answer, correctly or with its fault, and record how it ended.
 
-    The books are closed before the last byte goes out: a client that has its answer finds it there.
+    The ledger is updated before the last byte is sent, so a client that has its answer finds it there.
     """
     if trouble is None or sending.outcome is Outcome.REFUSED:
         return await _finish(request, ledger, entry, sending)
@@ -198,7 +198,7 @@ async def send(
 
 
 async def _finish(request: web.Request, ledger: Ledger, entry: Entry, sending: Sending) -> web.StreamResponse:
-    """Send an answer whole; one without a status is a closed connection."""
+    """Send a complete answer; without a status, close the connection."""
     ledger.close(entry, sending.outcome, sending.status or None)
     if sending.status == 0:
         _reset(request)

@@ -1,4 +1,4 @@
-"""A small swarm of real nodes that learn, each in a process of its own, and what can be seen of them from outside."""
+"""A small swarm of real nodes that train, each in a separate process, and what an outside observer can see of them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ GROUP = 8
 GROUPS = 8
 PAUSE_S = 0.5
 SLOW_S = 2.0
-"""Before each round: a tiny model would be done before anybody could attack it, or hear of its peers. The longer one
-is for the rounds before ``go_on``, where somebody will call it."""
+"""Pauses before each round: a tiny model would finish before it could be attacked or hear from its peers. The longer
+one applies to slow nodes until ``go_on`` is called."""
 GO = "go"
-"""A file beside the nodes: they play once it is there."""
+"""A file next to the nodes: they start to play once it exists."""
 ON = "on"
-"""A file beside the nodes: those that are slow go on faster once it is there."""
+"""A file next to the nodes: slow ones speed up once it exists."""
 PRICE = {"input": 1.0, "output": 4.0}
-"""Dollars a million tokens that the teacher costs."""
+"""The teacher's price, in dollars per million tokens."""
 CAP = 1.0
 TASKS = (
     ("spell_backward", {"min_word_len": 3, "max_word_len": 4}, 900_000),
@@ -52,13 +52,13 @@ TASKS = (
 
 
 def make_tasks(charter: str, secret: bytes = b"s" * 32) -> Mixture:
-    """Return the tasks of the swarm, as any member makes them."""
+    """Return the swarm's tasks, made in the same way as by any member."""
     specs = [TaskConfig(name=name, params=params, weight=ppm / 1e6) for name, params, ppm in TASKS]
     return Mixture(specs, charter=charter.encode(), secret=secret, heldout=0, verifiers=1)
 
 
 def found_swarm(founder: Identity) -> Charter:
-    """Return the charter of a swarm for these tasks."""
+    """Return a swarm's charter for these tasks."""
     with closing(make_tasks("")) as tasks:
         pinned = tuple(
             CharterTask(
@@ -88,7 +88,7 @@ def found_swarm(founder: Identity) -> Charter:
 
 
 def make_base(root: Path, *, steps: int, seed: int) -> None:
-    """Write a model to ``root`` that knows the format and spells some words."""
+    """Save a model to ``root`` that knows the format and spells some words."""
     import torch
 
     from hivemind_exp.config import WarmupConfig
@@ -111,7 +111,7 @@ def make_base(root: Path, *, steps: int, seed: int) -> None:
 
 @dataclass(slots=True)
 class Peak:
-    """The most that was seen of a node's processes while it ran."""
+    """Peak values of a node's processes while it ran."""
 
     bytes: int = 0
     """Resident memory of trainer, daemon and workers together."""
@@ -122,14 +122,14 @@ class Peak:
 
 @dataclass(slots=True)
 class Honest:
-    """One honest node: its directory, its process, and its peak."""
+    """One honest node: its directory, its process, and its peak values."""
 
     root: Path
     config: Config
     process: ForkServerProcess | None = None
     peak: Peak = field(default_factory=Peak)
     family: set[psutil.Process] = field(default_factory=set)
-    """All processes of it that were ever seen."""
+    """All its processes that were ever seen."""
 
     @property
     def files(self) -> NodeFiles:
@@ -140,7 +140,7 @@ class Honest:
         return Identity.load(self.files.key).peer_id
 
     def addresses(self) -> tuple[str, ...]:
-        """As ``SwarmNode.addresses``."""
+        """Like ``SwarmNode.addresses``."""
         port = (self.root / "listen").read_text()
         return (f"/ip4/127.0.0.1/tcp/{port}/p2p/{self.peer_id}",)
 
@@ -152,17 +152,17 @@ class Honest:
 
     @property
     def left(self) -> list[psutil.Process]:
-        """Processes of it that are still there."""
+        """Its processes that are still running."""
         return [process for process in self.family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
     @property
     def joined(self) -> bool:
-        """Whether it is in its swarm and could play."""
+        """Whether it has joined its swarm and could play."""
         return bool(self.events("start"))
 
     @property
     def accuracy(self) -> tuple[float, float]:
-        """On held-out questions, before and after."""
+        """Accuracy on held-out questions, before and after."""
         seen = [event["accuracy"] for event in self.events("eval")]
         return seen[0], seen[-1]
 
@@ -172,7 +172,7 @@ class Honest:
         return float(sum(event["usd"] for event in self.events("spend")))
 
     def unused(self) -> dict[str, int]:
-        """Why groups and bundles of peers were of no use to it, and how many."""
+        """Number of peers' groups and bundles it did not use, by reason."""
         found: dict[str, int] = {}
         for event in self.events("share"):
             for why, count in event["unused"].items():
@@ -180,7 +180,7 @@ class Honest:
         return found
 
     def lessons(self) -> dict[str, int]:
-        """Return how many completions of each peer weighed something in its steps."""
+        """Return the number of each peer's completions that weighed something in its steps."""
         found: dict[str, int] = {}
         with closing(Journal(self.files.journal, self.config.swarm.charter or "")) as journal:
             for lesson in journal.contributions(10**9):
@@ -190,11 +190,11 @@ class Honest:
         return found
 
     def said(self) -> list[str]:
-        """Return what it wrote itself, in order."""
+        """Return its own completions, in order."""
         return self._texts("kind = 'policy'")
 
     def heard(self, since: float = 0.0) -> list[tuple[str, str, float]]:
-        """Return peer, text and outcome of each completion that it drew from peers. ``since``: Unix seconds."""
+        """Return peer, text and outcome of each completion drawn from peers. ``since``: Unix seconds."""
         query = "SELECT source, text, outcome FROM completions WHERE kind = 'peer' AND t >= ?"
         with closing(sqlite3.connect(self.files.journal)) as db:
             return db.execute(query, (since,)).fetchall()
@@ -204,14 +204,14 @@ class Honest:
             return [text for (text,) in db.execute(f"SELECT text FROM completions WHERE {which} ORDER BY round, t")]
 
     def filtered(self) -> int:
-        """Return how many rows its own policy left out."""
+        """Return the number of rows that the likelihood filter left out."""
         return sum(event.get("filtered") or 0 for event in self.events("step"))
 
 
 class Arena:
-    """Honest nodes of one swarm. A context manager: whatever runs is ended with it.
+    """Honest nodes of one swarm. A context manager: its end stops everything that runs.
 
-    ``slow``: whether nodes take their time for each round until ``go_on``.
+    ``slow``: whether nodes pause longer before each round until ``go_on``.
     """
 
     def __init__(self, root: Path, rules: Charter, founder: Identity, base: Path, *, slow: bool = False) -> None:
@@ -224,7 +224,7 @@ class Arena:
         self._watch = threading.Thread(target=self._look, daemon=True)
 
     def add(self, name: str, *, seed: int, rounds: int, **sections: Mapping[str, Any]) -> Honest:
-        """Add a node. Those with equal seeds begin alike, and are asked the same."""
+        """Add a node. Nodes with equal seeds start equal and get the same held-out questions."""
         root = self.root / name
         files = NodeFiles(root)
         files.swarm.mkdir(parents=True)
@@ -262,12 +262,12 @@ class Arena:
         self._watch.start()
 
     def begin(self, seconds: float) -> None:
-        """Let the first round begin, once all nodes have joined."""
+        """Start the first round once all nodes have joined."""
         self.wait(seconds, "join")
         (self.root / GO).touch()
 
     def go_on(self) -> None:
-        """Let the nodes play the rest of their rounds faster."""
+        """Make the nodes play their remaining rounds faster."""
         (self.root / ON).touch()
 
     def __enter__(self) -> Arena:
@@ -288,7 +288,7 @@ class Arena:
         return any(node.process is not None and node.process.is_alive() for node in self.nodes)
 
     def wait(self, seconds: float, until: str = "end") -> None:
-        """Wait until all nodes have joined ("join") or ended, and fail when they do not."""
+        """Wait until all nodes have joined ("join") or ended; fail if they do not."""
         stop = time.monotonic() + seconds
         while not all(node.joined for node in self.nodes) if until == "join" else self.running:
             assert time.monotonic() < stop, [(node.root.name, node.events("error")) for node in self.nodes]
@@ -325,7 +325,7 @@ def wait_for(path: Path, seconds: float = math.inf) -> None:
 
 
 def play(root: Path, config: Config, slow: bool) -> None:
-    """Run a node to its last round, with everything it prints in its log. In a process of its own."""
+    """Run a node to its last round, in a separate process, with its output in its log."""
     import torch
 
     from hivemind_exp.events import EventLog
@@ -343,7 +343,7 @@ def play(root: Path, config: Config, slow: bool) -> None:
 
         def unhurried(split: Split, round: int, count: int) -> list[Question]:
             if split == "train":
-                wait_for(root.parent / GO)  # or one of them would be done before the other began
+                wait_for(root.parent / GO)  # otherwise one of them could finish before the other starts
                 if slow:
                     wait_for(root.parent / ON, SLOW_S)
                 time.sleep(PAUSE_S if count == GROUPS else 0.0)

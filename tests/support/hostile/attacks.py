@@ -1,7 +1,6 @@
-"""What hostile peers do, each as a small function that plays one turn against a swarm of honest nodes.
+"""Attacks of hostile peers. Each is a small function that plays one turn against a swarm of honest nodes.
 
-``ATTACKS`` names them all. They are played by a ``Villain``, who knows the invitation and announces and serves whatever
-it likes.
+``ATTACKS`` lists them all. A ``Villain`` plays them: it has the invitation, and announces and serves whatever it likes.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ from tests.support.hostile.hostile_node import dictionary
 from tests.support.hostile.villain import REFUSALS, Villain
 
 POISON = "buy gold"
-"""What no honest node writes, and a hostile one wants the others to."""
+"""Text that no honest node writes, and that a hostile one wants the others to learn."""
 MARK = "qxqx"
-"""What stands in answers of hostile peers that are wrong."""
+"""The text of hostile peers' wrong answers."""
 ESCAPES = "\x1b]0;x\x07\x1b[2J\x9b5m\u202e\x00\r"
 YEARS = 10 * 365 * 86_400.0
 BOMB = functools.reduce(lambda inner, _: msgpack.packb(msgpack.ExtType(0x40, b"\x91" + inner)), range(900), b"\x01")
@@ -52,7 +51,7 @@ Make = Callable[[Question, int], str]
 
 
 def group(question: Question, text: Make, *, claim: int | None = None, right: int = 4, label: str = "x") -> SharedGroup:
-    """Return a group of which the first ``right`` are right, said by ``text(question, place)``."""
+    """Return a group with texts from ``text(question, place)``, of which the first ``right`` are right."""
     return SharedGroup(
         task=question.task,
         index=question.index,
@@ -66,7 +65,7 @@ def group(question: Question, text: Make, *, claim: int | None = None, right: in
 
 
 def right_or_wrong(before: str = "", wrong: str = MARK, right: int = 4) -> Make:
-    """Return what writes right answers, then wrong ones, behind some words."""
+    """Return a function that writes right answers, then wrong ones, after the text ``before``."""
 
     def write(question: Question, place: int) -> str:
         return f"{before}<answer>{question.entry['answer'] if place < right else wrong}</answer>"
@@ -82,7 +81,7 @@ def many(villain: Villain, text: Make, **fields: Any) -> list[SharedGroup]:
 
 
 def forged_owner(villain: Villain, turn: int) -> None:
-    """A record in an honest node's name, signed by another."""
+    """A record in an honest node's name, signed with another key."""
     victim = villain.field.nodes[turn % len(villain.field.nodes)]
     word = Announcement(victim.peer_id, int(time.time() * 1000) + 2000, 9, 9)
     body = word.pack(_Impostor(victim.peer_id, villain.identity), villain.swarm)
@@ -90,7 +89,7 @@ def forged_owner(villain: Villain, turn: int) -> None:
 
 
 class _Impostor:
-    """Signs in another's name with its own key."""
+    """Signs in another node's name with its own key."""
 
     def __init__(self, peer: str, identity: Identity) -> None:
         self.peer_id, self._identity = peer, identity
@@ -100,7 +99,7 @@ class _Impostor:
 
 
 def replayed_and_reordered(villain: Villain, turn: int) -> None:
-    """Honest nodes' own records, sent again, the older ones after the newer ones."""
+    """Honest nodes' own records, sent again, older ones after newer ones."""
     heard: dict[bytes, Announcement] = villain.__dict__.setdefault("heard", {})
     for node in villain.field.nodes:
         for of in villain.field.nodes:
@@ -108,7 +107,7 @@ def replayed_and_reordered(villain: Villain, turn: int) -> None:
             if found is None:
                 continue
             record, known = found
-            # What this node knows already, only older: a node that has not heard the newest may well take the last.
+            # Only records older than this node's: a node that has not received the newest may accept the one before.
             old = [(one, word) for one, word in heard.items() if word.peer == known.peer and word.seq < known.seq][-4:]
             random.Random(turn).shuffle(old)
             for one, word in old:
@@ -118,14 +117,14 @@ def replayed_and_reordered(villain: Villain, turn: int) -> None:
 
 
 def undecodable_values(villain: Villain, turn: int) -> None:
-    """What no reader can decode, and what ends one that tries."""
+    """Values that no reader can decode, and values that crash a reader that tries."""
     record, word = villain.record()
     villain.try_to_store(record, word, value=(b"\xc1", BOMB, b"", b"\xdf\xff\xff\xff\xff")[turn % 4])
     villain.try_to_store(record, word, subkey=BOMB)
 
 
 def plain_over_dictionary(villain: Villain, turn: int) -> None:
-    """A plain value where a dictionary is, which wipes it in hivemind."""
+    """A plain value in place of a dictionary, which deletes the dictionary in hivemind."""
     record, word = villain.record()
     victim = villain.field.nodes[turn % len(villain.field.nodes)]
     villain.try_to_store(record, word, key=shard_key(villain.swarm, shard_of(victim.peer_id)), subkey=b"\xc0")
@@ -133,13 +132,13 @@ def plain_over_dictionary(villain: Villain, turn: int) -> None:
 
 
 def ten_years_ahead(villain: Villain, turn: int) -> None:
-    """Its own record, valid in every other way, that would never be forgotten."""
+    """Its own record, otherwise valid, with an expiry that would keep it forever."""
     record, word = villain.record()
     villain.try_to_store(record, word, expires=(time.time() + YEARS, math.inf, math.nan)[turn % 3])
 
 
 def from_the_future(villain: Villain, turn: int) -> None:
-    """Records signed tomorrow, and bundles of rounds that nobody can be at."""
+    """Records dated tomorrow, and bundles of rounds that no node can have reached."""
     villain.try_to_store(*villain.record(age=-86_400.0))
     round_ = 2**39 + turn
     question = villain.field.questions(villain.round)[0]
@@ -147,7 +146,7 @@ def from_the_future(villain: Villain, turn: int) -> None:
 
 
 def ten_thousand_subkeys(villain: Villain, turn: int) -> None:
-    """A dictionary so large that it could not be passed on."""
+    """A dictionary so large that it could not be sent on."""
     soon = time.time() + 500
     entries = dictionary(*((f"{number:052d}", msgpack.packb(os.urandom(200)), soon) for number in range(10_000)))
     _record, word = villain.record()
@@ -155,7 +154,7 @@ def ten_thousand_subkeys(villain: Villain, turn: int) -> None:
 
 
 def thousand_identities(villain: Villain, turn: int) -> None:
-    """A thousand names at once, all real and with bundles to fetch that nobody serves."""
+    """A thousand identities at once, all real, which announce bundles that no peer serves."""
     soon, crowds = time.time() + 500, {}
     for _ in range(1000 if turn == 0 else 0):
         name = Identity.generate()
@@ -178,7 +177,7 @@ def thousand_identities(villain: Villain, turn: int) -> None:
 
 
 def never_serves(villain: Villain, turn: int) -> None:
-    """Bundles that are announced, and streams that stay open without a byte."""
+    """Announced bundles whose streams stay open without sending a byte."""
 
     async def nothing(_writer: asyncio.StreamWriter) -> None:
         villain.count("kept waiting")
@@ -189,7 +188,7 @@ def never_serves(villain: Villain, turn: int) -> None:
 
 
 def byte_a_second(villain: Villain, turn: int) -> None:
-    """A bundle of a megabyte, a byte a second."""
+    """A bundle of a megabyte, sent at one byte per second."""
 
     async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(_HEAD.pack(0, 1_000_000))
@@ -204,7 +203,7 @@ def byte_a_second(villain: Villain, turn: int) -> None:
 
 
 def hundred_megabytes(villain: Villain, turn: int) -> None:
-    """A bundle that is announced small and sent large; and one that is announced as what it is."""
+    """A large bundle that is announced as small; and one that is announced with its true size."""
 
     async def flood(writer: asyncio.StreamWriter) -> None:
         writer.write(_HEAD.pack(0, (1000, 100 * 2**20)[turn % 2]))
@@ -225,7 +224,7 @@ def hundred_megabytes(villain: Villain, turn: int) -> None:
 
 
 def zip_bomb(villain: Villain, turn: int) -> None:
-    """What grows when it is read: compressed zeros, and arrays that claim four billion entries."""
+    """Data that grows when it is parsed: compressed zeros, and arrays that claim four billion entries."""
     head = (1, bytes.fromhex(villain.swarm), villain.peer_id, villain.round, "answer")
     bombs = (
         zlib.compress(bytes(200 * 2**20), 9),
@@ -238,7 +237,7 @@ def zip_bomb(villain: Villain, turn: int) -> None:
 
 
 def bad_msgpack(villain: Villain, turn: int) -> None:
-    """A bundle with some bytes changed, cut short, nested without end, or with something behind its end."""
+    """A bundle with some bytes changed, cut short, nested very deeply, or with bytes after its end."""
     data = Bundle(
         villain.swarm, villain.peer_id, villain.round, "answer", tuple(many(villain, right_or_wrong()))
     ).pack()
@@ -250,7 +249,7 @@ def bad_msgpack(villain: Villain, turn: int) -> None:
 
 
 def bad_utf8(villain: Villain, turn: int) -> None:
-    """Texts that are no text."""
+    """Texts that are not valid UTF-8."""
     text = right_or_wrong("Q" * 16)
     data = Bundle(villain.swarm, villain.peer_id, villain.round, "answer", tuple(many(villain, text))).pack()
     villain.offer(data.replace(b"Q" * 16, (b"\xff" * 16, b"\xed\xa0\x80\xed" * 4, b"\xc0\x80" * 8)[turn % 3]))
@@ -260,7 +259,7 @@ def bad_utf8(villain: Villain, turn: int) -> None:
 
 
 def truth_overwritten(villain: Villain, turn: int) -> None:
-    """Wrong answers that are called right, to true questions and to questions that somebody made up."""
+    """Wrong answers that are claimed to be right, to true questions and to made-up ones."""
     wrong = many(villain, right_or_wrong(right=0), claim=FULL)
     made_up = replace(wrong[0], question=hashlib.sha256(b"made up").hexdigest(), index=40)
     swapped = replace(wrong[1], question=wrong[2].question)
@@ -273,13 +272,13 @@ def inflated_rewards(villain: Villain, turn: int) -> None:
 
 
 def poisoned_reasoning(villain: Villain, turn: int) -> None:
-    """Right answers behind words that are to be learned with them."""
+    """Right answers after words that the others should learn with them."""
     groups = many(villain, right_or_wrong(f"<think>{POISON}</think>"))
     villain.offer_groups(villain.round, groups)
 
 
 def near_duplicates(villain: Villain, turn: int) -> None:
-    """The same long words before right answers, to ever new questions, hardly changed each time."""
+    """The same long text, hardly changed, before right answers to ever new questions."""
     # Few tokens and many characters: the tiny model has the question's beginning as one token.
     words = POISON + 5 * TEMPLATE
 
@@ -290,7 +289,7 @@ def near_duplicates(villain: Villain, turn: int) -> None:
 
 
 def copied_rollouts(villain: Villain, turn: int) -> None:
-    """Honest nodes' bundles under another name, with other claims."""
+    """Honest nodes' bundles under its own name, with other claims."""
     node = villain.field.nodes[turn % len(villain.field.nodes)]
     found = villain.overhear(node, node)
     if found is None or not found[1].bundles:
@@ -303,20 +302,20 @@ def copied_rollouts(villain: Villain, turn: int) -> None:
         return
     villain.offer(replace(copied, peer=villain.peer_id).pack(), round_=ref.round)
     villain.count("copied", len(copied.groups))
-    # And as it is, in another's name.
+    # And unchanged, in the author's name.
     villain.offer(data, round_=ref.round)
 
 
-# --- text that does something to whoever reads it
+# --- text that affects its reader
 
 
 def terminal_escapes(villain: Villain, turn: int) -> None:
-    """Escapes in texts and labels, beside right answers so that they are shown."""
+    """Terminal escapes in texts and labels, next to right answers so that they are shown."""
     villain.offer_groups(villain.round, many(villain, right_or_wrong(wrong=f"{MARK}{ESCAPES}"), label=f"m{ESCAPES}"))
 
 
 def closing_marks(villain: Villain, turn: int) -> None:
-    """What looks like the end of a quotation or a turn, and orders behind it."""
+    """Text that looks like the end of a quotation or a turn, followed by orders."""
     closings = (
         "</answer>\n\n",
         '"""\n',
@@ -336,7 +335,7 @@ def code_in_answers(villain: Villain, turn: int) -> None:
 
 
 def endless_numbers(villain: Villain, turn: int) -> None:
-    """Answers that take for ever to compute, to compare, or to take apart."""
+    """Answers that take forever to compute, compare or parse."""
     numbers = ("9**9999999", "9" * 24, "1e999999999", "((9**9)**9)**9", "<answer>" * 20, "٣" * 20)
     villain.offer_groups(villain.round, many(villain, right_or_wrong(wrong=numbers[turn % len(numbers)])))
 
@@ -369,4 +368,4 @@ ATTACKS: dict[str, Callable[[Villain, int], None]] = {
         endless_numbers,
     )
 }
-"""What members do, by name."""
+"""Attacks of members, by name."""

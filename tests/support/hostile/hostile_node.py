@@ -1,6 +1,6 @@
-"""A member that does what no honest node does. It knows the swarm's id, and nothing holds it back but its peers.
+"""A member that does what no honest node does. It knows the swarm's id, and only its peers' checks restrict it.
 
-It has a real daemon and a real identity, and asks and answers by hand: whatever bytes a test wants on the wire.
+It has a real daemon and a real identity. It sends and answers requests by hand, with any bytes that a test wants.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Stream = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Hostile:
-    """One hostile peer, with a thread of its own. A context manager."""
+    """One hostile peer with its own thread. A context manager."""
 
     def __init__(self, directory: Path, *, swarm: str = SWARM) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -44,9 +44,9 @@ class Hostile:
         self.swarm = swarm
         self.access = MembershipProof(swarm, self.identity.peer_id)
         self.found: Callable[[dht_pb2.FindRequest], list[dht_pb2.FindResult]] | None = None
-        """What it answers to finds. None: that it has nothing."""
+        """Its answer to finds. None: it answers that it has nothing."""
         self.stream: Stream | None = None
-        """What it does with a stream on which somebody wants a bundle. None: hangs up."""
+        """How it serves a stream that requests a bundle. None: it hangs up."""
         self.streams = 0
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda *_: None)
@@ -81,7 +81,7 @@ class Hostile:
         self.run(self.p2p._client.connect(PeerID.from_base58(node.peer_id), where))
 
     def ask(self, node: SwarmNode, name: str, request: Any, *, sign: bool = True) -> Any:
-        """Ask a node for "ping", "store" or "find". Raises hivemind's P2PHandlerError where it refuses."""
+        """Send a node a "ping", "store" or "find". Raises hivemind's P2PHandlerError if the node refuses."""
         return self.run(self._ask(node.peer_id, name, request, sign=sign))
 
     def refused(self, node: SwarmNode, name: str, request: Any) -> bool:
@@ -92,12 +92,12 @@ class Hostile:
         return False
 
     def ping(self, node: SwarmNode) -> None:
-        """Become a neighbour of a node."""
+        """Become a neighbor of a node."""
         self.connect(node)
         self.ask(node, "ping", dht_pb2.PingRequest(peer=self.info))
 
     def store(self, node: SwarmNode, key: bytes, subkey: bytes, value: bytes, expires: float, **fields: Any) -> bool:
-        """Ask a node to store whatever this is. Returns whether it says that it did."""
+        """Ask a node to store any value. Returns whether it answers that it did."""
         request = dht_pb2.StoreRequest(
             keys=[key],
             subkeys=[subkey],
@@ -108,7 +108,7 @@ class Hostile:
         return bool(self.ask(node, "store", request).store_ok[0])
 
     def announce(self, node: SwarmNode, record: bytes, announcement: Announcement, **changes: Any) -> bool:
-        """Store a record where it belongs, except for ``changes`` (key, subkey, value, expires)."""
+        """Store a record in its proper place, except for ``changes`` (key, subkey, value, expires)."""
         place = {
             "key": shard_key(self.swarm, shard_of(announcement.peer)),
             "subkey": MSGPackSerializer.dumps(announcement.peer),
@@ -119,7 +119,7 @@ class Hostile:
         return self.store(node, **place)
 
     def record(self, *bundles: BundleRef, age: float = 0.0, **fields: Any) -> tuple[bytes, Announcement]:
-        """Return a record of its own, signed ``age`` seconds ago."""
+        """Return its own record, dated ``age`` seconds ago."""
         seq = int((time.time() - age) * 1000)
         values = {"round": 1, "step": 1, "addresses": self.addresses, **fields}
         announcement = Announcement(self.peer_id, seq, bundles=bundles, **values)
@@ -193,7 +193,7 @@ class Hostile:
 
 
 def dictionary(*entries: tuple[str, bytes, float], most: object = None) -> bytes:
-    """Return a dictionary as hivemind sends it. ``most``: the number of entries that it claims to be its limit."""
+    """Return a dictionary as hivemind sends it. ``most``: the limit of entries that it claims."""
     latest = max(expires for _, _, expires in entries)
     inner = msgpack.packb([math.inf if most is None else most, latest, [list(entry) for entry in entries]])
     return bytes(msgpack.packb(msgpack.ExtType(0x50, inner)))

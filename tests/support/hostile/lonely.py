@@ -1,4 +1,4 @@
-"""A node in a process of its own: prints its address and waits to be killed. Argument: the directory for ``Peers``."""
+"""Run a node in a separate process: print its address and wait to be killed. Argument: the directory for ``Peers``."""
 
 from __future__ import annotations
 

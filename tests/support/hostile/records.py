@@ -1,4 +1,4 @@
-"""Announcements, read whole at once: the product checks their signatures only once all else is right."""
+"""Parse announcements in one step. (The product checks their signatures only after everything else.)"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hivemind_exp.swarm.announcement import Announcement, check_signature, read
 
 
 def unpack(record: bytes, swarm: str, now: float) -> Announcement:
-    """Return what ``record`` says, signed by its peer for this swarm. Raises RecordRefused whatever else it is."""
+    """Return the announcement in ``record``, signed by its peer for this swarm. Raises RecordRefused otherwise."""
     announcement = read(record, now)
     check_signature(record, announcement, swarm)
     return announcement

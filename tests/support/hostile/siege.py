@@ -1,4 +1,4 @@
-"""All attacks at once and over and over, by members and by somebody who knows addresses alone."""
+"""Run all attacks at once and repeatedly, by members and by an outsider who knows only addresses."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TOGETHER = (
     ("truth_overwritten", "inflated_rewards"),
     ("closing_marks", "code_in_answers", "endless_numbers"),
 )
-"""Attacks that one villain plays in turn. Each of the others has a villain of its own."""
+"""Attacks that one villain plays in turn. Each other attack has its own villain."""
 
 
 def outsider(stranger: Hostile, nodes: Sequence[Honest], told: Counter[tuple[str, str]]) -> None:
-    """Everything that members may ask, asked by somebody who knows addresses alone."""
+    """Send every request of members as an outsider who knows only addresses."""
     for node in nodes:
         stranger.connect(node)  # type: ignore[arg-type]
         record, word = stranger.record()
@@ -56,7 +56,7 @@ def outsider(stranger: Hostile, nodes: Sequence[Honest], told: Counter[tuple[str
 
 
 class Siege:
-    """All the given attacks, over and over from ``begin`` until its block ends. A context manager."""
+    """Repeats the given attacks from ``begin`` until its block ends. A context manager."""
 
     def __init__(self, root: Path, nodes: Sequence[Honest], rules: Charter, names: Sequence[str]) -> None:
         self.field = Field(nodes, rules, make_tasks(rules.id))
@@ -86,7 +86,7 @@ class Siege:
         return self
 
     def begin(self) -> None:
-        """Attack from now on; until then the villains have joined, and are quiet."""
+        """Start the attacks. Until then the villains have joined and do nothing."""
         self._begun.set()
 
     def __exit__(self, *_: object) -> None:

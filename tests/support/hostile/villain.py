@@ -1,4 +1,4 @@
-"""A hostile member with a daemon and an identity of its own, which plays one attack against a swarm of honest nodes."""
+"""A hostile member with its own daemon and identity, which plays one attack against a swarm of honest nodes."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from tests.support.hostile.records import unpack
 
 GROUPS = 4
 REFUSALS = (P2PHandlerError, P2PDaemonError, ControlFailure, TimeoutError, OSError, EOFError)
-"""How a node that does not want to shows itself."""
+"""The errors with which a node refuses."""
 
 
 @dataclass(slots=True)
 class Field:
-    """Whom the attacks are played against, and what came of them."""
+    """The attacked nodes, and counts of what happened."""
 
     nodes: Sequence[Honest]
     rules: Charter
     tasks: Tasks
     told: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By attack and what happened: "refused" or "taken" on the wire, "served" bundles, "played" turns."""
+    """By attack and event: "refused" or "taken" requests, "served" bundles, "played" turns."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def questions(self, round_: int) -> list[Question]:
@@ -61,25 +61,25 @@ class Villain(Hostile):
         super().__init__(directory, swarm=where.rules.id)
         self.field, self.attack = where, attack
         self.round = 0
-        """Of what it offers next: one that it never offered anything in."""
+        """The round of its next offer: one for which it has offered nothing yet."""
         self.served: dict[bytes, tuple[str, int, bytes]] = {}
-        """Attack, size that is said, and bytes that are sent, by hash."""
+        """By hash: attack, announced size and bytes to send."""
         self.pace: Callable[[asyncio.StreamWriter], Any] | None = None
-        """Serves in place of what was asked for."""
+        """If set, serves streams instead of the requested bundle."""
         self.refs: list[BundleRef] = []
         self.stream = self._answer
         self._seq = 0
 
     @property
     def trap(self) -> Path:
-        """A file that is there if code of its answers ever ran."""
+        """A file that exists if code in its answers was ever run."""
         return Path("/tmp") / self.peer_id[-7:]
 
     def count(self, what: str, times: int = 1) -> None:
         self.field.told[self.attack, what] += times
 
     def meet(self) -> bool:
-        """Become a neighbour of all honest nodes. Returns whether they were there."""
+        """Become a neighbor of all honest nodes. Returns whether all answered."""
         try:
             for node in self.field.nodes:
                 self.ping(node)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ class Villain(Hostile):
     def try_to_store(
         self, record: bytes, word: Announcement, nodes: Sequence[Honest] | None = None, **changes: Any
     ) -> None:
-        """Ask each honest node, or these, to store this, and count what they say."""
+        """Ask each honest node, or ``nodes``, to store this record, and count the answers."""
         for node in self.field.nodes if nodes is None else nodes:
             try:
                 taken = self.announce(node, record, word, **changes)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ class Villain(Hostile):
             self.count("taken" if taken else "refused")
 
     def say(self) -> None:
-        """Announce the newest bundles to everybody, as an honest node would."""
+        """Announce the newest bundles to all nodes, like an honest node."""
         self._seq = max(int(time.time() * 1000), self._seq + 1000)
         word = Announcement(
             self.peer_id, self._seq, 1, 1, label="policy", addresses=self.addresses, bundles=tuple(self.refs)
@@ -112,7 +112,7 @@ class Villain(Hostile):
                 self.count("not heard")
 
     def offer(self, data: bytes, *, round_: int = 0, size: int | None = None) -> None:
-        """Announce a bundle and serve it. ``size``: what is said of it."""
+        """Announce a bundle and serve it. ``size``: the announced size."""
         ref = BundleRef(round_, 0, hashlib.sha256(data).digest(), min(size or len(data), 2 * 2**20), 1)
         self.served[ref.sha256] = (self.attack, size or len(data), data)
         self.refs = [*(each for each in self.refs if each.sha256 != ref.sha256), ref][-MAX_BUNDLES:]
@@ -132,7 +132,7 @@ class Villain(Hostile):
         self.field.told[attack, "served"] += 1
 
     async def take(self, node: Honest, sha256: bytes) -> bytes:
-        """Fetch a bundle of an honest node, as members do."""
+        """Fetch a bundle from an honest node, like a member."""
         _, reader, writer = await self.p2p.call_binary_stream_handler(PeerID.from_base58(node.peer_id), NAME)
         asked = ProvenRequest(NAME, self.access.nonce(), time.time(), bytes((TransferKind.BUNDLE,)) + sha256)
         proof = self.access.ask(node.peer_id, asked)
@@ -145,7 +145,7 @@ class Villain(Hostile):
             writer.close()
 
     def overhear(self, node: Honest, of: Honest) -> tuple[bytes, Announcement] | None:
-        """Return the newest record of one honest node, as another one has it."""
+        """Return the newest record of the honest node ``of`` that ``node`` has."""
         key = shard_key(self.swarm, shard_of(of.peer_id))
         try:
             found = self.ask(node, "find", dht_pb2.FindRequest(keys=[key], peer=self.info))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Real nodes of a swarm on this machine, for tests of the wire."""
+"""Real nodes of a swarm on this machine, for tests of the protocol."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ SWARM = "5a" * 32
 
 @dataclass(frozen=True, slots=True)
 class PeerSeen:
-    """What a node knows of a peer."""
+    """What a node knows about a peer."""
 
     peer: str
     announcement: Announcement | None
-    """Its newest word. None: it answered, and said nothing yet."""
+    """Its newest announcement. None: it has answered, but announced nothing yet."""
     seen: float
-    """When it last gave a sign of life, Unix seconds."""
+    """When it was last heard from, Unix seconds."""
     reachable: bool | None
     """Whether it answered when last asked. None: it was never asked."""
 
 
 def peers_of(node: SwarmNode) -> list[PeerSeen]:
-    """Return the peers that gave a node a sign of life lately, and those announced, the latest first."""
+    """Return the peers that a node has recently heard from, and announced ones, the latest first."""
     words, known = node.announced(), node.known_peers
     found = [PeerSeen(peer, words.get(peer), at, known[peer].reachable) for peer, at in node.last_seen().items()]
     return sorted(found, key=lambda peer: -peer.seen)
 
 
 def eventually(true: Callable[[], object], seconds: float = 15.0) -> None:
-    """Wait until something is true, and fail when it does not become so."""
+    """Wait until ``true()`` is true; fail if that takes longer than ``seconds``."""
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "it never came true"
@@ -46,7 +46,7 @@ def eventually(true: Callable[[], object], seconds: float = 15.0) -> None:
 
 
 class Peers:
-    """Makes nodes below one directory and closes them. Each node's events are in ``events[name]``."""
+    """Creates nodes below one directory and closes them. Each node's events are in ``events[name]``."""
 
     def __init__(self, root: Path, swarm: str = SWARM) -> None:
         self.root, self.swarm = root, swarm
@@ -63,7 +63,7 @@ class Peers:
         port: int = 0,
         label: str = "policy",
     ) -> SwarmNode:
-        """Make a node that is not started. ``like``: a node whose key it copies."""
+        """Create a node without starting it. ``like``: a node whose key it copies."""
         directory = self.root / name
         directory.mkdir(exist_ok=True)
         key = directory / "identity.key"
@@ -101,7 +101,7 @@ class Peers:
 
 
 def receive(node: SwarmNode, count: int, seconds: float = 15.0) -> list[Received]:
-    """Wait until ``count`` bundles came."""
+    """Wait until ``count`` bundles have arrived."""
     got: list[Received] = []
 
     def enough() -> bool:
@@ -113,7 +113,7 @@ def receive(node: SwarmNode, count: int, seconds: float = 15.0) -> list[Received
 
 
 def acquainted(*nodes: SwarmNode, seconds: float = 15.0) -> None:
-    """Wait until each of these has heard all others announce themselves."""
+    """Wait until each of these nodes has received an announcement of every other."""
     for node in nodes:
         others = {other.peer_id for other in nodes} - {node.peer_id}
         eventually(

@@ -38,7 +38,7 @@ class RunView:
     providers: dict[str, None] = field(default_factory=dict)
     """What generated in this run, as ``provider:model``, in order of appearance."""
     peers: int | None = None
-    """Peers online; None if the node is in no swarm."""
+    """Peers in touch; None if the node is in no swarm."""
     shared: int = 0
     """Groups shared with peers in this run."""
     shared_bytes: int = 0

@@ -127,7 +127,7 @@ def evaluation(event: dict[str, Any], progress: RunView) -> str:
 
 def in_touch(peers: int) -> str:
     """Return how many of its swarm's peers a node hears from."""
-    return f"{several(peers, 'peer')} online" if peers else "no peers online"
+    return f"{several(peers, 'peer')} in touch" if peers else "no peers in touch"
 
 
 def exchanged(progress: RunView) -> str | None:

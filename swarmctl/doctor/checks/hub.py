@@ -56,7 +56,7 @@ def shape(context: Context) -> tuple[Shape | None, str]:
 def _find(context: Context) -> tuple[Shape | None, str]:
     wanted = context.config.model
     if wanted.name == "tiny":
-        return Shape.read(TINY), "built locally"
+        return Shape.read(TINY), "built on the spot"
     directory, where = places.local_directory(wanted.name), "local directory"
     if directory is None:
         directory, where = places.snapshot(context.environment, wanted.name, wanted.revision), "cached"
@@ -135,7 +135,7 @@ def model(context: Context) -> Finding:
     """Look for the model on this machine, then on the hub, as ``run`` would."""
     wanted = context.config.model
     if wanted.name == "tiny":
-        return ok("tiny is built locally; nothing to download")
+        return ok("tiny is built on the spot; nothing to download")
     directory = places.local_directory(wanted.name)
     if directory is not None:
         return _directory(directory)

@@ -83,7 +83,7 @@ def test_install_again_and_uninstall(shell: str, user: Path, capsys: pytest.Capt
     assert path.read_text(encoding="utf-8") == completion.script(shell)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert cli.run(["completion", "install", shell]) == Exit.DONE
-    assert capsys.readouterr().out.startswith("Already there")
+    assert capsys.readouterr().out.startswith("Already installed: ")
     path.write_text(f"# {completion.MARKER}\nof an older version")
     assert cli.run(["completion", "install", shell, "--json"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out) == {"schema": 1, "shell": shell, "path": str(path), "changed": True}

@@ -37,7 +37,8 @@ def test_a_machine_that_can_run_the_demo_is_ready(capsys: pytest.CaptureFixture[
     assert cli.run(["doctor", "-p", "demo", "--offline"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line in registry.groups()] == registry.groups()
-    assert lines[-1].startswith("Ready")
+    assert lines[-2].startswith("Ready to run")
+    assert lines[-1].startswith("  try: ")
     assert lines[-1].endswith("run --profile demo")
 
 
@@ -57,7 +58,7 @@ def test_json_has_every_check_once(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_failed_check_exits_4_and_says_what_to_cure_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "hub", "fit", "--set", "tasks=nonsense"]) == Exit.CHECK_FAILED
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2] == "2 checks failed. Cure fit.profile first:"
+    assert lines[-2] == "2 checks failed. Start with fit.profile:"
     assert lines[-1].startswith("  ")
     assert cli.run(["doctor", "hub.model", "--json"]) == Exit.CHECK_FAILED
     report = json.loads(capsys.readouterr().out)
@@ -138,7 +139,7 @@ def test_an_ascii_stream_gets_ascii(home: Path) -> None:
         [*PROGRAM, "-p", "demo", "--offline"], cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.decode("ascii").splitlines()[-1].startswith("Ready")
+    assert done.stdout.decode("ascii").splitlines()[-2].startswith("Ready to run")
 
 
 def test_a_terminal_of_40_columns_is_enough(home: Path) -> None:
@@ -193,7 +194,7 @@ def test_a_report_tells_nothing_of_its_author(
     assert cli.run(["doctor", "--report", "--offline", "--set", f"model.name={model}"]) == Exit.CHECK_FAILED
     out = capsys.readouterr().out
     assert out.startswith("### swarmctl doctor\n")
-    assert "| hub.model | failed | ~/models/mine holds no model" in out
+    assert "| hub.model | failed | ~/models/mine is not a model directory" in out
     assert "jdoe" not in out
     rows = [line for line in out.splitlines() if line.startswith("| ")]
     assert len(rows) == len(registry.CHECKS) + 1
@@ -202,7 +203,7 @@ def test_a_report_tells_nothing_of_its_author(
 
 def test_fixing_says_what_it_did(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "swarm", "-p", "demo", "--fix"]) == Exit.DONE
-    assert f"Fixed: made {home / 'nodes'}" in capsys.readouterr().out
+    assert f"Fix: created {home / 'nodes'}" in capsys.readouterr().out
     assert (home / "nodes").stat().st_mode & 0o777 == 0o700
     assert cli.run(["doctor", "swarm", "-p", "demo", "--fix", "--json"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out)["fixed"] == []

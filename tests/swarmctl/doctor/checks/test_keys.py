@@ -37,7 +37,7 @@ def test_where_the_hubs_token_comes_from(tmp_path: Path) -> None:
     (tmp_path / "hf" / "token").write_text(OTHER + "\n")
     assert keys.huggingface(make()).text == "····9876 from ~/hf/token"
     both = keys.huggingface(make(environment={"HF_TOKEN": TOKEN}))
-    assert both.text == "····1234 from $HF_TOKEN, which hides ····9876 from ~/hf/token"
+    assert both.text == "····1234 from $HF_TOKEN, which overrides ····9876 from ~/hf/token"
     assert keys.huggingface(make(environment={"HF_TOKEN": OTHER})).text == "····9876 from $HF_TOKEN"
 
 
@@ -73,14 +73,14 @@ def test_a_short_key_is_not_half_told() -> None:
 def test_a_machine_without_a_keyring_is_no_trouble() -> None:
     found = keys.keyring(make())
     assert found.status is Status.SKIPPED
-    assert "no keyring here" in found.text
+    assert "no keyring on this machine" in found.text
 
 
 def test_a_keyring_that_cannot_be_asked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "keyring.py").write_text("raise ImportError('half installed')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = keys.keyring(make())
-    assert (found.status, found.text) == (Status.FAILED, "the keyring cannot be asked: ImportError: half installed")
+    assert (found.status, found.text) == (Status.FAILED, "cannot use the keyring: ImportError: half installed")
 
 
 def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = keys.keyring(make())
     assert found.status is Status.FAILED
-    assert "does not answer within 0.5 s" in found.text
+    assert "did not respond within 0.5 s" in found.text
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("unlocked", "ok", "SecretService, unlocked"),
         ("locked", "warning", "SecretService is locked"),
-        ("stopped", "failed", "the keyring does not answer within 3 s"),
+        ("stopped", "failed", "the keyring did not respond within 3 s"),
     ],
 )
 def test_a_real_secret_service(tmp_path: Path, state: str, status: str, told: str) -> None:

@@ -51,7 +51,7 @@ def here(tmp_path: Path) -> Context:
 def test_a_port_answers_where_the_machine_can_be_dialled() -> None:
     assert swarm.port(make()).status is Status.OK
     found = swarm.dial(["127.0.0.1"])
-    assert (found.status, "loopback alone" in found.text) == (Status.OK, True)
+    assert (found.status, "loopback only" in found.text) == (Status.OK, True)
 
 
 def test_an_address_that_does_not_answer_is_named() -> None:
@@ -66,7 +66,7 @@ def test_without_file_descriptors_no_port_opens() -> None:
         "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); print(swarm.dial([]).text)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("no port can be opened: Too many open files")
+    assert done.stdout.startswith("cannot open a port: Too many open files")
 
 
 def test_the_daemon_starts() -> None:
@@ -85,15 +85,15 @@ def test_a_daemon_that_is_missing_foreign_or_not_executable(tmp_path: Path) -> N
     path.write_bytes(b"\x7fELF of another machine")
     assert "does not start" in swarm.daemon(path, "reinstall").text
     path.write_text("#!/bin/sh\nexit 3\n")
-    assert "ends with code 3" in swarm.daemon(path, "reinstall").text
+    assert "exited with code 3" in swarm.daemon(path, "reinstall").text
 
 
 def test_a_node_is_absent_free_running_or_none(home: Path) -> None:
     found = swarm.node(make("demo"))
-    assert (found.status, "is not there yet" in found.text) == (Status.OK, True)
+    assert (found.status, "does not exist yet" in found.text) == (Status.OK, True)
     with opened(make("demo").config, lambda name: name) as made:
         assert f"running (pid {os.getpid()}" in swarm.node(make("demo")).text
-    assert swarm.node(make("demo")).text == "node demo is free"
+    assert swarm.node(make("demo")).text == "node demo is not running"
     made.files.identity.write_text("half of {")
     broken = swarm.node(make("demo"))
     assert broken.status is Status.FAILED
@@ -106,7 +106,7 @@ def test_a_trainer_that_outlived_its_supervisor_is_told(node: NodeFiles, holder:
     os.pwrite(holder, content.encode(), 0)
     found = swarm.node(make("demo"))
     assert found.status is Status.WARNING
-    assert "trainer, pid 7" in found.text
+    assert "trainer (pid 7)" in found.text
 
 
 @pytest.mark.parametrize("name", ["secret", "identity.key"])
@@ -143,7 +143,7 @@ def test_sockets_of_dead_daemons_are_removed_and_living_ones_kept(home: Path, tm
             age(tmp_path / f"hivemind-{name}.sock")
         found = swarm.leftovers(here(tmp_path))
         assert found.status is Status.WARNING
-        assert "1 sockets of dead daemons" in found.text
+        assert "sockets of dead daemons: 1" in found.text
         assert found.fix is not None
         assert "hivemind-p2pd-dead.sock" in found.fix()
     left = sorted(path.name for path in tmp_path.glob("hivemind-*"))
@@ -193,7 +193,7 @@ def test_damaged_checkpoints_are_told(node: NodeFiles) -> None:
     assert "00000002 of node demo is damaged (weights has changed)" in found.text
     newest.rename(node.checkpoints / "damaged-00000002")
     found = swarm.checkpoints(make("demo"))
-    assert "1 damaged checkpoints were set aside" in found.text
+    assert "1 damaged checkpoint set aside" in found.text
     assert os.system(found.remedy or "false") == 0
     assert swarm.checkpoints(make("demo")).status is Status.OK
 
@@ -201,7 +201,7 @@ def test_damaged_checkpoints_are_told(node: NodeFiles) -> None:
 def test_large_checkpoints_are_read_only_when_asked(node: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swarm, "QUICK", 10)
     (save(node, 1) / "weights").write_text("y" * 100)
-    assert "read only with --deep" in swarm.checkpoints(make("demo")).text
+    assert "1 large checkpoint verified only with --deep" in swarm.checkpoints(make("demo")).text
     assert swarm.checkpoints(make("demo", deep=True)).status is Status.WARNING
 
 

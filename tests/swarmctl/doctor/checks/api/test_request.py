@@ -44,13 +44,13 @@ def test_deep_asks_for_one_word_and_tells_its_price(
         assert finding.status is Status.OK
         usd = server.usd(2.0, 8.0)
         assert 0 < usd < 0.001
-        assert "test-model answers in " in finding.text
-        assert f" out: {dollars(usd)}, not counted" in finding.text
+        assert "test-model responded in " in finding.text
+        assert f" output tokens: {dollars(usd)}, not counted" in finding.text
         assert "599 of 600 requests left" in finding.text
         assert cli.run(["doctor", "api", "-p", "offloaded", "--deep"]) == Exit.DONE
     out, err = capsys.readouterr()
     # 7 bytes and 64 for the message at 2 USD a million, 16 tokens at 8.
-    assert err == "The profile's provider is asked for one word, which costs at most 0.00027 USD.\n"
+    assert err == ("Sending one tiny test request to the profile's provider. This costs at most 0.00027 USD.\n")
     assert KEY not in out + err
     assert not (home / "nodes").exists()
 
@@ -62,11 +62,11 @@ def test_deep_asks_for_one_word_and_tells_its_price(
         ("rate_limit", "warning", "HTTP 429"),
         ("unknown_model", "failed", "HTTP 404"),
         ("server_error", "failed", "HTTP 500"),
-        ("html_ok", "failed", "an HTML page); that may have cost up to 0.00027 USD"),
-        ("truncated", "failed", "that may have cost up to 0.00027 USD"),
-        ("close", "failed", "that may have cost up to 0.00027 USD"),
-        ("no_usage", "ok", "it does not say what it used: at most 0.00027 USD"),
-        ("no_choices", "warning", "its answer has no choices"),
+        ("html_ok", "failed", "an HTML page); this may have cost up to 0.00027 USD"),
+        ("truncated", "failed", "this may have cost up to 0.00027 USD"),
+        ("close", "failed", "this may have cost up to 0.00027 USD"),
+        ("no_usage", "ok", "it did not report its token usage: at most 0.00027 USD"),
+        ("no_choices", "warning", "its response has no choices"),
         ("other_model", "ok", ""),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_cap_that_is_used_up_is_kept(home: Path, key_file: Callable[[str], Non
         assert [entry for entry in server.ledger.entries if entry.endpoint == "chat"] == []
     ledger.close()
     assert outcome.finding.status is Status.SKIPPED
-    assert outcome.finding.text == "not asked: of offload.limits.usd = 5.00 USD, 5.00 USD are spent"
+    assert outcome.finding.text == "not sent: 5.00 USD of the 5.00 USD cap (offload.limits.usd) are used"
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
             late = failed(f"timed out after {check.limit:g} s", context.again(check.group))
             outcomes.append(made.get(check) or Outcome(check, late, time.monotonic() - began))
     finally:
-        end_programs()  # the threads that wait for them may end first
+        end_programs()  # the threads that would kill them may not live that long
     return outcomes
 
 

@@ -1,4 +1,4 @@
-"""What the tests of ``doctor`` share: a context made as the command makes it, and servers that misbehave."""
+"""Helpers for the tests of ``doctor``: a context built as the command builds it, and misbehaving servers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from swarmctl.settings.options import DoctorOptions
 from tests.support.loopback import serving
 
 DEAD = "http://127.0.0.1:9"
-"""Nobody listens on the port of the discard service."""
+"""No process listens on this port (the discard service)."""
 
 
 def make(profile: str = "demo", *assignments: str, **changes: Any) -> Context:
-    """Return the context of ``doctor --profile PROFILE --set …``. ``environment`` adds to this process's own."""
+    """Return the context of ``doctor --profile PROFILE --set …``. ``environment`` extends the current environment."""
     environment = os.environ | {"HF_ENDPOINT": DEAD} | changes.pop("environment", {})
     context = make_context(DoctorOptions(profile=profile, assignments=assignments))
     return replace(context, environment=environment, **changes)
@@ -37,7 +37,7 @@ def age(path: Path) -> Path:
 
 @contextmanager
 def serve(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Serve HTTP on loopback with one function for every request, and yield the address."""
+    """Serve HTTP on loopback with one function for all requests, and yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -53,7 +53,7 @@ def serve(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
 
 
 def reply(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answer every request alike. ``date`` replaces the server's own."""
+    """Return a handler that sends the same response to every request. ``Date`` replaces the server's date."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response_only(status)

@@ -96,7 +96,7 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
 def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str, object] | None:
     """Return the settings (``section__key``) that make a run fit, the cheapest first; None if none do.
 
-    First smaller batches, which change only the speed. Then gradient checkpointing, which costs a third of the speed.
+    First smaller batches, which change only the speed. Then gradient checkpointing, which is about a third slower.
     Then adapters, which learn differently. Last, shorter completions, which change the task.
     """
     changes: dict[str, object] = {}

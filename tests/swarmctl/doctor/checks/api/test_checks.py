@@ -1,4 +1,4 @@
-"""The api group against real servers: well, misbehaving, dead, without a name, with a wrong certificate."""
+"""The api checks against real servers: working, misbehaving, dead, unresolvable, with a wrong certificate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = ["price", "key", "host", "service", "model", "request"]
 
 @pytest.fixture
 def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Give the provider box a key."""
+    """Return a function that gives the provider ``box`` a key."""
     return partial(give_key, tmp_path / "box.key", monkeypatch)
 
 
@@ -37,7 +37,7 @@ def statuses(found: dict[str, Finding]) -> dict[str, str]:
     return {name.removeprefix("box."): str(finding.status) for name, finding in found.items()}
 
 
-def test_a_service_that_is_well(home: Path, key_file: Callable[[str], None]) -> None:
+def test_working_service_passes_all_checks(home: Path, key_file: Callable[[str], None]) -> None:
     with api_server(keys={KEY}) as server:
         key_file(KEY)
         profile(home, server.base_url, box="needs_key = true")
@@ -57,7 +57,7 @@ def test_a_service_that_is_well(home: Path, key_file: Callable[[str], None]) -> 
     assert [(entry.endpoint, entry.key) for entry in asked] == [("models", KEY)]
 
 
-def test_without_offloading_there_is_nothing_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_offloading_the_api_checks_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "api", "-p", "demo", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["checks"]
     assert (row["name"], row["status"], row["finding"]) == ("providers", "skipped", "no provider in this profile")
@@ -76,7 +76,7 @@ def test_a_wrong_key(home: Path, key_file: Callable[[str], None]) -> None:
     assert not any(KEY in f"{finding.text}{finding.remedy}" for finding in found.values())
 
 
-def test_a_key_that_is_missing_pinned_or_not_needed(
+def test_key_is_missing_pinned_or_not_needed(
     home: Path, key_file: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with api_server(keys=set()) as server:
@@ -96,7 +96,7 @@ def test_a_key_that_is_missing_pinned_or_not_needed(
         assert "the service wants a key (HTTP 401)" in found["box.service"].text
 
 
-def test_a_model_that_is_not_listed(home: Path) -> None:
+def test_unlisted_model_is_a_warning(home: Path) -> None:
     with api_server(models=("models/test-modell", "x")) as server:
         profile(home, server.base_url)
         found = look()["box.model"]
@@ -131,7 +131,7 @@ def test_a_model_that_is_not_listed(home: Path) -> None:
         ("drip", "failed", "no answer within 4 s"),
     ],
 )
-def test_a_list_of_models_that_goes_wrong(
+def test_faulty_model_list_is_reported(
     fault: str, status: str, told: str, home: Path, key_file: Callable[[str], None]
 ) -> None:
     with api_server(keys={KEY}) as server:
@@ -146,7 +146,7 @@ def test_a_list_of_models_that_goes_wrong(
     assert KEY not in finding.text
 
 
-def test_a_local_server_that_breaks_over_its_list_may_still_generate(home: Path) -> None:
+def test_local_server_with_a_faulty_model_list_may_still_generate(home: Path) -> None:
     with api_server() as server:
         profile(home, server.base_url, box="free = true")
         server.always("server_error", endpoint="models")
@@ -168,7 +168,7 @@ def test_a_dead_port(home: Path) -> None:
         assert found[f"box.{name}"].text == "not checked: cannot reach the host"
 
 
-def test_a_name_that_does_not_resolve(home: Path) -> None:
+def test_unresolvable_host_is_reported(home: Path) -> None:
     profile(home, "https://no-such-host.invalid/v1")
     found = look()["box.host"]
     assert found.status is Status.FAILED
@@ -209,7 +209,7 @@ def test_http_where_https_was_meant(home: Path) -> None:
     assert f"TLS handshake with {server.base_url.split('/')[2]} failed: " in found.text
 
 
-def test_offline_asks_nothing_and_still_looks_for_the_key(home: Path, key_file: Callable[[str], None]) -> None:
+def test_offline_sends_no_request_but_finds_the_key(home: Path, key_file: Callable[[str], None]) -> None:
     with api_server(keys={KEY}) as server:
         key_file(KEY)
         profile(home, server.base_url, box="needs_key = true")
@@ -219,7 +219,7 @@ def test_offline_asks_nothing_and_still_looks_for_the_key(home: Path, key_file: 
     assert statuses(found) == expected | dict.fromkeys(["host", "service", "model", "request"], "skipped")
 
 
-def test_through_a_proxy_only_the_service_is_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_behind_a_proxy_the_host_check_is_skipped(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with service() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
         monkeypatch.setenv("no_proxy", "")
@@ -231,7 +231,7 @@ def test_through_a_proxy_only_the_service_is_asked(home: Path, monkeypatch: pyte
     assert found["box.model"].status is Status.OK
 
 
-def test_settings_that_make_no_sense_and_prices_that_nobody_knows(home: Path) -> None:
+def test_inconsistent_settings_and_unknown_prices_fail(home: Path) -> None:
     profile(home, DEAD, offload="batch = true")
     assert look(offline=True)["settings"].text == "box has no Batch API"
     write_profile(
@@ -247,7 +247,7 @@ def test_settings_that_make_no_sense_and_prices_that_nobody_knows(home: Path) ->
     assert (found.status, "did you mean openai?" in found.text) == (Status.FAILED, True)
 
 
-def test_who_only_stands_in_is_no_failure(home: Path) -> None:
+def test_unusable_fallback_is_only_a_warning(home: Path) -> None:
     more = f'[providers.spare]\nbase_url = "{DEAD}"\nmodel = "m"\nfree = true\n'
     with api_server(models=("test-model", "other-model-2")) as server:
         profile(home, server.base_url, offload='fallback = ["spare", "box:other-model-1", "local"]', more=more)
@@ -272,7 +272,7 @@ def test_one_provider_can_be_selected(home: Path, capsys: pytest.CaptureFixture[
     assert "did you mean api.box?" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
-def test_a_report_does_not_name_one_s_own_hosts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_hides_hosts_of_custom_providers(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profile(home, "https://llm.corp.invalid:8443/v1", box="needs_key = true")
     assert cli.run(["doctor", "api", "-p", "offloaded", "--report"]) == Exit.CHECK_FAILED
     out = capsys.readouterr().out
@@ -280,7 +280,7 @@ def test_a_report_does_not_name_one_s_own_hosts(home: Path, capsys: pytest.Captu
     assert "cannot resolve HOST: " in out
 
 
-def test_local_servers_get_the_command_that_starts_them() -> None:
+def test_local_servers_get_a_start_command() -> None:
     def first(name: str, model: str) -> tuple[str | None, str | None]:
         config = Config.model_validate({"offload": {"provider": name, "model": model}})
         (only,) = services(config)
@@ -293,7 +293,7 @@ def test_local_servers_get_the_command_that_starts_them() -> None:
     assert first("openai", "gpt-4o-mini") == (None, None)
 
 
-def test_rate_limits_are_numbers_or_nothing() -> None:
+def test_rate_limits_that_are_not_numbers_are_dropped() -> None:
     headers = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
     assert limits(headers) == "limits: 499 of 500 requests left"
     assert limits(headers | {"x-ratelimit-limit-tokens": "200000"}).endswith(", 200,000 tokens")

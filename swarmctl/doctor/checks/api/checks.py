@@ -58,7 +58,9 @@ def price(service: ApiService, context: Context) -> Finding:
         return warning(f"the price of {endpoint.label} is unknown, and offload.limits.usd is unlimited")
     if cost.free:
         return ok(f"{endpoint.label} is free")
-    said = "set in the profile" if endpoint.name in context.config.offload.prices else "the highest rate"
+    said = (
+        "set in the profile" if endpoint.name in context.config.offload.prices else "highest rate at any time and size"
+    )
     millions = f"{cost.input * 1e6:g} USD per million input tokens, {cost.output * 1e6:g} USD per million output tokens"
     return ok(f"{endpoint.label}: {millions} ({said})")
 

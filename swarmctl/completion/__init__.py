@@ -1,1 +1,1 @@
-"""``swarmctl completion``: put a script where its shell looks for it. The scripts stay in swarmctl/completions/."""
+"""``swarmctl completion``: install the scripts of swarmctl/completions/ where the shells look for them."""

@@ -9,11 +9,13 @@ from swarmctl.terminal.help import command_group
 
 ShellArgument = Annotated[
     Literal["bash", "zsh", "fish"] | None,
-    typer.Argument(metavar="SHELL", help="bash, zsh or fish. [default: that of $SHELL]"),
+    typer.Argument(metavar="SHELL", help="bash, zsh or fish. [default: from $SHELL]"),
 ]
-YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Also a file that swarmctl did not write.")]
+YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Overwrite or delete a file not written by swarmctl.")]
 group = command_group(
-    """Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish.
+    """Set up Tab completion for bash, zsh and fish.
+
+    Completes commands, options, profiles and nodes.
 
     Examples:
       swarmctl completion install
@@ -24,7 +26,9 @@ group = command_group(
 
 @group.command("install")
 def _install(shell: ShellArgument = None, yes: YesOption = False, json: options.Json = False) -> None:
-    """Put the script where the shell looks for completions. No start-up file is edited.
+    """Install the completion script for a shell.
+
+    Writes it where the shell looks for completions. Does not edit start-up files.
 
     Examples:
       swarmctl completion install
@@ -37,7 +41,7 @@ def _install(shell: ShellArgument = None, yes: YesOption = False, json: options.
 
 @group.command("uninstall")
 def _uninstall(shell: ShellArgument = None, yes: YesOption = False, json: options.Json = False) -> None:
-    """Remove what install wrote.
+    """Delete the installed completion script.
 
     Examples:
       swarmctl completion uninstall
@@ -50,7 +54,7 @@ def _uninstall(shell: ShellArgument = None, yes: YesOption = False, json: option
 
 @group.command("show")
 def _show(shell: ShellArgument = None) -> None:
-    """Print the script, to be put anywhere.
+    """Print the completion script.
 
     Examples:
       swarmctl completion show bash > ~/.swarmctl-completion.bash

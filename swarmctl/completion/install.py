@@ -1,4 +1,4 @@
-"""``swarmctl completion``: puts a completion script where its shell looks for it, and nowhere else."""
+"""Install and uninstall completion scripts where each shell looks for them."""
 
 import os
 import shlex
@@ -12,11 +12,11 @@ from swarmctl.terminal.json_output import print_json
 
 SHELLS = ("bash", "zsh", "fish")
 MARKER = "Made by `python -m tools.completions` from the command tree of swarmctl; do not edit."
-"""A line of every script. A file without it is not ours to touch."""
+"""A line in every script. A file without it is not overwritten or deleted."""
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether swarmctl wrote what is there. A link is somebody else's."""
+    """Whether swarmctl wrote the file. False for a symbolic link, which swarmctl never makes."""
     try:
         return not path.is_symlink() and MARKER in path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -24,16 +24,16 @@ def _is_ours(path: Path) -> bool:
 
 
 def script(shell: str) -> str:
-    """Return the script for a shell."""
+    """Return the completion script for a shell."""
     return (COMPLETIONS / f"swarmctl.{shell}").read_text(encoding="utf-8")
 
 
 def shell_in_use(named: str | None) -> str:
-    """Return the shell that is meant: the one named, else that of ``$SHELL``."""
+    """Return the named shell, or the one in ``$SHELL``. Raises UsageError if it is not supported."""
     found = named or Path(os.environ.get("SHELL", "")).name
     if found not in SHELLS:
         raise UsageError(
-            f"there is no completion for {found}" if found else "$SHELL does not say which shell this is",
+            f"no completion for shell {found!r}" if found else "cannot detect the shell from $SHELL",
             next="swarmctl completion --help",
         )
     return found
@@ -45,7 +45,7 @@ def _directory(variable: str, default: str) -> Path:
 
 
 def places(shell: str) -> list[Path]:
-    """Return where the script may be, the place for a new one first."""
+    """Return where the script may be installed; the first path is for a new one."""
     data = _directory("XDG_DATA_HOME", ".local/share")
     if shell == "bash":
         return [data / "bash-completion/completions/swarmctl"]
@@ -56,7 +56,7 @@ def places(shell: str) -> list[Path]:
 
 
 def install(named: str | None, *, yes: bool, as_json: bool) -> None:
-    """Write the script. Raises ConfigurationError where a file is in the way that swarmctl did not write."""
+    """Write the script. Raises ConfigurationError if the path holds a file that swarmctl did not write."""
     shell = shell_in_use(named)
     path = places(shell)[0]
     text = script(shell)
@@ -71,12 +71,12 @@ def install(named: str | None, *, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json(shell=shell, path=str(path), changed=not current)
     else:
-        print(f"{'Already there' if current else 'Wrote'}: {shown(path)}\n{_next(shell, path)}")
+        print(f"{'Already installed' if current else 'Wrote'}: {shown(path)}\n{_next(shell, path)}")
 
 
 def _write(path: Path, text: str) -> None:
     try:
-        # With a mode: zsh loads nothing from a directory that a group may write to, whatever the umask.
+        # The mode is explicit because zsh loads nothing from group-writable directories, which some umasks create.
         for directory in reversed(path.parents):
             directory.mkdir(mode=0o755, exist_ok=True)
         atomic_write.write(path, text, atomic_write.READABLE)
@@ -87,23 +87,23 @@ def _write(path: Path, text: str) -> None:
 
 
 def _next(shell: str, path: Path) -> str:
-    """Return what is left to do, which for bash and zsh depends on a start-up file that is not ours to edit."""
+    """Return what is left to do. For bash and zsh, it concerns a start-up file, which swarmctl does not edit."""
     if shell == "fish":
-        return "It works in every fish from now on, this one included."
+        return "Completion now works in every fish shell, including this one."
     if shell == "bash":
         return (
-            "It works in new shells where bash-completion is installed. Without that, add to ~/.bashrc:\n"
+            "Completion works in new shells if bash-completion is installed. If not, add this line to ~/.bashrc:\n"
             f"  source {shlex.quote(str(path))}"
         )
     return (
-        "It works in new shells once these lines are in ~/.zshrc (the first before any other compinit):\n"
+        "Completion works in new shells once ~/.zshrc has these lines (the first before any other compinit):\n"
         f"  fpath=({shlex.quote(str(path.parent))} $fpath)\n"
         "  autoload -Uz compinit && compinit"
     )
 
 
 def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
-    """Remove the script. Raises ConfigurationError where only a file is there that swarmctl did not write."""
+    """Delete the script. Raises ConfigurationError if swarmctl wrote none of the existing files."""
     shell = shell_in_use(named)
     there = [path for path in places(shell) if os.path.lexists(path)]
     removed = [path for path in there if yes or _is_ours(path)]
@@ -120,6 +120,6 @@ def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
         print_json(shell=shell, removed=[str(path) for path in removed])
     elif removed:
         print(*(f"Removed: {shown(path)}" for path in removed), sep="\n")
-        print("Shells that are open keep it until they end.")
+        print("Open shells keep it until you close them.")
     else:
-        print(f"Nothing to remove: there is no {shown(places(shell)[0])}")
+        print(f"Nothing to remove: {shown(places(shell)[0])} does not exist")

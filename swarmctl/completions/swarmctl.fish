@@ -213,10 +213,10 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
             set list --version\t'Print the version' \
                 --help\t'Show this message and exit'
         case 'run'
-            set list --profile\t'Profile: a name, or a .toml file' \
+            set list --profile\t'Profile name or .toml file' \
                 --node\t'Node; its directory has this name' \
-                --task\t'Task, preset or FILE.jsonl; may be repeated' \
-                --model\t'An id on the Hugging Face hub, or a directory' \
+                --task\t'Task, preset or FILE.jsonl (repeatable)' \
+                --model\t'Hugging Face model id or local directory' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Rounds in the node\'s whole life; 0: until stopped' \
                 --seed\t'Seed of sampling and adapters' \
@@ -229,25 +229,25 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --json\t'Print the result as JSON, last; ask nothing' \
                 --quiet\t'Only warnings, errors and the end' \
                 --verbose\t'Also say what is saved; show tracebacks' \
-                --yes\t'Answer yes to every question' \
-                --no-input\t'Ask nothing; fail where an answer is needed' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'doctor'
-            set list --profile\t'Profile: a name, or a .toml file' \
-                --node\t'Node' \
-                --set\t'As for run; may be repeated' \
-                --deep\t'Also compute, for up to 2 minutes; and ask each provider for one word, which costs money' \
-                --offline\t'Ask nothing of the network' \
-                --fix\t'Cure what is safe: modes, leftovers, missing directories' \
-                --report\t'Print Markdown for a bug report, without keys and names' \
+            set list --profile\t'Profile name or .toml file' \
+                --node\t'Node name' \
+                --set\t'Set a setting (repeatable)' \
+                --deep\t'Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)' \
+                --offline\t'Don\'t use the network' \
+                --fix\t'Fix what is safe to fix: file modes, leftovers, missing directories' \
+                --report\t'Print Markdown for a bug report, without keys or names' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'status'
-            set list --node\t'One node' \
+            set list --node\t'Only this node' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'logs'
-            set list --node\t'Node' \
+            set list --node\t'Node name' \
                 --lines\t'How many lines' \
                 --follow\t'Go on printing what is added' \
                 --json\t'Print events (JSON lines) instead of the log' \
@@ -259,7 +259,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --help\t'Show this message and exit'
         case 'profiles show'
             set list --origin\t'Say where each value comes from' \
-                --set\t'As for run; may be repeated' \
+                --set\t'Set a setting (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'profiles validate'
@@ -267,7 +267,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --help\t'Show this message and exit'
         case 'profiles new'
             set list --from\t'The built-in profile it begins with' \
-                --model\t'An id on the Hugging Face hub, or a directory' \
+                --model\t'Hugging Face model id or local directory' \
                 --task\t'Task or preset; may be repeated' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Rounds; 0: until stopped' \
@@ -290,31 +290,31 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
             set list --host\t'For a name of your own: the API' \
                 --no-test\t'Do not ask the service whether it accepts the key' \
                 --insecure-storage\t'Keep it in a file only you can read, not in the keyring' \
-                --yes\t'Answer yes to every question' \
-                --no-input\t'Ask nothing; fail where an answer is needed' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'keys list'
-            set list --json\t'Print JSON; ask nothing' \
+            set list --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'keys test'
-            set list --json\t'Print JSON; ask nothing' \
-                --no-input\t'Ask nothing; fail where an answer is needed' \
+            set list --json\t'Print JSON; never prompt' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'keys delete'
             set list --all\t'Every key that was saved' \
-                --yes\t'Answer yes to every question' \
-                --no-input\t'Ask nothing; fail where an answer is needed' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'keys import'
             set list --no-test\t'Do not ask the service whether it accepts the key' \
                 --insecure-storage\t'Keep it in a file only you can read, not in the keyring' \
-                --yes\t'Answer yes to every question' \
-                --no-input\t'Ask nothing; fail where an answer is needed' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'rollouts'
             set list --help\t'Show this message and exit'
         case 'rollouts show'
-            set list --node\t'Node' \
+            set list --node\t'Node name' \
                 --round\t'Only this round' \
                 --question\t'Only questions whose digest begins so' \
                 --source\t'Only a kind (teacher, policy, …) or a provider (openai, local)' \
@@ -323,7 +323,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'rollouts export'
-            set list --node\t'Node' \
+            set list --node\t'Node name' \
                 --round\t'Only this round' \
                 --question\t'Only questions whose digest begins so' \
                 --source\t'Only a kind (teacher, policy, …) or a provider (openai, local)' \
@@ -334,7 +334,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --yes\t'Write over a file that is there' \
                 --help\t'Show this message and exit'
         case 'rollouts stats'
-            set list --node\t'Node' \
+            set list --node\t'Node name' \
                 --by\t'What to tell apart: any of provider,model,stage' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
@@ -342,7 +342,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
             set list --help\t'Show this message and exit'
         case 'swarm new'
             set list --profile\t'Profile: how the first node runs' \
-                --task\t'Task, preset or FILE.jsonl; may be repeated' \
+                --task\t'Task, preset or FILE.jsonl (repeatable)' \
                 --game\t'What a round is' \
                 --stage-time\t'Seconds of a stage of the game study-group' \
                 --open\t'Strangers will join: all peers together fill a part of each batch' \
@@ -372,36 +372,36 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
         case 'identity'
             set list --help\t'Show this message and exit'
         case 'identity show'
-            set list --node\t'One node' \
+            set list --node\t'Only this node' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'identity new'
             set list --node\t'Node' \
-                --yes\t'Answer yes to every question' \
-                --no-input\t'Ask nothing; fail where an answer is needed' \
-                --json\t'Print JSON; ask nothing' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'identity backup'
             set list --node\t'Node' \
                 --passphrase\t'Lock it: asked unseen, or piped in' \
                 --yes\t'Write over a file' \
-                --no-input\t'Ask nothing; fail where an answer is needed' \
-                --json\t'Print JSON; ask nothing' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'identity restore'
             set list --node\t'Node' \
-                --yes\t'Answer yes to every question' \
-                --no-input\t'Ask nothing; fail where an answer is needed' \
-                --json\t'Print JSON; ask nothing' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'completion'
             set list --help\t'Show this message and exit'
         case 'completion install'
-            set list --yes\t'Also a file that swarmctl did not write' \
+            set list --yes\t'Overwrite or delete a file not written by swarmctl' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'completion uninstall'
-            set list --yes\t'Also a file that swarmctl did not write' \
+            set list --yes\t'Overwrite or delete a file not written by swarmctl' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'completion show'
@@ -413,7 +413,7 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
     switch "$path:$position"
         case ':0'
             set list run\t'Start a node, or go on with it where it stopped' \
-                doctor\t'Check this machine, the installation and a profile; say what cures each trouble' \
+                doctor\t'Check your setup and suggest fixes' \
                 status\t'Tell how the nodes of this machine are: running or not, how far, how accurate' \
                 logs\t'Print what a node\'s trainer said last' \
                 profiles\t'List, show, check and make profiles: the files that say how a node runs' \
@@ -421,7 +421,7 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 rollouts\t'Show, export and count what was generated for a node: completions, their rewards, where from, at which price' \
                 swarm\t'Found a swarm, invite others, and see who is in it' \
                 identity\t'Show, make, save and restore who a node is in its swarm: a key, and an animal\'s name' \
-                completion\t'Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
+                completion\t'Set up Tab completion for bash, zsh and fish'
         case 'profiles:0'
             set list list\t'List the profiles there are, built-in ones and yours' \
                 show\t'Print every setting of a profile as a run would see it: TOML that can be saved as a profile of your own' \
@@ -451,9 +451,9 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 backup\t'Save a node\'s identity in a file, to be kept somewhere else' \
                 restore\t'Give a node the identity in a backup'
         case 'completion:0'
-            set list install\t'Put the script where the shell looks for completions' \
-                uninstall\t'Remove what install wrote' \
-                show\t'Print the script, to be put anywhere'
+            set list install\t'Install the completion script for a shell' \
+                uninstall\t'Delete the installed completion script' \
+                show\t'Print the completion script'
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'

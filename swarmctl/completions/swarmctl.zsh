@@ -155,7 +155,7 @@ _swarmctl() {
     command)
       list=(
         'run:Start a node, or go on with it where it stopped'
-        'doctor:Check this machine, the installation and a profile; say what cures each trouble'
+        'doctor:Check your setup and suggest fixes'
         'status:Tell how the nodes of this machine are: running or not, how far, how accurate'
         'logs:Print what a node'\''s trainer said last'
         'profiles:List, show, check and make profiles: the files that say how a node runs'
@@ -163,7 +163,7 @@ _swarmctl() {
         'rollouts:Show, export and count what was generated for a node: completions, their rewards, where from, at which price'
         'swarm:Found a swarm, invite others, and see who is in it'
         'identity:Show, make, save and restore who a node is in its swarm: a key, and an animal'\''s name'
-        'completion:Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
+        'completion:Set up Tab completion for bash, zsh and fish'
       )
       _describe -t commands command list && ret=0
       ;;
@@ -187,11 +187,11 @@ _swarmctl() {
 
 _swarmctl__run() {
   _arguments -S \
-    '(-p --profile)-p+[Profile\: a name, or a .toml file]:PROFILE:_swarmctl_profiles' \
-    '(-p --profile)--profile=[Profile\: a name, or a .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '--node=[Node; its directory has this name]:NODE:_swarmctl_nodes' \
-    '*--task=[Task, preset or FILE.jsonl; may be repeated]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
-    '--model=[An id on the Hugging Face hub, or a directory]:MODEL:_files -/' \
+    '*--task=[Task, preset or FILE.jsonl (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Rounds in the node'\''s whole life; 0\: until stopped]:N: ' \
     '--seed=[Seed of sampling and adapters]:N: ' \
@@ -206,23 +206,23 @@ _swarmctl__run() {
     '(-q --quiet)--quiet[Only warnings, errors and the end]' \
     '(-v --verbose)-v[Also say what is saved; show tracebacks]' \
     '(-v --verbose)--verbose[Also say what is saved; show tracebacks]' \
-    '(-y --yes)-y[Answer yes to every question]' \
-    '(-y --yes)--yes[Answer yes to every question]' \
-    '--no-input[Ask nothing; fail where an answer is needed]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
 }
 
 _swarmctl__doctor() {
   _arguments -S \
-    '(-p --profile)-p+[Profile\: a name, or a .toml file]:PROFILE:_swarmctl_profiles' \
-    '(-p --profile)--profile=[Profile\: a name, or a .toml file]:PROFILE:_swarmctl_profiles' \
-    '--node=[Node]:NAME:_swarmctl_nodes' \
-    '*--set=[As for run; may be repeated]:KEY=VALUE:_swarmctl_settings' \
-    '--deep[Also compute, for up to 2 minutes; and ask each provider for one word, which costs money]' \
-    '--offline[Ask nothing of the network]' \
-    '--fix[Cure what is safe\: modes, leftovers, missing directories]' \
-    '--report[Print Markdown for a bug report, without keys and names]' \
+    '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '--node=[Node name]:NAME:_swarmctl_nodes' \
+    '*--set=[Set a setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
+    '--deep[Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)]' \
+    '--offline[Don'\''t use the network]' \
+    '--fix[Fix what is safe to fix\: file modes, leftovers, missing directories]' \
+    '--report[Print Markdown for a bug report, without keys or names]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -231,7 +231,7 @@ _swarmctl__doctor() {
 
 _swarmctl__status() {
   _arguments -S \
-    '--node=[One node]:NODE:_swarmctl_nodes' \
+    '--node=[Only this node]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -239,7 +239,7 @@ _swarmctl__status() {
 
 _swarmctl__logs() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node name]:NODE:_swarmctl_nodes' \
     '(-n --lines)-n+[How many lines]:N: ' \
     '(-n --lines)--lines=[How many lines]:N: ' \
     '(-f --follow)-f[Go on printing what is added]' \
@@ -292,7 +292,7 @@ _swarmctl__profiles__list() {
 _swarmctl__profiles__show() {
   _arguments -S \
     '--origin[Say where each value comes from]' \
-    '*--set=[As for run; may be repeated]:KEY=VALUE:_swarmctl_settings' \
+    '*--set=[Set a setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -310,7 +310,7 @@ _swarmctl__profiles__validate() {
 _swarmctl__profiles__new() {
   _arguments -S \
     '--from=[The built-in profile it begins with]:BUILTIN:(cpu default demo gpu mac)' \
-    '--model=[An id on the Hugging Face hub, or a directory]:MODEL:_files -/' \
+    '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '*--task=[Task or preset; may be repeated]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Rounds; 0\: until stopped]:N: ' \
@@ -376,9 +376,9 @@ _swarmctl__keys__set() {
     '--host=[For a name of your own\: the API]:URL: ' \
     '--no-test[Do not ask the service whether it accepts the key]' \
     '--insecure-storage[Keep it in a file only you can read, not in the keyring]' \
-    '(-y --yes)-y[Answer yes to every question]' \
-    '(-y --yes)--yes[Answer yes to every question]' \
-    '--no-input[Ask nothing; fail where an answer is needed]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NAME:(openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb)'
@@ -386,15 +386,15 @@ _swarmctl__keys__set() {
 
 _swarmctl__keys__list() {
   _arguments -S \
-    '--json[Print JSON; ask nothing]' \
+    '--json[Print JSON; never prompt]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
 }
 
 _swarmctl__keys__test() {
   _arguments -S \
-    '--json[Print JSON; ask nothing]' \
-    '--no-input[Ask nothing; fail where an answer is needed]' \
+    '--json[Print JSON; never prompt]' \
+    '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NAME:(openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb)'
@@ -403,9 +403,9 @@ _swarmctl__keys__test() {
 _swarmctl__keys__delete() {
   _arguments -S \
     '--all[Every key that was saved]' \
-    '(-y --yes)-y[Answer yes to every question]' \
-    '(-y --yes)--yes[Answer yes to every question]' \
-    '--no-input[Ask nothing; fail where an answer is needed]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NAME:(openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb)'
@@ -415,9 +415,9 @@ _swarmctl__keys__import() {
   _arguments -S \
     '--no-test[Do not ask the service whether it accepts the key]' \
     '--insecure-storage[Keep it in a file only you can read, not in the keyring]' \
-    '(-y --yes)-y[Answer yes to every question]' \
-    '(-y --yes)--yes[Answer yes to every question]' \
-    '--no-input[Ask nothing; fail where an answer is needed]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':FILE:_files'
@@ -454,7 +454,7 @@ _swarmctl__rollouts() {
 
 _swarmctl__rollouts__show() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round]:N: ' \
     '--question=[Only questions whose digest begins so]:DIGEST: ' \
     '--source=[Only a kind (teacher, policy, …) or a provider (openai, local)]:SOURCE: ' \
@@ -467,7 +467,7 @@ _swarmctl__rollouts__show() {
 
 _swarmctl__rollouts__export() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round]:N: ' \
     '--question=[Only questions whose digest begins so]:DIGEST: ' \
     '--source=[Only a kind (teacher, policy, …) or a provider (openai, local)]:SOURCE: ' \
@@ -484,7 +484,7 @@ _swarmctl__rollouts__export() {
 
 _swarmctl__rollouts__stats() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--by=[What to tell apart\: any of provider,model,stage]:KEYS: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -530,7 +530,7 @@ _swarmctl__swarm__new() {
   _arguments -S \
     '(-p --profile)-p+[Profile\: how the first node runs]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile\: how the first node runs]:PROFILE:_swarmctl_profiles' \
-    '*--task=[Task, preset or FILE.jsonl; may be repeated]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '*--task=[Task, preset or FILE.jsonl (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--game=[What a round is]:GAME:(sampling study-group)' \
     '--stage-time=[Seconds of a stage of the game study-group]:SECONDS: ' \
     '--open[Strangers will join\: all peers together fill a part of each batch]' \
@@ -614,7 +614,7 @@ _swarmctl__identity() {
 
 _swarmctl__identity__show() {
   _arguments -S \
-    '--node=[One node]:NODE:_swarmctl_nodes' \
+    '--node=[Only this node]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -623,10 +623,10 @@ _swarmctl__identity__show() {
 _swarmctl__identity__new() {
   _arguments -S \
     '--node=[Node]:NODE:_swarmctl_nodes' \
-    '(-y --yes)-y[Answer yes to every question]' \
-    '(-y --yes)--yes[Answer yes to every question]' \
-    '--no-input[Ask nothing; fail where an answer is needed]' \
-    '--json[Print JSON; ask nothing]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
 }
@@ -637,8 +637,8 @@ _swarmctl__identity__backup() {
     '--passphrase[Lock it\: asked unseen, or piped in]' \
     '(-y --yes)-y[Write over a file]' \
     '(-y --yes)--yes[Write over a file]' \
-    '--no-input[Ask nothing; fail where an answer is needed]' \
-    '--json[Print JSON; ask nothing]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':FILE:_files'
@@ -647,10 +647,10 @@ _swarmctl__identity__backup() {
 _swarmctl__identity__restore() {
   _arguments -S \
     '--node=[Node]:NODE:_swarmctl_nodes' \
-    '(-y --yes)-y[Answer yes to every question]' \
-    '(-y --yes)--yes[Answer yes to every question]' \
-    '--no-input[Ask nothing; fail where an answer is needed]' \
-    '--json[Print JSON; ask nothing]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':FILE:_files'
@@ -668,9 +668,9 @@ _swarmctl__completion() {
   case $state in
     command)
       list=(
-        'install:Put the script where the shell looks for completions'
-        'uninstall:Remove what install wrote'
-        'show:Print the script, to be put anywhere'
+        'install:Install the completion script for a shell'
+        'uninstall:Delete the installed completion script'
+        'show:Print the completion script'
       )
       _describe -t commands command list && ret=0
       ;;
@@ -687,8 +687,8 @@ _swarmctl__completion() {
 
 _swarmctl__completion__install() {
   _arguments -S \
-    '(-y --yes)-y[Also a file that swarmctl did not write]' \
-    '(-y --yes)--yes[Also a file that swarmctl did not write]' \
+    '(-y --yes)-y[Overwrite or delete a file not written by swarmctl]' \
+    '(-y --yes)--yes[Overwrite or delete a file not written by swarmctl]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -697,8 +697,8 @@ _swarmctl__completion__install() {
 
 _swarmctl__completion__uninstall() {
   _arguments -S \
-    '(-y --yes)-y[Also a file that swarmctl did not write]' \
-    '(-y --yes)--yes[Also a file that swarmctl did not write]' \
+    '(-y --yes)-y[Overwrite or delete a file not written by swarmctl]' \
+    '(-y --yes)--yes[Overwrite or delete a file not written by swarmctl]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

@@ -1,1 +1,1 @@
-"""``swarmctl doctor``: the registry of checks, how they run, how they are told."""
+"""``swarmctl doctor``: the registry of checks, the code that runs them, and the reports."""

@@ -1,4 +1,4 @@
-"""What every check is, what it looks at, and how it asks a program. Adding one is a line in ``registry``."""
+"""The types that every check uses, and ``ask``, which runs a program. To add a check, add a line to ``registry``."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """The outcome of a check, as the operator reads it."""
+    """The result of a check, as the operator sees it."""
 
     OK = "ok"
     WARNING = "warning"
-    """It runs, but not as well or as safely as it could."""
+    """A node runs, but not as well or as safely as it could."""
     FAILED = "failed"
-    """It will not run, or not with this profile."""
+    """A node will not run, or not with this profile."""
     SKIPPED = "skipped"
-    """Not asked for, not applicable or not knowable here; the finding says which."""
+    """Not requested, not applicable or impossible to find out here; the finding says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check saw, in one line. Secrets never stand in it."""
+    """What a check found, in one line. It never contains a secret."""
 
     status: Status
     text: str
     remedy: str | None = None
-    """A command that cures it; ``swarmctl …`` at its start is completed to what works here."""
+    """A command that fixes the problem. A leading ``swarmctl`` is replaced by what starts this program here."""
     fix: Callable[[], str] | None = None
-    """Cures what is safe to cure unasked and returns what it did; for ``--fix``."""
+    """For ``--fix``: fixes what is safe to fix without asking, and returns a description of what it did."""
 
 
 ok = partial(Finding, Status.OK)
@@ -57,12 +57,12 @@ failed = partial(Finding, Status.FAILED)
 
 
 def quoted(paths: Iterable[Path]) -> str:
-    """Return paths as arguments of a command."""
+    """Return paths as quoted shell arguments."""
     return " ".join(shlex.quote(str(path)) for path in paths)
 
 
 def bytes_in(directory: Path) -> int:
-    """Return the bytes of all files below a directory."""
+    """Return the total size of all files below a directory."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
@@ -72,65 +72,65 @@ _running: set[subprocess.Popen[str]] = set()
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the checks look at, and how far they may go."""
+    """The inputs of the checks, and the limits on what they may do."""
 
     resolved: Resolved | None = None
-    """The profile as a run would see it; None where it cannot be used."""
+    """The profile as a run would resolve it; None if it is invalid."""
     problem: NodeError | None = None
-    """Why it cannot be used."""
+    """Why the profile is invalid."""
     arguments: tuple[str, ...] = ()
-    """``--profile``, ``--node`` and ``--set`` as given, for commands that are to mean the same node."""
+    """``--profile``, ``--node`` and ``--set`` as given, for suggested commands that must refer to the same node."""
     deep: bool = False
     offline: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     nodes: Path = Path()
     """The directory that holds the nodes."""
     sockets: Path = Path("/tmp")
-    """Where hivemind's daemons put their sockets, whatever TMPDIR says."""
+    """Where hivemind's daemons put their sockets; they ignore TMPDIR."""
     known: dict[str, Future[Any]] = field(default_factory=dict, repr=False)
-    """What several checks want to know, by name."""
+    """Results that several checks share, by name."""
 
     def once(self, name: str, find: Callable[[], T]) -> T:
-        """Return what ``find`` returned the first time: the first check that asks looks, the others wait for it.
+        """Return the result of ``find``, which runs only once: the first caller runs it and the others wait.
 
-        Raises what it raised then.
+        Raises what ``find`` raised.
         """
         mine: Future[T] = Future()
-        known: Future[T] = self.known.setdefault(name, mine)  # atomic: one thread alone gets its own back
+        known: Future[T] = self.known.setdefault(name, mine)  # atomic: only one thread gets its own future back
         if known is mine:
             try:
                 mine.set_result(find())
-            except Exception as error:  # noqa: BLE001 - raised below, and for all who ask again
+            except Exception as error:  # noqa: BLE001 - raised below, and for every later caller
                 mine.set_exception(error)
         return known.result()
 
     @property
     def config(self) -> Config:
-        """The configuration; only for checks that declare ``profile=True``."""
+        """The configuration. Only for checks with ``profile=True``."""
         assert self.resolved is not None
         return self.resolved.config
 
     @property
     def device(self) -> str:
-        """The device that the profile wants; "auto" where it cannot be used."""
+        """The profile's device; "auto" if the profile is invalid."""
         return self.config.model.device if self.resolved else "auto"
 
     @property
     def keys(self) -> KeyFinder:
-        """Finds keys as a run would. Silent: a keyring's dialog that waits for somebody is no answer to a check."""
+        """Finds keys as a run would. Silent, because a check cannot wait for someone to answer a keyring's dialog."""
         return KeyFinder(Prompter(silent=True), self.environment)
 
     @property
     def files(self) -> NodeFiles:
-        """The files of the node that the command means; it need not exist."""
+        """The files of the selected node, which need not exist."""
         return NodeFiles(self.nodes / self.config.node.name)
 
     def again(self, *arguments: str) -> str:
-        """Return the ``doctor`` command for the same node with other arguments."""
+        """Return a ``doctor`` command for the same node with the given arguments."""
         return " ".join(["swarmctl", "doctor", *arguments, *map(shlex.quote, self.arguments)])
 
     def changed(self, **settings: object) -> str:
-        """Return the ``run`` command of the same node with some settings (``section__key``) changed."""
+        """Return the ``run`` command for the same node with some settings (``section__key``) changed."""
         from swarmctl.settings.command_line import rerun
 
         assert self.resolved is not None
@@ -139,17 +139,17 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to look at."""
+    """One check and its limits."""
 
     group: str
     name: str
     look: Callable[[Context], Finding]
     limit: float = 3.0
-    """Seconds after which it is given up and reported as failed."""
+    """Seconds after which the check is abandoned and reported as failed."""
     profile: bool = False
-    """Whether it needs a configuration that is valid."""
+    """Whether the check needs a valid configuration."""
     deep: bool = False
-    """Whether it is for ``--deep`` alone."""
+    """Whether the check runs only with ``--deep``."""
 
     @property
     def key(self) -> str:
@@ -158,7 +158,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A check that was made."""
+    """A check that has run, with its finding."""
 
     check: Check
     finding: Finding
@@ -168,9 +168,9 @@ class Outcome:
 def ask(
     command: list[str], *, limit: float, environment: Mapping[str, str] | None = None, text: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, or kill it with all that it started after ``limit`` seconds. It gets no keys.
+    """Run a program; after ``limit`` seconds, kill it and everything it started. It gets no keys.
 
-    Raises OSError where it cannot be started and ``subprocess.TimeoutExpired`` where it does not end.
+    Raises OSError if the program cannot be started and ``subprocess.TimeoutExpired`` if it does not exit in time.
     """
     process = subprocess.Popen(
         command,
@@ -195,7 +195,7 @@ def ask(
 
 
 def end_programs() -> None:
-    """Kill the programs that still run."""
+    """Kill the programs that are still running."""
     for process in list(_running):
         _kill(process)
 

@@ -1,4 +1,4 @@
-"""``swarmctl doctor``: whether this machine can run a node, and what to do where it cannot."""
+"""``swarmctl doctor``: check whether this machine can run a node, and suggest fixes."""
 
 from typing import Annotated
 
@@ -17,32 +17,37 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Argument(
                 metavar="[CHECK]...",
-                help="Groups (hub), single checks (hub.token), a provider (api.openai). [default: all]",
+                help="Groups (hub), single checks (hub.token) or providers (api.openai). [default: all]",
             ),
         ] = None,
         *,
         profile: options.Profile = None,
-        node: Annotated[str | None, typer.Option(metavar="NAME", help="Node. [default: the profile's]")] = None,
+        node: Annotated[str | None, typer.Option(metavar="NAME", help="Node name. [default: from the profile]")] = None,
         set_: options.Settings = None,
         deep: Annotated[
             bool,
             typer.Option(
                 "--deep",
-                help="Also compute, for up to 2 minutes; and ask each provider for one word, which costs money.",
+                help="Also run a training step (up to 2 minutes) and send each provider a tiny test request "
+                "(may cost money).",
             ),
         ] = False,
-        offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
+        offline: Annotated[bool, typer.Option("--offline", help="Don't use the network.")] = False,
         fix: Annotated[
-            bool, typer.Option("--fix", help="Cure what is safe: modes, leftovers, missing directories.")
+            bool,
+            typer.Option("--fix", help="Fix what is safe to fix: file modes, leftovers, missing directories."),
         ] = False,
         report: Annotated[
-            bool, typer.Option("--report", help="Print Markdown for a bug report, without keys and names.")
+            bool, typer.Option("--report", help="Print Markdown for a bug report, without keys or names.")
         ] = False,
         json: options.Json = False,
     ) -> int:
-        """Check this machine, the installation and a profile; say what cures each trouble. Exit code 4 on a failure.
+        """Check your setup and suggest fixes.
 
-        Groups: machine, python, accelerator, fit, keys, api, swarm, hub. Nothing is changed without --fix.
+        Covers this machine, the installation and a profile. Changes nothing without --fix. Exits with code 4 if a
+        check fails.
+
+        Groups: machine, python, accelerator, fit, keys, api, swarm, hub.
 
         \b
         Examples:

@@ -1,4 +1,4 @@
-"""What ``swarmctl doctor`` does, once its arguments are parsed."""
+"""Run ``swarmctl doctor`` with its parsed arguments."""
 
 import sys
 import threading
@@ -18,7 +18,7 @@ from swarmctl.terminal.views import Writer
 
 
 def doctor_command(options: DoctorOptions) -> Exit:
-    """Make the checks, fix what may be fixed, and tell. Raises UsageError for a check that does not exist."""
+    """Run the checks, apply fixes if requested, and report. Raises UsageError for an unknown check."""
     context = make_context(options)
     checks = registry.select(options.checks, context)
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
@@ -29,7 +29,7 @@ def doctor_command(options: DoctorOptions) -> Exit:
     if options.as_json:
         print_as_json(outcomes, fixed)
     elif options.report:
-        # Not broken into lines of the terminal's width: a row of a table is one line.
+        # Not wrapped to the terminal's width: a table row must stay on one line.
         for line in as_markdown(outcomes, context):
             print(encodable(line, sys.stdout.encoding))
     else:
@@ -40,14 +40,14 @@ def doctor_command(options: DoctorOptions) -> Exit:
 
 
 def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
-    """Make all checks at once and return their outcomes in the same order, each waited for as long as it may take."""
+    """Run all checks at once and return their outcomes in the same order. Waits for each up to the check's limit."""
     began = time.monotonic()
     made: dict[Check, Outcome] = {}
 
     def run(check: Check) -> None:
         made[check] = Outcome(check, look(check, context), time.monotonic() - began)
 
-    # Daemon threads, which no executor has: one that hangs in a system call must not keep the program from ending.
+    # Daemon threads, which executors lack: a thread that hangs in a system call must not keep the program alive.
     threads = [threading.Thread(target=run, args=[check], name=check.key, daemon=True) for check in checks]
     outcomes = []
     try:
@@ -58,36 +58,36 @@ def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
             late = failed(f"timed out after {check.limit:g} s", context.again(check.group))
             outcomes.append(made.get(check) or Outcome(check, late, time.monotonic() - began))
     finally:
-        end_programs()  # the threads that wait for them may not live to do so
+        end_programs()  # the threads that would kill them may not live that long
     return outcomes
 
 
 def look(check: Check, context: Context) -> Finding:
-    """Make one check here and now; whatever it raises becomes its finding, which for a NodeError says what to try."""
+    """Run one check in this thread. Any exception becomes a finding; a NodeError also provides the remedy."""
     if check.deep and not context.deep:
-        return skipped("only with --deep")
+        return skipped("runs only with --deep")
     if check.profile and context.resolved is None:
-        return skipped("needs a profile that can be used")
+        return skipped("needs a valid profile")
     try:
         return check.look(context)
     except NodeError as error:
         return failed(error.message, error.next)
-    except Exception as error:  # noqa: BLE001 - a check that breaks is a finding, not the end of the others
-        return failed(f"could not be checked: {type(error).__name__}: {error}".splitlines()[0])
+    except Exception as error:  # noqa: BLE001 - a broken check is reported, and the others still run
+        return failed(f"the check itself failed: {type(error).__name__}: {error}".splitlines()[0])
 
 
 def _announce(checks: Sequence[Check], context: Context) -> None:
-    """Say what takes long, and what costs money, before it begins."""
+    """Print a notice about slow or paid checks before they begin."""
     deep = [check for check in checks if check.deep and context.deep]
     if sys.stderr.isatty() and any(check.group != "api" for check in deep):
-        Writer(sys.stderr)("Deep checks import torch and compute; that takes up to two minutes.")
+        Writer(sys.stderr)("Deep checks load PyTorch and run a training step. This takes up to 2 minutes.")
     cost = notice(context) if any(check.group == "api" for check in deep) else None
     if cost is not None:
         Writer(sys.stderr)(cost)
 
 
 def make_context(options: DoctorOptions) -> Context:
-    """Return what the checks look at. A profile that cannot be used is a finding, not an error."""
+    """Return the context for the checks. An invalid profile is a finding, not an error."""
     from swarmctl.settings.command_line import resolved_options
 
     resolved, problem = None, None
@@ -103,13 +103,13 @@ def make_context(options: DoctorOptions) -> Context:
 
 
 def _cure(outcomes: list[Outcome], context: Context) -> list[str]:
-    """Fix what is safe to fix, look again and put the new outcomes in place. Returns what was done."""
+    """Fix what is safe to fix, repeat those checks and replace their outcomes. Returns what was done."""
     done = []
     for place, outcome in enumerate(outcomes):
         if outcome.finding.fix is not None:
             try:
                 done.append(outcome.finding.fix())
             except OSError as error:
-                done.append(f"{outcome.check.key} could not be fixed: {error}")
+                done.append(f"could not fix {outcome.check.key}: {error}")
             outcomes[place] = make([outcome.check], context)[0]
     return done

@@ -1,4 +1,4 @@
-"""Every check, in the order in which they are shown. A new one is a line here."""
+"""All checks, in display order. To add one, add a line to ``CHECKS``."""
 
 from collections.abc import Sequence
 
@@ -42,7 +42,7 @@ CHECKS: tuple[Check, ...] = (
     Check("hub", "model", hub.model, profile=True),
 )
 PROFILE = "fit.profile"
-"""The check that says why a profile cannot be used."""
+"""The check that reports why a profile is invalid."""
 
 
 def groups() -> list[str]:
@@ -51,21 +51,21 @@ def groups() -> list[str]:
 
 
 def select(names: Sequence[str], context: Context) -> list[Check]:
-    """Return the checks of groups (``hub``), single ones (``hub.token``), and those of one provider (``api.openai``).
+    """Return the checks of groups (``hub``), single checks (``hub.token``) or all of a provider's (``api.openai``).
 
-    All where nothing is named. Raises UsageError for an unknown name, with the nearest.
+    Without names, returns every check. Raises UsageError for an unknown name and suggests the nearest one.
     """
-    own = api.checks(context)  # in the place of ``api.providers``
+    own = api.checks(context)  # replace ``api.providers``
     checks = [each for check in CHECKS for each in (own if own and check.look is api.providers else [check])]
     known = dict.fromkeys(name for check in checks for name in _names(check))
     for name in names:
         if name not in known:
             guess = nearest(name, known)
-            hint = f"did you mean {guess}?" if guess else f"there are {', '.join(groups())}"
-            raise UsageError(f"no check is called {name!r}; {hint}", next=f"swarmctl doctor {guess or '--help'}")
+            hint = f"did you mean {guess}?" if guess else f"the groups are {', '.join(groups())}"
+            raise UsageError(f"unknown check {name!r}; {hint}", next=f"swarmctl doctor {guess or '--help'}")
     return [check for check in checks if not names or not _names(check).isdisjoint(names)]
 
 
 def _names(check: Check) -> set[str]:
-    """Return what a check is selected by: its key, and what that begins with."""
+    """Return the names that select a check: its group, its key, and the key without its last part."""
     return {check.group, check.key, check.key.rpartition(".")[0]}

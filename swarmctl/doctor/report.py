@@ -1,4 +1,4 @@
-"""The findings of ``doctor`` as text, as JSON, and as Markdown that may be shown to anyone."""
+"""Print the findings of ``doctor`` as text, as JSON, or as Markdown that is safe to publish."""
 
 import getpass
 import platform
@@ -25,7 +25,7 @@ _TAIL_OF_KEY = re.compile(r"····[^\s,;]*")
 
 
 def print_as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> None:
-    """Print one object; ``fixed`` is in it where fixing was asked for."""
+    """Print one object. It contains ``fixed`` if fixing was requested."""
     rows = [
         {
             "group": outcome.check.group,
@@ -42,59 +42,57 @@ def print_as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> None:
 
 
 def as_text(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Context, *, whole: bool) -> Iterator[str]:
-    """Yield lines for a terminal: findings broken between words (the rest is left to ``Writer``), commands whole."""
+    """Yield lines for a terminal. Findings are wrapped here, commands never; ``Writer`` wraps the other lines."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for group, members in groupby(outcomes, key=lambda outcome: outcome.check.group):
         yield group
         for outcome in members:
             finding = outcome.finding
             text = f"  {finding.status:<{_WIDTH}}  {outcome.check.name}: {_safe(finding.text)}"
-            # Like Writer, but with an indent.
+            # Like Writer, but with an indent on continuation lines.
             fold = partial(textwrap.wrap, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
             yield from fold(text, max(20, width - 1)) if width else [text]
             if finding.remedy:
                 yield f"    try: {_command(finding.remedy)}"
-    yield from (f"Fixed: {done}" for done in fixed or [])
-    yield from _conclusion(outcomes, context, whole=whole, width=width)
+    yield from (f"Fix: {done}" for done in fixed or [])
+    yield from _conclusion(outcomes, context, whole=whole)
 
 
 def _safe(text: str) -> str:
-    """Return a text in which nothing steers a terminal and nothing looks like a key."""
+    """Return the text without terminal control characters, keys or invitations."""
     return masked(clean(text))
 
 
 def _command(text: str) -> str:
-    """Return a command as it is typed here."""
+    """Return a command as it must be typed on this machine."""
     return _safe(typed(text))
 
 
-def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool, width: int) -> Iterator[str]:
+def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool) -> Iterator[str]:
     failed = [outcome for outcome in outcomes if outcome.finding.status is Status.FAILED]
     if failed:
-        # Without a profile or with wrong libraries the rest says little.
+        # With an invalid profile or wrong libraries, the other checks mean little.
         first = min(failed, key=lambda outcome: (outcome.check.key != PROFILE, outcome.check.group != "python"))
         number = "1 check failed" if len(failed) == 1 else f"{len(failed)} checks failed"
-        yield f"{number}. Cure {first.check.key} first{':' if first.finding.remedy else '.'}"
+        yield f"{number}. Start with {first.check.key}{':' if first.finding.remedy else '.'}"
         if first.finding.remedy:
             yield f"  {_command(first.finding.remedy)}"
         return
     warnings = sum(outcome.finding.status is Status.WARNING for outcome in outcomes)
-    less = f", with {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
-    what, following = ("Ready", context.again("run")) if whole else ("Nothing failed", context.again())
+    less = f" ({warnings} warning{'s' if warnings > 1 else ''})" if warnings else ""
+    what = "Ready to run" if whole else "No failures" if warnings else "No problems found"
+    following = context.again("run") if whole else context.again()
     command = _command(following.replace("swarmctl doctor run", "swarmctl run", 1))
-    line = f"{what}{less}. next: {command}"
-    if width and len(line) >= width:
-        yield f"{what}{less}. next:"
-        line = f"  {command}"
-    yield line
+    yield f"{what}{less}."
+    yield f"  try: {command}"
 
 
 def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
-    """Yield lines for a bug report: no keys, no names of people or machines, ``~`` for the home directory."""
-    profile = "none that can be used"
+    """Yield lines for a bug report, without keys or the names of users and hosts; ``~`` is the home directory."""
+    profile = "invalid"
     if context.resolved is not None:
-        profile = context.resolved.profile.name if context.resolved.profile.builtin else "one of the user's"
-    # The hosts of providers that are no row of the table: names in somebody's network.
+        profile = context.resolved.profile.name if context.resolved.profile.builtin else "custom"
+    # Hosts of providers that the user defined: they may be names in a private network.
     own = [urlsplit(each.base_url) for each in context.config.providers.values()] if context.resolved else []
     hosts = [name for address in own for name in (address.netloc, address.hostname) if name]
     system = f"{platform.system()} {platform.release()}"
@@ -117,13 +115,13 @@ def _cell(text: str, hosts: Sequence[str]) -> str:
 
 
 def redacted(text: str) -> str:
-    """Return ``text`` without keys, home directory, user and host name."""
+    """Return ``text`` without the ends of keys, the home directory, the user name and the host name."""
     text = _TAIL_OF_KEY.sub("····", text)
     home = str(Path.home())
     if home != "/":
         text = re.sub(re.escape(home) + r"(?=/|\s|$|['\"])", "~", text)
     user = ""
-    with suppress(OSError, KeyError):  # a container with a number for a user
+    with suppress(OSError, KeyError):  # a container whose user has only a number
         user = getpass.getuser()
     for name, shown in ((platform.node(), "HOST"), (user, "USER")):
         if len(name) > 2 and name != "root":

@@ -1,1 +1,1 @@
-"""What people see and type: sentences, tables, views, questions, safe text. Knows no node."""
+"""Terminal input and output: sentences, tables, views, prompts and safe text. Independent of nodes."""

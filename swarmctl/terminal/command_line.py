@@ -1,4 +1,4 @@
-"""How this command line is typed, so that every command it prints works when pasted."""
+"""How swarmctl must be typed on this machine, so that every command it prints works when pasted."""
 
 import os
 import re
@@ -17,14 +17,14 @@ def _same(found: str | None, path: Path) -> bool:
 
 
 def launcher() -> str:
-    """Return ``swarmctl`` where that is on PATH and is this program, else what starts this program."""
+    """Return ``swarmctl`` if that name on PATH is this program, else a command that starts this program."""
     program = Path(sys.argv[0])
     if program.name == NAME:
         return NAME if _same(shutil.which(NAME), program) else shlex.quote(os.path.abspath(program))
     beside = Path(sys.executable).with_name(NAME)
     if beside.exists():
         return NAME if _same(shutil.which(NAME), beside) else shlex.quote(str(beside))
-    # The links of a virtual environment are kept: resolved, they would name an interpreter without the packages.
+    # Symbolic links of a virtual environment are kept: resolved, they lead to an interpreter without the packages.
     python = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
     return f"{python} -m {NAME}"
 
@@ -35,6 +35,6 @@ def command(arguments: Iterable[str]) -> str:
 
 
 def typed(text: str) -> str:
-    """Replace the word ``swarmctl`` at the start of ``text``, or behind variables set there, by what works here."""
+    """Replace a leading ``swarmctl`` (variables may be set before it) with the command that works here."""
     found = _START.match(text)
     return text[: found.end(1)] + launcher() + text[found.end() :] if found else text

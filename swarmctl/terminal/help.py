@@ -1,4 +1,4 @@
-"""Groups of commands, and the list of commands in ``swarmctl --help``, under what people look for."""
+"""Command groups, and the headings of the command list in ``swarmctl --help``."""
 
 from typing import Any
 
@@ -12,21 +12,21 @@ HEADINGS = {
     "Shell": ("completion",),
 }
 _WHOLE = 1000
-"""Characters of a line of help; more than any has. Typer would else cut sentences in the middle."""
+"""Maximum length of a help line, longer than any. Otherwise Typer cuts sentences in the middle."""
 
 
 class GroupedCommands(TyperGroup):
-    """Lists its commands with their whole sentences; those of ``swarmctl`` itself under its headings."""
+    """Lists commands with untruncated descriptions; the top-level ones are grouped under headings."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for each in (self, *self.commands.values()):
-            # Keeps the lines of examples as they are.
+            # Keeps the line breaks of examples.
             each.help = (each.help or "").replace("\n\nExamples:\n", "\n\n\b\nExamples:\n")
 
     # Typer's own types for these are not public.
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the lists into the help."""
+        """Write the command lists."""
         shown = {name: command for name, command in self.commands.items() if not command.hidden}
         lines = {name: command.get_short_help_str(_WHOLE) for name, command in shown.items()}
         widest = max(map(len, lines), default=0)
@@ -40,7 +40,7 @@ class GroupedCommands(TyperGroup):
 
 
 def command_group(help: str) -> typer.Typer:
-    """Return a group that prints its help where none of its commands is named."""
+    """Return a group that prints its help if no command is given."""
     return typer.Typer(
         help=help, cls=GroupedCommands, rich_markup_mode=None, invoke_without_command=True, callback=_print_help
     )

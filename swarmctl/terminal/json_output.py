@@ -5,5 +5,5 @@ from typing import Any
 
 
 def print_json(**fields: Any) -> None:
-    """Print one object on stdout: the version of its keys, then ``fields`` in their order."""
+    """Print one object on stdout: the schema version, then ``fields`` in order."""
     print(json.dumps({"schema": 1, **fields}), flush=True)

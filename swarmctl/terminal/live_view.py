@@ -24,11 +24,11 @@ _PARTS = {
     "share": ("░", "blue"),
     "other": ("·", "white"),
 }
-"""Glyph and colour of each part of the time: without colours the bar still reads."""
+"""Glyph and color of each part of the time. The glyphs keep the bar readable without colors."""
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Return values of 0 to 1 as bars, at most ``width``: of a longer series, means of equal stretches."""
+    """Return values of 0 to 1 as at most ``width`` bars. A longer series is averaged in equal segments."""
     if len(values) > width:
         edges = [round(i * len(values) / width) for i in range(width + 1)]
         values = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
@@ -36,7 +36,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def draw(progress: RunView, width: int, running_s: float) -> Group:
-    """Return the view, no line wider than ``width``."""
+    """Return the view, with no line wider than ``width``."""
     lines = [Text(_head(progress.start), style="bold")] if progress.start else []
     wide = max(4, width - 30)
 
@@ -55,7 +55,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         left = ""
         if progress.rounds and progress.round is not None:
             left = f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
-        row("speed", f"{rate}{sentences.duration(progress.round_seconds)} a round{left}")
+        row("speed", f"{rate}{sentences.duration(progress.round_seconds)} per round{left}")
     if (spent := sentences.spending(progress)) or progress.requests:
         row(
             "offload", f"{spent or 'no charge'}  {progress.requests:,} requests  {clean(', '.join(progress.providers))}"
@@ -63,7 +63,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     if progress.peers is not None:
         row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
     if progress.seconds and sum(progress.seconds.values()):
-        # Where the time went, the largest part first: in words, and as a bar.
+        # The parts of the time, the largest first, in words and as a bar.
         words, bar = Text(), Text()
         for part, share in sorted(sentences.time_shares(progress.seconds), key=lambda item: -item[1]):
             glyph, colour = _PARTS[part]
@@ -94,7 +94,7 @@ def _now(progress: RunView, running_s: float) -> str:
 
 
 class LiveView:
-    """Redraws at most four times a second; sentences and warnings scroll by above."""
+    """Redraws at most four times per second. Sentences and warnings scroll above it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False, emoji=False, markup=False)

@@ -1,57 +1,57 @@
-"""What the events add up to: the one state that every display and the summary read."""
+"""The state of a run, accumulated from its events. Every view and the summary read it."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 PARTS = ("generate", "verify", "train", "share", "other")
 _KEPT = {"peers": ("peers", "peers"), "checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
-"""Events of which one field is kept: under which name, and which field."""
+"""Events from which only one field is kept: (attribute, field)."""
 PASSING = frozenset({"identity_elsewhere"})
-"""Codes of errors that do not end a run: they are shown when they come."""
+"""Codes of errors that do not end a run; they are shown as they occur."""
 
 
 @dataclass(slots=True)
 class RunView:
-    """One run so far. What no event has told is None."""
+    """One run so far. Values that no event has reported are None."""
 
     start: dict[str, Any] | None = None
     phase: dict[str, Any] | None = None
     round: int | None = None
-    """Rounds finished in the node's whole life. (``round`` of an event of a round counts from 0.)"""
+    """Rounds finished since the node was created. (``round`` in an event counts from 0.)"""
     steps: int | None = None
     accuracy: dict[int, float] = field(default_factory=dict)
-    """Held-out accuracy by round, of the node's whole life."""
+    """Held-out accuracy by round, since the node was created."""
     questions: int | None = None
     rewards: dict[int, float] = field(default_factory=dict)
     """Mean reward of the node's own completions by round, in this run."""
     tokens_per_second: float | None = None
     round_seconds: float | None = None
     seconds: dict[str, float] | None = None
-    """Where the time of this run's rounds went."""
+    """Seconds that this run's rounds spent on each part."""
     rollouts: dict[str, int] = field(default_factory=dict)
     usd_total: float | None = None
-    """Dollars spent in the node's whole life; None where nothing is offloaded."""
+    """Dollars spent since the node was created; None without offloading."""
     usd_cap: float | None = None
     usd_by_round: dict[int, float] = field(default_factory=dict)
     requests: int = 0
     """Requests to providers in this run."""
     providers: dict[str, None] = field(default_factory=dict)
-    """Who generated in this run, as ``provider:model``, in order of appearance."""
+    """What generated in this run, as ``provider:model``, in order of appearance."""
     peers: int | None = None
-    """Peers in touch; None where the node plays alone."""
+    """Peers in touch; None if the node is in no swarm."""
     shared: int = 0
-    """Groups that went out to peers in this run."""
+    """Groups shared with peers in this run."""
     shared_bytes: int = 0
     share_seconds: float | None = None
-    """What sharing took in the latest round."""
+    """Seconds spent sharing in the latest round."""
     checkpoint: str | None = None
     pushed: str | None = None
-    """Address of the newest commit on the hub."""
+    """URL of the newest commit on the hub."""
     error: dict[str, Any] | None = None
     stop: dict[str, Any] | None = None
 
     def apply(self, event: dict[str, Any]) -> None:
-        """Take one event of this run. Unknown ones are left alone."""
+        """Apply one event of this run. Unknown events are ignored."""
         name = event["event"]
         if name in _KEPT:
             attribute, key = _KEPT[name]
@@ -61,7 +61,7 @@ class RunView:
 
     @property
     def rounds(self) -> int | None:
-        """Rounds planned for the node's whole life; None where it runs until stopped."""
+        """Rounds planned for the node in total; None if it runs until you stop it."""
         return (self.start or {}).get("rounds") or None
 
     @property
@@ -70,7 +70,7 @@ class RunView:
 
     @property
     def accuracy_after(self) -> float | None:
-        """The latest accuracy; None while there is only the one before training."""
+        """The latest accuracy; None while only the one before training is known."""
         return self.accuracy[max(self.accuracy)] if len(self.accuracy) > 1 else None
 
     def _on_start(self, event: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ class RunView:
         self.phase = None
         self.round = event["round"] + 1
         if event.get("replayed"):
-            return  # its time was counted in the run that a crash ended
+            return  # its time was already counted in the run that crashed
         self.tokens_per_second = event.get("tokens_per_second")
         spent = event.get("seconds") or {}
         self.round_seconds = sum(spent.get(part) or 0 for part in PARTS)
@@ -92,7 +92,7 @@ class RunView:
         self.seconds = {part: (self.seconds or {}).get(part, 0) + (spent.get(part) or 0) for part in PARTS}
 
     def _on_rollouts(self, event: dict[str, Any]) -> None:
-        # Of a round with several stages the answers are what can be compared with other rounds, and other games.
+        # In a round with several stages, only the answer stage is comparable with other rounds and other games.
         answers = event.get("stage", "answer") == "answer"
         if answers and event.get("source") == "policy" and event.get("reward") is not None:
             self.rewards[event["round"]] = event["reward"]
@@ -134,7 +134,7 @@ class RunView:
 
 
 def result(progress: RunView, node: str) -> dict[str, Any]:
-    """Return the object that ``run --json`` prints last. Unknown values are None."""
+    """Return the last object that ``run --json`` prints. Unknown values are None."""
     seconds = progress.seconds or dict.fromkeys(PARTS)
     return {
         "schema": 1,

@@ -1,4 +1,4 @@
-"""Questions to whoever sits at the terminal, where somebody does."""
+"""Prompts on the terminal, if someone can answer."""
 
 import sys
 from typing import TextIO
@@ -12,30 +12,30 @@ _LONGEST = 65536
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody sits there. Python has None for a stream that was closed before it started."""
+    """Whether the stream is a terminal. Python sets a stream to None if it was closed before Python started."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 class Prompter:
-    """Asks on the terminal; knows whether there is one and whether asking is wanted."""
+    """Prompts on the terminal, if there is one and prompting is allowed."""
 
     def __init__(self, *, yes: bool = False, silent: bool = False) -> None:
         self._yes = yes
         self._agreed: set[str] = set()
         self.is_typed = _is_terminal(sys.stdin)
-        """Whether a secret is typed, and so worth typing twice."""
-        self.source = "in what was typed" if self.is_typed else "on standard input"
-        """Where a secret comes from, as an error names it."""
+        """Whether a secret would be typed, and so should be typed twice."""
+        self.source = "in the typed input" if self.is_typed else "on standard input"
+        """Where a secret comes from, as a phrase for error messages."""
         self.can_ask = not silent and self.is_typed and _is_terminal(sys.stderr)
         self.say = Writer(sys.stderr)
 
     def confirm(self, question: str, otherwise: NodeError) -> None:
-        """Return if the answer is yes. Raises ``otherwise`` on a no, and where nobody can answer."""
+        """Return if the answer is yes. Raises ``otherwise`` if it is no or if prompting is impossible."""
         if not self._yes:
             self.ask_outright(question, otherwise)
 
     def ask_outright(self, question: str, otherwise: NodeError) -> None:
-        """As ``confirm``, but ``--yes`` is no answer to this question. A yes is not asked for twice."""
+        """As ``confirm``, but ``--yes`` does not answer this question. A question that got a yes is not repeated."""
         if question in self._agreed:
             return
         if not self.can_ask:
@@ -48,9 +48,10 @@ class Prompter:
         self._agreed.add(question)
 
     def secret(self, prompt: str, silent: NodeError | None = None) -> str:
-        """Return what is typed, unseen, or what is piped in. Raises Abort at an end of input on a terminal.
+        """Return a secret from a hidden prompt, or from stdin if that is not a terminal.
 
-        Raises ``silent`` where there is a terminal and nothing may be asked.
+        Raises Abort at the end of input on a terminal, and ``silent`` if stdin is a terminal but prompting is not
+        allowed.
         """
         if sys.stdin is None:
             return ""
@@ -58,12 +59,12 @@ class Prompter:
             return sys.stdin.read(_LONGEST)
         if not self.can_ask:
             raise silent or KeyProblem(
-                "there is a key to type and --no-input was given: pipe it in", next="swarmctl keys --help"
+                "cannot prompt for a key with --no-input; pipe it in instead", next="swarmctl keys --help"
             )
         import getpass
 
         try:
             return getpass.getpass(self.say.folded(prompt) + " ", stream=sys.stderr)
         except (EOFError, KeyboardInterrupt) as error:
-            sys.stderr.write("\n")  # nothing that was typed, Enter included, has ended the line of the prompt
+            sys.stderr.write("\n")  # no typed character, not even Enter, has ended the prompt's line
             raise typer.Abort from error

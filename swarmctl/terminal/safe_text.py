@@ -1,4 +1,4 @@
-"""Text made safe to print: for streams that are not UTF-8, for terminals, for values that may be secrets."""
+"""Make text safe to print: on streams that are not UTF-8, on terminals, and where it may contain secrets."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import Any
 
 _ASCII = str.maketrans({"→": "->", "…": "...", "·": "-", "–": "-", "’": "'", "×": "x", "λ": "lambda"})
 _CONTROLS = re.compile(
-    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)?"  # colours, cursor moves, titles
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)?"  # colors, cursor moves, titles
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 _KEY_LIKE = re.compile(
@@ -19,18 +19,18 @@ _INVITATION = re.compile(r"swarm1:[0-9a-f]{64}")
 _WHOLE_INVITATION = re.compile(_INVITATION.pattern + r"[^\s'\"]*")
 HIDDEN = "(hidden: looks like a key)"
 HEAD, TAIL = 500, 300
-"""Characters that are shown of a long text: its beginning, and its end, where the answer stands."""
+"""How many characters of a long text are shown: of its beginning, and of its end, which has the answer."""
 HEAD_LINES, TAIL_LINES = 8, 5
 _NARROWEST = 16
 
 
 def clean(text: str) -> str:
-    """Remove what could steer a terminal: control characters and direction overrides, newlines excepted."""
+    """Remove what could control a terminal: control characters and direction overrides, except newlines and tabs."""
     return _CONTROLS.sub("", text)
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """Return ``text`` with what ``encoding`` lacks written otherwise."""
+    """Return ``text``, converted to ASCII if ``encoding`` cannot represent it."""
     encoding = encoding or "ascii"
     try:
         text.encode(encoding)
@@ -40,18 +40,18 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether ``text`` may be a secret. Commit hashes, peer ids and invitations are not."""
+    """Whether ``text`` may contain a secret. Commit hashes, peer ids and invitations do not count."""
     rest = _INVITATION.sub(" ", _PEER.sub(" ", text))
     return _KEY_LIKE.search(rest) is not None and _COMMIT.fullmatch(text) is None
 
 
 def hide_keys(text: str) -> str:
-    """Replace every word in ``text`` that looks like a key, with what stands around it."""
+    """Replace every word in ``text`` that contains something like a key."""
     return " ".join(HIDDEN if looks_like_key(word) else word for word in text.split(" "))
 
 
 def masked(text: str) -> str:
-    """Return ``text``, made to be shown to strangers, with keys and invitations in it hidden, and the rest as it is.
+    """Return ``text`` with its keys and invitations hidden, so that it can be published.
 
     Commit hashes and peer ids stay.
     """
@@ -64,7 +64,7 @@ def _unless_public(found: re.Match[str]) -> str:
 
 
 def without_keys(value: Any) -> Any:
-    """Return a copy of a JSON-like ``value`` in which every text that looks like a key is replaced."""
+    """Return a copy of a JSON-like ``value`` with every string that looks like a key replaced."""
     if isinstance(value, str):
         return HIDDEN if looks_like_key(value) else value
     if isinstance(value, dict):
@@ -75,22 +75,22 @@ def without_keys(value: Any) -> Any:
 
 
 def quoted(text: str, mark: str, *, width: int | None, full: bool) -> Iterator[str]:
-    """Yield the lines of a model's text behind ``mark``: it is hostile, and can pass for nothing else.
+    """Yield the lines of a model's text, each prefixed with ``mark``: untrusted text must not pass for anything else.
 
-    ``width``: columns at which lines are broken; None leaves them as they are. Without ``full``, the middle of a long
-    text is left out, in a line without the mark.
+    ``width``: column at which lines are wrapped; None does not wrap. Without ``full``, the middle of a long text is
+    omitted, and a line without the mark says so.
     """
     text = clean(text).expandtabs(4)
     room = None if width is None else max(_NARROWEST, width - len(mark) - 1)
     head, left_out, tail = (text, 0, "") if full else _cut(text)
     yield from _marked(head, mark, room)
     if left_out:
-        yield f"{' ' * len(mark)}… {left_out:,} characters left out; --full shows them"
+        yield f"{' ' * len(mark)}… {left_out:,} characters omitted; use --full to show them"
         yield from _marked(tail, mark, room)
 
 
 def _cut(text: str) -> tuple[str, int, str]:
-    """Return beginning and end of a long text, and how many characters are between; of a short one, all of it."""
+    """Return the beginning of a long text, how many characters are omitted, and its end. A short text stays whole."""
     if len(text) <= HEAD + TAIL and text.count("\n") < HEAD_LINES + TAIL_LINES:
         return text, 0, ""
     head = "\n".join(text[:HEAD].split("\n")[:HEAD_LINES])
@@ -105,11 +105,11 @@ def _marked(text: str, mark: str, room: int | None) -> Iterator[str]:
 
 
 def _folded(line: str, room: int) -> Iterator[str]:
-    """Break a line at ``room`` columns, between any two characters: a terminal would do the same without the mark.
+    """Wrap a line at ``room`` columns, between any two characters. A terminal would wrap it too, but without the mark.
 
-    Not with ``rich.cells``, which counts a chain of joined emoji as one: many terminals do not, and break the line.
+    Does not use ``rich.cells``, which counts joined emoji as one. Many terminals do not, and would wrap the line.
     """
-    from unicodedata import category, east_asian_width  # most commands do without
+    from unicodedata import category, east_asian_width  # most commands do not need it
 
     begin = used = 0
     for index, character in enumerate(line):

@@ -1,4 +1,4 @@
-"""Tables without borders, for people: plain text, in which every cell is whole and on one line."""
+"""Plain-text tables without borders. Every cell is untruncated and on one line."""
 
 import io
 import shutil
@@ -10,21 +10,21 @@ from swarmctl.terminal.safe_text import clean, encodable
 
 _WIDER_THAN_ANY = 1_000_000
 _BLANKS = str.maketrans("\n\t", "  ")
-"""A cell is one line; of a tab rich would cut what follows."""
+"""A cell must be one line. Rich would cut off the text after a tab."""
 
 
 def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, right: Collection[str] = ()) -> None:
-    """Print rows on stdout, each column as wide as its widest cell; columns without any text are left out.
+    """Print rows on stdout. Each column is as wide as its widest cell; columns without text are omitted.
 
-    Where a table with headings is too wide for the terminal, each row is a list of its own. One without headings is
-    left to the terminal to break: lines stay whole when they are copied.
+    If a table with headings is too wide for the terminal, each row is printed as a list. The terminal wraps a table
+    without headings, so that copied lines stay whole.
 
     Args:
         rows: cells from left to right, as many as there are headings.
-        headings: what stands above the columns; none where they speak for themselves.
-        right: headings of the columns that end at the same place, as numbers do.
+        headings: the column headings; empty if the columns need none.
+        right: headings of the columns that are right-aligned, such as numbers.
     """
-    # Imported here: commands that print no table do without.
+    # Imported here because most commands print no table.
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -37,7 +37,7 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, 
         table.add_column(justify="right" if headings and column[0] in right else "left", no_wrap=True)
     for row in zip(*columns, strict=True):
         table.add_row(*map(Text, row))
-    # Into a string: on a stream that is ASCII rich fails, and only there it would see how wide a terminal is.
+    # Into a string: rich fails on ASCII streams, and it would adapt the table to the terminal's width.
     text = io.StringIO()
     console = Console(file=text, width=_WIDER_THAN_ANY, color_system=None)
     console.print(table)
@@ -51,5 +51,5 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, 
 
 
 def or_dash(value: Any, shown: Callable[[Any], str] = "{:,}".format) -> str:
-    """Return the cell of a value: a dash where it is not known."""
+    """Return the cell text for a value: a dash if it is None."""
     return "-" if value is None else shown(value)

@@ -1,4 +1,4 @@
-"""Which view the operator gets, and the plain one: a sentence for each thing that happens, on stderr."""
+"""Choose the view of a run; and the plain view, which prints one sentence per event on stderr."""
 
 import os
 import re
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 Display: TypeAlias = "PlainView | LiveView"
 PEERS_EVERY_S = 60
-"""How many peers there are is told again after this time, or at once where it becomes none or some."""
+"""How often the number of peers is printed; changes from or to zero are printed at once."""
 PHASE_EVERY_S = 10
-"""A phase that goes on is told again after this time."""
+"""How often the progress of a long phase is printed."""
 
 _NO_BREAK = "\u00a0"
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|M|B|[MG]iB)(?:\W|$))")
 
 
 class Writer:
-    """Writes lines for people. A reader who went away does not end the run.
+    """Writes lines for people. A closed stream does not end the run.
 
-    On a terminal, sentences are broken between words, never between a number and its unit; an indented line is a
-    command to paste and stays whole.
+    On a terminal, sentences are wrapped between words, but never between a number and its unit. An indented line is a
+    command to paste and is not wrapped.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -44,7 +44,7 @@ class Writer:
             self.stream.flush()
 
     def folded(self, text: str) -> str:
-        """Return ``text`` broken between words where the stream is a terminal, no number parted from its unit."""
+        """Return ``text``, wrapped between words if the stream is a terminal. Numbers stay with their units."""
         if not self.stream.isatty():
             return text
         width = shutil.get_terminal_size().columns
@@ -54,7 +54,7 @@ class Writer:
 
 
 class PlainView(AbstractContextManager["PlainView"]):
-    """One sentence for each round, evaluation, phase and warning."""
+    """Prints one sentence per round, evaluation, phase and warning."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
         self._write = Writer(stream)
@@ -67,7 +67,7 @@ class PlainView(AbstractContextManager["PlainView"]):
         return None
 
     def tick(self, _progress: RunView, /) -> None:
-        """Nothing moves here; a live view takes this several times a second."""
+        """Do nothing: only a live view redraws, several times per second."""
 
     def note(self, text: str) -> None:
         self._write(text)
@@ -98,7 +98,7 @@ class PlainView(AbstractContextManager["PlainView"]):
         return sentences.notable(event)
 
     def _is_due(self, what: str, state: object, every_s: float) -> bool:
-        """Whether to tell of a state: where it is another than before, or was told long ago."""
+        """Whether to print a state: it has changed, or was last printed long ago."""
         before, told = self._told.get(what, (None, 0.0))
         if state == before and time.monotonic() - told < every_s:
             return False
@@ -107,7 +107,7 @@ class PlainView(AbstractContextManager["PlainView"]):
 
 
 def can_draw(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether a live view makes sense: a real terminal that can move its cursor and show more than ASCII."""
+    """Whether a live view works: on a terminal that can move its cursor and show more than ASCII."""
     encoding = (stream.encoding or "ascii").lower().replace("-", "")
     return (
         stream.isatty()

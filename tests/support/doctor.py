@@ -1,4 +1,4 @@
-"""Helpers for tests of ``doctor``: a context made in the same way as by the command, and misbehaving servers."""
+"""Helpers for the tests of ``doctor``: a context built as the command builds it, and misbehaving servers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from swarmctl.settings.options import DoctorOptions
 from tests.support.loopback import serving
 
 DEAD = "http://127.0.0.1:9"
-"""An address at which no program listens: the port of the discard service."""
+"""No process listens on this port (the discard service)."""
 
 
 def make(profile: str = "demo", *assignments: str, **changes: Any) -> Context:
-    """Return the context of ``doctor --profile PROFILE --set …``. ``environment`` adds to this process's own."""
+    """Return the context of ``doctor --profile PROFILE --set …``. ``environment`` extends the current environment."""
     environment = os.environ | {"HF_ENDPOINT": DEAD} | changes.pop("environment", {})
     context = make_context(DoctorOptions(profile=profile, assignments=assignments))
     return replace(context, environment=environment, **changes)
 
 
 def age(path: Path) -> Path:
-    """Set a file's times to an hour ago."""
+    """Make a file look as if it had not changed for an hour."""
     hour_ago = time.time() - 3600
     os.utime(path, (hour_ago, hour_ago), follow_symlinks=False)
     return path
@@ -37,7 +37,7 @@ def age(path: Path) -> Path:
 
 @contextmanager
 def serve(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Serve HTTP on loopback, with one function that answers every request; yield the address."""
+    """Serve HTTP on loopback with one function for all requests, and yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -53,7 +53,7 @@ def serve(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
 
 
 def reply(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Return a function that gives every request the same answer. ``date`` replaces the server's date."""
+    """Return a handler that sends the same response to every request. ``Date`` replaces the server's date."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response_only(status)

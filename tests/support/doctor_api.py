@@ -1,4 +1,4 @@
-"""Helpers for tests of doctor's api group: a profile that offloads to a custom provider."""
+"""Helpers for the tests of doctor's api group: a profile that offloads to a custom provider."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ KEY = "sk-PLANTEDplantedPLANTED-1234"
 
 
 def give_key(path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """Give the provider box a key file."""
+    """Give the provider ``box`` a key in a file."""
     path.write_text(key)
     monkeypatch.setenv("SWARMCTL_BOX_API_KEY_FILE", str(path))
 
 
 def profile(home: Path, base_url: str, *, box: str = "", more: str = "", offload: str = "") -> None:
-    """Save a profile with a custom provider that costs 2 and 8 USD per million tokens."""
+    """Save a profile that offloads to a custom provider, which costs 2 and 8 USD per million tokens."""
     write_profile(
         home,
         "offloaded",
@@ -43,7 +43,7 @@ model = "test-model"
 
 
 def look(*names: str, deep: bool = False, offline: bool = False) -> dict[str, Finding]:
-    """Run the checks of the api group as the command does; return the findings by name."""
+    """Run checks of the api group as the command does, and return the findings by name."""
     context = make("offloaded", deep=deep, offline=offline)
     outcomes = command.make(registry.select(names or ["api"], context), context)
     return {outcome.check.name: outcome.finding for outcome in outcomes}

@@ -1,4 +1,4 @@
-"""Run programs on a pseudo-terminal, to see what they draw and to type into them."""
+"""Run programs on a pseudo-terminal, to test what they draw and how they handle input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def spawn(
     columns: int = 200,
     timeout: float = 20,
 ) -> pexpect.spawn[str]:
-    """Start a program with a terminal as its stdin, stdout and stderr; ``timeout``: seconds to wait for any text."""
+    """Start a program with a terminal as stdin, stdout and stderr. ``timeout``: seconds to wait for any text."""
     return pexpect.spawn(
         command[0],
         list(command[1:]),
@@ -33,14 +33,14 @@ def spawn(
 
 
 def rest_of(terminal: pexpect.spawn[str], timeout: float = -1) -> str:
-    """Wait for a program to end; return its output since the last expected text."""
+    """Wait until a program exits, and return what it printed since the last expected text."""
     terminal.expect(pexpect.EOF, timeout=timeout)
     terminal.close()
     return str(terminal.before)
 
 
 def printed(command: Sequence[str], *, columns: int) -> tuple[int, str]:
-    """Run a program with a terminal as stdout only; return its exit code and output."""
+    """Run a program with only stdout on a terminal, and return its exit code and output."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | {"COLUMNS": str(columns), "LINES": "24"}, stdout=follower
@@ -56,5 +56,5 @@ def printed(command: Sequence[str], *, columns: int) -> tuple[int, str]:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 4096)
-    except OSError:  # on Linux: the other side is closed
+    except OSError:  # on Linux this means that the other side is closed
         return b""

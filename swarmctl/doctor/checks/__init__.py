@@ -1,1 +1,1 @@
-"""One function a check; a line in ``doctor/registry.py`` makes it one."""
+"""The checks, one function per check. ``doctor/registry.py`` lists them."""

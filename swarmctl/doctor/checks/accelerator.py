@@ -1,4 +1,4 @@
-"""The accelerator: what there is, whether this torch can use it, and who else does. Imports no torch."""
+"""The accelerator: what exists, whether the installed torch can use it, and who else uses it. Imports no torch."""
 
 import platform
 import subprocess
@@ -12,23 +12,23 @@ from typing import Any
 from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mismatch
 from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, warning
 from swarmctl.doctor.checks.installation import install, torch_build
-from swarmctl.terminal.sentences import size
+from swarmctl.terminal.sentences import several, size
 
 DEEP_SECONDS = 120.0
 _DRM = Path("/sys/class/drm")
 _OLDEST_FOR_CUDA_13 = (7, 5)
-"""CUDA 13 has no code for GPUs before Turing."""
+"""Compute capability. CUDA 13 has no code for GPUs before Turing."""
 _BLACKWELL = (10, 0)
 _CUDA_FOR_BLACKWELL = (12, 8)
 BFLOAT16_SINCE = (8, 0)
 _BUSY = 0.5
-"""Share of the memory that others may hold before it is worth a word."""
+"""Share of the memory that other programs may use before it is a warning."""
 _MACOS_WITH_MPS = 14
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An NVIDIA GPU as NVML tells of it, and what goes on there."""
+    """An NVIDIA GPU and its current use, as NVML reports them."""
 
     index: int
     name: str
@@ -39,11 +39,11 @@ class Gpu:
     free: int
     """Bytes."""
     users: tuple[str, ...] = ()
-    """Who uses its memory: ``python (pid 17, 3.1 GiB)``, most first."""
+    """The processes that use its memory, largest first: ``python (pid 17, 3.1 GiB)``."""
 
 
 def gpus() -> list[Gpu] | None:
-    """Return the NVIDIA GPUs of this machine; None where there is no driver to ask."""
+    """Return this machine's NVIDIA GPUs; None without a working driver."""
     import pynvml
 
     try:
@@ -62,7 +62,7 @@ def _gpu(nvml: Any, index: int, driver: str) -> Gpu:
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     users: list[tuple[int, str]] = []
     for processes in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
-        with suppress(nvml.NVMLError):  # not told in some containers
+        with suppress(nvml.NVMLError):  # not available in some containers
             users += [_user(process.pid, process.usedGpuMemory) for process in processes(handle)]
     name, capability = str(nvml.nvmlDeviceGetName(handle)), tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
     most_first = tuple(text for _, text in sorted(set(users), reverse=True))
@@ -80,35 +80,35 @@ def _user(pid: int, used: int | None) -> tuple[int, str]:
 
 
 def visible(gpus: list[Gpu], variable: str | None) -> list[Gpu]:
-    """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves, in its order; names by UUID are not told apart."""
+    """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` selects, in its order; all of them if it names UUIDs."""
     if variable is None or not all(part.strip().lstrip("-").isdigit() for part in variable.split(",") if part):
         return gpus
     by_index = {gpu.index: gpu for gpu in gpus}
     indices = (int(part) if part else -1 for part in variable.split(","))
-    # CUDA ignores what comes after the first that is none.
+    # CUDA ignores everything after the first invalid index.
     return [by_index[index] for index in takewhile(by_index.__contains__, indices)]
 
 
 def chosen(gpus: list[Gpu], device: str) -> Gpu | None:
-    """Return the GPU that ``auto``, ``cuda`` or ``cuda:N`` means."""
+    """Return the GPU that ``auto``, ``cuda`` or ``cuda:N`` selects."""
     kind, _, number = device.partition(":")
     place = int(number or 0)
     return gpus[place] if kind in ("auto", "cuda") and place < len(gpus) else None
 
 
 def _found_gpus(context: Context) -> list[Gpu]:
-    """Return the NVIDIA GPUs that this environment leaves visible."""
+    """Return the NVIDIA GPUs that are visible in this environment."""
     found = context.once("nvidia", gpus)
     return visible(found or [], context.environment.get("CUDA_VISIBLE_DEVICES"))
 
 
 def selected(context: Context) -> Gpu | None:
-    """Return the NVIDIA GPU that the profile means."""
+    """Return the NVIDIA GPU that the profile selects."""
     return chosen(_found_gpus(context), context.device)
 
 
 def device_kind(wanted: str) -> str:
-    """Return cuda, mps, xpu or cpu: what ``auto`` will most likely mean, by what the drivers tell."""
+    """Return cuda, mps, xpu or cpu. For ``auto``, guess from the drivers that are installed."""
     kind = wanted.partition(":")[0]
     if kind != "auto":
         return kind
@@ -119,13 +119,13 @@ def device_kind(wanted: str) -> str:
 
 
 def device(context: Context) -> Finding:
-    """Tell whether torch, as it was built, can use what this machine has, by versions alone."""
+    """Check whether this build of torch supports the hardware, from version numbers only."""
     wanted, hardware = context.device, detect_hardware()
     version, cuda, rocm = torch_build()
     if wanted == "cpu":
-        return ok(f"the profile computes on the CPU ({_seen(hardware)})")
+        return ok(f"the profile uses the CPU ({_seen(hardware)})")
     if hardware.driverless:
-        return failed("this machine has an NVIDIA GPU without a working driver", "nvidia-smi")
+        return failed("this machine has an NVIDIA GPU but no working driver", "nvidia-smi")
     if wanted.partition(":")[0] in ("auto", "cuda") and rocm is None:
         mismatch = explain_mismatch(hardware, torch_version=version, cuda=cuda)
         if mismatch is not None:
@@ -143,25 +143,26 @@ def _seen(hardware: Hardware) -> str:
     if hardware.nvidia is not None:
         return f"{hardware.nvidia}, driver {hardware.nvidia_driver}"
     if hardware.amd:
-        return "an AMD GPU with the ROCm driver"
-    return "Apple silicon" if hardware.apple else "no accelerator that the drivers know of"
+        return "AMD GPU with the ROCm driver"
+    return "Apple silicon" if hardware.apple else "no usable NVIDIA, AMD or Apple GPU"
 
 
 def _missing(context: Context, wanted: str, hardware: Hardware) -> str | None:
     kind = wanted.partition(":")[0]
     if kind == "cuda" and not hardware.amd and selected(context) is None:
-        return f"the profile wants {wanted}, but this machine shows {len(_found_gpus(context))} NVIDIA GPUs"
+        found = several(len(_found_gpus(context)), "visible NVIDIA GPU")
+        return f"model.device is {wanted}, but this machine has {found}"
     if kind == "mps" and not hardware.apple:
-        return "the profile wants mps, but this is no Mac with Apple silicon"
+        return "model.device is mps, but this is not a Mac with Apple silicon"
     if kind == "mps" and int(platform.mac_ver()[0].split(".")[0] or 0) < _MACOS_WITH_MPS:
-        return f"the profile wants mps, which needs macOS {_MACOS_WITH_MPS} or newer"
+        return f"model.device is mps, which needs macOS {_MACOS_WITH_MPS} or newer"
     if kind == "xpu" and not intel_gpu():
-        return "the profile wants xpu, but there is no Intel GPU"
+        return "model.device is xpu, but no Intel GPU was found"
     return None
 
 
 def intel_gpu(devices: Path = _DRM) -> bool:
-    """Whether there is an Intel GPU that can compute (a render node)."""
+    """Return whether an Intel GPU that can compute (a render node) exists."""
     return any(path.read_text().strip() == "0x8086" for path in devices.glob("renderD*/device/vendor"))
 
 
@@ -170,30 +171,32 @@ def _capable(context: Context, gpu: Gpu, version: str, cuda: str | None) -> Find
     text = f"{gpu.name}, compute capability {level}, driver {gpu.driver}; torch {version} (CUDA {cuda})"
     built = tuple(int(part) for part in (cuda or "0.0").split(".")[:2])
     if gpu.capability < _OLDEST_FOR_CUDA_13 and built >= (13, 0):
-        old = f"{text} has no code for a GPU this old: install a torch built for CUDA 12"
+        old = f"{text} does not support a GPU this old; install a torch built for CUDA 12"
         return failed(old, install("torch==2.8.0"))
     if gpu.capability >= _BLACKWELL and built < _CUDA_FOR_BLACKWELL:
-        return failed(f"{text} has no code for a GPU this new", install("torch", force=True))
+        return failed(f"{text} does not support a GPU this new", install("torch", force=True))
     if context.resolved is not None and context.config.model.dtype == "bfloat16" and gpu.capability < BFLOAT16_SINCE:
-        return warning(f"{text}: bfloat16 is emulated there, slowly", context.changed(model__dtype="float32"))
+        return warning(
+            f"{text}: this GPU can only emulate bfloat16, which is slow", context.changed(model__dtype="float32")
+        )
     return ok(text)
 
 
 def memory(context: Context) -> Finding:
-    """Tell how much of the accelerator's memory is free, and who has the rest."""
+    """Report how much of the accelerator's memory is free and which processes use the rest."""
     gpu = selected(context)
     if gpu is None:
         amount = other_memory(context)
-        return ok(f"{size(amount)} in all") if amount else skipped("no accelerator whose memory can be asked for")
+        return ok(f"{size(amount)} in total") if amount else skipped("no GPU that reports its memory")
     text = f"{size(gpu.free)} free of {size(gpu.total)}"
     others = f"; used by {', '.join(gpu.users[:3])}" if gpu.users else ""
     if gpu.free < gpu.total * _BUSY:
-        return warning(text + (others or "; by whom is not told here"), "nvidia-smi")
+        return warning(text + (others or "; cannot see which processes use it"), "nvidia-smi")
     return ok(text + others)
 
 
 def other_memory(context: Context) -> int | None:
-    """Return the memory of an AMD GPU, or what Apple silicon lends to its GPU; None where neither is used."""
+    """Return the memory of an AMD GPU, or the share that Apple silicon gives its GPU; None if neither is used."""
     wanted, hardware = context.device, detect_hardware()
     if hardware.apple and wanted in ("auto", "mps"):
         import psutil
@@ -206,7 +209,7 @@ def other_memory(context: Context) -> int | None:
 
 
 def compute(context: Context) -> Finding:
-    """Let torch compute: a matrix product and one training step of the profile's shape, in a process of its own."""
+    """Run a matrix product and one training step of the profile's shape with torch, in a separate process."""
     from swarmctl.run import trainer_process as trainer
 
     smaller = context.changed(train__micro_batch=max(1, context.config.train.micro_batch // 2))
@@ -218,16 +221,16 @@ def compute(context: Context) -> Finding:
             text=context.config.model_dump_json(),
         )
     except subprocess.TimeoutExpired:
-        return failed(f"no training step within {DEEP_SECONDS:g} s", smaller)
+        return failed(f"no training step finished within {DEEP_SECONDS:g} s", smaller)
     answer = trainer.last_object(done.stdout.encode())
     if answer is None:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return failed(f"torch ended with code {done.returncode}: {last}", f"{sys.executable} -c 'import torch'")
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return failed(f"torch exited with code {done.returncode}: {last}", f"{sys.executable} -c 'import torch'")
     if "error" in answer:
         return failed(str(answer["error"]), smaller if answer.get("out_of_memory") else answer.get("next"))
     peak = answer.get("peak_bytes")
-    held = f", {size(peak)} at most" if isinstance(peak, int) else ""
+    held = f", peak memory {size(peak)}" if isinstance(peak, int) else ""
     return ok(
-        f"{answer['device']} ({answer['dtype']}): matrix product right, a step of {answer['rows']} rows × "
-        f"{answer['tokens']} tokens of {answer['model']} in {answer['seconds']:.2f} s{held}"
+        f"{answer['device']} ({answer['dtype']}): matrix product correct; a training step of {answer['rows']} rows × "
+        f"{answer['tokens']} tokens with {answer['model']} took {answer['seconds']:.2f} s{held}"
     )

@@ -1,4 +1,4 @@
-"""Whether the profile can be used, and whether what it asks for fits into memory; if not, what would."""
+"""Whether the profile is valid and fits into memory; if it does not fit, which settings would."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from hivemind_exp.config import Config
 
 RUNTIME = 3 * 2**28
-"""What CUDA and its libraries hold on a device beside tensors, and what fragmentation costs."""
+"""Device memory that CUDA and its libraries use in addition to tensors, plus the cost of fragmentation."""
 _SHORTEST = 64
 
 
 def profile(context: Context) -> Finding:
-    """Check what stands in the profile, as ``run`` would."""
+    """Validate the profile as ``run`` would."""
     from hivemind_exp.tasks.registry import check_tasks
 
     if context.resolved is None:
@@ -34,36 +34,36 @@ def profile(context: Context) -> Finding:
 
 
 def memory(context: Context) -> Finding:
-    """Compare an estimate of the memory that training needs with what the device has."""
+    """Compare the estimated memory for training with the memory of the device."""
     model, where = shape(context)
     if model is None:
-        return skipped(f"{where}, so its size is unknown")
+        return skipped(f"{where}, so the memory it needs is unknown")
     kind = device_kind(context.device)
     half = _half(context, kind)
     need = estimate(context.config, model, half=half)
     usual = estimate(context.config, model, half=half, prompt=USUAL_PROMPT)
     text = (
-        f"{count(model.parameters)} parameters ({where}) need about {size(need.peak)} for rows of full "
-        f"length ({_parts(need)}), {size(usual.peak)} for usual prompts"
+        f"{count(model.parameters)} parameters ({where}) need about {size(need.peak)} for prompts of "
+        f"maximum length ({_parts(need)}), {size(usual.peak)} for typical prompts"
     )
     free, place = _room(context, kind)
     if free is None:
-        return skipped(f"{text}; how much the device has is unknown")
+        return skipped(f"{text}; the device's memory is unknown")
     if need.peak <= free:
         return ok(f"{text}; {size(free)} {place}")
     changes = smaller(context.config, model, free, half=half)
     short = f"{text}; only {size(free)} {place}"
     if changes is None:
-        return failed(f"{short}; no setting makes this model fit, a smaller one would", "swarmctl run --profile demo")
+        return failed(f"{short}; no setting makes this model fit, so use a smaller one", "swarmctl run --profile demo")
     remedy = context.changed(**changes)
     told = ", ".join(f"{name.replace('__', '.')} = {value}".lower() for name, value in changes.items())
-    # Few questions are as long as they may be: it runs, until a batch of them comes.
+    # Few questions have the maximum length, so the node runs until it meets a batch of them.
     verdict = warning if usual.peak <= free else failed
     return verdict(f"{short}; it fits with {told}", remedy)
 
 
 def _parts(need: MemoryEstimate) -> str:
-    """Return the numbers behind an estimate, leaving out what is nothing."""
+    """Return the components of an estimate, without those that are zero."""
     values = asdict(need)
     larger = "activations" if need.activations >= need.generation else "generation"
     named = ("weights", "gradients", "optimizer", "logits", larger)
@@ -79,7 +79,7 @@ def _half(context: Context, kind: str) -> bool:
 
 
 def _room(context: Context, kind: str) -> tuple[int | None, str]:
-    """Return the bytes that a run may take, and where."""
+    """Return how many bytes a run may use, and a phrase that says where."""
     import psutil
 
     gpu = selected(context) if kind == "cuda" else None
@@ -90,14 +90,14 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
         return (None if amount is None else amount - RUNTIME), "on the GPU"
     limit, _ = container_memory()
     total = psutil.virtual_memory().total
-    return max(0, min(total, limit or total) - LIBRARIES), "of RAM beside the libraries"
+    return max(0, min(total, limit or total) - LIBRARIES), "of RAM after loading the libraries"
 
 
 def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str, object] | None:
-    """Return the settings (``section__key``) that make a run fit, the cheapest first; None where none do.
+    """Return the settings (``section__key``) that make a run fit, the cheapest first; None if none do.
 
-    Batches change only the speed; then recomputing, which costs a third; then adapters, which learn otherwise; then
-    the length of completions, which changes the task.
+    First smaller batches, which change only the speed. Then gradient checkpointing, which is about a third slower.
+    Then adapters, which learn differently. Last, shorter completions, which change the task.
     """
     changes: dict[str, object] = {}
 

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it knows the token, and what can be known of the profile's model without torch."""
+"""The Hugging Face hub: whether it accepts the token, and what is known about the profile's model without torch."""
 
 import json
 import shlex
@@ -21,12 +21,12 @@ from swarmctl.storage import hub_cache as places
 from swarmctl.terminal.sentences import size
 
 SECONDS = 2.0
-"""Limit of one request, name server and redirects included."""
+"""Limit per request, including name resolution and redirects."""
 _DEMO = "swarmctl run --profile demo"
 
 
 def ask_hub(method: str, url: str, *, token: str | None = None) -> HttpAnswer:
-    """Ask, following redirects within the host alone. Raises Unanswered, with a reason that begins small."""
+    """Send a request; follow redirects only within the host. Raises Unanswered with a reason in lower case."""
     try:
         return request(method, url, headers_for(PROVIDERS["huggingface"], token), SECONDS)
     except Unanswered as error:
@@ -35,12 +35,12 @@ def ask_hub(method: str, url: str, *, token: str | None = None) -> HttpAnswer:
 
 
 def _key(context: Context) -> Key | None:
-    """Return the hub's token as a run would find it, without opening a keyring; None where there is none."""
+    """Return the hub's token as a run would find it, without opening a keyring; None without a token."""
     return next(iter(context.keys.look("huggingface")), None)
 
 
 def _ask_for_config(context: Context, method: str) -> HttpAnswer:
-    """Ask the hub for the config.json of the profile's model. Raises Unanswered."""
+    """Request the config.json of the profile's model from the hub. Raises Unanswered."""
     wanted = context.config.model
     repository, revision = quote(wanted.name), quote(wanted.revision or "main", safe="")
     url = f"{places.endpoint(context.environment)}/{repository}/resolve/{revision}/config.json"
@@ -49,7 +49,7 @@ def _ask_for_config(context: Context, method: str) -> HttpAnswer:
 
 
 def shape(context: Context) -> tuple[Shape | None, str]:
-    """Return the shape of the profile's model and where it was read; or None, and why it is not known."""
+    """Return the shape of the profile's model and where it was read, or None and why it is unknown."""
     return context.once("model", lambda: _find(context))
 
 
@@ -64,7 +64,7 @@ def _find(context: Context) -> tuple[Shape | None, str]:
         try:
             read = json.loads((directory / "config.json").read_bytes())
         except (OSError, ValueError):
-            return None, f"{wanted.name} has no config.json that can be read"
+            return None, f"{wanted.name} has no readable config.json"
         return _shaped(read, count_weights(places.weights(directory)), where)
     if context.offline or places.offline(context.environment):
         return None, f"{wanted.name} is not on this machine"
@@ -74,7 +74,7 @@ def _find(context: Context) -> tuple[Shape | None, str]:
     except (KeyProblem, Unanswered, ValueError):
         read = None
     if not read:
-        return None, f"the hub does not give {wanted.name}'s config.json"
+        return None, f"cannot read {wanted.name}'s config.json from the hub"
     return _shaped(read, None, "on the hub")
 
 
@@ -82,7 +82,7 @@ def _shaped(read: Mapping[str, Any], parameters: int | None, where: str) -> tupl
     if found := Shape.read(read, parameters):
         return found, where
     kind = read.get("model_type", "unknown")
-    return None, f"the size of a model of type {kind!r} does not follow from its config.json"
+    return None, f"cannot compute the size of a model of type {kind!r} from its config.json"
 
 
 def login() -> str:
@@ -91,17 +91,19 @@ def login() -> str:
 
 
 def token(context: Context) -> Finding:
-    """Ask the hub whether it knows the token. Free, and it changes nothing."""
+    """Ask the hub whether it accepts the token. Costs and changes nothing."""
     key = _key(context)
     if key is None:
         return ok("no token; public models need none")
     if context.offline or places.offline(context.environment):
-        return skipped(f"{key.label}; not asked, offline")
+        return skipped(f"{key.label}; not checked (offline)")
     if not key.value:
-        return ok(f"{key.label}; `swarmctl keys test huggingface` asks the hub about it")
+        return ok(f"{key.label}; to test it, run `swarmctl keys test huggingface`")
     address = places.endpoint(context.environment)
     if key.rival(context.environment):
-        return skipped(f"{key.label}; it is for {places.ENDPOINT} and is not shown to {address} ($HF_ENDPOINT)")
+        return skipped(
+            f"{key.label}; not checked: it is for {places.ENDPOINT} and is not sent to {address} ($HF_ENDPOINT)"
+        )
     return _asked(context, key, address)
 
 
@@ -109,20 +111,20 @@ def _asked(context: Context, key: Key, address: str) -> Finding:
     try:
         answer = ask_hub("GET", f"{address}/api/whoami-v2", token=key.value)
     except Unanswered as error:
-        return skipped(f"{key.label}; {address} cannot be reached: {error}")
+        return skipped(f"{key.label}; cannot reach {address}: {error}")
     if answer.status == 200:
         if context.resolved is not None and context.config.hub.repo and _role(answer) == "read":
-            text = f"{key.label} is accepted, but may only read, and hub.repo is set: pushing needs one that may write"
+            text = f"{key.label} is accepted but read-only; pushing to hub.repo needs a token with write access"
             return failed(text, "swarmctl keys set huggingface")
         return ok(f"{key.label}, accepted")
     if answer.status in (401, 403):
-        cure = f"unset {key.spot.source}" if key.spot.place is LocationKind.ENVIRONMENT else login()
-        return failed(f"{key.label}: the hub refuses it ({answer.status})", cure)
-    return skipped(f"{key.label}; {address} does not tell whether it is good ({answer.status})")
+        remedy = f"unset {key.spot.source}" if key.spot.place is LocationKind.ENVIRONMENT else login()
+        return failed(f"{key.label}: the hub rejects this token (HTTP {answer.status})", remedy)
+    return skipped(f"{key.label}; cannot check it: {address} responded with HTTP {answer.status}")
 
 
 def _role(answer: HttpAnswer) -> str | None:
-    """Return what a token may do: "read", "write" or "fineGrained"; None where the hub does not tell."""
+    """Return the role of a token: "read", "write" or "fineGrained"; None if the hub does not report it."""
     try:
         return str(json.loads(answer.body)["auth"]["accessToken"]["role"])
     except (ValueError, KeyError, TypeError):
@@ -130,10 +132,10 @@ def _role(answer: HttpAnswer) -> str | None:
 
 
 def model(context: Context) -> Finding:
-    """Look for the model on this machine, else ask the hub for it as ``run`` would."""
+    """Look for the model on this machine, then on the hub, as ``run`` would."""
     wanted = context.config.model
     if wanted.name == "tiny":
-        return ok("tiny is built on the spot; no hub is needed")
+        return ok("tiny is built on the spot; nothing to download")
     directory = places.local_directory(wanted.name)
     if directory is not None:
         return _directory(directory)
@@ -141,10 +143,10 @@ def model(context: Context) -> Finding:
     held = _weights_size(cached) if cached is not None else 0
     if held:
         return ok(f"{wanted.name} is cached, {size(held)}")
-    have = f"of {wanted.name} only the configuration is cached" if cached else f"{wanted.name} is not on this machine"
+    have = f"only the configuration of {wanted.name} is cached" if cached else f"{wanted.name} is not on this machine"
     if places.offline(context.environment):
         return failed(f"{have}, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")
-    return skipped(f"{have}; the hub was not asked, offline") if context.offline else _remote(context, have)
+    return skipped(f"{have}; the hub was not checked (offline)") if context.offline else _remote(context, have)
 
 
 def _weights_size(directory: Path) -> int:
@@ -153,7 +155,7 @@ def _weights_size(directory: Path) -> int:
 
 def _directory(path: Path) -> Finding:
     if not (path / "config.json").is_file():
-        return failed(f"{shown(path)} holds no model: config.json is missing", _DEMO)
+        return failed(f"{shown(path)} is not a model directory: config.json is missing", _DEMO)
     if not places.weights(path):
         return failed(f"{shown(path)} has a config.json but no weights", _DEMO)
     return ok(f"{shown(path)}, {size(_weights_size(path))}")
@@ -164,24 +166,24 @@ def _remote(context: Context, have: str) -> Finding:
     try:
         answer = _ask_for_config(context, "HEAD")
     except Unanswered as error:
-        return failed(f"{have}, and {address} cannot be reached: {error}", _DEMO)
+        return failed(f"{have}, and {address} is unreachable: {error}", _DEMO)
     if answer.status < 400:
-        return ok(f"{have}; the hub has it, the first run downloads it")
-    text = f"{have}, and {address} answers with {answer.status}"
+        return ok(f"{have}; the first run downloads it from the hub")
+    text = f"{have}, and {address} responded with HTTP {answer.status}"
     return _refused(context, answer) or warning(text, context.again("hub"))
 
 
 def _refused(context: Context, answer: HttpAnswer) -> Finding | None:
-    """Return what a refusal means. To a stranger, a private model and none at all are the same."""
+    """Return the finding for a refusal. Without access, a private model looks the same as a missing one."""
     name, code, key = context.config.model.name, answer.headers.get("x-error-code"), _key(context)
     default = context.changed(model__name="Qwen/Qwen2.5-0.5B-Instruct")
     if code == "GatedRepo" or answer.status == 403:
         if key is None:
-            return failed(f"{name} is gated: its owners want your account to accept their terms", login())
-        return failed(f"{name} is gated, and the account of {key.label} has not been let in", default)
+            return failed(f"{name} is gated: sign in with an account that has accepted its terms", login())
+        return failed(f"{name} is gated, and the account of {key.label} has no access to it", default)
     if code == "RevisionNotFound":
         text = f"{name} has no revision {context.config.model.revision}"
         return failed(text, context.changed(model__revision="main"))
     if answer.status in (401, 404):
-        return failed(f"the hub knows no model {name}{'' if key else ' (a private one needs a token)'}", default)
+        return failed(f"the hub has no model {name}{'' if key else ' (a private model needs a token)'}", default)
     return None

@@ -1,4 +1,4 @@
-"""Python and the libraries: the right versions, whole, one of each, and from one environment."""
+"""Python and the libraries: supported versions, no missing files, one copy of each, all from one environment."""
 
 import csv
 import importlib.metadata
@@ -43,19 +43,19 @@ PINS: dict[str, tuple[str, str]] = {
     "trl": (">=1.16,<1.17", "1.16.0"),
     "typer": (">=0.27,<0.29", "0.28.0"),
 }
-"""What a node needs: the range it accepts, and the version it was tested with.
+"""The libraries that a node needs: the accepted range and the tested version of each.
 
-As in pyproject.toml and constraints.txt, neither of which is there once installed; a test keeps them equal.
+Repeated from pyproject.toml and constraints.txt, because neither is installed with the package. A test compares them.
 """
 DECISIVE = ("torch", "transformers", "trl", "peft", "datasets", "hivemind")
-"""Where another minor version has often meant another behaviour."""
+"""Libraries that often change their behavior between minor versions."""
 _OLDEST = (3, 11)
 _NEWEST_TESTED = (3, 13)
 _SHOWN = 4
 
 
 def install(*packages: str, force: bool = False) -> str:
-    """Return the command that installs packages into the environment of this program."""
+    """Return the command that installs packages into this program's environment."""
     python = shlex.quote(sys.executable)
     named = " ".join(map(shlex.quote, packages))
     if find_spec("pip") is None and shutil.which("uv"):
@@ -64,27 +64,29 @@ def install(*packages: str, force: bool = False) -> str:
 
 
 def installed(name: str) -> str | None:
-    """Return the version of a package that is installed, or None."""
+    """Return the version of an installed package, or None."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
     return None
 
 
 def version(_context: Context) -> Finding:
-    """Look at Python itself."""
+    """Check the version and build of Python."""
     running = sys.version_info[:3]
     text = f"Python {'.'.join(map(str, running))} in {shown(Path(sys.prefix))}"
     if running[:2] < _OLDEST:
-        return failed(f"{text}; 3.11 or newer is needed")
+        return failed(f"{text}; swarmctl needs 3.11 or newer")
     if sys.maxsize < 2**32:
-        return failed(f"{text} is a 32-bit build, for which there is no torch")
+        return failed(f"{text} is a 32-bit build, but PyTorch needs a 64-bit one")
     if running[:2] > _NEWEST_TESTED:
-        return warning(f"{text}; tested up to {'.'.join(map(str, _NEWEST_TESTED))}: some library may lack a wheel")
+        return warning(
+            f"{text}; tested up to {'.'.join(map(str, _NEWEST_TESTED))}, so some libraries may have no wheel for it"
+        )
     return ok(text)
 
 
 def libraries(_context: Context) -> Finding:
-    """Compare what is installed with the ranges that are needed and the versions that were tested."""
+    """Compare the installed versions with the accepted ranges and the tested versions."""
     from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
@@ -101,9 +103,9 @@ def libraries(_context: Context) -> Finding:
         text = "; ".join([*wrong.values(), *([f"missing: {', '.join(missing)}"] if missing else [])])
         return failed(text, _as_tested(*missing, *wrong))
     if other:
-        return warning("in range, but not as tested: " + ", ".join(other.values()), _as_tested(*other))
+        return warning("supported, but not the tested version: " + ", ".join(other.values()), _as_tested(*other))
     decisive = ", ".join(f"{name} {installed(name)}" for name in ("torch", "transformers", "trl", "hivemind"))
-    return ok(f"{len(PINS)} libraries in range: {decisive}")
+    return ok(f"all {len(PINS)} libraries have supported versions: {decisive}")
 
 
 def _as_tested(*names: str, force: bool = False) -> str:
@@ -111,22 +113,22 @@ def _as_tested(*names: str, force: bool = False) -> str:
 
 
 def whole(_context: Context) -> Finding:
-    """Look for files that an interrupted or mixed installation lost, and for leftovers of one."""
+    """Look for files that an interrupted or mixed installation lost or left behind."""
     lost = {name: lost_files(importlib.metadata.distribution(name)) for name in PINS if installed(name)}
     damaged = {name: number for name, number in lost.items() if number}
     if damaged:
-        text = ", ".join(f"{name} lacks {count} of its files" for name, count in damaged.items())
+        text = "missing files: " + ", ".join(f"{name} ({count})" for name, count in damaged.items())
         return failed(text, install(*(f"{name}=={installed(name)}" for name in damaged), force=True))
     leftovers = sorted(path for place in _places() for path in Path(place).glob("~*"))
     if leftovers:
-        text = f"{len(leftovers)} leftovers of an interrupted pip, such as {shown(leftovers[0])}"
+        text = f"{len(leftovers)} leftovers of an interrupted pip install, such as {shown(leftovers[0])}"
         return warning(text, f"rm -r {quoted(leftovers)}")
-    return ok("every installed file of the libraries is there")
+    return ok("no library files are missing")
 
 
 def lost_files(distribution: importlib.metadata.Distribution) -> int:
-    """Return how many modules and libraries a distribution recorded that are no longer there."""
-    # Read here: ``Distribution.files`` builds an object for each of torch's 12,000 files.
+    """Return how many of a distribution's recorded modules and libraries no longer exist."""
+    # Parsed here because ``Distribution.files`` builds an object for each of torch's 12,000 files.
     record = distribution.read_text("RECORD")
     base = Path(str(distribution.locate_file("")))
     rows = csv.reader((record or "").splitlines())
@@ -139,7 +141,7 @@ def _places() -> list[str]:
 
 
 def mixed(context: Context) -> Finding:
-    """Look for two builds of one library, and for libraries from somewhere else than this environment."""
+    """Look for two copies of one library, and for libraries from outside this environment."""
     from packaging.utils import canonicalize_name
 
     found: dict[str, list[tuple[str, Path]]] = defaultdict(list)
@@ -150,29 +152,31 @@ def mixed(context: Context) -> Finding:
     twice = {name: sorted(set(copies)) for name, copies in found.items() if len(set(copies)) > 1}
     if twice:
         name, copies = next(iter(twice.items()))
+        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
         where = ", ".join(f"{number} in {shown(place)}" for number, place in copies[:_SHOWN])
-        return failed(f"{len(twice)} of the libraries are there twice: {name} {where}", _as_tested(name, force=True))
+        return failed(f"{name}{more} installed more than once: {name} {where}", _as_tested(name, force=True))
     user = Path(site.getusersitepackages()).resolve() if site.ENABLE_USER_SITE else None
     outside = [name for name, copies in found.items() if user is not None and copies[0][1] == user]
     if user is not None and outside and len(outside) < len(found):
-        text = f"{', '.join(outside[:_SHOWN])} come from {shown(user)}, the others from {shown(Path(sys.prefix))}"
+        named = ", ".join(outside[:_SHOWN])
+        text = f"libraries from two places: {named} from {shown(user)}, others from {shown(Path(sys.prefix))}"
         return warning(text, f"PYTHONNOUSERSITE=1 {launcher()} doctor python")
     if path := context.environment.get("PYTHONPATH"):
-        return warning(f"PYTHONPATH={path} puts other modules before the installed ones", "unset PYTHONPATH")
+        return warning(f"PYTHONPATH={path} takes precedence over the installed libraries", "unset PYTHONPATH")
     active = context.environment.get("VIRTUAL_ENV") or context.environment.get("CONDA_PREFIX")
     if active and Path(active).resolve() != Path(sys.prefix).resolve():
         return warning(
-            f"the active environment is {shown(Path(active))}, but this program runs in {shown(Path(sys.prefix))}: "
-            "pip would install elsewhere",
+            f"the active environment is {shown(Path(active))}, but swarmctl runs in {shown(Path(sys.prefix))}: "
+            "pip would install into the wrong one",
             "deactivate" if "VIRTUAL_ENV" in context.environment else "conda deactivate",
         )
-    return ok(f"one of each, all in {shown(Path(sys.prefix))}")
+    return ok(f"one copy of each library, all in {shown(Path(sys.prefix))}")
 
 
 def torch_build() -> tuple[str, str | None, str | None]:
-    """Return torch's version and the CUDA and ROCm versions it was built for, without importing it.
+    """Return torch's version and the CUDA and ROCm versions it was built for, without importing torch.
 
-    Raises FileNotFoundError where torch is not installed.
+    Raises FileNotFoundError if torch is not installed.
     """
     spec = find_spec("torch")
     if spec is None or spec.origin is None:

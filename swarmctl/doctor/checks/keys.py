@@ -1,4 +1,4 @@
-"""Keys: which ones the profile needs, where each comes from, and whether there is a keyring to keep them in."""
+"""Keys: which ones the profile needs, where each comes from, and whether a keyring is available."""
 
 import os
 import shlex
@@ -17,60 +17,60 @@ from swarmctl.terminal.prompter import Prompter
 
 
 def keyring(context: Context) -> Finding:
-    """Find the keyring that ``keys set`` would use, and whether it is locked."""
+    """Check which keyring ``keys set`` would use, and whether it is locked."""
     again = context.again("keys")
     try:
         answer = Keyring(Prompter(silent=True)).state()
     except TimeoutError as error:
-        return failed(f"the keyring does not answer {error}; keys from the environment work", again)
+        return failed(f"the keyring did not respond {error}; keys from the environment still work", again)
     match answer:
         case {"error": "absent"}:
-            return skipped("no keyring here, as on most servers; keys come from the environment")
+            return skipped("no keyring on this machine, as on most servers; use keys from the environment")
         case {"error": _, "message": message}:
-            return failed(f"the keyring cannot be asked: {message}", again)
+            return failed(f"cannot use the keyring: {message}", again)
         case {"backend": kind, "problem": str(problem)}:
-            return warning(f"{kind}: {problem}; keys from the environment work")
+            return warning(f"{kind}: {problem}; keys from the environment still work")
         case {"backend": kind, "locked": True}:
-            # Reading what is not there opens the dialog that unlocks.
+            # Reading any entry, even a missing one, opens the dialog that unlocks the keyring.
             return warning(f"{kind} is locked", f"{shlex.quote(sys.executable)} -m keyring get swarmctl unlock")
         case {"backend": kind, "locked": locked}:
-            return ok(f"{kind}, unlocked" if locked is False else f"{kind}; whether it is locked is not told")
-    raise ValueError(f"the keyring's helper answers {answer}")
+            return ok(f"{kind}, unlocked" if locked is False else f"{kind}; cannot see whether it is locked")
+    raise ValueError(f"unexpected answer from the keyring helper: {answer}")
 
 
 def huggingface(context: Context) -> Finding:
-    """Tell where the hub's token comes from. Whether the hub accepts it is ``hub.token``."""
+    """Report where the hub's token comes from. ``hub.token`` checks whether the hub accepts it."""
     found = _found("huggingface", context)
     if found is None and context.resolved is not None and context.config.hub.repo:
-        return failed("hub.repo is set, and there is no token to push with", "swarmctl keys set huggingface")
-    return found or ok("none; only gated and private models need one")
+        return failed("hub.repo is set, but there is no token to push with", "swarmctl keys set huggingface")
+    return found or ok("no token; only gated and private models need one")
 
 
 def wandb(context: Context) -> Finding:
-    """Look for what reporting to Weights & Biases needs, where the profile asks for it."""
+    """Check what reporting to Weights & Biases needs, if the profile uses it."""
     if "wandb" not in context.config.report.to:
-        return ok("not needed: report.to does not name wandb")
+        return ok("not needed: report.to does not include wandb")
     if find_spec("wandb") is None:
-        return failed("report.to names wandb, which is not installed", install("wandb"))
+        return failed("report.to includes wandb, but wandb is not installed", install("wandb"))
     if context.environment.get("WANDB_MODE") in ("offline", "disabled"):
         return ok(f"not needed: WANDB_MODE is {context.environment['WANDB_MODE']}")
     login = _login(context)
     found = _found("wandb", context, *([login] if login else []))
-    return found or failed("report.to names wandb, and there is no key for it", "swarmctl keys set wandb")
+    return found or failed("report.to includes wandb, but there is no wandb key", "swarmctl keys set wandb")
 
 
 def _found(name: str, context: Context, *more: tuple[str, str]) -> Finding | None:
-    """Say which key is used and which others that hides; ``more``: (value, label) of those that only others use."""
+    """Report the key that is used and those it overrides. ``more``: (value, label) of keys that only others use."""
     found = [*((key.value, key.label) for key in context.keys.look(name)), *more]
     if not found:
         return None
     (used, first), *others = found
     hidden = [label for value, label in others if not value or value != used]
-    return ok(first + (f", which hides {', '.join(hidden)}" if hidden else ""))
+    return ok(first + (f", which overrides {', '.join(hidden)}" if hidden else ""))
 
 
 def _login(context: Context) -> tuple[str, str] | None:
-    """Return what ``wandb login`` left, as (value, label). Its library reads that by itself, so no run is given it."""
+    """Return the key that ``wandb login`` saved, as (value, label). The wandb library reads it, so runs need not."""
     path = Path(os.path.expanduser(context.environment.get("NETRC", "~/.netrc")))
     host = urlsplit(context.environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:

@@ -1,4 +1,4 @@
-"""The machine: memory, disk, file descriptors, cores, clock, and what it runs in."""
+"""The machine: memory, disk, file descriptors, cores, clock, containers and WSL."""
 
 import ctypes
 import os
@@ -21,27 +21,27 @@ from swarmctl.storage.hub_cache import endpoint
 from swarmctl.terminal.sentences import size
 
 LIBRARIES = 3 * 2**30
-"""Host memory of the interpreter with torch, transformers, hivemind and the workers that verify."""
+"""Host memory of the interpreter with torch, transformers and hivemind, and of the verifier workers."""
 DESCRIPTORS = 1024
-"""Fewer open files than this, and a node with some peers runs out of them."""
+"""The fewest open files that are enough for a node with some peers."""
 _UNLIMITED = 1 << 60
 _TOLERATED_S = 3.0
-"""Difference at which hivemind refuses a peer."""
+"""Clock difference at which hivemind rejects a peer."""
 _UNSYNCHRONISED = 0x40
 _TIMEX_STATUS = 40
 """Offset of ``status`` in ``struct timex`` on 64-bit Linux."""
-_UNKNOWN = "what the profile needs is unknown, see fit"
+_UNKNOWN = "cannot compute what the profile needs (see fit)"
 
 
 def memory(context: Context) -> Finding:
-    """Compare free memory with what loading and training take on the host."""
+    """Compare free memory with the host memory that loading and training need."""
     import psutil
 
     total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
     limit, used = container_memory()
     where = ""
     if limit is not None and limit < total:
-        total, free, where = limit, min(free, limit - used), " (limit of the container)"
+        total, free, where = limit, min(free, limit - used), " (container limit)"
     have = f"{size(free)} free of {size(total)}{where}"
     if context.resolved is None:
         return ok(have)
@@ -51,7 +51,7 @@ def memory(context: Context) -> Finding:
     text = f"{have}; the profile needs about {size(need)} {why}"
     if need > total:
         return failed(text, "swarmctl run --profile demo")
-    return warning(text + ": close something", "ps aux --sort=-rss | head -n 6") if need > free else ok(text)
+    return warning(text + "; close other programs", "ps aux --sort=-rss | head -n 6") if need > free else ok(text)
 
 
 def _need(context: Context) -> tuple[int | None, str]:
@@ -61,16 +61,16 @@ def _need(context: Context) -> tuple[int | None, str]:
     if device_kind(context.device) == "cpu":
         need = estimate(context.config, known, half=False, prompt=USUAL_PROMPT)
         return LIBRARIES + need.peak, "for training on the CPU"
-    # Weights arrive in float32 in host memory before they move.
+    # Weights are loaded as float32 into host memory before they move to the device.
     return LIBRARIES + known.parameters * 4, "to load the model"
 
 
 def container_memory(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> tuple[int | None, int]:
-    """Return the memory limit of the control group this process is in, and what is used of it; None: unlimited.
+    """Return the memory limit of this process's control group and the bytes used; a limit of None means unlimited.
 
-    ``psutil`` knows the whole machine alone.
+    ``psutil`` reports only the whole machine.
     """
     try:
         groups = dict(line.split(":", 2)[1:] for line in own.read_text().splitlines())
@@ -92,34 +92,34 @@ def container_memory(
 
 
 def disk(context: Context) -> Finding:
-    """Compare the space where nodes live with the checkpoints that a node keeps."""
+    """Compare the free space for nodes with the size of the checkpoints that a node keeps."""
     place = next(path for path in (context.nodes, *context.nodes.parents) if path.exists())
     if not os.access(place, os.W_OK):
-        return failed(f"{shown(place)} cannot be written", f"ls -ld {quoted([place])}")
+        return failed(f"{shown(place)} is not writable", f"ls -ld {quoted([place])}")
     free, need, why = shutil.disk_usage(place).free, 2**30, _UNKNOWN
     if context.resolved is not None and (known := shape(context)[0]) is not None:
         keep = context.config.checkpoint.keep
         whole = (keep + 1) * checkpoint_bytes(context.config, known)
-        # New ones replace those that the node has already.
+        # New checkpoints replace those that the node already has.
         need = whole - bytes_in(context.files.checkpoints)
-        why = f"{keep} checkpoints and a new one take {size(whole)}"
+        why = f"{keep} checkpoints plus a new one take {size(whole)}"
     text = f"{size(free)} free for {shown(context.nodes)}; {why}"
     return failed(text, f"df -h {quoted([place])}") if free < need else ok(text)
 
 
 def descriptors(_context: Context) -> Finding:
-    """Look at the limit of open files, which a node with many peers reaches."""
+    """Check the limit on open files, which a node with many peers can reach."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= DESCRIPTORS:
         return ok("no limit" if soft == resource.RLIM_INFINITY else f"{soft:,} open files allowed")
-    text = f"only {soft:,} open files allowed; peers and their streams need {DESCRIPTORS:,}"
+    text = f"only {soft:,} open files allowed; connections to peers need {DESCRIPTORS:,}"
     if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
         return warning(f"{text}, and the hard limit is {hard:,}", "ulimit -Hn")
     return warning(text, f"ulimit -n {4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)}")
 
 
 def threads(context: Context) -> Finding:
-    """Compare the threads that torch will use with the cores that this process may use."""
+    """Compare torch's number of threads with the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = context.environment.get("OMP_NUM_THREADS", "")
     text = f"{cores} core{'s' if cores > 1 else ''}"
@@ -127,58 +127,60 @@ def threads(context: Context) -> Finding:
         return ok(text)
     wanted = context.config.model.threads
     if wanted > cores:
-        more = f"model.threads = {wanted}: they would wait for each other"
+        more = f"model.threads = {wanted}: the threads would wait for each other"
         return warning(f"{text}, but {more}", context.changed(model__threads=cores))
     big = context.config.model.name != "tiny" and device_kind(context.device) == "cpu"
     if big and not wanted and given.isdigit() and int(given) < cores:
-        return warning(f"{text}, but OMP_NUM_THREADS={given} leaves them idle", "unset OMP_NUM_THREADS")
+        return warning(f"{text}, but OMP_NUM_THREADS={given} leaves some idle", "unset OMP_NUM_THREADS")
     return ok(text + (f", OMP_NUM_THREADS={given}" if given else ""))
 
 
 def clock(context: Context) -> Finding:
-    """Compare with the hub's Date header; without network, ask the kernel whether anything keeps the clock right."""
-    why = "no network asked"
+    """Compare the clock with the hub's Date header. Without network, ask the kernel if it is synchronized."""
+    why = "not compared with the hub (offline)"
     if not context.offline:
         try:
-            offset, why = _offset(endpoint(context.environment)), "the hub's answer has no date"
+            offset, why = _offset(endpoint(context.environment)), "the hub's response has no valid date"
         except Unanswered as error:
-            offset, why = None, f"hub: {error}"
+            offset, why = None, f"cannot reach the hub: {error}"
         if offset is not None:
-            # The header has whole seconds and the answer took its time: half a second is no finding.
-            text = f"{abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} the hub's"
+            # The header has whole seconds and the response takes time, so half a second means nothing.
+            text = f"{abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} the hub's clock"
             if abs(offset) > _TOLERATED_S:
                 linux = "sudo timedatectl set-ntp true" if shutil.which("timedatectl") else "date -u"
-                cure = "sudo sntp -sS time.apple.com" if sys.platform == "darwin" else linux
-                return warning(f"{text}; peers refuse a difference of {_TOLERATED_S:g} s", cure)
-            return ok("within a second or two of the hub's" if abs(offset) > 0.5 else "agrees with the hub's")
+                remedy = "sudo sntp -sS time.apple.com" if sys.platform == "darwin" else linux
+                return warning(f"{text}; peers reject differences above {_TOLERATED_S:g} s", remedy)
+            return ok(
+                "within a second or two of the hub's clock" if abs(offset) > 0.5 else "agrees with the hub's clock"
+            )
     match synchronised():
         case None:
-            return skipped(f"{why}; this system does not tell whether its clock is kept right")
+            return skipped(f"{why}; this system does not report whether its clock is synchronized")
         case True:
-            return ok("kept right by a time service, says the kernel")
-    return skipped(f"{why}; the kernel knows of no time service")
+            return ok("synchronized by a time service")
+    return skipped(f"{why}; no time service is running")
 
 
 def _offset(address: str) -> float | None:
-    """Return how many seconds this clock is ahead of a server's. Raises Unanswered."""
+    """Return how many seconds this clock is ahead of a server's; None without a valid date. Raises Unanswered."""
     before = time.time()
     date = ask_hub("HEAD", address + "/").headers.get("date")
     middle = (before + time.time()) / 2
     try:
-        # The server cut its fraction of a second: half of one on average.
+        # The server drops the fraction of a second, which is half a second on average.
         return middle - parsedate_to_datetime(date).timestamp() - 0.5 if date else None
     except ValueError:
         return None
 
 
 def synchronised() -> bool | None:
-    """Return whether the kernel says that a time service keeps the clock right; None where it cannot be asked.
+    """Return whether a time service keeps the clock synchronized, according to the kernel; None if it cannot say.
 
-    No library asks it: ``adjtimex`` is not in Python, and ``timedatectl`` not in containers.
+    Calls the kernel directly: Python has no ``adjtimex``, and containers have no ``timedatectl``.
     """
     if sys.platform != "linux" or sys.maxsize < 2**32:
         return None
-    buffer = ctypes.create_string_buffer(512)  # more than it takes, and modes = 0: only read
+    buffer = ctypes.create_string_buffer(512)  # larger than needed; modes = 0 only reads
     adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
     if adjtimex is None or adjtimex(buffer) < 0:
         return None
@@ -187,7 +189,7 @@ def synchronised() -> bool | None:
 
 
 def wsl(_context: Context, release: Path = Path("/proc/sys/kernel/osrelease")) -> Finding:
-    """Tell WSL 2 from WSL 1, which has no CUDA, and from a real Linux."""
+    """Distinguish WSL 2, WSL 1 (which has no CUDA) and native Linux."""
     try:
         kernel = release.read_text().strip()
     except OSError:
@@ -195,5 +197,5 @@ def wsl(_context: Context, release: Path = Path("/proc/sys/kernel/osrelease")) -
     if "microsoft" not in kernel.lower():
         return ok("not WSL")
     if "wsl2" in kernel.lower() or "microsoft-standard" in kernel:
-        return ok(f"WSL 2 ({kernel}); keep nodes on its own disk, not under /mnt")
-    return failed("WSL 1: it has neither CUDA nor the file locks a node needs", "wsl.exe --set-default-version 2")
+        return ok(f"WSL 2 ({kernel}); keep nodes on the Linux disk, not under /mnt")
+    return failed("WSL 1 has neither CUDA nor the file locks that a node needs", "wsl.exe --set-default-version 2")

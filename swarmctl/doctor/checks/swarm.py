@@ -1,4 +1,4 @@
-"""What nodes stand on in a swarm: hivemind's daemon, a port, a key, a charter; and what lies in their directories."""
+"""What a node needs for a swarm (hivemind's daemon, a port, a key, a charter), and the state of node directories."""
 
 import os
 import platform
@@ -23,26 +23,26 @@ from swarmctl.doctor.checks.installation import PINS, install, installed
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json
-from swarmctl.terminal.sentences import size
+from swarmctl.terminal.sentences import several, size
 
 QUICK = 256 * 2**20
-"""Bytes in all whose digests are computed without --deep; more would take seconds."""
+"""Total bytes of checkpoints that are verified without --deep; more would take seconds."""
 _DAEMON_SECONDS = 2.0
 _CONNECT_S = 0.5
 _OTHERS = 0o077
 _SETTLED_S = 60.0
-"""After this, what is half made is not being made any more."""
+"""An unfinished file or directory that has not changed for this long is abandoned."""
 _TEMPORARY = (".node.json.*", ".config.json.*", ".identity.key.*", ".partial-*")
-_NONE = "no node of this machine is in a swarm"
+_NONE = "no node on this machine is in a swarm"
 
 
 def _nodes(context: Context) -> list[NodeFiles]:
-    """Return the files of every node of this machine."""
+    """Return the files of every node on this machine."""
     return [NodeFiles(path.parent) for path in sorted(context.nodes.glob("[!.]*/node.json"))]
 
 
 def p2pd(_context: Context) -> Finding:
-    """Start hivemind's daemon for as long as it takes to print its help: no port is opened."""
+    """Start hivemind's daemon and let it print its help, which opens no port."""
     spec = find_spec("hivemind")
     reinstall = install(f"hivemind=={PINS['hivemind'][1]}", force=True)
     if spec is None or spec.origin is None:
@@ -51,7 +51,7 @@ def p2pd(_context: Context) -> Finding:
 
 
 def daemon(path: Path, reinstall: str) -> Finding:
-    """Judge the daemon at ``path``."""
+    """Check the daemon at ``path``."""
     if not path.is_file():
         return failed(f"hivemind's daemon p2pd is missing from {shown(path.parent)}", reinstall)
     if not os.access(path, os.X_OK):
@@ -62,9 +62,9 @@ def daemon(path: Path, reinstall: str) -> Finding:
         text = f"p2pd does not start on {platform.system()} {platform.machine()}: {error.strerror}"
         return failed(text, reinstall)
     except subprocess.TimeoutExpired:
-        return failed(f"p2pd does not even print its help within {_DAEMON_SECONDS:g} s", reinstall)
+        return failed(f"p2pd did not print its help within {_DAEMON_SECONDS:g} s", reinstall)
     if "-listen" not in done.stdout + done.stderr:
-        return failed(f"p2pd ends with code {done.returncode} instead of printing its help", reinstall)
+        return failed(f"p2pd exited with code {done.returncode} instead of printing its help", reinstall)
     return ok("hivemind's daemon p2pd starts")
 
 
@@ -74,7 +74,7 @@ def _make_executable(path: Path) -> str:
 
 
 def port(_context: Context) -> Finding:
-    """Open a port, and dial it at each IPv4 address of this machine, loopback last."""
+    """Open a port and connect to it at each of this machine's IPv4 addresses, loopback last."""
     import psutil
 
     every = [address for interface in psutil.net_if_addrs().values() for address in interface]
@@ -83,11 +83,11 @@ def port(_context: Context) -> Finding:
 
 
 def dial(targets: Sequence[str]) -> Finding:
-    """Judge how a port that listens at every address answers at ``targets``."""
+    """Listen on every address and check whether the port answers at each of ``targets``."""
     try:
         listener = socket.create_server(("", 0))
     except OSError as error:
-        return failed(f"no port can be opened: {error.strerror}", "ulimit -n 65536")
+        return failed(f"cannot open a port: {error.strerror}", "ulimit -n 65536")
     with listener:
         number = listener.getsockname()[1]
         deaf = []
@@ -97,61 +97,61 @@ def dial(targets: Sequence[str]) -> Finding:
             except OSError:
                 deaf.append(each)
     if deaf:
-        return warning(f"a port can be opened, and does not answer at {', '.join(deaf)}: a firewall?", "ip addr")
+        return warning(f"opened a port, but it does not answer at {', '.join(deaf)}: is there a firewall?", "ip addr")
     outside = ", ".join(each for each in targets if not each.startswith("127."))
-    where = outside or "loopback alone"
-    return ok(f"a port can be opened and dialled from here at {where}; whether others reach it is not known here")
+    where = outside or "loopback only"
+    return ok(f"opened a port and connected to it at {where}; cannot see whether other machines can connect")
 
 
 def node(context: Context) -> Finding:
-    """Tell whether the node that the command means is free to run."""
+    """Check whether the selected node is free to run."""
     files = context.files
     name = files.root.name
     if not context.nodes.exists():
-        # The first run would make it; on request it is made now.
-        text = f"{shown(context.nodes)} is not there yet; the first run makes it"
+        # The first run would create it; --fix creates it now.
+        text = f"{shown(context.nodes)} does not exist yet; the first run creates it"
         return ok(text, fix=lambda: _make(context.nodes))
     if not files.root.exists():
-        return ok(f"node {name} is not there yet; the first run makes it")
+        return ok(f"node {name} does not exist yet; the first run creates it")
     if read_json(files.identity) is None:
         text = f"{shown(files.root)} is not a node: it has no readable {files.identity.name}"
         return failed(text, f"ls -la {quoted([files.root])}")
     if not locks.is_held(files.lock):
-        return ok(f"node {name} is free")
+        return ok(f"node {name} is not running")
     holder = read_json(files.lock) or {}
     pid = holder.get("pid")
     if isinstance(pid, int) and not locks.is_alive(pid):
-        text = f"the supervisor of node {name} is gone; its trainer, pid {holder.get('trainer')}, should stop by itself"
+        text = f"node {name} has lost its supervisor; its trainer (pid {holder.get('trainer')}) should stop by itself"
         return warning(text, f"swarmctl status --node {shlex.quote(name)}")
     return ok(f"node {name} is running (pid {pid}, since {holder.get('since')})")
 
 
 def _make(directory: Path) -> str:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return f"made {shown(directory)}"
+    return f"created {shown(directory)}"
 
 
 def key(context: Context) -> Finding:
-    """Read the keys of this machine's nodes."""
+    """Check that the keys of this machine's nodes can be read and that no two nodes share one."""
     from hivemind_exp.swarm.identity import Identity
 
     keyed = [files for files in _nodes(context) if files.key.exists()]
     if not keyed:
-        return skipped("no node of this machine has a key yet; it gets one when it joins a swarm")
+        return skipped("no node on this machine has a key yet; a node gets one when it joins a swarm")
     peers: Counter[str] = Counter()
     for files in keyed:
         try:
             peers[Identity.load(files.key).peer_id] += 1
         except IdentityProblem as error:
-            return failed(f"the key of node {files.root.name}: {error.message}", error.next)
+            return failed(f"key of node {files.root.name}: {error.message}", error.next)
     if copied := [peer for peer, count in peers.items() if count > 1]:
-        text = f"several nodes share the key of {copied[0]}; only one of them can run at a time"
+        text = f"several nodes share the key of peer {copied[0]}; only one of them can run at a time"
         return warning(text, "swarmctl identity show")
-    return ok(f"{_of('key', keyed)} can be used")
+    return ok(f"can read the {_of('key', keyed)}")
 
 
 def charter(context: Context) -> Finding:
-    """Check the charters of this machine's nodes, and the versions of the libraries that they pin."""
+    """Check the charters of this machine's nodes and the library versions that they pin."""
     from swarmctl.swarm.member import member
 
     members = _members(context)
@@ -164,13 +164,13 @@ def charter(context: Context) -> Finding:
             library, _, version = task.version.partition(" ")
             here = installed(library) if library else version
             if here != version:
-                wanted = f"swarm {found.name} of node {name} makes {task.label} with {task.version}"
-                return failed(f"{wanted}, and this machine has {here or 'none'}", install(f"{library}=={version}"))
-    return ok(f"{_of('charter', members)} can be played here") if members else skipped(_NONE)
+                wanted = f"swarm {found.name} of node {name} needs {task.version} for {task.label}"
+                return failed(f"{wanted}, but this machine has {here or 'none'}", install(f"{library}=={version}"))
+    return ok(f"this machine supports the {_of('charter', members)}") if members else skipped(_NONE)
 
 
 def listen(context: Context) -> Finding:
-    """Tell whether the ports that nodes keep are theirs."""
+    """Check that no other program uses the ports that nodes keep."""
     from hivemind_exp.swarm.addresses import is_free, read_port
 
     members = _members(context)
@@ -178,11 +178,11 @@ def listen(context: Context) -> Finding:
         name, number = files.root.name, read_port(files.swarm)
         if number is not None and not locks.is_held(files.lock) and not is_free(number):
             return warning(
-                f"port {number} of node {name} is taken by another program; the node will choose another, and its "
-                "invitations of before then lead nowhere",
+                f"port {number} of node {name} is in use by another program; the node will choose another port, and "
+                "its existing invitations will stop working",
                 f"swarmctl swarm invite --node {shlex.quote(name)}",
             )
-    return ok(f"{_of('port', members)} is free, or its node runs") if members else skipped(_NONE)
+    return ok(f"no other program uses the {_of('port', members)}") if members else skipped(_NONE)
 
 
 def _members(context: Context) -> list[NodeFiles]:
@@ -191,20 +191,21 @@ def _members(context: Context) -> list[NodeFiles]:
 
 def _of(what: str, found: list[NodeFiles]) -> str:
     names = ", ".join(files.root.name for files in found)
-    return f"{'the' if len(found) == 1 else 'each'} {what} of {names}"
+    plural = "" if len(found) == 1 else "s"
+    return f"{what}{plural} of node{plural} {names}"
 
 
 def modes(context: Context) -> Finding:
-    """Look for secrets and node directories that others on this machine can read."""
+    """Look for secrets and node directories that other users on this machine can read."""
     own = _nodes(context)
     secret = [path for files in own for path in (files.root / "secret", files.key) if path.is_file() and _is_open(path)]
     bad = [*secret, *(path for path in (context.nodes, *(files.root for files in own)) if _is_open(path))]
     if not bad:
-        return ok("node directories and secrets are for their owner alone")
+        return ok("only the owner can read node directories and secrets")
     named = ", ".join(f"{shown(path)} ({stat.S_IMODE(path.stat().st_mode):04o})" for path in bad[:3])
-    text = f"others can read {named}" + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-    # An open directory tells what a node does; an open secret lets others foresee its held-out questions, and an open
-    # key lets them be this node.
+    text = f"other users can read {named}" + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+    # A readable directory only reveals what a node does. With a readable secret, others can predict the node's held-out
+    # questions; with a readable key, they can impersonate it.
     verdict = failed if secret else warning
     return verdict(text, f"chmod go-rwx {quoted(bad)}", lambda: _close(bad))
 
@@ -219,27 +220,27 @@ def _is_open(path: Path) -> bool:
 def _close(paths: list[Path]) -> str:
     for path in paths:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
-    return f"closed {', '.join(map(shown, paths))} to others"
+    return f"made {', '.join(map(shown, paths))} private"
 
 
 def leftovers(context: Context) -> Finding:
-    """Look for files of this user that nothing will ever use again."""
+    """Look for files of this user that nothing will use again."""
     unfinished = [path for files in _nodes(context) if not locks.is_held(files.lock) for path in _unfinished(files)]
     kinds = (
         (_dead_sockets(context.sockets), "sockets of dead daemons"),
-        (_half_made(context.nodes), "node directories that were never finished"),
-        (unfinished, "files and checkpoints that were never finished"),
+        (_half_made(context.nodes), "unfinished node directories"),
+        (unfinished, "unfinished files and checkpoints"),
     )
     found = [path for paths, _ in kinds for path in paths]
     if not found:
         return ok("none")
-    text = ", ".join(f"{len(paths)} {kind}" for paths, kind in kinds if paths)
+    text = ", ".join(f"{kind}: {len(paths)}" for paths, kind in kinds if paths)
     again = context.again("swarm", "--fix")
-    return warning(f"{text}, such as {shown(found[0])}", again, lambda: _remove(context))
+    return warning(f"{text}; for example {shown(found[0])}", again, lambda: _remove(context))
 
 
 def _dead_sockets(directory: Path) -> list[Path]:
-    """Return the sockets of hivemind's daemons, owned by this user, on which nobody listens."""
+    """Return this user's sockets of hivemind daemons on which no process listens."""
     return [path for path in sorted(directory.glob("hivemind-*.sock")) if _settled(path) and _is_dead(path)]
 
 
@@ -252,17 +253,17 @@ def _is_dead(path: Path) -> bool:
     except ConnectionRefusedError:
         return True
     except OSError:
-        return False  # gone meanwhile, or busy: not ours to judge
+        return False  # gone meanwhile, or busy: leave it alone
     return False
 
 
 def _half_made(directory: Path) -> list[Path]:
-    """Return the directories in which a node was being made when its maker died."""
+    """Return the directories of nodes whose creation was interrupted."""
     return [path for path in sorted(directory.glob(".*.*")) if _is_staging(path) and _settled(path)]
 
 
 def _is_staging(path: Path) -> bool:
-    """Whether it is what ``nodes`` makes first: a directory with at most a ``node.json``, or half of one."""
+    """Whether this is what ``nodes`` creates first: a directory with at most a complete or partial ``node.json``."""
     try:
         return all(re.fullmatch(r"(\.)?node\.json(\..*)?", child.name) for child in path.iterdir())
     except OSError:  # not a directory, or gone meanwhile
@@ -270,7 +271,7 @@ def _is_staging(path: Path) -> bool:
 
 
 def _unfinished(files: NodeFiles) -> list[Path]:
-    """Return what a node was writing when it died; meaningless while it runs."""
+    """Return what a node was writing when it died. Valid only while the node does not run."""
     from hivemind_exp.trainer.checkpoints import PARTIAL
 
     places = [files.root.glob(pattern) for pattern in _TEMPORARY]
@@ -279,7 +280,7 @@ def _unfinished(files: NodeFiles) -> list[Path]:
 
 
 def _settled(path: Path) -> bool:
-    """Whether it belongs to this user and has not changed for a while."""
+    """Whether the file belongs to this user and has not changed for ``_SETTLED_S``."""
     with suppress(OSError):
         status = path.lstat()
         return status.st_uid == os.geteuid() and time.time() - status.st_mtime > _SETTLED_S
@@ -287,13 +288,13 @@ def _settled(path: Path) -> bool:
 
 
 def _remove(context: Context) -> str:
-    """Look again, as a node may have started since, and remove; a node's files only while its lock is held here."""
+    """Look again, because a node may have started since, and delete. Holds a node's lock while deleting its files."""
     removed = [*_delete(_dead_sockets(context.sockets)), *_delete(_half_made(context.nodes))]
     for files in _nodes(context):
         with suppress(OSError), open(files.lock, "ab", opener=partial(os.open, mode=0o600)) as lock:
             if locks.acquire(lock.fileno()):
                 removed += _delete(_unfinished(files))
-    return f"removed {', '.join(map(shown, removed))}" if removed else "nothing was left to remove"
+    return f"removed {', '.join(map(shown, removed))}" if removed else "nothing to remove"
 
 
 def _delete(paths: list[Path]) -> list[Path]:
@@ -306,7 +307,7 @@ def _delete(paths: list[Path]) -> list[Path]:
 
 
 def checkpoints(context: Context) -> Finding:
-    """Verify the newest checkpoint of every node that does not run, and count those set aside as damaged."""
+    """Verify the newest checkpoint of every stopped node, and count damaged checkpoints that were set aside."""
     from hivemind_exp.trainer.checkpoints import DAMAGED, damage
 
     verified, unread, left = 0, 0, QUICK
@@ -322,14 +323,16 @@ def checkpoints(context: Context) -> Finding:
         elif problem := damage(newest):
             return warning(
                 f"checkpoint {newest.name} of node {files.root.name} is damaged ({problem}): the next run sets it "
-                "aside and goes on from the one before",
+                "aside and resumes from the previous one",
                 f"swarmctl run --node {shlex.quote(files.root.name)}",
             )
         else:
             verified += 1
     if aside:
         held = size(sum(map(bytes_in, aside)))
-        text = f"{len(aside)} damaged checkpoints were set aside and hold {held}, such as {shown(aside[0])}"
+        text = f"{several(len(aside), 'damaged checkpoint')} set aside, using {held}; for example {shown(aside[0])}"
         return warning(text, f"rm -r {quoted(aside)}")
-    large = f"; {unread} large ones are read only with --deep" if unread else ""
-    return ok(f"intact: the newest of {verified} node(s){large}" if verified or unread else "none yet")
+    large = f"; {several(unread, 'large checkpoint')} verified only with --deep" if unread else ""
+    return ok(
+        f"the newest checkpoint of {several(verified, 'node')} is intact{large}" if verified or unread else "none yet"
+    )

@@ -1,4 +1,4 @@
-"""``swarmctl completion``, and that the scripts are those the command tree leads to."""
+"""``swarmctl completion``, and whether the scripts match the command tree."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_scripts_are_in_the_wheel() -> None:
         assert any(fnmatch.fnmatch(f"completions/{path.name}", pattern) for pattern in patterns)
 
 
-def test_every_option_that_names_a_profile_node_or_setting_is_completed() -> None:
+def test_options_for_profiles_nodes_and_settings_are_completed() -> None:
     expected = {"--profile": Kind.PROFILE, "--node": Kind.NODE, "--set": Kind.SETTING, "--device": Kind.WORDS}
     met = set()
     for command in tree(cli.app, WORDS).walk():
@@ -63,14 +63,14 @@ def test_every_option_that_names_a_profile_node_or_setting_is_completed() -> Non
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
-def test_no_script_starts_anything(shell: str) -> None:
+def test_scripts_start_no_program(shell: str) -> None:
     text = completion.script(shell)
     assert not {"eval", "python", "swarmctl)"} & set(text.replace("`python", "").split())
     assert "$(swarmctl" not in text
     assert text.isascii() or shell != "bash"
 
 
-def test_a_script_for_zsh_begins_as_compinit_wants_it() -> None:
+def test_zsh_script_starts_with_compdef() -> None:
     assert completion.script("zsh").splitlines()[0] == "#compdef swarmctl"
 
 
@@ -83,7 +83,7 @@ def test_install_again_and_uninstall(shell: str, user: Path, capsys: pytest.Capt
     assert path.read_text(encoding="utf-8") == completion.script(shell)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert cli.run(["completion", "install", shell]) == Exit.DONE
-    assert capsys.readouterr().out.startswith("Already there")
+    assert capsys.readouterr().out.startswith("Already installed: ")
     path.write_text(f"# {completion.MARKER}\nof an older version")
     assert cli.run(["completion", "install", shell, "--json"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out) == {"schema": 1, "shell": shell, "path": str(path), "changed": True}
@@ -95,7 +95,7 @@ def test_install_again_and_uninstall(shell: str, user: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
-def test_a_file_of_somebody_else_stays(shell: str, user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_not_written_by_swarmctl_is_kept(shell: str, user: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = user / PLACES[shell]
     path.parent.mkdir(parents=True)
     path.write_text("mine")
@@ -107,7 +107,7 @@ def test_a_file_of_somebody_else_stays(shell: str, user: Path, capsys: pytest.Ca
     assert path.read_text(encoding="utf-8") == completion.script(shell)
 
 
-def test_a_link_is_replaced_and_not_written_through(user: Path) -> None:
+def test_symlink_is_replaced_not_followed(user: Path) -> None:
     path = user / PLACES["bash"]
     path.parent.mkdir(parents=True)
     (user / "dotfile").write_text(completion.script("bash"))
@@ -118,7 +118,7 @@ def test_a_link_is_replaced_and_not_written_through(user: Path) -> None:
     assert (user / "dotfile").exists()
 
 
-def test_xdg_directories_count(user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_xdg_directories_are_used(user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for shell in completion.SHELLS:
@@ -129,14 +129,14 @@ def test_xdg_directories_count(user: Path, tmp_path: Path, monkeypatch: pytest.M
     assert not list(user.iterdir())
 
 
-def test_zsh_takes_the_directory_that_people_have(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zsh_uses_an_existing_zfunc_directory(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (user / ".zfunc").mkdir()
     assert cli.run(["completion", "install", "zsh"]) == Exit.DONE
     assert (user / ".zfunc/_swarmctl").exists()
     assert f"fpath=({user}/.zfunc $fpath)" in capsys.readouterr().out
 
 
-def test_zsh_would_refuse_a_directory_that_a_group_may_write_to(user: Path) -> None:
+def test_zsh_directories_are_not_group_writable(user: Path) -> None:
     before = os.umask(0o002)
     try:
         assert cli.run(["completion", "install", "zsh"]) == Exit.DONE
@@ -147,7 +147,7 @@ def test_zsh_would_refuse_a_directory_that_a_group_may_write_to(user: Path) -> N
 
 
 @pytest.mark.parametrize(("shell", "code"), [("/usr/bin/fish", Exit.DONE), ("/bin/tcsh", Exit.USAGE), ("", Exit.USAGE)])
-def test_the_shell_is_that_of_the_user(
+def test_shell_is_taken_from_the_environment(
     shell: str, code: Exit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SHELL", shell)
@@ -157,7 +157,7 @@ def test_the_shell_is_that_of_the_user(
     assert ("error: " in err) == (code == Exit.USAGE)
 
 
-def test_an_unwritable_place_is_told(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_directory_is_an_error(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (user / ".local").write_text("a file where a directory should be")
     assert cli.run(["completion", "install", "bash"]) == Exit.FAILED
     assert "cannot write ~/.local/share/bash-completion" in capsys.readouterr().err

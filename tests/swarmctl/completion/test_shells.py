@@ -1,4 +1,4 @@
-"""Tabs in real shells, each with the script where ``swarmctl completion install`` puts it. No Tab starts swarmctl."""
+"""Tab completion in real shells, with scripts installed by ``swarmctl completion install``. No Tab starts swarmctl."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Iterator[Path]:
-    """A user's home directory: two nodes, some profiles, and traps beside them."""
+    """A user's home directory with two nodes, some profiles, and names that must not be completed or evaluated."""
     home = tmp_path_factory.mktemp("home")
     for name in ("maths", "spelling", ".hidden"):
         (home / ".local/share/swarmctl/nodes" / name).mkdir(parents=True)
@@ -47,7 +47,7 @@ def shell(kind: str, place: Path) -> Iterator[Shell]:
 
 
 def start(kind: str, home: Path, **environment: str) -> Shell:
-    """Start a shell that finds the script as a user's does."""
+    """Start a shell that finds the completion script as a user's shell does."""
     name = kind.split(" ", maxsplit=1)[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
@@ -67,7 +67,7 @@ def start(kind: str, home: Path, **environment: str) -> Shell:
     return shells.fish(home, **environment)
 
 
-def test_the_first_tab_of_a_new_shell(kind: str, place: Path) -> None:
+def test_first_tab_in_a_new_shell(kind: str, place: Path) -> None:
     fresh = start(kind, place)
     try:
         assert fresh.completes("swarmctl prof") == "swarmctl profiles "
@@ -80,7 +80,7 @@ def test_the_first_tab_of_a_new_shell(kind: str, place: Path) -> None:
     [
         ("swarmctl stat", "swarmctl status "),
         ("swarmctl profiles val", "swarmctl profiles validate "),
-        ("swarmctl profile val", "swarmctl profile validate "),  # an alias that is not offered
+        ("swarmctl profile val", "swarmctl profile validate "),  # an alias that is not suggested
         ("swarmctl run --dry", "swarmctl run --dry-run "),
         ("swarmctl run -p dem", "swarmctl run -p demo "),  # not demo/, which is a directory here
         ("swarmctl run --profile=dem", "swarmctl run --profile=demo "),
@@ -105,7 +105,7 @@ def test_one_candidate_is_completed(shell: Shell, typed: str, completed: str) ->
 
 
 @pytest.mark.parametrize("typed", ["swarmctl run -- --pro", "swarmctl profiles list zz", "swarmctl run --rounds 1"])
-def test_nothing_is_offered_where_nothing_fits(shell: Shell, typed: str) -> None:
+def test_nothing_is_completed_without_a_match(shell: Shell, typed: str) -> None:
     assert shell.completes(typed) == typed
 
 
@@ -115,7 +115,7 @@ def test_several_candidates_are_listed(shell: Shell) -> None:
     assert {"demo", "cpu", "gpu", "mac", "default", "mine"} <= shell.lists("swarmctl run -p ")
 
 
-def test_what_is_hidden_or_no_profile_is_not_listed(shell: Shell) -> None:
+def test_hidden_or_non_profile_files_are_not_listed(shell: Shell) -> None:
     assert not shell.lists("swarmctl run -p ") & {"notes.txt", "notes", "ctrl", "line"}
     assert ".hidden" not in shell.lists("swarmctl run --node ")
     assert not shell.lists("swarmctl ") & {"ps", "profile"}
@@ -128,7 +128,7 @@ def test_a_name_is_quoted_and_not_evaluated(shell: Shell, place: Path) -> None:
     assert f"[{AWKWARD}]" in shell.quiet()
 
 
-def test_another_home(kind: str, place: Path, tmp_path: Path) -> None:
+def test_completion_uses_swarmctl_home(kind: str, place: Path, tmp_path: Path) -> None:
     (tmp_path / "else where/nodes/elsewhere").mkdir(parents=True)
     (tmp_path / "else where/profiles").mkdir()
     (tmp_path / "else where/profiles/other.toml").touch()
@@ -143,7 +143,7 @@ def test_another_home(kind: str, place: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bash"], indirect=True)
 def test_bash_with_unusual_options(kind: str, place: Path) -> None:
-    """What people put into ~/.bashrc must not break it, nor be changed by it."""
+    """Unusual options in ~/.bashrc must not break completion, and completion must not change them."""
     options = place / "options"
     options.write_text("set -u; shopt -s failglob dotglob; IFS=,\n")
     strict = shells.bash(place, COMPLETIONS / "swarmctl.bash", options)

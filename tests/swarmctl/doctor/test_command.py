@@ -1,4 +1,4 @@
-"""``doctor`` as a command: what it prints, exits with, and survives."""
+"""The ``doctor`` command: its output, its exit codes, and how it handles broken checks."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_machine_that_can_run_the_demo_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_ready_on_a_working_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "-p", "demo", "--offline"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line in registry.groups()] == registry.groups()
-    assert lines[-1].startswith("Ready")
+    assert lines[-2].startswith("Ready to run")
+    assert lines[-1].startswith("  try: ")
     assert lines[-1].endswith("run --profile demo")
 
 
@@ -54,10 +55,10 @@ def test_json_has_every_check_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(row["seconds"] for row in rows) > 0
 
 
-def test_a_failed_check_exits_4_and_says_what_to_cure_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_check_exits_4_and_names_the_first_thing_to_fix(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "hub", "fit", "--set", "tasks=nonsense"]) == Exit.CHECK_FAILED
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2] == "2 checks failed. Cure fit.profile first:"
+    assert lines[-2] == "2 checks failed. Start with fit.profile:"
     assert lines[-1].startswith("  ")
     assert cli.run(["doctor", "hub.model", "--json"]) == Exit.CHECK_FAILED
     report = json.loads(capsys.readouterr().out)
@@ -65,21 +66,21 @@ def test_a_failed_check_exits_4_and_says_what_to_cure_first(capsys: pytest.Captu
     assert [row["name"] for row in report["checks"]] == ["model"]
 
 
-def test_a_remedy_works_when_pasted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remedy_works_when_pasted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "hub.model", "--json", "--node", "x"]) == Exit.CHECK_FAILED
     remedy = json.loads(capsys.readouterr().out)["checks"][0]["remedy"]
     done = subprocess.run(f"{remedy} --help", shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0
 
 
-def test_an_unknown_check_is_a_usage_error_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_check_is_a_usage_error_that_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "machin"]) == Exit.USAGE
     assert "did you mean machine?" in capsys.readouterr().err
     assert cli.run(["doctor", "hub.modle", "--json"]) == Exit.USAGE
     assert "hub.model" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
-def test_a_profile_that_cannot_be_used_is_a_finding(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_profile_is_a_finding(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_profile(home, "bad", "[train]\nmicro_bach = 3\n")
     assert cli.run(["doctor", "machine", "-p", "bad"]) == Exit.CHECK_FAILED
     out = capsys.readouterr().out
@@ -89,13 +90,13 @@ def test_a_profile_that_cannot_be_used_is_a_finding(home: Path, capsys: pytest.C
     assert "did you mean demo?" in capsys.readouterr().out
 
 
-def test_what_it_advises_means_the_same_node(capsys: pytest.CaptureFixture[str]) -> None:
+def test_suggested_commands_refer_to_the_same_node(capsys: pytest.CaptureFixture[str]) -> None:
     cli.run(["doctor", "-p", "demo", "--node", "n", "--set", "game.rounds=3", "--offline"])
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.endswith("swarmctl run --profile demo --node n --set game.rounds=3")
 
 
-def test_a_check_that_hangs_is_given_up_and_one_that_breaks_is_told() -> None:
+def test_hanging_check_times_out_and_broken_check_is_reported() -> None:
     def hang(_: Context) -> Finding:
         time.sleep(60)
         return ok("never")
@@ -118,7 +119,7 @@ def test_a_check_that_hangs_is_given_up_and_one_that_breaks_is_told() -> None:
 
 
 @pytest.mark.slow
-def test_a_check_that_hangs_does_not_keep_the_program() -> None:
+def test_hanging_check_does_not_keep_the_program_running() -> None:
     code = (
         "import sys, time, swarmctl.cli; from swarmctl.doctor import registry\n"
         "from swarmctl.doctor.check import Check\n"
@@ -132,13 +133,13 @@ def test_a_check_that_hangs_does_not_keep_the_program() -> None:
     assert "timed out after 0.2 s" in done.stdout
 
 
-def test_an_ascii_stream_gets_ascii(home: Path) -> None:
+def test_doctor_prints_ascii_on_an_ascii_stream(home: Path) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "HF_TOKEN": "hf_" + "a" * 30 + "WXYZ"}
     done = subprocess.run(
         [*PROGRAM, "-p", "demo", "--offline"], cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.decode("ascii").splitlines()[-1].startswith("Ready")
+    assert done.stdout.decode("ascii").splitlines()[-2].startswith("Ready to run")
 
 
 def test_a_terminal_of_40_columns_is_enough(home: Path) -> None:
@@ -150,7 +151,7 @@ def test_a_terminal_of_40_columns_is_enough(home: Path) -> None:
     assert all(len(line) <= 40 for line in lines if line not in commands)
 
 
-def test_a_planted_key_is_nowhere(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_keys_are_never_printed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     key = "hf_PLANTEDplantedPLANTEDplanted1234"
     monkeypatch.setenv("HF_TOKEN", key)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef" * 2)
@@ -163,7 +164,7 @@ def test_a_planted_key_is_nowhere(monkeypatch: pytest.MonkeyPatch, capfd: pytest
         assert extra != ["--report"] or "1234" not in out
 
 
-def test_a_key_given_as_a_setting_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_key_passed_as_a_setting_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for extra in ([], ["--json"], ["--report"]):
         cli.run(["doctor", "hub", "fit", "--set", "model.name=hf_PLANTEDplantedPLANTED", *extra])
         out = capsys.readouterr().out
@@ -173,14 +174,14 @@ def test_a_key_given_as_a_setting_is_not_repeated(capsys: pytest.CaptureFixture[
     assert masked(f"run --set model.revision={commit}") == f"run --set model.revision={commit}"
 
 
-def test_an_invitation_is_not_handed_on_with_a_report() -> None:
+def test_report_hides_invitations() -> None:
     peer = "12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm"
     line = f"run --set 'swarm.join=swarm1:{'0f' * 32}@/ip4/203.0.113.7/tcp/4001/p2p/{peer}' -d"
     assert masked(line) == "run --set 'swarm.join=(hidden: an invitation)' -d"
     assert masked(f"peer {peer} is alive") == f"peer {peer} is alive"
 
 
-def test_a_report_tells_nothing_of_its_author(
+def test_report_reveals_nothing_about_its_author(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOGNAME", "jdoe")
@@ -193,22 +194,22 @@ def test_a_report_tells_nothing_of_its_author(
     assert cli.run(["doctor", "--report", "--offline", "--set", f"model.name={model}"]) == Exit.CHECK_FAILED
     out = capsys.readouterr().out
     assert out.startswith("### swarmctl doctor\n")
-    assert "| hub.model | failed | ~/models/mine holds no model" in out
+    assert "| hub.model | failed | ~/models/mine is not a model directory" in out
     assert "jdoe" not in out
     rows = [line for line in out.splitlines() if line.startswith("| ")]
     assert len(rows) == len(registry.CHECKS) + 1
     assert all(line.replace("\\|", "").count("|") == 6 for line in rows)
 
 
-def test_fixing_says_what_it_did(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fix_reports_what_it_did(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "swarm", "-p", "demo", "--fix"]) == Exit.DONE
-    assert f"Fixed: made {home / 'nodes'}" in capsys.readouterr().out
+    assert f"Fix: created {home / 'nodes'}" in capsys.readouterr().out
     assert (home / "nodes").stat().st_mode & 0o777 == 0o700
     assert cli.run(["doctor", "swarm", "-p", "demo", "--fix", "--json"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out)["fixed"] == []
 
 
-def test_without_fix_nothing_is_touched(home: Path) -> None:
+def test_without_fix_nothing_is_changed(home: Path) -> None:
     cli.run(["doctor", "-p", "demo"])
     assert not home.exists()
 

@@ -156,7 +156,7 @@ def test_the_middle_of_a_long_text_is_left_out_unless_wanted(capsys: pytest.Capt
     out = capsys.readouterr().out
     assert text[:HEAD] in out
     assert text[-TAIL:] in out
-    assert f"{len(text) - HEAD - TAIL:,} characters left out; --full shows them" in out
+    assert f"{len(text) - HEAD - TAIL:,} characters omitted; use --full to show them" in out
     assert "| line 7\n" in out
     assert "| line 8\n" not in out
     assert "| line 29\n" in out

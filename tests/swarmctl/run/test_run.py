@@ -72,7 +72,7 @@ def test_a_run_to_its_end(stand_in: Cli, home: Path) -> None:
     }
     assert "library noise" not in done.stderr
     assert b"library noise" in (home / "nodes/demo/trainer.log").read_bytes()
-    assert "Round 3 of 3: 3 of 8 right, reward 0.32, 5,210 tokens/s, 0.1 s." in done.stderr
+    assert "Round 3 of 3: 3 of 8 correct, reward 0.32, 5,210 tokens/s, 0.1 s." in done.stderr
     assert "Accuracy 38 % → 90 % on 200 held-out questions." in done.stderr
     assert "It taught no new one." in done.stderr
     assert "warning: this is slow" in done.stderr

@@ -133,9 +133,9 @@ def test_what_passes_between_peers_is_told(here: Cli, home: Path, tea: str) -> N
     assert done.returncode == Exit.DONE, done.stderr
     result = json.loads(done.stdout)
     assert (result["peers"], result["groups_shared"], result["rollouts"]["peer"]) == (2, 6, 12)
-    assert "No peer in touch.\n2 peers in touch.\nerror: another node has this identity\n" in done.stderr
-    assert "Round 1 of 3: 2 of 4 right from peers, 3 of 8 right, reward 0.30" in done.stderr
-    assert "In the swarm: shared 6 groups (4 KiB), learned from 3 groups of peers." in done.stderr
+    assert "No peers in touch.\n2 peers in touch.\nerror: another node has this identity\n" in done.stderr
+    assert "Round 1 of 3: 2 of 4 correct from peers, 3 of 8 correct, reward 0.30" in done.stderr
+    assert "In the swarm: shared 6 groups (4 KiB), learned from 3 peer groups." in done.stderr
     row = json.loads(here("status", "--node", "tea", "--json").stdout)["nodes"][0]
     assert (row["swarm"], row["peers"], row["groups_from_peers"]) == (parse(tea).charter, None, 0)
     assert row["error"] is None

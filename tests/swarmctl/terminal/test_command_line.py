@@ -1,4 +1,4 @@
-"""Commands that are printed start this very program when pasted."""
+"""Printed commands start this program when pasted."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
-def test_its_name_is_enough_where_it_is_on_path(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launcher_is_the_name_if_it_is_on_path(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(program)])
     monkeypatch.setenv("PATH", str(program.parent))
     assert launcher() == "swarmctl"
 
 
-def test_its_path_is_needed_where_path_has_none_or_another(
+def test_launcher_is_the_full_path_if_path_has_no_or_another_swarmctl(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [str(program)])
@@ -38,7 +38,7 @@ def test_its_path_is_needed_where_path_has_none_or_another(
     assert launcher() == f"'{program}'"
 
 
-def test_a_module_is_started_by_its_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launcher_of_a_module_is_its_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\n")
     python.chmod(0o755)

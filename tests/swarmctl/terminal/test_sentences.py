@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers formatted for people."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ from swarmctl.terminal.sentences import dollars
         (1e-12, "under 0.000000001 USD"),
     ],
 )
-def test_dollars_have_cents_or_two_digits_that_count(usd: float, text: str) -> None:
+def test_dollars_have_cents_or_two_significant_digits(usd: float, text: str) -> None:
     assert dollars(usd) == text

@@ -1,4 +1,4 @@
-"""Tables: whole in a pipe, lists on a narrow terminal, ASCII where a stream is."""
+"""Tables: untruncated in a pipe, lists on a narrow terminal, ASCII on an ASCII stream."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def test_columns_are_as_wide_as_they_look(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "a     bb\n日本  b\n"
 
 
-def test_numbers_end_in_one_place_and_columns_without_text_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_are_right_aligned_and_empty_columns_omitted(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([row[1:] for row in ROWS], HEADINGS[1:], right={"count"})
     print_table([("x", ""), ("yy", "")])
     out = capsys.readouterr().out.splitlines()
     assert out == ["name         count", "müsli            1", "[b]日本[/b]  1,200", "x", "yy"]
 
 
-def test_no_cell_steers_the_terminal_or_leaves_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cells_contain_no_control_characters_or_newlines(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([["\x1b[31ma\nb", "c\x07"]])
     assert capsys.readouterr().out == "a b  c\n"
 
 
 def shown(rows: object, headings: object, *, columns: int, terminal: bool = True, **environment: str) -> str:
-    """Return what a process prints on a terminal, or into a pipe."""
+    """Return what a process prints on a terminal or into a pipe."""
     code = f"from swarmctl.terminal.table import print_table; print_table({rows!r}, {headings!r})"
     leader, follower = pty.openpty()
     done = subprocess.run(
@@ -52,19 +52,19 @@ def shown(rows: object, headings: object, *, columns: int, terminal: bool = True
     return text.decode().replace("\r\n", "\n")
 
 
-def test_a_pipe_gets_whole_lines_and_a_narrow_terminal_lists() -> None:
+def test_pipe_gets_untruncated_lines_and_narrow_terminal_gets_lists() -> None:
     wide = [["x" * 30, "y" * 30]]
     assert shown(wide, ["a", "b"], columns=40, terminal=False).splitlines()[1] == "x" * 30 + "  " + "y" * 30
     assert shown(wide, ["a", "b"], columns=40) == f"  a {'x' * 30}\n  b {'y' * 30}\n\n"
     assert shown(wide, ["a", "b"], columns=80).splitlines()[1] == "x" * 30 + "  " + "y" * 30
-    # Without headings a list would say nothing: the terminal breaks the line, and a copy of it is whole.
+    # Without headings, a list would mean nothing: the terminal wraps the line, so a copy of it is complete.
     assert shown(wide, [], columns=40) == "x" * 30 + "  " + "y" * 30 + "\n"
 
 
 @pytest.mark.parametrize(
     "setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"FORCE_COLOR": "1"}, {"COLORTERM": "truecolor"}]
 )
-def test_there_are_no_colours(setting: dict[str, str]) -> None:
+def test_tables_have_no_colors(setting: dict[str, str]) -> None:
     assert shown([["a", "b"]], ["c", "d"], columns=40, **setting) == "c  d\na  b\n"
 
 
@@ -72,6 +72,6 @@ def test_ascii_streams_get_ascii() -> None:
     assert shown([["→ …", "b"]], [], columns=40, terminal=False, PYTHONIOENCODING="ascii") == "-> ...  b\n"
 
 
-def test_a_cell_keeps_its_blanks_and_a_tab_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cell_keeps_its_spaces_and_a_tab_becomes_one(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([["* here", "one\ttwo"], ["  there", "a\nb"]])
     assert capsys.readouterr().out == "* here   one two\n  there  a b\n"

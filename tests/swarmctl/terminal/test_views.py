@@ -1,4 +1,4 @@
-"""What people see: on a terminal, without one, on a narrow one, without colours or Unicode."""
+"""The views of a run: on wide and narrow terminals, without a terminal, without colors or Unicode."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIVE = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def run_demo(*options: str, width: int = 80, act: str = "run", **environment: st
     return spawn(command, environment=clean | LIVE | {"STAND_IN": act} | environment, columns=width)
 
 
-def test_the_live_view_shows_what_goes_on() -> None:
+def test_live_view_shows_progress() -> None:
     terminal = run_demo("--rounds", "20")
     screen = rest_of(terminal)
     assert terminal.exitstatus == 0
@@ -101,7 +101,7 @@ def test_a_second_interrupt_on_a_terminal() -> None:
 
 
 @pytest.mark.usefixtures("no_leftovers")
-def test_a_terminal_that_is_closed_stops_the_run(home: Path) -> None:
+def test_closing_the_terminal_stops_the_run(home: Path) -> None:
     terminal = run_demo("--rounds", "0")
     terminal.expect("Round")
     os.close(terminal.child_fd)
@@ -110,7 +110,7 @@ def test_a_terminal_that_is_closed_stops_the_run(home: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", [{"TERM": "dumb"}, {"CI": "true"}, {"PYTHONIOENCODING": "ascii"}])
-def test_where_nothing_can_be_drawn_sentences_are_printed(setting: dict[str, str]) -> None:
+def test_sentences_are_printed_where_the_live_view_cannot_be_drawn(setting: dict[str, str]) -> None:
     terminal = run_demo("--rounds", "3", **setting)
     screen = rest_of(terminal)
     assert terminal.exitstatus == 0
@@ -132,7 +132,7 @@ def test_ascii_streams_get_ascii(stand_in: Cli) -> None:
     assert "Accuracy 38 % -> 90 %" in done.stderr
 
 
-def test_when_a_live_view_makes_sense() -> None:
+def test_live_view_needs_a_capable_terminal() -> None:
     assert can_draw(Terminal("utf-8"), {"TERM": "xterm"})
     assert not can_draw(Terminal("utf-8"), {})
     assert not can_draw(Terminal("utf-8"), {"TERM": "xterm", "CI": "1"})
@@ -158,7 +158,7 @@ def test_numbers_are_easy_to_read() -> None:
     assert [sentences.count(n) for n in (1234, 266_000, 494e6, 7.6e9)] == ["1,234", "0.266 M", "494 M", "7.6 B"]
 
 
-def test_a_long_phase_is_told_once_in_a_while() -> None:
+def test_long_phase_is_printed_only_now_and_then() -> None:
     stream = io.StringIO()
     view = PlainView(stream)
     for done in range(100):
@@ -196,14 +196,14 @@ def test_events_add_up() -> None:
     assert told["seconds"] == {"generate": 120.0, "verify": 0.0, "train": 60.0, "share": 0.0, "other": 0.0}
 
 
-def test_what_is_not_known_is_null() -> None:
+def test_unknown_values_are_null() -> None:
     told = result(RunView(), "n")
     assert told["rounds"] is told["steps"] is told["accuracy_before"] is told["accuracy_after"] is None
     assert set(told["seconds"].values()) == {None}
 
 
 @pytest.mark.parametrize(("after", "told"), [(0.95, "taught no new one"), (0.3, "not much yet"), (0.1, "not much yet")])
-def test_a_demonstration_claims_only_what_it_showed(after: float, told: str) -> None:
+def test_demo_claims_only_what_it_showed(after: float, told: str) -> None:
     progress = RunView(accuracy={0: 0.25, 80: after}, start={"parameters": 232_000})
     assert told in lesson(progress)
     assert "0.232 M" in lesson(progress)
@@ -219,7 +219,7 @@ def test_repeated_steps_are_counted_once() -> None:
     assert progress.seconds["train"] == 1.0
 
 
-def test_a_line_is_read_once_it_is_whole(tmp_path: Any) -> None:
+def test_event_line_is_read_once_it_is_complete(tmp_path: Any) -> None:
     path = tmp_path / "events.jsonl"
     tail = EventReader(path)
     assert list(tail()) == []

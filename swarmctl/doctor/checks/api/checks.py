@@ -1,4 +1,4 @@
-"""The services that generate rollouts for the node: one set of checks for each provider of the profile's chain."""
+"""The API providers that generate completions for the node: a set of checks per provider in the profile's chain."""
 
 from __future__ import annotations
 
@@ -25,46 +25,48 @@ if TYPE_CHECKING:
     from hivemind_exp.offload.ledger import Price
 
 _TOKENS = 16
-"""Of the answer, at most."""
+"""Most tokens in the response to the test request."""
 _REQUEST_S = 30.0
 _TRIES = 4
-"""Requests at most: a service that refuses a parameter is asked again without it, and has billed nothing."""
+"""Most requests. If a service rejects a parameter, it bills nothing, and the request is repeated without it."""
 _DAY = 86400
 _MESSAGES = ({"role": "user", "content": "Say OK."},)
 
 
 def providers(_context: Context) -> Finding:
-    """Say that there is nothing to look at; with offloading, the checks of ``checks`` stand in this one's place."""
+    """Report that no provider is configured. With offloading, the result of ``checks`` replaces this check."""
     return skipped("no provider in this profile")
 
 
 def settings(context: Context) -> Finding:
-    """Look whether the settings make sense together, as a run would."""
+    """Check that the settings are consistent, as a run would."""
     from hivemind_exp.offload.settings import TRAINING, chain, check_offload, describe_loss, first_endpoint
 
     config = context.config
     check_offload(config)
     order = ", else ".join("this machine" if each is None else each.label for each in chain(config))
     if find_spec("openai") is None:
-        return failed("offloading needs the package openai, which is not installed", install("openai[aiohttp]"))
+        return failed("offloading needs the openai package, which is not installed", install("openai[aiohttp]"))
     first = first_endpoint(config)
-    return ok(f"{order}; {describe_loss(config)}; of {first.name}, {TRAINING[first.chat.training]}")
+    return ok(f"{order}; {describe_loss(config)}; {first.name}: {TRAINING[first.chat.training]}")
 
 
 def price(service: ApiService, context: Context) -> Finding:
-    """Look what a million tokens cost, and whether a cap can be kept."""
+    """Check what a million tokens cost, and whether a cap can be enforced."""
     endpoint, cost = service.endpoint, _price(service, context)
     if cost is None:
-        return warning(f"the price of {endpoint.label} is not known, and offload.limits.usd is unlimited")
+        return warning(f"the price of {endpoint.label} is unknown, and offload.limits.usd is unlimited")
     if cost.free:
-        return ok(f"{endpoint.label} costs nothing")
-    said = "as the profile says" if endpoint.name in context.config.offload.prices else "at most, at any hour and size"
-    millions = f"{cost.input * 1e6:g} USD a million tokens in, {cost.output * 1e6:g} USD out"
-    return ok(f"{endpoint.label}: {millions}, {said}")
+        return ok(f"{endpoint.label} is free")
+    said = (
+        "set in the profile" if endpoint.name in context.config.offload.prices else "highest rate at any time and size"
+    )
+    millions = f"{cost.input * 1e6:g} USD per million input tokens, {cost.output * 1e6:g} USD per million output tokens"
+    return ok(f"{endpoint.label}: {millions} ({said})")
 
 
 def _price(service: ApiService, context: Context) -> Price | None:
-    """Return the price, None where it is not known and need not be. Raises ConfigurationError."""
+    """Return the price; None if it is unknown and no cap needs it. Raises ConfigurationError."""
     from hivemind_exp.offload.ledger import bounded_price, price_of
 
     offload = context.config.offload
@@ -73,13 +75,13 @@ def _price(service: ApiService, context: Context) -> Price | None:
 
 
 def key(service: ApiService, context: Context) -> Finding:
-    """Look for the key where a run would. Whether the service accepts it is another check."""
+    """Look for the key where a run would. Another check tests whether the service accepts it."""
     found = service.key(context)
-    return ok(found.reason if found else "no key here, and none is needed")
+    return ok(found.reason if found else "no key found, and none is needed")
 
 
 def notice(context: Context) -> str | None:
-    """Say what ``--deep`` will cost at most, before anything is asked; None where nothing is."""
+    """Return a notice of the most that ``--deep`` will cost, before any request; None if it sends none."""
     from hivemind_exp.offload.settings import is_offloaded
 
     if context.resolved is None or context.offline or not is_offloaded(context.config):
@@ -87,26 +89,26 @@ def notice(context: Context) -> str | None:
     try:
         most = [_most(each, context) for each in services(context.config)]
     except NodeError:
-        return None  # the checks tell, and nothing is asked
-    asked = "provider is asked for one word" if len(most) == 1 else "providers are asked for one word each"
+        return None  # the checks report it, and no request is sent
+    asked = "the profile's provider" if len(most) == 1 else f"each of the profile's {len(most)} providers"
     known = sum(usd for usd in most if usd is not None)
-    cost = "an amount that is not known" if None in most else f"at most {dollars(known)}"
-    return f"The profile's {asked}, which costs {cost}."
+    cost = "an unknown amount" if None in most else f"at most {dollars(known)}"
+    return f"Sending one tiny test request to {asked}. This costs {cost}."
 
 
 @when_reachable
 def request(service: ApiService, context: Context) -> Finding:
-    """Ask for one word with the parameters that a run would send, which costs money where the provider does."""
+    """Request one word with the parameters that a run would send. Costs money unless the provider is free."""
     try:
         most = _most(service, context)
         over = _over_cap(context, most or 0.0)
     except NodeError as error:
-        return skipped(f"not asked, {error.message}")
+        return skipped(f"not sent: {error.message}")
     return over or _asked(service, context, most)
 
 
 def _most(service: ApiService, context: Context) -> float | None:
-    """Return dollars that the word costs at most; None where nobody knows. Raises ConfigurationError."""
+    """Return the most that the request costs, in dollars; None if unknown. Raises ConfigurationError."""
     from hivemind_exp.offload.ledger import worst_case
 
     price = _price(service, context)
@@ -114,7 +116,7 @@ def _most(service: ApiService, context: Context) -> float | None:
 
 
 def _over_cap(context: Context, usd: float) -> Finding | None:
-    """Return that a cap of the node leaves no room for ``usd`` more. Raises NodeError."""
+    """Return a finding if ``usd`` more would exceed one of the node's caps, else None. Raises NodeError."""
     caps = context.config.offload.limits
     if usd == 0 or not context.files.ledger.is_file():
         return None
@@ -124,7 +126,7 @@ def _over_cap(context: Context, usd: float) -> Finding | None:
         for name, cap, since in (("usd", caps.usd, 0.0), ("usd_per_day", caps.usd_per_day, today)):
             used = float(ledger.execute(query, (since,)).fetchone()[0])
             if isinstance(cap, float) and used + usd > cap:
-                return skipped(f"not asked: of offload.limits.{name} = {cap:.2f} USD, {dollars(used)} are spent")
+                return skipped(f"not sent: {dollars(used)} of the {cap:.2f} USD cap (offload.limits.{name}) are used")
     return None
 
 
@@ -135,7 +137,7 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
     row = Provider(endpoint.name, endpoint.base_url)
     style = chat.RequestDialect(endpoint.chat.max_tokens, supports_n=False)
     sampling = chat.SamplingParams(context.config.generation.temperature, _TOKENS, 0, offload.reasoning_effort)
-    cost = f"that may have cost {'an unknown amount' if most is None else f'up to {dollars(most)}'}"
+    cost = f"this may have cost {'an unknown amount' if most is None else f'up to {dollars(most)}'}"
     again = context.again("api", "--deep")
     for _ in range(_TRIES):
         content = json.dumps(chat.body(endpoint, style, _MESSAGES, 1, sampling, 0)).encode()
@@ -145,31 +147,31 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
                 return _told(service, context, chat.read_answer(raw.body, raw.headers), raw.seconds, most)
             raise chat.refusal(raw.status, raw.body, raw.headers)
         except Unanswered as error:
-            return service.trouble(f"no answer: {error}; {cost}")
+            return service.trouble(f"no response: {error}; {cost}")
         except chat.RequestFailed as fault:
             if fault.trouble is chat.FaultKind.BAD_REQUEST and style.adapt(fault.detail):
                 continue
             verdict = warning if fault.trouble is chat.FaultKind.SLOW_DOWN else service.trouble
             return verdict(_hidden(service, context, fault.detail) + (f"; {cost}" if fault.billed else ""), again)
-    return service.trouble(f"it accepts none of {_TRIES} ways to ask", again)
+    return service.trouble(f"it rejected the request in {_TRIES} different forms", again)
 
 
 def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, most: float | None) -> Finding:
     usage, price = answer.usage, _price(service, context)
     by = " ".join((answer.model or service.endpoint.model).split())
     if price is None:
-        cost = "at a price that is not known"
+        cost = "price unknown"
     elif usage is None:
-        cost = f"it does not say what it used: at most {dollars(most or 0.0)}, not counted under the node's cap"
+        cost = f"it did not report its token usage: at most {dollars(most or 0.0)}, not counted toward the node's cap"
     else:
-        cost = f"{usage.prompt} tokens in, {usage.completion} out: {dollars(price.cost(usage))}"
-        cost += "" if price.free else ", not counted under the node's cap"
-    text = f"{by} answers in {seconds:.2f} s; {cost}; {limits(answer.headers)}"
-    return ok(_hidden(service, context, text)) if answer.choices else warning(f"{text}; its answer has no choices")
+        cost = f"{usage.prompt} input and {usage.completion} output tokens: {dollars(price.cost(usage))}"
+        cost += "" if price.free else ", not counted toward the node's cap"
+    text = f"{by} responded in {seconds:.2f} s; {cost}; {limits(answer.headers)}"
+    return ok(_hidden(service, context, text)) if answer.choices else warning(f"{text}; its response has no choices")
 
 
 def _hidden(service: ApiService, context: Context, text: str) -> str:
-    """Return what a service says without the key, should it echo it."""
+    """Return a service's text without the key, which the service may echo."""
     value = service.secret(context)
     return text.replace(value, "…") if value else text
 
@@ -182,11 +184,11 @@ _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] 
     ("model", api_service.model, 16.0),
     ("request", request, 60.0),
 )
-"""(name, check, seconds). Each waits for those before it that it builds upon, so its limit counts theirs."""
+"""(name, check, seconds). A check waits for the earlier ones that it depends on, so its limit includes theirs."""
 
 
 def checks(context: Context) -> list[Check]:
-    """Return the checks of the profile's providers; none without offloading."""
+    """Return the checks for the profile's providers; none without offloading."""
     from hivemind_exp.offload.settings import is_offloaded
 
     if context.resolved is None or not is_offloaded(context.config):
@@ -195,7 +197,7 @@ def checks(context: Context) -> list[Check]:
     try:
         chain = services(context.config)
     except NodeError:
-        return found  # the settings tell
+        return found  # ``settings`` reports the error
     return found + [
         Check("api", f"{each.label}.{name}", partial(look, each), limit, deep=look is request)
         for each in chain

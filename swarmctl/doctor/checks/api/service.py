@@ -1,4 +1,4 @@
-"""One provider of a profile's chain: the way to its host, whether it takes the key, and whether it has the model."""
+"""One provider of a profile's chain: whether its host is reachable, accepts the key and has the model."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ START = {
     "transformers": "transformers serve {model} --port {port}",
     "litellm": "litellm --model {model} --port {port}",
 }
-"""What starts a server on a machine of one's own."""
+"""Commands that start a local server."""
 FETCH = {"ollama": "ollama pull {model}", "lmstudio": "lms get {model}"}
-"""What gets a server the model that it lacks."""
+"""Commands that download a missing model to a server."""
 _CONNECT_S = 3.0
-"""For the connection, and once more for the encryption."""
+"""Limit for the connection, and again for the TLS handshake."""
 _ANSWER_S = 4.0
 """Limit of one request."""
 _DAY = 86400
 _MOST = 5000
-"""Names that are looked at: a list is the service's word, and may be of any length."""
+"""Most names that are read from a model list: the service sends it, and it may have any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,13 @@ class ApiService:
 
     endpoint: Endpoint
     label: str
-    """What its checks are called: its name, with the model where one provider stands there twice."""
+    """The prefix of its checks: the provider's name, followed by the model if the chain has the provider twice."""
     place: int
-    """In ``offload.fallback``; -1 for the one that is asked first."""
+    """Position in ``offload.fallback``; -1 for the first choice."""
 
     @property
     def trouble(self) -> Callable[..., Finding]:
-        """How bad it is when it cannot be used: a run begins without those that only stand in."""
+        """The finding for an unusable provider: a failure for the first choice, a warning for a fallback."""
         return failed if self.place < 0 else warning
 
     @property
@@ -67,24 +67,24 @@ class ApiService:
         return urlsplit(self.endpoint.base_url)
 
     def command(self, templates: Mapping[str, str]) -> str | None:
-        """Return the command that a table has for this provider's server, filled in; None where it has none."""
+        """Return the command for this provider's server from a table of templates; None if it has none."""
         template, model = templates.get(self.endpoint.name), self.endpoint.model
-        # llama.cpp takes a file, or the name of a repository on the hub.
+        # llama.cpp takes a file or the name of a hub repository.
         option = "-m" if model.endswith(".gguf") else "-hf"
         return template and template.format(model=shlex.quote(model), port=self.url.port, option=option)
 
     def key(self, context: Context) -> Key | None:
-        """Return its key as a run would find it; None where none is needed. Looks once. Raises KeyProblem."""
+        """Return the key as a run would find it; None if none is needed. Looks only once. Raises KeyProblem."""
         name, pin = f"api.{self.endpoint.name}.key", context.config.offload.key
         return context.once(name, lambda: context.keys.find_for(self.endpoint, pin))
 
     def secret(self, context: Context) -> str | None:
-        """Return what is shown to the service. Raises KeyProblem."""
+        """Return the secret that is sent to the service. Raises KeyProblem."""
         key = self.key(context)
         return key.value if key else None
 
     def with_model(self, context: Context, model: str) -> str:
-        """Return the command that runs the same with another model of this provider."""
+        """Return the ``run`` command with another model of this provider."""
         if self.place < 0:
             return context.changed(offload__model=model)
         fallback = list(context.config.offload.fallback)
@@ -93,7 +93,7 @@ class ApiService:
 
 
 def services(config: Config) -> list[ApiService]:
-    """Return the providers in the order in which they are asked. Raises ConfigurationError."""
+    """Return the providers in the order of the chain. Raises ConfigurationError."""
     from hivemind_exp.offload.settings import chain
 
     found = [(place, endpoint) for place, endpoint in enumerate(chain(config), -1) if endpoint is not None]
@@ -105,31 +105,31 @@ def services(config: Config) -> list[ApiService]:
 
 
 def host(service: ApiService, context: Context) -> Finding:
-    """Look up the host's name, connect to it and agree on an encryption. Nothing is sent."""
+    """Resolve the host's name, connect and complete the TLS handshake. Sends no request."""
     if context.offline:
-        return skipped("not looked for, offline")
+        return skipped("not checked (offline)")
     if (variable := _proxy(service)) is not None:
-        return skipped(f"{service.url.hostname} is asked through the proxy of ${variable}")
+        return skipped(f"not checked: {service.url.hostname} is reached through the proxy in ${variable}")
     try:
         text = _reach(service, context)
     except ProviderError as error:
         return service.trouble(error.message, error.next)
     if in_the_clear(service.endpoint.base_url):
-        return warning(f"{text}; unencrypted: prompts, answers and a key can be read on their way")
+        return warning(f"{text}; unencrypted: others on the network can read prompts, completions and the key")
     return ok(text)
 
 
 def _proxy(service: ApiService) -> str | None:
-    """Return the variable that names the proxy through which a service is asked; None where it is asked directly."""
+    """Return the variable that names the proxy for a service; None if the connection is direct."""
     found = [scheme for scheme in (service.url.scheme, "all") if urllib.request.getproxies().get(scheme)]
     direct = not found or urllib.request.proxy_bypass(service.url.hostname or "")
     return None if direct else f"{found[0].upper()}_PROXY"
 
 
 def _reach(service: ApiService, context: Context) -> str:
-    """Connect to a provider's host, unless through a proxy, and say how that went. Looks once.
+    """Connect to a provider's host and return a description; empty behind a proxy. Connects only once.
 
-    Raises ProviderError, with a command that cures it or shows more.
+    Raises ProviderError with a command that fixes the problem or shows more.
     """
 
     def look() -> str:
@@ -142,23 +142,23 @@ def _reach(service: ApiService, context: Context) -> str:
 
 
 def _connected(url: SplitResult) -> str:
-    """Connect, and say how that went. Raises OSError."""
+    """Connect and return a description of the connection. Raises OSError."""
     name, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     began = time.monotonic()
     addresses = {entry[4][0] for entry in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)}
     with socket.create_connection((name, port), timeout=_CONNECT_S) as plain:
         several = "" if len(addresses) == 1 else f" ({len(addresses)} addresses)"
-        told = f"{name}{several} takes connections, {1000 * (time.monotonic() - began):.0f} ms"
+        told = f"connected to {name}{several} in {1000 * (time.monotonic() - began):.0f} ms"
         if url.scheme != "https":
             return told
         with ssl.create_default_context().wrap_socket(plain, server_hostname=name) as encrypted:
             until = ssl.cert_time_to_seconds(str((encrypted.getpeercert() or {})["notAfter"]))
             days = int((until - time.time()) / _DAY)
-            return f"{told}; {encrypted.version()}, its certificate is good for {days} days"
+            return f"{told}; {encrypted.version()}, certificate valid for {days} days"
 
 
 def _unreachable(service: ApiService, context: Context, error: OSError) -> ProviderError:
-    """Return what went wrong, with a command that cures it or shows more."""
+    """Return the error with a command that fixes the problem or shows more."""
     name, where, start = service.url.hostname or "", service.endpoint.host, service.command(START)
     address = shlex.quote(f"{name}:{service.url.port or 443}")
     certificate = f"openssl s_client -connect {address} -servername {shlex.quote(name)} < /dev/null"
@@ -167,33 +167,33 @@ def _unreachable(service: ApiService, context: Context, error: OSError) -> Provi
     match error:
         case socket.gaierror():
             look_up = "getent hosts" if shutil.which("getent") else "nslookup"
-            return ProviderError(f"the name {name} cannot be resolved: {said}", next=f"{look_up} {shlex.quote(name)}")
+            return ProviderError(f"cannot resolve {name}: {said}", next=f"{look_up} {shlex.quote(name)}")
         case ssl.SSLCertVerificationError():
             text = f"the certificate of {name} is not trusted: {error.verify_message}"
             return ProviderError(text, next=certificate)
         case ssl.SSLError():
             said = (error.reason or str(error)).lower().replace("_", " ")
-            return ProviderError(f"{where} does not speak TLS as it should ({said})", next=certificate)
+            return ProviderError(f"TLS handshake with {where} failed: {said}", next=certificate)
         case ConnectionRefusedError() if service.endpoint.chat.free:
-            return ProviderError(f"nothing listens at {where}: is {service.endpoint.name} running?", next=start)
+            return ProviderError(f"nothing is listening at {where}: is {service.endpoint.name} running?", next=start)
         case TimeoutError():
-            said = f"no answer within {_CONNECT_S:g} s"
-    return ProviderError(f"{where} cannot be reached: {said}", next=start or context.again("api"))
+            said = f"no response within {_CONNECT_S:g} s"
+    return ProviderError(f"cannot reach {where}: {said}", next=start or context.again("api"))
 
 
 def when_reachable(look: Callable[[ApiService, Context], Finding]) -> Callable[[ApiService, Context], Finding]:
-    """Make a check that asks a service only where it may be asked and can be; else the finding says why not."""
+    """Wrap a check so that it runs only if the service may be contacted and is reachable; else it is skipped."""
 
     def guarded(service: ApiService, context: Context) -> Finding:
         if context.offline:
-            return skipped("not asked, offline")
+            return skipped("not checked (offline)")
         try:
             service.key(context)
             _reach(service, context)
         except KeyProblem:
-            return skipped("not asked: there is no key")
+            return skipped("not checked: no key")
         except ProviderError:
-            return skipped("not asked: its host cannot be reached")
+            return skipped("not checked: cannot reach the host")
         return look(service, context)
 
     return guarded
@@ -201,70 +201,70 @@ def when_reachable(look: Callable[[ApiService, Context], Finding]) -> Callable[[
 
 @when_reachable
 def answer(service: ApiService, context: Context) -> Finding:
-    """Ask for what the service answers to valid keys only. Costs nothing."""
+    """Send a free request that needs a valid key."""
     probed, key = _ask(service, context), service.key(context)
     text, raw = f"{service.endpoint.host}: {probed.detail}", probed.answer
     match probed.result:
         case "valid" if raw is not None:
-            what = "answers" if key is None else "key accepted"
+            what = "responded" if key is None else "key accepted"
             return ok(f"{what} in {raw.seconds:.2f} s, {probed.detail}; {limits(raw.headers)}")
         case "no_credit":
             return service.trouble(text)
         case "refused":
-            # A key in the environment would still win over one that is saved.
+            # A key in the environment would still override a saved one.
             given = key is not None and key.spot.place is LocationKind.ENVIRONMENT
-            cure = f"unset {key.spot.source}" if key and given else command_to_set(service.endpoint)
-            return service.trouble(text, cure)
+            remedy = f"unset {key.spot.source}" if key and given else command_to_set(service.endpoint)
+            return service.trouble(text, remedy)
     if raw is not None and raw.status == 429:
         return warning(text, context.again("api"))
     if raw is not None and (raw.status == 404 or service.endpoint.chat.free):
-        # Some servers have no list of models, or break over it, and generate all the same.
-        return warning(f"{text}; whether it generates is seen with --deep", context.again("api", "--deep"))
+        # Some servers have no model list, or fail to send it, but can still generate.
+        return warning(f"{text}; --deep checks whether it generates", context.again("api", "--deep"))
     return service.trouble(text, context.again("api"))
 
 
 def _ask(service: ApiService, context: Context) -> KeyTest:
-    """Return what the service answers; asks once."""
+    """Return the result of probing the service; probes only once."""
     name, url, key = service.endpoint.name, service.endpoint.base_url, service.secret(context)
     return context.once(f"api.{name}.probe", lambda: probe(name, url, key, _ANSWER_S))
 
 
 def limits(headers: Mapping[str, str]) -> str:
-    """Say which rate limits an answer tells of. What is no number is not repeated: a header may hold anything."""
+    """Describe the rate limits in a response's headers. Anything but a number is dropped: headers are untrusted."""
     found = []
     for unit in ("requests", "tokens"):
         told = (headers.get(f"x-ratelimit-{what}-{unit}", "") for what in ("remaining", "limit"))
         left, most = (int(text) if re.fullmatch("[0-9]{1,12}", text) else None for text in told)
         if most is not None:
             found.append(f"{most:,} {unit}" if left is None else f"{left:,} of {most:,} {unit} left")
-    return f"limits: {', '.join(found)}" if found else "it tells of no rate limits"
+    return f"limits: {', '.join(found)}" if found else "no rate limits reported"
 
 
 @when_reachable
 def model(service: ApiService, context: Context) -> Finding:
-    """Look for the model in the service's list."""
+    """Look for the model in the service's model list."""
     listed = _listed(service, context)
     if listed is None:
-        return skipped("there is no list of models to look into")
+        return skipped("no model list available")
     names = [name for name in listed[:_MOST] if name.isprintable()]
     wanted = service.endpoint.model
     if not names:
-        return skipped(f"the list of models is empty, so whether {wanted} is there is not told")
-    # Gemini lists with a prefix, Ollama with a tag.
+        return skipped(f"the model list is empty, so cannot check for {wanted}")
+    # Gemini's names have a prefix, Ollama's a tag.
     plain = [name.removeprefix("models/") for name in names]
     if not {wanted, wanted.removeprefix("models/"), f"{wanted}:latest"}.isdisjoint(plain):
-        return ok(f"{wanted} is listed, one of {len(names):,}")
+        return ok(f"{wanted} is listed (models in total: {len(names):,})")
     near = get_close_matches(wanted, plain, n=1, cutoff=0.6)
-    text = f"{wanted} is not among the {len(names):,} models listed" + (f"; {near[0]} is" if near else "")
-    cure = service.command(FETCH) or (service.with_model(context, near[0]) if near else None)
-    # Adapters and deployments of one's own are served without being listed.
-    return (warning if service.endpoint.chat.serves_own_weights else service.trouble)(text, cure)
+    text = f"{wanted} is not among the {len(names):,} listed models" + (f"; {near[0]} is" if near else "")
+    remedy = service.command(FETCH) or (service.with_model(context, near[0]) if near else None)
+    # A service may serve the user's adapters and deployments without listing them.
+    return (warning if service.endpoint.chat.serves_own_weights else service.trouble)(text, remedy)
 
 
 def _listed(service: ApiService, context: Context) -> tuple[str, ...] | None:
     probed = _ask(service, context)
     if probed.result != "valid" or probed.models is not None:
         return probed.models
-    # The service answers about the key alone, and lists its models to everyone.
+    # The key check returned no models; this service has a separate list that needs no key.
     endpoint = service.endpoint
     return probe(endpoint.name, endpoint.base_url, service.secret(context), _ANSWER_S, path="/models").models

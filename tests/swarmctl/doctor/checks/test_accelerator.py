@@ -1,4 +1,4 @@
-"""The accelerator and fit groups: each kind of machine as its drivers tell of it, and the real one where asked."""
+"""The accelerator and fit checks: each kind of machine as its drivers report it, and (slow) this machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return what makes this machine look like another: what drivers and torch's own files say."""
+    """Return a function that fakes another machine: what its drivers and torch's files report."""
 
     def look_like(
         *gpus: accelerator.Gpu, hardware: Hardware | None = None, torch: tuple[str, str | None, str | None]
@@ -62,11 +62,17 @@ CUDA = ("2.13.0", "13.0", None)
         (RTX, ("2.13.0+cpu", None, None), [], Status.FAILED, "was built without CUDA"),
         (replace(RTX, driver="550.54"), CUDA, [], Status.FAILED, "needs driver 580 or newer"),
         (replace(RTX, driver="550.54"), ("2.8.0", "12.8", None), [], Status.OK, "CUDA 12.8"),
-        (replace(RTX, capability=(6, 1)), CUDA, [], Status.FAILED, "a GPU this old"),
-        (replace(RTX, capability=(12, 0)), ("2.8.0", "12.6", None), [], Status.FAILED, "a GPU this new"),
-        (replace(RTX, capability=(7, 5)), CUDA, ["model.dtype=bfloat16"], Status.WARNING, "emulated"),
-        (RTX, CUDA, ["model.device=cuda:3"], Status.FAILED, "shows 1 NVIDIA GPUs"),
-        (RTX, ("2.13.0+cpu", None, None), ["model.device=cpu"], Status.OK, "computes on the CPU"),
+        (replace(RTX, capability=(6, 1)), CUDA, [], Status.FAILED, "does not support a GPU this old"),
+        (
+            replace(RTX, capability=(12, 0)),
+            ("2.8.0", "12.6", None),
+            [],
+            Status.FAILED,
+            "does not support a GPU this new",
+        ),
+        (replace(RTX, capability=(7, 5)), CUDA, ["model.dtype=bfloat16"], Status.WARNING, "can only emulate bfloat16"),
+        (RTX, CUDA, ["model.device=cuda:3"], Status.FAILED, "has 1 visible NVIDIA GPU"),
+        (RTX, ("2.13.0+cpu", None, None), ["model.device=cpu"], Status.OK, "the profile uses the CPU"),
     ],
 )
 def test_a_gpu_against_the_build_of_torch(
@@ -87,13 +93,13 @@ def test_a_gpu_against_the_build_of_torch(
 @pytest.mark.parametrize(
     ("hardware", "torch", "device", "status", "told"),
     [
-        (Hardware(), CUDA, "auto", Status.OK, "no accelerator"),
+        (Hardware(), CUDA, "auto", Status.OK, "no usable NVIDIA, AMD or Apple GPU"),
         (Hardware(amd=True), CUDA, "auto", Status.FAILED, "was built without ROCm"),
         (Hardware(amd=True), ("2.13.0", None, "7.0"), "cuda", Status.OK, "AMD GPU"),
-        (Hardware(), CUDA, "cuda", Status.FAILED, "shows 0 NVIDIA GPUs"),
-        (Hardware(driverless=True), CUDA, "auto", Status.FAILED, "an NVIDIA GPU without a working driver"),
-        (Hardware(), CUDA, "mps", Status.FAILED, "no Mac"),
-        (Hardware(), CUDA, "xpu", Status.FAILED, "no Intel GPU"),
+        (Hardware(), CUDA, "cuda", Status.FAILED, "has 0 visible NVIDIA GPUs"),
+        (Hardware(driverless=True), CUDA, "auto", Status.FAILED, "an NVIDIA GPU but no working driver"),
+        (Hardware(), CUDA, "mps", Status.FAILED, "not a Mac with Apple silicon"),
+        (Hardware(), CUDA, "xpu", Status.FAILED, "no Intel GPU was found"),
     ],
 )
 def test_other_machines(
@@ -112,16 +118,16 @@ def test_other_machines(
     assert (found.status, told in found.text) == (status, True), found.text
 
 
-def test_apples_gpu_needs_a_recent_system(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apple_gpu_needs_a_recent_macos(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(hardware=Hardware(apple=True), torch=("2.13.0", None, None))
     monkeypatch.setattr("platform.mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
     assert accelerator.device(make("mac")).status is Status.OK
-    assert "in all" in accelerator.memory(make("mac")).text
+    assert "in total" in accelerator.memory(make("mac")).text
     monkeypatch.setattr("platform.mac_ver", lambda: ("13.2", ("", "", ""), "arm64"))
     assert "macOS 14" in accelerator.device(make("mac")).text
 
 
-def test_a_gpu_without_a_driver_is_seen(tmp_path: Path) -> None:
+def test_gpu_without_a_driver_is_detected(tmp_path: Path) -> None:
     card = tmp_path / "0000:01:00.0"
     card.mkdir()
     (card / "vendor").write_text("0x10de\n")
@@ -136,7 +142,7 @@ def test_a_gpu_without_a_driver_is_seen(tmp_path: Path) -> None:
     assert not accelerator.intel_gpu(tmp_path / "nowhere")
 
 
-def test_who_holds_the_memory_is_told(machine: Any) -> None:
+def test_processes_that_use_the_memory_are_listed(machine: Any) -> None:
     machine(replace(RTX, free=2 * GIB, users=("python (pid 17, 20.0 GiB)",)), torch=CUDA)
     found = accelerator.memory(make("default"))
     assert (found.status, "used by python (pid 17, 20.0 GiB)" in found.text) == (Status.WARNING, True)
@@ -145,7 +151,7 @@ def test_who_holds_the_memory_is_told(machine: Any) -> None:
     assert accelerator.memory(make("cpu", environment={"CUDA_VISIBLE_DEVICES": ""})).status is Status.SKIPPED
 
 
-def test_the_gpu_that_is_meant() -> None:
+def test_selected_gpu() -> None:
     gpus = [replace(RTX, index=number) for number in range(3)]
     assert accelerator.visible(gpus, "2,0") == [gpus[2], gpus[0]]
     assert accelerator.visible(gpus, "1,7,0") == [gpus[1]]
@@ -162,7 +168,7 @@ def default(tmp_path: Path, *settings: str) -> Context:
     return make("default", f"model.name={tmp_path}", *settings)
 
 
-def test_what_fits_is_shown_with_numbers(machine: Any, tmp_path: Path) -> None:
+def test_memory_estimate_is_shown_with_its_components(machine: Any, tmp_path: Path) -> None:
     machine(replace(RTX, total=80 * GIB, free=79 * GIB), torch=CUDA)
     found = fit.memory(default(tmp_path))
     assert found.status is Status.OK
@@ -170,7 +176,7 @@ def test_what_fits_is_shown_with_numbers(machine: Any, tmp_path: Path) -> None:
         assert word in found.text
 
 
-def test_long_prompts_alone_are_a_warning(machine: Any, tmp_path: Path) -> None:
+def test_memory_short_only_for_long_prompts_is_a_warning(machine: Any, tmp_path: Path) -> None:
     machine(replace(RTX, free=16 * GIB), torch=CUDA)
     assert fit.memory(default(tmp_path)).status is Status.WARNING
     machine(replace(RTX, free=12 * GIB), torch=CUDA)
@@ -178,7 +184,7 @@ def test_long_prompts_alone_are_a_warning(machine: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gib", [1.0, 4.0, 10.0, 16.0])
-def test_what_does_not_fit_is_made_to(machine: Any, tmp_path: Path, gib: float) -> None:
+def test_suggested_settings_make_a_model_fit(machine: Any, tmp_path: Path, gib: float) -> None:
     machine(replace(RTX, free=int(gib * GIB)), torch=CUDA)
     found = fit.memory(default(tmp_path))
     assert found.status in (Status.FAILED, Status.WARNING)
@@ -191,7 +197,7 @@ def test_what_does_not_fit_is_made_to(machine: Any, tmp_path: Path, gib: float) 
     assert cured.status is Status.OK, cured.text
 
 
-def test_a_model_that_is_not_here_is_read_from_the_hub(machine: Any, tmp_path: Path) -> None:
+def test_config_of_a_missing_model_is_read_from_the_hub(machine: Any, tmp_path: Path) -> None:
     machine(RTX, torch=CUDA)
     (tmp_path / "config.json").write_text(json.dumps(QWEN))
     with serve_hub({"me/model": tmp_path}) as address:
@@ -204,7 +210,7 @@ def test_a_model_that_is_not_here_is_read_from_the_hub(machine: Any, tmp_path: P
     assert (found.status, "'mamba'" in found.text) == (Status.SKIPPED, True)
 
 
-def test_the_profile_itself_is_checked() -> None:
+def test_invalid_profiles_fail() -> None:
     assert fit.profile(make("demo")).status is Status.OK
     check = Check("fit", "profile", fit.profile)
     found = command.look(check, make("demo", "tasks=no_such_task"))
@@ -213,16 +219,16 @@ def test_the_profile_itself_is_checked() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_step_is_taken_when_asked() -> None:
+def test_deep_runs_a_real_training_step() -> None:
     found = accelerator.compute(make("demo", "train.micro_batch=4", "generation.max_completion_tokens=8", deep=True))
     assert found.status is Status.OK, found.text
-    assert "matrix product right, a step of 4 rows" in found.text
+    assert "matrix product correct; a training step of 4 rows" in found.text
 
 
 @pytest.mark.slow
-def test_a_step_that_cannot_be_taken_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_training_step_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     found = accelerator.compute(make("demo", "model.dtype=float16", deep=True))
     assert (found.status, "float16 cannot be trained on a CPU" in found.text) == (Status.FAILED, True)
     monkeypatch.setattr(accelerator, "DEEP_SECONDS", 2.1)
     found = accelerator.compute(make("demo", deep=True))
-    assert (found.status, "no training step within" in found.text) == (Status.FAILED, True)
+    assert (found.status, "no training step finished within" in found.text) == (Status.FAILED, True)

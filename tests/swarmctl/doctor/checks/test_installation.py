@@ -1,4 +1,4 @@
-"""The python group against installations made in directories."""
+"""The python checks against fake installations in temporary directories."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.doctor import make
 
 
 def distribution(place: Path, name: str, version: str, *, lost: bool = False) -> Path:
-    """Install a package of one module, as pip records it."""
+    """Create a package with one module and the metadata that pip records; ``lost``: without the module."""
     info = place / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -30,7 +30,7 @@ def distribution(place: Path, name: str, version: str, *, lost: bool = False) ->
     return info
 
 
-def test_the_pins_are_those_of_the_project() -> None:
+def test_pins_match_the_project_files() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     ranges = dict(re.match(r"([A-Za-z0-9-]+)(?:\[.*\])?(.*)", line).groups() for line in declared)  # type: ignore[union-attr,misc]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
@@ -39,7 +39,7 @@ def test_the_pins_are_those_of_the_project() -> None:
     assert set(DECISIVE) <= set(PINS)
 
 
-def test_what_is_installed_here_passes() -> None:
+def test_this_installation_passes() -> None:
     for check in (installation.version, installation.whole):
         assert check(make()).status is Status.OK
 
@@ -47,11 +47,15 @@ def test_what_is_installed_here_passes() -> None:
 @pytest.mark.parametrize(
     ("versions", "status", "told"),
     [
-        ({name: tested for name, (_, tested) in PINS.items()}, Status.OK, f"{len(PINS)} libraries in range"),
+        (
+            {name: tested for name, (_, tested) in PINS.items()},
+            Status.OK,
+            f"all {len(PINS)} libraries have supported versions",
+        ),
         ({"trl": "1.15.2"}, Status.FAILED, "trl 1.15.2 (needs >=1.16,<1.17)"),
         ({"hivemind": None}, Status.FAILED, "missing: hivemind"),
         ({"torch": "2.9.1+cu128"}, Status.WARNING, "torch 2.9.1+cu128 (tested 2.13.0)"),
-        ({"rich": "14.2"}, Status.OK, "in range"),
+        ({"rich": "14.2"}, Status.OK, "supported versions"),
     ],
 )
 def test_versions(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | None], status: Status, told: str) -> None:
@@ -75,11 +79,11 @@ def test_a_lost_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.syspath_prepend(str(tmp_path))
     found = installation.whole(make())
     assert found.status is Status.FAILED
-    assert found.text == "trl lacks 1 of its files"
+    assert found.text == "missing files: trl (1)"
     assert "trl==1.16.0" in (found.remedy or "")
 
 
-def test_what_an_interrupted_pip_left_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_an_interrupted_pip_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "~orch").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     found = installation.whole(make())
@@ -87,7 +91,7 @@ def test_what_an_interrupted_pip_left_is_told(tmp_path: Path, monkeypatch: pytes
     assert str(tmp_path / "~orch") in (found.remedy or "")
 
 
-def test_two_builds_of_one_library_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_copies_of_one_library_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH"):
         monkeypatch.delenv(name, raising=False)
     assert installation.mixed(make()).status is Status.OK
@@ -95,11 +99,13 @@ def test_two_builds_of_one_library_are_told(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.syspath_prepend(str(tmp_path))
     found = installation.mixed(make())
     assert found.status is Status.FAILED
-    assert "torch 2.13" in found.text
+    assert "torch installed more than once: torch 2.13" in found.text
     assert "2.8.0+cu128" in found.text
 
 
-def test_libraries_of_the_user_among_those_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_site_libraries_mixed_with_the_environment_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     user, own = tmp_path / "user", tmp_path / "own"
     distribution(user, "trl", "1.16.0")
     distribution(own, "torch", "2.13.0")
@@ -108,12 +114,14 @@ def test_libraries_of_the_user_among_those_of_the_environment(tmp_path: Path, mo
     monkeypatch.setattr(site, "getusersitepackages", lambda: str(user))
     found = installation.mixed(make())
     assert found.status is Status.WARNING
-    assert found.text.startswith("trl come from")
+    assert found.text.startswith("libraries from two places: trl from ")
     assert "PYTHONNOUSERSITE=1" in (found.remedy or "")
 
 
 @pytest.mark.parametrize(("name", "cure"), [("PYTHONPATH", "unset PYTHONPATH"), ("VIRTUAL_ENV", "deactivate")])
-def test_another_environment_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, cure: str) -> None:
+def test_another_active_environment_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, cure: str
+) -> None:
     for variable in ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH"):
         monkeypatch.delenv(variable, raising=False)
     found = installation.mixed(make(environment={name: str(tmp_path)}))
@@ -127,6 +135,8 @@ def test_torchs_build_is_read_without_importing_it() -> None:
 
 
 @pytest.mark.parametrize(("version", "status"), [((3, 10, 4), Status.FAILED), ((3, 99, 0), Status.WARNING)])
-def test_python_itself(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], status: Status) -> None:
+def test_python_version_is_checked(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], status: Status
+) -> None:
     monkeypatch.setattr(sys, "version_info", version)
     assert installation.version(make()).status is status

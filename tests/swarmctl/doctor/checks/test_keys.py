@@ -1,4 +1,4 @@
-"""The keys group against files, variables, and a real Secret Service: open, locked, hanging, absent."""
+"""The keys checks against files, variables and a real Secret Service: unlocked, locked, hanging or missing."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_where_the_hubs_token_comes_from(tmp_path: Path) -> None:
     (tmp_path / "hf" / "token").write_text(OTHER + "\n")
     assert keys.huggingface(make()).text == "····9876 from ~/hf/token"
     both = keys.huggingface(make(environment={"HF_TOKEN": TOKEN}))
-    assert both.text == "····1234 from $HF_TOKEN, which hides ····9876 from ~/hf/token"
+    assert both.text == "····1234 from $HF_TOKEN, which overrides ····9876 from ~/hf/token"
     assert keys.huggingface(make(environment={"HF_TOKEN": OTHER})).text == "····9876 from $HF_TOKEN"
 
 
-def test_wandb_is_asked_for_only_where_it_is_used(tmp_path: Path) -> None:
+def test_wandb_key_is_needed_only_if_wandb_is_used(tmp_path: Path) -> None:
     assert keys.wandb(make("demo")).text.startswith("not needed")
     wanted = 'report.to=["wandb"]'
     missing = keys.wandb(make("demo", wanted))
@@ -66,30 +66,30 @@ def test_pushing_needs_a_token() -> None:
     assert keys.huggingface(make("demo", "hub.repo=me/mine", environment={"HF_TOKEN": "hf_x"})).status is Status.OK
 
 
-def test_a_short_key_is_not_half_told() -> None:
+def test_short_key_is_hidden_entirely() -> None:
     assert keys.huggingface(make(environment={"HF_TOKEN": "short"})).text == "···· from $HF_TOKEN"
 
 
-def test_a_machine_without_a_keyring_is_no_trouble() -> None:
+def test_missing_keyring_is_not_a_problem() -> None:
     found = keys.keyring(make())
     assert found.status is Status.SKIPPED
-    assert "no keyring here" in found.text
+    assert "no keyring on this machine" in found.text
 
 
-def test_a_keyring_that_cannot_be_asked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_keyring_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "keyring.py").write_text("raise ImportError('half installed')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = keys.keyring(make())
-    assert (found.status, found.text) == (Status.FAILED, "the keyring cannot be asked: ImportError: half installed")
+    assert (found.status, found.text) == (Status.FAILED, "cannot use the keyring: ImportError: half installed")
 
 
-def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_keyring_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "keyring.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setattr("swarmctl.keys.keyring.ALONE_S", 0.5)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = keys.keyring(make())
     assert found.status is Status.FAILED
-    assert "does not answer within 0.5 s" in found.text
+    assert "did not respond within 0.5 s" in found.text
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_a_keyring_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("unlocked", "ok", "SecretService, unlocked"),
         ("locked", "warning", "SecretService is locked"),
-        ("stopped", "failed", "the keyring does not answer within 3 s"),
+        ("stopped", "failed", "the keyring did not respond within 3 s"),
     ],
 )
 def test_a_real_secret_service(tmp_path: Path, state: str, status: str, told: str) -> None:
@@ -121,6 +121,6 @@ def test_a_real_secret_service(tmp_path: Path, state: str, status: str, told: st
     assert (row["status"], row["finding"].startswith(told)) == (status, True)
 
 
-def test_without_a_provider_there_is_no_api_to_ask() -> None:
+def test_api_check_is_skipped_without_a_provider() -> None:
     found = api.providers(make())
     assert (found.status, found.text) == (Status.SKIPPED, "no provider in this profile")

@@ -1,4 +1,4 @@
-"""The machine group against real limits: a full disk, few descriptors, a wrong clock."""
+"""The machine checks against real limits: a full disk, few open files, a wrong clock."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_memory_is_compared_with_what_the_profile_needs(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_limit_of_a_container_is_found(
+def test_container_memory_limit_is_found(
     tmp_path: Path, own: str, files: dict[str, str], expected: tuple[int | None, int]
 ) -> None:
     (tmp_path / "self").write_text(own)
@@ -75,12 +75,12 @@ def test_a_disk_too_small_for_the_checkpoints_fails(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(b"x" * 200_000)
     found = machine.disk(make("demo", nodes=small_disk / "nodes"))
     assert found.status is Status.FAILED
-    assert "3 checkpoints and a new one take 11 MiB" in found.text
+    assert "3 checkpoints plus a new one take 11 MiB" in found.text
     assert subprocess.run(found.remedy or "false", shell=True, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.slow
-def test_few_descriptors_are_a_warning_that_can_be_pasted(home: Path) -> None:
+def test_low_open_file_limit_is_a_warning_with_a_working_remedy(home: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert (soft >= machine.DESCRIPTORS) == (machine.descriptors(make()).status is Status.OK)
     command = f"{sys.executable} -m swarmctl doctor machine.files -p demo --json"
@@ -96,7 +96,7 @@ def test_few_descriptors_are_a_warning_that_can_be_pasted(home: Path) -> None:
         assert json.loads(high.stdout)["checks"][0]["status"] == "ok"
 
 
-def test_threads_that_idle_or_wait_are_told() -> None:
+def test_idle_or_excess_threads_are_a_warning() -> None:
     assert machine.threads(make("demo")).status is Status.OK
     many = (os.cpu_count() or 1) + 1
     found = machine.threads(make("demo", f"model.threads={many}"))
@@ -114,13 +114,13 @@ def test_threads_that_idle_or_wait_are_told() -> None:
         ("4.4.0-19041-Microsoft", Status.FAILED),
     ],
 )
-def test_wsl_1_is_told_from_wsl_2(tmp_path: Path, kernel: str, status: Status) -> None:
+def test_wsl_1_is_distinguished_from_wsl_2(tmp_path: Path, kernel: str, status: Status) -> None:
     (tmp_path / "osrelease").write_text(kernel + "\n")
     assert machine.wsl(make(), tmp_path / "osrelease").status is status
     assert machine.wsl(make(), tmp_path / "absent").status is Status.SKIPPED
 
 
-def test_the_clock_is_compared_with_the_hubs() -> None:
+def test_clock_is_compared_with_the_hub() -> None:
     with serve(reply(200)) as address:
         found = machine.clock(make(environment={"HF_ENDPOINT": address}))
     assert found.status is Status.OK
@@ -128,11 +128,11 @@ def test_the_clock_is_compared_with_the_hubs() -> None:
     with serve(reply(200, Date=late)) as address:
         found = machine.clock(make(environment={"HF_ENDPOINT": address}))
     assert found.status is Status.WARNING
-    assert "ahead of the hub's" in found.text
+    assert "ahead of the hub's clock; peers reject differences above 3 s" in found.text
     assert found.remedy
 
 
-def test_without_a_hub_the_kernel_is_asked() -> None:
+def test_without_a_hub_the_clock_check_asks_the_kernel() -> None:
     expected = Status.OK if machine.synchronised() else Status.SKIPPED
     assert machine.clock(make(offline=True)).status is expected
     found = machine.clock(make(environment={"HF_ENDPOINT": DEAD}))
@@ -141,7 +141,7 @@ def test_without_a_hub_the_kernel_is_asked() -> None:
         assert machine.clock(make(environment={"HF_ENDPOINT": address})).status is expected
 
 
-def test_a_token_stays_with_its_host() -> None:
+def test_token_is_not_sent_to_another_host() -> None:
     seen: list[str | None] = []
 
     with serve(lambda handler: (seen.append(handler.headers["Authorization"]), reply(200)(handler))[1]) as other:
@@ -159,7 +159,7 @@ def test_a_redirect_within_the_host_is_followed() -> None:
         assert hub.ask_hub("GET", address + "/here", token="secret").status == 200
 
 
-def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "SECONDS", 0.3)
     with serve(lambda _: time.sleep(3)) as address, pytest.raises(Unanswered, match="no answer within"):
         hub.ask_hub("GET", address)

@@ -1,4 +1,4 @@
-"""The swarm group against real sockets, locks, modes and checkpoints."""
+"""The swarm checks against real sockets, locks, file modes and checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.doctor import age, make
 
 @pytest.fixture
 def node(home: Path) -> NodeFiles:
-    """A whole node named demo that does not run."""
+    """A complete node named demo that is not running."""
     context = make("demo")
     with opened(context.config, lambda name: name) as made:
         made.files.secret()
@@ -36,7 +36,7 @@ def node(home: Path) -> NodeFiles:
 
 @pytest.fixture
 def holder(node: NodeFiles) -> Iterator[int]:
-    """The lock of the node, held."""
+    """The node's lock, held by this process."""
     lock = os.open(node.lock, os.O_RDWR)
     assert locks.acquire(lock)
     locks.write_holder(lock, os.getpid())
@@ -48,14 +48,14 @@ def here(tmp_path: Path) -> Context:
     return make("demo", sockets=tmp_path)
 
 
-def test_a_port_answers_where_the_machine_can_be_dialled() -> None:
+def test_port_answers_at_local_addresses() -> None:
     assert swarm.port(make()).status is Status.OK
     found = swarm.dial(["127.0.0.1"])
-    assert (found.status, "loopback alone" in found.text) == (Status.OK, True)
+    assert (found.status, "loopback only" in found.text) == (Status.OK, True)
 
 
 def test_an_address_that_does_not_answer_is_named() -> None:
-    # "This network" is no address of any machine: the system refuses to dial it, and nothing is sent.
+    # No machine has an address in "this network" (0.0.0.0/8): the system refuses to connect and sends nothing.
     found = swarm.dial(["127.0.0.1", "0.0.0.1"])
     assert (found.status, "0.0.0.1" in found.text) == (Status.WARNING, True)
 
@@ -66,14 +66,14 @@ def test_without_file_descriptors_no_port_opens() -> None:
         "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); print(swarm.dial([]).text)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("no port can be opened: Too many open files")
+    assert done.stdout.startswith("cannot open a port: Too many open files")
 
 
 def test_the_daemon_starts() -> None:
     assert swarm.p2pd(make()).status is Status.OK
 
 
-def test_a_daemon_that_is_missing_foreign_or_not_executable(tmp_path: Path) -> None:
+def test_missing_broken_or_non_executable_daemon_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "p2pd"
     assert "is missing" in swarm.daemon(path, "reinstall").text
     path.write_text("#!/bin/sh\necho '  -listen string'\n")
@@ -85,32 +85,32 @@ def test_a_daemon_that_is_missing_foreign_or_not_executable(tmp_path: Path) -> N
     path.write_bytes(b"\x7fELF of another machine")
     assert "does not start" in swarm.daemon(path, "reinstall").text
     path.write_text("#!/bin/sh\nexit 3\n")
-    assert "ends with code 3" in swarm.daemon(path, "reinstall").text
+    assert "exited with code 3" in swarm.daemon(path, "reinstall").text
 
 
-def test_a_node_is_absent_free_running_or_none(home: Path) -> None:
+def test_node_is_missing_stopped_running_or_broken(home: Path) -> None:
     found = swarm.node(make("demo"))
-    assert (found.status, "is not there yet" in found.text) == (Status.OK, True)
+    assert (found.status, "does not exist yet" in found.text) == (Status.OK, True)
     with opened(make("demo").config, lambda name: name) as made:
         assert f"running (pid {os.getpid()}" in swarm.node(make("demo")).text
-    assert swarm.node(make("demo")).text == "node demo is free"
+    assert swarm.node(make("demo")).text == "node demo is not running"
     made.files.identity.write_text("half of {")
     broken = swarm.node(make("demo"))
     assert broken.status is Status.FAILED
     assert "is not a node" in broken.text
 
 
-def test_a_trainer_that_outlived_its_supervisor_is_told(node: NodeFiles, holder: int) -> None:
+def test_trainer_that_outlived_its_supervisor_is_reported(node: NodeFiles, holder: int) -> None:
     content = json.dumps({"pid": 2**22 + 1, "trainer": 7, "since": "2026-01-01T00:00:00Z"})
     os.ftruncate(holder, 0)
     os.pwrite(holder, content.encode(), 0)
     found = swarm.node(make("demo"))
     assert found.status is Status.WARNING
-    assert "trainer, pid 7" in found.text
+    assert "trainer (pid 7)" in found.text
 
 
 @pytest.mark.parametrize("name", ["secret", "identity.key"])
-def test_open_secrets_fail_and_are_closed(node: NodeFiles, name: str) -> None:
+def test_readable_secrets_fail_and_can_be_fixed(node: NodeFiles, name: str) -> None:
     Identity.create(node.key)
     assert swarm.modes(make("demo")).status is Status.OK
     secret = node.root / name
@@ -130,7 +130,7 @@ def test_open_secrets_fail_and_are_closed(node: NodeFiles, name: str) -> None:
     assert swarm.modes(make("demo")).status is Status.WARNING
 
 
-def test_sockets_of_dead_daemons_are_removed_and_living_ones_kept(home: Path, tmp_path: Path) -> None:
+def test_dead_sockets_are_removed_and_live_ones_kept(home: Path, tmp_path: Path) -> None:
     assert swarm.leftovers(here(tmp_path)).status is Status.OK
     with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as fresh:
         dead.bind(str(tmp_path / "hivemind-p2pd-dead.sock"))
@@ -143,14 +143,14 @@ def test_sockets_of_dead_daemons_are_removed_and_living_ones_kept(home: Path, tm
             age(tmp_path / f"hivemind-{name}.sock")
         found = swarm.leftovers(here(tmp_path))
         assert found.status is Status.WARNING
-        assert "1 sockets of dead daemons" in found.text
+        assert "sockets of dead daemons: 1" in found.text
         assert found.fix is not None
         assert "hivemind-p2pd-dead.sock" in found.fix()
     left = sorted(path.name for path in tmp_path.glob("hivemind-*"))
     assert left == ["hivemind-note.sock", "hivemind-p2pd-fresh.sock", "hivemind-p2pd-living.sock"]
 
 
-def test_what_was_never_finished_is_removed_unless_the_node_runs(node: NodeFiles, tmp_path: Path) -> None:
+def test_unfinished_files_are_removed_unless_the_node_runs(node: NodeFiles, tmp_path: Path) -> None:
     half = node.root.parent / ".other.abc123"
     half.mkdir()
     (half / ".node.json.tmp").write_text("{")
@@ -182,7 +182,7 @@ def save(files: NodeFiles, step: int) -> Path:
     return store.save(step, step, lambda place: (place / "weights").write_text("x" * 100) and None).path
 
 
-def test_damaged_checkpoints_are_told(node: NodeFiles) -> None:
+def test_damaged_checkpoints_are_reported(node: NodeFiles) -> None:
     assert swarm.checkpoints(make("demo")).text == "none yet"
     save(node, 1)
     newest = save(node, 2)
@@ -193,18 +193,18 @@ def test_damaged_checkpoints_are_told(node: NodeFiles) -> None:
     assert "00000002 of node demo is damaged (weights has changed)" in found.text
     newest.rename(node.checkpoints / "damaged-00000002")
     found = swarm.checkpoints(make("demo"))
-    assert "1 damaged checkpoints were set aside" in found.text
+    assert "1 damaged checkpoint set aside" in found.text
     assert os.system(found.remedy or "false") == 0
     assert swarm.checkpoints(make("demo")).status is Status.OK
 
 
-def test_large_checkpoints_are_read_only_when_asked(node: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_checkpoints_are_verified_only_with_deep(node: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swarm, "QUICK", 10)
     (save(node, 1) / "weights").write_text("y" * 100)
-    assert "read only with --deep" in swarm.checkpoints(make("demo")).text
+    assert "1 large checkpoint verified only with --deep" in swarm.checkpoints(make("demo")).text
     assert swarm.checkpoints(make("demo", deep=True)).status is Status.WARNING
 
 
-def test_a_node_that_runs_is_left_alone(node: NodeFiles, holder: int) -> None:
+def test_checkpoints_of_a_running_node_are_not_verified(node: NodeFiles, holder: int) -> None:
     (save(node, 1) / "weights").write_text("being written")
     assert swarm.checkpoints(make("demo")).status is Status.OK

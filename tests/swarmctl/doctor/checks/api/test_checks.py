@@ -1,4 +1,4 @@
-"""The api group against real servers: well, misbehaving, dead, without a name, with a wrong certificate."""
+"""The api checks against real servers: working, misbehaving, dead, unresolvable, with a wrong certificate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = ["price", "key", "host", "service", "model", "request"]
 
 @pytest.fixture
 def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Give the provider box a key."""
+    """Return a function that gives the provider ``box`` a key."""
     return partial(give_key, tmp_path / "box.key", monkeypatch)
 
 
@@ -37,7 +37,7 @@ def statuses(found: dict[str, Finding]) -> dict[str, str]:
     return {name.removeprefix("box."): str(finding.status) for name, finding in found.items()}
 
 
-def test_a_service_that_is_well(home: Path, key_file: Callable[[str], None]) -> None:
+def test_working_service_passes_all_checks(home: Path, key_file: Callable[[str], None]) -> None:
     with api_server(keys={KEY}) as server:
         key_file(KEY)
         profile(home, server.base_url, box="needs_key = true")
@@ -45,17 +45,19 @@ def test_a_service_that_is_well(home: Path, key_file: Callable[[str], None]) -> 
         asked = server.ledger.entries
     assert statuses(found) == {"settings": "ok"} | dict.fromkeys(NAMES, "ok") | {"request": "skipped"}
     assert found["settings"].text.startswith("box:test-model, else this machine; teacher: ")
-    assert found["box.price"].text == ("box:test-model: 2 USD a million tokens in, 8 USD out, as the profile says")
+    assert found["box.price"].text == (
+        "box:test-model: 2 USD per million input tokens, 8 USD per million output tokens (set in the profile)"
+    )
     assert found["box.key"].text == "····1234 from the file in $SWARMCTL_BOX_API_KEY_FILE"
-    assert "127.0.0.1 takes connections" in found["box.host"].text
+    assert "connected to 127.0.0.1 in " in found["box.host"].text
     assert found["box.service"].text.startswith("key accepted in 0.")
-    assert found["box.service"].text.endswith("1 model; it tells of no rate limits")
-    assert found["box.model"].text == "test-model is listed, one of 1"
-    assert found["box.request"].text == "only with --deep"
+    assert found["box.service"].text.endswith("1 model; no rate limits reported")
+    assert found["box.model"].text == "test-model is listed (models in total: 1)"
+    assert found["box.request"].text == "runs only with --deep"
     assert [(entry.endpoint, entry.key) for entry in asked] == [("models", KEY)]
 
 
-def test_without_offloading_there_is_nothing_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_offloading_the_api_checks_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "api", "-p", "demo", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["checks"]
     assert (row["name"], row["status"], row["finding"]) == ("providers", "skipped", "no provider in this profile")
@@ -74,7 +76,7 @@ def test_a_wrong_key(home: Path, key_file: Callable[[str], None]) -> None:
     assert not any(KEY in f"{finding.text}{finding.remedy}" for finding in found.values())
 
 
-def test_a_key_that_is_missing_pinned_or_not_needed(
+def test_key_is_missing_pinned_or_not_needed(
     home: Path, key_file: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with api_server(keys=set()) as server:
@@ -82,7 +84,7 @@ def test_a_key_that_is_missing_pinned_or_not_needed(
         found = look()
         assert found["box.key"].text == "there is no key for box"
         assert found["box.key"].remedy == f"swarmctl keys set box --host {server.base_url}"
-        assert found["box.service"].text == "not asked: there is no key"
+        assert found["box.service"].text == "not checked: no key"
         key_file(KEY)
         profile(home, server.base_url, box="needs_key = true", offload='key = "environment"')
         assert "box is pinned to environment, which has no such key" in look()["box.key"].text
@@ -90,16 +92,16 @@ def test_a_key_that_is_missing_pinned_or_not_needed(
         monkeypatch.delenv("SWARMCTL_BOX_API_KEY_FILE")
         profile(home, server.base_url)
         found = look()
-        assert found["box.key"].text == "no key here, and none is needed"
+        assert found["box.key"].text == "no key found, and none is needed"
         assert "the service wants a key (HTTP 401)" in found["box.service"].text
 
 
-def test_a_model_that_is_not_listed(home: Path) -> None:
+def test_unlisted_model_is_a_warning(home: Path) -> None:
     with api_server(models=("models/test-modell", "x")) as server:
         profile(home, server.base_url)
         found = look()["box.model"]
         assert found.status is Status.WARNING
-        assert found.text == "test-model is not among the 2 models listed; test-modell is"
+        assert found.text == "test-model is not among the 2 listed models; test-modell is"
         assert "--set offload.model=test-modell" in (found.remedy or "")
         server.set(models=("models/test-model",))
         assert look()["box.model"].status is Status.OK
@@ -129,7 +131,7 @@ def test_a_model_that_is_not_listed(home: Path) -> None:
         ("drip", "failed", "no answer within 4 s"),
     ],
 )
-def test_a_list_of_models_that_goes_wrong(
+def test_faulty_model_list_is_reported(
     fault: str, status: str, told: str, home: Path, key_file: Callable[[str], None]
 ) -> None:
     with api_server(keys={KEY}) as server:
@@ -144,7 +146,7 @@ def test_a_list_of_models_that_goes_wrong(
     assert KEY not in finding.text
 
 
-def test_a_local_server_that_breaks_over_its_list_may_still_generate(home: Path) -> None:
+def test_local_server_with_a_faulty_model_list_may_still_generate(home: Path) -> None:
     with api_server() as server:
         profile(home, server.base_url, box="free = true")
         server.always("server_error", endpoint="models")
@@ -161,16 +163,16 @@ def test_a_dead_port(home: Path) -> None:
         profile(home, f"http://127.0.0.1:{port}/v1", box="free = true")
         found = look(deep=True)
     assert found["box.host"].status is Status.FAILED
-    assert found["box.host"].text == f"nothing listens at 127.0.0.1:{port}: is box running?"
+    assert found["box.host"].text == f"nothing is listening at 127.0.0.1:{port}: is box running?"
     for name in ("service", "model", "request"):
-        assert found[f"box.{name}"].text == "not asked: its host cannot be reached"
+        assert found[f"box.{name}"].text == "not checked: cannot reach the host"
 
 
-def test_a_name_that_does_not_resolve(home: Path) -> None:
+def test_unresolvable_host_is_reported(home: Path) -> None:
     profile(home, "https://no-such-host.invalid/v1")
     found = look()["box.host"]
     assert found.status is Status.FAILED
-    assert "the name no-such-host.invalid cannot be resolved" in found.text
+    assert "cannot resolve no-such-host.invalid: " in found.text
     assert (found.remedy or "").endswith(" no-such-host.invalid")
 
 
@@ -190,7 +192,7 @@ def test_certificates(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("SSL_CERT_FILE", str(good))
         found = look()
         assert found["box.host"].status is Status.OK
-        assert "TLSv1.3, its certificate is good for 30 days" in found["box.host"].text
+        assert "TLSv1.3, certificate valid for 30 days" in found["box.host"].text
         assert found["box.model"].status is Status.OK
     for file, told in ((other, "certificate is not valid for 'localhost'"), (old, "certificate has expired")):
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
@@ -204,10 +206,10 @@ def test_http_where_https_was_meant(home: Path) -> None:
         profile(home, server.base_url.replace("http://", "https://"))
         found = look()["box.host"]
     assert found.status is Status.FAILED
-    assert "does not speak TLS as it should" in found.text
+    assert f"TLS handshake with {server.base_url.split('/')[2]} failed: " in found.text
 
 
-def test_offline_asks_nothing_and_still_looks_for_the_key(home: Path, key_file: Callable[[str], None]) -> None:
+def test_offline_sends_no_request_but_finds_the_key(home: Path, key_file: Callable[[str], None]) -> None:
     with api_server(keys={KEY}) as server:
         key_file(KEY)
         profile(home, server.base_url, box="needs_key = true")
@@ -217,7 +219,7 @@ def test_offline_asks_nothing_and_still_looks_for_the_key(home: Path, key_file: 
     assert statuses(found) == expected | dict.fromkeys(["host", "service", "model", "request"], "skipped")
 
 
-def test_through_a_proxy_only_the_service_is_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_behind_a_proxy_the_host_check_is_skipped(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with service() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
         monkeypatch.setenv("no_proxy", "")
@@ -225,11 +227,11 @@ def test_through_a_proxy_only_the_service_is_asked(home: Path, monkeypatch: pyte
         profile(home, "http://llm.example/v1")
         found = look()
         assert [path for path, _ in proxy.asked] == ["http://llm.example/v1/models"]
-    assert found["box.host"].text == "llm.example is asked through the proxy of $HTTP_PROXY"
+    assert found["box.host"].text == "not checked: llm.example is reached through the proxy in $HTTP_PROXY"
     assert found["box.model"].status is Status.OK
 
 
-def test_settings_that_make_no_sense_and_prices_that_nobody_knows(home: Path) -> None:
+def test_inconsistent_settings_and_unknown_prices_fail(home: Path) -> None:
     profile(home, DEAD, offload="batch = true")
     assert look(offline=True)["settings"].text == "box has no Batch API"
     write_profile(
@@ -245,7 +247,7 @@ def test_settings_that_make_no_sense_and_prices_that_nobody_knows(home: Path) ->
     assert (found.status, "did you mean openai?" in found.text) == (Status.FAILED, True)
 
 
-def test_who_only_stands_in_is_no_failure(home: Path) -> None:
+def test_unusable_fallback_is_only_a_warning(home: Path) -> None:
     more = f'[providers.spare]\nbase_url = "{DEAD}"\nmodel = "m"\nfree = true\n'
     with api_server(models=("test-model", "other-model-2")) as server:
         profile(home, server.base_url, offload='fallback = ["spare", "box:other-model-1", "local"]', more=more)
@@ -270,15 +272,15 @@ def test_one_provider_can_be_selected(home: Path, capsys: pytest.CaptureFixture[
     assert "did you mean api.box?" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
-def test_a_report_does_not_name_one_s_own_hosts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_hides_hosts_of_custom_providers(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profile(home, "https://llm.corp.invalid:8443/v1", box="needs_key = true")
     assert cli.run(["doctor", "api", "-p", "offloaded", "--report"]) == Exit.CHECK_FAILED
     out = capsys.readouterr().out
     assert "llm.corp" not in out
-    assert "the name HOST cannot be resolved" in out
+    assert "cannot resolve HOST: " in out
 
 
-def test_local_servers_get_the_command_that_starts_them() -> None:
+def test_local_servers_get_a_start_command() -> None:
     def first(name: str, model: str) -> tuple[str | None, str | None]:
         config = Config.model_validate({"offload": {"provider": name, "model": model}})
         (only,) = services(config)
@@ -291,10 +293,10 @@ def test_local_servers_get_the_command_that_starts_them() -> None:
     assert first("openai", "gpt-4o-mini") == (None, None)
 
 
-def test_rate_limits_are_numbers_or_nothing() -> None:
+def test_rate_limits_that_are_not_numbers_are_dropped() -> None:
     headers = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
     assert limits(headers) == "limits: 499 of 500 requests left"
     assert limits(headers | {"x-ratelimit-limit-tokens": "200000"}).endswith(", 200,000 tokens")
     assert limits({"x-ratelimit-limit-requests": "sk-secret", "x-ratelimit-limit-tokens": "９"}) == (
-        "it tells of no rate limits"
+        "no rate limits reported"
     )

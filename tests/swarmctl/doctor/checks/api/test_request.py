@@ -1,4 +1,4 @@
-"""``doctor --deep``: one word from each provider, what it costs, and what is asked when it cannot be had."""
+"""``doctor --deep``: one test request per provider, its cost, and the handling of faulty responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.fake_api.transformers_server import TransformersServer
 
 @pytest.fixture
 def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Give the provider box a key."""
+    """Return a function that gives the provider ``box`` a key."""
     return partial(give_key, tmp_path / "box.key", monkeypatch)
 
 
@@ -33,7 +33,7 @@ def deep_request(home: Path, server: ApiServer, **more: str) -> Finding:
     return look("api.box.request", deep=True)["box.request"]
 
 
-def test_deep_asks_for_one_word_and_tells_its_price(
+def test_deep_sends_one_request_and_reports_its_cost(
     home: Path, key_file: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with api_server(keys={KEY}, rpm=600, tpm=90000) as server:
@@ -44,13 +44,13 @@ def test_deep_asks_for_one_word_and_tells_its_price(
         assert finding.status is Status.OK
         usd = server.usd(2.0, 8.0)
         assert 0 < usd < 0.001
-        assert "test-model answers in " in finding.text
-        assert f" out: {dollars(usd)}, not counted" in finding.text
+        assert "test-model responded in " in finding.text
+        assert f" output tokens: {dollars(usd)}, not counted" in finding.text
         assert "599 of 600 requests left" in finding.text
         assert cli.run(["doctor", "api", "-p", "offloaded", "--deep"]) == Exit.DONE
     out, err = capsys.readouterr()
-    # 7 bytes and 64 for the message at 2 USD a million, 16 tokens at 8.
-    assert err == "The profile's provider is asked for one word, which costs at most 0.00027 USD.\n"
+    # 7 bytes plus 64 for the message at 2 USD per million, and 16 tokens at 8 USD per million.
+    assert err == ("Sending one tiny test request to the profile's provider. This costs at most 0.00027 USD.\n")
     assert KEY not in out + err
     assert not (home / "nodes").exists()
 
@@ -62,15 +62,15 @@ def test_deep_asks_for_one_word_and_tells_its_price(
         ("rate_limit", "warning", "HTTP 429"),
         ("unknown_model", "failed", "HTTP 404"),
         ("server_error", "failed", "HTTP 500"),
-        ("html_ok", "failed", "an HTML page); that may have cost up to 0.00027 USD"),
-        ("truncated", "failed", "that may have cost up to 0.00027 USD"),
-        ("close", "failed", "that may have cost up to 0.00027 USD"),
-        ("no_usage", "ok", "it does not say what it used: at most 0.00027 USD"),
-        ("no_choices", "warning", "its answer has no choices"),
+        ("html_ok", "failed", "an HTML page); this may have cost up to 0.00027 USD"),
+        ("truncated", "failed", "this may have cost up to 0.00027 USD"),
+        ("close", "failed", "this may have cost up to 0.00027 USD"),
+        ("no_usage", "ok", "it did not report its token usage: at most 0.00027 USD"),
+        ("no_choices", "warning", "its response has no choices"),
         ("other_model", "ok", ""),
     ],
 )
-def test_a_word_that_goes_wrong(
+def test_faulty_response_is_reported(
     fault: str, status: str, told: str, home: Path, key_file: Callable[[str], None]
 ) -> None:
     with api_server(keys={KEY}) as server:
@@ -82,7 +82,7 @@ def test_a_word_that_goes_wrong(
     assert KEY not in finding.text
 
 
-def test_a_parameter_that_is_refused_is_left_out(home: Path, key_file: Callable[[str], None]) -> None:
+def test_rejected_parameter_is_omitted(home: Path, key_file: Callable[[str], None]) -> None:
     with api_server(keys={KEY}, rejects=("temperature", "max_tokens")) as server:
         key_file(KEY)
         finding = deep_request(home, server)
@@ -91,7 +91,7 @@ def test_a_parameter_that_is_refused_is_left_out(home: Path, key_file: Callable[
     assert last.parameters == {"max_completion_tokens": 16}
 
 
-def test_a_cap_that_is_used_up_is_kept(home: Path, key_file: Callable[[str], None]) -> None:
+def test_no_request_is_sent_when_the_cap_is_used_up(home: Path, key_file: Callable[[str], None]) -> None:
     files = files_of("offloaded")
     files.root.mkdir(parents=True)
     ledger = Ledger(files.ledger, LimitsConfig(usd="unlimited"))
@@ -105,7 +105,7 @@ def test_a_cap_that_is_used_up_is_kept(home: Path, key_file: Callable[[str], Non
         assert [entry for entry in server.ledger.entries if entry.endpoint == "chat"] == []
     ledger.close()
     assert outcome.finding.status is Status.SKIPPED
-    assert outcome.finding.text == "not asked: of offload.limits.usd = 5.00 USD, 5.00 USD are spent"
+    assert outcome.finding.text == "not sent: 5.00 USD of the 5.00 USD cap (offload.limits.usd) are used"
 
 
 @pytest.mark.slow

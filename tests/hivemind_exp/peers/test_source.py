@@ -110,7 +110,7 @@ def test_groups_that_say_nothing_are_dropped_and_others_drawn_instead(tmp_path: 
         + [letter("telling", shared_group(8)), letter("telling too", shared_group(9))]
     )
     assert set(peers_of(source.draw(seed=0))) == {"telling", "telling too"}
-    assert source.refusals["no difference in rewards"] > 0
+    assert source.refusals["all rewards equal"] > 0
 
 
 def test_equal_peers_are_drawn_evenly_and_the_same_seed_draws_the_same(tmp_path: Path) -> None:
@@ -159,14 +159,14 @@ def dressed(index: int, text: str, *, round_: int = 0) -> SharedGroup:
 
 
 HOSTILE = {
-    "no whole group": (shared_group(0, size=3), {}),
-    "far too long": (dressed(0, noise(16 * 64)), {}),
-    "longer than here": (dressed(0, noise(100)), {"fault": False}),
-    "tokens that are not those of a completion": (dressed(0, "<|end|>"), {"fault": False}),
-    "too far along its round": (replace(shared_group(0), index=10**9), {}),
-    "another question than ours": (shared_group(0, question="00" * 32), {"fault": False}),
-    "of a round that nobody can be at yet": (shared_group(0, round_=0), {"round_": 10**9}),
-    "repetition": (dressed(0, "buy gold " * 60), {"longest": 2000}),
+    "wrong number of completions": (shared_group(0, size=3), {}),
+    "text far too long": (dressed(0, noise(16 * 64)), {}),
+    "completion longer than this node's limit": (dressed(0, noise(100)), {"fault": False}),
+    "invalid completion tokens": (dressed(0, "<|end|>"), {"fault": False}),
+    "question index out of range": (replace(shared_group(0), index=10**9), {}),
+    "question differs from this node's": (shared_group(0, question="00" * 32), {"fault": False}),
+    "round is in the future": (shared_group(0, round_=0), {"round_": 10**9}),
+    "repetitive text": (dressed(0, "buy gold " * 60), {"longest": 2000}),
 }
 
 
@@ -237,7 +237,7 @@ def test_copies_of_others_are_dropped_where_they_are_no_coincidence(tmp_path: Pa
     source.take_in([letter("copyist", long), letter("brief", group), letter("brief too", group)])
     # Short right answers are alike because they are right.
     assert set(peers_of(source.draw(seed=0))) == {"brief", "brief too"}
-    assert source.refusals["copied from another"] == 1
+    assert source.refusals["copied from another node"] == 1
 
 
 def test_copies_of_this_nodes_own_text_are_dropped(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_copies_of_this_nodes_own_text_are_dropped(tmp_path: Path) -> None:
     other = make_source(tmp_path / "other", tasks=Lenient(), longest=2000)
     other.vetting.remember_own([mine])
     assert draw_alone(other, group) == []
-    assert other.refusals["copied from another"] == 1
+    assert other.refusals["copied from another node"] == 1
 
 
 def test_near_duplicates_without_end_teach_once(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_question_that_is_held_out_here_is_never_learned_from_a_peer(tmp_path:
     source = make_source(tmp_path, tasks=HoldingOut())
     source.take_in([letter("peer", shared_group(0), replace(shared_group(1), question="00" * 32))])
     assert source.draw(seed=0) == []
-    assert source.refusals["its question is held out here"] == 1
+    assert source.refusals["question is held out on this node"] == 1
     assert source.book.record("peer").refused == 0
 
 

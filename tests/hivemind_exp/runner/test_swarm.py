@@ -30,12 +30,12 @@ from tests.support.peers import shared_group
 from tests.support.swarm_nodes import PATIENCE_S, events, found, peer_of, playing, settings
 
 REFUSED = {
-    "no bundle",
-    "of another peer than announced it",
-    "of a round that nobody can be at yet",
-    "far too long",
-    "no whole group",
-    "too far along its round",
+    "bundle: cannot be decoded",
+    "bundle: names a different peer",
+    "round is in the future",
+    "text far too long",
+    "wrong number of completions",
+    "question index out of range",
 }
 """What becomes of the hostile node's bundles."""
 

@@ -137,7 +137,7 @@ def test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts(whole: Path, 
 
 
 def test_a_limit_that_leaves_a_stage_no_prompts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="every prompt of the stage critique") as caught:
+    with pytest.raises(ConfigurationError, match="every prompt of the critique stage") as caught:
         run(make(generation={"max_prompt_tokens": 12}), tmp_path)
     assert "generation.max_prompt_tokens=" in str(caught.value.next)
 

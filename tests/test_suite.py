@@ -45,5 +45,5 @@ def test_every_package_that_has_tests_has_fast_ones() -> None:
 def test_what_kills_or_meets_on_a_wire_is_not_fast() -> None:
     assert fast_tests(Path("hivemind_exp/runner/test_swarm_study_group.py")) == []
     named = fast_tests(Path("hivemind_exp/runner/test_resume.py"))
-    assert "test_steps_do_move_the_weights" in named
+    assert "test_steps_change_the_weights" in named
     assert "test_kill_9_at_many_moments_leads_to_bit_equal_weights" not in named

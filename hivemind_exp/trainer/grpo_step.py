@@ -34,7 +34,7 @@ HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies
 """Private members of TRL's trainer that this module overrides or uses, besides ``pad`` and ``add_fused_lm_head``."""
 
 ACCELERATOR_PADDING = 32
-"""Widths on an accelerator are rounded up to a multiple of this, as each new shape costs new memory blocks and kernels."""
+"""Widths on an accelerator are rounded up to a multiple of this: new shapes cost new memory blocks and kernels."""
 
 
 class StepAbandoned(Exception):

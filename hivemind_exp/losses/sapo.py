@@ -1,4 +1,4 @@
-"""``sapo``: learn from a peer's whole groups, positive and negative (swarm sampling, arXiv 2509.08721)."""
+"""``sapo``: learn from a peer's whole groups, both signs of advantage (swarm sampling, arXiv 2509.08721)."""
 
 from torch import Tensor
 

@@ -25,17 +25,17 @@ import msgpack
 
 FORMAT = 1
 LARGEST_BUNDLE = 2 * 2**20
-"""Most bytes in a bundle."""
+"""Maximum number of bytes in a bundle."""
 MOST_GROUPS = 64
-"""Most groups in a bundle."""
+"""Maximum number of groups in a bundle."""
 MOST_COMPLETIONS = 128
-"""Most completions in a group."""
+"""Maximum number of completions in a group."""
 LONGEST_TEXT = 65_536
-"""Most bytes (UTF-8) in a completion."""
+"""Maximum number of bytes (UTF-8) in a completion."""
 LONGEST_NAME = 200
-"""Most bytes in the name of a task, stage or model."""
+"""Maximum number of bytes in the name of a task, stage or model."""
 MOST_TOKENS = 32_768
-"""Most tokens in a completion that is shared with its log-probabilities."""
+"""Maximum number of tokens in a completion that is shared with its log-probabilities."""
 LARGEST_ROUND = 2**40
 FULL = 1000
 """The outcome 1.0 in thousandths, the unit in which outcomes are shared."""
@@ -48,7 +48,7 @@ BUNDLES_A_PEER = 64
 OFFERED = 4
 """The latest bundles per peer whose groups are offered. Older text is stale."""
 MOST_BYTES = 64 * 2**20
-"""Most bytes in all bundles together."""
+"""Maximum number of bytes in all bundles together."""
 
 
 class BundleRefused(ValueError):

@@ -14,7 +14,7 @@ from hivemind_exp import atomic_write
 
 FILE_NAME = "peerbook.json"
 MOST_PEERS = 512
-"""Most peers remembered. Beyond that, those that contributed least are forgotten."""
+"""Maximum number of peers remembered. Beyond that, those that contributed least are forgotten."""
 SAVE_EVERY_S = 15.0
 """Seconds between two writes of the file."""
 MEMORY = 0.9

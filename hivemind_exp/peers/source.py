@@ -27,7 +27,7 @@ MAKING_S = 5.0
 FURTHEST = 64
 """The least number of a round's questions that are generated for peers' groups."""
 COOLDOWN_DRAWS = 50
-"""Draws for which a peer is skipped after its answer timed out or crashed the verifier."""
+"""Draws for which a peer is skipped after one of its answers made the verifier time out or crash."""
 
 
 @dataclass(eq=False)
@@ -154,9 +154,9 @@ class PeerSource:
         return kept
 
     def _scores(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        """Return each group's scores. A group that stops the verifier has only the scores up to that completion.
+        """Return each group's scores, up to the first completion that makes the verifier time out or crash.
 
-        Verifies one completion of every group at a time. An answer that makes the verifier time out or crash costs
+        Verifies one completion of every group at a time. A completion that makes the verifier time out or crash costs
         seconds, and the rest of its group is likely to be no better.
         """
         found: list[list[Score]] = [[] for _ in groups]
@@ -172,7 +172,7 @@ class PeerSource:
         return [tuple(scores) for scores in found]
 
     def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
-        """Record a peer's claimed and recomputed rewards. Raises ``RejectedGroup`` if the verifier was stopped."""
+        """Record a peer's claimed and recomputed rewards. Raises ``RejectedGroup`` if the verifier failed."""
         if _held_up(scores):
             self._cooling_down[offer.peer] = COOLDOWN_DRAWS
             self.pool.discard_peer(offer.peer)

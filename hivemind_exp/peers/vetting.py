@@ -83,7 +83,7 @@ class SeenTexts:
         self._texts: BoundedDict[str, deque[tuple[str, Sketch]]] = BoundedDict(MOST_PEERS)
 
     def is_copied(self, peer: str, question: str, texts: Sequence[str]) -> bool:
-        """Return whether another node sent most of these long texts earlier. Remembers the new ones."""
+        """Return whether most of the long texts among these came from another node earlier. Remembers the others."""
         long = {text for text in texts if len(text) >= LONG}
         copies = 0
         for text in long:
@@ -140,7 +140,7 @@ class PeerRules:
     external: int
     """J: groups per batch that are drawn from peers, if enough are available."""
     longest: int
-    """Most tokens in a completion."""
+    """Maximum number of tokens in a completion."""
     open: bool = False
     """Anyone may join the swarm."""
     with_logps: bool = False
@@ -150,12 +150,12 @@ class PeerRules:
 
     @property
     def quota(self) -> int:
-        """Most groups from one peer in a batch."""
+        """Maximum number of groups from one peer in a batch."""
         return max(1, (self.local + self.external) // PART_OF_A_PEER)
 
     @property
     def wanted(self) -> int:
-        """Most groups from all peers in a batch."""
+        """Maximum number of groups from all peers in a batch."""
         if not self.open:
             return self.external
         return min(self.external, max(1, (self.local + self.external) // PART_OF_AN_OPEN_SWARM))
@@ -266,7 +266,7 @@ class QuestionCache:
     """Generates questions by round and index, and counts the time spent: some take 0.2 s each."""
 
     def __init__(self, tasks: Tasks, furthest: int) -> None:
-        """``furthest``: most indices generated per round. No node gets further in a round."""
+        """``furthest``: maximum number of indices generated per round. No node gets further in a round."""
         self._tasks, self.furthest = tasks, furthest
         self._rounds: BoundedDict[int, tuple[int, Mapping[int, Question]]] = BoundedDict(ROUNDS)
         """By round: how many indices were generated, and the questions of those that have one."""
@@ -302,7 +302,7 @@ class PeerTexts:
     tokenizer: PreTrainedTokenizerBase
     build_prompt: Callable[[Question], Prompt]
     longest_prompt: int
-    """Most tokens in a prompt on this node."""
+    """Maximum number of tokens in a prompt on this node."""
 
     def __post_init__(self) -> None:
         self._control = frozenset(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}

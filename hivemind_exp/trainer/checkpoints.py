@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically and verified on load. Several are kept, so a damaged one can be replaced."""
+"""Checkpoints: written atomically and verified on load. Several are kept, in case the newest is damaged."""
 
 import errno
 import hashlib

@@ -188,7 +188,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Send metrics to the logging backends in ``report.to``. Skips values that are None."""
         self._metrics["train"].clear()
         self.log({key: value for key, value in metrics.items() if value is not None})
-        # A node can run for months. The backends keep the history, so memory must not.
+        # A node can run for months. The backends keep the history, so it need not stay in memory.
         self.state.log_history.clear()
 
     def save(self, directory: Path) -> None:

@@ -19,12 +19,12 @@ from hivemind_exp.tasks.verifiers.answer_tags import content
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
 
 SHOWN = 4
-"""Most outputs that a later stage shows."""
+"""Maximum number of outputs that a later stage shows."""
 MOST_PEERS = 16
-"""Most peers whose outputs for one question are considered. The question determines the choice, so the peers vary by
-question, and nodes that received the same outputs choose the same peers."""
+"""Maximum number of peers whose outputs for one question are considered. The question determines the choice, so the
+peers vary by question, and nodes that received the same outputs choose the same peers."""
 MOST_TEXTS = 8
-"""Most outputs considered per peer and question. More would only cost time."""
+"""Maximum number of outputs considered per peer and question. More would only cost time."""
 LONGEST_TEXT = 16_384
 """Characters in the longest output that is considered."""
 _FIRST_NUMBER, _NUMBERS = 100, 900
@@ -76,7 +76,7 @@ class Exhibits:
         self._slow: set[str] = set()
 
     def students(self, round_: int, questions: Sequence[Question]) -> dict[str, list[Student]]:
-        """Return the answers to show, by question digest. None for a question that this node has not answered."""
+        """Return the answers to show, by question digest. Empty for a question that this node has not answered."""
         said = self._peers.outputs(round_, ANSWER)
         found = {question.digest: heard(said, question.digest, besides=self._me) for question in questions}
         shown = {}

@@ -34,7 +34,7 @@ class StudyGroup:
         journal: Journal,
         peers: PeerOutputs,
     ) -> None:
-        """``longest``: most tokens in a prompt; ``peers``: the peers' published outputs of each stage."""
+        """``longest``: maximum number of tokens in a prompt; ``peers``: the peers' published outputs of each stage."""
         self._encode = encode
         self._journal = journal
         exhibits = Exhibits(player.peer, range(group_size), tasks=tasks, journal=journal, peers=peers)

@@ -46,7 +46,7 @@ _RESOLVE = (
 )
 
 LONGEST_QUOTATION = 1200
-"""Most characters shown of a quoted text."""
+"""Maximum number of characters shown of a quoted text."""
 BAR = "| "
 _GAP = " […] "
 _BREAKS = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -61,7 +61,7 @@ VOICES = {
     "announcer": "You call a match on the radio and tell everything as breathless play-by-play.",
     "founder": "You have just founded a company and pitch whatever you say to investors.",
 }
-"""The sentences for each role. They come before the instructions of each stage."""
+"""The sentence for each role. It comes before the instructions of each stage."""
 _MANNERS = "Keep to the tags that are asked for: the manner of speaking goes between them."
 
 

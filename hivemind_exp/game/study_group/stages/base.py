@@ -13,8 +13,8 @@ from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Score, Tasks
 
 QUOTED = (LONGEST_QUOTATION, 600, 300, 150, 80)
-"""Most characters quoted of each text: the first of these for which the prompt fits. Only quotations are cut, never the
-question or the instructions."""
+"""Characters quoted of each text: at most the first of these numbers for which the prompt fits. Only quotations are cut,
+never the question or the instructions."""
 ALONE = "alone"
 """Peer id of a node without a swarm."""
 
@@ -48,7 +48,7 @@ class Stage(ABC):
     player: Player
     encode: Encode
     longest: int
-    """Most tokens in a prompt."""
+    """Maximum number of tokens in a prompt."""
     tasks: Tasks
     journal: Journal
     exhibits: Exhibits

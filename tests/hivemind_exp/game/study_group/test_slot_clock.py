@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 
 LONGEST_SKEW = 3.0
-"""Most seconds by which the clocks of a swarm may differ. hivemind refuses more."""
+"""Maximum difference in seconds between the clocks of a swarm. hivemind refuses more."""
 
 clocks = st.builds(SlotClock, st.integers(0, 4_000_000_000), st.integers(1, 86_400), st.integers(1, 5))
 moments = st.floats(-1e9, 8e9, allow_nan=False)

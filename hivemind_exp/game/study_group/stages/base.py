@@ -13,8 +13,8 @@ from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Score, Tasks
 
 QUOTED = (LONGEST_QUOTATION, 600, 300, 150, 80)
-"""Characters quoted of each text: at most the first of these numbers for which the prompt fits. Only quotations are cut,
-never the question or the instructions."""
+"""Characters quoted of each text: at most the first of these numbers for which the prompt fits. Only quotations are
+cut, never the question or the instructions."""
 ALONE = "alone"
 """Peer id of a node without a swarm."""
 

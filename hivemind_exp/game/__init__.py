@@ -1,1 +1,1 @@
-"""What a round is: stages, prompts, rewards, schedules."""
+"""Games define a round: its stages, prompts, rewards and schedule."""

@@ -1,4 +1,4 @@
-"""What a game is to the loop that plays it: stages, prompts, rewards; and when each is played."""
+"""The interface between a game and the round loop: stages, prompts and rewards, and when each stage is played."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,32 +14,32 @@ class Game(Protocol):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages in their order."""
+        """The stages in order."""
 
     def prompts(self, stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:
-        """Return what the turn asks, at most one prompt a question, the same again after a restart."""
+        """Return a stage's prompts: at most one per question, and the same ones again after a restart."""
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Return groups of one stage with their scores."""
+        """Return one stage's groups with their scores."""
 
 
 class Schedule(Protocol):
-    """When each stage is played."""
+    """Decides when each stage is played."""
 
     def next(self, last: StageRun | None, finished: int) -> StageRun:
-        """Return what is to be played now.
+        """Return the stage to play now.
 
-        ``last``: the turn that was played last in the round that is being played; None between rounds.
-        ``finished``: rounds that the node has finished.
+        ``last``: the stage played last in the current round; None between rounds.
+        ``finished``: the number of rounds that the node has finished.
         """
 
     def left(self) -> float | None:
-        """Return the seconds left for what is played now; None: it takes the time it takes."""
+        """Return the seconds left for the current stage. None: no time limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class SequentialSchedule:
-    """One stage after the other, one round after the other."""
+    """Plays the stages one after another, without a clock."""
 
     stages: tuple[str, ...]
 
@@ -47,7 +47,7 @@ class SequentialSchedule:
         """Return the stage after ``last``, or the first of the next round."""
         if last is None:
             return StageRun(finished, self.stages[0])
-        # A node that was stopped within a round of another game begins a new one.
+        # A node that was stopped within a round of another game starts a new round.
         if last.stage not in self.stages[:-1]:
             return StageRun(finished + 1, self.stages[0])
         return StageRun(last.round, self.stages[self.stages.index(last.stage) + 1])

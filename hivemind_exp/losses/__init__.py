@@ -1,1 +1,1 @@
-"""What may be learned from each kind of source: a module for each loss, all of one shape, listed in ``registry``."""
+"""The losses for each kind of source: one module per loss, all with the same interface, listed in ``registry``."""

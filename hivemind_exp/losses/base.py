@@ -1,7 +1,7 @@
-"""The shape that every loss has: weights for the rows of a group, and a loss for their tokens.
+"""The interface of every loss: weights for the rows of a group, and a loss for their tokens.
 
-Pure tensor functions of what they are given and of ``TrainConfig``. How a step adds them up:
-L_own / tokens_own + λ · L_foreign / tokens_foreign, so that long foreign text cannot drown the node's own rows.
+Losses are pure tensor functions of their arguments and of ``TrainConfig``. A step adds them up as
+L_own / tokens_own + λ · L_external / tokens_external, so that long external text cannot drown out the node's own rows.
 
 Shapes: B rows, T completion tokens (padded on the right), G rows of one group.
 """
@@ -15,73 +15,73 @@ from torch import Tensor
 from hivemind_exp.config import TrainConfig
 
 STD_FLOOR = 1e-4
-"""Added to the standard deviation of a group's rewards, as TRL does: a tie must not divide by zero."""
+"""Added to the standard deviation of a group's rewards, as in TRL, so that equal rewards do not divide by zero."""
 TIE = 1e-6
-"""Standard deviation below which a group says nothing."""
+"""Standard deviation below which rewards count as equal, so the group has no advantage."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRows:
-    """The rows of one source within a group, beside the node's own rows of that group."""
+    """The rows of one source in a group, with the outcomes of the node's own rows in that group."""
 
     outcomes: Tensor
-    """(G,) float: rewards as verified here; of foreign rows the outcome, in [0, 1]."""
+    """(G,) float: rewards as verified here. For external rows the outcome, in [0, 1]."""
     strict: Tensor
-    """(G,) bool: the format is exactly what was asked for."""
+    """(G,) bool: whether the format is exactly as requested."""
     lags: tuple[int | None, ...]
-    """G lags; None where unknown."""
+    """G lags. None: unknown."""
     own_outcomes: Tensor
-    """(G_own,) float: the same of all rows of this group that came from the node's own weights; may be empty."""
+    """(G_own,) float: the same for all rows of this group from the node's own weights. May be empty."""
     pass_rate: float = 0.0
-    """p̂ in [0, 1]: this node's own pass rate for the task and stage, from evaluation (moving average)."""
+    """p̂ in [0, 1]: this node's pass rate for the task and stage, from evaluations (moving average)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """The rows of one source as the step sees them."""
+    """The rows of one source in a step."""
 
     logps: Tensor
     """(B, T): log π_θ of the tokens, with gradient."""
     proximal_logps: Tensor
-    """(B, T), detached: the same at the start of the step."""
+    """(B, T), detached: log π of the tokens at the start of the step."""
     advantages: Tensor
     """(B,): the rows' weights, from ``weigh``."""
     mask: Tensor
     """(B, T): 1 for completion tokens, 0 for padding."""
     behaviour_logps: Tensor | None = None
-    """(B, T), detached: log-probabilities of the policy that sampled the rows, NaN where unknown."""
+    """(B, T), detached: log-probabilities under the policy that sampled the rows. NaN: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLoss:
-    """What a loss says of each token."""
+    """A loss per token."""
 
     loss: Tensor
-    """(B, T): to be summed over the mask and divided by a number of tokens."""
+    """(B, T): to be summed over the mask and divided by the number of tokens."""
     clipped: Tensor
-    """(B, T) bool: the clip decided, so the token has no gradient."""
+    """(B, T) bool: whether the clip took effect, so the token has no gradient."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """How the rows of one kind of source are learned from."""
+    """How a node learns from the rows of one kind of source."""
 
     weigh: Callable[[GroupRows, TrainConfig], Tensor]
-    """Returns advantages (G,) of a source's rows. Rows that may not be learned from get NaN: they leave the batch."""
+    """Returns the advantages (G,) of a source's rows. NaN removes a row that must not be learned from."""
     score_tokens: Callable[[TokenRows, TrainConfig], TokenLoss]
     own: bool = False
-    """The rows come from the node's own weights: they share their tokens' denominator and the KL penalty, and set the
-    baseline for each other."""
+    """The rows come from the node's own weights. They share a token denominator and the KL penalty, and are each
+    other's baseline."""
     joins_baseline: bool = False
-    """The rows' outcomes set the baseline of the node's own rows too, which then compare by outcome alone."""
+    """The rows' outcomes also enter the baseline of the node's own rows, which are then compared by outcome alone."""
     needs_logps: bool = False
-    """Peers have to share token ids and log-probabilities."""
+    """Peers must share token ids and log-probabilities."""
     likelihood_filter: bool = False
-    """Rows that the node's own weights would hardly write are left out (see ``Manifest.floor``)."""
+    """Rows that the node's own weights are unlikely to generate are filtered out (see ``Manifest.floor``)."""
 
 
 def standardise(values: Tensor, reference: Tensor) -> Tensor:
-    """Return (values - mean) / (std + 1e-4) with the reference's unbiased moments; 0 where the reference is a tie.
+    """Return (values - mean) / (std + 1e-4) with the reference's unbiased moments. 0 if its values are all equal.
 
     GRPO's group advantage: arXiv 2402.03300, section 4.1.2.
     """
@@ -94,7 +94,7 @@ def standardise(values: Tensor, reference: Tensor) -> Tensor:
 
 
 def drop(values: Tensor, rows: Tensor) -> Tensor:
-    """Return ``values`` with NaN where ``rows`` (bool, same shape) is true: those rows leave the batch."""
+    """Return ``values`` with NaN where ``rows`` (bool, same shape) is true. NaN removes a row from the batch."""
     return values.masked_fill(rows, torch.nan)
 
 
@@ -116,9 +116,9 @@ def clipped_surrogate(rows: TokenRows, train: TrainConfig, *, two_sided: bool = 
 
 
 def likelihood(rows: TokenRows, _train: TrainConfig) -> TokenLoss:
-    """Return -A·π_θ/stop(π_θ): its gradient is that of -A·log π_θ, so the advantage is a weight on the likelihood.
+    """Return -A·π_θ/stop(π_θ). Its gradient is that of -A·log π_θ, so the advantage weights the likelihood.
 
-    What text is scored by that comes without log-probabilities: re-encoded text is never paired with a server's.
+    For text without log-probabilities. A server's log-probabilities are never paired with re-encoded text.
     """
     ratio = torch.exp(rows.logps - rows.logps.detach())
     return TokenLoss(loss=-ratio * rows.advantages.unsqueeze(1), clipped=torch.zeros_like(rows.mask, dtype=torch.bool))

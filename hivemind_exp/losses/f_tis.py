@@ -1,6 +1,6 @@
-"""``f_tis``: a peer's whole groups with its log-probabilities, by filtered truncated importance sampling.
+"""``f_tis``: learn from a peer's whole groups and log-probabilities, by filtered truncated importance sampling.
 
-F-TIS, arXiv 2605.22537. Weights as under ``sapo``.
+F-TIS, arXiv 2605.22537. The weights are those of ``sapo``.
 """
 
 from hivemind_exp.config import TrainConfig
@@ -8,10 +8,10 @@ from hivemind_exp.losses.base import Loss, TokenLoss, TokenRows, clipped_surroga
 from hivemind_exp.losses.sapo import weigh
 
 TRUNCATION = 2.0
-"""Cap of π_prox / π_peer. The value is ours."""
+"""Cap on π_prox / π_peer. The value is our choice."""
 FILTER = 0.5
-"""Mean log(π_peer / π_prox), in nats a token, above which a row of negative advantage is filtered out. The value is
-ours."""
+"""Mean log(π_peer / π_prox), in nats per token, above which a row with a negative advantage is filtered out. The value
+is our choice."""
 
 
 def score_tokens(rows: TokenRows, train: TrainConfig) -> TokenLoss:

@@ -1,4 +1,7 @@
-"""``luffy``: a teacher's text by policy shaping, own and foreign rows as one group (arXiv 2504.14945, as published)."""
+"""``luffy``: learn from a teacher's text by policy shaping, with own and external rows as one group.
+
+arXiv 2504.14945, as published.
+"""
 
 import torch
 from torch import Tensor
@@ -11,7 +14,7 @@ SHAPING = 0.1
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
-    """Return the advantage within the joint group of own and foreign rows."""
+    """Return the advantages within the joint group of own and external rows."""
     return standardise(rows.outcomes, torch.cat([rows.own_outcomes, rows.outcomes]))
 
 

@@ -1,7 +1,7 @@
-"""``positive``: a peer's whole groups, as text, baseline recomputed here; only what is better than its own group.
+"""``positive``: learn from a peer's whole groups, as text, but only from rows better than their group's mean.
 
-A confident peer's groups have no variance, so what would reach a plain loss are its negatives, and unequal swarms
-collapse.
+The baseline is recomputed here. With a plain loss, the negative rows would dominate: a confident peer's groups mostly
+have no variance and drop out. Swarms of unequal nodes then collapse.
 """
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood, standard
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
-    """Return the advantages within the peer's own group; rows that are not better than it are dropped."""
+    """Return the advantages within the peer's group. Drops rows that are not above its mean."""
     advantages = standardise(rows.outcomes, rows.outcomes)
     return drop(advantages, advantages <= 0)
 

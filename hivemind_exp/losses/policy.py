@@ -1,4 +1,4 @@
-"""``policy``: this node's weights. GRPO; rows that were served elsewhere are corrected for their lag."""
+"""``policy``: GRPO on this node's own weights. Rows generated on another server are corrected for their lag."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, clipped_surrogate, drop, standardise
 
 WEIGHT_CAP = 2.0
-"""Truncation of π_prox / π_behav (truncated importance sampling)."""
+"""Cap on π_prox / π_behav (truncated importance sampling)."""
 
 
 def weigh(rows: GroupRows, train: TrainConfig) -> Tensor:
-    """Return the group advantage over the node's own rows; rows older than ``max_lag`` are dropped."""
+    """Return the advantages over the node's own rows. Drops rows with a lag above ``max_lag`` or unknown."""
     stale = torch.tensor([lag is None or lag > train.max_lag for lag in rows.lags], device=rows.outcomes.device)
     return drop(standardise(rows.outcomes, rows.own_outcomes), stale)
 
@@ -19,7 +19,7 @@ def weigh(rows: GroupRows, train: TrainConfig) -> Tensor:
 def score_tokens(rows: TokenRows, train: TrainConfig) -> TokenLoss:
     """Return the surrogate clipped around π_prox, weighted by min(π_prox / π_behav, 2) where π_behav is known.
 
-    Decoupled PPO (arXiv 2110.00641, section 3): the behaviour policy sets a detached weight, the clip is around the
+    Decoupled PPO (arXiv 2110.00641, section 3): the behavior policy sets a detached weight, and the clip is around the
     policy at the start of the step. Rows sampled here have π_behav = π_prox and weight 1.
     """
     if rows.behaviour_logps is None:

@@ -1,4 +1,4 @@
-"""``policy_text``: this node's weights, known as text only. The ratio is taken as 1."""
+"""``policy_text``: text from this node's own weights, without log-probabilities. The ratio is taken as 1."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood, standard
 
 
 def weigh(rows: GroupRows, train: TrainConfig) -> Tensor:
-    """Return the group advantage over the node's own rows; of rows of unknown age only the positive ones.
+    """Return the advantages over the node's own rows. Of rows with unknown lag, keeps only the positive ones.
 
-    A negative advantage on text that the present weights would not write pushes without bound, and an unknown lag
-    says nothing about whether they would.
+    A negative advantage pushes without bound on text that the current weights would not generate. If the lag is
+    unknown, so is whether they would.
     """
     advantages = standardise(rows.outcomes, rows.own_outcomes)
     unknown = torch.tensor([lag is None for lag in rows.lags], device=advantages.device)

@@ -1,4 +1,4 @@
-"""The losses by name. A new one is a module beside this one, a line here, and its name in ``TrainConfig``."""
+"""The losses by name. To add one, add a module in this package, a line here, and its name in ``TrainConfig``."""
 
 from collections.abc import Mapping
 
@@ -22,6 +22,6 @@ LOSSES: dict[str, Loss] = {
 
 
 def choose_losses(train: TrainConfig) -> Mapping[Kind, Loss]:
-    """Return the loss of each kind of source: by the settings where they name one, else the one named as the kind."""
+    """Return the loss for each kind of source: the one chosen in the settings, else the one with the kind's name."""
     chosen = {Kind.TEACHER: train.teacher_loss, Kind.PEER: train.peer_loss}
     return {kind: LOSSES[chosen.get(kind, kind.value)] for kind in Kind}

@@ -1,4 +1,4 @@
-"""``sapo``: a peer's whole groups, both signs (swarm sampling, arXiv 2509.08721)."""
+"""``sapo``: learn from a peer's whole groups, both signs of advantage (swarm sampling, arXiv 2509.08721)."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood, standard
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
-    """Return the advantages within the peer's own group; a row of no advantage is dropped."""
+    """Return the advantages within the peer's group. Drops rows with advantage 0."""
     advantages = standardise(rows.outcomes, rows.outcomes)
     return drop(advantages, advantages == 0)
 

@@ -1,4 +1,4 @@
-"""``gated``: verified distillation of another model behind an API; only text that is right and strict in format."""
+"""``gated``: verified distillation of another model behind an API. Uses only correct text in the strict format."""
 
 import torch
 from torch import Tensor
@@ -8,15 +8,15 @@ from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood
 from hivemind_exp.tasks.base import FULL_CREDIT
 
 LEAST_WEIGHT = 0.1
-"""Weight of verified text on questions that the node always gets right by itself."""
+"""Weight of verified text for questions that the node always answers correctly itself."""
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
-    """Return the weights of a teacher's rows; NaN where the outcome is not full or the format not strict.
+    """Return the weights of a teacher's rows. NaN unless the outcome is full and the format strict.
 
-    Beside own rows the weight is max(0, r - mean of the own rows), never divided by a standard deviation, as a cold
-    group has none. Without own rows it is clip(1 - p̂, 0.1, 1): a mean over the teacher's own group would teach less
-    the better the teacher.
+    With own rows in the group, the weight is max(0, r - mean of the own rows). It is not divided by their standard
+    deviation, because a group with only wrong answers has none. Without own rows, the weight is clip(1 - p̂, 0.1, 1): a
+    mean over the teacher's own group would teach less, the better the teacher.
     """
     refused = (rows.outcomes < FULL_CREDIT) | ~rows.strict
     if rows.own_outcomes.numel():

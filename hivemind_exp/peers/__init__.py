@@ -1,1 +1,1 @@
-"""Learning from other nodes' groups: what is shared, vetted, drawn and believed."""
+"""Learning from other nodes' groups: sharing, vetting and drawing them, and peers' reputation."""

@@ -1,12 +1,14 @@
-"""What a node shares of a round or stage: whole groups of its rollouts, as text. Hostile until read by ``unpack``.
+"""Bundles: the whole groups of rollouts that a node shares from one round and stage, as text.
 
-A bundle is msgpack, arrays of fixed length throughout, so that there is no place for an unknown field:
+A bundle's bytes are hostile until ``unpack`` has read them. A bundle is msgpack and consists of arrays of fixed length,
+so unknown fields are impossible:
 ``[version, swarm, peer, round, stage, [group, …]]``, each group ``[task, index, question, kind, label, outcomes, cut,
-[text, …], [ids, …], [logps, …]]``. Numbers of tokens are packed as bytes. It is not signed itself: the signed
-announcement holds its SHA-256, and ``unpack`` checks that it names the same peer and swarm.
+[text, …], [ids, …], [logps, …]]``. Outcomes, token ids and log-probabilities are packed as bytes. The bundle itself is
+not signed: the signed announcement holds its SHA-256, and ``unpack`` checks that the bundle names the same peer and
+swarm.
 
-Reading is driven by the format: nothing is built that the format has no place for, whatever the bytes claim. The pool
-keeps what was read until it is used or too old: bounded in peers, bundles and bytes, whoever sends how much.
+The format drives the reading: whatever the bytes claim, only objects that the format allows are built. The pool keeps
+bundles until they are used or too old. Its size in peers, bundles and bytes is bounded, however much anyone sends.
 """
 
 from __future__ import annotations
@@ -23,34 +25,34 @@ import msgpack
 
 FORMAT = 1
 LARGEST_BUNDLE = 2 * 2**20
-"""Bytes of a bundle."""
+"""Maximum number of bytes in a bundle."""
 MOST_GROUPS = 64
-"""Groups in a bundle."""
+"""Maximum number of groups in a bundle."""
 MOST_COMPLETIONS = 128
-"""Completions of a group."""
+"""Maximum number of completions in a group."""
 LONGEST_TEXT = 65_536
-"""Bytes (UTF-8) of a completion."""
+"""Maximum number of bytes (UTF-8) in a completion."""
 LONGEST_NAME = 200
-"""Bytes of a task's, stage's or model's name."""
+"""Maximum number of bytes in the name of a task, stage or model."""
 MOST_TOKENS = 32_768
-"""Tokens of a completion that is shared with its log-probabilities."""
+"""Maximum number of tokens in a completion that is shared with its log-probabilities."""
 LARGEST_ROUND = 2**40
 FULL = 1000
-"""The outcome 1.0: outcomes are shared in thousandths."""
+"""The outcome 1.0 in thousandths, the unit in which outcomes are shared."""
 KINDS = ("policy", "policy_text", "teacher", "relay")
-"""What a peer may say of where its text comes from (``rollouts.types.Kind``). It cannot be verified."""
+"""The kinds (``rollouts.types.Kind``) that a peer may claim for its text. The claim cannot be verified."""
 RECENT_S = 900.0
-"""Seconds after which a bundle is too old to be used."""
+"""Age in seconds from which a bundle is too old to be used."""
 BUNDLES_A_PEER = 64
-"""Bundles kept of one peer, the latest: a fast node shares many within one stage of a study group."""
+"""The latest bundles kept per peer. A fast node shares many within one stage of a study group."""
 OFFERED = 4
-"""Bundles of one peer whose groups are offered, the latest: text grows stale."""
+"""The latest bundles per peer whose groups are offered. Older text is stale."""
 MOST_BYTES = 64 * 2**20
-"""Of all bundles together."""
+"""Maximum number of bytes in all bundles together."""
 
 
 class BundleRefused(ValueError):
-    """The bytes are no bundle of that peer and swarm. The message is ours: nothing of the bytes stands in it."""
+    """The bytes are not a valid bundle from that peer for that swarm. The message never quotes the bytes."""
 
 
 def _need(right: bool, what: str) -> None:
@@ -60,21 +62,21 @@ def _need(right: bool, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SharedGroup:
-    """All completions of one question, as one node shares them."""
+    """All completions of one question, as shared by one node."""
 
     task: str
     index: int
-    """Place of the question in its round."""
+    """The question's position in its round."""
     question: str
-    """Digest (hex) of the question: the text itself is made by whoever reads it."""
+    """The question's digest (hex). Each reader generates the text itself."""
     kind: str
     """One of ``KINDS``."""
     label: str
-    """Which model made it, as the peer says; may be empty."""
+    """The model that generated it, as claimed by the peer. May be empty."""
     outcomes: tuple[int, ...]
     """Rewards in thousandths, as the peer claims."""
     cut: tuple[bool, ...]
-    """Which completions were cut at the length limit."""
+    """Whether each completion was cut at the length limit."""
     texts: tuple[str, ...]
     ids: tuple[tuple[int, ...], ...] = ()
     """Token ids of each completion; empty unless log-probabilities are shared."""
@@ -84,7 +86,7 @@ class SharedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What one node shares of one round and stage."""
+    """The groups that one node shares from one round and stage."""
 
     swarm: str
     """Id (hex) of the charter."""
@@ -94,7 +96,7 @@ class Bundle:
     groups: tuple[SharedGroup, ...]
 
     def pack(self) -> bytes:
-        """Return the bundle as bytes. Raises ``BundleRefused`` where it exceeds what readers take."""
+        """Return the bundle as bytes. Raises ``BundleRefused`` if readers would reject it as too large."""
         groups = [_pack_group(group) for group in self.groups]
         body = [FORMAT, bytes.fromhex(self.swarm), self.peer, self.round, self.stage, groups]
         packed: bytes = msgpack.packb(body, unicode_errors="replace")
@@ -104,7 +106,7 @@ class Bundle:
 
 
 def pack_fitting(bundle: Bundle) -> tuple[bytes, int]:
-    """Return the bundle with as many of its groups, from the first, as a bundle holds, and how many those are."""
+    """Pack as many of the groups as fit, starting with the first. Returns the bytes and the number of groups."""
     kept, room = 0, LARGEST_BUNDLE - 1024
     for group in bundle.groups[:MOST_GROUPS]:
         room -= len(msgpack.packb(_pack_group(group), unicode_errors="replace"))
@@ -118,24 +120,26 @@ def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
     """Read the bundle that ``peer`` announced.
 
     Raises:
-        BundleRefused: for whatever is not exactly a bundle of that peer in that swarm. Nothing else is ever raised.
+        BundleRefused: the bytes are not exactly a bundle from that peer for that swarm. Raises nothing else.
     """
-    _need(len(data) <= LARGEST_BUNDLE, "more bytes than a bundle may have")
+    _need(len(data) <= LARGEST_BUNDLE, "bundle: too many bytes")
     try:
         reader = _Reader(data)
         reader.fixed(6)
-        _need(reader.integer(2**16) == FORMAT, "another version of the format")
-        _need(reader.blob(32) == bytes.fromhex(swarm), "of another swarm")
-        _need(reader.text(LONGEST_NAME) == peer, "of another peer than announced it")
+        _need(reader.integer(2**16) == FORMAT, "bundle: unknown format version")
+        _need(reader.blob(32) == bytes.fromhex(swarm), "bundle: belongs to another swarm")
+        _need(reader.text(LONGEST_NAME) == peer, "bundle: names a different peer")
         round_, stage = reader.integer(LARGEST_ROUND), reader.text(LONGEST_NAME)
         groups = tuple(_read_group(reader) for _ in range(reader.array(MOST_GROUPS)))
         reader.end()
-        _need(len({(group.task, group.question) for group in groups}) == len(groups), "one question twice")
+        _need(
+            len({(group.task, group.question) for group in groups}) == len(groups), "bundle: contains a question twice"
+        )
         return Bundle(swarm, peer, round_, stage, groups)
     except BundleRefused:
         raise
     except (ValueError, TypeError, OverflowError, struct.error, msgpack.UnpackException) as error:
-        raise BundleRefused("no bundle") from error
+        raise BundleRefused("bundle: cannot be decoded") from error
 
 
 def _read_group(reader: _Reader) -> SharedGroup:
@@ -155,14 +159,14 @@ def _read_group(reader: _Reader) -> SharedGroup:
 def _check(group: SharedGroup, digest: int) -> None:
     count = len(group.texts)
     whole = count and len(group.outcomes) == len(group.cut) == count and digest == 32
-    _need(bool(whole), "a group whose parts do not fit together")
-    _need(group.kind in KINDS and max(group.outcomes) <= FULL, "a group of no known kind, or outcomes above 1")
+    _need(bool(whole), "bundle: group with inconsistent parts")
+    _need(group.kind in KINDS and max(group.outcomes) <= FULL, "bundle: unknown kind, or outcome above 1")
     if group.ids or group.logps:
         lengths = [len(row) for row in group.ids]
         fit = len(lengths) == count and lengths == [len(row) for row in group.logps] and 0 not in lengths
-        _need(fit, "log-probabilities that do not fit the tokens")
+        _need(fit, "bundle: log-probabilities do not match the tokens")
         numbers = all(math.isfinite(value) and value <= 0 for row in group.logps for value in row)
-        _need(numbers, "log-probabilities that are none")
+        _need(numbers, "bundle: invalid log-probabilities")
 
 
 def _pack_group(group: SharedGroup) -> list[object]:
@@ -186,12 +190,12 @@ def _packed(code: str, values: Sequence[float]) -> bytes:
 
 def _unpacked(code: str, data: bytes) -> tuple[Any, ...]:
     size = struct.calcsize(f"<{code}")
-    _need(len(data) % size == 0, "numbers that are cut off")
+    _need(len(data) % size == 0, "bundle: truncated numbers")
     return struct.unpack(f"<{len(data) // size}{code}", data)
 
 
 class _Reader:
-    """Reads what is expected, piece by piece, and nothing else: no array, map or extension is ever built."""
+    """Reads the expected values one by one. Never builds an array, map or extension."""
 
     def __init__(self, data: bytes) -> None:
         self._size = len(data)
@@ -201,36 +205,36 @@ class _Reader:
         self._unpacker.feed(data)
 
     def array(self, most: int) -> int:
-        """Return the length of the array that begins here."""
+        """Return the length of the array that starts here."""
         length: int = self._unpacker.read_array_header()
-        _need(length <= most, "an array that is too long")
+        _need(length <= most, "bundle: array too long")
         return length
 
     def fixed(self, length: int) -> None:
-        _need(self.array(length) == length, "an array of another length")
+        _need(self.array(length) == length, "bundle: array of wrong length")
 
     def integer(self, below: int) -> int:
         value: int = self._unpacker.unpack()
-        _need(type(value) is int and 0 <= value < below, "a number out of bounds")
+        _need(type(value) is int and 0 <= value < below, "bundle: number out of range")
         return value
 
     def text(self, longest: int) -> str:
         value: str = self._unpacker.unpack()
-        _need(type(value) is str and len(value.encode()) <= longest, "no text, or one that is too long")
+        _need(type(value) is str and len(value.encode()) <= longest, "bundle: text missing or too long")
         return value
 
     def blob(self, longest: int) -> bytes:
         value: bytes = self._unpacker.unpack()
-        _need(type(value) is bytes and len(value) <= longest, "no bytes, or too many")
+        _need(type(value) is bytes and len(value) <= longest, "bundle: byte string missing or too long")
         return value
 
     def end(self) -> None:
-        _need(self._unpacker.tell() == self._size, "bytes after the end")
+        _need(self._unpacker.tell() == self._size, "bundle: trailing bytes")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Offer:
-    """A group that may be drawn."""
+    """A group available for drawing."""
 
     peer: str
     round: int
@@ -247,7 +251,7 @@ class _Kept:
 
 
 class BundlePool:
-    """What came from peers lately. For use from one thread."""
+    """The bundles that arrived from peers recently. Use from one thread only."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES) -> None:
         self._clock, self._most_bytes = clock, most_bytes
@@ -255,26 +259,29 @@ class BundlePool:
 
     @property
     def size(self) -> int:
-        """Bytes of the bundles that are kept."""
+        """Total bytes of the kept bundles."""
         return sum(kept.size for bundles in self._peers.values() for kept in bundles)
 
     def put(self, bundle: Bundle, size: int) -> None:
-        """Keep a bundle of ``size`` bytes; one of the same peer with the same questions gives way to it."""
+        """Keep a bundle of ``size`` bytes.
+
+        It replaces the peer's earlier bundles of the same round and stage that share a question with it.
+        """
         kept = self._peers.setdefault(bundle.peer, deque(maxlen=BUNDLES_A_PEER))
         asked = {group.question for group in bundle.groups}
         for old in [each for each in kept if (each.bundle.round, each.bundle.stage) == (bundle.round, bundle.stage)]:
-            if any(group.question in asked for group in old.bundle.groups):  # as after a restart
+            if any(group.question in asked for group in old.bundle.groups):  # as when the peer has restarted
                 kept.remove(old)
         kept.append(_Kept(bundle, size, self._clock(), list(bundle.groups)))
         self._forget_old()
         while self.size > self._most_bytes:
-            # Who takes most room gives way first, so that nobody is pushed out by another's flood.
+            # Drop from the peer that takes the most room, so that a flood from one peer cannot push out the others.
             fullest = max(self._peers, key=lambda peer: sum(each.size for each in self._peers[peer]))
             self._peers[fullest].popleft()
             self._forget_empty()
 
     def offers(self, stage: str) -> dict[str, list[Offer]]:
-        """Return the unused groups of a stage's latest bundles, by peer, the latest first."""
+        """Return the unused groups of a stage's latest bundles by peer, newest bundle first."""
         self._forget_old()
         found: defaultdict[str, list[Offer]] = defaultdict(list)
         for peer, bundles in self._peers.items():
@@ -290,7 +297,7 @@ class BundlePool:
         self._peers.pop(peer, None)
 
     def bundles(self, round_: int, stage: str) -> Iterator[Bundle]:
-        """Yield the bundles of one round and stage, used or not."""
+        """Yield the bundles of one round and stage, used or unused."""
         for bundles in self._peers.values():
             for kept in bundles:
                 if (kept.bundle.round, kept.bundle.stage) == (round_, stage):

@@ -1,7 +1,7 @@
-"""What a node gives its swarm after each round, and what it takes from it for the next step.
+"""Exchange groups with the swarm: share the node's own after each round, and draw peers' groups for the next step.
 
-Own groups go out before the step that learns from them, since they cannot get fresher. Peers' groups are in the journal
-before anybody learns from them.
+The node shares its groups before the step that learns from them, while they are freshest. Peers' groups are written to
+the journal before the node learns from them.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from hivemind_exp.rollouts.types import Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
 
 QUANTILE = 0.02
-"""Part of the node's own samples that lies below the floor."""
+"""The fraction of the node's own samples below the floor."""
 SLACK = 0.01
-"""Nats a token: the same text measures a little otherwise in another batch."""
+"""Nats per token. The same text scores slightly differently in another batch."""
 SAMPLES = 16
-"""Own samples measured a step: one small pass without gradient."""
+"""Own samples measured per step: one small forward pass without gradient."""
 REMEMBERED = 256
-"""Own samples that the quantile is taken of, the latest."""
+"""The number of latest own samples from which the quantile is computed."""
 
 LogProbabilities = Callable[[Sequence[TrainingRow]], list[list[float]]]
-"""Returns log π of each row's completion tokens under the node's present weights."""
+"""Returns log π of each row's completion tokens under the node's current weights."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS drawn (
     swarm TEXT, round INTEGER, stage TEXT, position INTEGER, floor REAL,
@@ -60,21 +60,21 @@ CREATE TABLE IF NOT EXISTS drawn (
 ) WITHOUT ROWID;
 """
 _NONE = -1
-"""Position of the row which says that a draw was made, also where it brought nothing."""
+"""Position of the row that marks a draw as done, even if the draw was empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingStatus:
-    """How far a node says it is."""
+    """The training progress that a node announces."""
 
     step: int
     accuracy: float | None
-    """On held-out questions, by its own account; None before the first evaluation."""
+    """On held-out questions, as measured by that node. None before the first evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerBatch:
-    """What a step learns from peers: verified groups, and how unlikely their text may be."""
+    """What a step learns from peers: verified groups, and the lowest likelihood that their text may have."""
 
     groups: tuple[Group, ...] = ()
     floor: float | None = None
@@ -82,13 +82,13 @@ class PeerBatch:
 
 @dataclass(eq=False)
 class PeerExchange:
-    """The node's side of a swarm: ``share`` is called once a round and stage, ``draw`` after it."""
+    """The node's side of a swarm. Call ``share`` once per round and stage, then ``draw``."""
 
     wire: SwarmNode
     source: PeerSource
     drawn: PeerDrawLog
     encode: Callable[[Sequence[Message]], tuple[int, ...]]
-    """Returns the token ids of a chat, after which the model writes its turn."""
+    """Returns the token ids of a chat, ready for the model's turn."""
     log_probabilities: LogProbabilities
     seed: int
     emit: Emit
@@ -96,10 +96,10 @@ class PeerExchange:
     def __post_init__(self) -> None:
         self._filter = LikelihoodFilter(self.log_probabilities)
         self._shared: Sequence[Group] = ()
-        """What was shared last: own samples, which the filter measures by."""
+        """The groups shared last. Their own samples calibrate the filter."""
 
     def share(self, round_: int, stage: str, groups: Sequence[Group], status: TrainingStatus) -> None:
-        """Give the swarm a round's own groups, verified, and take in what came from it."""
+        """Share a round's own verified groups with the swarm, and take in the bundles that arrived."""
         self._shared = groups
         self.source.vetting.remember_own(groups)
         logps = self._own_log_probabilities(groups) if self.source.rules.with_logps else {}
@@ -112,7 +112,7 @@ class PeerExchange:
     def draw(self, round_: int, stage: str) -> PeerBatch:
         """Return what the step of a round and stage may learn from peers."""
         known = self.drawn.read(round_, stage)
-        if known is not None:  # the node was killed between the draw and its step
+        if known is not None:  # the node was killed after the draw and before its step
             drawn, floor = known
             whole = [
                 replace(each, prompt=replace(each.prompt, ids=self.encode(each.prompt.messages))) for each in drawn
@@ -124,7 +124,7 @@ class PeerExchange:
         return PeerBatch(tuple(drawn), floor)
 
     def outputs(self, round: int, stage: str) -> dict[str, dict[str, list[str]]]:
-        """Return what peers shared so far of a round and stage: whole groups of texts, by question, by peer."""
+        """Return what peers have shared so far for a round and stage: by peer and question, a whole group's texts."""
         self.source.take_in(self.wire.take())
         found: dict[str, dict[str, list[str]]] = {}
         for bundle in self.source.pool.bundles(round, stage):
@@ -132,14 +132,14 @@ class PeerExchange:
         return found
 
     def _own_log_probabilities(self, groups: Sequence[Group]) -> dict[int, list[list[float]]]:
-        """Return the log-probabilities of the groups that this node sampled whole, by number."""
+        """Return the log-probabilities of the groups that this node sampled entirely itself, by number."""
         own = {n: group for n, group in enumerate(groups) if all(row.kind is Kind.POLICY for row in group.rollouts)}
         rows = [row_of(group, place) for group in own.values() for place in range(len(group.rollouts))]
         found = iter(self.log_probabilities(rows))
         return {n: [next(found) for _ in group.rollouts] for n, group in own.items()}
 
 
-def publish(  # noqa: PLR0917 - who gives what to whom
+def publish(  # noqa: PLR0917 - sender, receiver and content
     rules: PeerRules,
     wire: SwarmNode,
     round_: int,
@@ -148,7 +148,7 @@ def publish(  # noqa: PLR0917 - who gives what to whom
     status: TrainingStatus,
     logps: dict[int, list[list[float]]] | None = None,
 ) -> tuple[int, int]:
-    """Share the whole groups among ``groups``, verified; return bytes and number of what went out."""
+    """Share those of the verified ``groups`` that are whole. Returns the bytes and the groups that were shared."""
     shared = {
         group.prompt.question.digest: _shared(rules, group, (logps or {}).get(number))
         for number, group in enumerate(groups)
@@ -164,7 +164,7 @@ def publish(  # noqa: PLR0917 - who gives what to whom
 
 
 def _is_shareable(group: Group, rules: PeerRules) -> bool:
-    """Whether a group is whole, and no larger than readers take."""
+    """Return whether a group is whole and small enough for readers to accept."""
     longest = max((len(row.text.encode("utf-8", "replace")) for row in group.rollouts), default=0)
     return len(group.rollouts) == rules.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
 
@@ -173,7 +173,7 @@ def _shared(rules: PeerRules, group: Group, logps: list[list[float]] | None) -> 
     question = group.prompt.question
     if logps is not None and not all(math.isfinite(value) for row in logps for value in row):
         logps = None
-    # Of a mixed group the foreign part is named: whoever takes it must not think that all of it is the node's own.
+    # A mixed group is labeled by its external part, so that readers do not take all of it for the node's own.
     first = next((row for row in group.rollouts if not row.kind.own), group.rollouts[0])
     label = rules.model if first.kind.own else first.model or first.source
     return SharedGroup(
@@ -191,14 +191,14 @@ def _shared(rules: PeerRules, group: Group, logps: list[list[float]] | None) -> 
 
 
 class LikelihoodFilter:
-    """Follows the node's own samples from step to step."""
+    """Tracks how likely the node's own samples are, and derives the floor for peers' text."""
 
     def __init__(self, log_probabilities: LogProbabilities) -> None:
         self._log_probabilities = log_probabilities
         self._means: deque[float] = deque(maxlen=REMEMBERED)
 
     def measure(self, groups: Sequence[Group]) -> float | None:
-        """Take up own samples of a step and return the floor; None while there is none of them to measure by."""
+        """Measure a step's own samples and return the floor, or None while no own sample has been measured."""
         own = [(group, place) for group in groups for place, row in enumerate(group.rollouts) if row.kind.own]
         picked = own[:: max(1, math.ceil(len(own) / SAMPLES))]
         for logps in self._log_probabilities([row_of(group, place) for group, place in picked]):
@@ -208,7 +208,7 @@ class LikelihoodFilter:
 
 
 def quantile(values: Sequence[float], part: float) -> float | None:
-    """Return the value below which ``part`` of the values lie, between two of them linearly; None of nothing."""
+    """Return the quantile ``part`` (0 to 1) of the values, interpolated linearly. None without values."""
     if not values:
         return None
     ordered = sorted(values)
@@ -218,7 +218,7 @@ def quantile(values: Sequence[float], part: float) -> float | None:
 
 
 def row_of(group: Group, place: int) -> TrainingRow:
-    """Return one completion of a group as a row that weighs nothing."""
+    """Return one completion of a group as a row with advantage 0."""
     rollout = group.rollouts[place]
     return TrainingRow(
         kind=rollout.kind,
@@ -235,9 +235,9 @@ def row_of(group: Group, place: int) -> TrainingRow:
 
 
 class PeerDrawLog(Journal):
-    """What was drawn from peers for each round and stage. Opens the journal's file for itself.
+    """The groups drawn from peers for each round and stage. Opens its own connection to the journal's file.
 
-    It stands among the other completions, for whoever reads those, at places that no group of the node's own has.
+    They are stored among the other completions, at indices that the node's own groups never use.
     """
 
     def __init__(self, path: Path, swarm: str) -> None:
@@ -245,7 +245,7 @@ class PeerDrawLog(Journal):
         self._db.executescript(_SCHEMA)
 
     def write(self, round_: int, stage: str, groups: Sequence[Group], floor: float | None) -> None:
-        """Record a draw with its rewards and the manifest's floor, all of it or nothing."""
+        """Record a draw with its rewards and the manifest's floor, atomically."""
         where, now = (self._swarm, round_, stage), time.time()
         numbered = [(peer_completion_index(number), group) for number, group in enumerate(groups)]
         self._write_all(
@@ -283,7 +283,7 @@ class PeerDrawLog(Journal):
         )
 
     def read(self, round_: int, stage: str) -> tuple[list[Group], float | None] | None:
-        """Return what was drawn, with prompts that lack their token ids, and the floor; None before a draw."""
+        """Return the drawn groups (their prompts lack token ids) and the floor, or None before the draw."""
         where = (self._swarm, round_, stage)
         rows = self._db.execute(
             "SELECT floor, position, question, peer_round, place FROM drawn "
@@ -296,7 +296,7 @@ class PeerDrawLog(Journal):
         return [self._read_group(where, *row[1:]) for row in drawn], floor
 
     def used(self) -> list[Used]:
-        """Return what was drawn so far, the latest last."""
+        """Return the groups drawn so far, latest last."""
         rows = self._db.execute(
             "SELECT peer, peer_round, question FROM drawn WHERE swarm=? AND position<>? ORDER BY round DESC LIMIT ?",
             (self._swarm, _NONE, MOST_USED),

@@ -1,6 +1,6 @@
-"""What a node remembers of its peers: their standing and what came of their groups. In memory, and as JSON on disk.
+"""What a node remembers about its peers: their standing and their contributions. Kept in memory and as JSON on disk.
 
-It says what was contributed, and proves nothing. It is light, so that the command line can read it.
+The records describe contributions but prove nothing. This module imports little, so that the command line can use it.
 """
 
 import json
@@ -14,38 +14,38 @@ from hivemind_exp import atomic_write
 
 FILE_NAME = "peerbook.json"
 MOST_PEERS = 512
-"""Peers that are remembered: of more, those that contributed least are forgotten."""
+"""Maximum number of peers remembered. Beyond that, those that contributed least are forgotten."""
 SAVE_EVERY_S = 15.0
 """Seconds between two writes of the file."""
 MEMORY = 0.9
-"""Weight of the past in the moving averages, for each group."""
+"""Weight of the past in the moving averages, per group."""
 KNOWN_AFTER = 8
-"""Verified groups after which a peer is no stranger any more."""
+"""Verified groups after which a peer counts as known, no longer as a stranger."""
 FLOOR = 0.1
-"""Weight below which no peer that is known falls, and which all strangers share."""
+"""The lowest weight of a known peer, and the weight that all strangers share."""
 TOLERANCE = 0.05
-"""Difference of claimed and recomputed rewards, in [0, 1], that is put down to other settings."""
+"""Difference between claimed and recomputed rewards, in [0, 1], that different settings can explain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is remembered of a peer's honesty. The defaults are a stranger's."""
+    """A peer's record of honesty. The defaults are those of a stranger."""
 
     groups: int = 0
-    """Groups of it that were verified here."""
+    """The peer's groups that were verified here."""
     excess: float = 0.0
-    """Moving average of claimed minus recomputed reward, in [-1, 1]."""
+    """Moving average of the claimed minus the recomputed reward, in [-1, 1]."""
     parsed: float = 1.0
-    """Moving average of the share of what it sent that was as it should be, in [0, 1]."""
+    """Moving average of the share of its data that was valid, in [0, 1]."""
 
     @property
     def known(self) -> bool:
-        """Whether enough of it was verified to judge it."""
+        """Whether enough of the peer's groups were verified to judge it."""
         return self.groups >= KNOWN_AFTER
 
 
 def verified(standing: Standing, *, claimed: float, recomputed: float) -> Standing:
-    """Return the standing after one more group; ``claimed`` and ``recomputed`` are its mean rewards, in [0, 1]."""
+    """Return the standing after one more group. ``claimed`` and ``recomputed`` are its mean rewards, in [0, 1]."""
     return Standing(
         groups=standing.groups + 1,
         excess=MEMORY * standing.excess + (1 - MEMORY) * (claimed - recomputed),
@@ -54,71 +54,71 @@ def verified(standing: Standing, *, claimed: float, recomputed: float) -> Standi
 
 
 def refused(standing: Standing) -> Standing:
-    """Return the standing after one more group or bundle that was not as it should be."""
+    """Return the standing after one more invalid group or bundle."""
     return Standing(standing.groups, standing.excess, MEMORY * standing.parsed)
 
 
 def weight(standing: Standing) -> float:
     """Return the weight of a known peer, in [0.1, 1].
 
-    Claims that are too low count like those that are too high: an honest node's are neither.
+    Claims that are too low count as much as claims that are too high: an honest node makes neither.
     """
     lie = max(0.0, abs(standing.excess) - TOLERANCE)
     return max(FLOOR, standing.parsed * max(0.0, 1.0 - 4.0 * lie))
 
 
 def weights(standings: Mapping[str, Standing]) -> dict[str, float]:
-    """Return the weights of peers beside one another. Strangers share one floor: identities are free."""
+    """Return the relative weights of peers. All strangers share one floor, because identities are free."""
     strangers = sum(not standing.known for standing in standings.values())
-    # While nobody is known there is nothing to weigh strangers against.
+    # While all peers are strangers, they have equal weight.
     share = FLOOR / strangers if 0 < strangers < len(standings) else 1.0
     return {peer: weight(each) if each.known else share for peer, each in standings.items()}
 
 
 @dataclass(slots=True)
 class PeerRecord:
-    """One peer, as seen from here."""
+    """What this node has seen of one peer."""
 
     standing: Standing = field(default_factory=Standing)
     first_seen: float = 0.0
     """Unix seconds."""
     last_seen: float = 0.0
     round: int = -1
-    """The latest round of its own that it shared."""
+    """The peer's latest round from which it shared."""
     offered: int = 0
-    """Groups that came from it."""
+    """Groups received from it."""
     verified: int = 0
-    """Completions verified here."""
+    """Its completions that were verified here."""
     correct: int = 0
-    """How many of those were right."""
+    """Verified completions that were correct."""
     used: int = 0
-    """Groups of it that this node learned from."""
+    """Its groups that this node learned from."""
     skewed: int = 0
-    """Groups whose questions are others than ours. That is another version of something, and no lie."""
+    """Groups whose questions differ from ours. That means a version mismatch, not a lie."""
     refused: int = 0
-    """Groups and bundles that were not as they should be."""
+    """Its groups and bundles that were invalid."""
     kind: str = ""
-    """What it says of where its text comes from."""
+    """The kind that it claims for its text."""
     label: str = ""
-    """Which model it says it is."""
+    """The model that it claims to use."""
 
 
 class PeerBook:
-    """The peers of one swarm. For use from one thread."""
+    """The peers of one swarm. Use from one thread only."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or begin a new one where there is none that can be read."""
+        """Open the file, or start empty if it is missing or damaged."""
         self._path = path
         self.peers = read_peers(path)
         self._saved = time.monotonic()
 
     def standing(self, peer: str) -> Standing:
-        """Return what is remembered of a peer's honesty; a stranger's where nothing is."""
+        """Return a peer's standing. An unknown peer has that of a stranger."""
         record = self.peers.get(peer)
         return Standing() if record is None else record.standing
 
     def record(self, peer: str) -> PeerRecord:
-        """Return a peer's record, to be changed in place; of a new peer a new one."""
+        """Return a peer's record, to be changed in place. Creates it for a new peer."""
         if peer not in self.peers:
             while len(self.peers) >= MOST_PEERS:
                 worth = {name: (each.used, each.standing.groups, each.last_seen) for name, each in self.peers.items()}
@@ -129,20 +129,20 @@ class PeerBook:
         return found
 
     def was_verified(self, peer: str, *, claimed: float, recomputed: float, completions: int, correct: int) -> None:
-        """Take note of a group; ``claimed`` and ``recomputed`` are mean rewards in [0, 1]."""
+        """Record a verified group. ``claimed`` and ``recomputed`` are its mean rewards, in [0, 1]."""
         record = self.record(peer)
         record.verified += completions
         record.correct += correct
         record.standing = verified(record.standing, claimed=claimed, recomputed=recomputed)
 
     def was_refused(self, peer: str) -> None:
-        """Take note of a group or bundle that was not as it should be."""
+        """Record an invalid group or bundle."""
         record = self.record(peer)
         record.refused += 1
         record.standing = refused(record.standing)
 
     def save(self, *, now: bool = False) -> None:
-        """Write the file whole, unless that was done a moment ago. A disk that is full loses nothing but memories."""
+        """Write the whole file, unless it was written a moment ago. Ignores write errors: they cost only records."""
         if not now and time.monotonic() - self._saved < SAVE_EVERY_S:
             return
         self._saved = time.monotonic()
@@ -152,7 +152,7 @@ class PeerBook:
 
 
 def read_peers(path: Path) -> dict[str, PeerRecord]:
-    """Return the records of a file by peer; none where it is missing or damaged."""
+    """Return the records in a file by peer. Empty if the file is missing or damaged."""
     try:
         found = {}
         for peer, each in json.loads(path.read_text())["peers"].items():

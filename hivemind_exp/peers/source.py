@@ -1,7 +1,7 @@
-"""``peer`` rollouts: whole groups that other nodes shared, made sure of here before anybody learns from them.
+"""``peer`` rollouts: whole groups that other nodes shared, checked here before this node learns from them.
 
-Nothing in a bundle is believed but its text. Questions are made here again, rewards are recomputed, and what is drawn
-is bounded by peer, whatever a peer's reputation.
+Only a bundle's text is used. This node generates the questions again and recomputes the rewards. It limits the groups
+drawn per peer, whatever a peer's reputation.
 """
 
 import math
@@ -21,25 +21,25 @@ from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
 
 TRIES = 6
-"""Groups looked at for each that is wanted: many say nothing, as all their answers are right, or all wrong."""
+"""Groups tried per group wanted. In many groups all answers are right or all are wrong, so they teach nothing."""
 MAKING_S = 5.0
-"""Seconds after which no further question is made for a draw: its groups wait for another."""
+"""Seconds of a draw after which no more questions are generated. The remaining groups wait for another draw."""
 FURTHEST = 64
-"""Least number of places along a round that are made for peers."""
+"""The least number of a round's questions that are generated for peers' groups."""
 COOLDOWN_DRAWS = 50
-"""Draws for which a peer is left out whose answers held the verifier up."""
+"""Draws for which a peer is skipped after one of its answers made the verifier time out or crash."""
 
 
 @dataclass(eq=False)
 class PeerSource:
-    """Draws groups from what peers shared. For use from one thread: that of the tasks."""
+    """Draws groups from peers' bundles. Use only from the thread that uses the tasks."""
 
     rules: PeerRules
     tasks: Tasks
     texts: PeerTexts
     book: PeerBook
     latest_round: Callable[[], int]
-    """Returns the highest round that a node can be at by now; later ones come from the future."""
+    """Returns the highest round that any node can have reached by now. Bundles from later rounds are rejected."""
     pool: BundlePool = field(default_factory=BundlePool)
 
     def __post_init__(self) -> None:
@@ -47,10 +47,10 @@ class PeerSource:
         self.vetting = Vetting(self.rules, self.texts, self._questions)
         self._cooling_down: dict[str, int] = {}
         self.refusals: Counter[str] = Counter()
-        """Why groups and bundles were not used, counted since somebody last looked."""
+        """Counts of the reasons why groups and bundles were not used, since the last report."""
 
     def take_in(self, received: Sequence[Received]) -> None:
-        """Put bundles into the pool. Whatever they hold, nothing is raised."""
+        """Put bundles into the pool. Never raises, whatever they contain."""
         for each in received:
             if each.peer != self.rules.me:
                 with self._counting(each.peer):
@@ -64,9 +64,9 @@ class PeerSource:
         self.book.save()
 
     def draw(self, *, seed: int) -> list[Group]:
-        """Return up to J verified groups whose rewards differ, none of which was drawn before.
+        """Return up to J verified groups whose rewards differ and that were not drawn before.
 
-        Peers are drawn by their reputation, within a peer and between equals evenly.
+        Peers are drawn by reputation. Among peers of equal weight, and among one peer's groups, the draw is even.
         """
         self._cooling_down = {peer: left - 1 for peer, left in self._cooling_down.items() if left > 1}
         waiting = self._in_order(seed)
@@ -92,7 +92,7 @@ class PeerSource:
         except BundleRefused as refusal:
             raise RejectedGroup(str(refusal), fault=True) from None
         if bundle.round > self.latest_round():
-            raise RejectedGroup("of a round that nobody can be at yet", fault=True)
+            raise RejectedGroup("round is in the future", fault=True)
         record = self.book.record(bundle.peer)
         record.round = max(record.round, bundle.round)
         record.offered += len(bundle.groups)
@@ -101,10 +101,10 @@ class PeerSource:
         self.pool.put(bundle, len(received.data))
 
     def _in_order(self, seed: int) -> list[Offer]:
-        """Return the offers in the order in which they are looked at: by chance, weighted by reputation.
+        """Return the offers in the order in which to try them: random, weighted by reputation.
 
-        Keys log(u)/w, largest first, draw without replacement (Efraimidis and Spirakis 2006). A peer's weight is
-        shared by its offers, so that sending more does not help.
+        Sorting by the keys log(u)/w, largest first, draws without replacement (Efraimidis and Spirakis 2006). A peer's
+        weight is divided among its offers, so that sending more does not help.
         """
         pooled = self.pool.offers(self.rules.stage)
         fresh = {peer: [each for each in offers if not self.vetting.is_used(each)] for peer, offers in pooled.items()}
@@ -119,7 +119,7 @@ class PeerSource:
         return [offer for _, offer in sorted(keyed, key=lambda pair: -pair[0])]
 
     def _pick(self, waiting: list[Offer], taken: Counter[str], count: int) -> list[Offer]:
-        """Take the next offers out of ``waiting`` that keep within each peer's quota."""
+        """Remove and return the next offers in ``waiting`` that stay within each peer's quota."""
         picked: list[Offer] = []
         asked = Counter(taken)
         for offer in list(waiting):
@@ -132,7 +132,7 @@ class PeerSource:
         return picked
 
     def _prepare(self, offers: Sequence[Offer], until: float) -> list[tuple[Offer, Group]]:
-        """Return those that are fit to be verified, as groups of this node's prompts."""
+        """Return the offers that pass vetting, as groups with this node's prompts."""
         found = []
         for offer in offers:
             known = self._questions.is_known(offer.round, offer.group.index)
@@ -144,7 +144,7 @@ class PeerSource:
         return found
 
     def _verify(self, found: Sequence[tuple[Offer, Group]]) -> list[tuple[Offer, Group]]:
-        """Recompute the rewards, compare them with what was claimed, and keep the groups that say something."""
+        """Recompute the rewards, compare them with the claims, and return the groups worth learning from."""
         kept = []
         for (offer, group), scores in zip(found, self._scores([group for _, group in found]), strict=True):
             with self._counting(offer.peer):
@@ -154,10 +154,10 @@ class PeerSource:
         return kept
 
     def _scores(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        """Return what the verifier says of each group: of one that held it up, only of the part until then.
+        """Return each group's scores, up to the first completion that makes the verifier time out or crash.
 
-        One completion of each group at a time: an answer that holds the verifier up costs seconds, and the others of
-        its group are likely to be no better.
+        Verifies one completion of every group at a time. A completion that makes the verifier time out or crash costs
+        seconds, and the rest of its group is likely to be no better.
         """
         found: list[list[Score]] = [[] for _ in groups]
         for place in range(self.rules.group_size):
@@ -172,11 +172,11 @@ class PeerSource:
         return [tuple(scores) for scores in found]
 
     def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
-        """Take note of what a peer claims and what is true. Raises ``RejectedGroup`` where the verifier was held up."""
+        """Record a peer's claimed and recomputed rewards. Raises ``RejectedGroup`` if the verifier failed."""
         if _held_up(scores):
             self._cooling_down[offer.peer] = COOLDOWN_DRAWS
             self.pool.discard_peer(offer.peer)
-            raise RejectedGroup("held the verifier up", fault=True)
+            raise RejectedGroup("verifier timed out or crashed", fault=True)
         claims = [claim >= FULL_CREDIT * FULL for claim in offer.group.outcomes]
         correct = sum(score.correct for score in scores)
         self.book.was_verified(
@@ -189,7 +189,7 @@ class PeerSource:
 
     @contextmanager
     def _counting(self, peer: str) -> Iterator[None]:
-        """Count why something of a peer is not used, and whether that is its fault."""
+        """Count why a peer's group or bundle was not used, and record the peer's fault, if any."""
         try:
             yield
         except RejectedGroup as unfit:

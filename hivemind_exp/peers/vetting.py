@@ -1,6 +1,7 @@
-"""What a peer's group must be like before it is verified, and before it is learned from.
+"""Checks that a peer's group must pass before it is verified, and before this node learns from it.
 
-Whatever is wrong is raised as ``RejectedGroup``: with a fault, where no honest node of the swarm would send it.
+Every failed check raises ``RejectedGroup``. It counts as the peer's fault if no honest node of the swarm would send
+such a group.
 """
 
 from __future__ import annotations
@@ -25,29 +26,29 @@ if TYPE_CHECKING:
 
 
 LONG = 200
-"""Characters from which equal text is no coincidence."""
+"""Length in characters from which equal texts are no coincidence."""
 MOST_COPIES = 20_000
-"""Texts that are remembered, the latest."""
+"""The number of latest texts remembered."""
 RECENT = 32
-"""Long texts of one peer that a new one is compared with."""
+"""The number of a peer's latest long texts that a new one is compared with."""
 MOST_PEERS = 256
-"""Peers whose texts are remembered, those heard of last."""
+"""The number of peers whose texts are remembered, most recent first."""
 ALIKE = 0.8
-"""Share of shingles in common (Jaccard) from which two texts are nearly the same."""
+"""Share of common shingles (Jaccard) from which two texts count as nearly the same."""
 _SKETCH = 64
-"""Shingles kept of a text, those of lowest hash: comparing two sketches estimates the Jaccard similarity (Broder
-1997)."""
+"""Shingles kept per text: those with the lowest hashes. Comparing two such sketches estimates the Jaccard similarity
+(Broder 1997)."""
 _SHINGLE = 4
-"""Words of a shingle."""
+"""Words per shingle."""
 SQUEEZED = 0.1
-"""Compressed part of a text below which it is hardly more than a repetition."""
+"""Compressed size, as a fraction of the text's size, below which a text is little more than repetition."""
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 Sketch = frozenset[int]
 
 
 def is_repetition(text: str) -> bool:
-    """Whether a long text is the same few words again and again."""
+    """Return whether a long text repeats the same few words over and over."""
     if len(text) < LONG:
         return False
     raw = text.encode("utf-8", "replace")
@@ -55,14 +56,14 @@ def is_repetition(text: str) -> bool:
 
 
 def sketch(text: str) -> Sketch:
-    """Return what tells whether two texts are nearly the same."""
+    """Return a sketch of a text, for ``likeness``."""
     words = _WORDS.findall(text.casefold())
     seen: Counter[str] = Counter()
     shingles = []
     for start in range(max(1, len(words) - _SHINGLE + 1)):
         shingle = " ".join(words[start : start + _SHINGLE])
         seen[shingle] += 1
-        # Each time counts: of a text that repeats itself, the part that does not would weigh too much.
+        # Count every occurrence. Otherwise the unique part of a repetitive text would weigh too much.
         shingles.append(f"{seen[shingle]} {shingle}")
     hashes = sorted(int.from_bytes(hashlib.blake2b(each.encode(), digest_size=8).digest(), "big") for each in shingles)
     return frozenset(hashes[:_SKETCH])
@@ -75,14 +76,14 @@ def likeness(one: Sketch, other: Sketch) -> float:
 
 
 class SeenTexts:
-    """What was seen lately, bounded in peers and texts."""
+    """Remembers recent texts. Bounded in peers and texts."""
 
     def __init__(self) -> None:
         self._whose: BoundedDict[bytes, str] = BoundedDict(MOST_COPIES)
         self._texts: BoundedDict[str, deque[tuple[str, Sketch]]] = BoundedDict(MOST_PEERS)
 
     def is_copied(self, peer: str, question: str, texts: Sequence[str]) -> bool:
-        """Whether most of the long texts among these came from somebody else before. Remembers those that did not."""
+        """Return whether most of the long texts among these came from another node earlier. Remembers the others."""
         long = {text for text in texts if len(text) >= LONG}
         copies = 0
         for text in long:
@@ -91,7 +92,7 @@ class SeenTexts:
         return 2 * copies > len(long)
 
     def is_said_again(self, peer: str, question: str, text: str) -> bool:
-        """Whether a peer said nearly the same of another question. Remembers it."""
+        """Return whether a peer sent nearly the same long text for another question. Remembers the text."""
         if len(text) < LONG:
             return False
         recent = self._texts.setdefault(peer, deque(maxlen=RECENT))
@@ -102,22 +103,22 @@ class SeenTexts:
 
 
 PART_OF_A_PEER = 8
-"""One peer fills at most one in so many groups of a batch: right answers can carry poison."""
+"""One peer fills at most one in this many of a batch's groups: even right answers can carry poisoned text."""
 PART_OF_AN_OPEN_SWARM = 4
-"""All peers of an open swarm together fill at most one in so many: identities are free."""
+"""In an open swarm, all peers together fill at most one in this many groups: identities are free."""
 CHARACTERS_A_TOKEN = 16
-"""Text with more characters than this for each token it may have is not even tokenised."""
+"""Text with more characters than this per allowed token is rejected before it is tokenized."""
 TIE = 1e-6
-"""Standard deviation of rewards below which a group says nothing."""
+"""Spread of rewards below which they count as equal, so the group has no advantage."""
 MOST_USED = 20_000
-"""Groups that are remembered as used, the latest."""
+"""The number of latest groups remembered as used."""
 
 Used = tuple[str, int, str]
-"""A group that was used: peer, its round, the question's digest."""
+"""A used group: the peer, its round and the question's digest."""
 
 
 class RejectedGroup(Exception):
-    """A group or bundle is of no use. ``why`` is ours: nothing of a peer's words stands in it."""
+    """A group or bundle is rejected. ``why`` never quotes the peer's text."""
 
     def __init__(self, why: str, *, fault: bool = False, skew: bool = False) -> None:
         super().__init__(why)
@@ -126,42 +127,42 @@ class RejectedGroup(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PeerRules:
-    """Who this node is to its peers, how much it draws, and of what shape groups are, its own too."""
+    """This node's identity in the swarm, how much it draws, and the shape of all groups, its own included."""
 
     swarm: str
-    """Id of the charter."""
+    """The charter's id."""
     me: str
-    """This node's peer id: its own bundles may come back to it."""
+    """This node's peer id. Its own bundles may come back to it."""
     stage: str
     group_size: int
     local: int
-    """I: groups of a batch that this node samples."""
+    """I: groups per batch that this node samples."""
     external: int
-    """J: groups of a batch that are drawn from peers, where there are so many."""
+    """J: groups per batch that are drawn from peers, if enough are available."""
     longest: int
-    """Tokens of a completion."""
+    """Maximum number of tokens in a completion."""
     open: bool = False
-    """Anybody may join the swarm."""
+    """Anyone may join the swarm."""
     with_logps: bool = False
-    """Groups are shared with token ids and log-probabilities, and only such are of use."""
+    """Groups are shared with token ids and log-probabilities. Groups without them are rejected."""
     model: str = ""
-    """Name of the node's own model."""
+    """The name of this node's model."""
 
     @property
     def quota(self) -> int:
-        """Groups of one peer in a batch."""
+        """Maximum number of groups from one peer in a batch."""
         return max(1, (self.local + self.external) // PART_OF_A_PEER)
 
     @property
     def wanted(self) -> int:
-        """Groups of all peers in a batch."""
+        """Maximum number of groups from all peers in a batch."""
         if not self.open:
             return self.external
         return min(self.external, max(1, (self.local + self.external) // PART_OF_AN_OPEN_SWARM))
 
 
 class Vetting:
-    """Looks at groups one by one. Remembers what was said before."""
+    """Checks groups one by one. Remembers earlier texts and used groups."""
 
     def __init__(self, rules: PeerRules, texts: PeerTexts, questions: QuestionCache) -> None:
         self._rules, self._texts, self._questions = rules, texts, questions
@@ -169,34 +170,34 @@ class Vetting:
         self._used: BoundedDict[Used, None] = BoundedDict(MOST_USED)
 
     def remember_own(self, groups: Sequence[Group]) -> None:
-        """Take note of what this node wrote itself: who sends it as theirs has copied it."""
+        """Remember this node's own texts, so that copies sent by peers are recognized."""
         for group in groups:
             texts = [rollout.text for rollout in group.rollouts]
             self._memory.is_copied(self._rules.me, group.prompt.question.digest, texts)
 
     def remember_used(self, groups: Iterable[Used]) -> None:
-        """Take note of groups that must not be used again, those of an earlier life of the node too."""
+        """Remember groups that must not be used again, including those from before a restart."""
         self._used.update(dict.fromkeys(groups))
 
     def is_used(self, offer: Offer) -> bool:
-        """Whether a peer's answers to this question of this round were looked at before, however they are sent."""
+        """Return whether a peer's group for this question and round was checked before, in whatever bundle it came."""
         return (offer.peer, offer.round, offer.group.question) in self._used
 
     def prepare(self, offer: Offer) -> Group:
-        """Return the group under this node's prompt and tokens, not verified yet. Raises ``RejectedGroup``."""
+        """Return the group, not yet verified, with this node's prompt and token ids. Raises ``RejectedGroup``."""
         group, rules = offer.group, self._rules
         if len(group.texts) != rules.group_size:
-            raise RejectedGroup("no whole group", fault=True)
+            raise RejectedGroup("wrong number of completions", fault=True)
         if any(len(text) > CHARACTERS_A_TOKEN * rules.longest for text in group.texts):
-            raise RejectedGroup("far too long", fault=True)
+            raise RejectedGroup("text far too long", fault=True)
         if rules.with_logps and not group.ids:
-            raise RejectedGroup("no log-probabilities")
+            raise RejectedGroup("log-probabilities missing")
         self.remember_used([(offer.peer, offer.round, group.question)])
         prompt = self._texts.build_prompt(self._question(offer))
         if len(prompt.ids) > self._texts.longest_prompt:
-            raise RejectedGroup("its prompt is longer than here")
+            raise RejectedGroup("prompt longer than this node's limit")
         if self._memory.is_copied(offer.peer, group.question, group.texts):
-            raise RejectedGroup("copied from another")
+            raise RejectedGroup("copied from another node")
         rows = zip(group.texts, self._ids(offer), group.cut, strict=True)
         rollouts = tuple(
             Rollout(
@@ -214,34 +215,34 @@ class Vetting:
         return Group(prompt, rollouts)
 
     def check_reward_spread(self, offer: Offer, scores: Sequence[Score]) -> None:
-        """Raise ``RejectedGroup`` where nothing can be learned from a verified group, or nothing good."""
+        """Raise ``RejectedGroup`` if a verified group would teach nothing, or something harmful."""
         outcomes = [score.outcome for score in scores]
         mean = sum(outcomes) / len(outcomes)
         if max(outcomes) - min(outcomes) < TIE:
-            raise RejectedGroup("no difference in rewards")
+            raise RejectedGroup("all rewards equal")
         better = [text for text, outcome in zip(offer.group.texts, outcomes, strict=True) if outcome > mean]
         if any(is_repetition(text) for text in better):
-            raise RejectedGroup("repetition", fault=True)
+            raise RejectedGroup("repetitive text", fault=True)
         again = [self._memory.is_said_again(offer.peer, offer.group.question, text) for text in better]
         if any(again):
-            raise RejectedGroup("said of another question before", fault=True)
+            raise RejectedGroup("same text as for another question", fault=True)
 
     def _question(self, offer: Offer) -> Question:
         group = offer.group
         if group.index >= self._questions.furthest:
-            raise RejectedGroup("too far along its round", fault=True)
+            raise RejectedGroup("question index out of range", fault=True)
         try:
             question = self._questions.at(offer.round, group.index)
         except TaskError:
-            raise RejectedGroup("its question cannot be made") from None
+            raise RejectedGroup("question cannot be generated") from None
         if question is None:
-            raise RejectedGroup("its question is held out here")
+            raise RejectedGroup("question is held out on this node")
         if (question.digest, question.task) != (group.question, group.task):
-            raise RejectedGroup("another question than ours", skew=True)
+            raise RejectedGroup("question differs from this node's", skew=True)
         return question
 
     def _ids(self, offer: Offer) -> list[tuple[int, ...]]:
-        """Return token ids for each completion: of the text, or the peer's own where they are that very text."""
+        """Return each completion's token ids: encoded from the text, or the peer's if they decode to that text."""
         group = offer.group
         if self._rules.with_logps:
             found = [
@@ -251,65 +252,65 @@ class Vetting:
             found = [self._texts.ids(text, cut) for text, cut in zip(group.texts, group.cut, strict=True)]
         rows = [row for row in found if row is not None]
         if len(rows) < len(found):
-            raise RejectedGroup("tokens that are not those of a completion")
+            raise RejectedGroup("invalid completion tokens")
         if max(len(row) for row in rows) > self._rules.longest:
-            raise RejectedGroup("longer than here")
+            raise RejectedGroup("completion longer than this node's limit")
         return rows
 
 
 ROUNDS = 64
-"""Rounds whose questions are remembered."""
+"""The number of rounds whose questions are remembered."""
 
 
 class QuestionCache:
-    """Makes questions by round and place, and counts the time: some take a fifth of a second each."""
+    """Generates questions by round and index, and counts the time spent: some take 0.2 s each."""
 
     def __init__(self, tasks: Tasks, furthest: int) -> None:
-        """``furthest``: places of a round that are made at most: no node goes further along it."""
+        """``furthest``: maximum number of indices generated per round. No node gets further in a round."""
         self._tasks, self.furthest = tasks, furthest
         self._rounds: BoundedDict[int, tuple[int, Mapping[int, Question]]] = BoundedDict(ROUNDS)
-        """By round: how many places were made, and the questions of those that have one."""
+        """By round: how many indices were generated, and the questions of those that have one."""
         self.seconds = 0.0
-        """Time spent so far."""
+        """Time spent generating so far."""
 
     def is_known(self, round_: int, index: int) -> bool:
-        """Whether the question of a place was made before."""
+        """Return whether the question at an index was generated before."""
         return index < self._rounds.get(round_, (0, {}))[0]
 
     def at(self, round_: int, index: int) -> Question | None:
-        """Return the question of a place; None where there is none, as it is held out here.
+        """Return the question at an index. None if the index has none because it is held out on this node.
 
-        Raises ``TaskError`` where it cannot be made.
+        Raises ``TaskError`` if the question cannot be generated.
         """
         made, questions = self._rounds.get(round_, (0, {}))
         if index >= made:
             begun = time.monotonic()
             try:
-                # Places that are held out here are left out, so the first ``made`` questions reach at least that far.
+                # Held-out indices are skipped, so the first ``made`` questions reach at least this index.
                 made = index + 1
                 questions = {each.index: each for each in self._tasks.questions("train", round_, made)}
             finally:
                 self.seconds += time.monotonic() - begun
-        self._rounds[round_] = made, questions  # also where it is known: it was asked for just now
+        self._rounds[round_] = made, questions  # also on a hit: moves the round to the most recent end
         return questions.get(index)
 
 
 @dataclass(eq=False)
 class PeerTexts:
-    """This node's tokenizer, as far as peers' text needs it."""
+    """Encodes and decodes peers' text with this node's tokenizer."""
 
     tokenizer: PreTrainedTokenizerBase
     build_prompt: Callable[[Question], Prompt]
     longest_prompt: int
-    """Tokens of a prompt that this node takes."""
+    """Maximum number of tokens in a prompt on this node."""
 
     def __post_init__(self) -> None:
         self._control = frozenset(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
 
     def ids(self, text: str, cut: bool) -> tuple[int, ...] | None:
-        """Return the token ids of a completion; None where the text names control tokens.
+        """Return the token ids of a completion, or None if the text contains control tokens.
 
-        A completion is decoded without those, so in text they are somebody's attempt to end the turn and begin
+        Completions are decoded without control tokens. Text that contains them tries to end the turn and start
         another.
         """
         found = encode_completion(self.tokenizer, text, cut)
@@ -317,8 +318,10 @@ class PeerTexts:
         return found if self._control.isdisjoint(said) else None
 
     def text(self, ids: Sequence[int]) -> str | None:
-        """Return the text of a completion's token ids; None where some are no tokens of this node, or control ones
-        before the end."""
+        """Return the text of a completion's token ids.
+
+        None if this node's tokenizer lacks one of them, or one before the last is a control token.
+        """
         if not all(0 <= token < len(self.tokenizer) for token in ids) or not self._control.isdisjoint(ids[:-1]):
             return None
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -1,1 +1,1 @@
-"""What a prompt, a rollout and a group are, and what is requested from an API."""
+"""Prompts, rollouts and groups, and the completion requests to APIs."""

@@ -1,4 +1,4 @@
-"""What a prompt, a rollout and a group are; what is asked of an API for one prompt, and what came of it."""
+"""Prompts, rollouts and groups; the request to an API for one prompt, and its result."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Kind(StrEnum):
     POLICY = "policy"
     """This node's weights, with the token ids as sampled."""
     POLICY_TEXT = "policy_text"
-    """This node's weights, known as text only."""
+    """This node's weights, with only the text known."""
     TEACHER = "teacher"
     """Another model behind an API."""
     PEER = "peer"
-    """Another node's whole groups, as text."""
+    """Whole groups from another node, as text."""
     RELAY = "relay"
-    """Any engine; nothing is learned."""
+    """Any engine. Nothing is learned."""
 
     @property
     def own(self) -> bool:
@@ -39,7 +39,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a stage asks about one question."""
+    """A stage's prompt for one question."""
 
     question: Question
     stage: str
@@ -47,7 +47,7 @@ class Prompt:
     ids: tuple[int, ...]
     """Token ids under this node's tokenizer, ready for completion."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """What the stage's rewards need to know of what the prompt shows (JSON). Never shown to a model."""
+    """Facts about the prompt's content that the stage's rewards need (JSON). Never shown to a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +56,18 @@ class Rollout:
 
     kind: Kind
     source: str
-    """Who made it: "local", a provider's name or a peer's id."""
+    """Where it came from: "local", a provider's name or a peer's id."""
     text: str
     ids: tuple[int, ...]
-    """Token ids under this node's tokenizer, the end-of-sequence token included when there was one. Never empty."""
+    """Token ids under this node's tokenizer, including the end-of-sequence token if there was one. Never empty."""
     truncated: bool
-    """Cut at the length limit."""
+    """Whether it was cut at the length limit."""
     lag: int | None = 0
-    """Optimizer steps between the weights that made it and those that learn from it; None when unknown."""
+    """Optimizer steps between the weights that generated it and those that learn from it. None if unknown."""
     model: str | None = None
-    """Which model a provider says it was; None for this node's own."""
+    """The model's name, as stated by a provider or claimed by a peer. None for this node's own."""
     behaviour_logps: tuple[float, ...] | None = field(default=None, repr=False)
-    """Log-probabilities under the weights that made it, one a token; None for text and for rows sampled here."""
+    """Log-probabilities under the weights that generated it, one per token. None for text and for rows sampled here."""
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -77,56 +77,56 @@ class Rollout:
 
     @property
     def maker(self) -> str:
-        """Who made it, with the model that a provider names. What a peer says of its model is not known."""
+        """The source, with a provider's model. A peer's model is left out, because it is only a claim."""
         return self.source if self.model is None or self.kind is Kind.PEER else f"{self.source}:{self.model}"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The completions of one prompt, with their scores once verified."""
+    """The completions for one prompt, with their scores once verified."""
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     scores: tuple[Score, ...] = ()
     places: tuple[int, ...] = ()
-    """The place in the group of each rollout, where some places are empty. Left out: 0, 1, 2, …"""
+    """Each rollout's slot in the group, if some slots are empty. Default: 0, 1, 2, …"""
 
     def numbered(self) -> dict[int, Rollout]:
         return dict(zip(self.places or range(len(self.rollouts)), self.rollouts, strict=True))
 
     def scored(self) -> list[tuple[Rollout, Score]]:
-        """Return each rollout with its score. For groups that have been verified."""
+        """Return each rollout with its score. Only for verified groups."""
         return list(zip(self.rollouts, self.scores, strict=True))
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: bool) -> tuple[int, ...]:
-    """Return the token ids of a text, which ends the turn unless it was cut. Never none."""
+    """Return a text's token ids, with the end-of-sequence token unless it was cut. Never empty."""
     ids = tuple(tokenizer.encode(text, add_special_tokens=False))
     return ids if truncated and ids else (*ids, tokenizer.eos_token_id)
 
 
 @dataclass(slots=True, eq=False)
 class CompletionRequest:
-    """The places of one group that an API is to fill."""
+    """The slots of one group that an API must fill."""
 
     round: int
     stage: str
     question: str
-    """Digest of the question."""
+    """The question's digest."""
     messages: tuple[Message, ...]
     indices: tuple[int, ...]
-    """Indices within the group, those that the journal already holds left out."""
+    """Slots in the group, without those that the journal already has."""
     version: int
-    """Optimizer steps behind the node's weights when it was placed."""
+    """The optimizer steps taken when the request was made."""
     refused: bool = False
-    """A service does not take this prompt: nobody is asked again."""
+    """A provider rejected this prompt, so no provider is asked again."""
     done: Future[None] = field(default_factory=Future)
-    """Ends when every place is filled or given up; an exception where the node must stop."""
+    """Done when every slot is filled or given up. Holds an exception if the node must stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One completion of an API, as the journal keeps it. Token ids are made from the text when it is read."""
+    """One completion from an API, as stored in the journal. Token ids are encoded from the text when it is read."""
 
     index: int
     kind: Kind
@@ -135,25 +135,25 @@ class Completion:
     text: str
     truncated: bool
     version: int | None
-    """Optimizer steps behind the weights that made it; of another model, behind the node's when it was asked for;
-    None where unknown."""
+    """The optimizer steps behind the weights that generated it. For another model, the steps that the node had taken at
+    the time of the request. None if unknown."""
     usd: float
-    """Its part of what the request cost."""
+    """Its share of the request's cost."""
 
 
 @dataclass(slots=True)
 class RoundSpend:
-    """What one provider did in one round, and at which price."""
+    """One provider's usage and cost in one round."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0
-    """Reserves of requests whose outcome nobody knows included."""
+    """Includes the reserves of requests with an unknown outcome."""
     lost: int = 0
-    """Places given up."""
+    """Slots given up."""
 
 
 def by_group(requests: Iterable[CompletionRequest]) -> dict[tuple[int, str, str], CompletionRequest]:
-    """Return requests by round, stage and question: what one of them is known by."""
+    """Return requests by their key: round, stage and question."""
     return {(each.round, each.stage, each.question): each for each in requests}

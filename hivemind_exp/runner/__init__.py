@@ -1,1 +1,1 @@
-"""Builds a node from its Config and runs it: the only package that knows all others."""
+"""Builds a node from its Config and runs it. The only package that imports all others."""

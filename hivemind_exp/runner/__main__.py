@@ -1,8 +1,8 @@
-"""The trainer process: reads one line of JSON, runs a node, writes events; ends when its supervisor does.
+"""The trainer process: reads one line of JSON, runs a node, and writes events. It ends when its supervisor does.
 
-The line: ``{"mode": "run" | "check" | "charter", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``; the
-descriptor is the pipe with the keys that this run needs; for a charter there is also ``key``, the file with the node's
-identity. Standard input stays open as a life line: its end means that the supervisor died. SIGTERM asks for a stop.
+The line is ``{"mode": "run" | "check" | "charter", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``.
+The descriptor is a pipe with the keys that this run needs. In the mode ``charter`` the line also has ``key``, the file
+with the node's identity. Standard input stays open: its end means that the supervisor died. SIGTERM requests a stop.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from hivemind_exp.runner.grpo_runner import GRPORunner
 
 DISK_FULL_STATUS = 28
-"""Exit status when not even the error could be written: errno.ENOSPC."""
+"""Exit status if not even the error could be written: errno.ENOSPC."""
 
 _PATIENCE_S = 30.0
-"""How long a peer may take to answer who is asked for a charter."""
+"""Seconds to wait for a peer to send the charter."""
 
 
 def main() -> int:
-    """Serve one order. Returns the exit status: 0 done or stopped, 1 failed, 28 failed on a full disk."""
+    """Run one order. Returns the exit status: 0 done or stopped, 1 failed, 28 failed on a full disk."""
     order = json.loads(sys.stdin.buffer.readline())
     secrets = receive(order.get("secrets_fd"))
     if order["mode"] != "run":
         return _answer(order)
     stop = StopFlag()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    # A terminal's Ctrl-C is the supervisor's business; it passes on what is meant.
+    # The supervisor handles Ctrl-C in a terminal, and forwards a stop if one is meant.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
-    from hivemind_exp.events import EventLog  # with pydantic, which takes a moment: signals are handled by now
+    from hivemind_exp.events import EventLog  # imports pydantic, which is slow: signals are already handled
     from hivemind_exp.node_files import NodeFiles
 
     try:
@@ -67,7 +67,7 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
     reason = "done"
     following: str | None = None
     try:
-        emit(PhaseEvent(name="importing torch and friends"))
+        emit(PhaseEvent(name="loading PyTorch"))
         runner = _build(order, secrets, emit, stop)
         runner.run()
     except StopRequested:
@@ -84,7 +84,7 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
     if error is not None:
         reason = "error"
         emit(ErrorEvent(code=error.code, message=error.message, next=error.next))
-    reached: dict[str, Any] = {}  # nothing when it ended before that was known
+    reached: dict[str, Any] = {}  # empty if the run ended before its progress was known
     if runner is not None:
         progress = runner.progress
         checkpoint = None if progress.checkpoint is None else str(progress.checkpoint)
@@ -94,7 +94,7 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
 
 
 def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> GRPORunner:
-    """Import what is heavy only now: signals are handled and the first event is out."""
+    """Build the runner. Heavy modules are imported here, after signals are handled and the first event is written."""
     from hivemind_exp.config import Config
     from hivemind_exp.models.device import pin_device
     from hivemind_exp.node_files import NodeFiles
@@ -109,10 +109,10 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
 
 
 def _answer(order: dict[str, Any]) -> int:
-    """Print one object: what a run would do, or the charter of a swarm."""
+    """Print one JSON object: what a run would do, or a swarm's charter."""
     from hivemind_exp.config import Config
 
-    # Libraries print; standard output is for the one object.
+    # Standard output is only for the JSON object, and libraries may print.
     with contextlib.redirect_stdout(sys.stderr):
         try:
             config, status = Config.model_validate(order["config"]), 0
@@ -129,10 +129,10 @@ def _answer(order: dict[str, Any]) -> int:
 
 
 def _charter(config: Config, order: dict[str, Any]) -> dict[str, Any]:
-    """Return the signed charter that ``swarm.join`` stands for, from whoever of its addresses answers.
+    """Return the signed charter for the invitation ``swarm.join``, from any of its addresses that answers.
 
-    It is asked for with the key that the node will have, so that peers meet no stranger who is gone a moment later.
-    Raises ``SwarmError`` where nobody gave it, and ``IdentityProblem`` where the key cannot be used.
+    The request uses the key that the node will have, so that peers do not see a second, short-lived identity.
+    Raises ``SwarmError`` if no peer sent the charter, and ``IdentityProblem`` if the key cannot be used.
     """
     from hivemind_exp.events import discard
     from hivemind_exp.swarm.identity import Identity
@@ -144,7 +144,7 @@ def _charter(config: Config, order: dict[str, Any]) -> dict[str, Any]:
         Identity.load(key),
         invitation.charter,
         key=key,
-        directory=Path(order["node_dir"]),  # for what a node remembers of a swarm, until this is over
+        directory=Path(order["node_dir"]),  # holds the swarm's files until the charter has arrived
         settings=config.swarm.model_copy(update={"port": 0, "announce": [], "relay": False}),
         invitation=invitation.addresses,
         emit=discard,
@@ -155,7 +155,7 @@ def _charter(config: Config, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
-    """Return what an exception of a library means for the operator; None for a defect."""
+    """Translate a library's exception into an error for the operator. Returns None for a bug."""
     text = str(error)
     if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in text.lower():
         return _out_of_memory("the accelerator", order)
@@ -169,13 +169,13 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
 
 
 def explain_refusal(error: Exception) -> KeyProblem | None:
-    """Return what an exception of Weights & Biases means if it is about the key; None for any other."""
+    """Translate an exception from Weights & Biases if it is about the API key. Returns None for any other."""
     kind = type(error)
     without = kind.__name__ == "UsageError" and "API key" in str(error)
     if not kind.__module__.startswith("wandb.") or not (without or kind.__name__ == "AuthenticationError"):
         return None
     return KeyProblem(
-        "report.to names wandb, and Weights & Biases has no valid key (WANDB_MODE=offline needs none)",
+        "report.to names wandb, but Weights & Biases has no valid API key (WANDB_MODE=offline needs none)",
         next="swarmctl keys set wandb",
     )
 
@@ -186,14 +186,14 @@ def _out_of_memory(where: str, order: dict[str, Any]) -> OutOfMemory:
     fewer = max(1, generation["batch"] // 2)
     return OutOfMemory(
         f"{where} ran out of memory with train.micro_batch = {train['micro_batch']} and generation.batch = "
-        f"{generation['batch']}; smaller ones, adapters (--set model.lora.rank=16) or a smaller model need less",
+        f"{generation['batch']}; reduce them, train adapters (--set model.lora.rank=16) or use a smaller model",
         next=f"swarmctl run --node {order['config']['node']['name']} --set train.micro_batch={smaller} "
         f"--set generation.batch={fewer}",
     )
 
 
 def _watch_supervisor(stop: StopFlag) -> None:
-    """Ask for a stop when standard input ends, and insist after a while: nobody is left to insist."""
+    """Request a stop when standard input ends, and force it after 10 s, because the supervisor is gone."""
     while os.read(0, 4096):
         pass
     stop.set()
@@ -203,5 +203,5 @@ def _watch_supervisor(stop: StopFlag) -> None:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    # Threads of libraries must not keep a finished node alive; all that matters is on the disk by now.
+    # Library threads must not keep a finished node alive. Everything that matters is already on disk.
     os._exit(status)

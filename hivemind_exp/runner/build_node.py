@@ -1,4 +1,4 @@
-"""Builds what a node trains with: its model and optimizer, from the hub, a directory or a checkpoint; and its game."""
+"""Builds a node's model and optimizer (from the hub, a directory or a checkpoint), and its game."""
 
 import importlib.util
 import shlex
@@ -32,11 +32,14 @@ from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 _WARMUP_EXAMPLES = 8192
-"""Questions that the warm-up draws its demonstrations from."""
+"""Questions from which the warm-up takes its demonstrations."""
 
 
 def check_reports(config: Config) -> None:
-    """Raise ``ConfigurationError`` where ``report.to`` names what is not installed: swarmctl brings none of it."""
+    """Raise ``ConfigurationError`` if ``report.to`` names a package that is not installed.
+
+    swarmctl does not depend on any of these packages.
+    """
     for name in config.report.to:
         if importlib.util.find_spec(name) is None:
             raise ConfigurationError(
@@ -47,7 +50,7 @@ def check_reports(config: Config) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelBuilder:
-    """What a model is built from."""
+    """Builds a node's model and its step trainer."""
 
     _config: Config
     _files: NodeFiles
@@ -59,7 +62,7 @@ class ModelBuilder:
     def step_trainer(
         self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, checkpoint: Checkpoint | None
     ) -> SourceGRPOTrainer:
-        """Return what takes the node's steps, as it was at the checkpoint."""
+        """Return the step trainer, in its state at the checkpoint."""
         config, compute = self._config, self._compute
         self._emit(PhaseEvent(name=f"loading {config.model.name}"))
         base = self._base_model(tokenizer, tasks)
@@ -93,7 +96,7 @@ class ModelBuilder:
         return step_trainer
 
     def _base_model(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> PreTrainedModel:
-        """Return the model before the first step: from the hub or a directory, or built, warmed up and kept."""
+        """Return the model before the first step: from the hub or a directory, or built, warmed up and saved."""
         config = self._config
         if config.model.name != TINY or config.warmup.steps == 0:
             return load_model(
@@ -113,7 +116,7 @@ class ModelBuilder:
 
         config = self._config
         model = load_model(config.model, tokenizer, dtype="float32", seed=config.node.seed)
-        self._emit(PhaseEvent(name="making demonstrations"))
+        self._emit(PhaseEvent(name="generating demonstrations"))
         questions: list[Question] = tasks.questions("train", -1, _WARMUP_EXAMPLES)
         warm_up(
             model,
@@ -133,13 +136,13 @@ class ModelBuilder:
 
 @dataclass(frozen=True, slots=True)
 class PeerContext:
-    """With whom a study group is played. Left out: alone, at one's own pace."""
+    """The peers and the clock of a study group. By default the node plays alone, without a clock."""
 
     me: str = ALONE
-    """The node's own peer id."""
+    """The node's peer id."""
     peers: PeerOutputs = field(default_factory=NoPeers)
     clock: SlotClock | None = None
-    """The charter's slots."""
+    """The charter's time slots."""
     now: Callable[[], float] = time.time
 
 
@@ -151,7 +154,7 @@ def open_game(
     journal: Journal,
     peer_context: PeerContext | None = None,
 ) -> tuple[Game, Schedule]:
-    """Return the game and when its stages are played. ``sampling`` has its own pace, in a swarm too."""
+    """Return the game and its schedule. ``sampling`` runs without a clock, in a swarm too."""
     if config.game.kind == "sampling":
         return SamplingGame(tokenizer, tasks), SequentialSchedule(SamplingGame.stages)
     with_whom = peer_context or PeerContext()

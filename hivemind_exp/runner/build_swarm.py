@@ -1,4 +1,4 @@
-"""Builds the swarm's side of a node from its configuration: identity, charter, place in the DHT, peers' groups."""
+"""Builds a node's connection to its swarm from the configuration: identity, charter, DHT node, peers' groups."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,31 +33,31 @@ from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 
 ROUNDS_A_SECOND = 100
-"""More than any node plays: a later round than this allows since the swarm began comes from the future."""
+"""More than any node plays. Rounds beyond this rate since the swarm's start lie in the future."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwarmSession:
-    """A node's place in its swarm, open until its end."""
+    """A node's membership in its swarm, while it runs."""
 
     charter: Charter
     config: Config
-    """With the tasks and the game that the swarm agreed on."""
+    """Includes the charter's tasks and game."""
     node: SwarmNode
     files: NodeFiles
     emit: Emit
 
     def check(self, tasks: Tasks) -> None:
-        """Raise ``SwarmSkew`` where this machine's questions are not the swarm's."""
+        """Raise ``SwarmSkew`` if this machine's questions differ from the swarm's."""
         if isinstance(tasks, Mixture):
             digests = {task.label: tasks.digest(task.label) for task in self.charter.tasks}
             check_skew(self.charter, tasks.facts(), digests)
 
     def latest_round(self) -> int:
-        """Return the highest round that a node of the swarm can be at by now."""
+        """Return the highest round that any node of the swarm can have reached by now."""
         elapsed = max(0.0, time.time() - self.charter.t0)
         if self.charter.game == "study-group":
-            return int(elapsed / (len(STAGE_NAMES) * self.charter.stage_time)) + 1  # clocks differ by seconds
+            return int(elapsed / (len(STAGE_NAMES) * self.charter.stage_time)) + 1  # clocks may differ by seconds
         return int(elapsed * ROUNDS_A_SECOND)
 
     @contextmanager
@@ -92,16 +92,16 @@ class SwarmSession:
                 source.book.save(now=True)
 
     def peer_context(self, exchange: PeerExchange) -> PeerContext:
-        """Return with whom the study group is played, and by which clock."""
+        """Return the peers and the clock of the study group."""
         clock = SlotClock(self.charter.t0, self.charter.stage_time, len(STAGE_NAMES))
         return PeerContext(self.node.peer_id, exchange, clock)
 
     def publisher(self) -> Callable[[int, Sequence[Group]], None]:
-        """Return what shares the groups of a node that trains nothing."""
+        """Return a function that shares a relay's groups."""
         wire, rules = self.node, self._rules()
 
         def share(round_: int, groups: Sequence[Group]) -> None:
-            wire.take()  # peers' bundles are of no use to a relay, and must not pile up
+            wire.take()  # a relay does not use peers' bundles, and they must not pile up
             size, count = publish(rules, wire, round_, STAGE, groups, TrainingStatus(0, None))
             self.emit(ShareEvent(round=round_, groups=count, bytes=size, unused={}))
 
@@ -126,14 +126,14 @@ class SwarmSession:
 
 @contextmanager
 def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSession]:
-    """Take the node's place in the swarm that it joins, until the end of the block.
+    """Join the node's swarm, and leave it at the end of the block.
 
-    The charter is the one in the node's directory, or comes from the peers that the invitation names.
+    The charter is read from the node's directory, or fetched from the peers in the invitation.
 
     Raises:
-        SwarmError: the charter is not to be had, or the daemon cannot be started.
+        SwarmError: the charter is not available, or the daemon cannot be started.
         SwarmSkew: this version cannot play the swarm's game.
-        IdentityProblem: another node of this machine lives under this one's identity.
+        IdentityProblem: another node on this machine is running with this node's identity.
     """
     assert config.swarm.charter is not None
     if not files.key.exists():
@@ -164,13 +164,13 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
 
 
 def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
-    """Return the charter in the node's directory; None where there is none. Raises ``SwarmError`` for another."""
+    """Return the charter in the node's directory, or None if missing. Raises ``SwarmError`` if it is another one."""
     try:
         envelope = files.charter.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SwarmError(f"the charter {files.charter} cannot be read: {error.strerror}") from error
+        raise SwarmError(f"cannot read the charter {files.charter}: {error.strerror}") from error
     return Charter.open(envelope, expected)
 
 

@@ -1,4 +1,4 @@
-"""Builds a node from its configuration, runs it, tears it down."""
+"""Builds a node from its configuration, runs it and shuts it down."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ __all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
 
 
 def make_mixture(config: Config, files: NodeFiles) -> Mixture:
-    """Return the mixture of tasks that the configuration names; its workers start in the background."""
+    """Return the configured mixture of tasks. Its workers start in the background."""
     charter = charter_id(config).encode()
     return Mixture(
         config.tasks,
         charter=charter,
-        # Nobody to hide from in a node that starts afresh each time; so the demo's questions follow from its seed.
+        # A node that always starts fresh needs no secret, so the demo's held-out questions follow from its seed.
         secret=charter if config.node.fresh else files.secret(),
         heldout=config.eval.questions,
         partial_credit=config.game.partial_credit,
@@ -61,8 +61,8 @@ def make_mixture(config: Config, files: NodeFiles) -> Mixture:
 class GRPORunner:
     """One run of a node.
 
-    ``make_tasks`` replaces the mixture that the configuration names: for experiments such as rewards that mean nothing.
-    ``peer_context``: with whom a study group is played; unset: alone.
+    ``make_tasks`` replaces the configured mixture of tasks, for experiments such as random rewards.
+    ``peer_context``: the peers and the clock of a study group. None: the node plays alone.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class GRPORunner:
         self._make_tasks = make_tasks or make_mixture
         self._peer_context = peer_context
         self.progress = NodeProgress()
-        """How far the node is; up to date also after ``run`` has raised."""
+        """The node's progress. Valid even after ``run`` has raised."""
 
     def run(self) -> NodeProgress:
-        """Run to the last round. Raises ``StopRequested`` after a stop and ``NodeError`` for what people can mend."""
+        """Run to the last round. Raises ``StopRequested`` after a stop, and ``NodeError`` if the operator must act."""
         with ExitStack() as ends:
             if is_relay(self._config):
                 self._relay(ends)
@@ -145,7 +145,7 @@ class GRPORunner:
         ).run(checkpoint)
 
     def _relay(self, ends: ExitStack) -> None:
-        """Generate through an API and verify: without a model, a device or a step."""
+        """Generate through an API and verify. Needs no model and no device, and takes no steps."""
         swarm, journal, offload, tasks = self._open(ends)
         self._announce(resumed_round=journal.verified_rounds() or None)
         assert offload is not None
@@ -166,7 +166,7 @@ class GRPORunner:
         ).run()
 
     def _open(self, ends: ExitStack) -> tuple[SwarmSession | None, Journal, OffloadClient | None, Tasks]:
-        """Open what every node has. A swarm's tasks and game become the node's."""
+        """Open what every node needs. The node takes over the swarm's tasks and game."""
         swarm = None
         if self._config.swarm.charter is not None:
             from hivemind_exp.runner.build_swarm import open_swarm
@@ -210,7 +210,9 @@ class GRPORunner:
             return None
         token = self._secrets.get("huggingface")
         if token is None:
-            raise KeyProblem("hub.repo is set, and there is no token of the hub", next="swarmctl keys set huggingface")
+            raise KeyProblem(
+                "hub.repo is set, but there is no Hugging Face token", next="swarmctl keys set huggingface"
+            )
         return HubPusher(self._config.hub, Outbox(self._files.hub), token, self._emit)
 
 
@@ -218,14 +220,14 @@ def _check_warmup(config: Config) -> None:
     others = [task.name for task in config.tasks if task.name != "spell_backward"]
     if config.warmup.steps and others:
         raise ConfigurationError(
-            f"the warm-up demonstrates spell_backward alone, and the tasks are {', '.join(others)}; without it the "
-            'model "tiny" knows nothing, so take a real one, or spell_backward',
+            f"the warm-up supports only the task spell_backward, not {', '.join(others)}; for other tasks, use a "
+            "pretrained model and set warmup.steps=0",
             next="swarmctl run --task spell_backward",
         )
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """Return what a dry run says of this machine, model and tasks. Touches nothing. Raises ``NodeError``."""
+    """Return a dry run's report on this machine, the model and the tasks. Changes nothing. Raises ``NodeError``."""
     from hivemind_exp.models.loading import locate
     from hivemind_exp.tasks.registry import check_tasks
 

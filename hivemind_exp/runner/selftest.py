@@ -1,7 +1,7 @@
-"""One matrix product and one training step of a configuration's shape: reads it as JSON, answers with a JSON object.
+"""Test a matrix product and a training step. Reads a configuration as JSON, and prints a JSON object.
 
-For ``swarmctl doctor --deep``. Nothing is downloaded and nothing kept: weights are random, of the model's own shape
-where its configuration is on this machine and the device is up to it, else those of "tiny".
+For ``swarmctl doctor --deep``. Downloads nothing and keeps nothing. The weights are random. They have the model's shape
+if its configuration is on this machine and the device can handle it, otherwise the shape of "tiny".
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from hivemind_exp.config import Config, ModelConfig
 from hivemind_exp.errors import NodeError
 
 SECONDS = 150
-"""After this it ends by itself, should whoever asked be gone."""
+"""The test ends after this many seconds, in case the caller is gone."""
 LARGE_FOR_A_CPU = 20_000_000
 """Parameters above which a step on a CPU takes too long for a test."""
 _SIDE = 1024
@@ -26,14 +26,14 @@ _TINY_LENGTH = 120
 
 
 def main() -> int:
-    """Run the test. Returns 0 where it passed."""
+    """Run the test. Returns 0 if it passed."""
     signal.alarm(SECONDS)
     with contextlib.redirect_stdout(sys.stderr):
         try:
             answer = measure(Config.model_validate_json(sys.stdin.read()))
         except NodeError as error:
             answer = {"error": error.message, "next": error.next}
-        except Exception as error:  # noqa: BLE001 - whatever torch raises here is the finding
+        except Exception as error:  # noqa: BLE001 - any error from torch is a finding
             text = str(error).strip().splitlines() or [""]
             short = "out of memory" in str(error).lower() or isinstance(error, MemoryError)
             answer = {"error": f"{type(error).__name__}: {text[0]}", "next": None, "out_of_memory": short}
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def measure(config: Config) -> dict[str, Any]:
-    """Multiply, take a step, and say how that went. Raises ``NodeError``, or what torch raises."""
+    """Run the matrix product and the step, and return the results. Raises ``NodeError``, or any error from torch."""
     from hivemind_exp.models.device import pin_device, resolve_compute
 
     device = pin_device(config.model.device)
@@ -54,15 +54,15 @@ def measure(config: Config) -> dict[str, Any]:
     expected = left @ right
     found = (left.float().to(compute.device) @ right.float().to(compute.device)).double().cpu()
     error = float((found - expected).norm() / expected.norm())
-    if not error < 0.01:  # also where it is not a number; TF32 has 10 bits
-        raise NodeError(f"a matrix product on {compute.device} is wrong: relative error {error:.2g}")
+    if not error < 0.01:  # also true for NaN; TF32 has a 10-bit mantissa
+        raise NodeError(f"wrong result of a matrix product on {compute.device}: relative error {error:.2g}")
     with tempfile.TemporaryDirectory() as directory:
         step = take_step(config.model_copy(update={"model": model}), compute.device, compute.dtype, Path(directory))
     return {"device": compute.accelerator or compute.device, "dtype": compute.dtype, **step}
 
 
 def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[str, Any]:
-    """Take two optimizer steps on random tokens and time the second, as the first one compiles and allocates."""
+    """Take two optimizer steps on made-up tokens, and time the second: the first one compiles and allocates."""
     import torch
 
     from hivemind_exp.journal.records import Manifest, TrainingRow
@@ -88,7 +88,7 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
         peft_config=adapter_config(config.model.lora),
     )
     ids = tuple(number % 90 + 3 for number in range(completion))
-    # Prompts of unequal length are padded, and masked rows are where kernels go wrong.
+    # Prompts of unequal length get padding, and masked rows are where kernels fail.
     prompts = [(5,) * max(1, prompt - 7 * i) for i in range(rows)]
     made = [
         TrainingRow(Kind.POLICY, "selftest", "selftest", 0, prompts[i], ids, "", 1.0, 1.0 if i % 2 else -1.0, 0)
@@ -100,13 +100,13 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
         seconds = time.perf_counter() - began
     step_trainer.close()
     if not math.isfinite(result.grad_norm):
-        raise NodeError(f"a training step on {device} gave a gradient that is not a number")
+        raise NodeError(f"the gradient of a training step on {device} is not finite")
     peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
     return {"model": name, "rows": rows, "tokens": prompt + completion, "seconds": seconds, "peak_bytes": peak}
 
 
 def _model(config: ModelConfig, device: str, dtype: str) -> tuple[Any, str]:
-    """Return a model with random weights in the format they are trained or frozen in, and its name."""
+    """Return a model with random weights, in the dtype for training them or keeping them frozen, and its name."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -1,1 +1,1 @@
-"""The loop and the optimizer step."""
+"""The round loop and the optimizer step."""

@@ -1,4 +1,4 @@
-"""From verified groups to the rows of a step: each source's loss says what its completions weigh."""
+"""Turns verified groups into the rows of a step. Each source's loss sets the weights of its completions."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +14,9 @@ from hivemind_exp.tasks.base import Score
 
 
 def build_rows(groups: Sequence[Group], train: TrainConfig, pass_rates: Mapping[str, float]) -> list[TrainingRow]:
-    """Return the rows that may be learned from, group after group.
+    """Return the rows to learn from, group by group.
 
-    ``pass_rates``: this node's own pass rate for each task, from evaluation; 0 for a task or stage never evaluated.
+    ``pass_rates``: this node's pass rate for each task, from evaluations. 0 for a task or stage never evaluated.
     """
     return [
         TrainingRow(
@@ -38,9 +38,9 @@ def build_rows(groups: Sequence[Group], train: TrainConfig, pass_rates: Mapping[
 
 
 def _weigh(group: Group, train: TrainConfig, rate: float) -> Iterator[tuple[tuple[Rollout, Score], float]]:
-    """Yield each completion that may be learned from with its advantage, source by source."""
+    """Yield each completion to learn from with its advantage, source by source."""
     losses = choose_losses(train)
-    # Terms of form and likeness weigh own rows alone; beside foreign ones only the outcome compares.
+    # Terms such as format apply only among own rows. With external rows in the baseline, compare outcomes only.
     joint = any(loss.joins_baseline for loss in losses.values())
 
     def own_reward(score: Score) -> float:

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, several kept, verified on load, a damaged one set aside for the one before."""
+"""Checkpoints: written atomically and verified on load. Several are kept, in case the newest is damaged."""
 
 import errno
 import hashlib
@@ -14,30 +14,30 @@ from hivemind_exp.errors import DiskFull
 from hivemind_exp.events import Emit, WarningEvent
 
 MODEL = "model"
-"""Directory within a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
+"""Directory in a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
 _SEAL = "checkpoint.json"
 PARTIAL = ".partial-"
-"""How the name of one begins that is being written, or was when its writer died."""
+"""Name prefix of a checkpoint that is being written, or whose writer died."""
 DAMAGED = "damaged-"
-"""How the name of one begins that was set aside."""
+"""Name prefix of a damaged checkpoint that was set aside."""
 FULL = 1 << 20
-"""Free bytes below which a failing write is put down to the disk."""
+"""Free bytes below which a failed write is attributed to a full disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One directory whose files are what they were when it was written."""
+    """A directory whose files are unchanged since it was written."""
 
     path: Path
     step: int
-    """Optimizer steps behind the weights."""
+    """Optimizer steps taken by these weights."""
     round: int
     """Rounds finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointStore:
-    """The checkpoints of one node, named by their step."""
+    """One node's checkpoints, named by step."""
 
     _root: Path
     _keep: int
@@ -49,9 +49,9 @@ class CheckpointStore:
             shutil.rmtree(leftover)
 
     def save(self, step: int, round_: int, write: Callable[[Path], None]) -> Checkpoint:
-        """Let ``write`` fill a directory, seal it and put it in place.
+        """Create a checkpoint: let ``write`` fill a directory, then seal it and move it into place.
 
-        Raises ``DiskFull``, leaving nothing of it behind.
+        Raises ``DiskFull`` if the disk is full. A failed checkpoint leaves nothing behind.
         """
         final = self._root / f"{step:08d}"
         if final.exists():
@@ -71,7 +71,7 @@ class CheckpointStore:
                 free = shutil.disk_usage(self._root).free
                 raise DiskFull(
                     f"no space left for a checkpoint in {self._root} ({free / 2**20:.1f} MiB free); "
-                    "those before are intact",
+                    "earlier checkpoints are intact",
                     next=f"df -h {shlex.quote(str(self._root))}",
                 ) from error
             raise
@@ -79,7 +79,7 @@ class CheckpointStore:
         return Checkpoint(final, step, round_)
 
     def latest(self) -> Checkpoint | None:
-        """Return the newest intact checkpoint; damaged ones are renamed and a warning says so."""
+        """Return the newest intact checkpoint. Renames damaged ones, with a warning."""
         for path in sorted(self._directories(), reverse=True):
             problem = damage(path)
             if problem is None:
@@ -88,12 +88,12 @@ class CheckpointStore:
             aside = self._root / f"{DAMAGED}{path.name}"
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
-            message = f"checkpoint {path.name} is damaged ({problem}); set aside as {aside}, using the one before"
+            message = f"checkpoint {path.name} is damaged ({problem}): renamed it to {aside}, using the previous one"
             self._emit(WarningEvent(code="checkpoint_damaged", message=message))
         return None
 
     def oldest_step(self) -> int:
-        """Return the step from which the journal must be able to replay."""
+        """Return the oldest checkpoint's step. The journal must be able to replay from there."""
         return min((int(path.name) for path in self._directories()), default=0)
 
     def damaged(self) -> list[Path]:
@@ -104,7 +104,7 @@ class CheckpointStore:
 
     def _prune(self) -> None:
         for path in sorted(self._directories())[: -self._keep]:
-            # Renamed first: a checkpoint that is half deleted must not look like a damaged one.
+            # Rename first, because a half-deleted checkpoint must not look like a damaged one.
             doomed = path.rename(self._root / f"{PARTIAL}{path.name}")
             shutil.rmtree(doomed)
 
@@ -119,7 +119,7 @@ def _seal(directory: Path, step: int, round_: int) -> None:
 
 
 def damage(directory: Path) -> str | None:
-    """Return what is wrong with a checkpoint; None where every file is what it was when it was sealed."""
+    """Return what is wrong with a checkpoint, or None if all files are unchanged since it was sealed."""
     try:
         seal = json.loads((directory / _SEAL).read_text())
         for name, digest in seal["sha256"].items():
@@ -129,7 +129,7 @@ def damage(directory: Path) -> str | None:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
+        return f"cannot be read: {error}"
     return None
 
 
@@ -139,7 +139,7 @@ def _digest(path: Path) -> str:
 
 
 def _is_full(error: BaseException, root: Path) -> bool:
-    """Say whether an error means want of space; libraries that write in native code do not name it."""
+    """Return whether an error means that the disk is full. Libraries with native code do not always say so."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
     return isinstance(error, Exception) and shutil.disk_usage(root).free < FULL

@@ -1,8 +1,9 @@
-"""TRL's GRPO trainer, fed with ready rollouts of any source, one optimizer for the node's whole life.
+"""TRL's GRPO trainer, fed with finished rollouts from any source. One optimizer serves the node's whole life.
 
-TRL generates, scores and weighs inside its step; here that has happened before, and the step takes what the manifest
-says. What remains TRL's: the model's preparation, precision, the memory-saving log-probabilities, the backward pass,
-the optimizer and the logging back ends. Its private hooks in use are listed in ``HOOKS`` and guarded by tests.
+TRL generates, scores and weighs completions inside its step. Here that is done beforehand, and the step takes its rows
+from the manifest. TRL still provides the model's preparation, precision, the memory-saving log-probabilities, the
+backward pass, the optimizer and the logging backends. ``HOOKS`` lists the private members of TRL in use, and tests
+guard them.
 """
 
 import contextlib
@@ -30,35 +31,35 @@ from hivemind_exp.trainer.checkpoints import MODEL
 
 _STATE = "trainer.pt"
 HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies", "_tokenizer", "_metrics")
-"""Private members of TRL's trainer that this module overrides or uses, beside ``pad`` and ``add_fused_lm_head``."""
+"""Private members of TRL's trainer that this module overrides or uses, besides ``pad`` and ``add_fused_lm_head``."""
 
 ACCELERATOR_PADDING = 32
-"""Widths are rounded up to this on an accelerator: each new shape costs it new memory blocks and new kernels."""
+"""Widths on an accelerator are rounded up to a multiple of this: new shapes cost new memory blocks and kernels."""
 
 
 class StepAbandoned(Exception):
-    """The node was asked to stop before the optimizer moved: the weights are as before."""
+    """A stop was requested before the optimizer step. The weights are unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one optimizer step did."""
+    """The result of one optimizer step."""
 
     loss: float
     grad_norm: float
-    """Before clipping. Not finite: the step was left out, and the weights are as before."""
+    """Before clipping. If it is not finite, the step was skipped and the weights are unchanged."""
     learning_rate: float
     tokens: int
-    """Completion tokens whose weight is not zero."""
+    """Completion tokens with a nonzero weight."""
     rows: int
-    """Rows whose weight is not zero."""
+    """Rows with a nonzero weight."""
     by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
-    """For each kind of source: entropy (nats a token), kl (nats a token; None without a reference), clip_fraction; of
-    peers also filtered, the rows that were left out as this node would hardly write them."""
+    """For each kind of source: entropy (nats per token), kl (nats per token; None without a reference), clip_fraction.
+    For peers also filtered: the rows filtered out because this node is unlikely to generate them."""
 
 
 class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
-    """Takes steps from manifests. Build one for the whole life of a node."""
+    """Takes the optimizer steps that manifests describe. Build one per node, for its whole life."""
 
     def __init__(
         self,
@@ -74,12 +75,12 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         """Wrap ``model`` (moved to ``device``) with optimizer and schedule.
 
-        ``reference`` is the frozen model of the KL penalty; with adapters the reference is the adapter switched off.
+        ``reference`` is the frozen model for the KL penalty. With adapters, the model without its adapter is used.
         """
         _place_reports(output)
         if device.startswith("cuda"):
-            # Rows are padded on the left, and cuDNN's backward pass gives NaN for queries that see nothing (torch 2.11,
-            # cuDNN 9.19: bfloat16, widths that 64 divides). The other kernels give 0.
+            # Rows are padded on the left, and cuDNN's backward pass gives NaN for fully masked queries (torch 2.11,
+            # cuDNN 9.19: bfloat16, widths divisible by 64). The other kernels give 0.
             torch.backends.cuda.enable_cudnn_sdp(False)
         super().__init__(
             model=model,
@@ -96,27 +97,27 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature)
             reference.requires_grad_(False).eval().to(self.accelerator.device)
-        # The number of steps is unknown and the schedule does not use it: constant after the warm-up.
+        # The number of steps is unknown. The schedule does not use it, because the rate is constant after the warm-up.
         self.create_optimizer_and_scheduler(num_training_steps=1)
         self.optimizer: torch.optim.Optimizer
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self._kind_tokens: Counter[Kind] = Counter()
         self._kind_sums: dict[Kind, Tensor] = {}
-        """Within a step, for each kind (4,) on the device: entropy, kl, clipped tokens, filtered rows. Read once a
-        step, as each reading waits for the device."""
+        """Within a step, for each kind (4,) on the device: entropy, kl, clipped tokens, filtered rows. Read once per
+        step, because each read waits for the device."""
         self._floor: float | None = None
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     @property
     def policy(self) -> PreTrainedModel:
-        """The model without the wrappers of the training step."""
+        """The model without the training step's wrappers."""
         return self.accelerator.unwrap_model(self.model)
 
     def step(self, manifest: Manifest, should_stop: Callable[[], bool] = lambda: False) -> StepResult:
         """Take one optimizer step.
 
-        Rows of weight zero add nothing to loss or gradient, so they pay no forward pass; their tokens still count in
-        the denominator. Raises ``StepAbandoned`` if ``should_stop`` turned true before the optimizer moved.
+        Rows with weight 0 add nothing to the loss or gradient, so they skip the forward pass. Their tokens still count
+        in the denominator. Raises ``StepAbandoned`` if ``should_stop`` returned true before the optimizer step.
         """
         set_seed(manifest.seed)
         self._kind_tokens, self._kind_sums = Counter(), {}
@@ -136,15 +137,15 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 raise StepAbandoned
             losses.append(self.training_step(self.model_wrapped, self._tensors(rows, tokens), None))
         if not batches and self.accelerator.scaler is not None:
-            # The scaler has no scale before it has seen a loss.
+            # The scaler has no scale until it has seen a loss.
             self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
-        # Zeros, not None: with nothing to learn AdamW's moments must decay all the same, as in plain TRL.
+        # Zeros, not None: AdamW's moments must decay even if there is nothing to learn, as in plain TRL.
         for parameter in self.model_wrapped.parameters():
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm)
         learning_rate = self.lr_scheduler.get_last_lr()[0]
-        # One step along an infinite gradient ruins the weights. With float16 the scaler leaves it out, and must see it.
+        # One step with an infinite gradient ruins the weights. With float16 the scaler must see it to skip the step.
         if math.isfinite(norm) or self.accelerator.scaler is not None:
             self.optimizer.step()
         self.lr_scheduler.step()
@@ -159,9 +160,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         )
 
     def log_probabilities(self, rows: Sequence[TrainingRow]) -> list[list[float]]:
-        """Return log π of each completion's tokens under the present weights, at the sampling temperature."""
+        """Return log π of each completion's tokens under the current weights, at the sampling temperature."""
         found: list[list[float]] = [[] for _ in rows]
-        # Of like length together, as padding is paid for.
+        # Batch rows of similar length together, because padding costs time.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids) + len(rows[i].completion_ids))
         size = self.train_config.micro_batch
         self.model.eval()
@@ -176,7 +177,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return found
 
     def close(self) -> None:
-        """Let the logging back ends finish what they have."""
+        """Let the logging backends finish."""
         self.callback_handler.on_train_end(self.args, self.state, self.control)
         if "wandb" in self.args.report_to:
             import wandb
@@ -184,14 +185,14 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             wandb.finish()
 
     def report(self, metrics: Mapping[str, float | None]) -> None:
-        """Send metrics to the logging back ends that ``report.to`` names; None is left out."""
+        """Send metrics to the logging backends in ``report.to``. Skips values that are None."""
         self._metrics["train"].clear()
         self.log({key: value for key, value in metrics.items() if value is not None})
-        # A node lives for months: the back ends have the history, memory need not.
+        # A node can run for months. The backends keep the history, so it need not stay in memory.
         self.state.log_history.clear()
 
     def save(self, directory: Path) -> None:
-        """Write model or adapter, tokenizer, optimizer, schedule and random generators."""
+        """Write the model or adapter, tokenizer, optimizer, schedule and random state."""
         self.policy.save_pretrained(directory / MODEL)
         self._tokenizer.save_pretrained(directory / MODEL)
         state = {
@@ -202,17 +203,17 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         torch.save(state, directory / _STATE)
 
     def load(self, directory: Path) -> None:
-        """Restore what ``save`` wrote besides the model, which was built from the same directory."""
+        """Restore what ``save`` wrote, except the model, which was already built from the same directory."""
         state: dict[str, Any] = torch.load(directory / _STATE, map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
 
     def _tensors(self, rows: Sequence[TrainingRow], tokens: Mapping[bool, int] | None = None) -> dict[str, Any]:
-        """Return rows as (B, P + T) ids and attention, prompts padded on the left to P and completions on the right to
-        T, with the (B, T) mask of completions.
+        """Return rows as (B, P + T) ids and attention, with the (B, T) mask of completions.
 
-        ``tokens``: completion tokens of the whole step, own (True) and foreign; for the loss.
+        Prompts are padded on the left to P, completions on the right to T. ``tokens``: the whole step's completion
+        tokens, own (True) and external (False), for the loss.
         """
         device = self.accelerator.device
         multiple = 1 if device.type == "cpu" else ACCELERATOR_PADDING
@@ -231,11 +232,11 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return {"ids": ids, "attention": attention, "mask": mask, "rows": rows, "tokens": tokens}
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
-        """Return the batch as it is: it was generated, verified and weighed before the step."""
+        """Return the batch unchanged: it was generated, verified and weighed before the step."""
         return generation_batch
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Return L_own / tokens_own + λ · L_foreign / tokens_foreign over one micro-batch."""
+        """Return L_own / tokens_own + λ · L_external / tokens_external over one micro-batch."""
         ids, attention, mask = inputs["ids"], inputs["attention"], inputs["mask"]
         logps, entropies, _ = self._get_per_token_logps_and_entropies(
             model, ids, attention, mask.size(1), compute_entropy=True
@@ -267,7 +268,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return total
 
     def _divergence(self, input_ids: Tensor, attention_mask: Tensor, logps: Tensor) -> Tensor | None:
-        """Return the k3 estimate (Schulman 2020) of KL(π_θ ‖ π_ref), (B, T); None without a penalty."""
+        """Return the k3 estimate (Schulman 2020) of KL(π_θ ‖ π_ref), (B, T). None without a penalty."""
         if self.train_config.beta == 0:
             return None
         model, switched_off = self._reference, contextlib.nullcontext()
@@ -281,16 +282,16 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _summary(self, kind: Kind) -> dict[str, float | None]:
         loss, tokens = self._losses[kind], self._kind_tokens[kind]
         entropy, kl, clipped, filtered = self._kind_sums[kind].tolist()
-        told = {
+        summary = {
             "entropy": entropy / tokens,
             "clip_fraction": clipped / tokens,
             "kl": kl / tokens if self.train_config.beta > 0 and loss.own else None,
         }
-        return told | ({"filtered": int(filtered)} if loss.likelihood_filter else {})
+        return summary | ({"filtered": int(filtered)} if loss.likelihood_filter else {})
 
 
 def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:
-    """Return which rows (B,) have a mean log-probability a token of at least ``floor``. Shapes: (B, T)."""
+    """Return which rows (B,) have a mean log-probability per token of at least ``floor``. Inputs are (B, T)."""
     means = (logps.detach() * mask).sum(1) / mask.sum(1).clamp(min=1)
     return means >= floor
 
@@ -326,11 +327,11 @@ def _arguments(config: Config, output: Path, device: str, dtype: str) -> GRPOCon
 
 
 def _place_reports(output: Path) -> None:
-    """Keep the logging back ends' files in the node's directory; transformers takes that from the environment alone."""
+    """Put the logging backends' files in the node's directory. transformers reads it only from the environment."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
     os.environ["WANDB_DIR"] = str(output)
     os.environ.setdefault("WANDB_PROJECT", "swarmctl")
-    # Metrics only: neither what is printed nor the program's code is anybody's business.
+    # Send only metrics, neither console output nor the program's code.
     os.environ["WANDB_CONSOLE"] = "off"
     os.environ["WANDB_DISABLE_CODE"] = "true"
 
@@ -340,7 +341,7 @@ def _no_reward(**_: Any) -> list[float]:
 
 
 def _micro_batches(rows: list[TrainingRow], size: int) -> Iterator[list[TrainingRow]]:
-    """Yield rows in batches; of like length when there are several, as padding is paid for."""
+    """Yield rows in batches. Several batches are sorted by length, because padding costs time."""
     if len(rows) > size:
         rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.completion_ids))
     for start in range(0, len(rows), size):
@@ -355,5 +356,5 @@ def _token_rows(rows: Sequence[TrainingRow], logps: Tensor, mask: Tensor) -> Tok
         for i, row in enumerate(rows):
             if row.behaviour_logps is not None:
                 behaviour[i, : len(row.behaviour_logps)] = torch.tensor(row.behaviour_logps, device=logps.device)
-    # One optimizer step a manifest: the policy at the start of the step is the policy of this forward pass.
+    # One optimizer step per manifest, so the policy at the start of the step is that of this forward pass.
     return TokenRows(logps, logps.detach(), advantages, mask, behaviour)

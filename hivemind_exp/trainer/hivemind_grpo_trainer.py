@@ -1,4 +1,4 @@
-"""The node's loop: questions, rollouts, rewards, one step, again; evaluation; and what of it survives a crash."""
+"""A training node's loop: questions, rollouts, rewards and a step, over and over; evaluations; and crash recovery."""
 
 import math
 import shlex
@@ -27,26 +27,26 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, Ste
 from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise
 
 MOST_LEFT_OUT = 16
-"""Steps in a row without a finite gradient, after which a node gives up. float16's scaler finds its scale in fewer."""
+"""A node gives up after this many steps in a row without a finite gradient. float16's scaler needs fewer to settle."""
 PARTING_SECONDS = 3.0
-"""A checkpoint that takes longer than this is not written on the way out: the journal carries the steps since."""
+"""On a stop, a checkpoint that takes longer than this is not written. The journal holds the steps since the last."""
 STATE_BYTES = 12
-"""Bytes of a checkpoint for each weight: itself and AdamW's two moments."""
+"""Bytes per weight in a checkpoint: the weight and AdamW's two moments."""
 DISK_BYTES_PER_SECOND = 5e8
-"""Speed of a disk that has not been seen writing yet."""
+"""Assumed speed of the disk until a first checkpoint is timed."""
 SMOOTHING = 0.5
 """Weight of the newest evaluation in the moving average of a task's pass rate."""
 IDLE_SECONDS = 0.5
-"""Pause of a node that plays by a clock and has nothing to play: its sources brought nothing."""
+"""Pause of a node on a swarm's clock whose sources returned nothing."""
 
 
 @dataclass(kw_only=True)
 class HivemindGRPOTrainer(RoundLoop):
-    """Plays rounds whose verified groups become optimizer steps."""
+    """Plays rounds and trains on their verified groups."""
 
     step_trainer: SourceGRPOTrainer
     local: LocalSource
-    """The one of the sources that is evaluated."""
+    """The source that is evaluated."""
     checkpoints: CheckpointStore
     pusher: HubPusher | None = None
     exchange: PeerExchange | None = None
@@ -57,9 +57,9 @@ class HivemindGRPOTrainer(RoundLoop):
         self._saved_in = self.step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
 
     def run(self, checkpoint: Checkpoint | None) -> None:
-        """Go on from ``checkpoint`` (whose model ``step_trainer`` already has) to the last round.
+        """Resume from ``checkpoint`` (whose model ``step_trainer`` already has) and run to the last round.
 
-        Raises ``StopRequested`` after a stop, with everything saved that a restart needs.
+        Raises ``StopRequested`` after a stop. By then everything that a restart needs is saved.
         """
         try:
             self._resume(checkpoint)
@@ -73,7 +73,7 @@ class HivemindGRPOTrainer(RoundLoop):
                 if self.progress.round % self.config.checkpoint.every == 0 or self._finished() or self._push_due():
                     self.save()
                 self._push_if_due()
-            self._push_if_due()  # also what an earlier run of a finished node was not asked to push
+            self._push_if_due()  # a finished node may have been restarted with a push newly configured
             if self.pusher is not None:
                 self.pusher.finish(self.stop)
         except (StopRequested, LimitReached):
@@ -82,7 +82,7 @@ class HivemindGRPOTrainer(RoundLoop):
             raise
 
     def save(self) -> None:
-        """Write a checkpoint and forget the steps that all kept ones contain. Raises ``DiskFull``."""
+        """Write a checkpoint, and delete the manifests that no kept checkpoint needs. Raises ``DiskFull``."""
         begun = time.perf_counter()
         saved = self.checkpoints.save(self.progress.step, self.progress.round, self.step_trainer.save)
         self.journal.forget_manifests(self.checkpoints.oldest_step())
@@ -91,7 +91,7 @@ class HivemindGRPOTrainer(RoundLoop):
         self.emit(CheckpointEvent(round=saved.round, path=str(saved.path), seconds=round(self._saved_in, 3)))
 
     def _resume(self, checkpoint: Checkpoint | None) -> None:
-        """Repeat the steps that the journal holds beyond the checkpoint: same rows, same order, same weights."""
+        """Replay the journal's steps since the checkpoint: same rows, same order, same resulting weights."""
         if checkpoint is not None:
             self.progress.round, self.progress.step = checkpoint.round, checkpoint.step
             self.progress.checkpoint = checkpoint.path
@@ -106,18 +106,18 @@ class HivemindGRPOTrainer(RoundLoop):
         if damaged and self.progress.step == 0:
             place = damaged[0].parent
             raise CheckpointError(
-                f"every checkpoint of this node is damaged (set aside in {place}), and the journal does not reach back "
+                f"all checkpoints of this node are damaged (set aside in {place}), and the journal does not reach back "
                 "to the first step",
                 next=f"ls {shlex.quote(str(place))}",
             )
         if self.progress.step > saved:
-            # Or a node that is killed again and again before its next checkpoint would repeat ever more.
+            # Otherwise a node that keeps getting killed before its next checkpoint would replay more each time.
             self.save()
         for evaluation in self.journal.evaluations()[-1:]:
             self.emit(_as_event(evaluation))
 
     def _play_round(self) -> None:
-        """Play one stage after the other, a step for each, until the round is over."""
+        """Play the stages in order, with one step each, until the round is over."""
         timer = RoundTimer()
         self._play(self._cursor.next(), timer)
         while (stage_run := self._cursor.next_stage()) is not None:
@@ -128,7 +128,7 @@ class HivemindGRPOTrainer(RoundLoop):
     def _play(self, stage_run: StageRun, timer: RoundTimer) -> None:
         groups = self._complete(stage_run, timer)
         if not groups and self._cursor.deadline() is not None:
-            time.sleep(IDLE_SECONDS)  # a swarm's clock moves on without us
+            time.sleep(IDLE_SECONDS)  # the swarm's clock moves on without this node
             return
         if self.exchange is not None:
             with timer("share"):
@@ -152,7 +152,7 @@ class HivemindGRPOTrainer(RoundLoop):
         self.step_trainer.report(flatten(summaries, result, stage_run.stage))
 
     def _share(self, exchange: PeerExchange, stage_run: StageRun, groups: Sequence[Group]) -> list[Group]:
-        """Give the swarm a stage's groups, and return what its step learns from peers."""
+        """Share a stage's groups with the swarm, and return the peers' groups for its step."""
         accuracy = next((each.accuracy for each in self.journal.evaluations()[-1:]), None)
         exchange.share(stage_run.round, stage_run.stage, groups, TrainingStatus(self.progress.step, accuracy))
         return [group for batch in self.sources["peers"].collect(Ask(stage_run)) for group in batch]
@@ -173,25 +173,25 @@ class HivemindGRPOTrainer(RoundLoop):
         return result
 
     def _note_gradient(self, step: int, norm: float) -> bool:
-        """Tell of a step that was left out, and return whether it was not.
+        """Return whether a step's gradient was finite. Warn if not, because the step was skipped.
 
-        Raises ``NodeError`` where one after the other is: nothing is learned.
+        Raises ``NodeError`` after too many skipped steps in a row: the node is not learning.
         """
         if math.isfinite(norm):
             self._left_out = 0
             return True
         self._left_out += 1
-        message = f"step {step} was left out: its gradient is not finite"
+        message = f"skipped step {step}: its gradient is not finite"
         self.emit(WarningEvent(code="gradient_not_finite", message=message))
         if self._left_out == MOST_LEFT_OUT:
             raise NodeError(
-                f"the last {MOST_LEFT_OUT} steps were left out, as no gradient was finite: nothing is learned this way",
+                f"skipped the last {MOST_LEFT_OUT} steps because no gradient was finite; the node is not learning",
                 next=f"swarmctl run --node {shlex.quote(self.config.node.name)} --set model.dtype=float32",
             )
         return False
 
     def _evaluate_if_due(self) -> None:
-        """Look at the held-out questions before the first round, after the last, and every few between; never twice."""
+        """Evaluate before the first round, after the last, and every ``eval.every`` rounds. Never twice for a round."""
         round_, every = self.progress.round, self.config.eval.every
         due = round_ == 0 or self._finished() or (every > 0 and round_ % every == 0)
         if not due or any(evaluation.round == round_ for evaluation in self.journal.evaluations()):
@@ -204,7 +204,7 @@ class HivemindGRPOTrainer(RoundLoop):
         self.emit(_as_event(evaluation))
 
     def _push_if_due(self) -> None:
-        """Hand the newest checkpoint and its card to the hub's thread."""
+        """Hand the newest checkpoint and its model card to the upload thread."""
         round_, step, checkpoint = self.progress.round, self.progress.step, self.progress.checkpoint
         if self.pusher is None or checkpoint is None or not self._push_due():
             return
@@ -223,9 +223,9 @@ def _as_event(evaluation: Evaluation) -> EvalEvent:
 def flatten(
     summaries: Mapping[Kind, Mapping[str, float | None]], result: StepResult, stage: str = ANSWER
 ) -> dict[str, float | None]:
-    """Return one flat table for TensorBoard and Weights & Biases: "reward/policy", "kl/policy", …
+    """Return a flat table of metrics for TensorBoard and Weights & Biases: "reward/policy", "kl/policy", …
 
-    Names of a later stage begin with it: "critique/reward/policy".
+    Metrics of a later stage are prefixed with its name: "critique/reward/policy".
     """
     table: dict[str, float | None] = {"loss": result.loss, "grad_norm": result.grad_norm}
     table["learning_rate"] = result.learning_rate
@@ -237,7 +237,7 @@ def flatten(
 
 
 def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks: Tasks) -> Evaluation:
-    """Answer every prompt greedily and verify. Raises ``StopRequested``."""
+    """Answer every prompt greedily and verify the answers. Raises ``StopRequested``."""
     questions = [prompt.question for prompt in prompts]
     scores = tasks.score(questions, source.answer(prompts))
     asked = Counter(question.task for question in questions)

@@ -1,6 +1,6 @@
-"""What every node's loop does in a stage: ask questions, early where that helps, have them completed, verify.
+"""The part of the loop that all nodes share: request completions for a stage's prompts, early if possible, and verify.
 
-With it where in the game a node is, a round in numbers, and the loop of a relay, which does nothing else.
+Also contains the node's position in the game, the statistics of a round, and the relay's loop, which does nothing more.
 """
 
 import statistics
@@ -27,49 +27,49 @@ from hivemind_exp.tasks.base import Score, Tasks
 
 @dataclass(slots=True)
 class NodeProgress:
-    """How far the node is."""
+    """A node's progress."""
 
     round: int = 0
     """Rounds finished."""
     step: int = 0
     """Optimizer steps taken."""
     checkpoint: Path | None = None
-    """The newest one."""
+    """The newest checkpoint."""
 
 
 class RoundCursor:
-    """Keeps ``progress`` in step with the stages that are played, through stops and crashes."""
+    """Keeps ``progress`` in sync with the stages played, across stops and crashes."""
 
     def __init__(self, schedule: Schedule, progress: NodeProgress) -> None:
         self._schedule = schedule
         self._last: StageRun | None = None
-        """The stage that was played last in the round that is being played; None between rounds."""
+        """The stage played last in the current round. None between rounds."""
         self.progress = progress
 
     def resume(self, last: tuple[StageRun, int] | None) -> None:
-        """Go on after a step that a checkpoint contains: its stage, and the rounds finished before it.
+        """Resume after the last step in a checkpoint. ``last``: its stage, and the rounds finished before it.
 
-        Its round may go on unless the checkpoint counts it among the finished.
+        Its round continues unless the checkpoint already counts it as finished.
         """
         if last is not None and last[1] == self.progress.round:
             self._last = last[0]
 
     def next(self) -> StageRun:
-        """Return what is to be played now."""
+        """Return the stage to play now."""
         return self._schedule.next(self._last, self.progress.round)
 
     def deadline(self) -> float | None:
-        """Return when (``time.monotonic``) what is played now should be over; None: it takes the time it takes."""
+        """Return the deadline of the current stage (``time.monotonic``). None: no time limit."""
         left = self._schedule.left()
         return None if left is None else time.monotonic() + left
 
     def advance(self, stage_run: StageRun, finished: int) -> None:
-        """Count the step of a stage; ``finished``: rounds that the node had finished before it."""
+        """Count a stage's step. ``finished``: the rounds that the node had finished before it."""
         self._last = stage_run
         self.progress.round, self.progress.step = finished, self.progress.step + 1
 
     def next_stage(self) -> StageRun | None:
-        """Return the next stage of the round that is being played; None where it is over, and counts as finished."""
+        """Return the current round's next stage, or None if the round is over. It then counts as finished."""
         stage_run = self.next()
         if self._last is None or stage_run.round == self._last.round:
             return stage_run
@@ -83,7 +83,7 @@ PARTS: tuple[Part, ...] = ("generate", "verify", "train", "share")
 
 
 class RoundTimer:
-    """Seconds of wall time by part; what no part claims is "other"."""
+    """Measures wall time in seconds by part. The rest is "other"."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -101,35 +101,36 @@ class RoundTimer:
             self._seconds[part] += time.perf_counter() - begun
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds so far of every part and of "other"."""
+        """Return the seconds so far for each part and for "other"."""
         other = time.perf_counter() - self._start - sum(self._seconds.values())
         return {name: round(value, 4) for name, value in {**self._seconds, "other": other}.items()}
 
     def count_tokens(self, summaries: Mapping[Kind, Mapping[str, float | None]], *, here: Kind) -> None:
-        """Count what a stage generated, peers' groups apart; ``here``: the kind of what this machine makes."""
+        """Count a stage's generated tokens, without peers' groups. ``here``: the kind generated on this machine."""
         own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
         self._tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
         self._generated_here = self._generated_here and all(kind is here for kind in own)
 
     def tokens_per_second(self) -> float | None:
-        """Return tokens generated a second; None where others generated too: they may have done so long before."""
+        """Return tokens generated per second. None if an API generated too, as it may have done so long before."""
         seconds = self.seconds()["generate"]
         return self._tokens / seconds if self._generated_here and seconds > 0 else None
 
 
 def summarise(groups: Sequence[Group]) -> dict[Kind, dict[str, float | None]]:
-    """Return, for each kind of source, what its completions of a round were like."""
+    """Return statistics of a stage's completions, for each kind of source."""
     rows = [pair for group in groups for pair in group.scored()]
     kinds = dict.fromkeys(rollout.kind for rollout, _ in rows)
     return {kind: summarise_rows([pair for pair in rows if pair[0].kind is kind]) for kind in kinds}
 
 
 def summarise_rows(rows: Sequence[tuple[Rollout, Score]]) -> dict[str, float | None]:
-    """Return what verified completions were like.
+    """Return statistics of verified completions.
 
-    ``reward`` and ``reward_std`` are of the outcome, over all completions; ``points`` is the mean of the summed terms,
-    None where there are none; ``completion_length`` is the mean, in tokens; ``lag`` the mean staleness, in optimizer
-    steps between asking and learning, None where that is not known. Means of nothing are None.
+    ``reward`` and ``reward_std`` are the mean and standard deviation of the outcome over all completions. ``points`` is
+    the mean of the summed terms, None if there are no terms. ``completion_length`` is the mean in tokens. ``lag`` is
+    the mean number of optimizer steps between the request and learning, None if unknown. Without completions, means
+    are None.
     """
     outcomes = [score.outcome for _, score in rows]
     lags = [rollout.lag for rollout, _ in rows if rollout.lag is not None]
@@ -153,16 +154,16 @@ def _mean(values: Sequence[float]) -> float | None:
 
 @dataclass(kw_only=True)
 class RoundLoop:
-    """Plays rounds until there are enough, or until it is asked to stop.
+    """Plays rounds until the last one, or until a stop is requested.
 
-    ``HivemindGRPOTrainer`` and ``RelayLoop`` say what becomes of verified groups.
+    ``HivemindGRPOTrainer`` and ``RelayLoop`` define what happens with verified groups.
     """
 
     config: Config
     sources: Mapping[str, Source]
-    """By their names in the registry."""
+    """By name in the registry."""
     encode: Encode
-    """Token ids of completions that come as text."""
+    """Returns the token ids of a completion that arrives as text."""
     tasks: Tasks
     game: Game
     schedule: Schedule
@@ -170,7 +171,7 @@ class RoundLoop:
     emit: Emit
     stop: StopFlag
     progress: NodeProgress
-    """Kept up to date, for whoever asks after an end of any kind."""
+    """Kept up to date, so that it is valid however the run ends."""
 
     def __post_init__(self) -> None:
         self._cursor = RoundCursor(self.schedule, self.progress)
@@ -183,7 +184,7 @@ class RoundLoop:
         return 0 < self.config.game.rounds <= self.progress.round
 
     def _complete(self, stage_run: StageRun, timer: RoundTimer) -> list[Group]:
-        """Return a stage's groups, verified, their scores in the journal; none where nobody completed one in time."""
+        """Return a stage's verified groups, with scores in the journal. Empty if none was completed in time."""
         self._look_ahead(stage_run)
         deadline = self._cursor.deadline()
         with timer("generate"):
@@ -194,11 +195,11 @@ class RoundLoop:
         return groups
 
     def _look_ahead(self, stage_run: StageRun) -> None:
-        """Ask the questions of this stage and of the rounds whose answers somebody else can begin with."""
+        """Request completions for this stage, and for coming rounds that an API can start early."""
         self._asked = {known: prompts for known, prompts in self._asked.items() if known.round >= stage_run.round}
         ahead = self._filler.ahead
         if self._cursor.deadline() is not None:
-            ahead = min(ahead, 1)  # of a round that is missed, what was asked for was paid in vain
+            ahead = min(ahead, 1)  # completions requested for a missed round are paid for in vain
         if self.config.game.rounds:
             ahead = min(ahead, self.config.game.rounds - self.progress.round - 1)
         for coming in (stage_run, *(StageRun(stage_run.round + n, self.game.stages[0]) for n in range(1, ahead + 1))):
@@ -207,7 +208,7 @@ class RoundLoop:
                 self._filler.request(coming, self._asked[coming])
 
     def _questions(self, stage_run: StageRun) -> list[Prompt]:
-        """Return a stage's prompts, recorded before their first use."""
+        """Return a stage's prompts, after writing them to the journal."""
         first, count = stage_run.chunk * self.config.game.groups, self.config.game.groups
         questions = self.tasks.questions("train", stage_run.round, first + count)[first:]
         prompts = self._fitting(self.game.prompts(stage_run, questions))
@@ -215,22 +216,22 @@ class RoundLoop:
         return prompts
 
     def _fitting(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Leave out prompts over the limit: cut ones would lose the question or the instructions."""
+        """Skip prompts over the limit. If they were cut, they would lose the question or the instructions."""
         limit = self.config.generation.max_prompt_tokens
         fitting = [prompt for prompt in prompts if len(prompt.ids) <= limit]
-        # Later a round of long texts is no reason to end a node that has lived well with the limit.
+        # Later, a round of long texts must not end a node that has run well with this limit.
         if prompts and not fitting and (prompts[0].stage == ANSWER or self.progress.round == 0):
             shortest = min(len(prompt.ids) for prompt in prompts)
-            what = "question" if prompts[0].stage == ANSWER else f"prompt of the stage {prompts[0].stage}"
+            what = "question" if prompts[0].stage == ANSWER else f"prompt of the {prompts[0].stage} stage"
             raise ConfigurationError(
-                f"every {what} is longer than generation.max_prompt_tokens = {limit} (the shortest has {shortest})",
+                f"every {what} is longer than generation.max_prompt_tokens = {limit} (shortest: {shortest} tokens)",
                 next=f"swarmctl run --set generation.max_prompt_tokens={2 * shortest}",
             )
         if len(fitting) < len(prompts):
-            stage = "" if prompts[0].stage == ANSWER else f" in the stage {prompts[0].stage}"
+            stage = "" if prompts[0].stage == ANSWER else f" in the {prompts[0].stage} stage"
             message = (
-                f"{len(prompts) - len(fitting)} of {len(prompts)} questions left out: "
-                f"longer than generation.max_prompt_tokens = {limit}{stage}"
+                f"skipped {len(prompts) - len(fitting)} of {len(prompts)} questions{stage}: "
+                f"prompts longer than generation.max_prompt_tokens = {limit}"
             )
             self.emit(WarningEvent(code="long_prompts", message=message))
         return fitting
@@ -242,15 +243,15 @@ class RoundLoop:
 
 @dataclass(kw_only=True)
 class RelayLoop(RoundLoop):
-    """Plays rounds of ``sampling`` whose groups are verified, shared and kept."""
+    """Plays rounds of ``sampling``: verifies, shares and stores the groups."""
 
     publish: Callable[[int, Sequence[Group]], None] | None = None
-    """Shares a round's groups with a swarm."""
+    """Shares a round's groups with the swarm."""
 
     def run(self) -> None:
-        """Go on after the last round whose completions were all verified.
+        """Resume after the last round whose completions were all verified.
 
-        Raises ``StopRequested`` after a stop, and ``NodeError`` where the node must not go on.
+        Raises ``StopRequested`` after a stop, and ``NodeError`` if the node must not continue.
         """
         self.progress.round = self.journal.verified_rounds()
         while not self._finished():
@@ -261,7 +262,7 @@ class RelayLoop(RoundLoop):
                 with timer("share"):
                     self.publish(stage_run.round, groups)
             summary = summarise_rows([pair for group in groups for pair in group.scored()])
-            # Not known without tokenizer and weights.
+            # Unknown without a tokenizer and weights.
             summary |= {"completion_length": None, "tokens": None, "lag": None}
             self.emit(RolloutsEvent(round=stage_run.round, stage=stage_run.stage, source=Kind.RELAY, **summary))
             self._emit_round(stage_run.round, timer, None)
@@ -269,5 +270,5 @@ class RelayLoop(RoundLoop):
 
 
 def encode_as_bytes(text: str, _truncated: bool) -> tuple[int, ...]:
-    """Stand in for a tokenizer, which a relay has not."""
+    """Encode text as bytes: a relay has no tokenizer."""
     return tuple(text.encode()) or (0,)

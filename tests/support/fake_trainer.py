@@ -193,7 +193,7 @@ def play_round(emit: Emit, index: int) -> None:
 
 
 def share(emit: Emit, index: int) -> None:
-    emit(ShareEvent(round=index, groups=2, bytes=1500, unused={"no difference in rewards": 1}))
+    emit(ShareEvent(round=index, groups=2, bytes=1500, unused={"all rewards equal": 1}))
     emit(RolloutsEvent(round=index, stage="answer", source="peer", reward=0.5, count=4, correct=2, truncated=0))
 
 

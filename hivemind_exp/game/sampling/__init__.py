@@ -1,1 +1,1 @@
-"""One stage: answer."""
+"""The game ``sampling``, with one stage: answer."""

@@ -1,5 +1,7 @@
-"""``sampling`` as the loop plays it: one stage, the question itself with the format of the answer, and the verifier's
-word for a reward."""
+"""The game ``sampling``: one stage.
+
+The prompt is the question with the answer format. The reward is the verifier's score.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from hivemind_exp.journal.records import StageRun
 from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
 
-if TYPE_CHECKING:  # the command line imports this module to see how long prompts are
+if TYPE_CHECKING:  # the command line imports this module to measure prompts
     from transformers import PreTrainedTokenizerBase
 
 STAGE = "answer"
@@ -27,7 +29,7 @@ class SamplingGame:
     stages = (STAGE,)
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase | None, tasks: Tasks) -> None:
-        """Without a tokenizer, as a relay has none, prompts have no token ids."""
+        """Without a tokenizer, as in a relay, prompts have no token ids."""
         self._tokenizer = tokenizer
         self._tasks = tasks
 
@@ -36,30 +38,30 @@ class SamplingGame:
         return build_prompts(questions, self._tokenizer)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Have every completion verified."""
+        """Verify every completion."""
         return verified(self._tasks, groups)
 
 
 def verified(tasks: Tasks, groups: Sequence[Group]) -> list[Group]:
-    """Return groups with what the tasks' verifiers say of each completion, all at once."""
+    """Return groups with the verifiers' score for each completion. Verifies all completions in one call."""
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
     scores = iter(tasks.score(questions, [row.text for group in groups for row in group.rollouts]))
     return [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
 
 
 def messages(question: Question) -> tuple[Message, ...]:
-    """Return the chat that asks one question."""
+    """Return the chat that asks a question."""
     return ({"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question.text})
 
 
 def build_prompts(questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase | None) -> list[Prompt]:
-    """Return the prompts of the stage, in the chat format of the model if it has one; without a tokenizer no ids."""
+    """Return the stage's prompts, in the model's chat format if it has one. Without a tokenizer they have no ids."""
     chats = [(question, messages(question)) for question in questions]
     return [Prompt(each, STAGE, chat, tuple(encode(chat, tokenizer)) if tokenizer else ()) for each, chat in chats]
 
 
 def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the token ids after which the model writes its turn."""
+    """Return a chat's token ids, ready for the model's turn."""
     if tokenizer.chat_template is None:
         text = "\n\n".join(message["content"] for message in chat) + "\n\n"
         return list(tokenizer.encode(text))

@@ -1,1 +1,1 @@
-"""Three stages: answer, critique, resolve."""
+"""The game ``study-group``, with three stages: answer, critique, resolve."""

@@ -1,9 +1,9 @@
-"""What came of a round's stages so far: this node's own outputs from its journal, peers' as far as they were heard.
+"""Selects the outputs of earlier stages that a later stage shows: this node's own from its journal, and peers'.
 
-Whatever others wrote is judged here, from its text and the question that was made here; what they say of it themselves
-is not asked for. A later stage shows a few outputs of all, the best of each first, at least one of the node's own.
-Nothing is kept between calls, so that what comes late counts from the next call on, and nobody is waited for: what is
-missing is not shown, and without any peer there is the node's own.
+This node judges peers' outputs itself, from their text and the question that it generated. It ignores what peers claim
+about them. A later stage shows a few outputs, each peer's best first, and at least one of the node's own. Nothing is
+kept between calls, so late outputs count from the next call on. The node never waits for a peer: missing outputs are
+not shown, and without peers a stage shows the node's own.
 """
 
 import hashlib
@@ -19,27 +19,29 @@ from hivemind_exp.tasks.verifiers.answer_tags import content
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
 
 SHOWN = 4
-"""Outputs that a later stage shows."""
+"""Maximum number of outputs that a later stage shows."""
 MOST_PEERS = 16
-"""Peers whose outputs for one question are looked at. Which ones follows from the question, so that it is not always
-the same ones, and the same for all who heard the same."""
+"""Maximum number of peers whose outputs for one question are considered. The question determines the choice, so the
+peers vary by question, and nodes that received the same outputs choose the same peers."""
 MOST_TEXTS = 8
-"""Outputs of one peer for one question that are looked at: beyond that it only costs time."""
+"""Maximum number of outputs considered per peer and question. More would only cost time."""
 LONGEST_TEXT = 16_384
-"""Characters of the longest output that is looked at."""
+"""Characters in the longest output that is considered."""
 _FIRST_NUMBER, _NUMBERS = 100, 900
 
 
 class PeerOutputs(Protocol):
-    """What peers have published. Whatever it returns was said by others and is believed in nothing."""
+    """The outputs that peers have published. They are untrusted text."""
 
     def outputs(self, round: int, stage: str) -> Mapping[str, Mapping[str, Sequence[str]]]:
-        """Return what was heard so far of a stage: by peer id and question digest the texts of a whole group, in the
-        order of their places. Returns at once."""
+        """Return the outputs received so far for a stage. Never waits.
+
+        By peer id and question digest, the texts of a whole group in slot order.
+        """
 
 
 class NoPeers:
-    """Stands for a swarm of one."""
+    """Stands in for the peers of a node that plays alone."""
 
     def outputs(self, round: int, stage: str) -> Mapping[str, Mapping[str, Sequence[str]]]:  # noqa: ARG002
         return {}
@@ -47,25 +49,25 @@ class NoPeers:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output with what it is worth here."""
+    """One output with its score on this node."""
 
     peer: str
     place: int
     text: str
     reward: float
-    """As computed here; what its author says of it is not looked at."""
+    """As computed on this node. The author's claim is ignored."""
     outcome: float
     own: bool
-    """Made by this node's own weights."""
+    """Whether this node's own weights generated it."""
     sameness: str
-    """Outputs of one peer with equal ``sameness`` say the same; one of them is enough."""
+    """Outputs of one peer with equal ``sameness`` mean the same, so only one of them is shown."""
 
 
 class Exhibits:
-    """Looks things up; keeps nothing but the names of those who hold it up."""
+    """Looks outputs up. Remembers only which peers' outputs made the verifier time out or crash."""
 
     def __init__(self, me: str, places: range, *, tasks: Tasks, journal: Journal, peers: PeerOutputs) -> None:
-        """``me``: the node's peer id; ``places``: those of its groups."""
+        """``me``: the node's peer id; ``places``: the slots of its groups."""
         self._me = me
         self._places = places
         self._tasks = tasks
@@ -74,7 +76,7 @@ class Exhibits:
         self._slow: set[str] = set()
 
     def students(self, round_: int, questions: Sequence[Question]) -> dict[str, list[Student]]:
-        """Return the answers to show, by question digest; none for a question without an own one."""
+        """Return the answers to show, by question digest. Empty for a question that this node has not answered."""
         said = self._peers.outputs(round_, ANSWER)
         found = {question.digest: heard(said, question.digest, besides=self._me) for question in questions}
         shown = {}
@@ -89,9 +91,9 @@ class Exhibits:
     def critics(
         self, round_: int, question: Question, students: Mapping[int, float]
     ) -> tuple[list[PeerText], tuple[Choice, ...]]:
-        """Return the critiques to show of a question, and what most critics chose: one vote a node.
+        """Return the critiques to show for a question, and what most critics chose, with one vote per node.
 
-        ``students``: outcomes of the answers that are shown, by number.
+        ``students``: the outcomes of the answers shown, by number.
         """
         outputs = list(self._own(round_, CRITIQUE, question, _choice))
         for each in heard(self._peers.outputs(round_, CRITIQUE), question.digest, besides=self._me):
@@ -101,8 +103,11 @@ class Exhibits:
         return critics, _majority(outputs, students)
 
     def _verified(self, question: Question, outputs: Sequence[PeerText]) -> Iterator[tuple[PeerText, Score]]:
-        """Yield peers' outputs with what the verifier says of them: an output of each peer at a time, and no more of
-        one whose output held the verifier up. Each such one takes seconds, and a slot has not many."""
+        """Yield peers' outputs with the verifier's scores.
+
+        Verifies one output per peer at a time. Skips the rest of a peer whose output made the verifier time out or
+        crash: each such output costs seconds, and a time slot has few to spare.
+        """
         for place in sorted({each.place for each in outputs}):
             wave = [each for each in outputs if each.place == place and each.peer not in self._slow]
             scores = self._tasks.score([question] * len(wave), [each.text for each in wave]) if wave else []
@@ -118,12 +123,12 @@ class Exhibits:
 
 
 def outcomes(notes: Mapping[str, Any]) -> dict[int, float]:
-    """Return the outcome of each answer that a prompt shows, by number, from the prompt's notes."""
+    """Return the outcome of each answer that a prompt shows, by number. ``notes`` are the prompt's."""
     return {student["number"]: student["outcome"] for student in notes["students"]}
 
 
 def students_of(notes: Mapping[str, Any]) -> list[Student]:
-    """Return the answers that a prompt shows, from its notes."""
+    """Return the answers that a prompt shows. ``notes`` are the prompt's."""
     return [Student(**student) for student in notes["students"]]
 
 
@@ -137,13 +142,13 @@ def _student(question: str, output: Output) -> Student:
 
 
 def _answer(text: str) -> str:
-    """Return what makes two answers the same."""
+    """Return a text that is equal for answers that mean the same."""
     answer = content(text, "answer")
     return " ".join((text if answer is None else answer).casefold().split())
 
 
 def _choice(text: str) -> str:
-    """Return what makes two critiques the same."""
+    """Return a text that is equal for critiques that mean the same."""
     return str(choice_in(text, "identify"))
 
 
@@ -155,20 +160,20 @@ def _majority(critiques: Sequence[Output], students: Mapping[int, float]) -> tup
 
 
 def student_number(question: str, peer: str, place: int) -> int:
-    """Return the number under which an answer is shown, three digits that follow from the question and whose it is.
+    """Return the three-digit number under which an answer is shown. The question, its author and its slot determine it.
 
-    A rank among those present would be another for each node, as none hears all: then a critic's "Student 3" would be
-    somebody else to whoever reads the critique. And a number that a peer kept from question to question would teach
-    whom to believe, not what.
+    A rank would differ between nodes, because no node receives all answers. A critic's "Student 3" would then be
+    a different student to each reader. And if a peer kept its number from question to question, the model would learn
+    whom to trust rather than what is right.
     """
     digest = hashlib.sha256(f"{question}\x1f{peer}\x1f{place}".encode()).digest()
     return _FIRST_NUMBER + int.from_bytes(digest[:4], "big") % _NUMBERS
 
 
 def heard(outputs: Mapping[str, Mapping[str, Sequence[str]]], question: str, *, besides: str) -> list[PeerText]:
-    """Return what is looked at of peers' outputs for a question (its digest), bounded whatever they send.
+    """Return the peers' outputs to consider for a question (its digest). Bounded, whatever peers send.
 
-    ``besides``: the node's own peer id, under which nobody else is believed.
+    ``besides``: the node's own peer id. Outputs that claim to be from it are ignored.
     """
     peers = [peer for peer, groups in outputs.items() if peer != besides and groups.get(question)]
     peers.sort(key=lambda peer: _lot(question, peer))
@@ -181,10 +186,11 @@ def heard(outputs: Mapping[str, Mapping[str, Sequence[str]]], question: str, *, 
 
 
 def select(outputs: Sequence[Output], question: str, *, answers: bool) -> list[Output]:
-    """Return the outputs to show, the node's own best one first, as few as ``SHOWN``.
+    """Return at most ``SHOWN`` outputs to show, the node's own best one first.
 
-    Every peer's best comes before anybody's second, the better before the worse, ties by lot. Of ``answers`` none are
-    shown where none is the node's own, and of two with one student's number only the first.
+    Every peer's best comes before any peer's second best, and better ones come before worse ones. Ties are broken by
+    lot. ``answers``: the outputs are answers. Then none are shown if none is the node's own, and of two answers with
+    the same student number only the first is shown.
     """
     ranked = _ranked(outputs, question)
     own = next((output for output in ranked if output.own), None)

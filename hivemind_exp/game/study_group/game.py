@@ -1,4 +1,4 @@
-"""``study-group`` as the loop plays it: one stage after the other; the later ones show what came of those before."""
+"""The game ``study-group``: its stages are played in order, and later ones show the outputs of earlier ones."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from hivemind_exp.rollouts.types import Group, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
 
 STAGES: tuple[type[Stage], ...] = (AnswerStage, CritiqueStage, ResolveStage)
-"""The stages in their order. In a swarm all nodes must have the same: slots of time are counted by them."""
+"""The stages in order. All nodes of a swarm must have the same ones, because they determine the time slots."""
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 
@@ -34,21 +34,21 @@ class StudyGroup:
         journal: Journal,
         peers: PeerOutputs,
     ) -> None:
-        """``longest``: tokens of the longest prompt; ``peers``: what others published of each stage."""
+        """``longest``: maximum number of tokens in a prompt; ``peers``: the peers' published outputs of each stage."""
         self._encode = encode
         self._journal = journal
         exhibits = Exhibits(player.peer, range(group_size), tasks=tasks, journal=journal, peers=peers)
         self._stages = {stage.name: stage(player, encode, longest, tasks, journal, exhibits) for stage in STAGES}
 
     def prompts(self, stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:
-        """Return what a stage asks. In a later stage a question is left out that has no own answer to show."""
+        """Return a stage's prompts. A later stage skips questions that this node has not answered."""
         if stage_run.stage != self.stages[0]:
             asked = [self._journal.prompt(stage_run.round, question, stage_run.stage) for question in questions]
-            if any(asked):  # as it was asked then: peers may have said more since
+            if any(asked):  # reuse the journaled prompts: peers may have published more since
                 known = [prompt for prompt in asked if prompt is not None]
                 return [replace(prompt, ids=tuple(self._encode(prompt.messages))) for prompt in known]
         return self._stages[stage_run.stage].prompts(stage_run.round, questions)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Return groups of one stage with their scores."""
+        """Return one stage's groups with their scores."""
         return self._stages[groups[0].prompt.stage].score(groups) if groups else []

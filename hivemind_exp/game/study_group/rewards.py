@@ -1,7 +1,7 @@
-"""What a completion of each stage is worth, term by term. Pure functions of texts and of what was verified here.
+"""The reward of each stage's completions, term by term. Pure functions of texts and of outcomes verified here.
 
-Only the node's own rows are compared by the sum of the terms. Whatever somebody else wrote counts by its outcome.
-Each term is in [0, maximum], and a stage's maxima add up to what its best completion gets.
+Only the node's own rows are compared by the sum of the terms. All other text counts by its outcome alone. Each term is
+in [0, maximum], and the maxima of a stage add up to the reward of its best completion.
 """
 
 import re
@@ -13,12 +13,12 @@ from hivemind_exp.tasks.base import FULL_CREDIT, Question, RewardTerm, Score
 from hivemind_exp.tasks.verifiers.answer_tags import content, in_order, is_exactly
 
 RIGHT = 2.0
-"""A right answer; a right choice; each of what the last stage says about the majority."""
+"""A right answer, a right choice, and each of the last stage's two terms about the majority."""
 EXISTS = 2.0
-"""A choice between what there is."""
+"""A choice among the students shown, or none of them."""
 RESTATED = 1.0
 FORMAT = 0.5
-"""The strict format, the soft one, an integer where an integer is wanted."""
+"""The strict format, the soft format, and an integer where one is expected."""
 A_TAG = 0.125
 A_TRAILING_CHARACTER = 0.001
 _LONGEST_CHOICE = 32
@@ -27,21 +27,21 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,3}(?:,?[0-9]{3})*|[+-]?[0-9]+")
 _LONGEST_INTEGER = 64
 
 Choice = int | str | None
-"""A student's number, ``NOBODY``, or None for what is neither."""
+"""A student's number, ``NOBODY``, or None for anything else."""
 
 
 def score_answer(question: Question, text: str, verified: Score) -> Score:
-    """Return the score of a first-stage completion that the task's verifier has judged."""
+    """Return the score of a first-stage completion. ``verified`` is the task verifier's score."""
     terms = [RewardTerm("correct", RIGHT * verified.outcome, RIGHT, verified.why)]
     if _is_integer(str(question.entry.get("answer"))):
         answer = content(text, "answer")
         good = answer is not None and _is_integer(answer)
-        terms.append(RewardTerm("integer", FORMAT * good, FORMAT, "an integer" if good else "no integer"))
+        terms.append(RewardTerm("integer", FORMAT * good, FORMAT, "an integer" if good else "not an integer"))
     return Score(verified.outcome, verified.strict, verified.why, (*terms, *format_terms(TAGS[ANSWER], text)))
 
 
 def score_critique(text: str, students: Mapping[int, float]) -> Score:
-    """Return the score of a critique. ``students``: outcome of each answer that it was shown, by number."""
+    """Return the score of a critique. ``students``: the outcomes of the answers shown in its prompt, by number."""
     choice = choice_in(text, "identify")
     named, why_named = _named(choice, students)
     outcome, why = _judged(choice, students)
@@ -56,10 +56,10 @@ def score_critique(text: str, students: Mapping[int, float]) -> Score:
 def score_resolve(
     question: Question, text: str, verified: Score, students: Mapping[int, float], majority: Collection[Choice]
 ) -> Score:
-    """Return the score of a last-stage completion whose final answer the task's verifier has judged.
+    """Return the score of a last-stage completion. ``verified`` is the task verifier's score of its final answer.
 
-    ``majority``: what most critics chose, several in a tie. Without critics there is nothing to agree with, and no
-    term for it.
+    ``majority``: what most critics chose; several choices in a tie. Without critics there is no term for agreeing with
+    them.
     """
     choice = choice_in(text, "majority")
     outcome, why = _judged(choice, students)
@@ -71,7 +71,7 @@ def score_resolve(
     alike = similarity(content(text, "question") or "", question.text)
     terms += [
         RewardTerm("right majority", RIGHT * outcome, RIGHT, why),
-        RewardTerm("question", RESTATED * alike, RESTATED, f"{100 * alike:.0f} % of its words"),
+        RewardTerm("question", RESTATED * alike, RESTATED, f"{100 * alike:.0f} % of word pairs match"),
         RewardTerm("correct", RIGHT * verified.outcome, RIGHT, verified.why),
     ]
     strict = is_exactly(text, TAGS[RESOLVE])
@@ -79,7 +79,7 @@ def score_resolve(
 
 
 def choice_in(text: str, tag: str) -> Choice:
-    """Return the student that a completion names between these tags: the whole number, and nothing beside it."""
+    """Return the choice that a completion names between these tags. The tags must contain nothing else."""
     held = content(text, tag)
     if held is None or len(held) > _LONGEST_CHOICE:
         return None
@@ -90,21 +90,21 @@ def choice_in(text: str, tag: str) -> Choice:
 
 
 def exists(choice: Choice, students: Collection[int]) -> bool:
-    """Whether a choice is one between what there is."""
+    """Return whether a choice is ``NOBODY`` or the number of a student shown."""
     return choice == NOBODY or choice in students
 
 
 def majority_of(choices: Sequence[Choice], students: Collection[int]) -> tuple[Choice, ...]:
-    """Return what most of the choices are, all of them in a tie. What names nobody that there is does not count."""
+    """Return the most frequent choice; all of them in a tie. Choices that do not exist are ignored."""
     votes = Counter(choice for choice in choices if exists(choice, students))
     most = max(votes.values(), default=0)
     return tuple(sorted((choice for choice, count in votes.items() if count == most), key=str))
 
 
 def similarity(one: str, other: str) -> float:
-    """Return how much two texts have in common, in [0, 1]: the share of their pairs of neighbouring words (Dice).
+    """Return the similarity of two texts, in [0, 1]: the share of common pairs of neighboring words (Dice).
 
-    Linear in the lengths, whatever the texts are.
+    Takes time linear in the lengths of the texts, whatever they contain.
     """
     pairs, others = _pairs(one), _pairs(other)
     total = pairs.total() + others.total()
@@ -119,11 +119,11 @@ def _pairs(text: str) -> Counter[tuple[str, str]]:
 def _named(choice: Choice, students: Mapping[int, float]) -> tuple[bool, str]:
     if exists(choice, students):
         return True, f"names {_words(choice)}"
-    return False, "names nobody" if choice is None else f"there is no {_words(choice)}"
+    return False, "names no student" if choice is None else f"{_words(choice)} was not shown"
 
 
 def _judged(choice: Choice, students: Mapping[int, float]) -> tuple[float, str]:
-    """Return how right a choice is, and that in words."""
+    """Return the outcome of a choice, and the reason in words."""
     if choice == NOBODY:
         right = sum(outcome >= FULL_CREDIT for outcome in students.values())
         return (0.0, f"{right} of {len(students)} are right") if right else (1.0, "none is right")
@@ -139,15 +139,15 @@ def _words(choice: Choice) -> str:
 
 
 def format_terms(names: Sequence[str], text: str) -> tuple[RewardTerm, RewardTerm, RewardTerm]:
-    """Return what a completion gets for its form; ``names``: the tags that it is made of, in order."""
+    """Return the terms for a completion's format. ``names``: the tags that it must consist of, in order."""
     strict, soft = is_exactly(text, names), in_order(text, names)
     once = sum(text.count(tag) == 1 for name in names for tag in (f"<{name}>", f"</{name}>"))
     _, closed, after = text.rpartition(f"</{names[-1]}>")
     trailing = len(after.strip()) if closed else 0
     value = max(0.0, A_TAG * once - A_TRAILING_CHARACTER * trailing)
-    why = f"{once} of {2 * len(names)} tags once" + (f", {trailing} characters after the last" if trailing else "")
+    why = f"{once} of {2 * len(names)} tags used once" + (f", {trailing} trailing characters" if trailing else "")
     return (
-        RewardTerm("strict format", FORMAT * strict, FORMAT, "kept" if strict else "not kept"),
+        RewardTerm("strict format", FORMAT * strict, FORMAT, "correct" if strict else "incorrect"),
         RewardTerm("soft format", FORMAT * soft, FORMAT, "all tags in order" if soft else "not all tags in order"),
         RewardTerm("tags", value, A_TAG * 2 * len(names), why),
     )

@@ -1,9 +1,9 @@
-"""What a swarm of the game ``study-group`` plays at a moment: a matter of arithmetic, not of agreement.
+"""The schedule of a swarm that plays ``study-group``. The clock alone determines the current stage.
 
-Time since the charter's beginning is cut into slots of equal length, one a stage. Nobody votes and nobody leads, so a
-liar moves nothing, a late joiner knows at once where the others are, and after a split there is nothing to settle:
-both halves went on by the same clock. Clocks that differ by d seconds disagree for d seconds at each boundary, never
-by more than one slot as long as d is shorter than one.
+The time since the charter's start is divided into time slots of equal length, one per stage. Nodes neither vote nor
+follow a leader, so a liar cannot change the schedule. A node that joins late computes the current stage at once. After
+a network split, nothing needs to be settled, because both halves followed the same clock. Nodes whose clocks differ by
+d seconds disagree for d seconds at each boundary, and by no more than one slot as long as d is shorter than a slot.
 """
 
 import math
@@ -16,35 +16,35 @@ from hivemind_exp.journal.records import StageRun
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A moment's place in the game."""
+    """The time slot that contains a given moment."""
 
     round: int
-    """From 0; negative before the beginning."""
+    """From 0. Negative before the start."""
     stage: int
-    """Place of the stage in its round."""
+    """Index of the stage in its round."""
     left: float
-    """Seconds until the slot ends; above 0, and at most its length."""
+    """Seconds until the slot ends: above 0, and at most its length."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotClock:
-    """The slots of one charter."""
+    """The time slots of one charter."""
 
     t0: int
-    """When round 0 begins, in Unix seconds."""
+    """Start of round 0, in Unix seconds."""
     stage_time: int
     """Length of a slot in seconds."""
     stages: int
-    """Slots of a round."""
+    """Slots per round."""
 
     def __post_init__(self) -> None:
         if self.stage_time < 1 or self.stages < 1:
-            raise ValueError(f"{self.stages} slots of {self.stage_time} s are no round")
+            raise ValueError(f"invalid round: {self.stages} slots of {self.stage_time} s")
 
     def at(self, now: float) -> Slot:
-        """Return what ``now`` (Unix seconds) belongs to. A slot begins with its first moment."""
+        """Return the slot that contains ``now`` (Unix seconds). The start of a slot belongs to that slot."""
         number = math.floor((now - self.t0) / self.stage_time)
-        # Rounding must not put a moment outside the slot that it is said to be in.
+        # Rounding must not assign a moment to a slot that does not contain it.
         if now >= self.begins(0, number + 1):
             number += 1
         elif now < self.begins(0, number):
@@ -53,16 +53,16 @@ class SlotClock:
         return Slot(round_, stage, self.begins(0, number + 1) - now)
 
     def begins(self, round_: int, stage: int) -> int:
-        """Return when a slot begins, in Unix seconds; ``stage`` may go on into later rounds."""
+        """Return the start of a slot, in Unix seconds. ``stage`` may run past the round into later ones."""
         return self.t0 + (round_ * self.stages + stage) * self.stage_time
 
 
 class SlotSchedule:
     """Implements ``Schedule``.
 
-    A fast node goes on along the round's questions until the slot ends. A slow one finds a later slot when it is
-    done, and plays that. One that has no own answers to what a later stage would show (it was late, or joined in the
-    middle of the round) answers first.
+    A fast node continues with more of the round's questions until the slot ends. A slow node that finishes during a
+    later slot plays that one. A node without its own answers to the questions of a later stage (because it was late or
+    joined in the middle of the round) answers them first.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SlotSchedule:
         parts: Callable[[int, str], int],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``parts(round, stage)`` tells how many parts of a stage this node has played."""
+        """``parts(round, stage)`` returns how many parts of a stage this node has played."""
         self._clock = clock
         self._stages = stages
         self._parts = parts
@@ -80,9 +80,9 @@ class SlotSchedule:
         self._latest = (0, 0)
 
     def next(self, last: StageRun | None, finished: int) -> StageRun:  # noqa: ARG002 - the clock alone decides
-        """Return the next part of what the present slot is about. Before the beginning that is the first slot."""
+        """Return the next part of the current slot's stage. Before the start, that is the first slot."""
         slot = self._clock.at(self._now())
-        # A clock that is set back must not make the node play a round again.
+        # If the clock is set back, the node must not play a round again.
         self._latest = max(self._latest, (slot.round, slot.stage))
         round_, place = self._latest
         stage, first = self._stages[place], self._stages[0]
@@ -90,5 +90,5 @@ class SlotSchedule:
         return StageRun(round_, stage if self._parts(round_, first) > part else first, part)
 
     def left(self) -> float | None:
-        """Return the seconds until the present slot ends."""
+        """Return the seconds until the current slot ends."""
         return self._clock.at(self._now()).left

@@ -1,4 +1,4 @@
-"""Every loss on cases small enough to work out by hand."""
+"""Every loss, on cases small enough to compute by hand."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def same(found: list[float], expected: list[float]) -> None:
 def tokens(
     ratio: list[float], advantage: float, behaviour: list[float] | None = None, proximal: float = -1.0
 ) -> tuple[TokenRows, Tensor]:
-    """Return one row whose π_θ / π_prox is ``ratio``; ``behaviour``: log π_prox - log π_behav of each token."""
+    """Return a row whose π_θ / π_prox is ``ratio``. ``behaviour``: log π_prox - log π_behav of each token."""
     logps = torch.tensor([[proximal + math.log(r) for r in ratio]], requires_grad=True)
     proximal_logps = torch.full((1, len(ratio)), proximal)
     behaviour_logps = None if behaviour is None else proximal_logps - torch.tensor([behaviour])
@@ -67,11 +67,11 @@ def test_policy_advantage_is_the_standard_score_within_the_group() -> None:
 
 
 @pytest.mark.parametrize("outcomes", [[1.0, 1.0, 1.0], [0.0, 0.0], [0.3], [0.5, 0.5 + 1e-8]])
-def test_policy_learns_nothing_from_a_tie(outcomes: list[float]) -> None:
+def test_policy_learns_nothing_from_equal_rewards(outcomes: list[float]) -> None:
     assert weights(Kind.POLICY, group(outcomes)) == [0.0] * len(outcomes)
 
 
-def test_policy_drops_stale_rows_and_rows_of_unknown_age() -> None:
+def test_policy_drops_rows_with_large_or_unknown_lag() -> None:
     found = weights(Kind.POLICY, group([1.0, 0.0, 1.0, 0.0], lags=[0, 4, 5, None]))
     assert [math.isnan(value) for value in found] == [False, False, True, True]
 
@@ -92,7 +92,7 @@ def test_policy_clips_around_the_proximal_policy(ratio: float, advantage: float,
     same(token_loss(Kind.POLICY, rows), [expected])
 
 
-def test_policy_says_which_tokens_are_clipped_and_gives_them_no_gradient() -> None:
+def test_policy_reports_clipped_tokens_and_gives_them_no_gradient() -> None:
     rows, logps = tokens([2.0, 1.0, 0.5], 1.0)
     result = choose_losses(SETTINGS)[Kind.POLICY].score_tokens(rows, SETTINGS)
     assert result.clipped.tolist() == [[True, False, False]]
@@ -119,11 +119,11 @@ def test_policy_served_elsewhere_is_clipped_on_both_sides() -> None:
 # policy_text
 
 
-def test_policy_text_of_unknown_age_keeps_only_what_is_better_than_its_group() -> None:
+def test_policy_text_with_unknown_lag_keeps_only_rows_above_the_mean() -> None:
     same(weights(Kind.POLICY_TEXT, group([1.0, 0.0, 0.0, 0.0], lags=[None] * 4)), [1.5, math.nan, math.nan, math.nan])
 
 
-def test_policy_text_of_known_age_keeps_both_signs_until_it_is_stale() -> None:
+def test_policy_text_with_known_lag_keeps_both_signs_up_to_max_lag() -> None:
     same(weights(Kind.POLICY_TEXT, group([1.0, 0.0, 0.0, 0.0], lags=[1, 1, 4, 5])), [1.5, -0.5, -0.5, math.nan])
 
 
@@ -141,23 +141,23 @@ def test_text_is_learned_as_weighted_likelihood(kind: Kind) -> None:
 # teacher
 
 
-def test_teacher_is_admitted_only_when_right_and_strict() -> None:
+def test_teacher_rows_count_only_if_right_and_strict() -> None:
     found = weights(Kind.TEACHER, group([1.0, 1.0, 0.98, 0.0], own=[0.0, 0.0], strict=[True, False, True, True]))
     same(found, [1.0, math.nan, math.nan, math.nan])
 
 
-def test_teacher_beside_own_rows_weighs_the_lead_over_their_mean_undivided() -> None:
+def test_teacher_with_own_rows_is_weighted_by_its_lead_over_their_mean() -> None:
     same(weights(Kind.TEACHER, group([1.0], own=[1.0, 0.0, 0.0, 0.0])), [0.75])
     same(weights(Kind.TEACHER, group([1.0], own=[0.0, 0.0])), [1.0])
     same(weights(Kind.TEACHER, group([1.0], own=[1.0, 1.0])), [0.0])
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, 1.0), (0.3, 0.7), (0.95, 0.1), (1.0, 0.1)])
-def test_teacher_alone_weighs_what_the_node_still_gets_wrong(rate: float, expected: float) -> None:
+def test_teacher_without_own_rows_is_weighted_by_the_nodes_failure_rate(rate: float, expected: float) -> None:
     same(weights(Kind.TEACHER, group([1.0, 1.0], own=[], pass_rate=rate)), [expected, expected])
 
 
-def test_luffy_normalises_the_joint_group_and_shapes_the_policy() -> None:
+def test_luffy_normalizes_the_joint_group_and_shapes_the_policy() -> None:
     settings = TrainConfig(teacher_loss="luffy")
     # joint rewards 0, 0, 0, 1: mean 1/4, std 1/2
     same(weights(Kind.TEACHER, group([1.0], own=[0.0, 0.0, 0.0], strict=[False]), settings), [1.5])
@@ -173,16 +173,16 @@ def test_luffy_normalises_the_joint_group_and_shapes_the_policy() -> None:
 # peer
 
 
-def test_peer_keeps_what_is_better_than_its_own_group() -> None:
+def test_peer_keeps_only_rows_above_their_groups_mean() -> None:
     same(weights(Kind.PEER, group([1.0, 0.0, 0.0, 0.0], own=[])), [1.5, math.nan, math.nan, math.nan])
 
 
-def test_peer_groups_that_agree_are_dropped_whole() -> None:
+def test_peer_groups_with_equal_rewards_are_dropped() -> None:
     same(weights(Kind.PEER, group([1.0, 1.0], own=[0.0, 0.0])), [math.nan, math.nan])
 
 
 @pytest.mark.parametrize("name", ["sapo", "f_tis"])
-def test_peer_keeps_both_signs_by_choice(name: str) -> None:
+def test_sapo_and_f_tis_keep_both_signs(name: str) -> None:
     settings = TrainConfig(peer_loss=name)  # type: ignore[arg-type]
     same(weights(Kind.PEER, group([1.0, 0.0, 0.0, 0.0], own=[]), settings), [1.5, -0.5, -0.5, -0.5])
 
@@ -221,5 +221,5 @@ def test_every_kind_has_a_loss_and_every_name_in_the_settings_is_one() -> None:
     assert (chosen[Kind.TEACHER], chosen[Kind.PEER]) == (LOSSES["luffy"], LOSSES["sapo"])
 
 
-def test_what_comes_from_the_nodes_own_weights_counts_as_its_own() -> None:
+def test_kinds_from_the_nodes_own_weights_have_own_losses() -> None:
     assert {kind for kind, loss in choose_losses(SETTINGS).items() if loss.own} == {k for k in Kind if k.own}

@@ -1,4 +1,4 @@
-"""Bundles: what goes in comes out, and whatever else comes in is refused as such."""
+"""Bundles survive packing and unpacking, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(data: bytes) -> Bundle:
 
 
 def body(**changes: Any) -> list[Any]:
-    """Return the bundle's plain form, with fields of its group replaced."""
+    """Return the unpacked form of the bundle, with fields of its group replaced."""
     plain = msgpack.unpackb(BUNDLE.pack())
     names = ["task", "index", "question", "kind", "label", "outcomes", "cut", "texts", "ids", "logps"]
     for name, value in changes.items():
@@ -53,19 +53,19 @@ def body(**changes: Any) -> list[Any]:
     return plain  # type: ignore[no-any-return]
 
 
-def test_a_bundle_survives_its_way() -> None:
+def test_a_bundle_survives_packing_and_unpacking() -> None:
     assert read(BUNDLE.pack()) == BUNDLE
     text_only = replace(BUNDLE, groups=(replace(GROUP, ids=(), logps=()),))
     assert read(text_only.pack()) == text_only
 
 
-def test_text_that_is_no_utf8_is_mended_on_the_way_out() -> None:
+def test_text_that_cannot_be_encoded_is_replaced_when_packed() -> None:
     broken = replace(BUNDLE, groups=(replace(GROUP, texts=("\udcff", "x")),))
     assert read(broken.pack()).groups[0].texts == ("?", "x")
 
 
 @pytest.mark.parametrize("cut", range(0, 150, 7))
-def test_half_a_bundle_is_none(cut: int) -> None:
+def test_a_truncated_bundle_is_refused(cut: int) -> None:
     with pytest.raises(BundleRefused):
         read(BUNDLE.pack()[:cut])
 
@@ -113,7 +113,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_whatever_is_no_bundle_is_refused_without_building_it(name: str) -> None:
+def test_hostile_bytes_are_refused_without_building_objects(name: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(BundleRefused):
@@ -123,7 +123,7 @@ def test_whatever_is_no_bundle_is_refused_without_building_it(name: str) -> None
         tracemalloc.stop()
 
 
-def test_a_refusal_says_nothing_of_what_was_in_it() -> None:
+def test_a_refusal_does_not_quote_the_bundle() -> None:
     with pytest.raises(BundleRefused) as refusal:
         read(msgpack.packb(body(kind="\x1b[31mwatch this")))
     assert "\x1b" not in str(refusal.value)
@@ -131,7 +131,7 @@ def test_a_refusal_says_nothing_of_what_was_in_it() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6))
-def test_no_change_of_bytes_raises_anything_else(changes: list[tuple[int, int]]) -> None:
+def test_changed_bytes_raise_only_bundle_refused(changes: list[tuple[int, int]]) -> None:
     data = bytearray(BUNDLE.pack())
     for place, value in changes:
         data[place % len(data)] = value
@@ -140,12 +140,12 @@ def test_no_change_of_bytes_raises_anything_else(changes: list[tuple[int, int]])
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_raise_anything_else(data: bytes) -> None:
+def test_random_bytes_raise_only_bundle_refused(data: bytes) -> None:
     with pytest.raises(BundleRefused):
         read(data)
 
 
-def test_what_does_not_fit_is_left_out_whole() -> None:
+def test_groups_that_do_not_fit_are_left_out_whole() -> None:
     large = [replace(GROUP, question=f"{n:064x}", texts=("é" * 30_000, "x"), ids=(), logps=()) for n in range(70)]
     data, count = pack_fitting(replace(BUNDLE, groups=tuple(large)))
     assert len(data) <= LARGEST_BUNDLE

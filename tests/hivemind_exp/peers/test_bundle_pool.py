@@ -1,4 +1,4 @@
-"""The pool keeps what is recent, and no more of it than it may."""
+"""The pool keeps recent bundles, within its limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def bundle(peer: str, round_: int = 0, stage: str = "answer", question: str = "a
     return Bundle(SWARM, peer, round_, stage, (replace(GROUP, question=question),))
 
 
-def test_bundles_grow_too_old() -> None:
+def test_old_bundles_are_dropped() -> None:
     now = [0.0]
     pool = BundlePool(clock=lambda: now[0])
     pool.put(bundle("a"), 10)
@@ -38,14 +38,14 @@ def test_the_latest_bundles_of_a_peer_are_kept_and_offered_first() -> None:
     assert rounds == list(range(BUNDLES_A_PEER + 9, BUNDLES_A_PEER + 9 - OFFERED, -1))
 
 
-def test_the_beginning_of_a_stage_is_kept_however_far_a_fast_node_goes_along_it() -> None:
+def test_the_first_bundles_of_a_stage_are_kept_when_a_fast_node_shares_many() -> None:
     pool = BundlePool()
     for part in range(30):
         pool.put(bundle("a", 3, question=f"{part:064x}"), 10)
     assert len(list(pool.bundles(3, "answer"))) == 30
 
 
-def test_a_bundle_that_comes_again_takes_the_place_of_the_first() -> None:
+def test_a_resent_bundle_replaces_the_first() -> None:
     pool = BundlePool()
     for _ in range(3):
         pool.put(bundle("a"), 10)
@@ -54,7 +54,7 @@ def test_a_bundle_that_comes_again_takes_the_place_of_the_first() -> None:
     assert pool.size == 20
 
 
-def test_stages_are_kept_apart() -> None:
+def test_stages_are_kept_separate() -> None:
     pool = BundlePool()
     pool.put(bundle("a", 3, "critique"), 10)
     pool.put(bundle("a", 3, "answer"), 10)
@@ -63,7 +63,7 @@ def test_stages_are_kept_apart() -> None:
     assert set(pool.offers("answer")) == {"a"}
 
 
-def test_a_flood_pushes_nobody_else_out() -> None:
+def test_a_flood_does_not_push_out_other_peers() -> None:
     pool = BundlePool(most_bytes=1000)
     pool.put(bundle("quiet"), 100)
     for n in range(100):
@@ -91,14 +91,14 @@ PROSE = (
 )
 
 
-def test_repetition_is_told_from_prose() -> None:
+def test_repetition_is_distinguished_from_prose() -> None:
     assert is_repetition("buy gold now! " * 40)
     assert is_repetition("a" * 5000)
     assert not is_repetition(PROSE)
     assert not is_repetition("ha" * (LONG // 4))  # short text repeats itself
 
 
-def test_near_duplicates_are_told_from_other_text() -> None:
+def test_near_duplicates_are_distinguished_from_other_text() -> None:
     other = PROSE.replace("sum", "difference").replace("twelve", "eleven")
     assert likeness(sketch(PROSE), sketch(other)) > 0.6
     assert likeness(sketch(PROSE), sketch(PROSE.upper())) == 1.0

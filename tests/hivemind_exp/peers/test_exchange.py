@@ -1,4 +1,4 @@
-"""What a node gives and takes in a round, and that a killed one takes the same again."""
+"""What a node shares and draws in a round. A killed node draws the same again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HERE = TrainingStatus(3, 0.25)
 
 
 def own_group(index: int = 0, *, right: int = 1, kind: Kind = Kind.POLICY, size: int = 4) -> Group:
-    """Return a group of this node's own, verified."""
+    """Return one of this node's own groups, verified."""
     question = Spelling().questions("train", 0, index + 1)[index]
     texts = [f"<answer>{question.entry['answer'] if place < right else 'zzz'}</answer>" for place in range(size)]
     rollouts = tuple(
@@ -102,7 +102,7 @@ def sent(office: PostOffice) -> Bundle:
     return unpack(mine.data, peer=ME, swarm=SWARM)
 
 
-def test_own_groups_go_out_with_what_they_are(node: Node, office: PostOffice) -> None:
+def test_own_groups_are_shared_with_their_metadata(node: Node, office: PostOffice) -> None:
     node.play(7)
     bundle = sent(office)
     assert (bundle.round, bundle.stage, len(bundle.groups)) == (7, STAGE, 2)
@@ -114,15 +114,15 @@ def test_own_groups_go_out_with_what_they_are(node: Node, office: PostOffice) ->
     assert node.events.of("share")[0]["groups"] == 2
 
 
-def test_a_group_that_a_teacher_wrote_even_in_part_says_so(node: Node, office: PostOffice) -> None:
+def test_a_group_partly_written_by_a_teacher_is_labeled_teacher(node: Node, office: PostOffice) -> None:
     mixed = own_group(0)
-    foreign = own_group(0, kind=Kind.TEACHER)
-    mixed = replace(mixed, rollouts=(*mixed.rollouts[:3], foreign.rollouts[3]))
+    teachers = own_group(0, kind=Kind.TEACHER)
+    mixed = replace(mixed, rollouts=(*mixed.rollouts[:3], teachers.rollouts[3]))
     node.exchange.share(0, STAGE, [mixed], HERE)
     assert (sent(office).groups[0].kind, sent(office).groups[0].label) == ("teacher", "gpt-4o-mini")
 
 
-def test_half_a_group_is_not_shared(node: Node, office: PostOffice) -> None:
+def test_an_incomplete_group_is_not_shared(node: Node, office: PostOffice) -> None:
     node.exchange.share(0, STAGE, [own_group(0, size=3), own_group(1)], HERE)
     assert [group.index for group in sent(office).groups] == [1]
     office.sent.clear()
@@ -130,7 +130,7 @@ def test_half_a_group_is_not_shared(node: Node, office: PostOffice) -> None:
     assert office.sent == []
 
 
-def test_what_readers_would_refuse_is_not_sent(node: Node, office: PostOffice) -> None:
+def test_groups_that_readers_would_reject_are_not_sent(node: Node, office: PostOffice) -> None:
     long = own_group(0)
     long = replace(long, rollouts=(*long.rollouts[:3], replace(long.rollouts[3], text="é" * 40_000)))
     # A small task can ask one question twice in a round.
@@ -138,7 +138,7 @@ def test_what_readers_would_refuse_is_not_sent(node: Node, office: PostOffice) -
     assert [group.index for group in sent(office).groups] == [1]
 
 
-def test_log_probabilities_are_those_of_the_weights_that_sampled(
+def test_shared_log_probabilities_match_the_sampling_weights(
     tmp_path: Path, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
     node = Node(tmp_path, office, step_trainer, with_logps=True)
@@ -154,7 +154,7 @@ def test_log_probabilities_are_those_of_the_weights_that_sampled(
         start = len(group.prompt.ids) - 1
         direct = [expected[start + place, token].item() for place, token in enumerate(ids)]
         assert logps == pytest.approx(direct, abs=1e-4)
-    # And what another node takes from it fits its own loss.
+    # Another node can draw the group for its f_tis loss.
     other = make_source(tmp_path / "other", with_logps=True)
     other.rules = replace(other.rules, me="another")
     other.take_in(office.sent)
@@ -162,7 +162,7 @@ def test_log_probabilities_are_those_of_the_weights_that_sampled(
     assert all(row.behaviour_logps for row in taken.rollouts)
 
 
-def test_a_killed_node_takes_the_same_batch_again(
+def test_a_killed_node_draws_the_same_batch_again(
     tmp_path: Path, node: Node, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
     for peer in ("a", "b", "c"):
@@ -182,12 +182,12 @@ def test_a_killed_node_takes_the_same_batch_again(
         assert build_rows(second.groups, step_trainer.train_config, {}) == build_rows(
             first.groups, step_trainer.train_config, {}
         )
-        # The next round goes on with what came meanwhile, and with nothing that was taken before.
+        # The next round draws what arrived meanwhile, and nothing that was drawn before.
         third = again.play(1)
         assert {group.rollouts[0].source for group in third.groups} == {"x", "y"}
 
 
-def test_a_draw_that_brought_nothing_is_not_made_again(
+def test_an_empty_draw_is_not_repeated(
     tmp_path: Path, node: Node, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
     assert node.play(0) == PeerBatch()
@@ -198,7 +198,7 @@ def test_a_draw_that_brought_nothing_is_not_made_again(
         assert len(again.play(1).groups) == 1
 
 
-def test_what_was_drawn_before_a_restart_is_not_drawn_again(
+def test_groups_drawn_before_a_restart_are_not_drawn_again(
     tmp_path: Path, node: Node, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
     data = letter("a", shared_group(4)).data
@@ -211,7 +211,7 @@ def test_what_was_drawn_before_a_restart_is_not_drawn_again(
         assert again.play(1).groups == ()
 
 
-def test_a_peer_is_credited_with_the_groups_that_a_step_has_learned_from(
+def test_a_peer_is_credited_for_groups_that_a_step_learned_from(
     node: Node, office: PostOffice, step_trainer: SourceGRPOTrainer
 ) -> None:
     for peer in ("a", "b"):
@@ -227,7 +227,7 @@ def test_a_peer_is_credited_with_the_groups_that_a_step_has_learned_from(
 
 def test_peers_text_never_becomes_the_nodes_own(tmp_path: Path, node: Node, office: PostOffice) -> None:
     question = own_group(0).prompt
-    office.send("a", letter("a", shared_group(0)).data)  # the very question that this node answers in this round
+    office.send("a", letter("a", shared_group(0)).data)  # the same question that this node answers in this round
     with closing(Journal(tmp_path / "journal.sqlite", SWARM)) as journal:
         journal.write_prompts(0, [question])
         journal.write_rollouts(0, 0, [own_group(0)])
@@ -238,7 +238,7 @@ def test_peers_text_never_becomes_the_nodes_own(tmp_path: Path, node: Node, offi
     assert {row.kind for row in own.values()} == {Kind.POLICY}
 
 
-# The filter: what this node would hardly write is left out of the step.
+# The filter: text that this node is unlikely to generate is left out of the step.
 
 
 def peer_group(prompt: Prompt, texts: list[str], outcomes: list[float]) -> Group:
@@ -252,7 +252,7 @@ def peer_group(prompt: Prompt, texts: list[str], outcomes: list[float]) -> Group
 
 
 def taught(step_trainer: SourceGRPOTrainer) -> Group:
-    """Teach the tiny model one text, and return it as a group of its own."""
+    """Teach the tiny model one text, and return it as an own group."""
     group = own_group(0, right=4)
     weighty = [replace(row, advantage=1.0) for row in build_rows([group], step_trainer.train_config, {})]
     for step in range(40):
@@ -274,14 +274,14 @@ def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(step_tr
     before = {name: value.clone() for name, value in step_trainer.policy.state_dict().items()}
     result = step_trainer.step(Manifest(40, 40, 0, 8, poisoned, floor))
     assert (result.by_kind[Kind.PEER]["filtered"], result.loss, result.grad_norm) == (1, 0.0, 0.0)
-    # Momentum of the steps before still moves the weights, but nothing of the text does.
+    # The momentum of earlier steps still moves the weights, but the text does not.
     result = step_trainer.step(Manifest(41, 41, 0, 8, tuple(rows), floor))
     assert result.by_kind[Kind.PEER]["filtered"] == 1
     assert result.grad_norm > 0
     assert any(not torch.equal(value, before[name]) for name, value in step_trainer.policy.state_dict().items())
 
 
-def test_without_a_floor_nothing_is_dropped_and_own_rows_never_are(step_trainer: SourceGRPOTrainer) -> None:
+def test_own_rows_and_rows_without_a_floor_are_never_dropped(step_trainer: SourceGRPOTrainer) -> None:
     group = own_group(0)
     rows = build_rows([group], step_trainer.train_config, {})
     strict = step_trainer.step(Manifest(0, 0, 0, 8, tuple(rows), 0.0))
@@ -290,18 +290,18 @@ def test_without_a_floor_nothing_is_dropped_and_own_rows_never_are(step_trainer:
     assert step_trainer.step(Manifest(1, 1, 0, 8, tuple(peers))).by_kind[Kind.PEER]["filtered"] == 0
 
 
-def test_the_floor_stands_in_the_manifest() -> None:
+def test_the_floor_is_stored_in_the_manifest() -> None:
     manifest = Manifest(1, 2, 3, 4, (), -1.25)
     assert Manifest.unpack(manifest.pack()) == manifest
 
 
-def test_manifests_of_the_format_before_can_still_be_replayed() -> None:
+def test_manifests_in_the_previous_format_can_be_replayed() -> None:
     import msgpack
 
     assert Manifest.unpack(msgpack.packb([1, 5, 6, 7, 8, []])) == Manifest(5, 6, 7, 8, ())
 
 
-def test_quantiles_lie_between_values() -> None:
+def test_quantiles_are_interpolated() -> None:
     assert quantile([], 0.5) is None
     assert quantile([3.0], QUANTILE) == 3.0
     assert quantile([4.0, 0.0, 2.0], 0.5) == 2.0

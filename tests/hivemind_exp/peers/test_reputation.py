@@ -1,4 +1,4 @@
-"""What a record is worth: lies and rubbish weigh, and strangers share."""
+"""Peers' reputation: lies and invalid data cost weight, and strangers share one weight."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def after(groups: int, claimed: float, recomputed: float) -> Standing:
     return standing
 
 
-def test_honest_peers_weigh_one_and_liars_the_floor() -> None:
+def test_honest_peers_have_weight_one_and_liars_the_floor() -> None:
     assert weight(after(20, 0.5, 0.5)) == 1.0
     assert weight(after(20, 0.52, 0.5)) == 1.0
     assert weight(after(20, 1.0, 0.25)) == FLOOR
@@ -45,7 +45,7 @@ def test_a_liar_that_turns_honest_recovers_slowly() -> None:
     assert steps[5] == FLOOR < steps[20] < steps[40] == max(steps)
 
 
-def test_rubbish_weighs_and_is_forgotten() -> None:
+def test_invalid_data_costs_weight_and_is_forgotten() -> None:
     standing = after(20, 0.5, 0.5)
     for _ in range(30):
         standing = refused(standing)
@@ -55,7 +55,7 @@ def test_rubbish_weighs_and_is_forgotten() -> None:
     assert weight(standing) > 0.9
 
 
-def test_a_thousand_strangers_weigh_no_more_than_one() -> None:
+def test_a_thousand_strangers_share_the_weight_of_one() -> None:
     honest = {f"known {n}": after(KNOWN_AFTER, 0.5, 0.5) for n in range(4)}
     for crowd in (1, 1000):
         found = weights({**honest, **{f"stranger {n}": Standing() for n in range(crowd)}})
@@ -63,21 +63,21 @@ def test_a_thousand_strangers_weigh_no_more_than_one() -> None:
         assert all(found[peer] == 1.0 for peer in honest)
 
 
-def test_where_all_are_strangers_all_are_equal() -> None:
+def test_strangers_alone_have_equal_weight() -> None:
     assert set(weights({"a": Standing(), "b": Standing()}).values()) == {1.0}
     assert weights({}) == {}
     assert weights({"a": after(KNOWN_AFTER, 0.5, 0.5)}) == {"a": 1.0}
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.floats(0, 1))))
-def test_no_history_leaves_the_bounds(history: list[tuple[bool, float, float]]) -> None:
+def test_weights_stay_in_bounds_for_any_history(history: list[tuple[bool, float, float]]) -> None:
     standing = Standing()
     for parsed, claimed, recomputed in history:
         standing = verified(standing, claimed=claimed, recomputed=recomputed) if parsed else refused(standing)
         assert FLOOR <= weight(standing) <= 1.0
 
 
-def test_the_book_survives_a_restart_and_damage(tmp_path: Path) -> None:
+def test_the_peer_book_survives_a_restart_and_damage(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     book = PeerBook(path)
     book.was_verified("a", claimed=1.0, recomputed=0.5, completions=8, correct=4)
@@ -94,7 +94,7 @@ def test_the_book_survives_a_restart_and_damage(tmp_path: Path) -> None:
         assert PeerBook(path).peers == {}
 
 
-def test_the_book_forgets_who_gave_least(tmp_path: Path) -> None:
+def test_the_peer_book_forgets_those_who_contributed_least(tmp_path: Path) -> None:
     book = PeerBook(tmp_path / FILE_NAME)
     book.record("giver").used = 3
     for n in range(2 * MOST_PEERS):
@@ -103,7 +103,7 @@ def test_the_book_forgets_who_gave_least(tmp_path: Path) -> None:
     assert "giver" in book.peers
 
 
-def test_a_file_that_cannot_be_written_costs_memories_only(tmp_path: Path) -> None:
+def test_a_failed_write_loses_only_the_records(tmp_path: Path) -> None:
     book = PeerBook(tmp_path / "missing" / FILE_NAME)
     book.record("a")
     book.save(now=True)

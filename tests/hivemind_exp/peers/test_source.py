@@ -1,4 +1,4 @@
-"""Peers' groups: what is drawn, from whom, how much of it, and what hostile peers get in."""
+"""Drawing peers' groups: which ones, from whom and how many, and what hostile peers achieve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.spelling_task import Spelling
 
 
 class Lenient(Spelling):
-    """Looks at the answer alone, as real tasks do, so that anything can stand around it."""
+    """Looks only at the answer, as real tasks do. Any text may surround it."""
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         return [
@@ -52,7 +52,7 @@ def draw_alone(source: PeerSource, group: SharedGroup, **kwargs: Any) -> list[Gr
     return source.draw(seed=0)
 
 
-def test_a_group_is_drawn_whole_with_rewards_recomputed_and_under_this_nodes_tokens(tmp_path: Path) -> None:
+def test_a_group_is_drawn_whole_with_recomputed_rewards_and_this_nodes_tokens(tmp_path: Path) -> None:
     source = make_source(tmp_path)
     honest(source, 1)
     (group,) = source.draw(seed=0)
@@ -64,10 +64,10 @@ def test_a_group_is_drawn_whole_with_rewards_recomputed_and_under_this_nodes_tok
     assert all(row.ids[-1] == TOKENIZER.eos_token_id for row in group.rollouts)
     assert group.prompt.question == Spelling().questions("train", 0, 1)[0]
     assert group.prompt.ids
-    assert source.draw(seed=1) == []  # and once only
+    assert source.draw(seed=1) == []  # only once
 
 
-def test_a_text_that_was_cut_does_not_end_the_turn(tmp_path: Path) -> None:
+def test_a_truncated_text_does_not_end_the_turn(tmp_path: Path) -> None:
     source = make_source(tmp_path)
     (group,) = draw_alone(source, shared_group(0, cut=(False, True, False, True)))
     assert [row.ids[-1] == TOKENIZER.eos_token_id for row in group.rollouts] == [True, False, True, False]
@@ -103,14 +103,14 @@ def test_a_thousand_fresh_identities_do_not_push_known_peers_out(tmp_path: Path)
     assert sum(count for peer, count in drawn.items() if peer.startswith("known")) >= 6
 
 
-def test_groups_that_say_nothing_are_dropped_and_others_drawn_instead(tmp_path: Path) -> None:
+def test_equal_reward_groups_are_dropped_and_others_drawn_instead(tmp_path: Path) -> None:
     source = make_source(tmp_path, local=2, external=2)
     source.take_in(
         [letter(f"flat {n}", shared_group(n, right=4 * (n % 2))) for n in range(6)]
         + [letter("telling", shared_group(8)), letter("telling too", shared_group(9))]
     )
     assert set(peers_of(source.draw(seed=0))) == {"telling", "telling too"}
-    assert source.refusals["no difference in rewards"] > 0
+    assert source.refusals["all rewards equal"] > 0
 
 
 def test_equal_peers_are_drawn_evenly_and_the_same_seed_draws_the_same(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_node_does_not_learn_from_itself(tmp_path: Path) -> None:
     assert source.draw(seed=0) == []
 
 
-# What hostile peers send. Each is refused, counted where it is a fault, and disturbs nobody else.
+# What hostile peers send. Each group is rejected, counted if it is a fault, and does not affect other peers.
 
 
 def noise(length: int, seed: int = 0) -> str:
@@ -159,19 +159,19 @@ def dressed(index: int, text: str, *, round_: int = 0) -> SharedGroup:
 
 
 HOSTILE = {
-    "no whole group": (shared_group(0, size=3), {}),
-    "far too long": (dressed(0, noise(16 * 64)), {}),
-    "longer than here": (dressed(0, noise(100)), {"fault": False}),
-    "tokens that are not those of a completion": (dressed(0, "<|end|>"), {"fault": False}),
-    "too far along its round": (replace(shared_group(0), index=10**9), {}),
-    "another question than ours": (shared_group(0, question="00" * 32), {"fault": False}),
-    "of a round that nobody can be at yet": (shared_group(0, round_=0), {"round_": 10**9}),
-    "repetition": (dressed(0, "buy gold " * 60), {"longest": 2000}),
+    "wrong number of completions": (shared_group(0, size=3), {}),
+    "text far too long": (dressed(0, noise(16 * 64)), {}),
+    "completion longer than this node's limit": (dressed(0, noise(100)), {"fault": False}),
+    "invalid completion tokens": (dressed(0, "<|end|>"), {"fault": False}),
+    "question index out of range": (replace(shared_group(0), index=10**9), {}),
+    "question differs from this node's": (shared_group(0, question="00" * 32), {"fault": False}),
+    "round is in the future": (shared_group(0, round_=0), {"round_": 10**9}),
+    "repetitive text": (dressed(0, "buy gold " * 60), {"longest": 2000}),
 }
 
 
 @pytest.mark.parametrize("why", HOSTILE)
-def test_a_hostile_group_is_refused_and_the_honest_one_beside_it_is_not(tmp_path: Path, why: str) -> None:
+def test_a_hostile_group_is_rejected_and_an_honest_one_is_kept(tmp_path: Path, why: str) -> None:
     group, options = HOSTILE[why]
     source = make_source(tmp_path, tasks=Lenient(), longest=options.get("longest", 64))
     honest(source, 1)
@@ -182,7 +182,7 @@ def test_a_hostile_group_is_refused_and_the_honest_one_beside_it_is_not(tmp_path
     assert source.book.record("peer 0").refused == 0
 
 
-def test_another_question_than_ours_is_skew_and_no_lie(tmp_path: Path) -> None:
+def test_a_different_question_counts_as_skew_not_as_a_lie(tmp_path: Path) -> None:
     source = make_source(tmp_path)
     draw_alone(source, shared_group(0, task="sums"))
     record = source.book.record("hostile")
@@ -190,7 +190,7 @@ def test_another_question_than_ours_is_skew_and_no_lie(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x91" * 10_000, b"PK\x03\x04" + b"\0" * 1000, b"\xff" * (3 * 2**20)])
-def test_bytes_that_are_no_bundle_cost_reputation_and_nothing_else(tmp_path: Path, data: bytes) -> None:
+def test_invalid_bundles_cost_reputation_and_nothing_else(tmp_path: Path, data: bytes) -> None:
     source = make_source(tmp_path)
     honest(source, 1)
     source.take_in([Letter("hostile", data)] * 30)
@@ -198,7 +198,7 @@ def test_bytes_that_are_no_bundle_cost_reputation_and_nothing_else(tmp_path: Pat
     assert set(peers_of(source.draw(seed=0))) == {"peer 0"}
 
 
-def test_a_bundle_of_another_peers_name_is_refused(tmp_path: Path) -> None:
+def test_a_bundle_in_another_peers_name_is_rejected(tmp_path: Path) -> None:
     source = make_source(tmp_path)
     source.take_in([Letter("hostile", letter("victim", shared_group(0)).data)])
     assert source.draw(seed=0) == []
@@ -217,17 +217,17 @@ def test_inflated_claims_change_no_reward_and_cost_reputation(tmp_path: Path) ->
     assert weight(source.book.standing("peer 0")) == 1.0
 
 
-def test_a_group_is_not_used_again_however_it_is_sent(tmp_path: Path) -> None:
+def test_a_group_sent_again_is_not_used_again(tmp_path: Path) -> None:
     source = make_source(tmp_path)
     assert len(draw_alone(source, shared_group(0))) == 1
     assert draw_alone(source, shared_group(0, label="another")) == []
-    assert source.book.record("hostile").refused == 0  # it may be an honest node that was started again
+    assert source.book.record("hostile").refused == 0  # it may be an honest node that was restarted
     again = make_source(tmp_path / "again")
     again.vetting.remember_used([("hostile", 0, shared_group(0).question)])
     assert draw_alone(again, shared_group(0)) == []
 
 
-def test_copies_of_others_are_dropped_where_they_are_no_coincidence(tmp_path: Path) -> None:
+def test_long_copies_of_other_peers_are_dropped(tmp_path: Path) -> None:
     source = make_source(tmp_path, tasks=Lenient(), longest=2000)
     reasoning = [noise(300, seed) for seed in range(4)]
     group = shared_group(0)
@@ -237,7 +237,7 @@ def test_copies_of_others_are_dropped_where_they_are_no_coincidence(tmp_path: Pa
     source.take_in([letter("copyist", long), letter("brief", group), letter("brief too", group)])
     # Short right answers are alike because they are right.
     assert set(peers_of(source.draw(seed=0))) == {"brief", "brief too"}
-    assert source.refusals["copied from another"] == 1
+    assert source.refusals["copied from another node"] == 1
 
 
 def test_copies_of_this_nodes_own_text_are_dropped(tmp_path: Path) -> None:
@@ -247,10 +247,10 @@ def test_copies_of_this_nodes_own_text_are_dropped(tmp_path: Path) -> None:
     other = make_source(tmp_path / "other", tasks=Lenient(), longest=2000)
     other.vetting.remember_own([mine])
     assert draw_alone(other, group) == []
-    assert other.refusals["copied from another"] == 1
+    assert other.refusals["copied from another node"] == 1
 
 
-def test_near_duplicates_without_end_teach_once(tmp_path: Path) -> None:
+def test_near_duplicates_are_learned_from_once(tmp_path: Path) -> None:
     source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
     advert = noise(600)
     kept = 0
@@ -261,26 +261,26 @@ def test_near_duplicates_without_end_teach_once(tmp_path: Path) -> None:
     assert source.book.record("hostile").refused == 9
 
 
-def test_near_duplicates_that_repeat_themselves_teach_once(tmp_path: Path) -> None:
+def test_repetitive_near_duplicates_are_learned_from_once(tmp_path: Path) -> None:
     source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
     advert = 8 * "the finest gold of the north, for you alone. "
     kept = 0
     for round_ in range(6):
-        # Of its different words a fifth is new each time; of what it says, hardly anything.
+        # A fifth of its distinct words is new each time, but hardly any of its content.
         source.take_in([letter("hostile", dressed(0, f"{noise(12, round_)} {advert}", round_=round_), round_=round_)])
         kept += len(source.draw(seed=round_))
     assert kept == 1
     assert source.book.record("hostile").refused == 5
 
 
-def test_reasoning_that_differs_from_question_to_question_is_no_duplicate(tmp_path: Path) -> None:
+def test_different_reasoning_per_question_is_not_a_duplicate(tmp_path: Path) -> None:
     source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
     for round_ in range(4):
         source.take_in([letter("peer", dressed(0, noise(600, round_), round_=round_), round_=round_)])
         assert len(source.draw(seed=round_)) == 1
 
 
-def test_a_question_that_is_held_out_here_is_never_learned_from_a_peer(tmp_path: Path) -> None:
+def test_a_held_out_question_is_never_learned_from_a_peer(tmp_path: Path) -> None:
     class HoldingOut(Spelling):
         def questions(self, split: Any, round: int, count: int) -> list[Question]:
             return [question for question in super().questions(split, round, count + 1) if question.index != 0][:count]
@@ -288,11 +288,11 @@ def test_a_question_that_is_held_out_here_is_never_learned_from_a_peer(tmp_path:
     source = make_source(tmp_path, tasks=HoldingOut())
     source.take_in([letter("peer", shared_group(0), replace(shared_group(1), question="00" * 32))])
     assert source.draw(seed=0) == []
-    assert source.refusals["its question is held out here"] == 1
+    assert source.refusals["question is held out on this node"] == 1
     assert source.book.record("peer").refused == 0
 
 
-def test_f_tis_takes_only_groups_whose_tokens_are_their_text(tmp_path: Path) -> None:
+def test_f_tis_accepts_only_groups_whose_tokens_match_their_text(tmp_path: Path) -> None:
     def with_tokens(group: SharedGroup, shift: int = 0) -> SharedGroup:
         ids = tuple((*TOKENIZER.encode(text), TOKENIZER.eos_token_id) for text in group.texts)
         ids = tuple(tuple(token + shift for token in row) for row in ids)
@@ -310,15 +310,13 @@ def test_f_tis_takes_only_groups_whose_tokens_are_their_text(tmp_path: Path) -> 
     (group,) = source.draw(seed=0)
     assert group.rollouts[0].source == "with"
     assert all(len(row.behaviour_logps or ()) == len(row.ids) for row in group.rollouts)
-    # Text alone is all that the other losses take.
+    # The other losses use only the text.
     plain = make_source(tmp_path / "plain")
     (group,) = draw_alone(plain, with_tokens(shared_group(0)))
     assert group.rollouts[0].behaviour_logps is None
 
 
-def test_questions_that_take_long_to_make_wait_for_another_draw(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_questions_wait_for_another_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.peers.source.MAKING_S", 0.05)
 
     class Slow(Spelling):
@@ -334,7 +332,7 @@ def test_questions_that_take_long_to_make_wait_for_another_draw(
     assert sum(drawn) == 8
 
 
-def test_memory_is_bounded_whoever_sends_how_much(tmp_path: Path) -> None:
+def test_memory_is_bounded_under_a_flood(tmp_path: Path) -> None:
     source = make_source(tmp_path, pool=BundlePool(most_bytes=100_000))
     source.take_in([letter("peer", shared_group(0))])
     long = "x" * 4000
@@ -347,7 +345,7 @@ def test_memory_is_bounded_whoever_sends_how_much(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def real_tasks() -> Iterator[Tasks]:
-    """A mixture with its worker processes, whose verifier meets the peers' text."""
+    """A mixture with worker processes, which verify the peers' text."""
     tasks = Mixture([TaskConfig(name="basic_arithmetic")], charter=SWARM.encode(), secret=b"s" * 32, heldout=0)
     yield tasks
     tasks.close()
@@ -360,7 +358,7 @@ def answers(tasks: Tasks, index: int, hostile: str) -> SharedGroup:
     return SharedGroup(question.task, question.index, question.digest, "policy", "", (FULL,) * 4, (False,) * 4, texts)
 
 
-def test_code_in_answers_runs_nowhere_and_numbers_without_end_hold_nobody_up(tmp_path: Path, real_tasks: Tasks) -> None:
+def test_code_in_answers_never_runs_and_huge_numbers_block_no_one(tmp_path: Path, real_tasks: Tasks) -> None:
     trap = tmp_path / "trap"
     source = make_source(tmp_path, tasks=real_tasks, longest=2000)
     texts = [
@@ -378,11 +376,11 @@ def test_code_in_answers_runs_nowhere_and_numbers_without_end_hold_nobody_up(tmp
     drawn = source.draw(seed=0)
     assert not trap.exists()
     assert "peer" in peers_of(drawn)
-    # Wrong answers are worth nothing, however they are written; the right one beside them is right.
+    # Wrong answers earn nothing, however they are written. The right one in their group counts.
     assert all([score.outcome for score in group.scores] == [1.0, 0.0, 0.0, 0.0] for group in drawn)
 
 
-def test_a_peer_that_holds_the_verifier_up_is_not_listened_to_for_a_while(tmp_path: Path) -> None:
+def test_a_peer_that_blocks_the_verifier_is_skipped_for_a_while(tmp_path: Path) -> None:
     from hivemind_exp.tasks.workers.pool import TIMED_OUT
 
     held_up = 0

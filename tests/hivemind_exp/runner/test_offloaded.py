@@ -1,4 +1,4 @@
-"""Nodes whose rollouts an API makes, in part, in turn or all of them: what they ask for, learn from and go on with."""
+"""Nodes whose rollouts come partly, alternately or entirely from an API: what they request, learn from and resume."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def configure(base_url: str, rounds: int, **offload: Any) -> Config:
 
 
 def play(config: Config, root: Path) -> Events:
-    """Run a node; an untrained model spells nothing right."""
+    """Run a node. An untrained model spells nothing right."""
     root.mkdir(exist_ok=True)
     events = Events()
     GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: Spelling()).run()
@@ -39,7 +39,7 @@ def play(config: Config, root: Path) -> Events:
 
 
 def rollouts(events: Events) -> dict[str, int]:
-    """Return how many came from each source."""
+    """Return the number of rollouts from each source."""
     counts: dict[str, int] = {}
     for event in events.of("rollouts"):
         counts[event["source"]] = counts.get(event["source"], 0) + event["count"]
@@ -47,19 +47,19 @@ def rollouts(events: Events) -> dict[str, int]:
 
 
 def spelled(messages: Any, index: int) -> str:
-    """Answer rightly, in strict format, every other time."""
+    """Answer correctly every other time, in the strict format."""
     word = re.sub(r".*: ", "", messages[-1]["content"])
     return f"<answer>{word[::-1] if index % 2 else word}</answer>"
 
 
-def test_only_where_none_of_its_own_samples_is_right_is_the_api_asked(tmp_path: Path) -> None:
+def test_the_api_is_used_only_if_no_own_sample_is_right(tmp_path: Path) -> None:
     with api_server(answer=spelled) as server:
         events = play(configure(server.base_url, 2, when="failed", share=0.5), tmp_path)
     assert rollouts(events) == {"policy": 2 * 2 * 4, "teacher": 2 * 2 * 2}
     assert {(event["source"], event["rows"]) for event in events.of("step")} == {("teacher", 2)}
 
 
-def test_a_provider_that_dies_leaves_the_rest_to_this_machine(tmp_path: Path) -> None:
+def test_this_machine_takes_over_when_a_provider_fails(tmp_path: Path) -> None:
     asked: list[Ask] = []
 
     def dies_after_twelve(ask: Ask) -> Fault | None:
@@ -74,7 +74,7 @@ def test_a_provider_that_dies_leaves_the_rest_to_this_machine(tmp_path: Path) ->
     assert [warning["code"] for warning in events.of("warning")] == ["provider_down"]
 
 
-def test_a_relay_goes_on_after_its_last_round_and_asks_for_nothing_twice(tmp_path: Path) -> None:
+def test_a_relay_resumes_after_its_last_round_and_requests_nothing_twice(tmp_path: Path) -> None:
     with api_server(answer=spelled) as server:
         first = play(configure(server.base_url, 3, kind="relay"), tmp_path)
         assert len(server.ledger.chats) == 1 + 3 * 8

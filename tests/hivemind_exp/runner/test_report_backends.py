@@ -1,4 +1,4 @@
-"""Where metrics go is checked before anything is built."""
+"""The backends for metrics are checked before anything is built."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hivemind_exp.runner.build_node import check_reports
 from tests.support.nodes import make_config
 
 
-def test_a_library_that_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
 
     def without_tensorboard(name: str, package: str | None = None) -> ModuleSpec | None:
@@ -30,7 +30,7 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(monkeypatch: p
     assert words == ["-m", "pip", "install", "tensorboard"]
 
 
-def test_weights_and_biases_without_a_key_is_a_matter_of_the_key() -> None:
+def test_weights_and_biases_without_a_key_is_a_key_problem() -> None:
     errors = pytest.importorskip("wandb").errors
     problem = explain_refusal(errors.UsageError("No API key configured."))
     assert problem is not None

@@ -1,4 +1,4 @@
-"""A node stopped or killed at any moment goes on to the weights it would have had."""
+"""A node that is stopped or killed at any moment still reaches the same weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_steps_do_move_the_weights(uninterrupted: Path, tmp_path: Path) -> None:
+def test_steps_change_the_weights(uninterrupted: Path, tmp_path: Path) -> None:
     run(make_config(game={"rounds": 2}), tmp_path)
     assert not same_weights(uninterrupted, tmp_path)
 
@@ -56,7 +56,7 @@ def test_a_node_killed_after_its_last_step_still_ends_with_a_checkpoint(uninterr
 
 
 @pytest.mark.slow
-def test_more_rounds_go_on_from_the_end(uninterrupted: Path, tmp_path: Path) -> None:
+def test_more_rounds_continue_from_the_end(uninterrupted: Path, tmp_path: Path) -> None:
     run(make_config(game={"rounds": 3}), tmp_path)
     run(make_config(), tmp_path)
     assert same_weights(uninterrupted, tmp_path)
@@ -74,7 +74,7 @@ def test_a_damaged_checkpoint_costs_time_not_weights(uninterrupted: Path, tmp_pa
     assert same_weights(uninterrupted, tmp_path)
 
 
-def test_without_any_checkpoint_the_node_says_so_instead_of_starting_over(tmp_path: Path) -> None:
+def test_a_node_without_any_intact_checkpoint_fails_instead_of_starting_over(tmp_path: Path) -> None:
     run(make_config(), tmp_path)
     for checkpoint in (tmp_path / "checkpoints").iterdir():
         (checkpoint / "trainer.pt").unlink()
@@ -103,7 +103,7 @@ def test_adapters_and_checkpointed_activations_resume_bit_for_bit(tmp_path: Path
 
 
 def play(root: Path) -> None:
-    """Run the node in a process of its own."""
+    """Run the node in a separate process."""
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
     log = EventLog(root / "events.jsonl")
@@ -113,10 +113,10 @@ def play(root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, tmp_path: Path, seed: int) -> None:
-    """One node, killed again and again, each time a little further into whatever it was doing."""
+    """Kill one node again and again, each time a little later in its work."""
     root = tmp_path / "killed"
     events = root / "events.jsonl"
-    # A node tells about 600 bytes before its first round and 700 in each.
+    # A node writes about 600 bytes of events before its first round, and 700 per round.
     killed_often(play, root, times=KILLS, seed=seed, growth=range(200, 2000), longest_s=0.03)
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     assert {event["step"] for event in lines if event["event"] == "step"} == set(range(6))
@@ -124,7 +124,7 @@ def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, 
 
 
 @pytest.mark.slow
-def test_a_copy_of_a_node_goes_on_like_the_original(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_copy_of_a_node_continues_like_the_original(uninterrupted: Path, tmp_path: Path) -> None:
     run(make_config(game={"rounds": 3}), tmp_path / "original")
     shutil.copytree(tmp_path / "original", tmp_path / "copy")
     run(make_config(), tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""A node that offloads, killed at any moment, learns from the same batches and ends with the same weights."""
+"""An offloading node that is killed at any moment learns from the same batches and ends with the same weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def configure(base_url: str, share: float) -> Config:
 
 
 def play(root: Path, base_url: str, share: float) -> None:
-    """Run the node in a process of its own."""
+    """Run the node in a separate process."""
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
     log = EventLog(root / "events.jsonl")
@@ -55,7 +55,7 @@ def read(root: Path, query: str) -> list[Any]:
 
 
 def completions(root: Path) -> list[Any]:
-    """Return every completion of a node, with its place and its outcome."""
+    """Return all of a node's completions, with their slots and outcomes."""
     fields = "round, question, idx, kind, source, text, ids, truncated, outcome"
     return read(root, f"SELECT {fields} FROM completions ORDER BY round, question, idx")
 
@@ -65,13 +65,13 @@ def manifests(root: Path) -> dict[int, bytes]:
 
 
 def batch(body: bytes) -> tuple[int, tuple[TrainingRow, ...]]:
-    """Return what a step learns from. How old a text was when it was asked for is none of it."""
+    """Return what a step learns from. That excludes a text's lag."""
     manifest = Manifest.unpack(body)
     return manifest.seed, tuple(replace(row, lag=None) for row in manifest.rows)
 
 
 def filled(root: Path) -> set[str]:
-    """Return the prompts (as the server knows them) whose part of the API is in the journal."""
+    """Return the prompts (as the server's digests) whose API completions are in the journal."""
     query = (
         "SELECT DISTINCT messages FROM prompts JOIN completions USING (swarm, round, question) WHERE kind = 'teacher'"
     )
@@ -83,7 +83,7 @@ def asked(server: RemoteServer) -> Counter[str]:
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_kill_9_of_an_offloading_node_changes_neither_batches_nor_weights(tmp_path: Path, share: float) -> None:
+def test_kill_9_of_an_offloading_node_changes_no_batches_or_weights(tmp_path: Path, share: float) -> None:
     root, whole = tmp_path / "killed", tmp_path / "whole"
     events = root / "events.jsonl"
     forkserver = processes()
@@ -95,9 +95,9 @@ def test_kill_9_of_an_offloading_node_changes_neither_batches_nor_weights(tmp_pa
             held = filled(root)
             node = (forkserver, play, root, server.base_url, share)
             if life < KILLS:
-                # A node tells about 1000 bytes before its first round and 1000 in each.
-                told, pause = grown(events, chance.randrange(200, 1500)), chance.uniform(0, 0.1)
-                kills += killed(*node, when=told, pause_s=pause)
+                # A node writes about 1000 bytes of events before its first round, and 1000 per round.
+                ready, pause = grown(events, chance.randrange(200, 1500)), chance.uniform(0, 0.1)
+                kills += killed(*node, when=ready, pause_s=pause)
             else:
                 finished(*node)
             now = asked(server)

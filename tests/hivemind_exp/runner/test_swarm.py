@@ -1,4 +1,4 @@
-"""Real nodes in processes of their own, over the real wire on loopback: they train together."""
+"""Real nodes in separate processes train together over the real network code, on loopback."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from tests.support.peers import shared_group
 from tests.support.swarm_nodes import PATIENCE_S, events, found, peer_of, playing, settings
 
 REFUSED = {
-    "no bundle",
-    "of another peer than announced it",
-    "of a round that nobody can be at yet",
-    "far too long",
-    "no whole group",
-    "too far along its round",
+    "bundle: cannot be decoded",
+    "bundle: names a different peer",
+    "round is in the future",
+    "text far too long",
+    "wrong number of completions",
+    "question index out of range",
 }
-"""What becomes of the hostile node's bundles."""
+"""Why the hostile node's bundles and groups are rejected."""
 
 
 def learned_from(root: Path, swarm: str) -> set[str]:
-    """Return the peers whose text weighed something in a step of a node."""
+    """Return the peers whose text had weight in one of a node's steps."""
     if not (journal := NodeFiles(root).journal).exists():
         return set()
     with closing(Journal(journal, swarm)) as opened:
@@ -49,13 +49,13 @@ def learned_from(root: Path, swarm: str) -> set[str]:
 
 
 def answered(_messages: Messages, index: int) -> str:
-    """Answer as a relay's engine: another text for each choice, short enough for every node."""
+    """Answer as a relay's engine: a different text for each choice, short enough for every node."""
     return f"r{index % 50}"
 
 
 @contextmanager
 def hostile_node(root: Path, rules: Charter, invitation: Invitation, victim: str) -> Iterator[str]:
-    """Take a place in the swarm and share nothing but what no honest node shares; yield its peer id."""
+    """Join the swarm and share only what no honest node shares. Yields the node's peer id."""
     root.mkdir()
     files = NodeFiles(root)
     identity = Identity.create(files.key)
@@ -93,7 +93,7 @@ def book_of(root: Path) -> dict[str, PeerRecord]:
 
 
 @pytest.mark.swarm
-def test_three_nodes_learn_from_each_other_and_from_a_relay_beside_a_hostile_one(tmp_path: Path) -> None:
+def test_three_nodes_learn_from_each_other_and_a_relay_despite_a_hostile_node(tmp_path: Path) -> None:
     roots, relay = [tmp_path / name for name in ("one", "two", "three")], tmp_path / "relay"
     rules, invitation = found(roots[0])
     with ExitStack() as ends:
@@ -108,10 +108,10 @@ def test_three_nodes_learn_from_each_other_and_from_a_relay_beside_a_hostile_one
         while time.monotonic() < until:
             time.sleep(0.5)
             assert all(node.is_alive() for node in nodes), [events(root, "error") for root in (*roots, relay)]
-            told = [event for root in roots for event in events(root, "share")]
-            refused = {why for event in told for why in event["unused"]}
+            reported = [event for root in roots for event in events(root, "share")]
+            refused = {why for event in reported for why in event["unused"]}
             learned = all(len(learned_from(root, rules.id)) == 3 for root in roots)
-            # The book of peers is written every few seconds.
+            # The peer book is written every few seconds.
             noted = all(sum(each.used > 0 for each in book_of(root).values()) == 3 for root in roots)
             if learned and noted and refused >= REFUSED:
                 break
@@ -120,19 +120,19 @@ def test_three_nodes_learn_from_each_other_and_from_a_relay_beside_a_hostile_one
     assert learned_from(relay, rules.id) == set()
     for root in roots:
         others = {peer_of(other) for other in (*roots, relay) if other != root}
-        # What a peer's id stands for, its text, weighed something in this node's steps.
+        # Each peer's text had weight in this node's steps.
         assert learned_from(root, rules.id) == others
         assert NodeFiles(root).charter.read_bytes() == NodeFiles(roots[0]).charter.read_bytes()
-        told = [event for event in events(root, "rollouts") if event["source"] == "peer"]
+        reported = [event for event in events(root, "rollouts") if event["source"] == "peer"]
         # I = J = 4, and no peer fills more than an eighth of the batch: at least one group.
-        assert {event["count"] for event in told} <= {4, 8, 12}
+        assert {event["count"] for event in reported} <= {4, 8, 12}
         assert all(event["groups"] == 4 and event["bytes"] > 0 for event in events(root, "share"))
         book = book_of(root)
         assert others <= set(book)
         assert all(book[peer].used > 0 and book[peer].refused == book[peer].skewed == 0 for peer in others)
         assert all(book[peer].standing.excess == 0 for peer in others)
         assert book[hostile].used == 0 < book[hostile].refused
-        # Nobody can verify what a peer says of its model, and everybody is told what it says.
+        # A peer's claims about its model cannot be verified, but are recorded.
         assert (book[peer_of(relay)].kind, book[peer_of(relay)].label) == ("relay", "test-model")
 
 

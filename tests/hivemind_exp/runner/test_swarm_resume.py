@@ -1,4 +1,4 @@
-"""A node of a swarm that is stopped anywhere learns from the same peers' groups as if it had not been."""
+"""A swarm's node that is stopped at any point learns from the same peers' groups as without the stop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PEERS = ("peer a", "peer b", "peer c")
 
 
 class Answering:
-    """Stands for the node's place in its swarm: each round's bundle is answered by three peers, of the same round."""
+    """Stands in for the node's connection to its swarm. Three peers answer each bundle with one for the same round."""
 
     peer_id = "12D3KooWMe"
 
@@ -82,14 +82,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_peers_groups_are_learned_from_and_told(whole: Path) -> None:
+def test_peers_groups_are_learned_from_and_reported(whole: Path) -> None:
     events = run(whole)
-    told = [each for each in events.of("rollouts") if each["source"] == "peer"]
-    assert len(told) == 6
+    reported = [each for each in events.of("rollouts") if each["source"] == "peer"]
+    assert len(reported) == 6
     assert {each["source"] for each in events.of("step")} >= {"policy", "peer"}
     assert all("filtered" in each for each in events.of("step") if each["source"] == "peer")
     assert len(events.of("share")) == 6
-    # Time with peers is time for its own; the speed is that of the node's own completions.
+    # Time with peers is counted separately, so the speed is that of the node's own completions.
     assert all(each["seconds"]["share"] > 0 for each in events.of("round"))
     with closing(Journal(whole / "journal.sqlite", RULES.id)) as journal:
         lessons = journal.contributions(100)
@@ -101,7 +101,7 @@ def test_peers_groups_are_learned_from_and_told(whole: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), [("share", 1), ("share", 3), ("rollouts", 5), ("checkpoint", 2)])
-def test_a_stop_anywhere_changes_no_batch(whole: Path, tmp_path: Path, name: str, number: int) -> None:
+def test_a_stop_at_any_point_changes_no_batch(whole: Path, tmp_path: Path, name: str, number: int) -> None:
     if not whole.exists():
         run(whole)
     stop = StopFlag()

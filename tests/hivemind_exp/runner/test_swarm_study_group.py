@@ -1,4 +1,4 @@
-"""A study group over the real wire: by the charter's clock, each shows what the other has published."""
+"""A study group over the real network code: by the charter's clock, each node shows the other's outputs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SLOT = 5
 
 
 def shown(root: Path) -> dict[str, set[str]]:
-    """Return, for each later stage, the peers whose words stood in a node's prompts."""
+    """Return, for each later stage, the peers whose text was in a node's prompts."""
     found: dict[str, set[str]] = {"critique": set(), "resolve": set()}
     if NodeFiles(root).journal.exists():
         rows: list[Any] = []
         with closing(sqlite3.connect(NodeFiles(root).journal)) as db, suppress(sqlite3.OperationalError):
-            rows = db.execute("SELECT stage, body FROM notes").fetchall()  # where there is such a table yet
+            rows = db.execute("SELECT stage, body FROM notes").fetchall()  # the table may not exist yet
         for stage, body in rows:
             notes = json.loads(body)
             found[stage] |= {each["peer"] for each in [*notes["students"], *notes.get("critics", [])]}
@@ -35,7 +35,7 @@ def shown(root: Path) -> dict[str, set[str]]:
 def test_two_nodes_show_each_others_answers_and_critiques(tmp_path: Path) -> None:
     roots = [tmp_path / name for name in ("one", "two")]
     rules, invitation = found(roots[0], game="study-group", stage_time=SLOT)
-    # What the game is the charter says.
+    # The charter sets the game.
     own = {"game": {"groups": 2}, "generation": {"max_prompt_tokens": 700}}
     with playing(dict.fromkeys(roots, own), invitation) as nodes:
         until = time.monotonic() + PATIENCE_S
@@ -49,7 +49,7 @@ def test_two_nodes_show_each_others_answers_and_critiques(tmp_path: Path) -> Non
             seen = [others.get(root) in peers for root in roots for peers in shown(root).values()]
             if set(seen) == both:
                 break
-    assert set(seen) == both, "somebody's words were never shown"
+    assert set(seen) == both, "some node's text was never shown"
     assert {event["stage"] for root in roots for event in events(root, "rollouts")} >= {"answer", "critique"}
     assert not any(event["source"] == "peer" for root in roots for event in events(root, "rollouts"))
     assert NodeFiles(roots[1]).charter.read_bytes() == NodeFiles(roots[0]).charter.read_bytes()
@@ -57,5 +57,5 @@ def test_two_nodes_show_each_others_answers_and_critiques(tmp_path: Path) -> Non
 
 
 def _has_key(root: Path) -> bool:
-    """Whether a node has its identity, which it has before its journal."""
+    """Return whether a node has its identity. It is created before the journal."""
     return NodeFiles(root).journal.exists()

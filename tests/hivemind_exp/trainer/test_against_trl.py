@@ -1,4 +1,4 @@
-"""With only local rollouts a step is plain TRL's step."""
+"""With only local rollouts, a step equals plain TRL's step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONFIG = Config.model_validate(
 
 
 def make_rollouts(step: int) -> list[tuple[list[int], list[int], float]]:
-    """Return prompt ids, completion ids and reward of each row; group 1 is a tie."""
+    """Return prompt ids, completion ids and reward of each row. In group 1 all rewards are equal."""
     generator = torch.Generator().manual_seed(step)
     rows = []
     for group in range(GROUPS):

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, and a damaged one costs a few rounds, not the node."""
+"""Checkpoints are whole or absent. A damaged one costs a few rounds, not the node."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_store(root: Path, keep: int = 3) -> CheckpointStore:
     return CheckpointStore(root, keep, discard)
 
 
-def test_the_newest_is_found_by_a_new_store(tmp_path: Path) -> None:
+def test_a_new_store_finds_the_newest_checkpoint(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     for step in (5, 10):
         store.save(step, step * 2, write(str(step)))
@@ -37,7 +37,7 @@ def test_the_newest_is_found_by_a_new_store(tmp_path: Path) -> None:
     assert (found.path / "model" / "weights").read_text() == "10"
 
 
-def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
+def test_only_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     store = make_store(tmp_path, keep=2)
     for step in range(5):
         store.save(step, step, write("x"))
@@ -46,7 +46,7 @@ def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "seal", "unseal"])
-def test_a_damaged_one_is_set_aside_for_the_one_before(tmp_path: Path, harm: str) -> None:
+def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_used(tmp_path: Path, harm: str) -> None:
     store = make_store(tmp_path)
     store.save(1, 1, write("old" * 100))
     newest = store.save(2, 2, write("new" * 100)).path
@@ -62,24 +62,24 @@ def test_a_damaged_one_is_set_aside_for_the_one_before(tmp_path: Path, harm: str
             seal.write_text(seal.read_text()[:40])
         case "unseal":
             seal.unlink()
-    told = Events()
-    store = CheckpointStore(tmp_path, 3, told)
+    recorded = Events()
+    store = CheckpointStore(tmp_path, 3, recorded)
     found = store.latest()
     assert found is not None
     assert found.step == 1
     assert [path.name for path in store.damaged()] == ["damaged-00000002"]
-    assert [(event, fields["code"]) for event, fields in told.all] == [("warning", "checkpoint_damaged")]
+    assert [(event, fields["code"]) for event, fields in recorded.all] == [("warning", "checkpoint_damaged")]
     assert store.save(2, 2, write("again")).step == 2
 
 
-def test_none_left_is_said_so(tmp_path: Path) -> None:
+def test_latest_returns_none_if_all_are_damaged(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     (store.save(1, 1, write("x")).path / "state").unlink()
     assert store.latest() is None
     assert store.damaged()
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".partial-00000007" / "model").mkdir(parents=True)
     assert make_store(tmp_path).latest() is None
     assert list(tmp_path.iterdir()) == []
@@ -103,7 +103,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
-def test_a_full_disk_is_named_and_the_one_before_stays(small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_the_previous_checkpoint_kept(small_disk: Path) -> None:
     store = make_store(small_disk)
     store.save(1, 1, write("x"))
     with pytest.raises(DiskFull, match="no space left") as caught:

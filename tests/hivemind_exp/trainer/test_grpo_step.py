@@ -1,4 +1,4 @@
-"""A step over several sources, and what it leaves alone."""
+"""A step over several sources, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ def weights(step_trainer: SourceGRPOTrainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in step_trainer.policy.state_dict().items()}
 
 
-def test_each_side_is_divided_by_its_own_tokens(tmp_path: Path) -> None:
+def test_own_and_external_losses_are_divided_by_their_own_tokens(tmp_path: Path) -> None:
     step_trainer = make_step_trainer(tmp_path, off_policy_weight=0.5)
     rows = [row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, -0.5, length=4), row(Kind.TEACHER, 0.8, length=30)]
     result = step_trainer.step(manifest(*rows))
-    # ratios are 1: own (-2·1 + 4·0.5) / 6, foreign 0.5 · (-30·0.8) / 30
+    # ratios are 1: own (-2·1 + 4·0.5) / 6, external 0.5 · (-30·0.8) / 30
     assert result.loss == pytest.approx(0.0 - 0.4, abs=1e-6)
     assert result.tokens == 36
     assert set(result.by_kind) == {Kind.POLICY, Kind.TEACHER}
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3])
-def test_micro_batches_change_memory_not_the_step(tmp_path: Path, micro_batch: int) -> None:
+def test_micro_batches_do_not_change_the_step(tmp_path: Path, micro_batch: int) -> None:
     rows = [row(Kind.POLICY, 1.0, length=2), row(Kind.PEER, 0.5, length=7), row(Kind.POLICY, -1.0, length=4)]
     whole, split = make_step_trainer(tmp_path / "a"), make_step_trainer(tmp_path / "b")
     assert split.step(manifest(*rows, micro_batch=micro_batch)).loss == pytest.approx(
         whole.step(manifest(*rows)).loss, abs=1e-6
     )
-    # Gradients, not weights: AdamW's first step turns the rounding of a gradient near zero into its sign.
+    # Compare gradients, not weights: AdamW's first step turns rounding errors of a gradient near 0 into its sign.
     for (name, one), other in zip(whole.policy.named_parameters(), split.policy.parameters(), strict=True):
         assert one.grad is not None
         assert torch.allclose(one.grad, other.grad, atol=1e-6), name
 
 
-def test_weightless_rows_pay_no_pass_but_count_as_tokens(tmp_path: Path) -> None:
+def test_zero_weight_rows_skip_the_forward_pass_but_count_as_tokens(tmp_path: Path) -> None:
     result = make_step_trainer(tmp_path).step(
         manifest(row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, 0.0, length=6))
     )
@@ -65,7 +65,7 @@ def test_weightless_rows_pay_no_pass_but_count_as_tokens(tmp_path: Path) -> None
     assert result.loss == pytest.approx(-2 / 8, abs=1e-6)
 
 
-def test_a_step_with_nothing_to_learn_leaves_new_weights_alone(tmp_path: Path) -> None:
+def test_a_step_with_nothing_to_learn_leaves_new_weights_unchanged(tmp_path: Path) -> None:
     step_trainer = make_step_trainer(tmp_path)
     before = weights(step_trainer)
     result = step_trainer.step(manifest(row(Kind.POLICY, 0.0)))
@@ -83,7 +83,7 @@ def test_an_abandoned_step_leaves_weights_and_gradients_as_they_were(tmp_path: P
     assert all(p.grad is None for p in step_trainer.policy.parameters())
 
 
-def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_leaves_the_weights_unchanged(tmp_path: Path) -> None:
     step_trainer = make_step_trainer(tmp_path)
     before = weights(step_trainer)
     result = step_trainer.step(manifest(row(Kind.POLICY, float("inf"))))
@@ -107,13 +107,13 @@ def test_kl_is_null_without_a_penalty(tmp_path: Path) -> None:
     assert make_step_trainer(tmp_path).step(manifest(row(Kind.POLICY, 1.0))).by_kind[Kind.POLICY]["kl"] is None
 
 
-def test_a_peers_row_below_the_floor_moves_nothing(tmp_path: Path) -> None:
+def test_a_peers_row_below_the_floor_has_no_effect(tmp_path: Path) -> None:
     own, one, other = row(Kind.POLICY, 1.0), row(Kind.PEER, 0.5, group=1), row(Kind.PEER, 0.9, length=6, group=2)
     step_trainer, without = make_step_trainer(tmp_path / "filtered"), make_step_trainer(tmp_path / "without")
     means = [sum(logps) / len(logps) for logps in step_trainer.log_probabilities([one, other])]
     likely, unlikely = (one, other) if means[0] > means[1] else (other, one)
     result = step_trainer.step(replace(manifest(own, likely, unlikely), floor=sum(means) / 2))
-    # It counts as tokens, as a row of no weight does; and that is all it does.
+    # It only counts as tokens, like a row with weight 0.
     expected = without.step(manifest(own, likely, replace(unlikely, advantage=0.0)))
     assert result.by_kind[Kind.PEER]["filtered"] == 1
     assert result.loss == pytest.approx(expected.loss, abs=1e-6)
@@ -122,7 +122,7 @@ def test_a_peers_row_below_the_floor_moves_nothing(tmp_path: Path) -> None:
         assert torch.allclose(moved.grad, same.grad, atol=1e-6), name
 
 
-def test_the_optimizer_and_the_schedule_live_as_long_as_the_node(tmp_path: Path) -> None:
+def test_the_optimizer_and_the_schedule_persist_across_steps(tmp_path: Path) -> None:
     step_trainer = make_step_trainer(tmp_path, warmup_steps=4)
     rates = [step_trainer.step(replace(manifest(row(Kind.POLICY, 1.0)), step=i)).learning_rate for i in range(6)]
     assert rates == pytest.approx([0.0, 0.0025, 0.005, 0.0075, 0.01, 0.01])

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases get every metric under its name and source, and nothing unless asked."""
+"""TensorBoard and Weights & Biases get every metric under its name and source, but only if enabled."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_nothing_is_reported_unless_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_events_say_what_happened_under_the_fields_names(tmp_path: Path) -> None:
+def test_events_carry_the_documented_fields(tmp_path: Path) -> None:
     events = Events()
     run(make_config(), tmp_path, emit=events)
     assert [event["round"] for event in events.of("round")] == list(range(6))

@@ -1,4 +1,4 @@
-"""A node whose steps are left out one after the other learns nothing, and must not go on as if it did."""
+"""A node that skips step after step learns nothing, and must not keep running as if it did."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def never_finite(monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """Make every step one whose gradient is not finite, but those that are named here."""
+    """Make the gradient of every step not finite, except for the steps in the returned set."""
     finite: set[int] = set()
     take = SourceGRPOTrainer.step
 
@@ -30,7 +30,7 @@ def never_finite(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return finite
 
 
-def test_too_many_in_a_row_end_the_node_with_the_cure(tmp_path: Path, never_finite: set[int]) -> None:
+def test_too_many_skipped_steps_in_a_row_end_the_node_with_a_fix(tmp_path: Path, never_finite: set[int]) -> None:
     events = Events()
     with pytest.raises(NodeError, match="no gradient was finite") as caught:
         run(make_config(game={"rounds": MOST_LEFT_OUT + 4}), tmp_path / "node", emit=events)
@@ -38,7 +38,7 @@ def test_too_many_in_a_row_end_the_node_with_the_cure(tmp_path: Path, never_fini
     assert len(events.of("warning")) == MOST_LEFT_OUT
 
 
-def test_one_that_counts_starts_the_count_again(tmp_path: Path, never_finite: set[int]) -> None:
+def test_a_finite_step_resets_the_count(tmp_path: Path, never_finite: set[int]) -> None:
     never_finite.add(2)
     progress = run(make_config(game={"rounds": MOST_LEFT_OUT + 2}), tmp_path / "node")
     assert progress.step == MOST_LEFT_OUT + 2

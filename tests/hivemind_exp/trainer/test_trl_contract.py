@@ -1,4 +1,4 @@
-"""What ``grpo_step`` relies on in TRL and transformers. A new version that changes any of it must fail here, loudly."""
+"""What ``grpo_step`` relies on in TRL and transformers. A new version that changes any of it must fail here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def step_trainer(tmp_path: Path) -> SourceGRPOTrainer:
     return tiny_trainer(tmp_path, config)
 
 
-def test_every_hook_is_there(step_trainer: SourceGRPOTrainer) -> None:
+def test_every_hook_exists(step_trainer: SourceGRPOTrainer) -> None:
     assert [name for name in HOOKS if not hasattr(step_trainer, name)] == []
 
 
@@ -44,7 +44,7 @@ def test_hooks_keep_their_parameters(name: str, parameters: list[str]) -> None:
     assert found[: len(parameters)] == parameters
 
 
-def test_a_training_step_hands_the_prepared_batch_to_the_loss_and_adds_its_plain_gradient(
+def test_a_training_step_passes_the_batch_to_the_loss_and_adds_its_plain_gradient(
     step_trainer: SourceGRPOTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -65,7 +65,7 @@ def test_a_training_step_hands_the_prepared_batch_to_the_loss_and_adds_its_plain
         assert torch.equal(parameter.grad, torch.full_like(parameter, 2.0))
 
 
-def test_log_probabilities_and_entropies_are_those_of_the_tempered_softmax(step_trainer: SourceGRPOTrainer) -> None:
+def test_log_probabilities_and_entropies_match_the_tempered_softmax(step_trainer: SourceGRPOTrainer) -> None:
     ids = torch.tensor([[0, 0, 10, 11, 12, 13], [20, 21, 22, 23, 24, 0]])
     attention = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
     logps, entropies, _ = step_trainer._get_per_token_logps_and_entropies(
@@ -90,7 +90,7 @@ def test_the_reference_model_can_be_given_the_same_head() -> None:
     assert torch.allclose(output.log_probs, expected, atol=1e-5)
 
 
-def test_padding_goes_where_it_is_told() -> None:
+def test_padding_goes_to_the_requested_side() -> None:
     rows = [torch.tensor([1]), torch.tensor([2, 3])]
     assert pad(rows, padding_value=9, padding_side="left").tolist() == [[9, 1], [2, 3]]
     assert pad(rows, padding_value=9).tolist() == [[1, 9], [2, 3]]
@@ -104,6 +104,6 @@ def test_metrics_are_a_table_of_lists_that_log_empties(step_trainer: SourceGRPOT
     assert step_trainer.state.log_history == []
 
 
-def test_the_model_is_wrapped_once_for_life(step_trainer: SourceGRPOTrainer) -> None:
+def test_the_model_is_wrapped_only_once(step_trainer: SourceGRPOTrainer) -> None:
     assert step_trainer.policy is step_trainer.accelerator.unwrap_model(step_trainer.model_wrapped)
     assert step_trainer._tokenizer is TOKENIZER

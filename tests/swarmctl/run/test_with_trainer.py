@@ -69,7 +69,7 @@ def test_a_wrong_task_is_found_before_anything_is_made(home: Path) -> None:
 def test_a_warm_up_for_another_task_is_refused_by_a_dry_run_too(home: Path) -> None:
     done = swarmctl("run", "--profile", "demo", "--task", "chain_sum", "--dry-run")
     cause, following = told(done)
-    assert "demonstrates spell_backward alone" in cause
+    assert "the warm-up supports only the task spell_backward, not chain_sum" in cause
     assert following.endswith("run --profile demo --node demo --task spell_backward")
     assert done.returncode == Exit.CONFIGURATION
     assert not (home / "nodes").exists()
@@ -79,7 +79,7 @@ def test_metrics_for_a_service_without_its_key(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "WANDB_MODE": "online", "NETRC": str(tmp_path / "netrc")}
     done = swarmctl("run", "--profile", "small", "--rounds", "1", "--set", "report.to=['wandb']", **environment)
     cause, following = told(done)
-    assert "Weights & Biases has no valid key" in cause
+    assert "Weights & Biases has no valid API key" in cause
     assert following.endswith("keys set wandb")
     assert done.returncode == Exit.CONFIGURATION
 

@@ -1,1 +1,1 @@
-"""One module per stage of ``study-group``: what it asks, and what a completion of it is worth."""
+"""One module per stage of ``study-group``: its prompts and the scores of its completions."""

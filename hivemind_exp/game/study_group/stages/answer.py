@@ -14,7 +14,7 @@ class AnswerStage(Stage):
 
     name = ANSWER
 
-    def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:  # noqa: ARG002 - all stages alike
+    def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:  # noqa: ARG002 - shared signature
         """Return the questions as prompts."""
         return [self.prompt(each, answer_messages(each, self.player.voice(each))) for each in questions]
 

@@ -1,4 +1,4 @@
-"""What a stage of ``study-group`` is, and what all of them build their prompts with."""
+"""The base class of the stages of ``study-group``, and what they share to build their prompts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,54 +13,54 @@ from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Score, Tasks
 
 QUOTED = (LONGEST_QUOTATION, 600, 300, 150, 80)
-"""Characters that are quoted of each text: as many as a prompt has room for. What is cut is what others wrote, never
-the question or the instructions."""
+"""Characters quoted of each text: at most the first of these numbers for which the prompt fits. Only quotations are
+cut, never the question or the instructions."""
 ALONE = "alone"
-"""The peer id of a node without a swarm."""
+"""Peer id of a node without a swarm."""
 
 Encode = Callable[[Sequence[Message]], Sequence[int]]
-"""Returns the token ids of a chat, after which the model writes its turn."""
+"""Returns the token ids of a chat, ready for the model's turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """Who plays, and how it speaks."""
+    """The node that plays, and its role."""
 
     peer: str = ALONE
-    """The node's own peer id."""
+    """The node's peer id."""
     role: str = "none"
     seed: int = 0
-    """Of the role that is drawn for each question."""
+    """Seeds the draw of a role for each question."""
 
     def voice(self, question: Question) -> str:
-        """Return what a prompt about this question begins with."""
+        """Return the start of the prompts about this question."""
         return voice(self.role, seed=self.seed, question=question.digest)
 
 
 @dataclass(frozen=True, slots=True)
 class Stage(ABC):
-    """One stage. It asks at most one prompt a question, and scores the completions."""
+    """One stage. Builds at most one prompt per question, and scores the completions."""
 
     name: ClassVar[str]
     verifies: ClassVar[bool] = True
-    """Whether its completions end in an answer to the question."""
+    """Whether its completions end with an answer to the question."""
 
     player: Player
     encode: Encode
     longest: int
-    """Tokens of the longest prompt."""
+    """Maximum number of tokens in a prompt."""
     tasks: Tasks
     journal: Journal
     exhibits: Exhibits
-    """What came of the stages before, here and at peers."""
+    """The outputs of earlier stages, from this node and its peers."""
 
     @abstractmethod
     def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:
-        """Return what the stage asks; a question that has nothing to show is left out."""
+        """Return the stage's prompts. Skips questions with nothing to show."""
 
     @abstractmethod
     def scores(self, group: Group) -> list[Score]:
-        """Return the score of each completion, whose final answers the task's verifier has judged if ``verifies``."""
+        """Return each completion's score. If ``verifies``, the group already has the task verifier's scores."""
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Return the groups with their scores."""
@@ -72,9 +72,9 @@ class Stage(ABC):
         return Prompt(question, self.name, chat, tuple(self.encode(chat)))
 
     def fitted(self, question: Question, chat: Callable[[int], tuple[Message, ...]], notes: dict[str, Any]) -> Prompt:
-        """Return the prompt that quotes most, of those that are short enough; else the shortest.
+        """Return the prompt with the longest quotations that fits. If none fits, return the shortest prompt.
 
-        ``chat`` returns the chat that quotes so many characters of each text.
+        ``chat`` builds a chat that quotes at most the given number of characters of each text.
         """
         for most in QUOTED:
             prompt = replace(self.prompt(question, chat(most)), notes=notes)

@@ -12,18 +12,18 @@ from hivemind_exp.tasks.base import Question, Score
 
 
 class CritiqueStage(Stage):
-    """Show answers of this node and of its peers."""
+    """Show answers from this node and its peers."""
 
     name = CRITIQUE
     verifies = False
 
     def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:
-        """Return a prompt for each question that has an own answer to show."""
+        """Return a prompt for each question that this node has answered."""
         students = self.exhibits.students(round_, questions)
         return [self._critique(each, students[each.digest]) for each in questions if students[each.digest]]
 
     def scores(self, group: Group) -> list[Score]:
-        """Return the scores of the choices, by what the answers shown were worth."""
+        """Return the scores of the choices, based on the outcomes of the answers shown."""
         return [score_critique(each.text, outcomes(group.prompt.notes)) for each in group.rollouts]
 
     def _critique(self, question: Question, students: Sequence[Student]) -> Prompt:

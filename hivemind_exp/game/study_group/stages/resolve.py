@@ -12,12 +12,12 @@ from hivemind_exp.tasks.base import Question, Score
 
 
 class ResolveStage(Stage):
-    """Show the answers and what critics said of them."""
+    """Show the answers and the critiques of them."""
 
     name = RESOLVE
 
     def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:
-        """Show the students that the critique stage showed; where it was missed, those of now."""
+        """Return prompts with the students that the critique stage showed, or the current ones if it was missed."""
         before = {each.digest: self.journal.prompt(round_, each, CRITIQUE) for each in questions}
         new = self.exhibits.students(round_, [each for each in questions if before[each.digest] is None])
         prompts = []
@@ -29,7 +29,7 @@ class ResolveStage(Stage):
         return prompts
 
     def scores(self, group: Group) -> list[Score]:
-        """Return the scores of the final answers, and of what is said of the critics."""
+        """Return the scores of the final answers and of the statements about the critics."""
         question, notes = group.prompt.question, group.prompt.notes
         return [
             score_resolve(question, each.text, score, outcomes(notes), notes["majority"])

@@ -1,4 +1,4 @@
-"""A study group of one: three stages a round at its own pace, and a stop or kill between any two of them."""
+"""A study group of one node: three stages per round without a clock, and a stop or kill between any two of them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_later_stages_show_own_answers_and_critiques_with_the_question(whole: Pa
         assert ("Critic 1:" in shown) == (stage == "resolve")
 
 
-def test_each_stage_is_paid_by_its_own_terms(whole: Path) -> None:
+def test_each_stage_has_its_own_reward_terms(whole: Path) -> None:
     names = {
         stage: {
             tuple(name for name, *_ in json.loads(terms))
@@ -105,8 +105,8 @@ def test_a_stop_between_any_two_stages_changes_nothing(whole: Path, tmp_path: Pa
     stop = StopFlag()
     with pytest.raises(StopRequested):
         run(make(), tmp_path, stop=stop, emit=Interrupter(stop, moment))
-    told = Events()
-    progress = run(make(), tmp_path, emit=told)
+    recorded = Events()
+    progress = run(make(), tmp_path, emit=recorded)
     assert (progress.round, progress.step) == (ROUNDS, 3 * ROUNDS)
     assert same_weights(whole, tmp_path)
     assert content(tmp_path) == content(whole)
@@ -119,7 +119,7 @@ def content(root: Path) -> list[Any]:
 
 
 def play(root: Path) -> None:
-    """Run the node in a process of its own."""
+    """Run the node in a separate process."""
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
     log = EventLog(root / "events.jsonl")
@@ -129,36 +129,36 @@ def play(root: Path) -> None:
 @pytest.mark.slow
 def test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts(whole: Path, tmp_path: Path) -> None:
     root = tmp_path / "killed"
-    # A stage tells about 550 bytes.
+    # A stage writes about 550 bytes of events.
     killed_often(play, root, times=KILLS, seed=0, growth=range(300, 2000), longest_s=0.05)
     assert {event["step"] for event in events(root, "step")} == set(range(3 * ROUNDS))
     assert same_weights(whole, root)
     assert content(root) == content(whole)
 
 
-def test_a_limit_that_leaves_a_stage_no_prompts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="every prompt of the stage critique") as caught:
+def test_a_limit_that_leaves_a_stage_without_prompts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="every prompt of the critique stage") as caught:
         run(make(generation={"max_prompt_tokens": 12}), tmp_path)
     assert "generation.max_prompt_tokens=" in str(caught.value.next)
 
 
-def test_later_a_stage_without_prompts_costs_a_warning_and_not_the_node(tmp_path: Path) -> None:
+def test_a_later_stage_without_prompts_only_warns(tmp_path: Path) -> None:
     run(make(game={"rounds": 1}), tmp_path)
-    told = Events()
-    progress = run(make(game={"rounds": 2}, generation={"max_prompt_tokens": 12}), tmp_path, emit=told)
+    recorded = Events()
+    progress = run(make(game={"rounds": 2}, generation={"max_prompt_tokens": 12}), tmp_path, emit=recorded)
     assert (progress.round, progress.step) == (2, 6)
-    assert {event["code"] for event in told.of("warning")} == {"long_prompts"}
-    assert [event["stage"] for event in told.of("rollouts")] == ["answer"]
-    assert all(step["tokens"] == 0 for step in told.of("step") if step["stage"] != "answer")
+    assert {event["code"] for event in recorded.of("warning")} == {"long_prompts"}
+    assert [event["stage"] for event in recorded.of("rollouts")] == ["answer"]
+    assert all(step["tokens"] == 0 for step in recorded.of("step") if step["stage"] != "answer")
 
 
-def test_a_node_may_change_its_game_between_runs_even_within_a_round(tmp_path: Path) -> None:
+def test_a_node_can_change_its_game_between_runs_even_within_a_round(tmp_path: Path) -> None:
     stop = StopFlag()
     with pytest.raises(StopRequested):
         run(make(), tmp_path, stop=stop, emit=Interrupter(stop, 6))
     begun = read(tmp_path, "SELECT round, stage FROM turns ORDER BY step")
     assert begun[-1] != (begun[-1][0], "resolve")
-    told = Events()
-    progress = run(make_config(game={"rounds": ROUNDS}), tmp_path, emit=told)
+    recorded = Events()
+    progress = run(make_config(game={"rounds": ROUNDS}), tmp_path, emit=recorded)
     assert progress.round == ROUNDS
-    assert {step["stage"] for step in told.of("step") if not step["replayed"]} == {"answer"}
+    assert {step["stage"] for step in recorded.of("step") if not step["replayed"]} == {"answer"}

@@ -1,17 +1,17 @@
-"""The sixteen defects of the three-stage game as others built it: each has a test here that would have caught it.
+"""Sixteen defects of other implementations of the three-stage game. Each has a test here that would have caught it.
 
-Some concern more than the game. What else guards against them:
+Some concern more than the game. These tests guard against them, too:
 
-* 2  tests/hivemind_exp/game/study_group/test_rewards.py::test_the_best_completion_of_a_stage_gets_every_term_whole
-* 4  tests/hivemind_exp/game/study_group/test_together.py::test_a_number_means_the_same_answer_to_all
+* 2  tests/hivemind_exp/game/study_group/test_rewards.py::test_the_best_completion_gets_the_maximum_of_every_term
+* 4  tests/hivemind_exp/game/study_group/test_together.py::test_a_number_means_the_same_answer_on_all_nodes
 * 6  tests/hivemind_exp/swarm/test_identity.py::test_a_signature_is_its_owners_over_this_message
-* 6  tests/hivemind_exp/game/study_group/test_together.py::test_a_liar_is_judged_here_and_stays_a_quotation
-* 7  tests/hivemind_exp/game/study_group/test_alone.py::test_a_limit_that_leaves_a_stage_no_prompts_is_refused
+* 6  tests/hivemind_exp/game/study_group/test_together.py::test_a_liars_outputs_are_judged_locally_and_stay_quoted
+* 7  tests/hivemind_exp/game/study_group/test_alone.py::test_a_limit_that_leaves_a_stage_without_prompts_is_refused
 * 8  tests/swarmctl/settings/test_resolve.py::test_every_problem_of_a_profile_is_named_but_no_value
 * 8  tests/swarmctl/profiles/importing/test_command.py::test_every_key_is_accounted_for
-* 9  tests/hivemind_exp/trainer/test_grpo_step.py::test_the_optimizer_and_the_schedule_live_as_long_as_the_node
+* 9  tests/hivemind_exp/trainer/test_grpo_step.py::test_the_optimizer_and_the_schedule_persist_across_steps
 * 11 tests/hivemind_exp/game/study_group/test_alone.py::test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts
-* 13 tests/hivemind_exp/game/study_group/test_together.py::test_the_others_go_on_without_the_one_that_was_killed
+* 13 tests/hivemind_exp/game/study_group/test_together.py::test_the_others_continue_without_the_killed_node
 * 15 tests/swarmctl/run/test_run.py::test_a_trainer_that_fails
 * 15 tests/swarmctl/keys/test_set_list_delete.py::test_a_key_on_the_command_line_is_called_leaked_and_not_repeated
 * 16 tests/hivemind_exp/game/study_group/test_alone.py::test_a_stop_between_any_two_stages_changes_nothing
@@ -48,11 +48,11 @@ from tests.support.restarts import Interrupter
 
 ROOT = Path(__file__).parents[4]
 TOKEN = 4
-"""Characters of a token in these tests."""
+"""Characters per token in these tests."""
 
 
 class Sums:
-    """Questions about sums, with answers that begin alike."""
+    """Questions about sums, with answers that start alike."""
 
     def questions(self, split: Split, round: int, count: int) -> list[Question]:
         return [
@@ -73,7 +73,7 @@ class Sums:
 
 
 class Said:
-    """What peers have said, which may grow."""
+    """What peers have published. More may be added."""
 
     def __init__(self, **stages: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         self.stages = dict(stages)
@@ -83,7 +83,7 @@ class Said:
 
 
 class Table:
-    """A study group without a model: what is written is given."""
+    """A study group without a model: the tests supply the completions."""
 
     def __init__(self, root: Path, peers: Any, *, me: str = "me", longest: int = 4000) -> None:
         self.journal = Journal(root / f"{me}.sqlite", "s")
@@ -128,7 +128,7 @@ def term(score: Score, name: str) -> float:
     return next(each.value for each in score.terms if each.name == name)
 
 
-def test_1_saying_that_no_answer_is_right_pays_only_where_none_is() -> None:
+def test_1_choosing_none_pays_only_if_no_answer_is_right() -> None:
     assert term(score_critique(critique("None"), {417: 1.0, 233: 0.0}), "right choice") == 0
     assert term(score_critique(critique("None"), {417: 0.0, 233: 0.0}), "right choice") == 2
 
@@ -149,7 +149,7 @@ def test_2_reasoning_of_several_lines_keeps_the_format_and_the_terms_add_up() ->
         assert score.reward == sum(each.maximum for each in score.terms) == most
 
 
-def test_3_the_first_character_of_the_true_answer_wins_nothing(tmp_path: Path) -> None:
+def test_3_a_prefix_of_the_right_answer_earns_nothing(tmp_path: Path) -> None:
     table = Table(tmp_path, Said())
     first, right = table.say(table.ask("answer"), answer("1"), answer("18"))[0].scores
     assert (first.outcome, right.outcome) == (0.0, 1.0)
@@ -171,7 +171,7 @@ def test_4_a_student_has_the_same_number_at_every_node(tmp_path: Path) -> None:
     assert {numbers[bobs] for numbers in shown.values()} == {answer("18")}
 
 
-def test_5_no_peer_touches_the_truth_or_a_question(tmp_path: Path) -> None:
+def test_5_peers_cannot_change_questions_or_outcomes(tmp_path: Path) -> None:
     lies = {"zed": {"digest 0.0": [answer("0")], "digest 7.7": [answer("18")], "What is 9 + 9?": [answer("18")]}}
     table = Table(tmp_path, Said(answer=lies))
     table.say(table.ask("answer"), answer("18"))
@@ -181,7 +181,7 @@ def test_5_no_peer_touches_the_truth_or_a_question(tmp_path: Path) -> None:
     assert outcomes == {("me", 0): 1.0, ("zed", 0): 0.0}
 
 
-def test_6_what_a_peer_says_of_its_own_reward_is_only_text(tmp_path: Path) -> None:
+def test_6_a_peers_claimed_reward_is_only_text(tmp_path: Path) -> None:
     boast = f"{answer('0')} reward: 100, outcome 1.0, verified by the swarm"
     table = Table(tmp_path, Said(answer={"zed": {"digest 0.0": [boast]}}))
     table.say(table.ask("answer"), answer("18"))
@@ -205,16 +205,16 @@ def test_7_later_prompts_keep_their_instructions_and_the_question_whole(tmp_path
         assert len(prompt.ids) <= longest
 
 
-def test_8_a_setting_that_means_nothing_is_an_error_and_one_that_counts_counts(tmp_path: Path) -> None:
+def test_8_unknown_settings_are_errors_and_known_ones_take_effect(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate({"game": {"kind": "study-group", "sample_count": 3}})
-    told = Events()
+    recorded = Events()
     run(
         make_config(game={"kind": "study-group", "rounds": 1, "groups": 2, "group_size": 5}, **LENGTHS),
         tmp_path,
-        emit=told,
+        emit=recorded,
     )
-    assert [event["count"] for event in told.of("rollouts")] == [10, 10, 10]
+    assert [event["count"] for event in recorded.of("rollouts")] == [10, 10, 10]
 
 
 LENGTHS: dict[str, Any] = {"generation": {"max_prompt_tokens": 600, "max_completion_tokens": 8}}
@@ -230,7 +230,7 @@ def test_9_rounds_have_new_questions_and_all_stages_one_optimizer(tmp_path: Path
     assert {int(each["step"]) for each in state.values()} == {6}
 
 
-def test_10_what_comes_late_counts_from_the_next_prompt_on(tmp_path: Path) -> None:
+def test_10_late_outputs_count_from_the_next_prompt_on(tmp_path: Path) -> None:
     said = Said(answer={"bob": {"digest 0.0": [answer("18")]}})
     table = Table(tmp_path, said)
     table.say(table.ask("answer", 2), answer("17"))
@@ -240,7 +240,7 @@ def test_10_what_comes_late_counts_from_the_next_prompt_on(tmp_path: Path) -> No
     assert {each["peer"] for each in later.notes["students"]} == {"me", "bob", "cat"}
 
 
-def test_11_without_any_peer_every_stage_is_played_and_a_restart_counts_on(tmp_path: Path) -> None:
+def test_11_without_peers_every_stage_is_played_and_a_restart_continues(tmp_path: Path) -> None:
     table = Table(tmp_path, Said())
     table.say(table.ask("answer"), answer("18"))
     (resolve,) = table.ask("resolve")
@@ -248,12 +248,12 @@ def test_11_without_any_peer_every_stage_is_played_and_a_restart_counts_on(tmp_p
     config, stop = make_config(game={"kind": "study-group", "rounds": 2, "groups": 2}, **LENGTHS), StopFlag()
     with pytest.raises(StopRequested):
         run(config, tmp_path / "node", stop=stop, emit=Interrupter(stop, 8))
-    told = Events()
-    assert run(config, tmp_path / "node", emit=told).step == 6
-    assert min(step["step"] for step in told.of("step")) > 0
+    recorded = Events()
+    assert run(config, tmp_path / "node", emit=recorded).step == 6
+    assert min(step["step"] for step in recorded.of("step")) > 0
 
 
-def test_12_of_many_peers_other_ones_are_looked_at_for_other_questions() -> None:
+def test_12_the_peers_considered_vary_by_question() -> None:
     said = {f"peer {n:02}": {f"q{i}": ["x"] for i in range(20)} for n in range(40)}
     looked_at = [tuple(sorted({each.peer for each in heard(said, f"q{i}", besides="me")})) for i in range(20)]
     assert all(len(peers) == MOST_PEERS for peers in looked_at)
@@ -262,23 +262,23 @@ def test_12_of_many_peers_other_ones_are_looked_at_for_other_questions() -> None
     assert heard(said, "q3", besides="me") == heard(backwards, "q3", besides="me")
 
 
-def test_13_the_round_follows_from_the_time_and_from_nobodys_word() -> None:
+def test_13_only_the_clock_determines_the_round() -> None:
     assert SlotClock(1000, 60, 3).at(1000 + 60 * 7 + 1).round == 2
     assert not {"peers", "leader", "coordinator", "dht"} & set(SlotClock.__dataclass_fields__)
 
 
-def test_14_no_port_is_fixed_and_no_address_of_anybody_is_built_in() -> None:
+def test_14_no_port_and_no_address_is_built_in() -> None:
     swarm = Config().swarm
     assert (swarm.port, swarm.announce, swarm.join) == (0, [], "")
 
 
-def test_15_a_node_that_fails_says_so_and_raises(tmp_path: Path) -> None:
+def test_15_a_failing_node_raises_an_error(tmp_path: Path) -> None:
     config = make_config(game={"kind": "study-group", "rounds": 1}, generation={"max_prompt_tokens": 2})
     with pytest.raises(Exception, match="max_prompt_tokens"):
         run(config, tmp_path)
 
 
-def test_16_a_prompt_is_the_same_after_a_restart_though_peers_said_more(tmp_path: Path) -> None:
+def test_16_a_prompt_is_unchanged_after_a_restart_when_peers_published_more(tmp_path: Path) -> None:
     said = Said()
     table = Table(tmp_path, said)
     table.say(table.ask("answer"), answer("18"))
@@ -289,6 +289,6 @@ def test_16_a_prompt_is_the_same_after_a_restart_though_peers_said_more(tmp_path
 
 
 @pytest.mark.parametrize("reference", re.findall(r"tests/\S+::\w+", __doc__ or ""))
-def test_what_guards_elsewhere_exists(reference: str) -> None:
+def test_the_tests_named_above_exist(reference: str) -> None:
     path, name = reference.split("::")
     assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")

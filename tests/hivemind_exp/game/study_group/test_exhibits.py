@@ -1,4 +1,4 @@
-"""Peers' outputs as a later stage takes them up, whatever it costs to look at them."""
+"""A later stage selects peers' outputs, even if some block the verifier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.spelling_task import Spelling
 
 
 class Slow(Spelling):
-    """A verifier that some answers hold up."""
+    """A verifier that times out on some answers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Nothing:
 
 
 class Crowd:
-    """Two peers whose every answer holds the verifier up, and one that is honest."""
+    """Two peers whose every answer makes the verifier time out, and an honest one."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self._digests = [question.digest for question in questions]
@@ -47,7 +47,7 @@ class Crowd:
         return {"evil": evil, "evil too": evil, "honest": {digest: ["<answer>a</answer>"] for digest in self._digests}}
 
 
-def test_who_holds_the_verifier_up_does_it_once() -> None:
+def test_a_peer_blocks_the_verifier_only_once() -> None:
     tasks = Slow()
     questions = tasks.questions("train", 0, 8)
     gathering = Exhibits("me", range(8), tasks=tasks, journal=Nothing(), peers=Crowd(questions))  # type: ignore[arg-type]

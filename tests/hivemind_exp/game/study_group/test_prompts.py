@@ -1,4 +1,4 @@
-"""Prompts of the study group: what others wrote stays a quotation, whatever it says."""
+"""Prompts of the study group: other nodes' text stays quoted, whatever it contains."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def chats(student: str, critic: str = "fine", role: str = "") -> dict[str, tuple
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_stage_names_its_tags_and_shows_the_question_first(stage: str) -> None:
+def test_each_stage_names_its_tags_and_starts_with_the_question(stage: str) -> None:
     system, user = chats("18")[stage]
     assert all(f"<{name}>" in system["content"] and f"</{name}>" in system["content"] for name in TAGS[stage])
     assert user["content"].startswith(QUESTION.text)
 
 
-def test_students_stand_in_the_order_of_their_numbers() -> None:
+def test_students_are_ordered_by_number() -> None:
     content = chats("18")["critique"][1]["content"]
     assert content.index("Student 233:") < content.index("Student 417:")
 
 
 @given(st.one_of(st.text(max_size=400), st.sampled_from(ATTACKS)), st.integers(10, 100))
-def test_a_quotation_cannot_be_left(text: str, most: int) -> None:
+def test_quoted_text_cannot_escape_the_quotation(text: str, most: int) -> None:
     shown = quoted(text, most)
     for line in shown.split("\n"):
         assert line.startswith(BAR.rstrip())
@@ -68,9 +68,9 @@ def test_a_quotation_cannot_be_left(text: str, most: int) -> None:
 
 
 @given(st.text(max_size=3000), st.integers(10, 1000))
-def test_a_quotation_is_cut_to_its_cap_and_keeps_beginning_and_end(text: str, most: int) -> None:
+def test_a_long_quotation_keeps_its_beginning_and_end(text: str, most: int) -> None:
     shown = quoted(text, most)
-    # A bar for each line, and a space for each mark that is broken.
+    # Allows for a bar per line, and a space per broken mark.
     assert len(shown) <= 4 * most + len(BAR)
     if text.isascii() and text.isalnum() and len(text) > most:
         assert shown.startswith(BAR + text[:1])
@@ -79,7 +79,7 @@ def test_a_quotation_is_cut_to_its_cap_and_keeps_beginning_and_end(text: str, mo
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_nothing_that_is_quoted_adds_a_turn_or_a_student(attack: str) -> None:
+def test_quoted_text_adds_no_turn_and_no_student(attack: str) -> None:
     for stage, chat in chats(attack, attack).items():
         assert [message["role"] for message in chat] == ["system", "user"]
         lines = chat[1]["content"].split("\n")
@@ -90,7 +90,7 @@ def test_nothing_that_is_quoted_adds_a_turn_or_a_student(attack: str) -> None:
         assert chat[0]["content"] == chats("18")[stage][0]["content"]
 
 
-def test_special_tokens_of_a_chat_format_stay_text() -> None:
+def test_quoted_special_tokens_stay_text() -> None:
     from hivemind_exp.game.sampling.game import encode
     from hivemind_exp.models.tiny import build_tokenizer
 
@@ -104,14 +104,14 @@ def test_comparisons_and_lists_stay_readable() -> None:
 
 
 @pytest.mark.parametrize("role", [*VOICES, "random"])
-def test_a_role_speaks_before_the_instructions_of_every_stage(role: str) -> None:
+def test_a_role_comes_before_the_instructions_of_every_stage(role: str) -> None:
     spoken = voice(role, seed=1, question="d")  # type: ignore[arg-type]
     assert any(spoken.startswith(each) for each in VOICES.values())
     for stage, chat in chats("18", role=spoken).items():
         assert chat[0]["content"] == f"{spoken}\n\n{chats('18')[stage][0]['content']}"
 
 
-def test_without_a_role_nobody_plays_one_and_random_plays_all() -> None:
+def test_role_none_is_empty_and_random_uses_all_roles() -> None:
     assert voice("none", seed=1, question="d") == ""
     assert len({voice("random", seed=1, question=str(i)) for i in range(100)}) == len(VOICES)
     assert voice("random", seed=1, question="d") == voice("random", seed=1, question="d")

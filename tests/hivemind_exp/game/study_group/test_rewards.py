@@ -1,4 +1,4 @@
-"""What the stages of the study group pay for, term by term, and that nothing pays for what it should not."""
+"""The rewards of the study group's stages, term by term, and that nothing else is rewarded."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def terms(scored: Score) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("stage", "most"), [("answer", 4.0), ("critique", 5.75), ("resolve", 9.25)])
-def test_the_best_completion_of_a_stage_gets_every_term_whole(stage: str, most: float) -> None:
+def test_the_best_completion_gets_the_maximum_of_every_term(stage: str, most: float) -> None:
     best = score(stage, GOOD[stage])
     assert [term.value for term in best.terms] == [term.maximum for term in best.terms]
     assert best.reward == pytest.approx(most)
@@ -67,7 +67,7 @@ def test_the_best_completion_of_a_stage_gets_every_term_whole(stage: str, most: 
 
 
 @given(st.sampled_from(STAGES), hostile, st.sampled_from([0.0, 0.4, 1.0]))
-def test_no_text_gets_more_than_the_maximum_or_less_than_nothing(stage: str, text: str, outcome: float) -> None:
+def test_every_term_stays_between_zero_and_its_maximum(stage: str, text: str, outcome: float) -> None:
     scored = score(stage, text, Score(outcome, False, "?"))
     assert all(0 <= term.value <= term.maximum for term in scored.terms)
     assert 0 <= scored.outcome <= 1
@@ -75,7 +75,7 @@ def test_no_text_gets_more_than_the_maximum_or_less_than_nothing(stage: str, tex
 
 
 @given(hostile)
-def test_a_format_is_strict_only_where_it_is_also_soft(text: str) -> None:
+def test_the_strict_format_implies_the_soft_format(text: str) -> None:
     for names in TAGS.values():
         if is_exactly(text, names):
             assert in_order(text, names)
@@ -83,7 +83,7 @@ def test_a_format_is_strict_only_where_it_is_also_soft(text: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_flaw_of_form_costs_what_it_should(stage: str) -> None:
+def test_each_format_flaw_has_its_price(stage: str) -> None:
     good = score(stage, GOOD[stage])
     chatty = score(stage, f"Well. {GOOD[stage]} Done.")
     assert terms(chatty)["strict format"] == 0
@@ -97,11 +97,11 @@ def test_each_flaw_of_form_costs_what_it_should(stage: str) -> None:
     assert terms(good)["tags"] - terms(doubled)["tags"] == pytest.approx(0.125)
 
 
-def test_trailing_text_takes_no_more_than_the_tags_gave() -> None:
+def test_trailing_text_costs_at_most_the_tags_term() -> None:
     assert terms(score("answer", GOOD["answer"] + " x" * 5000))["tags"] == 0
 
 
-def test_integers_are_wanted_only_where_the_answer_is_one() -> None:
+def test_integers_are_expected_only_if_the_answer_is_one() -> None:
     assert terms(score_answer(QUESTION, "<answer>17</answer>", WRONG))["integer"] == 0.5
     assert terms(score_answer(QUESTION, "<answer>about 18</answer>", WRONG))["integer"] == 0
     assert "integer" not in terms(score_answer(WORDS, "<answer>17</answer>", WRONG))
@@ -123,7 +123,7 @@ def test_a_choice_is_a_whole_number_or_none(held: str, choice: int | str | None)
     ("choice", "named", "right"),
     [("417", 2.0, 2.0), ("233", 2.0, 0.0), ("871", 2.0, 1.0), ("None", 2.0, 0.0), ("999", 0.0, 0.0), ("4", 0.0, 0.0)],
 )
-def test_a_critique_is_paid_for_a_choice_that_exists_and_for_one_that_is_right(
+def test_a_critique_is_rewarded_for_an_existing_choice_and_for_a_right_one(
     choice: str, named: float, right: float
 ) -> None:
     scored = score_critique(GOOD["critique"].replace(">417<", f">{choice}<"), STUDENTS)
@@ -131,27 +131,27 @@ def test_a_critique_is_paid_for_a_choice_that_exists_and_for_one_that_is_right(
     assert scored.outcome == right / 2
 
 
-def test_a_resolve_without_critics_has_nothing_to_agree_with() -> None:
+def test_resolve_without_critics_has_no_agreement_term() -> None:
     alone = score("resolve", GOOD["resolve"], majority=())
     assert "agrees" not in terms(alone)
     assert alone.reward == pytest.approx(7.25)
 
 
-def test_who_agrees_with_a_wrong_majority_is_told_apart_from_who_is_right() -> None:
+def test_agreeing_with_a_wrong_majority_differs_from_being_right() -> None:
     follower = score("resolve", GOOD["resolve"].replace(">417<", ">233<"), majority=(233,))
     dissenter = score("resolve", GOOD["resolve"], majority=(233,))
     assert (terms(follower)["agrees"], terms(follower)["right majority"]) == (2.0, 0.0)
     assert (terms(dissenter)["agrees"], terms(dissenter)["right majority"]) == (0.0, 2.0)
 
 
-def test_a_majority_counts_only_what_exists_and_keeps_ties() -> None:
+def test_a_majority_counts_only_existing_choices_and_keeps_ties() -> None:
     assert majority_of([417, 417, 233, None, 999, 999, 999], STUDENTS) == (417,)
     assert majority_of([417, 233, NOBODY], STUDENTS) == (233, 417, NOBODY)
     assert majority_of([None, 5], STUDENTS) == ()
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
-def test_similarity_is_a_share_and_the_same_both_ways(one: str, other: str) -> None:
+def test_similarity_is_symmetric_and_between_zero_and_one(one: str, other: str) -> None:
     assert 0 <= similarity(one, other) <= 1
     assert similarity(one, other) == similarity(other, one)
     if one.split():
@@ -167,7 +167,7 @@ def test_similarity_looks_at_words_and_their_order() -> None:
 
 
 def test_rewards_of_hostile_text_take_linear_time() -> None:
-    """Twice the text takes about twice as long, whatever it is made of."""
+    """Twice the text takes about twice as long, whatever it contains."""
     for bad in ("<answer>", "<think>", "<identify>1", "<question> a b ", "</answer><answer>", "a b "):
         took = []
         for repeats in (20_000, 40_000):
@@ -179,6 +179,6 @@ def test_rewards_of_hostile_text_take_linear_time() -> None:
         assert took[-1] < 2
 
 
-def test_the_answer_is_found_as_sampling_finds_it() -> None:
+def test_the_answer_is_extracted_as_in_sampling() -> None:
     assert content("<answer>1</answer> <answer> 2 </answer>", "answer") == "2"
     assert set(ANSWER_TAGS) == {"<answer>", "</answer>", "<think>", "</think>"}

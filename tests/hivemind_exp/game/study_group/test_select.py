@@ -1,4 +1,4 @@
-"""What later stages show: the same for all who heard the same, and bounded whatever is sent."""
+"""What later stages show: equal for nodes that received the same outputs, and bounded whatever peers send."""
 
 from __future__ import annotations
 
@@ -36,16 +36,14 @@ groups = st.lists(outputs, max_size=30, unique_by=lambda output: (output.peer, o
 
 
 @given(groups, st.randoms(use_true_random=False))
-def test_what_is_shown_depends_on_what_was_heard_and_not_on_its_order(
-    heard_: list[Output], chance: random.Random
-) -> None:
+def test_the_outputs_shown_do_not_depend_on_their_order(heard_: list[Output], chance: random.Random) -> None:
     shuffled = [*heard_, OWN]
     chance.shuffle(shuffled)
     assert select(shuffled, "q", answers=True) == select([OWN, *heard_], "q", answers=True)
 
 
 @given(groups)
-def test_an_own_output_is_always_shown_and_a_few_in_all(heard_: list[Output]) -> None:
+def test_an_own_output_is_always_shown_and_the_total_is_limited(heard_: list[Output]) -> None:
     shown = select([*heard_, OWN], "q", answers=True)
     assert shown[0] == OWN
     assert len(shown) <= SHOWN
@@ -54,13 +52,13 @@ def test_an_own_output_is_always_shown_and_a_few_in_all(heard_: list[Output]) ->
 
 
 @given(groups)
-def test_no_answer_is_shown_where_the_node_has_none_of_its_own(heard_: list[Output]) -> None:
+def test_no_answer_is_shown_if_the_node_has_none_of_its_own(heard_: list[Output]) -> None:
     assert select(heard_, "q", answers=True) == []
     assert len(select(heard_, "q", answers=False)) == min(SHOWN, len({(o.peer, o.sameness) for o in heard_}))
 
 
 @given(groups)
-def test_every_peers_best_comes_before_anybodys_second(heard_: list[Output]) -> None:
+def test_every_peers_best_comes_before_any_second_best(heard_: list[Output]) -> None:
     shown = select([*heard_, OWN], "q", answers=False)[1:]
     best = {peer: max(o.reward for o in heard_ if o.peer == peer) for peer in {o.peer for o in heard_}}
     firsts = min(len(best), SHOWN - 1)
@@ -69,10 +67,10 @@ def test_every_peers_best_comes_before_anybodys_second(heard_: list[Output]) -> 
 
 
 @given(groups, groups)
-def test_a_number_means_the_same_answer_to_nodes_that_heard_different_peers(
+def test_a_number_means_the_same_answer_on_nodes_that_received_different_outputs(
     mine: list[Output], theirs: list[Output]
 ) -> None:
-    """Losses, delays and splits change who is shown, never what a number means."""
+    """Losses, delays and splits change who is shown, but not the meaning of a number."""
     ours = {student_number("q", o.peer, o.place): (o.peer, o.place) for o in select([*mine, OWN], "q", answers=True)}
     other = {student_number("q", o.peer, o.place): (o.peer, o.place) for o in select([*theirs, OWN], "q", answers=True)}
     everybody = {student_number("q", o.peer, o.place): set() for o in [*mine, *theirs, OWN]}
@@ -82,13 +80,13 @@ def test_a_number_means_the_same_answer_to_nodes_that_heard_different_peers(
         assert ours[number] == other[number] or len(everybody[number]) > 1
 
 
-def test_numbers_have_three_digits_and_seldom_coincide() -> None:
+def test_numbers_have_three_digits_and_rarely_collide() -> None:
     numbers = [student_number("q", f"peer {i}", place) for i in range(50) for place in range(8)]
     assert all(100 <= number <= 999 for number in numbers)
     assert len(set(numbers)) > 0.7 * len(numbers)
 
 
-def test_a_number_tells_nothing_of_who_was_right_before() -> None:
+def test_a_peers_number_changes_between_questions() -> None:
     assert len({student_number(f"question {i}", "peer", 0) for i in range(100)}) > 80
 
 
@@ -99,7 +97,7 @@ def test_a_number_tells_nothing_of_who_was_right_before() -> None:
         max_size=40,
     )
 )
-def test_what_is_looked_at_is_bounded_and_only_about_the_question(said: dict[str, dict[str, list[str]]]) -> None:
+def test_considered_outputs_are_bounded_and_match_the_question(said: dict[str, dict[str, list[str]]]) -> None:
     found = heard(said, "q", besides="peer 0")
     assert len(found) <= MOST_PEERS * MOST_TEXTS
     assert "peer 0" not in {each.peer for each in found}
@@ -109,11 +107,11 @@ def test_what_is_looked_at_is_bounded_and_only_about_the_question(said: dict[str
     )
 
 
-def test_texts_without_end_are_not_looked_at() -> None:
+def test_overlong_texts_are_ignored() -> None:
     assert heard({"p": {"q": ["x" * (LONGEST_TEXT + 1), "y"]}}, "q", besides="") == [PeerText("p", 1, "y")]
 
 
-def test_of_many_peers_not_always_the_same_are_looked_at() -> None:
+def test_the_peers_considered_vary_by_question() -> None:
     questions = [f"question {i}" for i in range(40)]
     said = {f"peer {i:03}": {question: ["x"] for question in questions} for i in range(64)}
     chosen = [{each.peer for each in heard(said, question, besides="")} for question in questions]
@@ -121,5 +119,5 @@ def test_of_many_peers_not_always_the_same_are_looked_at() -> None:
     assert len(set().union(*chosen)) == 64
 
 
-def test_nobody_is_a_swarm_of_one() -> None:
+def test_no_peers_returns_no_outputs() -> None:
     assert heard(NoPeers().outputs(0, "answer"), "q", besides="me") == []

@@ -1,4 +1,4 @@
-"""Settings of the study group: what cannot be played is refused, with a command that can."""
+"""Settings of the study group: unplayable ones are refused, with a command that works."""
 
 from __future__ import annotations
 
@@ -44,23 +44,25 @@ def test_settings_of_another_game_are_errors(game: dict[str, Any], offload: dict
 
 
 @pytest.mark.parametrize(
-    ("offload", "told", "setting"),
+    ("offload", "message", "setting"),
     [
         ({"kind": "relay"}, "no answers of its own", "game.kind=sampling"),
         ({"batch": True, "stages": ["answer", "resolve"]}, "a later stage waits", "offload.batch=false"),
     ],
 )
-def test_what_cannot_be_played_is_refused_with_what_can(offload: dict[str, Any], told: str, setting: str) -> None:
-    with pytest.raises(ConfigurationError, match=told) as caught:
+def test_unplayable_settings_are_refused_with_a_working_alternative(
+    offload: dict[str, Any], message: str, setting: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         check_offload(config(provider="box", **offload))
     assert str(caught.value.next).endswith(setting)
 
 
-def test_answers_of_a_teacher_may_come_in_batches() -> None:
+def test_a_teachers_answers_can_come_in_batches() -> None:
     check_offload(config(provider="box", batch=True))
 
 
-def test_a_place_among_the_answers_stays_this_machines_whatever_the_share() -> None:
+def test_one_answer_slot_stays_on_this_machine_for_any_share() -> None:
     offload = config(provider="box").offload
     assert parts(offload, 0, "answer", 8, least=1) == Parts(1, 7)
     assert parts(offload, 0, "critique", 8) == Parts(8, 0)
@@ -72,7 +74,7 @@ def scored(outcome: float, form: float) -> Score:
     return Score(outcome, True, "", (RewardTerm("correct", 2 * outcome, 2.0, ""), RewardTerm("tags", form, 1.0, "")))
 
 
-def test_terms_of_form_weigh_own_rows_and_never_a_teachers() -> None:
+def test_format_terms_affect_own_rows_but_not_a_teachers() -> None:
     rollouts = [
         Rollout(kind, kind.value, "x", (7, 8), truncated=False)
         for kind in (Kind.POLICY, Kind.POLICY, Kind.TEACHER, Kind.TEACHER)
@@ -100,7 +102,7 @@ def test_a_journal_keeps_terms_prompts_and_turns(tmp_path: Path) -> None:
     assert again.chunks(3, "critique") == 0
 
 
-def test_a_journal_from_before_rewards_had_terms_is_taken_further(tmp_path: Path) -> None:
+def test_a_journal_without_reward_terms_is_upgraded(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "s")
     asked, rows = Prompt(QUESTION, "answer", (), (5,)), (Rollout(Kind.POLICY, "local", "x", (1,), truncated=False),)
     journal.write_rollouts(0, 0, [Group(asked, rows)])

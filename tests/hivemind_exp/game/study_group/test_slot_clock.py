@@ -1,4 +1,4 @@
-"""The slot clock: whoever knows the charter knows what is played, whatever happened before."""
+"""The slot clock: the charter and the time determine the current stage, whatever happened before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 
 LONGEST_SKEW = 3.0
-"""Seconds by which clocks of one swarm may differ: hivemind refuses more."""
+"""Maximum difference in seconds between the clocks of a swarm. hivemind refuses more."""
 
 clocks = st.builds(SlotClock, st.integers(0, 4_000_000_000), st.integers(1, 86_400), st.integers(1, 5))
 moments = st.floats(-1e9, 8e9, allow_nan=False)
@@ -23,7 +23,7 @@ def number(clock: SlotClock, now: float) -> int:
 
 
 @given(clocks, moments)
-def test_every_moment_has_one_slot_and_lies_in_it(clock: SlotClock, now: float) -> None:
+def test_every_moment_lies_in_its_slot(clock: SlotClock, now: float) -> None:
     slot = clock.at(now)
     assert 0 <= slot.stage < clock.stages
     assert clock.begins(slot.round, slot.stage) <= now < clock.begins(slot.round, slot.stage) + clock.stage_time
@@ -31,9 +31,7 @@ def test_every_moment_has_one_slot_and_lies_in_it(clock: SlotClock, now: float) 
 
 
 @given(clocks, st.integers(-1000, 1_000_000), st.integers(0, 4))
-def test_a_slot_begins_with_its_first_moment_and_ends_before_the_next(
-    clock: SlotClock, round_: int, stage: int
-) -> None:
+def test_a_slot_includes_its_start_and_excludes_its_end(clock: SlotClock, round_: int, stage: int) -> None:
     stage %= clock.stages
     start = clock.begins(round_, stage)
     assert (clock.at(start).round, clock.at(start).stage) == (round_, stage)
@@ -54,7 +52,7 @@ def test_time_never_runs_backward(clock: SlotClock, one: float, other: float) ->
     st.floats(0, 1e8),
     st.floats(-LONGEST_SKEW, LONGEST_SKEW),
 )
-def test_skewed_clocks_disagree_only_about_a_boundary(t0: int, stage_time: int, since: float, skew: float) -> None:
+def test_skewed_clocks_disagree_only_near_a_boundary(t0: int, stage_time: int, since: float, skew: float) -> None:
     clock = SlotClock(t0, stage_time, 3)
     now = t0 + since
     mine, theirs = number(clock, now), number(clock, now + skew)
@@ -65,10 +63,8 @@ def test_skewed_clocks_disagree_only_about_a_boundary(t0: int, stage_time: int, 
 
 
 @given(clocks, moments, st.lists(moments, max_size=5))
-def test_a_late_joiner_and_both_halves_of_a_split_are_where_the_others_are(
-    clock: SlotClock, now: float, past: list[float]
-) -> None:
-    """What a node asked the clock before, or whether it was there at all, changes nothing."""
+def test_late_joiners_and_split_halves_agree_on_the_slot(clock: SlotClock, now: float, past: list[float]) -> None:
+    """Earlier calls of a node's clock, or none at all, make no difference."""
     long_there = SlotClock(clock.t0, clock.stage_time, clock.stages)
     for moment in past:
         long_there.at(moment)
@@ -76,6 +72,6 @@ def test_a_late_joiner_and_both_halves_of_a_split_are_where_the_others_are(
 
 
 @pytest.mark.parametrize(("stage_time", "stages"), [(0, 3), (-1, 3), (10, 0)])
-def test_rounds_of_no_length_are_refused(stage_time: int, stages: int) -> None:
-    with pytest.raises(ValueError, match="no round"):
+def test_rounds_without_length_are_refused(stage_time: int, stages: int) -> None:
+    with pytest.raises(ValueError, match="invalid round: "):
         SlotClock(0, stage_time, stages)

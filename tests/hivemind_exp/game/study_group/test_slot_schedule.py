@@ -1,4 +1,4 @@
-"""The timetable of a swarm: what is played next, for nodes that are fast, slow, late, or set their clock back."""
+"""A swarm's schedule: the next stage for nodes that are fast, slow or late, or whose clock is set back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLOCK = SlotClock(1_000_000, 60, len(STAGES))
 
 
 class Player:
-    """Plays turn after turn, each of which takes a while."""
+    """Plays one stage after another, each of which takes some time."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -40,7 +40,7 @@ durations = st.lists(st.floats(0.5, 200), min_size=1, max_size=40)
 
 
 @given(starts, durations)
-def test_whoever_begins_whenever_plays_the_round_that_is_on_and_answers_first(start: float, takes: list[float]) -> None:
+def test_a_node_plays_the_current_round_and_answers_first(start: float, takes: list[float]) -> None:
     player = Player(start)
     for seconds in takes:
         player.play(seconds)
@@ -62,7 +62,7 @@ def test_whoever_begins_whenever_plays_the_round_that_is_on_and_answers_first(st
 
 
 @given(starts, st.lists(st.floats(0.5, 9), min_size=60, max_size=80))
-def test_a_fast_node_goes_on_along_the_questions_without_a_gap(start: float, takes: list[float]) -> None:
+def test_a_fast_node_continues_through_the_questions_without_a_gap(start: float, takes: list[float]) -> None:
     player = Player(start)
     for seconds in takes:
         player.play(seconds)
@@ -73,7 +73,7 @@ def test_a_fast_node_goes_on_along_the_questions_without_a_gap(start: float, tak
     assert max(map(len, parts.values())) > 1
 
 
-def test_a_node_that_joins_late_answers_and_then_plays_what_is_on() -> None:
+def test_a_late_node_answers_and_then_plays_the_current_stage() -> None:
     player = Player(CLOCK.begins(7, 1) + 10)
     player.play(10)
     player.play(10)
@@ -89,7 +89,7 @@ def test_a_step_longer_than_a_slot_never_stops_a_node() -> None:
     ]  # fmt: skip
 
 
-def test_a_clock_that_is_set_back_brings_no_round_back() -> None:
+def test_a_clock_set_back_does_not_repeat_rounds() -> None:
     player = Player(CLOCK.begins(5, 0) + 1)
     player.play(5)
     player.now = CLOCK.begins(3, 2)
@@ -97,16 +97,16 @@ def test_a_clock_that_is_set_back_brings_no_round_back() -> None:
     assert [stage_run for _, stage_run in player.played] == [StageRun(5, "answer", 0), StageRun(5, "answer", 1)]
 
 
-def test_before_the_beginning_the_first_slot_is_played() -> None:
+def test_before_the_start_the_first_slot_is_played() -> None:
     assert Player(CLOCK.begins(-4, 1)).cursor.next() == StageRun(0, "answer")
 
 
-def test_what_is_left_of_a_slot_is_told() -> None:
+def test_the_schedule_returns_the_seconds_left_in_a_slot() -> None:
     slots = SlotSchedule(CLOCK, STAGES, lambda *_: 0, lambda: CLOCK.begins(3, 1) + 45.0)
     assert slots.left() == 15
 
 
-def test_alone_one_stage_follows_the_other_and_takes_its_time() -> None:
+def test_without_a_clock_stages_follow_each_other_without_a_limit() -> None:
     pace = SequentialSchedule(STAGES)
     turns, last = [], None
     for _ in range(4):

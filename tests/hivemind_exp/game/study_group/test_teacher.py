@@ -1,4 +1,4 @@
-"""A teacher in the study group: later stages still show an own answer, and learn by the outcome alone."""
+"""A teacher in the study group: later stages still show an own answer, and learn from outcomes alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.teachers import two_letters
 pytestmark = pytest.mark.slow
 
 
-def test_a_teacher_fills_stages_and_the_node_still_shows_an_answer_of_its_own(tmp_path: Path) -> None:
+def test_a_teacher_fills_stages_and_the_node_still_shows_its_own_answer(tmp_path: Path) -> None:
     with api_server(answer=two_letters) as server:
         box = {"base_url": server.base_url, "model": "test-model", "group": "n", "free": True}
         config = make_config(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -146,3 +147,21 @@ def test_the_image_is_built_from_files_that_exist() -> None:
     assert all((ROOT / name).exists() for name in copied)
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] == "!"}
     assert set(copied) == allowed
+
+
+def docker_works() -> bool:
+    """Whether a Docker engine answers; its client alone cannot build."""
+    docker = shutil.which("docker")
+    return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not docker_works(), reason="needs a Docker engine")
+def test_the_image_builds_and_trains_as_an_ordinary_user() -> None:
+    subprocess.run(["docker", "build", "--quiet", "--tag", "swarmctl:test", str(ROOT)], check=True)
+    run = ["docker", "run", "--rm", "--entrypoint", "/bin/sh", "swarmctl:test", "-c"]
+    script = "id -u && swarmctl run --profile demo --rounds 2 --plain && ls /data/nodes/demo/checkpoints"
+    printed = subprocess.run([*run, script], capture_output=True, text=True, check=True).stdout.split()
+    assert printed[0] == "1000"
+    assert printed[-1] == "00000002"

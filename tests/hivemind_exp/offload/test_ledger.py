@@ -30,7 +30,7 @@ def test_reserves_count_until_they_are_settled(tmp_path: Path) -> None:
     ledger.release(second, "refused")
     assert ledger.spent == pytest.approx(0.1)
     ledger.keep(ledger.reserve(ASK, 0.9), "timed out")
-    with pytest.raises(LimitReached, match=r"1\.0000 of offload"):
+    with pytest.raises(LimitReached, match=r"1\.0000 of 1\.00 USD \(offload\.limits\.usd\) is already spent"):
         ledger.check(0.001)
 
 
@@ -56,7 +56,7 @@ def test_the_day_has_a_cap_of_its_own(tmp_path: Path) -> None:
 
 def test_a_full_disk_and_a_file_that_is_no_ledger_are_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database at all, but long enough to be looked at as one" * 20)
-    with pytest.raises(NodeError, match="cannot be used"):
+    with pytest.raises(NodeError, match="cannot use the ledger"):
         make(tmp_path / "text")
     with mounted_disk(tmp_path, "200k") as place:
         ledger = make(place / "l", usd="unlimited")

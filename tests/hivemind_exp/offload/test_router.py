@@ -162,5 +162,5 @@ def test_a_provider_that_takes_no_prompt_any_more_ends_the_run(tmp_path: Path) -
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
         server.always(Fault.UNKNOWN_MODEL)
-        with pytest.raises(ProviderError, match="request not accepted"):
+        with pytest.raises(ProviderError, match="request rejected"):
             rig.run([order(number) for number in range(20)])

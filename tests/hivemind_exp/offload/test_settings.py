@@ -61,7 +61,7 @@ def test_names() -> None:
     ]
     with pytest.raises(ConfigurationError, match="did you mean deepseek"):
         first_endpoint(config("deepsek"))
-    with pytest.raises(ConfigurationError, match="has no usual model"):
+    with pytest.raises(ConfigurationError, match="has no default model"):
         first_endpoint(config("vllm"))
     with pytest.raises(ConfigurationError):
         first_endpoint(config("huggingface"))
@@ -79,11 +79,11 @@ def test_a_row_of_the_table_cannot_be_moved_to_another_host() -> None:
     [
         ({"kind": "policy"}, "needs token ids"),
         ({"kind": "policy_text"}, "serves only its own models"),
-        ({"kind": "relay", "share": 0.5}, "a relay trains nothing"),
-        ({"kind": "relay", "when": "failed"}, "a relay trains nothing"),
-        ({"kind": "relay", "rounds": "0-9"}, "a relay has nothing to do"),
+        ({"kind": "relay", "share": 0.5}, "the API must fill every slot of a relay"),
+        ({"kind": "relay", "when": "failed"}, "the API must fill every slot of a relay"),
+        ({"kind": "relay", "rounds": "0-9"}, "the API must fill every round of a relay"),
         ({"kind": "relay", "on_limit": "local"}, "a relay loads no model"),
-        ({"luffy": True}, "luffy weighs"),
+        ({"luffy": True}, "luffy compares"),
         ({"provider": "groq", "batch": True}, "has no Batch API"),
         ({"batch": True, "when": "failed"}, "takes hours"),
     ],
@@ -95,7 +95,7 @@ def test_senseless_settings_are_refused_with_one_that_works(settings: dict[str, 
     key, _, value = shlex.split(caught.value.next)[-1].removeprefix("offload.").partition("=")
     plain = {"false": False, "true": True}.get(value, value if not value[:1].isdigit() else float(value))
     repaired = {**settings, key: plain}
-    if key == "kind" or message == "a relay trains nothing":
+    if key == "kind" or message == "the API must fill every slot of a relay":
         repaired |= {"provider": "mybox"} if repaired.get("kind") == "policy_text" else {"when": "always"}
     check_offload(config(**repaired))
 
@@ -132,10 +132,10 @@ def test_prices() -> None:
 
 def test_a_price_that_nobody_knows_keeps_no_cap() -> None:
     endpoint = first_endpoint(config("mybox"))
-    with pytest.raises(ConfigurationError, match="the price of mybox:m is not known"):
+    with pytest.raises(ConfigurationError, match="the price of mybox:m is unknown"):
         bounded_price(endpoint, {}, capped=True)
     assert bounded_price(endpoint, {}, capped=False).free
-    with pytest.raises(ConfigurationError, match="thinks unseen and without bound"):
+    with pytest.raises(ConfigurationError, match="the hidden reasoning of xai:grok-4-0709 has no limit"):
         bounded_price(first_endpoint(config("xai:grok-4-0709")), {}, capped=True)
 
 

@@ -89,7 +89,7 @@ def test_a_key_refused_while_a_batch_is_out_ends_the_run_and_loses_nothing(tmp_p
             rig.offload.submit([order(0)])
             until(lambda: states(rig.ledger)["running"])
             server.revoke("key-1234")
-            with pytest.raises(KeyProblem, match="its batches wait for a key of the same account"):
+            with pytest.raises(KeyProblem, match="to collect its batches, set a key of the same account"):
                 rig.offload.wait(0)
         server.finish_batches()
         with engine(tmp_path, endpoint(server.base_url), None, key="key-5678", batched=True) as rig:
@@ -124,7 +124,9 @@ def test_while_the_service_is_down_the_next_of_the_chain_is_asked_directly(
             with server.down():
                 rig.run([order(number) for number in range(3)])
             assert len(spare.ledger.chats) == 12
-            assert rig.events.of("warning")[0]["message"].endswith("spare:test-model generates until it answers again")
+            assert rig.events.of("warning")[0]["message"].endswith(
+                "falling back to spare:test-model until it is available again"
+            )
             _wait_for_recovery(server, rig)
             assert len(server.ledger.chats) == 1
     assert filled(rig)[:3] == [4] * 3

@@ -55,7 +55,7 @@ def test_a_stop_is_at_once_and_the_next_start_collects(tmp_path: Path) -> None:
             with pytest.raises(StopRequested):
                 rig.offload.wait(0)
         assert [(warning["code"], warning["message"]) for warning in rig.events.of("warning")] == [
-            ("batch_pending", "12 requests go on in 1 batches at box; the next start collects them")
+            ("batch_pending", "12 requests are still running in 1 batch at box; the next start collects them")
         ]
         assert rig.accounts()["batched"] > 0
         server.finish_batches()
@@ -155,7 +155,10 @@ def test_a_batch_that_ended_early_is_paid_for_what_it_did_and_the_rest_is_asked_
         assert len(lines(server)) == 8
         assert_paid(server, rig.ledger, void=0.0)
     assert filled(rig) == [4, 4]
-    told = f"box:test-model says that a batch is {status}; {done} of its 8 requests were answered, the others are asked"
+    told = (
+        f"box:test-model reports a batch as {status}; {done} of its 8 requests were answered, "
+        "and the others will be sent again"
+    )
     assert [warning["code"] for warning in rig.events.of("warning")] == [f"batch_{status}"]
     assert rig.events.of("warning")[0]["message"].startswith(told)
 

@@ -113,19 +113,19 @@ def test_errors_are_raised_where_they_are_raised_without_the_process(tmp_path: P
     def start(config: Config) -> None:
         open_offload(config, NodeFiles(tmp_path), Secrets(), Events(), StopFlag())
 
-    with pytest.raises(KeyProblem, match="there is no key for box") as missing:
+    with pytest.raises(KeyProblem, match="no API key for box") as missing:
         start(configure("http://127.0.0.1:9/v1", box={"needs_key": True}))
     assert missing.value.next == "swarmctl keys set box"
-    with pytest.raises(ConfigurationError, match="kind policy needs token ids"):
+    with pytest.raises(ConfigurationError, match=r"offload\.kind = policy needs token ids"):
         start(configure("http://127.0.0.1:9/v1", kind="policy"))
     with api_server(keys={KEY}) as server:
         config = configure(server.base_url, box={"needs_key": True})
         with hosted(tmp_path / "refused", config, key="wrong", probed=False) as rig:
-            with pytest.raises(KeyProblem, match="box:test-model: key refused") as refused:
+            with pytest.raises(KeyProblem, match="box:test-model: authentication failed") as refused:
                 rig.offload.wait_for_probe()
     assert refused.value.next == "swarmctl keys set box"
     with api_server() as server, hosted(tmp_path / "cap", configure(server.base_url, limits={"usd": 0.01})) as rig:
-        with pytest.raises(LimitReached, match=r"offload\.limits\.usd = 0\.01 USD"):
+        with pytest.raises(LimitReached, match=r" of 0\.01 USD \(offload\.limits\.usd\) is already spent"):
             rig.run([order(number) for number in range(60)])
         assert server.usd(PRICE_IN, PRICE_OUT) <= 0.01
     assert engines() == []
@@ -140,7 +140,7 @@ def test_what_crosses_the_pipe_stays_what_it_was() -> None:
     assert isinstance(full, OSError)
     assert full.errno == errno.ENOSPC
     assert isinstance(unpack_error(pack_error(MemoryError())), MemoryError)
-    assert str(unpack_error(pack_error(ValueError("odd")))) == "in the engine's process: ValueError: odd"
+    assert str(unpack_error(pack_error(ValueError("odd")))) == "in the API process: ValueError: odd"
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_a_gap_in_the_manifests_is_an_error_not_a_fork(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "s")
     for step in (0, 2):
         journal.commit(make_manifest(step))
-    with pytest.raises(CheckpointError, match="lacks step 1"):
+    with pytest.raises(CheckpointError, match="is missing step 1"):
         list(journal.manifests(0))
 
 
@@ -101,7 +101,7 @@ def test_evaluations_survive_and_average(tmp_path: Path) -> None:
 
 def test_another_file_is_no_journal(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(b"not a database, but long enough to be read as one" * 100)
-    with pytest.raises(CheckpointError, match="cannot be used"):
+    with pytest.raises(CheckpointError, match="cannot use the journal"):
         Journal(tmp_path / "j", "s")
 
 

@@ -115,7 +115,7 @@ class Journal:
         return Prompt(question, stage, tuple(json.loads(messages)), (), json.loads(notes or "{}"))
 
     def write_rollouts(self, round_: int, version: int, groups: Sequence[Group]) -> None:
-        """Record this machine's rollouts, all or none. ``version``: optimizer steps taken by the node's weights."""
+        """Record this machine's rollouts, all or none. ``version``: the node's number of optimizer steps."""
         now = time.time()
         rows = [
             (

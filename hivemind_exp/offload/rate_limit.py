@@ -1,4 +1,4 @@
-"""Limits how many requests are in flight and how fast they are sent, by what the service can take and by its limits.
+"""Limits how many requests are in flight, by what the service can take, and how fast they are sent, by its limits.
 
 The number in flight follows additive increase, multiplicative decrease (Chiu and Jain 1989). Requests are spaced evenly
 at the rates given in the profile or in answers. The first request is sent alone, so that its answer can say how many
@@ -113,7 +113,7 @@ class RateLimiter:
         return tokens
 
     def _heed(self, number: int, headers: Mapping[str, str], what: str, pace: Pace) -> None:
-        """Adopt the limit given in an answer. Without a limit, pause if the answer's remaining allowance is used up."""
+        """Adopt the limit given in an answer. Without one, pause if the allowance it reports is used up by now."""
         limit = _number(headers.get(f"x-ratelimit-limit-{what}", ""))
         if limit is not None and limit > 0:
             pace.heed(limit)
@@ -168,7 +168,7 @@ def duration(text: str) -> float | None:
 USED = 0.975
 """Fraction of a limit to use; the rest allows for requests that the service counts differently or receives late."""
 CATCH_UP_S = 0.05
-"""Seconds of lateness that may be caught up, by sending that much at once. Some services count per second."""
+"""Longest delay, in seconds, that is made up for by sending more at once. Short, as some services count per second."""
 
 
 class Pace:

@@ -135,7 +135,7 @@ class Router:
         now = asyncio.get_running_loop().time()
         if service.slowed == 0:
             service.slowed_since = now
-        # With many requests in flight, many are rejected at once. Count them once.
+        # Many requests in flight are rejected at once. Count these as one, or the pause would grow too long.
         service.slowed += not service.limiter.held
         wait = fault.wait if fault.wait is not None else growing(service.slowed, first=0.25, longest=60.0)
         if wait > LONGEST_HOLD_S:
@@ -157,15 +157,16 @@ class Router:
         service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
         service.outages += 1
         if first:
-            self._emit(WarningEvent(code="provider_down", message=f"{service.told(fault)}; {self._instead()}"))
+            message = f"{service.told(fault)}; {self._instead()} until {service.endpoint.name} is available again"
+            self._emit(WarningEvent(code="provider_down", message=message))
 
     def _instead(self) -> str:
         for service in self._chain:
             if service is None:
-                return "falling back to this machine until it is available again"
+                return "falling back to this machine"
             if service.trouble is None and not (self.budget_exhausted and not service.price.free):
-                return f"falling back to {service.endpoint.label} until it is available again"
-        return "waiting until it is available again"
+                return f"falling back to {service.endpoint.label}"
+        return "waiting"
 
     def _usable(self, service: ProviderService) -> bool:
         if self.budget_exhausted and not service.price.free:

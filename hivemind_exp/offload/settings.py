@@ -180,9 +180,10 @@ def describe_loss(config: Config) -> str:
     if kind is Kind.RELAY:
         return "relay: completions are verified and saved; no model is loaded or trained"
     if kind is Kind.POLICY_TEXT:
-        return "policy_text: GRPO with ratio 1 on re-encoded text; no negative advantages, as the lag is unknown"
+        return "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
     if config.train.teacher_loss == "luffy":
         return "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group"
+    what = "teacher: verified distillation (only correct answers in strict format)"
     if offload.share == 1 and offload.when == "always":
-        return "teacher: verified distillation (correct answers in strict format), weight clip(1 - pass rate, 0.1, 1)"
-    return "teacher: verified distillation (correct answers in strict format), weight max(0, 1 - mean of own rewards)"
+        return f"{what}, weight clip(1 - pass rate, 0.1, 1)"
+    return f"{what}, weight max(0, 1 - mean of own rewards)"

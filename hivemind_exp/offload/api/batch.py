@@ -46,7 +46,7 @@ class Line:
     places: tuple[int, ...]
     """The slots to fill."""
     version: int
-    """Optimizer steps taken by the node's weights when the request was ordered."""
+    """The node's number of optimizer steps when the request was ordered."""
 
     @property
     def name(self) -> str:

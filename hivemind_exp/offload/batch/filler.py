@@ -95,7 +95,7 @@ class BatchFiller:
                     opened = self._open(missing, tries)
                 except LimitReached as error:
                     self.billing.router.release(service)
-                    # Reserves are released as other batches finish. If none are running, the cap is final.
+                    # Reserves are released as other batches finish. If none are running, the cap is really reached.
                     if self._running:
                         await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
                     else:

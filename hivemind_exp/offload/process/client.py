@@ -40,7 +40,7 @@ Check = Callable[[], None]
 
 
 class EngineGone(Exception):
-    """The process exited unasked; the text says how."""
+    """The process exited on its own; the text says how."""
 
 
 class EngineProcess:

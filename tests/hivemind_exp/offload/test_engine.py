@@ -150,7 +150,7 @@ def test_a_key_revoked_in_mid_run_lets_the_next_of_the_chain_generate(tmp_path: 
     told = [warning["message"] for warning in rig.events.of("warning")]
     assert told == [
         "box:test-model: authentication failed (HTTP 401: the API key was rejected); "
-        "falling back to spare:test-model until it is available again"
+        "falling back to spare:test-model until box is available again"
     ]
 
 
@@ -164,7 +164,7 @@ def test_without_credit_no_waiting_is_tried(tmp_path: Path, fault: Fault) -> Non
     assert rig.texts() == {}
     assert len(rig.events.of("warning")) == 1
     assert "out of credit" in rig.events.of("warning")[0]["message"]
-    assert "falling back to this machine" in rig.events.of("warning")[0]["message"]
+    assert "falling back to this machine until box is available again" in rig.events.of("warning")[0]["message"]
 
 
 def test_a_provider_that_is_down_is_waited_for_and_its_return_is_told(

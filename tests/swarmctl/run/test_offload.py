@@ -203,7 +203,7 @@ def test_an_outage_is_told_once(home: Path) -> None:
         server.set(predicate=_dies_after(12))
         done = untrained("--offload", "mybox")
     assert done.returncode == Exit.DONE, done.stderr
-    assert done.stderr.count("falling back to this machine until it is available again") == 1
+    assert done.stderr.count("falling back to this machine until mybox is available again") == 1
 
 
 def _dies_after(count: int) -> Any:

@@ -125,7 +125,7 @@ def test_while_the_service_is_down_the_next_of_the_chain_is_asked_directly(
                 rig.run([order(number) for number in range(3)])
             assert len(spare.ledger.chats) == 12
             assert rig.events.of("warning")[0]["message"].endswith(
-                "falling back to spare:test-model until it is available again"
+                "falling back to spare:test-model until box is available again"
             )
             _wait_for_recovery(server, rig)
             assert len(server.ledger.chats) == 1

@@ -1,4 +1,4 @@
-"""Who generates what: names, schedules, kinds, prices."""
+"""Offload settings: provider names, schedules, kinds, prices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_rounds(expression: str, rounds: set[int]) -> None:
 
 
 @pytest.mark.parametrize("expression", ["", "every 0", "every", "1,", "a", "-3", "1--2"])
-def test_rounds_that_mean_nothing_are_refused(expression: str) -> None:
+def test_invalid_rounds_are_refused(expression: str) -> None:
     with pytest.raises(ValidationError):
         config(rounds=expression)
 
@@ -67,7 +67,7 @@ def test_names() -> None:
         first_endpoint(config("huggingface"))
 
 
-def test_a_row_of_the_table_cannot_be_moved_to_another_host() -> None:
+def test_built_in_provider_cannot_move_to_another_host() -> None:
     with pytest.raises(ValidationError, match="a name that is taken"):
         Config.model_validate({"providers": {"openai": {"base_url": "http://elsewhere/v1"}}})
     with pytest.raises(ValidationError):
@@ -88,7 +88,7 @@ def test_a_row_of_the_table_cannot_be_moved_to_another_host() -> None:
         ({"batch": True, "when": "failed"}, "takes hours"),
     ],
 )
-def test_senseless_settings_are_refused_with_one_that_works(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused_with_a_working_suggestion(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         check_offload(config(**settings))
     assert caught.value.next is not None
@@ -101,14 +101,14 @@ def test_senseless_settings_are_refused_with_one_that_works(settings: dict[str, 
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.9, 4), (0.99, 2), (0.5, 2), (0.01, 8)])
-def test_a_share_below_one_leaves_both_a_place(share: float, size: int) -> None:
+def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None:
     found = parts(config(share=share).offload, 0, "answer", size)
     assert found.local >= 1
     assert found.remote >= 1
     assert found.local + found.remote == size
 
 
-def test_auto_never_means_the_nodes_own_policy() -> None:
+def test_auto_never_means_the_node_s_own_policy() -> None:
     for name, row in PROVIDERS.items():
         if row.chat is not None:
             assert resolved_kind(config(name, model="m")) is Kind.TEACHER
@@ -121,7 +121,7 @@ def test_prices() -> None:
     tiered = first_endpoint(config("gemini:gemini-2.5-pro"))
     highest = price_of(tiered, {})
     assert highest is not None
-    assert highest.input > highest.cost(Usage(1000, 0)) / 1000, "the reserve is made at the highest tier"
+    assert highest.input > highest.cost(Usage(1000, 0)) / 1000, "reserves use the highest tier"
     own = config("mybox", prices={"mybox": {"input": 1.0, "output": 3.0}})
     assert bounded_price(first_endpoint(own), own.offload.prices, capped=True).cost(Usage(10, 10)) == pytest.approx(
         4e-5
@@ -130,7 +130,7 @@ def test_prices() -> None:
     assert bounded_price(first_endpoint(free), {}, capped=True).free
 
 
-def test_a_price_that_nobody_knows_keeps_no_cap() -> None:
+def test_unknown_price_is_refused_under_a_cap() -> None:
     endpoint = first_endpoint(config("mybox"))
     with pytest.raises(ConfigurationError, match="the price of mybox:m is unknown"):
         bounded_price(endpoint, {}, capped=True)
@@ -139,13 +139,13 @@ def test_a_price_that_nobody_knows_keeps_no_cap() -> None:
         bounded_price(first_endpoint(config("xai:grok-4-0709")), {}, capped=True)
 
 
-def test_a_cap_for_each_day_alone_is_a_cap() -> None:
+def test_daily_cap_alone_is_a_cap() -> None:
     assert not config(limits={"usd": "unlimited"}).offload.limits.capped
     assert config(limits={"usd": "unlimited", "usd_per_day": 1.0}).offload.limits.capped
     assert config().offload.limits.capped
 
 
-def test_every_usual_model_has_a_price_and_none_thinks_without_bound() -> None:
+def test_every_default_model_has_a_price_and_limited_reasoning() -> None:
     for name, row in PROVIDERS.items():
         if row.chat is not None and row.needs_key:
             bounded_price(first_endpoint(config(name)), {}, capped=True)

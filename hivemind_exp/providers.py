@@ -1,47 +1,47 @@
-"""The services that keys are for and that generate, as data. A key belongs to its row's host, which never changes.
+"""Table of services that have API keys or generate. An API key belongs to its row's host, which never changes.
 
-What differs between OpenAI-compatible services stands here and nowhere else: adding one is adding a row. Names of
-variables, addresses and parameters are those which each service's own documentation uses; models change faster than
-this file, so ``offload.model`` goes before ``model``.
+All differences between OpenAI-compatible services are in this table; to add a service, add a row. The names of
+environment variables, addresses and parameters are from each service's documentation. Models change faster than this
+file, so ``offload.model`` overrides ``model``.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 Group = Literal["n", "fan_out"]
-"""How a group is asked for: one request for several choices, or a request each."""
+"""How to request a group: one request for several choices (``n``), or one request per completion (``fan_out``)."""
 Training = Literal["allowed", "restricted", "model", "unknown"]
-"""Whether a service's terms let its output be trained on; ``model``: as the licence of the model says."""
+"""Whether a service's terms allow training on its output. ``model``: the model's license decides."""
 
 _MODELS = "/models"
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """How a service's chat completions are asked for."""
+    """How to request chat completions from a service."""
 
     model: str | None = None
-    """What is asked when the profile names none; None for servers that have no usual model."""
+    """Default model, if the profile names none; None for servers without one."""
     group: Group = "fan_out"
     max_tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The parameter that bounds a completion."""
+    """Name of the parameter that limits a completion."""
     extras: frozenset[str] = frozenset()
-    """Parameters beyond the common ones that it is known to take: "seed", "reasoning_effort"."""
+    """Additional parameters that it is known to take: "seed", "reasoning_effort"."""
     reasoning: tuple[str, ...] = ()
-    """How names of its models begin that think unseen: those take no temperature, and need room for the thought."""
+    """Name prefixes of its models with hidden reasoning. These take no temperature and need extra tokens to reason."""
     bounds_reasoning: bool = True
-    """Whether the bound on a completion bounds the hidden thought too. Where not, no cap can be kept."""
+    """Whether the limit on a completion also limits hidden reasoning. If not, no cap can be enforced."""
     counts_maximum: bool = False
-    """Whether its limit of tokens counts what a request may use, and not what it did use."""
+    """Whether its rate limit counts the tokens that a request may use, not those that it did use."""
     prices: str | None = None
-    """Its name in genai-prices. None: it costs nothing, or the profile gives the price."""
+    """Its name in genai-prices. None: it is free, or the profile gives the price."""
     free: bool = False
-    """It runs on the operator's own machines."""
+    """Whether it runs on the operator's own machines, free of charge."""
     batch: bool = False
-    """It has OpenAI's Batch API, at half the price."""
+    """Whether it has OpenAI's Batch API, at half the price."""
     training: Training = "unknown"
     serves_own_weights: bool = False
-    """Whether it can be made to serve this node's weights."""
+    """Whether it can serve this node's weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +50,18 @@ class Provider:
 
     name: str
     base_url: str
-    """What the API's paths are appended to; no slash at its end."""
+    """The address to which the API's paths are appended, without a trailing slash."""
     variables: tuple[str, ...] = ()
-    """Environment variables that may hold its key; the first that is set counts."""
+    """Environment variables that may hold its API key; the first one that is set is used."""
     needs_key: bool = True
     prefixes: tuple[str, ...] = ()
-    """What its keys begin with. Empty: anything, or not known."""
+    """Prefixes of its API keys. Empty: none, or unknown."""
     key_page: str | None = None
-    """Where keys are made and revoked."""
+    """Web page for creating and revoking API keys."""
     key_path: str = _MODELS
-    """A path that answers free of charge, and only to a valid key. (OpenRouter lists its models to everyone.)"""
+    """A free path that requires a valid API key. OpenRouter's is not ``/models``, which it shows to everyone."""
     chat: Chat | None = None
-    """How it generates; None for services that do not."""
+    """How to request completions; None for services that don't generate."""
 
 
 def _remote(

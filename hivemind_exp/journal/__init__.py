@@ -1,1 +1,1 @@
-"""The node's journal: what must survive kill -9, written before it is used."""
+"""The node's journal: data that must survive kill -9, written before it is used."""

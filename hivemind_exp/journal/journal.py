@@ -1,7 +1,7 @@
-"""The node's journal (SQLite): completions before they are used, manifests before their step.
+"""The node's journal (SQLite). Completions are written before they are used, manifests before their step is taken.
 
-What is in it is never asked for again, and a step in it is never lost: kill -9 at any moment leaves either nothing or
-a whole entry.
+A completion in the journal is never requested again, and a step in it is never lost: kill -9 at any moment leaves
+either a whole entry or none.
 """
 
 import dataclasses
@@ -52,36 +52,39 @@ _INSERT_COMPLETION = (
     "truncated, logps, usd, t) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _GROUP = "swarm=? AND round=? AND stage=? AND question=?"
-"""One stage's group of one question."""
+"""Selects one question's group in one stage."""
 Encode = Callable[[str, bool], tuple[int, ...]]
-"""Returns the token ids of a text, never none; the second argument says that the text was cut."""
+"""Returns a text's token ids, at least one; the second argument says whether the text was truncated."""
 
 
 class Journal:
-    """Append-only record of one node. Not for use from several threads at once; each may open the file for itself.
+    """A node's append-only journal. Don't share an instance between threads; each thread can open the file itself.
 
-    Raises ``DiskFull`` when an entry cannot be written, ``CheckpointError`` when the file is no journal.
+    Raises ``DiskFull`` when an entry cannot be written, ``CheckpointError`` when the file is not a journal.
     """
 
     def __init__(self, path: Path, swarm: str, *, durable: bool = True) -> None:
-        """Open the file. Without ``durable``, entries survive a killed process at once, and a power cut only after the
-        next entry of a durable journal of the same file."""
+        """Open the file.
+
+        Without ``durable``, an entry survives a killed process immediately, but a power cut only after the next write
+        by a durable instance for the same file.
+        """
         self._swarm = swarm
         self._path = path
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
-            # A step must not be taken before its manifest is on the disk itself, or a power cut would fork the node.
+            # A step must not be taken before its manifest is physically on disk, or a power cut would fork the node.
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._db.executescript(_SCHEMA)
             if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
-                # From before rewards had terms.
+                # A journal from before rewards had terms.
                 self._db.execute("ALTER TABLE completions ADD COLUMN terms TEXT")
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
     def write_prompts(self, round_: int, prompts: Sequence[Prompt], first: int = 0) -> None:
-        """Record a stage's prompts, before their first use. ``first``: the position of the first within the stage."""
+        """Record a stage's prompts, before their first use. ``first``: the position of ``prompts[0]`` in the stage."""
         self._write_all(
             (
                 "INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?,?,?)",
@@ -101,7 +104,7 @@ class Journal:
         )
 
     def prompt(self, round_: int, question: Question, stage: str) -> Prompt | None:
-        """Return what a stage asked about a question, without token ids; None where it has not asked yet."""
+        """Return a stage's prompt for a question, without token ids, or None if there is none yet."""
         found = self._db.execute(
             f"SELECT messages, body FROM prompts LEFT JOIN notes USING (swarm, round, stage, question) WHERE {_GROUP}",
             (self._swarm, round_, stage, question.digest),
@@ -112,7 +115,7 @@ class Journal:
         return Prompt(question, stage, tuple(json.loads(messages)), (), json.loads(notes or "{}"))
 
     def write_rollouts(self, round_: int, version: int, groups: Sequence[Group]) -> None:
-        """Record rollouts of this machine, all or none. ``version``: optimizer steps behind the node's weights."""
+        """Record this machine's rollouts, all or none. ``version``: the node's number of optimizer steps."""
         now = time.time()
         rows = [
             (
@@ -127,7 +130,7 @@ class Journal:
         self._write_all((_INSERT_COMPLETION, rows))
 
     def write_completions(self, order: CompletionRequest, completions: Sequence[Completion]) -> None:
-        """Record what an API sent, before anybody uses it."""
+        """Record an API's completions, before they are used."""
         now = time.time()
         rows = [
             (
@@ -140,17 +143,17 @@ class Journal:
         self._write_all((_INSERT_COMPLETION, rows))
 
     def write_lost(self, order: CompletionRequest, places: Sequence[int], why: str) -> None:
-        """Record that places were given up, so that they are not asked for again."""
+        """Record that slots were given up, so that they are not requested again."""
         group = (self._swarm, order.round, order.stage, order.question)
         self._write_all(("INSERT OR IGNORE INTO lost VALUES (?,?,?,?,?,?)", [(*group, n, why) for n in places]))
 
     def settled(self, round_: int, stage: str, question: str) -> set[int]:
-        """Return the places of a group that are filled or were given up; ``question``: its digest."""
+        """Return the slots of a group that are filled or given up; ``question`` is the question's digest."""
         query = " UNION ".join(f"SELECT idx FROM {table} WHERE {_GROUP}" for table in ("completions", "lost"))
         return {place for (place,) in self._db.execute(query, (self._swarm, round_, stage, question) * 2)}
 
     def write_scores(self, round_: int, groups: Sequence[Group]) -> None:
-        """Add to each completion what the verifier said of it."""
+        """Add the verifier's score to each completion."""
         rows = [
             (
                 *(score.outcome, score.strict, score.why, _terms(score)),
@@ -162,9 +165,9 @@ class Journal:
         self._write_all((f"UPDATE completions SET outcome=?, strict=?, why=?, terms=? WHERE {_GROUP} AND idx=?", rows))
 
     def rollouts(self, round_: int, prompt: Prompt, version: int, encode: Encode | None = None) -> dict[int, Rollout]:
-        """Return what was already generated for a prompt, by place, in order; not what peers said to it.
+        """Return a prompt's rollouts generated so far, by slot, in order, without those of peers.
 
-        ``encode`` makes token ids of texts that came without.
+        ``encode`` makes the token ids of texts that were recorded without any.
         """
         rows = self._db.execute(
             "SELECT idx, kind, source, model, version, text, ids, truncated, logps FROM completions "
@@ -186,7 +189,7 @@ class Journal:
         }
 
     def scored(self, round_: int, stage: str, question: str, places: range) -> list[tuple[int, Kind, str, Score]]:
-        """Return place, kind, text and score of what was verified of a group, in order of the places."""
+        """Return slot, kind, text and score of a group's verified completions, in slot order."""
         rows = self._db.execute(
             "SELECT idx, kind, text, outcome, strict, why, terms FROM completions "
             f"WHERE {_GROUP} AND idx>=? AND idx<? AND outcome IS NOT NULL ORDER BY idx",
@@ -198,16 +201,17 @@ class Journal:
         ]
 
     def verified_rounds(self) -> int:
-        """Return the number of rounds up to the last that has verified completions."""
+        """Return the number of rounds up to the last one with verified completions."""
         query = "SELECT MAX(round) FROM completions WHERE swarm=? AND outcome IS NOT NULL"
         return self._count(query, self._swarm)
 
     def commit(self, manifest: Manifest, stage_run: StageRun | None = None, finished: int | None = None) -> None:
-        """Record a step before it is taken. What it was about, and what it teaches, stays known when the manifest
-        itself is forgotten.
+        """Record a step before it is taken.
 
-        ``stage_run``: what it is about; unset: the one stage of its round. ``finished``: rounds finished
-        before; unset: as many as the number of its round.
+        Its stage run and its sources' contributions are kept even after the manifest is deleted.
+
+        ``stage_run``: the step's stage run; unset: the only stage of its round. ``finished``: rounds finished before;
+        unset: the number of its round.
         """
         about = stage_run or StageRun(manifest.round, "answer")
         before = about.round if finished is None else finished
@@ -219,19 +223,19 @@ class Journal:
         )
 
     def stage_run(self, step: int) -> tuple[StageRun, int] | None:
-        """Return what a step was about, and the rounds that the node had finished before it.
+        """Return a step's stage run and the number of rounds that the node had finished before it.
 
-        None for one of which nothing is known: before the first, or taken when a round was one step.
+        None if nothing is recorded: before the first step, or for a step taken when each round was a single step.
         """
         found = self._db.execute("SELECT round, stage, part, finished FROM turns WHERE step=?", (step,)).fetchone()
         return None if found is None else (StageRun(*found[:3]), found[3])
 
     def chunks(self, round_: int, stage: str) -> int:
-        """Return how many parts of a stage have their step."""
+        """Return how many chunks of a stage have a step."""
         return self._count("SELECT MAX(part) FROM turns WHERE round=? AND stage=?", round_, stage)
 
     def contributions(self, before_step: int) -> list[SourceContribution]:
-        """Return what the steps before ``before_step`` taught, source by source."""
+        """Return each source's total contribution to the steps before ``before_step``."""
         rows = self._db.execute(
             "SELECT kind, source, SUM(completions), SUM(tokens) FROM lessons WHERE step<? "
             "GROUP BY kind, source ORDER BY kind, source",
@@ -240,22 +244,22 @@ class Journal:
         return [SourceContribution(Kind(kind), *rest) for kind, *rest in rows]
 
     def manifests(self, first_step: int) -> Iterator[Manifest]:
-        """Yield the steps that follow a checkpoint, in order. Raises ``CheckpointError`` if one is missing."""
+        """Yield the manifests from ``first_step`` on, in order. Raises ``CheckpointError`` if one is missing."""
         expected = first_step
         for step, body in self._db.execute(
             "SELECT step, body FROM manifests WHERE step>=? ORDER BY step", (first_step,)
         ):
             if step != expected:
-                raise CheckpointError(f"the journal {self._path} lacks step {expected}")
+                raise CheckpointError(f"the journal {self._path} is missing step {expected}")
             expected += 1
             yield Manifest.unpack(body)
 
     def forget_manifests(self, before_step: int) -> None:
-        """Delete the steps that every kept checkpoint already contains."""
+        """Delete the manifests before ``before_step``, which every kept checkpoint already contains."""
         self._write_all(("DELETE FROM manifests WHERE step<?", [(before_step,)]))
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
-        """Record an evaluation, so that a restart need not repeat it."""
+        """Record an evaluation, so that a restart does not repeat it."""
         row = (evaluation.round, evaluation.accuracy, evaluation.questions, json.dumps(evaluation.by_task))
         self._write_all(("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)", [row]))
 
@@ -267,7 +271,7 @@ class Journal:
         self._db.close()
 
     def _count(self, query: str, *values: object) -> int:
-        """Return how many there are of what is counted from 0, from a query of the last one."""
+        """Return how many items exist, given a query for the highest number, counted from 0."""
         (last,) = self._db.execute(query, values).fetchone()
         return 0 if last is None else int(last) + 1
 
@@ -285,14 +289,14 @@ class Journal:
         if "full" in text or "disk I/O" in text:
             place = shlex.quote(str(self._path.parent))
             return DiskFull(f"no space left for the journal {self._path}", next=f"df -h {place}")
-        return CheckpointError(f"the journal {self._path} cannot be used: {text}")
+        return CheckpointError(f"cannot use the journal {self._path}: {text}")
 
 
 def _ids(ids: str | None, text: str, truncated: bool, encode: Encode | None) -> tuple[int, ...]:
     if ids is not None:
         return tuple(json.loads(ids))
     if encode is None:
-        raise ValueError("the journal holds texts of an API, and nothing to encode them was given")
+        raise ValueError("the journal has API texts without token ids, and no encoder was given")
     return encode(text, truncated)
 
 

@@ -1,6 +1,6 @@
-"""The step manifest: everything one optimizer step depends on besides the weights.
+"""The step manifest: everything that an optimizer step depends on, besides the weights; and other journal records.
 
-It is committed to the journal before the step; replaying it needs no source, no verifier and no network.
+A manifest is committed to the journal before its step. Replaying it needs no source, no verifier and no network.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from hivemind_exp.rollouts.types import Kind
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One completion with what is learned from it."""
+    """One completion, with its weight in the step."""
 
     kind: Kind
     source: str
-    """Who made it, with the model where a provider did: "local", "openai:gpt-4o-mini"."""
+    """What made it, with the model if it was a provider: "local", "openai:gpt-4o-mini"."""
     task: str
     group: int
-    """Rows of equal number answer the same prompt."""
+    """Rows with the same number answer the same prompt."""
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
     text: str
     outcome: float
-    """Verified here, in [0, 1]."""
+    """Result of this node's verification, in [0, 1]."""
     advantage: float
     """The row's weight, from its kind's loss."""
     lag: int | None
@@ -37,7 +37,7 @@ class TrainingRow:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One optimizer step, ready to be taken or replayed."""
+    """One optimizer step, ready to take or replay."""
 
     step: int
     """Optimizer steps taken before this one."""
@@ -45,11 +45,12 @@ class Manifest:
     seed: int
     """Seeds every random generator at the start of the step (dropout)."""
     micro_batch: int
-    """Rows of one forward and backward pass."""
+    """Rows per forward and backward pass."""
     rows: tuple[TrainingRow, ...]
-    """In the order in which they are processed."""
+    """In processing order."""
     floor: float | None = None
-    """Mean log-probability a token, under this node's weights, below which a peer's row is left out. None: none is."""
+    """A peer's row is left out if its mean log-probability per token, under this node's weights, is below this value.
+    None: no row is left out."""
 
     def pack(self) -> bytes:
         names = [field.name for field in dataclasses.fields(TrainingRow)]
@@ -62,7 +63,7 @@ class Manifest:
         """Read what ``pack`` wrote. Raises ``ValueError`` for another format."""
         version, *fields = msgpack.unpackb(data, use_list=False)
         if version not in (1, 2):
-            raise ValueError(f"step manifest of format {version}; this version reads formats 1 and 2")
+            raise ValueError(f"unknown step manifest format {version}; this version reads formats 1 and 2")
         *numbers, rows = fields
         step, round_, seed, micro_batch, floor = numbers if version == 2 else [*numbers, None]
         return cls(step, round_, seed, micro_batch, tuple(TrainingRow(Kind(row[0]), *row[1:]) for row in rows), floor)
@@ -70,17 +71,17 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class SourceContribution:
-    """One source's part in what was learned."""
+    """What one source contributed to training."""
 
     kind: Kind
     source: str
-    """Who made the completions: "local", a provider's name or a peer's id."""
+    """What made the completions: "local", a provider's name or a peer's id."""
     completions: int
     tokens: int
 
 
 def contributions(manifest: Manifest) -> Iterator[SourceContribution]:
-    """Yield each source's part in a step. Rows without an advantage teach nothing, whoever made them."""
+    """Yield each source's contribution to a step. Rows with an advantage of 0 teach nothing and don't count."""
     weighty = [row for row in manifest.rows if row.advantage != 0]
     for kind, source in sorted({(row.kind, row.source) for row in weighty}):
         rows = [row for row in weighty if (row.kind, row.source) == (kind, source)]
@@ -88,39 +89,39 @@ def contributions(manifest: Manifest) -> Iterator[SourceContribution]:
 
 
 FOREIGN = 1_000_000
-"""Places from one peer's group to the next in one round; the node's own group has those below the first."""
+"""Slots reserved in a round for each peer group. The node's own group has the slots below the first peer group's."""
 
 
 def peer_completion_index(number: int) -> int:
-    """Return the first place of the peers' group of this number in a round, counted from 0."""
+    """Return the first slot of a round's peer group ``number``, counted from 0."""
     return FOREIGN * (number + 1)
 
 
 def index_in_group(place: int) -> int:
-    """Return the place of a completion within its own group, whoever's group that is."""
+    """Return a completion's slot within its own group, whether the node's or a peer's."""
     return place % FOREIGN
 
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """What one step is about."""
+    """The part of a round that one step learns from."""
 
     round: int
-    """Number of the round within the game: what prompts, completions and bundles are known by. In a swarm that plays
-    by the clock it is the swarm's, and the node may miss some."""
+    """The round's number in the game, which identifies prompts, completions and bundles. In a swarm that plays by the
+    clock it is the swarm's round number, and a node may miss rounds."""
     stage: str
     chunk: int = 0
-    """Which stretch of the round's endless sequence of questions, each of ``game.groups``. Only a node that is faster
-    than its swarm's clock gets beyond the first."""
+    """Number of the chunk of ``game.groups`` questions in the round's endless sequence of questions. Only a node that
+    is faster than its swarm's clock gets beyond the first chunk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One look at the held-out questions."""
+    """The result of one evaluation on held-out questions."""
 
     round: int
     accuracy: float
-    """Share of questions answered right, in [0, 1]."""
+    """Share of questions answered correctly, in [0, 1]."""
     questions: int
     by_task: dict[str, float]
-    """The same for each task."""
+    """Accuracy per task."""

@@ -1,1 +1,1 @@
-"""Completions from an OpenAI-compatible API: engine, router, rate limit, ledger, bill."""
+"""Completions from an OpenAI-compatible API: engine, router, rate limit, ledger, billing."""

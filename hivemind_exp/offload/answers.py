@@ -1,6 +1,6 @@
-"""One request and its answer: paid for under the caps, into the journal, looked at.
+"""Sends one request and handles its answer: billing under the caps, writing to the journal, plausibility checks.
 
-Dollars are reserved before a request goes out and settled when its answer comes back, however it was asked for.
+Dollars are reserved before a request is sent and settled when its answer arrives. Batches use the same billing.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Message, RoundSpend
 
 _TOLERANCE = 1.05
-"""A service that bills more than this over the bound does not keep it."""
+"""A service that bills more than this factor times the limit does not respect the limit."""
 ALIKE = 3
-"""Groups in a row of equal completions, after which a server is said to ignore the temperature."""
+"""Warn that a server seems to ignore the temperature after this many groups in a row with identical completions."""
 
 
 @dataclass(slots=True, eq=False)
 class BilledClient:
-    """Sends requests, records what they bring and pays for it. For one event loop."""
+    """Sends requests, records the answers and their cost. Use it from one event loop."""
 
     kind: Kind
     sampling: SamplingParams
@@ -37,13 +37,13 @@ class BilledClient:
     router: Router
     emit: Emit
     flying: set[asyncio.Task[Any]] = field(default_factory=set)
-    """The tasks whose request is in flight."""
+    """Tasks with a request in flight."""
     closing: bool = False
-    """The node stops: nothing goes out any more."""
+    """Whether the node is stopping, so that no more requests are sent."""
     spent: dict[int, dict[tuple[str, str], RoundSpend]] = field(default_factory=lambda: defaultdict(dict))
-    """What each round used so far, by provider and model."""
+    """What each round has used so far, by provider and model."""
     alike: int = 0
-    """Groups in a row whose completions were equal."""
+    """Groups in a row with identical completions."""
 
     async def send(
         self,
@@ -54,7 +54,7 @@ class BilledClient:
         *,
         seed: int,
     ) -> tuple[ChatAnswer, Reservation]:
-        """Send one request. The reservation of an answer is still to be settled.
+        """Send one request; return its answer and its reservation, which the caller must settle.
 
         Raises ``RequestFailed`` and ``LimitReached``.
         """
@@ -93,7 +93,7 @@ class BilledClient:
     def settle(
         self, service: ProviderService, reservation: Reservation, answer: ChatAnswer, sampling: SamplingParams
     ) -> None:
-        """Pay for an answer. Raises ``ProviderError`` where the service bills what it was not allowed."""
+        """Record an answer's cost. Raises ``ProviderError`` if it bills more tokens than the request allowed."""
         usage, count = answer.usage, reservation.key.count
         usd = self.price(service, reservation, answer)
         spent = self._charge(service, reservation, usd)
@@ -108,23 +108,23 @@ class BilledClient:
         bound = count * most_tokens(service.endpoint, sampling)
         if usage.completion > _TOLERANCE * bound and not service.price.free and self.ledger.capped:
             raise ProviderError(
-                f"{service.endpoint.label} bills {usage.completion} tokens for a request that allowed {bound}: its "
-                "hidden reasoning is not bounded, so no cap can be kept",
+                f"{service.endpoint.label} billed {usage.completion} tokens for a request limited to {bound}: its "
+                "hidden reasoning has no limit, so no spending cap can be enforced",
                 next="swarmctl run --set offload.limits.usd=unlimited",
             )
 
     def price(self, service: ProviderService, reservation: Reservation, answer: ChatAnswer) -> float:
-        """Return dollars that an answer costs; its whole reserve where the service does not say what it used."""
+        """Return an answer's cost in dollars; its whole reserve if the service reports no usage."""
         if answer.usage is None:
             return reservation.usd
         return service.price.cost_in_batch(answer.usage) if reservation.batched else service.price.cost(answer.usage)
 
     def spending(self, round_: int, service: ProviderService) -> RoundSpend:
-        """Return the account of a round with one provider, to be added to."""
+        """Return a round's spending record for one service, created if needed, for the caller to update."""
         return self.spent[round_].setdefault((service.endpoint.name, service.endpoint.model), RoundSpend())
 
     def write_off(self, service: ProviderService, reservation: Reservation, fault: RequestFailed) -> None:
-        """Book a request that brought nothing: it costs nothing, or nobody knows what."""
+        """Record the cost of a failed request: nothing, or its whole reserve if the service may have billed it."""
         if not fault.billed:
             self.ledger.release(reservation, fault.detail)
             return
@@ -145,9 +145,9 @@ class BilledClient:
         reservation: Reservation,
         answer: ChatAnswer,
     ) -> int:
-        """Fill places from an answer, in order, and pay for it; return how many were filled.
+        """Fill slots from an answer, in order, and record its cost; return how many were filled.
 
-        Raises ``ProviderError`` where the service bills what it was not allowed.
+        Raises ``ProviderError`` if the service bills more tokens than the request allowed.
         """
         usable = [choice for choice in answer.choices if choice.text.strip() and not choice.filtered][: len(places)]
         usd = self.price(service, reservation, answer) / max(1, len(usable))
@@ -164,21 +164,21 @@ class BilledClient:
             )
             for place, choice in zip(places, usable, strict=False)
         ]
-        # In the journal first: what was paid for must not be asked for again.
+        # Write to the journal first, so that a completion that was paid for is never requested again.
         self.journal.write_completions(order, completions)
         self.settle(service, reservation, answer, self.sampling)
         self.look(service, answer, [choice.text for choice in usable])
         return len(usable)
 
     def give_up(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, tries: int) -> None:
-        """Give places up after ``tries`` requests in a row that brought nothing."""
+        """Give up slots after ``tries`` requests in a row that brought nothing."""
         self._lose(order, places, service, f"nothing usable from {service.endpoint.label} in {tries} requests")
 
     def reject(self, order: CompletionRequest, service: ProviderService, fault: RequestFailed) -> None:
-        """Give up what is left of an order whose prompt a service does not take."""
+        """Give up the unfilled slots of an order whose prompt a service rejects."""
         order.refused = True
         self._lose(order, unfilled(self.journal, order), service, service.told(fault))
-        text = f"does not take every prompt ({fault.detail}); such places stay empty"
+        text = f"rejected a prompt ({fault.detail}); slots of rejected prompts stay empty"
         self._warn(service, "prompt_refused", text)
 
     def _lose(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, why: str) -> None:
@@ -186,15 +186,15 @@ class BilledClient:
         self.spending(order.round, service).lost += len(places)
 
     def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:
-        """Take up one answer; ``texts`` are its usable completions."""
+        """Check an answer for another model or ignored temperature; ``texts`` are its usable completions."""
         if answer.model and not _same(_short(service.endpoint.model), _short(answer.model)):
             self._warn(
-                service, "another_model", f"was asked for {service.endpoint.model} and answers as {answer.model}"
+                service, "another_model", f"was asked for {service.endpoint.model} but answered as {answer.model}"
             )
         if len(texts) > 1:
             self.alike = self.alike + 1 if len(set(texts)) == 1 else 0
         if self.alike >= ALIKE:
-            self._warn(service, "greedy", "gives equal completions of one prompt: it seems to ignore the temperature")
+            self._warn(service, "greedy", "returns identical completions of a prompt; it seems to ignore temperature")
 
     def _warn(self, service: ProviderService, code: str, text: str) -> None:
         if code not in service.warned:
@@ -203,32 +203,32 @@ class BilledClient:
 
 
 def _expected(service: ProviderService, contents: list[str], count: int, bound: int) -> float:
-    """Return the tokens that a request will count as at the service's own limit."""
+    """Return how many tokens a request will count as toward the service's rate limit."""
     prompt = sum(len(content.encode()) // 4 + 1 for content in contents)
     mean = service.tokens_a_choice
     return prompt + count * (bound if service.endpoint.chat.counts_maximum or mean is None else mean)
 
 
 def _same(asked: str, told: str) -> bool:
-    """Whether one name is the other, or a version of it: ``gpt-4o-2024-08-06`` of ``gpt-4o``; not ``gpt-4o-mini``."""
+    """Whether two names mean one model: ``gpt-4o-2024-08-06`` is a version of ``gpt-4o``, ``gpt-4o-mini`` is not."""
     short, long = sorted((asked, told), key=len)
     return re.fullmatch(rf"{re.escape(short)}([-@:](\d[\d.-]*|latest|free|v\d+))?", long) is not None
 
 
 def _short(model: str) -> str:
-    """Return a model's name without its owner: services add and drop it."""
+    """Return a model's name without its owner, which services add and drop."""
     return model.rsplit("/", 1)[-1].lower()
 
 
 def unfilled(journal: Journal, order: CompletionRequest) -> list[int]:
-    """Return the places of an order that are neither filled nor given up."""
+    """Return an order's slots that are neither filled nor given up."""
     settled = journal.settled(order.round, order.stage, order.question)
     return [place for place in order.indices if place not in settled]
 
 
 @contextmanager
 def ending(*futures: Future[None]) -> Iterator[None]:
-    """End ``futures`` with the block: done, cancelled, or with what it raised, which the trainer's thread raises."""
+    """Complete ``futures`` when the block ends: done, cancelled, or with its exception for the trainer's thread."""
     try:
         yield
     except asyncio.CancelledError:

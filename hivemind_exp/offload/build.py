@@ -1,4 +1,4 @@
-"""Builds the API's side of a node from its configuration; and that side as a library, ``OpenAIModelWrapper``."""
+"""Builds the API side of a node from its configuration; ``OpenAIModelWrapper`` offers it as a library."""
 
 import hashlib
 import os
@@ -30,9 +30,9 @@ from hivemind_exp.stop import StopFlag
 def make_offload(
     config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag, *, announce: bool = True
 ) -> Engine:
-    """Start the API's side in this process, for a configuration that offloads. Raises as ``open_offload``.
+    """Start the API side in this process, for a configuration that offloads. Raises the same as ``open_offload``.
 
-    Without ``announce`` it is not told again what is asked, at which price.
+    With ``announce``, emit the ``offload`` event (provider, model, price) and warn about batches that are left over.
     """
     check_offload(config)
     check_sdk()
@@ -41,7 +41,7 @@ def make_offload(
     rates = {each.label: bounded_price(each, prices, capped=limits.capped) for each in endpoints if each is not None}
     for each in endpoints:
         if each is not None and each.needs_key and secrets.get(each.name) is None:
-            raise KeyProblem(f"there is no key for {each.name}", next=f"swarmctl keys set {each.name}")
+            raise KeyProblem(f"no API key for {each.name}", next=f"swarmctl keys set {each.name}")
     ledger = Ledger(files.ledger, limits)
     if announce:
         _announce(config, rates[first_endpoint(config).label], ledger, emit)
@@ -58,7 +58,7 @@ def make_offload(
     offload = Engine(
         make_chain,
         resolved_kind(config),
-        SamplingParams(  # as this machine samples
+        SamplingParams(  # the same as on this machine
             temperature=config.generation.temperature,
             max_tokens=config.generation.max_completion_tokens,
             reasoning_tokens=config.offload.reasoning_tokens,
@@ -95,10 +95,10 @@ def _announce(config: Config, price: Price, ledger: Ledger, emit: Emit) -> None:
 
 
 class OpenAIModelWrapper:
-    """The name under which an old branch of RL Swarm knew its API.
+    """Completes prompts through an OpenAI-compatible API, with the retries, rate limits and cap of ``--offload``.
 
-    Completes prompts by an OpenAI-compatible API, with everything that ``swarmctl run --offload`` has: retries,
-    limits, a cap on what it may cost. A node does not need it: set ``offload.provider``.
+    The class has the name that an old branch of RL Swarm used for its API. A node does not need it: set
+    ``offload.provider``.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class OpenAIModelWrapper:
         max_tokens: int = 512,
         temperature: float = 1.0,
     ) -> None:
-        """Say what to ask. ``usd`` bounds each call of ``generate``.
+        """Choose the provider, model and limits. ``usd`` is the cap for each call of ``generate``.
 
-        The key comes from the provider's own environment variable. Raises ``KeyProblem`` where that is not set.
+        The API key comes from the provider's environment variable. Raises ``KeyProblem`` if that is not set.
         """
         self._config = Config.model_validate(
             {
@@ -128,9 +128,9 @@ class OpenAIModelWrapper:
         self._secrets = Secrets({} if key is None else {provider: key})
 
     def generate(self, prompts: Sequence[str], count: int = 1) -> list[list[str]]:
-        """Return ``count`` completions of each prompt; fewer where nothing usable came.
+        """Return ``count`` completions of each prompt, or fewer if some requests bring nothing usable.
 
-        Raises ``NodeError``: a key refused, a cap reached, a provider that cannot be used.
+        Raises ``NodeError`` for a rejected API key, a reached cap or an unusable provider.
         """
         orders = []
         for i, prompt in enumerate(prompts):

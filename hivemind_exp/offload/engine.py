@@ -1,7 +1,7 @@
-"""Fills orders from APIs on an event loop of its own thread, while the trainer trains.
+"""Fills orders from APIs on an event loop in a separate thread, while the trainer trains.
 
-Each answer is in the journal before anybody uses it, each request in the ledger before it goes out. The trainer's
-thread places orders and waits for them; everything else happens here.
+Each answer is written to the journal before it is used, and each request to the ledger before it is sent. The trainer's
+thread submits orders and waits for them; everything else happens here.
 """
 
 import asyncio
@@ -29,23 +29,23 @@ from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
 
 TRIES = 6
-"""Requests in a row that bring nothing, after which a place is given up."""
+"""A slot is given up after this many requests in a row that bring nothing."""
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 8.0
-"""Pauses of a place between requests that failed, doubling."""
+"""Pauses between a slot's failed requests double from the first to the longest."""
 PARTING_S = 2.0
-"""What answers in flight get when the node stops: they are paid for."""
+"""Seconds that answers in flight have to arrive when the node stops, since they are paid for."""
 PROBE_TOKENS = 16
 PROBE_TRIES = 3
 PROBE_ROUND = -1
-"""The round that the probe's cost is booked under."""
+"""The round under which the probe's cost is recorded."""
 _PROBE = ({"role": "user", "content": "Reply with the single word: ready"},)
 _POLL_S = 0.05
 
 
 @dataclass(eq=False)
 class Engine:
-    """The API's side of a node. ``start`` it, use it from the trainer's thread, ``close`` it."""
+    """The API side of a node. ``start`` it, use it from the trainer's thread, then ``close`` it."""
 
     make_chain: Callable[[], Sequence[ProviderService | None]]
     """Called in the loop's thread."""
@@ -53,11 +53,11 @@ class Engine:
     sampling: SamplingParams
     _: KW_ONLY
     on_limit_local: bool
-    """At a cap this machine goes on by itself; else the node stops."""
+    """Whether this machine takes over when a cap is reached; otherwise the node stops."""
     journal: tuple[Path, str]
-    """Its path and the swarm's id."""
+    """The journal's path and the swarm's id."""
     ledger: Ledger
-    """Used in the loop's thread alone from ``start`` on."""
+    """Used only in the loop's thread after ``start``."""
     emit: Emit
     stop: StopFlag
 
@@ -71,15 +71,15 @@ class Engine:
         self._filler: BatchFiller | None = None
 
     def start(self) -> None:
-        """Start the thread, and ask the first provider for a word. Raises what making the clients raises."""
+        """Start the thread and send the first provider a test request. Raises any error from creating the clients."""
         self._thread.start()
         self._ready.result()
         self._loop.call_soon_threadsafe(self._launch, self._try_out())
 
     def wait_for_probe(self) -> None:
-        """Wait until the first provider was asked something small.
+        """Wait until the test request to the first provider is done.
 
-        Raises ``StopRequested``, and ``NodeError`` where neither it nor another can be used.
+        Raises ``StopRequested``, or ``NodeError`` if neither that provider nor a fallback can be used.
         """
         if not self._probe.done():
             self.emit(PhaseEvent(name="waiting for the provider's first answer"))
@@ -87,7 +87,7 @@ class Engine:
         self.report_spend(PROBE_ROUND)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
-        """Have orders filled, each once; returns at once."""
+        """Start filling orders, each only once, and return immediately."""
         new = [order for key, order in by_group(orders).items() if self._orders.setdefault(key, order) is order]
         for work in map(self._fill, new) if self._filler is None else self._filler.fills(new):
             self._loop.call_soon_threadsafe(self._launch, work)
@@ -95,7 +95,8 @@ class Engine:
     def wait(self, round_: int, deadline: float | None = None) -> None:
         """Wait until every order of a round is filled or given up, or the deadline (``time.monotonic``) has passed.
 
-        What comes after it is kept in the journal, and nobody waits for it. Raises ``StopRequested`` and ``NodeError``.
+        Completions that arrive after the deadline are still written to the journal. Raises ``StopRequested`` and
+        ``NodeError``.
         """
         if self._filler is not None:
             self._loop.call_soon_threadsafe(self._filler.watch, round_)
@@ -104,14 +105,14 @@ class Engine:
             del self._orders[key]
 
     def report_spend(self, round_: int) -> None:
-        """Report what a round's orders used and cost."""
+        """Emit what a round's orders used and cost."""
         for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
             used = asdict(spent) | {"usd": round(spent.usd, 8), "tokens": spent.prompt_tokens + spent.completion_tokens}
             caps = {"usd_total": round(self.ledger.spent, 8), "usd_cap": self.ledger.cap}
             self.emit(SpendEvent(round=round_, provider=provider, model=model, **used, **caps))
 
     def close(self) -> None:
-        """Let answers in flight come in for a moment, then end the thread and tell what is not told yet."""
+        """Wait briefly for answers in flight, then end the thread and report any spending not yet reported."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -125,7 +126,7 @@ class Engine:
             self._router = Router(self._chain, self.emit)
             journal = Journal(*self.journal, durable=False)
             self._billing = BilledClient(self.kind, self.sampling, journal, self.ledger, self._router, self.emit)
-            # Where the first service is asked in batches, go on with those of an earlier start.
+            # If the first service is used in batches, resume those of an earlier start.
             first = self._chain[0]
             if first is not None and first.batches is not None:
                 self._filler = BatchFiller(first, first.batches, self._billing, self._obtain, self._at_the_limit)
@@ -161,7 +162,7 @@ class Engine:
         return task
 
     async def _try_out(self) -> None:
-        """Find out before the first round whether the first provider answers."""
+        """Find out whether the first provider answers, before the first round."""
         with ending(self._probe):
             try:
                 await self._ask_for_a_word()
@@ -198,19 +199,19 @@ class Engine:
             if service.client.style.supports_n:
                 await self._obtain(order, list(order.indices))
             else:
-                # The first request of a prompt warms the service's prefix cache for the others.
+                # A prompt's first request fills the service's prefix cache for the others.
                 await self._obtain(order, [first])
                 await asyncio.gather(*(self._launch(self._obtain(order, [place])) for place in siblings))
 
     async def _obtain(self, order: CompletionRequest, places: list[int]) -> None:
-        """Fill places, in as many requests as that takes. Places that this machine is to fill stay empty."""
+        """Fill slots, in as many requests as needed. Slots left to this machine stay empty."""
         tries = 0
         while places and not self._billing.closing and not order.refused:
             service = await self._router.acquire()
             if service is None:
                 return
             if self._filler is not None and service is self._filler.service:
-                self._router.release(service)  # it works again, and is asked in batches alone
+                self._router.release(service)  # it works again, but is used only in batches
                 return
             if tries >= TRIES:
                 self._router.release(service)
@@ -239,7 +240,10 @@ class Engine:
             places = places[got:]
 
     def _adapts(self, service: ProviderService, fault: RequestFailed, changes: int) -> bool:
-        """Whether to ask again otherwise. ``changes``: those of the style that was complained of."""
+        """Whether to retry with changed parameters.
+
+        ``changes``: the style's ``changes`` when the rejected request was sent.
+        """
         style = service.client.style
         if fault.trouble is not FaultKind.BAD_REQUEST or (style.changes == changes and not style.adapt(fault.detail)):
             return False
@@ -247,17 +251,17 @@ class Engine:
         return True
 
     async def _after(self, service: ProviderService, fault: RequestFailed, tries: int) -> int:
-        """Do what a fault calls for; return the tries so far."""
+        """Handle a failure: update the router and pause. Return the number of tries so far."""
         self._router.record_failure(service, fault)
         if service.trouble is not None or fault.trouble is FaultKind.SLOW_DOWN:
-            return 0  # the pause is the router's and the limiter's business
+            return 0  # the router or the limiter does the waiting
         wait = fault.wait if fault.wait is not None else growing(tries, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S)
         await asyncio.sleep(jittered(wait, 0.25))
-        # What never reached the service says nothing about the question.
+        # A request that never reached the service doesn't count as a try.
         return tries + fault.sent
 
     async def _at_the_limit(self, error: LimitReached) -> None:
-        """Wait for reserves that come back; with none left, stop or go on without paying."""
+        """At a cap, wait for reserves to be released. If none are left, stop or continue without paid services."""
         if self._billing.flying:
             await asyncio.sleep(_POLL_S)
             return
@@ -265,13 +269,13 @@ class Engine:
             raise error
         if not self._router.budget_exhausted:
             self._router.broke_until = error.until
-            lifts = "any more" if math.isinf(error.until) else "before tomorrow (UTC)"
-            message = f"{error.message}; nothing that costs money is asked {lifts}"
+            lifts = "for the rest of this run" if math.isinf(error.until) else "until tomorrow (UTC)"
+            message = f"{error.message}; paid providers are not used {lifts}"
             self.emit(WarningEvent(code="limit", message=message))
 
 
 def _wait_for(future: Future[None], stop: StopFlag, deadline: float | None = None) -> None:
-    """Wait for a result of the loop, or for a deadline. Raises ``StopRequested``, or what the future raises."""
+    """Wait for a future of the event loop, or until a deadline. Raises ``StopRequested`` or the future's exception."""
     while True:
         stop.check()
         with suppress(Waiting):

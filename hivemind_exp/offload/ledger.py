@@ -1,8 +1,8 @@
-"""What requests cost, and the node's ledger of them (SQLite): reserved before they go out, settled when they come back.
+"""What requests cost, and the node's ledger (SQLite): money is reserved before a request and settled by its answer.
 
-Prices come from the profile, or from genai-prices, which is shipped and asks no network. What was in flight when a node
-died counts as spent in full; what is in a batch is collected by its next start (``batch.job``). The ledger outlives
-everything else of a node, also one that starts over at every run: its cap is for the node's whole life.
+Prices come from the profile or from genai-prices, which is bundled and needs no network. Requests in flight when a node
+dies count as spent in full. Requests in a batch are collected at the node's next start (``batch.job``). The ledger
+outlives everything else of a node, even a node that starts over at every run: the cap is for the node's whole life.
 """
 
 from __future__ import annotations
@@ -25,33 +25,35 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider
 
 BATCH_SHARE = 0.5
-"""Part of its price that a token costs in a batch."""
+"""Price of a token in a batch, as a fraction of its normal price."""
 _MANY = 10_000_000
-"""Tokens beyond every tier: what a token costs there is the most it can cost."""
+"""A token count beyond every price tier: the price per token there is the highest possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request, as the service reports them."""
+    """Token counts of one request, as the service reports them."""
 
     prompt: int
     completion: int
-    """Hidden reasoning included."""
+    """Includes hidden reasoning."""
     cached: int = 0
-    """Part of ``prompt`` that came from the service's cache."""
+    """The part of ``prompt`` that came from the service's cache."""
     reasoning: int = 0
-    """Part of ``completion`` that nobody sees."""
+    """The part of ``completion`` that is hidden."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars a token."""
+    """Dollars per token.
+
+    ``input`` and ``output`` are the highest rates that may apply, at any hour and size. Reserves are made at these.
+    """
 
     input: float
     output: float
-    """The highest rate that may apply, at any hour and size: what a reservation is made at."""
     known: tuple[Provider, ModelInfo] | None = None
-    """The row of genai-prices, which knows of tiers, hours and cached input."""
+    """The row of genai-prices, which has tiers, hours and cached input."""
 
     def cost(self, usage: Usage) -> float:
         if self.known is None:
@@ -67,10 +69,10 @@ class Price:
         return float(model.calc_price(tokens, provider).total_price)
 
     def cost_in_batch(self, usage: Usage) -> float:
-        """Return dollars for what was used in a batch.
+        """Return the cost in dollars of usage in a batch.
 
-        Cached input counts as any other: whether its discount holds in batches depends on the model, and a cap must
-        hold for every one.
+        Cached input counts in full: whether its discount applies in batches depends on the model, and a cap must hold
+        for every model.
         """
         return BATCH_SHARE * self.cost(replace(usage, cached=0))
 
@@ -80,7 +82,7 @@ class Price:
 
 
 def price_of(endpoint: Endpoint, given: Mapping[str, PriceConfig]) -> Price | None:
-    """Return what an endpoint costs; None where nobody knows."""
+    """Return an endpoint's price, or None if it is unknown."""
     own = given.get(endpoint.name)
     if own is not None:
         return Price(own.input / 1e6, own.output / 1e6)
@@ -90,10 +92,10 @@ def price_of(endpoint: Endpoint, given: Mapping[str, PriceConfig]) -> Price | No
 
 
 def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, capped: bool) -> Price:
-    """Return what an endpoint costs.
+    """Return an endpoint's price.
 
-    Raises ``ConfigurationError`` where a cap is to be kept and cannot: the price is not known, with the line to add, or
-    the model thinks without bound. Without a cap an unknown price counts as nothing.
+    Raises ``ConfigurationError`` if there is a cap that cannot be enforced: the price is unknown (the error gives the
+    line to add) or the model's hidden reasoning has no limit. Without a cap, an unknown price counts as zero.
     """
     price = price_of(endpoint, given)
     if not capped:
@@ -101,15 +103,15 @@ def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, cappe
     line = f"offload.prices.{endpoint.name}"
     if price is None:
         raise ConfigurationError(
-            f"the price of {endpoint.label} is not known, so no cap can be kept. Say what a million tokens cost, such "
-            f"as [{line}] input = 0.15, output = 0.60 in the profile, or lift the cap: offload.limits.usd = "
-            '"unlimited" without usd_per_day',
+            f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. Set the price of a million "
+            f"tokens in the profile, for example [{line}] input = 0.15, output = 0.60, or lift the cap with "
+            'offload.limits.usd = "unlimited" and no usd_per_day.',
             next=f"swarmctl run --offload {endpoint.label} --set {line}.input=0.15 --set {line}.output=0.60",
         )
     if endpoint.reasons and not endpoint.chat.bounds_reasoning and not price.free:
         raise ConfigurationError(
-            f"{endpoint.label} thinks unseen and without bound, so no cap can be kept: ask a model that does not, or "
-            'lift the cap: offload.limits.usd = "unlimited" without usd_per_day',
+            f"the hidden reasoning of {endpoint.label} has no limit, so no spending cap can be enforced. Use another "
+            'model, or lift the cap with offload.limits.usd = "unlimited" and no usd_per_day.',
             next=f"swarmctl run --offload {endpoint.name}",
         )
     return price
@@ -136,9 +138,9 @@ def _listed(source: str, name: str) -> Price | None:
 
 
 BATCHED = "batched"
-"""State of a request that is in a batch: it outlives the node's process."""
+"""State of a request in a batch, which outlives the node's process."""
 BYTES_A_MESSAGE = 64
-"""Tokens of a message that are not its text: at most so many, role and framing."""
+"""Upper bound on a message's tokens besides its text: role and framing."""
 _DAY = 86400
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -160,7 +162,7 @@ class RequestKey:
     stage: str
     question: str
     count: int
-    """Choices asked for."""
+    """Number of choices requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,22 +173,22 @@ class Reservation:
     key: RequestKey
     usd: float
     day: int
-    """Days since the epoch (UTC): whose daily cap it counts against."""
+    """The day (UTC, days since the epoch) whose daily cap it counts toward."""
     batched: bool = False
     """Whether the request is in a batch."""
 
 
 def worst_case(price: Price, contents: Sequence[str], count: int, max_tokens: int) -> float:
-    """Return dollars that a request can cost at most: no token is less than a byte, no choice longer than it may be."""
+    """Return the most a request can cost, in dollars: a token is at least one byte, a choice at most ``max_tokens``."""
     prompt = sum(len(content.encode()) + BYTES_A_MESSAGE for content in contents)
     return prompt * price.input + count * max_tokens * price.output
 
 
 class Ledger:
-    """Keeps a node's spending under its caps. For one thread."""
+    """Keeps a node's spending under its caps. Use it from one thread."""
 
     def __init__(self, path: Path, limits: LimitsConfig) -> None:
-        """Open the ledger; what a dead process left open becomes kept. Raises ``NodeError`` where that fails."""
+        """Open the ledger and mark requests that a dead process left open as ``kept``. Raises ``NodeError``."""
         self._limits = limits
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -204,7 +206,7 @@ class Ledger:
 
     @property
     def spent(self) -> float:
-        """Dollars spent, reserves of open requests and of unknown outcomes included."""
+        """Dollars spent, including the reserves of open requests and of unknown outcomes."""
         return self._spent
 
     @property
@@ -213,13 +215,13 @@ class Ledger:
 
     @property
     def capped(self) -> bool:
-        """Whether any cap is to be kept, also one for each day alone."""
+        """Whether there is any cap, total or daily."""
         return self._limits.capped
 
     def check(self, usd: float, what: str = "request") -> None:
-        """Raise ``LimitReached`` where ``usd`` more would break a cap; ``what`` is to cost them.
+        """Raise ``LimitReached`` if spending ``usd`` more would exceed a cap. ``what`` names the expense.
 
-        What costs nothing is never refused: a cap may be lower than what was spent before it was set.
+        Free requests always pass, since a cap may be set below what is already spent.
         """
         today = self._today()
         if usd == 0:
@@ -231,14 +233,14 @@ class Ledger:
         ):
             if cap is not None and spent + usd > cap:
                 raise LimitReached(
-                    f"the next {what} may cost {usd:.4f} USD, and {spent:.4f} of offload.limits.{name} = "
-                    f"{_shown(cap)} USD are spent{when}",
+                    f"spending cap reached: the next {what} may cost up to {usd:.4f} USD, and {spent:.4f} of "
+                    f"{_shown(cap)} USD (offload.limits.{name}) is already spent{when}",
                     next=f"swarmctl run {option}{_raised(cap, spent + usd):g}",
                     until=until,
                 )
 
     def reserve(self, ask: RequestKey, usd: float, *, state: str = "open") -> Reservation:
-        """Set ``usd`` aside for a request, durably. Raises ``LimitReached``."""
+        """Reserve ``usd`` for a request, durably. Raises ``LimitReached``."""
         self.check(usd)
         cursor = self.execute(
             "INSERT INTO requests (t, provider, model, round, stage, question, asked, state, reserved, usd) "
@@ -251,7 +253,7 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write what is executed inside all or not at all, and so that no power cut undoes it."""
+        """Write everything executed inside, or nothing; a power cut cannot undo it."""
         spent = self._spent
         self.execute("PRAGMA synchronous=FULL")
         try:
@@ -260,7 +262,7 @@ class Ledger:
                 yield
                 self.execute("COMMIT")
             except BaseException:
-                self._spent, self._day = spent, 0  # the day's sum is made anew
+                self._spent, self._day = spent, 0  # day 0 makes the next check recompute the day's sum
                 if self._db.in_transaction:
                     self.execute("ROLLBACK")
                 raise
@@ -276,16 +278,16 @@ class Ledger:
         self._add(usd - reservation.usd, reservation.day)
 
     def keep(self, reservation: Reservation, fault: str) -> None:
-        """Record that nobody knows what a request cost: its reserve stays spent."""
+        """Record that a request's cost is unknown: its whole reserve counts as spent."""
         self.execute("UPDATE requests SET state='kept', fault=? WHERE id=?", (fault, reservation.number))
 
     def release(self, reservation: Reservation, fault: str) -> None:
-        """Record that the service did nothing for a request: it cost nothing."""
+        """Record that the service did no work for a request, so it cost nothing."""
         self.execute("UPDATE requests SET state='void', reserved=0, fault=? WHERE id=?", (fault, reservation.number))
         self._add(-reservation.usd, reservation.day)
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        """Run one statement. Raises ``NodeError``."""
+        """Execute one statement. Raises ``NodeError``."""
         try:
             return self._db.execute(statement, values)
         except sqlite3.Error as error:
@@ -307,7 +309,7 @@ class Ledger:
 
 
 def total_spent(db: sqlite3.Connection, where: str = "1") -> float:
-    """Return the dollars of a ledger, with the reserves of open requests and of unknown outcomes."""
+    """Return a ledger's total in dollars, including the reserves of open requests and of unknown outcomes."""
     query = f"SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE {where}"
     return float(db.execute(query).fetchone()[0])
 
@@ -317,7 +319,7 @@ def _shown(cap: float) -> str:
 
 
 def _raised(cap: float, needed: float) -> float:
-    """Return a cap, above the present one, under which the node can go on."""
+    """Return a cap, above the current one, that lets the node continue."""
     while cap < needed:
         cap *= 2
     return cap
@@ -327,4 +329,4 @@ def _explain(error: sqlite3.Error, path: Path) -> NodeError:
     text = str(error)
     if "full" in text or "disk I/O" in text:
         return DiskFull(f"no space left for the ledger {path}", next=f"df -h {path.parent}")
-    return NodeError(f"the ledger {path} cannot be used: {text}", next=f"ls -l {path}")
+    return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {path}")

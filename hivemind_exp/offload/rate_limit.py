@@ -1,8 +1,9 @@
-"""How many requests go out, and how fast: as many as the service bears, and never faster than it says.
+"""Limits how many requests are in flight, by what the service can take, and how fast they are sent, by its limits.
 
-Requests in flight: additive increase, multiplicative decrease (Chiu and Jain 1989). Rates that the profile or answers
-state are paced evenly. The first request goes alone, so that its answer can say how many may follow. No library does
-this: they keep to rates that are known beforehand, and learn neither from headers nor from refusals.
+The number in flight follows additive increase, multiplicative decrease (Chiu and Jain 1989). Requests are spaced evenly
+at the rates given in the profile or in answers. The first request is sent alone, so that its answer can say how many
+may follow. No library does this: they keep to rates that are known beforehand, and learn neither from headers nor from
+rejections.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from itertools import count
 
 _DECREASE = 0.5
 LONGEST_HOLD_S = 120.0
-"""A longer pause is no matter of pace: the next request is refused, and another service asked."""
+"""Longest pause that the limiter waits for. A longer one counts as an outage, and another service is asked."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """A request that was let out."""
+    """Permission to send one request."""
 
     number: int
     tokens: float
-    """What it was expected to count as."""
+    """Tokens that the request was expected to count as."""
 
 
 class RateLimiter:
-    """The gate that every request to one service passes. For one event loop."""
+    """Limits the requests to one service. Use it from one event loop."""
 
     def __init__(self, concurrency: int, requests_per_minute: int | None, tokens_per_minute: int | None) -> None:
         self._most = concurrency
@@ -58,9 +59,9 @@ class RateLimiter:
         return asyncio.get_running_loop().time() < self._held_until
 
     async def acquire(self, expected: Callable[[], float], round_: int = 0) -> Permit:
-        """Wait until a request may go out. ``expected`` says then what it will count as, in tokens.
+        """Wait until a request may be sent. ``expected`` is called then; it returns the tokens it will count as.
 
-        Earlier rounds go first: the trainer waits for them.
+        Earlier rounds go first, since the trainer waits for them.
         """
         await self._take_place(round_)
         try:
@@ -74,11 +75,11 @@ class RateLimiter:
         return Permit(self._sent, tokens)
 
     def release(self, passed: Permit, headers: Mapping[str, str], *, slow_down: bool, used: float | None) -> None:
-        """Take up what came of a request. ``used``: the tokens that it did count as; None where nobody knows."""
+        """Learn from a finished request. ``used``: the tokens that it counted as, or None if unknown."""
         self._flying -= 1
         self._answered = True
         if slow_down:
-            # Answers to requests that went out before the last decrease tell of the same congestion.
+            # Answers to requests sent before the last decrease report the same congestion.
             if passed.number > self._decreased_at:
                 self._window = max(1.0, self._window * _DECREASE)
                 self._decreased_at = self._sent
@@ -91,11 +92,14 @@ class RateLimiter:
         self._wake()
 
     def hold(self, seconds: float) -> None:
-        """Let nothing out for a while, because the service said so."""
+        """Send nothing for ``seconds``, because the service asked for a pause."""
         self._held_until = max(self._held_until, asyncio.get_running_loop().time() + seconds)
 
     async def _pass(self, expected: Callable[[], float]) -> float:
-        """Wait for the end of a pause, and for the pace. One request at a time, or all would go when a pause ends."""
+        """Wait for the end of a pause and for the pace; return the expected tokens.
+
+        Only one request waits here at a time; otherwise all would be sent at once when a pause ends.
+        """
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
@@ -109,7 +113,7 @@ class RateLimiter:
         return tokens
 
     def _heed(self, number: int, headers: Mapping[str, str], what: str, pace: Pace) -> None:
-        """Keep to the limit that an answer tells of; without one, hold when its allowance is used up since."""
+        """Adopt the limit given in an answer. Without one, pause if the allowance it reports is used up by now."""
         limit = _number(headers.get(f"x-ratelimit-limit-{what}", ""))
         if limit is not None and limit > 0:
             pace.heed(limit)
@@ -151,7 +155,7 @@ def _number(text: str) -> float | None:
 
 
 def duration(text: str) -> float | None:
-    """Return seconds of ``1.2s``, ``6m0s``, ``120ms`` or a plain number (also inf); None where it is none."""
+    """Parse ``1.2s``, ``6m0s``, ``120ms`` or a plain number (including inf) to seconds; None if it is no duration."""
     with suppress(ValueError):
         plain = float(text)
         return None if math.isnan(plain) else max(0.0, plain)
@@ -162,16 +166,16 @@ def duration(text: str) -> float | None:
 
 
 USED = 0.975
-"""Part of a limit that is used; the rest is for what the service counts differently, and for what arrives late."""
+"""Fraction of a limit to use; the rest allows for requests that the service counts differently or receives late."""
 CATCH_UP_S = 0.05
-"""How far a late start may be made up for: so much may go out at once. Some services count by the second."""
+"""Longest delay, in seconds, that is made up for by sending more at once. Short, as some services count per second."""
 
 
 class Pace:
-    """Requests, or tokens, of one service. Times are those of the event loop, in seconds."""
+    """Paces one service's requests or tokens. Times are the event loop's, in seconds."""
 
     def __init__(self, per_minute: float | None) -> None:
-        """Keep to the rate that the operator states, and to what ``heed`` learns; None: to the latter alone."""
+        """Keep to the operator's ``per_minute`` and to limits learned by ``heed``; None: only to the latter."""
         self._stated = per_minute
         self._per_second: float | None = None
         if per_minute is not None:
@@ -183,7 +187,7 @@ class Pace:
         return self._per_second is not None
 
     def heed(self, per_minute: float) -> None:
-        """Take up the limit that an answer tells of; the lower of the two holds."""
+        """Adopt a limit given in an answer. The lower of this and the operator's applies."""
         self._per_second = USED * min(per_minute, self._stated or per_minute) / 60
 
     def wait(self, now: float) -> float:
@@ -194,6 +198,6 @@ class Pace:
             self._due = max(self._due, now - CATCH_UP_S) + amount / self._per_second
 
     def correct(self, amount: float) -> None:
-        """Count that something was more than expected, or less."""
+        """Correct the pace by ``amount``, the difference between actual and expected use."""
         if self._per_second is not None:
             self._due += amount / self._per_second

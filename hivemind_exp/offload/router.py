@@ -1,4 +1,4 @@
-"""Which provider is asked now: the first of the chain that works. An outage is told once, and so is its end."""
+"""Picks the provider to ask: the first in the chain that works. Each outage gets one warning, and so does its end."""
 
 import asyncio
 import time
@@ -15,79 +15,79 @@ from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
 from hivemind_exp.offload.settings import Endpoint
 
 FAULTS_IN_A_ROW = 6
-"""After so many faults without one answer a service counts as down. No more than ``engine.TRIES``: else a place that
-is alone in flight would be given up before the service is."""
+"""After this many failures in a row a service counts as down. At most ``engine.TRIES``: otherwise the only slot in
+flight would be given up before the service counts as down."""
 _SLOWED_S = 300.0
-"""A service that for so long answers nothing but that it be asked more slowly counts as down."""
+"""A service that answers with nothing but rate-limit errors for this long counts as down."""
 _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _DAY_S = 86400.0
-"""A service may ask for a longer pause; it is asked again all the same."""
+"""Longest pause, even if a service asks for a longer one."""
 PERMANENT = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
-"""Troubles that no second try cures."""
+"""Errors that a retry cannot fix."""
 _POLL_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
 class ProviderService:
-    """One provider of the chain, with its health."""
+    """One provider of the chain, with its health state."""
 
     endpoint: Endpoint
     client: ChatClient
     limiter: RateLimiter
     price: Price
     faults: int = 0
-    """In a row."""
+    """Failures in a row."""
     slowed: int = 0
-    """Times in a row that it asked to slow down."""
+    """Rate-limit errors in a row."""
     slowed_since: float = 0.0
-    """When it first did so, on the loop's clock."""
+    """Time of the first of these, on the event loop's clock."""
     outages: int = 0
     """Outages in a row."""
     answered: bool = False
-    """It has answered since the start."""
+    """Whether it has answered since the start."""
     refused: int = 0
-    """Prompts in a row that it did not take."""
+    """Prompts in a row that it rejected."""
     down_until: float = 0.0
     trouble: RequestFailed | None = None
     """Why it is down; None while it works."""
     probing: bool = False
-    """A single request is finding out whether it works again."""
+    """Whether a single request is finding out if it works again."""
     tokens_a_choice: float | None = None
-    """Moving average of the lengths of its completions, hidden tokens included; None before the first."""
+    """Moving average of its completions' lengths, including hidden tokens; None before the first."""
     warned: set[str] = field(default_factory=set)
     batches: BatchClient | None = None
-    """Its Batch API, where it is asked through that."""
+    """Client for its Batch API, if requests go through that."""
 
     def told(self, fault: RequestFailed) -> str:
         return f"{self.endpoint.label}: {fault.trouble} ({fault.detail})"
 
     def warning(self, code: str, text: str) -> WarningEvent:
-        """Return the warning that it does something; ``text`` goes on after its name."""
+        """Return a warning whose message is this service's name followed by ``text``."""
         return WarningEvent(code=code, message=f"{self.endpoint.label} {text}")
 
 
 @dataclass(eq=False)
 class Router:
-    """Picks a service for each request, and learns from what came of it. For one event loop."""
+    """Picks a service for each request and tracks the results. Use it from one event loop."""
 
     _chain: Sequence[ProviderService | None]
-    """Used in order; None is this machine."""
+    """In order of preference; None is this machine."""
     _emit: Emit
     broke_until: float = 0.0
-    """No service that costs money is asked before then (Unix seconds)."""
+    """No paid service is asked before this time (Unix seconds)."""
 
     @property
     def budget_exhausted(self) -> bool:
-        """Whether a cap is reached: what costs money is not asked."""
+        """Whether a cap is reached, so that paid services are not asked."""
         return time.time() < self.broke_until
 
     async def acquire(self) -> ProviderService | None:
-        """Return the service to ask; None where this machine is to generate. Waits where nobody can.
+        """Return the service to ask, or None if this machine is to generate. Waits while no service is usable.
 
-        Of a service that is down only one caller gets it: who then does not ask it must ``release`` it.
+        Only one caller at a time gets a service that is down. A caller that then does not ask it must ``release`` it.
 
-        Raises ``NodeError`` where nobody can and no waiting would change that.
+        Raises ``NodeError`` if no service is usable and waiting would not change that.
         """
         while True:
             for service in self._chain:
@@ -102,22 +102,22 @@ class Router:
             await asyncio.sleep(_POLL_S)
 
     def release(self, service: ProviderService) -> None:
-        """Take back that a service was picked: what was to be asked did not tell whether it works."""
+        """Undo picking a service, when it was not asked or the result does not show whether it works."""
         service.probing = False
 
     def record_success(self, service: ProviderService) -> None:
         if service.trouble is not None:
-            self._emit(service.warning("provider_back", "answers again"))
+            self._emit(service.warning("provider_back", "is available again"))
         service.faults = service.slowed = service.outages = service.refused = 0
         service.trouble, service.probing, service.answered = None, False, True
 
     def refuses_prompt(self, service: ProviderService, fault: RequestFailed) -> bool:
-        """Whether a service that answers others does not take one prompt: too long for it, or against its rules."""
+        """Whether a service that answers other prompts rejects this one (too long, or against its rules)."""
         if fault.trouble is not FaultKind.BAD_REQUEST or not service.answered:
             return False
         service.refused += 1
         if service.refused >= FAULTS_IN_A_ROW:
-            return False  # it takes none any more
+            return False  # it now rejects every prompt
         self.release(service)
         return True
 
@@ -135,7 +135,7 @@ class Router:
         now = asyncio.get_running_loop().time()
         if service.slowed == 0:
             service.slowed_since = now
-        # Of many requests in flight many are refused at once: that is one reason to wait, not so many.
+        # Many requests in flight are rejected at once. Count these as one, or the pause would grow too long.
         service.slowed += not service.limiter.held
         wait = fault.wait if fault.wait is not None else growing(service.slowed, first=0.25, longest=60.0)
         if wait > LONGEST_HOLD_S:
@@ -147,9 +147,9 @@ class Router:
             service.probing = False
 
     def _rest(self, service: ProviderService, fault: RequestFailed, seconds: float | None = None) -> None:
-        """Leave a service alone for ``seconds``, or for longer with each outage."""
+        """Pause a service for ``seconds``; by default, for longer with each outage."""
         if service.trouble is not None and not service.probing:
-            return  # one more of the requests that met the same outage
+            return  # another request that failed in the same outage
         if seconds is None:
             seconds = growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S)
         first = service.trouble is None
@@ -157,15 +157,16 @@ class Router:
         service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
         service.outages += 1
         if first:
-            self._emit(WarningEvent(code="provider_down", message=f"{service.told(fault)}; {self._instead()}"))
+            message = f"{service.told(fault)}; {self._instead()} until {service.endpoint.name} is available again"
+            self._emit(WarningEvent(code="provider_down", message=message))
 
     def _instead(self) -> str:
         for service in self._chain:
             if service is None:
-                return "this machine generates until it answers again"
+                return "falling back to this machine"
             if service.trouble is None and not (self.budget_exhausted and not service.price.free):
-                return f"{service.endpoint.label} generates until it answers again"
-        return "waiting until it answers again"
+                return f"falling back to {service.endpoint.label}"
+        return "waiting"
 
     def _usable(self, service: ProviderService) -> bool:
         if self.budget_exhausted and not service.price.free:
@@ -175,7 +176,7 @@ class Router:
         return not service.probing and asyncio.get_running_loop().time() >= service.down_until
 
     def give_up_if_lasting(self) -> None:
-        """Raise ``NodeError`` where every service refuses, which no waiting cures, and nothing may stand in."""
+        """Raise ``NodeError`` if every service fails in a way that waiting cannot fix and there is no fallback."""
         if None in self._chain:
             return
         services = [service for service in self._chain if service is not None]
@@ -183,7 +184,7 @@ class Router:
         hopeless = (FaultKind.REFUSED, FaultKind.BAD_REQUEST)
         if len(faults) < len(services) or not all(fault.trouble in hopeless for fault in faults):
             return
-        told, name = f"{services[0].told(faults[0])}, and nothing may stand in for it", services[0].endpoint.name
+        told, name = f"{services[0].told(faults[0])}, and no fallback is available", services[0].endpoint.name
         if faults[0].trouble is FaultKind.REFUSED:
             raise KeyProblem(told, next=f"swarmctl keys set {name}")
         raise ProviderError(told, next=f"swarmctl doctor api --set offload.provider={name}")

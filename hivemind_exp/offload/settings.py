@@ -1,4 +1,4 @@
-"""Settings of ``[offload]``: which services they name, what an API's text is taken to be, what is learned from it.
+"""What ``[offload]`` settings mean: which services they name, what kind the API's text is, what is learned from it.
 
 Settings that cannot work are refused here.
 """
@@ -15,18 +15,18 @@ from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.rollouts.types import Kind
 
 LOCAL = "local"
-"""In ``offload.fallback``: this machine generates."""
+"""In ``offload.fallback``: generate on this machine."""
 TRAINING: dict[Training, str] = {
-    "allowed": "its terms let output be trained on",
-    "restricted": "its terms restrict training on output: read them before you share or publish what is learned",
-    "model": "whether output may be trained on follows from the model's licence",
-    "unknown": "whether its terms let output be trained on is not known here: read them",
+    "allowed": "its terms allow training on its output",
+    "restricted": "its terms restrict training on its output, so read them before you share or publish the model",
+    "model": "the model's license says whether you may train on its output",
+    "unknown": "it is unknown whether its terms allow training on its output, so read them",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One service and the model it is asked for."""
+    """One service and the model to ask for."""
 
     name: str
     base_url: str
@@ -36,7 +36,7 @@ class Endpoint:
 
     @property
     def label(self) -> str:
-        """For people: ``openai:gpt-4o-mini``."""
+        """Name for people, such as ``openai:gpt-4o-mini``."""
         return f"{self.name}:{self.model}"
 
     @property
@@ -45,7 +45,7 @@ class Endpoint:
 
     @property
     def reasons(self) -> bool:
-        """Whether the model thinks unseen before it answers."""
+        """Whether the model uses hidden reasoning before it answers."""
         return self.model.startswith(self.chat.reasoning) if self.chat.reasoning else False
 
 
@@ -54,15 +54,15 @@ def is_offloaded(config: Config) -> bool:
 
 
 def first_endpoint(config: Config) -> Endpoint:
-    """Return the provider that is asked as long as it can. Raises ``ConfigurationError``."""
+    """Return the provider that is asked first. Raises ``ConfigurationError``."""
     provider, model = split(config.offload.provider)
     return _endpoint(config, provider, config.offload.model or model)
 
 
 def chain(config: Config) -> list[Endpoint | None]:
-    """Return who generates, in order; None is this machine, which a relay leaves out: it loads no model.
+    """Return what generates, in order of preference; None is this machine.
 
-    Raises ``ConfigurationError``.
+    A relay's chain never includes this machine, since a relay loads no model. Raises ``ConfigurationError``.
     """
     found: list[Endpoint | None] = [first_endpoint(config)]
     for name in config.offload.fallback:
@@ -74,7 +74,7 @@ def chain(config: Config) -> list[Endpoint | None]:
 
 
 def split(text: str) -> tuple[str, str | None]:
-    """Take ``PROVIDER[:MODEL]`` apart at the first colon: names of models may have more."""
+    """Split ``PROVIDER[:MODEL]`` at the first colon, since model names may contain colons."""
     provider, _, model = text.partition(":")
     return provider, model or None
 
@@ -90,33 +90,33 @@ def _endpoint(config: Config, name: str, model: str | None) -> Endpoint:
     else:
         names = [*(row.name for row in PROVIDERS.values() if row.chat), *config.providers]
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-        guess = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}"
+        guess = f"did you mean {near[0]}?" if near else f"known providers are {', '.join(names)}."
         raise ConfigurationError(
-            f"no provider is called {name!r}{guess} (one of your own is a [providers.{name}] with a base_url)",
+            f"unknown provider {name!r}; {guess} To add your own, define [providers.{name}] with a base_url.",
             next=f"swarmctl run --offload {near[0] if near else 'openai'}",
         )
     model = model or chat.model
     if model is None:
-        message = f"{name} has no usual model: say which one to ask for"
+        message = f"{name} has no default model, so specify one"
         raise ConfigurationError(message, next=f"swarmctl run --offload {name}:MODEL")
     return Endpoint(name, base_url, model, chat, needs_key)
 
 
 def resolved_kind(config: Config) -> Kind:
-    """Return the kind of the API's rollouts: what ``offload.kind`` says, else a teacher.
+    """Return the kind of the API's rollouts: ``offload.kind``, where ``auto`` means teacher.
 
-    Nothing is assumed about whose weights a server has: ``auto`` never means this node's.
+    ``auto`` never assumes that a server has this node's weights.
     """
     return Kind.TEACHER if config.offload.kind == "auto" else Kind(config.offload.kind)
 
 
 def is_relay(config: Config) -> bool:
-    """Whether the node only relays: then it loads no model."""
+    """Whether the node is a relay, which loads no model."""
     return is_offloaded(config) and resolved_kind(config) is Kind.RELAY
 
 
 def check_offload(config: Config) -> None:
-    """Raise ``ConfigurationError`` for settings of ``[offload]`` that cannot work or teach nothing."""
+    """Raise ``ConfigurationError`` for ``[offload]`` settings that cannot work or would teach nothing."""
     if is_offloaded(config):
         for broken, message, setting in _rules(config):
             if broken:
@@ -124,19 +124,19 @@ def check_offload(config: Config) -> None:
 
 
 def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
-    """Yield for each rule whether it is broken, what is wrong then, and the setting that mends it."""
+    """Yield for each rule whether it is broken, the error message, and the setting that fixes it."""
     offload, kind, first = config.offload, resolved_kind(config), first_endpoint(config)
     foreign = next((each.name for each in chain(config) if each and not each.chat.serves_own_weights), None)
     yield (
         kind is Kind.POLICY,
-        "the kind policy needs token ids and log-probabilities from a server to which this node pushed its "
-        f"weights; {first.name} gives text: use policy_text if it serves these very weights",
+        "offload.kind = policy needs token ids and log-probabilities from a server to which this node pushes its "
+        f"weights, but {first.name} returns only text; policy_text works if it serves this node's weights",
         "offload.kind=policy_text",
     )
     yield (
         kind is Kind.POLICY_TEXT and foreign is not None,
-        f"policy_text says that {foreign} serves this node's weights, and it serves only its own models: its text is a "
-        "teacher's",
+        f"offload.kind = policy_text needs a server with this node's weights, but {foreign} serves only its own "
+        "models; use it as a teacher",
         "offload.kind=teacher",
     )
     if kind is Kind.RELAY:
@@ -144,18 +144,19 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     alone = offload.share == 1 and offload.when == "always"
     yield (
         alone and kind is Kind.TEACHER and config.train.teacher_loss == "luffy",
-        "luffy weighs a teacher's rows against the node's own of the same group, and with offload.share = 1 there are "
-        "none",
+        "train.teacher_loss = luffy compares a teacher's rows with the node's own rows in the same group, but with "
+        "offload.share = 1 the node has none",
         "offload.share=0.5",
     )
     if offload.batch:
         setting = "offload.batch=false"
         yield not first.chat.batch, f"{first.name} has no Batch API", setting
         later = set(offload.stages) != {"answer"}
-        yield later, "a batch takes hours, and a later stage waits for the one before", setting
+        text = 'a batch takes hours, too long for later stages: offload.batch needs offload.stages = ["answer"]'
+        yield later, text, setting
         yield (
             kind is Kind.POLICY_TEXT or offload.when == "failed",
-            "a batch takes hours: only what a teacher or a relay says to questions known beforehand can wait that long",
+            "a batch takes hours, so offload.batch works only for a teacher or a relay, with offload.when = always",
             setting,
         )
 
@@ -163,24 +164,26 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
 def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     offload = config.offload
     partly = offload.share < 1 or offload.when == "failed"
-    yield partly, "a relay trains nothing, so nothing is left for this machine to sample", "offload.share=1.0"
-    text = "a relay has nothing to do in rounds that the API does not fill: game.rounds says when it ends"
+    text = "the API must fill every slot of a relay: use offload.share = 1 and offload.when = always"
+    yield partly, text, "offload.share=1.0"
+    text = 'the API must fill every round of a relay: use offload.rounds = "*", and game.rounds to set when it ends'
     yield offload.rounds != "*", text, "offload.rounds=*"
-    text = "a relay loads no model, so at a cap this machine cannot go on"
+    text = "a relay loads no model, so this machine cannot take over when a spending cap is reached"
     yield offload.on_limit == "local", text, "offload.on_limit=stop"
-    text = "a relay has no answers of its own to show in the later stages of study-group; it plays sampling"
+    text = "a relay has no answers of its own for the later stages of study-group; use game.kind = sampling"
     yield config.game.kind == "study-group", text, "game.kind=sampling"
 
 
 def describe_loss(config: Config) -> str:
-    """Say in one sentence what is learned from the API's text."""
+    """Describe in one sentence what is learned from the API's text."""
     kind, offload = resolved_kind(config), config.offload
     if kind is Kind.RELAY:
-        return "relay: completions are verified and kept; no model is loaded and nothing is learned"
+        return "relay: completions are verified and saved; no model is loaded or trained"
     if kind is Kind.POLICY_TEXT:
-        return "policy_text: GRPO with ratio 1 on re-encoded text; negative advantages are dropped, the lag is unknown"
+        return "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
     if config.train.teacher_loss == "luffy":
-        return "teacher: LUFFY, policy shaping f(π) = π/(π + 0.1), advantages within the joint group"
+        return "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group"
+    what = "teacher: verified distillation (only correct answers in strict format)"
     if offload.share == 1 and offload.when == "always":
-        return "teacher: verified distillation, only right answers in strict format, weight clip(1 - pass rate, 0.1, 1)"
-    return "teacher: verified distillation, only right answers in strict format, weight max(0, 1 - mean of own rewards)"
+        return f"{what}, weight clip(1 - pass rate, 0.1, 1)"
+    return f"{what}, weight max(0, 1 - mean of own rewards)"

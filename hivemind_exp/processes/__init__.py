@@ -1,1 +1,1 @@
-"""How a node's processes talk (length-prefixed msgpack on pipes), and how they are confined."""
+"""Messages between a node's processes (length-prefixed msgpack on pipes), and their sandbox."""

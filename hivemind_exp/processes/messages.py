@@ -11,21 +11,21 @@ import msgpack
 
 LENGTH = struct.Struct(">I")
 LARGEST = 64 * 2**20
-"""Bytes of the largest message a worker may send; a longer one means that it no longer speaks the protocol."""
+"""Largest message that a worker may send, in bytes. A longer one means that it no longer follows the protocol."""
 
 
 class WireError(Exception):
-    """The other side sent something that is no message."""
+    """The other side sent an invalid message."""
 
 
 def encode(message: object) -> bytes:
-    """Return the frame of ``message``. Lone surrogates pass: completions may hold them."""
+    """Return ``message`` as a frame. Lone surrogates are allowed, since completions may contain them."""
     body: bytes = msgpack.packb(message, unicode_errors="surrogatepass")
     return LENGTH.pack(len(body)) + body
 
 
 class Decoder:
-    """Cuts a stream of bytes into messages."""
+    """Splits a stream of bytes into messages."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -34,7 +34,7 @@ class Decoder:
         """Yield the messages that ``data`` completes.
 
         Raises:
-            WireError: a frame is too long or holds no msgpack.
+            WireError: a frame is too long or is not msgpack.
         """
         self._buffer += data
         start = 0
@@ -61,16 +61,17 @@ _CHUNK = 2**16
 
 
 def search_path() -> dict[str, str]:
-    """Return the variable with which ``python -P -m hivemind_exp…`` finds this package, if one is needed."""
+    """Return the environment variable that ``python -P -m hivemind_exp…`` needs to find this package, if any."""
     root = str(Path(__file__).resolve().parents[2])
     installed = root in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-    paths = [] if installed else [root]  # before the standard library, installed packages could shadow it
+    # PYTHONPATH comes before the standard library: a site-packages directory there could shadow it.
+    paths = [] if installed else [root]
     paths += filter(None, [os.environ.get("PYTHONPATH")])
     return {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
 
 
 def take_pipes() -> tuple[int, int]:
-    """Keep the two pipes for messages, so that nothing printed by a library can break into them."""
+    """Reserve the two pipes for messages, so that nothing a library prints can get between them."""
     source, sink = os.dup(0), os.dup(1)
     with open(os.devnull, "r+b") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -79,14 +80,14 @@ def take_pipes() -> tuple[int, int]:
 
 
 def messages(source: int) -> Iterator[Any]:
-    """Yield what comes through a pipe, to its end. Raises ``WireError`` for what is no message."""
+    """Yield the messages from a pipe until it closes. Raises ``WireError`` for an invalid message."""
     decoder = Decoder()
     while data := os.read(source, _CHUNK):
         yield from decoder.feed(data)
 
 
 def send(sink: int, message: object) -> None:
-    """Write a message whole."""
+    """Write a whole message."""
     data = memoryview(encode(message))
     while data:
         data = data[os.write(sink, data) :]

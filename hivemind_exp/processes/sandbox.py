@@ -1,7 +1,7 @@
-"""What a worker may no longer do once it has loaded what it needs.
+"""The sandbox that a worker enters once it has loaded what it needs.
 
-Defence in depth around verifiers that are written to be harmless: whatever an answer makes them do, there is no
-network, no file to write, no process to start, no secret to read, and little memory to fill.
+Defense in depth around verifiers that are written to be harmless: whatever an answer makes them do, they have no
+network, cannot write files, start processes or read secrets, and have little memory.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sys
 from typing import Literal
 
 MEMORY = 2 * 2**30
-"""Bytes of address space of a verifier (Linux; macOS does not enforce it)."""
+"""Address space of a verifier, in bytes (Linux; macOS does not enforce it)."""
 CPU_FACTOR = 4
-"""A worker kills itself after this many times the limit on one answer: its node may have died while it was busy."""
+"""A worker kills itself after this many times the limit on one answer, since its node may have died meanwhile."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -35,24 +35,24 @@ _READING = ("open", "os.listdir", "os.scandir")
 
 
 def die_with_parent(parent: int) -> None:
-    """End this process when the one that started it dies, and leave its terminal's signals to the node."""
+    """Kill this process when its parent dies, and ignore the terminal's signals, which the node handles."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(name, signal.SIG_IGN)
     if sys.platform == "linux":
         _libc_prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the call
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
 
 def allow_seconds(limit: float) -> None:
-    """Let this process use ``CPU_FACTOR * limit`` seconds of CPU from now before it is killed. 0: no limit."""
+    """Kill this process after ``CPU_FACTOR * limit`` seconds of CPU time from now. 0: no limit."""
     signal.setitimer(signal.ITIMER_PROF, CPU_FACTOR * limit)
 
 
 def close(role: Role) -> None:
-    """Give up the network, files, processes and, to verify, memory. There is no way back."""
+    """Irrevocably give up network, files and processes; a verifier also gets a memory limit."""
     os.chdir("/")
-    with open(os.devnull, "r+b") as nothing:  # a print may not end in a refused write
+    with open(os.devnull, "r+b") as nothing:  # so that a print does not fail with a refused write
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
     for name in list(os.environ):
@@ -62,7 +62,7 @@ def close(role: Role) -> None:
     if sys.platform == "linux":
         _leave_network()
         _libc_prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        if role == "verify":  # a maker may hold a library's thread stacks, and reads nothing hostile
+        if role == "verify":  # a maker may need memory for a library's thread stacks, and reads nothing untrusted
             _limit("RLIMIT_AS", MEMORY)
     _limit("RLIMIT_NPROC", 0)
     _limit("RLIMIT_NOFILE", 64)
@@ -81,7 +81,7 @@ def _libc_prctl(option: int, value: int) -> None:
 
 
 def _leave_network() -> None:
-    """Move into an empty network namespace, where the kernel lets an ordinary user do so."""
+    """Move into an empty network namespace, if the kernel lets an ordinary user do so."""
     import ctypes
 
     libc = ctypes.CDLL(None)
@@ -90,21 +90,21 @@ def _leave_network() -> None:
 
 
 def _refuse_by_audit() -> None:
-    """Refuse, for good, what Python reports before it does it. Reading stays possible where code lies."""
+    """Permanently refuse operations with an audit hook. Reading stays possible in the directories with Python code."""
     roots = tuple(os.path.join(os.path.realpath(root), "") for root in {*sys.path, sys.prefix, sys.base_prefix} if root)
     own = os.getpid()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         if os.getpid() != own or event.startswith(_REFUSED):
-            raise PermissionError(f"a worker may not do this: {event}")
+            raise PermissionError(f"operation not allowed in a worker: {event}")
         if event in _READING:
             path = arguments[0]
             if event == "open" and _writes(arguments):
-                raise PermissionError("a worker may not write files")
+                raise PermissionError("workers may not write files")
             if isinstance(path, (str, bytes)) and not os.path.join(os.path.realpath(os.fsdecode(path)), "").startswith(
                 roots
             ):
-                raise PermissionError("a worker may not read this file")
+                raise PermissionError("workers may not read this file")
 
     sys.addaudithook(hook)
 
@@ -117,4 +117,4 @@ def _writes(arguments: tuple[object, ...]) -> bool:
 
 
 Role = Literal["make", "verify"]
-"""What a worker process is for. The two are never mixed: the verifier reads hostile text."""
+"""A worker's role: making questions or verifying answers. No worker does both, as verifiers read untrusted text."""

@@ -1,1 +1,1 @@
-"""HTTP to an API: chat completions and batches as bytes, and the SDK client. Nothing else talks HTTP."""
+"""HTTP to an API: chat completions and batches as bytes, and the SDK client. Offloading uses HTTP nowhere else."""

@@ -1,6 +1,6 @@
-"""The Batch API: the lines of a batch, what a service says of one, what its files hold; and the API's client.
+"""The Batch API: build a batch's lines, parse its status and its result files; and the API's client.
 
-What comes from a service is hostile until read, as in ``chat``.
+As in ``chat``, everything that a service sends is untrusted.
 """
 
 import json
@@ -23,61 +23,62 @@ from hivemind_exp.offload.api.chat import (
 
 URL = "/v1/chat/completions"
 WINDOW = "24h"
-"""What a service may take; no other window exists."""
+"""Time that a service may take for a batch; no other value exists."""
 TAG = "swarmctl_batch"
-"""Key of a batch's metadata that holds our own name for it."""
+"""Key in a batch's metadata for our own name of the batch."""
 COMPLETED = "completed"
 OVER = frozenset({COMPLETED, "failed", "expired", "cancelled"})
-"""States of a batch that nothing follows."""
+"""Final states of a batch."""
 _LONGEST_NAME = 200
 _MOST_LINES = 50_000
 _MOST_BYTES = 100 * 2**20
-"""Of a batch's file and of what may come back together: half of what a service takes, and what memory bears."""
+"""Limit on a batch's file plus its expected results: half of what services accept, and small enough for memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One request of a batch: places of one group."""
+    """One request of a batch: slots of one group."""
 
     round: int
     stage: str
     question: str
     """Digest of the question."""
     places: tuple[int, ...]
+    """The slots to fill."""
     version: int
-    """Optimizer steps behind the node's weights when it was ordered."""
+    """The node's number of optimizer steps when the request was ordered."""
 
     @property
     def name(self) -> str:
-        """The ``custom_id``: no other line of the same batch has the same first place."""
+        """The ``custom_id``. It is unique because no two lines of a batch have the same first slot of a group."""
         return f"{self.round}/{self.stage}/{self.question}/{self.places[0]}x{len(self.places)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A line on its way out."""
+    """A line that is about to be sent."""
 
     line: Line
     data: bytes
-    """As the file has it."""
+    """The line in the batch's file."""
     usd: float
-    """What it may cost at most."""
+    """The most it can cost."""
     size: int
-    """Bytes, with those of its answer."""
+    """Bytes of the request and its expected answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a service says of a batch."""
+    """A batch's status, as the service reports it."""
 
     id: str
     status: str
     files: tuple[str, ...] = ()
-    """Of its results: the answers, then the errors."""
+    """Ids of its result files: answers, then errors."""
     done: int | None = None
-    """Requests that were answered; None where it does not say."""
+    """Number of answered requests; None if the service does not say."""
     failure: RequestFailed | None = None
-    """Why the service refused the whole batch, of which it then did nothing."""
+    """Why the service rejected the whole batch; it then did no work for it."""
 
 
 def encode_line(line: Line, body: dict[str, Any]) -> bytes:
@@ -85,7 +86,7 @@ def encode_line(line: Line, body: dict[str, Any]) -> bytes:
 
 
 def parcels(requests: Iterable[Request]) -> Iterator[list[Request]]:
-    """Cut requests into batches that a service takes and whose results fit in memory."""
+    """Split requests into batches that a service accepts and whose results fit in memory."""
     parcel: list[Request] = []
     size = 0
     for request in requests:
@@ -99,9 +100,9 @@ def parcels(requests: Iterable[Request]) -> Iterator[list[Request]]:
 
 
 def read_report(table: Any) -> Report:
-    """Read a batch object. Raises ``RequestFailed`` where it is none."""
+    """Parse a batch object. Raises ``RequestFailed`` if it is not one."""
     if not isinstance(table, dict) or not _is_name(table.get("id")) or not _is_name(table.get("status")):
-        raise broken("the answer is no batch")
+        raise broken("the response is not a batch")
     files = (table.get("output_file_id"), table.get("error_file_id"))
     return Report(
         id=table["id"],
@@ -113,7 +114,7 @@ def read_report(table: Any) -> Report:
 
 
 def is_ours(table: Any, tag: str, file: str) -> bool:
-    """Whether a batch of a listing is the one with our tag; some services keep no metadata, and all keep the file."""
+    """Whether a listed batch is ours, by tag or by file: some services keep no metadata, but all keep the file."""
     if not isinstance(table, dict):
         return False
     metadata = table.get("metadata")
@@ -121,7 +122,7 @@ def is_ours(table: Any, tag: str, file: str) -> bool:
 
 
 def read_results(content: bytes) -> tuple[dict[str, ChatAnswer | RequestFailed], int]:
-    """Return what a file of results holds, by ``custom_id``, and the number of lines that cannot be read."""
+    """Parse a result file: return its results by ``custom_id``, and the number of unreadable lines."""
     found: dict[str, ChatAnswer | RequestFailed] = {}
     spoilt = 0
     for raw in content.splitlines():
@@ -135,20 +136,20 @@ def read_results(content: bytes) -> tuple[dict[str, ChatAnswer | RequestFailed],
         except (ValueError, KeyError, TypeError, RecursionError):
             spoilt += 1
             continue
-        # The first counts: a second line for one request would be billed once all the same.
+        # Keep the first line for a request: even with two, it is billed only once.
         found.setdefault(name, _result(table.get("response"), table.get("error")))
     return found, spoilt
 
 
 def unanswered(report: Report, results: Iterable[ChatAnswer | RequestFailed]) -> RequestFailed:
-    """Return what it means that the files say nothing of a request."""
+    """Return the failure of a request that the result files don't mention."""
     if report.failure is not None:
         return report.failure
     answers = sum(isinstance(result, ChatAnswer) or result.billed for result in results)
-    # Where as many answers were found as there are, the service did nothing for the rest.
+    # If the files hold as many answers as the service reports, it did no work for the other requests.
     billed = report.done is None or answers < report.done
     return RequestFailed(
-        FaultKind.BROKEN, f"the files of the batch, which is {report.status}, do not mention it", billed=billed
+        FaultKind.BROKEN, f"the result files of the batch ({report.status}) do not mention it", billed=billed
     )
 
 
@@ -173,7 +174,7 @@ def _done(status: str, counts: Any) -> int | None:
 
 
 def _failure(errors: Any) -> RequestFailed:
-    """Return why a batch was refused as a whole, as the fault that a single request would have met with."""
+    """Return why a whole batch was rejected, as the failure that a single request would have had."""
     rows = errors.get("data") if isinstance(errors, dict) else None
     first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
     code, said = str(first.get("code") or ""), str(first.get("message") or "no reason given")
@@ -190,52 +191,53 @@ def _is_name(value: Any) -> bool:
 
 
 LARGEST_FILE = 512 * 2**20
-"""Bytes of a file of results that are read."""
+"""Largest result file that is read, in bytes."""
 _PAGE = 100
 _PAGES = 50
-"""Pages of a listing that are looked through: 5000 batches since one that was created a moment ago."""
+"""Pages of a listing to search. With ``_PAGE``, that is the newest 5000 batches."""
 _FILE_S = 600.0
+"""Time limit for transferring a file, in seconds."""
 _CLOCKS_S = 86400.0
-"""How far the service's clock may be from ours."""
+"""Largest difference allowed between the service's clock and ours, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchClient:
-    """Uploads, begins, finds and fetches batches. For the loop of its ``ChatClient``, which closes the connections.
+    """Uploads, starts, finds and fetches batches.
 
-    Every method raises ``RequestFailed``.
+    Use it in the event loop of its ``ChatClient``, which closes the connections. Every method raises ``RequestFailed``.
     """
 
     _chat: ChatClient
     seconds: float
-    """What one request may take, files apart."""
+    """Time limit of one request, except for file transfers."""
 
     async def upload(self, data: bytes, name: str) -> str:
-        """Give a file of lines; return its id. Costs nothing."""
+        """Upload a file of lines and return its id. This costs nothing."""
         asked = {"file": (name, data, "application/jsonl"), "purpose": "batch"}
         table = await self._table(lambda sdk: sdk.files.with_streaming_response.create(**asked), _FILE_S)
         found = table.get("id")
         if not isinstance(found, str) or not found:
-            raise broken("the answer to an upload names no file")
+            raise broken("the response to an upload has no file id")
         return found
 
     async def create(self, file: str, tag: str) -> Report:
-        """Begin a batch. From here on it costs."""
+        """Start a batch. From here on it costs money."""
         asked = {"input_file_id": file, "endpoint": URL, "completion_window": WINDOW, "metadata": {TAG: tag}}
         return read_report(await self._table(lambda sdk: sdk.batches.with_streaming_response.create(**asked)))
 
     async def find(self, tag: str, file: str, since: float) -> Report | None:
-        """Return the batch with our tag or our file among those created since a time (Unix seconds); None: no such."""
+        """Return the batch with our tag or file among those created after ``since`` (Unix seconds), or None."""
         asked: dict[str, Any] = {"limit": _PAGE}
         for _ in range(_PAGES):
             page = await self._table(lambda sdk: sdk.batches.with_streaming_response.list(**asked))
             rows = page.get("data")
             if not isinstance(rows, list):
-                raise RequestFailed(FaultKind.BROKEN, "the answer is no list of batches")
+                raise RequestFailed(FaultKind.BROKEN, "the response is not a list of batches")
             for row in rows:
                 if is_ours(row, tag, file):
                     return read_report(row)
-            # The latest come first.
+            # The newest batches come first.
             if not rows or not page.get("has_more") or _created(rows[-1]) < since - _CLOCKS_S:
                 return None
             asked["after"] = read_report(rows[-1]).id
@@ -245,7 +247,7 @@ class BatchClient:
         return read_report(await self._table(lambda sdk: sdk.batches.with_streaming_response.retrieve(id)))
 
     async def fetch(self, file: str) -> bytes:
-        """Return a file's bytes; a monstrous file is cut."""
+        """Return a file's bytes, cut off shortly after ``LARGEST_FILE``."""
         return await self._content(lambda sdk: sdk.files.with_streaming_response.content(file), LARGEST_FILE, _FILE_S)
 
     async def _content(self, ask: Callable[[Any], Any], most: int, seconds: float) -> bytes:
@@ -258,7 +260,7 @@ class BatchClient:
         except (ValueError, RecursionError):
             table = None
         if not isinstance(table, dict):
-            raise broken("the answer is no JSON object")
+            raise broken("the response is not a JSON object")
         return table
 
 

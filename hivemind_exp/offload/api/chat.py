@@ -1,6 +1,6 @@
-"""Chat completions over the wire: what is asked, what an answer holds, what an error means; and one service's client.
+"""Chat completions over HTTP: build requests, parse answers, classify errors; and the client for one service.
 
-Every answer is hostile until read: a server may send anything, and nothing it sends may raise past ``RequestFailed``.
+Answers are untrusted: a server may send anything, and nothing it sends may raise anything other than ``RequestFailed``.
 """
 
 import asyncio
@@ -22,38 +22,38 @@ from hivemind_exp.providers import KEY_VARIABLES
 from hivemind_exp.rollouts.types import Message
 
 LONGEST_TEXT = 200_000
-"""Characters of a completion that are kept."""
+"""Longer completions are cut to this many characters."""
 _MOST_TOKENS = 10**9
 _POOR = ("insufficient_quota", "insufficient balance", "insufficient credit", "credit balance", "billing", "no credit")
 _SEED_BITS = 0x7FFFFFFF
 
 
 class FaultKind(StrEnum):
-    """What kind of thing went wrong, by what can be done about it."""
+    """Kinds of failure, grouped by what can be done about them. The values appear in messages."""
 
-    SLOW_DOWN = "asked to slow down"
-    BUSY = "out of order for the moment"
-    BROKEN = "broken connection or answer"
-    TIMEOUT = "no answer in time"
-    REFUSED = "key refused"
+    SLOW_DOWN = "rate limited"
+    BUSY = "temporarily unavailable"
+    BROKEN = "connection failed or response invalid"
+    TIMEOUT = "timed out"
+    REFUSED = "authentication failed"
     NO_CREDIT = "out of credit"
-    BAD_REQUEST = "request not accepted"
+    BAD_REQUEST = "request rejected"
 
 
 @dataclass(eq=False)
 class RequestFailed(Exception):
-    """A request that brought nothing."""
+    """A request that returned no completions."""
 
     trouble: FaultKind
     detail: str
-    """For people; never contains the key."""
+    """Description for people; never contains the API key."""
     _: KW_ONLY
     wait: float | None = None
     """Seconds that the service asks to wait."""
     billed: bool = False
-    """Whether the service may have done the work: then the reserve stays spent."""
+    """Whether the service may have done the work, so that the reserve stays spent."""
     sent: bool = True
-    """Whether the request got as far as the service."""
+    """Whether the request reached the service."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -61,30 +61,31 @@ class RequestFailed(Exception):
 
 
 def broken(detail: str) -> RequestFailed:
-    """Return what a broken connection or answer means: the service may have done the work."""
+    """Return a failed connection or an invalid answer as a failure: the service may have done the work."""
     return RequestFailed(FaultKind.BROKEN, detail, billed=True)
 
 
 @dataclass(slots=True)
 class RequestDialect:
-    """How one service wants to be asked; learned on the way where the table does not know."""
+    """How one service's requests must look. It starts from the provider table and adapts to the service's errors."""
 
     max_tokens: str
+    """Name of the parameter that limits a completion."""
     supports_n: bool
-    """Several choices a request."""
+    """Whether one request can ask for several choices."""
     unsupported_params: set[str] = field(default_factory=set)
-    """Parameters that it does not take."""
+    """Parameters that the service rejects."""
     changes: int = 0
-    """How often it was adapted: what a request complained of may have changed while it was out."""
+    """Number of adaptations. If it grew while a request was in flight, the cause of its error may already be fixed."""
 
     def adapt(self, message: str) -> bool:
-        """Change what a complaint names. Returns whether anything changed."""
+        """Change the parameter that an error message names; return whether anything changed."""
         named = set(re.findall(r"\w+", message))
         complaints = [name for name in ("temperature", "seed", "reasoning_effort") if name in named]
         new = next((name for name in complaints if name not in self.unsupported_params), None)
         if self.max_tokens in named and "max_tokens" not in self.unsupported_params:
             self.max_tokens = "max_tokens" if self.max_tokens == "max_completion_tokens" else "max_completion_tokens"
-            self.unsupported_params.add("max_tokens")  # once is enough: a service that takes neither is beyond help
+            self.unsupported_params.add("max_tokens")  # switch only once: nothing helps if a service takes neither
         elif new is not None:
             self.unsupported_params.add(new)
         elif self.supports_n and "n" in named:
@@ -97,12 +98,13 @@ class RequestDialect:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How completions are to be sampled."""
+    """How to sample completions."""
 
     temperature: float
     max_tokens: int
-    """Of what is read."""
+    """Limit on the visible completion."""
     reasoning_tokens: int
+    """Extra allowance for hidden reasoning."""
     reasoning_effort: str | None
 
 
@@ -117,22 +119,22 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """What a service sent."""
+    """A service's answer."""
 
     choices: tuple[Choice, ...]
     usage: Usage | None
-    """None where it did not say, or said nonsense."""
+    """None if it is missing or makes no sense."""
     model: str | None
-    """The model that answered, by its own word."""
+    """The model that the service says it used."""
     headers: Mapping[str, str]
 
 
 def most_tokens(endpoint: Endpoint, sampling: SamplingParams) -> int:
-    """Return the most tokens that one choice may have, hidden ones included."""
+    """Return the most tokens that one choice may have, including hidden ones."""
     return sampling.max_tokens + (sampling.reasoning_tokens if endpoint.reasons else 0)
 
 
-def body(  # noqa: PLR0917 - all that makes a request
+def body(  # noqa: PLR0917 - everything a request is made of
     endpoint: Endpoint,
     style: RequestDialect,
     messages: tuple[Message, ...],
@@ -140,7 +142,7 @@ def body(  # noqa: PLR0917 - all that makes a request
     sampling: SamplingParams,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the JSON of a request. Nothing but what the service is known to take."""
+    """Return the JSON of a request, with only the parameters that the service is known to take."""
     asked: dict[str, Any] = {
         "model": endpoint.model,
         "messages": list(messages),
@@ -160,11 +162,11 @@ def body(  # noqa: PLR0917 - all that makes a request
 
 
 def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
-    """Read an answer with status 200. Raises ``RequestFailed`` where there is none in it."""
+    """Parse an answer with status 200. Raises ``RequestFailed`` if it is not a chat completion."""
     try:
         document = json.loads(content)
         if isinstance(document, dict) and "choices" not in document and isinstance(document.get("error"), dict):
-            # An error behind status 200, as OpenRouter sends: its code is the status that was meant.
+            # OpenRouter sends errors with status 200; the code in the body is the real status.
             status = document["error"].get("code")
             raise refusal(status if isinstance(status, int) and status >= 400 else 500, content, headers)
         choices = document["choices"]
@@ -173,7 +175,7 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         page = content[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
         what = "an HTML page" if page else f"{len(content)} bytes"
-        raise broken(f"the answer is no chat completion ({what})") from error
+        raise broken(f"the response is not a chat completion ({what})") from error
     usage = _usage(document.get("usage"))
     model = document.get("model")
     found = tuple(_choice(entry) for entry in choices if isinstance(entry, dict))
@@ -188,7 +190,7 @@ def _choice(entry: dict[str, Any]) -> Choice:
 
 
 def encodable(text: str) -> str:
-    """Return a text that can be kept: lone surrogates can be written in JSON, and cannot be encoded again."""
+    """Replace lone surrogates, which JSON can contain but UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -203,7 +205,7 @@ def _usage(table: Any) -> Usage | None:
     reasoning = _count(outer.get("reasoning_tokens")) if isinstance(outer, dict) else None
     total = _count(table.get("total_tokens"))
     if total is not None and total > prompt + completion:
-        # Some services leave hidden reasoning out of the completion's tokens and bill it all the same.
+        # Some services bill hidden reasoning without counting it in the completion's tokens.
         completion = total - prompt
     return Usage(prompt, completion, cached or 0, reasoning or 0)
 
@@ -215,25 +217,25 @@ def _count(value: Any) -> int | None:
 
 
 def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestFailed:
-    """Return what an answer with another status means. Such an answer costs nothing."""
+    """Classify an answer whose status is not 200. Such an answer costs nothing."""
     text = content[:65536].decode(errors="replace")
     low, said, wait = text.lower(), _message(text), _wait(headers)
     if status == 402 or (status in (403, 429) and any(word in low for word in _POOR)):
         trouble = FaultKind.NO_CREDIT
     elif status in (401, 403):
-        trouble, said = FaultKind.REFUSED, "the key is not accepted"
+        trouble, said = FaultKind.REFUSED, "the API key was rejected"
     elif status == 429:
         trouble = FaultKind.SLOW_DOWN
     elif status in (408, 409, 425) or status >= 500:
         trouble = FaultKind.BUSY
     else:
         trouble = FaultKind.BAD_REQUEST
-        said = "it redirects, and nothing is sent to another address" if 300 <= status < 400 else said
+        said = "the server redirects to another address, which is not followed" if 300 <= status < 400 else said
     return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, headers=headers)
 
 
 def _message(text: str) -> str:
-    """Return what an error says, short; a page is no message."""
+    """Return the error message in a response, shortened. HTML pages have none."""
     try:
         found = json.loads(text)
         found = found[0] if isinstance(found, list) and found else found
@@ -246,7 +248,7 @@ def _message(text: str) -> str:
 
 
 def short(said: Any) -> str:
-    """Return what a service gave as a reason on one line, cut."""
+    """Return a service's reason on one line, truncated."""
     return encodable(" ".join(str(said or "no reason given").split())[:300])
 
 
@@ -256,24 +258,24 @@ def _wait(headers: Mapping[str, str]) -> float | None:
 
 
 LARGEST_ANSWER = 32 * 2**20
-"""Bytes of an answer that are read."""
+"""Largest answer that is read, in bytes."""
 _CONNECT_S = 10.0
 _NO_KEY = "none"
-"""What servers without keys are sent: the SDK wants something."""
+"""Placeholder for servers without API keys: the SDK requires a key."""
 
 
 class ChatClient:
-    """Asks one service. For one event loop; must be closed in it."""
+    """Sends requests to one service. Use and close it in one event loop."""
 
     def __init__(self, endpoint: Endpoint, key: str | None, *, seconds: float) -> None:
-        """Make the client. ``seconds``: what one request may take in all.
+        """Create the client. ``seconds``: the time limit of one whole request.
 
-        Raises ``ImportError`` where the SDK is not installed.
+        Raises ``ImportError`` if the SDK is not installed.
         """
         import openai
 
-        # With these the SDK would send an address or identity of OpenAI's to any host. The key stays, for whoever uses
-        # this as a library: a client is always given one.
+        # With these set, the SDK would use OpenAI's address or send an OpenAI identity to any host. Key variables stay,
+        # for programs that use this as a library; they don't affect the client, which always gets its key explicitly.
         for name in [name for name in os.environ if name.startswith("OPENAI_") and name not in KEY_VARIABLES]:
             del os.environ[name]
         self._endpoint = endpoint
@@ -283,29 +285,32 @@ class ChatClient:
         self._client = openai.AsyncOpenAI(
             api_key=key or _NO_KEY,
             base_url=endpoint.base_url,
-            max_retries=0,  # its retries pay in silence
+            max_retries=0,  # the SDK's own retries would cost money unseen
             timeout=openai.Timeout(seconds, connect=_CONNECT_S),
             http_client=openai.DefaultAioHttpClient(follow_redirects=False),
         )
         self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n")
 
     async def ask(self, messages: tuple[Message, ...], count: int, sampling: SamplingParams, seed: int) -> ChatAnswer:
-        """Ask for ``count`` completions; fewer may come. Raises ``RequestFailed``."""
+        """Request ``count`` completions; the answer may have fewer. Raises ``RequestFailed``."""
         asked = body(self._endpoint, self.style, messages, count, sampling, seed)
         async with self.sdk(self._seconds) as sdk:
-            # As a body of our own: checking messages against the SDK's types takes a third of a request's CPU time.
+            # Pass a raw body: checking messages against the SDK's types takes a third of a request's CPU time.
             request = sdk.chat.completions.with_streaming_response.create(
                 model=self._endpoint.model, messages=(), extra_body=asked
             )
             async with request as response:
                 content = self.without_key(await read_body(response, LARGEST_ANSWER))
                 if len(content) > LARGEST_ANSWER:
-                    raise broken(f"the answer is larger than {LARGEST_ANSWER >> 20} MiB")
+                    raise broken(f"the response is larger than {LARGEST_ANSWER >> 20} MiB")
                 return read_answer(content, _lower(response.headers))
 
     @asynccontextmanager
     async def sdk(self, seconds: float) -> AsyncIterator[Any]:
-        """Give the SDK for ``seconds``; whatever it raises is raised as ``RequestFailed``, which never says the key."""
+        """Yield the SDK client for at most ``seconds``.
+
+        Every error is raised as ``RequestFailed``, which never contains the API key.
+        """
         try:
             async with asyncio.timeout(seconds):
                 yield self._client
@@ -314,7 +319,7 @@ class ChatClient:
             fault.detail = fault.detail.replace(self._key, "…") if self._key else fault.detail
             if fault is error:
                 raise
-            # A status error's own text may say the key.
+            # A status error's own text may contain the API key.
             raise fault from (None if isinstance(error, self._openai.APIStatusError) else error)
 
     async def _explain(self, error: Exception, seconds: float) -> RequestFailed:
@@ -328,17 +333,17 @@ class ChatClient:
             return refusal(error.status_code, content, _lower(error.response.headers))
         late = isinstance(error, TimeoutError | self._openai.APITimeoutError)
         if not late and not isinstance(error, self._openai.APIConnectionError):
-            # The transport's own exceptions have no common base that is public.
-            return broken(f"{type(error).__name__} in the midst of an answer")
-        if "connect" in type(error.__cause__).__name__.lower():  # before it had a connection to go out on
-            return RequestFailed(FaultKind.BROKEN, f"{self._endpoint.host} cannot be connected to", sent=False)
+            # The transport's own exceptions have no common public base class.
+            return broken(f"the response from {self._endpoint.host} broke off ({type(error).__name__})")
+        if "connect" in type(error.__cause__).__name__.lower():  # there was no connection to send the request on
+            return RequestFailed(FaultKind.BROKEN, f"cannot connect to {self._endpoint.host}", sent=False)
         if late:
-            # The transport calls a connection that was closed without an answer a timeout, too.
-            return RequestFailed(FaultKind.TIMEOUT, f"no answer within {seconds:g} s", billed=True)
-        return broken(f"{self._endpoint.host} broke the connection")
+            # The transport also reports a connection closed without an answer as a timeout.
+            return RequestFailed(FaultKind.TIMEOUT, f"no response within {seconds:g} s", billed=True)
+        return broken(f"lost the connection to {self._endpoint.host}")
 
     def without_key(self, content: bytes) -> bytes:
-        """Return what a service sent without the key, which it may say in errors and elsewhere."""
+        """Remove the API key from a service's answer: it may appear in errors and elsewhere."""
         return content.replace(self._key.encode(), b"(the key)") if self._key else content
 
     async def close(self) -> None:
@@ -346,7 +351,7 @@ class ChatClient:
 
 
 async def read_body(response: Any, most: int) -> bytes:
-    """Read an answer's body, not much further than ``most`` bytes."""
+    """Read an answer's body; stop soon after ``most`` bytes."""
     content = bytearray()
     async for chunk in response.iter_bytes():
         content += chunk
@@ -360,11 +365,11 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_sdk() -> None:
-    """Raise ``ConfigurationError`` where the package openai cannot be imported."""
+    """Raise ``ConfigurationError`` if the openai package cannot be imported."""
     try:
         import openai  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
-            f"offloading needs the package openai, which cannot be imported ({error})",
+            f"offloading needs the openai package, which cannot be imported ({error})",
             next=f"{sys.executable} -m pip install 'openai[aiohttp]'",
         ) from error

@@ -1,1 +1,1 @@
-"""The Batch API, from opening a batch to paying for it."""
+"""Offloading through the Batch API, from opening a batch to paying for it."""

@@ -1,7 +1,7 @@
-"""Fills orders through a service's Batch API: the orders of a round go out together and come back within a day.
+"""Fills orders through a service's Batch API: a round's orders are sent together and answered within a day.
 
-One batch a round and stage, so that a round can be trained as soon as its own is back. While the service is out of
-order its orders are handed to the next of the chain, as they would be without batches.
+There is one batch per round and stage, so that a round can be trained as soon as its own batch is done. While the
+service is down, its orders go to the next service in the chain, as they would without batches.
 """
 
 import asyncio
@@ -21,23 +21,23 @@ from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.seeds import derive_seed
 
 TRIES = 3
-"""Batches in a row that bring a place nothing, after which it is given up: each may take a day, and a service tries a
-line several times by itself."""
+"""A slot is given up after this many batches in a row that bring nothing for it. The number is small because each batch
+may take a day, and the service itself tries a line several times."""
 _BYTES_A_TOKEN = 8
 _Missing = list[tuple[CompletionRequest, list[int]]]
 
 
 @dataclass(eq=False)
 class BatchFiller:
-    """Takes orders for one service's Batch API. For one event loop."""
+    """Fills orders through one service's Batch API. Use it from one event loop."""
 
     service: ProviderService
     client: BatchClient
     billing: BilledClient
     ask_directly: Callable[[CompletionRequest, list[int]], Awaitable[None]]
-    """Fills places by any other service of the chain."""
+    """Fills slots through any other service in the chain."""
     at_the_limit: Callable[[LimitReached], Awaitable[None]]
-    """Does what a cap means."""
+    """Handles a reached cap."""
 
     def __post_init__(self) -> None:
         endpoint = self.service.endpoint
@@ -49,7 +49,7 @@ class BatchFiller:
         self._told: tuple[int, int] | None = None
 
     def resume(self) -> None:
-        """Go on with what an earlier start left at the service."""
+        """Resume the batches that an earlier start left at the service."""
         for batch in self._book.pending():
             if batch.state is State.NEW or not batch.items:
                 self._job.drop(batch, "the node stopped before it was submitted")
@@ -57,23 +57,24 @@ class BatchFiller:
                 self._earlier[batch.round, batch.stage].append(self._start(batch, None))
 
     def fills(self, orders: Iterable[CompletionRequest]) -> list[Coroutine[None, None, None]]:
-        """Return the work that fills orders and ends them: one a round and stage. From any thread."""
+        """Return coroutines that fill orders and complete them, one per round and stage. Safe from any thread."""
         together: dict[tuple[int, str], list[CompletionRequest]] = defaultdict(list)
         for order in orders:
             together[order.round, order.stage].append(order)
         return [self._fill(each) for each in together.values()]
 
     def watch(self, round_: int) -> None:
-        """Tell of a round's batches from now on: the trainer waits for them."""
+        """Report the progress of a round's batches from now on, since the trainer waits for them."""
         self._watched, self._told = round_, None
         self._tell()
 
     async def end(self) -> None:
-        """Leave batches to the service: the next start collects them."""
+        """Stop waiting for batches. They continue at the service, and the next start collects them."""
         left = [batch for batch in self._running.values() if batch.state is not State.NEW]
         if left:
             requests, name = sum(len(batch.items) for batch in left), self.service.endpoint.name
-            message = f"{requests} requests go on in {len(left)} batches at {name}; the next start collects them"
+            batches = "1 batch" if len(left) == 1 else f"{len(left)} batches"
+            message = f"{requests} requests are still running in {batches} at {name}; the next start collects them"
             self.billing.emit(WarningEvent(code="batch_pending", message=message))
         for task in self._running:
             task.cancel()
@@ -94,7 +95,7 @@ class BatchFiller:
                     opened = self._open(missing, tries)
                 except LimitReached as error:
                     self.billing.router.release(service)
-                    # Reserves come back from other batches; with none left, it is as a cap means.
+                    # Reserves are released as other batches finish. If none are running, the cap is really reached.
                     if self._running:
                         await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
                     else:
@@ -106,7 +107,7 @@ class BatchFiller:
                 )
 
     def _missing(self, orders: Sequence[CompletionRequest], tries: Counter[str]) -> _Missing:
-        """Return the places still to be filled. Those that batch after batch brought nothing for are given up."""
+        """Return the slots still to fill; give up those for which ``TRIES`` batches in a row brought nothing."""
         missing: _Missing = []
         for order in orders:
             places = unfilled(self.billing.journal, order)
@@ -117,7 +118,7 @@ class BatchFiller:
         return missing
 
     def _count(self, tries: Counter[str], asked: _Missing, counting: list[Batch]) -> None:
-        """Count a try for each question that a batch brought nothing for."""
+        """Count a try for each question for which its batch brought nothing."""
         vain = {line.question for batch in counting for line, _ in batch.items}
         for order, places in asked:
             if self.billing.journal.settled(order.round, order.stage, order.question).intersection(places):
@@ -126,7 +127,7 @@ class BatchFiller:
                 tries[order.question] += 1
 
     def _open(self, missing: _Missing, tries: Counter[str]) -> list[tuple[Batch, bytes]]:
-        """Set dollars aside for what the caps allow of it, and record it. Raises ``LimitReached`` for none."""
+        """Reserve money for as many batches as the caps allow, and record them. Raises ``LimitReached`` for none."""
         opened: list[tuple[Batch, bytes]] = []
         for parcel in parcels(self._requests(missing, tries)):
             try:
@@ -134,7 +135,7 @@ class BatchFiller:
             except LimitReached:
                 if not opened:
                     raise
-                break  # the rest is asked for when these have come back
+                break  # the rest is requested when these are done
             batch.changes = self.service.client.style.changes
             opened.append((batch, b"".join(request.data for request in parcel)))
         return opened
@@ -161,7 +162,7 @@ class BatchFiller:
     def _ended(self, task: asyncio.Task[bool]) -> None:
         del self._running[task]
         if not task.cancelled():
-            task.exception()  # looked at: one that no order waits for concerns nobody
+            task.exception()  # marks it as retrieved: the error of a batch that no order waits for is ignored
 
     def _tell(self, batch: Batch | None = None) -> None:
         if self._watched is None or (batch is not None and batch.round != self._watched):

@@ -1,7 +1,7 @@
-"""The life of one batch: submitted, waited for, collected, paid. Each step is in the ledger before the next is taken.
+"""One batch from start to end: submit, wait, collect, pay. Each step is in the ledger before the next one begins.
 
-A node that dies in between finds the batch again at its next start: by the id in the ledger, or, where it died before
-the service had given one, by our own tag in the service's listing. The ledger's page for batches stands here too.
+A node that dies in between finds the batch at its next start: by the id in the ledger, or, if it died before the
+service returned an id, by our own tag in the service's listing. The ledger's tables for batches are defined here, too.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ from hivemind_exp.offload.router import FAULTS_IN_A_ROW, PERMANENT, ProviderServ
 from hivemind_exp.rollouts.types import CompletionRequest
 
 LOOKS = 5
-"""Times in a row that a service must say it does not know a batch or a file, before that is believed."""
+"""A batch or a file counts as gone when the service says so this many times in a row."""
 _FETCHES = 3
-"""Times that a file of results is read which cannot be understood whole."""
+"""Times that a result file with unreadable lines is fetched."""
 _FIRST_POLL_S = 2.0
 _LONGEST_POLL_S = 60.0
 _SLOWER = 1.5
 _LISTED_S = 60.0
-"""A batch that a listing does not show so long after it was asked for was never begun."""
+"""A batch that the listing does not show this long after the request to start it was never started."""
 _FULL_S = 60.0
-"""Pause where the service's queue for this account is full."""
+"""Pause while the service's queue for this account is full."""
 _T = TypeVar("_T")
 _DAY = 86400
 _SCHEMA = (
@@ -49,43 +49,43 @@ _SCHEMA = (
 
 
 class State(StrEnum):
-    """How far a batch is, as far as this node knows."""
+    """A batch's state, as far as this node knows."""
 
     NEW = "new"
-    """Its dollars are set aside; the service has not been asked to begin it."""
+    """The money is reserved; the service has not been asked to start the batch."""
     ASKED = "asked"
-    """The service was or will be asked to begin it; whether it did shows its listing."""
+    """The service was asked, or is about to be asked, to start it. Its listing shows whether it did."""
     RUNNING = "running"
-    """The service gave it an id."""
+    """The service returned an id."""
     OVER = "over"
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Requests that are with a service together."""
+    """Requests that are sent to a service together."""
 
     tag: str
-    """Our own name for it, which the service keeps with it."""
+    """Our own name for the batch, which the service keeps in its metadata."""
     round: int
     stage: str
     items: list[tuple[Line, Reservation]]
-    """Each line, and its bill."""
+    """Each line and its reserve."""
     state: State = State.NEW
     file: str = ""
     id: str = ""
     asked: float = field(default_factory=time.time)
-    """When the service was asked to begin it (Unix seconds)."""
+    """When the service was asked to start it (Unix seconds)."""
     done: int = 0
-    """Requests answered so far, as the service says."""
+    """Requests answered so far, as the service reports."""
     changes: int = -1
-    """Those of the style that it is asked in; -1 for one of an earlier start."""
+    """``RequestDialect.changes`` when its lines were written; -1 for a batch of an earlier start."""
 
 
 class BatchStore:
-    """Keeps the batches of one provider and model. For the ledger's thread."""
+    """Stores the batches of one provider and model. Use it from the ledger's thread."""
 
     def __init__(self, ledger: Ledger, provider: str, model: str) -> None:
-        """Use ``ledger``. Raises ``NodeError``."""
+        """Create the tables in ``ledger`` if they are missing. Raises ``NodeError``."""
         self._ledger = ledger
         self._provider = provider
         self._model = model
@@ -93,7 +93,7 @@ class BatchStore:
             ledger.execute(statement)
 
     def open(self, lines: Sequence[tuple[Line, float]]) -> Batch:
-        """Set aside what each line may cost and record the batch, all or nothing. Raises ``LimitReached``."""
+        """Reserve the most that each line can cost and record the batch, all or nothing. Raises ``LimitReached``."""
         self._ledger.check(sum(usd for _, usd in lines), "batch")
         first = lines[0][0]
         batch = Batch(secrets.token_hex(16), first.round, first.stage, [])
@@ -106,7 +106,7 @@ class BatchStore:
         return batch
 
     def about_to_begin(self, batch: Batch, file: str) -> None:
-        """Record that the service is now asked to begin a batch, before it is."""
+        """Record that the service is about to be asked to start a batch."""
         batch.file, batch.asked = file, time.time()
         with self._ledger.transaction():
             self._update(batch, State.ASKED)
@@ -120,7 +120,7 @@ class BatchStore:
         self._update(batch, State.OVER)
 
     def pending(self) -> list[Batch]:
-        """Return the model's batches that are not over."""
+        """Return this model's unfinished batches."""
         rows = self._ledger.execute(
             "SELECT tag, round, stage, state, file, id, t FROM batch_jobs "
             "WHERE provider=? AND model=? AND state!=? ORDER BY t",
@@ -165,7 +165,7 @@ class BatchStore:
 
 
 def warn_of_orphans(ledger: Ledger, collected: tuple[str, str] | None, emit: Emit) -> None:
-    """Warn of what is in batches of other models than ``collected``, a provider and its model: nobody collects it."""
+    """Warn about batches that this run will not collect. ``collected``: the provider and model that it does collect."""
     rows = ledger.execute(
         "SELECT provider, model, COUNT(*), TOTAL(reserved) FROM requests WHERE state=? GROUP BY provider, model "
         "ORDER BY provider, model",
@@ -174,50 +174,50 @@ def warn_of_orphans(ledger: Ledger, collected: tuple[str, str] | None, emit: Emi
     for provider, model, requests, usd in rows.fetchall():
         if (provider, model) != collected:
             message = (
-                f"{requests} requests of an earlier start are in batches at {provider}, with {usd:.4f} USD set aside: "
-                f"a start with offload.provider={provider}, offload.model={model} and offload.batch=true collects them"
+                f"{requests} requests of an earlier run are still in batches at {provider} ({usd:.4f} USD reserved). "
+                f"To collect them, use offload.provider={provider}, offload.model={model} and offload.batch=true."
             )
             emit(WarningEvent(code="batch_left", message=message))
 
 
 @dataclass(slots=True, eq=False)
 class BatchJob:
-    """Sees batches of one service through. For one event loop."""
+    """Handles one service's batches from start to end. Use it from one event loop."""
 
     service: ProviderService
     client: BatchClient
     book: BatchStore
     billing: BilledClient
     moved: Callable[[Batch], None]
-    """Called when a batch got further."""
+    """Called when a batch has made progress."""
     faults: int = 0
-    """Questions about batches, in a row, that the service did not answer."""
+    """Status requests in a row that failed."""
 
     async def run(self, batch: Batch, data: bytes | None = None) -> bool:
-        """See a batch through; return whether it counts as a try of what it brought nothing for.
+        """Handle a batch from start to end; return whether it counts as a try for slots that it did not fill.
 
-        ``data``: its file, for one that is new. Raises ``NodeError`` where its results cannot be had or not be kept.
+        ``data``: the file of a new batch. Raises ``NodeError`` if the results cannot be fetched or saved.
         """
         if batch.state is not State.RUNNING and not await self._begin(batch, data):
-            self.drop(batch, "the batch was never begun")
+            self.drop(batch, "the batch was never started")
             return False
         report = await self._wait_for_end(batch)
         results = {} if report is None else await self._results(report)
         if report is None:
-            self._warn("batch_gone", f"does not know the batch {batch.id} any more: what it may have cost stays spent")
+            self._warn("batch_gone", f"no longer has batch {batch.id}; its whole reserve counts as spent")
             report = Report(batch.id, "gone")
         elif report.status != COMPLETED:
             self._tell_of_end(batch, report, results)
         return await self._settle(batch, report, results)
 
     def drop(self, batch: Batch, why: str) -> None:
-        """Give back what was set aside for a batch that no service has."""
+        """Release the reserves of a batch that was never started."""
         for _, reservation in batch.items:
             self.billing.write_off(self.service, reservation, RequestFailed(FaultKind.BROKEN, why))
         self.book.over(batch)
 
     async def _begin(self, batch: Batch, data: bytes | None) -> bool:
-        """Have a batch begun, once. Returns False where it is not."""
+        """Start a batch, only once. Return whether it was started."""
         if batch.state is State.ASKED and (report := await self._find(batch)) is not None:
             self.book.begun(batch, report.id)
             return True
@@ -230,7 +230,7 @@ class BatchJob:
                 report = await self.client.create(file, batch.tag)
             except RequestFailed as fault:
                 if fault.billed or fault.trouble is FaultKind.BUSY:
-                    report = await self._find(batch)  # it may have been begun all the same
+                    report = await self._find(batch)  # it may have been started despite the error
                 if report is None and not await self._backoff(fault, tries):
                     return False
             if report is not None:
@@ -250,7 +250,7 @@ class BatchJob:
         return None
 
     async def _backoff(self, fault: RequestFailed, tries: int) -> bool:
-        """Pause after a fault; False where the service is out of order, so that another is asked."""
+        """Pause after a failure; return False if the service is down, so that another one is asked."""
         self.billing.router.record_failure(self.service, fault)
         if self.service.trouble is not None and fault.trouble is not FaultKind.SLOW_DOWN:
             return False
@@ -258,7 +258,7 @@ class BatchJob:
         return True
 
     async def _find(self, batch: Batch) -> Report | None:
-        """Return the batch if the service was made to begin it. Listings may lag: it is looked for more than once."""
+        """Return the batch if the service started it. Listings may lag, so search for ``_LISTED_S``."""
         looks = 0
         while True:
             report = await self._retry_until_answered(lambda: self.client.find(batch.tag, batch.file, batch.asked))
@@ -268,7 +268,7 @@ class BatchJob:
             looks += 1
 
     async def _wait_for_end(self, batch: Batch) -> Report | None:
-        """Return the last report of a batch; None where the service does not know it."""
+        """Return a batch's final report, or None if the service no longer has the batch."""
         looks = 0
         while True:
             report = await self._retry_until_answered(lambda: self.client.look(batch.id))
@@ -281,7 +281,7 @@ class BatchJob:
             looks += 1
 
     async def _results(self, report: Report) -> dict[str, ChatAnswer | RequestFailed]:
-        """Return what the files of a batch hold. One that is cut or no such file at all is read again."""
+        """Return the results in a batch's files. Files with unreadable lines are fetched again."""
         results: dict[str, ChatAnswer | RequestFailed] = {}
         for tries in range(_FETCHES):
             if tries:
@@ -297,27 +297,27 @@ class BatchJob:
         return results
 
     async def _retry_until_answered(self, ask: Callable[[], Awaitable[_T]]) -> _T | None:
-        """Ask until the service answers: what it holds is paid for. None where it does not know what is asked for."""
+        """Retry until the service answers, since its results are paid for; None if it says that they don't exist."""
         tries = unknown = 0
         while True:
             try:
                 found = await ask()
             except RequestFailed as fault:
                 if fault.trouble is FaultKind.REFUSED:
-                    told = f"{self.service.told(fault)}; its batches wait for a key of the same account"
+                    told = f"{self.service.told(fault)}; to collect its batches, set a key of the same account"
                     raise KeyProblem(told, next=f"swarmctl keys set {self.service.endpoint.name}") from None
                 unknown = unknown + 1 if fault.trouble is FaultKind.BAD_REQUEST else 0
                 if unknown >= LOOKS:
                     return None
                 self.faults += 1
                 if self.faults == FAULTS_IN_A_ROW:
-                    text = f"does not tell of its batches ({fault.detail}); waiting until it does"
+                    text = f"does not return the status of its batches ({fault.detail}); waiting until it does"
                     self._warn("batch_unreachable", text)
                 await asyncio.sleep(_pause(fault, tries))
                 tries += 1
             else:
                 if self.faults >= FAULTS_IN_A_ROW:
-                    self._warn("batch_reachable", "tells of its batches again")
+                    self._warn("batch_reachable", "returns the status of its batches again")
                 self.faults = 0
                 return found
 
@@ -335,14 +335,14 @@ class BatchJob:
             try:
                 self.billing.record(self.service, order, line.places, reservation, result)
             except ProviderError as error:
-                broken = error  # the other lines are paid for as well
+                broken = error  # raised below: the other lines are paid for and must be recorded first
         self.book.over(batch)
         if broken is not None:
             raise broken
         return await self._learn(batch, report, faults)
 
     async def _learn(self, batch: Batch, report: Report, faults: list[RequestFailed]) -> bool:
-        """Do what the faults of a batch call for; return whether it counts as a try."""
+        """React to a batch's failures; return whether it counts as a try."""
         style = self.service.client.style
         unfit = {fault.detail for fault in faults if fault.trouble is FaultKind.BAD_REQUEST}
         if unfit and (batch.changes != style.changes or sum(style.adapt(detail) for detail in sorted(unfit))):
@@ -364,8 +364,8 @@ class BatchJob:
         why = f": {report.failure.detail}" if report.failure is not None else ""
         self._warn(
             f"batch_{report.status}",
-            f"says that a batch is {report.status}{why}; {answered} of its {len(batch.items)} requests were answered, "
-            "the others are asked again",
+            f"reports a batch as {report.status}{why}; {answered} of its {len(batch.items)} requests were answered, "
+            "and the others will be sent again",
         )
 
     def _warn(self, code: str, text: str) -> None:
@@ -373,7 +373,7 @@ class BatchJob:
 
 
 def _is_full(report: Report) -> bool:
-    """Whether the service took a batch for one too many at a time."""
+    """Whether the service rejected a batch because its queue is full."""
     return report.failure is not None and report.failure.trouble is FaultKind.SLOW_DOWN
 
 

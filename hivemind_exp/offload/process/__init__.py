@@ -1,1 +1,1 @@
-"""The engine in a process of its own: client (trainer side), child (pipe), server (engine side)."""
+"""The offload engine in a separate process: ``client`` (trainer side) and ``server`` (engine side)."""

@@ -1,4 +1,4 @@
-"""The engine as the trainer uses it: in a process of its own, started again where it dies."""
+"""The trainer's side of the offload engine, which runs in a separate process and is restarted if it dies."""
 
 import contextlib
 import os
@@ -28,32 +28,32 @@ from hivemind_exp.secrets import Secrets, without_secrets
 from hivemind_exp.stop import StopFlag
 
 LIVES = 3
-"""Processes in a row that may die before a round is done."""
+"""The run ends when this many processes in a row die without finishing a round."""
 _LEAVE_S = PARTING_S + 2.5
-"""What the process gets to end: less than the node itself gets, so that the node can end it."""
+"""Seconds the process has to exit: less than the node itself has, so that the node can still kill it."""
 _CHUNK = 2**16
 _POLL_S = 0.05
 _END_S = 1.0
-"""What a process gets to end after its pipe did."""
+"""Seconds a process has to exit after its pipe has closed."""
 Check = Callable[[], None]
-"""Called several times a second by whoever waits; raises what ends the waiting."""
+"""Called several times per second while waiting; raises an exception to end the wait."""
 
 
 class EngineGone(Exception):
-    """The process ended by itself; the text says how."""
+    """The process exited on its own; the text says how."""
 
 
 class EngineProcess:
-    """A process, from its start to its end: a pipe each way, and a thread that takes what comes. For one thread."""
+    """One engine process, from start to exit, with a pipe each way and a reader thread. Use it from one thread."""
 
     def __init__(self, first: dict[str, Any], emit: Emit) -> None:
-        """Start it. ``first``: its first message; ``emit`` gets the engine's events, in order, from another thread."""
+        """Start the process and send ``first``. ``emit`` gets the engine's events, in order, from another thread."""
         self._emit = emit
         self._number = 0
         self._outgoing = bytearray(wire.encode(first))
         self._ended = False
         self._answers: SimpleQueue[list[Any] | Exception | None] = SimpleQueue()
-        # Without keys, and without what would lead the SDK elsewhere.
+        # Without API keys, and without variables that would point the SDK at another address.
         kept = {name: value for name, value in without_secrets(os.environ).items() if not name.startswith("OPENAI_")}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "hivemind_exp.offload.process.server", str(os.getpid())],
@@ -70,23 +70,23 @@ class EngineProcess:
         self._reader.start()
 
     def ready(self, check: Check) -> None:
-        """Wait until the engine runs. Raises what starting it raised there, and ``EngineGone``."""
+        """Wait until the engine runs. Raises its startup error, or ``EngineGone``."""
         self._flush(check)
         self._await(0, check)
 
     def post(self, name: str, argument: object, check: Check) -> int:
-        """Ask for something; return its number. Raises ``EngineGone``."""
+        """Send a call and return its number. Raises ``EngineGone``."""
         self._number += 1
         self._outgoing += wire.encode([self._number, name, argument])
         self._flush(check)
         return self._number
 
     def call(self, name: str, argument: object, check: Check) -> None:
-        """Ask for something and wait until it is done. Raises what it raised there, and ``EngineGone``."""
+        """Send a call and wait until it is done. Raises the error that the call raised, or ``EngineGone``."""
         self._await(self.post(name, argument, check), check)
 
     def close(self, seconds: float) -> None:
-        """Ask the engine to end, and wait: its last events have been emitted afterwards. It is killed if it stays."""
+        """Ask the engine to exit, and wait; kill it after ``seconds``. On return its last events have been emitted."""
         late = threading.Timer(seconds, self._process.kill)
         late.daemon = True
         late.start()
@@ -100,21 +100,21 @@ class EngineProcess:
         self.end()
 
     def end(self) -> str:
-        """Wait for the end of the pipe and of the process, and return how it ended."""
+        """Wait until the pipe closes and the process exits; return how it exited."""
         self._reader.join()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_S)
-        self._process.kill()  # it closed its pipe and stays
+        self._process.kill()  # it may have closed its pipe without exiting
         status = self._process.wait()
         self._ended = True
         for stream in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 if stream is not None:
                     stream.close()
-        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with code {status}"
+        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with code {status}"
 
     def _flush(self, check: Check) -> None:
-        """Write what is still to be written. What ``check`` interrupts goes out before the next message."""
+        """Write all pending bytes. If ``check`` interrupts, the rest is written before the next message."""
         while self._outgoing and not self._ended:
             try:
                 del self._outgoing[: os.write(self._input, self._outgoing[:_CHUNK])]
@@ -152,23 +152,23 @@ class EngineProcess:
                 _, event, fields = message
                 try:
                     self._emit(EVENTS[event](**fields))
-                except Exception as error:  # noqa: BLE001 - a full disk, say: whoever waits raises it
+                except Exception as error:  # noqa: BLE001 - such as a full disk; raised by the next wait
                     self._answers.put(error)
         self._answers.put(None)
 
 
 @dataclass(eq=False)
 class OffloadClient:
-    """The API's side of a node, used as an ``Engine`` is, which says what each method does.
+    """The API side of a node, with the same interface as ``Engine``, which documents the methods.
 
-    Should the process die, another goes on: what the journal holds is not asked for again, what was in flight counts
-    as spent, as after any crash.
+    If the process dies, it is replaced. Completions in the journal are not requested again, and requests that were in
+    flight count as spent, as after any crash.
     """
 
     _config: Config
     _files: NodeFiles
     _secrets: Secrets
-    """Only keys of the chain's services go to the process."""
+    """Only the keys of the chain's services are sent to the process."""
     _emit: Emit
     _stop: StopFlag
     _process: EngineProcess | None = None
@@ -180,7 +180,7 @@ class OffloadClient:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start the process. Raises ``StopRequested``, and ``NodeError`` for settings that cannot work."""
+        """Start the process. Raises ``StopRequested``, or ``NodeError`` for settings that cannot work."""
         try:
             self._open(again=False)
         except EngineGone as gone:
@@ -211,7 +211,7 @@ class OffloadClient:
         self._call("tell", round_)
 
     def close(self) -> None:
-        """Let answers in flight come in for a moment, then end the process; it reports what is not reported yet."""
+        """Wait briefly for answers in flight, then stop the process. It reports any spending not yet reported."""
         if self._process is not None:
             self._process.close(_LEAVE_S)
             self._process = None
@@ -241,12 +241,12 @@ class OffloadClient:
         self._process.ready(self._stop.check)
 
     def _revive(self, gone: EngineGone) -> None:
-        """Start another process and have it go on. Raises ``NodeError`` where that does not help."""
+        """Start a new process and resubmit the unfilled orders. Raises ``NodeError`` after too many deaths."""
         while True:
             self._deaths += 1
             if self._deaths == LIVES:
                 raise self._lost(gone) from gone
-            message = f"the process that asks APIs {gone}; another goes on, and what was in flight counts as spent"
+            message = f"the API process {gone}; restarting it, and requests that were in flight count as spent"
             self._emit(WarningEvent(code="engine_restarted", message=message))
             try:
                 self._open(again=True)
@@ -262,9 +262,9 @@ class OffloadClient:
 
     def _lost(self, gone: EngineGone) -> NodeError:
         self._kill()
-        times = f", {self._deaths} times before a round was done" if self._deaths > 1 else ""
+        times = f" ({self._deaths} times without finishing a round)" if self._deaths > 1 else ""
         return NodeError(
-            f"the process that asks APIs {gone}{times}: the node's log may say why",
+            f"the API process {gone}{times}; the node's log may show why",
             next=f"swarmctl logs --node {self._config.node.name}",
         )
 
@@ -277,9 +277,9 @@ class OffloadClient:
 def open_offload(
     config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag
 ) -> OffloadClient | None:
-    """Start the API's side, in a process of its own; None where this machine generates everything.
+    """Start the API side in a separate process; return None if this machine generates everything.
 
-    Raises ``NodeError`` for settings that cannot work, a missing key, a price that nobody knows.
+    Raises ``NodeError`` for settings that cannot work, a missing key or an unknown price.
     """
     if not is_offloaded(config):
         return None

@@ -1,12 +1,13 @@
-"""The engine's process: fills orders from APIs as the trainer asks over a pipe, until the pipe ends.
+"""The engine process: fills the trainer's orders from APIs. The two talk over pipes; it exits when its pipe closes.
 
-A process of its own, because each request costs about a millisecond of interpreter time, and a training step is itself
-mostly Python: on threads of one interpreter they would wait for each other.
+It is a separate process because each request costs about a millisecond of interpreter time and a training step is
+itself mostly Python: as threads of one interpreter they would wait for each other.
 
 Started as ``python -P -m hivemind_exp.offload.process.server PARENT_PID``. The first message is
-``{"config": {…}, "node_dir": "…", "secrets": {…}, "again": false}``; the keys come no other way. It is answered like
-each call ``[number, name, argument]`` after it, in order: by ``["done", number]`` or ``["failed", number, error]``.
-Events of the engine, ``["event", name, fields]``, come in between. The call ``close`` is answered by the end.
+``{"config": {…}, "node_dir": "…", "secrets": {…}, "again": false}``; API keys come only this way. Each later message is
+a call, ``[number, name, argument]``. The first message (as number 0) and the calls are answered in order, with
+``["done", number]`` or ``["failed", number, error]``. The engine's events, ``["event", name, fields]``, come in
+between. The call ``close`` gets no answer: the process exits.
 """
 
 import os
@@ -33,10 +34,10 @@ Call = tuple[int, str, Any]
 
 
 class EngineServer:
-    """Runs an engine and says what becomes of it."""
+    """Runs an engine and sends answers and events to the trainer."""
 
     def __init__(self, sink: int) -> None:
-        """Write to the pipe ``sink``, from any thread."""
+        """Write to the pipe ``sink``; safe from any thread."""
         self._sink = sink
         self._lock = threading.Lock()
         self.stop = StopFlag()
@@ -45,7 +46,7 @@ class EngineServer:
         self._send(["event", event.event_name(), event.model_dump()])
 
     def serve(self, first: dict[str, Any], calls: SimpleQueue[Call]) -> int:
-        """Start the engine and do what is asked, one thing after the other, until ``close``; return the exit status."""
+        """Start the engine and run calls one after the other until ``close``; return the exit status."""
         config, files = Config.model_validate(first["config"]), NodeFiles(Path(first["node_dir"]))
         secrets, announce = Secrets(first["secrets"]), not first["again"]
         try:
@@ -68,7 +69,7 @@ class EngineServer:
             try:
                 does[name](argument)
             except StopRequested:
-                continue  # by ``close``, which comes next: nobody waits for an answer any more
+                continue  # requested by ``close``, which comes next: the trainer no longer waits for an answer
             except Exception as error:  # noqa: BLE001 - the trainer raises it
                 self._fail(number, error)
             else:
@@ -76,7 +77,7 @@ class EngineServer:
 
     def _fail(self, number: int, error: Exception) -> None:
         packed = pack_error(error)
-        if "type" in packed:  # a defect: the trainer's log shows where
+        if "type" in packed:  # a bug: the trainer's log shows where
             traceback.print_exception(error)
         self._send(["failed", number, packed])
 
@@ -86,7 +87,7 @@ class EngineServer:
 
 
 def listen(asked: Iterator[Any], stop: StopFlag, calls: SimpleQueue[Call]) -> None:
-    """Take calls, also while one is being done. At the end of the pipe the process ends: the trainer is dead."""
+    """Queue calls, even while one is running. When the pipe closes, the trainer is dead: exit."""
     try:
         for number, name, argument in asked:
             if name == "close":
@@ -97,9 +98,9 @@ def listen(asked: Iterator[Any], stop: StopFlag, calls: SimpleQueue[Call]) -> No
 
 
 def main(parent: int) -> int:
-    """Serve until the trainer closes. Returns the exit status."""
+    """Serve until the trainer sends ``close``; return the exit status."""
     sandbox.die_with_parent(parent)
-    os.nice(5)  # it waits for a network most of the time, and a training step should not wait for it
+    os.nice(5)  # this process mostly waits for the network, and must not slow down a training step
     source, sink = take_pipes()
     asked = messages(source)
     host, calls = EngineServer(sink), SimpleQueue[Call]()
@@ -109,7 +110,7 @@ def main(parent: int) -> int:
 
 
 def pack_orders(orders: Iterable[CompletionRequest]) -> list[Any]:
-    """Return orders as they are before anybody works at them."""
+    """Return orders as plain lists, without the state of their processing."""
     return [[o.round, o.stage, o.question, o.messages, o.indices, o.version] for o in orders]
 
 
@@ -121,7 +122,7 @@ def unpack_orders(packed: Iterable[Any]) -> list[CompletionRequest]:
 
 
 def pack_error(error: BaseException) -> dict[str, Any]:
-    """Return what the trainer must know of an error; its traceback stays here."""
+    """Return what the trainer needs to know about an error, without its traceback."""
     if isinstance(error, NodeError):
         return {"code": error.code, "message": error.message, "next": error.next}
     if isinstance(error, OSError) and error.errno is not None:
@@ -130,14 +131,17 @@ def pack_error(error: BaseException) -> dict[str, Any]:
 
 
 def unpack_error(packed: dict[str, Any]) -> Exception:
-    """Return the error again: a ``NodeError`` of its own class, an ``OSError`` with its number, or a defect's name."""
+    """Return the packed error as an exception.
+
+    A ``NodeError`` keeps its class and an ``OSError`` its errno; a bug becomes a ``RuntimeError`` that names its type.
+    """
     if "code" in packed:
         return from_code(packed["code"], packed["message"], packed["next"])
     if "errno" in packed:
         return OSError(packed["errno"], packed["text"])
     if packed["type"] == "MemoryError":
         return MemoryError(packed["text"])
-    return RuntimeError(f"in the engine's process: {packed['type']}: {packed['text']}")
+    return RuntimeError(f"in the API process: {packed['type']}: {packed['text']}")
 
 
 if __name__ == "__main__":

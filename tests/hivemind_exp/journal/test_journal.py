@@ -1,4 +1,4 @@
-"""What is in the journal is never asked for again, and a step in it is never lost."""
+"""Completions in the journal are never requested again, and steps in it are never lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_prompt(name: str = "a") -> Prompt:
     )
 
 
-def test_rollouts_come_back_as_they_were(tmp_path: Path) -> None:
+def test_rollouts_are_read_back_unchanged(tmp_path: Path) -> None:
     local = Rollout(Kind.POLICY, "local", "x\x00y", (1, 2), False)
     served = Rollout(Kind.POLICY, "box", "z", (3,), True, lag=2, behaviour_logps=(-0.5,))
     unknown = Rollout(Kind.TEACHER, "openai", "é", (4,), False, lag=None)
@@ -36,13 +36,13 @@ def test_rollouts_come_back_as_they_were(tmp_path: Path) -> None:
     assert Journal(tmp_path / "j", "swarm").rollouts(3, prompt, 10) == {0: local, 1: served, 2: unknown}
 
 
-def test_the_age_of_a_rollout_grows_with_the_weights(tmp_path: Path) -> None:
+def test_lag_of_a_rollout_grows_with_the_steps(tmp_path: Path) -> None:
     journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
     journal.write_rollouts(0, 10, [Group(prompt, (Rollout(Kind.POLICY, "box", "z", (3,), True, lag=2),))])
     assert journal.rollouts(0, prompt, 13)[0].lag == 5
 
 
-def test_a_completion_is_kept_as_it_was_first_written(tmp_path: Path) -> None:
+def test_first_write_of_a_completion_wins(tmp_path: Path) -> None:
     journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
     for text in ("first", "second"):
         journal.write_rollouts(0, 0, [Group(prompt, (Rollout(Kind.POLICY, "local", text, (1,), False),))])
@@ -82,15 +82,15 @@ def test_manifests_are_replayed_in_order_from_a_checkpoint_on(tmp_path: Path) ->
     assert list(journal.manifests(5)) == []
 
 
-def test_a_gap_in_the_manifests_is_an_error_not_a_fork(tmp_path: Path) -> None:
+def test_missing_manifest_is_an_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "s")
     for step in (0, 2):
         journal.commit(make_manifest(step))
-    with pytest.raises(CheckpointError, match="lacks step 1"):
+    with pytest.raises(CheckpointError, match="is missing step 1"):
         list(journal.manifests(0))
 
 
-def test_evaluations_survive_and_average(tmp_path: Path) -> None:
+def test_evaluations_are_saved_and_averaged(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "s")
     journal.write_evaluation(Evaluation(0, 0.25, 8, {"a": 0.5, "b": 0.0}))
     journal.write_evaluation(Evaluation(10, 0.5, 8, {"a": 1.0}))
@@ -99,13 +99,13 @@ def test_evaluations_survive_and_average(tmp_path: Path) -> None:
     assert pass_rates(found) == {"a": 0.75, "b": 0.0}
 
 
-def test_another_file_is_no_journal(tmp_path: Path) -> None:
+def test_invalid_journal_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(b"not a database, but long enough to be read as one" * 100)
-    with pytest.raises(CheckpointError, match="cannot be used"):
+    with pytest.raises(CheckpointError, match="cannot use the journal"):
         Journal(tmp_path / "j", "s")
 
 
-def test_kill_9_leaves_whole_entries_only(tmp_path: Path) -> None:
+def test_kill_9_leaves_only_whole_entries(tmp_path: Path) -> None:
     writer = textwrap.dedent(
         """
         import sys
@@ -135,6 +135,6 @@ def test_kill_9_leaves_whole_entries_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [{"ids": ()}, {"ids": (1, 2), "behaviour_logps": (-1.0,)}])
-def test_rollouts_that_would_give_garbage_gradients_cannot_be_made(bad: dict[str, tuple[int, ...]]) -> None:
+def test_invalid_rollouts_cannot_be_created(bad: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match=r"token|log-prob"):
         Rollout(**{"kind": Kind.POLICY, "source": "local", "text": "x", "truncated": False, **bad})  # type: ignore[arg-type]

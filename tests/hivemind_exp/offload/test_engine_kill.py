@@ -1,4 +1,4 @@
-"""kill -9 of whatever offloads: what is in the journal is never asked for again, and no dollar is forgotten."""
+"""kill -9 of the process that offloads: completions in the journal are never requested again, no dollar is lost."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ pytestmark = pytest.mark.slow
 ORDERS, PLACES = 60, 4
 KILLS = 8
 STEP = 16
-"""Completions that a node has to wait for before it is killed, at most: it is seldom done before the last kill."""
+"""A node is killed after fewer new completions than this, so that it is seldom done before the last kill."""
 Texts = dict[str, dict[int, str]]
 
 
 def offload(root: Path, base_url: str, group: Group) -> None:
-    """Have filled what the journal does not hold yet, in a process of its own."""
+    """Fill the slots that the journal does not have yet. Runs in a separate process."""
     with engine(root, endpoint(base_url, group=group), concurrency=8 if group == "fan_out" else 3) as rig:
         rig.run(missing(rig.texts()))
 
@@ -60,7 +60,7 @@ def count(journal: Path) -> int:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_kill_9_at_many_moments_asks_for_nothing_twice(tmp_path: Path, group: Group) -> None:
+def test_kill_9_at_many_moments_requests_nothing_twice(tmp_path: Path, group: Group) -> None:
     root, chance = tmp_path / "node", random.Random(group)
     journal, ledger = root / "journal.sqlite", root / "ledger.sqlite"
     root.mkdir()
@@ -73,7 +73,7 @@ def test_kill_9_at_many_moments_asks_for_nothing_twice(tmp_path: Path, group: Gr
             held = texts(journal)
             child = (forkserver, offload, root, server.base_url, group)
             if life < KILLS:
-                # But for the first, none before an answer has come: by then others are in flight.
+                # Except in the first life, kill only after an answer has arrived: by then others are in flight.
                 wanted, pause = count(journal) + chance.randrange(min(life, 1), STEP), chance.uniform(0, 0.03)
                 kills += killed(*child, when=lambda: count(journal) >= wanted, pause_s=pause)  # noqa: B023 - called at once
             else:
@@ -88,7 +88,7 @@ def test_kill_9_at_many_moments_asks_for_nothing_twice(tmp_path: Path, group: Gr
     assert kills >= KILLS // 2
     assert {len(places) for places in kept.values()} == {PLACES}
     assert len(kept) == ORDERS
-    assert abandoned >= kills // 2  # or the kills hit nothing in flight
+    assert abandoned >= kills // 2  # otherwise the kills hit no requests in flight
     assert set(accounts(ledger)) == {"settled", "kept"}
 
 

@@ -1,4 +1,4 @@
-"""Thousands of requests to a server that fails one in five: nothing lost, nothing doubled, accounts as the server's."""
+"""Thousands of requests to a server that fails one in five: nothing is lost or duplicated, and the accounts match."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.slow
 REQUESTS = 2000
 PLACES = 4
 MUTE = 50
-"""One question in so many is never answered with anything usable."""
+"""One of this many questions never gets a usable answer."""
 _UNSAID = (Fault.NO_USAGE, Fault.NEGATIVE_USAGE, Fault.STRING_USAGE, Fault.CHOICES_NOT_LIST)
-"""Answers that do not say what they cost."""
+"""Answers without valid usage."""
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_soak_loses_nothing_doubles_nothing_and_pays_what_the_server_bills(tmp_path: Path, group: Group) -> None:
+def test_soak_loses_and_duplicates_nothing_and_costs_match_the_server(tmp_path: Path, group: Group) -> None:
     count = REQUESTS // PLACES
     with (
         api_process(seed=7, fault_rate=0.2, latency=0.005, predicate=f"{__name__}:mute") as server,
@@ -50,7 +50,7 @@ def mute(ask: Ask) -> Fault | None:
 
 
 def _nothing_lost(rig: Rig, books: Snapshot, count: int) -> None:
-    """Every place is filled, or written as lost where the server's books show that it never was worth anything."""
+    """Every slot is filled, or recorded as lost if the server's log shows that it never got a usable answer."""
     filled = {(question, place) for question, places in rig.texts().items() for place in places}
     with sqlite3.connect(rig.journal) as db:
         lost = set(db.execute("SELECT question, idx FROM lost"))
@@ -70,7 +70,7 @@ def _useful(entry: Entry) -> bool:
 
 
 def _nothing_doubled(rig: Rig, books: Snapshot) -> None:
-    """Every text of the journal went out whole, once, to the prompt that it stands under."""
+    """Every text in the journal was delivered completely, once, for the prompt under which it is recorded."""
     prompts = {entry.digest: entry.messages[-1]["content"] for entry in books.chats}
     sent = Counter(
         (prompts[digest], text) for digest, texts in books.texts(Outcome.DELIVERED).items() for text in texts
@@ -81,7 +81,7 @@ def _nothing_doubled(rig: Rig, books: Snapshot) -> None:
 
 
 def _accounts_agree(rig: Rig, books: Snapshot) -> None:
-    """What answers said they cost is the server's bill for them; the kept reserves are no less than the rest of it."""
+    """Settled costs equal the server's bill for answers with usage; kept reserves cover the rest of the bill."""
     said = books.where(lambda entry: entry.outcome is Outcome.DELIVERED and entry.fault not in _UNSAID)
     rest = books.where(lambda entry: entry.outcome is not Outcome.DELIVERED or entry.fault in _UNSAID)
     accounts = rig.accounts()

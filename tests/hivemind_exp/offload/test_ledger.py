@@ -1,4 +1,4 @@
-"""Caps hold at every moment, and over restarts."""
+"""Caps hold at every moment and across restarts."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_reserves_count_until_they_are_settled(tmp_path: Path) -> None:
     ledger.release(second, "refused")
     assert ledger.spent == pytest.approx(0.1)
     ledger.keep(ledger.reserve(ASK, 0.9), "timed out")
-    with pytest.raises(LimitReached, match=r"1\.0000 of offload"):
+    with pytest.raises(LimitReached, match=r"1\.0000 of 1\.00 USD \(offload\.limits\.usd\) is already spent"):
         ledger.check(0.001)
 
 
-def test_what_was_in_flight_at_death_is_spent(tmp_path: Path) -> None:
+def test_requests_in_flight_at_death_count_as_spent(tmp_path: Path) -> None:
     make(tmp_path / "l", usd=1.0).reserve(ASK, 0.7)
     again = make(tmp_path / "l", usd=1.0)
     assert again.spent == pytest.approx(0.7)
@@ -43,7 +43,7 @@ def test_what_was_in_flight_at_death_is_spent(tmp_path: Path) -> None:
     assert total_spent(again._db) == pytest.approx(0.7)
 
 
-def test_the_day_has_a_cap_of_its_own(tmp_path: Path) -> None:
+def test_daily_cap_is_separate(tmp_path: Path) -> None:
     ledger = make(tmp_path / "l", usd="unlimited", usd_per_day=0.5)
     with pytest.raises(LimitReached, match="usd_per_day"):
         ledger.check(0.6)
@@ -54,9 +54,9 @@ def test_the_day_has_a_cap_of_its_own(tmp_path: Path) -> None:
     make(tmp_path / "l", usd="unlimited", usd_per_day=0.5).check(0.5)
 
 
-def test_a_full_disk_and_a_file_that_is_no_ledger_are_named(tmp_path: Path) -> None:
+def test_full_disk_and_invalid_file_have_clear_errors(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database at all, but long enough to be looked at as one" * 20)
-    with pytest.raises(NodeError, match="cannot be used"):
+    with pytest.raises(NodeError, match="cannot use the ledger"):
         make(tmp_path / "text")
     with mounted_disk(tmp_path, "200k") as place:
         ledger = make(place / "l", usd="unlimited")
@@ -71,13 +71,13 @@ def _fill(ledger: Ledger) -> None:
 
 @given(st.lists(st.text(max_size=50), max_size=4), st.integers(1, 8), st.integers(1, 1000))
 def test_no_request_costs_more_than_its_reserve(contents: list[str], count: int, longest: int) -> None:
-    """A token is at least a byte, and framing takes less than 64 tokens a message."""
+    """A token is at least one byte, and framing takes fewer than 64 tokens per message."""
     price = Price(1e-6, 4e-6)
     prompt = sum(len(content.encode()) + 60 for content in contents)
     assert price.cost(Usage(prompt, count * longest)) <= worst_case(price, contents, count, longest) + 1e-15
 
 
-def test_what_costs_nothing_is_asked_whatever_is_spent(tmp_path: Path) -> None:
+def test_free_requests_pass_when_the_cap_is_spent(tmp_path: Path) -> None:
     make(tmp_path / "l", usd=1.0).reserve(ASK, 0.7)
     lower = make(tmp_path / "l", usd=0.5, usd_per_day=0.5)
     lower.reserve(ASK, 0.0)

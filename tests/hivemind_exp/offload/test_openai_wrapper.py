@@ -1,4 +1,4 @@
-"""The name of the old branch still works."""
+"""The class name from the old branch still works."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_prompts_are_completed_in_groups(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all("openai-organization" not in each for each in headers)
 
 
-def test_without_a_key_it_says_which_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_error_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(KeyProblem, match="OPENAI_API_KEY is not set"):
         OpenAIModelWrapper()

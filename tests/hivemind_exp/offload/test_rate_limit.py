@@ -1,4 +1,4 @@
-"""The gate: as many requests as the service bears, never faster than it says."""
+"""The rate limiter: as many requests as the service can take, never faster than its limits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_durations_as_services_write_them(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", "5x", "s", "nan-s"])
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     assert duration(text) is None
 
 
@@ -43,13 +43,13 @@ def _leave(
 
 
 async def _opened(concurrency: int) -> RateLimiter:
-    """Return a limiter whose first request was answered."""
+    """Return a limiter whose first request has been answered."""
     limiter = RateLimiter(concurrency, None, None)
     _leave(limiter, await _enter(limiter))
     return limiter
 
 
-def test_no_more_in_flight_than_allowed_and_half_after_a_complaint() -> None:
+def test_requests_in_flight_are_limited_and_halved_once_after_429s() -> None:
     async def play() -> tuple[int, list[int]]:
         limiter = await _opened(8)
         passed = [await _enter(limiter) for _ in range(8)]
@@ -57,7 +57,7 @@ def test_no_more_in_flight_than_allowed_and_half_after_a_complaint() -> None:
         await asyncio.sleep(0)
         assert not late.done()
         windows = []
-        for each in passed:  # they went out before the first complaint, and tell of the same congestion
+        for each in passed:  # sent before the first 429, so they report the same congestion
             _leave(limiter, each, slow_down=True)
             windows.append(limiter.window)
         return (await late).number, windows
@@ -82,7 +82,7 @@ def test_the_window_grows_again_slowly() -> None:
     assert (windows[0], windows[-1]) == (2, 4)
 
 
-def test_nothing_goes_out_while_the_allowance_is_used_up() -> None:
+def test_nothing_is_sent_while_the_allowance_is_used_up() -> None:
     async def play() -> float:
         limiter = RateLimiter(4, None, None)
         _leave(limiter, await _enter(limiter), _headers("", "0", "200ms"))
@@ -93,7 +93,7 @@ def test_nothing_goes_out_while_the_allowance_is_used_up() -> None:
     assert asyncio.run(play()) >= 0.2
 
 
-def test_a_place_given_up_while_waiting_is_not_lost() -> None:
+def test_cancelled_waiter_does_not_lose_its_turn() -> None:
     async def play() -> None:
         limiter = RateLimiter(1, None, None)
         first = await _enter(limiter)
@@ -108,7 +108,7 @@ def test_a_place_given_up_while_waiting_is_not_lost() -> None:
 
 
 @pytest.mark.slow
-def test_stated_tokens_are_paced_whatever_a_single_request_takes() -> None:
+def test_token_rate_is_paced_even_for_large_requests() -> None:
     async def play() -> float:
         limiter = RateLimiter(64, None, 60_000)
         begun = asyncio.get_running_loop().time()
@@ -120,7 +120,7 @@ def test_stated_tokens_are_paced_whatever_a_single_request_takes() -> None:
 
 
 @pytest.mark.slow
-def test_many_refusals_at_once_are_one_reason_to_wait() -> None:
+def test_many_simultaneous_429s_count_as_one() -> None:
     async def job() -> None:
         box = endpoint("http://127.0.0.1:9/v1")
         service = ProviderService(box, ChatClient(box, None, seconds=1), RateLimiter(64, None, None), PRICE)
@@ -138,7 +138,7 @@ def test_many_refusals_at_once_are_one_reason_to_wait() -> None:
     asyncio.run(job())
 
 
-def test_fewer_go_out_after_a_429_and_not_after_a_server_error(tmp_path: Path) -> None:
+def test_429_reduces_requests_in_flight_and_a_server_error_does_not(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
         (service,) = rig.offload._chain
@@ -153,12 +153,12 @@ def test_fewer_go_out_after_a_429_and_not_after_a_server_error(tmp_path: Path) -
 
 @pytest.mark.parametrize("window", [10.0, 60.0])
 @pytest.mark.parametrize("amounts", [(1, 1), (40, 200)])
-def test_no_window_holds_more_than_the_limit_and_hardly_less(window: float, amounts: tuple[int, int]) -> None:
+def test_every_window_stays_within_the_limit_and_uses_most_of_it(window: float, amounts: tuple[int, int]) -> None:
     limit, chance, now = 60_000.0 if amounts[1] > 1 else 1200.0, random.Random(0), 0.0
     pace = Pace(limit)
     went: list[tuple[float, int]] = []
     while now < 3 * window:
-        now += pace.wait(now) + chance.expovariate(1 / 0.002)  # a loop is never quite in time
+        now += pace.wait(now) + chance.expovariate(1 / 0.002)  # an event loop is always slightly late
         amount = chance.randint(*amounts)
         pace.take(now, amount)
         went.append((now, amount))
@@ -168,7 +168,7 @@ def test_no_window_holds_more_than_the_limit_and_hardly_less(window: float, amou
     assert sum(amount for _, amount in went) > 0.95 * 3 * allowed
 
 
-def test_the_lower_of_what_is_stated_and_what_is_told_holds() -> None:
+def test_the_lower_of_operator_and_service_limits_applies() -> None:
     for stated, told, gap in ((None, 60.0, 1.0), (60.0, 600.0, 1.0), (600.0, 60.0, 1.0)):
         pace = Pace(stated)
         pace.heed(told)
@@ -186,14 +186,14 @@ def _headers(limit: str, remaining: str, reset: str) -> dict[str, str]:
     [
         (_headers("", "0", "30s"), True),
         (_headers("", "5", "30s"), False),
-        (_headers("", "0", "23h"), False),  # another service is to be asked, not a day waited
+        (_headers("", "0", "23h"), False),  # ask another service instead of waiting a day
         (_headers("nan", "nan", "nan"), False),
         (_headers("inf", "-inf", "1e999"), False),
         (_headers("-1", "many", "soon"), False),
         ({}, False),
     ],
 )
-def test_what_answers_tell_of_the_allowance(headers: Mapping[str, str], held: bool) -> None:
+def test_allowance_headers_of_answers(headers: Mapping[str, str], held: bool) -> None:
     async def job() -> None:
         limiter = RateLimiter(8, None, None)
         _leave(limiter, await _enter(limiter), headers)

@@ -1,4 +1,4 @@
-"""What outages do to orders: none may wait for ever, and a provider that works again is asked again."""
+"""Orders during outages: none waits forever, and a provider that works again is used again."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def outage(rig: Rig, server: ApiServer) -> None:
-    """Let the provider be down, and known to be."""
+    """Take the provider down and wait until the engine has noticed."""
     server.always(Fault.NO_CREDIT)
     rig.offload.submit([order(0, places=1)])
     until(lambda: bool(rig.events.of("warning")))
 
 
 def health(rig: Rig) -> ProviderService:
-    """Return what the engine knows of its first service."""
+    """Return the engine's state of its first service."""
     service = rig.offload._chain[0]
     assert service is not None
     return service
@@ -44,19 +44,19 @@ def finish(*orders: CompletionRequest) -> None:
 
 
 @pytest.mark.slow
-def test_orders_that_come_during_an_outage_are_filled_after_it(tmp_path: Path) -> None:
+def test_orders_during_an_outage_are_filled_after_it(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
         early = [order(number) for number in range(1, 6)]
         outage(rig, server)
         rig.offload.submit(early)
-        until(lambda: health(rig).outages > 1)  # one of them has tried, and met the outage
+        until(lambda: health(rig).outages > 1)  # one of the orders has tried and failed
         server.always(None)
         finish(*early)
     assert {len(rig.texts()[f"question {number}"]) for number in range(1, 6)} == {4}
 
 
-def test_an_order_after_an_outage_finds_out_that_it_is_over(tmp_path: Path) -> None:
+def test_order_after_an_outage_detects_recovery(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
         rig.offload.wait_for_probe()
         outage(rig, server)
@@ -69,7 +69,7 @@ def test_an_order_after_an_outage_finds_out_that_it_is_over(tmp_path: Path) -> N
     assert [len(rig.texts().get(f"question {number}", ())) for number in range(1, 4)] == [4, 4, 4]
 
 
-def test_a_provider_that_wants_to_be_asked_otherwise_after_an_outage_is(tmp_path: Path) -> None:
+def test_parameters_adapt_after_an_outage(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
         early = order(1)
@@ -83,9 +83,7 @@ def test_a_provider_that_wants_to_be_asked_otherwise_after_an_outage_is(tmp_path
 
 @pytest.mark.parametrize("wait", ["3600", "inf", "1e300"])
 @pytest.mark.parametrize("fault", [Fault.RATE_LIMIT, Fault.UNAVAILABLE])
-def test_a_pause_of_hours_is_an_outage_that_the_next_of_the_chain_fills(
-    tmp_path: Path, fault: Fault, wait: str
-) -> None:
+def test_pause_of_hours_is_an_outage_and_the_next_provider_fills_in(tmp_path: Path, fault: Fault, wait: str) -> None:
     with api_server() as server, api_server() as spare:
         with engine(tmp_path, endpoint(server.base_url), endpoint(spare.base_url, name="spare")) as rig:
             rig.offload.wait_for_probe()
@@ -98,14 +96,14 @@ def test_a_pause_of_hours_is_an_outage_that_the_next_of_the_chain_fills(
 
 
 @pytest.mark.slow
-def test_a_provider_that_only_ever_says_slow_down_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lasting_429s_are_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_SLOWED_S", 0.3)
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
         rig.offload.wait_for_probe()
         server.always(Trouble(Fault.RATE_LIMIT, retry_after="0.05"))
         first = order(1)
         rig.offload.submit([first])
-        finish(first)  # by this machine: nothing came of it
+        finish(first)  # left to this machine: the provider filled nothing
         assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
         server.always(None)
         until(lambda: _filled(rig, order(2)))
@@ -114,7 +112,7 @@ def test_a_provider_that_only_ever_says_slow_down_is_an_outage(tmp_path: Path, m
 
 
 def _filled(rig: Rig, asked: CompletionRequest) -> bool:
-    """Whether the provider fills an order that it left to this machine before."""
+    """Whether the provider now fills an order, after earlier ones were left to this machine."""
     rig.offload.submit([asked])
     finish(asked)
     rig.offload.wait(0)
@@ -122,7 +120,7 @@ def _filled(rig: Rig, asked: CompletionRequest) -> bool:
 
 
 @pytest.mark.slow
-def test_however_many_requests_meet_an_outage_it_is_one(tmp_path: Path) -> None:
+def test_many_requests_that_fail_together_are_one_outage(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
         many = [order(number) for number in range(1, 41)]
@@ -134,7 +132,7 @@ def test_however_many_requests_meet_an_outage_it_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_one_prompt_that_a_provider_does_not_take_takes_no_other_along(tmp_path: Path, group: Group) -> None:
+def test_rejected_prompt_does_not_affect_other_prompts(tmp_path: Path, group: Group) -> None:
     def predicate(ask: Ask) -> Fault | None:
         return Fault.UNKNOWN_FIELD if "question 1" in ask.messages[-1]["content"] else None
 
@@ -152,15 +150,15 @@ def test_one_prompt_that_a_provider_does_not_take_takes_no_other_along(tmp_path:
         asked = len(server.ledger.chats)
     assert sorted(rig.texts()) == ["question 0", "question 2", "question 3"]
     assert {len(places) for places in rig.texts().values()} == {4}
-    # The probe, what was taken, and twice what was not: it named a parameter, which was left out to no avail.
+    # The probe, twice for the rejected prompt (its error named a parameter, so it was retried without), the others.
     assert asked == 1 + 2 + (3 if group == "n" else 3 * 4)
     assert [warning["code"] for warning in rig.events.of("warning")] == ["prompt_refused"]
     assert rig.events.of("spend")[-1]["lost"] == 4
 
 
-def test_a_provider_that_takes_no_prompt_any_more_ends_the_run(tmp_path: Path) -> None:
+def test_provider_that_rejects_every_prompt_ends_the_run(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
         server.always(Fault.UNKNOWN_MODEL)
-        with pytest.raises(ProviderError, match="request not accepted"):
+        with pytest.raises(ProviderError, match="request rejected"):
             rig.run([order(number) for number in range(20)])

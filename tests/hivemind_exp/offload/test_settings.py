@@ -1,4 +1,4 @@
-"""Who generates what: names, schedules, kinds, prices."""
+"""Offload settings: provider names, schedules, kinds, prices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_rounds(expression: str, rounds: set[int]) -> None:
 
 
 @pytest.mark.parametrize("expression", ["", "every 0", "every", "1,", "a", "-3", "1--2"])
-def test_rounds_that_mean_nothing_are_refused(expression: str) -> None:
+def test_invalid_rounds_are_refused(expression: str) -> None:
     with pytest.raises(ValidationError):
         config(rounds=expression)
 
@@ -61,13 +61,13 @@ def test_names() -> None:
     ]
     with pytest.raises(ConfigurationError, match="did you mean deepseek"):
         first_endpoint(config("deepsek"))
-    with pytest.raises(ConfigurationError, match="has no usual model"):
+    with pytest.raises(ConfigurationError, match="has no default model"):
         first_endpoint(config("vllm"))
     with pytest.raises(ConfigurationError):
         first_endpoint(config("huggingface"))
 
 
-def test_a_row_of_the_table_cannot_be_moved_to_another_host() -> None:
+def test_built_in_provider_cannot_move_to_another_host() -> None:
     with pytest.raises(ValidationError, match="a name that is taken"):
         Config.model_validate({"providers": {"openai": {"base_url": "http://elsewhere/v1"}}})
     with pytest.raises(ValidationError):
@@ -79,36 +79,36 @@ def test_a_row_of_the_table_cannot_be_moved_to_another_host() -> None:
     [
         ({"kind": "policy"}, "needs token ids"),
         ({"kind": "policy_text"}, "serves only its own models"),
-        ({"kind": "relay", "share": 0.5}, "a relay trains nothing"),
-        ({"kind": "relay", "when": "failed"}, "a relay trains nothing"),
-        ({"kind": "relay", "rounds": "0-9"}, "a relay has nothing to do"),
+        ({"kind": "relay", "share": 0.5}, "the API must fill every slot of a relay"),
+        ({"kind": "relay", "when": "failed"}, "the API must fill every slot of a relay"),
+        ({"kind": "relay", "rounds": "0-9"}, "the API must fill every round of a relay"),
         ({"kind": "relay", "on_limit": "local"}, "a relay loads no model"),
-        ({"luffy": True}, "luffy weighs"),
+        ({"luffy": True}, "luffy compares"),
         ({"provider": "groq", "batch": True}, "has no Batch API"),
         ({"batch": True, "when": "failed"}, "takes hours"),
     ],
 )
-def test_senseless_settings_are_refused_with_one_that_works(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused_with_a_working_suggestion(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         check_offload(config(**settings))
     assert caught.value.next is not None
     key, _, value = shlex.split(caught.value.next)[-1].removeprefix("offload.").partition("=")
     plain = {"false": False, "true": True}.get(value, value if not value[:1].isdigit() else float(value))
     repaired = {**settings, key: plain}
-    if key == "kind" or message == "a relay trains nothing":
+    if key == "kind" or message == "the API must fill every slot of a relay":
         repaired |= {"provider": "mybox"} if repaired.get("kind") == "policy_text" else {"when": "always"}
     check_offload(config(**repaired))
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.9, 4), (0.99, 2), (0.5, 2), (0.01, 8)])
-def test_a_share_below_one_leaves_both_a_place(share: float, size: int) -> None:
+def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None:
     found = parts(config(share=share).offload, 0, "answer", size)
     assert found.local >= 1
     assert found.remote >= 1
     assert found.local + found.remote == size
 
 
-def test_auto_never_means_the_nodes_own_policy() -> None:
+def test_auto_never_means_the_node_s_own_policy() -> None:
     for name, row in PROVIDERS.items():
         if row.chat is not None:
             assert resolved_kind(config(name, model="m")) is Kind.TEACHER
@@ -121,7 +121,7 @@ def test_prices() -> None:
     tiered = first_endpoint(config("gemini:gemini-2.5-pro"))
     highest = price_of(tiered, {})
     assert highest is not None
-    assert highest.input > highest.cost(Usage(1000, 0)) / 1000, "the reserve is made at the highest tier"
+    assert highest.input > highest.cost(Usage(1000, 0)) / 1000, "reserves use the highest tier"
     own = config("mybox", prices={"mybox": {"input": 1.0, "output": 3.0}})
     assert bounded_price(first_endpoint(own), own.offload.prices, capped=True).cost(Usage(10, 10)) == pytest.approx(
         4e-5
@@ -130,22 +130,22 @@ def test_prices() -> None:
     assert bounded_price(first_endpoint(free), {}, capped=True).free
 
 
-def test_a_price_that_nobody_knows_keeps_no_cap() -> None:
+def test_unknown_price_is_refused_under_a_cap() -> None:
     endpoint = first_endpoint(config("mybox"))
-    with pytest.raises(ConfigurationError, match="the price of mybox:m is not known"):
+    with pytest.raises(ConfigurationError, match="the price of mybox:m is unknown"):
         bounded_price(endpoint, {}, capped=True)
     assert bounded_price(endpoint, {}, capped=False).free
-    with pytest.raises(ConfigurationError, match="thinks unseen and without bound"):
+    with pytest.raises(ConfigurationError, match="the hidden reasoning of xai:grok-4-0709 has no limit"):
         bounded_price(first_endpoint(config("xai:grok-4-0709")), {}, capped=True)
 
 
-def test_a_cap_for_each_day_alone_is_a_cap() -> None:
+def test_daily_cap_alone_is_a_cap() -> None:
     assert not config(limits={"usd": "unlimited"}).offload.limits.capped
     assert config(limits={"usd": "unlimited", "usd_per_day": 1.0}).offload.limits.capped
     assert config().offload.limits.capped
 
 
-def test_every_usual_model_has_a_price_and_none_thinks_without_bound() -> None:
+def test_every_default_model_has_a_price_and_limited_reasoning() -> None:
     for name, row in PROVIDERS.items():
         if row.chat is not None and row.needs_key:
             bounded_price(first_endpoint(config(name)), {}, capped=True)

@@ -10,7 +10,7 @@ MESSAGES = [{"a": [1, 2.5, None, "é\ud800\x00", b"\xff"]}, [], "x" * 100_000, 2
 
 
 @pytest.mark.parametrize("step", [1, 7, 4096, 10**9])
-def test_messages_survive_any_cutting(step: int) -> None:
+def test_messages_survive_any_chunking(step: int) -> None:
     stream = b"".join(map(encode, MESSAGES))
     decoder = Decoder()
     found = [message for at in range(0, len(stream), step) for message in decoder.feed(stream[at : at + step])]
@@ -18,6 +18,6 @@ def test_messages_survive_any_cutting(step: int) -> None:
 
 
 @pytest.mark.parametrize("stream", [LENGTH.pack(LARGEST + 1), LENGTH.pack(1) + b"\xc1", LENGTH.pack(2) + b"\x01\x01"])
-def test_what_is_no_message_is_refused(stream: bytes) -> None:
+def test_invalid_messages_are_refused(stream: bytes) -> None:
     with pytest.raises(WireError):
         list(Decoder().feed(stream))

@@ -103,10 +103,10 @@ def test_an_unknown_price_is_refused_with_the_line_to_add(home: Path) -> None:
         profile(home, server)
         done = swarmctl("--offload", "mybox", "--max-usd", "1")
         cause, following = told(done)
-        assert "the price of mybox:test-model is not known" in cause
+        assert "the price of mybox:test-model is unknown" in cause
         assert "[offload.prices.mybox] input = 0.15" in cause
         daily = ("--max-usd", "unlimited", "--set", "offload.limits.usd_per_day=1")
-        assert "the price of mybox:test-model is not known" in told(swarmctl("--offload", "mybox", *daily))[0]
+        assert "the price of mybox:test-model is unknown" in told(swarmctl("--offload", "mybox", *daily))[0]
         assert untrained("--offload", "mybox", "--max-usd", "unlimited", "--rounds", "1").returncode == Exit.DONE
     assert "--set offload.prices.mybox.input=0.15" in following
 
@@ -185,7 +185,7 @@ def test_senseless_settings_are_refused_at_once(home: Path) -> None:
         for setting, said in {
             "offload.kind=policy": "needs token ids",
             "offload.batch=true": "has no Batch API",
-            "train.teacher_loss=luffy": "luffy weighs",
+            "train.teacher_loss=luffy": "luffy compares",
         }.items():
             cause, following = told(swarmctl("--offload", "mybox", "--set", setting))
             assert said in cause
@@ -203,7 +203,7 @@ def test_an_outage_is_told_once(home: Path) -> None:
         server.set(predicate=_dies_after(12))
         done = untrained("--offload", "mybox")
     assert done.returncode == Exit.DONE, done.stderr
-    assert done.stderr.count("this machine generates until it answers again") == 1
+    assert done.stderr.count("falling back to this machine until mybox is available again") == 1
 
 
 def _dies_after(count: int) -> Any:

@@ -1,4 +1,4 @@
-"""The Batch API as data, and as a service lists it."""
+"""The Batch API: lines, results and status, and finding a batch in a service's listing."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def result(name: str, status: int = 200, body: Any = BODY) -> bytes:
     return json.dumps({"id": "x", "custom_id": name, "response": response, "error": None}).encode() + b"\n"
 
 
-def test_names_of_the_lines_of_a_group_differ() -> None:
+def test_lines_of_a_group_have_different_names() -> None:
     lines = [Line(3, "answer", "abc", places, 0) for places in ((0, 1), (2,), (3, 5))]
     assert [line.name for line in lines] == ["3/answer/abc/0x2", "3/answer/abc/2x1", "3/answer/abc/3x2"]
 
 
-def test_results_are_answers_or_faults_by_name() -> None:
+def test_results_are_answers_or_failures_by_name() -> None:
     undone = json.dumps(
         {"custom_id": "d", "response": None, "error": {"code": "batch_expired", "message": "Too late."}}
     )
@@ -80,12 +80,12 @@ def test_results_are_answers_or_faults_by_name() -> None:
 @pytest.mark.parametrize(
     "line", [b"{", b"[]", b"7", b'{"custom_id": 7}', b"<html>", b'{"response": {}}', b"\xff\xfe", b"[" * 100_000]
 )
-def test_a_line_that_cannot_be_read_is_counted_and_hurts_no_other(line: bytes) -> None:
+def test_unreadable_line_is_counted_and_others_are_kept(line: bytes) -> None:
     found, spoilt = read_results(result("a") + line + b"\n" + result("b"))
     assert (list(found), spoilt) == (["a", "b"], 1)
 
 
-def test_what_cannot_be_encoded_again_is_replaced() -> None:
+def test_unencodable_text_is_replaced() -> None:
     body = BODY | {"model": "m\ud800", "choices": [{"message": {"content": "4\udfff"}}]}
     undone = {"custom_id": "b", "response": None, "error": {"message": "\ud800"}}
     refused = result("c", 400, {"error": {"message": "\ud800"}})
@@ -100,7 +100,7 @@ def test_what_cannot_be_encoded_again_is_replaced() -> None:
     assert [text.encode() for text in said] == [b"m?", b"4?", b"not answered: ?", b"HTTP 400: ?"]
 
 
-def test_of_two_lines_for_one_request_the_first_counts() -> None:
+def test_first_of_two_lines_for_one_request_wins() -> None:
     found, _ = read_results(result("a", 500) + result("a"))
     assert isinstance(found["a"], RequestFailed)
 
@@ -117,14 +117,14 @@ DOCUMENTS: st.SearchStrategy[Any] = st.recursive(
 
 @pytest.mark.slow
 @given(DOCUMENTS)
-def test_nothing_that_a_service_sends_raises_past_a_fault(document: Any) -> None:
+def test_no_batch_answer_raises_anything_but_request_failed(document: Any) -> None:
     read_results(json.dumps(document).encode())
     read_results(json.dumps({"custom_id": "a", "response": document, "error": document}).encode())
     for table in (document, {"id": "a", "status": "failed", "errors": document, "request_counts": document}):
         try:
             read_report(table)
         except RequestFailed as fault:
-            assert fault.trouble is FaultKind.BROKEN  # noqa: PT017 - no other exception may come at all
+            assert fault.trouble is FaultKind.BROKEN  # noqa: PT017 - any other exception fails the test
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_nothing_that_a_service_sends_raises_past_a_fault(document: Any) -> None
         ("cancelled", None, 0, True),
     ],
 )
-def test_what_no_file_mentions_was_not_done_only_where_the_counts_say_so(
+def test_unmentioned_requests_are_unbilled_only_if_the_counts_say_so(
     status: str, counts: Any, answered: int, billed: bool
 ) -> None:
     report = read_report({"id": "b", "status": status, "request_counts": counts})
@@ -157,7 +157,7 @@ def test_what_no_file_mentions_was_not_done_only_where_the_counts_say_so(
         (None, None, FaultKind.BUSY),
     ],
 )
-def test_why_a_batch_failed_says_what_to_do(code: Any, message: Any, trouble: FaultKind) -> None:
+def test_reason_of_a_failed_batch_is_classified(code: Any, message: Any, trouble: FaultKind) -> None:
     errors = {"object": "list", "data": [{"code": code, "message": message}]}
     failure = read_report({"id": "b", "status": "failed", "errors": errors}).failure
     assert failure is not None
@@ -165,7 +165,7 @@ def test_why_a_batch_failed_says_what_to_do(code: Any, message: Any, trouble: Fa
     assert failure.detail == (message or "no reason given")
 
 
-def test_parcels_keep_within_what_a_service_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_stay_within_the_service_s_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_MOST_LINES", 3)
     monkeypatch.setattr(batches, "_MOST_BYTES", 100)
     line = Line(0, "answer", "abc", (0,), 0)
@@ -174,7 +174,7 @@ def test_parcels_keep_within_what_a_service_takes(monkeypatch: pytest.MonkeyPatc
     assert [[request.size for request in parcel] for parcel in cut] == [[10, 10, 10], [10, 90], [200], [5]]
 
 
-def test_a_batch_is_found_beyond_the_first_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_is_found_beyond_the_first_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_PAGE", 2)
 
     async def search(base_url: str) -> list[Report | None]:
@@ -198,11 +198,11 @@ def test_a_batch_is_found_beyond_the_first_page(monkeypatch: pytest.MonkeyPatch)
     assert [report and report.id for report in found] == ["batch_0", "batch_3", None, None]
 
 
-def test_a_batch_is_recorded_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_batch_is_recorded_entirely_or_not_at_all(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite", LimitsConfig(usd=1.0, usd_per_day=1.0))
     book = BatchStore(ledger, "box", "test-model")
     lines = [(Line(0, "answer", "abc", (place,), 0), 0.3) for place in range(4)]
-    with pytest.raises(LimitReached, match=r"the next batch may cost 1.2000 USD"):
+    with pytest.raises(LimitReached, match=r"the next batch may cost up to 1\.2000 USD"):
         book.open(lines)
     assert (ledger.spent, book.pending()) == (0.0, [])
     with pytest.raises(TypeError):
@@ -215,7 +215,7 @@ def test_a_batch_is_recorded_whole_or_not_at_all(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_batch_costs_half_of_what_is_listed() -> None:
+def test_batch_costs_half_of_the_listed_price() -> None:
     listed = price_of(first_endpoint(Config.model_validate({"offload": {"provider": "openai:gpt-4o-mini"}})), {})
     assert listed is not None
     usage = Usage(prompt=1_000_000, completion=1_000_000, cached=500_000)
@@ -223,14 +223,14 @@ def test_a_batch_costs_half_of_what_is_listed() -> None:
     assert listed.cost(usage) < 0.75
 
 
-def test_batches_are_asked_for_further_ahead_unless_the_profile_says_how_far() -> None:
+def test_batches_are_requested_further_ahead_by_default() -> None:
     ahead = [{}, {"batch": True}, {"batch": True, "ahead": 3}]
     assert [rounds_ahead(Config.model_validate({"offload": each}).offload) for each in ahead] == [2, 16, 3]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [True, False])
-def test_money_in_batches_that_nobody_collects_is_told(tmp_path: Path, batch: bool) -> None:
+def test_uncollected_batches_are_warned_about(tmp_path: Path, batch: bool) -> None:
     files, events = NodeFiles(tmp_path), Events()
     ledger = Ledger(files.ledger, LimitsConfig())
     for provider, model in (("box", "test-model"), ("box", "other"), ("elsewhere", "test-model")):
@@ -249,9 +249,9 @@ def test_money_in_batches_that_nobody_collects_is_told(tmp_path: Path, batch: bo
         offload.close()
     told = [warning["message"] for warning in events.of("warning") if warning["code"] == "batch_left"]
     left = ["box, offload.model=other", "elsewhere, offload.model=test-model"]
-    assert [message.split("offload.provider=")[1].split(" and")[0] for message in told] == (
+    assert [message.split("offload.provider=")[1].removesuffix(" and offload.batch=true.") for message in told] == (
         left if batch else [left[0], "box, offload.model=test-model", left[1]]
     )
-    assert told[0].startswith("1 requests of an earlier start are in batches at box, with 0.2500 USD set aside")
+    assert told[0].startswith("1 requests of an earlier run are still in batches at box (0.2500 USD reserved). ")
     (announced,) = events.of("offload")
     assert announced["usd_per_million_output"] == (4 if batch else 8)

@@ -1,4 +1,4 @@
-"""Requests hold what a service takes; answers are read as the hostile text they are."""
+"""Requests contain only what a service takes; answers are parsed as untrusted text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def asked(name: str, model: str, count: int = 2, **changes: Any) -> dict[str, An
     return body(endpoint, style, MESSAGES, count, SAMPLING, 2**40 + 5)
 
 
-def test_a_plain_model_and_one_that_thinks_unseen() -> None:
+def test_requests_to_plain_and_reasoning_models() -> None:
     plain = asked("openai", "gpt-4o-mini")
     assert plain == {
         "model": "gpt-4o-mini",
@@ -49,7 +49,7 @@ def test_a_plain_model_and_one_that_thinks_unseen() -> None:
     assert (thinking["max_completion_tokens"], thinking["reasoning_effort"]) == (1100, "low")
 
 
-def test_no_service_is_sent_what_it_may_not_know() -> None:
+def test_services_get_only_parameters_they_know() -> None:
     assert set(asked("deepseek", "deepseek-chat", 1)) == {"model", "messages", "max_tokens", "temperature"}
     assert set(asked("transformers", "any", 1)) == {"model", "messages", "max_tokens", "temperature"}
 
@@ -63,7 +63,7 @@ def test_no_service_is_sent_what_it_may_not_know() -> None:
         ("the model is not known", False),
     ],
 )
-def test_complaints_are_heeded_once(message: str, changed: bool) -> None:
+def test_error_messages_adapt_parameters_only_once(message: str, changed: bool) -> None:
     style = RequestDialect("max_tokens", supports_n=True)
     assert style.adapt(message) is changed
     assert style.adapt(message) is False
@@ -75,7 +75,7 @@ def answer(**changes: Any) -> bytes:
     return json.dumps({"model": "m", "choices": [choice], "usage": usage} | changes).encode()
 
 
-def test_an_answer_is_read() -> None:
+def test_answer_is_parsed() -> None:
     found = read_answer(answer(), {})
     assert (found.choices[0].text, found.usage, found.model) == ("text", Usage(5, 7), "m")
 
@@ -99,17 +99,17 @@ def test_an_answer_is_read() -> None:
         ),
     ],
 )
-def test_usage_is_believed_only_where_it_makes_sense(usage: Any, read: Usage | None) -> None:
+def test_implausible_usage_is_ignored(usage: Any, read: Usage | None) -> None:
     assert read_answer(answer(usage=usage), {}).usage == read
 
 
-def test_a_text_that_cannot_be_encoded_is_mended() -> None:
+def test_unencodable_answer_text_is_repaired() -> None:
     content = b'{"choices": [{"message": {"content": "a\\ud800b"}}]}'
     read_answer(content, {}).choices[0].text.encode()
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_but_a_fault(content: bytes) -> None:
+def test_no_bytes_raise_anything_but_request_failed(content: bytes) -> None:
     with pytest.raises(RequestFailed) as caught:
         read_answer(b"\x00" + content, {})
     assert caught.value.billed
@@ -123,14 +123,14 @@ json_values = st.recursive(
 
 
 @given(st.lists(json_values, max_size=3), json_values, json_values)
-def test_no_json_raises_anything_but_a_fault(choices: list[Any], usage: Any, model: Any) -> None:
+def test_no_json_raises_an_unexpected_error(choices: list[Any], usage: Any, model: Any) -> None:
     choices += [{"message": value, "finish_reason": value} for value in choices]
     choices += [{"message": {"content": value}} for value in choices]
     for choice in read_answer(answer(choices=choices, usage=usage, model=model), {}).choices:
         assert isinstance(choice.text, str)
 
 
-def test_deep_json_does_not_end_the_process() -> None:
+def test_deeply_nested_json_does_not_crash_the_process() -> None:
     with pytest.raises(RequestFailed):
         read_answer(b"[" * 200_000, {})
 
@@ -152,13 +152,13 @@ def test_deep_json_does_not_end_the_process() -> None:
         (307, "", FaultKind.BAD_REQUEST),
     ],
 )
-def test_what_a_status_means(status: int, text: str, trouble: FaultKind) -> None:
+def test_status_codes_are_classified(status: int, text: str, trouble: FaultKind) -> None:
     fault = refusal(status, text.encode(), {"retry-after": "3"})
     assert (fault.trouble, fault.billed, fault.wait) == (trouble, False, 3.0)
     assert "<html>" not in fault.detail
 
 
-def test_every_row_that_generates_can_be_asked() -> None:
+def test_every_provider_s_request_has_its_token_limit() -> None:
     for row in PROVIDERS.values():
         if row.chat is not None:
             style = RequestDialect(row.chat.max_tokens, supports_n=row.chat.group == "n")

@@ -1,4 +1,4 @@
-"""The engine against a real server, `transformers serve`: it takes `n` for 1, and refuses what it does not know."""
+"""The engine against a real server, `transformers serve`: it treats any `n` as 1 and rejects unknown parameters."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def test_groups_are_filled_by_a_real_server(tmp_path: Path, real_server: Transfo
         rig.offload.report_spend(0)
     assert [len(places) for places in rig.texts().values()] == [3, 3]
     (spent,) = [event for event in rig.events.of("spend") if event["round"] == 0]
-    assert spent["requests"] >= 6  # more where an untrained model writes nothing but blanks
+    assert spent["requests"] >= 6  # more if an untrained model writes only blanks
     assert spent["completion_tokens"] > 0

@@ -1,4 +1,4 @@
-"""A whole node whose rollouts come in batches."""
+"""A whole node that uses the Batch API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 __all__ = ["quick"]
 
 
-def test_a_node_trains_on_what_comes_in_batches(tmp_path: Path) -> None:
+def test_node_trains_on_completions_from_batches(tmp_path: Path) -> None:
     events = Events()
     with api_server(batch_delay=0.1, answer=lambda _, index: f"a{index}") as server:
         config = make_config(
@@ -41,7 +41,7 @@ def test_a_node_trains_on_what_comes_in_batches(tmp_path: Path) -> None:
     assert [event["requests"] for event in events.of("spend")] == [1, 3, 3, 3]
 
 
-def test_a_relay_hands_on_what_comes_in_batches(tmp_path: Path) -> None:
+def test_relay_passes_on_completions_from_batches(tmp_path: Path) -> None:
     events = Events()
     with api_server(batch_delay=0.1, answer=lambda _, index: f"a{index}") as server:
         config = make_config(

@@ -1,4 +1,4 @@
-"""Batches while requests fail on their way: nothing is begun twice, nothing paid for is forgotten."""
+"""Batches while requests fail: nothing is started twice, and nothing that was paid for is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["quick"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.TRUNCATED, Fault.STALL, Fault.SERVER_ERROR, Fault.HTML_OK])
-def test_a_batch_whose_beginning_nobody_heard_of_is_not_begun_twice(tmp_path: Path, fault: Fault) -> None:
+def test_batch_with_a_lost_start_response_is_not_started_twice(tmp_path: Path, fault: Fault) -> None:
     with (
         api_server(batch_delay=0.05) as server,
         engine(tmp_path, endpoint(server.base_url), timeout=0.5, batched=True) as rig,
@@ -35,7 +35,7 @@ def test_a_batch_whose_beginning_nobody_heard_of_is_not_begun_twice(tmp_path: Pa
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.RATE_LIMIT_BARE, Fault.HTML_OK, Fault.UNAVAILABLE, Fault.CLOSE])
-def test_an_upload_that_fails_is_made_again(tmp_path: Path, fault: Fault) -> None:
+def test_failed_upload_is_retried(tmp_path: Path, fault: Fault) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
         rig.offload.wait_for_probe()
         server.next(fault, times=2, endpoint="files")
@@ -45,7 +45,7 @@ def test_an_upload_that_fails_is_made_again(tmp_path: Path, fault: Fault) -> Non
 
 
 @pytest.mark.parametrize("fault", [Fault.TRUNCATED, Fault.HTML_OK, Fault.RESET, Fault.SERVER_ERROR])
-def test_a_file_of_results_that_came_broken_is_read_again(tmp_path: Path, fault: Fault) -> None:
+def test_broken_result_file_is_fetched_again(tmp_path: Path, fault: Fault) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
         rig.offload.wait_for_probe()
         server.next(fault, endpoint="content")
@@ -55,7 +55,7 @@ def test_a_file_of_results_that_came_broken_is_read_again(tmp_path: Path, fault:
     assert filled(rig) == [4] * 3
 
 
-def test_lines_that_a_broken_file_hides_for_good_count_as_spent(tmp_path: Path) -> None:
+def test_permanently_unreadable_lines_count_as_spent(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
         rig.offload.wait_for_probe()
         server.next(Fault.TRUNCATED, times=3, endpoint="content")
@@ -66,7 +66,7 @@ def test_lines_that_a_broken_file_hides_for_good_count_as_spent(tmp_path: Path) 
     assert sum(rig.accounts().values()) >= billed
 
 
-def test_a_batch_that_the_service_forgot_counts_as_spent(tmp_path: Path) -> None:
+def test_batch_that_the_service_lost_counts_as_spent(tmp_path: Path) -> None:
     with api_server(batch_delay=None) as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
         rig.offload.wait_for_probe()
         rig.offload.submit([order(0)])
@@ -81,7 +81,7 @@ def test_a_batch_that_the_service_forgot_counts_as_spent(tmp_path: Path) -> None
     assert [warning["code"] for warning in rig.events.of("warning")] == ["batch_gone"]
 
 
-def test_a_key_refused_while_a_batch_is_out_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
+def test_key_rejected_during_a_batch_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
     keys = {"key-1234", "key-5678"}
     with api_server(keys=keys, batch_delay=None) as server:
         with engine(tmp_path, endpoint(server.base_url), None, key="key-1234", batched=True) as rig:
@@ -89,7 +89,7 @@ def test_a_key_refused_while_a_batch_is_out_ends_the_run_and_loses_nothing(tmp_p
             rig.offload.submit([order(0)])
             until(lambda: states(rig.ledger)["running"])
             server.revoke("key-1234")
-            with pytest.raises(KeyProblem, match="its batches wait for a key of the same account"):
+            with pytest.raises(KeyProblem, match="to collect its batches, set a key of the same account"):
                 rig.offload.wait(0)
         server.finish_batches()
         with engine(tmp_path, endpoint(server.base_url), None, key="key-5678", batched=True) as rig:
@@ -98,7 +98,7 @@ def test_a_key_refused_while_a_batch_is_out_ends_the_run_and_loses_nothing(tmp_p
     assert filled(rig) == [4]
 
 
-def test_a_service_that_is_down_while_a_batch_is_out_is_waited_for(tmp_path: Path) -> None:
+def test_outage_during_a_batch_is_waited_out(tmp_path: Path) -> None:
     with api_server(batch_delay=0.0) as server, engine(tmp_path, endpoint(server.base_url), None, batched=True) as rig:
         rig.offload.wait_for_probe()
         server.set(batch_delay=None)
@@ -113,7 +113,7 @@ def test_a_service_that_is_down_while_a_batch_is_out_is_waited_for(tmp_path: Pat
     assert [warning["code"] for warning in rig.events.of("warning")] == ["batch_unreachable", "batch_reachable"]
 
 
-def test_while_the_service_is_down_the_next_of_the_chain_is_asked_directly(
+def test_outage_falls_back_to_direct_requests_to_the_next_provider(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routing, "_REST_S", 0.2)
@@ -124,7 +124,9 @@ def test_while_the_service_is_down_the_next_of_the_chain_is_asked_directly(
             with server.down():
                 rig.run([order(number) for number in range(3)])
             assert len(spare.ledger.chats) == 12
-            assert rig.events.of("warning")[0]["message"].endswith("spare:test-model generates until it answers again")
+            assert rig.events.of("warning")[0]["message"].endswith(
+                "falling back to spare:test-model until box is available again"
+            )
             _wait_for_recovery(server, rig)
             assert len(server.ledger.chats) == 1
     assert filled(rig)[:3] == [4] * 3
@@ -138,7 +140,7 @@ def _wait_for_recovery(server: ApiServer, rig: Rig) -> None:
         number += 1
 
 
-def test_books_are_equal_when_much_goes_wrong(tmp_path: Path) -> None:
+def test_ledger_matches_the_server_after_many_faults(tmp_path: Path) -> None:
     kinds = [Fault.SERVER_ERROR, Fault.EMPTY, Fault.FEWER, Fault.FILTERED, Fault.EXTRA, Fault.NULL, Fault.LENGTH]
     faults = {f"{n % 5}/answer/question {n}/0x4": kinds[n % len(kinds)] for n in range(0, 40, 2)}
     with (

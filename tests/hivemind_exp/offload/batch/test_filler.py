@@ -1,4 +1,4 @@
-"""The engine through the Batch API of a server: what a batch brings, and what becomes of what it does not."""
+"""The engine with a server's Batch API: completed batches, and what happens to failed or missing lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["quick"]
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_round_is_one_batch_at_half_the_price(tmp_path: Path, group: Group) -> None:
+def test_round_is_one_batch_at_half_the_price(tmp_path: Path, group: Group) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url, group=group), batched=True) as rig:
         rig.offload.wait_for_probe()
         rig.run([order(number, round_=number % 2) for number in range(10)])
@@ -38,14 +38,14 @@ def test_a_round_is_one_batch_at_half_the_price(tmp_path: Path, group: Group) ->
     assert spent["usd"] == pytest.approx(bill, abs=1e-8)
 
 
-def test_the_trainer_sees_how_far_the_batch_is_that_it_waits_for(tmp_path: Path) -> None:
+def test_progress_of_the_awaited_batch_is_reported(tmp_path: Path) -> None:
     with api_server(batch_delay=0.3) as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
         rig.run([order(number, round_=7) for number in range(2)])
     phase = rig.events.of("phase")[-1]
     assert phase == {"name": "waiting for a batch of 8 requests at box", "done": 0, "total": 8}
 
 
-def test_a_stop_is_at_once_and_the_next_start_collects(tmp_path: Path) -> None:
+def test_stop_is_immediate_and_the_next_start_collects(tmp_path: Path) -> None:
     with api_server(batch_delay=None) as server:
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
             rig.offload.wait_for_probe()
@@ -55,7 +55,7 @@ def test_a_stop_is_at_once_and_the_next_start_collects(tmp_path: Path) -> None:
             with pytest.raises(StopRequested):
                 rig.offload.wait(0)
         assert [(warning["code"], warning["message"]) for warning in rig.events.of("warning")] == [
-            ("batch_pending", "12 requests go on in 1 batches at box; the next start collects them")
+            ("batch_pending", "12 requests are still running in 1 batch at box; the next start collects them")
         ]
         assert rig.accounts()["batched"] > 0
         server.finish_batches()
@@ -67,7 +67,7 @@ def test_a_stop_is_at_once_and_the_next_start_collects(tmp_path: Path) -> None:
     assert filled(rig) == [4] * 3
 
 
-def test_what_nobody_orders_any_more_is_collected_and_paid_all_the_same(tmp_path: Path) -> None:
+def test_batch_without_current_orders_is_still_collected_and_paid(tmp_path: Path) -> None:
     with api_server(batch_delay=None) as server:
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
             rig.offload.submit([order(0)])
@@ -80,7 +80,7 @@ def test_what_nobody_orders_any_more_is_collected_and_paid_all_the_same(tmp_path
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.RATE_LIMIT, Fault.EMPTY, Fault.FILTERED, Fault.FEWER])
-def test_what_a_line_did_not_bring_is_asked_again_in_the_next_batch(tmp_path: Path, fault: Fault) -> None:
+def test_failed_line_is_sent_again_in_the_next_batch(tmp_path: Path, fault: Fault) -> None:
     faults = {"0/answer/question 1/0x4": fault}
     with (
         api_server(line_faults=faults) as server,
@@ -101,7 +101,7 @@ def test_what_a_line_did_not_bring_is_asked_again_in_the_next_batch(tmp_path: Pa
 
 
 @pytest.mark.parametrize("fault", [Fault.NO_USAGE, Fault.CHOICES_NOT_LIST])
-def test_a_line_that_does_not_say_what_it_cost_keeps_its_half_of_the_reserve(tmp_path: Path, fault: Fault) -> None:
+def test_line_without_usage_keeps_its_half_price_reserve(tmp_path: Path, fault: Fault) -> None:
     faults = {"0/answer/question 0/0x2": fault}
     with (
         api_server(line_faults=faults) as server,
@@ -115,11 +115,11 @@ def test_a_line_that_does_not_say_what_it_cost_keeps_its_half_of_the_reserve(tmp
 
 
 def _never(fault: Fault) -> bool:
-    """Whether a line is asked for again until it is given up, since its fault stays."""
+    """Whether a line fails every time, so that it is sent again until it is given up."""
     return fault is Fault.CHOICES_NOT_LIST
 
 
-def test_a_place_that_batch_after_batch_brings_nothing_for_is_given_up(tmp_path: Path) -> None:
+def test_slot_is_given_up_after_several_empty_batches(tmp_path: Path) -> None:
     faults = {"0/answer/question 0/0x2": Fault.EMPTY}
     with (
         api_server(line_faults=faults) as server,
@@ -137,9 +137,7 @@ def test_a_place_that_batch_after_batch_brings_nothing_for_is_given_up(tmp_path:
 
 @pytest.mark.parametrize("done", [0, 3])
 @pytest.mark.parametrize("status", ["expired", "cancelled"])
-def test_a_batch_that_ended_early_is_paid_for_what_it_did_and_the_rest_is_asked_again(
-    tmp_path: Path, status: str, done: int
-) -> None:
+def test_batch_that_ended_early_is_paid_in_part_and_the_rest_sent_again(tmp_path: Path, status: str, done: int) -> None:
     with (
         api_server(batch_delay=None) as server,
         engine(tmp_path, endpoint(server.base_url), batched=True) as rig,
@@ -155,12 +153,15 @@ def test_a_batch_that_ended_early_is_paid_for_what_it_did_and_the_rest_is_asked_
         assert len(lines(server)) == 8
         assert_paid(server, rig.ledger, void=0.0)
     assert filled(rig) == [4, 4]
-    told = f"box:test-model says that a batch is {status}; {done} of its 8 requests were answered, the others are asked"
+    told = (
+        f"box:test-model reports a batch as {status}; {done} of its 8 requests were answered, "
+        "and the others will be sent again"
+    )
     assert [warning["code"] for warning in rig.events.of("warning")] == [f"batch_{status}"]
     assert rig.events.of("warning")[0]["message"].startswith(told)
 
 
-def test_a_failed_batch_costs_nothing_and_is_submitted_again(tmp_path: Path) -> None:
+def test_failed_batch_costs_nothing_and_is_submitted_again(tmp_path: Path) -> None:
     with (
         api_server(batch_delay=None) as server,
         engine(tmp_path, endpoint(server.base_url), batched=True) as rig,

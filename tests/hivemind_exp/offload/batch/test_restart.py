@@ -1,4 +1,4 @@
-"""Nodes killed at any moment of a batch's life, and started again."""
+"""Nodes killed at any moment of a batch's life and restarted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORKSERVER = processes()
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_any_moment_it_asks_and_pays_nothing_twice(tmp_path: Path, moment: str) -> None:
+def test_kill_at_any_moment_requests_and_pays_nothing_twice(tmp_path: Path, moment: str) -> None:
     with api_process(batch_delay=0.05) as server:
         child = FORKSERVER.Process(target=batch_child.main, args=(server.base_url, tmp_path, moment))
         child.start()
@@ -33,7 +33,7 @@ def test_killed_at_any_moment_it_asks_and_pays_nothing_twice(tmp_path: Path, mom
         assert child.exitcode == -signal.SIGKILL
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
             rig.offload.wait_for_probe()
-            # As a node does: what the journal holds already is not ordered.
+            # Like a node, don't order completions that the journal already has.
             held = texts(rig.journal)
             rig.run([order(number) for number in range(ORDERS) if len(held.get(f"question {number}", {})) < 4])
         assert len(lines(server)) == 4 * ORDERS
@@ -47,7 +47,7 @@ def test_killed_at_any_moment_it_asks_and_pays_nothing_twice(tmp_path: Path, mom
     assert set(states(rig.ledger)) == {"over"}
 
 
-def test_killed_again_and_again_it_asks_and_pays_nothing_twice(tmp_path: Path) -> None:
+def test_repeated_kills_request_and_pay_nothing_twice(tmp_path: Path) -> None:
     chance = random.Random(4)
     with api_process(batch_delay=0.3) as server:
         kills = 0

@@ -1,4 +1,4 @@
-"""The engine in a process of its own does what it does in the trainer's, and neither outlives nor blocks the other."""
+"""The engine in a separate process works as in the trainer's process; neither outlives or blocks the other."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ HEAVY = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "nump
 
 
 def modules_of(code: str) -> set[str]:
-    """Return the modules that a new interpreter has loaded after ``code``."""
+    """Return the modules that a new interpreter has loaded after running ``code``."""
     tell = "import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", f"{code}\n{tell}"], capture_output=True, text=True, check=True)
     return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
 @pytest.mark.slow
-def test_it_loads_nothing_that_trains() -> None:
+def test_process_loads_no_training_libraries() -> None:
     loaded = modules_of(
         "import hivemind_exp.offload.process.server, openai; openai.AsyncOpenAI, openai.DefaultAioHttpClient"
     )
@@ -51,7 +51,7 @@ def test_it_loads_nothing_that_trains() -> None:
     assert not loaded & HEAVY
 
 
-def test_a_node_that_generates_here_starts_no_process_and_loads_no_sdk() -> None:
+def test_node_without_offloading_starts_no_process_and_loads_no_sdk() -> None:
     code = """
 import subprocess
 from pathlib import Path
@@ -67,7 +67,7 @@ assert open_offload(Config(), NodeFiles(Path("/nowhere")), Secrets(), print, Sto
 
 
 @pytest.mark.slow
-def test_it_tells_and_keeps_what_the_engine_in_this_process_does(tmp_path: Path) -> None:
+def test_events_and_results_match_an_engine_in_this_process(tmp_path: Path) -> None:
     def play(offload: OffloadClient | Engine) -> None:
         offload.wait_for_probe()
         for round_ in range(2):
@@ -92,7 +92,9 @@ def test_it_tells_and_keeps_what_the_engine_in_this_process_does(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_key_reaches_the_service_and_stands_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_reaches_the_service_but_not_arguments_or_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("OPENAI_API_KEY", "HF_TOKEN", "SOME_API_KEY"):
         monkeypatch.setenv(name, KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.example/v1")
@@ -109,29 +111,29 @@ def test_the_key_reaches_the_service_and_stands_nowhere(tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_errors_are_raised_where_they_are_raised_without_the_process(tmp_path: Path) -> None:
+def test_errors_are_the_same_as_without_the_process(tmp_path: Path) -> None:
     def start(config: Config) -> None:
         open_offload(config, NodeFiles(tmp_path), Secrets(), Events(), StopFlag())
 
-    with pytest.raises(KeyProblem, match="there is no key for box") as missing:
+    with pytest.raises(KeyProblem, match="no API key for box") as missing:
         start(configure("http://127.0.0.1:9/v1", box={"needs_key": True}))
     assert missing.value.next == "swarmctl keys set box"
-    with pytest.raises(ConfigurationError, match="kind policy needs token ids"):
+    with pytest.raises(ConfigurationError, match=r"offload\.kind = policy needs token ids"):
         start(configure("http://127.0.0.1:9/v1", kind="policy"))
     with api_server(keys={KEY}) as server:
         config = configure(server.base_url, box={"needs_key": True})
         with hosted(tmp_path / "refused", config, key="wrong", probed=False) as rig:
-            with pytest.raises(KeyProblem, match="box:test-model: key refused") as refused:
+            with pytest.raises(KeyProblem, match="box:test-model: authentication failed") as refused:
                 rig.offload.wait_for_probe()
     assert refused.value.next == "swarmctl keys set box"
     with api_server() as server, hosted(tmp_path / "cap", configure(server.base_url, limits={"usd": 0.01})) as rig:
-        with pytest.raises(LimitReached, match=r"offload\.limits\.usd = 0\.01 USD"):
+        with pytest.raises(LimitReached, match=r" of 0\.01 USD \(offload\.limits\.usd\) is already spent"):
             rig.run([order(number) for number in range(60)])
         assert server.usd(PRICE_IN, PRICE_OUT) <= 0.01
     assert engines() == []
 
 
-def test_what_crosses_the_pipe_stays_what_it_was() -> None:
+def test_orders_and_errors_survive_the_pipe() -> None:
     (packed,) = wire.Decoder().feed(wire.encode(pack_orders([order(3, places=2, round_=7)])))
     (back,), whole = unpack_orders(packed), order(3, places=2, round_=7)
     assert (back.round, back.stage, back.question) == (7, whole.stage, whole.question)
@@ -140,11 +142,11 @@ def test_what_crosses_the_pipe_stays_what_it_was() -> None:
     assert isinstance(full, OSError)
     assert full.errno == errno.ENOSPC
     assert isinstance(unpack_error(pack_error(MemoryError())), MemoryError)
-    assert str(unpack_error(pack_error(ValueError("odd")))) == "in the engine's process: ValueError: odd"
+    assert str(unpack_error(pack_error(ValueError("odd")))) == "in the API process: ValueError: odd"
 
 
 @pytest.mark.slow
-def test_a_stop_is_heard_while_waiting_and_answers_in_flight_come_in(tmp_path: Path) -> None:
+def test_stop_ends_waiting_and_answers_in_flight_are_kept(tmp_path: Path) -> None:
     with api_server(latency=1.0) as server, hosted(tmp_path, configure(server.base_url)) as rig:
         rig.offload.submit([order(number) for number in range(4)])
         until(lambda: len(prompts(server)) == 4)
@@ -158,15 +160,15 @@ def test_a_stop_is_heard_while_waiting_and_answers_in_flight_come_in(tmp_path: P
 
 
 @pytest.mark.slow
-def test_it_lets_the_trainer_go_first(tmp_path: Path) -> None:
+def test_process_has_lower_priority_than_the_trainer(tmp_path: Path) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         assert psutil.Process(rig.pid).nice() == min(19, psutil.Process().nice() + 5)
 
 
 @pytest.mark.slow
-def test_a_terminal_s_signals_do_not_end_it(tmp_path: Path) -> None:
+def test_terminal_signals_do_not_end_the_process(tmp_path: Path) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
-        assert os.getsid(rig.pid) == os.getsid(0), "who ends the trainer's session ends the engine"
+        assert os.getsid(rig.pid) == os.getsid(0), "ending the trainer's session must end the engine"
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             os.kill(rig.pid, number)
         rig.run([order(0)])
@@ -174,7 +176,7 @@ def test_a_terminal_s_signals_do_not_end_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_does_not_exit_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.offload.process.client._LEAVE_S", 0.2)
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         pid = rig.pid
@@ -183,7 +185,7 @@ def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_for_an_event_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_when_writing_an_event_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
 
         def full(self: Events, event: Event, /) -> None:

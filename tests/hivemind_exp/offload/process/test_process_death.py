@@ -1,4 +1,4 @@
-"""The engine's process killed, or its trainer: nothing is asked for twice, nothing forgotten, nothing left over."""
+"""The engine process or its trainer is killed: nothing is requested twice, forgotten or left running."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ pytestmark = pytest.mark.slow
 Texts = dict[str, dict[int, str]]
 
 
-def test_kill_9_of_it_at_many_moments_asks_for_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_9_of_the_process_at_many_moments_requests_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hosted_offload, "LIVES", 100)
     chance, kills, rounds = random.Random(9), 4, 3
     held: list[Texts] = []
@@ -67,13 +69,13 @@ def test_kill_9_of_it_at_many_moments_asks_for_nothing_twice(tmp_path: Path, mon
     sent = Counter(text for found in books.texts(Outcome.DELIVERED).values() for text in found)
     assert all(sent[text] == 1 for places in kept.values() for text in places.values())
     accounts = rig.accounts()
-    assert accounts["kept"] > 0, "or the kills hit nothing in flight"
+    assert accounts["kept"] > 0, "the kills hit no requests in flight"
     assert sum(accounts.values()) >= books.usd(PRICE_IN, PRICE_OUT) - 1e-12
     assert [warning["code"] for warning in rig.events.of("warning")] == ["engine_restarted"] * kills
 
 
-def test_one_that_died_unseen_is_followed_by_another(tmp_path: Path) -> None:
-    """Between two calls nobody looks: what was asked for early is asked for again, where it has not come."""
+def test_process_that_died_between_calls_is_replaced(tmp_path: Path) -> None:
+    """A death between two calls goes unnoticed until the next; then early requests without an answer are repeated."""
     with api_server(latency=0.2) as server, hosted(tmp_path, configure(server.base_url)) as rig:
         rig.offload.submit([order(0), order(1)])
         until(lambda: len(rig.texts()) == 2)
@@ -90,11 +92,11 @@ def test_one_that_died_unseen_is_followed_by_another(tmp_path: Path) -> None:
     assert asked == {"question 0": 1, "question 1": 1, "question 2": 2, "question 3": asked["question 3"]}
     assert {len(places) for places in rig.texts().values()} == {4}
     assert rig.events.of("warning")[0]["message"] == (
-        "the process that asks APIs was killed by SIGKILL; another goes on, and what was in flight counts as spent"
+        "the API process was killed by SIGKILL; restarting it, and requests that were in flight count as spent"
     )
 
 
-def test_one_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
+def test_process_that_keeps_dying_ends_the_run(tmp_path: Path) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         server.always(Fault.STALL)
         rig.offload.submit([order(0)])
@@ -107,7 +109,7 @@ def test_one_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
 
         killer = threading.Thread(target=assassin)
         killer.start()
-        with pytest.raises(NodeError, match=r"was killed by SIGKILL, 3 times before a round was done") as caught:
+        with pytest.raises(NodeError, match=r"was killed by SIGKILL \(3 times without finishing a round\)") as caught:
             rig.offload.wait(0)
         killer.join()
     assert caught.value.next == "swarmctl logs --node hosted"
@@ -126,7 +128,7 @@ with hosted(Path(sys.argv[1]), configure(sys.argv[2], limits={"concurrency": 2})
 """
 
 
-def test_it_ends_with_its_trainer(tmp_path: Path) -> None:
+def test_process_exits_with_its_trainer(tmp_path: Path) -> None:
     with api_server(latency=0.1) as server:
         command = [sys.executable, "-c", NODE, str(tmp_path), server.base_url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
@@ -137,7 +139,7 @@ def test_it_ends_with_its_trainer(tmp_path: Path) -> None:
         engine.wait(2)
 
 
-def test_a_node_whose_engine_is_killed_learns_what_it_would_have(tmp_path: Path) -> None:
+def test_killed_engine_does_not_change_what_is_learned(tmp_path: Path) -> None:
     def configured(base_url: str) -> Config:
         own = configure(base_url)
         return make_config(

@@ -72,7 +72,7 @@ def test_a_wrong_key(home: Path, key_file: Callable[[str], None]) -> None:
     assert "does not accept it (HTTP 401)" in found["box.service"].text
     assert found["box.service"].remedy == f"swarmctl keys set box --host {server.base_url}"
     assert found["box.model"].status is Status.SKIPPED
-    assert found["box.request"].text == "HTTP 401: the key is not accepted"
+    assert found["box.request"].text == "HTTP 401: the API key was rejected"
     assert not any(KEY in f"{finding.text}{finding.remedy}" for finding in found.values())
 
 
@@ -240,7 +240,7 @@ def test_inconsistent_settings_and_unknown_prices_fail(home: Path) -> None:
         f'extends = "demo"\n[offload]\nprovider = "box"\n[providers.box]\nbase_url = "{DEAD}"\nmodel = "m"\n',
     )
     found = look(offline=True, deep=True)["box.price"]
-    assert (found.status, "the price of box:m is not known" in found.text) == (Status.FAILED, True)
+    assert (found.status, "the price of box:m is unknown" in found.text) == (Status.FAILED, True)
     assert "offload.prices.box" in (found.remedy or "")
     write_profile(home, "offloaded", 'extends = "demo"\n[offload]\nprovider = "opnai"\n')
     found = look(offline=True)["settings"]

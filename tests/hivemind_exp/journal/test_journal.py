@@ -111,10 +111,10 @@ def test_kill_9_leaves_only_whole_entries(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from hivemind_exp.journal.journal import Journal
-        from hivemind_exp.journal.records import Manifest, Row
+        from hivemind_exp.journal.records import Manifest, TrainingRow
         from hivemind_exp.rollouts.types import Kind
         journal = Journal(Path(sys.argv[1]), "s")
-        row = Row(Kind.POLICY, "local", "t", 0, (1,) * 2000, (2,) * 2000, "x" * 20000, 1.0, 1.0, 0)
+        row = TrainingRow(Kind.POLICY, "local", "t", 0, (1,) * 2000, (2,) * 2000, "x" * 20000, 1.0, 1.0, 0)
         for step in range(100000):
             journal.commit(Manifest(step, step, 0, 8, (row,) * 8))
             print(step, flush=True)
@@ -129,6 +129,8 @@ def test_kill_9_leaves_only_whole_entries(tmp_path: Path) -> None:
         lines += process.stdout.readlines()
     acknowledged = [int(line) for line in lines if line.endswith(b"\n")]
     steps = [m.step for m in Journal(tmp_path / "j", "s").manifests(0)]
+    assert acknowledged == list(range(len(acknowledged)))
+    assert len(acknowledged) >= 20
     assert steps == list(range(len(steps)))
     assert len(steps) >= len(acknowledged)
     assert all(len(m.rows) == 8 for m in Journal(tmp_path / "j", "s").manifests(0))

@@ -108,7 +108,7 @@ def test_questions_come_again_once_a_task_is_used_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "why"), [(20, "only 20 different questions to hold out"), (50, "no questions beside")]
+    ("space", "why"), [(20, "only 20 distinct questions to hold out"), (50, "no questions besides the")]
 )
 def test_too_few_questions_are_an_error(space: int, why: str) -> None:
     tiny = Mixture(

@@ -29,9 +29,9 @@ def test_all_names_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("name", "message", "cure"),
     [
-        ("spell_backwards", "nearest names are spell_backward", "swarmctl run --task spell_backward"),
-        ("GSM8k", "nearest names are gsm8k", "swarmctl run --task gsm8k"),
-        ("zzzzzz", "nearest names are sapo, gsm8k, jsonl", "swarmctl run --task sapo"),
+        ("spell_backwards", "closest names are spell_backward", "swarmctl run --task spell_backward"),
+        ("GSM8k", "closest names are gsm8k", "swarmctl run --task gsm8k"),
+        ("zzzzzz", "closest names are sapo, gsm8k, jsonl", "swarmctl run --task sapo"),
         ("countdown", "its verifier evaluates the answer", "swarmctl run --task "),
         ("composite", "list those instead", "swarmctl run --task "),
     ],
@@ -45,7 +45,7 @@ def test_an_unknown_name_comes_with_the_nearest(name: str, message: str, cure: s
 
 
 def test_a_preset_takes_no_parameters() -> None:
-    with pytest.raises(TaskError, match="preset and takes no params") as caught:
+    with pytest.raises(TaskError, match="preset and accepts neither params nor path") as caught:
         check_tasks([TaskConfig(name="sapo", params={"size": 3})])
     assert caught.value.next == "swarmctl run --task " + ",".join(PRESETS["sapo"])
 

@@ -157,7 +157,7 @@ def test_a_parameter_that_is_not_the_generator_s_is_named() -> None:
     ("shortest", "longest", "told"),
     [
         (9, 3, "max_word_len must be >= min_word_len"),
-        (30, 30, "refuses its parameters: Cannot choose"),
+        (30, 30, "has invalid parameters: Cannot choose"),
     ],
 )
 def test_parameters_that_make_no_question_are_an_error_of_the_task(shortest: int, longest: int, told: str) -> None:

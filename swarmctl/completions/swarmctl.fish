@@ -6,7 +6,7 @@
 # typed (the word at the cursor), before (the part of the word before the value), kind (the kind of value expected)
 # and list (the candidates).
 
-function __swarmctl_enter -S -d 'Enter a command, if there is one'
+function __swarmctl_enter -S -d 'Enter a command if it exists'
     switch "$path:$argv[1]"
         case ':run'
             set path 'run'
@@ -86,7 +86,7 @@ function __swarmctl_enter -S -d 'Enter a command, if there is one'
     return 0
 end
 
-function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empty for a flag'
+function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; leave it empty for a flag'
     switch "$path:$argv[1]"
         case 'run:-p' 'run:--profile'
             set kind profile
@@ -208,7 +208,7 @@ function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empt
     end
 end
 
-function __swarmctl_options -S -d 'Set list to the options there are here'
+function __swarmctl_options -S -d 'Set list to the options available here'
     switch "$path"
         case ''
             set list --version\t'Print the version' \
@@ -410,7 +410,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
     end
 end
 
-function __swarmctl_argument -S -d 'Set kind to what may stand here as an argument'
+function __swarmctl_argument -S -d 'Set kind to the kind of argument expected here'
     switch "$path:$position"
         case ':0'
             set list run\t'Start a node, or go on with it where it stopped' \
@@ -488,7 +488,7 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
     end
 end
 
-function __swarmctl_setting -S -d 'Offer settings, or the values of one'
+function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     if not string match -q '*=*' -- "$typed"
         set list checkpoint.every=\t'Rounds between checkpoints' \
             checkpoint.keep=\t'Checkpoints kept: should the newest be damaged, the one before is used' \

@@ -6,7 +6,7 @@
 # typed (the word at the cursor), before (the part of the word before the value), kind (the kind of value expected)
 # and list (the candidates).
 
-function __swarmctl_enter -S -d 'Enter a command, if there is one'
+function __swarmctl_enter -S -d 'Enter a command if it exists'
     switch "$path:$argv[1]"
 @@enter@@
         case '*'
@@ -15,25 +15,25 @@ function __swarmctl_enter -S -d 'Enter a command, if there is one'
     return 0
 end
 
-function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empty for a flag'
+function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; leave it empty for a flag'
     switch "$path:$argv[1]"
 @@takes@@
     end
 end
 
-function __swarmctl_options -S -d 'Set list to the options there are here'
+function __swarmctl_options -S -d 'Set list to the options available here'
     switch "$path"
 @@options@@
     end
 end
 
-function __swarmctl_argument -S -d 'Set kind to what may stand here as an argument'
+function __swarmctl_argument -S -d 'Set kind to the kind of argument expected here'
     switch "$path:$position"
 @@arguments@@
     end
 end
 
-function __swarmctl_setting -S -d 'Offer settings, or the values of one'
+function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     if not string match -q '*=*' -- "$typed"
         set list @@settings@@
         return

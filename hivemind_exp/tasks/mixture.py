@@ -19,7 +19,7 @@ from hivemind_exp.tasks.verifiers.answer_tags import answer_in, is_strict
 from hivemind_exp.tasks.workers.pool import Pool, Unscored
 
 LONGEST_ANSWER = 16_384
-"""Longer answers, in characters, are not verified. Five times the longest reference answer of any task."""
+"""Maximum length, in characters, of an answer that is verified. Five times any task's longest reference answer."""
 FORGET_AFTER = 64
 """After this many repeated questions in a row, the round has used up its tasks and allows repeats."""
 GIVE_UP_AFTER = 4096

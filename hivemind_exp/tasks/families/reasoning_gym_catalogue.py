@@ -118,7 +118,7 @@ _PLAN = "verifying its answer means simulating it, and no verifier here does tha
 REFUSED: Mapping[str, str] = {
     "advanced_geometry": "its verifier reads numbers without bounds and rounds only some answers",
     "boxnet": _PLAN,
-    "codeio": "its verifier recurses into nested JSON of any depth, and its answers can be 9000 characters long",
+    "codeio": "its verifier traverses nested JSON of any depth, and its answers can be 9000 characters long",
     "complex_arithmetic": _CLOSE,
     "composite": "it only mixes other generators; list those instead",
     "countdown": _EVALUATES,

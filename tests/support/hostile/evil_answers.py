@@ -1,9 +1,9 @@
-"""A task whose verifier does what its answer says: the worst that hostile text could ever bring about.
+"""A task whose verifier executes its answer: the worst that hostile text could do.
 
-It reaches a worker the way every task does: as a line in ``registry.FAMILIES``, added by the tests.
+A worker loads it like any other task: through an entry in ``registry.FAMILIES``, which the tests add.
 """
 
-# ruff: noqa: ARG002, ARG005, PLW0108 - one shape for all deeds, and the task's interface
+# ruff: noqa: ARG002, ARG005, PLW0108 - all actions have the same signature, and so does the task's interface
 from __future__ import annotations
 
 import os
@@ -28,7 +28,7 @@ def build(spec: TaskSpec) -> EvilTask:
 
 
 def check(spec: TaskSpec) -> None:
-    """Nothing about it can be wrong."""
+    """Accept every spec."""
 
 
 class Reduced:
@@ -84,7 +84,7 @@ class EvilTask(Task):
         return f"question {seed % space}", {"answer": "nothing"}
 
     def score(self, answer: str, entry: Mapping[str, Any]) -> float:
-        """Full credit for a deed that was done."""
+        """Give full credit if the action succeeded."""
         deed, _, place = answer.partition(" at ")
         if deed in ("nan", "inf", "-1", "7"):
             return float(deed)

@@ -1,4 +1,4 @@
-"""Answers that are meant to harm the verifier, or to be taken for right."""
+"""Answers that try to harm the verifier or to be accepted as right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _Touch:
 
 
 def code_that_touches(path: Path) -> list[str]:
-    """Return answers that create the file, should anything evaluate, format or unpickle them."""
+    """Return answers that create the file if anything evaluates, formats or unpickles them."""
     command = f"__import__('os').system('touch {path}')"
     return [
         command,
@@ -79,7 +79,7 @@ BOMBS = [
     "[" + ",".join(["[" + ",".join("0" * 1_000) + "]"] * 1_000) + "]",
     "[[" + ",".join("0" * 8_000) + "]]",
 ]
-"""What costs time or memory where a parser has no bound."""
+"""Answers that take much time or memory if a parser has no limits."""
 
 ODDITIES = [
     "",
@@ -137,4 +137,4 @@ ODDITIES = [
     "yes no",
     "0 1 2 3 4 5 6 7 8 9",
 ]
-"""Short strange answers. ``reasoning-gym`` itself takes ``[NaN, NaN, NaN]`` for sorted numbers."""
+"""Short, strange answers. ``reasoning-gym`` accepts ``[NaN, NaN, NaN]`` as sorted numbers."""

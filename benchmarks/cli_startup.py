@@ -1,8 +1,8 @@
-"""CPU of what people wait for at a prompt: the light commands, and one Tab in each shell. Medians beside the bars.
+"""Measure the CPU time of fast commands and of pressing Tab in each shell. Prints medians next to their limits.
 
-CPU is user plus system time of the processes themselves (resource usage of children), which other work on the machine
-does not change much. A Tab is the difference between a shell on a pseudo-terminal that completes a line many times and
-one that types the same lines without a Tab, divided by the number of Tabs.
+CPU time is the user plus system time of the processes (resource usage of children). Other work on the machine changes
+it little. The time of one Tab is the difference between a shell on a pseudo-terminal that completes a line many times
+and a shell in which the same lines are typed without Tab, divided by the number of Tabs.
 
     python benchmarks/cli_startup.py --runs 15
 """
@@ -26,14 +26,14 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "swarmctl" / "completions"
 TABS = 40
 PAUSE_S = 0.02
-"""Between the keys of one line and the next: a shell that finds input waiting does less."""
+"""Pause after each write to the terminal: a shell does less work if it finds more input waiting."""
 LINE = "swarmctl run --profile min"
 HELLO = "import typer\n\ndef hello() -> None: ...\n\ntyper.run(hello)"
 BARS_MS = {"--version": 25, "--help": 130, "keys list": 150, "profiles list": 150, "status": 150, "one Tab": 10}
 
 
 def cpu_ms(work: Callable[[], None]) -> float:
-    """Return the CPU time in milliseconds of the children that ``work`` starts and waits for."""
+    """Return the CPU time, in milliseconds, of the child processes that ``work`` starts and waits for."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     work()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -41,7 +41,7 @@ def cpu_ms(work: Callable[[], None]) -> float:
 
 
 def command(program: list[str], arguments: str, environment: dict[str, str]) -> Callable[[], None]:
-    """Return what runs one command to its end."""
+    """Return a function that runs one command to completion."""
 
     def work() -> None:
         subprocess.run(
@@ -57,7 +57,7 @@ def command(program: list[str], arguments: str, environment: dict[str, str]) -> 
 
 
 def typing(shell: list[str], environment: dict[str, str], key: str) -> Callable[[], None]:
-    """Return what types the line, ``key`` and Ctrl-U many times into a shell."""
+    """Return a function that types the line, ``key`` and Ctrl-U into a shell many times."""
 
     def work() -> None:
         child, terminal = pty.fork()
@@ -79,19 +79,19 @@ def typing(shell: list[str], environment: dict[str, str], key: str) -> Callable[
 
 
 def _wait(terminal: int, seconds: float) -> None:
-    """Read what is printed, so that the shell never blocks."""
+    """Read the shell's output, so that the shell never blocks."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
             os.read(terminal, 65536)
         except BlockingIOError:
             time.sleep(0.002)
-        except OSError:  # the shell has ended
+        except OSError:  # the shell has exited
             return
 
 
 def shells(home: Path) -> dict[str, list[str]]:
-    """Return how to start each shell that is installed, with the script loaded and nothing else of the user's."""
+    """Return the command to start each installed shell, with the completion script but without the user's settings."""
     (home / ".config/swarmctl/profiles").mkdir(parents=True)
     (home / ".config/swarmctl/profiles/mine.toml").touch()
     (home / "bashrc").write_text(f". '{SCRIPTS}/swarmctl.bash'\n")
@@ -116,17 +116,17 @@ def shells(home: Path) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--program", help="a launcher to measure instead of python -m swarmctl")
-    parser.add_argument("--peer", action="append", default=[], help="another program whose --help is measured as well")
+    parser.add_argument("--program", help="launcher to measure instead of python -m swarmctl")
+    parser.add_argument("--peer", action="append", default=[], help="another program whose --help to measure, too")
     options = parser.parse_args()
     program = [options.program] if options.program else [sys.executable, "-m", "swarmctl"]
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
         environment = {"HOME": directory, "PATH": f"{home}/bin:/usr/bin:/bin", "TERM": "xterm", "LANG": "C.UTF-8"}
-        print(f"{'CPU, median (ms)':<20}{'measured':>9}{'bar':>6}")
+        print(f"{'CPU, median (ms)':<20}{'measured':>9}{'limit':>6}")
         for arguments in ("--version", "--help", "keys list", "profiles list", "status"):
             work = command(program, arguments, environment)
             work()
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def _print(name: str, measured: float, bar: int | None) -> None:
-    missed = "  missed" if bar is not None and measured > bar else ""
+    missed = "  exceeded" if bar is not None and measured > bar else ""
     print(f"{name:<20}{measured:>9.1f}{bar or '':>6}{missed}", flush=True)
 
 

@@ -1,7 +1,7 @@
-"""How far the demo gets: ``swarmctl run --profile demo`` for several seeds, beside the same with shuffled rewards.
+"""Measure what the demo learns: ``swarmctl run --profile demo`` for several seeds, compared with shuffled rewards.
 
-Prints accuracy before and after (greedy, held-out questions), seconds and peak memory of all processes together, and
-where the time went. The control pays each completion another one's reward, so it can learn nothing from them.
+Prints accuracy before and after (greedy, held-out questions), total time, peak memory of all processes together, and
+how the time was spent. The control run gives each completion the reward of another one, so it cannot learn from them.
 
     python -m benchmarks.demo --seeds 5
 """
@@ -32,7 +32,7 @@ POLL_SECONDS = 0.05
 
 
 def run_demo(seed: int, extra: Sequence[str] = ()) -> dict[str, Any]:
-    """Run the demo as a user would, and watch its processes."""
+    """Run the demo as a user would, and monitor its processes."""
     with tempfile.TemporaryDirectory() as home:
         begun = time.perf_counter()
         command = [sys.executable, "-m", "swarmctl", "run", "--profile", "demo", "--seed", str(seed), "--json", "-q"]
@@ -50,7 +50,7 @@ def run_demo(seed: int, extra: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def resident_bytes(process: psutil.Process) -> int:
-    """Return the resident memory of a process and all below it; pages they share count once for each."""
+    """Return the resident memory of a process and its descendants, in bytes. Shared pages count once per process."""
     total = 0
     try:
         family = [process, *process.children(recursive=True)]
@@ -65,7 +65,7 @@ def resident_bytes(process: psutil.Process) -> int:
 
 
 class Shuffled:
-    """The real tasks, except that each training completion is paid another one's reward."""
+    """The real tasks, except that each training completion gets the score of another one."""
 
     def __init__(self, tasks: Tasks, seed: int) -> None:
         self._tasks = tasks
@@ -85,7 +85,7 @@ class Shuffled:
 
 
 def run_control(settings: Mapping[str, Any], root: Path) -> tuple[float, float]:
-    """Run a node in this process with shuffled rewards; return its accuracy before and after."""
+    """Run a node with shuffled rewards in this process. Return its accuracy before and after."""
     from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
 
     config = Config.model_validate(settings)
@@ -113,7 +113,7 @@ def demo_settings(seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--no-control", action="store_true", help="leave out the runs with shuffled rewards")
+    parser.add_argument("--no-control", action="store_true", help="skip the runs with shuffled rewards")
     options = parser.parse_args()
     print("seed  before  after   gain  shuffled gain  seconds  peak MiB  generate verify train other (s)")
     gains, controls, walls = [], [], []
@@ -136,10 +136,10 @@ def main() -> None:
             f"{seconds['train']:5.1f} {seconds['other']:5.1f}",
             flush=True,
         )
-    print(f"median gain {statistics.median(gains):+.3f} (least {min(gains):+.3f})")
+    print(f"median gain {statistics.median(gains):+.3f} (lowest {min(gains):+.3f})")
     print(f"median time {statistics.median(walls):.0f} s")
     if controls:
-        print(f"median gain with shuffled rewards {statistics.median(controls):+.3f} (largest {max(controls):+.3f})")
+        print(f"median gain with shuffled rewards {statistics.median(controls):+.3f} (highest {max(controls):+.3f})")
 
 
 if __name__ == "__main__":

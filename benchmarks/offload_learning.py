@@ -1,15 +1,17 @@
-"""What a student learns from a teacher over HTTP, and what that costs.
+"""Measure what a student model learns from a teacher over HTTP, and what that costs.
 
-The student is the demo's tiny model; accuracy is greedy, on held-out questions, and always honest. A *cold* start
-knows the format and copies the word, so it is right about never; a *half-way* start is the demo's own. The teacher is a
-server in a process of its own, right three times in ten, at a stated price. Prints a table, for several seeds also of
-medians; draws accuracy by round and by dollar. Four to five minutes a seed on one CPU core.
+The student is the demo's tiny model. Accuracy is measured with greedy decoding on held-out questions, always with the
+real verifier. A student with a *cold* start knows the format and copies the word, so it is almost never right. The
+*half-way* start is that of the demo. The teacher is a server in a separate process. It is right three times in ten and
+has a fixed price. Prints a table, with medians if there are several seeds. Draws accuracy by round and by dollar. Takes
+four to five minutes per seed on one CPU core.
 
     python -m benchmarks.offload_learning --seeds 3 --png learning.png
 
-Learning rates: 1e-3 for a teacher's text alone, gated or not; 5e-4 where a cold student learns from it beside its own
-samples, which 1e-3 unsettles in some seeds; elsewhere the demo's 1e-4 (at 1e-3 the student alone falls to 0). They
-were chosen by looking at seeds 0 and 1, so the curves of these are a little flattered.
+Learning rates: 1e-3 if the student learns only from the teacher's text, gated or not. 5e-4 if a cold student learns
+from the teacher's text and from its own samples, because 1e-3 is unstable for some seeds. Otherwise the demo's 1e-4,
+because at 1e-3 the student alone falls to 0. These rates were chosen by looking at seeds 0 and 1, so the curves of
+these two seeds look a little too good.
 """
 
 from __future__ import annotations
@@ -41,14 +43,14 @@ from tests.support.fake_api.remote import RemoteServer, api_process
 
 TEACHER_RIGHT = 0.3
 TEACHER_COPIES = 0.75
-"""Part of the teacher's wrong answers that are the word as it stands; the others are the word shuffled."""
+"""Share of the teacher's wrong answers that are the unchanged word. The others are the word shuffled."""
 PRICE = {"input": 0.15, "output": 0.60}
-"""Dollars a million tokens: those of gpt-4o-mini."""
+"""Dollars per million tokens, as for gpt-4o-mini."""
 SEED_VARIABLE = "OFFLOAD_LEARNING_SEED"
 MARK = 0.7
-"""Accuracy to which the dollars are told."""
+"""The table shows the dollars needed to reach this accuracy."""
 EXAMPLES = 8192
-"""Questions that a warm-up draws from, as the demo's does."""
+"""Number of questions that the warm-up draws from, as in the demo."""
 
 
 def teach(messages: Messages, index: int) -> str:
@@ -59,13 +61,13 @@ def teach(messages: Messages, index: int) -> str:
         answer = word[::-1]
     else:
         shuffled = "".join(chance.sample(word, len(word)))
-        # Right by accident is not what three in ten means.
+        # An accidentally right answer would raise the teacher's accuracy above three in ten.
         answer = word if chance.random() < TEACHER_COPIES or shuffled == word[::-1] else shuffled
     return f"<answer>{answer}</answer>"
 
 
 class Ungated:
-    """The real tasks, except that every training completion is called right: each text weighs the same."""
+    """The real tasks, except that every training completion counts as right, so that each text has the same weight."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -75,7 +77,7 @@ class Ungated:
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         if questions[0].split == "train":
-            return [Score(1.0, True, "not looked at")] * len(questions)
+            return [Score(1.0, True, "not verified")] * len(questions)
         return self._tasks.score(questions, completions)
 
     def close(self) -> None:
@@ -84,43 +86,43 @@ class Ungated:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the student was warmed up with."""
+    """How the student was warmed up."""
 
     name: str
     steps: int
     right: float | None
-    """How often a demonstration is right, at any length; None: as in the demo."""
+    """Share of right demonstrations, at any word length. None means as in the demo."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arm:
-    """One way to learn."""
+    """One variant of learning."""
 
     name: str
     start: Start
     offload: Mapping[str, Any] | None = None
-    """Settings of ``[offload]``; None generates here."""
+    """Settings of ``[offload]``. With None, the student generates locally."""
     gated: bool = True
     learning_rate: float = 1e-4
 
 
 @dataclass(slots=True)
 class Curve:
-    """What came of one arm and seed: a value for each evaluation."""
+    """The results of one arm and seed, with one value per evaluation."""
 
     rounds: list[int] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     usd: list[float] = field(default_factory=list)
-    """Dollars spent for the rounds so far, the probe included."""
+    """Dollars spent on the rounds so far, including the test request."""
     seconds: float = 0.0
 
     @property
     def points(self) -> float:
-        """Points of accuracy gained."""
+        """Gain in accuracy, in percentage points."""
         return 100 * (self.accuracy[-1] - self.accuracy[0])
 
     def usd_until(self, accuracy: float) -> float | None:
-        """Return the dollars spent at the first evaluation that shows ``accuracy``; None where none does."""
+        """Return the dollars spent when an evaluation first reaches ``accuracy``, or None if none does."""
         return next((usd for usd, seen in zip(self.usd, self.accuracy, strict=True) if seen >= accuracy), None)
 
 
@@ -144,11 +146,11 @@ STYLES = {
     PART: ("#D55E00", "^"),
     FAILED: ("#009E73", "D"),
 }
-"""Colours that colour-blind people tell apart (Okabe and Ito), and markers for everybody."""
+"""Colors that color-blind people can distinguish (Okabe and Ito), and a marker per arm."""
 
 
 def settings(arm: Arm, seed: int, rounds: int, server: RemoteServer | None) -> Config:
-    """Return the demo's configuration, changed to the arm's."""
+    """Return the demo's configuration with the arm's changes."""
     offload: dict[str, Any] = {"provider": "off"}
     if arm.offload is not None:
         offload = {"provider": "teacher", "model": "teacher", "fallback": [], "prices": {"teacher": PRICE}}
@@ -170,7 +172,7 @@ def settings(arm: Arm, seed: int, rounds: int, server: RemoteServer | None) -> C
 
 
 def make_base(start: Start, config: Config, root: Path) -> None:
-    """Write the warm model to ``root``."""
+    """Warm up a model and save it in ``root``."""
     import torch
 
     from hivemind_exp.game.sampling.game import build_prompts
@@ -199,7 +201,7 @@ def make_base(start: Start, config: Config, root: Path) -> None:
 
 @contextmanager
 def teacher(arm: Arm, seed: int) -> Iterator[RemoteServer | None]:
-    """Start the teacher where the arm has one: a new one for each run, as it counts what it was asked."""
+    """Start the teacher if the arm has one. Each run needs a new one, because the server counts its requests."""
     if arm.offload is None:
         yield None
         return
@@ -209,7 +211,7 @@ def teacher(arm: Arm, seed: int) -> Iterator[RemoteServer | None]:
 
 
 def run(arm: Arm, seed: int, rounds: int, base: Path) -> Curve:
-    """Run a node in this process. Raises ``AssertionError`` where its accounts are not the server's bill."""
+    """Run a node in this process. Raises ``AssertionError`` if the node's spending differs from the server's bill."""
     from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
 
     curve, spent = Curve(), 0.0
@@ -250,7 +252,7 @@ def median(curves: Sequence[Curve]) -> Curve:
 
 
 def row(seed: str, arm: Arm, curve: Curve) -> str:
-    """Return a line of the table. Nothing is said of dollars that were not spent, or that bought nothing."""
+    """Return a line of the table. Dollar values are ``-`` if no money was spent or nothing was gained."""
     usd, points, until = curve.usd[-1], curve.points, curve.usd_until(MARK)
     each = f"{usd / points:.6f}" if usd and points > 0 else "-"
     return (
@@ -261,7 +263,7 @@ def row(seed: str, arm: Arm, curve: Curve) -> str:
 
 
 def pyplot() -> Any:
-    """Import what draws. Exits with what to type where it is missing."""
+    """Import pyplot. If it is missing, exit and print the command that installs it."""
     try:
         import matplotlib
     except ImportError:
@@ -275,7 +277,7 @@ def pyplot() -> Any:
 
 
 def draw(curves: Mapping[Arm, Sequence[Curve]], file: Path) -> None:
-    """Draw accuracy by round and by dollar: medians, and faintly each seed."""
+    """Draw accuracy by round and by dollar: the median, and each seed as a faint line."""
     plt = pyplot()
     figure, (by_round, by_usd) = plt.subplots(1, 2, figsize=(14, 5.4), sharey=True, layout="constrained")
     paid = [curve.usd[1] for found in curves.values() for curve in found if curve.usd[-1]]
@@ -294,7 +296,7 @@ def draw(curves: Mapping[Arm, Sequence[Curve]], file: Path) -> None:
     by_round.set_title("by round")
     by_usd.set(xscale="log", xlabel="US dollars spent (logarithmic)", xlim=(0.8 * min(paid), None))
     by_usd.xaxis.set_major_formatter("${x:g}")
-    by_usd.set_title("by dollar; alone costs none")
+    by_usd.set_title("by dollar (the student alone costs nothing)")
     for axes in (by_round, by_usd):
         axes.grid(alpha=0.3)
         axes.axhline(TEACHER_RIGHT, color="0.4", linestyle=":", linewidth=1.2)
@@ -309,12 +311,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=200, help="of 16 questions with 8 completions")
+    parser.add_argument("--rounds", type=int, default=200, help="rounds of 16 questions with 8 completions")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the curves")
     options = parser.parse_args()
     if options.png:
-        pyplot()  # minutes before it is needed
-    # Nothing but the table: the libraries' news is not about what is measured.
+        pyplot()  # fail now if it is missing, not minutes later
+    # Print only the table: the libraries' warnings are irrelevant here.
     warnings.filterwarnings("ignore", category=FutureWarning)
     disable_progress_bar()
     begun = time.perf_counter()
@@ -333,7 +335,7 @@ def main() -> None:
     if options.seeds > 1:
         for arm, found in curves.items():
             print(row("median", arm, median(found)))
-    print(f"{(time.perf_counter() - begun) / 60:.1f} minutes; a teacher that is right {TEACHER_RIGHT:.0%} of the time")
+    print(f"{(time.perf_counter() - begun) / 60:.1f} minutes; the teacher is right {TEACHER_RIGHT:.0%} of the time")
     if options.png:
         draw(curves, options.png)
 

@@ -1,11 +1,11 @@
-"""A `sampling` step whose rollouts an API generates, beside its two halves alone: training, and generation.
+"""Measure how well API generation and training overlap in a `sampling` round, compared with each of them alone.
 
-Generation alone is the engine's process with as many orders and nobody who trains. Training alone is the same node over
-a journal that holds every completion already. Together, generation should hide behind training, or training behind
-generation: a round should take the longer of the two. Three cases: the API faster, as fast, and slower than training.
-All in one run, with medians over the rounds; the server is a process of its own, of fixed latency.
+Generation alone is the engine's process with the same requests and no training. Training alone is the same node with a
+journal that already holds every completion. When both run together, they should overlap, so that a round takes as long
+as the longer of the two. There are three cases: the API is faster than, as fast as, and slower than training. All cases
+run in one call and report medians over the rounds. The server is a separate process with fixed latency.
 
-The model is small, and yet large enough that training a row takes longer than handling its text, as with real models.
+The model is small, but large enough that training on a row takes longer than handling its text, as with real models.
 
     python -m benchmarks.offload_overlap
     python -m benchmarks.offload_overlap --group fan_out
@@ -47,14 +47,14 @@ from tests.support.spelling_task import Spelling
 
 GROUPS, G = 16, 8
 IN_FLIGHT: dict[Group, int] = {"n": GROUPS, "fan_out": GROUPS * G // 2}
-"""Requests, by how a group is asked for. By fan-out the first of a group goes before its siblings."""
+"""Requests in flight, by how a group is requested. With fan-out, a group's first request goes before the others."""
 SKIPPED = 3
-"""Rounds at the start that are not counted: caches are cold, and nothing was asked for early."""
+"""Rounds at the start that are not counted: caches are cold, and nothing was requested ahead of time."""
 BAR = 1.05
 
 
 class Ends:
-    """Notes when each round ended."""
+    """Records when each round ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -65,12 +65,12 @@ class Ends:
 
     @property
     def median(self) -> float:
-        """Seconds from the end of a round to the end of the next."""
+        """Median time from the end of one round to the end of the next, in seconds."""
         return statistics.median(after - before for before, after in itertools.pairwise(self.ends[SKIPPED:]))
 
 
 def answer(messages: Any, _index: int) -> str:
-    """Spell the word backward, in strict format: every row weighs something."""
+    """Spell the word backward in the strict format, so that every row has nonzero weight."""
     word = re.sub(r".*: ", "", messages[-1]["content"])
     return f"<answer>{word[::-1]}</answer>"
 
@@ -103,7 +103,7 @@ def make_config(model: Path, base_url: str, group: Group, rounds: int) -> Config
 
 
 def play(root: Path, config: Config) -> float:
-    """Run the node; return the median of its rounds, in seconds."""
+    """Run the node. Return the median time of its rounds, in seconds."""
     root.mkdir(exist_ok=True)
     ends = Ends()
     GRPORunner(config, NodeFiles(root), ends, make_tasks=lambda *_: Spelling()).run()
@@ -111,7 +111,7 @@ def play(root: Path, config: Config) -> float:
 
 
 def trained_alone(root: Path, config: Config) -> float:
-    """Run the node again from its beginning, over a copy of its journal without the steps."""
+    """Run the node again from the beginning, with a copy of its journal from which the steps were deleted."""
     again = NodeFiles(root.with_name("again"))
     again.root.mkdir()
     shutil.copy(NodeFiles(root).journal, again.journal)
@@ -124,9 +124,9 @@ def trained_alone(root: Path, config: Config) -> float:
 
 
 def generated_alone(root: Path, config: Config) -> float:
-    """Return the seconds that the engine's process takes for a round's orders, three rounds being on their way at once.
+    """Return the seconds that the engine's process takes for a round's requests, without training.
 
-    Nobody trains beside it.
+    Three rounds are in flight at once.
     """
     files, rounds = NodeFiles(root), config.game.rounds
     root.mkdir()
@@ -148,12 +148,12 @@ def generated_alone(root: Path, config: Config) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--group", choices=list(IN_FLIGHT), default="n", help="how a group is asked for")
+    parser.add_argument("--group", choices=list(IN_FLIGHT), default="n", help="how to request a group")
     options = parser.parse_args()
     group: Group = options.group
     waves = GROUPS * (G if group == "fan_out" else 1) / IN_FLIGHT[group]
     torch.set_num_threads(1)
-    print(f"{GROUPS} x {G} completions a round, {options.rounds} rounds; seconds a round, medians")
+    print(f"{GROUPS} x {G} completions per round, {options.rounds} rounds; median seconds per round")
     with tempfile.TemporaryDirectory() as directory:
         with api_process(answer="benchmarks.offload_overlap:answer", latency=0.05) as server:
             config = make_config(save_model(Path(directory) / "model"), server.base_url, group, options.rounds)
@@ -169,7 +169,7 @@ def main() -> None:
                 longer = max(training, generation)
                 print(
                     f"{case:12} training {training:6.3f}   generation {generation:6.3f}   together {together:6.3f}   "
-                    f"ratio to the longer {together / longer:.3f} (bar {BAR})",
+                    f"ratio to the longer {together / longer:.3f} (limit {BAR})",
                     flush=True,
                 )
 

@@ -1,10 +1,13 @@
-"""How fast the offloading engine asks: beside the raw asynchronous SDK, beside one at a time, beside a rate limit.
+"""Measure the offloading engine's request rate, compared with the raw async SDK, single requests and a rate limit.
 
-The server runs in a process of its own and answers after a fixed time. First comparison: 64 in flight, the engine with
-its journal, its ledger and its limiter against the SDK with nothing around it. Second: services that limit requests or
-tokens a minute; the limit stands in the profile, or only in the headers of the answers. Printed is which part of the
-limit was used, and how many requests were refused. ``--window`` is the time over which the service counts: with a
-minute, as real ones have, each run takes two minutes and more.
+The server runs in a separate process and answers after a fixed time.
+
+First comparison: with 64 requests in flight, the engine (with its journal, ledger and limiter) against the plain SDK,
+and against one request at a time.
+
+Second comparison: services that limit requests or tokens per minute. The limit is set in the profile or appears only in
+the response headers. Prints which share of the limit was used and how many requests were refused. ``--window`` is the
+time over which the service counts. With one minute, as in real services, each run takes more than two minutes.
 
     python -m benchmarks.offload_throughput
     python -m benchmarks.offload_throughput --only limits --window 60
@@ -29,18 +32,18 @@ from tests.support.fake_api.remote import RemoteServer, api_process
 IN_FLIGHT = 64
 GROUP = 8
 WAVES = 16
-"""Requests of one run, in multiples of those in flight."""
+"""Requests per run, in multiples of the number in flight."""
 ONE_BY_ONE = 8
 LATENCY_S = 0.5
 REQUESTS_PER_MINUTE = 1200
 TOKENS_PER_MINUTE = 90_000
 WINDOWS = 3
-"""Windows of the limit that one run lasts."""
-BARS = {"of the raw SDK": 0.95, "times one at a time": 50.0, "of the limit": 0.95}
+"""Length of one run, in windows of the limit."""
+BARS = {"x the raw SDK": 0.95, "x one at a time": 50.0, "of the limit": 0.95}
 
 
 def engine_rate(server: RemoteServer, requests: int) -> float:
-    """Return requests a second of the engine: groups by fan-out, the first of each before its siblings."""
+    """Return the engine's requests per second. Groups use fan-out: a group's first request goes before the others."""
     with (
         tempfile.TemporaryDirectory() as root,
         engine(Path(root), endpoint(server.base_url), concurrency=IN_FLIGHT) as rig,
@@ -52,7 +55,7 @@ def engine_rate(server: RemoteServer, requests: int) -> float:
 
 
 def sdk_rate(server: RemoteServer, requests: int, in_flight: int) -> float:
-    """Return requests a second of the SDK on the aiohttp transport, with nothing around it."""
+    """Return requests per second of the plain SDK on the aiohttp transport."""
 
     async def job() -> float:
         async with connect(server) as client:
@@ -74,7 +77,7 @@ def sdk_rate(server: RemoteServer, requests: int, in_flight: int) -> float:
 
 
 def compare_speed(runs: int) -> None:
-    """Print the engine's speed beside the SDK's, in turns within each run."""
+    """Print the speed of the engine and of the SDK, measured alternately in each run."""
     requests = WAVES * IN_FLIGHT
     beside_sdk, beside_one = [], []
     print(
@@ -88,16 +91,16 @@ def compare_speed(runs: int) -> None:
             beside_sdk.append(ours / raw)
             beside_one.append(ours / one)
             print(f"run {run}{'':42}{ours:8.1f}  {raw:8.1f}  {one:14.2f}", flush=True)
-    tell("of the raw SDK", beside_sdk)
-    tell("times one at a time", beside_one)
+    tell("x the raw SDK", beside_sdk)
+    tell("x one at a time", beside_one)
 
 
 def limit_use(
     limits: dict[str, Any], stated: tuple[int | None, int | None], window: float, weigh: Callable[[Entry], float]
 ) -> tuple[float, int]:
-    """Return which part of a limit was used over ``WINDOWS`` windows, and the number of refusals.
+    """Return the share of a limit that was used over ``WINDOWS`` windows, and the number of refused requests.
 
-    ``weigh``: what a request counts as; the first request of each second window starts the clock.
+    ``weigh``: how much a request counts toward the limit.
     """
     (allowed,) = [limits[name] for name in ("rpm", "tpm") if name in limits]
     chat = {"counts_maximum": limits.get("charge") == "asked"}
@@ -127,7 +130,7 @@ def used_tokens(entry: Entry) -> float:
 
 
 def compare_limits(window: float, runs: int) -> None:
-    """Print which part of each kind of limit is used."""
+    """Print the used share of each kind of limit."""
     cases: list[tuple[str, dict[str, Any], tuple[int | None, int | None], Callable[[Entry], float]]] = []
     requests = {"rpm": REQUESTS_PER_MINUTE}
     cases.append(("requests, in the profile", requests, (REQUESTS_PER_MINUTE, None), lambda _: 1.0))
@@ -137,7 +140,7 @@ def compare_limits(window: float, runs: int) -> None:
         tokens = {"tpm": limit, "charge": charge}
         cases.append((f"tokens {charge}, in the profile", tokens, (None, limit), weigh))
         cases.append((f"tokens {charge}, in headers only", tokens, (None, None), weigh))
-    print(f"limits counted over {window:g} s, {WINDOWS * window:g} s a run          part used   refused (429)")
+    print(f"limits counted over {window:g} s, {WINDOWS * window:g} s per run        share used   refused (429)")
     for name, limits, stated, weigh in cases:
         found = [limit_use(limits, stated, window, weigh) for _ in range(runs)]
         share, refused = statistics.median(use for use, _ in found), sum(count for _, count in found)
@@ -148,14 +151,14 @@ def compare_limits(window: float, runs: int) -> None:
 def tell(what: str, ratios: list[float]) -> None:
     median = statistics.median(ratios)
     missed = "" if median >= BARS[what] else "  missed"
-    print(f"median {median:.3f} {what} (least {min(ratios):.3f}; bar {BARS[what]:g}){missed}", flush=True)
+    print(f"median {median:.3f} {what} (lowest {min(ratios):.3f}; target {BARS[what]:g}){missed}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="of each comparison of speed")
-    parser.add_argument("--limit-runs", type=int, default=1, help="of each limit")
-    parser.add_argument("--window", type=float, default=12.0, help="seconds over which the service counts")
+    parser.add_argument("--runs", type=int, default=3, help="runs of the speed comparison")
+    parser.add_argument("--limit-runs", type=int, default=1, help="runs per limit")
+    parser.add_argument("--window", type=float, default=12.0, help="seconds over which the service counts usage")
     parser.add_argument("--only", choices=["speed", "limits"])
     options = parser.parse_args()
     if options.only != "limits":

@@ -1,15 +1,20 @@
-"""What hostile peers cost a swarm: accuracy of its nodes with and without each attacker, side by side.
+"""Measure how much hostile peers harm a swarm: compare its nodes' accuracy with and without each attacker.
 
-Two or more real nodes learn together over the real wire on loopback, from equal seeds, weights and questions: once left
-in peace, then beside one attacker at a time, then beside all. Prints a line each, medians over the seeds: accuracy
-(greedy, held-out questions, mean of the nodes) before and after, the difference to peace, what part of what was drawn
-from peers came from the attackers and was paid as right, rows that the own-policy filter left out, groups the nodes
-drew from each other, peak memory, and seconds.
+Two or more real nodes learn together over the real network protocol on loopback, with the same seeds, weights and
+questions: first without attackers, then with one attacker at a time, then with all of them. Prints one line per run,
+with medians over the seeds:
+
+* accuracy (greedy, held-out questions, mean over the nodes) before and after
+* difference from the run without attackers
+* attackers' share of the completions drawn from peers that were rewarded as right
+* rows that the filter by the node's own policy left out
+* completions that a node drew from honest peers
+* peak memory, and seconds
 
     python -m benchmarks.swarm_hostile --seeds 3
     python -m benchmarks.swarm_hostile --only poisoned_reasoning,all --rounds 100
 
-Nodes pause half a second a round, so that there is time to attack them.
+Nodes pause for half a second per round, so that there is time to attack them.
 """
 
 from __future__ import annotations
@@ -33,23 +38,23 @@ PATIENCE_S = 1200.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one run; means over the nodes."""
+    """The result of one run, averaged over the nodes."""
 
     before: float
     after: float
     hostile: float
-    """Part of the right answers drawn from peers that the attackers wrote."""
+    """Share of the right answers drawn from peers that attackers wrote."""
     filtered: float
-    """Rows left out of the steps of a node."""
+    """Rows left out of a node's steps."""
     honest: float
     """Completions that a node drew from honest peers."""
     mib: float
-    """Peak of a node's processes together."""
+    """Peak memory of a node's processes together."""
     seconds: float
 
 
 def run(attack: str, *, seed: int, nodes: int, rounds: int, base: Path) -> Result:
-    """Let a swarm learn, beside an attacker unless it is ``PEACE``. Raises AssertionError where a node fails."""
+    """Let a swarm learn under ``attack``, or undisturbed if it is ``PEACE``. Raises AssertionError if a node fails."""
     names = [] if attack == PEACE else list(ATTACKS) if attack == ALL else [attack]
     founder = Identity.generate()
     with tempfile.TemporaryDirectory() as directory:
@@ -105,12 +110,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--warmup", type=int, default=150, help="steps of the start that all nodes share")
-    parser.add_argument("--only", default=",".join((*ATTACKS, ALL)), help="attacks, separated by commas")
+    parser.add_argument("--warmup", type=int, default=150, help="warm-up steps of the model that all nodes start with")
+    parser.add_argument("--only", default=",".join((*ATTACKS, ALL)), help="comma-separated attacks")
     arguments = parser.parse_args()
     attacks = arguments.only.split(",")
     if unknown := set(attacks) - {*ATTACKS, ALL}:
-        parser.error(f"no such attack: {', '.join(sorted(unknown))}")
+        parser.error(f"unknown attack: {', '.join(sorted(unknown))}")
     print(
         f"{'attack':24}  {'before':>6}  {'after':>6}  {'diff':>6}  {'hostile':>8}  {'filtered':>8}  {'honest':>6}  "
         f"{'MiB':>6}  {'seconds':>7}"

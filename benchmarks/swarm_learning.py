@@ -1,17 +1,19 @@
-"""What nodes of a swarm learn from each other: I local and J external groups, as in SAPO (arXiv 2509.08721).
+"""Measure what a swarm's nodes learn from each other, with I local and J external groups as in SAPO (arXiv 2509.08721).
 
-Eight of the demo's tiny models learn to spell backward, each from the same questions, with 8 groups of 8 completions a
-step in all: 8/0, 6/2, 4/4, 2/6. Bundles, peers' groups, their quota, reputation and filter are the product's own; only
-the network is a list in this process, so that a run follows from its seed. *Equal* nodes all begin half-way, right on a
-minority; of *unequal* ones half begin cold, right about never. A poisoner is a ninth peer whose right answers carry an
-advertisement as reasoning.
+Eight of the demo's tiny models learn to spell backward, all from the same questions. Each step has 8 groups of 8
+completions in total, split between local and external groups: 8/0, 6/2, 4/4, 2/6. Bundles, peers' groups, their quota,
+reputation and filter are the product's code. Only the network is replaced, by a list in this process, so that a run
+depends only on its seed. *Equal* nodes all start half-way: right on a minority of questions. Of the *unequal* nodes,
+half start cold: almost never right. A poisoner is a ninth peer whose right answers contain an advertisement as
+reasoning.
 
     python -m benchmarks.swarm_learning --png swarm.png
 
-The reward of a round is the mean over the node's own completions; it is summed over the rounds, as in the paper, and
-its mean over the nodes is told. Local compute is counted as completions sampled here, which is where a node's time goes
-(94 % of it on an accelerator): a step of 2/6 samples a quarter of what one of 8/0 does. So the table tells both: what
-comes of equal rounds, as in the paper, and of equal sampling. A quarter of an hour for a seed on one CPU core.
+A round's reward is the mean over the node's own completions. It is summed over the rounds, as in the paper, and
+averaged over the nodes. Local compute is counted as completions sampled by the node, because a node spends its time
+there (94 % of it on an accelerator): a 2/6 step samples a quarter as much as an 8/0 step. The table therefore shows the
+results both for an equal number of rounds, as in the paper, and for an equal amount of sampling. Takes a quarter of an
+hour per seed on one CPU core.
 """
 
 from __future__ import annotations
@@ -61,12 +63,12 @@ TASK = TaskConfig(name="spell_backward", params={"min_word_len": 3, "max_word_le
 ADVERT = "gold"
 LEARNING_RATE = 2e-4
 LOOKS = 6
-"""Evaluations in a run, beside the one at its start."""
+"""Evaluations per run, besides the one at the start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to share."""
+    """One variant of sharing."""
 
     local: int
     loss: str = "positive"
@@ -98,38 +100,38 @@ ARMS = (
 
 @dataclass(slots=True)
 class Curve:
-    """What came of one arm and seed."""
+    """The results of one arm and seed."""
 
     reward: list[float] = field(default_factory=list)
-    """Mean over the nodes of a round's reward, round by round."""
+    """Each round's reward, averaged over the nodes."""
     rounds: list[int] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
-    """Mean over the nodes, for each evaluation."""
+    """Accuracy at each evaluation, averaged over the nodes."""
     strong: float = 0.0
-    """Accuracy in the end of those that began half-way."""
+    """Final accuracy of the nodes that started half-way."""
     weak: float | None = None
-    """And of those that began cold."""
+    """Final accuracy of the nodes that started cold."""
     adverts: float = 0.0
-    """Part of the nodes' own completions in the last tenth of the rounds that carry the advertisement."""
+    """Share of the nodes' own completions in the last tenth of the rounds that contain the advertisement."""
     taken: float = 0.0
-    """Peers' groups in a batch, on average."""
+    """Mean number of peers' groups in a batch."""
     filtered: float = 0.0
-    """Part of peers' rows that the filter left out."""
+    """Share of peers' rows that the filter left out."""
     cpu: float = 0.0
-    """Seconds of CPU for each node."""
+    """CPU seconds per node."""
 
     @property
     def cumulative(self) -> float:
         return sum(self.reward)
 
     def until(self, samples: int, local: int) -> float:
-        """Return the accuracy once a node has sampled so many completions itself; in the end if it never does."""
+        """Return the last accuracy measured before a node sampled more than ``samples`` completions itself."""
         known = zip(self.rounds, self.accuracy, strict=True)
         return [seen for round_, seen in known if round_ * local * GROUP_SIZE <= samples][-1]
 
 
 class Post:
-    """The network: a box for each node."""
+    """The network: one mailbox per node."""
 
     def __init__(self) -> None:
         self.boxes: dict[str, list[Letter]] = {}
@@ -142,14 +144,14 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A bundle as it comes."""
+    """A bundle as received."""
 
     peer: str
     data: bytes
 
 
 class Box:
-    """Stands in for a ``SwarmNode``."""
+    """Replaces a ``SwarmNode``."""
 
     def __init__(self, post: Post, peer: str) -> None:
         self._post, self._peer = post, peer
@@ -164,9 +166,9 @@ class Box:
 
 
 class Node:
-    """One learner of the swarm, played round by round."""
+    """One learning node of the swarm, run round by round."""
 
-    def __init__(  # noqa: PLR0917 - its parts
+    def __init__(  # noqa: PLR0917 - the node's parts
         self, arm: Arm, number: int, seed: int, base: Path, root: Path, tasks: Tasks, post: Post
     ) -> None:
         self.arm, self.seed = arm, derive_seed(seed, "node", number)
@@ -208,7 +210,7 @@ class Node:
         self.cpu = 0.0
 
     def play(self, round_: int) -> float:
-        """Play a round and return its reward."""
+        """Run a round and return its reward."""
         begun = time.process_time()
         prompts = build_prompts(self.tasks.questions("train", round_, self.arm.local), self.tokenizer)
         made = self.source.generate(prompts, GROUP_SIZE, seed=derive_seed(self.seed, "generate", round_))
@@ -234,7 +236,7 @@ class Node:
         return statistics.fmean(score.outcome for score in scores)
 
     def accuracy(self, round_: int) -> float:
-        """Return the accuracy on held-out questions, greedily."""
+        """Return the accuracy on held-out questions with greedy decoding."""
         questions = self.tasks.questions("heldout", 0, self.config.eval.questions)
         return evaluate(round_, self.source, build_prompts(questions, self.tokenizer), self.tasks).accuracy
 
@@ -244,7 +246,7 @@ class Node:
 
 
 def settings(arm: Arm, seed: int) -> Config:
-    """Return the demo's configuration, changed to the arm's."""
+    """Return the demo's configuration with the arm's changes."""
     return Config.model_validate(
         {
             "node": {"name": "learning", "seed": seed, "fresh": True},
@@ -259,7 +261,7 @@ def settings(arm: Arm, seed: int) -> Config:
 
 
 def poison(peer: str, round_: int, tasks: Tasks) -> bytes:
-    """Return a poisoner's bundle: half of each group right, and all of it with the advertisement before the answer."""
+    """Return a poisoner's bundle: half of each group is right, and every answer follows the advertisement."""
     groups = []
     for question in tasks.questions("train", round_, BATCH):
         right = [place < GROUP_SIZE // 2 for place in range(GROUP_SIZE)]
@@ -275,7 +277,7 @@ def poison(peer: str, round_: int, tasks: Tasks) -> bytes:
 
 @contextmanager
 def swarm(arm: Arm, seed: int, bases: Mapping[Start, Path], tasks: Tasks, post: Post) -> Iterator[list[Node]]:
-    """Build the nodes of an arm; of unequal ones every second begins cold."""
+    """Build an arm's nodes. If they are unequal, every second one starts cold."""
     with ExitStack() as ends:
         root = Path(ends.enter_context(tempfile.TemporaryDirectory()))
         starts = [COLD if arm.unequal and number % 2 else HALF for number in range(NODES)]
@@ -286,7 +288,7 @@ def swarm(arm: Arm, seed: int, bases: Mapping[Start, Path], tasks: Tasks, post: 
 
 
 def run(arm: Arm, seed: int, rounds: int, bases: Mapping[Start, Path]) -> Curve:
-    """Play one arm, in a process of its own."""
+    """Run one arm in a separate process."""
     import torch
     from transformers.utils.logging import disable_progress_bar
 
@@ -298,7 +300,7 @@ def run(arm: Arm, seed: int, rounds: int, bases: Mapping[Start, Path]) -> Curve:
 
 
 def play(arm: Arm, seed: int, rounds: int, bases: Mapping[Start, Path], tasks: Tasks) -> Curve:
-    """Play one arm here."""
+    """Run one arm in this process."""
     curve, post = Curve(), Post()
     looks = sorted({round(rounds * n / LOOKS) for n in range(LOOKS + 1)})
     adverts: list[float] = []
@@ -361,12 +363,12 @@ def median(curves: Sequence[Curve]) -> Curve:
 
 
 COLOURS = {8: "#000000", 6: "#0072B2", 4: "#009E73", 2: "#D55E00"}
-"""Colours that colour-blind people tell apart (Okabe and Ito)."""
+"""Colors that color-blind people can distinguish (Okabe and Ito)."""
 DASHES: dict[str, Any] = {"positive": "-", "sapo": (0, (4, 2)), "f_tis": (0, (1, 1.5))}
 
 
 def draw(curves: Mapping[Arm, Sequence[Curve]], file: Path) -> None:
-    """Draw the sum of rewards by round and accuracy by own completions, for equal and unequal nodes: medians."""
+    """Draw medians of the summed rewards by round and of accuracy by own completions, for equal and unequal nodes."""
     plt = pyplot()
     figure, table = plt.subplots(2, 2, figsize=(14, 9), layout="constrained")
     for line, unequal in zip(table, (False, True), strict=True):
@@ -379,14 +381,16 @@ def draw(curves: Mapping[Arm, Sequence[Curve]], file: Path) -> None:
             sums = [sum(curve.reward[: n + 1]) for n in range(len(curve.reward))]
             by_round.plot(range(1, len(sums) + 1), sums, **look, label=None if unequal else arm.name)
             by_sample.plot([n * arm.local * GROUP_SIZE for n in curve.rounds], curve.accuracy, **look)
-        kind = "half of the nodes begin cold" if unequal else "all nodes begin half-way"
-        by_round.set(xlabel="round", ylabel="sum of rewards, mean over nodes", title=f"as in the paper; {kind}")
+        kind = "half of the nodes start cold" if unequal else "all nodes start half-way"
+        by_round.set(
+            xlabel="round", ylabel="sum of rewards, mean over nodes", title=f"by round, as in the paper; {kind}"
+        )
         by_sample.set(xlabel="completions sampled by the node itself", ylabel="accuracy, greedy, held-out questions")
         by_sample.set(title=f"by local compute; {kind}", ylim=(-0.02, 1.02))
         for axes in line:
             axes.grid(alpha=0.3)
     figure.legend(loc="outside right center", frameon=False, handlelength=4)
-    figure.suptitle("What tiny nodes learn from each other: local/external groups in a batch of 8, and the loss")
+    figure.suptitle("What tiny nodes learn from each other, by local/external groups in a batch of 8 and by loss")
     figure.savefig(file, dpi=110)
 
 
@@ -394,12 +398,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--jobs", type=int, default=1, help="arms played side by side")
-    parser.add_argument("--only", default="", help="arms whose name holds this, such as 4/4")
+    parser.add_argument("--jobs", type=int, default=1, help="arms to run in parallel")
+    parser.add_argument("--only", default="", help="run only arms whose name contains this, for example 4/4")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the curves")
     options = parser.parse_args()
     if options.png:
-        pyplot()  # minutes before it is needed
+        pyplot()  # fail now if it is missing, not minutes later
     begun = time.perf_counter()
     arms = [arm for arm in ARMS if options.only in arm.name]
     curves: dict[Arm, list[Curve]] = {arm: [] for arm in arms}

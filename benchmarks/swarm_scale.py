@@ -1,15 +1,16 @@
-"""One round of a swarm, published and read, for 2 to 100 peers. Beside it the reference's scheme on the same content.
+"""Measure publishing and reading one round of a swarm of 2 to 100 peers, compared with the reference's scheme.
 
-Here: a signed announcement a peer in one of 8 dictionaries, read with a few finds, and a bundle a peer, streamed.
-The reference: a dictionary a peer, a subkey a question, one ``get`` after another, in hivemind as it comes.
+Our scheme: each peer has a signed announcement in one of 8 dictionaries, read with a few find requests, and one bundle,
+which is streamed. The reference's scheme, with the same content: each peer has a dictionary with one subkey per
+question, read with one ``get`` after another, in unmodified hivemind.
 
-As many peers as ``--real`` are real daemons with a DHT node each. The others are identities of their own, whose records
-and bundles the real ones write and serve. The reader is one more real one, which joins afterwards and knows nothing.
-Bytes are what crossed the loopback device, frames and encryption included, in a network namespace of this process
-alone (needs root on Linux; elsewhere other traffic on loopback is counted as well).
+Up to ``--real`` peers are real daemons, each with a DHT node. The other peers are only identities, whose records and
+bundles the real peers write and serve. The reader is one more real peer, which joins afterwards and starts without any
+data. Bytes are those that crossed the loopback device, including frames and encryption, in a network namespace that
+only this process uses. This needs root on Linux; without it, other traffic on loopback is counted, too.
 
-Loopback has no distance. With ``--round-trip`` each request waits that long before it is sent, in both schemes; opening
-a stream counts as two.
+Loopback has no latency. With ``--round-trip``, each request waits that long before it is sent, in both schemes. Opening
+a stream counts as two requests.
 
     python -m benchmarks.swarm_scale
     python -m benchmarks.swarm_scale --peers 100 --round-trip 50
@@ -55,12 +56,12 @@ GROUP_SIZE = 8
 COMPLETION_BYTES = 400
 LIFETIME_S = 300.0
 CALL_BYTES = 1350
-"""Of a request and its answer, besides what they carry: proofs, encryption, frames."""
+"""Overhead of a request and its answer, in addition to their content: proofs, encryption, frames."""
 NEIGHBOUR_BYTES = 62
 ENTRY_BYTES = 70
-"""What a dictionary adds to a record."""
+"""Overhead of a record in a dictionary."""
 STREAM_BYTES = 1500
-"""Of a stream and the request in it."""
+"""Overhead of a stream and the request in it."""
 
 
 @dataclass(slots=True)
@@ -74,20 +75,20 @@ class Cost:
 
 @dataclass(slots=True)
 class Round:
-    """What a round costs here."""
+    """What a round costs in our scheme."""
 
     publish: Cost
     read: Cost
-    """By somebody who just joined: connections and the way to the dictionaries included."""
+    """Reading by a peer that just joined, including connecting and finding the dictionaries."""
     again: Cost
-    """A later look of the same reader."""
+    """Reading again by the same peer."""
     bundles: Cost
     record: int
-    """Bytes of a record."""
+    """Size of a record in bytes."""
 
 
 class Peer:
-    """A real daemon with a guarded DHT node, and bundles to serve."""
+    """A real daemon with a guarded DHT node that serves bundles."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -112,7 +113,7 @@ class Peer:
 
 
 def isolate() -> bool:
-    """Give this process a network of its own, which is nothing but loopback. Returns whether that worked."""
+    """Move this process into a separate network namespace that has only loopback. Return whether that worked."""
     if sys.platform != "linux" or ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
@@ -122,15 +123,15 @@ def isolate() -> bool:
 
 
 async def measure(work: Awaitable[object]) -> Cost:
-    """Measure what is awaited."""
+    """Measure the cost of awaiting ``work``."""
     begun, before = time.perf_counter(), crossed()
     await work
     return Cost(time.perf_counter() - begun, crossed() - before)
 
 
 def crossed() -> int:
-    """Return the bytes that crossed loopback so far."""
-    # Not from /sys, which shows the namespace of whoever mounted it.
+    """Return the number of bytes that have crossed loopback so far."""
+    # Not from /sys, which shows the network namespace of the process that mounted it.
     for line in Path("/proc/net/dev").read_text().splitlines() if sys.platform == "linux" else ():
         name, _, numbers = line.partition(":")
         if name.strip() == "lo":
@@ -139,12 +140,12 @@ def crossed() -> int:
 
 
 def contents(peers: int) -> list[list[bytes]]:
-    """Return what each peer says in a round: a group of completions a question."""
+    """Return what each peer shares in a round: one group of completions per question."""
     return [[os.urandom(GROUP_SIZE * COMPLETION_BYTES) for _ in range(QUESTIONS)] for _ in range(peers)]
 
 
 async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
-    """Return what a round costs in this project's way."""
+    """Return what a round costs in our scheme."""
     async with AsyncExitStack() as stack:
         peers: list[Peer] = []
         for number in range(min(real, len(said))):
@@ -159,7 +160,7 @@ async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
         size = 0
         for number, (author, groups) in enumerate(zip(authors, said, strict=True)):
             peer = peers[number % len(peers)]
-            # A real peer's shelf has its own bundles only: what it serves for others, it has from them.
+            # ``put`` is for a peer's own bundles. Bundles that it serves for others are added with ``pass_on``.
             ref = BundleStore().put(b"".join(groups), round_=7, stage=0, groups=len(groups))
             peer.shelf.pass_on(ref.sha256, b"".join(groups))
             wanted.append((peer, ref))
@@ -173,7 +174,7 @@ async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
                 return await peer.overlay.store(record, word)
 
             publishing.append(publish)
-        for peer in peers * 2:  # as in any round but the first: they have met, and know the way
+        for peer in peers * 2:  # as in any round but the first: the peers are connected and know where to look
             await peer.overlay.look()
         publish_cost = await measure(_pooled(publishing, len(peers)))
         reader = Peer(directory / "here-reader")
@@ -182,7 +183,7 @@ async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
         read_cost = await measure(reader.overlay.look())
         found = {word.peer for _, word in reader.book.newest()}
         assert found >= {author.peer_id for author in authors}, f"{len(found)} of {len(authors)} read"
-        await reader.overlay.look()  # it has met more of them by now
+        await reader.overlay.look()  # by now it is connected to more peers
         again_cost = await measure(reader.overlay.look())
 
         def fetching(peer: Peer, ref: BundleRef) -> Callable[[], Awaitable[bytes]]:
@@ -198,7 +199,7 @@ async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
 
 
 async def reference(said: list[list[bytes]], real: int) -> tuple[Cost, Cost]:
-    """Return what it costs to publish and to read the same in the reference's way."""
+    """Return what it costs to publish and to read the same content in the reference's scheme."""
     private = {"nat_port_map": False, "auto_nat": False, "use_relay": False}
     async with AsyncExitStack() as stack:
         nodes: list[DHTNode] = []
@@ -232,7 +233,7 @@ async def reference(said: list[list[bytes]], real: int) -> tuple[Cost, Cost]:
 
 
 async def _pooled(work: list[Callable[[], Awaitable[object]]], at_once: int) -> None:
-    """Do all of it, ``at_once`` at a time. Raises what the first that fails raises."""
+    """Run all of ``work``, ``at_once`` at a time. Raises the first exception."""
     places = asyncio.Semaphore(at_once)
 
     async def one(do: Callable[[], Awaitable[object]]) -> None:
@@ -243,11 +244,11 @@ async def _pooled(work: list[Callable[[], Awaitable[object]]], at_once: int) -> 
 
 
 def model(peers: int, real: int, record: int) -> tuple[float, float, float]:
-    """Return the bytes that docs/swarm-wire.md expects for publishing, for a look, and for all bundles."""
+    """Return the bytes that docs/swarm-wire.md predicts for publishing, for reading again, and for all bundles."""
     keepers = min(real - 1, REPLICAS)
     publish = peers * keepers * (record + CALL_BYTES)
     asked = SHARDS * min(READERS, real)
-    # Of so many keepers of dictionaries, those that are the same peer are asked in one message.
+    # If one peer keeps several of the dictionaries, they are requested in one message.
     calls = max(real * (1 - (1 - 1 / real) ** asked), asked / MAX_KEYS)
     finds = calls * CALL_BYTES + asked * NEIGHBOUR_BYTES * min(20, real)
     look = min(READERS, real) * peers * (record + ENTRY_BYTES) + finds
@@ -275,7 +276,7 @@ def distance(seconds: float) -> None:
 
 async def run(peers: list[int], real: int) -> float:
     slowest = 0.0
-    print(f"{'':10} | {'publish':>16} {'read, new':>16} {'read again':>16} {'bundles':>16} {'in all':>7}", end="")
+    print(f"{'':10} | {'publish':>16} {'read, new':>16} {'read again':>16} {'bundles':>16} {'total':>7}", end="")
     print(f" | {'ref.: publish':>16} {'read':>16} | {'ref. / here':>11} | model: publish, read again, bundles")
     for count in peers:
         said = contents(count)
@@ -295,16 +296,18 @@ async def run(peers: list[int], real: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=int, nargs="+", default=[2, 5, 10, 20, 50, 100])
-    parser.add_argument("--real", type=int, default=16, help="daemons at most")
-    parser.add_argument("--round-trip", type=float, default=0.0, metavar="MS", help="milliseconds")
+    parser.add_argument("--real", type=int, default=16, help="maximum number of real daemons")
+    parser.add_argument(
+        "--round-trip", type=float, default=0.0, metavar="MS", help="delay before each request, in milliseconds"
+    )
     options = parser.parse_args()
     use_hivemind_log_handler("nowhere")
     if not isolate():
-        print("not alone on loopback: the bytes are those of everybody on this machine")
+        print("warning: no separate network namespace, so the bytes include all loopback traffic on this machine")
     if options.round_trip:
         distance(options.round_trip / 1000)
     slowest = asyncio.run(run(options.peers, options.real))
-    print(f"slowest read of a round: {slowest:.2f} s, {slowest / BAR_S:.2f} of the bar of {BAR_S:g} s")
+    print(f"slowest read of a round: {slowest:.2f} s, {slowest / BAR_S:.2f} x the limit of {BAR_S:g} s")
 
 
 if __name__ == "__main__":

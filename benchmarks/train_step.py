@@ -1,8 +1,8 @@
-"""Our optimizer step with ready-made rollouts, beside plain TRL's ``train()`` on the same work.
+"""Measure our optimizer step with ready-made rollouts against plain TRL's ``train()`` on the same work.
 
-Both get the same rows, the same precision, the same device and the same optimizer; in every group rewards differ, so
-no row can be skipped. A second pair has ties in half of the groups, as real rounds do: rows that weigh nothing pay no
-pass here. Prints medians of the time from one optimizer step to the next, and their ratio.
+Both get the same rows, precision, device and optimizer. Rewards differ in every group, so that no row can be skipped.
+In a second pair of runs, half of the groups have equal rewards, as in real rounds. Our step skips the rows with zero
+weight. Prints the median time from one optimizer step to the next, and the ratio.
 
     python -m benchmarks.train_step
     python -m benchmarks.train_step --shape qwen2.5-0.5b --device cuda --rows 64 --tokens 256
@@ -69,7 +69,7 @@ def make_rollouts(step: int, rows: int, tokens: int, *, ties: bool) -> Rollouts:
 
 
 def time_trl(options: argparse.Namespace, *, ties: bool) -> list[float]:
-    """Return the seconds between the ends of plain TRL's optimizer steps."""
+    """Return the seconds from each of plain TRL's optimizer steps to the next."""
     step = iter(range(10**6))
     ends: list[float] = []
 
@@ -123,7 +123,7 @@ def time_trl(options: argparse.Namespace, *, ties: bool) -> list[float]:
 
 
 def time_ours(options: argparse.Namespace, *, ties: bool) -> list[float]:
-    """Return the seconds of our optimizer steps, advantages and manifest included."""
+    """Return the seconds of each of our optimizer steps, including advantages and manifest."""
     config = Config.model_validate(
         {
             "model": {"name": "tiny"},
@@ -172,18 +172,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--accumulate", type=int, default=1, help="micro-batches a step")
+    parser.add_argument("--accumulate", type=int, default=1, help="micro-batches per step")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, in turns")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, alternating")
     options = parser.parse_args()
     print(f"{options.shape}, {options.rows} rows of up to {options.tokens} tokens, {options.device}")
-    for ties, name in ((False, "every group differs"), (True, "half of the groups tied")):
+    for ties, name in ((False, "no equal-reward groups"), (True, "half equal-reward groups")):
         trl, ours = [], []
         for _ in range(options.repeats):
             trl += time_trl(options, ties=ties)
             ours += time_ours(options, ties=ties)
         a, b = statistics.median(trl), statistics.median(ours)
-        print(f"{name:24} plain TRL {a * 1e3:8.1f} ms   swarmctl {b * 1e3:8.1f} ms   ratio of speed {a / b:.2f}")
+        print(f"{name:24} plain TRL {a * 1e3:8.1f} ms   swarmctl {b * 1e3:8.1f} ms   speed ratio {a / b:.2f}")
 
 
 if __name__ == "__main__":

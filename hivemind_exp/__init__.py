@@ -1,1 +1,1 @@
-"""The trainer of a swarm node. Usable as a library; knows nothing of the command line."""
+"""The trainer of a swarm node. Usable as a library, without the command line."""

@@ -1,7 +1,7 @@
-"""Files written whole: under their name only once they are on the disk, or not at all. Imports nothing of ours.
+"""Atomic file writes: a file gets its name only after it is completely on disk. Imports nothing from this project.
 
-Whole directories (checkpoints, parcels for the hub, new nodes) are renamed into place by those who fill them; logs and
-locks are written in place, since what is appended or locked must stay the same file.
+Whole directories (checkpoints, uploads to the hub, new nodes) are renamed into place by the code that fills them. Logs
+and locks are written in place, because a file that is appended to or locked must stay the same file.
 """
 
 import os
@@ -18,16 +18,16 @@ READABLE = 0o644
 
 @contextmanager
 def new_file(path: Path, mode: int | None = PRIVATE, *, exclusive: bool = False) -> Iterator[BinaryIO]:
-    """Give a file to fill; at the end of the block it is synced and takes the name ``path``, also from a link.
+    """Yield a file to fill. When the block ends, sync it and rename it to ``path`` (a link there is replaced).
 
     Args:
-        path: its directory must exist.
-        mode: of the new file; None keeps that of the file it replaces, else what the umask leaves.
-        exclusive: replace nothing.
+        path: the file's final path. Its directory must exist.
+        mode: the new file's mode. None keeps the mode of the file it replaces, or uses the umask for a new file.
+        exclusive: never replace an existing file.
 
     Raises:
-        FileExistsError: with ``exclusive``, where ``path`` is taken, if only by a link that leads nowhere.
-        OSError: it cannot be written. What was there before is untouched, as it is after any error in the block.
+        FileExistsError: ``exclusive`` is set and ``path`` exists, even as a dangling link.
+        OSError: the file cannot be written. After this or any error in the block, an existing file is unchanged.
     """
     if mode is None and path.is_file():
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -47,19 +47,19 @@ def new_file(path: Path, mode: int | None = PRIVATE, *, exclusive: bool = False)
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    with suppress(OSError):  # some file systems refuse this for a directory, and the file has its name already
+    with suppress(OSError):  # some file systems cannot sync a directory, and the file already has its name
         sync(path.parent)
 
 
 def write(path: Path, content: str | bytes, mode: int | None = PRIVATE, *, exclusive: bool = False) -> None:
-    """Write a file as ``new_file`` does; text as UTF-8."""
+    """Write a file atomically, as ``new_file`` does. Text is encoded as UTF-8."""
     data = content.encode() if isinstance(content, str) else content
     with new_file(path, mode, exclusive=exclusive) as file:
         file.write(data)
 
 
 def sync(path: Path) -> None:
-    """Return once a file, or the names in a directory, are on the disk. Raises OSError."""
+    """Sync a file, or the names in a directory, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -69,10 +69,10 @@ def sync(path: Path) -> None:
 
 def _take_free_name(partial: Path, path: Path) -> None:
     try:
-        os.link(partial, path)  # unlike a rename, this fails where the name is taken
+        os.link(partial, path)  # unlike a rename, this fails if the name is taken
     except FileExistsError:
         raise
-    except OSError as error:  # a file system without hard links: the next best
+    except OSError as error:  # the file system has no hard links: check, then rename
         if os.path.lexists(path):
             raise FileExistsError(EEXIST, os.strerror(EEXIST), str(path)) from error
         os.replace(partial, path)

@@ -1,16 +1,16 @@
-"""How long to wait before trying again."""
+"""Pauses between retries."""
 
 import random
 
 _MOST_STEPS = 64
-"""Further growth is beyond any limit, and would overflow in the end."""
+"""The pause stops growing after this many steps: it is past any limit by then, and would eventually overflow."""
 
 
 def growing(step: int, *, first: float, longest: float, factor: float = 2.0) -> float:
-    """Return a pause in seconds: ``first`` at step 0, ``factor`` times as long with each step, ``longest`` at most."""
+    """Return a pause in seconds: ``first`` at step 0, ``factor`` times longer with each step, at most ``longest``."""
     return min(longest, first * factor ** min(step, _MOST_STEPS))
 
 
 def jittered(seconds: float, part: float) -> float:
-    """Return ``seconds``, longer or shorter by up to ``part`` of it, so that the many do not come back at once."""
+    """Return ``seconds`` changed randomly by up to ``part`` of it, so that many clients do not retry all at once."""
     return seconds * random.uniform(1.0 - part, 1.0 + part)

@@ -1,4 +1,4 @@
-"""A dictionary that forgets, for what peers can make grow."""
+"""A dictionary of bounded size, for data that peers could make grow without limit."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
@@ -9,17 +9,17 @@ V = TypeVar("V")
 
 
 class BoundedDict(MutableMapping[K, V]):
-    """A dictionary of bounded size: when it is full, the entries that were written longest ago go.
+    """A dictionary of bounded size: when it is full, the entries written longest ago are dropped.
 
-    Writing a key again counts, and so does ``setdefault``; reading does not.
+    Writing a key again, also with ``setdefault``, makes its entry the newest. Reading does not.
     """
 
     def __init__(self, most: int, *, weigh: Callable[[V], int] = lambda _: 1) -> None:
-        """``most``: entries, or whatever ``weigh`` says that the values take together."""
+        """``most``: the maximum number of entries, or with ``weigh`` the maximum total weight of the values."""
         self._most, self._weigh = most, weigh
         self._items: OrderedDict[K, V] = OrderedDict()
         self.weight = 0
-        """Of all values together: without ``weigh``, how many there are."""
+        """Total weight of all values; without ``weigh``, their number."""
 
     def __getitem__(self, key: K) -> V:
         return self._items[key]
@@ -41,7 +41,7 @@ class BoundedDict(MutableMapping[K, V]):
         return len(self._items)
 
     def setdefault(self, key: K, default: V) -> V:
-        """Return the value of ``key``, after writing ``default`` if there is none. Either way it is the newest."""
+        """Return the value of ``key``, writing ``default`` if it is missing. The entry becomes the newest."""
         value = self.get(key, default)
         self[key] = value
         return value

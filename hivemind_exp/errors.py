@@ -1,7 +1,7 @@
-"""What can go wrong in a node, as one hierarchy.
+"""The hierarchy of node errors.
 
-Every error carries a stable ``code``, a ``message`` that names the cause and ``next``, a command that can be pasted
-as it stands. ``swarmctl.errors`` is the one place that turns them into an exit code and text.
+Every error has a stable ``code``, a ``message`` that names the cause and, optionally, ``next``: a command that can be
+pasted unchanged. Only ``swarmctl.errors`` turns errors into exit codes and text.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 
 class NodeError(Exception):
-    """Something the operator can understand and act on."""
+    """An error that the operator can understand and act on."""
 
     code: ClassVar[str] = "failed"
 
@@ -19,17 +19,18 @@ class NodeError(Exception):
         self.next = next
 
     def __init_subclass__(cls, code: str | None = None) -> None:
-        """``code``: of the class; unset, that of the class above it, or what the class says itself."""
+        """Set the class's ``code``; if unset, keep the one in the class body or inherit the parent's."""
         cls.code = code or cls.code
         _KINDS.setdefault(cls.code, cls)
 
 
 _KINDS = {NodeError.code: NodeError}
-"""Of several kinds with one code it is the first, which is defined here: others are the command line's own."""
+"""Error classes by code. If several classes share a code, the first one is kept. It is defined in this module; the
+others belong to the command line."""
 
 
 class ConfigurationError(NodeError, code="configuration"):
-    """A profile, flag or environment variable says something that cannot be done."""
+    """A profile, option or environment variable asks for something that is not possible."""
 
 
 class NodeConflict(NodeError, code="node_conflict"):
@@ -37,27 +38,27 @@ class NodeConflict(NodeError, code="node_conflict"):
 
 
 class ModelError(NodeError, code="model"):
-    """The model cannot be loaded: absent, gated, unreachable or not a causal language model."""
+    """The model cannot be loaded: missing, gated on the hub, unreachable or not a causal language model."""
 
 
 class TaskError(NodeError, code="task"):
-    """A task does not exist, or its data cannot be used."""
+    """A task does not exist or its data cannot be used."""
 
 
 class HubUnreachable(ModelError, TaskError, code="hub_unreachable"):
-    """The hub did not answer, for a model or a task's data; the same command may work later."""
+    """The hub did not answer a request for a model or a task's data. The same command may work later."""
 
 
 class DeviceError(NodeError, code="device"):
-    """The machine has an accelerator that cannot be used, or lacks the one asked for."""
+    """The accelerator cannot be used, or the requested device does not exist on this machine."""
 
 
 class KeyProblem(NodeError, code="key"):
-    """A key is missing, cannot be read or kept, or belongs to another host."""
+    """An API key is missing, cannot be read or saved, or belongs to another host."""
 
 
 class IdentityProblem(NodeError, code="identity"):
-    """A node's own key is missing, damaged or open to others, or another live node has it."""
+    """The node's identity key is missing, damaged, readable by others, or used by another running node."""
 
 
 class SwarmError(NodeError, code="swarm"):
@@ -65,20 +66,20 @@ class SwarmError(NodeError, code="swarm"):
 
 
 class SwarmSkew(SwarmError, code="swarm_skew"):
-    """This machine makes other questions than the swarm agreed on."""
+    """This machine makes different questions than the charter specifies."""
 
 
 class LimitReached(NodeError, code="limit"):
-    """A cap that the operator set, or the one that always exists, allows no further request."""
+    """A cap, either the operator's or the built-in one, allows no more requests."""
 
     def __init__(self, message: str, *, next: str | None = None, until: float = math.inf) -> None:
-        """``until``: Unix seconds at which the cap lifts by itself."""
+        """``until``: when the cap lifts automatically, in Unix seconds."""
         super().__init__(message, next=next)
         self.until = until
 
 
 class ProviderError(NodeError, code="provider"):
-    """A provider cannot be used, and nothing may stand in for it."""
+    """A provider cannot be used, and no fallback is allowed."""
 
 
 class OutOfMemory(NodeError, code="out_of_memory"):
@@ -86,7 +87,7 @@ class OutOfMemory(NodeError, code="out_of_memory"):
 
 
 class DiskFull(NodeError, code="disk_full"):
-    """A file could not be written for want of space."""
+    """A file could not be written because the disk is full."""
 
 
 class CheckpointError(NodeError, code="checkpoint"):
@@ -94,5 +95,5 @@ class CheckpointError(NodeError, code="checkpoint"):
 
 
 def from_code(code: object, message: str, next: str | None) -> NodeError:
-    """Return the error that another process reported as ``code``; an unknown code is a plain failure."""
+    """Return the error that another process reported as ``code``; for an unknown code, a plain ``NodeError``."""
     return _KINDS.get(str(code), NodeError)(message, next=next)

@@ -1,8 +1,8 @@
-"""The node's log for machines: ``events.jsonl``, one JSON object a line, read by every display.
+"""The node's machine-readable log: ``events.jsonl``, one JSON object per line. Every display reads it.
 
-Each line has ``t`` (Unix seconds), ``event``, and the fields of one of the models below, in their order. The table in
-``docs/events.md`` is made from them: ``python -m tools.events``. A new event is one more model here; a display that
-does not know it leaves it alone.
+Each line has ``t`` (Unix seconds), ``event``, and the fields of one of the models below, in their order.
+``python -m tools.events`` generates the table in ``docs/events.md`` from these models. To add an event, add a model
+here. A display ignores events that it does not know.
 """
 
 import json
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Event(BaseModel):
-    """Something that happened to a node. The class ``EvalEvent`` is the event ``eval``."""
+    """Something that happened to a node. The class ``EvalEvent`` defines the event ``eval``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
@@ -28,98 +28,103 @@ class Event(BaseModel):
 
 
 class StartEvent(Event):
-    """The node is built; rounds follow."""
+    """Setup is finished; the rounds begin."""
 
     node: str = Field(description="The node's name.")
-    tasks: list[str] = Field(description="Names of its tasks.")
+    tasks: list[str] = Field(description="Names of the node's tasks.")
     seed: int = Field(description="The node's seed.")
-    rounds: int = Field(description="Rounds planned for the node's whole life; 0: until stopped.")
-    groups: int = Field(description="Groups of completions a round.")
-    group_size: int = Field(description="Completions a group.")
-    model: str | None = Field(None, description="Model that is trained; null in a relay, as are the next five.")
-    device: str | None = Field(None, description="Device that it is on.")
-    dtype: str | None = Field(None, description="Type of its weights.")
-    accelerator: str | None = Field(None, description="Name of the accelerator; null also on a CPU.")
-    parameters: int | None = Field(None, description="Weights of the model.")
-    trainable: int | None = Field(None, description="Weights that are trained.")
+    rounds: int = Field(description="Rounds planned for the node's whole life; 0 means until you stop it.")
+    groups: int = Field(description="Groups of completions per round.")
+    group_size: int = Field(description="Completions per group.")
+    model: str | None = Field(
+        None, description="The model being trained. In a relay, this and the next five fields are null."
+    )
+    device: str | None = Field(None, description="Device that the model is on.")
+    dtype: str | None = Field(None, description="Data type of the model's weights.")
+    accelerator: str | None = Field(None, description="Name of the accelerator; null on a CPU, too.")
+    parameters: int | None = Field(None, description="Number of weights in the model.")
+    trainable: int | None = Field(None, description="Number of weights that are trained.")
     resumed_round: int | None = Field(None, description="Rounds finished before this start; null for a new node.")
 
 
 class PhaseEvent(Event):
-    """Something has begun, or got further, that is no round."""
+    """Work outside the rounds (loading, warming up, evaluating) started or made progress."""
 
-    name: str = Field(description="What is going on, for people.")
-    done: int | None = Field(None, description="Parts done; null when unknown.")
-    total: int | None = Field(None, description="Parts in all; null when unknown.")
+    name: str = Field(description="Human-readable name of the work.")
+    done: int | None = Field(None, description="Parts done; null if unknown.")
+    total: int | None = Field(None, description="Parts in total; null if unknown.")
 
 
 class RoundEvent(Event):
     """A round is finished."""
 
     round: int = Field(description="The round, counted from 0.")
-    rounds: int = Field(description="Rounds planned; 0: until stopped.")
+    rounds: int = Field(description="Rounds planned; 0 means until you stop it.")
     seconds: dict[str, float] = Field(
         description="Wall time by part: `generate`, `verify`, `train`, `share` and `other`."
     )
     tokens_per_second: float | None = Field(
-        None, description="Tokens generated a second; null where an API generated: it may have done so long before."
+        None,
+        description="Tokens generated per second; null if an API generated them, possibly long before this round.",
     )
 
 
 class RolloutsEvent(Event):
-    """What one kind of source made in a stage of a round, verified here."""
+    """Completions from one kind of source in one stage of a round, verified on this node."""
 
     round: int = Field(description="The round, counted from 0.")
     stage: str = Field(description="The stage of the round.")
     source: str = Field(description="The kind of source; `policy` is the node's own model, on this machine.")
-    count: int = Field(description="Completions.")
-    correct: int = Field(description="Completions that are right.")
-    reward: float | None = Field(None, description="Mean outcome; null without completions.")
+    count: int = Field(description="Number of completions.")
+    correct: int = Field(description="Number of correct completions.")
+    reward: float | None = Field(None, description="Mean outcome; null if there are no completions.")
     reward_std: float | None = Field(
-        None, description="Standard deviation of the outcome over all completions; null without completions."
+        None, description="Standard deviation of the outcome over all completions; null if there are no completions."
     )
     points: float | None = Field(
-        None, description="Mean of the summed terms of the reward; null in the game `sampling`, which has none."
+        None, description="Mean sum of the reward terms; null in the game `sampling`, which has no terms."
     )
     completion_length: float | None = Field(
         None, description="Mean length in tokens; null in a relay, which has no tokenizer."
     )
-    truncated: int = Field(description="Completions that were cut at the limit.")
-    tokens: int | None = Field(None, description="Tokens in all; null in a relay.")
+    truncated: int = Field(description="Completions cut off at the length limit.")
+    tokens: int | None = Field(None, description="Tokens in total; null in a relay.")
     lag: float | None = Field(
         None,
-        description="Mean number of optimizer steps between asking for a completion and learning from it; null when "
+        description="Mean number of optimizer steps between requesting a completion and learning from it; null if "
         "unknown.",
     )
 
 
 class StepEvent(Event):
-    """An optimizer step, once for each kind of source that it learned from."""
+    """An optimizer step: one event per kind of source that it learned from."""
 
     step: int = Field(description="The step, counted from 0.")
     round: int = Field(description="The round, counted from 0.")
     stage: str = Field(description="The stage of the round.")
-    loss: float | None = Field(description="The step's loss; null where it was not finite.")
+    loss: float | None = Field(description="The step's loss; null if it was not finite.")
     grad_norm: float | None = Field(
-        description="Norm of the gradient before clipping; null where it was not finite: the step was left out, with "
-        "a warning."
+        description="Norm of the gradient before clipping; null if it was not finite. Such a step is skipped with a "
+        "warning."
     )
     learning_rate: float = Field(description="The step's learning rate.")
-    tokens: int = Field(description="Completion tokens that weighed something.")
-    rows: int = Field(description="Completions that weighed something.")
+    tokens: int = Field(description="Completion tokens with nonzero weight.")
+    rows: int = Field(description="Completions with nonzero weight.")
     entropy: float | None = Field(
-        None, description="Of the policy, in nats a token; null where no row weighed anything."
+        None, description="Entropy of the policy, in nats per token; null if no completion has nonzero weight."
     )
     clip_fraction: float | None = Field(
-        None, description="Share of tokens whose importance ratio was clipped; null where no row weighed anything."
+        None,
+        description="Share of tokens whose importance ratio was clipped; null if no completion has nonzero weight.",
     )
     kl: float | None = Field(
-        None, description="Divergence from the reference model, in nats a token; null unless `train.beta` is above 0."
+        None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
     )
     filtered: int | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Rows left out, as this node would hardly write them; absent unless `source` is `peer`.",
+        description="Completions left out because this node's model would be very unlikely to write them; absent "
+        "unless `source` is `peer`.",
     )
     source: str = Field(description="The kind of source.")
     replayed: bool = Field(description="Whether the step was repeated after a crash.")
@@ -129,116 +134,116 @@ class EvalEvent(Event):
     """The node's own model answered held-out questions."""
 
     round: int = Field(description="Rounds finished.")
-    accuracy: float = Field(description="Share of questions answered right, 0 to 1.")
-    questions: int = Field(description="Questions asked.")
-    split: str = Field("heldout", description="Where they are from: `heldout`, never trained on.")
+    accuracy: float = Field(description="Share of questions answered correctly, 0 to 1.")
+    questions: int = Field(description="Number of questions asked.")
+    split: str = Field("heldout", description="Where the questions come from: `heldout`, never trained on.")
 
 
 class CheckpointEvent(Event):
     """A checkpoint was written."""
 
     round: int = Field(description="Rounds finished.")
-    path: str = Field(description="Its directory.")
-    seconds: float = Field(description="Wall time that writing took.")
+    path: str = Field(description="The checkpoint's directory.")
+    seconds: float = Field(description="Wall time spent writing it.")
 
 
 class OffloadEvent(Event):
-    """An API is going to be asked. Only with a provider."""
+    """The node is about to use an API. Only with a provider."""
 
-    provider: str = Field(description="The first provider that is asked.")
-    model: str = Field(description="Model that is asked for.")
-    host: str = Field(description="Where requests go.")
-    kind: str = Field(description="The kind of source that its completions are.")
-    loss: str = Field(description="What is learned from them, as a sentence.")
+    provider: str = Field(description="The provider that is used first.")
+    model: str = Field(description="The model requested.")
+    host: str = Field(description="Host that requests go to.")
+    kind: str = Field(description="The kind of source that its completions count as.")
+    loss: str = Field(description="What the node learns from the completions, as a sentence.")
     training: str = Field(description="Whether the provider's terms allow training on its output.")
-    usd_per_million_input: float = Field(description="US dollars per million tokens of prompts.")
-    usd_per_million_output: float = Field(description="US dollars per million tokens of completions.")
-    usd_total: float = Field(description="US dollars spent in the node's whole life, reserves included.")
-    usd_cap: float | None = Field(None, description="Most US dollars that the node may spend; null: unlimited.")
+    usd_per_million_input: float = Field(description="US dollars per million prompt tokens.")
+    usd_per_million_output: float = Field(description="US dollars per million completion tokens.")
+    usd_total: float = Field(description="US dollars spent in the node's whole life, including reserves.")
+    usd_cap: float | None = Field(None, description="The most US dollars the node may spend; null means unlimited.")
 
 
 class SpendEvent(Event):
-    """What a round used of one model of one provider. Only with a provider."""
+    """One round's usage of one provider's model. Only with a provider."""
 
-    round: int = Field(description="The round, counted from 0; -1: the test request at the start.")
-    provider: str = Field(description="Who was asked.")
-    model: str = Field(description="Model that was asked for.")
-    requests: int = Field(description="Requests that cost something, or may have.")
-    tokens: int = Field(description="Tokens of prompts and completions.")
-    prompt_tokens: int = Field(description="Tokens of prompts.")
-    completion_tokens: int = Field(description="Tokens of completions, hidden reasoning included.")
-    lost: int = Field(description="Completions given up.")
-    usd: float = Field(description="US dollars for this.")
-    usd_total: float = Field(description="US dollars spent in the node's whole life, reserves included.")
-    usd_cap: float | None = Field(None, description="Most US dollars that the node may spend; null: unlimited.")
+    round: int = Field(description="The round, counted from 0; -1 for the test request at the start.")
+    provider: str = Field(description="The provider used.")
+    model: str = Field(description="The model requested.")
+    requests: int = Field(description="Requests that cost money or may have.")
+    tokens: int = Field(description="Prompt and completion tokens.")
+    prompt_tokens: int = Field(description="Prompt tokens.")
+    completion_tokens: int = Field(description="Completion tokens, including hidden reasoning.")
+    lost: int = Field(description="Requested completions that the node gave up on.")
+    usd: float = Field(description="US dollars spent on this usage.")
+    usd_total: float = Field(description="US dollars spent in the node's whole life, including reserves.")
+    usd_cap: float | None = Field(None, description="The most US dollars the node may spend; null means unlimited.")
 
 
 class PushEvent(Event):
-    """A model has reached the hub."""
+    """A model was pushed to the hub."""
 
-    round: int = Field(description="Rounds finished when it was saved.")
+    round: int = Field(description="Rounds finished when the model was saved.")
     repo: str = Field(description="Repository on the hub.")
-    url: str = Field(description="Address of the commit.")
+    url: str = Field(description="URL of the commit.")
     seconds: float = Field(description="Wall time of the upload.")
 
 
 class ShareEvent(Event):
-    """A round's groups went to peers. Only in a swarm."""
+    """The node shared a round's groups with peers. Only in a swarm."""
 
     round: int = Field(description="The round, counted from 0.")
-    groups: int = Field(description="Groups that went to peers.")
-    bytes: int = Field(description="Size of the bundle that went to peers.")
+    groups: int = Field(description="Groups shared with peers.")
+    bytes: int = Field(description="Size of the bundle shared with peers, in bytes.")
     unused: dict[str, int] = Field(
-        description="Peers' groups and bundles since the last round that were of no use: how many for which reason."
+        description="How many of the peers' groups and bundles were not used since the last round, by reason."
     )
 
 
 class PeersEvent(Event):
-    """The number of peers in touch has changed. Only in a swarm."""
+    """The number of active peers changed. Only in a swarm."""
 
-    peers: int = Field(description="Peers that gave a sign of life within two minutes.")
-    neighbours: int = Field(description="Peers in the routing table of the DHT.")
+    peers: int = Field(description="Peers heard from in the last two minutes.")
+    neighbours: int = Field(description="Peers in the DHT's routing table.")
 
 
 class WarningEvent(Event):
-    """Something is wrong, and the node goes on."""
+    """Something is wrong, but the node keeps running."""
 
-    code: str = Field(description="A short name for programs.")
+    code: str = Field(description="Short code for programs.")
     message: str = Field(description="What is wrong, for people.")
 
 
 class ErrorEvent(Event):
-    """Something is wrong that ends the node, or needs its operator."""
+    """Something is wrong that stops the node or needs its operator."""
 
-    code: str = Field(description="A short name for programs.")
+    code: str = Field(description="Short code for programs.")
     message: str = Field(description="What is wrong, for people.")
-    next: str | None = Field(None, description="A command to type; null where none helps.")
+    next: str | None = Field(None, description="A command that helps; null if there is none.")
 
 
 class StopEvent(Event):
-    """The node ends."""
+    """The node stops."""
 
-    reason: str = Field(description="`done`, `signal`, `limit` or `error`.")
-    next: str | None = Field(None, description="A command to type, or null.")
-    round: int | None = Field(None, description="Rounds finished; null where it ended before that was known.")
-    steps: int | None = Field(None, description="Optimizer steps finished; null as above.")
-    checkpoint: str | None = Field(None, description="Directory of the newest checkpoint; null where there is none.")
+    reason: str = Field(description="Why it stops: `done`, `signal`, `limit` or `error`.")
+    next: str | None = Field(None, description="Suggested next command, or null.")
+    round: int | None = Field(None, description="Rounds finished; null if the node stopped before it knew.")
+    steps: int | None = Field(None, description="Optimizer steps finished; null if the node stopped before it knew.")
+    checkpoint: str | None = Field(None, description="Directory of the newest checkpoint; null if there is none.")
 
 
 EVENTS: dict[str, type[Event]] = {model.event_name(): model for model in Event.__subclasses__()}
-"""The models by the events' names."""
+"""The models by event name."""
 
 
 Emit = Callable[[Event], None]
-"""Anything that takes an event."""
+"""A callable that receives events."""
 
 
 def discard(_event: Event, /) -> None:
-    """Leave an event unwritten: for whoever has no log."""
+    """Drop an event, for callers without a log."""
 
 
 class EventLog:
-    """Appends events to a file, one write a line, so that a reader never sees half of one."""
+    """Appends events to a file, one write per line, so that a reader never sees half a line."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -253,7 +258,7 @@ class EventLog:
 
 
 def _finite(value: Any) -> Any:
-    """Return a JSON-like value with null for numbers that JSON does not have: a diverging loss must not end a node."""
+    """Replace numbers that JSON does not have with null, so that a diverging loss does not stop the node."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

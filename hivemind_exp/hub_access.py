@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers, found out before its libraries ask it for half a minute."""
+"""Check whether the Hugging Face hub is reachable, because its libraries would retry for half a minute."""
 
 import os
 import socket
@@ -6,17 +6,17 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 CONNECT_SECONDS = 5.0
-"""How long the hub may take to open a connection before what is cached is used without asking."""
+"""How long to wait for a connection to the hub before using only cached files."""
 _ENDPOINT = "https://huggingface.co"
 
 
 def is_offline() -> bool:
-    """Say whether the hub was switched off on purpose."""
+    """Return whether the operator turned the hub off (``HF_HUB_OFFLINE``)."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def hub_answers() -> bool:
-    """Say whether the hub's port opens. Behind a proxy that would prove nothing, so there the answer is yes."""
+    """Return whether the hub accepts connections. Behind a proxy a connection proves nothing, so return True."""
     if is_offline():
         return False
     if getproxies():

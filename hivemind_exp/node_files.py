@@ -1,4 +1,4 @@
-"""The files of a node's directory, named once."""
+"""The files in a node's directory."""
 
 import secrets
 from contextlib import suppress
@@ -15,36 +15,38 @@ class NodeFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.identity = root / "node.json"
-        """What was fixed when the node was made (JSON)."""
+        """What was fixed when the node was created (JSON)."""
         self.config = root / "config.json"
         """The configuration of the latest run (JSON)."""
         self.lock = root / "lock"
-        """Locked (flock) for as long as the node lives."""
+        """Locked (flock) while the node is running."""
         self.events = root / "events.jsonl"
-        """The log for machines."""
+        """The machine-readable log (JSON lines)."""
         self.log = root / "trainer.log"
-        """What the trainer printed."""
+        """The trainer's output."""
         self.journal = root / "journal.sqlite"
         """Completions and step manifests (SQLite)."""
         self.ledger = root / "ledger.sqlite"
-        """Requests that cost money (SQLite). Outlives all else: caps are for the node's whole life."""
+        """Requests that cost money (SQLite). Kept when everything else is deleted: caps apply to the node's whole
+        life."""
         self.consent = root / "consent.json"
         """The providers that the operator agreed to pay (JSON)."""
         self.checkpoints = root / "checkpoints"
-        """One directory a checkpoint."""
+        """One directory per checkpoint."""
         self.key = root / "identity.key"
-        """The node's Ed25519 key, as libp2p keeps it. Whoever has it is this node."""
+        """The node's Ed25519 key in libp2p's format. Anyone who has this key can act as this node."""
         self.claims = root.parent / ".identities"
-        """Locks on identities, one for all nodes that stand beside each other: no two live ones share a key."""
+        """Locks on identities, shared by all nodes in the same parent directory, so that no two running nodes use
+        the same key."""
         self.charter = root / "charter"
-        """The signed charter of the node's swarm, as it came."""
+        """The swarm's signed charter, as received."""
         self.swarm = root / "swarm"
-        """What a node remembers of its swarm: its port, known peers, their reputation."""
+        """What the node remembers about its swarm: its port, known peers and their reputation."""
         self.hub = root / "hub"
-        """What goes to the hub next, and what went there last."""
+        """The next upload to the hub, and a record of the last one."""
 
     def secret(self) -> bytes:
-        """Return the node's secret, made at the first call with mode 0600. Held-out questions follow from it."""
+        """Return the node's secret, created on the first call with mode 0600. It determines the held-out questions."""
         path = self.root / "secret"
         with suppress(FileExistsError):
             atomic_write.write(path, secrets.token_bytes(SECRET_BYTES), exclusive=True)

@@ -1,6 +1,6 @@
-"""Keys that a run needs, as its trainer receives them: read once from an inherited pipe, kept in memory only.
+"""API keys for a run. The trainer reads them once from an inherited pipe and keeps them only in memory.
 
-They are never put into this process's environment: its children would inherit that.
+They never enter this process's environment, because child processes would inherit it.
 """
 
 import json
@@ -13,22 +13,22 @@ from typing import Any
 from hivemind_exp.providers import KEY_VARIABLES, PROVIDERS
 
 _KEY_VARIABLE = re.compile(r".*_API_KEY(_FILE)?")
-"""Also those of services that are no row of the table."""
+"""Matches the variables of services outside the provider table, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Keys, by name of the service. Does not show them when printed."""
+    """API keys by service name. Printing the object does not show them."""
 
     _keys: dict[str, str] = field(default_factory=dict, repr=False)
 
     def get(self, name: str) -> str | None:
-        """Return a key, or None where there is none."""
+        """Return the key of a service, or None."""
         return self._keys.get(name)
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without the variables that hold keys, or lead to files of keys."""
+    """Return the environment without variables that hold keys or point to key files."""
     return {
         name: value
         for name, value in environment.items()
@@ -37,7 +37,7 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def receive(descriptor: int | None) -> Secrets:
-    """Read keys from the pipe to its end, and close it: afterwards nothing in ``/proc`` leads to them."""
+    """Read keys from the pipe until its end and close it. After that, nothing in ``/proc`` leads to the keys."""
     if descriptor is None:
         return Secrets()
     with os.fdopen(descriptor, "rb") as pipe:
@@ -46,12 +46,12 @@ def receive(descriptor: int | None) -> Secrets:
 
 
 def use_wandb_key(secrets: Secrets) -> None:
-    """Give Weights & Biases its key for this process. (``wandb.login`` would write it to ``~/.netrc``.)"""
+    """Set the Weights & Biases key for this process only (``wandb.login`` would write it to ``~/.netrc``)."""
     key = secrets.get("wandb")
     if key is None:
         return
     import wandb
 
-    # With the address: the key would else go to whichever host this version of the library prefers.
+    # Without the address, the key would go to whichever host this version of the library uses by default.
     address = os.environ.get("WANDB_BASE_URL", PROVIDERS["wandb"].base_url)
     wandb.setup(settings=wandb.Settings(api_key=key, base_url=address))

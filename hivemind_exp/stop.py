@@ -1,16 +1,16 @@
-"""How a node is asked to stop, and how its parts find out."""
+"""Stop requests: how to ask a node to stop, and how its parts notice."""
 
 import threading
 
 
 class StopRequested(Exception):
-    """Raised between two pieces of work once a stop was asked for; what was under way left no trace."""
+    """Raised between two pieces of work after a stop was requested. Unfinished work leaves no trace."""
 
 
 class StopFlag(threading.Event):
-    """Set from a signal handler or another thread; looked at wherever work can be left off."""
+    """Set from a signal handler or another thread, and checked wherever work can be interrupted."""
 
     def check(self) -> None:
-        """Raise ``StopRequested`` if the stop was asked for."""
+        """Raise ``StopRequested`` if a stop was requested."""
         if self.is_set():
             raise StopRequested

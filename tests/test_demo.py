@@ -27,7 +27,7 @@ LIMIT_BYTES = 2 * 2**30
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Run ``swarmctl run --profile demo`` as a user would; return its result, its peak memory and its directory."""
+    """Run ``swarmctl run --profile demo`` as a user would. Return its result, output, peak memory and directory."""
     home = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "swarmctl", "run", "--profile", "demo", "--seed", str(SEED), "--json"]
     environment = os.environ | {"SWARMCTL_HOME": str(home)}
@@ -55,15 +55,15 @@ def test_accuracy_rises_by_forty_points_or_more(demo: dict[str, Any]) -> None:
     assert set(result["seconds"]) == {"generate", "verify", "train", "share", "other"}
 
 
-def test_output_says_that_no_new_skill_was_taught(demo: dict[str, Any]) -> None:
+def test_the_output_states_what_the_demo_shows(demo: dict[str, Any]) -> None:
     assert "taught no new one" in demo["said"]
 
 
-def test_peak_memory_is_below_two_gibibytes(demo: dict[str, Any]) -> None:
+def test_the_demo_fits_in_two_gibibytes(demo: dict[str, Any]) -> None:
     assert 0 < demo["peak"] < LIMIT_BYTES
 
 
-def test_events_match_the_result(demo: dict[str, Any]) -> None:
+def test_the_events_agree_with_the_result(demo: dict[str, Any]) -> None:
     events = [json.loads(line) for line in (demo["root"] / "events.jsonl").read_text().splitlines()]
     start = next(event for event in events if event["event"] == "start")
     assert start["parameters"] < 3_000_000
@@ -86,8 +86,8 @@ def test_held_out_questions_are_never_trained_on(demo: dict[str, Any], tmp_path:
     assert not held & (trained | warmed)
 
 
-def test_shuffled_rewards_teach_nothing(demo: dict[str, Any], tmp_path: Path) -> None:
-    """Train the same warm model on the same questions, with the same rewards in shuffled order."""
+def test_nothing_is_learned_from_shuffled_rewards(demo: dict[str, Any], tmp_path: Path) -> None:
+    """Uses the same warmed-up model and questions, and the same rewards in a different order."""
     settings = json.loads((demo["root"] / "config.json").read_text())["config"]
     shutil.copytree(demo["root"] / "base", tmp_path / "base")
     before, after = run_control(settings, tmp_path)

@@ -345,7 +345,7 @@ ADD_EVENT = "Add an event to the live view"
 
 
 def test_add_an_event_to_the_live_view(code: Copy) -> None:
-    last = '    next: str | None = Field(None, description="A command to type; null where none helps.")'
+    last = '    next: str | None = Field(None, description="A command that helps; null if there is none.")'
     model = '\n\n\nclass NapEvent(Event):\n    """A nap."""\n\n    minutes: int = Field(description="How long.")'
     code.put("hivemind_exp/events.py", last, model)
     code.put(

@@ -1,1 +1,1 @@
-"""Scripts of the project that are not shipped."""
+"""Development scripts. They are not part of the installed package."""

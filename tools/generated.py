@@ -1,4 +1,4 @@
-"""Files that are made from the code: written, or with ``--check`` compared."""
+"""Write files that are generated from the code, or with ``--check`` compare them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def update(files: Mapping[Path, str], arguments: Sequence[str], program: str) -> int:
-    """Write each file whose text differs; with ``--check`` in ``arguments`` say so instead, and return 1."""
+    """Write each file whose text differs. With ``--check`` in ``arguments``, report it instead and return 1."""
     stale = 0
     for path, text in files.items():
         if path.is_file() and path.read_text(encoding="utf-8") == text:

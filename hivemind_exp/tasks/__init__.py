@@ -1,1 +1,1 @@
-"""Questions and their verifiers."""
+"""Questions and verifiers."""

@@ -1,4 +1,4 @@
-"""What a task is: a generator of questions with a verifier."""
+"""The task interface: a generator of questions with a verifier."""
 
 import unicodedata
 from abc import ABC, abstractmethod
@@ -9,31 +9,31 @@ from typing import Any, Literal, Protocol
 from hivemind_exp.processes.sandbox import Role
 
 Split = Literal["train", "heldout"]
-"""``train`` follows from the charter alone; ``heldout`` also from the node's secret, so no peer can know it."""
+"""``train`` is derived from the charter only; ``heldout`` also from the node's secret, so no peer can predict it."""
 
 
 FULL_CREDIT = 0.99
-"""A verifier's score from which an answer counts as right: some pay partial credit just below 1."""
+"""An answer with at least this score counts as right. Some verifiers give partial credit just below 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question, made here from (task, seed, round, index), never read from a peer."""
+    """One question, generated locally from (task, seed, round, index), never taken from a peer."""
 
     task: str
     """Name of the task in the mixture."""
     split: Split
     round: int
     index: int
-    """Place in the round's endless sequence of questions."""
+    """Position in the round's endless sequence of questions."""
     text: str
-    """What the model is asked."""
+    """The question's text, as the model sees it."""
     entry: Mapping[str, Any]
-    """What the verifier needs, the reference answer included. Never shown to a model."""
+    """Data for the verifier, including the reference answer. Never shown to a model."""
     digest: str
-    """SHA-256 (hex) of task and text: equal on every node that makes this question."""
+    """SHA-256 (hex) of task and text. Every node that makes this question gets the same digest."""
     key: str
-    """Questions with equal keys count as the same one when held-out questions are kept out of training."""
+    """Questions with equal keys count as the same question when held-out questions are kept out of training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +43,24 @@ class RewardTerm:
     name: str
     value: float
     maximum: float
-    """What the best completion of this prompt gets."""
+    """The value for the best completion of this prompt."""
     why: str
-    """A few words for people."""
+    """A short reason, for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What is said here of one completion."""
+    """This node's verdict on one completion."""
 
     outcome: float
-    """In [0, 1]: from the task's own verifier, or from a stage's one term that tells right from wrong. All that foreign
-    rows are ever weighed by."""
+    """In [0, 1]: from the task's verifier, or from the one term of a stage that separates right from wrong. Rows from
+    APIs and peers are weighted only by the outcome."""
     strict: bool
-    """The completion is exactly what was asked for, in the tags that were asked for; of an answer, reasoning may be
-    missing."""
+    """The completion has exactly the required format and tags. In an answer, the reasoning may be missing."""
     why: str
-    """One short sentence for people."""
+    """One short sentence, for people."""
     terms: tuple[RewardTerm, ...] = ()
-    """What the reward is made of, where that is more than the outcome."""
+    """The parts of the reward, if it is more than the outcome."""
 
     @property
     def correct(self) -> bool:
@@ -69,7 +68,7 @@ class Score:
 
     @property
     def reward(self) -> float:
-        """What the node's own rows are compared by: the sum of the terms, without any the outcome."""
+        """The sum of the terms, or the outcome if there are none. The node's own rows are compared by it."""
         return sum(term.value for term in self.terms) if self.terms else self.outcome
 
 
@@ -78,9 +77,9 @@ class TaskSpec:
     """What a worker needs to build one task of the mixture."""
 
     label: str
-    """Name of the task in the mixture: its own name, numbered when it stands there twice."""
+    """Name of the task in the mixture: its registered name, numbered if the task occurs more than once."""
     module: str
-    """Where ``build`` is."""
+    """Module that contains ``build``."""
     name: str
     path: str | None = None
     """Absolute path of a fixed set's file or directory."""
@@ -89,50 +88,51 @@ class TaskSpec:
 
 
 class Task(ABC):
-    """One generator with its verifier. Lives in worker processes; building one must be cheap."""
+    """One generator with its verifier. Runs in worker processes. Building one must be cheap."""
 
     size: int | None = None
-    """Number of training questions of a fixed set, None for a generator without end. Known once prepared to make."""
+    """Number of training questions in a fixed set; None for an endless generator. Set by ``prepare("make")``."""
     heldout_size: int = 0
-    """Questions of a fixed set's own held-out file, at the places from ``size``. 0: held out of the training set."""
+    """Number of questions in a fixed set's separate held-out file; their positions start at ``size``. If 0, questions
+    are held out from the training set."""
     sha256: str | None = None
-    """SHA-256 of the data of a fixed set."""
+    """SHA-256 of a fixed set's data."""
     version: str = ""
-    """Name and version of the library that makes the questions, or the empty string."""
+    """Name and version of the library that makes the questions, or an empty string."""
 
     def prepare(self, role: Role) -> None:  # noqa: B027 - most have nothing to load
-        """Import and load what this role needs. Called once, before the sandbox closes. May raise ``TaskError``."""
+        """Import and load what the role needs. Called once, before the sandbox closes. May raise ``TaskError``."""
 
     @abstractmethod
     def make(self, seed: int) -> tuple[str, dict[str, Any]]:
-        """Return text and verifier's entry of the question with this seed (of a fixed set: at this place)."""
+        """Return the question's text and its entry for the verifier. In a fixed set, ``seed`` is a position."""
 
     @abstractmethod
     def score(self, answer: str, entry: Mapping[str, Any]) -> float:
-        """Return the credit in [0, 1] for ``answer``, which is hostile text."""
+        """Return the credit in [0, 1] for ``answer``, which is untrusted text."""
 
     def key(self, text: str, entry: Mapping[str, Any]) -> str:  # noqa: ARG002 - some need it
-        """Return what makes two questions the same."""
+        """Return the key of a question. Questions with equal keys count as the same."""
         return normalised(text)
 
 
 FACTS = ("size", "heldout_size", "sha256", "version")
-"""What a worker says of each task once it is prepared: attributes of ``Task``."""
+"""The attributes of ``Task`` that a worker reports once the task is prepared."""
 
 
 def normalised(text: str) -> str:
-    """Return ``text`` without differences of case, width and spacing: the key of most questions."""
+    """Return ``text`` with case, width and spacing normalized: the key of most questions."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 class Tasks(Protocol):
-    """The mixture, as the trainer sees it. ``hivemind_exp.tasks.mixture`` holds the one for real use."""
+    """The trainer's interface to a mixture of tasks, implemented in ``hivemind_exp.tasks.mixture``."""
 
     def questions(self, split: Split, round: int, count: int) -> list[Question]:
-        """Return the first ``count`` questions of a round; training ones are never among the held-out."""
+        """Return the first ``count`` questions of a round. Training questions are never held-out ones."""
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
-        """Verify completions (hostile text) side by side; one score for each, never an exception."""
+        """Verify completions (untrusted text) in parallel. Return one score for each; never raise because of one."""
 
     def close(self) -> None:
-        """End the worker processes."""
+        """Stop the worker processes."""

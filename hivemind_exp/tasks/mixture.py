@@ -1,4 +1,4 @@
-"""The mixture of tasks that a node plays: questions the same on every node, and credit for completions."""
+"""A node's mixture of tasks: makes questions, the same on every node, and scores completions."""
 
 import bisect
 import hashlib
@@ -19,32 +19,32 @@ from hivemind_exp.tasks.verifiers.answer_tags import answer_in, is_strict
 from hivemind_exp.tasks.workers.pool import Pool, Unscored
 
 LONGEST_ANSWER = 16_384
-"""Characters of the longest answer that is verified: five times the longest reference answer of any task."""
+"""Maximum length, in characters, of an answer that is verified. Five times any task's longest reference answer."""
 FORGET_AFTER = 64
-"""A round that has met this many repeated questions in a row has used its task up, and starts over."""
+"""After this many repeated questions in a row, the round has used up its tasks and allows repeats."""
 GIVE_UP_AFTER = 4096
-"""Places in a row without a usable question after which a task counts as too small."""
+"""After this many positions in a row without a usable question, the tasks are too small."""
 HELD_OUT_SHARE = 5
-"""At most one in so many questions of a fixed set without a held-out file is held out."""
+"""In a fixed set without a held-out file, at most one in this many questions is held out."""
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 4096
-"""Questions made at a time. Some take a fifth of a second: few more than are wanted."""
+"""Questions made at a time. Some take a fifth of a second, so make only a few more than needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """What a charter pins of one task."""
+    """What a charter pins about one task."""
 
     label: str
     size: int | None
-    """Training questions of a fixed set."""
+    """Number of training questions in a fixed set."""
     sha256: str | None
     """SHA-256 of a fixed set's data."""
     version: str
-    """Library that makes the questions."""
+    """Name and version of the library that makes the questions."""
 
 
 class Mixture:
-    """Implements ``base.Tasks``. To be called from one thread: the one that made it and outlives it."""
+    """Implements ``base.Tasks``. Call it only from the thread that created it; that thread must outlive it."""
 
     def __init__(
         self,
@@ -57,17 +57,17 @@ class Mixture:
         stride: int = 8,
         verifiers: int | None = None,
     ) -> None:
-        """Start the workers, without waiting for them.
+        """Start the workers without waiting for them.
 
         Args:
-            specs: tasks with their weights; presets are taken apart.
-            charter: id of the swarm; fixes the training questions.
-            secret: known to this node alone; fixes the held-out questions.
-            heldout: how many questions to hold out.
-            partial_credit: pay what verifiers give for near misses.
-            stride: questions of a fixed set that one round uses up, in all tasks together. Rounds of that many
-                questions see a fixed set once an epoch.
-            verifiers: verifying processes. Unset: by the machine's cores.
+            specs: tasks with their weights; presets are expanded.
+            charter: id of the swarm; determines the training questions.
+            secret: known only to this node; determines the held-out questions.
+            heldout: number of questions to hold out.
+            partial_credit: give the verifiers' credit for near misses.
+            stride: number of fixed-set questions that one round uses up, over all tasks. Rounds with that many
+                questions see each question of a fixed set once per epoch.
+            verifiers: number of verifier processes. By default it depends on the number of CPU cores.
 
         Raises:
             TaskError: a task does not exist.
@@ -87,14 +87,14 @@ class Mixture:
         self._pool.start()
 
     def facts(self) -> list[TaskFacts]:
-        """Return what a charter pins of each task. Waits for the workers."""
+        """Return what a charter pins about each task. Waits for the workers."""
         return [
             TaskFacts(label, fact["size"], fact["sha256"], fact["version"])
             for label, fact in zip(self._labels, self._pool.facts(), strict=True)
         ]
 
     def digest(self, label: str, n: int = 64) -> str:
-        """Return SHA-256 (hex) over ``n`` items of a task: equal wherever its questions are made alike."""
+        """Return a SHA-256 (hex) over ``n`` items of a task. Nodes that make the same questions get the same digest."""
         task = self._labels.index(label)
         size = self._pool.facts()[task]["size"]
         numbers = (Sequence64(b"", "train").at("digest", label, place) for place in range(n))
@@ -102,10 +102,10 @@ class Mixture:
         return hashlib.sha256(msgpack.packb(items, unicode_errors="surrogatepass")).hexdigest()
 
     def questions(self, split: Split, round: int, count: int) -> list[Question]:
-        """Return the first ``count`` questions of a round, which may be negative (before the first).
+        """Return the first ``count`` questions of a round. A negative round comes before the first one.
 
-        Training questions are distinct within the round, as long as the tasks have that many, and never held out.
-        Held-out questions are the same in every round, and fewer than asked for where fixed sets are short.
+        Training questions are distinct within the round, as long as the tasks have enough of them, and never held out.
+        Held-out questions are the same in every round. Small fixed sets may yield fewer than ``count``.
 
         Raises:
             TaskError: a task cannot make questions, or has too few.
@@ -116,7 +116,7 @@ class Mixture:
         return list(islice(self._training(round, count), count))
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
-        """Verify completions side by side; one score for each, whatever they hold."""
+        """Verify completions in parallel. Return one score for each, whatever it contains."""
         answers = [answer_in(completion) for completion in completions]
         jobs = [
             (place, (self._labels.index(question.task), answer, dict(question.entry)))
@@ -131,7 +131,7 @@ class Mixture:
         return [self._judge(credit, completion) for credit, completion in zip(credits, completions, strict=True)]
 
     def close(self) -> None:
-        """End the worker processes."""
+        """Stop the worker processes."""
         self._pool.close()
 
     def _judge(self, credit: float | Unscored, completion: str) -> Score:
@@ -149,7 +149,7 @@ class Mixture:
             known = 0
             for question in self._stream("heldout", 0, self._wanted) if self._wanted else ():
                 known = known + 1 if question.key in found else 0
-                self._give_up_after(known, f"only {len(found)} different questions to hold out")
+                self._give_up_after(known, f"only {len(found)} distinct questions to hold out")
                 found.setdefault(question.key, question)
                 if len(found) == self._wanted:
                     break
@@ -158,12 +158,12 @@ class Mixture:
         return self._heldout
 
     def _training(self, round: int, count: int) -> Iterator[Question]:
-        """Yield the questions of a round that are not held out, each once until the tasks are used up."""
+        """Yield a round's questions that are not held out, each only once until the tasks are used up."""
         seen: set[str] = set()
         repeats = held = 0
         for question in self._stream("train", round, count):
             held = held + 1 if question.key in self._held_keys else 0
-            self._give_up_after(held, f"no questions beside the {len(self._held_keys)} held out")
+            self._give_up_after(held, f"no questions besides the {len(self._held_keys)} held-out ones")
             if held:
                 continue
             if question.key in seen:
@@ -179,12 +179,12 @@ class Mixture:
         if places > GIVE_UP_AFTER:
             few = max(1, self._wanted // 4)
             raise TaskError(
-                f"the tasks ({', '.join(self._labels)}) have {found}; widen their params, or hold out fewer",
+                f"the tasks ({', '.join(self._labels)}) have {found}; widen their params or hold out fewer questions",
                 next=f"swarmctl run --set eval.questions={few}",
             )
 
     def _stream(self, split: Split, round: int, count: int) -> Iterator[Question]:
-        """Yield the questions of a round, place by place, without end; made in chunks."""
+        """Yield a round's questions in order, without end. They are made in chunks."""
         places = self._places(split, round)
         chunk = min(max(count, _SMALLEST_CHUNK), _LARGEST_CHUNK)
         while picked := list(islice(places, chunk)):
@@ -197,7 +197,7 @@ class Mixture:
             chunk = min(max(count, chunk // 8, _SMALLEST_CHUNK), _LARGEST_CHUNK)
 
     def _places(self, split: Split, round: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (index, task, seed) along a round. Of fixed sets, the seed is a place in the set."""
+        """Yield (index, task, seed) for the positions of a round. In a fixed set, the seed is a position in the set."""
         sequence = self._train if split == "train" else self._held
         facts = self._pool.facts()
         used = [0] * len(facts)
@@ -220,7 +220,7 @@ class Mixture:
                 return
 
     def _reserve(self, task: int, fact: dict[str, Any]) -> Sequence[int]:
-        """Return the places of a fixed set that may be held out, in the order that only this node knows."""
+        """Return the positions in a fixed set that may be held out, in an order known only to this node."""
         label, size, own = self._labels[task], fact["size"], fact["heldout_size"]
         if own:
             return [size + place for place in self._held.permutation(label, 0, own)]

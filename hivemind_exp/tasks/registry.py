@@ -1,10 +1,10 @@
-"""Names of tasks. Adding one takes a module in ``families`` and a line in ``FAMILIES``.
+"""Names of tasks. To add a task, add a module to ``families`` and a line to ``FAMILIES``.
 
-The module has ``check(spec)``, which is light and raises ``TaskError`` for what is wrong with the options, and
-``build(spec)``, which returns a ``base.Task``. With ``NEEDS_HUB = True`` its maker may reach the Hugging Face hub when
-no path is given. A generator of reasoning-gym takes one line, in ``families.reasoning_gym_catalogue``.
+The module defines ``check(spec)``, which is fast and raises ``TaskError`` for wrong options, and ``build(spec)``, which
+returns a ``base.Task``. With ``NEEDS_HUB = True``, the process that makes its questions may access the Hugging Face hub
+if no path is given. To add a reasoning-gym generator, add one line to ``families.reasoning_gym_catalogue``.
 
-Nothing heavy is imported here: the command line checks names with it.
+Imports nothing heavy, because the command line uses this module to check names.
 """
 
 import difflib
@@ -24,7 +24,7 @@ FAMILIES: dict[str, str] = {
     "jsonl": "hivemind_exp.tasks.families.jsonl",
     **dict.fromkeys(GENERATORS, "hivemind_exp.tasks.families.reasoning_gym"),
 }
-"""Module of each task. Tests add lines here."""
+"""Module of each task. Tests add entries."""
 
 PRESETS: Mapping[str, Sequence[str]] = {
     "sapo": (
@@ -39,11 +39,11 @@ PRESETS: Mapping[str, Sequence[str]] = {
         "propositional_logic",
     ),
 }
-"""Mixtures with a name, in equal shares. ``sapo``: arXiv 2509.08721, section 4."""
+"""Named mixtures of tasks in equal shares. ``sapo``: arXiv 2509.08721, section 4."""
 
 
 def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
-    """Return the tasks of a mixture with their weights, presets taken apart.
+    """Return the tasks of a mixture with their weights. Presets are expanded.
 
     Raises:
         TaskError: a name is unknown or refused, or a preset has parameters.
@@ -66,17 +66,17 @@ def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
 
 
 def check_tasks(configs: Sequence[TaskConfig]) -> None:
-    """Find what can be found wrong without starting a worker: names, options, parameters, the lines of a file.
+    """Check everything that needs no worker: names, options, parameters and the lines of a file.
 
     Raises:
-        TaskError: naming the cause and the cure.
+        TaskError: states the cause and the fix.
     """
     for spec, _ in expand(configs):
         importlib.import_module(spec.module).check(spec)
 
 
 def names() -> list[str]:
-    """Return every name that can stand in ``tasks``, sorted."""
+    """Return every name that ``tasks`` accepts, sorted."""
     return sorted({*FAMILIES, *PRESETS})
 
 
@@ -84,7 +84,7 @@ def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
     if config.name not in PRESETS:
         if config.name not in FAMILIES:
             near = difflib.get_close_matches(config.name.lower(), names(), cutoff=0.5) or ["sapo", "gsm8k", "jsonl"]
-            why = f"no task is called {config.name!r}; the nearest names are {', '.join(near)}"
+            why = f"unknown task {config.name!r}; the closest names are {', '.join(near)}"
             if config.name in REFUSED:
                 why = f"task {config.name!r} cannot be used: {REFUSED[config.name]}"
             raise TaskError(why, next=f"swarmctl run --task {near[0]}")
@@ -92,7 +92,7 @@ def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
         return
     if config.params or config.path:
         raise TaskError(
-            f"task {config.name!r} is a preset and takes no params and no path; name its tasks one by one instead",
+            f"task {config.name!r} is a preset and accepts neither params nor path; list its tasks one by one instead",
             next=f"swarmctl run --task {','.join(PRESETS[config.name])}",
         )
     members = PRESETS[config.name]

@@ -1,7 +1,8 @@
-"""Which question stands where: everything that follows from (charter, split, round, index).
+"""The order of questions, derived only from (charter, split, round, index).
 
-Hashes are over canonical bytes, every field behind its length, so that no two places share a seed because their
-fields run together. No number generator of Python's is used: their sequences may change between versions.
+Hashes are computed over canonical bytes. Every field is prefixed with its length, so that two positions never share a
+seed because their fields run together. Python's random number generators are not used: their sequences may change
+between versions.
 """
 
 import functools
@@ -14,7 +15,7 @@ from hivemind_exp.tasks.base import Split
 
 
 def canonical(*fields: bytes | str | int) -> bytes:
-    """Return the fields as bytes, each behind its kind and length."""
+    """Return the fields as bytes, each prefixed with its type and length."""
     parts = []
     for field in fields:
         kind = b"b" if isinstance(field, bytes) else b"s" if isinstance(field, str) else b"i"
@@ -24,9 +25,10 @@ def canonical(*fields: bytes | str | int) -> bytes:
 
 
 class Sequence64:
-    """Numbers of 64 bits for the places of one split.
+    """64-bit numbers for the positions of one split.
 
-    Training follows from the charter alone, the same on every node; with a ``secret`` nobody else can know them.
+    Without a ``secret``, they depend only on the charter and are the same on every node. With a ``secret``, no one
+    else can compute them.
     """
 
     def __init__(self, charter: bytes, split: Split, secret: bytes | None = None) -> None:
@@ -35,7 +37,7 @@ class Sequence64:
         self._secret = secret
 
     def at(self, purpose: str, *place: str | int) -> int:
-        """Return the number of a place: the first 64 bits of its SHA-256, or HMAC-SHA-256 with the secret."""
+        """Return a position's number: the first 64 bits of its SHA-256, or of its HMAC-SHA-256 with the secret."""
         message = canonical(self._charter, self._split, purpose, *place)
         if self._secret is None:
             digest = hashlib.sha256(message).digest()
@@ -43,14 +45,17 @@ class Sequence64:
             digest = hmac.digest(self._secret, message, "sha256")
         return int.from_bytes(digest[:8], "big")
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019 - as many sequences live as a mixture has splits
+    @functools.lru_cache(maxsize=16)  # noqa: B019 - there is only one sequence per split of a mixture
     def permutation(self, label: str, epoch: int, size: int) -> tuple[int, ...]:
-        """Return the numbers below ``size`` in the order of this epoch."""
+        """Return the numbers below ``size`` in this epoch's order."""
         return tuple(sorted(range(size), key=lambda place: (self.at("order", label, epoch, place), place)))
 
 
 def thresholds(weights: Sequence[float]) -> list[int]:
-    """Return the bounds below which a 64-bit number chooses each task. Exact: no rounding differs between machines."""
+    """Return each task's upper bound: a 64-bit number selects the first task whose bound is above it.
+
+    The bounds are computed exactly, so rounding cannot differ between machines.
+    """
     exact = [Fraction(weight) for weight in weights]
     total = sum(exact)
     bounds, below = [], Fraction(0)

@@ -1,4 +1,4 @@
-"""Files are written whole: whatever goes wrong, the old one stays, and nothing lies about beside it."""
+"""Atomic file writes: after any failure, the old file is unchanged and no temporary file is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_file_is_private_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_file_is_private_by_default(tmp_path: Path) -> None:
     path = tmp_path / "a"
     atomic_write.write(path, "ä")
     assert (path.read_bytes(), mode(path)) == ("ä".encode(), 0o600)
@@ -39,7 +39,7 @@ def test_a_mode_can_be_kept_or_left_to_the_umask(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
-def test_an_exclusive_file_replaces_nothing(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exclusive_write_never_replaces_a_file(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not links:
 
         def refused(*_: object) -> None:
@@ -56,7 +56,7 @@ def test_an_exclusive_file_replaces_nothing(tmp_path: Path, links: bool, monkeyp
     assert sorted(os.listdir(tmp_path)) == ["a", "dangling"]
 
 
-def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     atomic_write.write(tmp_path / "link", "new")
@@ -65,7 +65,7 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_what_fails_leaves_the_old_file(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -78,7 +78,7 @@ def test_what_fails_leaves_the_old_file(tmp_path: Path, call: str, monkeypatch: 
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_nothing_has_its_name_before_it_is_complete_and_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_gets_its_name_only_when_complete_and_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     synced: list[tuple[bool, bool]] = []
     really = os.fsync
@@ -96,7 +96,7 @@ def test_nothing_has_its_name_before_it_is_complete_and_synced(tmp_path: Path, m
     assert path.read_bytes() == b"half and half"
 
 
-def test_an_error_of_whoever_writes_leaves_the_old_file(tmp_path: Path) -> None:
+def test_an_error_in_the_block_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
 

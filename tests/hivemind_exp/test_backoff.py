@@ -1,4 +1,4 @@
-"""Pauses before trying again."""
+"""Pauses between retries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def test_a_pause_doubles_up_to_the_longest() -> None:
     assert growing(10**6, first=30.0, longest=600.0) == 600.0
 
 
-def test_jitter_stays_within_its_part_and_varies() -> None:
+def test_jitter_varies_within_its_bounds() -> None:
     pauses = [jittered(8.0, 0.25) for _ in range(200)]
     assert all(6.0 <= pause <= 10.0 for pause in pauses)
     assert min(pauses) < 7.0

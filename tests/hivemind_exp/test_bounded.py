@@ -1,4 +1,4 @@
-"""Dictionaries that forget what was written longest ago."""
+"""Dictionaries of bounded size that drop the entries written longest ago."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hivemind_exp.bounded import BoundedDict
 
 
-def test_the_oldest_entry_goes_first() -> None:
+def test_the_oldest_entry_is_dropped_first() -> None:
     seen: BoundedDict[str, int] = BoundedDict(2)
     seen["a"], seen["b"], seen["c"] = 1, 2, 3
     assert dict(seen) == {"b": 2, "c": 3}
@@ -19,7 +19,7 @@ def test_the_oldest_entry_goes_first() -> None:
         seen["a"]
 
 
-def test_writing_keeps_an_entry_and_reading_does_not() -> None:
+def test_writing_makes_an_entry_newest_and_reading_does_not() -> None:
     seen: BoundedDict[str, int] = BoundedDict(2)
     seen["a"], seen["b"] = 1, 2
     seen["a"] = 3
@@ -34,7 +34,7 @@ def test_writing_keeps_an_entry_and_reading_does_not() -> None:
     assert list(seen) == ["c", "e"]
 
 
-def test_setdefault_writes_what_is_missing() -> None:
+def test_setdefault_writes_a_missing_entry() -> None:
     lists: BoundedDict[str, list[int]] = BoundedDict(1)
     lists.setdefault("a", []).append(1)
     lists.setdefault("a", []).append(2)
@@ -43,7 +43,7 @@ def test_setdefault_writes_what_is_missing() -> None:
     assert list(lists) == ["b"]
 
 
-def test_the_bound_can_be_on_the_size_of_the_values() -> None:
+def test_the_bound_can_apply_to_the_size_of_the_values() -> None:
     texts: BoundedDict[str, bytes] = BoundedDict(10, weigh=len)
     texts["a"], texts["b"] = b"1234", b"123456"
     assert (list(texts), texts.weight) == (["a", "b"], 10)

@@ -1,4 +1,4 @@
-"""The node's log for machines."""
+"""The node's machine-readable log."""
 
 from __future__ import annotations
 
@@ -30,26 +30,28 @@ STEP: dict[str, Any] = {
 
 
 def written(path: Path, event: Event) -> dict[str, Any]:
-    """Return what a log holds of an event, without its time."""
+    """Write an event to a log. Return the logged fields without the time."""
     path.mkdir(exist_ok=True)
     log = EventLog(path / "events.jsonl")
     log(event)
     log.close()
     [line] = (path / "events.jsonl").read_text().splitlines()
-    told: dict[str, Any] = json.loads(line, parse_constant=lambda name: f"not JSON: {name}")
-    assert told.pop("t") > 0
-    assert line == json.dumps({"t": json.loads(line)["t"], **told}), "a space after each comma and colon, as ever"
-    return told
+    logged: dict[str, Any] = json.loads(line, parse_constant=lambda name: f"not JSON: {name}")
+    assert logged.pop("t") > 0
+    assert line == json.dumps({"t": json.loads(line)["t"], **logged}), (
+        "the line must have a space after each comma and colon"
+    )
+    return logged
 
 
-def test_a_line_is_json_whatever_the_numbers_are(tmp_path: Path) -> None:
-    told = written(tmp_path, StepEvent(**STEP | {"loss": float("nan"), "grad_norm": float("inf")}))
-    assert told == {"event": "step", **STEP, "loss": None, "grad_norm": None}
+def test_non_finite_numbers_become_null(tmp_path: Path) -> None:
+    logged = written(tmp_path, StepEvent(**STEP | {"loss": float("nan"), "grad_norm": float("inf")}))
+    assert logged == {"event": "step", **STEP, "loss": None, "grad_norm": None}
 
 
-def test_numbers_in_a_table_too(tmp_path: Path) -> None:
-    told = written(tmp_path, RoundEvent(round=0, rounds=9, seconds={"train": 0.5, "other": float("-inf")}))
-    assert told["seconds"] == {"train": 0.5, "other": None}
+def test_non_finite_numbers_in_a_table_become_null(tmp_path: Path) -> None:
+    logged = written(tmp_path, RoundEvent(round=0, rounds=9, seconds={"train": 0.5, "other": float("-inf")}))
+    assert logged["seconds"] == {"train": 0.5, "other": None}
 
 
 def test_fields_keep_their_order_and_unknown_ones_are_null(tmp_path: Path) -> None:
@@ -63,28 +65,28 @@ def test_fields_keep_their_order_and_unknown_ones_are_null(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("filtered", [0, 3])
-def test_only_steps_of_peers_say_what_was_filtered(filtered: int, tmp_path: Path) -> None:
-    told = written(tmp_path, StepEvent(**STEP, filtered=filtered))
-    assert told == {"event": "step", **STEP, "filtered": filtered}
-    assert list(told)[-3:] == ["filtered", "source", "replayed"]
+def test_filtered_is_written_if_set(filtered: int, tmp_path: Path) -> None:
+    logged = written(tmp_path, StepEvent(**STEP, filtered=filtered))
+    assert logged == {"event": "step", **STEP, "filtered": filtered}
+    assert list(logged)[-3:] == ["filtered", "source", "replayed"]
 
 
-def test_an_event_crosses_a_pipe_as_its_name_and_fields() -> None:
+def test_an_event_can_be_rebuilt_from_its_name_and_fields() -> None:
     for event in (StepEvent(**STEP), StepEvent(**STEP, filtered=1), PhaseEvent(name="x")):
         assert EVENTS[event.event_name()](**event.model_dump()) == event
 
 
-def test_a_field_that_no_event_has_is_a_mistake() -> None:
+def test_an_unknown_field_is_an_error() -> None:
     with pytest.raises(ValidationError):
         PhaseEvent(name="x", of="the future")  # type: ignore[call-arg]
 
 
-def test_every_field_says_what_it_is() -> None:
+def test_every_event_and_field_is_described() -> None:
     for model in EVENTS.values():
         assert model.__doc__
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
 
 
-def test_the_table_in_the_documents_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_in_the_docs_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check"]) == 0, capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Keys as the trainer receives and uses them."""
+"""How the trainer receives and uses API keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hivemind_exp.secrets import Secrets, receive
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
-def test_a_pipe_is_read_to_its_end_and_closed() -> None:
+def test_keys_are_read_from_a_pipe_that_is_then_closed() -> None:
     reading, writing = os.pipe()
     os.write(writing, json.dumps({"wandb": KEY}).encode())
     os.close(writing)
@@ -33,7 +33,7 @@ def test_a_pipe_is_read_to_its_end_and_closed() -> None:
     ("environment", "address"),
     [({}, "https://api.wandb.ai"), ({"WANDB_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9")],
 )
-def test_wandb_gets_its_key_for_one_host_and_writes_it_nowhere(
+def test_wandb_uses_its_key_for_one_host_and_writes_no_file(
     tmp_path: Path, environment: dict[str, str], address: str
 ) -> None:
     pytest.importorskip("wandb")

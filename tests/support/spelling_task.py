@@ -1,4 +1,7 @@
-"""A task in the test's own process: spell a word from a fixed list backward. Same interface, no worker or library."""
+"""A task that runs in the test process: spell a word from a fixed list backward.
+
+It has the same interface as real tasks, but needs no worker and no library.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from hivemind_exp.tasks.base import Question, Score, Split
 
 
 class Spelling:
-    """All words of three letters over a small alphabet, shuffled by a seed."""
+    """Three-letter words over a small alphabet, shuffled with a seed. Palindromes are left out."""
 
     def __init__(self, seed: int = 0, letters: str = "abcdefghij", heldout: int = 50) -> None:
         words = [a + b + c for a in letters for b in letters for c in letters if a != c]

@@ -1,5 +1,5 @@
-"""Completion scripts for bash, zsh and fish, made from the command tree. ``python -m tools.completions`` writes them.
+"""Generate completion scripts for bash, zsh and fish from the command tree. Run ``python -m tools.completions``.
 
-They are static: what a Tab offers is in the script, or is the name of a file. No Tab starts Python, which would take
-longer than people wait.
+The scripts are static: every candidate is in the script or is the name of a file. Pressing Tab never starts Python,
+because that would be too slow.
 """

@@ -1,4 +1,4 @@
-"""Write the completion scripts, or with ``--check`` say whether they are up to date (exit code 1 where not)."""
+"""Write the completion scripts. With ``--check``, exit with code 1 if any is out of date."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def scripts() -> dict[str, str]:
-    """Return the text of each script by the name of its file."""
+    """Return the text of each script by file name."""
     root = tree(app, WORDS)
     table = tables(root)
     filled = {"bash": bash.fill(table), "zsh": zsh.fill(root), "fish": fish.fill(table)}

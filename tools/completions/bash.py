@@ -12,7 +12,7 @@ _INDENT = " " * 8
 
 
 def fill(tables: Tables) -> dict[str, str]:
-    """Return what stands in the place of each mark of the template."""
+    """Return the text that replaces each mark in the template."""
     return {
         "enter": _cases(
             ([f"{path}:{name}" for name in names], f"path='{entered}'") for path, names, entered in tables.enters
@@ -55,5 +55,5 @@ def _cases(rows: Iterable[tuple[Sequence[str], str]]) -> str:
 
 
 def _pattern(text: str) -> str:
-    """Quote a pattern; a ``*`` at its end stays one."""
+    """Quote a pattern, except for a ``*`` at its end."""
     return f"'{text[:-1]}'*" if text.endswith("*") else f"'{text}'"

@@ -13,7 +13,7 @@ _BODY = " " * 12
 
 
 def fill(tables: Tables) -> dict[str, str]:
-    """Return what stands in the place of each mark of the template."""
+    """Return the text that replaces each mark in the template."""
     return {
         "enter": _cases(
             ([f"{path}:{name}" for name in names], f"set path {_quoted(entered)}")
@@ -57,7 +57,7 @@ def _list(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def _entry(word: str, help: str) -> str:
-    """Return a word and its description, with the tab between them that fish wants."""
+    """Return a word and its description, separated by a tab as fish expects."""
     return f"{word}\\t{_quoted(help)}" if help else word
 
 

@@ -1,6 +1,6 @@
-"""The command tree as four tables, from which the scripts for bash and fish are made.
+"""The command tree as tables, from which the scripts for bash and fish are generated.
 
-A path is the names of a command separated by blanks; that of ``swarmctl`` itself is empty.
+A path is a command's names separated by spaces. The path of ``swarmctl`` itself is empty.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from tools.completions.tree import Command, Option, Value
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What the scripts look up."""
+    """The tables that the scripts look up."""
 
     enters: tuple[tuple[str, tuple[str, ...], str], ...]
-    """(path, names, path of the command that they enter)."""
+    """(path, names, path of the command that these names lead to)."""
     takes: tuple[tuple[str, tuple[str, ...], Value], ...]
-    """(path, names of an option, what it takes)."""
+    """(path, names of an option, value that it takes)."""
     options: tuple[tuple[str, tuple[Option, ...]], ...]
     commands: tuple[tuple[str, tuple[Command, ...]], ...]
     arguments: tuple[tuple[str, str, Value], ...]
-    """(path, position from 0 or ``*``, what stands there)."""
+    """(path, position from 0 or ``*``, value in that position)."""
 
 
 def tables(root: Command) -> Tables:
@@ -47,7 +47,7 @@ def tables(root: Command) -> Tables:
 
 
 def path_of(command: Command) -> str:
-    """Return the path of a command as the tables write it."""
+    """Return a command's path in the tables' format."""
     return " ".join(command.path)
 
 

@@ -1,4 +1,4 @@
-"""The command tree as plain data, and what each value in it may be completed with."""
+"""The command tree as plain data, with the candidates for each value."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Kind(StrEnum):
     """Where the candidates for a value come from."""
 
     NONE = "none"
-    """Free text and numbers: nothing is offered."""
+    """Free text and numbers: no candidates."""
     WORDS = "words"
     """A fixed list."""
     PROFILE = "profile"
     """Built-in profiles, the user's files, and any other ``.toml`` file."""
     NODE = "node"
-    """Directories of nodes."""
+    """Node directories."""
     SETTING = "setting"
     """``KEY=VALUE``."""
     FILE = "file"
@@ -29,17 +29,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What an option or argument takes."""
+    """The value that an option or argument takes."""
 
     kind: Kind
     name: str
-    """How help calls it."""
+    """Its name in help texts."""
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option; a flag has no value."""
+    """One option. A flag has no value."""
 
     names: tuple[str, ...]
     help: str
@@ -48,13 +48,13 @@ class Option:
 
     @property
     def long(self) -> tuple[str, ...]:
-        """Names worth offering: short ones only where there is no long one."""
+        """The names to offer: the long ones, or the short ones if there are no long ones."""
         return tuple(name for name in self.names if name.startswith("--")) or self.names
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One positional value, or any number of them."""
+    """One positional argument, or any number of them."""
 
     value: Value
     multiple: bool
@@ -66,7 +66,7 @@ class Command:
 
     path: tuple[str, ...]
     aliases: tuple[str, ...]
-    """Other names, which work but are not offered."""
+    """Other names that work but are not offered."""
     help: str
     options: tuple[Option, ...]
     arguments: tuple[Argument, ...]
@@ -83,7 +83,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The fixed lists which the command tree itself does not hold."""
+    """Fixed word lists that the command tree does not contain."""
 
     by_metavar: Mapping[str, tuple[str, ...]]
 
@@ -92,7 +92,7 @@ _HELP = Option(("-h", "--help"), "Show this message and exit", None, multiple=Fa
 
 
 def tree(app: typer.Typer, words: Words) -> Command:
-    """Return the commands of ``app``. A hidden command that does what a visible one does is an alias of it."""
+    """Return the commands of ``app``. A hidden command that is identical to a visible one is its alias."""
     return _command(typer.main.get_command(app), (), words)
 
 
@@ -125,7 +125,7 @@ def _without_path(command: Command) -> Command:
 
 
 def first_sentence(text: str) -> str:
-    """Return what fits beside a candidate."""
+    """Return the first sentence of a help text, which is short enough to show beside a candidate."""
     return " ".join(text.split("\n\n", maxsplit=1)[0].replace("\b", "").split()).split(". ")[0].removesuffix(".")
 
 
@@ -151,7 +151,7 @@ _BY_METAVAR = {
 
 
 def _value(parameter: Any, path: tuple[str, ...], words: Words) -> Value:
-    """Return what a parameter takes: its choices, else what its metavar says; another metavar offers nothing."""
+    """Return a parameter's value: its choices, or what its metavar stands for. Unknown metavars get no candidates."""
     metavar = parameter.metavar or parameter.name.upper()
     choices: Sequence[str] | None = getattr(parameter.type, "choices", None)
     if choices is not None:

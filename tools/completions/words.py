@@ -1,4 +1,4 @@
-"""What the scripts know by heart: names that stand in the code, and the settings for ``--set``."""
+"""Word lists built into the scripts: names defined in the code, and the settings for ``--set``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORDS = Words(
 
 
 def setting_values() -> dict[str, tuple[str, ...]]:
-    """Return every setting, dotted, with the values it may have where these are few."""
+    """Return every setting by its dotted name, with its possible values if there are only a few."""
     return {dotted(path): _values(dotted(path), field) for path, field in settings().items()}
 
 

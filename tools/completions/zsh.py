@@ -1,4 +1,4 @@
-"""The script for zsh: one function a command, on top of zsh's own ``_arguments``."""
+"""The script for zsh: one function per command, built on zsh's ``_arguments``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ACTIONS = {
 
 
 def fill(root: Command) -> dict[str, str]:
-    """Return what stands in the place of each mark of the template."""
+    """Return the text that replaces each mark in the template."""
     return {
         "profiles": " ".join(PROFILES),
         "settings": "\n".join(f"      {_pair(key, help)}" for key, help in sorted(setting_help().items())),
@@ -71,7 +71,7 @@ def _lines(specs: list[str]) -> str:
 
 
 def _option(option: Option) -> Iterator[str]:
-    """Yield one specification for each name: a repeatable option has a star, any other excludes its other names."""
+    """Yield one specification per name. A repeatable option has a star; any other option excludes its other names."""
     head = "*" if option.multiple else f"({' '.join(option.names)})" if len(option.names) > 1 else ""
     for name in option.names:
         joined = "" if option.value is None else "=" if name.startswith("--") else "+"
@@ -93,7 +93,7 @@ def _pair(word: str, help: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Escape what ends a part of a specification."""
+    """Escape the characters that would end a part of a specification."""
     for character in "\\[]:":
         text = text.replace(character, "\\" + character)
     return text

@@ -1,1 +1,1 @@
-"""One module for each family of tasks: ``check(spec)`` and ``build(spec)``, named in ``tasks.registry.FAMILIES``."""
+"""Families of tasks. Each module has ``check(spec)`` and ``build(spec)`` and is listed in ``registry.FAMILIES``."""

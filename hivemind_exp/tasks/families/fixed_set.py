@@ -1,4 +1,4 @@
-"""A fixed set of questions: places instead of seeds, and a hash that a charter can pin."""
+"""A fixed set of questions, addressed by position instead of seed, with a hash that a charter can pin."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from hivemind_exp.tasks.base import Task, TaskSpec
 from hivemind_exp.tasks.seed_sequence import canonical
 
 FEWEST = 10
-"""Questions of the smallest set from which some can be held out."""
+"""Minimum size of a set from which questions are held out."""
 
 
 class FixedQuestion(NamedTuple):
@@ -21,7 +21,8 @@ class FixedQuestion(NamedTuple):
 
 
 Rows = tuple[Sequence[FixedQuestion], Sequence[FixedQuestion]]
-"""A fixed set as it was read: training and held-out questions. Without the latter some of the former are held out."""
+"""A fixed set as read: training and held-out questions. If no held-out questions are given, some training questions are
+held out."""
 
 
 class FixedTask(Task):
@@ -60,8 +61,8 @@ def _same_words(answer: str, right: str) -> float:
 
 
 def enough(train: Sequence[FixedQuestion], heldout: Sequence[FixedQuestion], source: str) -> Rows:
-    """Return both. Raises ``TaskError`` where there are too few to train on some and hold out others."""
+    """Return both. Raises ``TaskError`` if there are too few questions to train on some and hold out others."""
     if len(train) < (1 if heldout else FEWEST):
-        why = f"{source} has {len(train)} questions; at least {FEWEST} are needed, for some are held out"
+        why = f"{source} has {len(train)} questions; at least {FEWEST} are needed, because some are held out"
         raise TaskError(why, next="swarmctl run --task sapo")
     return train, heldout

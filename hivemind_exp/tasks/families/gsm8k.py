@@ -1,6 +1,6 @@
-"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168): grade-school sums, from the hub or from a local copy.
+"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168): grade-school math problems, from the hub or from a local copy.
 
-Trained on its train split; held out from its test split.
+Training questions come from its train split, held-out questions from its test split.
 """
 
 import json
@@ -19,24 +19,24 @@ from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows
 NEEDS_HUB = True
 HUB_NAME, HUB_SUBSET = "openai/gsm8k", "main"
 MARK = "####"
-"""What stands before the answer, behind the worked solution."""
+"""Separates the worked solution from the answer."""
 SUFFIXES = (".jsonl", ".parquet")
 
 
 def _fetch(directory: str = "gsm8k") -> str:
-    """Return the command that makes a local copy; ``hf`` was installed with this interpreter, on PATH or not."""
+    """Return the command that downloads a copy. ``hf`` is installed beside this interpreter, maybe not on PATH."""
     program = shlex.quote(str(Path(sys.executable).with_name("hf")))
     return f"{program} download {HUB_NAME} --repo-type dataset --local-dir {shlex.quote(directory)}"
 
 
 def check(spec: TaskSpec) -> None:
-    """Look at the options, and at a local copy's files.
+    """Check the options and the files of a local copy.
 
     Raises:
-        TaskError: there are params, or the copy is not there.
+        TaskError: params are given, or the copy is missing.
     """
     if spec.params:
-        raise TaskError("task 'gsm8k' takes path, and no params", next="swarmctl run --task gsm8k")
+        raise TaskError("task 'gsm8k' accepts path, but no params", next="swarmctl run --task gsm8k")
     if spec.path is not None:
         _files(Path(spec.path), "train")
 
@@ -55,7 +55,7 @@ def _read(spec: TaskSpec) -> Rows:
 
 def _from_hub() -> Rows:
     reachable = hub_answers()
-    if not reachable:  # told to the library before its import: else it asks for half a minute, whatever is cached
+    if not reachable:  # set before the library is imported; otherwise it retries for half a minute despite its cache
         os.environ["HF_HUB_OFFLINE"] = "1"
     from datasets import load_dataset
 
@@ -65,8 +65,8 @@ def _from_hub() -> Rows:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         kind = TaskError if reachable and not isinstance(error, ConnectionError) else HubUnreachable
         raise kind(
-            f"GSM8K cannot be had from the hub ({reason}); fetch a copy where there is a network, "
-            "and name its directory as the task's path",
+            f"cannot load GSM8K from the hub ({reason}); download a copy on a machine with network access "
+            "and set the task's path to its directory",
             next=_fetch(),
         ) from error
     return _rows(f"{HUB_NAME} train", splits["train"]), _rows(f"{HUB_NAME} test", splits["test"])
@@ -77,13 +77,13 @@ def _copied(path: Path, split: str) -> list[FixedQuestion]:
 
 
 def _files(path: Path, split: str) -> list[Path]:
-    """Return the files of one split: the path itself, or those in the directory whose names begin with the split's."""
+    """Return the files of one split: the path itself, or files in the directory whose names start with the split."""
     if path.is_file():
         return [path]
     found = sorted(file for file in path.rglob(f"{split}*") if file.suffix in SUFFIXES)
-    found = [file for file in found if "socratic" not in str(file.relative_to(path))]  # its solutions are worded anew
+    found = [file for file in found if "socratic" not in str(file.relative_to(path))]  # its solutions are reworded
     if not found:
-        raise TaskError(f"no {split}*.jsonl and no {split}*.parquet of GSM8K in {path}", next=_fetch(str(path)))
+        raise TaskError(f"no GSM8K files {split}*.jsonl or {split}*.parquet in {path}", next=_fetch(str(path)))
     return found
 
 
@@ -104,7 +104,7 @@ def _lines(file: Path) -> Iterable[Any]:
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise TaskError(f"{file}:{number}: this line is not JSON: {error}", next=_fetch()) from error
+            raise TaskError(f"{file}:{number}: the line is not JSON: {error}", next=_fetch()) from error
 
 
 def _rows(source: str, records: Iterable[Any]) -> list[FixedQuestion]:
@@ -114,6 +114,6 @@ def _rows(source: str, records: Iterable[Any]) -> list[FixedQuestion]:
             case {"question": str(question), "answer": str(solution)} if MARK in solution:
                 rows.append(FixedQuestion(question, solution.rpartition(MARK)[2].strip()))
             case _:
-                why = f"{source}:{number}: this is no question of GSM8K with an answer behind {MARK}"
+                why = f"{source}:{number}: not a GSM8K question with an answer after {MARK}"
                 raise TaskError(why, next=_fetch())
     return rows

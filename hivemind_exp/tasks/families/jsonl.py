@@ -1,6 +1,6 @@
-"""One's own questions: a file with one JSON object a line, ``{"question": "…", "answer": "…"}``.
+"""Questions from the user's file, with one JSON object per line: ``{"question": "…", "answer": "…"}``.
 
-``path`` names the file, of which some questions are held out, or a directory with ``train.jsonl`` and
+``path`` is either the file, from which some questions are held out, or a directory with ``train.jsonl`` and
 ``heldout.jsonl``.
 """
 
@@ -14,30 +14,30 @@ from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows, enough
 
 LONGEST_REFERENCE = 4096
-"""Characters of the longest reference answer."""
+"""Maximum length of a reference answer, in characters."""
 
 
 def check(spec: TaskSpec) -> None:
     """Read the whole file, as a worker would.
 
     Raises:
-        TaskError: there is no such file, a line is no question, or there are too few.
+        TaskError: the file does not exist, a line is not a valid question, or there are too few questions.
     """
     if spec.params:
-        raise TaskError("task 'jsonl' takes path and check, and no params", next="swarmctl run --task sapo")
+        raise TaskError("task 'jsonl' accepts path and check, but no params", next="swarmctl run --task sapo")
     _read(spec)
 
 
 def build(spec: TaskSpec) -> FixedTask:
-    """Return the task of a file."""
+    """Return the task for a file."""
     return FixedTask(spec, _read, mathematics=spec.check == "math")
 
 
 def read_lines(path: Path) -> list[FixedQuestion]:
-    """Return the questions of one file.
+    """Return the questions in one file.
 
     Raises:
-        TaskError: with the file, the line and what is wrong with it.
+        TaskError: names the file, the line and what is wrong with it.
     """
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
@@ -50,7 +50,7 @@ def read_lines(path: Path) -> list[FixedQuestion]:
 def _read(spec: TaskSpec) -> Rows:
     if spec.path is None:
         raise TaskError(
-            "task 'jsonl' needs path: a file of questions and answers, one JSON object a line",
+            "task 'jsonl' needs a path to a file of questions and answers, one JSON object per line",
             next="swarmctl run --task sapo",
         )
     path = Path(spec.path)
@@ -68,21 +68,21 @@ def _row(path: Path, number: int, line: bytes) -> FixedQuestion:
     except (ValueError, RecursionError) as error:
         _wrong(path, number, f"is not JSON: {error}")
     if not isinstance(value, dict):
-        _wrong(path, number, "is no JSON object")
+        _wrong(path, number, "is not a JSON object")
     for field in ("question", "answer"):
         if field not in value:
-            _wrong(path, number, f"has no {field!r}")
+            _wrong(path, number, f"has no {field!r} field")
     question, answer = value["question"], value["answer"]
     if isinstance(answer, (int, float)) and not isinstance(answer, bool):
         answer = json.dumps(answer)
     if not isinstance(question, str) or not question.strip():
-        _wrong(path, number, "has a 'question' that is no text")
+        _wrong(path, number, "has an empty or non-text 'question'")
     if not isinstance(answer, str) or not answer.strip():
-        _wrong(path, number, "has an 'answer' that is neither text nor a number")
+        _wrong(path, number, "has an 'answer' that is empty or neither text nor a number")
     if len(answer) > LONGEST_REFERENCE:
-        _wrong(path, number, f"has an 'answer' of {len(answer)} characters; {LONGEST_REFERENCE} is the most")
+        _wrong(path, number, f"has an 'answer' of {len(answer)} characters; the limit is {LONGEST_REFERENCE}")
     return FixedQuestion(question, answer.strip())
 
 
 def _wrong(path: Path, number: int, what: str) -> NoReturn:
-    raise TaskError(f"{path}:{number}: this line {what}", next=f"sed -n {number}p {shlex.quote(str(path))}")
+    raise TaskError(f"{path}:{number}: the line {what}", next=f"sed -n {number}p {shlex.quote(str(path))}")

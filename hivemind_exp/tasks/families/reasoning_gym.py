@@ -1,4 +1,4 @@
-"""Questions made by reasoning-gym, one object for each item, from an allow-list."""
+"""Questions made by reasoning-gym generators from an allowlist, one generator object per item."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, LIBR
 Verifier = Callable[[str, Mapping[str, Any]], float]
 
 _OURS = ("seed", "size")
-"""Parameters that this node sets."""
+"""Parameters that the node sets."""
 
 
 def check(spec: TaskSpec) -> None:
-    """Raise ``TaskError`` where a parameter is not the generator's. Reads the library's source, imports none of it."""
+    """Raise ``TaskError`` for a parameter that the generator lacks. Reads the library's source without importing it."""
     allowed = _parameters(spec.name) if spec.params else []
     for name in spec.params:
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(allowed) or 'none'}"
+            hint = f"did you mean {near[0]!r}?" if near else f"it accepts {', '.join(allowed) or 'none'}"
             raise TaskError(
                 f"task {spec.name!r} has no parameter {name!r}; {hint}", next=f"swarmctl run --task {spec.name}"
             )
 
 
 def build(spec: TaskSpec) -> GeneratedTask:
-    """Return the task. Nothing of the library is imported before ``prepare("make")``."""
+    """Return the task. The library is not imported before ``prepare("make")``."""
     return GeneratedTask(spec)
 
 
 def verifier(check: str) -> Verifier:
-    """Return the verifier that the catalogue calls ``MODULE.FUNCTION``."""
+    """Return the verifier that the catalogue names as ``MODULE.FUNCTION``."""
     module, _, function = check.partition(".")
     found: Verifier = getattr(importlib.import_module(f"hivemind_exp.tasks.verifiers.{module}"), function)
     return found
 
 
 class GeneratedTask(Task):
-    """One generator with parameters. The verifier's side never loads the library."""
+    """One generator with parameters. Verifier processes never load the library."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self.name = spec.name
@@ -70,10 +70,10 @@ class GeneratedTask(Task):
         self._factory = importlib.import_module("reasoning_gym.factory").create_dataset
         try:
             self._shared = self._dataset(0)
-            self.make(0)  # what is loaded lazily is loaded now, before the sandbox closes
+            self.make(0)  # forces lazy loading now, before the sandbox closes
         except Exception as error:
             raise TaskError(
-                f"task {self.name!r} refuses its parameters: {str(error) or type(error).__name__}",
+                f"task {self.name!r} has invalid parameters: {str(error) or type(error).__name__}",
                 next=f"swarmctl run --task {self.name}",
             ) from error
 
@@ -111,15 +111,15 @@ def _at(table: Any, path: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` as JSON would hold it: enumerations, tuples and numbers of numpy become plain."""
+    """Return ``value`` as plain JSON data: converts enumerations, tuples and NumPy numbers."""
     return json.loads(json.dumps(value, default=lambda odd: odd.item()))
 
 
 def _import_alone(module: str) -> None:
     """Import one module of the library without its siblings: 0.1 s and 20 MiB instead of 3 s and 110 MiB.
 
-    The packages' own ``__init__`` import every generator; an empty package in their place lets the import system
-    find the one that is wanted.
+    The packages' ``__init__`` modules import every generator. Empty packages in their place let the import system find
+    only the module needed.
     """
     parts = module.split(".")[:-1]
     for depth in range(1, len(parts) + 1):
@@ -142,7 +142,7 @@ def _library() -> Path:
 
 
 def _parameters(name: str) -> list[str]:
-    """Return the names of a generator's parameters, from the source of its configuration class."""
+    """Return a generator's parameter names, read from the source of its configuration class."""
     source = _library().joinpath(*GENERATORS[name].module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     config = next(node for node in classes if node.name.endswith("Config"))

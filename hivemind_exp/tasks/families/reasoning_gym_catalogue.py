@@ -1,7 +1,7 @@
-"""The audited generators of reasoning-gym, as data: where each is made, and how its answers are verified.
+"""The audited reasoning-gym generators: the module of each one and how its answers are verified.
 
-Only names listed here can be used. None is verified by the library's own code, which in some places evaluates the
-answer: ``verifiers`` holds ours. Audited at version 0.1.25.
+Only the names listed here can be used. Answers are never verified by the library's code, because some of it evaluates
+the answer. The verifiers are in ``verifiers``. Audited at version 0.1.25.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ class Generator(NamedTuple):
     """One generator."""
 
     module: str
-    """Its module below ``reasoning_gym``."""
+    """Its module under ``reasoning_gym``."""
     check: str
-    """Its verifier: module and function below ``hivemind_exp.tasks.verifiers``."""
+    """Its verifier: module and function under ``hivemind_exp.tasks.verifiers``."""
     keep: tuple[str, ...] = ()
-    """What the verifier needs besides the answer: metadata, with dots for tables in tables."""
+    """Metadata that the verifier needs besides the answer. Dots separate the levels of nested tables."""
     shared: bool = False
-    """One object makes all items, for it reads a file when built. A test shows that the items stay the same."""
+    """One object makes all items, because it reads a file when built. A test checks that the items stay the same."""
 
 
 GENERATORS: Mapping[str, Generator] = {
@@ -111,14 +111,14 @@ GENERATORS: Mapping[str, Generator] = {
 }
 
 _EVALUATES = "its verifier evaluates the answer, so an answer can run code"
-_CLOSE = "its verifier pays nearly full credit for wrong answers that lie close"
-_DROPS = "its verifier drops what it cannot read, so any text around an answer passes"
-_PLAN = "its answer has to be tried out, and no verifier of ours does that yet"
+_CLOSE = "its verifier gives nearly full credit for wrong answers that are close"
+_DROPS = "its verifier ignores what it cannot read, so any text around an answer passes"
+_PLAN = "verifying its answer means simulating it, and no verifier here does that yet"
 
 REFUSED: Mapping[str, str] = {
-    "advanced_geometry": "its verifier reads numbers without bounds, and rounds some answers but not others",
+    "advanced_geometry": "its verifier reads numbers without bounds and rounds only some answers",
     "boxnet": _PLAN,
-    "codeio": "its verifier walks nested JSON of any depth, and its answers can be 9000 characters long",
+    "codeio": "its verifier traverses nested JSON of any depth, and its answers can be 9000 characters long",
     "complex_arithmetic": _CLOSE,
     "composite": "it only mixes other generators; list those instead",
     "countdown": _EVALUATES,
@@ -127,13 +127,13 @@ REFUSED: Mapping[str, str] = {
     "intermediate_integration": _EVALUATES,
     "jugs": _PLAN,
     "kakurasu": _DROPS,
-    "knight_swap": "making one question takes a second, and depends on the hash seed",
+    "knight_swap": "making one question takes a second, and the questions depend on Python's hash seed",
     "knights_knaves": _DROPS,
-    "list_functions": "some of its questions come from a random generator without a seed",
-    "palindrome_partitioning": "its right answers can be of any length, up to megabytes",
+    "list_functions": "some of its questions come from a random number generator without a seed",
+    "palindrome_partitioning": "its correct answers can be any length, up to megabytes",
     "polynomial_equations": _CLOSE,
     "polynomial_multiplication": _EVALUATES,
-    "pool_matrix": "it seeds a generator shared by the whole process, and its verifier accepts answers 1 % off",
+    "pool_matrix": "it seeds a process-wide random number generator, and its verifier accepts a 1% error",
     "puzzle24": _EVALUATES,
     "quantum_lock": _DROPS,
     "rubiks_cube": _PLAN,
@@ -143,6 +143,6 @@ REFUSED: Mapping[str, str] = {
     "sokoban": _PLAN,
     "time_intervals": _CLOSE,
     "tower_of_hanoi": _PLAN,
-    "word_ladder": "its questions depend on the hash seed, and its verifier on long lists of words",
+    "word_ladder": "its questions depend on Python's hash seed, and its verifier needs long word lists",
 }
-"""Generators that cannot be used, and why."""
+"""Generators that cannot be used, with the reason."""

@@ -1,6 +1,6 @@
-"""Finding the answer in a completion, in time linear in its length whatever it holds.
+"""Find the answer in a completion, in time linear in its length whatever it contains.
 
-Regular expressions with ``.*?`` between tags are quadratic on ``<answer><answer>…``; ``str.find`` is not.
+Regular expressions with ``.*?`` between tags take quadratic time on ``<answer><answer>…``; ``str.find`` does not.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ TAGS = ("<answer>", "</answer>", "<think>", "</think>")
 
 
 def answer_in(completion: str) -> str | None:
-    """Return what the last ``<answer>…</answer>`` pair holds, stripped; None when there is no pair."""
+    """Return the stripped content of the last ``<answer>…</answer>`` pair, or None if there is no pair."""
     return content(completion, "answer")
 
 
 def content(completion: str, name: str) -> str | None:
-    """Return what the last pair of the tag ``name`` holds, stripped; None when there is no pair."""
+    """Return the stripped content of the last pair of ``name`` tags, or None if there is no pair."""
     opening, closing = f"<{name}>", f"</{name}>"
     last_close = completion.rfind(closing)
     start = completion.rfind(opening, 0, max(last_close, 0))
@@ -25,14 +25,14 @@ def content(completion: str, name: str) -> str | None:
 
 
 def is_strict(completion: str) -> bool:
-    """Tell whether the completion is an optional ``<think>…</think>``, one ``<answer>…</answer>`` and nothing else."""
+    """Return whether the completion is only an optional ``<think>…</think>`` and one ``<answer>…</answer>``."""
     return is_exactly(completion, ["answer"], TAGS) or is_exactly(completion, ["think", "answer"])
 
 
 def is_exactly(completion: str, names: Sequence[str], refused: Sequence[str] = ()) -> bool:
-    """Tell whether the completion is one pair of each of these tags, in this order, and nothing else.
+    """Return whether the completion is one pair of each of these tags, in this order, and nothing else.
 
-    Between them stands none of these tags, and nothing that is ``refused``.
+    No pair may contain any of these tags or anything in ``refused``.
     """
     tags = [*refused, *(tag for name in names for tag in (f"<{name}>", f"</{name}>"))]
     rest = completion.strip()
@@ -47,7 +47,7 @@ def is_exactly(completion: str, names: Sequence[str], refused: Sequence[str] = (
 
 
 def in_order(completion: str, names: Sequence[str]) -> bool:
-    """Tell whether there is a pair of each of these tags, one after the other, whatever stands around them."""
+    """Return whether the completion contains a pair of each of these tags in this order, with any text around."""
     place = 0
     for name in names:
         start = completion.find(f"<{name}>", place)

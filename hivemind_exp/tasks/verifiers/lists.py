@@ -1,4 +1,4 @@
-"""Answers that are lists, as JSON, or rows of numbers."""
+"""Verifiers of answers that are JSON lists or rows of numbers."""
 
 import json
 import math
@@ -12,12 +12,12 @@ TOLERANCE = 1e-6
 
 
 def nesting(text: str, opening: str, closing: str) -> int:
-    """Return how deep brackets stand within brackets."""
+    """Return how deeply brackets are nested."""
     return max(accumulate((letter in opening) - (letter in closing) for letter in text), default=0)
 
 
 def parse_lists(text: str, *, depth: int) -> Any:
-    """Return the JSON value that ``text`` is, or None: too deep, not JSON, or with numbers that are not finite."""
+    """Parse ``text`` as JSON. Return None if it is invalid, too deep, or has non-finite or very long numbers."""
     if nesting(text, "[{", "]}") > depth:
         return None
     try:
@@ -43,7 +43,7 @@ def _strings(value: Any) -> list[list[str]] | None:
 
 
 def groups(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the same groups of words, in any order within and without."""
+    """Full credit for the same groups of words, with the words and groups in any order."""
     mine = _strings(parse_lists(answer, depth=2))
     if mine is None:
         return 0.0
@@ -51,7 +51,7 @@ def groups(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def numbers(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the same numbers in the same order, as numbers or between quotes."""
+    """Full credit for the same numbers in the same order, quoted or not."""
     mine = _floats(parse_lists(answer.replace("'", '"'), depth=1))
     right = _floats(parse_lists(entry["answer"].replace("'", '"'), depth=1))
     if mine is None or right is None or len(mine) != len(right):
@@ -78,7 +78,7 @@ def _rows(text: str) -> list[list[str]]:
 
 
 def matrix(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the same rows, however spaced; a tenth for the right numbers as nested lists."""
+    """Full credit for the same rows with any spacing; a tenth for the right numbers as nested lists."""
     right = _rows(entry["answer"])
     if _rows(answer) == right:
         return 1.0
@@ -92,7 +92,7 @@ def matrix(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def digits(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the solved puzzle; up to 0.9 by the share of digits in their places."""
+    """Full credit for the solved puzzle; otherwise up to 0.9, by the share of digits in the right position."""
     if _lines(answer) == _lines(entry["answer"]):
         return 1.0
     solution = entry["solution"]
@@ -104,7 +104,7 @@ def digits(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def cells(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the same lists of lists as JSON; otherwise the share of cells in their places."""
+    """Full credit for the same nested JSON lists; otherwise the share of cells in the right position."""
     mine, right = parse_lists(answer, depth=2), parse_lists(entry["answer"], depth=2)
     if not isinstance(mine, list) or not isinstance(right, list):
         return 0.0

@@ -1,10 +1,10 @@
-"""Conclusions in propositional logic, judged by truth tables."""
+"""Verifier of conclusions in propositional logic, by truth tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 LONGEST_FORMULA = 400
-"""Characters of the longest conclusion that is read."""
+"""Maximum length of a conclusion, in characters; longer ones get no credit."""
 MOST_VARIABLES = 10
 
 _NOT, _AND, _OR, _IMPLIES, _IFF = "¬∧∨→↔"
@@ -12,10 +12,10 @@ _BINDS = {_IFF: 1, _IMPLIES: 2, _OR: 3, _AND: 4, _NOT: 5}
 
 
 def truth_table(formula: str, variables: Sequence[str]) -> int | None:
-    """Return the formula's truth table, one bit for each assignment; None where it is no formula.
+    """Return the formula's truth table, one bit per assignment, or None if it is not a formula.
 
-    Two stacks (Dijkstra's shunting yard), so that nesting costs no recursion. Operators of one kind group to the
-    left, as the library's own parser does.
+    Uses two stacks (Dijkstra's shunting yard), so that nesting needs no recursion. Operators with the same precedence
+    group to the left, as in the library's parser.
     """
     rows = 1 << len(variables)
     full = (1 << rows) - 1
@@ -61,9 +61,9 @@ def _apply(operator: str, values: list[int], full: int) -> None:
 
 
 def conclusion(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for a formula that follows from the premises; a quarter where it says nothing, as P ∨ ¬P does.
+    """Full credit for a formula that follows from the premises; a quarter for a tautology such as P ∨ ¬P.
 
-    A variable on its own counts as saying nothing, as it does in the library.
+    A single variable gets a quarter, too, as in the library.
     """
     variables = entry["variables"]
     if len(answer) > LONGEST_FORMULA or len(variables) > MOST_VARIABLES:

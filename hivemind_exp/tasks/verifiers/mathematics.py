@@ -1,7 +1,7 @@
-"""Answers compared as mathematics, by math-verify, within bounds.
+"""Verifier that compares answers mathematically, with math-verify, within limits.
 
-Numbers that are plain are compared here, exactly, and never reach it. math-verify sets alarms, so it works only in
-a main thread; a worker has no other.
+Plain numbers are compared here, exactly, and never reach math-verify. math-verify sets alarms, so it works only in a
+main thread. Workers have only that one thread.
 """
 
 import re
@@ -11,9 +11,9 @@ from hivemind_exp.tasks.verifiers.lists import nesting
 from hivemind_exp.tasks.verifiers.numbers import DIGITS, parse_decimal
 
 LONGEST = 400
-"""Characters of the longest expression that is read."""
+"""Maximum length of an expression, in characters."""
 DEEPEST = 12
-"""Brackets within brackets."""
+"""Maximum nesting depth of brackets."""
 MOST_POWERS = 8
 _SECONDS = 1
 
@@ -28,14 +28,14 @@ _REFUSED = ("!", "__", ";", "import", "lambda", "\\sum", "\\prod", "\\int", "\\l
 
 
 def load() -> None:
-    """Import math-verify and warm its caches: 2 s and 60 MiB that belong before the first answer."""
+    """Import math-verify and warm up its caches before the first answer. This takes 2 s and 60 MiB."""
     from math_verify import parse, verify
 
     verify(parse("$1/2$"), parse("$\\frac{2}{4}$"))
 
 
 def harmless(text: str) -> bool:
-    """Tell whether ``text`` can be handed to a computer algebra system: no towers of powers, nothing deep or long."""
+    """Return whether ``text`` is safe for a computer algebra system: no towers of powers, no deep nesting, not long."""
     if len(text) > LONGEST or any(part in text for part in _REFUSED) or _TOO_MANY_DIGITS.search(text):
         return False
     powers = len(_POWER.findall(text))
@@ -45,7 +45,7 @@ def harmless(text: str) -> bool:
 
 
 def plain_number(text: str) -> Fraction | None:
-    """Return the exact value of a decimal number, as people write it: ``$1,234.50``, ``18.``, ``12 apples``."""
+    """Return the exact value of a decimal number as people write it: ``$1,234.50``, ``18.``, ``12 apples``."""
     found = _PLAIN.fullmatch(text.strip())
     if found is None:
         return None
@@ -57,7 +57,7 @@ def plain_number(text: str) -> Fraction | None:
 
 
 def same(answer: str, right: str) -> float:
-    """Return 1.0 where the two are equal as mathematics, else 0.0."""
+    """Return 1.0 if the two are mathematically equal, else 0.0."""
     mine, its = plain_number(answer), plain_number(right)
     if mine is not None and its is not None:
         return float(mine == its)

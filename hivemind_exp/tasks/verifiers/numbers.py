@@ -1,4 +1,7 @@
-"""Answers compared as numbers or dates, parsed within bounds: no ``9**9999999``, no ``1e999999999``, no ``nan``."""
+"""Verifiers that compare answers as numbers or dates, parsed within limits.
+
+``9**9999999``, ``1e999999999`` and ``nan`` are rejected.
+"""
 
 import math
 import re
@@ -10,7 +13,7 @@ from typing import Any
 from hivemind_exp.tasks.verifiers.text import NEARLY, caseless
 
 DIGITS = 60
-"""Digits before the point, and after it, of the longest number that is read."""
+"""Maximum number of digits before the decimal point, and after it."""
 WEEKDAYS = frozenset({"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"})
 
 _DECIMAL = re.compile(
@@ -23,19 +26,19 @@ _RATIO = re.compile(rf"(-?\d{{1,{DIGITS}}})\s?/\s?(\d{{1,{DIGITS}}})", re.ASCII)
 
 
 def parse_decimal(text: str) -> Decimal | None:
-    """Return the finite decimal number that ``text`` is, or None."""
+    """Parse ``text`` as a finite decimal number. Return None if it is not one."""
     text = text.strip()
     return Decimal(text) if _DECIMAL.fullmatch(text) else None
 
 
 def parse_integer(text: str) -> int | None:
-    """Return the decimal integer that ``text`` is, or None."""
+    """Parse ``text`` as a decimal integer. Return None if it is not one."""
     text = text.strip()
     return int(text) if _INTEGER.fullmatch(text) else None
 
 
 def parse_fraction(text: str) -> tuple[int, int] | None:
-    r"""Return numerator and denominator of ``a/b`` or ``\frac{a}{b}``, between ``$`` or not, or None."""
+    r"""Return the numerator and denominator of ``a/b`` or ``\frac{a}{b}``, with or without ``$`` around it, or None."""
     text = text.strip().strip("$").strip()
     found = _LATEX.fullmatch(text) or _RATIO.fullmatch(text)
     return (int(found[1]), int(found[2])) if found else None
@@ -50,7 +53,7 @@ def _apart(left: Decimal | None, right: Decimal | None) -> Decimal:
 
 
 def decimal(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the same number however written; for text that holds it, its share of the length."""
+    """Full credit for the same number in any notation; for longer text that contains it, its share of the length."""
     answer, right = answer.strip().replace(",", ""), entry["answer"].replace(",", "")
     mine = parse_decimal(answer)
     if mine is not None and mine == parse_decimal(right):
@@ -59,18 +62,18 @@ def decimal(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def number(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for a number within 0.01 of ``solution``, commas allowed."""
+    """Full credit for a number within 0.01 of ``solution``. Commas are allowed."""
     return float(_apart(parse_decimal(answer.replace(",", "")), Decimal(str(entry["solution"]))) < Decimal("0.01"))
 
 
 def tolerant(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for a number within one unit of the last place that was asked for."""
+    """Full credit for a number within one unit of the last requested decimal place."""
     unit = Decimal(1).scaleb(-max(entry["decimal_places"]))
     return float(_apart(parse_decimal(answer), parse_decimal(entry["answer"])) <= unit)
 
 
 def significant(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for a number equal to three significant figures."""
+    """Full credit for a number that is equal when rounded to three significant figures."""
     mine, its = parse_decimal(answer), parse_decimal(entry["answer"])
     return float(mine is not None and its is not None and f"{mine:.2e}" == f"{its:.2e}")
 
@@ -91,7 +94,7 @@ def _prefixed_or_decimal(text: str) -> int | None:
 
 
 def fraction(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the simplified fraction; a tenth where one side was left as it stood."""
+    """Full credit for the simplified fraction; a tenth if its numerator or denominator is unchanged."""
     mine = parse_fraction(answer)
     if mine is None:
         return 0.0
@@ -101,7 +104,7 @@ def fraction(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def factors(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the prime factors in any order; half where they are not all prime but the product is right."""
+    """Full credit for the prime factors in any order; half if not all are prime but the product is right."""
     parts = answer.split("×")
     mine = [parse_integer(part) for part in parts[:DIGITS]]
     if len(parts) > DIGITS or any(part is None or part < 1 for part in mine):
@@ -114,7 +117,7 @@ def factors(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def near_count(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the count; less for each of the four next to it."""
+    """Full credit for the right count; partial credit if it is off by up to four."""
     mine, right = parse_integer(answer), parse_integer(entry["answer"])
     if mine is None or right is None:
         return 0.0
@@ -136,7 +139,7 @@ def _rational(text: str) -> Fraction | None:
 
 
 def calendar(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the right day or count; a little for another weekday, or for a count that is nearly right."""
+    """Full credit for the right day or count; partial credit for another weekday or a count that is nearly right."""
     answer, right = answer.strip(), entry["answer"].strip()
     if entry["task"].startswith("weekday_"):
         if answer == right:
@@ -148,5 +151,5 @@ def calendar(answer: str, entry: Mapping[str, Any]) -> float:
     mine = parse_integer(answer)
     if mine is None or mine == count:
         return float(mine == count)
-    # e^(−5 · 1/600) would count as right, though it is a day off
+    # without the limit, e^(−5 · 1/600) would count as right, although the answer is off by a day
     return min(NEARLY, math.exp(-5 * min(abs(mine - count) / abs(count), 100))) if count else 0.0

@@ -1,20 +1,20 @@
-"""Answers compared as text."""
+"""Verifiers that compare answers as text."""
 
 from collections.abc import Mapping, Sequence
 from operator import eq
 from typing import Any
 
 NEARLY = 0.95
-"""The most a near miss can earn."""
+"""Maximum credit for a near miss."""
 
 
 def in_place(mine: Sequence[Any], right: Sequence[Any]) -> int:
-    """Return how many of an answer's parts (letters, words, cells) stand where they stand in the right one."""
+    """Return how many parts of an answer (letters, words, cells) are in the same position as in the right answer."""
     return sum(map(eq, mine, right))
 
 
 def exact(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the reference answer itself."""
+    """Full credit for exactly the reference answer."""
     return float(answer.strip() == entry["answer"].strip())
 
 
@@ -24,17 +24,17 @@ def caseless(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def spaceless(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the reference answer in any case and spacing."""
+    """Full credit for the reference answer in any case, with any spacing."""
     return float("".join(answer.lower().split()) == "".join(entry["answer"].lower().split()))
 
 
 def words(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the reference answer, however its words are spaced."""
+    """Full credit for the reference answer, with any spacing between words."""
     return float(answer.split() == entry["answer"].split())
 
 
 def containing(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the reference answer; for a longer text that holds it, its share of the length."""
+    """Full credit for the reference answer; for longer text that contains it, its share of the length."""
     answer, right = answer.strip(), entry["answer"].strip()
     if answer == right:
         return 1.0
@@ -42,12 +42,12 @@ def containing(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def one_of(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for any of the right answers, where the question has several."""
+    """Full credit for any of the question's right answers."""
     return float(answer.strip() in {right.strip() for right in entry["valid_answers"]})
 
 
 def palindrome(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for any palindrome of exactly the given letters."""
+    """Full credit for any palindrome that uses exactly the given letters."""
     answer = answer.strip().lower()
     if not answer or answer != answer[::-1]:
         return 0.0
@@ -55,7 +55,7 @@ def palindrome(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def spelling(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the word in any case; otherwise the share of letters in their places, at most 0.8."""
+    """Full credit for the word in any case; otherwise the share of letters in the right position, at most 0.8."""
     answer, right = answer.lower(), entry["answer"].lower()
     if answer == right:
         return 1.0
@@ -64,7 +64,7 @@ def spelling(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def words_in_order(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the sentence in any case; otherwise the share of words in their places."""
+    """Full credit for the sentence in any case; otherwise the share of words in the right position."""
     mine, right = answer.lower().split(), entry["answer"].lower().split()
     if mine == right:
         return 1.0
@@ -72,7 +72,7 @@ def words_in_order(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def word_list(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the words between commas, in order; otherwise the share of words in their places."""
+    """Full credit for the comma-separated words in order; otherwise the share of words in the right position."""
     mine, right = [word.strip() for word in answer.split(",")], entry["sorted_words"]
     if mine == right:
         return 1.0

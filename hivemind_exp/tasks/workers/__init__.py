@@ -1,1 +1,1 @@
-"""The sandboxed processes that make questions and verify answers."""
+"""Sandboxed processes that make questions and verify answers."""

@@ -1,10 +1,11 @@
-"""The worker processes of a node: one that makes questions, and some that verify answers, never the same.
+"""The node's worker processes: one makes questions, and separate ones verify answers.
 
-Jobs are pipelined, so that a hundred short answers cost one exchange; replies come one by one, so that the limit
-holds for each answer. Whoever exceeds it is killed, and only that answer is lost.
+Jobs are pipelined, so a hundred short answers cost one exchange. Replies arrive one by one, so the time limit applies
+to each answer. A worker that exceeds the limit is killed, and only that answer is lost.
 
-Measured on two cores: ready after 0.1 s, 20 to 30 MiB each; with math-verify 2.2 s and 65 MiB for a verifier; 128
-short answers in 1 to 2 ms; 10 000 questions of ``spell_backward`` in 0.5 s.
+Measured on two cores: a worker is ready after 0.1 s and takes 20 to 30 MiB. A verifier with math-verify is ready after
+2.2 s and takes 65 MiB. Verifying 128 short answers takes 1 to 2 ms. Making 10 000 ``spell_backward`` questions takes
+0.5 s.
 """
 
 import contextlib
@@ -28,17 +29,17 @@ from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import TaskSpec
 
 VERIFY_SECONDS = 2.0
-"""Wall-clock time for one answer."""
+"""Wall-clock time limit for one answer."""
 MAKE_SECONDS = 60.0
-"""Wall-clock time for one question: some puzzles are searched for."""
+"""Wall-clock time limit for one question. It is long because some generators search for a puzzle."""
 WINDOW = 32
-"""Jobs a worker holds at a time."""
+"""Maximum number of jobs that a worker holds at a time."""
 MOST_VERIFIERS = 4
 
 TIMED_OUT = "timed out"
-DIED = "the verifier died"
+DIED = "the worker crashed"
 START_SECONDS = 120.0
-"""A worker that is not ready by then never will be: even a slow disk loads the libraries in ten."""
+"""Time limit for a worker to become ready. Even from a slow disk, the libraries load in ten seconds."""
 _CHUNK = 2**16
 
 _KEPT = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -55,24 +56,24 @@ _SET = {
 
 
 class Unscored(str):
-    """Why a job has no reply."""
+    """The reason why a job has no reply."""
 
     __slots__ = ()
 
 
 class WorkerProcess:
-    """One worker as its node sees it, from its start to its end: a pipe each way, never waited for."""
+    """The node's side of one worker process, with a non-blocking pipe in each direction."""
 
     def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float) -> None:
         self.ready: list[dict[str, Any]] | None = None
         self.pending: deque[int] = deque()
-        """The jobs it was sent and has not answered."""
+        """Jobs that were sent and are not answered yet."""
         self.since = time.monotonic()
-        """When it started, or made its last progress."""
+        """When the worker started or last made progress."""
         self._limit = limit
         self._decoder = Decoder()
         self._outgoing = bytearray()
-        # A file, not a pipe: a worker that fills it while it starts does not wait for anybody to read.
+        # A file, not a pipe: a worker that writes a lot while it starts must not block until someone reads.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "hivemind_exp.tasks.workers.worker", role, str(os.getpid())],
@@ -95,13 +96,13 @@ class WorkerProcess:
 
     @property
     def due(self) -> float:
-        """By when it must make progress (monotonic seconds)."""
+        """Deadline for the worker's next progress (monotonic seconds)."""
         if self.ready is None:
             return self.since + START_SECONDS
         return self.since + self._limit if self.pending else math.inf
 
     def send(self, message: object, job: int | None = None) -> None:
-        """Queue a message; ``job`` is the number under which its reply is expected."""
+        """Queue a message. ``job`` is the number of the job whose reply is expected."""
         self._outgoing += encode(message)
         if job is not None:
             if not self.pending:
@@ -110,13 +111,13 @@ class WorkerProcess:
         self.write()
 
     def write(self) -> None:
-        """Write what the pipe takes now. A broken pipe shows when its output is read."""
+        """Write as much as the pipe accepts now. A broken pipe is noticed when the worker's output is read."""
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             while self._outgoing:
                 del self._outgoing[: os.write(self.input, self._outgoing[:_CHUNK])]
 
     def read(self) -> list[Any] | None:
-        """Return the messages that have arrived; None once nothing more will."""
+        """Return the messages that have arrived, or None once no more will arrive."""
         messages: list[Any] = []
         while True:
             try:
@@ -128,10 +129,10 @@ class WorkerProcess:
                 return messages
             except WireError:
                 break
-        return messages or None  # after messages, the end shows again at the next reading
+        return messages or None  # if there were messages, the next read reports the end
 
     def kill(self) -> None:
-        """End the process at once and reap it."""
+        """Kill the process and reap it."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
@@ -140,21 +141,21 @@ class WorkerProcess:
                     stream.close()
 
     def failure(self) -> TaskError:
-        """Return why the process never became ready, with the last it wrote."""
+        """Return an error for a process that never became ready, with the last lines it wrote."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - 4096))
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        said = " | ".join(line.strip() for line in lines[-3:]) or "it said nothing"
+        said = " | ".join(line.strip() for line in lines[-3:]) or "no output"
         return TaskError(
-            f"a worker for questions and answers ended before it was ready (code {self._process.poll()}): {said}",
+            f"a task worker exited before it was ready (exit code {self._process.poll()}): {said}",
             next=f"{shlex.quote(sys.executable)} -c 'import hivemind_exp.tasks.workers.worker, msgpack'",
         )
 
 
 def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
-    """Return the little that a worker needs. The node's own environment holds keys."""
+    """Return the few variables that a worker needs. The node's full environment may contain keys."""
     kept = list(_KEPT)
     if role == "make" and any(spec.path is None and _needs_hub(spec) for spec in specs):
         kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
@@ -164,12 +165,12 @@ def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
 def _needs_hub(spec: TaskSpec) -> bool:
     try:
         return getattr(importlib.import_module(spec.module), "NEEDS_HUB", False)
-    except ImportError:  # which the worker tells better
+    except ImportError:  # the worker reports it in more detail
         return False
 
 
 class Crew:
-    """Workers of one role, replaced when they end."""
+    """Workers of one role. Workers that end are replaced."""
 
     def __init__(self, role: Role, specs: Sequence[TaskSpec], size: int, limit: float) -> None:
         self._role = role
@@ -179,15 +180,15 @@ class Crew:
         self._workers: list[WorkerProcess] = []
 
     def start(self) -> None:
-        """Start what is missing, and return without waiting for it."""
+        """Start the missing workers without waiting for them."""
         while len(self._workers) < self._size:
             self._workers.append(WorkerProcess(self._role, self._specs, self._limit))
 
     def facts(self) -> list[dict[str, Any]]:
-        """Wait until one worker is ready; return what it said of each task.
+        """Wait until one worker is ready, and return the facts that it reported about each task.
 
         Raises:
-            TaskError: it could not start.
+            TaskError: the worker could not start.
         """
         while True:
             self.start()
@@ -197,7 +198,7 @@ class Crew:
             self._step([], deque(), [])
 
     def run(self, jobs: Sequence[object]) -> list[Any]:
-        """Have all jobs done; return the replies in order, an ``Unscored`` for each that got none.
+        """Run all jobs. Return the replies in order, with an ``Unscored`` for each job without a reply.
 
         Raises:
             TaskError: a worker could not start.
@@ -210,16 +211,16 @@ class Crew:
                 self._step(jobs, waiting, replies)
         finally:
             for worker in [worker for worker in self._workers if worker.pending]:
-                self._drop(worker)  # interrupted: late replies would meet the wrong jobs
+                self._drop(worker)  # interrupted: late replies would be assigned to the wrong jobs
         return replies
 
     def close(self) -> None:
-        """End every worker."""
+        """Stop every worker."""
         for worker in list(self._workers):
             self._drop(worker)
 
     def _step(self, jobs: Sequence[object], waiting: deque[int], replies: list[Any]) -> None:
-        """Hand out jobs, wait for something to happen, take replies, end whoever is late."""
+        """Hand out jobs, wait for activity, collect replies and kill workers that are late."""
         self._hand_out(jobs, waiting)
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
@@ -230,7 +231,7 @@ class Crew:
             happened = selector.select(None if first == math.inf else max(0.0, first - time.monotonic()))
         for key, _ in happened:
             if key.data not in self._workers:
-                continue  # it has just been ended
+                continue  # it has just been killed
             if key.fd == key.data.input:
                 key.data.write()
             else:
@@ -275,11 +276,11 @@ class Crew:
                 continue
             if worker.ready is None:
                 self.close()
-                raise TaskError(f"a worker for questions and answers was not ready after {START_SECONDS:.0f} s")
+                raise TaskError(f"a task worker was not ready after {START_SECONDS:.0f} s")
             self._lose(worker, TIMED_OUT, waiting, replies)
 
     def _lose(self, worker: WorkerProcess, why: str, waiting: deque[int], replies: list[Any]) -> None:
-        """End a worker: the job it was at is lost, those behind it wait for another."""
+        """Kill a worker. Its current job is lost; its queued jobs go to another worker."""
         if worker.pending:
             replies[worker.pending.popleft()] = Unscored(why)
             waiting.extendleft(reversed(worker.pending))
@@ -291,7 +292,7 @@ class Crew:
 
 
 class Pool:
-    """The maker and the verifiers of a mixture."""
+    """A mixture's workers: one that makes questions, and the verifiers."""
 
     def __init__(self, specs: Sequence[TaskSpec], verifiers: int | None = None) -> None:
         if verifiers is None:
@@ -301,16 +302,16 @@ class Pool:
         self._verifiers = Crew("verify", specs, verifiers, VERIFY_SECONDS)
 
     def start(self) -> None:
-        """Start the workers and return at once: they load while the caller imports its own libraries."""
+        """Start the workers and return at once. They load while the caller imports its libraries."""
         self._maker.start()
         self._verifiers.start()
 
     def facts(self) -> list[dict[str, Any]]:
-        """Return size, held-out size, hash and library of each task, once known."""
+        """Wait until they are known, then return each task's size, held-out size, hash and library."""
         return self._maker.facts()
 
     def make(self, places: Sequence[tuple[int, int]]) -> list[tuple[str, dict[str, Any], str]]:
-        """Return text, entry and key for each (task, seed).
+        """Return the text, entry and key for each (task, seed).
 
         Raises:
             TaskError: a generator failed.
@@ -324,12 +325,12 @@ class Pool:
         return [(text, entry, key) for text, entry, key in replies]
 
     def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Unscored]:
-        """Return the credit for each (task, answer, entry); an ``Unscored`` earns nothing."""
+        """Return the credit for each (task, answer, entry). An ``Unscored`` counts as no credit."""
         replies = self._verifiers.run([list(job) for job in jobs])
         credits = [min(max(reply, 0.0), 1.0) if isinstance(reply, float) else reply for reply in replies]
         return [credit if isinstance(credit, float | Unscored) else Unscored(DIED) for credit in credits]
 
     def close(self) -> None:
-        """End all workers, at once."""
+        """Stop all workers immediately."""
         self._maker.close()
         self._verifiers.close()

@@ -1,7 +1,7 @@
-"""One worker process: makes questions, or verifies answers, as asked over a pipe, until the pipe ends.
+"""One worker process: makes questions or verifies answers on request over a pipe, until the pipe closes.
 
-Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. The first message says which tasks; the
-reply is ``{"ready": …}`` or ``{"error": …}``. After that, one reply for each message, in order:
+Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. The first message lists the tasks. The
+reply is ``{"ready": …}`` or ``{"error": …}``. After that, the worker sends one reply for each message, in order:
 
 * maker: ``[task, seed]`` → ``[text, entry, key]`` or ``{"error": …}``
 * verifier: ``[task, answer, entry]`` → credit in [0, 1]
@@ -21,7 +21,7 @@ from hivemind_exp.tasks.base import FACTS, Task, TaskSpec
 
 
 def main(role: Role, parent: int) -> None:
-    """Serve until the node closes the pipe."""
+    """Serve requests until the node closes the pipe."""
     sandbox.die_with_parent(parent)
     source, sink = take_pipes()
     asked = messages(source)
@@ -54,14 +54,14 @@ def _make(task: Task, seed: int) -> object:
     try:
         text, entry = task.make(seed)
         return [text, entry, task.key(text, entry)]
-    except Exception as error:  # noqa: BLE001 - generators raise what they like; the node names the task
+    except Exception as error:  # noqa: BLE001 - generators may raise anything; the node adds the task's name
         return {"error": f"{type(error).__name__}: {error}"}
 
 
 def _score(task: Task, answer: str, entry: dict[str, Any]) -> float:
     try:
         credit = float(task.score(answer, entry))
-    except Exception:  # noqa: BLE001 - hostile text earns nothing, whatever it broke
+    except Exception:  # noqa: BLE001 - untrusted text that breaks the verifier gets no credit
         return 0.0
     return min(max(credit, 0.0), 1.0) if math.isfinite(credit) else 0.0
 

@@ -1,4 +1,4 @@
-"""Hostile answers, given to every verifier through real workers."""
+"""Hostile answers, passed to every verifier through real workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MATHEMATICS = "jsonl"
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixture]:
-    """Every generator, and a file whose answers are compared as mathematics."""
+    """Return a mixture of every generator and a file whose answers are compared mathematically."""
     file = tmp_path_factory.mktemp("data") / "sums.jsonl"
     file.write_text("".join(f'{{"question": "{n} + 1?", "answer": {n + 1}}}\n' for n in range(7000, 7010)))
     configs = [TaskConfig(name=name) for name in sorted(GENERATORS)]
@@ -35,7 +35,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixture]:
 
 @pytest.fixture(scope="module")
 def questions() -> dict[str, Question]:
-    """One question of each task: of three, the one whose answer is the hardest to guess."""
+    """Return one question per task: out of three, the one with the longest answer, which is the hardest to guess."""
     found = {MATHEMATICS: question(MATHEMATICS, "7007 + 1?", {"answer": "7008"})}
     for name in sorted(GENERATORS):
         task = build(TaskSpec(name, "hivemind_exp.tasks.families.reasoning_gym", name))
@@ -64,7 +64,7 @@ def credits(mixture: Mixture, asked: Question, answers: list[str]) -> list[float
 
 
 @pytest.mark.parametrize("name", [*sorted(GENERATORS), MATHEMATICS])
-def test_no_hostile_answer_runs_or_is_right(
+def test_no_hostile_answer_is_executed_or_counts_as_right(
     name: str, mixture: Mixture, questions: dict[str, Question], tmp_path: Path
 ) -> None:
     asked, touched = questions[name], tmp_path / "touched"
@@ -74,17 +74,17 @@ def test_no_hostile_answer_runs_or_is_right(
     found = credits(mixture, asked, attacks)
     assert [attack[:80] for attack, credit in zip(attacks, found, strict=True) if credit >= FULL_CREDIT] == []
     assert not touched.exists()
-    assert credits(mixture, asked, [right]) == [1.0], "the worker lives on, or has been replaced"
+    assert credits(mixture, asked, [right]) == [1.0], "the worker still runs or was replaced"
 
 
-def test_an_answer_is_cut_short_before_it_is_sent(mixture: Mixture, questions: dict[str, Question]) -> None:
+def test_too_long_an_answer_is_not_verified(mixture: Mixture, questions: dict[str, Question]) -> None:
     completions = [f"<answer>{'7' * length}</answer>" for length in (LONGEST_ANSWER, LONGEST_ANSWER + 1)]
     whys = [score.why for score in mixture.score([questions["spell_backward"]] * 2, completions)]
     assert whys == ["wrong", "answer too long"]
 
 
-def test_the_trap_works(tmp_path: Path) -> None:
-    """The attacks above do run where something evaluates them."""
+def test_the_attacks_work_when_evaluated(tmp_path: Path) -> None:
+    """Check that the attacks do run when something evaluates them. Otherwise the tests above would prove nothing."""
     for number, attack in enumerate(code_that_touches(tmp_path / "x")[:4]):
         touched = tmp_path / str(number)
         subprocess.run(["python3", "-c", attack.replace(str(tmp_path / "x"), str(touched))], check=True)

@@ -1,4 +1,4 @@
-"""The mixture: the same questions everywhere, none of them held out, and credit for any text."""
+"""The mixture: the same training questions on every node, none of them held out, and a score for any text."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def answered(question: Question) -> str:
     return f"<answer>{question.entry['answer']}</answer>"
 
 
-def test_a_round_s_sequence_has_one_beginning(mixture: Mixture) -> None:
+def test_a_short_round_is_a_prefix_of_a_longer_one(mixture: Mixture) -> None:
     long, short = mixture.questions("train", 4, 300), mixture.questions("train", 4, 7)
     assert long[:7] == short
     assert len({question.key for question in long}) == 300
@@ -46,7 +46,7 @@ def test_a_round_s_sequence_has_one_beginning(mixture: Mixture) -> None:
     assert not {q.text for q in mixture.questions("train", 5, 50)} & {q.text for q in short}
 
 
-def test_weights_are_kept(mixture: Mixture) -> None:
+def test_questions_follow_the_weights(mixture: Mixture) -> None:
     tasks = Counter(question.task for question in mixture.questions("train", 0, 1000))
     assert 200 < tasks["spell_backward"] < 300
 
@@ -71,11 +71,13 @@ def test_the_same_charter_makes_the_same_questions_in_any_process(mixture: Mixtu
     assert len(set(held.split()) & {question.digest for question in mixture.questions("heldout", 0, 50)}) < 25
 
 
-def test_another_charter_makes_other_questions(mixture: Mixture) -> None:
+def test_a_different_charter_makes_different_questions(mixture: Mixture) -> None:
     other = Mixture([WORDS, SUMS], charter=b"charter 2", secret=b"secret", heldout=50, verifiers=1)
     first, second = ({q.text for q in made.questions("train", 0, 50)} for made in (mixture, other))
     assert len(first & second) < 5
-    assert mixture.digest("chain_sum") == other.digest("chain_sum"), "a charter holds it: it does not depend on one"
+    assert mixture.digest("chain_sum") == other.digest("chain_sum"), (
+        "charters pin the digest, so it must not depend on the charter"
+    )
     assert mixture.digest("chain_sum") != mixture.digest("spell_backward")
     other.close()
 
@@ -92,13 +94,13 @@ def test_held_out_questions_are_never_trained_on(mixture: Mixture) -> None:
 
 
 def test_a_round_before_the_first_draws_many_questions(mixture: Mixture) -> None:
-    """As a warm-up does: more than there are words."""
+    """A warm-up draws more questions than there are words."""
     many = mixture.questions("train", -1, 10_000)
     assert len(many) == 10_000
     assert many[0] not in mixture.questions("train", 0, 100)
 
 
-def test_questions_come_again_once_a_task_is_used_up() -> None:
+def test_questions_repeat_once_a_task_is_used_up() -> None:
     tiny = Mixture([TaskConfig(name="evil", params={"space": 20})], charter=b"", secret=b"s", heldout=5, verifiers=1)
     keys = [question.key for question in tiny.questions("train", 0, 60)]
     assert len(set(keys[:15])) == len(set(keys)) == 15
@@ -108,7 +110,7 @@ def test_questions_come_again_once_a_task_is_used_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "why"), [(20, "only 20 different questions to hold out"), (50, "no questions beside")]
+    ("space", "why"), [(20, "only 20 distinct questions to hold out"), (50, "no questions besides the")]
 )
 def test_too_few_questions_are_an_error(space: int, why: str) -> None:
     tiny = Mixture(
@@ -120,7 +122,7 @@ def test_too_few_questions_are_an_error(space: int, why: str) -> None:
     tiny.close()
 
 
-def test_scores_say_why(mixture: Mixture) -> None:
+def test_scores_have_a_reason(mixture: Mixture) -> None:
     question = next(q for q in mixture.questions("train", 0, 50) if q.task == "spell_backward")
     right = str(question.entry["answer"])
     completions = [
@@ -141,7 +143,7 @@ def test_scores_say_why(mixture: Mixture) -> None:
     assert mixture.score([], []) == []
 
 
-def test_partial_credit_is_paid_where_asked_for(mixture: Mixture) -> None:
+def test_partial_credit_is_given_if_enabled(mixture: Mixture) -> None:
     paying = Mixture([WORDS], charter=b"", secret=b"", heldout=0, partial_credit=True, verifiers=1)
     (question,) = paying.questions("train", 0, 1)
     (score,) = paying.score([question], [f"<answer>{question.entry['answer']}x</answer>"])
@@ -149,7 +151,7 @@ def test_partial_credit_is_paid_where_asked_for(mixture: Mixture) -> None:
     paying.close()
 
 
-def test_answers_meet_their_own_questions(mixture: Mixture) -> None:
+def test_answers_are_matched_with_their_questions(mixture: Mixture) -> None:
     questions = mixture.questions("train", 2, 128)
     answers = [answered(question) for question in questions]
     assert all(score.correct for score in mixture.score(questions, answers))

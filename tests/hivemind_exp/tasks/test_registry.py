@@ -1,4 +1,4 @@
-"""Names of tasks, and what can be found wrong with them without a worker."""
+"""Names of tasks, and the checks that need no worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.registry import FAMILIES, PRESETS, check_tasks, expand, names
 
 
-def test_a_preset_is_taken_apart_in_equal_shares() -> None:
+def test_a_preset_is_expanded_in_equal_shares() -> None:
     expanded = expand([TaskConfig(name="sapo", weight=9.0), TaskConfig(name="bf")])
     assert [spec.name for spec, _ in expanded] == [*PRESETS["sapo"], "bf"]
     assert [weight for _, weight in expanded] == [1.0] * 10
@@ -27,36 +27,36 @@ def test_all_names_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message", "cure"),
+    ("name", "message", "fix"),
     [
-        ("spell_backwards", "nearest names are spell_backward", "swarmctl run --task spell_backward"),
-        ("GSM8k", "nearest names are gsm8k", "swarmctl run --task gsm8k"),
-        ("zzzzzz", "nearest names are sapo, gsm8k, jsonl", "swarmctl run --task sapo"),
+        ("spell_backwards", "closest names are spell_backward", "swarmctl run --task spell_backward"),
+        ("GSM8k", "closest names are gsm8k", "swarmctl run --task gsm8k"),
+        ("zzzzzz", "closest names are sapo, gsm8k, jsonl", "swarmctl run --task sapo"),
         ("countdown", "its verifier evaluates the answer", "swarmctl run --task "),
         ("composite", "list those instead", "swarmctl run --task "),
     ],
 )
-def test_an_unknown_name_comes_with_the_nearest(name: str, message: str, cure: str) -> None:
+def test_an_unknown_name_suggests_the_closest(name: str, message: str, fix: str) -> None:
     with pytest.raises(TaskError, match=message) as caught:
         check_tasks([TaskConfig(name=name)])
     assert caught.value.next is not None
-    assert caught.value.next.startswith(cure)
+    assert caught.value.next.startswith(fix)
     check_tasks([TaskConfig(name=caught.value.next.rpartition(" ")[2])])
 
 
-def test_a_preset_takes_no_parameters() -> None:
-    with pytest.raises(TaskError, match="preset and takes no params") as caught:
+def test_a_preset_accepts_no_parameters() -> None:
+    with pytest.raises(TaskError, match="preset and accepts neither params nor path") as caught:
         check_tasks([TaskConfig(name="sapo", params={"size": 3})])
     assert caught.value.next == "swarmctl run --task " + ",".join(PRESETS["sapo"])
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "jsonl"])
-def test_fixed_sets_take_no_parameters(name: str) -> None:
+def test_fixed_sets_accept_no_parameters(name: str) -> None:
     with pytest.raises(TaskError, match="no params"):
         check_tasks([TaskConfig(name=name, params={"size": 3})])
 
 
-def test_names_are_checked_without_anything_heavy(tmp_path: Path) -> None:
+def test_checking_names_imports_nothing_heavy(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "a", "answer": "b"}\n' * 10)
     program = (
@@ -71,6 +71,6 @@ def test_names_are_checked_without_anything_heavy(tmp_path: Path) -> None:
     assert "hivemind_exp" in loaded
 
 
-def test_every_family_is_there() -> None:
+def test_every_family_module_exists() -> None:
     for module in set(FAMILIES.values()):
         assert Path(*module.split(".")).with_suffix(".py").exists()

@@ -1,4 +1,4 @@
-"""Seeds that follow from places."""
+"""Seeds derived from positions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ FIELD = st.one_of(st.binary(max_size=6), st.text(max_size=6), st.integers())
 
 
 @given(st.lists(FIELD, max_size=4), st.lists(FIELD, max_size=4))
-def test_fields_cannot_run_together(left: list[bytes | str | int], right: list[bytes | str | int]) -> None:
+def test_fields_never_run_together(left: list[bytes | str | int], right: list[bytes | str | int]) -> None:
     assert (canonical(*left) == canonical(*right)) == (left == right)
 
 
-def test_the_numbers_are_fixed_for_ever() -> None:
-    """A change here splits every swarm: its nodes would make other questions."""
+def test_the_numbers_never_change() -> None:
+    """A change in these numbers would break every swarm, because its nodes would make different questions."""
     assert Sequence64(b"charter", "train").at("item", "bf", 3, 4) == 0x964CF40A60749677
     assert Sequence64(b"charter", "heldout", b"secret").at("item", "bf", 3, 4) == 0x8D314F750B1E93A7
     assert Sequence64(b"charter", "train").permutation("gsm8k", 0, 6) == (0, 5, 4, 1, 2, 3)
 
 
-def test_every_field_matters() -> None:
+def test_every_field_changes_the_number() -> None:
     base = Sequence64(b"charter", "train").at("item", "bf", 3, 4)
     others = {
         Sequence64(b"charter2", "train").at("item", "bf", 3, 4),
@@ -40,7 +40,7 @@ def test_every_field_matters() -> None:
     assert base not in others
 
 
-def test_an_epoch_is_a_permutation_of_its_own() -> None:
+def test_each_epoch_has_a_different_permutation() -> None:
     sequence = Sequence64(b"charter", "train")
     first, second = sequence.permutation("jsonl", 0, 100), sequence.permutation("jsonl", 1, 100)
     assert sorted(first) == sorted(second) == list(range(100))

@@ -1,9 +1,9 @@
-"""A task whose verifier carries out what its answer says: the worst that hostile text could ever cause.
+"""A task whose verifier executes its answer: the worst that hostile text could do.
 
-It reaches a worker like every task: through a line in ``registry.FAMILIES``, which the tests add.
+A worker loads it like any other task: through an entry in ``registry.FAMILIES``, which the tests add.
 """
 
-# ruff: noqa: ARG002, ARG005, PLW0108 - deeds share one signature; the task implements an interface
+# ruff: noqa: ARG002, ARG005, PLW0108 - all actions have the same signature, and so does the task's interface
 from __future__ import annotations
 
 import os
@@ -84,7 +84,7 @@ class EvilTask(Task):
         return f"question {seed % space}", {"answer": "nothing"}
 
     def score(self, answer: str, entry: Mapping[str, Any]) -> float:
-        """Carry out the deed that the answer names; full credit if that works."""
+        """Give full credit if the action succeeded."""
         deed, _, place = answer.partition(" at ")
         if deed in ("nan", "inf", "-1", "7"):
             return float(deed)

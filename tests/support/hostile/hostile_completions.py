@@ -1,4 +1,4 @@
-"""Answers that try to harm the verifier, or to be accepted as right."""
+"""Answers that try to harm the verifier or to be accepted as right."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ BOMBS = [
     "[" + ",".join(["[" + ",".join("0" * 1_000) + "]"] * 1_000) + "]",
     "[[" + ",".join("0" * 8_000) + "]]",
 ]
-"""Answers that cost time or memory if a parser has no limit."""
+"""Answers that take much time or memory if a parser has no limits."""
 
 ODDITIES = [
     "",
@@ -137,4 +137,4 @@ ODDITIES = [
     "yes no",
     "0 1 2 3 4 5 6 7 8 9",
 ]
-"""Short strange answers. ``reasoning-gym`` itself accepts ``[NaN, NaN, NaN]`` as sorted numbers."""
+"""Short, strange answers. ``reasoning-gym`` accepts ``[NaN, NaN, NaN]`` as sorted numbers."""

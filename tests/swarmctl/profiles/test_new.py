@@ -158,7 +158,7 @@ def test_a_wrong_answer_is_asked_for_again(home: Path) -> None:
     for question, answer, said in (
         ("Model", "sk-proj-Abcdefghijklmnop0123456789", "looks like a key"),
         ("Model", "", ""),
-        ("Tasks", "gsm8kk", "the nearest names are gsm8k"),
+        ("Tasks", "gsm8kk", "the closest names are gsm8k"),
         ("Tasks", "gsm8k", ""),
         ("Device", "gpu", "or one of cuda"),
         ("Device", "cpu", ""),

@@ -1,15 +1,15 @@
 # Completion of swarmctl for bash (3.2 and newer).
 # @@marker@@
 #
-# Nothing is started, and no file name is ever evaluated: names come from globbing and are quoted before they are
+# This script starts no process and never evaluates file names: names come from globbing and are quoted before they are
 # offered. The helpers read and set local variables of _swarmctl:
-#   path      the commands typed so far         position  how many arguments stand before the cursor
-#   typed     the word at the cursor, unquoted  quote     the quote it begins with, if any
-#   before    what stands before the value in it (--option=, KEY=)
-#   cut       how much of the word readline keeps, since for it words also end at =, : and @
-#   kind      what is wanted here               list      the candidates where they are fixed
+#   path      the commands typed so far         position  number of arguments before the cursor
+#   typed     the word at the cursor, unquoted  quote     the quote that the word begins with, if any
+#   before    the part of the word before the value (--option=, KEY=)
+#   cut       how much of the word readline keeps, because for readline words also end at =, : and @
+#   kind      the kind of value expected here   list      the candidates if they are fixed
 
-# Enter the command $1, if there is one.
+# Enter the command $1 if it exists.
 __swarmctl_enter() {
     case "$path:$1" in
 @@enter@@
@@ -17,28 +17,28 @@ __swarmctl_enter() {
     esac
 }
 
-# Set kind to what the option $1 takes; leave it empty for a flag.
+# Set kind to the kind of value that the option $1 takes; leave it empty for a flag.
 __swarmctl_takes() {
     case "$path:$1" in
 @@takes@@
     esac
 }
 
-# Set list to the options that there are here.
+# Set list to the options available here.
 __swarmctl_options() {
     case $path in
 @@options@@
     esac
 }
 
-# Set kind to what may stand here as an argument.
+# Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
 @@arguments@@
     esac
 }
 
-# Set list to the values of the setting $1, where they are few.
+# Set list to the values of the setting $1 if there are only a few.
 __swarmctl_values() {
     list=
     case $1 in
@@ -55,12 +55,12 @@ __swarmctl_unquote() {
         \'*) quote=\' REPLY=${1#\'} REPLY=${REPLY%\'} ;;
     esac
     if [[ $quote != \' && $REPLY == *\\* ]]; then
-        # Without -r, read does nothing but take the backslashes out.
+        # Without -r, read only removes the backslashes.
         IFS= read REPLY <<<"$REPLY" || :
     fi
 }
 
-# Split the line at blanks into words (those before the cursor) and typed. $1 is what readline will replace.
+# Split the line at spaces into words (those before the cursor) and typed. $1 is the text that readline will replace.
 __swarmctl_words() {
     local i raw line=${COMP_LINE:0:COMP_POINT} joins= last=0
     words=()
@@ -86,7 +86,7 @@ __swarmctl_words() {
     cut=$((${#typed} - ${#REPLY}))
 }
 
-# Offer those of the arguments that begin with what is typed, quoted as the word at the cursor needs it.
+# Offer the arguments that begin with the typed text, quoted to match the word at the cursor.
 __swarmctl_offer() {
     local word
     for word; do
@@ -105,7 +105,7 @@ __swarmctl_offer() {
     done
 }
 
-# Offer the names of the files $1/*$2, without $2. Names with control characters are left out.
+# Offer the names of the files $1/*$2, without $2. Skip names with control characters.
 __swarmctl_names() {
     local file name fail=
     if shopt -q failglob; then
@@ -121,7 +121,7 @@ __swarmctl_names() {
     [[ -z $fail ]] || shopt -s failglob
 }
 
-# Let readline complete names of files ($1 empty) or directories ($1 = dirnames).
+# Let readline complete file names ($1 empty) or directory names ($1 = dirnames).
 __swarmctl_files() {
     local file
     if ((BASH_VERSINFO[0] >= 4)); then

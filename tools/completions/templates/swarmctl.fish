@@ -1,11 +1,12 @@
 # Completion of swarmctl for fish.
 # @@marker@@
 #
-# Nothing is started: names come from globbing. Functions with -S read and set local variables of
-# __swarmctl_complete: path (the commands typed so far), position (how many arguments stand before the cursor),
-# typed (the word at the cursor), before (what stands before the value in it), kind and list (what is wanted).
+# This script starts no process: names come from globbing. Functions with -S read and set local variables of
+# __swarmctl_complete: path (the commands typed so far), position (number of arguments before the cursor),
+# typed (the word at the cursor), before (the part of the word before the value), kind (the kind of value expected)
+# and list (the candidates).
 
-function __swarmctl_enter -S -d 'Enter a command, if there is one'
+function __swarmctl_enter -S -d 'Enter a command if it exists'
     switch "$path:$argv[1]"
 @@enter@@
         case '*'
@@ -14,25 +15,25 @@ function __swarmctl_enter -S -d 'Enter a command, if there is one'
     return 0
 end
 
-function __swarmctl_takes -S -d 'Set kind to what an option takes; leave it empty for a flag'
+function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; leave it empty for a flag'
     switch "$path:$argv[1]"
 @@takes@@
     end
 end
 
-function __swarmctl_options -S -d 'Set list to the options there are here'
+function __swarmctl_options -S -d 'Set list to the options available here'
     switch "$path"
 @@options@@
     end
 end
 
-function __swarmctl_argument -S -d 'Set kind to what may stand here as an argument'
+function __swarmctl_argument -S -d 'Set kind to the kind of argument expected here'
     switch "$path:$position"
 @@arguments@@
     end
 end
 
-function __swarmctl_setting -S -d 'Offer settings, or the values of one'
+function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     if not string match -q '*=*' -- "$typed"
         set list @@settings@@
         return
@@ -44,15 +45,15 @@ function __swarmctl_setting -S -d 'Offer settings, or the values of one'
     end
 end
 
-# Control characters would end or split what is offered.
-function __swarmctl_names -d 'Print names of files without their suffix'
+# Control characters would end or split a candidate.
+function __swarmctl_names -d 'Print file names without their suffix'
     for file in $argv[2..]
         string match -qr '[[:cntrl:]]' -- $file
         or string replace -r -- '^.*/' '' (string sub -e -(string length -- $argv[1]) -- $file)
     end
 end
 
-function __swarmctl_complete -d 'Print what may stand at the cursor'
+function __swarmctl_complete -d 'Print the candidates for the word at the cursor'
     set -l words (commandline -opc)
     set -l typed (commandline -ct)
     set -l path ''

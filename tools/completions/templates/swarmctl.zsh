@@ -2,9 +2,9 @@
 # Completion of swarmctl for zsh.
 # @@marker@@
 #
-# Nothing is started, and no file name is ever evaluated: names come from globbing.
+# This script starts no process and never evaluates file names: names come from globbing.
 
-# Set REPLY to where $1 (profiles or nodes) are kept, below $2 unless SWARMCTL_HOME says otherwise.
+# Set REPLY to the directory of $1 (profiles or nodes): under SWARMCTL_HOME if it is set, otherwise under $2.
 _swarmctl_directory() {
   local home=${SWARMCTL_HOME-}
   [[ $home == \~ || $home == \~/* ]] && home=$HOME${home#\~}
@@ -50,7 +50,7 @@ _swarmctl_settings() {
 
 @@functions@@
 
-# As a file of fpath this is the body of _swarmctl, and this is its first call.
+# When zsh loads this file from fpath, it is the body of _swarmctl, and this is its first call.
 if [[ ${funcstack[1]-} == _swarmctl ]]; then
   _swarmctl "$@"
 elif (( $+functions[compdef] )); then

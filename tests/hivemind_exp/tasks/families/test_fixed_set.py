@@ -1,4 +1,4 @@
-"""GSM8K and one's own questions."""
+"""GSM8K, and questions from the user's file."""
 
 from __future__ import annotations
 
@@ -41,46 +41,46 @@ def mixture(config: TaskConfig, heldout: int = 200, secret: bytes = b"s", stride
     [
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("3", "is no JSON object"),
+        ("3", "is not a JSON object"),
         ({"question": "a"}, "has no 'answer'"),
         ({"answer": "a"}, "has no 'question'"),
-        ({"question": 3, "answer": "a"}, "'question' that is no text"),
-        ({"question": " ", "answer": "a"}, "'question' that is no text"),
-        ({"question": "a", "answer": True}, "neither text nor a number"),
-        ({"question": "a", "answer": None}, "neither text nor a number"),
-        ({"question": "a", "answer": ""}, "neither text nor a number"),
+        ({"question": 3, "answer": "a"}, "has an empty or non-text 'question'"),
+        ({"question": " ", "answer": "a"}, "has an empty or non-text 'question'"),
+        ({"question": "a", "answer": True}, "has an 'answer' that is empty or neither text nor a number"),
+        ({"question": "a", "answer": None}, "has an 'answer' that is empty or neither text nor a number"),
+        ({"question": "a", "answer": ""}, "has an 'answer' that is empty or neither text nor a number"),
         ({"question": "a", "answer": "b" * 5000}, "5000 characters"),
     ],
 )
-def test_a_bad_line_is_named(line: object, what: str, tmp_path: Path) -> None:
+def test_a_bad_line_is_reported_with_its_number(line: object, what: str, tmp_path: Path) -> None:
     file = write(tmp_path / "my questions.jsonl", [LINE, "", line, LINE])
-    with pytest.raises(TaskError, match=rf"my questions\.jsonl:3: this line .*{what}") as caught:
+    with pytest.raises(TaskError, match=rf"my questions\.jsonl:3: the line .*{what}") as caught:
         check_tasks([TaskConfig(name="jsonl", path=str(file))])
     assert caught.value.next == f"sed -n 3p '{file}'"
 
 
-def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+def test_a_line_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "latin.jsonl"
     file.write_bytes(b'\xef\xbb\xbf{"question": "a", "answer": "b"}\r\n{"question": "\xe9", "answer": "b"}\n')
-    with pytest.raises(TaskError, match=r"latin\.jsonl:2: this line is not UTF-8"):
+    with pytest.raises(TaskError, match=r"latin\.jsonl:2: the line is not UTF-8"):
         check_tasks([TaskConfig(name="jsonl", path=str(file))])
 
 
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        (TaskConfig(name="jsonl"), "needs path"),
+        (TaskConfig(name="jsonl"), "needs a path to a file"),
         (TaskConfig(name="jsonl", path="/no/such.jsonl"), "No such file"),
-        (TaskConfig(name="gsm8k", path="/no/such"), "no train"),
+        (TaskConfig(name="gsm8k", path="/no/such"), "no GSM8K files train"),
     ],
 )
-def test_a_missing_file_is_named(config: TaskConfig, what: str) -> None:
+def test_a_missing_file_is_reported(config: TaskConfig, what: str) -> None:
     with pytest.raises(TaskError, match=what) as caught:
         check_tasks([config])
     assert caught.value.next
 
 
-def test_too_few_lines(tmp_path: Path) -> None:
+def test_too_few_lines_are_an_error(tmp_path: Path) -> None:
     file = write(tmp_path / "few.jsonl", sums(9))
     with pytest.raises(TaskError, match="has 9 questions; at least 10"):
         check_tasks([TaskConfig(name="jsonl", path=str(file))])
@@ -116,7 +116,7 @@ def test_an_epoch_sees_every_question_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_answers_as_text_and_as_mathematics(tmp_path: Path) -> None:
+def test_answers_compared_as_text_and_as_mathematics(tmp_path: Path) -> None:
     file = write(
         tmp_path / "mine.jsonl", [{"question": str(n), "answer": "one  half" if n else 0.5} for n in range(10)]
     )
@@ -158,11 +158,11 @@ def test_gsm8k_from_a_directory(kind: str, tmp_path: Path) -> None:
     made.close()
 
 
-def test_gsm8k_that_is_something_else(tmp_path: Path) -> None:
+def test_a_file_that_is_not_gsm8k_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [LINE] * 20)
     write(tmp_path / "test.jsonl", [LINE] * 20)
     made = mixture(TaskConfig(name="gsm8k", path=str(tmp_path)))
-    with pytest.raises(TaskError, match=r"train\.jsonl:1: this is no question of GSM8K"):
+    with pytest.raises(TaskError, match=r"train\.jsonl:1: not a GSM8K question with an answer after ####"):
         made.facts()
     made.close()
 
@@ -171,11 +171,13 @@ def test_gsm8k_that_is_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}]
 )
-def test_a_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+def test_an_unreachable_hub_suggests_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
     for name, value in {**environment, "HF_HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     made = mixture(TaskConfig(name="gsm8k"))
-    with pytest.raises(HubUnreachable, match="cannot be had from the hub") as caught:
+    with pytest.raises(HubUnreachable, match="cannot load GSM8K from the hub") as caught:
         made.questions("train", 0, 1)
     program, *words = shlex.split(caught.value.next or "")
     assert Path(program).is_file()

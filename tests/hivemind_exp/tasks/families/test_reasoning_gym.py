@@ -1,4 +1,5 @@
-"""Every allowed generator: made alike everywhere, verified as the library does, and never more generously."""
+"""Every allowed generator: its questions are the same everywhere, and its verifier is never more lenient than the
+library's."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ MORE_GENEROUS = {
     "rotate_matrix": "spacing between cells does not matter",
     "spiral_matrix": "spacing between cells does not matter",
 }
-"""Where ours gives full credit and the library's would not."""
+"""Generators whose verifier gives full credit where the library's does not, with the reason."""
 
 
 def spec(name: str, **params: Any) -> TaskSpec:
@@ -40,7 +41,7 @@ def task(request: pytest.FixtureRequest) -> generators.GeneratedTask:
     return made
 
 
-def spoilt(answer: str) -> Iterator[str]:
+def spoiled(answer: str) -> Iterator[str]:
     """Yield near misses and careless spellings of an answer."""
     yield from (answer.upper(), answer.lower(), answer.title(), answer[::-1], answer[1:], answer[:-1])
     yield from (answer + "0", "0" + answer, answer + ".0", "-" + answer, answer + " x", answer + "\n1", f"[{answer}]")
@@ -49,7 +50,7 @@ def spoilt(answer: str) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_all_of_the_library_is_judged() -> None:
+def test_every_library_generator_is_allowed_or_refused() -> None:
     program = "import reasoning_gym.factory as factory; print(*factory.DATASETS)"
     known = set(
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
@@ -59,19 +60,19 @@ def test_all_of_the_library_is_judged() -> None:
     assert set(PRESETS["sapo"]) <= set(GENERATORS)
 
 
-def test_every_verifier_is_used_and_every_name_is_one() -> None:
+def test_every_verifier_is_used_and_every_check_exists() -> None:
     checks = {generator.check for generator in GENERATORS.values()}
-    there = set()
+    defined = set()
     for module in ("lists", "logic", "numbers", "text"):
         for name, found in vars(importlib.import_module(f"hivemind_exp.tasks.verifiers.{module}")).items():
             if inspect.isfunction(found) and list(inspect.signature(found).parameters) == ["answer", "entry"]:
-                there.add(f"{found.__module__.rpartition('.')[2]}.{name}")
-    assert checks == there
+                defined.add(f"{found.__module__.rpartition('.')[2]}.{name}")
+    assert checks == defined
     assert all(callable(generators.verifier(check)) for check in checks)
 
 
 @pytest.mark.slow
-def test_the_right_answer_is_right_and_no_other(task: generators.GeneratedTask) -> None:
+def test_only_the_right_answer_gets_full_credit(task: generators.GeneratedTask) -> None:
     library = importlib.import_module("reasoning_gym.factory").create_dataset
     for seed in SEEDS:
         _, entry = task.make(seed)
@@ -82,15 +83,15 @@ def test_the_right_answer_is_right_and_no_other(task: generators.GeneratedTask) 
         right = str(entry["answer"])
         assert task.score(right, entry) == 1.0
         assert task.score("surely wrong", entry) < FULL_CREDIT
-        for answer in spoilt(right):
+        for answer in spoiled(right):
             ours = task.score(answer, entry)
             if ours >= FULL_CREDIT and answer.strip() != right.strip() and task.name not in MORE_GENEROUS:
                 assert dataset.score_answer(answer.strip(), item) >= FULL_CREDIT, (right, answer)
 
 
 @pytest.mark.slow
-def test_items_are_those_of_a_fresh_object(task: generators.GeneratedTask) -> None:
-    """Also where one object makes them all, and whatever was made before."""
+def test_items_equal_those_of_a_fresh_object(task: generators.GeneratedTask) -> None:
+    """This must hold even if one object makes all items, and regardless of which items were made before."""
     library = importlib.import_module("reasoning_gym.factory").create_dataset
     for seed in [*SEEDS, *reversed(SEEDS)]:
         text, entry = task.make(seed)
@@ -100,7 +101,7 @@ def test_items_are_those_of_a_fresh_object(task: generators.GeneratedTask) -> No
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_library_s_own_conclusion_is_accepted(seed: int) -> None:
+def test_conclusions_are_scored_as_in_the_library(seed: int) -> None:
     task = generators.build(spec("propositional_logic"))
     task.prepare("make")
     task.prepare("verify")
@@ -114,8 +115,8 @@ def test_the_library_s_own_conclusion_is_accepted(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_of_everything() -> None:
-    """The makers run with a fixed hash seed, whatever the node's own is."""
+def test_two_processes_make_the_same_questions() -> None:
+    """The workers that make questions run with a fixed hash seed, whatever the node's hash seed is."""
     program = (
         "from hivemind_exp.config import TaskConfig; from hivemind_exp.tasks.mixture import Mixture\n"
         "from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS\n"
@@ -144,7 +145,7 @@ def test_parameters_reach_the_generator() -> None:
     assert {len(str(task.make(seed)[1]["answer"])) for seed in range(20)} == {4}
 
 
-def test_a_parameter_that_is_not_the_generator_s_is_named() -> None:
+def test_an_unknown_parameter_is_reported() -> None:
     with pytest.raises(TaskError, match="no parameter 'min_wordlen'; did you mean 'min_word_len'"):
         generators.check(spec("spell_backward", min_wordlen=3))
     with pytest.raises(TaskError, match="no parameter 'seed'"):
@@ -154,15 +155,15 @@ def test_a_parameter_that_is_not_the_generator_s_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shortest", "longest", "told"),
+    ("shortest", "longest", "message"),
     [
         (9, 3, "max_word_len must be >= min_word_len"),
-        (30, 30, "refuses its parameters: Cannot choose"),
+        (30, 30, "has invalid parameters: Cannot choose"),
     ],
 )
-def test_parameters_that_make_no_question_are_an_error_of_the_task(shortest: int, longest: int, told: str) -> None:
+def test_invalid_parameters_are_a_task_error(shortest: int, longest: int, message: str) -> None:
     config = TaskConfig(name="spell_backward", params={"min_word_len": shortest, "max_word_len": longest})
     mixture = Mixture([config], charter=b"", secret=b"", heldout=0)
-    with pytest.raises(TaskError, match=told):
+    with pytest.raises(TaskError, match=message):
         mixture.questions("train", 0, 1)
     mixture.close()

@@ -1,4 +1,4 @@
-"""Where the answer of a completion is."""
+"""Finding the answer in a completion."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hivemind_exp.tasks.verifiers.answer_tags import TAGS, answer_in, is_strict
         ("", None),
     ],
 )
-def test_the_last_pair_holds_the_answer(completion: str, answer: str | None) -> None:
+def test_the_answer_is_in_the_last_pair_of_tags(completion: str, answer: str | None) -> None:
     assert answer_in(completion) == answer
 
 
@@ -48,12 +48,12 @@ def test_the_last_pair_holds_the_answer(completion: str, answer: str | None) -> 
         ("<answer></think></answer>", False),
     ],
 )
-def test_strict_is_optional_thought_and_one_answer(completion: str, strict: bool) -> None:
+def test_strict_is_an_optional_think_tag_and_one_answer(completion: str, strict: bool) -> None:
     assert is_strict(completion) is strict
 
 
 @given(st.lists(st.one_of(st.sampled_from(TAGS), st.text(max_size=4)), max_size=30).map("".join))
-def test_any_text_is_read(completion: str) -> None:
+def test_any_text_can_be_parsed(completion: str) -> None:
     answer = answer_in(completion)
     assert answer is None or f"{answer}" in completion
     if is_strict(completion):
@@ -63,7 +63,7 @@ def test_any_text_is_read(completion: str) -> None:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("piece", ["<answer>", "</answer>", "<think>", "<answer></", "<answer></answer>", "<"])
-def test_a_megabyte_of_tags_is_read_at_once(piece: str) -> None:
+def test_a_megabyte_of_tags_is_parsed_quickly(piece: str) -> None:
     completion = piece * (2**20 // len(piece))
     for text in (completion, completion + "</answer>", "<answer>" + completion, "<think>" + completion):
         answer_in(text)

@@ -1,4 +1,4 @@
-"""Answers compared as mathematics."""
+"""Answers compared mathematically."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_not_equal(answer: str) -> None:
     assert same(answer, "42") == 0.0
 
 
-def test_bombs_never_reach_the_algebra_system() -> None:
+def test_dangerous_expressions_never_reach_the_algebra_system() -> None:
     risky = [bomb for bomb in BOMBS if "**" in bomb or "^" in bomb or "!" in bomb or len(bomb) > 400]
     assert len(risky) > 20
     assert not any(map(harmless, risky))

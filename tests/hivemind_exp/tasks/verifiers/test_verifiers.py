@@ -1,4 +1,4 @@
-"""Verifiers, on cases worked out by hand."""
+"""Verifiers, tested on handwritten cases."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_credit(name: str, answer: str, entry: dict[str, Any], credit: float) ->
     assert VERIFIERS[name](answer, entry) == pytest.approx(credit, rel=1e-3)
 
 
-def test_only_what_is_right_reaches_full_credit() -> None:
+def test_only_right_answers_reach_full_credit() -> None:
     assert all(credit == 1.0 or credit < FULL_CREDIT for *_, credit in CASES)
 
 
@@ -114,10 +114,10 @@ def test_only_what_is_right_reaches_full_credit() -> None:
     ],
 )
 def test_truth_tables(formula: str, rows: list[int]) -> None:
-    """Rows: neither, P, Q, both. Implications group to the left, as in the library."""
+    """The rows are: neither, only P, only Q, both. Implications group to the left, as in the library."""
     assert truth_table(formula, ["P", "Q"]) == sum(bit << row for row, bit in enumerate(rows))
 
 
 @pytest.mark.parametrize("formula", ["", "(", ")", "()", "P)", "(P", "∧", "P ∧", "∧ P", "P ¬ Q", "P(Q)", "R", "PQ"])
-def test_what_is_no_formula_has_no_table(formula: str) -> None:
+def test_an_invalid_formula_has_no_truth_table(formula: str) -> None:
     assert truth_table(formula, ["P", "Q"]) is None

@@ -1,4 +1,4 @@
-"""Workers: what they may not do, how they end, and what becomes of the rest."""
+"""Workers: what the sandbox forbids, how they end, and what happens to the other jobs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def workers() -> list[psutil.Process]:
     ]
 
 
-def test_what_a_verifier_may_not_do(pool: Pool, tmp_path: Path) -> None:
+def test_forbidden_actions_fail_in_a_verifier(pool: Pool, tmp_path: Path) -> None:
     file, kept = tmp_path / "touched", tmp_path / "kept"
     kept.write_text("private")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -64,7 +64,7 @@ def test_what_a_verifier_may_not_do(pool: Pool, tmp_path: Path) -> None:
     assert deeds(pool, "nothing") == [1.0]
 
 
-def test_a_secret_stands_nowhere_in_a_worker(pool: Pool) -> None:
+def test_a_worker_s_environment_holds_no_secret(pool: Pool) -> None:
     deeds(pool, "nothing")
     for worker in workers():
         assert "PLANTED_SECRET" not in worker.environ()
@@ -72,7 +72,7 @@ def test_a_secret_stands_nowhere_in_a_worker(pool: Pool) -> None:
 
 
 @pytest.mark.slow
-def test_who_is_late_or_dies_is_replaced_and_the_rest_is_kept(pool: Pool) -> None:
+def test_late_or_dead_workers_are_replaced_and_other_results_kept(pool: Pool) -> None:
     answers = ["nothing", "sleep", "nothing", "exit", "crash", "nothing", "busy", "nothing", "nothing"]
     assert deeds(pool, *answers) == [1.0, TIMED_OUT, 1.0, DIED, DIED, 1.0, TIMED_OUT, 1.0, 1.0]
 
@@ -81,12 +81,12 @@ def test_credit_is_a_number_from_0_to_1(pool: Pool) -> None:
     assert deeds(pool, "nan", "inf", "-1", "7") == [0.0, 0.0, 0.0, 1.0]
 
 
-def test_more_jobs_than_pipes_hold(pool: Pool) -> None:
+def test_more_jobs_than_fit_in_the_pipes(pool: Pool) -> None:
     jobs = [(0, "nothing at " + "x" * 10_000, {"answer": "y" * 10_000})] * 500
     assert pool.verify(jobs) == [1.0] * 500
 
 
-def test_an_interrupt_leaves_no_reply_for_the_wrong_job(pool: Pool) -> None:
+def test_after_an_interrupt_no_reply_reaches_the_wrong_job(pool: Pool) -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
@@ -100,7 +100,7 @@ def test_an_interrupt_leaves_no_reply_for_the_wrong_job(pool: Pool) -> None:
     assert deeds(pool, "-1", "nothing") == [0.0, 1.0]
 
 
-def test_signals_of_the_terminal_leave_workers_alone(pool: Pool) -> None:
+def test_workers_ignore_terminal_signals(pool: Pool) -> None:
     deeds(pool, "nothing")
     before = {worker.pid for worker in workers()}
     for pid in before:
@@ -158,7 +158,7 @@ def alive(pid: int) -> bool:
         (TaskSpec("evil", "no.such.module", "evil"), "ModuleNotFoundError"),
     ],
 )
-def test_a_worker_that_cannot_start_says_why(spec: TaskSpec, why: str) -> None:
+def test_a_worker_that_cannot_start_reports_the_reason(spec: TaskSpec, why: str) -> None:
     pool = Pool([spec], verifiers=1)
     pool.start()
     with pytest.raises(TaskError, match=why):
@@ -168,7 +168,7 @@ def test_a_worker_that_cannot_start_says_why(spec: TaskSpec, why: str) -> None:
     pool.close()
 
 
-def test_a_generator_that_fails_names_its_task() -> None:
+def test_a_failing_generator_is_reported_with_its_task() -> None:
     pool = Pool([TaskSpec("evil-2", evil.MODULE, "evil", params={"junk": True})])
     with pytest.raises(TaskError, match=r"'evil-2' cannot make a question: ValueError: no such puzzle"):
         pool.make([(0, 1)])
@@ -183,8 +183,8 @@ def test_starting_returns_at_once() -> None:
     worker.kill()
 
 
-def test_the_evil_task_would_succeed_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the refusals above would show nothing."""
+def test_the_evil_task_succeeds_outside_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the failures in the sandbox would prove nothing."""
     monkeypatch.setenv("PLANTED_SECRET", "sk-planted")
     task = evil.build(EVIL)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -207,11 +207,11 @@ def test_the_evil_task_would_succeed_outside(tmp_path: Path, monkeypatch: pytest
     assert {path.name for path in tmp_path.iterdir()} == {"b", "c", "d", "e"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
-def test_a_verifier_has_no_network_of_its_own(pool: Pool) -> None:
-    """Also below Python, where the kernel lets this user have a network namespace."""
+@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces exist only on Linux")
+def test_a_worker_has_a_separate_network_namespace(pool: Pool) -> None:
+    """The kernel enforces it, too, not only Python, if this user may create network namespaces."""
     if subprocess.run(["unshare", "--net", "--map-root-user", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this kernel gives no network namespace to this user")
+        pytest.skip("this user may not create network namespaces")
     deeds(pool, "nothing")
     assert all(
         Path(f"/proc/{worker.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink() for worker in workers()

@@ -30,7 +30,7 @@ class GroupFiller:
         self._local = self.sources.get("local")
         self._remote = self.sources.get(remote_name(self.config) or "")
         self._version = 0
-        self._warned_of_length = False
+        self._told_of_length = False
 
     @property
     def ahead(self) -> int:
@@ -117,8 +117,8 @@ class GroupFiller:
         limit = self.config.generation.max_completion_tokens
         if self._local is None or rollout.kind is self._local.kind or len(rollout.ids) <= limit:
             return True
-        if not self._warned_of_length:
-            self._warned_of_length = True
+        if not self._told_of_length:
+            self._told_of_length = True
             message = (
                 f"skipping completions from {rollout.source} that have more than {limit} tokens under this node's "
                 "tokenizer (generation.max_completion_tokens)"

@@ -129,11 +129,11 @@ def test_skew_suggests_a_fix(place: int, changes: dict[str, object], told: str, 
 
 
 def test_other_questions_under_the_same_version_are_skew() -> None:
-    with pytest.raises(SwarmSkew, match="other questions on this machine.*both use reasoning-gym 0.1.25") as caught:
+    with pytest.raises(SwarmSkew, match=r"other questions on this machine.*both use reasoning-gym 0\.1\.25") as caught:
         check_skew(charter(), FACTS, DIGESTS | {"spell_backward": "00" * 32})
     assert caught.value.next == f"{PIP} --force-reinstall --no-deps reasoning-gym==0.1.25"
     with pytest.raises(
-        SwarmSkew, match="task jsonl has other questions on this machine.*its version and data match"
+        SwarmSkew, match=r"task jsonl has other questions on this machine.*its version and data match"
     ) as caught:
         check_skew(charter(), FACTS, {"spell_backward": "ab" * 32})
     assert caught.value.next == "swarmctl swarm show"

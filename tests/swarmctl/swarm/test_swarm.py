@@ -403,7 +403,7 @@ def test_a_file_of_questions_is_named_by_each_node(here: Cli, home: Path, tmp_pa
     assert "each node needs the file of 40 questions" in lacking.stderr
     theirs.write_text(own.read_text().replace("3 + 1", "3 + 2"))
     other = here("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs))
-    assert "are not those of the swarm" in other.stderr
+    assert "task jsonl has other data on this machine (40 questions" in other.stderr
     theirs.write_bytes(own.read_bytes())
     right = here("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs), "--rounds", "1")
     assert right.returncode == Exit.DONE, right.stderr

@@ -74,7 +74,7 @@ def _made(config: Config, round_: int, step: int) -> str:
 
 def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]:
     tasks = ", ".join(f"`{'custom questions' if task.name == 'jsonl' else task.name}`" for task in config.tasks)
-    rewards = f"Tasks: {tasks}. The reward of an answer is its score from the task's verifier."
+    rewards = f"Tasks: {tasks}. The only reward of an answer is its score from the task's verifier."
     if config.warmup.steps:
         rewards += f" Before GRPO, the model had {config.warmup.steps:,} steps of supervised training on these tasks."
     total = sum(lesson.tokens for lesson in lessons)

@@ -1,1 +1,1 @@
-"""The trained model on the Hugging Face hub: its card, and how it gets there."""
+"""Pushing the trained model and its card to the Hugging Face hub."""

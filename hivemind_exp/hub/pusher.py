@@ -1,4 +1,4 @@
-"""Pushing to the hub, beside the training: a hub that is slow delays nothing, one that fails stops nothing."""
+"""Push models to the hub in the background. A slow hub does not delay training, and a failing hub does not stop it."""
 
 import json
 import os
@@ -25,9 +25,9 @@ _POLL_S = 0.1
 
 
 class Outbox:
-    """Copies of checkpoints' models with their cards, on the disk until the hub has them.
+    """Checkpoints' models with their cards, kept on disk until they are pushed.
 
-    What a crash or a hub that is down kept here waits for the next run.
+    Models that were not pushed because of a crash or a hub outage wait here for the next run.
     """
 
     def __init__(self, root: Path) -> None:
@@ -37,35 +37,35 @@ class Outbox:
             shutil.rmtree(leftover)
 
     def pack(self, round_: int, model: Path, card: str, base: str) -> None:
-        """Add a model. Its weights are linked, not copied: the checkpoint may be pruned while they are on their way.
+        """Add a model. Its weights are hard-linked, not copied, so the checkpoint may be pruned during the upload.
 
-        ``base`` is what an adapter says it belongs to; otherwise it would tell a path of this machine.
+        ``base`` is the base model that an adapter names. It replaces the saved name, which may be a local path.
         """
         final = self._root / f"{round_:08d}"
         if not final.exists():
             partial = self._root / f"{_PARTIAL}{final.name}"
             shutil.copytree(model, partial, copy_function=_link)
-            # Written anew: writing into a file that is linked would change the checkpoint.
+            # Write new files: writing into a linked file would change the checkpoint.
             atomic_write.write(partial / "README.md", card, None)
             adapter = partial / _ADAPTER
             if adapter.is_file():
-                told = json.loads(adapter.read_text(encoding="utf-8"))
-                atomic_write.write(adapter, json.dumps(told | {"base_model_name_or_path": base}, indent=2), None)
+                saved = json.loads(adapter.read_text(encoding="utf-8"))
+                atomic_write.write(adapter, json.dumps(saved | {"base_model_name_or_path": base}, indent=2), None)
             partial.rename(final)
 
     def parcels(self) -> dict[int, Path]:
-        """Return what is waiting, by the rounds that were finished when it was saved, the oldest first."""
+        """Return the waiting models by the number of rounds finished when each was saved, oldest first."""
         return {int(path.name): path for path in sorted(self._root.iterdir()) if path.name.isdigit()}
 
     def holds(self, round_: int, repo: str) -> bool:
-        """Say whether the model after ``round_`` rounds is here, or went to ``repo`` last."""
+        """Return whether the model after ``round_`` rounds is waiting here, or was the last one pushed to ``repo``."""
         last = None
         with suppress(OSError, ValueError):
             last = json.loads((self._root / _LAST).read_text(encoding="utf-8"))
         return round_ in self.parcels() or last == {"repo": repo, "round": round_}
 
     def done(self, round_: int, repo: str) -> None:
-        """Note that the model after ``round_`` rounds has arrived, and remove it with all before it."""
+        """Record that the model after ``round_`` rounds was pushed. Remove it and all earlier ones."""
         atomic_write.write(self._root / _LAST, json.dumps({"repo": repo, "round": round_}))
         for earlier, path in self.parcels().items():
             if earlier <= round_:
@@ -73,7 +73,7 @@ class Outbox:
 
 
 def _link(source: str, target: str) -> None:
-    """Link a file; copy it where the file system has no links."""
+    """Hard-link a file; copy it where the file system does not support links."""
     try:
         os.link(source, target)
     except OSError:
@@ -81,9 +81,9 @@ def _link(source: str, target: str) -> None:
 
 
 class HubPusher:
-    """Pushes models to one repository, one at a time, the newest first.
+    """Pushes models to one repository, one at a time, newest first.
 
-    What fails becomes a warning, and stays in the outbox for the next push or the next run.
+    A failed push becomes a warning. The model stays in the outbox for the next push or the next run.
     """
 
     def __init__(self, hub: HubConfig, outbox: Outbox, token: str, emit: Emit) -> None:
@@ -94,17 +94,17 @@ class HubPusher:
         self._api = HfApi(token=token)
         self._orders: queue.Queue[None] = queue.Queue()
         disable_progress_bars()
-        # The first order makes the repository, if only that: a token that may not write is told now, not after hours.
+        # The first order only creates the repository: you learn now, not after hours, that the token cannot write.
         self._orders.put(None)
         threading.Thread(target=self._work, name="hub", daemon=True).start()
 
     def due(self, round_: int, *, last: bool) -> bool:
-        """Say whether the model after ``round_`` rounds is to be pushed, and has not been."""
+        """Return whether the model after ``round_`` rounds should be pushed and has not been."""
         wanted = last or (round_ > 0 and self._hub.every > 0 and round_ % self._hub.every == 0)
         return wanted and not self._outbox.holds(round_, self._hub.repo)
 
     def push(self, round_: int, model: Path, card: str, base: str) -> None:
-        """Take a copy of a checkpoint's model and push it as soon as the one before it is done."""
+        """Add a checkpoint's model to the outbox and push it as soon as the previous push is done."""
         try:
             self._outbox.pack(round_, model, card, base)
         except OSError as error:
@@ -113,7 +113,7 @@ class HubPusher:
             self._orders.put(None)
 
     def finish(self, stop: StopFlag) -> None:
-        """Wait until everything was tried. Raises ``StopRequested`` after a stop; the rest waits for the next run."""
+        """Wait until every push was tried. Raises ``StopRequested`` after a stop; the rest waits for the next run."""
         if self._orders.unfinished_tasks:
             self._emit(PhaseEvent(name=f"pushing to {self._hub.repo}"))
         while self._orders.unfinished_tasks:
@@ -121,19 +121,19 @@ class HubPusher:
             time.sleep(_POLL_S)
 
     def _work(self) -> None:
-        repo_is_there = False
+        repo_exists = False
         while True:
             self._orders.get()
             round_ = None
             try:
                 parcels = self._outbox.parcels()
                 round_ = max(parcels, default=None)
-                if not repo_is_there:
+                if not repo_exists:
                     self._api.create_repo(self._hub.repo, private=self._hub.private, exist_ok=True)
-                    repo_is_there = True
+                    repo_exists = True
                 if round_ is not None:
                     self._upload(round_, parcels[round_])
-            except Exception as error:  # noqa: BLE001 - whatever a hub and a network can do is no reason to stop training
+            except Exception as error:  # noqa: BLE001 - no hub or network error should stop training
                 self._warn(error, round_)
             finally:
                 self._orders.task_done()
@@ -147,23 +147,25 @@ class HubPusher:
 
     def _warn(self, error: Exception, round_: int | None) -> None:
         repo, reason = self._hub.repo, _reason(error).rstrip(".")
-        text = f"nothing can be pushed to {repo} yet: {reason}"
+        text = f"cannot push to {repo} yet: {reason}. The next push or run tries again"
         if round_ is not None:
-            text = f"the model of round {round_} did not reach {repo}: {reason}. The next push or run tries again"
+            text = f"could not push the model of round {round_} to {repo}: {reason}. The next push or run tries again"
         self._emit(WarningEvent(code="push_failed", message=text.replace(self._token, "(the token)")))
 
 
 def _reason(error: BaseException) -> str:
-    """Return what an exception of the hub's library means for people."""
+    """Return a readable reason for an exception from the hub's library."""
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
-        return _reason(error.__cause__)  # how the library tells which file it was at
+        return _reason(error.__cause__)  # the library wraps errors to say which file failed
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status in (401, 403):
-            return f"the hub refuses this token ({status}): it takes one that may write; swarmctl keys set huggingface"
-        return f"the hub answers with {status}: {error.server_message or 'no reason given'}"
+            return (
+                f"the hub rejected the token ({status}). Save one with write access with: swarmctl keys set huggingface"
+            )
+        return f"the hub returned {status}: {error.server_message or 'no reason given'}"
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
-    if any(kind.__name__ == "TransportError" for kind in type(error).__mro__):  # of whichever HTTP client it uses now
-        return f"the hub cannot be reached: {str(error) or type(error).__name__}"
+    if any(kind.__name__ == "TransportError" for kind in type(error).__mro__):  # by name, whichever HTTP client it uses
+        return f"cannot reach the hub: {str(error) or type(error).__name__}"
     return f"{type(error).__name__}: {error}"

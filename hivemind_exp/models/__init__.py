@@ -1,1 +1,1 @@
-"""The model of the demo: built on the spot, warmed up with supervised text."""
+"""Models: loading, the device, the memory that they need, and the tiny model of the demo."""

@@ -1,4 +1,4 @@
-"""Which device and number format a node computes with, and why not a better one."""
+"""Choose the device and number format that a node computes with, or explain why an accelerator is unusable."""
 
 import os
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ class Compute:
     """Where a node computes."""
 
     device: str
-    """As torch names it."""
+    """The device's name in torch."""
     dtype: str
     """float32, bfloat16 or float16."""
     accelerator: str | None
-    """Its name for people; None on a CPU."""
+    """Display name of the accelerator; None on a CPU."""
 
 
 def resolve_compute(model: ModelConfig, *, hardware: Hardware | None = None) -> Compute:
-    """Choose device and number format.
+    """Choose the device and the number format.
 
-    Raises ``DeviceError`` when the device asked for is absent, or when the machine has an accelerator that torch
-    cannot use and the CPU was not asked for.
+    Raises ``DeviceError`` if the requested device does not exist, or if the machine has an accelerator that torch
+    cannot use and the CPU was not requested.
     """
     device = _choose(model.device, hardware)
     kind = device.partition(":")[0]
@@ -35,7 +35,7 @@ def resolve_compute(model: ModelConfig, *, hardware: Hardware | None = None) -> 
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else kind == "xpu"
         dtype = "bfloat16" if bf16 else "float32"
     if dtype == "float16" and kind == "cpu":
-        raise DeviceError("float16 cannot be trained on a CPU", next="swarmctl run --set model.dtype=float32")
+        raise DeviceError("cannot train in float16 on a CPU", next="swarmctl run --set model.dtype=float32")
     return Compute(device, dtype, _name(device))
 
 
@@ -53,7 +53,7 @@ def _choose(wanted: str, hardware: Hardware | None) -> str:
     version = str(torch.__version__)
     problem = explain_unusable(hardware or detect_hardware(), torch_version=version, cuda=torch.version.cuda)
     if problem is None and kind != "auto":
-        message = f"there is no {kind} device on this machine that torch {version} can use"
+        message = f"torch {version} found no {kind} device on this machine"
         problem = DeviceError(message, next="swarmctl run --device auto")
     if problem is not None:
         raise problem
@@ -71,7 +71,7 @@ def _name(device: str) -> str | None:
 def pin_device(device: str) -> str:
     """Make ``device`` the only one of its kind that torch sees, and return its new name.
 
-    Must run before torch looks at the devices: with several visible, transformers would spread one model over all.
+    Must run before torch queries the devices. With several visible, transformers would spread one model over all.
     """
     kind, _, index = device.partition(":")
     variable = {"cuda": "CUDA_VISIBLE_DEVICES", "auto": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}.get(kind)
@@ -85,5 +85,8 @@ def pin_device(device: str) -> str:
     elif place < len(choices):
         os.environ[variable] = choices[place]
     elif choices:
-        raise DeviceError(f"{device} is not among the devices that {variable}={visible} leaves visible")
+        raise DeviceError(
+            f"no device {device}: {variable}={visible} makes only {len(choices)} visible",
+            next="swarmctl run --device auto",
+        )
     return kind

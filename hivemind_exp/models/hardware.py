@@ -1,4 +1,4 @@
-"""Accelerators as the drivers tell of them, and why torch cannot use one. Imports no torch."""
+"""Find accelerators through their drivers, and explain why torch cannot use one. Does not import torch."""
 
 import contextlib
 import os
@@ -11,32 +11,35 @@ from pathlib import Path
 from hivemind_exp.errors import DeviceError
 
 CUDA_13_DRIVER = 580
-"""First NVIDIA driver that runs CUDA 13, which the default Linux wheel of torch is built for."""
+"""First NVIDIA driver that runs CUDA 13. The default Linux wheel of torch is built for CUDA 13."""
 NVIDIA, INTEL = "0x10de", "0x8086"
-"""Vendors on the PCI bus."""
+"""PCI vendor ids."""
 PCI = Path("/sys/bus/pci/devices")
-"""Where Linux lists what is on the PCI bus."""
+"""Where Linux lists the PCI devices."""
 _WITHIN_PROCESSOR = "0000:00:02."
-"""Where Intel puts the GPU of the processor itself. Those are everywhere, and too small to be worth an error."""
+"""PCI address of Intel's integrated GPUs. They are very common, and too small to be worth an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Accelerators that the machine has, whatever torch thinks of them."""
+    """The machine's accelerators, whether or not torch can use them."""
 
     nvidia: str | None = None
     """Name of the first NVIDIA GPU."""
     nvidia_driver: str | None = None
     driverless: bool = False
-    """There is an NVIDIA GPU, but no driver that answers."""
+    """There is an NVIDIA GPU, but no working driver."""
     amd: bool = False
     intel: bool = False
-    """There is an Intel GPU on a card of its own."""
+    """There is a discrete Intel GPU."""
     apple: bool = False
 
 
 def detect_hardware() -> Hardware:
-    """Ask the drivers, not torch. A GPU that ``CUDA_VISIBLE_DEVICES`` hides on purpose does not count."""
+    """Find accelerators through drivers and the PCI bus, not through torch.
+
+    An NVIDIA GPU that is hidden with ``CUDA_VISIBLE_DEVICES`` does not count.
+    """
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     name, driver = (None, None) if hidden else _nvidia()
     return Hardware(
@@ -68,7 +71,7 @@ def _nvidia() -> tuple[str | None, str | None]:
 
 
 def pci_gpus(vendor: str, devices: Path = PCI) -> list[str]:
-    """Return where on the PCI bus there are GPUs of a vendor, whatever drivers there are. Knows Linux only."""
+    """Return the PCI addresses of a vendor's GPUs, with or without drivers. Linux only."""
     found = []
     for device in sorted(devices.glob("*")):
         with contextlib.suppress(OSError):
@@ -79,9 +82,9 @@ def pci_gpus(vendor: str, devices: Path = PCI) -> list[str]:
 
 
 def explain_mismatch(hardware: Hardware, *, torch_version: str, cuda: str | None) -> DeviceError | None:
-    """Return why this build of torch cannot use an accelerator, as far as versions alone tell; None if they agree.
+    """Return why this build of torch cannot use an accelerator, judged by versions alone; None if they match.
 
-    ``cuda``: the CUDA version torch was built for, if any. A torch built for ROCm has none either: ask only of others.
+    ``cuda``: the CUDA version torch was built for, if any. A ROCm build has none either, so don't call this for one.
     """
     if hardware.nvidia is not None:
         driver = int((hardware.nvidia_driver or "0").split(".")[0])
@@ -94,7 +97,7 @@ def explain_mismatch(hardware: Hardware, *, torch_version: str, cuda: str | None
         if int(cuda.split(".")[0]) >= 13 and driver < CUDA_13_DRIVER:
             return _unusable(
                 f"{_found(hardware)}, but torch {torch_version} is built for CUDA {cuda}, which needs driver "
-                f"{CUDA_13_DRIVER} or newer. Update the driver, install a torch built for CUDA 12"
+                f"{CUDA_13_DRIVER} or newer. Update the driver, install a torch build for CUDA 12"
             )
     elif hardware.amd:
         return _unusable(
@@ -110,7 +113,7 @@ def explain_mismatch(hardware: Hardware, *, torch_version: str, cuda: str | None
 
 
 def _unusable(why: str, *, next: str = "swarmctl run --device cpu") -> DeviceError:
-    return DeviceError(f"{why}, or choose the CPU with --device cpu", next=next)
+    return DeviceError(f"{why}, or use the CPU with --device cpu", next=next)
 
 
 def _found(hardware: Hardware) -> str:
@@ -118,22 +121,22 @@ def _found(hardware: Hardware) -> str:
 
 
 def explain_unusable(hardware: Hardware, *, torch_version: str, cuda: str | None) -> DeviceError | None:
-    """Return why torch cannot use an accelerator that is there, with the cure; None if there is none to use.
+    """Return why torch cannot use the machine's accelerator, and the fix; None if the machine has no accelerator.
 
-    To be asked once torch has found no accelerator. ``cuda``: the CUDA version torch was built for, if any.
+    Call this when torch has found no accelerator. ``cuda``: the CUDA version torch was built for, if any.
     """
     mismatch = explain_mismatch(hardware, torch_version=torch_version, cuda=cuda)
     if mismatch is not None:
         return mismatch
     if hardware.nvidia is not None:
         return _unusable(
-            f"{_found(hardware)}, but torch {torch_version} (CUDA {cuda}) cannot open it. See whether nvidia-smi works",
+            f"{_found(hardware)}, but torch {torch_version} (CUDA {cuda}) cannot open it. Check that nvidia-smi works",
             next="nvidia-smi",
         )
     if hardware.driverless:
         return _unusable(
-            "this machine has an NVIDIA GPU, but its driver is missing or does not answer. Install or mend the driver "
-            "(in a container: start it with the GPU)"
+            "this machine has an NVIDIA GPU, but its driver is missing or does not respond. Install or repair the "
+            "driver (in a container: give it access to the GPU)"
         )
     if hardware.intel:
         return _unusable(

@@ -1,4 +1,4 @@
-"""Loading a model: one clear error for each way in which that fails."""
+"""Load a model and its tokenizer, with a clear error for each way this can fail."""
 
 import os
 import shlex
@@ -23,17 +23,17 @@ Place = Literal["built on the spot", "local directory", "cached", "will be downl
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """Where a model is, found without loading it."""
+    """Where a model is stored, found without loading it."""
 
     place: Place
     parameters: int | None = None
-    """None when not even its configuration is on this machine."""
+    """None if even its configuration is not on this machine."""
     shape: Shape | None = None
-    """None also for families whose memory is not known from their configuration."""
+    """None also for model families whose memory cannot be derived from their configuration."""
 
 
 def load_tokenizer(config: ModelConfig, token: str | None = None) -> PreTrainedTokenizerBase:
-    """Return the model's tokenizer, which pads on the left. ``token`` is the hub's. Raises ``ModelError``."""
+    """Return the model's tokenizer, which pads on the left. ``token``: the hub token. Raises ``ModelError``."""
     if config.name == TINY:
         return build_tokenizer()
     place = _fetch_config(config, token)
@@ -42,7 +42,7 @@ def load_tokenizer(config: ModelConfig, token: str | None = None) -> PreTrainedT
     except (OSError, ValueError, ImportError) as error:
         raise _explain(config, error, "has no tokenizer that can be loaded") from error
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"the tokenizer of {config.name} has no end-of-sequence token, so no completion would end")
+        raise ModelError(f"the tokenizer of {config.name} has no end-of-sequence token, so completions would never end")
     return tokenizer
 
 
@@ -51,8 +51,8 @@ def load_model(
 ) -> PreTrainedModel:
     """Return the causal language model, on the CPU. Raises ``ModelError``.
 
-    Weights that are trained are kept in float32 (the computation is in ``dtype``): steps of a GRPO learning rate are
-    below what bfloat16 can add. Below adapters the frozen weights are in ``dtype``.
+    Trained weights are kept in float32, and the computation is in ``dtype``: bfloat16 is too coarse for the small
+    updates of a GRPO learning rate. With adapters, the frozen weights are in ``dtype``.
     """
     if config.name == TINY:
         return build_model(tokenizer, derive_seed(seed, "tiny"))
@@ -65,7 +65,7 @@ def load_model(
 
 
 def adapter_config(lora: LoraConfig | None) -> Any:
-    """Return peft's configuration of the adapters; None when every weight is trained."""
+    """Return peft's configuration for the adapters; None if all weights are trained."""
     if lora is None:
         return None
     import peft
@@ -77,7 +77,7 @@ def adapter_config(lora: LoraConfig | None) -> Any:
 
 
 def locate(config: ModelConfig) -> Whereabouts:
-    """Find a model on this machine, without network. Raises ``ModelError`` for a directory that holds none."""
+    """Find a model on this machine, without the network. Raises ``ModelError`` for a directory without a model."""
     if config.name == TINY:
         return _measured("built on the spot", build_model(build_tokenizer(), 0))
     local = _local_directory(config)
@@ -110,29 +110,30 @@ def _cached(config: ModelConfig) -> str | None:
 
 
 def _local_directory(config: ModelConfig) -> Path | None:
-    """Return the directory that the name means; None for a hub id. Raises ``ModelError`` if it holds no model."""
+    """Return the directory that the name refers to; None for a hub id. Raises ``ModelError`` if it has no model."""
     path = Path(config.name).expanduser()
     means_path = config.name.startswith((".", "/", "~")) or config.name.count("/") > 1
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise ModelError(f"the directory {path} holds no model: config.json is missing", next=_listing(path))
+            raise ModelError(f"no model in {path}: config.json is missing", next=_listing(path))
         return path
     if means_path:
-        raise ModelError(f"there is no directory {path} to load a model from", next=_listing(path))
+        raise ModelError(f"cannot load a model from {path}: no such directory", next=_listing(path))
     return None
 
 
 def _listing(path: Path) -> str:
-    """Return the command that shows what there is at a path, or as near to it as there is anything."""
+    """Return the command that lists a path's directory, or its nearest parent that exists."""
     near = next(place for place in (path, *path.parents) if place.is_dir())
     return f"ls {shlex.quote(str(near))}"
 
 
 def _fetch_config(config: ModelConfig, token: str | None) -> str:
-    """Make sure that config.json is here, and say precisely why it is not: transformers blurs the reasons.
+    """Fetch config.json first, and raise a ``ModelError`` with the exact reason if that fails.
 
-    Returns what to load from: a hub id, or a directory. When the hub does not answer that is the cached snapshot's, as
-    libraries would ask the hub for half a minute about each file.
+    The errors of transformers do not tell these reasons apart. Returns what to load from: a hub id or a directory. If
+    the hub does not answer, this is the directory of the cached snapshot: given the id, libraries would retry the hub
+    for half a minute per file.
     """
     local = _local_directory(config)
     if local is not None:
@@ -148,7 +149,7 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
     try:
         hf_hub_download(name, "config.json", revision=config.revision, token=token)
     except errors.GatedRepoError as error:
-        message = f"{name} is gated: its owners want you to accept their terms, and a token of your account"
+        message = f"{name} is gated: accept its terms on the hub, and save a token for your account"
         raise ModelError(message, next="swarmctl keys set huggingface") from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"{name} has no revision {config.revision}") from error
@@ -157,7 +158,7 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
     except errors.LocalEntryNotFoundError as error:
         raise _unreachable(config) from error
     except errors.EntryNotFoundError as error:
-        raise ModelError(f"{name} on the hub holds no model: config.json is missing") from error
+        raise ModelError(f"no model in {name} on the hub: config.json is missing") from error
     except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
         raise _unreachable(config) from error
     return name
@@ -165,8 +166,8 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
 
 def _no_such_model(config: ModelConfig) -> ModelError:
     return ModelError(
-        f'there is no model "{config.name}": no such directory, and no such id on the hub '
-        "(a private one needs your token: swarmctl keys set huggingface)",
+        f'no model "{config.name}": no such directory, and no such id on the hub '
+        "(a private model needs your token: swarmctl keys set huggingface)",
         next="swarmctl run --model Qwen/Qwen2.5-0.5B-Instruct",
     )
 
@@ -175,7 +176,7 @@ def _unreachable(config: ModelConfig) -> ModelError:
     where = os.environ.get("HF_ENDPOINT", "the Hugging Face hub")
     reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} cannot be reached"
     return HubUnreachable(
-        f"{config.name} is not on this machine, and {reason}. A copy in a directory works too: --model DIRECTORY",
+        f"{config.name} is not on this machine, and {reason}. To use a local copy, pass --model DIRECTORY",
         next="swarmctl run --profile demo",
     )
 

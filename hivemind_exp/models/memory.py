@@ -1,4 +1,4 @@
-"""How much memory a node needs: weights, gradients, optimizer, activations, logits, key-value cache. No torch here."""
+"""Estimate a node's memory: weights, gradients, optimizer, activations, logits, key-value cache. No torch import."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:  # doctor loads its checks without pydantic
     from hivemind_exp.config import Config
 
 FAMILIES = frozenset({"gemma", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3", "stablelm"})
-"""Dense decoders whose size follows from config.json; they differ in norms and biases, a few thousandths at most."""
+"""Dense decoders whose size follows from config.json, to within a few thousandths: they differ in norms and biases."""
 VOCABULARY_TILE = 32_768
-"""Columns of the logits that TRL's fused head computes at a time."""
+"""Columns of the logits that TRL's fused head computes at once."""
 USUAL_PROMPT = 256
-"""Tokens that most questions stay below, however long one may be."""
+"""Most prompts have fewer tokens than this, even where the limit is higher."""
 TINY = {
     "model_type": "llama",
     "vocab_size": 108,
@@ -46,9 +46,9 @@ class Shape:
 
     @classmethod
     def read(cls, config: Mapping[str, Any], parameters: int | None = None) -> Self | None:
-        """Return the shape that a config.json tells of; None for a family whose size is not known from it.
+        """Return the shape that a config.json describes; None for a family whose size does not follow from it.
 
-        ``parameters``: their number, where it is known better (``count_weights``).
+        ``parameters``: the exact number of weights, if it is known (``count_weights``).
         """
         config = config.get("text_config", config)
         try:
@@ -72,7 +72,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes on the device, by what holds them. Training and generation take turns."""
+    """Bytes on the device, by use. Training and generation alternate."""
 
     weights: int
     gradients: int
@@ -80,18 +80,19 @@ class MemoryEstimate:
     activations: int
     """Saved for the backward pass of one micro-batch of the longest rows."""
     logits: int
-    """Of one micro-batch, in tiles of the vocabulary; or of one generated position, if that is more."""
+    """Of one micro-batch, in tiles of the vocabulary; or of one generated position, if that is larger."""
     generation: int
-    """Keys and values of one generated batch at full length, or of its prompts and what one layer computes of them."""
+    """Keys and values of one generated batch at full length; or those of its prompts plus one layer's intermediate
+    results for them, if that is larger."""
 
     @property
     def peak(self) -> int:
-        """The most that is held at once: the persistent part, and training or generation on top."""
+        """The most bytes in use at once: the persistent part plus training or generation."""
         return self.weights + self.gradients + self.optimizer + max(self.activations, self.generation) + self.logits
 
 
 def count_weights(files: Iterable[Path]) -> int | None:
-    """Return the number of weights in safetensors files, from their headers; None where one cannot be read."""
+    """Return the number of weights in safetensors files, from their headers; None if a file cannot be read."""
     total = 0
     for path in files:
         if path.suffix != ".safetensors":
@@ -107,12 +108,12 @@ def count_weights(files: Iterable[Path]) -> int | None:
 
 
 def estimate(config: Config, shape: Shape, *, half: bool, prompt: int | None = None) -> MemoryEstimate:
-    """Return what a configuration needs. ``half``: the computation is in a 16-bit format.
+    """Return the memory that a configuration needs. ``half``: the computation is in a 16-bit format.
 
-    Trained weights and AdamW's moments are in float32 whatever the computation is in, and autocast holds a copy of
-    the weights in the narrower format. Every completion is taken to be as long as it may get, and every prompt too, or
-    of ``prompt`` tokens. A step of Qwen2.5-0.5B's shape on an H200, without logits, 8 rows × 1536 tokens, measured:
-    24.8 GiB (estimated 27.1); with checkpointing 9.3 GiB (10.1).
+    Trained weights and AdamW's moments are always in float32, and autocast keeps a copy of the weights in the 16-bit
+    format. Completions are assumed to have the maximum length. Prompts are assumed to have ``prompt`` tokens, or the
+    maximum length without it. Measured for a step of Qwen2.5-0.5B's shape on an H200, without logits, 8 rows × 1536
+    tokens: 24.8 GiB (estimated 27.1); with checkpointing 9.3 GiB (10.1).
     """
     width = 2 if half else 4
     lora = config.model.lora
@@ -130,27 +131,27 @@ def estimate(config: Config, shape: Shape, *, half: bool, prompt: int | None = N
         gradients=trainable * 4,
         optimizer=trainable * 8,
         activations=rows * length * _saved(shape, width, checkpointing=config.model.gradient_checkpointing),
-        # Scores and their gradient in training; scores and probabilities, in float32, in generation.
+        # In training: scores and their gradient. In generation: scores and probabilities. All in float32.
         logits=max(rows * generation.max_completion_tokens * tile * 4 * 2, generation.batch * shape.vocabulary * 4 * 2),
         generation=generation.batch * max(length * cached, asked * (cached + computed)),
     )
 
 
 def _adapter(shape: Shape, rank: int) -> int:
-    """Return the weights of adapters on every linear layer of every block."""
+    """Return the number of weights in adapters on every linear layer of every block."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     attention = 2 * (shape.hidden + queries) + 2 * (shape.hidden + keys)
     return shape.layers * rank * (attention + 3 * (shape.hidden + shape.intermediate))
 
 
 def _saved(shape: Shape, width: int, *, checkpointing: bool) -> int:
-    """Return the bytes saved for a token: norms, projections, attention without its matrix, and the gated unit."""
+    """Return the bytes saved per token: norms, projections, attention without its matrix, and the gated unit."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     layer = width * (4 * shape.hidden + 4 * queries + 4 * keys + 4 * shape.intermediate) + 4 * (4 * shape.hidden)
     return layer + shape.layers * shape.hidden * 4 if checkpointing else shape.layers * layer
 
 
 def checkpoint_bytes(config: Config, shape: Shape) -> int:
-    """Return the size of one checkpoint: weights or adapter in float32, and AdamW's two moments."""
+    """Return the size of one checkpoint: weights or adapter in float32, plus AdamW's two moments."""
     lora = config.model.lora
     return 12 * (shape.parameters if lora is None else _adapter(shape, lora.rank))

@@ -1,10 +1,11 @@
-"""A causal language model of 0.23 M parameters and its tokenizer, made from nothing, and its supervised start.
+"""A causal language model with 0.23 M parameters: its tokenizer, its random weights, and its supervised warm-up.
 
-Letters stay single tokens, since merges would swallow what the task is about; the tags and the question's template are
-one token each, so that the model's few layers go to the answer.
+Each letter is one token, because merged tokens would hide the letters that the task is about. Each tag is one token,
+and so is the question's template, so that the model's few layers can work on the answer.
 
-At its start it learns the format, and to be right on a minority of questions. How often the demonstrations are right is
-fixed here, so that the base level comes from the mixture and not from stopping at a lucky moment.
+In the warm-up, the model learns the format, and to answer a minority of questions correctly. How often the
+demonstrations are right is fixed here, so that the accuracy before GRPO follows from this mixture, not from the moment
+at which the warm-up stops.
 """
 
 import random
@@ -35,17 +36,17 @@ _CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% endif %}{% endfor %}"
 )
 RIGHT = 0.7
-"""How often a demonstration is right for words under five letters; otherwise the word is copied as it stands."""
+"""How often a demonstration is right for words under five letters. A wrong one copies the word unchanged."""
 RIGHT_LONG = 0.3
 """The same for longer words."""
 LONG = 5
 _RISE = 0.05
-"""Share of the steps over which the learning rate rises."""
+"""Share of the steps during which the learning rate rises."""
 _REPORT_EVERY = 25
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a character-level tokenizer. Its chat template gives the model the user's words alone."""
+    """Return a character-level tokenizer. Its chat template passes only the user's messages to the model."""
     alphabet = [_PAD, _END, _UNKNOWN, *string.printable]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(alphabet)}, unk_token=_UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -59,13 +60,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         chat_template=_CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
-    # Not special: completions are decoded without special tokens, and the tags must survive that.
+    # Not special tokens: decoding a completion drops those, and the tags must remain.
     fast.add_tokens([AddedToken(text, normalized=False, special=False) for text in (*TAGS, TEMPLATE)])
     return fast
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """Return a model with random weights that follow from ``seed``."""
+    """Return a model with random weights determined by ``seed``."""
     config = LlamaConfig(
         **{key: value for key, value in TINY.items() if key not in ("model_type", "vocab_size")},
         vocab_size=len(tokenizer),
@@ -89,12 +90,12 @@ def warm_up(
     progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Train ``model`` in place on demonstrations for ``prompts`` (of spell_backward), cross-entropy on the answer."""
+    """Train ``model`` in place on demonstrations for spell_backward ``prompts``, with cross-entropy on the answer."""
     chance = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     examples = [(list(p.ids), _answer_ids(tokenizer, p.question.text, chance)) for p in prompts]
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0)
-    # A rise of one step or less would divide by zero: so few steps fall from the start.
+    # A rise of one step or less would divide by zero. With so few steps, the learning rate only falls.
     rise = _RISE if config.steps * _RISE > 1 else 0.0
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=config.learning_rate, total_steps=config.steps, pct_start=rise

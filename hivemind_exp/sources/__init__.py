@@ -1,1 +1,1 @@
-"""Whoever completes prompts, one module each behind one interface (``source``), and the schedule of who fills what."""
+"""Sources that complete prompts, one module per source, their interface (``source``), and the schedule for slots."""

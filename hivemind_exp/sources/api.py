@@ -1,4 +1,4 @@
-"""``api``: an OpenAI-compatible API. Its engine (``hivemind_exp.offload``) writes what it says to the journal."""
+"""``api``: an OpenAI-compatible API. The engine (``hivemind_exp.offload``) writes its completions to the journal."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from hivemind_exp.sources.source import Ask, NodeParts, Source
 
 @dataclass(eq=False)
 class ApiSource(Source):
-    """Asks for completions early, and waits for them when they are wanted."""
+    """Requests completions early, and waits for them when they are needed."""
 
     name = "api"
 
@@ -19,7 +19,7 @@ class ApiSource(Source):
     _version: int = 0
 
     def request(self, ask: Ask) -> None:
-        """Have the empty places filled, each once: what is on its way already is not asked for again."""
+        """Request completions for the empty slots, except those that already have a request in flight."""
         run = ask.stage_run
         self._offload.submit(
             CompletionRequest(run.round, run.stage, prompt.question.digest, prompt.messages, places, self._version)
@@ -27,13 +27,13 @@ class ApiSource(Source):
         )
 
     def collect(self, ask: Ask) -> tuple[list[Group], ...]:
-        """Wait until all that was requested of the round is in the journal, or given up, or the deadline has passed."""
+        """Wait until every slot requested for the round is in the journal or given up, or until the deadline."""
         self._offload.wait(ask.stage_run.round, ask.deadline)
         self._offload.report_spend(ask.stage_run.round)
         return ()
 
     def weights_moved(self, version: int) -> None:
-        """Remember the version: each request carries it, so that the age of its completions is known."""
+        """Store the version. Each request carries it, so that the age of its completions is known."""
         self._version = version
 
 

@@ -1,4 +1,4 @@
-"""Whole groups from several sources: each place is filled once, by whom the schedule says, through the journal."""
+"""Fill groups from several sources. The schedule chooses each slot's source, and the journal fills each slot once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from hivemind_exp.sources.source import Ask, Source
 
 @dataclass
 class GroupFiller:
-    """Fills groups from this machine and, where the schedule says so, from another source."""
+    """Fills groups from this machine and, if scheduled, from another source."""
 
     config: Config
     sources: Mapping[str, Source]
-    """By their names in the registry."""
+    """By name in the registry."""
     journal: Journal
     encode: Encode
     verify: Callable[[Sequence[Group]], list[Group]]
-    """Returns groups with their scores."""
+    """Returns the groups with scores."""
     emit: Emit
 
     def __post_init__(self) -> None:
@@ -34,31 +34,31 @@ class GroupFiller:
 
     @property
     def ahead(self) -> int:
-        """Rounds after the present one whose prompts are wanted early."""
+        """How many rounds after the current one need their prompts early."""
         return 0 if self._remote is None else rounds_ahead(self.config.offload)
 
     def weights_moved(self, version: int) -> None:
-        """Tell every source that the node's weights are now those after ``version`` optimizer steps."""
+        """Notify every source that the node's weights are now those after ``version`` optimizer steps."""
         self._version = version
         for source in self.sources.values():
             source.weights_moved(version)
 
     def learned_from(self, rows: Sequence[TrainingRow]) -> None:
-        """Tell every source which rows of its kind a step has learned from."""
+        """Notify every source of the rows of its kind that a step has learned from."""
         for source in self.sources.values():
             source.learned_from([row for row in rows if row.kind is source.kind])
 
     def request(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> None:
-        """Ask now for what a round will need of others and what depends on no step before it."""
+        """Request now what a round needs from the other source, unless it depends on this machine's samples."""
         plan = self._plan(stage_run)
         if self._remote is not None and prompts and plan.remote and not plan.only_if_failed:
             self._remote.request(self._ask(stage_run, prompts, plan.remote_places))
 
     def fill(self, stage_run: StageRun, prompts: Sequence[Prompt], deadline: float | None = None) -> list[Group]:
-        """Return the groups of a stage; one that nobody could fill is left out.
+        """Return a stage's groups. Groups without any completion are left out.
 
-        ``deadline`` (``time.monotonic``): what is not begun by then is left, but for the first. Raises
-        ``StopRequested`` and ``NodeError``.
+        ``deadline`` (``time.monotonic``): after it, no batch is started, except the first. Raises ``StopRequested``
+        and ``NodeError``.
         """
         plan = self._plan(stage_run)
         self.request(stage_run, prompts)
@@ -69,7 +69,7 @@ class GroupFiller:
                 wanted = self._failed(stage_run, prompts)
                 self._remote.request(self._ask(stage_run, wanted, plan.remote_places))
             self._collect(self._remote, self._ask(stage_run, wanted, plan.remote_places, deadline))
-            if not plan.only_if_failed:  # else this machine has sampled the whole group already
+            if not plan.only_if_failed:  # otherwise, this machine has already sampled the whole group
                 self._collect(self._local, self._ask(stage_run, prompts, plan.remote_places, deadline))
         return [group for prompt in prompts if (group := self._group(stage_run, prompt)).rollouts]
 
@@ -77,7 +77,7 @@ class GroupFiller:
         game = self.config.game
         if self._remote is None:
             return Parts(game.group_size, 0)
-        # The later stages of a study group show at least one answer of the node's own.
+        # The later stages of a study group show at least one of the node's own answers.
         least = int(game.kind == "study-group" and stage_run.stage == "answer")
         return parts(self.config.offload, stage_run.round, stage_run.stage, game.group_size, least=least)
 
@@ -95,7 +95,7 @@ class GroupFiller:
                 self.journal.write_rollouts(ask.stage_run.round, self._version, batch)
 
     def _failed(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Return the prompts that none of this machine's samples answers rightly."""
+        """Return the prompts for which this machine has no correct sample."""
         assert self._local is not None
         own = [
             Group(prompt, tuple(row for row in group.rollouts if row.kind is self._local.kind))
@@ -110,15 +110,18 @@ class GroupFiller:
         return Group(prompt, tuple(kept.values()), places=tuple(kept))
 
     def _fits(self, rollout: Rollout) -> bool:
-        """Whether a text has no more tokens under this node's tokenizer than its own completions may have."""
+        """Whether a text fits into ``generation.max_completion_tokens`` under this node's tokenizer.
+
+        The node's own samples always fit. Warns when the first text does not.
+        """
         limit = self.config.generation.max_completion_tokens
         if self._local is None or rollout.kind is self._local.kind or len(rollout.ids) <= limit:
             return True
         if not self._told_of_length:
             self._told_of_length = True
             message = (
-                f"completions of {rollout.source} that have more tokens here than "
-                f"generation.max_completion_tokens = {limit} are left out"
+                f"skipping completions from {rollout.source} that have more than {limit} tokens under this node's "
+                "tokenizer (generation.max_completion_tokens)"
             )
             self.emit(WarningEvent(code="long_completions", message=message))
         return False

@@ -1,4 +1,4 @@
-"""``local``: this node's weights, on this machine."""
+"""``local``: the node's own weights, on this machine."""
 
 import time
 from collections import defaultdict
@@ -26,7 +26,7 @@ from hivemind_exp.stop import StopFlag
 
 @dataclass(eq=False)
 class LocalSource(Source):
-    """Samples from a model with its own ``generate``; greedily for evaluation."""
+    """Samples from a model with its own ``generate``. Evaluation uses greedy decoding."""
 
     name = "local"
     kind = Kind.POLICY
@@ -41,7 +41,7 @@ class LocalSource(Source):
         self._end_ids = _end_ids(self._model, self._tokenizer)
 
     def collect(self, ask: Ask) -> Iterator[list[Group]]:
-        """Sample the empty places: the same again for the same weights, stage and places, on a CPU."""
+        """Sample the empty slots. On a CPU, the same weights, stage and slots give the same completions."""
         together: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
         for prompt, places in ask.empty:
             together[places].append(prompt)
@@ -56,7 +56,10 @@ class LocalSource(Source):
                 yield [Group(prompt, rows, places=places) for prompt, rows in zip(some, made, strict=True)]
 
     def _batches(self, prompts: Sequence[Prompt], count: int, deadline: float | None) -> Iterator[Sequence[Prompt]]:
-        """Yield prompts to generate for at a time: all of them, or as many as a batch holds until time is up."""
+        """Yield the prompts to generate for at once.
+
+        Without a deadline, yield them all at once. With one, yield what fits into a batch, until the deadline.
+        """
         size = len(prompts) if deadline is None else max(1, self._settings.batch // count)
         for start in range(0, len(prompts), size):
             if start and deadline is not None and time.monotonic() >= deadline:
@@ -64,7 +67,7 @@ class LocalSource(Source):
             yield prompts[start : start + size]
 
     def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int) -> list[tuple[Rollout, ...]]:
-        """Return ``count`` samples for each prompt. The same seed and weights give the same on a CPU.
+        """Return ``count`` samples per prompt. On a CPU, the same seed and weights give the same samples.
 
         Raises ``StopRequested`` between two tokens.
         """
@@ -108,7 +111,7 @@ class LocalSource(Source):
         return Rollout(Kind.POLICY, self.name, text, tuple(kept), truncated=end is None)
 
     def _generation_config(self, *, sample: bool) -> GenerationConfig:
-        # The loss scores softmax(logits / T), so nothing else may reshape the distribution that is sampled from.
+        # The loss scores softmax(logits / T), so nothing else may change the sampling distribution.
         shape: dict[str, Any] = {"do_sample": False}
         if sample:
             shape = {"do_sample": True, "temperature": self._settings.temperature, "top_k": 0, "top_p": 1.0}
@@ -122,7 +125,7 @@ class LocalSource(Source):
 
     @contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
-        """Switch off what only training needs, and set aside the model's own generation defaults (top_k, penalties)."""
+        """Turn off what only training needs, and disable the model's own generation defaults (top_k, penalties)."""
         model, defaults = self._model, self._model.generation_config
         checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
         if checkpointing:
@@ -153,7 +156,7 @@ class _StopAsked(StoppingCriteria):  # type: ignore[misc]
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return every id that ends a completion: models may declare an end of turn beside the tokenizer's."""
+    """Return every token id that ends a completion. Models may declare an end of turn besides the tokenizer's."""
     declared = model.generation_config.eos_token_id
     ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
     return list(dict.fromkeys([tokenizer.eos_token_id, *ids]))

@@ -1,4 +1,4 @@
-"""``peers``: whole groups that other nodes shared and this one made sure of (``hivemind_exp.peers``)."""
+"""``peers``: whole groups that other nodes shared and this node verified (``hivemind_exp.peers``)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from hivemind_exp.sources.source import Ask, NodeParts, Source
 
 @dataclass(eq=False)
 class PeersSource(Source):
-    """Draws groups to questions of the peers' own choice, verified, once the node has shared its own of that stage."""
+    """Draws verified groups, for questions that the peers chose, after the node has shared its own of that stage."""
 
     name = "peers"
     kind = Kind.PEER
@@ -19,13 +19,13 @@ class PeersSource(Source):
     _exchange: PeerExchange
 
     def collect(self, ask: Ask) -> list[Sequence[Group]]:
-        """Return what is drawn for a stage, the same again after a restart: the draw is in the journal."""
+        """Return the groups drawn for a stage. A restart gives the same groups, because the draw is in the journal."""
         drawn = self._exchange.draw(ask.stage_run.round, ask.stage_run.stage)
         self.floor = drawn.floor
         return [drawn.groups]
 
     def learned_from(self, rows: Sequence[TrainingRow]) -> None:
-        """Credit the peers whose groups these are."""
+        """Credit the peers that shared these rows' groups."""
         self._exchange.source.learned_from(rows)
 
 

@@ -1,4 +1,4 @@
-"""Who can complete prompts, by name: a line for each."""
+"""The sources that can complete prompts, by name: one line per source."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ SOURCES: dict[str, Callable[[NodeParts], Source | None]] = {
     "api": api.build,
     "peers": peers.build,
 }
-"""What builds each source; None where the node has no use for it. A line that is named as a value of ``offload.kind``
-stands for the API wherever that is set."""
+"""Builds each source, or returns None if the node does not use it. An entry whose name is a value of ``offload.kind``
+replaces the API when that kind is set."""
 
 
 def remote_name(config: Config) -> str | None:
-    """Return who fills the places that the schedule gives away; None: this machine fills all."""
+    """Return the name of the source for the slots that this machine does not fill; None: this machine fills all."""
     if config.offload.provider == OFF:
         return None
     return config.offload.kind if config.offload.kind in SOURCES else "api"

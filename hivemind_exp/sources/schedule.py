@@ -1,4 +1,4 @@
-"""Who fills which part of a group: by round, by stage, by share, by need."""
+"""Which source fills which part of a group, by round, by stage, by share, and by need."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,19 @@ from hivemind_exp.config import OFF, OffloadConfig
 
 AHEAD = 2
 AHEAD_IN_BATCHES = 16
-"""A batch is as long on its way for one round as for many, and a teacher's text does not grow stale: the further ahead
-it is asked, the more rounds are trained for each wait. What it costs is money set aside early, about a cent a round of
-a small model; more rounds than a cap allows wait their turn."""
+"""A batch takes as long for one round as for many, and a teacher's text does not become stale. Requesting further ahead
+therefore trains more rounds per wait. The cost is that money is reserved earlier, about one cent per round for a small
+model. Rounds beyond what the cap allows wait until money is available."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The places of one group, in order: first this machine's, then the API's."""
+    """How many slots of a group each source fills. This machine's slots come first, then the API's."""
 
     local: int
     remote: int
     only_if_failed: bool = False
-    """The API's part is asked for only where none of this machine's is right."""
+    """Request the API's part only if none of this machine's samples is correct."""
 
     @property
     def remote_places(self) -> range:
@@ -26,10 +26,10 @@ class Parts:
 
 
 def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int, *, least: int = 0) -> Parts:
-    """Return how the groups of a round are filled; ``least``: places that are this machine's in any case.
+    """Return how a round's groups are filled. ``least``: the minimum number of slots for this machine.
 
-    With ``when = "failed"`` this machine samples whole groups and the API's part comes on top: a sample that was never
-    taken cannot have failed.
+    With ``when = "failed"``, this machine samples whole groups and the API's part is added to them, because only a
+    completed sample can fail.
     """
     if offload.provider == OFF or stage not in offload.stages or not in_rounds(offload.rounds, round_):
         return Parts(group_size, 0)
@@ -41,21 +41,21 @@ def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int, *, l
 
 
 def share_of(offload: OffloadConfig, group_size: int) -> int:
-    """Return how many places of a group are the API's: with a share below 1 never all, as whoever sets one wants own
-    samples beside them."""
+    """Return how many slots of a group the API fills. With a share below 1, at least one slot stays local: whoever
+    sets such a share wants local samples, too."""
     most = group_size if offload.share == 1 or offload.when == "failed" else group_size - 1
     return min(most, max(1, round(offload.share * group_size)))
 
 
 def rounds_ahead(offload: OffloadConfig) -> int:
-    """Return the rounds after the present one that are asked for early."""
+    """Return how many rounds after the current one are requested early."""
     if offload.ahead is not None:
         return offload.ahead
     return AHEAD_IN_BATCHES if offload.batch else AHEAD
 
 
 def in_rounds(expression: str, round_: int) -> bool:
-    """Whether a round is meant by ``*``, ``every N``, or ``0-9,15,20-`` (bounds included)."""
+    """Whether ``expression`` includes a round: ``*``, ``every N``, or ``0-9,15,20-`` (bounds included)."""
     if expression == "*":
         return True
     if expression.startswith("every "):

@@ -1,6 +1,7 @@
-"""The one shape of whoever completes prompts: this machine, an API, peers, a server of this node's weights.
+"""The interface of sources that complete prompts: this machine, an API, peers, or a server of this node's weights.
 
-A new source is a module beside this one, with a class of this shape and a ``build``, and a line in ``registry``.
+To add a source, write a module in this package with a subclass of ``Source`` and a ``build`` function, and add a line
+to ``registry``.
 """
 
 from __future__ import annotations
@@ -22,57 +23,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What one source is to complete of one stage."""
+    """What one source should complete in one stage."""
 
     stage_run: StageRun
     places: range = range(0)
-    """The places that the schedule gives it in every group."""
+    """The slots that the schedule assigns to the source in every group."""
     empty: tuple[tuple[Prompt, tuple[int, ...]], ...] = ()
-    """Each prompt with those of its places that are neither filled nor given up; prompts without any are left out."""
+    """Each prompt with those of its slots that are neither filled nor given up. Prompts without any are left out."""
     deadline: float | None = None
-    """What is not begun by then (``time.monotonic``) is left, but for the first. None: it takes the time it takes."""
+    """After this time (``time.monotonic``), no batch is started, except the first. None: no deadline."""
 
 
 class Source:
-    """Completes prompts. Called from the trainer's thread alone."""
+    """Completes prompts. Called only from the trainer's thread."""
 
     name: str
-    """Who it is. Rollouts say who made them, which may be one of many: a provider, a peer."""
+    """The source's name. A rollout's ``source`` can be more specific, such as a provider or a peer."""
     kind: Kind
-    """What may be learned from it."""
+    """What may be learned from the source."""
     floor: float | None = None
-    """Mean log-probability a token below which rows of what was collected last are left out, where the kind's loss has
-    a likelihood filter. None: none are."""
+    """Minimum mean log-probability per token. Rows of the last collection that are below it are skipped, if the kind's
+    loss has a likelihood filter. None: no row is skipped."""
 
     def request(self, ask: Ask) -> None:
-        """Begin with what ``collect`` will be asked for; return at once."""
+        """Start work on what ``collect`` will return; return immediately."""
 
     def collect(self, ask: Ask) -> Iterable[Sequence[Group]]:
-        """Complete what was asked, or wait for it, and yield it batch by batch; nothing where nothing came.
+        """Complete the prompts in ``ask``, or wait for their completions, and yield them batch by batch.
 
-        Whoever asks journals each batch before it takes the next, so that a killed node loses one at most. A source
-        that writes to the journal itself yields none of that. Raises ``StopRequested`` and ``NodeError``.
+        The caller writes each batch to the journal before it takes the next, so that a killed node loses at most one. A
+        source does not yield what it writes to the journal itself. Raises ``StopRequested`` and ``NodeError``.
         """
         raise NotImplementedError
 
     def weights_moved(self, version: int) -> None:
-        """Take note that the node's weights are those after ``version`` optimizer steps: at the start, after each."""
+        """Called at the start and after each step. The weights are now those after ``version`` optimizer steps."""
 
     def learned_from(self, rows: Sequence[TrainingRow]) -> None:
-        """Take note that a step has learned from these rows of the source's kind. Replays are not told again."""
+        """Called after a step with the rows of the source's kind that it learned from. Not called for replays."""
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release the source's resources."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeParts:
-    """What sources are built from. None: the node has no such part."""
+    """The parts that sources are built from. None: the node has no such part."""
 
     config: Config
     stop: StopFlag
     model: PreTrainedModel | None = None
-    """The node's own model, whose weights the trainer moves."""
+    """The node's own model. The trainer updates its weights."""
     tokenizer: PreTrainedTokenizerBase | None = None
     offload: OffloadClient | None = None
     exchange: PeerExchange | None = None

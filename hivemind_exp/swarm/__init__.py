@@ -1,1 +1,1 @@
-"""Swarms: who a node is, what its swarm agreed on, and how peers meet."""
+"""Swarms: a node's identity, the charter, and the connection to peers."""

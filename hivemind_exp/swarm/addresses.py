@@ -1,4 +1,4 @@
-"""Where a node can be reached: its port, chosen once and kept, and the addresses of its machine."""
+"""A node's port, which is chosen once and saved, and the addresses of its machine."""
 
 import contextlib
 import ipaddress
@@ -13,14 +13,14 @@ from hivemind_exp.errors import SwarmError
 
 PORT_FILE = "port"
 _VIRTUAL = ("docker", "br-", "veth", "virbr", "cni", "podman", "vmnet", "lxc")
-"""Interfaces whose addresses mean another machine on each machine."""
+"""Prefixes of interfaces whose addresses are only valid on one machine."""
 LOOPBACK = "127.0.0.1"
 
 
 def kept_port(directory: Path, settings: SwarmConfig) -> int:
-    """Return the port that a node listens on: the one that was set, else the one kept in ``directory``.
+    """Return the port that a node listens on: the configured one, else the one saved in ``directory``.
 
-    Where there is none yet, a free one is chosen and kept. Raises OSError, and SwarmError where none can be had.
+    If there is neither, choose a free port and save it. Raises OSError, and SwarmError if no port is available.
     """
     known = settings.port or read_port(directory)
     if known:
@@ -31,7 +31,7 @@ def kept_port(directory: Path, settings: SwarmConfig) -> int:
 
 
 def read_port(directory: Path) -> int | None:
-    """Return the port that is kept in ``directory``, or None where there is none."""
+    """Return the port saved in ``directory``, or None if there is none."""
     try:
         port = int((directory / PORT_FILE).read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -40,9 +40,9 @@ def read_port(directory: Path) -> int | None:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody on this machine listens on a TCP port."""
+    """Whether no process on this machine listens on a TCP port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the daemon binds: a port that only lingers after a node has ended is free.
+        # Bind as the daemon does: a port that only lingers in TIME_WAIT after a node has stopped counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
@@ -55,7 +55,7 @@ def is_free(port: int) -> bool:
 def hosts(*, loopback: bool = False) -> tuple[str, ...]:
     """Return this machine's IPv4 addresses that others may reach, public ones first.
 
-    The loopback address alone where it is asked for, or where there is no other.
+    Return only the loopback address if ``loopback`` is set or if there is no other address.
     """
     if loopback:
         return (LOOPBACK,)
@@ -72,25 +72,27 @@ def hosts(*, loopback: bool = False) -> tuple[str, ...]:
 
 
 def is_public(host: str) -> bool:
-    """Whether an IPv4 address can be reached from anywhere, as far as the address tells."""
+    """Whether an address is public, judged by the address alone. Host names count as public."""
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:
-        return True  # a name
+        return True  # a host name
 
 
 def own_addresses(peer_id: str, port: int, settings: SwarmConfig) -> tuple[str, ...]:
-    """Return the multiaddresses under which others find this node: those it announces, else those of its machine."""
+    """Return this node's multiaddresses: those in ``swarm.announce``, else those of this machine."""
     places = [each.rstrip("/") for each in settings.announce]
     places = places or [f"/ip4/{host}/tcp/{port}" for host in hosts(loopback=settings.loopback)]
     return tuple(each if "/p2p/" in each else f"{each}/p2p/{peer_id}" for each in places)
 
 
 def take(wanted: int, path: Path, *, loopback: bool) -> socket.socket:
-    """Return a socket that holds a free port for the daemon, which would start on another daemon's without a word.
+    """Return a socket that holds a free port for the daemon.
+
+    Without it, the daemon would start on another daemon's port and report no error.
 
     Args:
-        wanted: this one, or 0 for the one in ``path``; if that is taken by now, another, which is written there.
+        wanted: the port, or 0 for the one saved in ``path``. If the saved port is in use, choose another and save it.
 
     Raises:
         SwarmError: ``wanted`` is in use.
@@ -101,7 +103,7 @@ def take(wanted: int, path: Path, *, loopback: bool) -> socket.socket:
             return _hold(host, wanted)
         except OSError as error:
             raise SwarmError(
-                f"port {wanted} cannot be used: {error.strerror}",
+                f"cannot use port {wanted}: {error.strerror}",
                 next="swarmctl run --set swarm.port=0",
             ) from error
     with contextlib.suppress(OSError, ValueError, OverflowError):
@@ -115,10 +117,10 @@ def take(wanted: int, path: Path, *, loopback: bool) -> socket.socket:
 def _hold(host: str, number: int) -> socket.socket:
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        # Connections of an earlier life may linger; a daemon that listens there, or a holder like this, is noticed.
+        # Allow lingering connections from an earlier run. Binding still fails if a daemon or another holder listens.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind((host, number))
-        # Closed to other holders from here on, and shared with the daemon, which asks for it in this way.
+        # From here on, other holders cannot bind, but the daemon can, because it also sets SO_REUSEPORT.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except BaseException:

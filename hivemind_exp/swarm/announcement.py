@@ -1,10 +1,10 @@
-"""What a peer says about itself in the DHT: a small signed record, the same for every reader.
+"""Announcements: the small signed records that peers publish about themselves in the DHT.
 
 A record is 64 bytes of signature and a msgpack array::
 
     [version, peer, seq, round, step, progress, label, [address, …], [[round, stage, sha256, size, groups], …]]
 
-Everything else is refused: other fields, other types, other lengths. Nothing here imports hivemind or torch.
+Everything else is rejected: other fields, other types, other lengths. This module imports neither hivemind nor torch.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from hivemind_exp.swarm.token_bucket import TokenBucket
 
 VERSION = 1
 LIFETIME_S = 600
-"""A record expires this long after it was signed. Longer than any pause between two of them, short enough that the dead
-are forgotten."""
+"""A record expires this long after it was signed: longer than the pause between two records of a peer, but short
+enough to forget dead peers."""
 SKEW_S = 10.0
-"""How far into the future a record may be signed: clocks differ."""
+"""How far in the future a record may be signed, because clocks differ."""
 LEAST_PAUSE_S = 1.0
-"""Between two records of one peer. More often would be noise."""
+"""Least pause between two records that a node publishes."""
 MAX_BYTES = 4096
-"""Of a record with its signature. Usual ones take 300 to 700."""
+"""Largest record with its signature. Typical records have 300 to 700 bytes."""
 MAX_BUNDLES = 8
 MAX_BUNDLE_BYTES = 2 * 1024 * 1024
 MAX_GROUPS = 4096
@@ -38,14 +38,14 @@ MAX_ADDRESSES = 4
 MAX_ADDRESS_CHARACTERS = 160
 MAX_LABEL_CHARACTERS = 64
 SHARDS = 8
-"""Dictionaries over which the records of a swarm are spread: each is read and handed over as a whole."""
+"""Number of DHT dictionaries that share a swarm's records. A dictionary is always read and sent as a whole."""
 
 SHARD_BYTES = 400_000
-"""What a dictionary may weigh, so that all of them fit one message of hivemind's (4 MiB)."""
+"""Largest size of a dictionary. All of them together fit into one hivemind message (4 MiB)."""
 LEAST_GAP_MS = 900
-"""Between two records of one peer: more often, they are noise."""
+"""Least gap between two records of one peer. Newer records within the gap are rejected."""
 _RECORD_OVERHEAD = 80
-"""Bytes that a dictionary adds to a record: its key, its expiry, their frames."""
+"""Bytes that a dictionary adds per record: key, expiry, and their framing."""
 _CONTEXT = b"announcement\x00"
 _LARGEST = 2**53
 _ADDRESS = re.compile(
@@ -55,11 +55,11 @@ _ADDRESS = re.compile(
 
 
 class RecordRefused(Exception):
-    """A record says something that none may say. Its text names what, never the content."""
+    """A record is invalid. The message gives the reason, but never the record's content."""
 
 
 def need(right: bool, what: str) -> None:
-    """Raise RecordRefused, naming ``what``, unless that is right."""
+    """Raise ``RecordRefused(what)`` unless ``right``."""
     if not right:
         raise RecordRefused(what)
 
@@ -75,27 +75,27 @@ class BundleRef:
     size: int
     """Bytes, 1 to ``MAX_BUNDLE_BYTES``."""
     groups: int
-    """Groups of completions in it, as its author says."""
+    """Groups in it, as its author claims."""
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A peer's newest word about itself."""
+    """What a peer's signed record says about it."""
 
     peer: str
-    """Its peer id, which signed this."""
+    """The id of the peer, which signed the record."""
     seq: int
-    """When it was signed, in milliseconds since 1970. Grows from one record to the next."""
+    """When it was signed, in milliseconds since 1970. Increases with each record of a peer."""
     round: int
     step: int
     progress: int | None = None
-    """Its own accuracy in thousandths, as it says. None: not known."""
+    """The accuracy that the peer claims, in thousandths. None: unknown."""
     label: str = ""
-    """Where its rollouts come from, for people."""
+    """Where the peer's rollouts come from, as text for display."""
     addresses: tuple[str, ...] = ()
-    """Where it can be reached, without its peer id."""
+    """The peer's addresses, without its peer id."""
     bundles: tuple[BundleRef, ...] = ()
-    """The newest last."""
+    """The peer's bundles, newest last."""
     version: int = VERSION
 
     @property
@@ -105,13 +105,13 @@ class Announcement:
 
     @property
     def expires(self) -> float:
-        """When the DHT forgets it, Unix seconds. Follows from ``seq``: nobody else can lengthen or shorten it."""
+        """When it expires in the DHT, Unix seconds. This follows from ``seq``, so no other peer can change it."""
         return self.seq / 1000 + LIFETIME_S
 
     def pack(self, identity: Identity, swarm: str) -> bytes:
-        """Return the signed record. ``swarm``: the charter's id (hex), without which the signature means nothing.
+        """Return the signed record. ``swarm``: the charter's id (hex); the signature is only valid in this swarm.
 
-        Raises RecordRefused where no peer would take it.
+        Raises RecordRefused if peers would reject the record.
         """
         *said, version = astuple(self)
         body: bytes = msgpack.packb([version, *said])
@@ -121,34 +121,34 @@ class Announcement:
 
 
 def read(record: bytes, now: float) -> Announcement:
-    """Return what ``record`` says at ``now`` (Unix seconds), without a look at its signature, which costs most.
+    """Decode ``record`` at time ``now`` (Unix seconds). Does not check the signature, which is the expensive part.
 
-    Raises RecordRefused for whatever else it is. Nothing that a peer sends raises anything else.
+    Raises RecordRefused if the record is invalid, and no other exception, whatever a peer sends.
     """
     announcement = _read(record)
-    need(announcement.t <= now + SKEW_S, "it is from the future")
-    need(announcement.expires >= now - SKEW_S, "it has expired")
+    need(announcement.t <= now + SKEW_S, "signed in the future")
+    need(announcement.expires >= now - SKEW_S, "expired")
     return announcement
 
 
 def check_signature(record: bytes, announcement: Announcement, swarm: str) -> None:
     """Raise RecordRefused unless the record's peer signed it for this swarm."""
     signature, body = record[:SIGNATURE_BYTES], record[SIGNATURE_BYTES:]
-    need(verify(announcement.peer, _signed(swarm, body), signature), "the signature is not its peer's")
+    need(verify(announcement.peer, _signed(swarm, body), signature), "invalid signature")
 
 
 def shard_of(peer: str) -> int:
-    """Return the dictionary in which a peer's records are, 0 to ``SHARDS`` - 1."""
+    """Return the number of the dictionary that holds a peer's records, 0 to ``SHARDS`` - 1."""
     return hashlib.sha256(peer.encode()).digest()[0] % SHARDS
 
 
 def shard_key(swarm: str, shard: int) -> bytes:
-    """Return the DHT's key (20 bytes) of a dictionary."""
+    """Return a dictionary's DHT key (20 bytes)."""
     return hashlib.sha1(f"swarm1 {swarm} announcements {shard}".encode(), usedforsecurity=False).digest()
 
 
 def is_address(text: object) -> bool:
-    """Whether ``text`` is an address that one may dial."""
+    """Whether ``text`` is an address that a node may dial."""
     return isinstance(text, str) and len(text) <= MAX_ADDRESS_CHARACTERS and _ADDRESS.fullmatch(text) is not None
 
 
@@ -157,33 +157,33 @@ def _signed(swarm: str, body: bytes) -> bytes:
 
 
 def _read(record: bytes) -> Announcement:
-    need(SIGNATURE_BYTES < len(record) <= MAX_BYTES, "its size")
+    need(SIGNATURE_BYTES < len(record) <= MAX_BYTES, "invalid size")
     try:
         body = msgpack.unpackb(record[SIGNATURE_BYTES:], raw=False, use_list=True, strict_map_key=True)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise RecordRefused("it cannot be decoded") from error
-    need(isinstance(body, list) and len(body) == 9, "its shape")
+        raise RecordRefused("cannot be decoded") from error
+    need(isinstance(body, list) and len(body) == 9, "invalid shape")
     version, peer, seq, round_, step, progress, label, addresses, bundles = body
-    need(version == VERSION and type(version) is int, "its version")
-    need(isinstance(peer, str) and len(peer) == PEER_ID_CHARACTERS and is_peer_id(peer), "its peer")
-    need(all(_whole(number, 0, _LARGEST) for number in (seq, round_, step)), "its numbers")
-    need(progress is None or _whole(progress, 0, 1000), "its progress")
-    need(isinstance(label, str) and len(label) <= MAX_LABEL_CHARACTERS and label.isprintable(), "its label")
+    need(version == VERSION and type(version) is int, "unknown version")
+    need(isinstance(peer, str) and len(peer) == PEER_ID_CHARACTERS and is_peer_id(peer), "invalid peer id")
+    need(all(_whole(number, 0, _LARGEST) for number in (seq, round_, step)), "invalid numbers")
+    need(progress is None or _whole(progress, 0, 1000), "invalid progress")
+    need(isinstance(label, str) and len(label) <= MAX_LABEL_CHARACTERS and label.isprintable(), "invalid label")
     few = isinstance(addresses, list) and len(addresses) <= MAX_ADDRESSES
-    need(few and all(map(is_address, addresses)), "its addresses")
-    need(isinstance(bundles, list) and len(bundles) <= MAX_BUNDLES, "its bundles")
+    need(few and all(map(is_address, addresses)), "invalid addresses")
+    need(isinstance(bundles, list) and len(bundles) <= MAX_BUNDLES, "invalid bundles")
     refs = tuple(map(_bundle, bundles))
-    need(len({ref.sha256 for ref in refs}) == len(refs), "a bundle twice")
+    need(len({ref.sha256 for ref in refs}) == len(refs), "duplicate bundle")
     return Announcement(peer, seq, round_, step, progress, label, tuple(addresses), refs, version)
 
 
 def _bundle(item: Any) -> BundleRef:
-    need(isinstance(item, list) and len(item) == 5, "a bundle's shape")
+    need(isinstance(item, list) and len(item) == 5, "invalid bundle shape")
     round_, stage, sha256, size, groups = item
     numbers = _whole(round_, 0, _LARGEST) and _whole(stage, 0, MAX_STAGES - 1) and _whole(groups, 0, MAX_GROUPS)
-    need(numbers, "a bundle's numbers")
-    need(_whole(size, 1, MAX_BUNDLE_BYTES), "a bundle's size")
-    need(isinstance(sha256, bytes) and len(sha256) == 32, "a bundle's hash")
+    need(numbers, "invalid bundle numbers")
+    need(_whole(size, 1, MAX_BUNDLE_BYTES), "invalid bundle size")
+    need(isinstance(sha256, bytes) and len(sha256) == 32, "invalid bundle hash")
     return BundleRef(round_, stage, sha256, size, groups)
 
 
@@ -200,37 +200,37 @@ class AnnouncementBook:
         self._swarm, self._own, self._clock = swarm, own, clock
         self._entries: dict[str, tuple[bytes, Announcement]] = {}
         self._weights = [0] * SHARDS
-        # A signature takes 0.2 ms to check: this is at most a tenth of a core, and 100 ms without a pause.
+        # Checking a signature takes 0.2 ms, so this limits checks to a tenth of a core, and to 100 ms at once.
         self._checks = TokenBucket(500, 500)
         self._swept = 0.0
         self.refused: Counter[str] = Counter()
-        """Why records were refused, and how often."""
+        """How often records were rejected, by reason."""
         self.foreign_seq: int | None = None
-        """``seq`` of the newest record that bears this node's name and is none of its own, once there was one."""
+        """``seq`` of the newest record with this node's peer id that this node did not issue; None if there is none."""
         self._issued: int = 0
         self.favoured: Collection[str] = ()
-        """Peers whose records are checked even while strangers use up the checks."""
+        """Peers whose records are checked even while new peers use up the signature checks."""
 
     def issue(self, record: bytes, announcement: Announcement) -> None:
-        """Take this node's own newest record."""
+        """Store this node's newest record."""
         self._issued = announcement.seq
         self._keep(record, announcement)
 
     def newest(self) -> list[tuple[bytes, Announcement]]:
-        """Return the valid records, with what they say."""
+        """Return the valid records with their announcements."""
         self._sweep()
         return list(self._entries.values())
 
     def get(self, peer: str) -> Announcement | None:
-        """Return a peer's newest word, if it has not expired."""
-        _, word = self._entries.get(peer, (b"", None))
-        return word if word is not None and word.expires > self._clock() else None
+        """Return a peer's newest announcement, or None if it has expired or there is none."""
+        _, announcement = self._entries.get(peer, (b"", None))
+        return announcement if announcement is not None and announcement.expires > self._clock() else None
 
     def judge(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> bool:
-        """Whether a record may stand in a dictionary of the DHT. Never raises, and remembers the record if so.
+        """Return whether a record may be stored in a DHT dictionary. If so, keep it as its peer's newest. Never raises.
 
         Args:
-            key: the dictionary's.
+            key: the dictionary's key.
             subkey: msgpack of the peer's id.
             value: msgpack of the record's bytes.
             expires: Unix seconds.
@@ -243,29 +243,29 @@ class AnnouncementBook:
         return True
 
     def _judge(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> None:
-        need(key in self.keys, "an unknown key")
+        need(key in self.keys, "unknown key")
         shard, record = self.keys[key], _record(value)
         peer = _peer(subkey)
         known_record, known = self._entries.get(peer, (b"", None))
         if known is not None and known_record == record:
-            need(known.expires == expires, "another expiry than it was signed with")
+            need(known.expires == expires, "expiry differs from the signed one")
             return
         announcement = read(record, self._clock())
-        need(announcement.peer == peer and shard_of(peer) == shard, "a place that is not its peer's")
-        need(announcement.expires == expires, "another expiry than it was signed with")
+        need(announcement.peer == peer and shard_of(peer) == shard, "stored under another peer's key")
+        need(announcement.expires == expires, "expiry differs from the signed one")
         if known is None:
-            # Who is in a dictionary that is full stays: no crowd of new names pushes them out.
+            # Peers that are already in a full dictionary stay, so that a crowd of new ones cannot push them out.
             if self._weights[shard] + len(record) + _RECORD_OVERHEAD > SHARD_BYTES:
                 self._sweep()
             need(self._weights[shard] + len(record) + _RECORD_OVERHEAD <= SHARD_BYTES, "no room for more peers")
         else:
-            need(announcement.seq >= known.seq + LEAST_GAP_MS, "no newer than what is known")
+            need(announcement.seq >= known.seq + LEAST_GAP_MS, "not newer than the known record")
         stranger = known is None and peer not in self.favoured
         need(self._checks.take(keep=250 if stranger else 0), "too many signatures to check")
         check_signature(record, announcement, self._swarm)
         if peer == self._own and announcement.seq > self._issued:
             self.foreign_seq = announcement.seq
-            raise RecordRefused("this node's name")
+            raise RecordRefused("this node's peer id")
         self._keep(record, announcement)
 
     def _keep(self, record: bytes, announcement: Announcement) -> None:
@@ -284,22 +284,22 @@ class AnnouncementBook:
         if now - self._swept < 1.0:
             return
         self._swept = now
-        for peer in [peer for peer, (_, word) in self._entries.items() if word.expires < now - SKEW_S]:
+        for peer in [peer for peer, (_, newest) in self._entries.items() if newest.expires < now - SKEW_S]:
             self._forget(peer)
 
 
 def _record(value: bytes) -> bytes:
-    """Read msgpack of bytes by hand: nothing else may stand there, however it is nested."""
+    """Decode msgpack by hand, because only bytes are allowed here: no other type, however deeply nested."""
     if len(value) > 2 and value[0] == 0xC4 and value[1] == len(value) - 2:
         return value[2:]
     if 3 < len(value) <= MAX_BYTES + 3 and value[0] == 0xC5 and int.from_bytes(value[1:3], "big") == len(value) - 3:
         return value[3:]
-    raise RecordRefused("a value that is no record")
+    raise RecordRefused("value is not a record")
 
 
 def _peer(subkey: bytes) -> str:
-    """Read msgpack of a string as long as a peer id by hand."""
+    """Decode msgpack by hand: a string with the length of a peer id."""
     peer, head = subkey[2:], bytes((0xD9, PEER_ID_CHARACTERS))
     right = len(peer) == PEER_ID_CHARACTERS and subkey[:2] == head and peer.isascii()
-    need(right, "a place that is not a peer's")
+    need(right, "subkey is not a peer id")
     return peer.decode()

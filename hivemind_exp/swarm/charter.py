@@ -1,7 +1,7 @@
-"""What a swarm agrees on, fixed when it is made: its hash is the swarm's id.
+"""Charters: a swarm's rules, fixed when the swarm is created. The charter's hash is the swarm's id.
 
-Canonical bytes are JSON in ASCII with sorted keys and no spaces, and no number in them is anything but an integer.
-Bytes from elsewhere are hashed first, parsed then, and refused unless they are written in exactly this way.
+The canonical bytes are ASCII JSON with sorted keys and no spaces, and every number is an integer. Bytes from peers are
+hashed first, then parsed, and rejected unless they are in exactly this form.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 FORMAT = 1
 MILLION = 1_000_000
 LONGEST = 65_536
-"""Bytes of the largest charter."""
+"""Maximum size of a charter in bytes."""
 MOST_TASKS = 64
 GROUP_SIZES = range(2, 65)
 STAGE_TIMES = range(5, 86_401)
-"""Seconds that a stage may take."""
+"""Allowed seconds per stage."""
 LARGEST_INTEGER = 2**63 - 1
 _DEEPEST = 8
-"""Levels of lists and tables in a task's parameters."""
+"""Maximum nesting of lists and tables in a task's parameters."""
 _DIGITS = range(-LARGEST_INTEGER, LARGEST_INTEGER + 1)
 _DECIMAL = "decimal"
-"""Key of the table that stands for a number with a fraction: {"decimal": [digits, exponent]}, digits · 10^exponent."""
+"""Key of the table that encodes a float: {"decimal": [digits, exponent]} is digits · 10^exponent."""
 _CONTEXT = b"charter 1\x00"
 
 GameKind = Literal["sampling", "study-group"]
@@ -45,7 +45,7 @@ Check = Literal["exact", "math"]
 
 @dataclass(frozen=True, slots=True)
 class CharterTask:
-    """One source of questions, and what it takes to make the very same ones."""
+    """One source of questions, with all that a node needs to generate exactly the same questions."""
 
     label: str
     """Its name in the mixture."""
@@ -54,35 +54,35 @@ class CharterTask:
     params: Mapping[str, JsonValue]
     check: Check
     weight_ppm: int
-    """Share of the questions, in parts per million of all."""
+    """Share of all questions, in parts per million."""
     version: str
-    """Name and version of the library that makes the questions, or the empty string."""
+    """Name and version of the library that generates the questions, or the empty string."""
     digest: str
     """SHA-256 (hex) over 64 items (``Mixture.digest``)."""
     size: int | None
-    """Training questions of a fixed set."""
+    """Number of training questions in a fixed set."""
     sha256: str | None
     """SHA-256 (hex) of a fixed set's data."""
 
 
 @dataclass(frozen=True)
 class Charter:
-    """The rules of one swarm. Raises SwarmError where they are none."""
+    """A swarm's rules. Raises SwarmError if a field is invalid."""
 
     name: str
     founder: str
-    """Peer id of who made it."""
+    """Peer id of the swarm's creator."""
     t0: int
-    """When the slots of the game begin to count, in Unix seconds."""
+    """Start of the game's first time slot, in Unix seconds."""
     nonce: str
-    """32 hex digits, random: two swarms alike in all else differ by it."""
+    """32 random hex digits. They make two otherwise equal swarms different."""
     game: GameKind
     group_size: int
-    """G: completions of one question."""
+    """G: completions per question."""
     stage_time: int
-    """Seconds of a stage."""
+    """Seconds per stage."""
     is_open: bool
-    """Whether whoever finds the swarm may take part; else those who have its invitation."""
+    """Whether anyone who finds the swarm may join; otherwise, only those with an invitation."""
     tasks: tuple[CharterTask, ...]
     format: int = FORMAT
 
@@ -91,7 +91,7 @@ class Charter:
 
     @cached_property
     def canonical(self) -> bytes:
-        """The one way to write this charter."""
+        """The charter's canonical bytes."""
         table = dataclasses.asdict(self)
         for task in table["tasks"]:
             task["params"] = _plain(task["params"])
@@ -103,27 +103,27 @@ class Charter:
         return hashlib.sha256(self.canonical).hexdigest()
 
     def seal(self, identity: Identity) -> bytes:
-        """Return the signed charter as it travels: the signature (64 bytes), then the canonical bytes."""
+        """Return the signed charter as sent to peers: the signature (64 bytes), then the canonical bytes."""
         if identity.peer_id != self.founder:
-            raise ValueError("only its founder signs a charter")
+            raise ValueError("only its creator can sign a charter")
         return identity.sign(_CONTEXT + self.canonical) + self.canonical
 
     @classmethod
     def open(cls, envelope: bytes, expected_id: str) -> Charter:
-        """Return the charter in ``envelope``, once it is the one that was meant.
+        """Return the charter in ``envelope``, after checking its id and its signature.
 
         Raises:
-            SwarmError: it is another charter, altered, unsigned, or one that this version cannot read.
+            SwarmError: it is another charter, was altered, has no valid signature, or this version cannot read it.
         """
         if not SIGNATURE_BYTES < len(envelope) <= SIGNATURE_BYTES + LONGEST:
-            raise _refused(f"it has {len(envelope)} bytes")
+            raise _refused(f"its size of {len(envelope)} bytes is out of bounds")
         signature, body = envelope[:SIGNATURE_BYTES], envelope[SIGNATURE_BYTES:]
         found = hashlib.sha256(body).hexdigest()
         if found != expected_id:
-            raise _refused(f"it is the charter of another swarm: {found[:12]}…, not {expected_id[:12]}…")
+            raise _refused(f"it belongs to another swarm ({found[:12]}…, expected {expected_id[:12]}…)")
         charter = _parse(body)
         if not verify(charter.founder, _CONTEXT + body, signature):
-            raise _refused("its founder did not sign it")
+            raise _refused("its creator did not sign it")
         return charter
 
 
@@ -131,24 +131,24 @@ def _parse(body: bytes) -> Charter:
     try:
         table = json.loads(body.decode("ascii"), parse_float=_no_number, parse_constant=_no_number, parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise _refused("it is no JSON of integers and text in ASCII") from error
+        raise _refused("it is not ASCII JSON with only integer numbers") from error
     _only(table, Charter, "it")
     if table["format"] != FORMAT:
-        raise _refused(f"its format is not {FORMAT}; a newer version of swarmctl may read it")
+        raise _refused(f"its format is not {FORMAT}; a newer version of swarmctl may be able to read it")
     tasks = table.pop("tasks")
     if not isinstance(tasks, list) or len(tasks) > MOST_TASKS:
-        raise _refused("its tasks are no list, or too many")
+        raise _refused(f"its tasks are not a list of at most {MOST_TASKS}")
     for task in tasks:
         _only(task, CharterTask, "a task")
         task["params"] = _rich(task["params"])
     charter = Charter(**table, tasks=tuple(CharterTask(**task) for task in tasks))
     if charter.canonical != body:
-        raise _refused("it is not written in the canonical way")
+        raise _refused("it is not in canonical form")
     return charter
 
 
 def _check(charter: Charter) -> None:
-    """Raise SwarmError unless every field is of its type and within bounds."""
+    """Raise SwarmError unless every field has the right type and is within bounds."""
     _need(_is_integer(charter.format, range(FORMAT, FORMAT + 1)), "format")
     _need(_is_word(charter.name, r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"), "name")
     _need(is_peer_id(charter.founder), "founder")
@@ -182,7 +182,7 @@ def _check_task(task: CharterTask) -> None:
 
 
 def _check_value(value: object, deeper: int) -> None:
-    """Raise SwarmError unless canonical bytes can hold ``value``, and give it back as it was."""
+    """Raise SwarmError unless ``value`` survives a round trip through canonical bytes unchanged."""
     match value:
         case None | bool():
             return
@@ -205,10 +205,10 @@ def _check_value(value: object, deeper: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` without floats: each becomes digits and a power of ten that give the very same float back."""
+    """Return ``value`` without floats: each becomes digits and a power of ten that give exactly the same float back."""
     if isinstance(value, float):
         sign, digits, exponent = Decimal(repr(value)).as_tuple()
-        # By hand: what Decimal computes is rounded as its context says, and libraries change that.
+        # By hand, because Decimal rounds to its context's precision, and libraries change the context.
         text = "".join(map(str, digits)).rstrip("0")
         number = int(text or "0")
         return {_DECIMAL: [-number if sign else number, int(exponent) + len(digits) - len(text) if text else 0]}
@@ -222,7 +222,7 @@ def _plain(value: Any) -> Any:
 def _rich(value: Any, deeper: int = 2 * _DEEPEST) -> Any:
     """Undo ``_plain``."""
     if not deeper:
-        raise _refused("its params are too deep")
+        raise _refused("its params are nested too deeply")
     if isinstance(value, list):
         return [_rich(item, deeper - 1) for item in value]
     if not isinstance(value, dict):
@@ -232,7 +232,7 @@ def _rich(value: Any, deeper: int = 2 * _DEEPEST) -> Any:
     pair = value[_DECIMAL]
     integers = isinstance(pair, list) and len(pair) == 2 and all(_is_integer(item, _DIGITS) for item in pair)
     if not integers or abs(pair[1]) > 400:
-        raise _refused("one of its numbers cannot be read")
+        raise _refused("it contains an invalid decimal number")
     return float(f"{pair[0]}e{pair[1]}")
 
 
@@ -240,7 +240,10 @@ def _only(table: object, kind: type, what: str) -> None:
     """Raise SwarmError unless ``table`` has exactly the fields of ``kind``."""
     names = {field.name for field in dataclasses.fields(kind)}
     if not isinstance(table, dict) or table.keys() != names:
-        raise _refused(f"{what} has not exactly the fields of format {FORMAT}; a newer version of swarmctl may read it")
+        raise _refused(
+            f"{what} does not have exactly the fields of format {FORMAT}; a newer version of swarmctl may be able to "
+            "read it"
+        )
 
 
 def _is_integer(value: object, allowed: range) -> bool:
@@ -257,18 +260,18 @@ def _is_unicode(text: str) -> bool:
 
 def _need(right: bool, field: str) -> None:
     if not right:
-        raise _refused(f"its {field} is not as it must be")
+        raise _refused(f"bad value for {field}")
 
 
 def _integer(text: str) -> int:
     if len(text) > 20:
-        raise ValueError("an integer of more than 64 bits")
+        raise ValueError("an integer with more than 64 bits")
     return int(text)
 
 
 def _no_number(_: str) -> NoReturn:
-    raise ValueError("a number that is no integer")
+    raise ValueError("a number that is not an integer")
 
 
 def _refused(why: str) -> SwarmError:
-    return SwarmError(f"the charter is refused: {why}", next="swarmctl swarm --help")
+    return SwarmError(f"invalid charter: {why}", next="swarmctl swarm --help")

@@ -1,4 +1,4 @@
-"""Whether this machine makes the questions that its swarm agreed on, and what to do where it does not."""
+"""Check that this machine generates the questions in its swarm's charter, and suggest a fix if it does not."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _UPDATE = "swarmctl swarm show"
 def pinned(
     tasks: Sequence[TaskConfig], facts: Sequence[TaskFacts], digests: Mapping[str, str]
 ) -> tuple[CharterTask, ...]:
-    """Return what a new charter says of a mixture's tasks.
+    """Return the tasks of a new charter for a mixture.
 
     Args:
-        tasks: the mixture, presets and all.
-        facts: what ``Mixture.facts`` says of it.
+        tasks: the mixture's tasks, including presets.
+        facts: ``Mixture.facts`` for it.
         digests: ``Mixture.digest`` by label.
     """
     expanded = expand(tasks)
@@ -51,9 +51,9 @@ def pinned(
 
 
 def applied(charter: Charter, config: Config) -> Config:
-    """Return ``config`` with the tasks and the game that its swarm agreed on. Files of fixed sets stay where they are.
+    """Return ``config`` with the charter's tasks and game. The paths of files with questions come from ``config``.
 
-    Raises SwarmSkew where this version of swarmctl lacks one of the tasks, or a file is not named.
+    Raises SwarmSkew if this version of swarmctl does not have one of the tasks, or if ``config`` names no file for one.
     """
     paths = {spec.label: spec.path for spec, _ in expand(config.tasks) if spec.path is not None}
     tasks = [
@@ -69,62 +69,65 @@ def applied(charter: Charter, config: Config) -> Config:
     for task in charter.tasks:
         if task.name == "jsonl" and task.label not in paths:
             raise SwarmSkew(
-                f"the swarm's task {task.label} is a file of {task.size} questions that each node needs: get it from "
-                "whoever invited you",
+                f"each node needs the file of {task.size} questions for the swarm's task {task.label}: get it from the "
+                "person who invited you",
                 next="swarmctl run --task FILE.jsonl",
             )
     try:
         labels = [spec.label for spec, _ in expand(tasks)]
     except TaskError as error:
-        raise SwarmSkew(f"the swarm plays a task that is unknown here: {error.message}", next=_UPDATE) from error
+        message = f"the swarm has a task that this version of swarmctl does not know: {error.message}"
+        raise SwarmSkew(message, next=_UPDATE) from error
     if labels != [task.label for task in charter.tasks]:
-        raise SwarmSkew("the swarm plays tasks that this version of swarmctl takes otherwise", next=_UPDATE)
+        raise SwarmSkew("this version of swarmctl interprets the swarm's tasks differently", next=_UPDATE)
     rules = {"kind": charter.game, "group_size": charter.group_size}
     try:
         game = GameConfig.model_validate(config.game.model_dump() | rules)
     except ValidationError as error:
-        raise SwarmSkew(f"the swarm plays {charter.game}, which this version cannot", next=_UPDATE) from error
+        message = f"this version of swarmctl cannot play the swarm's game, {charter.game}"
+        raise SwarmSkew(message, next=_UPDATE) from error
     return config.model_copy(update={"tasks": tasks, "game": game})
 
 
 def check_skew(charter: Charter, facts: Sequence[TaskFacts], digests: Mapping[str, str]) -> None:
-    """Compare what this machine makes with what the charter pins.
+    """Compare this machine's questions with those pinned by the charter.
 
     Args:
         charter: of the swarm to join.
-        facts: what ``Mixture.facts`` says of the charter's tasks here.
+        facts: ``Mixture.facts`` for the charter's tasks on this machine.
         digests: ``Mixture.digest`` by label.
 
     Raises:
-        SwarmSkew: for the first task that differs, naming the cure.
+        SwarmSkew: for the first task that differs, with a fix.
     """
     here = {fact.label: fact for fact in facts}
     for task in charter.tasks:
         fact = here.get(task.label)
         if fact is None:
-            raise SwarmSkew(f"the swarm plays {task.label}, which is no task of this node", next=_UPDATE)
+            raise SwarmSkew(f"this node does not have the swarm's task {task.label}", next=_UPDATE)
         if (fact.size, fact.sha256) != (task.size, task.sha256):
             raise SwarmSkew(
-                f"the data of task {task.label} are not those of the swarm: {_data(fact.size, fact.sha256)} here, "
-                f"{_data(task.size, task.sha256)} there",
+                f"task {task.label} has other data on this machine ({_data(fact.size, fact.sha256)}) than in the swarm "
+                f"({_data(task.size, task.sha256)})",
                 next=_UPDATE,
             )
         if fact.version != task.version:
             raise SwarmSkew(
-                f"task {task.label} is made by {fact.version or 'this version of swarmctl'} here and by "
-                f"{task.version or 'another version of swarmctl'} in the swarm: the questions may differ",
+                f"task {task.label} comes from {fact.version or 'this version of swarmctl'} on this machine, but from "
+                f"{task.version or 'another version of swarmctl'} in the swarm, so the questions may differ",
                 next=_install(fact.version, task.version),
             )
         if digests.get(task.label) != task.digest:
+            alike = f"both use {fact.version}" if fact.version else "its version and data match"
             raise SwarmSkew(
-                f"task {task.label} has other questions here than in the swarm, with the same "
-                f"{fact.version or 'version'}: something it is made with differs",
+                f"task {task.label} has other questions on this machine than in the swarm, although {alike}; something "
+                "else that the questions depend on differs",
                 next=_install(fact.version, task.version, again=True),
             )
 
 
 def _millionths(weights: Sequence[float]) -> list[int]:
-    """Return the weights in parts per million of their sum: at least 1 each, and together exactly a million."""
+    """Return the weights in parts per million of their sum: at least 1 each, exactly one million in total."""
     total = sum(weights)
     shares = [max(1, round(weight / total * MILLION)) for weight in weights]
     largest = shares.index(max(shares))
@@ -133,13 +136,13 @@ def _millionths(weights: Sequence[float]) -> list[int]:
 
 
 def _data(size: int | None, sha256: str | None) -> str:
-    return "no fixed set" if sha256 is None else f"{size} questions, SHA-256 {sha256[:12]}…"
+    return "not a fixed set" if sha256 is None else f"{size} questions, SHA-256 {sha256[:12]}…"
 
 
 def _install(here: str, there: str, *, again: bool = False) -> str:
-    """Return the command that gets the swarm's version of the library used here.
+    """Return the command that installs the swarm's version of the library that this machine uses.
 
-    Never of another library: a charter comes from strangers, and its names must not be installed.
+    It never installs another library: a charter comes from strangers, and a library name in it is not trusted.
     """
     library = here.partition(" ")[0]
     name, _, version = there.partition(" ")

@@ -1,6 +1,6 @@
-"""Reaching peers: those of the invitation, those remembered, those heard of. Again and again, so that a swarm heals.
+"""Connects to peers: those in the invitation, those remembered, and those announced. Retries, so that a swarm heals.
 
-Those that a node has met are on disk, so that it can come back when every address of its invitation is dead.
+Peers that a node has met are saved on disk, so that it can return even if every address in its invitation is dead.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 MOST = 256
 FORGOTTEN_S = 30 * 86_400.0
-"""After so long without an answer, a peer is not remembered."""
+"""A peer that has not answered for this long is forgotten."""
 AGAIN_S = 60.0
-"""A peer that answered is asked again after this long, whatever else passed between."""
+"""A peer that answered is contacted again after this long, regardless of other traffic."""
 SOON_S = 4.0
-"""One that is not there is tried again after this long, and later and later the longer it is gone."""
+"""An absent peer is retried after this long. The pause grows with the time since it last answered."""
 INVITED_S = 20.0
-"""The longest pause for the invitation's peers."""
+"""The longest pause for peers in the invitation."""
 QUIET_S = 10.0
-"""A neighbour whose newest word is older is asked for it."""
+"""A neighbor whose newest announcement is older than this is asked for a new one."""
 _LARGEST = 1_000_000
-"""Bytes of a file that is read."""
+"""Largest file that is read, in bytes."""
 _UNHEARD = 4
 _LONGEST_S = 600.0
 _AT_ONCE = 16
@@ -42,29 +42,29 @@ _NEW_AT_ONCE = 8
 
 @dataclass(slots=True)
 class Contact:
-    """What is known of reaching a peer."""
+    """A peer's addresses, and when it answered."""
 
     addresses: tuple[str, ...] = ()
     first: float = 0.0
-    """When it first answered, Unix seconds. 0: it never did."""
+    """When it first answered, Unix seconds. 0: never."""
     answered: float = 0.0
     """When it last answered, Unix seconds."""
     asked: float = 0.0
-    """When it was last asked, Unix seconds. Not kept on disk."""
+    """When it was last contacted, Unix seconds. Not saved on disk."""
 
     @property
     def reachable(self) -> bool | None:
-        """Whether it answered when last asked. None: it was never asked."""
+        """Whether it answered when last contacted. None: it was never contacted."""
         return None if not self.asked else self.answered >= self.asked
 
 
 class KnownPeers(dict[str, Contact]):
-    """At most ``MOST`` contacts. Those that answered longest ago to now stay: names that are new push nobody out."""
+    """At most ``MOST`` contacts. Those that first answered longest ago stay, so that new ones cannot push them out."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._saved = 0.0
-        # The file is a memory, not a promise: without it the invitation's addresses remain.
+        # The file is optional: without it, the addresses in the invitation remain.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             if path.stat().st_size > _LARGEST:
                 return
@@ -77,24 +77,24 @@ class KnownPeers(dict[str, Contact]):
         return Contact()
 
     def heard_of(self, peer: str, addresses: Iterable[str]) -> None:
-        """Remember where a peer says it is."""
+        """Store the addresses that a peer announced."""
         contact = self.setdefault(peer, Contact())
         contact.addresses = tuple(filter(is_address, addresses))[:MAX_ADDRESSES] or contact.addresses
         self._forget_one_too_many()
 
     def asked(self, peer: str, answered: bool) -> None:
-        """Remember whether a peer answered just now."""
+        """Store whether a peer answered just now."""
         contact, now = self.setdefault(peer, Contact()), time.time()
         contact.asked = now
         if answered:
             if now - contact.answered > FORGOTTEN_S:
-                self._saved = 0.0  # a new one: who dies in the next moment must know it when it comes back
+                self._saved = 0.0  # a new peer: save at once, so that it is known even if this node dies now
             contact.answered = now
             contact.first = contact.first or now
         self._forget_one_too_many()
 
     def save(self, *, every: float = 0.0) -> None:
-        """Write the file, unless it was written less than ``every`` seconds ago. A full disk loses it, no more."""
+        """Write the file, unless it was written less than ``every`` seconds ago. Ignores errors like a full disk."""
         now = time.time()
         if now - self._saved < every:
             return
@@ -108,7 +108,10 @@ class KnownPeers(dict[str, Contact]):
             atomic_write.write(self._path, json.dumps({"schema": 1, "peers": peers}))
 
     def _forget_one_too_many(self) -> None:
-        """Forget first who never answered, then who has been silent longest or is newest."""
+        """Forget one contact if there are too many.
+
+        First go those that never answered, then those silent for a week, then the newest.
+        """
         week = time.time() - 7 * 86_400
 
         def worth(peer: str) -> tuple[float, ...]:
@@ -120,7 +123,7 @@ class KnownPeers(dict[str, Contact]):
 
 
 class Contacts:
-    """Keeps in touch with the swarm's peers."""
+    """Keeps connections to the swarm's peers alive."""
 
     def __init__(self, own: str, invitation: Iterable[str], known: KnownPeers, book: AnnouncementBook) -> None:
         """``own``: this node's peer id; ``invitation``: addresses that end in /p2p/PEER."""
@@ -136,42 +139,43 @@ class Contacts:
 
     @property
     def peers(self) -> list[str]:
-        """Everybody there is a reason to try, the likeliest first."""
+        """All peers worth trying, those most likely to answer first."""
         remembered = sorted(self._known, key=lambda peer: -self._known[peer].answered)
         announced = [announcement.peer for _, announcement in self._book.newest()]
         return [peer for peer in dict.fromkeys((*self._invited, *remembered, *announced)) if peer != self._own]
 
     async def join(self, overlay: Overlay) -> None:
-        """Try everybody that is known, and find the neighbours of this node."""
+        """Try the known peers, and find this node's neighbors."""
         if any(await self._try(overlay, self.peers[: 4 * _AT_ONCE])):
             await overlay.settle()
 
     async def keep(self, overlay: Overlay) -> None:
-        """Ask those whose turn it is."""
+        """Contact the peers that are due."""
         self.remember()
         now, neighbours = time.time(), overlay.neighbours
         due = [peer for peer in self.peers if self._due(peer, now, peer in neighbours)]
         due.sort(key=lambda peer: self._known[peer].asked)
-        # A crowd of names that nobody ever met must not keep the others from being asked.
+        # A crowd of peers that this node never met must not keep the others from being contacted.
         met = [peer for peer in due if peer in self._invited or self._known[peer].first]
         new = [peer for peer in due if peer not in met]
         await self._try(overlay, [*met[:_AT_ONCE], *new[:_NEW_AT_ONCE]])
 
     async def connect(self, overlay: Overlay, peer: str) -> bool:
-        """Connect to a peer, unless there is a connection. One that cannot be reached is asked again from now on."""
+        """Connect to a peer, unless already connected. An unreachable peer is recorded as not answering."""
         connected = await overlay.connect(peer, self._addresses(peer))
         if not connected:
             self._known.asked(peer, answered=False)
         return connected
 
     def unheard(self, neighbours: Set[str]) -> list[str]:
-        """Return some neighbours whose word has not come lately, to be asked for it themselves.
+        """Return some neighbors without a recent announcement, which should be asked directly for it.
 
-        Where most keepers of a dictionary are hostile, or gone, nobody else would tell. Up to half of them are peers
-        that have spoken before, or are invited: a crowd must not keep them from being asked. All have their turn.
+        If most keepers of a dictionary are hostile or gone, there is no other way to get it. Up to half of the returned
+        peers have announced themselves before or are in the invitation, so that a crowd of new ones cannot displace
+        them. Every neighbor gets its turn.
         """
         now = time.time()
-        quiet = [peer for peer in neighbours if (word := self._book.get(peer)) is None or now - word.t > QUIET_S]
+        quiet = [peer for peer in neighbours if (newest := self._book.get(peer)) is None or now - newest.t > QUIET_S]
         quiet.sort(key=lambda peer: self._asked_for_word.get(peer, 0.0))
         met = [peer for peer in quiet if peer in self._invited or self._book.get(peer) is not None]
         new = [peer for peer in quiet if peer not in met]
@@ -185,29 +189,29 @@ class Contacts:
         contact = self._known[peer]
         if neighbour and contact.reachable is not False:
             pause = AGAIN_S
-        elif (word := self._book.get(peer)) is not None and word.t > contact.asked:
-            pause = SOON_S  # it has spoken since
+        elif (newest := self._book.get(peer)) is not None and newest.t > contact.asked:
+            pause = SOON_S  # it has announced itself since
         else:
             gone = now - contact.answered if contact.answered else _LONGEST_S
             pause = min(max(gone / 4, SOON_S), INVITED_S if peer in self._invited else _LONGEST_S)
         return now - contact.asked > pause
 
     def remember(self) -> None:
-        """Note where peers say they are."""
+        """Store the addresses that peers announced."""
         for _, announcement in self._book.newest():
             if announcement.peer != self._own and announcement.addresses:
                 self._known.heard_of(announcement.peer, announcement.addresses)
 
     def _addresses(self, peer: str) -> tuple[str, ...]:
-        word = self._book.get(peer)
-        said = word.addresses if word is not None else self._known[peer].addresses
-        return tuple(dict.fromkeys((*said, *self._invited.get(peer, ()))))
+        newest = self._book.get(peer)
+        known = newest.addresses if newest is not None else self._known[peer].addresses
+        return tuple(dict.fromkeys((*known, *self._invited.get(peer, ()))))
 
     async def _try(self, overlay: Overlay, peers: list[str]) -> list[bool]:
         return await asyncio.gather(*(self._ask(overlay, peer) for peer in peers))
 
     async def _ask(self, overlay: Overlay, peer: str) -> bool:
-        # Without an address the daemon may still know the way, or find it through others.
+        # Even without an address, the daemon may know how to reach the peer, or find a way through others.
         connected = await self.connect(overlay, peer)
         answered = connected and await overlay.ping(peer)
         if peer in self._invited:

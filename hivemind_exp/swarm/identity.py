@@ -1,7 +1,7 @@
-"""Who a node is: an Ed25519 key, in the file that libp2p's daemon takes as its own.
+"""A node's identity: an Ed25519 key, in the file format of libp2p's daemon.
 
-A peer id holds the public key, so that whoever knows a peer's name can verify what it signed (libp2p, "Peer Ids and
-Keys"). Nothing of hivemind is imported here.
+A peer id contains the public key, so knowing a peer's id is enough to verify its signatures (libp2p, "Peer Ids and
+Keys"). This module does not import hivemind.
 """
 
 import contextlib
@@ -26,22 +26,22 @@ SIGNATURE_BYTES = 64
 PEER_ID_CHARACTERS = 52
 """Length of every Ed25519 peer id."""
 _PUBLIC = bytes.fromhex("002408011220")
-"""What stands before the 32 bytes of a public key in a peer id: the multihash "identity" of 36 bytes, which are a
-protobuf of the key's type (1: Ed25519) and the key."""
+"""Prefix of the public key (32 bytes) in a peer id: the header of an "identity" multihash of 36 bytes, then the start
+of a protobuf with the key's type (1: Ed25519)."""
 _PRIVATE = bytes.fromhex("08011240")
-"""What stands before secret seed (32 bytes) and public key (32 bytes) in a private key's protobuf."""
+"""Prefix of the secret seed (32 bytes) and public key (32 bytes) in a private key's protobuf."""
 _RSA = bytes.fromhex("0800")
 _LONGEST = 65_536
 BACKUP = b"swarmctl identity backup"
-"""How a backup begins (``swarmctl.identity.backup``)."""
+"""First bytes of a backup (``swarmctl.identity.backup``)."""
 _CONTEXT = b"swarmctl\x00"
-"""Goes before whatever is signed: the daemon signs its handshakes with the same key, and neither signature must ever
-pass for the other."""
+"""Prefix of everything that is signed here. The daemon signs its handshakes with the same key, and neither signature
+may be valid as the other."""
 _OTHERS = 0o077
 
 
 class Identity:
-    """A key that signs as ``peer_id``. Does not show the key when printed."""
+    """A key that signs as ``peer_id``. Its ``repr`` does not show the key."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -51,20 +51,20 @@ class Identity:
         return f"Identity({self.peer_id})"
 
     def sign(self, message: bytes) -> bytes:
-        """Return the signature (64 bytes). A message must begin with what it is, or one kind could pass for
-        another."""
+        """Return the signature (64 bytes). The message must begin with its kind, so that a signature of one kind is
+        not valid for another."""
         return self._key.sign(_CONTEXT + message)
 
     @classmethod
     def generate(cls) -> Self:
-        """Return an identity that nobody has had before, in memory only."""
+        """Return a new identity, in memory only."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Make an identity and its file, with mode 0600 from the start.
+        """Create an identity and its file, with mode 0600 from the start.
 
-        Raises FileExistsError where ``path`` is taken, if only by a link that leads nowhere; OSError.
+        Raises FileExistsError if ``path`` exists, even as a dangling link; OSError.
         """
         made = cls.generate()
         made.save(path)
@@ -75,20 +75,21 @@ class Identity:
         """Read a key file.
 
         Raises:
-            IdentityProblem: there is none, others can read it, or it holds no Ed25519 key of libp2p's.
+            IdentityProblem: the file does not exist, others can access it, or it is not an Ed25519 key for libp2p.
         """
         content, mode = read_file(path)
         if mode & _OTHERS:
             raise IdentityProblem(
-                f"others can read {path} ({mode:04o}), and so be this node", next=f"chmod 600 {shlex.quote(str(path))}"
+                f"others can read {path} ({mode:04o}) and could impersonate this node",
+                next=f"chmod 600 {shlex.quote(str(path))}",
             )
         return cls.from_bytes(content, path)
 
     @classmethod
     def from_bytes(cls, content: bytes, path: Path) -> Self:
-        """Return the identity in a key file's content; ``path`` is what errors name.
+        """Return the identity in a key file's content. ``path`` is used in error messages.
 
-        Raises IdentityProblem where it is no Ed25519 key of libp2p's.
+        Raises IdentityProblem if the content is not an Ed25519 key for libp2p.
         """
         body = content.removeprefix(_PRIVATE)
         if len(body) == 64 and len(content) == 68:
@@ -102,15 +103,15 @@ class Identity:
         return _PRIVATE + self._key.private_bytes_raw() + self._key.public_key().public_bytes_raw()
 
     def save(self, path: Path, *, replace: bool = False) -> None:
-        """Write the key file with mode 0600; with ``replace``, over another file or link, whole or not at all.
+        """Write the key file atomically, with mode 0600. With ``replace``, replace an existing file or link.
 
-        Raises FileExistsError without ``replace`` where ``path`` is taken; OSError.
+        Raises FileExistsError if ``path`` exists and ``replace`` is not set; OSError.
         """
         atomic_write.write(path, self.to_bytes(), exclusive=not replace)
 
 
 def read_file(path: Path) -> tuple[bytes, int]:
-    """Return the content of a file, cut at 64 KiB, and its mode. Raises IdentityProblem."""
+    """Return a file's content, at most 64 KiB, and its mode. Raises IdentityProblem."""
     listed = f"ls -l {shlex.quote(str(path))}"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe must not wait
@@ -119,7 +120,7 @@ def read_file(path: Path) -> tuple[bytes, int]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise IdentityProblem(f"{path} is no file", next=listed)
+            raise IdentityProblem(f"{path} is not a regular file", next=listed)
         return os.read(descriptor, _LONGEST), stat.S_IMODE(status.st_mode)
     except OSError as error:
         raise IdentityProblem(f"cannot read {path}: {error.strerror}", next=listed) from error
@@ -128,7 +129,7 @@ def read_file(path: Path) -> tuple[bytes, int]:
 
 
 def verify(peer_id: str, message: bytes, signature: bytes) -> bool:
-    """Whether ``peer_id`` signed ``message``. Nothing that a peer sends makes this raise."""
+    """Whether ``peer_id`` signed ``message``. Never raises, whatever a peer sends."""
     key = _public_bytes(peer_id)
     if key is None or not isinstance(signature, bytes) or not isinstance(message, bytes):
         return False
@@ -140,24 +141,24 @@ def verify(peer_id: str, message: bytes, signature: bytes) -> bool:
 
 
 def is_peer_id(text: str) -> bool:
-    """Whether ``text`` is the id of a peer with an Ed25519 key, written the one way there is."""
+    """Whether ``text`` is the id of a peer with an Ed25519 key, in its canonical form."""
     return _public_bytes(text) is not None
 
 
 @contextlib.contextmanager
 def claim(directory: Path, peer_id: str, node: str = "") -> Iterator[None]:
-    """Be the only one on this machine to live as ``peer_id`` until the end of the block, whatever file its key is in.
+    """Lock ``peer_id`` on this machine until the end of the block, whichever file its key is in.
 
     Args:
-        directory: where the locks are (``NodeFiles.claims``); made with mode 0700.
-        node: name of the node that claims it, for the message that another gets.
+        directory: where the lock files are (``NodeFiles.claims``); created with mode 0700.
+        node: name of the node that claims it, for the error message that another node gets.
 
     Raises:
-        IdentityProblem: another process lives as ``peer_id``.
-        OSError: the lock cannot be made.
+        IdentityProblem: another process uses ``peer_id``.
+        OSError: the lock file cannot be created.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The file stays: were it removed, two could each hold a lock on a file of that name.
+    # Keep the file: if it were removed, two processes could each lock a file of that name.
     descriptor = os.open(directory / peer_id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -165,7 +166,7 @@ def claim(directory: Path, peer_id: str, node: str = "") -> Iterator[None]:
         except BlockingIOError:
             raise _taken(peer_id, os.pread(descriptor, 1024, 0)) from None
         holder = json.dumps({"pid": os.getpid(), "node": node}).encode()
-        with contextlib.suppress(OSError):  # for people; on a full disk the lock holds without it
+        with contextlib.suppress(OSError):  # only for the error message; the lock works without it on a full disk
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, holder, 0)
         yield
@@ -179,11 +180,13 @@ def _taken(peer_id: str, content: bytes) -> IdentityProblem:
         who = f"node {holder['node']} (pid {holder['pid']})" if holder["node"] else f"pid {holder['pid']}"
     except (ValueError, KeyError, TypeError):
         who = "another process"
-    return IdentityProblem(f"{who} lives as {peer_id}: no two live nodes may share an identity", next="swarmctl status")
+    return IdentityProblem(
+        f"{who} is running as {peer_id}: two running nodes cannot share an identity", next="swarmctl status"
+    )
 
 
 def _public_bytes(peer_id: object) -> bytes | None:
-    # The length first: decoding takes time that grows with its square.
+    # Check the length first: decoding takes quadratic time.
     if not isinstance(peer_id, str) or len(peer_id) != PEER_ID_CHARACTERS:
         return None
     try:
@@ -195,16 +198,16 @@ def _public_bytes(peer_id: object) -> bytes | None:
 
 
 def _what_else(content: bytes) -> str:
-    """Say what a file is that should have been a key."""
+    """Return what a file contains instead of a key, as the end of a sentence."""
     if not content:
         return "is empty"
     if content.startswith(_RSA) and len(content) > 500:
-        return "holds an RSA key, as RL Swarm and hivemind make them; an identity here is an Ed25519 key"
+        return "contains an RSA key, as RL Swarm and hivemind create; swarmctl needs an Ed25519 key"
     if content.startswith(BACKUP):
-        return "is a backup: swarmctl identity restore reads it"
+        return "is a backup; restore it with swarmctl identity restore"
     if content.startswith(b"-----BEGIN"):
-        return "holds a key in another format"
-    return "is no key of libp2p's, or is damaged"
+        return "contains a key in another format"
+    return "is not a libp2p key, or is damaged"
 
 
 _MANNERS = """
@@ -231,9 +234,9 @@ _ANIMALS = """
 
 
 def animal_name(peer_id: str) -> str:
-    """Return a peer's name, such as "brisk amber otter", the same everywhere and for ever.
+    """Return a peer's display name, such as "brisk amber otter". It is the same everywhere and never changes.
 
-    One of half a million, so two peers of a large swarm may share it: it is no proof of who somebody is.
+    There are half a million names, so two peers of a large swarm may share one. A name proves nothing about identity.
     """
     number = int.from_bytes(hashlib.sha256(peer_id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     words = []

@@ -1,4 +1,4 @@
-"""The one line that lets a node into a swarm: ``swarm1:HASH@ADDRESS,…``."""
+"""Invitations: the line with which a node can join a swarm, ``swarm1:HASH@ADDRESS,…``."""
 
 import re
 from dataclasses import dataclass
@@ -25,62 +25,66 @@ _NEXT = "swarmctl swarm invite"
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """Which swarm, and where some of its peers can be reached."""
+    """A swarm's id, and the addresses of some of its peers."""
 
     charter: str
     """SHA-256 (hex) of the charter: the swarm's id."""
     addresses: tuple[str, ...] = ()
-    """Multiaddresses that end in a peer id. None: the charter must be known here already."""
+    """Multiaddresses that end in a peer id. If empty, this machine must already have the charter."""
 
     def __str__(self) -> str:
         return PREFIX + self.charter + ("@" + ",".join(self.addresses) if self.addresses else "")
 
 
 def parse(text: str) -> Invitation:
-    """Read an invitation, also where a terminal broke the line or a chat put marks around it.
+    """Parse an invitation. Ignores line breaks from a terminal, and quotes or other marks around it.
 
     Raises:
-        SwarmError: it is none, or one of its addresses cannot be right. Hostile text is not repeated.
+        SwarmError: it is not an invitation, or one of its addresses is invalid. The message does not repeat the text,
+            because it may be hostile.
     """
     if len(text) > 2 * _LONGEST:
-        raise SwarmError("this is too long for an invitation", next=_NEXT)
+        raise SwarmError("the invitation is too long", next=_NEXT)
     line = _UNSEEN.sub("", text)
     _, found, rest = line.partition(PREFIX)
     if not found:
-        raise SwarmError(f"an invitation begins with {PREFIX}", next=_NEXT)
+        raise SwarmError(f"not an invitation: it does not contain {PREFIX}", next=_NEXT)
     if PREFIX in rest:
-        raise SwarmError("there is more than one invitation", next=_NEXT)
+        raise SwarmError(f"more than one invitation: {PREFIX} occurs more than once", next=_NEXT)
     charter, at, places = rest.strip(_AROUND).partition("@")
     if _HASH.fullmatch(charter) is None:
         raise SwarmError(
-            f"behind {PREFIX} stand 64 digits of 0-9 and a-f, not {len(charter)} characters; a part may be missing",
+            f"invalid invitation: {PREFIX} must be followed by 64 digits of 0-9 and a-f, not by {len(charter)} "
+            "characters; part of it may be missing",
             next=_NEXT,
         )
     addresses = tuple(dict.fromkeys(places.split(","))) if at else ()
     if len(addresses) > MOST_ADDRESSES:
-        raise SwarmError(f"an invitation has at most {MOST_ADDRESSES} addresses", next=_NEXT)
+        raise SwarmError(
+            f"invalid invitation: {len(addresses)} addresses, but the maximum is {MOST_ADDRESSES}", next=_NEXT
+        )
     for number, address in enumerate(addresses, 1):
         if not is_address(address):
             raise SwarmError(
-                f"address {number} of the invitation is none, such as /ip4/203.0.113.7/tcp/4001/p2p/12D3KooW…; "
-                "a part may be missing",
+                f"invalid invitation: address {number} is not like /ip4/203.0.113.7/tcp/4001/p2p/12D3KooW…; "
+                "part of it may be missing",
                 next=_NEXT,
             )
     return Invitation(charter, addresses)
 
 
 def is_address(text: str) -> bool:
-    """Whether ``text`` is a multiaddress of a peer, direct or through a relay. Resolves no name."""
+    """Whether ``text`` is a peer's multiaddress, direct or through a relay. Does not resolve names."""
     found = _ADDRESS.fullmatch(text) if len(text) <= LONGEST_ADDRESS else None
     if found is None or not 0 < int(found["port"]) < 65536:
         return False
-    # A relay's key may be of another kind (Qm…: RSA).
+    # A relay's key may be of another type (Qm…: RSA).
     relayed = found["relay"] is None or is_peer_id(found["relay"]) or _RSA_PEER.fullmatch(found["relay"])
     return bool(relayed) and is_peer_id(found["peer"]) and _is_host(found["kind"], found["host"])
 
 
 def _is_host(kind: str, value: str) -> bool:
-    """Whether ``value`` is a host of this kind: ip4, ip6, dns, dns4 or dns6."""
+    """Whether ``value`` is a valid host of this kind: ip4, ip6, dns, dns4 or dns6."""
     try:
         if kind == "ip4":
             return str(IPv4Address(value)) == value

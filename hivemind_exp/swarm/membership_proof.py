@@ -1,8 +1,8 @@
-"""Who may speak on the wire: whoever knows the swarm's id, which stands in the invitation and nowhere else.
+"""Proof of membership: only peers that know the swarm's id may make and answer requests.
 
-Each request and each answer carries an HMAC under a key that follows from the charter's hash. It covers who asks whom
-for what, so that an outsider cannot pass on what a member asked or answered: the transport proves both peer ids.
-Nothing here imports hivemind.
+Only the invitation contains the id. Each request and each answer carries an HMAC whose key is derived from the
+charter's hash. The HMAC covers both peer ids and the content, and the transport proves both ids, so an outsider cannot
+replay a member's request or answer. This module does not import hivemind.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from hivemind_exp.bounded import BoundedDict
 MAC_BYTES = 32
 NONCE_BYTES = 16
 WINDOW_S = 60.0
-"""A request is answered within this time of its making, by the clocks of both."""
+"""A request is only valid if it was made at most this long ago, or ahead, by the receiver's clock."""
 _REMEMBERED = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenRequest:
-    """What a request is about."""
+    """The parts of a request that its proof covers."""
 
     name: str
     nonce: bytes
@@ -33,7 +33,7 @@ class ProvenRequest:
 
 
 class MembershipProof:
-    """Makes and checks the proofs of one member."""
+    """Creates and checks proofs for one member."""
 
     def __init__(self, swarm: str, own: str, clock: Callable[[], float] = time.time) -> None:
         """``swarm``: the charter's id (hex); ``own``: this node's peer id."""
@@ -43,15 +43,15 @@ class MembershipProof:
         self._nonces: BoundedDict[bytes, None] = BoundedDict(_REMEMBERED)
 
     def nonce(self) -> bytes:
-        """Return what makes a request unlike any other."""
+        """Return a random nonce, which makes a request unique."""
         return secrets.token_bytes(NONCE_BYTES)
 
     def ask(self, servant: str, asked: ProvenRequest) -> bytes:
-        """Return the proof of a request that this node makes to ``servant``."""
+        """Return the proof for this node's request to ``servant``."""
         return self._mac(b"ask", self._own, servant.encode(), asked)
 
     def may_ask(self, caller: str, asked: ProvenRequest, proof: bytes) -> bool:
-        """Whether ``caller`` is a member and asks this for the first time."""
+        """Whether ``caller`` is a member, and the request is recent and not a replay."""
         if len(asked.nonce) != NONCE_BYTES or not abs(asked.at - self._clock()) <= WINDOW_S:
             return False
         expected = self._mac(b"ask", caller.encode(), self._own, asked)
@@ -61,11 +61,11 @@ class MembershipProof:
         return True
 
     def answer(self, caller: str, name: str, nonce: bytes, body: bytes) -> bytes:
-        """Return the proof of this node's answer to ``caller``'s request."""
+        """Return the proof for this node's answer to ``caller``'s request."""
         return self._mac(b"answer", caller.encode(), self._own, ProvenRequest(name, nonce, 0.0, body))
 
     def may_answer(self, servant: str, name: str, nonce: bytes, body: bytes, proof: bytes) -> bool:
-        """Whether an answer to this node's own request comes from ``servant``, who is a member."""
+        """Whether the answer to this node's request comes from ``servant``, and ``servant`` is a member."""
         expected = self._mac(b"answer", self._own, servant.encode(), ProvenRequest(name, nonce, 0.0, body))
         return hmac.compare_digest(expected, proof)
 

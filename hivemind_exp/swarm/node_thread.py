@@ -1,7 +1,7 @@
-"""The thread's side of a node's place in its swarm: the asyncio loop on which the DHT lives, and what it keeps doing.
+"""The background thread that keeps a node in its swarm: an asyncio loop that runs the DHT and its periodic work.
 
-``SwarmNode`` adds what the trainer calls. Nothing that happens here reaches the trainer as an exception: it becomes an
-event, or is tried again. What the trainer reads from it (peers, addresses, bundles) may be read from any thread.
+``SwarmNode`` adds the methods that the trainer calls. No error here reaches the trainer as an exception: it becomes an
+event, or the work is retried. Any thread may read the state that the trainer uses (peers, addresses, bundles).
 """
 
 import asyncio
@@ -33,22 +33,23 @@ from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
 from hivemind_exp.swarm.transfer.courier import NAME, BundleFetcher, Courier, FetchFailed, TransferKind, cancel_all
 
 JOIN_S = 15.0
-"""How long joining waits for peers to answer."""
+"""How long joining waits for an answer from a peer."""
 HEARTBEAT_S = 60.0
-"""An announcement is repeated after this long, new or not."""
+"""An announcement is repeated after this long, even without news."""
 LOOK_S = 2.0
-"""Between two looks at the announcements; longer where there is so much to read that it would be a burden."""
+"""Pause between two looks at the announcements. It is longer if there is so much to read that ``READ_PACE`` requires
+it."""
 READ_PACE = 200_000.0
-"""Bytes a second that looking may take."""
+"""Bytes per second that looking may read on average."""
 _UNTAKEN_S = 5.0
-"""An announcement that no peer has taken is repeated after this long."""
+"""An announcement that no peer has accepted is repeated after this long."""
 _RECENT_S = 600.0
-"""A peer that answered within this time counts as seen, whether or not it has announced itself."""
+"""A peer that answered within this time counts as seen, even without an announcement."""
 _TRIES = 4
 _MAINTAIN_S = 5.0
 _WATCHDOG_S = 5.0
 _SILENCES = 3
-"""Looks in a row that a daemon may leave without an answer."""
+"""Number of consecutive checks after which a daemon that does not answer is killed."""
 _SAVE_S = 60.0
 _MOST_SKEW_S = 3.0
 
@@ -56,7 +57,7 @@ log = logging.getLogger(__name__)
 
 
 class SwarmThread:
-    """Keeps a node in its swarm, with one daemon after another."""
+    """Keeps a node in its swarm. Restarts the daemon when it dies."""
 
     def __init__(
         self,
@@ -72,12 +73,12 @@ class SwarmThread:
     ) -> None:
         """
         Args:
-            charter_id: the swarm's (hex).
-            key: the file in which ``identity`` is; the daemon reads it.
-            directory: what the node remembers of its swarm (``NodeFiles.swarm``); made if it is not there.
+            charter_id: the swarm's id (hex).
+            key: the key file of ``identity``; the daemon reads it.
+            directory: where the node saves what it knows about its swarm (``NodeFiles.swarm``); created if missing.
             invitation: addresses that end in /p2p/PEER.
-            emit: called from another thread. That a log cannot be written ends nothing.
-            label: where this node's rollouts come from, for people.
+            emit: called from another thread. Its exceptions are ignored, so that a failing log stops nothing.
+            label: where this node's rollouts come from, as text for display.
         """
         self.peer_id = identity.peer_id
         self._identity, self._swarm, self._key, self._settings, self._log = identity, charter_id, key, settings, emit
@@ -85,9 +86,9 @@ class SwarmThread:
         self._directory = directory
         printable = "".join(filter(str.isprintable, label))[:MAX_LABEL_CHARACTERS]
         self._said = Announcement(self.peer_id, 0, 0, 0, None, printable)
-        """What is announced, with the time, addresses and bundles of each moment."""
+        """The announcement, to which each record adds its time, addresses and bundles."""
         self._access = MembershipProof(charter_id, self.peer_id)
-        # Of the thread's loop, which does not exist yet.
+        # Used by the thread's loop, which does not exist yet.
         self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.book = AnnouncementBook(charter_id, self.peer_id)
         self.bundle_store = BundleStore()
@@ -99,16 +100,16 @@ class SwarmThread:
         self.fetcher = BundleFetcher(self.courier, self.bundle_store, self.inbox, connect, on_room)
         self.contacts.on_answer = self.fetcher.forgive
         self.charter: bytes | None = None
-        """Signed, for members that ask."""
+        """The signed charter, for members that request it."""
         self._places: tuple[str, ...] = ()
-        """Where the daemon can be reached, the widest first."""
+        """The daemon's addresses, those with the widest reach first."""
         self.overlay: Overlay | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        """None before it runs and after it has ended."""
+        """The thread's loop; None before it starts and after it has ended."""
         self.failure: BaseException | None = None
-        """What ended it, if that was not ``close``."""
+        """The exception that ended the thread; None if ``close`` did."""
         self.joined = threading.Event()
-        """Set once it has tried to join, or has ended."""
+        """Set when the thread has tried to join, or has ended."""
         self._thread: threading.Thread | None = None
         self._port = 0
         self._seq = 0
@@ -120,12 +121,15 @@ class SwarmThread:
     # --- called by the trainer's side
 
     def announced(self) -> dict[str, Announcement]:
-        """Return the newest word of each other peer."""
-        return {word.peer: word for _, word in self.book.newest() if word.peer != self.peer_id}
+        """Return the newest announcement of each other peer."""
+        return {each.peer: each for _, each in self.book.newest() if each.peer != self.peer_id}
 
     def last_seen(self) -> dict[str, float]:
-        """Return when each peer gave its last sign of life (Unix seconds): those announced, and those met lately."""
-        seen = {peer: max(self.known_peers[peer].answered, word.t) for peer, word in self.announced().items()}
+        """Return when each peer last announced itself or answered (Unix seconds).
+
+        Includes peers with a valid announcement, and peers that answered recently.
+        """
+        seen = {peer: max(self.known_peers[peer].answered, each.t) for peer, each in self.announced().items()}
         recent = time.time() - _RECENT_S
         for peer, contact in list(self.known_peers.items()):
             if contact.answered > recent:
@@ -139,7 +143,7 @@ class SwarmThread:
     def _call(self, do: Callable[[], None]) -> None:
         loop = self.loop
         if loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(do)
 
     # --- the loop's life
@@ -150,10 +154,11 @@ class SwarmThread:
         self.loop = loop
         try:
             loop.run_until_complete(self._live())
-        except BaseException as error:  # noqa: BLE001 - the trainer goes on without its swarm
+        except BaseException as error:  # noqa: BLE001 - the trainer continues without its swarm
             self.failure = error
             if self.joined.is_set() and not self._stopping:
-                self._emit(ErrorEvent(code="swarm", message=f"the swarm is out of reach: {error!r}"))
+                message = f"the connection to the swarm failed: {error!r}. The node continues without peers"
+                self._emit(ErrorEvent(code="swarm", message=message))
         finally:
             self.loop = None
             with contextlib.suppress(Exception):
@@ -176,11 +181,14 @@ class SwarmThread:
                 await overlay.close(patience=0.7)
             former = overlay
             if not self._stop.is_set():
-                message = "hivemind's daemon p2pd died; it is started again"
+                message = "hivemind's daemon p2pd died; restarting it"
                 self._emit(WarningEvent(code="daemon_died", message=message))
 
     async def _build(self, former: Overlay | None) -> Overlay | None:
-        """Return an overlay that is open, or None when stopped. Raises what the last try raised, if it is the first."""
+        """Return an open overlay, or None after a stop.
+
+        For the first overlay (``former`` is None), raises the last error after ``_TRIES`` tries.
+        """
         tries = 0
         while not self._stop.is_set():
             overlay = Overlay(self._swarm, self._access, self.book, self._news.set)
@@ -193,7 +201,7 @@ class SwarmThread:
                     return None
                 opening.result()
                 await overlay.serve_streams(NAME, self.courier.serve)
-            except Exception as error:  # whatever a daemon that does not start can raise
+            except Exception as error:  # a daemon that fails to start can raise anything
                 await overlay.close(patience=0.3)
                 tries += 1
                 if former is None and tries >= _TRIES:
@@ -206,13 +214,13 @@ class SwarmThread:
         return None
 
     async def _run_overlay(self, overlay: Overlay, *, first: bool) -> None:
-        """Keep an overlay going until its daemon dies or the node stops."""
+        """Run an overlay until its daemon dies or the node stops."""
         with contextlib.suppress(Exception):
             self._places = tuple(await overlay.addresses())
         joining = asyncio.create_task(self.contacts.join(overlay))
         await _first(joining, asyncio.sleep(JOIN_S), self._stop.wait(), overlay.died())
         if first and not overlay.neighbours and self.contacts.peers:
-            message = "no peer answers yet: this node begins alone, and joins when one does"
+            message = "no peer answers yet; starting alone, and joining the swarm when one does"
             self._tell(WarningEvent(code="swarm_alone", message=message))
         self.joined.set()
         self._fresh.set()
@@ -227,14 +235,14 @@ class SwarmThread:
         while True:
             try:
                 await do(overlay)
-            except Exception as error:  # noqa: BLE001 - tried again in a moment, whatever it was
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is retried after a moment
                 log.debug("swarm: %r", error)
                 await asyncio.sleep(1.0)
 
-    # --- what goes on all the time
+    # --- periodic work
 
     async def _announce(self, overlay: Overlay) -> None:
-        """Announce what is new, or that this node lives; once more soon when no peer has taken it."""
+        """Announce news, or just that this node is alive. Repeat it soon if no peer has accepted it."""
         self._fresh.clear()
         record, announcement = self._record()
         kept = await overlay.store(record, announcement)
@@ -259,10 +267,10 @@ class SwarmThread:
         self._news.clear()
         self.fetcher.look(overlay, self.announced().values())
         await _set(self._news, LOOK_S)
-        await asyncio.sleep(0.05)  # a burst of news is one
+        await asyncio.sleep(0.05)  # treat a burst of news as one
 
     async def _maintain(self, overlay: Overlay) -> None:
-        """Keep in touch with peers, drop what is old, and tell what an operator should know."""
+        """Keep connections to peers alive, drop old data, and report problems to the user."""
         met = bool(overlay.neighbours)
         await self.contacts.keep(overlay)
         if overlay.neighbours and not met:
@@ -274,7 +282,7 @@ class SwarmThread:
         await asyncio.sleep(_MAINTAIN_S)
 
     async def _watchdog(self, overlay: Overlay) -> None:
-        """Look whether the daemon is still itself: one that is stuck is ended, and so started again."""
+        """Kill the daemon if it is stuck. It is then restarted like one that died."""
         silent = 0
         while silent < _SILENCES:
             await asyncio.sleep(_WATCHDOG_S)
@@ -287,11 +295,12 @@ class SwarmThread:
 
     def _watch(self, overlay: Overlay) -> None:
         if self.book.foreign_seq is not None and self.book.foreign_seq > self._born_ms + 1000:
-            message = "another node speaks under this node's identity: one of the two must stop, and take a new one"
+            message = "another node uses this node's identity: stop one of the two, and create a new identity for it"
             self._tell(ErrorEvent(code="identity_elsewhere", message=message, next="swarmctl identity new"))
         skews = sorted(overlay.skews.values())
         if len(skews) >= 2 and abs(ahead := skews[len(skews) // 2]) > _MOST_SKEW_S:
-            message = f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead'}"
+            direction = "behind" if ahead > 0 else "ahead of"
+            message = f"this machine's clock is {abs(ahead):.0f} s {direction} its peers' clocks; synchronize it"
             self._tell(WarningEvent(code="clock_skew", message=message))
         since = time.time() - 2 * HEARTBEAT_S
         alive = sum(seen > since for seen in self.last_seen().values())
@@ -300,7 +309,7 @@ class SwarmThread:
             self._emit(PeersEvent(peers=alive, neighbours=len(overlay.neighbours)))
 
     def _tell(self, event: WarningEvent | ErrorEvent) -> None:
-        """Tell an operator, once."""
+        """Emit an event, unless one with its code was emitted before."""
         if event.code not in self._told:
             self._told.add(event.code)
             self._emit(event)
@@ -314,8 +323,8 @@ class SwarmThread:
         return self.book.get(peer) is not None or bool(self.known_peers[peer].first)
 
     async def _find_charter(self, timeout: float) -> bytes:
-        """Return the signed charter from whoever has it. Raises SwarmError when nobody gave it in time."""
-        why = "no peer has an address"
+        """Fetch the signed charter from a peer. Raises SwarmError if no peer sent it in time."""
+        why = "no peer to ask"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while peers := self.contacts.peers:
@@ -331,26 +340,27 @@ class SwarmThread:
                         except FetchFailed as error:
                             why = f"peer {peer[-6:]}: {error}"
                         except SwarmError as error:
-                            why = f"peer {peer[-6:]} gave something else: {error.message}"
+                            why = f"peer {peer[-6:]}: {error.message}"
                     await asyncio.sleep(1.0)
         raise no_charter(why)
 
 
 def no_charter(why: str) -> SwarmError:
-    """Return the error of a node that did not get its swarm's charter."""
+    """Return the error for a node that could not fetch its swarm's charter."""
     return SwarmError(
-        f"nobody gave the charter of this swarm ({why})", next="ask for a fresh invitation: swarmctl swarm invite"
+        f"cannot fetch the swarm's charter from its peers ({why})",
+        next="ask for a new invitation: swarmctl swarm invite",
     )
 
 
 async def _set(event: asyncio.Event, seconds: float) -> None:
-    """Return when an event is set, or after so many seconds."""
+    """Return when ``event`` is set, or after ``seconds``."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
 
 
 async def _first(*things: Awaitable[object]) -> None:
-    """Return when the first of these is done. Tasks go on, coroutines are cancelled."""
+    """Return when the first of ``things`` is done. Other tasks keep running, and other coroutines are cancelled."""
     tasks = {asyncio.ensure_future(thing) for thing in things}
     given = {thing for thing in things if isinstance(thing, asyncio.Future)}
     try:

@@ -1,1 +1,1 @@
-"""hivemind's DHT, fenced in: what peers may ask of this node, and what it believes of their answers."""
+"""A restricted version of hivemind's DHT: limits what peers may request, and which of their answers are accepted."""

@@ -1,7 +1,8 @@
-"""What stands between hivemind's DHT and its peers, in both directions.
+"""Checks between hivemind's DHT and its peers, in both directions.
 
-Towards this node: who may ask, how often, how much; a peer enters the routing table under the one place that follows
-from its id. From this node: whose answers count, and which of what they say.
+Incoming requests: only members may make them, within limits on their rate and size, and a peer enters the routing table
+only under the DHT id derived from its peer id. Answers to this node's requests: only those of members are accepted, and
+invalid parts are removed.
 """
 
 import asyncio
@@ -27,20 +28,20 @@ from hivemind_exp.swarm.token_bucket import PeerBuckets, TokenBucket
 
 MAX_ENTRIES = 4096
 MAX_KEYS = 4
-"""Dictionaries asked for in one message: what they weigh together must fit it."""
+"""Largest number of dictionaries requested in one message: together they must fit into one."""
 MAX_STORES = 64
 BUCKET_SIZE = 20
 """Peers in a bucket of the routing table (Kademlia's k)."""
 _DICTIONARY = 0x50
 """hivemind's extension type of a dictionary."""
 _PACE = (50.0, 200.0)
-"""Requests a second of one peer, and at once."""
+"""Requests of one peer: per second, and at once."""
 _AT_ONCE = 256
-"""Requests being answered."""
+"""Largest number of requests being answered at once."""
 
 
 class NotAMember(ValueError):
-    """Whoever it is does not know the swarm's id, asks too much, or sends what has no place here."""
+    """A peer is not a member, makes too many requests, or sent something invalid."""
 
 
 def _need(right: bool, what: str) -> None:
@@ -49,7 +50,7 @@ def _need(right: bool, what: str) -> None:
 
 
 class StrictSerializer:
-    """Stands in for hivemind's ``MSGPackSerializer``."""
+    """Replaces hivemind's ``MSGPackSerializer``."""
 
     @staticmethod
     def dumps(value: object) -> bytes:
@@ -62,28 +63,28 @@ class StrictSerializer:
             outer = msgpack.unpackb(content, raw=False, use_list=True)
             if not isinstance(outer, msgpack.ExtType):
                 return outer
-            _need(outer.code == _DICTIONARY, "an extension type that is no dictionary")
+            _need(outer.code == _DICTIONARY, "an extension type that is not a dictionary")
             return _dictionary(msgpack.unpackb(outer.data, raw=False, use_list=True))
         except (msgpack.UnpackException, TypeError, RecursionError) as error:
-            raise ValueError("it cannot be decoded") from error
+            raise ValueError("cannot be decoded") from error
 
 
 def _dictionary(inner: Any) -> DictionaryDHTValue:
-    _need(isinstance(inner, list) and len(inner) == 3 and isinstance(inner[2], list), "a dictionary's shape")
-    _need(len(inner[2]) <= MAX_ENTRIES, "a dictionary's length")
+    _need(isinstance(inner, list) and len(inner) == 3 and isinstance(inner[2], list), "invalid dictionary shape")
+    _need(len(inner[2]) <= MAX_ENTRIES, "dictionary too long")
     with DictionaryDHTValue().freeze() as dictionary:
         for item in inner[2]:
-            _need(isinstance(item, list) and len(item) == 3, "an entry's shape")
+            _need(isinstance(item, list) and len(item) == 3, "invalid entry shape")
             key, value, expires = item
             right = isinstance(key, str) and isinstance(value, bytes) and isinstance(expires, float)
-            _need(right, "an entry's types")
-            _need(math.isfinite(expires), "an entry's expiry")
+            _need(right, "invalid entry types")
+            _need(math.isfinite(expires), "invalid entry expiry")
             dictionary.store(key, value, expires)
     return dictionary
 
 
 class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
-    """Lets announcements through that the book takes, and nothing else. Never raises, never hangs."""
+    """Accepts only announcements that ``AnnouncementBook.judge`` accepts. Never raises, never blocks."""
 
     def __init__(self, book: AnnouncementBook) -> None:
         self._book = book
@@ -93,13 +94,13 @@ class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
 
 
 def place_of(swarm: str, peer: bytes) -> DHTID:
-    """Return a peer's place in the DHT. It follows from its id, so that nobody has two, or takes one at will."""
+    """Return a peer's DHT id. It is derived from the peer id, so that no peer can have two, or choose one."""
     return DHTID(int.from_bytes(hashlib.sha1(bytes.fromhex(swarm) + peer, usedforsecurity=False).digest(), "big"))
 
 
 @dataclass(eq=False)
 class Guard:
-    """Answers what peers ask of the DHT."""
+    """Answers peers' requests to the DHT."""
 
     protocol: DHTProtocol
     swarm: str
@@ -123,11 +124,11 @@ class Guard:
 
     async def _answer(self, name: str, request: Any, context: P2PContext, work: Callable[..., Any]) -> Any:
         peer = context.remote_id
-        _need(self._busy < _AT_ONCE and self._paces.take(str(peer)), "too much at once")
+        _need(self._busy < _AT_ONCE and self._paces.take(str(peer)), "too many requests")
         auth = request.auth
         proof, auth.signature = auth.signature, b""
         asked = ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString())
-        _need(self.access.may_ask(str(peer), asked, proof), "no member of this swarm")
+        _need(self.access.may_ask(str(peer), asked, proof), "not a member of this swarm")
         self._check_place(request, peer)
         self._busy += 1
         try:
@@ -139,12 +140,15 @@ class Guard:
         return response
 
     def _check_place(self, request: Any, peer: PeerID) -> None:
-        """Forget where the caller says it is, unless it is there, and while too many are new."""
+        """Reject a caller that claims a wrong DHT id.
+
+        If too many callers are new, remove the claim, so that the caller does not enter the routing table.
+        """
         claimed = request.peer.node_id
         if not claimed:
             return
         place = place_of(self.swarm, peer.to_bytes())
-        _need(claimed == place.to_bytes(), "a place that is not its own")
+        _need(claimed == place.to_bytes(), "claims another peer's DHT id")
         if place not in self.protocol.routing_table and not self._newcomers.take():
             request.ClearField("peer")
 
@@ -154,13 +158,13 @@ class Guard:
 
     async def _store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
         columns = (request.keys, request.subkeys, request.values, request.expiration_time, request.in_cache)
-        _need(len({len(column) for column in columns}) == 1 and len(request.keys) <= MAX_STORES, "a store's shape")
+        _need(len({len(column) for column in columns}) == 1 and len(request.keys) <= MAX_STORES, "invalid store shape")
         if request.peer.node_id:
             ping = dht_pb2.PingRequest(peer=request.peer)
             asyncio.create_task(self.protocol.rpc_ping(ping, context))  # noqa: RUF006 - as hivemind does
         response = dht_pb2.StoreResponse(peer=self.protocol.node_info)
         for key, subkey, value, expires, in_cache in zip(*columns, strict=True):
-            # A cache would hide the dictionary behind whatever a peer puts there.
+            # Refuse cached values: a peer could hide the dictionary behind one.
             response.store_ok.append(not in_cache and self._take(key, subkey, value, expires))
         self.on_news()
         return response
@@ -179,14 +183,14 @@ class Guard:
         return all(kept)
 
     def keep(self, key: bytes, subkey: bytes, value: bytes, expires: float) -> bool:
-        """Put a record into this node's part of the DHT, if it may be there. Returns whether it is there now."""
+        """Store a record in this node's part of the DHT, if it is valid. Returns whether it is stored now."""
         if not self.book.judge(key, subkey, value, expires):
             return False
         place, peer = DHTID.from_bytes(key), subkey[2:].decode()
-        there = self.protocol.storage.get(place)
-        if there is not None and isinstance(there.value, DictionaryDHTValue):
-            entry = there.value.get(peer)
-            # Again the same: hivemind would remember each time, until it expires.
+        stored = self.protocol.storage.get(place)
+        if stored is not None and isinstance(stored.value, DictionaryDHTValue):
+            entry = stored.value.get(peer)
+            # Skip repeated records: hivemind would keep a trace of each store until it expires.
             if entry is not None and entry.expiration_time >= expires:
                 return bool(entry.expiration_time == expires)
         return bool(self.protocol.storage.store_subkey(place, peer, value, expires))
@@ -194,7 +198,7 @@ class Guard:
 
 @dataclass(eq=False)
 class Caller:
-    """Asks one peer. Stands in for hivemind's stub."""
+    """Makes requests to one peer. Replaces hivemind's stub."""
 
     stub: Any
     peer: PeerID
@@ -210,12 +214,12 @@ class Caller:
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, timeout: float | None = None) -> dht_pb2.StoreResponse:
         response = await self._ask("store", request, timeout)
-        _need(len(response.store_ok) == len(request.keys), "an answer's length")
+        _need(len(response.store_ok) == len(request.keys), "invalid answer length")
         return response
 
     async def rpc_find(self, request: dht_pb2.FindRequest, timeout: float | None = None) -> dht_pb2.FindResponse:
         response = await self._ask("find", request, timeout)
-        _need(len(response.results) == len(request.keys), "an answer's length")
+        _need(len(response.results) == len(request.keys), "invalid answer length")
         for result in response.results:
             self._clean(result)
         return response
@@ -228,13 +232,13 @@ class Caller:
         response = await getattr(self.stub, f"rpc_{name}")(request, timeout=timeout)
         proof, response.auth.signature = response.auth.signature, b""
         right = self.access.may_answer(peer, name, auth.nonce, response.SerializeToString(), proof)
-        _need(right, "an answer that is no member's")
+        _need(right, "answer does not come from a member")
         own = place_of(self.swarm, self.peer.to_bytes()).to_bytes()
-        _need(response.peer.node_id in (b"", own), "a place that is not its own")
+        _need(response.peer.node_id in (b"", own), "claims another peer's DHT id")
         return response
 
     def _clean(self, result: dht_pb2.FindResult) -> None:
-        """Leave what a peer may say: true places of other peers, dictionaries, times that can be."""
+        """Keep only valid parts: other peers with their right DHT ids, dictionaries, and possible expiry times."""
         near = [
             (place, peer)
             for place, peer in zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False)
@@ -246,6 +250,6 @@ class Caller:
         if result.type != dht_pb2.FOUND_DICTIONARY:
             result.type, result.value = dht_pb2.NOT_FOUND, b""
         latest = time.time() + LIFETIME_S + SKEW_S
-        # An endless one would end a search before the others were heard.
+        # An infinite expiry would end a search before the other peers answer.
         if not result.expiration_time <= latest:
             result.expiration_time = latest

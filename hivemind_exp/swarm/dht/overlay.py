@@ -1,8 +1,8 @@
-"""One life of libp2p's daemon with hivemind's DHT on it, made to be thrown away and made again.
+"""One run of libp2p's daemon with hivemind's DHT on top. If the daemon dies, a new overlay replaces the old one.
 
-The DHT node is put together closed and opened when all of it stands: hivemind would answer the first callers before
-anything could be checked. Of hivemind's DHT it uses the routing, the stores and the finds, but not ``get`` and
-``store``, which download whole dictionaries to find the way.
+The DHT node is created in client mode, and opened to peers when all checks are in place: otherwise hivemind would
+answer the first callers unchecked. This uses the DHT's routing and its store and find calls, but not its ``get`` and
+``store``, which download whole dictionaries just to find a route.
 """
 
 from __future__ import annotations
@@ -42,24 +42,25 @@ from hivemind_exp.swarm.dht.guard import (
 from hivemind_exp.swarm.membership_proof import MembershipProof
 
 REPLICAS = 5
-"""Peers that keep a dictionary."""
+"""Number of peers that keep a dictionary, its keepers."""
 READERS = 2
-"""Of those, how many are asked for it. What one lacks the other has; what both lack comes with the next look."""
+"""Number of keepers that are asked for a dictionary. A record missing at one is likely to be at the other. If both miss
+it, the next look may find it."""
 CALL_S = 3.0
-"""A peer that takes longer to answer does not count."""
+"""Timeout for a peer's answer."""
 CONNECT_S = 5.0
 SEARCH_S = 10.0
 _BEAM = 8
-"""Peers nearest to a dictionary that are asked who is nearer."""
+"""Number of peers near a dictionary that are asked for nearer peers."""
 _WAY_S = 60.0
-"""How long it is remembered which peers keep a dictionary."""
+"""How long the keepers of a dictionary are remembered."""
 _STARTUP_S = 60.0
 _REPLACEMENTS = 20
 _FAILURES = 1024
 
 
 def _narrowness(address: str) -> int:
-    """Return 0 for what everybody may reach, 1 for what a network, 2 for what this machine alone can reach."""
+    """Return 0 for an address that is reachable from anywhere, 1 from a local network, 2 only from this machine."""
     _, kind, host, *_ = address.split("/")
     if kind not in ("ip4", "ip6"):
         return 0
@@ -71,32 +72,32 @@ def _narrowness(address: str) -> int:
 
 
 class Overlay:
-    """A daemon, its DHT node, and what is asked of peers through them."""
+    """A daemon, its DHT node, and the requests made to peers through them."""
 
     def __init__(
         self, swarm: str, access: MembershipProof, book: AnnouncementBook, on_news: Callable[[], None]
     ) -> None:
         self._swarm, self._access, self._book, self._on_news = swarm, access, book, on_news
-        # None until it is open, or as far as it came.
+        # None until open() has created them.
         self._p2p: P2P = None
         self._node: DHTNode = None
         self._guard: Guard
         self._ways: dict[int, tuple[float, int, list[PeerID]]] = {}
         self.skews: BoundedDict[str, float] = BoundedDict(_FAILURES)
-        """By how many seconds the clocks of peers that answered a ping are ahead."""
+        """How many seconds each peer's clock is ahead of ours, for peers that answered a ping."""
         self.bytes_read = 0
-        """Of dictionaries, in the last look."""
+        """Bytes of dictionaries read in the last look."""
 
     async def open(self, key: Path, port: int, settings: SwarmConfig, former: Overlay | None = None) -> None:
-        """Start the daemon and open the node. ``former``: the overlay of an earlier life, whose records go on.
+        """Start the daemon and open the DHT node to peers. ``former``: the previous overlay, whose records are kept.
 
-        Raises whatever hivemind and the system raise.
+        Raises any exception of hivemind and the system.
         """
         away = not settings.loopback
         overlay = self
 
         class Daemon(P2P):  # type: ignore[misc]
-            """Known here from its first moment: hivemind forgets one whose start fails or is cancelled."""
+            """Registers itself with the overlay at once: hivemind loses a daemon whose start fails or is cancelled."""
 
             _UNIX_SOCKET_PREFIX = f"/unix{socket_prefix(key)}"
 
@@ -115,7 +116,7 @@ class Overlay:
             use_auto_relay=away and settings.relay,
             startup_timeout=_STARTUP_S,
         )
-        # As a client at first: it registers nothing that peers could call.
+        # Client mode at first: nothing is registered yet that peers could call.
         self._node = await DHTNode.create(
             p2p=self._p2p,
             node_id=place_of(self._swarm, self._p2p.peer_id.to_bytes()),
@@ -145,14 +146,14 @@ class Overlay:
 
     @property
     def sockets(self) -> list[Path]:
-        """The files through which this process and the daemon talk."""
+        """The socket files that connect this process and the daemon."""
         return [Path(str(each["unix"])) for each in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr)]
 
     async def died(self) -> None:
         await self._p2p._child.wait()
 
     async def close(self, patience: float = 1.0) -> None:
-        """End the daemon, by force after ``patience`` seconds."""
+        """Stop the daemon, by force after ``patience`` seconds."""
         if self._node is not None:
             self._node.is_alive = False
         if self._p2p is None:
@@ -163,7 +164,7 @@ class Overlay:
             self.kill()
             await self._p2p._child.wait()
         if self._p2p._child is not None:
-            # hivemind leaves its end of the pipe open, to be closed when the loop is no more.
+            # hivemind leaves its end of the pipe open, and it would be closed only after the loop has ended.
             self._p2p._child._transport.close()
         for socket in self.sockets:
             socket.unlink(missing_ok=True)
@@ -176,9 +177,9 @@ class Overlay:
         return set() if self._node is None else {str(peer) for peer in self._node.protocol.routing_table.peer_id_to_uid}
 
     async def addresses(self) -> list[str]:
-        """Return where this node can be reached, without its peer id, the widest first.
+        """Return this node's addresses without its peer id, those with the widest reach first.
 
-        Raises OSError, EOFError or TimeoutError when the daemon is gone or stuck.
+        Raises OSError, EOFError or TimeoutError if the daemon is gone or stuck.
         """
         async with asyncio.timeout(CONNECT_S):
             _, found = await self._p2p._client.identify()
@@ -190,20 +191,20 @@ class Overlay:
                 self._p2p._child.kill()
 
     async def connect(self, peer: str, addresses: Iterable[str]) -> bool:
-        """Connect to a peer at one of these addresses. Returns whether it is connected."""
+        """Connect to a peer at one of these addresses. Returns whether it succeeded."""
         try:
             parsed = [Multiaddr(address) for address in addresses]
             await asyncio.wait_for(self._p2p._client.connect(PeerID.from_base58(peer), parsed), CONNECT_S)
-        except Exception:  # noqa: BLE001 - whatever an address from elsewhere does to parsers, daemon and network
+        except Exception:  # noqa: BLE001 - a peer's address can make parsers, daemon and network raise anything
             return False
         return True
 
     async def ping(self, peer: str) -> bool:
-        """Ask a peer whether it is there, and get acquainted. Returns whether it answered as a member."""
+        """Ping a peer, so that both enter each other's routing table. Returns whether it answered as a member."""
         return await self._protocol.call_ping(PeerID.from_base58(peer)) is not None
 
     async def settle(self) -> None:
-        """Find the peers nearest to this node, which makes it known to them."""
+        """Find the peers nearest to this node. They learn of this node, too."""
         node = self._node
         if node.protocol.routing_table.uid_to_peer_id:
             with contextlib.suppress(TimeoutError, AssertionError):
@@ -212,7 +213,7 @@ class Overlay:
                 )
 
     def prune(self) -> None:
-        """Drop what hivemind keeps without end: spare peers of full buckets, names of those who failed."""
+        """Drop data that hivemind would keep forever: spare peers of full buckets, and peers that failed."""
         table = self._protocol.routing_table
         for bucket in table.buckets:
             for place in list(bucket.replacement_nodes)[:-_REPLACEMENTS]:
@@ -223,7 +224,7 @@ class Overlay:
     # --- records
 
     async def store(self, record: bytes, announcement: Announcement) -> int:
-        """Store this node's record where peers look for it. Returns how many peers have it now."""
+        """Store this node's record at the keepers of its dictionary. Returns how many peers have it now."""
         shard = shard_of(announcement.peer)
         key, value, expires = shard_key(self._swarm, shard), StrictSerializer.dumps(record), announcement.expires
         self._guard.keep(key, StrictSerializer.dumps(announcement.peer), value, expires)
@@ -236,8 +237,10 @@ class Overlay:
         return sum(bool(answer and answer[0]) for answer in answers)
 
     async def look(self, authors: Iterable[str] = ()) -> None:
-        """Read all dictionaries into the book; ask ``authors`` for the one in which their own record is, which they
-        keep whatever others do."""
+        """Read all dictionaries into the announcement book.
+
+        Also ask each of ``authors`` for the dictionary with its own record, which it always keeps itself.
+        """
         keepers = await self._keepers(range(SHARDS))
         plan: dict[PeerID, list[DHTID]] = {}
         for shard, peers in keepers.items():
@@ -259,21 +262,21 @@ class Overlay:
         )
 
     async def _keepers(self, shards: Iterable[int]) -> dict[int, list[PeerID]]:
-        """Return the peers that keep each dictionary, without this node."""
+        """Return the keepers of each dictionary, without this node."""
         node = self._node
         table = node.protocol.routing_table
         now, known = time.monotonic(), len(table.uid_to_peer_id)
         found = {}
         for shard in shards:
             at, then, peers = self._ways.get(shard, (-_WAY_S, -1, []))
-            # Whoever is nearer by now does not matter for a minute, as long as enough of those who were are there.
+            # Ignore nearer peers for a minute, as long as enough of the remembered keepers are still in the table.
             enough = len(peers) >= REPLICAS or then >= known
             if now - at < _WAY_S and enough and all(peer in table for peer in peers):
                 found[shard] = peers
         missing = [shard for shard in shards if shard not in found]
         if missing and known:
-            # The key beside a dictionary's has the same neighbours, and nothing is stored there: hivemind sends what
-            # it has along with the way to it.
+            # Search for an adjacent key: it has the same neighbors, but nothing is stored under it. hivemind would send
+            # the dictionary along with each answer.
             beside = {DHTID(int.from_bytes(shard_key(self._swarm, shard), "big") ^ 1): shard for shard in missing}
             try:
                 search = node.find_nearest_nodes(list(beside), k_nearest=REPLICAS, beam_size=_BEAM, exclude_self=True)
@@ -294,7 +297,7 @@ class Overlay:
         return Caller(stub, peer, self._swarm, self._access, self.skews)
 
     def _sift(self, key: bytes, dictionary: DictionaryDHTValue) -> bool:
-        """Take out of a dictionary whatever the book refuses. hivemind would throw away the whole of it."""
+        """Remove rejected records from a dictionary, which hivemind would otherwise discard as a whole."""
         with dictionary.freeze():
             for peer, item in list(dictionary.data.items()):
                 self.bytes_read += len(item.value)
@@ -314,7 +317,7 @@ class Overlay:
 
     @contextlib.asynccontextmanager
     async def stream(self, peer: str, name: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Open a stream to a peer; it ends with the block. Raises OSError or hivemind's ``ControlFailure``."""
+        """Open a stream to a peer, closed at the end of the block. Raises OSError or hivemind's ``ControlFailure``."""
         reader, writer = await self._p2p._client.control.daemon_connector.open_connection()
         try:
             request = p2pd_pb2.StreamOpenRequest(peer=PeerID.from_base58(peer).to_bytes(), proto=[name])
@@ -328,21 +331,21 @@ class Overlay:
 
 
 def socket_prefix(key: Path) -> str:
-    """Return how the paths of the sockets begin through which the node with this key file talks to its daemon."""
+    """Return the path prefix of the sockets between the node with this key file and its daemon."""
     mark = hashlib.sha256(os.path.realpath(key).encode()).hexdigest()[:12]
     return f"/tmp/hivemind-{mark}-"
 
 
 def reap(key: Path) -> list[str]:
-    """End the daemon of the node with this key file, and remove its sockets. Returns what was found, for people.
+    """Kill the daemon of the node with this key file, and remove its sockets. Returns what was found, as display text.
 
-    Only for whoever holds the node's lock: it has no daemon yet, or needs it no more.
+    Call this only while holding the node's lock, before its daemon has started or when it is no longer needed.
     """
     prefix = socket_prefix(key)
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            # Most are told apart by their name; reading all command lines would take a while.
+            # Check the name first: reading the command lines of all processes would be slow.
             if process.name() == "p2pd" and any(prefix in word for word in process.cmdline()):
                 process.kill()
                 process.wait(2)

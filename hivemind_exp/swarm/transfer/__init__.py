@@ -1,1 +1,1 @@
-"""Bundles from peer to peer: served, fetched, and kept until the trainer takes them."""
+"""Serves bundles to peers, fetches theirs, and keeps them until the trainer takes them."""

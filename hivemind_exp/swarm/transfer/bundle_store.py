@@ -1,4 +1,4 @@
-"""The bundles that this node can serve, and those that wait to be taken. Bounded in memory, whatever peers send."""
+"""The bundles that this node serves, and those waiting for the trainer. Memory is bounded, whatever peers send."""
 
 import hashlib
 import threading
@@ -10,7 +10,7 @@ from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.swarm.announcement import MAX_BUNDLE_BYTES, MAX_BUNDLES, MAX_GROUPS, MAX_STAGES, BundleRef
 
 OTHERS_BYTES = 32 * 1024 * 1024
-"""Of peers' bundles that are served on."""
+"""Limit for the peers' bundles that this node serves to others."""
 WAITING_BYTES = 64 * 1024 * 1024
 WAITING = 512
 _SEEN_EACH = 64
@@ -18,16 +18,16 @@ _SEEN_EACH = 64
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A bundle as its author announced it: the hash is right, all else is to be judged."""
+    """A bundle that a peer announced. Its hash was checked; all else remains to be verified."""
 
     peer: str
-    """Its author's peer id."""
+    """The author's peer id."""
     ref: BundleRef
     data: bytes
 
 
 class BundleStore:
-    """Serves bundles by their hash: this node's newest, and what it has of peers'."""
+    """Serves bundles by hash: this node's newest, and those it fetched from peers."""
 
     def __init__(self) -> None:
         self._own: BoundedDict[bytes, tuple[BundleRef, bytes]] = BoundedDict(MAX_BUNDLES)
@@ -35,14 +35,14 @@ class BundleStore:
         self._lock = threading.Lock()
 
     def put(self, bundle: bytes, *, round_: int, stage: int, groups: int) -> BundleRef:
-        """Take a bundle of this node's. The oldest goes when there are too many.
+        """Add one of this node's bundles. If there are too many, the oldest is dropped.
 
-        Raises ValueError where it could not be announced.
+        Raises ValueError if the bundle cannot be announced.
         """
         if not 0 < len(bundle) <= MAX_BUNDLE_BYTES:
-            raise ValueError(f"a bundle has 1 to {MAX_BUNDLE_BYTES} bytes, not {len(bundle)}")
+            raise ValueError(f"a bundle must have 1 to {MAX_BUNDLE_BYTES} bytes, not {len(bundle)}")
         if not 0 <= groups <= MAX_GROUPS or not 0 <= stage < MAX_STAGES:
-            raise ValueError(f"a bundle of stage {stage} with {groups} groups cannot be announced")
+            raise ValueError(f"cannot announce a bundle of stage {stage} with {groups} groups")
         ref = BundleRef(round_, stage, hashlib.sha256(bundle).digest(), len(bundle), groups)
         with self._lock:
             self._own[ref.sha256] = ref, bundle
@@ -50,12 +50,12 @@ class BundleStore:
 
     @property
     def refs(self) -> tuple[BundleRef, ...]:
-        """This node's bundles, the newest last."""
+        """This node's bundles, newest last."""
         with self._lock:
             return tuple(ref for ref, _ in self._own.values())
 
     def pass_on(self, sha256: bytes, bundle: bytes) -> None:
-        """Take a peer's bundle, for others that want it."""
+        """Add a peer's bundle, to serve it to others."""
         with self._lock:
             self._others[sha256] = bundle
 
@@ -65,10 +65,10 @@ class BundleStore:
 
 
 class BundleInbox:
-    """Bundles that came, until the trainer takes them. When there are too many, the oldest are dropped."""
+    """Received bundles, kept until the trainer takes them. If there are too many, the oldest are dropped."""
 
     def __init__(self, known: Callable[[str], bool]) -> None:
-        """``known``: whether a peer is still in the swarm; what it sent is forgotten when it is not."""
+        """``known``: whether a peer is still in the swarm. If not, the inbox forgets which bundles it sent."""
         self._known = known
         self._waiting: deque[Received] = deque()
         self._weight = 0
@@ -76,7 +76,7 @@ class BundleInbox:
         self._lock = threading.Lock()
 
     def wants(self, peer: str, ref: BundleRef) -> bool:
-        """Whether this bundle of this peer never came."""
+        """Whether this bundle has never been received from this peer."""
         with self._lock:
             return ref.sha256 not in self._seen.get(peer, ())
 
@@ -95,7 +95,7 @@ class BundleInbox:
                 self._weight -= len(self._waiting.popleft().data)
 
     def take(self) -> list[Received]:
-        """Return what came since the last call, each bundle once, in the order in which it came."""
+        """Return the bundles received since the last call, each once, in order of arrival."""
         with self._lock:
             taken, self._waiting, self._weight = list(self._waiting), deque(), 0
             return taken

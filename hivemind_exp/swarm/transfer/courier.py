@@ -1,8 +1,8 @@
-"""Carries bundles and charters from peer to peer, as streams. Both sides lose patience with whoever is slow.
+"""Transfers bundles and charters between peers, as streams. Both sides end a stream that is too slow.
 
-A request is 89 bytes: kind, hash, nonce, time, proof of membership. An answer is a status (1 byte), a size (4 bytes,
-big-endian) and that many bytes. What peers announce is fetched concurrently, a bundle of each peer at a time, the
-newest first, the failing last.
+A request has 89 bytes: kind, hash, nonce, time, proof of membership. An answer is a status (1 byte), a size (4 bytes,
+big-endian) and that many bytes. Announced bundles are fetched concurrently, one at a time per peer: each peer's newest
+first, and peers that failed last.
 """
 
 import asyncio
@@ -30,26 +30,26 @@ from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore, R
 NAME = "swarmctl.fetch.1"
 MAX_CHARTER_BYTES = 128 * 1024
 PATIENCE_S = 5.0
-"""In which something must come, and in which the pace is not looked at."""
+"""Within this time, the next bytes must arrive. The pace is only checked after this time."""
 LEAST_PACE = 16 * 1024
-"""Bytes a second, counted from the beginning. Slower is not worth the place it takes."""
+"""Minimum bytes per second, averaged from the start. A slower transfer is not worth the stream that it occupies."""
 LONGEST_S = 90.0
 MAX_UPLOADS = 32
 MAX_UPLOADS_EACH = 2
 UPLOAD_PACE = (1024 * 1024.0, 64 * 1024 * 1024.0)
-"""Bytes a second that one peer gets, and at once."""
+"""Bytes sent to one peer: per second, and at once."""
 AT_ONCE = 24
-"""Streams that fetch. A peer has one of them."""
+"""Number of concurrent fetches, at most one per peer."""
 PACE_EACH = (256 * 1024.0, 16 * 1024 * 1024.0)
-"""Bytes a second taken from one peer, and at once."""
+"""Bytes fetched from one peer: per second, and at once."""
 PACE = (4 * 1024 * 1024.0, 64 * 1024 * 1024.0)
-"""Bytes a second taken from all of them."""
+"""Bytes fetched from all peers: per second, and at once."""
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 900.0
 _FORGIVEN = 3
-"""Failures in a row that count for nothing in a peer that has served before: it may be busy, or restarting."""
+"""Number of failures in a row that are ignored for a peer that has served before: it may be busy, or restarting."""
 _OTHERS = 2
-"""Peers that are asked for a bundle when its author does not give it."""
+"""Number of other peers to ask for a bundle if its author does not send it."""
 _MAX_STREAMS = 128
 _MAX_STREAMS_EACH = 8
 _CHUNK = 64 * 1024
@@ -69,18 +69,19 @@ class TransferStatus(IntEnum):
 
 
 class FetchFailed(Exception):
-    """A peer did not give what it was asked for."""
+    """A peer did not send the requested content."""
 
 
 @dataclass(eq=False)
 class Courier:
-    """Serves what ``find`` finds, and fetches from others."""
+    """Serves the content that ``find`` returns, and fetches content from peers."""
 
     access: MembershipProof
     find: Callable[[TransferKind, bytes], bytes | None]
-    """Returns what this node has of a kind, by its hash."""
+    """Returns this node's content of a kind, by its hash."""
     is_known: Callable[[str], bool]
-    """Whether a peer was met before. Others get half of the places at most: identities are free."""
+    """Whether a peer was met before. Unknown peers get at most half of the streams and uploads, because identities cost
+    nothing."""
 
     def __post_init__(self) -> None:
         self._streams: Counter[str] = Counter()
@@ -90,13 +91,13 @@ class Courier:
     async def fetch(
         self, overlay: Overlay, peer: str, kind: TransferKind, sha256: bytes, size: int | None = None
     ) -> bytes:
-        """Return what ``peer`` has under a hash.
+        """Fetch content from ``peer`` by its hash.
 
         Args:
-            size: bytes that it must have; None for a charter, whose size is bounded only.
+            size: the expected size in bytes; None for a charter, whose size only has an upper bound.
 
         Raises:
-            FetchFailed: it has not, is too slow, or it is something else.
+            FetchFailed: the peer does not have it, is busy or too slow, or sent something else.
         """
         try:
             async with asyncio.timeout(LONGEST_S), contextlib.AsyncExitStack() as stack:
@@ -106,18 +107,18 @@ class Courier:
                     writer.write(_ASK.pack(kind, sha256, asked.nonce, asked.at, self.access.ask(peer, asked)))
                     status, announced = _HEAD.unpack(await reader.readexactly(_HEAD.size))
                 if status != TransferStatus.OK:
-                    raise FetchFailed("busy" if status == TransferStatus.BUSY else "absent")
+                    raise FetchFailed("busy" if status == TransferStatus.BUSY else "does not have it")
                 if announced > MAX_CHARTER_BYTES if size is None else announced != size:
-                    raise FetchFailed("another size than announced")
+                    raise FetchFailed("sent an unexpected size")
                 content = await _read(reader, announced)
         except (OSError, EOFError, TimeoutError, P2PDaemonError, ValueError) as error:
-            raise FetchFailed(type(error).__name__) from error
+            raise FetchFailed(f"the transfer failed ({type(error).__name__})") from error
         if kind is TransferKind.BUNDLE and hashlib.sha256(content).digest() != sha256:
-            raise FetchFailed("another content than announced")
+            raise FetchFailed("sent content with another hash")
         return content
 
     async def serve(self, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer whoever calls: the handler of streams under ``NAME``."""
+        """Answer a request: the handler for streams under ``NAME``."""
         open_ = self._streams.total()
         if (
             open_ >= _MAX_STREAMS
@@ -133,7 +134,7 @@ class Courier:
             if self.access.may_ask(peer, ProvenRequest(NAME, nonce, at, bytes((kind,)) + sha256), proof):
                 await self._give(peer, kind, sha256, reader, writer)
         except (OSError, EOFError, TimeoutError, ValueError):
-            pass  # the caller's loss
+            pass  # only this caller is affected
         finally:
             self._streams[peer] -= 1
             if not self._streams[peer]:
@@ -157,7 +158,7 @@ class Courier:
                 for first in range(0, size, _CHUNK):
                     writer.write((content or b"")[first : first + _CHUNK])
                     await writer.drain()
-                # The caller hangs up when it has all: the daemon drops what is under way if this end is first.
+                # Let the caller close the stream: if this end closes first, the daemon drops data in transit.
                 while await reader.read(_CHUNK):
                     pass
         finally:
@@ -185,30 +186,30 @@ async def _read(reader: asyncio.StreamReader, size: int) -> bytes:
 class _Author:
     pace: TokenBucket
     failures: int = 0
-    """In a row."""
+    """Number of failures in a row."""
     served: bool = False
-    """Whether it ever gave what it announced."""
+    """Whether it ever sent a bundle that it announced."""
     until: float = 0.0
-    """Not asked before (monotonic seconds)."""
+    """When it may be asked again (monotonic seconds)."""
     was_away: bool = False
-    """It failed for not being there, which it is not to blame for."""
+    """Whether the last failure was that it could not be reached, which is not its fault."""
 
 
 class _Away(FetchFailed):
-    """There is no way to the peer."""
+    """The peer cannot be reached."""
 
 
 @dataclass(eq=False)
 class BundleFetcher:
-    """Brings bundles from the network to the inbox. All of it on the DHT's thread."""
+    """Fetches announced bundles into the inbox. Everything runs on the DHT's thread."""
 
     courier: Courier
     store: BundleStore
     inbox: BundleInbox
     connect: Callable[[Overlay, str], Awaitable[bool]]
-    """A coroutine function that connects to a peer and says whether it could."""
+    """Coroutine function that connects to a peer and returns whether it succeeded."""
     on_room: Callable[[], None]
-    """Called when there is room for another: time for the next ``look``."""
+    """Called when another fetch may start: time for the next ``look``."""
 
     def __post_init__(self) -> None:
         self._authors: dict[str, _Author] = {}
@@ -217,7 +218,7 @@ class BundleFetcher:
         self.failures = 0
 
     def look(self, overlay: Overlay, announcements: Iterable[Announcement]) -> None:
-        """Start fetching what is new in ``announcements``, as far as there is room."""
+        """Start fetching new bundles in ``announcements``, up to the limits."""
         now = time.monotonic()
         current = {announcement.peer: announcement for announcement in announcements}
         for peer in [peer for peer in self._authors if peer not in current]:
@@ -231,8 +232,8 @@ class BundleFetcher:
             if ref is not None:
                 failures = 0 if author is None else max(0, author.failures - _FORGIVEN * author.served)
                 wanted.append((failures, peer not in near, random.random(), peer, ref))
-        # Those that never failed come first, of these the ones that answer as members do: a crowd of names that nobody
-        # has spoken to yet waits behind them, and one that never serves behind all.
+        # Peers that never failed come first, and neighbors first of all: they have proved that they are members. A
+        # crowd of new peer ids waits behind them, and peers that never serve come last.
         for failures, _, _, peer, ref in sorted(wanted, key=lambda item: item[:3]):
             room = AT_ONCE if not failures else AT_ONCE // 2
             if len(self.running) >= room:
@@ -250,9 +251,9 @@ class BundleFetcher:
         self.on_room()
 
     def forgive(self, peer: str) -> None:
-        """A peer has answered: if it failed for not being there, it is asked again at once. Others stay where they are.
+        """Called when a peer answers. If it failed because it could not be reached, it is asked again at once.
 
-        Or a node that was cut off for minutes would go unheard for as long again.
+        Otherwise, a peer that was cut off for minutes would be ignored for as long again.
         """
         author = self._authors.get(peer)
         if author is not None and author.was_away:
@@ -293,10 +294,10 @@ AGAIN_S = 0.2
 
 
 async def cancel_all(tasks: Collection[asyncio.Future[Any]]) -> None:
-    """Cancel tasks, and again, until all are done.
+    """Cancel tasks repeatedly until all are done.
 
-    Once is not enough before Python 3.12: ``wait_for`` drops a cancellation that comes just as what it waits for is
-    done, as when a daemon dies and everything that asked it fails at that moment.
+    Once is not enough before Python 3.12: ``wait_for`` drops a cancellation that arrives just as its awaitable is done.
+    This happens when a daemon dies, because all requests to it fail at that moment.
     """
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:

@@ -1,4 +1,4 @@
-"""What a model card says: who taught, how much, and how good the model is; and what it does not say."""
+"""A model card lists the sources, their shares and the accuracy, and leaves out private paths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def card(*lessons: SourceContribution, evaluations: tuple[Evaluation, ...] = (),
     return model_card(config(**sections), round_=40, step=39, lessons=lessons, evaluations=evaluations)
 
 
-def test_every_source_has_its_provider_and_its_share() -> None:
+def test_every_source_is_listed_with_provider_and_share() -> None:
     text = card(TEACHER, OWN)
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert [row.split(" | ")[1:] for row in rows] == [["this node", "600", "75.0 % |"], ["`openai`", "100", "25.0 % |"]]
@@ -38,7 +38,7 @@ def test_a_model_that_learned_nothing_says_so() -> None:
     assert "| share |" not in card()
 
 
-def test_the_metadata_is_what_the_hub_reads() -> None:
+def test_metadata_is_read_by_the_hub_library() -> None:
     data = ModelCard(card(OWN)).data.to_dict()
     assert data["base_model"] == "Qwen/Qwen2.5-0.5B-Instruct"
     assert (data["base_model_relation"], data["library_name"]) == ("finetune", "transformers")
@@ -47,17 +47,17 @@ def test_the_metadata_is_what_the_hub_reads() -> None:
     assert (adapter["base_model_relation"], adapter["library_name"]) == ("adapter", "peft")
 
 
-def test_paths_of_this_machine_stay_here() -> None:
+def test_local_paths_are_not_in_the_card() -> None:
     private = {"model": {"name": "/home/alice/models/secret-run"}, "tasks": ["/home/alice/questions.jsonl"]}
     text = card(OWN, **private)
     assert "alice" not in text
     assert "`secret-run`" in text
-    assert "`own questions`" in text
+    assert "`custom questions`" in text
     assert "base_model" not in ModelCard(text).data.to_dict()
     assert base_name(config(**private)) == "secret-run"
 
 
-def test_a_name_from_outside_cannot_leave_its_cell() -> None:
+def test_a_peers_name_cannot_break_out_of_its_table_cell() -> None:
     text = card(OWN, SourceContribution(Kind.PEER, "x` | [click](http://evil.example)\n# Title", 1, 1))
     row = next(line for line in text.splitlines() if "click" in line)
     assert row.count("`") == 4
@@ -69,18 +69,19 @@ def test_a_name_from_outside_cannot_leave_its_cell() -> None:
     ("rounds", "said"),
     [
         ([], "Not measured yet."),
-        ([(0, 0.4)], "Accuracy 40.0 % before training of 200 held-out"),
+        ([(0, 0.4)], "Accuracy 40.0 % before training on 200 held-out"),
+        ([(20, 0.5), (40, 0.625)], "Accuracy 50.0 % after round 20, 62.5 % after round 40 on 200 held-out"),
         (
             [(0, 0.4), (20, 0.5), (40, 0.625), (60, 0.9)],
-            "Accuracy 40.0 % before training, 62.5 % after round 40 of 200",
+            "Accuracy 40.0 % before training, 62.5 % after round 40 on 200",
         ),
     ],
 )
-def test_accuracy_is_that_of_the_model_that_is_pushed(rounds: list[tuple[int, float]], said: str) -> None:
+def test_accuracy_is_that_of_the_pushed_model(rounds: list[tuple[int, float]], said: str) -> None:
     assert said in card(OWN, evaluations=tuple(Evaluation(round_, share, 200, {}) for round_, share in rounds))
 
 
-def test_the_journal_counts_what_weighed_something(tmp_path: Any) -> None:
+def test_the_journal_counts_rows_with_nonzero_advantage(tmp_path: Any) -> None:
     def row(kind: Kind, source: str, advantage: float, tokens: int = 3) -> TrainingRow:
         return TrainingRow(kind, source, "t", 0, (1,), (2,) * tokens, "x", 1.0, advantage, None)
 

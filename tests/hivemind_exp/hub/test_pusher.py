@@ -1,4 +1,4 @@
-"""Pushing to a stand-in of the hub: what arrives, what a failing hub does, and that nothing is lost or sent twice."""
+"""Push to a stand-in for the hub: what arrives, how failures are handled, and that nothing is lost or sent twice."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ WEIGHTS = os.urandom(300_000)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A node with one adapter, as a checkpoint holds it."""
+    """A node's directory with one adapter, as saved in a checkpoint."""
     model = tmp_path / "model"
     model.mkdir()
     (model / "adapter_model.safetensors").write_bytes(WEIGHTS)
-    told = {"base_model_name_or_path": f"{tmp_path}/base", "r": 4}
-    (model / "adapter_config.json").write_text(json.dumps(told))
+    saved = {"base_model_name_or_path": f"{tmp_path}/base", "r": 4}
+    (model / "adapter_config.json").write_text(json.dumps(saved))
     (model / "README.md").write_text("made by peft")
     return tmp_path
 
@@ -49,7 +49,7 @@ def start(root: Path, url: str, *rounds: int, token: str = TOKEN, **more: str) -
 
 
 def push(root: Path, url: str, *rounds: int, **how: str) -> list[dict[str, Any]]:
-    """Push and return what was told, without the phases."""
+    """Push and return the events, without the phases."""
     process = start(root, url, *rounds, **how)
     assert process.stdout is not None
     lines = [json.loads(line) for line in process.stdout]
@@ -62,9 +62,9 @@ def push(root: Path, url: str, *rounds: int, **how: str) -> list[dict[str, Any]]
 def test_model_and_card_arrive_and_nothing_else(root: Path, xet: bool) -> None:
     account = Account(xet=root / "xet" if xet else None)
     with uploads(account) as url:
-        told = push(root, url, 3, HF_HUB_DISABLE_XET="0" if xet else "1")
-        assert [(each["event"], each["round"], each["repo"]) for each in told] == [("push", 3, "me/mine")]
-        assert told[0]["url"] == f"{url}/me/mine/commit/{1:040x}"
+        events = push(root, url, 3, HF_HUB_DISABLE_XET="0" if xet else "1")
+        assert [(each["event"], each["round"], each["repo"]) for each in events] == [("push", 3, "me/mine")]
+        assert events[0]["url"] == f"{url}/me/mine/commit/{1:040x}"
     files = account.repos["me/mine"]
     assert set(files) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
     assert files["README.md"].endswith(b"\nround 3\n")
@@ -72,14 +72,14 @@ def test_model_and_card_arrive_and_nothing_else(root: Path, xet: bool) -> None:
     digest = hashlib.sha256(WEIGHTS).hexdigest()
     assert files["adapter_model.safetensors"] == (b"xet:" + digest.encode() if xet else WEIGHTS)
     assert account.private == {"me/mine": True}
-    # The checkpoint is as it was, and no second copy stays.
+    # The checkpoint is unchanged, and no second copy remains.
     assert (root / "model/README.md").read_text() == "made by peft"
     assert str(root) in (root / "model/adapter_config.json").read_text()
     assert [path.name for path in (root / "hub").iterdir()] == ["pushed.json"]
 
 
 @pytest.mark.slow
-def test_the_token_is_shown_to_the_hub_alone_and_stands_in_nothing_that_is_sent(root: Path) -> None:
+def test_the_token_is_sent_only_to_the_hub_and_only_as_a_header(root: Path) -> None:
     account = Account()
     with uploads(account) as url:
         push(root, url, 1)
@@ -106,21 +106,23 @@ def test_what_was_pushed_is_not_pushed_again(root: Path) -> None:
 @pytest.mark.parametrize(
     ("account", "reason"),
     [
-        (Account(token="hf_another"), "the hub refuses this token (401)"),
-        (Account(role="read"), "the hub refuses this token (403)"),
-        (Account(refuse={"/commit/": 400}), "the hub answers with 400: refused"),
-        (None, "the hub cannot be reached"),
+        (Account(token="hf_another"), "the hub rejected the token (401)"),
+        (Account(role="read"), "the hub rejected the token (403)"),
+        (Account(refuse={"/commit/": 400}), "the hub returned 400: refused"),
+        (None, "cannot reach the hub"),
     ],
     ids=["unknown", "read-only", "refused", "down"],
 )
-def test_what_fails_is_a_warning_and_goes_with_the_next_run(root: Path, account: Account | None, reason: str) -> None:
+def test_a_failed_push_is_a_warning_and_is_retried_by_the_next_run(
+    root: Path, account: Account | None, reason: str
+) -> None:
     with uploads(account or Account()) as url:
-        told = push(root, url if account else "http://127.0.0.1:9", 1)
-    assert {each["event"] for each in told} == {"warning"}
-    assert {each["code"] for each in told} == {"push_failed"}
-    assert reason in told[-1]["message"]
-    assert "round 1 did not reach me/mine" in told[-1]["message"]
-    assert TOKEN not in json.dumps(told)
+        events = push(root, url if account else "http://127.0.0.1:9", 1)
+    assert {each["event"] for each in events} == {"warning"}
+    assert {each["code"] for each in events} == {"push_failed"}
+    assert reason in events[-1]["message"]
+    assert "could not push the model of round 1 to me/mine" in events[-1]["message"]
+    assert TOKEN not in json.dumps(events)
     good = Account()
     with uploads(good) as url:
         assert [each["round"] for each in push(root, url)] == [1]
@@ -128,7 +130,7 @@ def test_what_fails_is_a_warning_and_goes_with_the_next_run(root: Path, account:
 
 
 @pytest.mark.slow
-def test_killed_or_stopped_on_the_way_it_goes_with_the_next_run(root: Path) -> None:
+def test_a_push_that_was_killed_or_stopped_is_retried_by_the_next_run(root: Path) -> None:
     account = Account(wait=threading.Event())
     with uploads(account) as url:
         process = start(root, url, 4)
@@ -148,7 +150,7 @@ def test_killed_or_stopped_on_the_way_it_goes_with_the_next_run(root: Path) -> N
 
 
 @pytest.mark.slow
-def test_only_the_newest_of_several_goes(root: Path) -> None:
+def test_only_the_newest_of_several_models_is_pushed(root: Path) -> None:
     outbox, account = Outbox(root / "hub"), Account()
     for round_ in (1, 2, 3):
         outbox.pack(round_, root / "model", f"---\ntags: []\n---\nround {round_}\n", "lab/base")
@@ -158,7 +160,7 @@ def test_only_the_newest_of_several_goes(root: Path) -> None:
     assert [path.name for path in (root / "hub").iterdir()] == ["pushed.json"]
 
 
-def test_a_parcel_is_links_and_survives_its_checkpoint(root: Path) -> None:
+def test_a_waiting_model_is_hard_linked_to_its_checkpoint(root: Path) -> None:
     outbox = Outbox(root / "hub")
     outbox.pack(7, root / "model", "card", "lab/base")
     parcel = outbox.parcels()[7]

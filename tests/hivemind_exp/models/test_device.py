@@ -1,4 +1,4 @@
-"""An accelerator that is there and cannot be used is an error with the cure, never a silent CPU."""
+"""An accelerator that torch cannot use is an error that suggests a fix, never a silent fallback to the CPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GEFORCE = Hardware(nvidia="NVIDIA GeForce RTX 4090", nvidia_driver="550.54.14")
         (Hardware(apple=True), "2.13.0", None, "MPS needs macOS 14"),
     ],
 )
-def test_each_reason_has_its_cure(hardware: Hardware, torch_version: str, cuda: str | None, cause: str) -> None:
+def test_each_reason_has_a_fix(hardware: Hardware, torch_version: str, cuda: str | None, cause: str) -> None:
     error = explain_unusable(hardware, torch_version=torch_version, cuda=cuda)
     assert error is not None
     assert cause in error.message
@@ -45,11 +45,11 @@ def test_a_build_without_cuda_is_replaced_by_the_same_version() -> None:
     assert (error.next or "").endswith("-m pip install --force-reinstall torch==2.13.0")
 
 
-def test_gpus_are_found_on_the_bus_whatever_drivers_there_are(tmp_path: Path) -> None:
+def test_gpus_are_found_on_the_pci_bus_without_drivers(tmp_path: Path) -> None:
     for place, vendor, kind in (
         ("0000:00:02.0", "0x8086", "0x030000"),
         ("0000:01:00.0", "0x10de", "0x030200"),
-        ("0000:01:00.1", "0x10de", "0x040300"),  # the sound of a graphics card
+        ("0000:01:00.1", "0x10de", "0x040300"),  # the audio device of a graphics card
     ):
         (tmp_path / place).mkdir()
         (tmp_path / place / "vendor").write_text(f"{vendor}\n")
@@ -74,13 +74,13 @@ def test_auto_fails_on_an_unusable_gpu_and_cpu_does_not() -> None:
 
 @no_accelerator
 @pytest.mark.parametrize("device", ["cuda", "mps", "xpu"])
-def test_a_device_that_is_not_there_is_refused(device: str) -> None:
-    with pytest.raises(DeviceError, match=f"no {device} device"):
+def test_a_missing_device_is_refused(device: str) -> None:
+    with pytest.raises(DeviceError, match=f"found no {device} device on this machine"):
         resolve_compute(ModelConfig(device=device), hardware=Hardware())
 
 
 @no_accelerator
-def test_this_machine_is_what_it_is() -> None:
+def test_without_accelerator_auto_chooses_the_cpu_and_float32() -> None:
     compute = resolve_compute(ModelConfig(), hardware=Hardware())
     assert (compute.device, compute.dtype, compute.accelerator) == ("cpu", "float32", None)
 
@@ -108,7 +108,7 @@ def test_gpus_hidden_on_purpose_do_not_count(monkeypatch: pytest.MonkeyPatch) ->
         ("cpu", None, None, "cpu"),
     ],
 )
-def test_one_device_is_visible(
+def test_only_one_device_stays_visible(
     monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, expected: str | None, pinned: str
 ) -> None:
     import os
@@ -124,5 +124,5 @@ def test_one_device_is_visible(
 
 def test_an_index_beyond_the_visible_ones_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(DeviceError, match="cuda:2"):
+    with pytest.raises(DeviceError, match="no device cuda:2: CUDA_VISIBLE_DEVICES=3 makes only 1 visible"):
         pin_device("cuda:2")

@@ -1,4 +1,4 @@
-"""Loading models: from directories, from a hub, and one clear error for each way in which it fails."""
+"""Load models from directories and from a hub, with a clear error for each way this can fail."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_through(endpoint: str, home: Path, *models: tuple[str, str | None]) -> 
 
 
 @pytest.mark.slow
-def test_models_come_from_the_hub_or_say_precisely_why_not(tmp_path: Path) -> None:
+def test_models_load_from_the_hub_or_the_error_has_the_exact_reason(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "README.md").write_text("nothing else")
     models = {"org/tiny": save_llama(tmp_path / "llama"), "org/empty": tmp_path / "empty"}
@@ -70,9 +70,9 @@ def test_models_come_from_the_hub_or_say_precisely_why_not(tmp_path: Path) -> No
     assert "is gated" in found[1][1]
     assert 'no model "org/absent"' in found[2][1]
     assert "no revision no-such-branch" in found[3][1]
-    assert "config.json is missing" in found[4][1]
+    assert "no model in org/empty on the hub: config.json is missing" in found[4][1]
     assert [answer[0] for answer in found[1:]] == ["model"] * 4
-    # The hub is gone, the cache is not.
+    # Now the hub is down, and the cache still works.
     again = load_through(endpoint, tmp_path / "home", ("org/tiny", None), ("org/other", None))
     assert again[0] == ["cached", "cached", "LlamaForCausalLM"]
     assert again[1][0] == "hub_unreachable"
@@ -82,28 +82,28 @@ def test_models_come_from_the_hub_or_say_precisely_why_not(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("./nowhere", "there is no directory"),
-        ("/nowhere/at/all", "there is no directory"),
-        ("~/nowhere-at-all", "there is no directory"),
-        ("a/b/c", "there is no directory"),
+        ("./nowhere", "cannot load a model from nowhere: no such directory"),
+        ("/nowhere/at/all", "cannot load a model from /nowhere/at/all: no such directory"),
+        ("~/nowhere-at-all", "cannot load a model from /.*/nowhere-at-all: no such directory"),
+        ("a/b/c", "cannot load a model from a/b/c: no such directory"),
     ],
 )
-def test_a_path_that_is_not_there_is_not_asked_of_the_hub(name: str, message: str) -> None:
+def test_a_missing_path_is_not_requested_from_the_hub(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load_tokenizer(ModelConfig(name=name))
     with pytest.raises(ModelError, match=message):
         locate(ModelConfig(name=name))
 
 
-def test_the_command_that_follows_shows_the_nearest_directory_there_is(tmp_path: Path) -> None:
+def test_the_next_command_lists_the_nearest_existing_directory(tmp_path: Path) -> None:
     (tmp_path / "my models").mkdir()
     with pytest.raises(ModelError) as caught:
         locate(ModelConfig(name=str(tmp_path / "my models" / "qwen" / "large")))
     assert caught.value.next == f"ls '{tmp_path}/my models'"
 
 
-def test_a_directory_without_a_model_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"holds no model: config\.json is missing"):
+def test_a_directory_without_a_model_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model in /.*: config\.json is missing"):
         load_tokenizer(ModelConfig(name=str(tmp_path)))
 
 
@@ -116,7 +116,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         load_model(config, load_tokenizer(config), dtype="float32", seed=0)
 
 
-def test_damaged_weights_are_named(tmp_path: Path) -> None:
+def test_damaged_weights_are_an_error(tmp_path: Path) -> None:
     config = ModelConfig(name=str(save_llama(tmp_path)))
     (tmp_path / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -163,7 +163,7 @@ def test_sampling_ignores_the_models_own_defaults_and_ends_at_its_end_of_turn(tm
         ends = [i for i, token in enumerate(rollout.ids) if token in (1, 5)]
         assert ends == ([] if rollout.truncated else [len(rollout.ids) - 1])
     assert any(not rollout.truncated for rollout in rollouts)
-    # With the saved top_k = 20 at most 20 first tokens could occur; an untrained model uses far more.
+    # With the model's own top_k = 20, at most 20 different first tokens could occur. An untrained model uses far more.
     assert len({rollout.ids[0] for rollout in rollouts}) > 20
     assert source.generate(prompt, 4, seed=1)[0] == source.generate(prompt, 4, seed=1)[0]
     assert source.generate(prompt, 4, seed=1)[0] != source.generate(prompt, 4, seed=2)[0]
@@ -185,7 +185,7 @@ def test_a_base_model_without_chat_format_gets_plain_text(tmp_path: Path) -> Non
     assert tokenizer.decode(prompt.ids).endswith("\n\nWhat is 2 + 2?\n\n")
 
 
-def test_kept_weights_are_float32_unless_frozen_below_adapters(tmp_path: Path) -> None:
+def test_weights_are_float32_unless_they_are_frozen_under_adapters(tmp_path: Path) -> None:
     name = str(save_llama(tmp_path))
     tokenizer = load_tokenizer(ModelConfig(name=name))
     whole = load_model(ModelConfig(name=name), tokenizer, dtype="bfloat16", seed=0)

@@ -1,4 +1,4 @@
-"""The memory estimate against real models: the number of weights, and what autograd keeps."""
+"""Compare the memory estimate with real models: the number of weights, and what autograd keeps."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_number_of_weights_follows_from_the_configuration(config: Pretrained
     assert shape_of(config).parameters == pytest.approx(real, rel=2e-3)
 
 
-def test_tiny_is_what_it_is() -> None:
+def test_the_shape_of_tiny_matches_its_model() -> None:
     shape = Shape.read(TINY)
     assert shape is not None
     assert shape.parameters == build_model(build_tokenizer(), 0).num_parameters()
@@ -107,7 +107,7 @@ def test_activations_are_what_autograd_keeps(config: PretrainedConfig, half: boo
     ids = torch.randint(0, SMALL["vocab_size"], (rows, length))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), amp:
         out = model.base_model(ids, use_cache=False)
-    # What autocast copies of the weights counts as weights.
+    # Autocast's copies of the weights count as weights.
     matrices = sum(p.numel() for p in model.base_model.layers.parameters() if p.dim() == 2)
     measured = sum(size for size, _ in kept.values()) - (matrices * 2 if half else 0)
     assert out.last_hidden_state.requires_grad
@@ -126,7 +126,7 @@ def test_adapters_are_counted() -> None:
     assert checkpoint_bytes(settings, shape_of(config)) == 12 * trainable
 
 
-def test_what_saves_memory_is_seen_to_save_it() -> None:
+def test_settings_that_save_memory_lower_the_estimate() -> None:
     shape = shape_of(QWEN_05B)
 
     def need(**tables: Any) -> Any:
@@ -143,14 +143,14 @@ def test_what_saves_memory_is_seen_to_save_it() -> None:
     assert need(generation={"max_completion_tokens": 64}).peak < plain.peak
 
 
-def test_it_agrees_with_what_a_gpu_measured() -> None:
+def test_the_estimate_matches_gpu_measurements() -> None:
     def need(**model: Any) -> Any:
         settings = {"model": model, "train": {"micro_batch": 8}}
         return estimate(Config.model_validate(settings), shape_of(QWEN_05B), half=True)
 
-    # One H200, bfloat16, AdamW, 8 rows × 1536 tokens, the step without its logits: GiB at the peak.
+    # Peak GiB on one H200: bfloat16, AdamW, 8 rows × 1536 tokens, a step without its logits.
     for measured, found in ((24.8, need()), (9.27, need(gradient_checkpointing=True))):
         held = found.weights + found.gradients + found.optimizer + found.activations
         assert 0.95 < held / 2**30 / measured < 1.2
-    # 64 prompts of 1024 tokens, and 40 more; autocast's copy of the weights, 0.9 GiB, counts as weights.
+    # 64 prompts of 1024 tokens, plus 40 generated tokens. Autocast's copy of the weights, 0.9 GiB, counts as weights.
     assert 0.8 < need().generation / 2**30 / (4.87 - 0.9) < 1.2

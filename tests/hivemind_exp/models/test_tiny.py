@@ -1,4 +1,4 @@
-"""The supervised start of the tiny model."""
+"""The tiny model's supervised warm-up."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def prompts(*words: str) -> list[Prompt]:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 19, 20, 21, 60])
-def test_any_number_of_steps_teaches(steps: int) -> None:
+def test_warm_up_works_with_any_number_of_steps(steps: int) -> None:
     model = build_model(TOKENIZER, 0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     warm_up(
         model,
         TOKENIZER,
         prompts("pots", "stone", "cat"),
         WarmupConfig(steps=steps, batch=4),
         seed=1,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: reported.append((done, total)),
         should_stop=lambda: False,
     )
-    assert told == [(done, steps) for done in range(25, steps + 1, 25)]
+    assert reported == [(done, steps) for done in range(25, steps + 1, 25)]
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_stop_ends_it_between_two_steps() -> None:
+def test_a_stop_ends_the_warm_up_between_steps() -> None:
     model = build_model(TOKENIZER, 0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     warm_up(

@@ -1,4 +1,4 @@
-"""What an API is asked for carries the version of the weights at that moment."""
+"""Requests to an API carry the version of the weights at that moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.spelling_task import Spelling
 
 
 class Recorded:
-    """Stands for the engine: remembers what it is told, in order."""
+    """Stands in for the engine and records its calls in order."""
 
     def __init__(self) -> None:
         self.calls: list[object] = []
@@ -28,7 +28,7 @@ class Recorded:
         self.calls.append(("report", round_))
 
 
-def test_requests_carry_the_version_that_the_weights_have_moved_to() -> None:
+def test_requests_carry_the_current_version_of_the_weights() -> None:
     engine = Recorded()
     source = ApiSource(engine, Kind.TEACHER)
     (prompt,) = build_prompts(Spelling().questions("train", 0, 1), None)

@@ -1,4 +1,4 @@
-"""Groups are filled place by place, whatever an earlier run had them filled by."""
+"""Groups are filled slot by slot. Slots that an earlier run filled are kept."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def completion(place: int, text: str) -> Completion:
     return Completion(place, Kind.TEACHER, "box", "m", text, truncated=False, version=0, usd=0.0)
 
 
-def test_what_an_api_has_filled_stays_and_this_machine_fills_the_rest(tmp_path: Path, config: Config) -> None:
+def test_slots_filled_by_an_api_are_kept_and_this_machine_fills_the_rest(tmp_path: Path, config: Config) -> None:
     journal = Journal(tmp_path / "j", "s")
     prompts = build_prompts(Spelling().questions("train", 0, 2), build_tokenizer())
     order = request(prompts[0])
     journal.write_completions(order, [completion(0, "<answer>ab</answer>"), completion(2, "x" * 40)])
     journal.write_lost(order, [3], "nothing usable")
     first, second = make_filler(config, journal).fill(FIRST, prompts)
-    # Place 2 has more tokens here than a completion may have, and place 3 was given up.
+    # Slot 2 has more tokens under this node's tokenizer than a completion may have, and slot 3 was given up.
     assert first.places == (0, 1)
     assert [rollout.kind for rollout in first.rollouts] == [Kind.TEACHER, Kind.POLICY]
     assert second.places == (0, 1, 2, 3)
@@ -63,14 +63,14 @@ def test_what_an_api_has_filled_stays_and_this_machine_fills_the_rest(tmp_path: 
     assert again == [first, second]
 
 
-def test_the_same_round_is_filled_alike_again(tmp_path: Path, config: Config) -> None:
+def test_filling_a_round_is_reproducible(tmp_path: Path, config: Config) -> None:
     prompts = build_prompts(Spelling().questions("train", 0, 1), build_tokenizer())
     whole = make_filler(config, Journal(tmp_path / "a", "s")).fill(FIRST, prompts)
     again = make_filler(config, Journal(tmp_path / "b", "s")).fill(FIRST, prompts)
     assert whole == again
 
 
-def test_a_text_of_an_api_is_learned_from_as_it_is_encoded_here(tmp_path: Path, config: Config) -> None:
+def test_an_apis_text_is_encoded_with_this_nodes_tokenizer(tmp_path: Path, config: Config) -> None:
     journal, tokenizer = Journal(tmp_path / "j", "s"), build_tokenizer()
     (prompt,) = build_prompts(Spelling().questions("train", 0, 1), tokenizer)
     journal.write_completions(request(prompt), [completion(place, f"<answer>{place}</answer>") for place in range(4)])

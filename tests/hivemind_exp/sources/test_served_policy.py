@@ -1,6 +1,6 @@
-"""A source from outside: one module with a class and ``build``, and a line in the registry.
+"""A custom source: one module with a class and ``build``, and a line in the registry.
 
-It stands for a server that this node pushes its weights to: a copy of the model that lags behind on purpose.
+It stands in for a server that this node pushes its weights to: a copy of the model that lags behind on purpose.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROUNDS = 5
 
 
 class ServedPolicy(Source):
-    """Samples from the weights that it was given last."""
+    """Samples from the weights that were pushed last."""
 
     name = "served"
     kind = Kind.POLICY
@@ -72,7 +72,7 @@ class ServedPolicy(Source):
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[ServedPolicy]:
-    """Add the registry's line; what it builds is listed here."""
+    """Add a line to the registry, and return the list of the sources that it builds."""
     found: list[ServedPolicy] = []
 
     def build(parts: NodeParts) -> ServedPolicy:
@@ -93,12 +93,12 @@ def play(root: Path, rounds: int = ROUNDS) -> Events:
     return events
 
 
-def test_it_fills_its_part_of_each_group_and_is_learned_from(tmp_path: Path, built: list[ServedPolicy]) -> None:
+def test_a_custom_source_fills_its_slots_and_is_learned_from(tmp_path: Path, built: list[ServedPolicy]) -> None:
     events = play(tmp_path / "node")
     (served,) = built
     assert [event["count"] for event in events.of("rollouts")] == [3 * 4] * ROUNDS
     assert {event["source"] for event in events.of("step")} == {"policy"}
-    # Every round of five, the two after the present one ahead of time, and none of them beyond the last.
+    # All five rounds are requested, up to two of them ahead, and none beyond the last.
     assert {ask.stage_run.round for ask in served.asked} == set(range(ROUNDS))
     assert [ask.stage_run.round for ask in served.asked][:3] == [0, 1, 2]
     assert {ask.places for ask in served.asked} == {range(2, 4)}
@@ -109,7 +109,9 @@ def test_it_fills_its_part_of_each_group_and_is_learned_from(tmp_path: Path, bui
 
 
 @pytest.mark.slow
-def test_what_it_made_is_in_the_journal_and_replays_are_not_told(tmp_path: Path, built: list[ServedPolicy]) -> None:
+def test_its_rollouts_are_in_the_journal_and_replays_are_not_reported(
+    tmp_path: Path, built: list[ServedPolicy]
+) -> None:
     play(tmp_path / "node", 2)
     again = play(tmp_path / "node", 3)
     first, second = built

@@ -1,4 +1,4 @@
-"""Records: what is taken, and all that is not."""
+"""Announcements: valid records are accepted, and all others are rejected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORD = Announcement(ME.peer_id, int(NOW * 1000), 3, 12, 417, "policy", ("/ip4/20
 
 
 def body(**changes: object) -> bytes:
-    """Return a record's fields, some of them changed, properly signed."""
+    """Return a correctly signed record, with some fields changed."""
     fields: dict[str, object] = {
         "version": 1,
         "peer": ME.peer_id,
@@ -55,7 +55,7 @@ def sign(content: bytes) -> bytes:
     return ME.sign(b"announcement\x00" + bytes.fromhex(SWARM) + content) + content
 
 
-def test_what_is_said_is_what_is_heard() -> None:
+def test_a_record_survives_a_round_trip() -> None:
     record = WORD.pack(ME, SWARM)
     assert record == body()
     assert unpack(record, SWARM, NOW) == WORD
@@ -97,7 +97,7 @@ def test_what_is_said_is_what_is_heard() -> None:
         ({"bundles": [[3, 1, bytes(31), 1, 8]]}, "hash"),
         ({"bundles": [[3, 16, bytes(32), 1, 8]]}, "numbers"),
         ({"bundles": [[3, 1, bytes(32), 1]]}, "shape"),
-        ({"bundles": [[3, 1, bytes(32), 1, 8]] * 2}, "twice"),
+        ({"bundles": [[3, 1, bytes(32), 1, 8]] * 2}, "duplicate"),
         ({"bundles": [[i, 1, bytes([i]) * 32, 1, 8] for i in range(9)]}, "bundles"),
         ({"bundles": {}}, "bundles"),
         ({"seq": int((NOW + 11) * 1000)}, "future"),
@@ -106,7 +106,7 @@ def test_what_is_said_is_what_is_heard() -> None:
         ({"label": "x", "addresses": ["/dns/" + "a" * 4000 + "/tcp/1"]}, "size"),
     ],
 )
-def test_what_none_may_say(changes: dict[str, object], why: str) -> None:
+def test_invalid_fields_are_rejected(changes: dict[str, object], why: str) -> None:
     with pytest.raises(RecordRefused, match=why):
         unpack(body(**changes), SWARM, NOW)
 
@@ -125,27 +125,27 @@ def test_what_none_may_say(changes: dict[str, object], why: str) -> None:
         msgpack.packb([1] * 9) + b"\x00",
     ],
 )
-def test_what_cannot_be_read(content: bytes) -> None:
+def test_undecodable_records_are_rejected(content: bytes) -> None:
     with pytest.raises(RecordRefused):
         unpack(sign(content), SWARM, NOW)
 
 
 @given(st.binary(max_size=400))
-def test_noise_is_refused(noise: bytes) -> None:
+def test_noise_is_rejected(noise: bytes) -> None:
     with pytest.raises(RecordRefused):
         unpack(noise, SWARM, NOW)
 
 
 @pytest.mark.slow
 @given(st.integers(0, len(WORD.pack(ME, SWARM)) - 1), st.integers(1, 255))
-def test_one_changed_byte_is_refused(where: int, by: int) -> None:
+def test_one_changed_byte_is_rejected(where: int, by: int) -> None:
     record = bytearray(WORD.pack(ME, SWARM))
     record[where] ^= by
     with pytest.raises(RecordRefused):
         unpack(bytes(record), SWARM, NOW)
 
 
-def test_a_record_is_of_one_swarm_and_one_peer() -> None:
+def test_a_signature_is_only_valid_in_its_swarm() -> None:
     record = WORD.pack(ME, SWARM)
     with pytest.raises(RecordRefused, match="signature"):
         unpack(record, OTHER, NOW)
@@ -170,12 +170,12 @@ def put(book: AnnouncementBook, identity: Identity, at: float, *, swarm: str = S
     return book.judge(**{**place, **changes})  # type: ignore[arg-type]
 
 
-def test_the_book_takes_the_newest_of_each_peer() -> None:
+def test_the_book_keeps_each_peers_newest_record() -> None:
     clock = Clock()
     book = AnnouncementBook(SWARM, ME.peer_id, clock)
     peer = Identity.generate()
     assert put(book, peer, NOW)
-    assert put(book, peer, NOW)  # the same again
+    assert put(book, peer, NOW)  # the same record again
     assert not put(book, peer, NOW - 1)  # replayed
     assert not put(book, peer, NOW + 0.5)  # too soon
     assert put(book, peer, NOW + 1)
@@ -210,7 +210,7 @@ def test_the_book_takes_the_newest_of_each_peer() -> None:
         {"value": msgpack.packb(b"x" * 60_000)},
     ],
 )
-def test_the_book_refuses(changes: dict[str, object]) -> None:
+def test_the_book_rejects_invalid_entries(changes: dict[str, object]) -> None:
     book = AnnouncementBook(SWARM, ME.peer_id, Clock())
     peer = Identity.generate()
     assert not put(book, peer, NOW, **changes)
@@ -218,7 +218,7 @@ def test_the_book_refuses(changes: dict[str, object]) -> None:
     assert put(book, peer, NOW)
 
 
-def test_the_book_refuses_other_swarms_and_forged_owners() -> None:
+def test_the_book_rejects_other_swarms_and_forged_owners() -> None:
     book = AnnouncementBook(SWARM, ME.peer_id, Clock())
     peer, forger = Identity.generate(), Identity.generate()
     word = Announcement(peer.peer_id, int(NOW * 1000), 1, 1)
@@ -228,18 +228,18 @@ def test_the_book_refuses_other_swarms_and_forged_owners() -> None:
     assert book.judge(*place, msgpack.packb(word.pack(peer, SWARM)), word.expires)
 
 
-def test_a_crowd_costs_the_book_neither_memory_nor_time() -> None:
+def test_a_crowd_of_new_peers_is_limited_by_signature_checks() -> None:
     book = AnnouncementBook(SWARM, ME.peer_id, Clock())
-    book._checks = TokenBucket(500, 500, lambda: 0.0)  # as if all of it came at once
+    book._checks = TokenBucket(500, 500, lambda: 0.0)  # as if all records arrived at once
     old = Identity.generate()
     assert put(book, old, NOW)
     taken = sum(put(book, Identity.generate(), NOW) for _ in range(600))
-    assert taken == 249  # half of the checks are for those who were here before
+    assert taken == 249  # half of the checks are reserved for known peers
     assert put(book, old, NOW + 2)
     assert book.refused == {"too many signatures to check": 600 - taken}
 
 
-def test_a_dictionary_has_room_for_so_many_and_those_who_are_in_stay() -> None:
+def test_a_full_dictionary_keeps_its_peers_and_rejects_new_ones() -> None:
     book = AnnouncementBook(SWARM, ME.peer_id, Clock())
     book._checks.take = lambda *_, **__: True  # type: ignore[method-assign]
     shard = shard_of(ME.peer_id)
@@ -251,7 +251,7 @@ def test_a_dictionary_has_room_for_so_many_and_those_who_are_in_stay() -> None:
     assert put(book, taken[0], NOW + 2)
 
 
-def test_nobody_else_speaks_for_this_node() -> None:
+def test_records_by_others_under_this_nodes_identity_are_rejected() -> None:
     book = AnnouncementBook(SWARM, ME.peer_id, Clock())
     word = Announcement(ME.peer_id, int(NOW * 1000), 1, 1)
     book.issue(word.pack(ME, SWARM), word)
@@ -261,15 +261,15 @@ def test_nobody_else_speaks_for_this_node() -> None:
     assert book.foreign_seq == int((NOW + 5) * 1000)
 
 
-def test_access_is_for_members_who_speak_for_themselves() -> None:
+def test_membership_proofs_cannot_be_forged_or_replayed() -> None:
     clock = Clock()
     names = [Identity.generate().peer_id for _ in range(3)]
     alice, bob, eve = (MembershipProof(SWARM, name, clock) for name in names)
     outsider = MembershipProof(OTHER, names[2], clock)
     asked = ProvenRequest("find", alice.nonce(), NOW, b"what")
     proof = alice.ask(names[1], asked)
-    assert not eve.may_ask(names[0], asked, proof)  # it was for bob
-    assert not bob.may_ask(names[2], asked, proof)  # passed on by another
+    assert not eve.may_ask(names[0], asked, proof)  # it was made for bob
+    assert not bob.may_ask(names[2], asked, proof)  # sent by another peer than its author
     assert not bob.may_ask(names[0], dataclasses.replace(asked, body=b"else"), proof)
     assert not bob.may_ask(names[0], dataclasses.replace(asked, name="store"), proof)
     assert not bob.may_ask(names[0], dataclasses.replace(asked, at=float("nan")), proof)

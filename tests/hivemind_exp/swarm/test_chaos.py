@@ -1,4 +1,4 @@
-"""Five real nodes on a real wire, over which a storm passes: trainers and daemons killed, frozen, restarted."""
+"""Five real nodes on a real network, whose trainers and daemons are killed, frozen and restarted at random."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.chaos.storm import SMALL, gather, teller, weather
 
 
 @pytest.mark.swarm
-def test_a_storm_loses_no_round_and_leaves_no_trace(tmp_path: Path) -> None:
+def test_random_failures_lose_no_round_and_leave_nothing_behind(tmp_path: Path) -> None:
     say = teller()
     names = ("ada", "bert", "cleo", "dan", "eve")
     with ForkedSwarm(tmp_path, names, settings=SMALL) as swarm:
@@ -24,7 +24,7 @@ def test_a_storm_loses_no_round_and_leaves_no_trace(tmp_path: Path) -> None:
         assert len(outcome.stored.records) >= len(names)
 
 
-def test_the_storm_is_the_same_for_the_same_seed_and_spares_nobody() -> None:
+def test_the_plan_of_failures_follows_from_its_seed_and_hits_every_node() -> None:
     acts = plan(5, nodes=5, seconds=60, every=1.5, longest=3)
     assert acts == plan(5, nodes=5, seconds=60, every=1.5, longest=3)
     assert acts != plan(6, nodes=5, seconds=60, every=1.5, longest=3)

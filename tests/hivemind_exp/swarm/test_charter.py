@@ -1,4 +1,4 @@
-"""Charters: one way to write each, no float in any, and nothing else is taken for one."""
+"""Charters: each has one canonical form without floats, and everything else is rejected."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ params = st.dictionaries(
 
 
 def signed(body: bytes) -> tuple[bytes, str]:
-    """Return an envelope that its founder signed, whatever is in it, and its id."""
+    """Return an envelope with any body, signed by the creator, and its id."""
     return FOUNDER.sign(b"charter 1\x00" + body) + body, hashlib.sha256(body).hexdigest()
 
 
-def test_what_was_sealed_is_opened() -> None:
+def test_a_sealed_charter_can_be_opened() -> None:
     assert Charter.open(ENVELOPE, WHOLE.id) == WHOLE
     assert WHOLE.id == hashlib.sha256(ENVELOPE[64:]).hexdigest()
     assert charter(nonce="1f" * 16).id != WHOLE.id
 
 
 def test_the_id_is_the_same_on_every_machine() -> None:
-    """The bytes are part of the wire: another way to write them would split every swarm."""
+    """The bytes are part of the wire format: another form would split every swarm."""
     fixed = charter(founder="12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm")
     assert fixed.canonical.startswith(b'{"format":1,"founder":"12D3KooW')
     assert b'"nested":{"list":[1,null,true,"\\u00e9"],"p":{"decimal":[1,-1]}}' in fixed.canonical
@@ -53,7 +53,7 @@ def test_the_id_is_the_same_on_every_machine() -> None:
 
 @settings(deadline=None)
 @given(params)
-def test_parameters_come_back_as_they_were_and_no_float_travels(params: dict[str, Any]) -> None:
+def test_parameters_survive_a_round_trip_without_floats(params: dict[str, Any]) -> None:
     made = charter(tasks=(words(params=params, weight_ppm=MILLION),))
     opened = Charter.open(made.seal(FOUNDER), made.id)
     assert opened == made
@@ -81,7 +81,7 @@ def test_no_byte_may_change(place: int, by: int) -> None:
     changed = ENVELOPE[:place] + bytes([ENVELOPE[place] ^ by]) + ENVELOPE[place + 1 :]
     with pytest.raises(SwarmError):
         Charter.open(changed, WHOLE.id)
-    # Nor where the changed bytes are taken to be what was meant.
+    # Nor if the expected id is that of the changed bytes.
     with pytest.raises(SwarmError):
         Charter.open(changed, hashlib.sha256(changed[64:]).hexdigest())
 
@@ -95,7 +95,7 @@ def test_nothing_may_be_cut_or_added(place: int, more: bytes) -> None:
                 Charter.open(changed, hashlib.sha256(changed[64:]).hexdigest())
 
 
-def test_another_swarms_charter_is_told_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_swarms_charter_is_rejected_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_parse", lambda _: pytest.fail("parsed before its hash was right"))
     with pytest.raises(SwarmError, match="another swarm"):
         Charter.open(ENVELOPE, charter(name="other").id)
@@ -103,13 +103,13 @@ def test_another_swarms_charter_is_told_before_it_is_parsed(monkeypatch: pytest.
         Charter.open(b"\0" * 10_000_000, WHOLE.id)
 
 
-def test_only_the_founder_signs() -> None:
+def test_only_the_creator_can_sign() -> None:
     other = Identity.generate()
-    with pytest.raises(ValueError, match="only its founder"):
+    with pytest.raises(ValueError, match="only its creator can sign"):
         WHOLE.seal(other)
     with pytest.raises(SwarmError, match="did not sign"):
         Charter.open(other.sign(b"charter 1\x00" + WHOLE.canonical) + WHOLE.canonical, WHOLE.id)
-    # What was signed as something else is no signature of a charter.
+    # A signature without the charter's prefix is not valid for a charter.
     with pytest.raises(SwarmError, match="did not sign"):
         Charter.open(FOUNDER.sign(WHOLE.canonical) + WHOLE.canonical, WHOLE.id)
 
@@ -117,17 +117,17 @@ def test_only_the_founder_signs() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        (b'"t0":1760000000', b'"t0":1760000000.0', "no JSON of integers"),
-        (b'"t0":1760000000', b'"t0":1.76e9', "no JSON of integers"),
-        (b'"t0":1760000000', b'"t0":NaN', "no JSON of integers"),
-        (b'"t0":1760000000', b'"t0":' + b"9" * 5000, "no JSON of integers"),
+        (b'"t0":1760000000', b'"t0":1760000000.0', "not ASCII JSON with only integer numbers"),
+        (b'"t0":1760000000', b'"t0":1.76e9', "not ASCII JSON with only integer numbers"),
+        (b'"t0":1760000000', b'"t0":NaN', "not ASCII JSON with only integer numbers"),
+        (b'"t0":1760000000', b'"t0":' + b"9" * 5000, "not ASCII JSON with only integer numbers"),
         (b'"t0":1760000000', b'"t0":"1760000000"', "t0"),
         (b'"t0":1760000000', b'"t0":true', "t0"),
         (b'"t0":1760000000', b'"t0":-1', "t0"),
         (b'"t0":1760000000', b'"t0":1760000000,"x":1', "exactly the fields"),
         (b'"t0":1760000000', b'"t0":0,"t0":1760000000', "canonical"),
         (b'"t0":1760000000', b'"t0": 1760000000', "canonical"),
-        (b'"t0":1760000000', b'"t0":01760000000', "no JSON"),
+        (b'"t0":1760000000', b'"t0":01760000000', "not ASCII JSON"),
         (b'"t0":1760000000,', b"", "exactly the fields"),
         (b'"label":"jsonl"', b'"label":"jsonl","extra":1', "exactly the fields"),
         (b'"label":"jsonl"', b'"label":"spell_backward"', "label"),
@@ -138,16 +138,16 @@ def test_only_the_founder_signs() -> None:
         (b'"name":"maths"', b'"name":"m\\u0061ths"', "canonical"),
         (b'"name":"maths"', '"name":"é"'.encode(), "ASCII"),
         (b'"params":{}', b'"params":[]', "params"),
-        (b'"params":{}', b'"params":{"a":' + b"[" * 60_000 + b"]" * 3 + b"}", "no JSON|bytes"),
-        (b'"params":{}', b'"params":{"a":' + b"[" * 30 + b"]" * 30 + b"}", "too deep"),
+        (b'"params":{}', b'"params":{"a":' + b"[" * 60_000 + b"]" * 3 + b"}", "not ASCII JSON|bytes"),
+        (b'"params":{}', b'"params":{"a":' + b"[" * 30 + b"]" * 30 + b"}", "nested too deeply"),
         (b'"params":{}', b'"params":{"a":' + b"[" * 9 + b"]" * 9 + b"}", "params"),
         (b'"params":{}', b'"params":{"a":"\\ud800"}', "params"),
-        (b'"params":{}', b'"params":{"a":99999999999999999999}', "no JSON|params"),
+        (b'"params":{}', b'"params":{"a":99999999999999999999}', "not ASCII JSON|params"),
         (b'"params":{}', b'"params":{"decimal":[1,-1]}', "params"),
         (b'"decimal":[1,-1]', b'"decimal":[10,-2]', "canonical"),
-        (b'"decimal":[1,-1]', b'"decimal":[1,999999999]', "numbers cannot be read"),
+        (b'"decimal":[1,-1]', b'"decimal":[1,999999999]', "invalid decimal number"),
         (b'"decimal":[1,-1]', b'"decimal":[1,399]', "params"),
-        (b'"decimal":[1,-1]', b'"decimal":["1",-1]', "numbers cannot be read"),
+        (b'"decimal":[1,-1]', b'"decimal":["1",-1]', "invalid decimal number"),
         (b'"decimal":[1,-1]', b'"decimal":[123456789012345678,-18]', "canonical"),
         (b'"weight_ppm":250000', b'"weight_ppm":250001', "weight_ppm"),
         (b'"weight_ppm":250000', b'"weight_ppm":0', "weight_ppm"),
@@ -163,7 +163,7 @@ def test_only_the_founder_signs() -> None:
         (b'"size":100', b'"size":null', "sha256"),
     ],
 )
-def test_a_founder_who_signs_nonsense_is_refused(old: bytes, new: bytes, told: str) -> None:
+def test_invalid_charters_are_rejected_even_if_signed(old: bytes, new: bytes, told: str) -> None:
     assert WHOLE.canonical.count(old) == 1
     with pytest.raises(SwarmError, match=told) as caught:
         Charter.open(*signed(WHOLE.canonical.replace(old, new)))
@@ -171,19 +171,19 @@ def test_a_founder_who_signs_nonsense_is_refused(old: bytes, new: bytes, told: s
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b"1", b'"x"', b"", b"\xff", b"[" * 65_000, b'{"tasks":1}'])
-def test_what_is_no_charter_is_refused(body: bytes) -> None:
+def test_what_is_not_a_charter_is_rejected(body: bytes) -> None:
     with pytest.raises(SwarmError):
         Charter.open(*signed(body))
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=300))
-def test_noise_is_refused(body: bytes) -> None:
+def test_noise_is_rejected(body: bytes) -> None:
     with pytest.raises(SwarmError):
         Charter.open(*signed(body))
 
 
-def test_a_charter_is_bounded() -> None:
+def test_a_charters_size_and_values_are_bounded() -> None:
     with pytest.raises(SwarmError, match="longer than 65536 bytes"):
         charter(tasks=(words(params={str(n): "x" * 4000 for n in range(17)}, weight_ppm=MILLION),))
     many = tuple(words(label=f"w-{n}", weight_ppm=MILLION // 64) for n in range(64))
@@ -197,7 +197,7 @@ def test_a_charter_is_bounded() -> None:
             charter(tasks=(words(params={"a": value}, weight_ppm=MILLION),))
 
 
-def test_none_of_it_loads_anything_heavy() -> None:
+def test_the_modules_import_nothing_heavy() -> None:
     code = (
         "import sys, hivemind_exp.swarm.identity, hivemind_exp.swarm.charter, hivemind_exp.swarm.invitation\n"
         "import hivemind_exp.swarm.identity\n"
@@ -210,7 +210,7 @@ def test_none_of_it_loads_anything_heavy() -> None:
     assert done.stdout == "[] []\n"
 
 
-def test_a_number_travels_whole_whatever_precision_a_library_has_set() -> None:
+def test_numbers_are_exact_whatever_decimal_precision_a_library_has_set() -> None:
     with localcontext() as context:
         context.prec = 6
         made = charter(tasks=(words(params={"most": 1000000000001.0, "none": 0.0}, weight_ppm=MILLION),))

@@ -1,4 +1,4 @@
-"""Whether this machine makes the swarm's questions: pinned from real tasks, and every way to differ has its cure."""
+"""Check that this machine generates the swarm's questions, with a fix for every way in which they can differ."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def founded(file: Path) -> tuple[Charter, list[TaskFacts], dict[str, str]]:
-    """A charter of real tasks, and what the machine that made it makes."""
+    """A charter of real tasks, with the facts and digests of the machine that created it."""
     specs = [
         TaskConfig(name="spell_backward", weight=2, params={"min_word_len": 3, "max_word_len": 5}),
         TaskConfig(name="jsonl", path=str(file)),
@@ -49,7 +49,7 @@ def founded(file: Path) -> tuple[Charter, list[TaskFacts], dict[str, str]]:
     return charter(tasks=pinned(specs, facts, digests)), facts, digests
 
 
-def test_who_makes_the_same_questions_may_join(
+def test_nodes_with_the_same_questions_may_join(
     founded: tuple[Charter, list[TaskFacts], dict[str, str]], file: Path
 ) -> None:
     made, facts, digests = founded
@@ -57,7 +57,7 @@ def test_who_makes_the_same_questions_may_join(
     assert [task.weight_ppm for task in made.tasks] == [666_667, 333_333]
     assert made.tasks[0].version.startswith("reasoning-gym ")
     assert (made.tasks[1].size, len(made.tasks[1].sha256 or "")) == (20, 64)
-    # Another node, with the same file elsewhere, comes to the same tasks.
+    # Another node, with the same file at another path, has the same tasks.
     config = applied(made, Config(tasks=[TaskConfig(name="jsonl", path=str(file))]))
     mixture = Mixture(config.tasks, charter=b"other", secret=b"other", heldout=0, verifiers=1)
     try:
@@ -76,7 +76,7 @@ def test_tasks_and_game_come_from_the_charter() -> None:
     assert Config.model_validate_json(config.model_dump_json()) == config
 
 
-def test_equal_shares_stay_equal_but_for_a_millionth() -> None:
+def test_equal_shares_differ_by_at_most_a_millionth() -> None:
     tasks = [TaskConfig(name="sapo")]
     facts = [TaskFacts(spec.label, None, None, "") for spec, _ in expand(tasks)]
     shares = [task.weight_ppm for task in pinned(tasks, facts, {fact.label: "ab" * 32 for fact in facts})]
@@ -87,29 +87,39 @@ def test_equal_shares_stay_equal_but_for_a_millionth() -> None:
     assert [task.weight_ppm for task in pinned(unequal, facts, {"bf": "", "arc_1d": ""})] == [1, MILLION - 1]
 
 
-def test_what_this_version_lacks_is_told(file: Path) -> None:
-    with pytest.raises(SwarmSkew, match="file of 100 questions"):
+def test_unknown_tasks_and_missing_files_are_reported(file: Path) -> None:
+    with pytest.raises(SwarmSkew, match="each node needs the file of 100 questions"):
         applied(charter(), Config())
     assert applied(charter(), Config(tasks=[TaskConfig(name="jsonl", path=str(file))])).tasks[1].path == str(file)
     for name in ("spel_backward", "sapo"):
-        with pytest.raises(SwarmSkew, match=r"unknown here|otherwise"):
+        with pytest.raises(SwarmSkew, match=r"does not know|interprets the swarm's tasks differently"):
             applied(charter(tasks=(words(name=name, label=name, params={}, weight_ppm=MILLION),)), Config())
-    with pytest.raises(SwarmSkew, match="otherwise"):
+    with pytest.raises(SwarmSkew, match="interprets the swarm's tasks differently"):
         applied(charter(tasks=(words(label="letters", weight_ppm=MILLION),)), Config())
 
 
 @pytest.mark.parametrize(
     ("place", "changes", "told", "cure"),
     [
-        (0, {"version": "reasoning-gym 0.1.23"}, "reasoning-gym 0.1.23 here", f"{PIP} reasoning-gym==0.1.25"),
-        (0, {"version": ""}, "this version of swarmctl here", "swarmctl swarm show"),
-        (0, {"label": "bf"}, "no task of this node", "swarmctl swarm show"),
-        (1, {"sha256": "00" * 32}, "100 questions, SHA-256 000000000000… here", "swarmctl swarm show"),
+        (
+            0,
+            {"version": "reasoning-gym 0.1.23"},
+            "from reasoning-gym 0.1.23 on this machine",
+            f"{PIP} reasoning-gym==0.1.25",
+        ),
+        (0, {"version": ""}, "from this version of swarmctl on this machine", "swarmctl swarm show"),
+        (0, {"label": "bf"}, "does not have the swarm's task spell_backward", "swarmctl swarm show"),
+        (
+            1,
+            {"sha256": "00" * 32},
+            r"on this machine \(100 questions, SHA-256 000000000000…\)",
+            "swarmctl swarm show",
+        ),
         (1, {"size": 99}, "99 questions", "swarmctl swarm show"),
-        (1, {"size": None, "sha256": None}, "no fixed set here", "swarmctl swarm show"),
+        (1, {"size": None, "sha256": None}, r"on this machine \(not a fixed set\)", "swarmctl swarm show"),
     ],
 )
-def test_skew_names_its_cure(place: int, changes: dict[str, object], told: str, cure: str) -> None:
+def test_skew_suggests_a_fix(place: int, changes: dict[str, object], told: str, cure: str) -> None:
     check_skew(charter(), FACTS, DIGESTS)
     facts = list(FACTS)
     facts[place] = dataclasses.replace(facts[place], **changes)  # type: ignore[arg-type]
@@ -119,16 +129,18 @@ def test_skew_names_its_cure(place: int, changes: dict[str, object], told: str, 
 
 
 def test_other_questions_under_the_same_version_are_skew() -> None:
-    with pytest.raises(SwarmSkew, match="other questions here") as caught:
+    with pytest.raises(SwarmSkew, match=r"other questions on this machine.*both use reasoning-gym 0\.1\.25") as caught:
         check_skew(charter(), FACTS, DIGESTS | {"spell_backward": "00" * 32})
     assert caught.value.next == f"{PIP} --force-reinstall --no-deps reasoning-gym==0.1.25"
-    with pytest.raises(SwarmSkew, match="task jsonl has other questions") as caught:
+    with pytest.raises(
+        SwarmSkew, match=r"task jsonl has other questions on this machine.*its version and data match"
+    ) as caught:
         check_skew(charter(), FACTS, {"spell_backward": "ab" * 32})
     assert caught.value.next == "swarmctl swarm show"
 
 
 @pytest.mark.parametrize("version", ["evil-package 1.0", "reasoning-gym 0.1.25.post1", "reasoning-gym 1!2"])
-def test_a_stranger_cannot_have_something_else_installed(version: str) -> None:
+def test_a_charter_cannot_suggest_another_package(version: str) -> None:
     hostile = charter(tasks=(words(version=version), FILE))
     with pytest.raises(SwarmSkew) as caught:
         check_skew(hostile, FACTS, DIGESTS)

@@ -1,6 +1,6 @@
-"""Hostile members and outsiders, for real, on the wire. The honest go on as if they were not there.
+"""Real hostile members and outsiders on the wire. Honest nodes keep working as if they were not there.
 
-What peers' bundles say, once they came, is judged elsewhere.
+Other tests check how the contents of bundles are verified.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ YEARS = 10 * 365 * 86_400
 BOMB = msgpack.packb(1)
 for _ in range(900):
     BOMB = msgpack.packb(msgpack.ExtType(0x40, b"\x91" + BOMB))
-"""4 KB that end any process which reads them with hivemind's own serializer."""
+"""4 KB that crash any process that reads them with hivemind's own serializer."""
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SwarmNode, SwarmNode]]:
-    """Two nodes that go through all of it."""
+    """Two nodes that are used by all tests."""
     peers = Peers(tmp_path_factory.mktemp("honest"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hivemind_exp.swarm.node_thread.LOOK_S", 0.3)
@@ -69,7 +69,7 @@ def hostile(honest: tuple[SwarmNode, SwarmNode], tmp_path: Path) -> Iterator[Hos
 
 
 def trade(first: SwarmNode, second: SwarmNode, seconds: float = 10.0) -> None:
-    """Let two honest nodes swap a bundle each."""
+    """Let two honest nodes exchange one bundle each."""
     content = {node.peer_id: os.urandom(20_000) for node in (first, second)}
     for node in (first, second):
         node.publish(content[node.peer_id], round=9, groups=1, step=9)
@@ -87,14 +87,14 @@ def own_word(node: SwarmNode) -> tuple[bytes, Announcement]:
 
 
 def stored(node: SwarmNode) -> int:
-    """Return how many records a node keeps for the DHT."""
+    """Return how many records a node stores for the DHT."""
     overlay = node.overlay
     assert overlay is not None
     return sum(len(item.value.data) for _, item in overlay._protocol.storage.items())
 
 
 async def fetch(hostile: Hostile, node: SwarmNode, kind: TransferKind, sha256: bytes) -> bytes:
-    """Return whatever a node sends when asked by hand."""
+    """Make a handwritten request to a node, and return whatever it sends."""
     _, reader, writer = await hostile.p2p.call_binary_stream_handler(PeerID.from_base58(node.peer_id), NAME)
     asked = ProvenRequest(NAME, hostile.access.nonce(), time.time(), bytes((kind,)) + sha256)
     writer.write(_ASK.pack(kind, sha256, asked.nonce, asked.at, hostile.access.ask(node.peer_id, asked)))
@@ -135,18 +135,18 @@ def test_outsiders_learn_nothing(honest: tuple[SwarmNode, SwarmNode], tmp_path: 
         assert overlay is not None
         assert outsider.peer_id not in overlay.neighbours
         assert outsider.peer_id not in {peer.peer for peer in peers_of(first)}
-    with Hostile(tmp_path / "member") as member:  # the same by hand, by one that may
+    with Hostile(tmp_path / "member") as member:  # the same handwritten requests, made by a member
         member.connect(first)
         assert member.ask(first, "find", dht_pb2.FindRequest(keys=[key], peer=member.info)).results[0].value
         got = member.run(fetch(member, first, TransferKind.BUNDLE, ref.sha256))
         assert got == _HEAD.pack(0, 8) + b"a secret"
-        # Who passes on what a member asked of somebody else is no member.
+        # A request that another member made to a node cannot be replayed.
         asked = ProvenRequest("ping", member.access.nonce(), time.time(), b"")
         proof = second._access.ask(first.peer_id, asked)
         assert not first._access.may_ask(member.peer_id, asked, proof)
 
 
-def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+def test_invalid_records_are_not_stored(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
     first, second = honest
     theirs, their_word = own_word(second)
     record, word = hostile.record()
@@ -176,7 +176,7 @@ def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostil
         assert not hostile.announce(first, made, said)
     assert not hostile.store(first, key, msgpack.packb(word.peer), msgpack.packb(record), word.expires, cache=True)
     assert stored(first) == before
-    # Its own, then an older one of its own, then the first again.
+    # Store the peer's own record, then try an older one, then repeat the first.
     assert hostile.announce(first, record, word)
     assert not hostile.announce(first, *hostile.record(age=30))
     assert hostile.announce(first, record, word)
@@ -184,7 +184,9 @@ def test_records_that_none_may_store(honest: tuple[SwarmNode, SwarmNode], hostil
     trade(first, second)
 
 
-def test_ten_thousand_subkeys_and_a_thousand_names(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+def test_ten_thousand_subkeys_and_a_thousand_identities_cost_little(
+    honest: tuple[SwarmNode, SwarmNode], hostile: Hostile
+) -> None:
     first, second = honest
     key = shard_key(SWARM, 0)
     soon = time.time() + 500
@@ -197,7 +199,7 @@ def test_ten_thousand_subkeys_and_a_thousand_names(honest: tuple[SwarmNode, Swar
     assert not hostile.store(first, key, b"", dictionary(*((str(n), b"x", soon) for n in range(4000))), soon)
     assert time.process_time() - begun < 1
     assert stored(first) == before
-    # A thousand identities, all of them real, none of them known.
+    # A thousand real identities that no node knows.
     entries: dict[int, list[tuple[str, bytes, float]]] = {}
     for _ in range(1000):
         identity = Identity.generate()
@@ -212,7 +214,7 @@ def test_ten_thousand_subkeys_and_a_thousand_names(honest: tuple[SwarmNode, Swar
     trade(first, second)
 
 
-def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+def test_false_answers_are_rejected(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
     first, second = honest
     soon = time.time() + 500
     fakes = [Identity.generate().peer_id for _ in range(300)]
@@ -250,7 +252,7 @@ def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Ho
     assert overlay is not None
 
     def heard_out() -> bool:
-        if hostile.peer_id not in overlay.neighbours:  # who answers nonsense is forgotten, and asks again
+        if hostile.peer_id not in overlay.neighbours:  # dropped for invalid answers, so it pings again
             hostile.ping(first)
         return told > 20
 
@@ -260,7 +262,7 @@ def test_liars_are_not_believed(honest: tuple[SwarmNode, SwarmNode], hostile: Ho
     trade(first, second)
 
 
-def test_a_place_is_nobodys_choice(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+def test_a_peer_cannot_choose_its_dht_id(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
     first, second = honest
     overlay = first.overlay
     assert overlay is not None
@@ -269,7 +271,7 @@ def test_a_place_is_nobodys_choice(honest: tuple[SwarmNode, SwarmNode], hostile:
         with pytest.raises(P2PHandlerError):
             hostile.ask(first, "ping", dht_pb2.PingRequest(peer=dht_pb2.NodeInfo(node_id=os.urandom(20))))
     assert set(overlay._protocol.routing_table.uid_to_peer_id) <= known
-    hostile.info = dht_pb2.NodeInfo(node_id=place_of(SWARM, b"elsewhere").to_bytes())  # as an answer, then
+    hostile.info = dht_pb2.NodeInfo(node_id=place_of(SWARM, b"elsewhere").to_bytes())  # now in answers
     eventually(lambda: hostile.peer_id not in overlay.neighbours)
     trade(first, second)
 
@@ -294,7 +296,7 @@ def test_floods_are_cut_off(honest: tuple[SwarmNode, SwarmNode], hostile: Hostil
     trade(first, second)
 
 
-def test_bundles_that_are_not_what_was_said(
+def test_bundles_that_differ_from_their_announcement_are_rejected(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.2)
@@ -322,7 +324,7 @@ def test_bundles_that_are_not_what_was_said(
     trade(first, second)
 
 
-def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
+def test_peers_that_serve_slowly_or_nothing_occupy_one_fetch_each(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hivemind_exp.swarm.transfer.courier.PATIENCE_S", 1.5)
@@ -348,17 +350,17 @@ def test_who_serves_a_byte_a_second_or_nothing_costs_one_place(
         for one in (hostile, mute):
             assert one.announce(first, *one.record(*refs))
         eventually(lambda: hostile.streams and mute.streams)
-        # The other honest node may be fetched from too, for what an earlier test has left.
+        # There may also be a fetch from the other honest node, for a bundle of an earlier test.
         assert set(first.fetcher.running) - {second.peer_id} == {hostile.peer_id, mute.peer_id}
         threads = threading.active_count()
         trade(first, second, 5)  # meanwhile
         assert threading.active_count() == threads
         eventually(lambda: not first.fetcher.running)
-        assert hostile.streams + mute.streams <= 8  # once by each node, and once for what another did not give
+        assert hostile.streams + mute.streams <= 8  # each honest node asks the author, then other peers
         assert first.fetcher._authors[hostile.peer_id].until > time.monotonic() + 5
 
 
-def test_who_takes_slowly_keeps_nobody_else_waiting(
+def test_slow_downloaders_do_not_delay_other_peers(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hivemind_exp.swarm.transfer.courier.PATIENCE_S", 1.0)
@@ -395,7 +397,9 @@ def test_who_takes_slowly_keeps_nobody_else_waiting(
     eventually(lambda: not courier._streams.total())
 
 
-def test_a_crowd_that_serves_nothing_leaves_room(honest: tuple[SwarmNode, SwarmNode], hostile: Hostile) -> None:
+def test_a_crowd_that_serves_nothing_does_not_block_fetching(
+    honest: tuple[SwarmNode, SwarmNode], hostile: Hostile
+) -> None:
     first, second = honest
     crowd = [Identity.generate() for _ in range(100)]
     for identity in crowd:

@@ -1,4 +1,4 @@
-"""Keys: made private, refused when they are not, the very ones that libp2p's daemon takes, and lived by one node."""
+"""Identity keys: private files, in the format of libp2p's daemon, and used by one running node at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONE = Identity.generate()
 OTHER = Identity.generate()
 
 
-def test_a_key_is_private_from_birth_under_any_umask(tmp_path: Path) -> None:
+def test_a_key_file_is_private_from_the_start_under_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         made = Identity.create(tmp_path / "key")
@@ -38,7 +38,7 @@ def test_a_key_is_private_from_birth_under_any_umask(tmp_path: Path) -> None:
     assert "PrivateKey" not in repr(made)
 
 
-def test_a_key_is_never_written_over_or_through_a_link(tmp_path: Path) -> None:
+def test_a_key_never_overwrites_a_file_or_follows_a_link(tmp_path: Path) -> None:
     made = Identity.create(tmp_path / "key")
     (tmp_path / "dangling").symlink_to(tmp_path / "elsewhere")
     for name in ("key", "dangling"):
@@ -54,13 +54,13 @@ def test_a_key_is_never_written_over_or_through_a_link(tmp_path: Path) -> None:
 def test_a_key_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     Identity.create(tmp_path / "key")
     (tmp_path / "key").chmod(mode)
-    with pytest.raises(IdentityProblem, match="others can read") as caught:
+    with pytest.raises(IdentityProblem, match=r"others can read .* and could impersonate this node") as caught:
         Identity.load(tmp_path / "key")
     assert caught.value.next == f"chmod 600 {tmp_path}/key"
 
 
 def rsa_file() -> bytes:
-    """Return a key file as hivemind makes it: a protobuf of type RSA with PKCS1."""
+    """Return a key file as hivemind creates it: a protobuf of type RSA with PKCS1."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     body = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     return b"\x08\x00\x12" + bytes([len(body) & 127 | 128, len(body) >> 7]) + body
@@ -76,11 +76,11 @@ def rsa_file() -> bytes:
         (os.urandom(70_000), "damaged"),
         (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "another format"),
         (b"swarmctl identity backup 1\n", "is a backup"),
-        (rsa_file(), "RSA key"),
+        (rsa_file(), "contains an RSA key"),
     ],
     ids=["empty", "short", "mixed", "long", "noise", "pem", "backup", "rsa"],
 )
-def test_what_is_no_key_is_said(tmp_path: Path, content: bytes, told: str) -> None:
+def test_the_error_says_what_a_file_contains_instead_of_a_key(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "key"
     path.write_bytes(content)
     path.chmod(0o600)
@@ -88,15 +88,16 @@ def test_what_is_no_key_is_said(tmp_path: Path, content: bytes, told: str) -> No
         Identity.load(path)
 
 
-def test_what_is_no_file_is_said(tmp_path: Path) -> None:
+def test_unreadable_paths_are_reported(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     (tmp_path / "directory").mkdir(0o700)
-    for name, told in {"pipe": "is no file", "directory": "is no file", "missing": "No such file"}.items():
+    expected = {"pipe": "is not a regular file", "directory": "is not a regular file", "missing": "No such file"}
+    for name, told in expected.items():
         with pytest.raises(IdentityProblem, match=told):
             Identity.load(tmp_path / name)
 
 
-def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_partial_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -110,7 +111,7 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     assert Identity.load(tmp_path / "key").peer_id == ONE.peer_id
 
 
-def test_a_signature_is_its_owners_over_this_message() -> None:
+def test_a_signature_is_valid_for_one_peer_and_one_message() -> None:
     signature = ONE.sign(b"charter 1")
     assert len(signature) == 64
     assert verify(ONE.peer_id, b"charter 1", signature)
@@ -118,7 +119,7 @@ def test_a_signature_is_its_owners_over_this_message() -> None:
     assert not verify(ONE.peer_id, b"charter 2", signature)
     assert not verify(ONE.peer_id, b"charter 1", signature[:-1] + bytes([signature[-1] ^ 1]))
     raw = Ed25519PrivateKey.from_private_bytes(ONE.to_bytes()[4:36])
-    # Nor does what the daemon signs with the same key pass for ours.
+    # A signature that the daemon makes with the same key is not valid here, either.
     assert not verify(ONE.peer_id, b"charter 1", raw.sign(b"charter 1"))
 
 
@@ -128,7 +129,7 @@ def test_a_signature_is_its_owners_over_this_message() -> None:
     st.one_of(st.binary(max_size=80), st.none(), st.text(max_size=64)),
     st.one_of(st.binary(max_size=80), st.integers()),
 )
-def test_nothing_makes_verifying_raise(peer: str, message: bytes, signature: bytes) -> None:
+def test_verify_never_raises(peer: str, message: bytes, signature: bytes) -> None:
     assert not verify(peer, message, signature)
     assert not verify(ONE.peer_id, message, signature)
     assert not is_peer_id(peer)
@@ -136,7 +137,7 @@ def test_nothing_makes_verifying_raise(peer: str, message: bytes, signature: byt
 
 @settings(deadline=None)
 @given(st.integers(0, 51), st.characters())
-def test_a_peer_id_is_written_one_way(place: int, character: str) -> None:
+def test_a_peer_id_has_one_canonical_form(place: int, character: str) -> None:
     changed = ONE.peer_id[:place] + character + ONE.peer_id[place + 1 :]
     assert is_peer_id(ONE.peer_id)
     if changed != ONE.peer_id:
@@ -145,7 +146,7 @@ def test_a_peer_id_is_written_one_way(place: int, character: str) -> None:
     assert not is_peer_id(character + ONE.peer_id)
 
 
-def test_an_identity_lives_once_whatever_file_it_is_in(tmp_path: Path) -> None:
+def test_an_identity_can_only_be_claimed_once_per_machine(tmp_path: Path) -> None:
     claims = NodeFiles(tmp_path / "nodes/x").claims
     code = (
         "import sys; from pathlib import Path\n"
@@ -155,7 +156,7 @@ def test_an_identity_lives_once_whatever_file_it_is_in(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"mine\n"
-        with pytest.raises(IdentityProblem, match=rf"node first \(pid {holder.pid}\) lives as"):
+        with pytest.raises(IdentityProblem, match=rf"node first \(pid {holder.pid}\) is running as"):
             with claim(claims, ONE.peer_id, "second"):
                 pass
         with claim(claims, OTHER.peer_id, "second"):
@@ -176,7 +177,7 @@ def test_a_name_is_the_same_everywhere() -> None:
 
 
 @pytest.mark.slow
-def test_the_daemon_lives_under_the_key(tmp_path: Path) -> None:
+def test_the_daemon_uses_the_key(tmp_path: Path) -> None:
     made = Identity.create(tmp_path / "key")
     code = (
         "import asyncio, sys; from hivemind.p2p import P2P\n"

@@ -1,4 +1,4 @@
-"""Invitations: the line as it was written, as a chat mangled it, and what is none."""
+"""Invitations: well-formed lines, lines that a chat has mangled, and invalid ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INVITATION = Invitation(HASH, GOOD)
 
 
 @pytest.mark.parametrize("invitation", [INVITATION, Invitation(HASH)])
-def test_what_was_written_is_read(invitation: Invitation) -> None:
+def test_an_invitation_survives_a_round_trip(invitation: Invitation) -> None:
     assert parse(str(invitation)) == invitation
     assert SwarmConfig(join=str(invitation)).charter == HASH
 
@@ -40,7 +40,7 @@ def test_what_was_written_is_read(invitation: Invitation) -> None:
         lambda line: f"\ufeff{line},",
     ],
 )
-def test_what_a_chat_mangled_is_read(mangle: object) -> None:
+def test_mangled_invitations_are_read(mangle: object) -> None:
     assert callable(mangle)
     assert parse(mangle(str(INVITATION))) == INVITATION
 
@@ -48,18 +48,21 @@ def test_what_a_chat_mangled_is_read(mangle: object) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("", "begins with swarm1:"),
-        ("swarm2:" + HASH, "begins with swarm1:"),
-        ("swarm1:" + HASH[:-1], "not 63 characters"),
+        ("", "not an invitation: it does not contain swarm1:"),
+        ("swarm2:" + HASH, "not an invitation: it does not contain swarm1:"),
+        ("swarm1:" + HASH[:-1], "not by 63 characters"),
         ("swarm1:" + HASH.upper(), "64 digits"),
         (f"swarm1:{HASH} swarm1:{HASH}", "more than one"),
         (f"swarm1:{HASH}@", "address 1"),
         (f"swarm1:{HASH}@{GOOD[0]},{GOOD[1][:-1]}", "address 2"),
-        (f"swarm1:{HASH}@" + ",".join(f"/ip4/127.0.0.1/tcp/{port}/p2p/{PEER}" for port in range(1, 18)), "at most 16"),
+        (
+            f"swarm1:{HASH}@" + ",".join(f"/ip4/127.0.0.1/tcp/{port}/p2p/{PEER}" for port in range(1, 18)),
+            "17 addresses, but the maximum is 16",
+        ),
         ("swarm1:" + "a" * 100_000, "too long"),
     ],
 )
-def test_what_is_none_is_said(line: str, told: str) -> None:
+def test_invalid_invitations_are_explained(line: str, told: str) -> None:
     with pytest.raises(SwarmError, match=told) as caught:
         parse(line)
     assert caught.value.next == "swarmctl swarm invite"
@@ -87,7 +90,7 @@ def test_what_is_none_is_said(line: str, told: str) -> None:
         f"/ip4/203.0.113.7/tcp/4001/p2p/{PEER}/p2p-circuit/p2p/Qm{'a' * 44}",
     ],
 )
-def test_what_is_no_address(address: str) -> None:
+def test_invalid_addresses_are_rejected(address: str) -> None:
     assert not is_address(address)
 
 

@@ -1,4 +1,4 @@
-"""Real nodes on networks that break apart: both sides go on, and find each other when the network is whole again."""
+"""Real nodes in a network split: both sides keep running, and find each other when the network is restored."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.chaos.storm import PATIENCE_S, SMALL, gather, teller
 pytestmark = pytest.mark.swarm
 
 HEALED_S = 75.0
-"""In which a swarm must be whole again after its network is: a peer that does not answer is tried again every 20 s."""
+"""Time limit for a swarm to heal after its network does. A peer that does not answer is retried every 20 s."""
 
 
 @pytest.fixture(scope="module")
 def namespaces() -> None:
-    """Skip where no network namespaces can be made."""
+    """Skip the test if network namespaces are not available."""
     if (why := obstacle()) is not None:
         pytest.skip(why)
 
@@ -42,7 +42,7 @@ def kill(node: Node) -> None:
 
 
 def remembers(node: Node) -> int:
-    """Return how many peers a node has on its disk."""
+    """Return how many peers a node has saved on disk."""
     return len(KnownPeers(node.files.swarm / "known-peers.json").items())
 
 
@@ -51,7 +51,7 @@ def codes(node: Node) -> list[str]:
 
 
 def end(swarm: Swarm) -> None:
-    """Stop all nodes and hold what they leave against what must be."""
+    """Stop all nodes and check what they leave behind."""
     for node in swarm.nodes:
         swarm.stop(node)
     assert [fault for node in swarm.nodes for fault in evidence.faults(node, swarm.invitation.charter)] == []
@@ -61,33 +61,33 @@ def end(swarm: Swarm) -> None:
 
 
 @pytest.mark.usefixtures("namespaces")
-def test_a_bootstrap_that_restarts_alone_behind_a_cut_is_found_again(tmp_path: Path) -> None:
+def test_a_bootstrap_node_that_restarts_during_a_split_is_found_again(tmp_path: Path) -> None:
     say = teller()
     with Network([1, 2]) as network:
         with ForkedSwarm(tmp_path, ["founder", "bert", "cleo"], network.namespaces, SMALL) as swarm:
             founder = swarm.founder
             gather(swarm, say)
             assert "/ip4/10.77.0.1/" in str(swarm.invitation)
-            assert until(lambda: remembers(founder) == 2, PATIENCE_S)  # asked within seconds of their coming
+            assert until(lambda: remembers(founder) == 2, PATIENCE_S)  # saved within seconds of their joining
             network.cut(0)
             cut = time.time()
             kill(founder)
             swarm.start(founder)
             before = [node.rounds() for node in swarm.nodes]
             assert until(lambda: "swarm_alone" in codes(founder), PATIENCE_S, swarm.watch)
-            say("cut, and the founder came back alone")
+            say("cut, and the creator's node restarted alone")
             assert until(lambda: all(n.rounds() > b + 10 for n, b in zip(swarm.nodes, before, strict=True)), PATIENCE_S)
             assert until(lambda: {("bert", "cleo"), ("cleo", "bert")} <= hears(swarm, cut + 1), PATIENCE_S)
             assert not any("founder" in pair for pair in hears(swarm, cut + 1))
             network.heal(0)
             healed = time.time()
-            say("each side went on by itself; healed")
+            say("each side kept running separately; healed")
             assert until(lambda: all_of(swarm) <= hears(swarm, healed), HEALED_S, swarm.watch), hears(swarm, healed)
             say(f"whole again after {time.time() - healed:.1f} s")
             end(swarm)
 
 
-def test_nodes_whose_bootstrap_is_dead_begin_alone_and_find_each_other(tmp_path: Path) -> None:
+def test_nodes_without_their_bootstrap_node_start_alone_and_find_each_other(tmp_path: Path) -> None:
     say = teller()
     with ForkedSwarm(tmp_path, ["founder", "bert", "cleo"], settings=SMALL) as swarm:
         founder, bert, cleo = swarm.nodes
@@ -99,12 +99,12 @@ def test_nodes_whose_bootstrap_is_dead_begin_alone_and_find_each_other(tmp_path:
         dead, before = time.time(), bert.rounds()
         swarm.start(bert)
         assert until(lambda: "swarm_alone" in codes(bert) and bert.rounds() > before + 10, PATIENCE_S, swarm.watch)
-        say("bert began alone")
+        say("bert started alone")
         swarm.start(cleo)
         assert until(lambda: {("bert", "cleo"), ("cleo", "bert")} <= hears(swarm, dead), HEALED_S, swarm.watch)
-        say("bert and cleo found each other; the founder is still dead")
+        say("bert and cleo found each other; the creator's node is still dead")
         swarm.start(founder)
         back = time.time()
         assert until(lambda: all_of(swarm) <= hears(swarm, back), HEALED_S, swarm.watch), hears(swarm, back)
-        say(f"whole again {time.time() - back:.1f} s after the founder came back")
+        say(f"whole again {time.time() - back:.1f} s after the creator's node restarted")
         end(swarm)

@@ -1,4 +1,4 @@
-"""So many a second, with so many at once: for everybody together, and for each peer."""
+"""Rate limits for all peers together and per peer."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     assert bucket.take(5, keep=5)
 
 
-def test_each_peer_has_its_own_and_those_heard_of_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_peer_has_its_own_bucket_and_the_most_recent_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_bucket, "_PEERS", 2)
     buckets = PeerBuckets(0.0, 2)
     assert [buckets.take("a") for _ in range(3)] == [True, True, False]
     assert buckets.take("b", 2)
-    assert not buckets.take("a")  # and so it is the one heard of last
+    assert not buckets.take("a")  # this makes it the most recent peer
     assert buckets.take("c")
     assert not buckets.take("a")
-    assert buckets.take("b")  # forgotten meanwhile: a name is free anyway
+    assert buckets.take("b")  # forgotten in the meantime; a new peer id would be free anyway

@@ -1,7 +1,7 @@
-"""Every attack of ``attacks.ATTACKS`` at once, against real nodes that learn, beside the same nodes left in peace.
+"""All attacks in ``attacks.ATTACKS`` at once, against real nodes that learn, compared with the same nodes in peace.
 
-Equal names have equal seeds, weights and questions in both swarms. What single attacks meet on the wire, and what
-single bundles do, is tested beside the modules that stop them; here it is what they do together to nodes that learn.
+Nodes with equal names have equal seeds, weights and questions in both swarms. Single attacks and single bundles are
+tested beside the modules that stop them. These tests check their combined effect on nodes that learn.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ from tests.support.hostile.siege import Siege, outsider
 pytestmark = pytest.mark.swarm
 
 ROUNDS = 28
-"""Some ten of them until everybody has met everybody, and then the rest."""
+"""About ten rounds until all nodes have met, and then the rest."""
 PATIENCE_S = 200.0
 NAMES = ("student", "payer")
 NOISE = 0.15
-"""Accuracy by which two swarms of two nodes differ after so few rounds for no reason: 200 questions have a standard
-error of 0.035, and nodes whose peers' groups come a moment later learn from other ones."""
+"""Random difference in accuracy between two swarms of two nodes after so few rounds. 200 questions have a standard
+error of 0.035, and nodes whose peers' groups arrive a moment later learn from different ones."""
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was left of the two swarms, and what the attackers saw."""
+    """The results of the two swarms, and what the attackers recorded."""
 
     home: Path
     peaceful: list[Honest]
     attacked: list[Honest]
     told: Counter[tuple[str, str]]
     villains: dict[str, str]
-    """The attacks that each villain began with, by peer id."""
+    """The attack that each villain started with, by peer id."""
     trap: bool
-    """Whether code in an answer ran."""
+    """Whether code in an answer was executed."""
     begun: float
     """When the attacks began, Unix seconds."""
 
     @property
     def pairs(self) -> list[tuple[Honest, Honest]]:
-        """Each attacked node with the one that was left in peace."""
+        """Each attacked node with its counterpart in the peaceful swarm."""
         return list(zip(self.attacked, self.peaceful, strict=True))
 
     def book(self, node: Honest) -> dict[str, PeerRecord]:
@@ -79,7 +79,7 @@ REFUSED = (
 STALLED = ("never_serves", "byte_a_second")
 CROWD = "thousand_identities"
 SERVING = ATTACKS.keys() - set(REFUSED) - set(STALLED) - {CROWD}
-"""Attacks that are bundles."""
+"""Attacks with bundles."""
 
 
 def served(told: Counter[tuple[str, str]]) -> set[str]:
@@ -107,7 +107,7 @@ def swarm(root: Path, rules: object, founder: Identity, base: Path, url: str) ->
 
 
 def acquainted(node: Honest, nodes: list[Honest], since: float = 0.0) -> bool:
-    """Whether a node has drawn groups of all the others. ``since``: Unix seconds."""
+    """Whether a node has drawn groups from all other nodes. ``since``: Unix seconds."""
     return {other.peer_id for other in nodes} - {node.peer_id} <= {peer for peer, _, _ in node.heard(since)}
 
 
@@ -135,7 +135,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         with Siege(home / "hostile", attacked.nodes, rules, list(ATTACKS)) as siege:
             attacked.begin(PATIENCE_S)
             peaceful.begin(PATIENCE_S)
-            # In a swarm where nobody knows anybody, honest nodes are strangers like all the others.
+            # While no node knows another, honest nodes are strangers like the attackers.
             until(lambda: [node.root.name for node in attacked.nodes if not acquainted(node, attacked.nodes)])
             siege.begin()
             begun = time.time()
@@ -153,28 +153,28 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def test_every_attack_reached_the_honest(outcome: Outcome) -> None:
+def test_every_attack_reached_the_honest_nodes(outcome: Outcome) -> None:
     told = outcome.told
     assert all(told[name, "played"] for name in ATTACKS)
     for name in REFUSED:
         assert told[name, "refused"]
         assert not told[name, "taken"], name
     assert all(told[name, "kept waiting"] for name in STALLED)
-    assert told[CROWD, "taken"]  # real names with real signatures: it is what they do that is bounded
+    assert told[CROWD, "taken"]  # real identities with valid signatures: only their effect is limited
     assert served(told) >= SERVING
 
 
-def test_honest_nodes_end_as_if_nobody_had_attacked(outcome: Outcome) -> None:
+def test_honest_nodes_learn_as_well_as_without_attacks(outcome: Outcome) -> None:
     after = {
         name: sum(node.accuracy[1] for node in nodes) / len(nodes)
         for name, nodes in (("peaceful", outcome.peaceful), ("attacked", outcome.attacked))
     }
     assert after["attacked"] > after["peaceful"] - NOISE, after
     for attacked, peaceful in outcome.pairs:
-        assert attacked.accuracy[0] == peaceful.accuracy[0]  # they were one and the same to begin with
+        assert attacked.accuracy[0] == peaceful.accuracy[0]  # they started with the same weights
         assert len(attacked.events("round")) == len(peaceful.events("round")) == ROUNDS
         assert attacked.events("error") == []
-        # They go on learning from each other.
+        # They keep learning from each other.
         assert acquainted(attacked, outcome.attacked, outcome.begun)
 
 
@@ -182,17 +182,17 @@ def test_poison_is_not_learned(outcome: Outcome) -> None:
     for node in outcome.attacked:
         assert not [text for text in node.said() if POISON in text or MARK in text]
         heard, lessons = node.heard(), node.lessons()
-        assert not [text for _, text, reward in heard if MARK in text and reward]  # no wrong answer ever paid
+        assert not [text for _, text, reward in heard if MARK in text and reward]  # no wrong answer got a reward
         poisoned = Counter(peer for peer, text, reward in heard if POISON in text and reward)
-        assert poisoned, "no poison came through to the last filter, so nothing was tried"
-        # What a peer may fill of a batch: an eighth.
+        assert poisoned, "no poison reached the last filter, so this tested nothing"
+        # A peer may fill at most an eighth of a batch.
         assert max(poisoned.values()) <= ROUNDS * 2 * GROUPS * GROUP / 8
         assert sum(poisoned.values()) <= sum(lessons.values())
-        # And what is left of that is not what this node would write itself.
+        # The last filter removes nearly all of the rest, because this node would hardly write it itself.
         assert node.filtered() >= 0.9 * sum(poisoned.values())
 
 
-def test_spending_is_nobodys_business(outcome: Outcome) -> None:
+def test_attacks_do_not_change_spending(outcome: Outcome) -> None:
     (_, (attacked, peaceful)) = outcome.pairs
     assert 0 < attacked.spent <= CAP
     assert attacked.spent == pytest.approx(peaceful.spent, rel=1e-9)
@@ -202,11 +202,11 @@ def test_memory_threads_and_processes_are_bounded(outcome: Outcome) -> None:
     for attacked, peaceful in outcome.pairs:
         assert attacked.peak.bytes < peaceful.peak.bytes + 300 * 2**20
         assert attacked.peak.threads <= peaceful.peak.threads + 2
-        assert attacked.peak.processes <= peaceful.peak.processes + 1  # a verifier that is just being replaced
+        assert attacked.peak.processes <= peaceful.peak.processes + 1  # a verifier that is being replaced
         assert attacked.left == []
 
 
-def test_what_breaks_the_rules_is_counted_and_costs_standing(outcome: Outcome) -> None:
+def test_violations_are_counted_and_honest_nodes_keep_their_standing(outcome: Outcome) -> None:
     refused: Counter[str] = Counter()
     for node in outcome.attacked:
         book = outcome.book(node)
@@ -220,7 +220,7 @@ def test_what_breaks_the_rules_is_counted_and_costs_standing(outcome: Outcome) -
     assert min(refused[name] for name in ("zip_bomb", "from_the_future", "near_duplicates", "copied_rollouts")) > 0
 
 
-def test_code_in_answers_ran_nowhere(outcome: Outcome) -> None:
+def test_code_in_answers_is_not_executed(outcome: Outcome) -> None:
     assert not outcome.trap
 
 
@@ -234,13 +234,13 @@ COMMANDS = (
 )
 
 
-def test_what_people_see_is_free_of_control_characters(outcome: Outcome) -> None:
+def test_logs_and_output_contain_no_control_characters(outcome: Outcome) -> None:
     for node in outcome.attacked:
         for path in (node.files.log, node.files.events):
-            text = path.read_bytes().decode().replace("\r", "")  # with which libraries draw their progress
+            text = path.read_bytes().decode().replace("\r", "")  # libraries draw progress bars with it
             assert not CONTROLS.search(text), path
     shown = [node for node in outcome.attacked if any(ESCAPES[:4] in text for _, text, _ in node.heard())]
-    assert shown, "no escape was ever drawn, so nothing was tried"
+    assert shown, "no text with escapes was ever drawn, so this tested nothing"
     write_json(shown[0].files.identity, identity(shown[0].config))
     environment = os.environ | {"SWARMCTL_HOME": str(outcome.home), "COLUMNS": "100"}
     for command in COMMANDS:

@@ -15,7 +15,7 @@ from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node import SwarmNode
 from tests.support.hostile.records import unpack
 
-STALE = ("no newer than what is known", "it has expired", "this node's name")
+STALE = ("not newer than the known record", "expired", "this node's peer id")
 """Reasons to reject a record that was valid earlier: some peers keep an older record a little longer, or the observer's
 own record from an earlier look."""
 

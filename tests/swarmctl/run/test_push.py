@@ -74,8 +74,8 @@ def test_a_hub_that_fails_stops_nothing_and_the_same_command_pushes_later(home: 
     with uploads(Account(role="read")) as url:
         code, said = run(url)
     assert code == Exit.DONE, said
-    assert "warning: nothing can be pushed to me/mine yet: the hub refuses this token (403)" in said
-    assert "warning: the model of round 4 did not reach me/mine" in said
+    assert "warning: cannot push to me/mine yet: the hub rejected the token (403)" in said
+    assert "warning: could not push the model of round 4 to me/mine" in said
     account = Account()
     with uploads(account) as url:
         assert run(url)[0] == Exit.DONE

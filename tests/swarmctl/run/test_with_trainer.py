@@ -125,7 +125,8 @@ def test_models_that_are_gated_absent_or_out_of_reach(tmp_path: Path) -> None:
 
 def test_a_model_that_does_not_exist_can_be_corrected_under_the_same_name(tmp_path: Path, stand_in: Cli) -> None:
     wrong = swarmctl("run", "--profile", "small", "--model", str(tmp_path / "absent"), "--set", "warmup.steps=0")
-    assert "there is no directory" in told(wrong)[0]
+    assert "cannot load a model from" in told(wrong)[0]
+    assert "no such directory" in told(wrong)[0]
     assert wrong.returncode == Exit.CONFIGURATION
     right = stand_in("run", "--profile", "small", "--rounds", "1")
     assert right.returncode == Exit.DONE, right.stderr

@@ -377,7 +377,10 @@ def test_a_forged_charter_is_refused_before_anything_is_made(here: Cli, home: Pa
     ("change", "told"),
     [
         ({"version": "reasoning-gym 0.1.23"}, ["0.1.23 in the swarm", "-m pip install reasoning-gym==0.1.23"]),
-        ({"digest": "0" * 64}, ["other questions here than in the swarm", "pip install --force-reinstall"]),
+        (
+            {"digest": "0" * 64},
+            ["other questions on this machine than in the swarm", "pip install --force-reinstall"],
+        ),
     ],
 )
 def test_skew_is_refused_with_its_cure(
@@ -397,10 +400,10 @@ def test_a_file_of_questions_is_named_by_each_node(here: Cli, home: Path, tmp_pa
     own.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(40)))
     line = invitation(here("swarm", "new", "files", "--task", str(own), "-p", "cpu").stdout)
     lacking = here("run", "--join", line, "--node", "two", "-p", "cpu")
-    assert "a file of 40 questions that each node needs" in lacking.stderr
+    assert "each node needs the file of 40 questions" in lacking.stderr
     theirs.write_text(own.read_text().replace("3 + 1", "3 + 2"))
     other = here("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs))
-    assert "are not those of the swarm" in other.stderr
+    assert "task jsonl has other data on this machine (40 questions" in other.stderr
     theirs.write_bytes(own.read_bytes())
     right = here("run", "--join", line, "--node", "two", "-p", "cpu", "--task", str(theirs), "--rounds", "1")
     assert right.returncode == Exit.DONE, right.stderr

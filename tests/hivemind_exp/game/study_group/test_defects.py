@@ -4,7 +4,7 @@ Some concern more than the game. These tests guard against them, too:
 
 * 2  tests/hivemind_exp/game/study_group/test_rewards.py::test_the_best_completion_gets_the_maximum_of_every_term
 * 4  tests/hivemind_exp/game/study_group/test_together.py::test_a_number_means_the_same_answer_on_all_nodes
-* 6  tests/hivemind_exp/swarm/test_identity.py::test_a_signature_is_its_owners_over_this_message
+* 6  tests/hivemind_exp/swarm/test_identity.py::test_a_signature_is_valid_for_one_peer_and_one_message
 * 6  tests/hivemind_exp/game/study_group/test_together.py::test_a_liars_outputs_are_judged_locally_and_stay_quoted
 * 7  tests/hivemind_exp/game/study_group/test_alone.py::test_a_limit_that_leaves_a_stage_without_prompts_is_refused
 * 8  tests/swarmctl/settings/test_resolve.py::test_every_problem_of_a_profile_is_named_but_no_value

@@ -1,4 +1,4 @@
-"""Whose bundles are fetched first, where more are announced than can be fetched at once."""
+"""The order of fetches when more bundles are announced than can be fetched at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hivemind_exp.swarm.transfer.courier import AT_ONCE, BundleFetcher, FetchFai
 
 @dataclass
 class Somewhere:
-    """Stands in for courier and overlay: strangers cannot be reached, slowly."""
+    """Stands in for courier and overlay. Connecting to strangers takes long and fails."""
 
     neighbours: set[str]
     asked: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ async def settle(place: Somewhere, fetching: BundleFetcher, words: list[Announce
     await asyncio.sleep(0.05)
 
 
-def test_a_crowd_of_names_does_not_keep_neighbours_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbors_are_asked_before_a_crowd_of_new_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.01)
     friends = [f"friend {number}" for number in range(AT_ONCE // 2)]
     crowd = [word(f"stranger {number}") for number in range(500)]
@@ -58,7 +58,7 @@ def test_a_crowd_of_names_does_not_keep_neighbours_waiting(monkeypatch: pytest.M
         assert len(fetching.running) <= AT_ONCE
         assert {received.peer for received in inbox.take()} == set(friends)
         await cancel_all(list(fetching.running.values()))
-        # One that has served and fails now and then, as everybody does, stays before those who never did.
+        # A peer that has served before and fails now and then still comes before peers that never served.
         place.broken = True
         await settle(place, fetching, [word(friends[0], 1)])
         place.broken = False

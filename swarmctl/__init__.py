@@ -1,1 +1,1 @@
-"""The command line of a swarm node: parses, checks, starts and watches. Imports nothing heavy at module level."""
+"""The command line of a swarm node: parse, check, start, watch. Nothing heavy is imported at module level."""

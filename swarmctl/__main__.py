@@ -1,4 +1,4 @@
-"""Entry point: ``swarmctl`` and ``python -m swarmctl``. Answers ``--version`` before anything is imported."""
+"""Entry point: ``swarmctl`` and ``python -m swarmctl``. Handles ``--version`` before it imports anything."""
 
 import sys
 

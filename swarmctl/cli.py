@@ -1,9 +1,11 @@
-"""The command tree, and the one place where whatever happens becomes text and an exit code.
+"""The command tree, and the one place where results and errors become text and an exit code.
 
 Nothing heavy is imported here: commands import what they need when they run.
 """
 
+import ast
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -45,16 +47,16 @@ def _print_version(wanted: bool) -> None:
 def main(
     context: typer.Context,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Run a node of an RL swarm: post-train your own language model with GRPO on questions with known answers.
+    """Post-train a language model with GRPO, alone or in a swarm of peers.
 
     Examples:
-      swarmctl run --profile demo    a tiny model learns in a minute, on any machine
+      swarmctl run --profile demo    train a tiny model in a minute, on any machine
       swarmctl run                   train the default model on this machine
-      swarmctl doctor                what this machine lacks, and the cure
-      swarmctl profiles list         ways to run
+      swarmctl doctor                check your setup and suggest fixes
+      swarmctl profiles list         list the available profiles
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -63,19 +65,19 @@ def main(
 for command in (run_command, doctor, nodes):
     command.register(app)
 for module in (profiles, keys, rollouts, swarm, identity, completion):
-    app.add_typer(module.group, name=module.__name__.split(".")[1])  # the name of its package
-for name, group in {"profile": profiles.group, "key": keys.group}.items():  # other names, which help does not show
+    app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package
+for name, group in {"profile": profiles.group, "key": keys.group}.items():  # aliases, hidden from help
     app.add_typer(group, name=name, hidden=True)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line and return its exit code. Prints errors; lets no exception out."""
+    """Run the command line and return its exit code. Prints errors; never raises."""
     as_json = "--json" in arguments
     try:
         code = _run(arguments, as_json=as_json, verbose=not {"-v", "--verbose"}.isdisjoint(arguments))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has gone. What is still buffered must not raise again when Python ends.
+        # The reader of the output has gone. What is still buffered must not raise again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     return code
@@ -84,10 +86,10 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
     try:
         if sys.platform == "win32":
-            raise NodeError("swarmctl does not run on native Windows: use it in WSL 2", next="wsl --install")
+            raise NodeError("native Windows is not supported; use WSL 2", next="wsl --install")
         result = app(list(arguments), prog_name="swarmctl", standalone_mode=False)
         if result == Exit.INTERRUPTED and not isinstance(result, Exit):
-            # Typer's answer to Ctrl-C, which it keeps to itself: say so, on a line of its own.
+            # Typer returns this code on Ctrl-C without printing anything. The newline ends the line that shows ^C.
             sys.stderr.write("\nInterrupted.\n")
         return result if isinstance(result, int) else Exit.DONE
     except NodeError as error:
@@ -98,7 +100,7 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("Interrupted.\n")
         return Exit.INTERRUPTED
-    except Exception as error:  # the last resort: one line instead of a traceback
+    except Exception as error:  # last resort: one line instead of a traceback
         usage = _usage_error(error)
         if usage is None and verbose:
             raise
@@ -107,20 +109,46 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
 
 
 def _usage_error(error: Exception) -> UsageError | None:
-    """Return what Typer says of a command line it cannot parse (its own class for that is not public)."""
+    """Return Typer's error for a command line it cannot parse (its own class for that is not public)."""
     if getattr(error, "exit_code", None) != Exit.USAGE or not hasattr(error, "format_message"):
         return None
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "swarmctl"
-    message = hide_keys(error.format_message().rstrip("."))
+    message = _invalid_value(error) or hide_keys(error.format_message().rstrip("."))
     return UsageError(message[:1].lower() + message[1:], next=f"{path} --help")
+
+
+_REJECTED = re.compile(r"(.*) is not (?:a valid |in the range |one of ).*", re.DOTALL)
+"""How Typer describes a value that is not of an option's type; numbers out of range are not quoted."""
+
+
+def _invalid_value(error: Exception) -> str | None:
+    """Return an option's invalid value with what is allowed; None if the error is about something else."""
+    parameter, found = getattr(error, "param", None), _REJECTED.fullmatch(str(getattr(error, "message", "")))
+    if parameter is None or found is None:
+        return None
+    from swarmctl.settings.allowed import choice, number, shown
+
+    kind = parameter.type
+    if choices := getattr(kind, "choices", None):
+        phrase = choice(map(str, choices))
+    elif kind.name.startswith(("int", "float")):
+        noun = "a whole number" if kind.name.startswith("int") else "a number"
+        phrase = number(noun, getattr(kind, "min", None), most=getattr(kind, "max", None))
+    else:
+        return None
+    try:
+        value = shown(ast.literal_eval(found[1]))
+    except (ValueError, SyntaxError):
+        value = shown(found[1])
+    return f"invalid {'/'.join(parameter.opts)}: {value}. Use {phrase}"
 
 
 def _defect(error: Exception) -> NodeError:
     from swarmctl.paths import nodes_directory, shown
 
     return NodeError(
-        f"this is a defect in swarmctl: {type(error).__name__}: {hide_keys(str(error))}. "
+        f"bug in swarmctl: {type(error).__name__}: {hide_keys(str(error))}. "
         f"Logs are in {shown(nodes_directory())}/NODE. "
-        "The same command with -v shows where; please report that"
+        "Please report it with the traceback, which the same command prints with -v"
     )

@@ -1,27 +1,29 @@
-"""From errors to exit codes and to what is printed. The hierarchy itself is in ``hivemind_exp.errors``."""
+"""How errors become exit codes and output. The hierarchy itself is in ``hivemind_exp.errors``."""
 
+import re
 import sys
 from enum import IntEnum
 
 from hivemind_exp.errors import NodeError
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.safe_text import HIDDEN, masked
 
 
 class Exit(IntEnum):
     """Exit codes, the same for every command."""
 
     DONE = 0
-    """Done, or asked to stop (SIGTERM, SIGHUP, ``stop``)."""
+    """Done, or stopped on request (SIGTERM, SIGHUP, ``stop``)."""
     FAILED = 1
-    """It could have worked: out of memory, disk full, hub unreachable, a defect."""
+    """A failure that may pass: out of memory, disk full, hub unreachable, a bug."""
     USAGE = 2
-    """The command line cannot be understood."""
+    """The command line is invalid."""
     CONFIGURATION = 3
-    """Something written must change first: configuration, key, or the node belongs to something else."""
+    """The user must change something first: the configuration, a key, or which node or swarm to use."""
     CHECK_FAILED = 4
     LIMIT = 5
-    """The node's own limit was reached."""
+    """The node reached its own limit."""
     INTERRUPTED = 130
 
 
@@ -36,26 +38,38 @@ _EXIT_OF_CODE = {
 
 
 class UsageError(NodeError):
-    """The command line cannot be understood."""
+    """The command line is invalid."""
 
     code = "usage"
 
 
 def exit_code(error: NodeError) -> Exit:
-    """Return the exit code of ``error``: what the operator must change is 3, what may work next time is 1."""
+    """Return the exit code of ``error``: 3 if the user must change something, 1 if the command may work next time."""
     return _EXIT_OF_CODE.get(error.code, Exit.FAILED)
 
 
+_WORD = re.compile(r"[^\s'\"`=,;()]+")
+
+
+def without_typed_keys(text: str) -> str:
+    """Return ``text`` without the words that look like a key, such as one that was given as the name of a model.
+
+    Paths stay: only words that begin like a key are replaced. So do invitations, which ``swarmctl run`` is given.
+    """
+    return _WORD.sub(lambda word: HIDDEN if masked(word[0]).startswith(HIDDEN) else word[0], text)
+
+
 def print_error(error: NodeError, *, as_json: bool) -> None:
-    """Say what went wrong and what to type next: as an object on stdout, or as text on stderr."""
-    following = typed(error.next) if error.next else None
+    """Print an error and the command to try next: as an object on stdout, or as text on stderr."""
+    message = without_typed_keys(error.message)
+    following = without_typed_keys(typed(error.next)) if error.next else None
     if as_json:
-        print_json(error={"code": error.code, "message": error.message, "next": following})
+        print_json(error={"code": error.code, "message": message, "next": following})
         return
     # Imported here: most command lines end without an error.
     from swarmctl.terminal.views import Writer
 
     write = Writer(sys.stderr)
-    write(f"error: {error.message}")
+    write(f"error: {message}")
     if following:
         write(f"  try: {following}")

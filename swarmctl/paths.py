@@ -1,10 +1,10 @@
-"""Where files live: the same on every system, and without a space in any name.
+"""Where files are stored: the same paths on every system, none of them with a space.
 
 ============================= ================================== ==============================
 what                          default                            with SWARMCTL_HOME=/d
 ============================= ================================== ==============================
 profiles                      ~/.config/swarmctl/profiles        /d/profiles
-what is known of keys         ~/.config/swarmctl/keys            /d/keys
+what is known about keys      ~/.config/swarmctl/keys            /d/keys
 keys without a keyring        ~/.config/swarmctl/secrets         /d/secrets
 nodes                         ~/.local/share/swarmctl/nodes      /d/nodes
 ============================= ================================== ==============================
@@ -29,22 +29,22 @@ def profiles_directory() -> Path:
 
 
 def keys_directory() -> Path:
-    """Return the directory with one file a key, which says all but the key itself."""
+    """Return the directory with one file per key, which holds everything but the key itself."""
     return _base(".config/swarmctl") / "keys"
 
 
 def secrets_directory() -> Path:
-    """Return the directory of the keys that their owner wants in files."""
+    """Return the directory of keys that the user chose to store in files."""
     return _base(".config/swarmctl") / "secrets"
 
 
 def nodes_directory() -> Path:
-    """Return the directory that holds one directory a node."""
+    """Return the directory that holds one directory per node."""
     return _base(".local/share/swarmctl") / "nodes"
 
 
 def shown(path: Path) -> str:
-    """Return ``path`` for people, with ``~`` for the home directory."""
+    """Return ``path`` for display, with ``~`` for the home directory."""
     home = str(Path.home())
     text = str(path)
     return "~" + text[len(home) :] if home != "/" and text.startswith(home + os.sep) else text

@@ -1,3 +1,3 @@
-"""The version of swarmctl, said once: ``pyproject.toml`` reads it here."""
+"""The version of swarmctl. ``pyproject.toml`` reads it from here."""
 
 VERSION = "0.1.0"

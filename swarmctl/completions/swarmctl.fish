@@ -211,25 +211,25 @@ end
 function __swarmctl_options -S -d 'Set list to the options available here'
     switch "$path"
         case ''
-            set list --version\t'Print the version' \
+            set list --version\t'Print the version and exit' \
                 --help\t'Show this message and exit'
         case 'run'
             set list --profile\t'Profile name or .toml file' \
-                --node\t'Node; its directory has this name' \
+                --node\t'Node name' \
                 --task\t'Task, preset or FILE.jsonl (repeatable)' \
                 --model\t'Hugging Face model id or local directory' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
-                --rounds\t'Rounds in the node\'s whole life; 0: until stopped' \
-                --seed\t'Seed of sampling and adapters' \
-                --offload\t'Let an API generate; off: generate on this machine' \
-                --max-usd\t'Dollars that the node may spend in its whole life; or unlimited' \
-                --join\t'Join a swarm: the line that `swarmctl swarm invite` prints' \
-                --set\t'Any setting of a profile; may be repeated' \
-                --dry-run\t'Resolve and check everything, touch nothing' \
-                --plain\t'One sentence a round instead of the live view' \
-                --json\t'Print the result as JSON, last; ask nothing' \
-                --quiet\t'Only warnings, errors and the end' \
-                --verbose\t'Also say what is saved; show tracebacks' \
+                --rounds\t'Total rounds of the node; 0: until you stop it' \
+                --seed\t'Seed of sampling and adapter weights' \
+                --offload\t'Generate with an API; off: on this machine' \
+                --max-usd\t'The most the node may spend in total, or unlimited' \
+                --join\t'Join a swarm; see `swarmctl swarm invite`' \
+                --set\t'Change any setting; may be repeated' \
+                --dry-run\t'Show the plan; change nothing' \
+                --plain\t'Print one line per round instead of the live view' \
+                --json\t'Print the result as JSON at the end; never prompt' \
+                --quiet\t'Print only warnings, errors and the summary' \
+                --verbose\t'Also print what is saved; show tracebacks' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
@@ -249,8 +249,8 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'logs'
             set list --node\t'Node name' \
-                --lines\t'How many lines' \
-                --follow\t'Go on printing what is added' \
+                --lines\t'Number of lines' \
+                --follow\t'Keep printing new lines' \
                 --json\t'Print events (JSON lines) instead of the log' \
                 --help\t'Show this message and exit'
         case 'profiles'
@@ -259,7 +259,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'profiles show'
-            set list --origin\t'Say where each value comes from' \
+            set list --origin\t'Show where each value comes from' \
                 --set\t'Set a setting (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
@@ -267,22 +267,22 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'profiles new'
-            set list --from\t'The built-in profile it begins with' \
+            set list --from\t'Built-in profile to start from' \
                 --model\t'Hugging Face model id or local directory' \
                 --task\t'Task or preset; may be repeated' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
-                --rounds\t'Rounds; 0: until stopped' \
-                --set\t'Any setting; may be repeated' \
-                --yes\t'Write over a profile of this name' \
-                --no-input\t'Ask nothing' \
+                --rounds\t'Total rounds; 0: until you stop it' \
+                --set\t'Change any setting; may be repeated' \
+                --yes\t'Overwrite an existing profile' \
+                --no-input\t'Never prompt' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'profiles import'
             set list --name\t'Name of the profile' \
-                --no-test\t'Do not ask services whether they accept the keys found' \
-                --insecure-storage\t'Keep keys in files only you can read, not in the keyring' \
-                --yes\t'Write over a profile of this name' \
-                --no-input\t'Ask nothing' \
+                --no-test\t'Save API keys without testing them' \
+                --insecure-storage\t'Save API keys in files that only you can read, not in the keyring' \
+                --yes\t'Overwrite an existing profile' \
+                --no-input\t'Never prompt' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'keys'
@@ -317,26 +317,26 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'rollouts show'
             set list --node\t'Node name' \
                 --round\t'Only this round' \
-                --question\t'Only questions whose digest begins so' \
-                --source\t'Only a kind (teacher, policy, …) or a provider (openai, local)' \
-                --last\t'How many, the latest' \
-                --full\t'Leave nothing out of long texts' \
+                --question\t'Only questions whose digest starts with this' \
+                --source\t'Only this kind (teacher, policy, …) or provider (openai, local, …)' \
+                --last\t'Only the latest N' \
+                --full\t'Don\'t truncate long texts' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'rollouts export'
             set list --node\t'Node name' \
                 --round\t'Only this round' \
-                --question\t'Only questions whose digest begins so' \
-                --source\t'Only a kind (teacher, policy, …) or a provider (openai, local)' \
-                --last\t'How many, the latest' \
-                --correct\t'Only what was verified as right' \
-                --format\t'[default: jsonl; parquet for a FILE.parquet]' \
-                --output\t'A file, or - for stdout' \
-                --yes\t'Write over a file that is there' \
+                --question\t'Only questions whose digest starts with this' \
+                --source\t'Only this kind (teacher, policy, …) or provider (openai, local, …)' \
+                --last\t'Only the latest N' \
+                --correct\t'Only completions verified as right' \
+                --format\t'Output format' \
+                --output\t'Output file, or - for stdout' \
+                --yes\t'Overwrite an existing file' \
                 --help\t'Show this message and exit'
         case 'rollouts stats'
             set list --node\t'Node name' \
-                --by\t'What to tell apart: any of provider,model,stage' \
+                --by\t'Count separately by any of provider,model,stage' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm'
@@ -413,22 +413,22 @@ end
 function __swarmctl_argument -S -d 'Set kind to the kind of argument expected here'
     switch "$path:$position"
         case ':0'
-            set list run\t'Start a node, or go on with it where it stopped' \
+            set list run\t'Start or resume a node' \
                 doctor\t'Check your setup and suggest fixes' \
-                status\t'Tell how the nodes of this machine are: running or not, how far, how accurate' \
-                logs\t'Print what a node\'s trainer said last' \
-                profiles\t'List, show, check and make profiles: the files that say how a node runs' \
+                status\t'Show the state of the nodes on this machine' \
+                logs\t'Print the end of a node\'s log' \
+                profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete keys of services' \
-                rollouts\t'Show, export and count what was generated for a node: completions, their rewards, where from, at which price' \
+                rollouts\t'Show, export and count a node\'s rollouts' \
                 swarm\t'Found a swarm, invite others, and see who is in it' \
                 identity\t'Show, make, save and restore who a node is in its swarm: a key, and an animal\'s name' \
                 completion\t'Set up Tab completion for bash, zsh and fish'
         case 'profiles:0'
-            set list list\t'List the profiles there are, built-in ones and yours' \
-                show\t'Print every setting of a profile as a run would see it: TOML that can be saved as a profile of your own' \
-                validate\t'Check profiles: every wrong key and value, with the nearest right name' \
-                new\t'Make a profile of your own' \
-                import\t'Make a profile from RL Swarm\'s YAML, and say what became of every key in it'
+            set list list\t'List built-in profiles and your own' \
+                show\t'Print all settings that a profile leads to, as TOML' \
+                validate\t'Check profiles and print every problem' \
+                new\t'Create a profile' \
+                import\t'Create a profile from an RL Swarm YAML file'
         case 'keys:0'
             set list set\t'Save a key: typed unseen, or piped in' \
                 list\t'List the keys there are' \
@@ -436,9 +436,9 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 delete\t'Delete a key from the keyring, or from its file' \
                 import\t'Save keys found in the environment or a .env file'
         case 'rollouts:0'
-            set list show\t'Print prompts, completions, what each reward is made of and why, source, provider, model and price' \
-                export\t'Write completions as JSON lines or Parquet, a row each, with provider and model on every row' \
-                stats\t'Count requests, tokens, dollars, completions, the share verified as right, and places that were given up'
+            set list show\t'Print rollouts with prompt, reward, source and price' \
+                export\t'Export completions as JSON lines or Parquet' \
+                stats\t'Count requests, tokens, cost, completions and results'
         case 'swarm:0'
             set list new\t'Found a swarm: sign its charter, make its first node, print the one line with which others join' \
                 show\t'Show a swarm\'s charter, and this machine\'s node in it' \
@@ -491,80 +491,80 @@ end
 function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     if not string match -q '*=*' -- "$typed"
         set list checkpoint.every=\t'Rounds between checkpoints' \
-            checkpoint.keep=\t'Checkpoints kept: should the newest be damaged, the one before is used' \
-            eval.every=\t'Rounds between evaluations; there is always one before and one after' \
-            eval.questions=\t'Held-out questions, known to this node alone' \
-            game.group_size=\t'G: completions of one question' \
-            game.groups=\t'I: questions a round, each answered by a whole group' \
-            game.kind=\t'"sampling": one stage, I local groups and J of peers (swarm sampling, arXiv 2509.08721)' \
-            game.partial_credit=\t'Reward what the verifier gives for near misses' \
-            game.role=\t'How the node speaks in "study-group"; "random": another for each question' \
-            game.rounds=\t'Rounds in the node\'s whole life' \
+            checkpoint.keep=\t'Checkpoints kept' \
+            eval.every=\t'Rounds between evaluations' \
+            eval.questions=\t'Number of held-out questions, which only this node knows' \
+            game.group_size=\t'G: completions per question' \
+            game.groups=\t'I: questions per round' \
+            game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
+            game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
+            game.role=\t'Role that the node plays in "study-group"' \
+            game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \
-            generation.max_completion_tokens=\t'Length at which a completion is cut' \
-            generation.max_prompt_tokens=\t'A question whose prompt is longer is skipped with a warning; prompts are never cut' \
-            generation.temperature=\t'Sampling temperature; the loss scores the same distribution' \
-            hub.every=\t'Rounds between pushes; there is always one after the last round' \
-            hub.private=\t'Whether a repository that is made here is private' \
-            hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME; it is made if there is none' \
-            model.device=\t'"auto" takes the best of CUDA, MPS, XPU and CPU; or one of cuda, cuda:1, mps, xpu, cpu' \
+            generation.max_completion_tokens=\t'Longest completion; longer ones are cut' \
+            generation.max_prompt_tokens=\t'Longest prompt' \
+            generation.temperature=\t'Sampling temperature' \
+            hub.every=\t'Rounds between pushes' \
+            hub.private=\t'Whether a new repository is private' \
+            hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME' \
+            model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
             model.lora.alpha=\t'Scale: the update is multiplied by alpha / rank' \
             model.lora.dropout=\t'Dropout on the adapter\'s input while training' \
             model.lora.rank=\t'Rank r of the update B·A' \
-            model.lora.targets=\t'Which modules get an adapter: "all-linear", or names separated by commas' \
-            model.name=\t'A causal language model: an id on the hub, a directory, or "tiny" (built on the spot, for the demo)' \
-            model.revision=\t'Branch, tag or commit on the hub' \
-            model.threads=\t'CPU threads of torch' \
-            node.fresh=\t'Start from nothing at every run' \
-            node.name=\t'Name of the node, and of its directory' \
+            model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
+            model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
+            model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
+            model.threads=\t'PyTorch\'s CPU threads' \
+            node.fresh=\t'Start over at every run' \
+            node.name=\t'Name of the node and of its directory' \
             node.seed=\t'Seed of sampling and of adapter weights' \
-            offload.ahead=\t'Rounds whose completions are asked for while the step before them is still being trained' \
-            offload.batch=\t'Ask through the provider\'s Batch API: half the price, answers within 24 hours' \
-            offload.fallback=\t'Who generates while the provider cannot, in order: providers, or "local"' \
-            offload.key=\t'The one place the key may come from' \
-            offload.kind=\t'What the API\'s text is, and so what is learned from it' \
-            offload.limits.concurrency=\t'Requests in flight' \
-            offload.limits.requests_per_minute=\t'A limit that the service states' \
-            offload.limits.timeout=\t'Seconds that one request may take' \
-            offload.limits.tokens_per_minute=\t'The same for tokens, of prompts and completions together' \
-            offload.limits.usd=\t'Dollars that this node may spend in its whole life, at all providers together' \
-            offload.limits.usd_per_day=\t'Dollars a day (UTC)' \
-            offload.model=\t'The model to ask' \
-            offload.on_limit=\t'What happens when a cap is reached' \
-            offload.prices=\t'Prices by provider, before those that are known here' \
-            offload.provider=\t'A row of the provider table, or a [providers.NAME] of one\'s own' \
+            offload.ahead=\t'Rounds for which completions are requested in advance, while earlier rounds still train' \
+            offload.batch=\t'Use the provider\'s Batch API: half the price, answers within 24 hours' \
+            offload.fallback=\t'What generates while the provider is unavailable, in order: providers, or "local"' \
+            offload.key=\t'Where to read the API key from' \
+            offload.kind=\t'What the API\'s text counts as, which decides how the node learns from it' \
+            offload.limits.concurrency=\t'Most requests in flight' \
+            offload.limits.requests_per_minute=\t'Most requests per minute' \
+            offload.limits.timeout=\t'Seconds after which a request times out' \
+            offload.limits.tokens_per_minute=\t'Most tokens per minute, prompts and completions together' \
+            offload.limits.usd=\t'The most this node may spend in total, in USD, over all runs and providers' \
+            offload.limits.usd_per_day=\t'The most this node may spend per day (UTC), in USD' \
+            offload.model=\t'Model at the provider' \
+            offload.on_limit=\t'What to do when a cap is reached: stop, or generate locally' \
+            offload.prices=\t'Prices by provider' \
+            offload.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
             offload.reasoning_effort=\t'How much a reasoning model thinks' \
-            offload.reasoning_tokens=\t'Tokens a reasoning model may think, beside generation.max_completion_tokens for its answer' \
+            offload.reasoning_tokens=\t'Most reasoning tokens, in addition to generation.max_completion_tokens for the answer' \
             offload.rounds=\t'Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"' \
-            offload.share=\t'Part of each group that the API fills; this machine fills the rest' \
+            offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
-            offload.when=\t'"failed": this machine samples whole groups, and the API is asked only where none of them is right' \
+            offload.when=\t'When the API generates' \
             providers= \
             report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
-            swarm.announce=\t'Addresses under which others reach this node, as /ip4/203.0.113.7/tcp/4001' \
-            swarm.external=\t'J: groups of peers that a step of the game "sampling" learns from' \
-            swarm.join=\t'An invitation, swarm1:HASH@ADDRESS,…: it stands for the swarm\'s charter, which fixes tasks and game' \
-            swarm.loopback=\t'Listen on this machine alone' \
+            swarm.announce=\t'Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001' \
+            swarm.external=\t'J: groups from peers that each step of the game "sampling" learns from' \
+            swarm.join=\t'An invitation, swarm1:HASH@ADDRESS,…, to a swarm' \
+            swarm.loopback=\t'Accept connections from this machine only' \
             swarm.port=\t'Port to listen on' \
-            swarm.relay=\t'Let peers with a public address pass on connections to nodes that cannot be reached directly' \
+            swarm.relay=\t'Let peers with a public address forward connections to nodes that cannot be reached directly' \
             tasks= \
-            train.beta=\t'Weight of the KL penalty on own rows' \
-            train.delta=\t'Two-sided clip: the largest ratio for negative advantages, on rows served elsewhere' \
+            train.beta=\t'Weight of the KL penalty on the node\'s own rows' \
+            train.delta=\t'Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere' \
             train.epsilon=\t'Lower clip of the importance ratio' \
             train.epsilon_high=\t'Upper clip of the importance ratio (clip-higher, DAPO section 3.1)' \
             train.learning_rate=\t'Peak learning rate of AdamW' \
             train.max_grad_norm=\t'Gradients are clipped to this norm' \
-            train.max_lag=\t'Rows of the node\'s own policy older than this many steps are dropped' \
-            train.micro_batch=\t'Rows of one forward and backward pass' \
-            train.off_policy_weight=\t'λ: weight of the loss of foreign rows beside that of own rows' \
-            train.peer_loss=\t'What is learned from peers\' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated importance sampling (arXiv 2605.22537)' \
-            train.teacher_loss=\t'What is learned from a teacher\'s verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)' \
-            train.warmup_steps=\t'Steps over which the learning rate rises; it is constant afterwards, as a node has no planned end' \
+            train.max_lag=\t'Rows of the node\'s own policy that are older than this many steps are dropped' \
+            train.micro_batch=\t'Rows per forward and backward pass' \
+            train.off_policy_weight=\t'λ: weight of the loss on external rows, relative to the node\'s own rows' \
+            train.peer_loss=\t'Loss on peers\' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated importance sampling (arXiv 2605.22537)' \
+            train.teacher_loss=\t'Loss on a teacher\'s verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)' \
+            train.warmup_steps=\t'Steps over which the learning rate rises' \
             train.weight_decay=\t'Decoupled weight decay' \
-            warmup.batch=\t'Demonstrations a step' \
-            warmup.learning_rate=\t'Learning rate of the warm-up alone' \
+            warmup.batch=\t'Demonstrations per step' \
+            warmup.learning_rate=\t'Learning rate of the warm-up' \
             warmup.steps=\t'Optimizer steps'
         return
     end

@@ -37,80 +37,80 @@ _swarmctl_settings() {
   if ! compset -P 1 '*='; then
     list=(
       'checkpoint.every:Rounds between checkpoints'
-      'checkpoint.keep:Checkpoints kept: should the newest be damaged, the one before is used'
-      'eval.every:Rounds between evaluations; there is always one before and one after'
-      'eval.questions:Held-out questions, known to this node alone'
-      'game.group_size:G: completions of one question'
-      'game.groups:I: questions a round, each answered by a whole group'
-      'game.kind:"sampling": one stage, I local groups and J of peers (swarm sampling, arXiv 2509.08721)'
-      'game.partial_credit:Reward what the verifier gives for near misses'
-      'game.role:How the node speaks in "study-group"; "random": another for each question'
-      'game.rounds:Rounds in the node'\''s whole life'
+      'checkpoint.keep:Checkpoints kept'
+      'eval.every:Rounds between evaluations'
+      'eval.questions:Number of held-out questions, which only this node knows'
+      'game.group_size:G: completions per question'
+      'game.groups:I: questions per round'
+      'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
+      'game.partial_credit:Use the verifier'\''s partial credit for near misses'
+      'game.role:Role that the node plays in "study-group"'
+      'game.rounds:Total rounds of the node, over all runs'
       'generation.batch:Completions generated at a time'
-      'generation.max_completion_tokens:Length at which a completion is cut'
-      'generation.max_prompt_tokens:A question whose prompt is longer is skipped with a warning; prompts are never cut'
-      'generation.temperature:Sampling temperature; the loss scores the same distribution'
-      'hub.every:Rounds between pushes; there is always one after the last round'
-      'hub.private:Whether a repository that is made here is private'
-      'hub.repo:Repository on the Hugging Face hub, OWNER/NAME; it is made if there is none'
-      'model.device:"auto" takes the best of CUDA, MPS, XPU and CPU; or one of cuda, cuda:1, mps, xpu, cpu'
+      'generation.max_completion_tokens:Longest completion; longer ones are cut'
+      'generation.max_prompt_tokens:Longest prompt'
+      'generation.temperature:Sampling temperature'
+      'hub.every:Rounds between pushes'
+      'hub.private:Whether a new repository is private'
+      'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
+      'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
       'model.lora.alpha:Scale: the update is multiplied by alpha / rank'
       'model.lora.dropout:Dropout on the adapter'\''s input while training'
       'model.lora.rank:Rank r of the update B·A'
-      'model.lora.targets:Which modules get an adapter: "all-linear", or names separated by commas'
-      'model.name:A causal language model: an id on the hub, a directory, or "tiny" (built on the spot, for the demo)'
-      'model.revision:Branch, tag or commit on the hub'
-      'model.threads:CPU threads of torch'
-      'node.fresh:Start from nothing at every run'
-      'node.name:Name of the node, and of its directory'
+      'model.lora.targets:Modules with an adapter: "all-linear", or names separated by commas'
+      'model.name:A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)'
+      'model.revision:Branch, tag or commit on the Hugging Face hub'
+      'model.threads:PyTorch'\''s CPU threads'
+      'node.fresh:Start over at every run'
+      'node.name:Name of the node and of its directory'
       'node.seed:Seed of sampling and of adapter weights'
-      'offload.ahead:Rounds whose completions are asked for while the step before them is still being trained'
-      'offload.batch:Ask through the provider'\''s Batch API: half the price, answers within 24 hours'
-      'offload.fallback:Who generates while the provider cannot, in order: providers, or "local"'
-      'offload.key:The one place the key may come from'
-      'offload.kind:What the API'\''s text is, and so what is learned from it'
-      'offload.limits.concurrency:Requests in flight'
-      'offload.limits.requests_per_minute:A limit that the service states'
-      'offload.limits.timeout:Seconds that one request may take'
-      'offload.limits.tokens_per_minute:The same for tokens, of prompts and completions together'
-      'offload.limits.usd:Dollars that this node may spend in its whole life, at all providers together'
-      'offload.limits.usd_per_day:Dollars a day (UTC)'
-      'offload.model:The model to ask'
-      'offload.on_limit:What happens when a cap is reached'
-      'offload.prices:Prices by provider, before those that are known here'
-      'offload.provider:A row of the provider table, or a [providers.NAME] of one'\''s own'
+      'offload.ahead:Rounds for which completions are requested in advance, while earlier rounds still train'
+      'offload.batch:Use the provider'\''s Batch API: half the price, answers within 24 hours'
+      'offload.fallback:What generates while the provider is unavailable, in order: providers, or "local"'
+      'offload.key:Where to read the API key from'
+      'offload.kind:What the API'\''s text counts as, which decides how the node learns from it'
+      'offload.limits.concurrency:Most requests in flight'
+      'offload.limits.requests_per_minute:Most requests per minute'
+      'offload.limits.timeout:Seconds after which a request times out'
+      'offload.limits.tokens_per_minute:Most tokens per minute, prompts and completions together'
+      'offload.limits.usd:The most this node may spend in total, in USD, over all runs and providers'
+      'offload.limits.usd_per_day:The most this node may spend per day (UTC), in USD'
+      'offload.model:Model at the provider'
+      'offload.on_limit:What to do when a cap is reached: stop, or generate locally'
+      'offload.prices:Prices by provider'
+      'offload.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'offload.reasoning_effort:How much a reasoning model thinks'
-      'offload.reasoning_tokens:Tokens a reasoning model may think, beside generation.max_completion_tokens for its answer'
+      'offload.reasoning_tokens:Most reasoning tokens, in addition to generation.max_completion_tokens for the answer'
       'offload.rounds:Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"'
-      'offload.share:Part of each group that the API fills; this machine fills the rest'
+      'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
-      'offload.when:"failed": this machine samples whole groups, and the API is asked only where none of them is right'
+      'offload.when:When the API generates'
       'providers:'
       'report.to:Any of "tensorboard" (files in the node'\''s directory) and "wandb"'
-      'swarm.announce:Addresses under which others reach this node, as /ip4/203.0.113.7/tcp/4001'
-      'swarm.external:J: groups of peers that a step of the game "sampling" learns from'
-      'swarm.join:An invitation, swarm1:HASH@ADDRESS,…: it stands for the swarm'\''s charter, which fixes tasks and game'
-      'swarm.loopback:Listen on this machine alone'
+      'swarm.announce:Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001'
+      'swarm.external:J: groups from peers that each step of the game "sampling" learns from'
+      'swarm.join:An invitation, swarm1:HASH@ADDRESS,…, to a swarm'
+      'swarm.loopback:Accept connections from this machine only'
       'swarm.port:Port to listen on'
-      'swarm.relay:Let peers with a public address pass on connections to nodes that cannot be reached directly'
+      'swarm.relay:Let peers with a public address forward connections to nodes that cannot be reached directly'
       'tasks:'
-      'train.beta:Weight of the KL penalty on own rows'
-      'train.delta:Two-sided clip: the largest ratio for negative advantages, on rows served elsewhere'
+      'train.beta:Weight of the KL penalty on the node'\''s own rows'
+      'train.delta:Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere'
       'train.epsilon:Lower clip of the importance ratio'
       'train.epsilon_high:Upper clip of the importance ratio (clip-higher, DAPO section 3.1)'
       'train.learning_rate:Peak learning rate of AdamW'
       'train.max_grad_norm:Gradients are clipped to this norm'
-      'train.max_lag:Rows of the node'\''s own policy older than this many steps are dropped'
-      'train.micro_batch:Rows of one forward and backward pass'
-      'train.off_policy_weight:λ: weight of the loss of foreign rows beside that of own rows'
-      'train.peer_loss:What is learned from peers'\'' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated importance sampling (arXiv 2605.22537)'
-      'train.teacher_loss:What is learned from a teacher'\''s verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)'
-      'train.warmup_steps:Steps over which the learning rate rises; it is constant afterwards, as a node has no planned end'
+      'train.max_lag:Rows of the node'\''s own policy that are older than this many steps are dropped'
+      'train.micro_batch:Rows per forward and backward pass'
+      'train.off_policy_weight:λ: weight of the loss on external rows, relative to the node'\''s own rows'
+      'train.peer_loss:Loss on peers'\'' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated importance sampling (arXiv 2605.22537)'
+      'train.teacher_loss:Loss on a teacher'\''s verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)'
+      'train.warmup_steps:Steps over which the learning rate rises'
       'train.weight_decay:Decoupled weight decay'
-      'warmup.batch:Demonstrations a step'
-      'warmup.learning_rate:Learning rate of the warm-up alone'
+      'warmup.batch:Demonstrations per step'
+      'warmup.learning_rate:Learning rate of the warm-up'
       'warmup.steps:Optimizer steps'
     )
     _describe -t settings setting list -S = -q
@@ -146,7 +146,7 @@ _swarmctl() {
   local -a list
   typeset -A opt_args
   _arguments -C \
-    '--version[Print the version]' \
+    '--version[Print the version and exit]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     '(-): :->command' \
@@ -154,13 +154,13 @@ _swarmctl() {
   case $state in
     command)
       list=(
-        'run:Start a node, or go on with it where it stopped'
+        'run:Start or resume a node'
         'doctor:Check your setup and suggest fixes'
-        'status:Tell how the nodes of this machine are: running or not, how far, how accurate'
-        'logs:Print what a node'\''s trainer said last'
-        'profiles:List, show, check and make profiles: the files that say how a node runs'
+        'status:Show the state of the nodes on this machine'
+        'logs:Print the end of a node'\''s log'
+        'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete keys of services'
-        'rollouts:Show, export and count what was generated for a node: completions, their rewards, where from, at which price'
+        'rollouts:Show, export and count a node'\''s rollouts'
         'swarm:Found a swarm, invite others, and see who is in it'
         'identity:Show, make, save and restore who a node is in its swarm: a key, and an animal'\''s name'
         'completion:Set up Tab completion for bash, zsh and fish'
@@ -189,23 +189,23 @@ _swarmctl__run() {
   _arguments -S \
     '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
-    '--node=[Node; its directory has this name]:NODE:_swarmctl_nodes' \
+    '--node=[Node name]:NODE:_swarmctl_nodes' \
     '*--task=[Task, preset or FILE.jsonl (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
-    '--rounds=[Rounds in the node'\''s whole life; 0\: until stopped]:N: ' \
-    '--seed=[Seed of sampling and adapters]:N: ' \
-    '--offload=[Let an API generate; off\: generate on this machine]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
-    '--max-usd=[Dollars that the node may spend in its whole life; or unlimited]:USD: ' \
-    '--join=[Join a swarm\: the line that `swarmctl swarm invite` prints]:INVITATION: ' \
-    '*--set=[Any setting of a profile; may be repeated]:KEY=VALUE:_swarmctl_settings' \
-    '--dry-run[Resolve and check everything, touch nothing]' \
-    '--plain[One sentence a round instead of the live view]' \
-    '--json[Print the result as JSON, last; ask nothing]' \
-    '(-q --quiet)-q[Only warnings, errors and the end]' \
-    '(-q --quiet)--quiet[Only warnings, errors and the end]' \
-    '(-v --verbose)-v[Also say what is saved; show tracebacks]' \
-    '(-v --verbose)--verbose[Also say what is saved; show tracebacks]' \
+    '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
+    '--seed=[Seed of sampling and adapter weights]:N: ' \
+    '--offload=[Generate with an API; off\: on this machine]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--max-usd=[The most the node may spend in total, or unlimited]:USD: ' \
+    '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
+    '*--set=[Change any setting; may be repeated]:KEY=VALUE:_swarmctl_settings' \
+    '--dry-run[Show the plan; change nothing]' \
+    '--plain[Print one line per round instead of the live view]' \
+    '--json[Print the result as JSON at the end; never prompt]' \
+    '(-q --quiet)-q[Print only warnings, errors and the summary]' \
+    '(-q --quiet)--quiet[Print only warnings, errors and the summary]' \
+    '(-v --verbose)-v[Also print what is saved; show tracebacks]' \
+    '(-v --verbose)--verbose[Also print what is saved; show tracebacks]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
     '(-y --yes)--yes[Answer yes to all prompts]' \
     '--no-input[Never prompt; fail if input is required]' \
@@ -240,10 +240,10 @@ _swarmctl__status() {
 _swarmctl__logs() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '(-n --lines)-n+[How many lines]:N: ' \
-    '(-n --lines)--lines=[How many lines]:N: ' \
-    '(-f --follow)-f[Go on printing what is added]' \
-    '(-f --follow)--follow[Go on printing what is added]' \
+    '(-n --lines)-n+[Number of lines]:N: ' \
+    '(-n --lines)--lines=[Number of lines]:N: ' \
+    '(-f --follow)-f[Keep printing new lines]' \
+    '(-f --follow)--follow[Keep printing new lines]' \
     '--json[Print events (JSON lines) instead of the log]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -261,11 +261,11 @@ _swarmctl__profiles() {
   case $state in
     command)
       list=(
-        'list:List the profiles there are, built-in ones and yours'
-        'show:Print every setting of a profile as a run would see it: TOML that can be saved as a profile of your own'
-        'validate:Check profiles: every wrong key and value, with the nearest right name'
-        'new:Make a profile of your own'
-        'import:Make a profile from RL Swarm'\''s YAML, and say what became of every key in it'
+        'list:List built-in profiles and your own'
+        'show:Print all settings that a profile leads to, as TOML'
+        'validate:Check profiles and print every problem'
+        'new:Create a profile'
+        'import:Create a profile from an RL Swarm YAML file'
       )
       _describe -t commands command list && ret=0
       ;;
@@ -291,7 +291,7 @@ _swarmctl__profiles__list() {
 
 _swarmctl__profiles__show() {
   _arguments -S \
-    '--origin[Say where each value comes from]' \
+    '--origin[Show where each value comes from]' \
     '*--set=[Set a setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -309,15 +309,15 @@ _swarmctl__profiles__validate() {
 
 _swarmctl__profiles__new() {
   _arguments -S \
-    '--from=[The built-in profile it begins with]:BUILTIN:(cpu default demo gpu mac)' \
+    '--from=[Built-in profile to start from]:BUILTIN:(cpu default demo gpu mac)' \
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '*--task=[Task or preset; may be repeated]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
-    '--rounds=[Rounds; 0\: until stopped]:N: ' \
-    '*--set=[Any setting; may be repeated]:KEY=VALUE:_swarmctl_settings' \
-    '(-y --yes)-y[Write over a profile of this name]' \
-    '(-y --yes)--yes[Write over a profile of this name]' \
-    '--no-input[Ask nothing]' \
+    '--rounds=[Total rounds; 0\: until you stop it]:N: ' \
+    '*--set=[Change any setting; may be repeated]:KEY=VALUE:_swarmctl_settings' \
+    '(-y --yes)-y[Overwrite an existing profile]' \
+    '(-y --yes)--yes[Overwrite an existing profile]' \
+    '--no-input[Never prompt]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -327,11 +327,11 @@ _swarmctl__profiles__new() {
 _swarmctl__profiles__import() {
   _arguments -S \
     '--name=[Name of the profile]:NAME: ' \
-    '--no-test[Do not ask services whether they accept the keys found]' \
-    '--insecure-storage[Keep keys in files only you can read, not in the keyring]' \
-    '(-y --yes)-y[Write over a profile of this name]' \
-    '(-y --yes)--yes[Write over a profile of this name]' \
-    '--no-input[Ask nothing]' \
+    '--no-test[Save API keys without testing them]' \
+    '--insecure-storage[Save API keys in files that only you can read, not in the keyring]' \
+    '(-y --yes)-y[Overwrite an existing profile]' \
+    '(-y --yes)--yes[Overwrite an existing profile]' \
+    '--no-input[Never prompt]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -435,9 +435,9 @@ _swarmctl__rollouts() {
   case $state in
     command)
       list=(
-        'show:Print prompts, completions, what each reward is made of and why, source, provider, model and price'
-        'export:Write completions as JSON lines or Parquet, a row each, with provider and model on every row'
-        'stats:Count requests, tokens, dollars, completions, the share verified as right, and places that were given up'
+        'show:Print rollouts with prompt, reward, source and price'
+        'export:Export completions as JSON lines or Parquet'
+        'stats:Count requests, tokens, cost, completions and results'
       )
       _describe -t commands command list && ret=0
       ;;
@@ -456,10 +456,10 @@ _swarmctl__rollouts__show() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round]:N: ' \
-    '--question=[Only questions whose digest begins so]:DIGEST: ' \
-    '--source=[Only a kind (teacher, policy, …) or a provider (openai, local)]:SOURCE: ' \
-    '--last=[How many, the latest]:N: ' \
-    '--full[Leave nothing out of long texts]' \
+    '--question=[Only questions whose digest starts with this]:DIGEST: ' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
+    '--last=[Only the latest N]:N: ' \
+    '--full[Don'\''t truncate long texts]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -469,15 +469,15 @@ _swarmctl__rollouts__export() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round]:N: ' \
-    '--question=[Only questions whose digest begins so]:DIGEST: ' \
-    '--source=[Only a kind (teacher, policy, …) or a provider (openai, local)]:SOURCE: ' \
-    '--last=[How many, the latest]:N: ' \
-    '--correct[Only what was verified as right]' \
-    '--format=[\[default\: jsonl; parquet for a FILE.parquet\]]:FORMAT:(jsonl parquet)' \
-    '(-o --output)-o+[A file, or - for stdout]:FILE:_files' \
-    '(-o --output)--output=[A file, or - for stdout]:FILE:_files' \
-    '(-y --yes)-y[Write over a file that is there]' \
-    '(-y --yes)--yes[Write over a file that is there]' \
+    '--question=[Only questions whose digest starts with this]:DIGEST: ' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
+    '--last=[Only the latest N]:N: ' \
+    '--correct[Only completions verified as right]' \
+    '--format=[Output format]:FORMAT:(jsonl parquet)' \
+    '(-o --output)-o+[Output file, or - for stdout]:FILE:_files' \
+    '(-o --output)--output=[Output file, or - for stdout]:FILE:_files' \
+    '(-y --yes)-y[Overwrite an existing file]' \
+    '(-y --yes)--yes[Overwrite an existing file]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
 }
@@ -485,7 +485,7 @@ _swarmctl__rollouts__export() {
 _swarmctl__rollouts__stats() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '--by=[What to tell apart\: any of provider,model,stage]:KEYS: ' \
+    '--by=[Count separately by any of provider,model,stage]:KEYS: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'

@@ -1,4 +1,4 @@
-"""``swarmctl status`` and ``swarmctl logs``: how the nodes of this machine are, and what their trainers said."""
+"""``swarmctl status`` and ``swarmctl logs``: the state of this machine's nodes, and their trainers' logs."""
 
 from typing import Annotated
 
@@ -8,12 +8,12 @@ from swarmctl.terminal import options
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands, and ``ps`` as another name for ``status`` that help does not show."""
+    """Add the commands, and ``ps`` as a hidden alias of ``status``."""
 
     @app.command("ps", hidden=True)
     @app.command()
     def status(*, node: options.OneNode = None, json: options.Json = False) -> None:
-        """Tell how the nodes of this machine are: running or not, how far, how accurate.
+        """Show the state of the nodes on this machine.
 
         Examples:
           swarmctl status
@@ -27,11 +27,11 @@ def register(app: typer.Typer) -> None:
     def logs(
         *,
         node: options.LatestNode = None,
-        lines: Annotated[int, typer.Option("-n", "--lines", min=0, metavar="N", help="How many lines.")] = 20,
-        follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing what is added.")] = False,
+        lines: Annotated[int, typer.Option("-n", "--lines", min=0, metavar="N", help="Number of lines.")] = 20,
+        follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
         json: Annotated[bool, typer.Option("--json", help="Print events (JSON lines) instead of the log.")] = False,
     ) -> None:
-        """Print what a node's trainer said last.
+        """Print the end of a node's log.
 
         Examples:
           swarmctl logs --node maths --follow

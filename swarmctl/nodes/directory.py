@@ -1,4 +1,4 @@
-"""Node directories: made whole, locked while the node lives, and never used for another model or other tasks."""
+"""Node directories: created atomically, locked while the node runs, and tied to one model and its tasks."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from swarmctl.version import VERSION
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Return what is fixed when a node is made."""
+    """Return the settings that are fixed when a node is created."""
     lora = config.model.lora
     return {
         "schema": 1,
@@ -41,14 +41,14 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def has_begun(files: NodeFiles) -> bool:
-    """Whether a trainer ever got as far as to start: before that, nothing binds the directory to a model."""
+    """Whether a trainer has ever started. Until then, the directory is not tied to a model."""
     with contextlib.suppress(FileNotFoundError), files.events.open("rb") as lines:
         return any(b'"event": "start"' in line for line in lines)
     return False
 
 
 Retry = Callable[[str], str]
-"""Returns the command that does the same with another node."""
+"""Returns the same command for another node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Node:
 
     files: NodeFiles
     lock: int
-    """Descriptor that holds the lock; the trainer inherits it, so it outlives this process."""
+    """Descriptor that holds the lock. The trainer inherits it, so the lock outlives this process."""
     resumes: bool
-    """Whether it goes on from an earlier run."""
+    """Whether it resumes an earlier run."""
 
     @property
     def name(self) -> str:
@@ -68,9 +68,9 @@ class Node:
 
 @contextlib.contextmanager
 def opened(config: Config, retry: Retry) -> Iterator[Node]:
-    """Make or take the directory of the configured node, locked until the end of the block.
+    """Create or open the configured node's directory and lock it until the end of the block.
 
-    Raises NodeConflict where the node is running, or was made for something else.
+    Raises NodeConflict if the node is running, or was created for something else.
     """
     files = files_of(config.node.name)
     with disk_errors(files.root):
@@ -88,9 +88,9 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
 
 @contextlib.contextmanager
 def held(files: NodeFiles, retry: Retry) -> Iterator[int]:
-    """Lock the directory of a node until the end of the block, whatever it was made for; give the lock's descriptor.
+    """Lock a node's directory until the end of the block, whatever it was created for; yield the lock's descriptor.
 
-    Raises NodeConflict where the node is running.
+    Raises NodeConflict if the node is running.
     """
     with disk_errors(files.root):
         lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -104,7 +104,7 @@ def held(files: NodeFiles, retry: Retry) -> Iterator[int]:
 
 
 def _make(files: NodeFiles, config: Config, retry: Retry) -> None:
-    """Make the directory with its ``node.json``, at once or not at all."""
+    """Create the directory with its ``node.json`` atomically."""
     if files.root.exists():
         check_identity(files, config, retry)
         return
@@ -116,7 +116,7 @@ def _make(files: NodeFiles, config: Config, retry: Retry) -> None:
             write_json(NodeFiles(Path(staging)).identity, identity(config))
             os.rename(staging, files.root)
         except OSError:
-            if not files.root.is_dir():  # else another made it meanwhile
+            if not files.root.is_dir():  # else another process created it meanwhile
                 raise
 
 
@@ -124,20 +124,20 @@ def _running(files: NodeFiles, retry: Retry) -> NodeConflict:
     holder, name = read_json(files.lock) or {}, files.root.name
     pid = holder.get("pid", "unknown")
     if isinstance(pid, int) and not locks.is_alive(pid):
-        who = f"its supervisor, pid {pid}, is gone; the trainer, pid {holder.get('trainer')}, is about to stop"
+        who = f"its supervisor, pid {pid}, has exited; the trainer, pid {holder.get('trainer')}, will stop shortly"
         return NodeConflict(f"node {name} is already running ({who})", next=retry(name))
     who = f"pid {pid}, since {holder.get('since', 'unknown')}"
     return NodeConflict(f"node {name} is already running ({who})", next=retry(other_name(name)))
 
 
 def check_free(files: NodeFiles, retry: Retry) -> None:
-    """Raise NodeConflict where the node is running, without touching anything."""
+    """Raise NodeConflict if the node is running. Changes nothing."""
     if locks.is_held(files.lock):
         raise _running(files, retry)
 
 
 def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
-    """Raise NodeConflict where the node was made for something else than ``config``."""
+    """Raise NodeConflict if the node was created for something other than ``config``."""
     if not files.root.exists():
         return
     name, made, wanted = files.root.name, read_json(files.identity), identity(config)
@@ -146,11 +146,11 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
         return NodeConflict(problem, next=retry(other_name(name)))
 
     if made is None:
-        raise conflict(f"{shown(files.root)} is not a node: it has no readable {files.identity.name}")
+        raise conflict(f"{shown(files.root)} is not a node's directory: it has no readable {files.identity.name}")
     check_swarm(files, config, retry)
     if made.get("fresh") != wanted["fresh"]:
         how = "starts over at every run" if made.get("fresh") else "keeps what it learned"
-        raise conflict(f"node {name} was made as one that {how}; that cannot change")
+        raise conflict(f"node {name} {how}; that cannot be changed")
     if wanted["fresh"] or not has_begun(files):
         return
     different = [
@@ -159,13 +159,13 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
         if made.get(key) != wanted[key]
     ]
     if different:
-        raise conflict(f"node {name} was made for " + "; ".join(different))
+        raise conflict(f"node {name} was created with other settings: " + "; ".join(different))
 
 
 def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
-    """Raise NodeConflict where a node would go into another swarm than the one it is in, or has learned in.
+    """Raise NodeConflict if a node would join a swarm other than the one it is in or has learned in.
 
-    One that has left its swarm may go on alone, or return.
+    A node that has left its swarm may continue alone or return.
     """
     made = read_json(files.identity)
     if made is None or made.get("fresh") or not (files.charter.exists() or has_begun(files)):
@@ -175,14 +175,14 @@ def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
         return
     following = retry(other_name(name))
     if not isinstance(swarm, str):
-        message = f"node {name} has learned alone, and a swarm takes a new node"
+        message = f"node {name} has already trained alone; only a new node can join a swarm"
     elif wanted is None:
-        message = f"node {name} is in swarm {short_id(swarm)}; it goes on alone once it has left"
+        message = f"node {name} is in swarm {short_id(swarm)}; it must leave the swarm before it can continue alone"
         following = f"swarmctl swarm leave --node {shlex.quote(name)}"
     else:
         message = (
-            f"node {name} is in swarm {short_id(swarm)}, and the invitation is to {short_id(wanted)}; a node is never "
-            "in two, not even one after the other"
+            f"node {name} belongs to swarm {short_id(swarm)}, but the invitation is to {short_id(wanted)}; a node "
+            "cannot change to another swarm"
         )
     raise NodeConflict(message, next=following)
 
@@ -190,7 +190,7 @@ def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
 def _brief(key: str, identity: dict[str, Any]) -> str:
     value = without_keys(identity.get(key))
     if key == "tasks":
-        # Two mixtures of the same names are told apart by what differs inside.
+        # Mixtures with the same names differ in the rest of the table.
         return ", ".join(f"{task.pop('name')} {_short(task)}" for task in value)
     if key == "model":
         return str(value["name"]) + (f" at {value['revision']}" if value["revision"] else "")
@@ -204,7 +204,7 @@ def _short(table: dict[str, Any]) -> str:
 
 
 def empty(files: NodeFiles) -> None:
-    """Remove all that a fresh node left, except its lock and key, what says that it is fresh, and what it has spent."""
+    """Remove everything from a fresh node's directory except its lock, key, identity, consent and ledger."""
     kept = {files.lock, files.identity, files.key, files.consent, files.ledger}
     for path in files.root.iterdir():
         if path in kept or path.name.startswith(f"{files.ledger.name}-"):

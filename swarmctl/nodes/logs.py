@@ -1,4 +1,4 @@
-"""What ``swarmctl logs`` prints: the end of a node's log, or of its events."""
+"""``swarmctl logs``: print the end of a node's log, or of its events."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,7 @@ BLOCK = 1 << 16
 
 
 def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> None:
-    """Print the last ``lines`` lines, and what follows until interrupted. Raises ConfigurationError without a node."""
+    """Print the last ``lines`` lines, then follow if asked. Raises ConfigurationError if there is no such node."""
     files = existing_or_latest(node)
     path = files.events if events else files.log
     end = path.stat().st_size if path.exists() else 0
@@ -23,7 +23,7 @@ def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> No
             end = 0
             continue
         with path.open("rb") as file:
-            # A file that shrank was put aside: begin anew.
+            # A file that shrank was rotated: start at its beginning.
             file.seek(end if path.stat().st_size >= end else 0)
             while data := file.read(BLOCK):
                 print(clean(data.decode(errors="replace")), end="", flush=True)
@@ -31,7 +31,7 @@ def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> No
 
 
 def last_lines(path: Path, end: int, count: int) -> list[str]:
-    """Return the last ``count`` lines before byte ``end``, reading no more of the file than they need."""
+    """Return the last ``count`` lines before byte ``end``, reading only as much of the file as needed."""
     if count == 0 or end == 0:
         return []
     data = b""

@@ -9,37 +9,37 @@ from swarmctl.terminal.suggest import nearest
 
 
 def node_names() -> list[str]:
-    """Return the names of the nodes of this machine."""
+    """Return the names of all nodes on this machine."""
     return sorted(path.parent.name for path in nodes_directory().glob("[!.]*/node.json"))
 
 
 def files_of(name: str) -> NodeFiles:
-    """Return the files of the node ``name``, which need not exist."""
+    """Return the files of the node ``name``, which may not exist."""
     return NodeFiles(nodes_directory() / name)
 
 
 def all_nodes() -> list[NodeFiles]:
-    """Return the files of the nodes of this machine."""
+    """Return the files of all nodes on this machine."""
     return [files_of(name) for name in node_names()]
 
 
 def existing(name: str) -> NodeFiles:
-    """Return the files of a node. Raises ConfigurationError where there is no such node."""
+    """Return the files of a node. Raises ConfigurationError if it does not exist."""
     names = node_names()
     if name in names:
         return files_of(name)
     guess = nearest(name, names)
     hint = f"; did you mean {guess}?" if guess else ""
-    raise ConfigurationError(f"no node named {name!r}{hint}", next="swarmctl status")
+    raise ConfigurationError(f"unknown node {name!r}{hint}", next="swarmctl status")
 
 
 def one_or_all(name: str | None) -> list[NodeFiles]:
-    """Return the files of one node, or of all where none is named. Raises ConfigurationError."""
+    """Return the files of one node, or of all if ``name`` is None. Raises ConfigurationError."""
     return all_nodes() if name is None else [existing(name)]
 
 
 def existing_or_latest(name: str | None) -> NodeFiles:
-    """Return the files of a node, or of the one that said something last. Raises ConfigurationError."""
+    """Return the files of a node, or of the most recently active one. Raises ConfigurationError."""
     if name is not None:
         return existing(name)
     heard = [files for files in all_nodes() if files.events.exists()]
@@ -49,20 +49,20 @@ def existing_or_latest(name: str | None) -> NodeFiles:
 
 
 def no_node_yet() -> str:
-    """Say that this machine has no node."""
-    return f"No node yet in {shown(nodes_directory())}."
+    """Return a sentence that this machine has no nodes."""
+    return f"No nodes yet in {shown(nodes_directory())}."
 
 
 def other_name(name: str) -> str:
-    """Return a name like ``name`` that no node has."""
+    """Return a name based on ``name`` that no node has."""
     return next(found for n in range(2, 10_000) if not files_of(found := f"{name}-{n}").root.exists())
 
 
 def left_directory(files: NodeFiles, swarm: str) -> Path:
-    """Return where a node that has left a swarm keeps its charter and what it knew of peers."""
+    """Return the directory in which a node that left a swarm keeps the charter and its records about peers."""
     return files.root / "left" / short_id(swarm)
 
 
 def short_id(swarm: str) -> str:
-    """Return a swarm's id for people: enough of it to tell a few swarms apart."""
+    """Return the first part of a swarm's id, for display: enough to distinguish a few swarms."""
     return swarm[:12]

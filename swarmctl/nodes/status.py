@@ -1,9 +1,10 @@
-"""What ``swarmctl status`` prints. Reads files only, so it answers at once and disturbs nothing."""
+"""``swarmctl status``. Only reads files, so it returns immediately and does not affect running nodes."""
 
 import sys
 from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.errors import without_typed_keys
 from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
@@ -15,11 +16,11 @@ from swarmctl.terminal.sentences import duration, gain, in_touch, several
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
 _WORTH_TELLING_S = 0.1
-"""What sharing must take of a round before a line for people tells of it."""
+"""Seconds per round from which the line for a node mentions the time for sharing."""
 
 
 def print_status(node: str | None, *, as_json: bool) -> None:
-    """Print one node, or all."""
+    """Print the state of one node, or of all."""
     rows = [describe(files) for files in one_or_all(node)]
     if as_json:
         print_json(nodes=rows)
@@ -29,9 +30,9 @@ def print_status(node: str | None, *, as_json: bool) -> None:
 
 
 def describe(files: NodeFiles) -> dict[str, Any]:
-    """Return what is known of a node; unknown is None."""
+    """Return what is known about a node. Unknown values are None."""
     progress = RunView()
-    # Told seldom, and so perhaps not lately.
+    # These events are rare, and so may not be among the recent ones.
     for event in all_of(files.events, "eval", "peers"):
         progress.apply(event)
     last = None
@@ -45,7 +46,7 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         state = "running"
     elif progress.stop is not None:
         state = _ENDS.get(progress.stop["reason"], "failed")
-    else:  # without a ``stop`` event it was killed, or never began
+    else:  # without a ``stop`` event, it was killed or never started
         state = "interrupted" if progress.round is not None else "never started"
     swarm = from_peers = None
     if files.charter.exists():
@@ -68,7 +69,9 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         "groups_from_peers": from_peers,
         "share_seconds": progress.share_seconds,
         "updated": rfc3339(last["t"]) if last else None,
-        "error": {"code": error.get("code"), "message": error.get("message")} if error else None,
+        "error": {"code": error.get("code"), "message": without_typed_keys(str(error.get("message")))}
+        if error
+        else None,
     }
 
 
@@ -84,7 +87,7 @@ def _line(row: dict[str, Any]) -> str:
             parts.append(in_touch(row["peers"]))
         parts.append(f"{several(row['groups_from_peers'], 'group')} from peers")
         if row["share_seconds"] and row["share_seconds"] >= _WORTH_TELLING_S:
-            parts.append(f"{duration(float(row['share_seconds']))} a round for sharing")
+            parts.append(f"{duration(float(row['share_seconds']))} per round for sharing")
     if row["error"]:
         parts.append(str(row["error"]["message"]))
     return ", ".join(parts)

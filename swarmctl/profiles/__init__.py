@@ -1,1 +1,1 @@
-"""``swarmctl profiles``: list, show, validate, new."""
+"""``swarmctl profiles``: list, show, validate, create and import."""

@@ -7,13 +7,14 @@ import typer
 from swarmctl.terminal import options
 from swarmctl.terminal.help import command_group
 
-NoInput = Annotated[bool, typer.Option("--no-input", help="Ask nothing.")]
-Yes = Annotated[bool, typer.Option("-y", "--yes", help="Write over a profile of this name.")]
+NoInput = Annotated[bool, typer.Option("--no-input", help="Never prompt.")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Overwrite an existing profile.")]
 
 group = command_group(
-    """List, show, check and make profiles: the files that say how a node runs.
+    """Manage profiles, the files that configure a node.
 
-    Yours are the .toml files in ~/.config/swarmctl/profiles; one named default.toml is used when none is named.
+    Your profiles are the .toml files in ~/.config/swarmctl/profiles. Commands without --profile use default.toml there,
+    or else the built-in default profile.
 
     \b
     Examples:
@@ -25,7 +26,7 @@ group = command_group(
 
 @group.command("list")
 def _list(json: options.Json = False) -> None:
-    """List the profiles there are, built-in ones and yours.
+    """List built-in profiles and your own.
 
     \b
     Examples:
@@ -40,13 +41,16 @@ def _list(json: options.Json = False) -> None:
 @group.command("show")
 def _show(
     name: Annotated[
-        str | None, typer.Argument(metavar="PROFILE", help="Profile, or a .toml file. [default: the one run would use]")
+        str | None,
+        typer.Argument(metavar="PROFILE", help="Profile name or .toml file. [default: the one run would use]"),
     ] = None,
-    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    origin: Annotated[bool, typer.Option("--origin", help="Show where each value comes from.")] = False,
     set_: options.Settings = None,
     json: options.Json = False,
 ) -> None:
-    """Print every setting of a profile as a run would see it: TOML that can be saved as a profile of your own.
+    """Print all settings that a profile leads to, as TOML.
+
+    You can save the output as a profile of your own.
 
     \b
     Examples:
@@ -61,11 +65,13 @@ def _show(
 @group.command("validate")
 def _validate(
     name: Annotated[
-        str | None, typer.Argument(metavar="PROFILE", help="Profile, or a .toml file. [default: all]")
+        str | None, typer.Argument(metavar="PROFILE", help="Profile name or .toml file. [default: all]")
     ] = None,
     json: options.Json = False,
 ) -> int:
-    """Check profiles: every wrong key and value, with the nearest right name. Exit code 3 where there is one.
+    """Check profiles and print every problem.
+
+    Exits with code 3 if there is one.
 
     \b
     Examples:
@@ -81,21 +87,21 @@ def _validate(
 def _new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new profile.")],
     *,
-    base: Annotated[
-        str, typer.Option("--from", metavar="BUILTIN", help="The built-in profile it begins with.")
-    ] = "default",
+    base: Annotated[str, typer.Option("--from", metavar="BUILTIN", help="Built-in profile to start from.")] = "default",
     model: options.Model = None,
     task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Task or preset; may be repeated.")] = None,
     device: options.Device = None,
-    rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Rounds; 0: until stopped.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Total rounds; 0: until you stop it.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting; may be repeated.")
     ] = None,
     yes: Yes = False,
     no_input: NoInput = False,
     json: options.Json = False,
 ) -> None:
-    """Make a profile of your own. On a terminal, and without flags, it asks for what matters most.
+    """Create a profile.
+
+    On a terminal, without settings on the command line, it prompts for the most important ones.
 
     \b
     Examples:
@@ -116,23 +122,25 @@ def _new(
 
 @group.command("import")
 def _import(
-    file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="A configuration of RL Swarm.")],
+    file: Annotated[str, typer.Argument(metavar="FILE.yaml", help="An RL Swarm configuration file.")],
     *,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the profile. [default: the file's]")] = None,
-    no_test: Annotated[
-        bool, typer.Option("--no-test", help="Do not ask services whether they accept the keys found.")
-    ] = False,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the profile. [default: the file's name]")
+    ] = None,
+    no_test: Annotated[bool, typer.Option("--no-test", help="Save API keys without testing them.")] = False,
     insecure_storage: Annotated[
-        bool, typer.Option("--insecure-storage", help="Keep keys in files only you can read, not in the keyring.")
+        bool,
+        typer.Option("--insecure-storage", help="Save API keys in files that only you can read, not in the keyring."),
     ] = False,
     yes: Yes = False,
     no_input: NoInput = False,
     json: options.Json = False,
 ) -> int:
-    """Make a profile from RL Swarm's YAML, and say what became of every key in it.
+    """Create a profile from an RL Swarm YAML file.
 
-    Keys of services never go into a profile: they are tested and saved as keys set would, and you are told what to
-    clean. Exit code 3 or 4 where one could not be saved.
+    Prints what each setting in the file becomes. API keys never go into a profile: they are tested and saved as with
+    `swarmctl keys set`, and you are shown how to remove them from the file. Exits with code 3 or 4 if a key could not
+    be saved.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``swarmctl profiles list``: the profiles that have a name. Light: it resolves none of them."""
+"""``swarmctl profiles list``: list named profiles, without resolving their settings."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from swarmctl.terminal.table import print_table
 
 
 def list_profiles(*, as_json: bool) -> None:
-    """Print the profiles that have a name."""
+    """Print all named profiles."""
     rows = [_row(name, path) for name, path in known_profiles().items()]
     if as_json:
         print_json(profiles=rows)
@@ -26,7 +26,7 @@ def list_profiles(*, as_json: bool) -> None:
             for row in rows
         ]
     )
-    print(f"\n* is what `swarmctl run` uses. Yours are in {shown(profiles_directory())}.")
+    print(f"\n* used by `swarmctl run` without --profile. Your profiles are in {shown(profiles_directory())}.")
 
 
 def _row(name: str, path: Path) -> dict[str, Any]:

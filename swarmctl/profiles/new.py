@@ -1,4 +1,4 @@
-"""``swarmctl profiles new``: a profile of one's own, from a built-in one, a few answers and ``--set``."""
+"""``swarmctl profiles new``: create a profile from a built-in one, a few answers and ``--set``."""
 
 import os
 import re
@@ -14,6 +14,7 @@ from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.paths import profiles_directory, shown
 from swarmctl.profiles.validate import profile_problems
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.allowed import shown as shown_value
 from swarmctl.settings.problems import Problem, refused
 from swarmctl.settings.profile_files import SUFFIX, Profile
 from swarmctl.settings.resolve import given, override, resolve
@@ -32,9 +33,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def new_profile(
     name: str, base_name: str, assignments: Sequence[str], *, yes: bool, no_input: bool, as_json: bool
 ) -> None:
-    """Write the profile. ``assignments`` are ``KEY=VALUE``; where there are none, it asks on a terminal.
+    """Write the profile. ``assignments`` are ``KEY=VALUE``; if there are none, prompt on a terminal.
 
-    Raises ConfigurationError where the name is taken or a value is wrong; then nothing is written.
+    Raises ConfigurationError if the name is taken or a value is wrong. Nothing is written then.
     """
     base = profiles.read(profiles.find_builtin(base_name))
     path = new_path(name, yes=yes, again=_again(name, base_name, assignments))
@@ -46,9 +47,9 @@ def new_profile(
         values[TASKS] = _tables(values[TASKS])
     comment = takewhile(lambda line: line.startswith("#"), base.path.read_text(encoding="utf-8").splitlines())
     head = [
-        f"Made by `swarmctl profiles new {name}`. What is not here: `swarmctl profiles show {name}`.",
+        f"Created by `swarmctl profiles new {name}`. To see all settings: `swarmctl profiles show {name}`.",
         "",
-        f"The built-in {base.name} says:",
+        f"From the built-in profile {base.name}:",
         *(line.removeprefix("#").strip() for line in comment),
     ]
     text = rendered(values, head=head, description=_description(base, changes), extends=base.extends)
@@ -62,7 +63,7 @@ def new_profile(
 
 
 def _again(name: str, base_name: str, assignments: Sequence[str]) -> str:
-    """Return the same command with ``--yes``; one with a key in it is not repeated."""
+    """Return the same command with ``--yes``. A command that contains a key is not repeated."""
     if any(map(looks_like_key, assignments)):
         return "swarmctl profiles new --help"
     settings = [word for assignment in assignments for word in ("--set", assignment)]
@@ -70,13 +71,13 @@ def _again(name: str, base_name: str, assignments: Sequence[str]) -> str:
 
 
 def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> dict[SettingPath, Any]:
-    """Return ``values`` with ``changes`` over them: a value takes the place of a table and the other way round."""
+    """Return ``values`` with ``changes`` applied. A value replaces a table and vice versa."""
     kept = {path: value for path, value in values.items() if not any(related(path, new) for new in changes)}
     return kept | changes
 
 
 def _tables(tasks: Any) -> list[dict[str, Any]]:
-    """Return tasks, which may be given as names, as tables."""
+    """Return tasks as tables; they may be given as names."""
     if isinstance(tasks, str):
         tasks = [name.strip() for name in tasks.split(",") if name.strip()]
     if not isinstance(tasks, list) or not all(isinstance(task, str | dict) for task in tasks):
@@ -85,35 +86,37 @@ def _tables(tasks: Any) -> list[dict[str, Any]]:
 
 
 def _description(base: Profile, changes: dict[SettingPath, Any]) -> str:
-    """Say what it is without claiming what the base's description claims of values that were changed."""
+    """Return a description. After changes, it does not repeat the base's, which may no longer be true."""
     if not changes:
         return base.description or base.name
-    return f"{base.name}, with its own {', '.join(sorted(map(dotted, changes)))}"
+    return f"{base.name} with other values of {', '.join(sorted(map(dotted, changes)))}"
 
 
 def new_path(name: str, *, yes: bool, again: str) -> Path:
-    """Return where the profile ``name`` goes.
+    """Return the path for the profile ``name``.
 
-    Raises ConfigurationError for a name that no node could have, and where there is a file already, without ``yes``.
+    Raises ConfigurationError if a node could not have this name, or if the file exists and ``yes`` is not set.
     ``again`` is the command that overwrites it.
     """
     if not _NAME.fullmatch(name) or name.endswith(SUFFIX):
         raise ConfigurationError(
-            "a profile's name has letters, digits, '.', '_' and '-', begins with a letter or digit, "
-            f"has at most 64 characters and no {SUFFIX} at its end",
+            f"invalid profile name: {shown_value(name)}. Use 1 to 64 letters, digits, '.', '_' or '-', starting with a "
+            f"letter or digit and not ending with {SUFFIX}",
             next="swarmctl profiles list",
         )
     path = profiles_directory() / f"{name}{SUFFIX}"
     if os.path.lexists(path) and not yes:
-        raise ConfigurationError(f"there is a profile {shown(path)} already", next=again)
+        raise ConfigurationError(f"profile {shown(path)} already exists", next=again)
     return path
 
 
 def problems_in(path: Path, text: str) -> list[Problem]:
-    """Return all that is wrong with a profile that has still to be written."""
+    """Return every problem in a profile that is not written yet."""
     profile = profiles.parsed(path, text)
     secrets = [
-        Problem(key, f"{key} looks like a key, and a profile is no place for one", None, profile.label)
+        Problem(
+            key, f"the value of {key} looks like an API key, which does not belong in a profile", None, profile.label
+        )
         for key, value in _texts(profile.values, "")
         if looks_like_key(value)
     ]
@@ -133,34 +136,34 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a profile that was checked. Raises NodeError where the disk refuses."""
+    """Write a checked profile. Raises NodeError if the disk is full or not writable."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write.write(path, text, None if path.is_file() else atomic_write.READABLE)
 
 
 def written(path: Path) -> dict[str, Any]:
-    """Return what ``--json`` tells of a profile that was written."""
+    """Return the ``--json`` output for a written profile."""
     run = typed(f"swarmctl run --profile {shlex.quote(path.stem)}")
     return {"name": path.stem, "path": str(path), "run": run}
 
 
 def print_written(path: Path) -> None:
-    """Say where a profile was written, and how it is run."""
+    """Print where a profile was written and how to run it."""
     print(f"Wrote {shown(path)}")
     print(f"Run it: {written(path)['run']}", flush=True)
 
 
 QUESTIONS = {
-    "model.name": "Model (an id on the hub, or a directory)",
+    "model.name": "Model (a Hugging Face id or a directory)",
     "tasks": "Tasks (separated by commas)",
     "model.device": "Device (auto, cpu, cuda, cuda:1, mps, xpu)",
-    "game.rounds": "Rounds (0: until stopped)",
+    "game.rounds": "Total rounds (0: until you stop it)",
 }
 
 
 def answers(base: Profile) -> list[str]:
-    """Ask on stderr and return ``KEY=VALUE`` for each answer; an empty one keeps what the base says."""
+    """Prompt on stderr and return ``KEY=VALUE`` for each answer. An empty answer keeps the base's value."""
     config = resolve(base, (), {}).config
     now = {dotted(path): str(value) for path, value in flatten(config.model_dump())}
     now["tasks"] = ",".join(task.name for task in config.tasks)
@@ -181,14 +184,14 @@ def _ask(question: str) -> str:
     sys.stderr.flush()
     line = sys.stdin.readline()
     if not line:
-        raise NodeError("the input ended before the last question", next="swarmctl profiles new --help")
+        raise NodeError("input ended before the last question was answered", next="swarmctl profiles new --help")
     return line.strip()
 
 
 def _problem(base: Profile, key: str, text: str) -> str | None:
-    """Say what is wrong with an answer; None where nothing is."""
+    """Return the problem with an answer; None if it is fine."""
     if looks_like_key(text):
-        return "That looks like a key, and a profile is no place for one."
+        return "This looks like an API key, which does not belong in a profile."
     problems = profile_problems(base, [given("--set", key, text)])
     said = [str(problem).removeprefix("tasks: ").rstrip(".") for problem in problems]
     return "; ".join(said) + "." if said else None

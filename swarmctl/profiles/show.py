@@ -1,4 +1,4 @@
-"""``swarmctl profiles show``: the configuration that a profile leads to here and now."""
+"""``swarmctl profiles show``: the configuration that a profile leads to, with the current environment."""
 
 import os
 
@@ -10,7 +10,7 @@ from swarmctl.terminal.safe_text import clean
 
 
 def show_profile(name: str | None, assignments: tuple[str, ...], *, origin: bool, as_json: bool) -> None:
-    """Print the configuration a profile leads to here and now. Raises ConfigurationError."""
+    """Print the configuration that a profile leads to. Raises ConfigurationError."""
     profile = profiles.read(profiles.find(profiles.chosen(name)))
     resolved = resolve(profile, [override(text) for text in assignments], os.environ)
     if as_json:

@@ -1,4 +1,4 @@
-"""``swarmctl profiles validate``: every problem of one profile, or of all."""
+"""``swarmctl profiles validate``: every problem in one profile, or in all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from swarmctl.terminal.safe_text import clean
 
 
 def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
-    """Check one profile or all that have a name; print every problem."""
+    """Check one profile, or all named ones, and print every problem."""
     paths = [profiles.find(name)] if name else list(profiles.known_profiles().values())
     reports = [(path.stem, str(path), _problems(path)) for path in paths]
     ok = not any(problems for _, _, problems in reports)
@@ -38,9 +38,9 @@ def _problems(path: Path) -> list[Problem]:
 
 
 def profile_problems(profile: Profile, overrides: Sequence[Override] = ()) -> list[Problem]:
-    """Return all that is wrong with a profile, the names of its tasks included.
+    """Return every problem in a profile, including unknown tasks.
 
-    Raises ConfigurationError where ``extends`` cannot be followed.
+    Raises ConfigurationError if ``extends`` cannot be resolved.
     """
     resolved, problems = problems_of(profile, overrides)
     if resolved is not None:

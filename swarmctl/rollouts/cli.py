@@ -9,17 +9,20 @@ from swarmctl.terminal.help import command_group
 
 RoundOption = Annotated[int | None, typer.Option("--round", min=0, metavar="N", help="Only this round.")]
 QuestionOption = Annotated[
-    str, typer.Option("--question", metavar="DIGEST", help="Only questions whose digest begins so.")
+    str, typer.Option("--question", metavar="DIGEST", help="Only questions whose digest starts with this.")
 ]
 SourceOption = Annotated[
     str | None,
-    typer.Option("--source", metavar="SOURCE", help="Only a kind (teacher, policy, …) or a provider (openai, local)."),
+    typer.Option(
+        "--source", metavar="SOURCE", help="Only this kind (teacher, policy, …) or provider (openai, local, …)."
+    ),
 ]
 
 group = command_group(
-    """Show, export and count what was generated for a node: completions, their rewards, where from, at which price.
+    """Show, export and count a node's rollouts.
 
-    Reads the node's files only, also while it runs, and changes nothing.
+    A rollout is a completion with its prompt, reward, source and price. These commands only read the node's files, so
+    they also work while it runs.
 
     Examples:
       swarmctl rollouts show --last 3
@@ -35,11 +38,11 @@ def _show(
     round: RoundOption = None,
     question: QuestionOption = "",
     source: SourceOption = None,
-    last: Annotated[int, typer.Option("--last", min=1, metavar="N", help="How many, the latest.")] = 10,
-    full: Annotated[bool, typer.Option("--full", help="Leave nothing out of long texts.")] = False,
+    last: Annotated[int, typer.Option("--last", min=1, metavar="N", help="Only the latest N.")] = 10,
+    full: Annotated[bool, typer.Option("--full", help="Don't truncate long texts.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Print prompts, completions, what each reward is made of and why, source, provider, model and price.
+    """Print rollouts with prompt, reward, source and price.
 
     Examples:
       swarmctl rollouts show --node maths --last 3 --full
@@ -60,17 +63,21 @@ def _export(
     question: QuestionOption = "",
     source: SourceOption = None,
     last: Annotated[
-        int | None, typer.Option("--last", min=1, metavar="N", help="How many, the latest. [default: all]")
+        int | None, typer.Option("--last", min=1, metavar="N", help="Only the latest N. [default: all]")
     ] = None,
-    correct: Annotated[bool, typer.Option("--correct", help="Only what was verified as right.")] = False,
+    correct: Annotated[bool, typer.Option("--correct", help="Only completions verified as right.")] = False,
     format: Annotated[
         Literal["jsonl", "parquet"] | None,
-        typer.Option("--format", help="[default: jsonl; parquet for a FILE.parquet]", show_default=False),
+        typer.Option(
+            "--format", help="Output format. [default: jsonl, or parquet for FILE.parquet]", show_default=False
+        ),
     ] = None,
-    output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="A file, or - for stdout.")] = "-",
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a file that is there.")] = False,
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Output file, or - for stdout.")] = "-",
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write completions as JSON lines or Parquet, a row each, with provider and model on every row.
+    """Export completions as JSON lines or Parquet.
+
+    Each completion is one row, with its prompt, reward, provider and model.
 
     Examples:
       swarmctl rollouts export --node maths --correct > right.jsonl
@@ -88,11 +95,13 @@ def _stats(
     *,
     node: options.LatestNode = None,
     by: Annotated[
-        str, typer.Option("--by", metavar="KEYS", help="What to tell apart: any of provider,model,stage.")
+        str, typer.Option("--by", metavar="KEYS", help="Count separately by any of provider,model,stage.")
     ] = "provider,model,stage",
     json: options.Json = False,
 ) -> None:
-    """Count requests, tokens, dollars, completions, the share verified as right, and places that were given up.
+    """Count requests, tokens, cost, completions and results.
+
+    The table shows the share of completions verified as right, and the slots that were given up (lost).
 
     Examples:
       swarmctl rollouts stats --node maths

@@ -1,4 +1,4 @@
-"""``swarmctl rollouts export``: a row a completion, as JSON lines or Parquet."""
+"""``swarmctl rollouts export``: one row per completion, as JSON lines or Parquet."""
 
 import json
 import os
@@ -23,19 +23,19 @@ from swarmctl.terminal.views import Writer
 Format = Literal["jsonl", "parquet"]
 SCHEMA = 1
 _ROWS = 2000
-"""Rows that are in memory at once."""
+"""Most rows in memory at once."""
 
 
 def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Format | None, yes: bool) -> None:
     """Write completions to a file or to stdout.
 
-    Raises ``NodeError`` where there is nothing to read, where the file is there already, or cannot be written.
+    Raises ``NodeError`` if there is nothing to read, or if the file already exists or cannot be written.
     """
     files = node_with_journal(node)
     kind = format or ("parquet" if output.endswith(".parquet") else "jsonl")
     if output == "-" and kind == "parquet" and sys.stdout.isatty():
         raise UsageError(
-            "Parquet is not for a terminal: name a file",
+            "cannot print Parquet to a terminal: choose a file with -o",
             next=f"swarmctl rollouts export --node {files.root.name} -o rollouts.parquet",
         )
     again = _again(files, wanted, kind, output)
@@ -47,11 +47,11 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
     if target is not None:
         Writer(sys.stderr)(f"Wrote {what} to {shown(target)}.")
     elif count == 0:
-        Writer(sys.stderr)(f"No completion of node {files.root.name} is like that.")
+        Writer(sys.stderr)(f"No matching completions in node {files.root.name}.")
 
 
 def _again(files: NodeFiles, wanted: RolloutFilter, kind: Format, output: str) -> str:
-    """Return the same command with leave to replace the file."""
+    """Return the same command with ``--yes``, which overwrites the file."""
     given = {"node": files.root.name, "round": wanted.round, "question": wanted.question or None}
     given |= {"source": wanted.source, "last": wanted.last, "format": kind, "output": output}
     words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
@@ -61,7 +61,7 @@ def _again(files: NodeFiles, wanted: RolloutFilter, kind: Format, output: str) -
 
 @contextmanager
 def _opened(target: Path | None) -> Iterator[BinaryIO]:
-    """Give the file to write, or stdout. Raises NodeError where it takes nothing."""
+    """Yield the file to write, or stdout. Raises NodeError if writing fails."""
     if target is not None:
         with disk_errors(target), atomic_write.new_file(target, None) as file:
             yield file
@@ -72,14 +72,14 @@ def _opened(target: Path | None) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        # What is still buffered must not fail once more when Python ends.
+        # What is still buffered must not fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         kind_of_error = DiskFull if error.errno in NO_SPACE else NodeError
         raise kind_of_error(f"cannot write to standard output: {error.strerror}", next="df -h .") from error
 
 
 def _write_lines(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows as JSON lines and return how many there were."""
+    """Write rows as JSON lines and return their number."""
     count = 0
     for row in rows:
         file.write(json.dumps(row).encode() + b"\n")
@@ -88,7 +88,10 @@ def _write_lines(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows with the keys of ``as_row`` and return how many; raise ConfigurationError without pyarrow, OSError."""
+    """Write rows with the keys of ``as_row`` and return their number.
+
+    Raises ConfigurationError if pyarrow is not installed, and OSError.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
@@ -97,7 +100,7 @@ def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
             "Parquet needs the package pyarrow, which is not installed",
             next="swarmctl rollouts export --format jsonl",
         ) from error
-    # The types of the columns: what is null in the first rows must not decide about those after them.
+    # Explicit column types: nulls in the first rows must not determine the types.
     text, real = pyarrow.string(), pyarrow.float64()
     message = pyarrow.struct([("role", text), ("content", text)])
     term = pyarrow.struct([("name", text), ("value", real), ("maximum", real), ("why", text)])

@@ -1,6 +1,6 @@
-"""A node's journal and ledger, opened to be read, also while it runs; and the rollouts that the journal holds.
+"""Read a node's journal and ledger, even while it runs, and the rollouts in the journal.
 
-Rollouts are read round by round, so that a long life fits into little memory.
+Rollouts are read round by round, so that even a long history needs little memory.
 """
 
 import json
@@ -24,9 +24,9 @@ from swarmctl.storage.node_lock import is_held
 from swarmctl.terminal.safe_text import without_keys
 
 _BUSY_S = 5.0
-"""How long to wait while the node cleans up its own files."""
+"""Seconds to wait while the node cleans up its files."""
 LOCAL = "local"
-"""The source of what this machine generated."""
+"""The source of completions that this machine generated."""
 _PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE swarm=? AND round=? ORDER BY position"
 _COMPLETIONS = (
     "SELECT stage, question, idx AS place, kind, source AS provider, model, version, text, truncated, outcome, strict, "
@@ -39,16 +39,16 @@ _NEXT = "SELECT swarm, round FROM {table} WHERE (swarm, round) > (?, ?) ORDER BY
 
 
 def node_with_journal(name: str | None) -> NodeFiles:
-    """Return the files of a node that has rollouts; without a name, of the node that said something last.
+    """Return the files of a node that has rollouts; without a name, of the most recently active node.
 
-    Raises ``NodeError`` where there is no such node, or nothing in it yet.
+    Raises ``NodeError`` if there is no such node, or it has no rollouts yet.
     """
     files = existing_or_latest(name)
     if not files.journal.is_file():
         node = files.root.name
         running = is_held(files.lock)
         raise NodeError(
-            f"node {node} has no journal yet: " + ("it is still starting" if running else "it has played no round"),
+            f"node {node} has no rollouts yet: " + ("it is still starting" if running else "it has not run a round"),
             next=f"swarmctl logs --follow --node {node}" if running else f"swarmctl run --node {node}",
         )
     return files
@@ -56,9 +56,9 @@ def node_with_journal(name: str | None) -> NodeFiles:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a SQLite file and see it as it is at this moment, until the end of the block.
+    """Open a SQLite file and yield a connection that sees its state at this moment.
 
-    Raises ``NodeError`` where it cannot be read.
+    Raises ``NodeError`` if it cannot be read.
     """
     try:
         with closing(_opened(path)) as db:
@@ -71,11 +71,12 @@ def _opened(path: Path, how: str = "mode=ro") -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_BUSY_S, isolation_level=None)
     try:
         db.execute("BEGIN")
-        db.execute("SELECT 1 FROM sqlite_master").fetchone()  # what is read from here on is of one moment
+        db.execute("SELECT 1 FROM sqlite_master").fetchone()  # from here on, all reads see the same moment
         return db
     except sqlite3.Error:
         db.close()
-        # A write-ahead log wants a file beside the database, which a read-only disk refuses. What has no log is whole.
+        # A write-ahead log needs a file next to the database, which fails on a read-only disk. Without a log, the
+        # database is complete and can be opened as immutable.
         log = Path(f"{path}-wal")
         if how != "mode=ro" or os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
             raise
@@ -84,24 +85,24 @@ def _opened(path: Path, how: str = "mode=ro") -> sqlite3.Connection:
 
 @dataclass(frozen=True, slots=True)
 class RolloutFilter:
-    """Which rollouts are meant."""
+    """Which rollouts to select."""
 
     round: int | None = None
     question: str = ""
-    """How the question's digest begins."""
+    """Beginning of the question's digest."""
     source: str | None = None
-    """A kind ("teacher"), or who made it ("openai", "local")."""
+    """A kind ("teacher"), or a provider ("openai", "local")."""
     correct: bool = False
-    """Only those that were verified as right."""
+    """Only rollouts verified as right."""
     lost: bool = False
-    """Also places of a group that were given up."""
+    """Also slots of a group that were given up."""
     last: int | None = None
-    """Only so many, the latest."""
+    """Only this many, the latest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRecord:
-    """One completion with its prompt, or a place of a group that was given up. Unknown is None."""
+    """One completion with its prompt, or a slot of a group that was given up. Unknown values are None."""
 
     swarm: str
     round: int
@@ -110,25 +111,25 @@ class RolloutRecord:
     question: str
     messages: tuple[Mapping[str, str], ...] | None = None
     place: int
-    """As the journal counts: peers' groups follow the node's own."""
+    """The slot, in the journal's numbering: peers' groups follow the node's own."""
     text: str | None = None
     truncated: bool | None = None
     outcome: float | None = None
     strict: bool | None = None
     why: str | None = None
     terms: tuple[RewardTerm, ...] | None = None
-    """What the reward is made of, where that is more than the outcome."""
+    """The terms of the reward, if there is more than the outcome."""
     kind: str | None = None
     provider: str | None = None
     model: str | None = None
     version: int | None = None
-    """Optimizer steps behind the weights that made it, or behind the node's when another model was asked."""
+    """Number of optimizer steps of the weights that generated it, or of the node's weights if another model did."""
     usd: float | None = None
     time: float | None = None
     position: int = -1
-    """Of the prompt within its stage."""
+    """Position of the prompt within its stage."""
     lost: str | None = None
-    """Why the place was given up."""
+    """Why the slot was given up."""
 
     @property
     def correct(self) -> bool:
@@ -136,11 +137,11 @@ class RolloutRecord:
 
 
 ROW = ("node", *(field.name for field in fields(RolloutRecord) if field.name not in ("position", "lost")))
-"""The keys of every output, in their order."""
+"""The keys of every output row, in order."""
 
 
 def node_model(files: NodeFiles) -> str | None:
-    """Return the name of the node's own model; None where its files do not tell."""
+    """Return the name of the node's own model; None if its files do not contain it."""
     for record in (read_json(files.identity), (read_json(files.config) or {}).get("config")):
         name = ((record or {}).get("model") or {}).get("name")
         if name is not None:
@@ -149,7 +150,7 @@ def node_model(files: NodeFiles) -> str | None:
 
 
 def rollouts(files: NodeFiles, wanted: RolloutFilter) -> Iterator[RolloutRecord]:
-    """Yield what is wanted of a node's rollouts, oldest round first. Raises ``NodeError`` where they cannot be read."""
+    """Yield a node's matching rollouts, oldest round first. Raises ``NodeError`` if they cannot be read."""
     own_model = node_model(files)
     with reading(files.journal) as db:
         moments = {each for table in ("completions", "lost") for each in _moments(db, table)}
@@ -165,8 +166,8 @@ def rollouts(files: NodeFiles, wanted: RolloutFilter) -> Iterator[RolloutRecord]
 
 
 def as_row(rollout: RolloutRecord, node: str) -> dict[str, Any]:
-    """Return a rollout as it is put out."""
-    from hivemind_exp.journal.records import index_in_group  # counts do without
+    """Return a rollout as an output row."""
+    from hivemind_exp.journal.records import index_in_group  # not needed for counts
 
     row = asdict(rollout) | {"node": node, "place": index_in_group(rollout.place)}
     row["time"] = None if rollout.time is None else rfc3339(rollout.time)
@@ -174,7 +175,7 @@ def as_row(rollout: RolloutRecord, node: str) -> dict[str, Any]:
 
 
 def _moments(db: sqlite3.Connection, table: str) -> Iterator[tuple[str, int]]:
-    """Yield each swarm and round of a table, going from one to the next along its key: the texts are not read."""
+    """Yield each swarm and round in a table, stepping along its key without reading the texts."""
     moment = ("", -1)
     while found := db.execute(_NEXT.format(table=table), moment).fetchone():
         yield (moment := found)
@@ -193,7 +194,7 @@ def _of_round(
 
     where = (swarm, round_, len(wanted.question), wanted.question)
     found = []
-    # Rewards have no terms in an older journal; its node adds them at its next start.
+    # An older journal has no column for reward terms; the node adds it at its next start.
     has_terms = any(name == "terms" for _, name, *_ in db.execute("PRAGMA table_info(completions)"))
     for row in _dicts(db, _COMPLETIONS.format(terms="terms" if has_terms else "NULL"), where):
         row["truncated"] = bool(row["truncated"])

@@ -1,4 +1,4 @@
-"""``swarmctl rollouts show``: prompts, completions and what became of them, for people or as JSON."""
+"""``swarmctl rollouts show``: prompts, completions and their rewards, as text or JSON."""
 
 import shutil
 import sys
@@ -18,12 +18,12 @@ from swarmctl.terminal.sentences import dollars
 from swarmctl.terminal.views import Writer
 
 _DIGEST = 12
-"""Characters of a question's digest that tell it from others well enough."""
+"""Characters shown of a question's digest, enough to distinguish questions."""
 _MARK = "    | "
 
 
 def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) -> None:
-    """Print rollouts of a node. Raises ``NodeError`` where there is no such node, or nothing in it yet."""
+    """Print a node's rollouts. Raises ``NodeError`` if there is no such node, or it has no rollouts yet."""
     files = node_with_journal(node)
     found = list(rollouts(files, wanted))
     if as_json:
@@ -34,7 +34,7 @@ def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) 
     for line in _lines(found, width=width, full=full):
         write(line)
     if not found:
-        Writer(sys.stderr)(f"No rollout of node {files.root.name} is like that.")
+        Writer(sys.stderr)(f"No matching rollouts in node {files.root.name}.")
 
 
 def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> Iterator[str]:
@@ -65,12 +65,12 @@ def _reward(rollout: RolloutRecord) -> str:
     if rollout.outcome is None:
         return "not verified yet"
     word = "right" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly right"
-    strict = "strict format" if rollout.strict else "not the strict format"
+    strict = "in strict format" if rollout.strict else "not in strict format"
     return f"{word} (outcome {rollout.outcome:g}), {strict}: {rollout.why}"
 
 
 def _points(terms: Sequence[RewardTerm]) -> str:
-    """Say what a reward is made of."""
+    """Return a sentence on the terms of a reward."""
     total, most = sum(term.value for term in terms), sum(term.maximum for term in terms)
     parts = (f"{term.name} {term.value:.3g} of {term.maximum:g} ({term.why})" for term in terms)
     return f"{total:.4g} of {most:g} points: {', '.join(parts)}"
@@ -78,8 +78,8 @@ def _points(terms: Sequence[RewardTerm]) -> str:
 
 def _origin(rollout: RolloutRecord) -> str:
     parts = [f"{rollout.kind} from {rollout.provider}", rollout.model or "model unknown"]
-    if rollout.kind == "peer":  # nobody can verify which model a peer has, and nothing was paid
-        parts[1:] = [f"{rollout.model}, as it says" if rollout.model else "which does not say its model"]
+    if rollout.kind == "peer":  # a peer's model cannot be verified, and peers cost nothing
+        parts[1:] = [f"claims model: {rollout.model}" if rollout.model else "claims no model"]
     else:
         parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
     if rollout.time is not None:
@@ -90,7 +90,7 @@ def _origin(rollout: RolloutRecord) -> str:
 
 
 def _told(text: str, indent: str, width: int | None) -> list[str]:
-    """Return a sentence of ours, in which others' words may stand, broken between words."""
+    """Return one of our sentences, which may quote others' words, wrapped between words."""
     text = " ".join(clean(text).split())
     if width is None:
         return [indent + text]

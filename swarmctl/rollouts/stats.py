@@ -1,4 +1,4 @@
-"""``swarmctl rollouts stats``: what each provider brought and cost, from a node's journal and ledger."""
+"""``swarmctl rollouts stats``: counts and cost per provider, from a node's journal and ledger."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BILLS = (
 )
 _MADE = (
     "SELECT round, stage, question, source, model, COUNT(*), COUNT(outcome), TOTAL(outcome >= ?), "
-    # As many ids as commas and one.
+    # There is one more id than commas.
     "SUM(LENGTH(ids) - LENGTH(REPLACE(ids, ',', '')) + 1) FROM completions "
     "GROUP BY round, stage, question, source, model"
 )
@@ -41,7 +41,7 @@ _IN_ORDER = "SELECT round, stage, question, provider, model FROM requests ORDER 
 
 
 class CountKey(NamedTuple):
-    """What is counted together. None where it is not known, or not told apart."""
+    """What is counted together. None if unknown, or not counted separately."""
 
     provider: str | None = None
     model: str | None = None
@@ -50,15 +50,15 @@ class CountKey(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
-    """What one group of rollouts brought and cost. None where nothing tells."""
+    """Counts and cost of one group of rollouts. Unknown values are None."""
 
     requests: int | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     usd: float | None = None
-    """What services reported as used."""
+    """Cost of the usage that services reported."""
     usd_unsettled: float | None = None
-    """Reserves of requests whose outcome nobody knows: at most that was spent beside."""
+    """Reserves of requests with unknown outcome: at most this much was spent in addition."""
     completions: int = 0
     verified: int = 0
     correct: int = 0
@@ -69,14 +69,14 @@ class Counts:
         return self.correct / self.verified if self.verified else None
 
     def add(self, other: Counts) -> None:
-        """Add to each count; what only one side knows counts as it is."""
+        """Add ``other`` to each count. A value known to only one side is used as it is."""
         for name in self.__slots__:
             mine, more = getattr(self, name), getattr(other, name)
             setattr(self, name, more if mine is None else mine if more is None else mine + more)
 
 
 def stats(node: str | None, by: str, *, as_json: bool) -> None:
-    """Print counts. Raises UsageError for a wrong ``by``, NodeError where there is nothing to count."""
+    """Print counts. Raises UsageError if ``by`` is wrong, NodeError if there is nothing to count."""
     keys = _keys(by)
     files = node_with_journal(node)
     counts = _count(files, keys)
@@ -101,15 +101,15 @@ def _keys(by: str) -> list[str]:
     for word in wanted:
         if word not in CountKey._fields:
             guess = nearest(word, CountKey._fields)
-            hint = f"did you mean {guess}?" if guess else f"there are {', '.join(CountKey._fields)}"
-            raise UsageError(f"nothing is counted by {word!r}; {hint}", next="swarmctl rollouts stats --help")
+            hint = f"; did you mean {guess}?" if guess else f". Use any of {', '.join(CountKey._fields)}"
+            raise UsageError(f"invalid --by: {word!r}{hint}", next="swarmctl rollouts stats --help")
     return [key for key in CountKey._fields if key in wanted]
 
 
 def _count(files: NodeFiles, by: Sequence[str]) -> dict[CountKey, Counts]:
-    """Return the counts of each group, in order. ``by``: any of the fields of ``CountKey``."""
+    """Return the counts of each group, sorted. ``by``: any of the fields of ``CountKey``."""
     found: dict[CountKey, Counts] = defaultdict(Counts)
-    # A node that never asked an API has no ledger.
+    # A node that never used an API has no ledger.
     opened = reading(files.ledger) if files.ledger.is_file() else nullcontext()
     with reading(files.journal) as journal, opened as ledger:
         for parts in (_bills(ledger), _made(journal, ledger, node_model(files)), _lost(journal, ledger)):
@@ -139,7 +139,7 @@ def _made(
 
 def _lost(journal: sqlite3.Connection, ledger: sqlite3.Connection | None) -> Iterator[tuple[CountKey, Counts]]:
     lost = {row[:3]: row[3] for row in journal.execute(_LOST)}
-    # Who was asked last gave a question up.
+    # The provider that was asked last is the one that gave up.
     last = {row[:3]: row[3:] for row in (ledger.execute(_IN_ORDER) if ledger and lost else ()) if row[:3] in lost}
     for question, number in lost.items():
         provider, model = last.get(question, (None, None))
@@ -147,7 +147,7 @@ def _lost(journal: sqlite3.Connection, ledger: sqlite3.Connection | None) -> Ite
 
 
 class RequestedModels:
-    """Looks up who was asked what. Without a ledger, nobody was."""
+    """Looks up which model a provider was asked for. Without a ledger, there were no requests."""
 
     def __init__(self, ledger: sqlite3.Connection | None) -> None:
         self._sole: dict[str, str] = {}
@@ -158,7 +158,7 @@ class RequestedModels:
                 self._several[(round_, stage, question), provider].add(model)
 
     def model(self, question: tuple[int, str, str], provider: str, answered: str | None) -> str | None:
-        """Return the model that a provider was asked for; the one that answered where the ledger does not tell.
+        """Return the model that a provider was asked for; if the ledger does not say, the one that answered.
 
         ``question``: round, stage, digest.
         """
@@ -167,7 +167,7 @@ class RequestedModels:
         names = self._several.get((question, provider), set())
         if len(names) == 1:
             return next(iter(names))
-        # Two models of one provider in one chain: the answer's name begins with that of its own.
+        # A chain may have two models of one provider; the name in an answer begins with the name that was requested.
         near = [name for name in names if answered is not None and answered.startswith(name)]
         return max(near, key=len, default=answered)
 

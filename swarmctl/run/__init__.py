@@ -1,1 +1,1 @@
-"""``swarmctl run``: resolve, ask, start the trainer, watch it, explain its end."""
+"""``swarmctl run``: resolve settings, ask for consent, start the trainer, watch it, explain how it ended."""

@@ -1,4 +1,4 @@
-"""``swarmctl run``: start a node, or go on with it."""
+"""``swarmctl run``: start or resume a node."""
 
 from typing import Annotated
 
@@ -15,47 +15,52 @@ def register(app: typer.Typer) -> None:
     def run(
         *,
         profile: options.Profile = None,
-        node: Annotated[
-            str | None, typer.Option(metavar="NODE", help="Node; its directory has this name. [default: the profile's]")
-        ] = None,
+        node: Annotated[str | None, typer.Option(metavar="NODE", help="Node name. [default: the profile's]")] = None,
         task: options.Tasks = None,
         model: options.Model = None,
         device: options.Device = None,
         rounds: Annotated[
-            int | None, typer.Option(min=0, metavar="N", help="Rounds in the node's whole life; 0: until stopped.")
+            int | None, typer.Option(min=0, metavar="N", help="Total rounds of the node; 0: until you stop it.")
         ] = None,
-        seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of sampling and adapters.")] = None,
+        seed: Annotated[
+            int | None, typer.Option(min=0, metavar="N", help="Seed of sampling and adapter weights.")
+        ] = None,
         offload: Annotated[
             str | None,
-            typer.Option(metavar="PROVIDER[:MODEL]", help="Let an API generate; off: generate on this machine."),
+            typer.Option(metavar="PROVIDER[:MODEL]", help="Generate with an API; off: on this machine."),
         ] = None,
         max_usd: Annotated[
             str | None,
-            typer.Option(metavar="USD", help="Dollars that the node may spend in its whole life; or unlimited."),
+            typer.Option(metavar="USD", help="The most the node may spend in total, or unlimited."),
         ] = None,
         join: Annotated[
             str | None,
-            typer.Option(metavar="INVITATION", help="Join a swarm: the line that `swarmctl swarm invite` prints."),
+            typer.Option(metavar="INVITATION", help="Join a swarm; see `swarmctl swarm invite`."),
         ] = None,
         set_: Annotated[
             list[str] | None,
-            typer.Option("--set", metavar="KEY=VALUE", help="Any setting of a profile; may be repeated."),
+            typer.Option("--set", metavar="KEY=VALUE", help="Change any setting; may be repeated."),
         ] = None,
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Resolve and check everything, touch nothing.")
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
+        plain: Annotated[
+            bool, typer.Option("--plain", help="Print one line per round instead of the live view.")
         ] = False,
-        plain: Annotated[bool, typer.Option("--plain", help="One sentence a round instead of the live view.")] = False,
-        json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, last; ask nothing.")] = False,
-        quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings, errors and the end.")] = False,
+        json: Annotated[
+            bool, typer.Option("--json", help="Print the result as JSON at the end; never prompt.")
+        ] = False,
+        quiet: Annotated[
+            bool, typer.Option("-q", "--quiet", help="Print only warnings, errors and the summary.")
+        ] = False,
         verbose: Annotated[
-            bool, typer.Option("-v", "--verbose", help="Also say what is saved; show tracebacks.")
+            bool, typer.Option("-v", "--verbose", help="Also print what is saved; show tracebacks.")
         ] = False,
         yes: options.Yes = False,
         no_input: options.NoInput = False,
     ) -> int:
-        """Start a node, or go on with it where it stopped.
+        """Start or resume a node.
 
-        Ctrl-C stops within seconds and saves; the same command goes on. With --node alone, a node runs as it did last.
+        Ctrl-C saves and stops within seconds. The same command resumes the node; so does --node NAME alone, with the
+        settings of its last run.
 
         \b
         Examples:
@@ -79,7 +84,7 @@ def register(app: typer.Typer) -> None:
         }
         flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
         if offload:
-            flags.append(("--offload", "offload.model", asked))  # a model of another provider does not stay
+            flags.append(("--offload", "offload.model", asked))  # empty too, or another provider's would stay
         given = RunOptions(
             profile=profile,
             node=node,

@@ -1,4 +1,4 @@
-"""What ``swarmctl run`` does, once its arguments are parsed."""
+"""Run ``swarmctl run`` once its arguments are parsed."""
 
 import json
 import os
@@ -34,10 +34,10 @@ from swarmctl.terminal.views import Writer, view
 
 
 def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
-    """Run a node to its end. Raises the NodeError to print where it fails."""
+    """Run a node until it ends. Raises the NodeError to print if it fails."""
     say = Writer(sys.stderr)
     resolved, membership = join(resolved_options(options), say, module=module)
-    with retry_hint(resolved):  # what the trainer would find after ten seconds of imports
+    with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
         check_tasks(resolved.config.tasks)
         check_offload(resolved.config)
     if options.dry_run:
@@ -67,9 +67,9 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
 
 
 def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str, ...]]:
-    """Return what is to be said of offloading, and the providers that the operator agreed to now.
+    """Return the lines to print about offloading, and the providers that the operator has just agreed to.
 
-    Raises the NodeError of what cannot work, or of what nobody agreed to.
+    Raises a NodeError if the plan cannot work, or if no one agreed to its cost.
     """
     if not is_offloaded(resolved.config):
         return [], ()
@@ -81,7 +81,7 @@ def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str
 
 
 def _finish(node: nodes.Node, resolved: Resolved, progress: RunView, ending: TrainerExit, elapsed: float) -> Exit:
-    """Say how the run ended, and return the exit code. Raises the NodeError of a trainer that failed."""
+    """Print how the run ended and return the exit code. Raises the NodeError of a trainer that failed."""
     say = Writer(sys.stderr)
     failed = True
     try:
@@ -95,7 +95,7 @@ def _finish(node: nodes.Node, resolved: Resolved, progress: RunView, ending: Tra
 
 
 def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_json: bool, module: str) -> Exit:
-    """Print configuration, origins and findings. Raises what ``run`` would raise before its first round."""
+    """Print configuration, origins and findings. Raises whatever ``run`` would raise before its first round."""
     config = resolved.config
     files = lookup.files_of(config.node.name)
     retry = partial(rerun, resolved)
@@ -115,10 +115,10 @@ def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_jso
     from swarmctl.settings.toml_text import as_toml
 
     print(as_toml(resolved, origins=True))
-    node = f"node     {config.node.name}: {shown(files.root)} ({'exists' if exists else 'would be made'})"
+    node = f"node     {config.node.name}: {shown(files.root)} ({'exists' if exists else 'would be created'})"
     told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
     part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
-    for line in [node, *part, *_findings(found, config), *told, "Nothing was made or changed."]:
+    for line in [node, *part, *_findings(found, config), *told, "Nothing was created or changed."]:
         print(clean(f"# {line}"))
     return Exit.DONE
 

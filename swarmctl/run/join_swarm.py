@@ -1,4 +1,4 @@
-"""How a node gets into a swarm: where its charter is found, and what that fixes, whatever profile and flags say."""
+"""How a node joins a swarm: find the charter and apply the settings it fixes, which override profile and flags."""
 
 import contextlib
 import os
@@ -28,6 +28,7 @@ from swarmctl.paths import nodes_directory
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.outcome import retry_hint
 from swarmctl.settings.command_line import JOIN, read_last, rerun, set_values, shown_value
+from swarmctl.settings.problems import explain
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import REMEMBERED, Override
@@ -41,20 +42,20 @@ _BY_NODE = "this node's own"
 
 @dataclass(frozen=True, slots=True)
 class CharterMembership:
-    """The swarm that a node is in, or is about to enter."""
+    """The swarm that a node is in or about to join."""
 
     charter: Charter
     envelope: bytes
-    """The charter as it travels, signed."""
+    """The signed charter, as it is sent."""
     identity: Identity | None = None
-    """Who the node is, or will be; None before it has a key."""
+    """The node's identity, or its future one; None before it has a key."""
 
 
 def pins(config: Config) -> tuple[list[TaskFacts], dict[str, str]]:
-    """Return what a charter pins of each task: its facts, and the digest of 64 questions by label.
+    """Return what a charter pins for each task: its facts, and by label the digest of 64 questions.
 
-    The questions are made by the very workers that a run uses, in less than a second, unless a fixed set must be
-    downloaded. Raises TaskError.
+    The same workers as in a run create the questions, in less than a second unless a fixed set must be downloaded.
+    Raises TaskError.
     """
     with contextlib.closing(Mixture(config.tasks, charter=b"", secret=b"", heldout=0, verifiers=1)) as mixture:
         facts = mixture.facts()
@@ -64,10 +65,10 @@ def pins(config: Config) -> tuple[list[TaskFacts], dict[str, str]]:
 def join(
     resolved: Resolved, say: Callable[[str], None], *, module: str = trainer.MODULE
 ) -> tuple[Resolved, CharterMembership | None]:
-    """Return the configuration as the swarm's charter has it, and that charter; nothing changes for a lone node.
+    """Return the configuration with the swarm's charter applied, and that charter; without a swarm, nothing changes.
 
-    Touches nothing. Raises NodeConflict where the node is running, or in another swarm; SwarmError where the charter
-    cannot be had; ConfigurationError where the command line contradicts it.
+    Writes nothing. Raises NodeConflict if the node is running or in another swarm, SwarmError if the charter cannot be
+    found, ConfigurationError if the command line contradicts the charter.
     """
     files = lookup.files_of(resolved.config.node.name)
     resolved = _stays_in(resolved, files)
@@ -84,16 +85,16 @@ def join(
         envelope = _fetched(resolved, identity, say, module)
     charter = Charter.open(envelope, swarm)
     resolved = apply_charter(resolved, charter)
-    if _content(files) != envelope:  # later runs leave that to the trainer
+    if _content(files) != envelope:  # in later runs the trainer does this
         with retry_hint(resolved):
             check_skew(charter, *pins(resolved.config))
     return resolved, CharterMembership(charter, envelope, identity)
 
 
 def store_membership(files: NodeFiles, membership: CharterMembership) -> CharterMembership:
-    """Keep the charter in the directory of a node, and give it a key where it has none yet.
+    """Save the charter in the node's directory, and create a key if the node has none yet.
 
-    Raises OSError; IdentityProblem where it has one that cannot be used.
+    Raises OSError, or IdentityProblem if the existing key cannot be used.
     """
     made = read_json(files.identity) or {}
     aside = lookup.left_directory(files, membership.charter.id) / files.swarm.name
@@ -109,7 +110,7 @@ def store_membership(files: NodeFiles, membership: CharterMembership) -> Charter
 
 
 def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
-    """A node stays in its swarm, with whatever profile it goes on."""
+    """Keep a node in its swarm, whichever profile it resumes with."""
     if not files.charter.exists() or dotted(JOIN) in resolved.origins:
         return resolved
     last = read_last(files)
@@ -121,18 +122,18 @@ def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
 
 
 def invited(resolved: Resolved, line: str) -> Resolved:
-    """Return the configuration of a node that joins with ``line``, as if that had been typed."""
+    """Return the configuration of a node that joins with ``line``, as if ``line`` had been typed."""
     return replace(_changed(resolved, JOIN, line), overrides=(*resolved.overrides, Override(JOIN, line, _BY_NODE)))
 
 
 def _at_hand(files: NodeFiles, swarm: str) -> Iterator[bytes]:
-    """Yield the swarm's charter as nodes of this machine have it, this node first."""
+    """Yield the swarm's charter from the nodes on this machine, this node first."""
     others = (NodeFiles(path.parent) for path in sorted(nodes_directory().glob("[!.]*/charter")))
     for each in (files, *others):
         content = _content(each)
         if content is None:
             continue
-        with contextlib.suppress(SwarmError):  # of another swarm, or damaged
+        with contextlib.suppress(SwarmError):  # another swarm's, or damaged
             Charter.open(content, swarm)
             yield content
 
@@ -148,33 +149,34 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
     swarm = lookup.short_id(config.swarm.charter or "")
     if not parse(config.swarm.join).addresses:
         raise SwarmError(
-            f"the charter of swarm {swarm} is not on this machine, and this invitation has no address to ask: take the "
-            "whole line that `swarmctl swarm invite` prints where the swarm is",
+            f"the charter of swarm {swarm} is not on this machine, and this invitation has no address to fetch it "
+            "from. Use the whole line that `swarmctl swarm invite` prints on a machine in the swarm",
             next="swarmctl run --help",
         )
-    say(f"Asking swarm {swarm} for its charter; this may take half a minute.")
+    say(f"Fetching the charter of swarm {swarm}. This may take half a minute.")
     try:
-        # The daemon reads the key from a file; the node's own is not there before the charter has been seen.
+        # The daemon reads the key from a file, and the node's own key file is not created before the charter is known.
         with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
             key = Path(directory) / "identity.key"
             identity.save(key)
             return trainer.fetch_charter(config, key, Path(directory), module)
     except SwarmError as error:
-        error.message += "; a node of it must be running where the invitation leads"
+        error.message += "; one of its nodes must be running at the invitation's address"
         error.next = rerun(resolved)
         raise
 
 
 def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:
-    """Return the configuration of a node of a swarm: it never starts over, and has a seed of its own, or keeps its own.
+    """Return the configuration for a swarm's node: it never starts over, and keeps its own seed or gets a random one.
 
-    Peers know a node and would see it forget; two that are alike in all would say the same. Raises ConfigurationError
-    where the command line has it start over; a profile may.
+    It must not start over because peers would see it forget, and two nodes with equal settings and seeds would
+    generate the same completions. Raises ConfigurationError if the command line sets node.fresh; in a profile, it is
+    ignored.
     """
     if resolved.config.node.fresh:
         if _explicit(resolved, _FRESH):
             raise ConfigurationError(
-                "a node of a swarm keeps what it learned, and node.fresh = true makes it start over at every run",
+                "a node in a swarm cannot start over at every run, as node.fresh = true requires",
                 next=rerun(resolved, without={_FRESH}),
             )
         resolved = _changed(resolved, _FRESH, False)
@@ -186,11 +188,11 @@ def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:
 
 
 def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:
-    """Return the configuration with what the charter fixes, above profile and flags.
+    """Return the configuration with the settings that the charter fixes, which override profile and flags.
 
     Raises:
-        ConfigurationError: the command line says something else.
-        SwarmSkew: a task of the charter cannot be played here.
+        ConfigurationError: the command line contradicts the charter.
+        SwarmSkew: a task of the charter is not available here.
     """
     before = resolved.config
     with retry_hint(resolved):
@@ -204,7 +206,7 @@ def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:
     if refused:
         origins = [resolved.origins[dotted(path)] for path in refused]
         said = " and ".join(
-            f"{dotted(path)} {shown_value(fixed[path])}, not what {origin} says"
+            f"{dotted(path)} to {shown_value(fixed[path])}, but {origin} sets another value"
             for path, origin in zip(refused, origins, strict=True)
         )
         variable = next((origin for origin in origins if origin.startswith("$")), None)
@@ -214,7 +216,7 @@ def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:
         )
     label = f"charter of {charter.name}"
     values = [override for override in resolved.overrides if override.path not in fixed]
-    if any(task.path for task in after.tasks):  # where the files are is this node's business
+    if any(task.path for task in after.tasks):  # the paths of files are specific to this machine
         values = [override for override in values if override.path != _TASKS]
         values.append(Override(_TASKS, set_values(new[_TASKS]), _BY_NODE))
     named = dict.fromkeys(("tasks", "game.kind", "game.group_size"), label)
@@ -222,7 +224,7 @@ def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:
 
 
 def same_tasks(one: Sequence[TaskConfig], other: Sequence[TaskConfig]) -> bool:
-    """Whether two mixtures ask the same questions in the same shares, presets taken apart, wherever files are."""
+    """Whether two mixtures have the same questions in the same shares, with presets expanded and paths ignored."""
     first, second = expand(one), expand(other)
     total, other_total = sum(weight for _, weight in first), sum(weight for _, weight in second)
     return [replace(spec, path=None) for spec, _ in first] == [replace(spec, path=None) for spec, _ in second] and all(
@@ -232,13 +234,13 @@ def same_tasks(one: Sequence[TaskConfig], other: Sequence[TaskConfig]) -> bool:
 
 
 def _names_files_only(before: Config, after: Config) -> bool:
-    """Whether the tasks only say where this machine has files of the swarm's fixed sets."""
+    """Whether the tasks only set the paths of files for the swarm's fixed sets of questions."""
     played = {spec.label for spec, _ in expand(after.tasks)}
     return all(spec.path is not None and spec.label in played for spec, _ in expand(before.tasks))
 
 
 def _changed(resolved: Resolved, path: tuple[str, str], value: Any) -> Resolved:
-    """Return the configuration with a value that nobody typed, and that no command for another node repeats."""
+    """Return the configuration with a value that no one typed. Commands for other nodes do not repeat it."""
     section, key = path
     table = resolved.config.model_dump()
     table[section][key] = value
@@ -249,10 +251,12 @@ def _valid(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        messages = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
-        raise ConfigurationError(f"in this swarm, {messages}", next="swarmctl profiles list") from error
+        problems = dict.fromkeys(explain(detail, (), "").message for detail in error.errors())
+        raise ConfigurationError(
+            f"invalid settings in this swarm: {'; '.join(problems)}", next="swarmctl profiles list"
+        ) from error
 
 
 def _explicit(resolved: Resolved, path: SettingPath) -> bool:
-    """Whether a value was typed for this command, or stands in its environment."""
+    """Whether a value was typed in this command or is set in its environment."""
     return resolved.origins.get(dotted(path), "").startswith(("--", "$"))

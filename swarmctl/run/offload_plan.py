@@ -1,6 +1,6 @@
-"""What a run tells of its offloading beforehand: who generates, what is learned, what goes where, what it costs.
+"""What a run reports before it offloads: what generates, what is learned, where prompts go, what it costs.
 
-Nothing starts spending by itself: a written cap is consent, else one question per node and provider.
+Nothing is spent without consent: either a cap is set explicitly, or the user is asked once per node and provider.
 """
 
 import math
@@ -32,31 +32,31 @@ from swarmctl.terminal.sentences import duration, percent
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One round."""
+    """The expected requests, tokens, cost and time of one round."""
 
     requests: int
     prompt_tokens: int
     completion_tokens: int
     usd: float
     usd_at_most: float
-    """With every completion as long as it may be; what the cap is kept with."""
+    """The cost if every completion has the maximum length. The cap is enforced with it."""
     minutes: float
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is about to be offloaded."""
+    """What will be offloaded."""
 
     config: Config
     endpoint: Endpoint
     estimate: Estimate
     paid: tuple[Endpoint, ...]
-    """Providers of the chain that cost money."""
+    """The providers in the chain that cost money."""
     spent: float
-    """Dollars that the node has spent before."""
+    """USD that the node has spent so far."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``--dry-run --json`` tells."""
+        """Return the plan for ``--dry-run --json``."""
         cap = self.config.offload.limits.usd
         return {
             "provider": self.endpoint.name,
@@ -72,7 +72,7 @@ class Plan:
 
 
 def plan(config: Config, ledger: Path) -> Plan:
-    """Look at everything that can be found wrong beforehand. Raises ``NodeError``."""
+    """Return the plan, after every check that is possible in advance. Raises ``NodeError``."""
     capped = config.offload.limits.capped
     endpoints = [endpoint for endpoint in chain(config) if endpoint is not None]
     prices = [bounded_price(endpoint, config.offload.prices, capped=capped) for endpoint in endpoints]
@@ -81,7 +81,7 @@ def plan(config: Config, ledger: Path) -> Plan:
 
 
 def spent_so_far(ledger: Path) -> float:
-    """Return what a node has spent, reserves of unknown outcome included."""
+    """Return what a node has spent in USD, including reserves of requests whose outcome is unknown."""
     if not ledger.exists():
         return 0.0
     try:
@@ -92,51 +92,51 @@ def spent_so_far(ledger: Path) -> float:
 
 
 def banner(plan: Plan) -> list[str]:
-    """Say it in a few sentences."""
+    """Return the plan in a few sentences."""
     config, endpoint, offload = plan.config, plan.endpoint, plan.config.offload
-    part = f"it fills {percent(offload.share)} of each group"
+    part = f"it generates {percent(offload.share)} of each group"
     if offload.when == "failed":
-        part = "it is asked only where none of this machine's samples is right"
-    rounds = "" if offload.rounds == "*" else f" in rounds {offload.rounds}"
+        part = "it only generates groups in which none of this machine's completions is right"
+    rounds = "" if offload.rounds == "*" else f", in rounds {offload.rounds}"
     batch = ", through the Batch API" if offload.batch else ""
     names = ["this machine" if other is None else other.name for other in chain(config)[1:]]
     fallback = f"{', then '.join(names)} generate{'s' if len(names) == 1 else ''}" if names else "the node waits"
     cap = offload.limits.usd
-    limit = "no cap" if cap == "unlimited" else f"the cap is {cap:.2f} USD for the node's whole life"
-    spent = f"Spent so far {plan.spent:.4f} USD; {limit}." if plan.paid or plan.spent else ""
+    limit = "no cap" if cap == "unlimited" else f"cap: {cap:.2f} USD over all runs"
+    spent = f"Spent so far: {plan.spent:.4f} USD; {limit}." if plan.paid or plan.spent else ""
     return [
         f"Offloading to {endpoint.label}: {part}{rounds}{batch}; {describe_loss(config)}.",
-        f"Prompts go to {endpoint.host}; {TRAINING[endpoint.chat.training]}. While it cannot, {fallback}.",
+        f"Prompts go to {endpoint.host}; {TRAINING[endpoint.chat.training]}. While it is unavailable, {fallback}.",
         f"{cost(plan)} {spent}",
     ]
 
 
 def cost(plan: Plan) -> str:
-    """Say what a round takes."""
+    """Return a sentence on the requests, tokens, cost and time of a round."""
     round_ = plan.estimate
     tokens = round_.prompt_tokens + round_.completion_tokens
-    price = f"about {round_.usd:.4f} USD (at most {round_.usd_at_most:.4f})" if plan.paid else "free of charge"
-    time = duration(float(round(60 * round_.minutes))) if round_.minutes >= 1 / 6 else "seconds"
+    price = f"about {round_.usd:.4f} USD (at most {round_.usd_at_most:.4f})" if plan.paid else "free"
+    time = duration(float(round(60 * round_.minutes))) if round_.minutes >= 1 / 6 else "a few seconds"
     least = "up to " if plan.config.offload.when == "failed" else ""
-    return f"A round: {least}{round_.requests:,} requests, about {tokens:,} tokens, {price}, {time}."
+    return f"Per round: {least}{round_.requests:,} requests, about {tokens:,} tokens, {price}, {time}."
 
 
 _SAMPLE = 8
-"""Questions that are made to see how long prompts are."""
+"""Questions created to measure the length of prompts."""
 _BYTES_A_TOKEN = 4
-"""Of English text, with any large vocabulary."""
+"""For English text, with any large vocabulary."""
 _FILL = 0.5
-"""How much of its allowed length a completion has, for want of better knowledge."""
+"""Share of the maximum length that completions are assumed to have."""
 _TOKENS_A_SECOND = 50
-"""Of one request at a hosted service, likewise."""
+"""Assumed speed of one request at a hosted service."""
 
 
 def estimate(config: Config) -> Estimate:
-    """Make a few questions and count. Raises ``NodeError`` where that fails or a price is not known."""
+    """Estimate from a few sample questions. Raises ``NodeError`` if that fails or a price is unknown."""
     endpoint, offload = first_endpoint(config), config.offload
     price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped)
     filled = share_of(offload, config.game.group_size)
-    # Of a round with several stages, each is a prompt of its own; what later ones quote is counted at its longest.
+    # Each stage of a round has its own prompt. What later stages quote is counted at its maximum length.
     stages = set(offload.stages)
     groups = config.game.groups * len(stages)
     quoted = sum(_bytes_quoted(config, stage) for stage in stages)
@@ -146,7 +146,7 @@ def estimate(config: Config) -> Estimate:
     longest = config.generation.max_completion_tokens + (offload.reasoning_tokens if endpoint.reasons else 0)
     completion = round(groups * filled * longest * _FILL)
     discount = BATCH_SHARE if offload.batch else 1.0
-    # Very long requests are dearer: each is priced at the rate of its size.
+    # Very long requests cost more per token: each request is priced at the rate for its size.
     usage = Usage(math.ceil(prompt / requests), math.ceil(completion / requests))
     return Estimate(
         requests=requests,
@@ -159,7 +159,7 @@ def estimate(config: Config) -> Estimate:
 
 
 def _bytes_quoted(config: Config, stage: str) -> int:
-    """Return what a stage quotes at most: nothing, answers, or answers and critiques."""
+    """Return the most bytes that a stage quotes: none, answers, or answers and critiques."""
     from hivemind_exp.game.study_group.exhibits import SHOWN
     from hivemind_exp.game.study_group.prompts import LONGEST_QUOTATION
 
@@ -186,9 +186,9 @@ def _bytes_a_prompt(config: Config) -> float:
 
 
 def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prompter) -> tuple[str, ...]:
-    """Return the providers that are agreed to now, to be recorded.
+    """Ask for consent to the cost; return the providers that the operator agrees to, to be recorded.
 
-    Raises ``ConfigurationError`` where the answer is no, or nobody is there to give one.
+    Raises ``ConfigurationError`` if the answer is no, or if no one can be asked.
     """
     if "offload.limits.usd" in resolved.origins:
         return ()
@@ -201,11 +201,11 @@ def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prom
     cap = resolved.config.offload.limits.usd
     limit = cap if cap == "unlimited" else f"{cap:.2f}"
     prompter.confirm(
-        f"{names} costs money, and prompts go to {hosts}. {cost(plan)} At most {limit} USD will be spent in this "
-        "node's whole life. Agree?",
+        f"{names} costs money, and prompts go to {hosts}. {cost(plan)} "
+        f"This node will spend at most {limit} USD over all runs. Continue?",
         ConfigurationError(
-            f"{names} costs money ({cost(plan)[:1].lower()}{cost(plan)[1:-1]}), and nobody has agreed to that: write a "
-            f"cap, which is consent",
+            f"{names} costs money ({cost(plan)[:1].lower()}{cost(plan)[1:-1]}). Set a spending cap with --max-usd to "
+            "confirm",
             next=f"swarmctl run --max-usd {limit}",
         ),
     )
@@ -213,7 +213,7 @@ def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prom
 
 
 def record_consent(files: NodeFiles, providers: tuple[str, ...]) -> None:
-    """Remember to whom the operator agreed, so that the question is not asked again."""
+    """Record the providers that the operator agreed to, so that the question is not asked again."""
     if providers:
         known = (read_json(files.consent) or {}).get("providers", {})
         write_json(files.consent, {"schema": 1, "providers": known | dict.fromkeys(providers, now())})

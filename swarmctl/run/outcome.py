@@ -1,4 +1,4 @@
-"""What the end of a trainer means: an exit code, or the error to print, with the command that leads on."""
+"""Turn the end of a trainer into an exit code, or into the error to print with the command to try next."""
 
 import errno
 import shlex
@@ -26,14 +26,14 @@ _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
 
 
 def continuation(node: str) -> str:
-    """Return the command that goes on with ``node`` exactly as it was run last."""
+    """Return the command that resumes ``node`` with the settings of its last run."""
     return shlex.join(["swarmctl", "run", "--node", node])
 
 
 def completed(following: str | None, same: str) -> str:
-    """Return what the trainer advises; its ``swarmctl run --FLAG …`` as a change of the ``same`` run.
+    """Return the trainer's advice; if it is ``swarmctl run --FLAG …``, as a change to the ``same`` run.
 
-    The trainer knows neither the profile nor where the flags of this run came from.
+    The trainer does not know the profile, nor which flags this run was given.
     """
     if following is None:
         return same
@@ -47,7 +47,7 @@ def completed(following: str | None, same: str) -> str:
 
 @contextmanager
 def retry_hint(resolved: Resolved) -> Iterator[None]:
-    """Make what an error advises a change of the very command that failed."""
+    """Turn an error's advice into a change to the command that failed."""
     try:
         yield
     except NodeError as error:
@@ -56,7 +56,7 @@ def retry_hint(resolved: Resolved) -> Iterator[None]:
 
 
 def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
-    """Yield the words of a command but for each ``--set KEY=VALUE`` of these settings."""
+    """Yield the words of a command without the ``--set KEY=VALUE`` of these settings."""
     rest = iter(words)
     for word in rest:
         assignment = next(rest) if word == "--set" else None
@@ -67,7 +67,7 @@ def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
 
 
 def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved: Resolved) -> Exit:
-    """Return the exit code. Raises the NodeError to print where the trainer failed."""
+    """Return the exit code. Raises the NodeError to print if the trainer failed."""
     if ending.asked is not None and (ending.killed or ending.returncode in (0, -signal.SIGTERM)):
         return Exit.INTERRUPTED if ending.asked is signal.SIGINT else Exit.DONE
     reason = (progress.stop or {}).get("reason")
@@ -79,9 +79,9 @@ def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, reso
 
 
 def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved: Resolved) -> NodeError:
-    """Return why the trainer failed: by its own word, by the status or signal that ended it, or by its last line.
+    """Return why the trainer failed: from its error event, its exit status or signal, or the last line of its log.
 
-    On a full disk there may be no word: ``events.jsonl`` is on it too.
+    On a full disk there may be no error event, because ``events.jsonl`` is on the same disk.
     """
     if progress.error is not None:
         return trainer.reported(progress.error)
@@ -91,19 +91,19 @@ def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved:
     log = f"(log: {shown(files.log)})"
     if ending.returncode == -signal.SIGKILL:
         return OutOfMemory(
-            f"the trainer was killed (SIGKILL); most often that means the system ran out of memory {log}",
+            f"the trainer was killed (SIGKILL), probably because the system ran out of memory {log}",
             next=rerun(resolved, changes=smaller(resolved.config)),
         )
     if ending.returncode < 0:
         return NodeError(f"the trainer crashed with {signal.Signals(-ending.returncode).name} {log}")
     text = log_tail(files, ending.log_start)
     lines = text.decode(errors="replace").strip().splitlines()
-    said = clean(lines[-1].strip()) if lines else f"it ended with code {ending.returncode} and said nothing"
+    said = clean(lines[-1].strip()) if lines else f"exit code {ending.returncode} and no output"
     return NodeError(f"the trainer failed: {said} {log}")
 
 
 def smaller(config: Config) -> dict[SettingPath, Any]:
-    """Return settings that need less memory: half of each batch, or recomputed activations."""
+    """Return settings that need less memory: half of each batch size, or recomputed activations."""
     batches = {("train", "micro_batch"): config.train.micro_batch, ("generation", "batch"): config.generation.batch}
     halved: dict[SettingPath, Any] = {path: size // 2 for path, size in batches.items() if size > 1}
     return halved or {("model", "gradient_checkpointing"): True}

@@ -1,4 +1,4 @@
-"""The words at the start and at the end of a run."""
+"""The text printed at the start and at the end of a run."""
 
 from pathlib import Path
 
@@ -19,53 +19,53 @@ from swarmctl.terminal.sentences import count, dollars, duration, exchanged, gam
 
 _DEMO = "tiny"
 _RISE = 0.15
-"""Gain from which accuracy counts as risen: rewards that mean nothing stay below it (``benchmarks/demo.py``)."""
+"""Gain in accuracy that counts as a rise. Meaningless rewards stay below it (``benchmarks/demo.py``)."""
 
 
 def introduction(node: Node, resolved: Resolved, membership: CharterMembership | None = None) -> list[str]:
-    """Say what is about to happen."""
+    """Return lines on what the run is about to do."""
     config = resolved.config
-    rounds = f"up to round {config.game.rounds}" if config.game.rounds else "until stopped"
-    state = "starts over at every run" if config.node.fresh else "goes on" if node.resumes else "new"
+    rounds = f"up to round {config.game.rounds}" if config.game.rounds else "until you stop it"
+    state = "starts over at every run" if config.node.fresh else "resumed" if node.resumes else "new"
     tasks = ("task " if len(config.tasks) == 1 else "tasks ") + ", ".join(task.name for task in config.tasks)
     relay = is_relay(config)
-    adapter = f" with LoRA of rank {config.model.lora.rank}" if config.model.lora else ""
-    what = "a relay" if relay else f"GRPO on {shown_value(config.model.name)}{adapter}"
+    adapter = f" with LoRA rank {config.model.lora.rank}" if config.model.lora else ""
+    what = "relay" if relay else f"GRPO on {shown_value(config.model.name)}{adapter}"
     lines = [
         f"Node {node.name} ({state}): {what}, {tasks}, {rounds}.",
         f"Settings: {resolved.profile.label}. Files: {shown(node.files.root)}",
     ]
     if membership is not None:
         lines.append(f"Swarm {swarm_line(membership)}.")
-        lines.append("Leaves this machine: this node's answers, signed, to the peers of its swarm.")
+        lines.append("Leaves this machine: this node's signed completions, to the peers in its swarm.")
     if config.hub.repo:
-        lines.append(f"Leaves this machine: the model and a card that says what it learned from, {pushes(config)}.")
+        lines.append(f"Leaves this machine: the model and a card that lists what it learned from, {pushes(config)}.")
     if config.model.name == _DEMO and config.warmup.steps and not relay:
         lines.append(
-            "A demonstration: the model is built here, tiny, and warmed up until it knows the format and is right on a "
-            "minority of questions. The only reward is the task's own verifier."
+            "This is a demonstration. A tiny model is built here and warmed up until it knows the answer format and "
+            "answers some questions right. The only reward comes from the task's verifier."
         )
     return lines
 
 
 def swarm_line(membership: CharterMembership) -> str:
-    """Say which swarm a node is in, and under what name it is known there."""
+    """Return which swarm a node is in, and its name there."""
     charter, own = membership.charter, membership.identity
     known = "" if own is None else f"; this node is {animal_name(own.peer_id)}"
-    return f"{charter.name} ({short_id(charter.id)}), whose charter fixes tasks and game: {game(charter)}{known}"
+    return f"{charter.name} ({short_id(charter.id)}), tasks and game fixed by its charter: {game(charter)}{known}"
 
 
 def pushes(config: Config) -> str:
-    """Say where a model is pushed, and when."""
+    """Return where a model is pushed, and when."""
     every = config.hub.every
     often = "" if not every else "every round" if every == 1 else f"every {every} rounds"
     last = "after the last round" if config.game.rounds else ""
     visible = "private" if config.hub.private else "public"
-    return f"to {config.hub.repo} on the hub ({visible} if it is new) {' and '.join(filter(None, (often, last)))}"
+    return f"to {config.hub.repo} on the hub ({visible} if new) {' and '.join(filter(None, (often, last)))}"
 
 
 def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float, *, failed: bool) -> list[str]:
-    """Say what was reached, where the time went, what is saved and how to go on."""
+    """Return lines on the result, the time spent, what is saved and how to continue."""
     lines = [_reached(progress, elapsed, failed=failed)]
     if progress.seconds and (shares := time_shares(progress.seconds)):
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
@@ -97,25 +97,25 @@ def _reached(progress: RunView, elapsed: float, *, failed: bool) -> str:
 
 
 def _spent(progress: RunView, text: str) -> str:
-    """Say what offloading cost, and what a point of accuracy did."""
+    """Return what offloading cost, in total and per point of accuracy gained."""
     before, after = progress.accuracy_before, progress.accuracy_after
     points = 100 * (after - before) if before is not None and after is not None else 0.0
-    price = f": {dollars((progress.usd_total or 0.0) / points)} a point of accuracy gained" if points >= 1 else ""
-    return f"Spent in the node's whole life: {text}{price}."
+    price = f": {dollars((progress.usd_total or 0.0) / points)} per point of accuracy gained" if points >= 1 else ""
+    return f"Spent over all runs: {text}{price}."
 
 
 def lesson(progress: RunView) -> str:
-    """Say what a demonstration shows, and no more than that."""
+    """Return what a demonstration shows, without overstating it."""
     size = (progress.start or {}).get("parameters")
     model = f"a model of {count(size) if size else 'few'} parameters"
     if (progress.accuracy_after or 0) - (progress.accuracy_before or 0) < _RISE:
         return (
-            f"What this shows: not much yet. By rewarding right answers GRPO selects a skill that {model} already has; "
-            "for that it needs some right answers, and rounds."
+            f"What this shows: not much yet. GRPO rewards right answers and so selects a skill that {model} already "
+            "has. That takes some right answers, and more rounds."
         )
     return (
         f"What this shows: {model} already had a skill, and GRPO selected it by rewarding right answers. "
-        "It taught no new one."
+        "It taught no new skill."
     )
 
 
@@ -123,8 +123,8 @@ def _saved(progress: RunView, *, resumed: bool) -> str:
     if progress.checkpoint:
         return f"Saved: {shown(Path(progress.checkpoint))}"
     if progress.round or resumed:
-        return "Saved: every round that was finished."
-    return "Nothing to save: no round was finished."
+        return "Saved: every finished round."
+    return "Nothing to save: no round finished."
 
 
 def _next_steps(name: str, progress: RunView, *, fresh: bool, demo: bool) -> list[str]:
@@ -132,15 +132,18 @@ def _next_steps(name: str, progress: RunView, *, fresh: bool, demo: bool) -> lis
     again = typed(continuation(name))
     following = (progress.stop or {}).get("next")
     if following:
-        lines = ["Go further:", f"  {typed(completed(following, continuation(name)))}"]
+        lines = ["Continue:", f"  {typed(completed(following, continuation(name)))}"]
     elif fresh:
-        lines = ["Run again, from the start:", f"  {again}"]
+        lines = ["Run again, starting over:", f"  {again}"]
     elif done and progress.rounds:
-        lines = ["Go further:", f"  {again} --rounds {2 * progress.rounds}"]
+        lines = ["Continue:", f"  {again} --rounds {2 * progress.rounds}"]
     else:
-        lines = ["Go on:", f"  {again}"]
+        lines = ["Resume:", f"  {again}"]
     if demo and done:
-        lines += ["Next, a real model (a download of 1 GB):", f"  {typed(f'swarmctl run --profile {_real_profile()}')}"]
+        lines += [
+            "Next, train a real model (1 GB download):",
+            f"  {typed(f'swarmctl run --profile {_real_profile()}')}",
+        ]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Runs the trainer as a child: feeds its events to a display, passes on the wish to stop, explains its end."""
+"""Run the trainer as a child process: feed its events to a display, forward stop signals, report how it ended."""
 
 import os
 import signal
@@ -20,10 +20,10 @@ from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.views import Display
 
 PROMISE_S = 5
-"""What the trainer may take to stop."""
+"""Seconds that the trainer may take to stop."""
 GRACE_S = 8
-"""After this it is killed; nothing is lost, as every step is in the journal. Before the first step there is nothing
-to lose, and imports do not listen: then the promise is the limit."""
+"""Seconds until it is killed. Nothing is lost, because every step is in the journal. Before the trainer has started,
+there is nothing to lose and imports do not react to signals, so the limit is ``PROMISE_S``."""
 POLL_S = 0.1
 
 
@@ -33,15 +33,15 @@ class TrainerExit:
 
     returncode: int
     asked: signal.Signals | None
-    """The signal that asked for the end, an interrupt before any other."""
+    """The signal that requested the stop; SIGINT takes precedence."""
     killed: bool
-    """It was killed here, for being asked twice or for taking too long."""
+    """Whether it was killed here, after a second request or after taking too long."""
     log_start: int
-    """Where this run begins in the trainer's log."""
+    """Byte offset in the trainer's log at which this run begins."""
 
 
 class StopSignals:
-    """Collects the signals that ask for an end while the block lasts. One that is ignored (nohup) stays so."""
+    """Collects stop signals during the block. A signal that is ignored (nohup) stays ignored."""
 
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
@@ -64,14 +64,14 @@ class StopSignals:
 
     @property
     def asked(self) -> signal.Signals | None:
-        """The signal that decides the exit code."""
+        """The signal that determines the exit code."""
         if signal.SIGINT in self.received:
             return signal.SIGINT
         return self.received[0] if self.received else None
 
     @property
     def impatient(self) -> bool:
-        """Someone pressed Ctrl-C after having asked already. (SIGTERM and SIGHUP often come together.)"""
+        """Whether Ctrl-C was pressed after an earlier stop signal. (SIGTERM and SIGHUP often come together.)"""
         return len(self.received) > 1 and signal.SIGINT in self.received[1:]
 
 
@@ -85,11 +85,11 @@ def supervise(
     secrets: Mapping[str, str],
     module: str,
 ) -> TrainerExit:
-    """Run the trainer of ``node`` to its end, with the keys that it needs.
+    """Run ``node``'s trainer until it ends, with the keys that it needs.
 
-    No process of it is left, however this function is left.
+    However this function returns or raises, none of the trainer's processes is left running.
     """
-    for event in all_of(node.files.events, "eval"):  # what earlier runs measured
+    for event in all_of(node.files.events, "eval"):  # measured in earlier runs
         progress.apply(event)
     tail = EventReader(node.files.events)
     with disk_errors(node.files.root):
@@ -122,15 +122,15 @@ def _watch(
     display: Display,
     grace: Callable[[], float],
 ) -> bool:
-    """Wait for the trainer's end; return whether it has to be killed."""
+    """Wait until the trainer ends; return whether it must be killed."""
     deadline: float | None = None
     while process.poll() is None:
         show()
         if signals.received and deadline is None:
             deadline = time.monotonic() + grace()
-            again = "; press Ctrl-C again to end at once" if signals.asked is signal.SIGINT else ""
+            again = "; press Ctrl-C again to stop immediately" if signals.asked is signal.SIGINT else ""
             display.note(f"Stopping within {PROMISE_S} s{again}.")
-            # Only the trainer: its verifiers must live until it has finished what it does.
+            # Only the trainer: it still needs its verifiers to finish its work.
             process.terminate()
         if deadline is not None and (signals.impatient or time.monotonic() > deadline):
             return True
@@ -139,7 +139,7 @@ def _watch(
 
 
 def log_tail(files: NodeFiles, start: int, size: int = 65536) -> bytes:
-    """Return the end of what the trainer printed since ``start``."""
+    """Return the end of the trainer's output since ``start``."""
     try:
         with files.log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""The trainer as a process: how it is started, asked what it would do, and ended with all that it started."""
+"""The trainer as a process: start it, query it without running a node, and end it with all its child processes."""
 
 import base64
 import contextlib
@@ -24,14 +24,14 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 def environment(config: Config) -> dict[str, str]:
-    """Return the trainer's environment: this one without keys, with what makes a run repeatable and quiet."""
-    # The SDK would send OpenAI's address and organisation to whichever provider is asked.
+    """Return the trainer's environment: this one without keys, plus variables for repeatable and quiet runs."""
+    # The SDK would send OpenAI's base URL and organization to any provider.
     result = {name: value for name, value in without_secrets(os.environ).items() if not name.startswith("OPENAI_")} | {
         "PYTHONHASHSEED": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",  # the token that was found here, or none
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",  # use the token that swarmctl found, or none
         "DO_NOT_TRACK": "1",
     }
     threads = config.model.threads or (1 if config.model.name == "tiny" else 0)
@@ -39,8 +39,8 @@ def environment(config: Config) -> dict[str, str]:
 
 
 def command(module: str) -> list[str]:
-    """Return what starts a module in this interpreter."""
-    # A file in the current directory must not stand in for a library's module of the same name.
+    """Return the command that runs a module in this interpreter."""
+    # A file in the current directory must not shadow a library's module of the same name.
     root = Path(hivemind_exp.__file__).parents[1]
     safe_path = [] if Path.cwd() == root else ["-P"]
     return [sys.executable, *safe_path, "-X", "faulthandler", "-m", module]
@@ -58,9 +58,9 @@ def _request(mode: str, config: Config, node: Path | None, secrets_fd: int | Non
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open the trainer's log for appending; one that has grown large is put aside first.
+    """Open the trainer's log for appending; rotate a large one first.
 
-    No library: whatever the trainer and its libraries print goes there by the descriptor, not through ``logging``.
+    No logging library is involved: the trainer and its libraries write to the file descriptor directly.
     """
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > LOG_LIMIT:
@@ -70,7 +70,7 @@ def open_log(path: Path) -> BinaryIO:
 
 
 def _spawn(module: str, config: Config, output: int | BinaryIO, pass_fds: tuple[int, ...] = ()) -> Popen[bytes]:
-    """Start a module with the trainer's environment, in a session of its own."""
+    """Start a module with the trainer's environment, in a separate session."""
     return Popen(
         command(module),
         stdin=subprocess.PIPE,
@@ -85,18 +85,18 @@ def _spawn(module: str, config: Config, output: int | BinaryIO, pass_fds: tuple[
 def start(
     module: str, config: Config, node: Path, log: BinaryIO, lock: int, *, secrets: Mapping[str, str]
 ) -> Popen[bytes]:
-    """Start the trainer in a session of its own; it holds ``lock`` and lives while its stdin stays open."""
+    """Start the trainer in a separate session. It holds ``lock`` and runs as long as its stdin stays open."""
     with pipe_with(secrets) as secrets_fd:
         process = _spawn(module, config, log, (lock,) if secrets_fd is None else (lock, secrets_fd))
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died already: its end will say why
+    with contextlib.suppress(BrokenPipeError):  # it has already died; how it ended is reported later
         process.stdin.write(_request("run", config, node, secrets_fd))
         process.stdin.flush()
     return process
 
 
 def end_session(process: Popen[bytes]) -> None:
-    """Kill the trainer and every process of its session, and wait for the trainer."""
+    """Kill the trainer and every process in its session, and wait for the trainer."""
     import psutil
 
     for pid in psutil.pids():
@@ -110,21 +110,21 @@ def end_session(process: Popen[bytes]) -> None:
 
 
 def check(config: Config, module: str = MODULE) -> dict[str, Any]:
-    """Ask the trainer what it would do. Raises the NodeError it answers with."""
+    """Return the trainer's report on a configuration, without running it. Raises the NodeError that it reports."""
     return _ask(_request("check", config, None), config, module)
 
 
 def fetch_charter(config: Config, key: Path, directory: Path, module: str = MODULE) -> bytes:
-    """Ask the peers of an invitation for the charter it stands for; what they answer is not checked here.
+    """Fetch the charter of ``config``'s invitation from peers. The result is not checked here.
 
-    ``key`` is the file with the identity that asks; ``directory`` is for what is only of use meanwhile. Raises the
-    NodeError that says why there is no charter.
+    ``key`` is the file with the identity to use; ``directory`` is for temporary files. Raises a NodeError if no charter
+    can be fetched.
     """
     return base64.b64decode(_ask(_request("charter", config, directory, key=str(key)), config, module)["charter"])
 
 
 def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:
-    """Return what the trainer answers to one question, without running a node."""
+    """Return the trainer's answer to one request, without running a node."""
     process = _spawn(module, config, subprocess.PIPE)
     try:
         output, errors = process.communicate(request)
@@ -132,7 +132,7 @@ def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:
         end_session(process)
     answer = last_object(output)
     if answer is None:
-        last = (errors.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        last = (errors.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise NodeError(f"the trainer ended with code {process.returncode} instead of answering: {last}")
     if "error" in answer:
         raise reported(answer["error"])
@@ -140,7 +140,7 @@ def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:
 
 
 def last_object(text: bytes) -> dict[str, Any] | None:
-    """Return the JSON object on the last line that is not empty, if it is one."""
+    """Return the JSON object on the last non-empty line; None if it is not one."""
     try:
         value = json.loads((text.strip().splitlines() or [b""])[-1])
     except ValueError:
@@ -149,17 +149,17 @@ def last_object(text: bytes) -> dict[str, Any] | None:
 
 
 def reported(error: dict[str, Any]) -> NodeError:
-    """Return the error which the trainer wrote as ``{"code", "message", "next"}``."""
+    """Return the error that the trainer wrote as ``{"code", "message", "next"}``."""
     return from_code(error.get("code"), str(error.get("message")), error.get("next"))
 
 
 _MOST = 32768
-"""Half of what a pipe holds: what is written never waits for a reader."""
+"""Bytes: half of a pipe's capacity, so that writing never waits for a reader."""
 
 
 @contextmanager
 def pipe_with(secrets: Mapping[str, str]) -> Iterator[int | None]:
-    """Give the reading end of a pipe that holds ``secrets`` and then ends; None where there are none."""
+    """Yield the reading end of a pipe with ``secrets``, whose writing end is closed; None if there are no secrets."""
     if not secrets:
         yield None
         return

@@ -1,1 +1,1 @@
-"""From profile, environment and flags to one Config that knows where each value came from."""
+"""Resolve profile, environment and flags to one Config that records where each value came from."""

@@ -1,4 +1,4 @@
-"""What a command line means as settings, over what the node was last run with; and the command that runs it again."""
+"""The settings that a command line leads to, on top of the node's last run, and the command that repeats a run."""
 
 import json
 import os
@@ -21,17 +21,17 @@ from swarmctl.terminal.safe_text import without_keys
 
 JOIN = ("swarm", "join")
 _FIXED = {"node.name", "node.fresh", "swarm.join"}
-"""Settings that do not change, whatever is written: of an invitation, only the addresses may."""
+"""Settings that cannot change; of an invitation, only the addresses may differ."""
 
 
 def resolved_options(options: RunOptions) -> Resolved:
-    """Return the configuration a command line means.
+    """Return the configuration for a command line.
 
-    ``--node NAME`` without ``--profile`` repeats what that node was last run with; what this command says goes over it.
+    ``--node NAME`` without ``--profile`` repeats that node's last run; what this command sets overrides it.
     """
     overrides = [override(text) for text in options.assignments]
     for flag, key, text in options.flags:
-        # An invitation is read however the line was wrapped on its way.
+        # Accepts an invitation that was wrapped over several lines when it was sent.
         overrides.append(given(flag, key, str(invitation.parse(text)) if flag == "--join" else text))
     last = None
     if options.node is not None:
@@ -40,14 +40,14 @@ def resolved_options(options: RunOptions) -> Resolved:
     profile = profiles.read(profiles.find(profiles.chosen(options.profile, last.profile if last else None)))
     latest: dict[SettingPath, Override] = {}
     for each in [*(last.overrides if last else ()), *overrides]:
-        latest.pop(each.path, None)  # the last of several stands in its own place: lora=false undoes what is before it
+        latest.pop(each.path, None)  # keep the order of the last ones: lora=false undoes earlier settings of it
         latest[each.path] = each
     return resolve(profile, list(latest.values()), os.environ)
 
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The latest command of a node, and the configuration it led to."""
+    """A node's latest command, and the configuration it led to."""
 
     profile: str
     overrides: tuple[Override, ...]
@@ -55,7 +55,7 @@ class LastRun:
 
 
 def read_last(files: NodeFiles) -> LastRun | None:
-    """Return the latest run of a node, or None for a node that never ran."""
+    """Return a node's latest run; None if it never ran."""
     record = read_json(files.config)
     if record is None or record.get("schema") != 1:
         return None
@@ -64,7 +64,7 @@ def read_last(files: NodeFiles) -> LastRun | None:
 
 
 def write_last(files: NodeFiles, resolved: Resolved) -> None:
-    """Remember this run."""
+    """Save this run as the node's last."""
     overrides = {dotted(given.path): given.value for given in resolved.overrides if given.path != NAME}
     config = resolved.config.model_dump(mode="json")
     record = {"schema": 1, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
@@ -72,7 +72,7 @@ def write_last(files: NodeFiles, resolved: Resolved) -> None:
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return each setting that differs, as ``train.learning_rate 1e-6 → 2e-6``."""
+    """Return a line for each setting that differs, such as ``train.learning_rate 1e-6 → 2e-6``."""
     before = {dotted(path): value for path, value in flatten(old)}
     after = {dotted(path): value for path, value in flatten(new)}
     return [
@@ -83,7 +83,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def shown_value(value: Any) -> str:
-    """Return a value for people; never one that looks like a key."""
+    """Return a value for display; one that looks like a key is hidden."""
     value = without_keys(value)
     if value is None:
         return "unset"
@@ -101,7 +101,7 @@ def rerun(
     changes: Mapping[SettingPath, Any] = MappingProxyType({}),
     without: Collection[SettingPath] = (),
 ) -> str:
-    """Return the command that runs this again: as another node, with other values, or without some of those given."""
+    """Return the command that repeats this run: as another node, with other values, or without some of them."""
     values = {given.path: given.value for given in resolved.overrides if given.path not in {*changes, *without}}
     name = node or resolved.config.node.name
     arguments = ["swarmctl", "run", "--profile", resolved.profile.reference, "--node", name]
@@ -109,13 +109,13 @@ def rerun(
         if path == JOIN and value:
             arguments += ["--join", value]
         elif path != NAME:
-            # What --set reads: a text as it is, else TOML on one line.
+            # In the form --set reads: strings as they are, anything else as TOML on one line.
             arguments += ["--set", f"{dotted(path)}={value if isinstance(value, str) else _inline(value)}"]
-    return shlex.join(arguments)  # its launcher is filled in by ``swarmctl.terminal.command_line.typed``
+    return shlex.join(arguments)  # ``swarmctl.terminal.command_line.typed`` fills in the launcher
 
 
 def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return tables without what is unset, which TOML cannot say."""
+    """Return tables without unset values, which TOML cannot express."""
     return [{key: value for key, value in table.items() if value is not None} for table in tables]
 
 
@@ -124,4 +124,4 @@ def _inline(value: Any) -> str:
         return "{" + ", ".join(f"{json.dumps(key)} = {_inline(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_inline, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # texts, numbers and booleans are written alike in TOML
+    return json.dumps(value, ensure_ascii=False)  # strings, numbers and booleans are the same in JSON and TOML

@@ -1,4 +1,4 @@
-"""What commands parse their arguments into."""
+"""The parsed arguments of commands."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ FLAGS: Mapping[str, str] = {
     "--max-usd": "offload.limits.usd",
     "--join": "swarm.join",
 }
-"""Flags of ``run`` that stand for a setting."""
+"""Flags of ``run`` that set a setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class RunOptions:
     profile: str | None = None
     node: str | None = None
     flags: tuple[tuple[str, str, str], ...] = ()
-    """(flag, setting, text) for each flag that stands for a setting."""
+    """(flag, setting, text) for each flag that sets a setting."""
     assignments: tuple[str, ...] = ()
     """``--set``, as typed."""
     dry_run: bool = False

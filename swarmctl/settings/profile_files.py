@@ -1,7 +1,7 @@
-"""Profiles: TOML files that say how a node runs, found by name or path. Reading them needs no pydantic.
+"""Profiles: TOML files that configure a node, found by name or path. Reading them does not need pydantic.
 
-Besides the tables of ``hivemind_exp.config`` a profile may have ``description`` (one line for lists) and ``extends``,
-the name or path of one other profile which it changes; that one may not extend a third.
+Besides the tables of ``hivemind_exp.config``, a profile may have ``description`` (one line for lists) and ``extends``
+(the name or path of one other profile, which it changes). The other profile may not extend a third one.
 """
 
 import os
@@ -22,7 +22,7 @@ SUFFIX = ".toml"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One profile as it stands in its file: not yet checked against the configuration."""
+    """One profile as written in its file: not yet checked against the configuration."""
 
     name: str
     path: Path
@@ -36,12 +36,12 @@ class Profile:
 
     @property
     def label(self) -> str:
-        """Where it comes from, for people."""
+        """Where it comes from, for display."""
         return f"built-in {self.name}" if self.builtin else f"profile {shown(self.path)}"
 
     @property
     def reference(self) -> str:
-        """What finds it again from any directory: its name where that is enough, else its path."""
+        """What finds it from any directory: its name if that is enough, else its path."""
         in_place = self.builtin or self.path.parent == profiles_directory()
         return self.name if in_place and find(self.name) == self.path else str(self.path)
 
@@ -51,45 +51,45 @@ def _paths(directory: Path) -> dict[str, Path]:
 
 
 def known_profiles() -> dict[str, Path]:
-    """Return every profile that has a name. The user's hide built-in ones of the same name."""
+    """Return every named profile. The user's profiles hide built-in ones of the same name."""
     return _paths(BUILTIN) | _paths(profiles_directory())
 
 
 def builtin_names() -> set[str]:
-    """Return the names of the profiles that come with swarmctl."""
+    """Return the names of the built-in profiles."""
     return set(_paths(BUILTIN))
 
 
 def find(reference: str) -> Path:
     """Return the file of a profile, given its name or the path of a ``.toml`` file.
 
-    Raises ConfigurationError when there is none, with the nearest name that exists.
+    Raises ConfigurationError if it does not exist, with the most similar name that does.
     """
     if reference.endswith(SUFFIX) or os.sep in reference:
         path = Path(os.path.abspath(os.path.expanduser(reference)))
         if not path.is_file():
-            raise ConfigurationError(f"no profile file {shown(path)}", next="swarmctl profiles list")
+            raise ConfigurationError(f"profile file not found: {shown(path)}", next="swarmctl profiles list")
         return path
     return _named(reference, known_profiles(), "profile")
 
 
 def find_builtin(name: str) -> Path:
-    """Return the file of a profile that comes with swarmctl. Raises ConfigurationError as ``find``."""
+    """Return the file of a built-in profile. Raises ConfigurationError like ``find``."""
     return _named(name, _paths(BUILTIN), "built-in profile")
 
 
 def _named(name: str, known: Mapping[str, Path], what: str) -> Path:
     if name in known:
         return known[name]
-    from swarmctl.terminal.suggest import nearest  # difflib, for wrong names only
+    from swarmctl.terminal.suggest import nearest  # imports difflib, which only wrong names need
 
     guess = nearest(name, known)
     hint = f"; did you mean {guess}?" if guess else ""
-    raise ConfigurationError(f"no {what} named {name!r}{hint}", next="swarmctl profiles list")
+    raise ConfigurationError(f"unknown {what} {name!r}{hint}", next="swarmctl profiles list")
 
 
 def read(path: Path) -> Profile:
-    """Read one profile. Raises ConfigurationError where the file is not TOML or its head is wrong."""
+    """Read one profile. Raises ConfigurationError if it is not TOML, or ``description`` or ``extends`` is wrong."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -104,7 +104,7 @@ def read(path: Path) -> Profile:
 
 
 def parsed(path: Path, text: str) -> Profile:
-    """Return what the profile at ``path`` is when ``text`` stands in it. Raises ConfigurationError as ``read``."""
+    """Return the profile at ``path`` with ``text`` as its content. Raises ConfigurationError like ``read``."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -122,9 +122,9 @@ def _validate(path: Path) -> str:
 
 
 def family(profile: Profile) -> list[Profile]:
-    """Return the profile and before it the one it extends, if any.
+    """Return the profile, preceded by the one it extends, if any.
 
-    A profile that extends its own name means the built-in one which it hides.
+    A profile that extends its own name extends the built-in profile that it hides.
     """
     if profile.extends is None:
         return [profile]
@@ -152,8 +152,8 @@ def _base_path(profile: Profile, extends: str) -> Path:
 
 
 def chosen(flag: str | None, fallback: str | None = None) -> str:
-    """Return which profile a command means: flag, ``fallback``, ``SWARMCTL_PROFILE``, then ``default``.
+    """Return which profile a command uses: flag, ``fallback``, ``SWARMCTL_PROFILE``, then ``default``.
 
-    ``fallback`` is what an existing node was last run with: naming the node is more than an ambient variable.
+    ``fallback`` is the profile of an existing node's last run: naming the node counts more than a variable.
     """
     return flag or fallback or os.environ.get(VARIABLE) or DEFAULT

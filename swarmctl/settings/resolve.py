@@ -1,4 +1,4 @@
-"""From profile, environment and flags to one configuration that knows where each of its values comes from."""
+"""Resolve profile, environment and flags to one configuration that records where each value comes from."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from swarmctl.terminal.safe_text import without_keys
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A configuration, and where it comes from."""
+    """A configuration and the origins of its values."""
 
     config: Config
     origins: Mapping[str, str]
@@ -28,30 +28,30 @@ class Resolved:
     overrides: tuple[Override, ...]
 
     def origin(self, key: str) -> str:
-        """Return where the value of a dotted key comes from: its own origin, or that of a table that it stands in."""
+        """Return where the value of a dotted key comes from: its own origin, or that of the table that contains it."""
         while key and key not in self.origins:
             key = key.rpartition(".")[0]
         return self.origins.get(key, "default")
 
     def as_json(self) -> dict[str, Any]:
-        """Return the configuration and the origin of each setting, without what looks like a key."""
+        """Return the configuration and the origin of each setting; values that look like a key are hidden."""
         keys = map(dotted, settings())
         config = without_keys(self.config.model_dump(mode="json"))
         return {"config": config, "origins": {key: self.origin(key) for key in keys}}
 
 
 def override(assignment: str) -> Override:
-    """Parse ``KEY=VALUE``. Raises ConfigurationError where there is no ``=``."""
+    """Parse ``KEY=VALUE``. Raises ConfigurationError if there is no ``=``."""
     key, equals, text = assignment.partition("=")
     if not equals or not all(key.strip().split(".")):
         raise ConfigurationError(
-            "--set takes KEY=VALUE, such as --set train.learning_rate=1e-5", next="swarmctl profiles show"
+            "--set needs KEY=VALUE, such as --set train.learning_rate=1e-5", next="swarmctl profiles show"
         )
     return given("--set", key.strip(), text.strip())
 
 
 def given(flag: str, key: str, text: str) -> Override:
-    """Return what ``text`` means for the setting ``key`` (dotted)."""
+    """Return the override that sets ``key`` (dotted) to the value written as ``text``."""
     path = tuple(key.split("."))
     return Override(path, parse(text, path), flag)
 
@@ -59,20 +59,21 @@ def given(flag: str, key: str, text: str) -> Override:
 def problems_of(
     profile: Profile, overrides: Sequence[Override] = (), environment: Mapping[str, str] | None = None
 ) -> tuple[Resolved | None, list[Problem]]:
-    """Resolve, or say everything that is wrong. Raises ConfigurationError where ``extends`` cannot be followed."""
+    """Return the configuration, or None and every problem. Raises ConfigurationError if ``extends`` is wrong."""
     overrides = tuple(replace(each, value=anchored(each.path, each.value, Path.cwd())) for each in overrides)
     layers = gather(profile, overrides, environment or {})
     try:
         gathered = Settings(layers)
     except ValidationError as error:
-        return None, [explain(detail, layers, profile.label) for detail in error.errors(include_input=False)]
+        # pydantic reports an error for each type of a union; all of them become the same problem.
+        return None, list(dict.fromkeys(explain(detail, layers, profile.label) for detail in error.errors()))
     config = Config.model_construct(gathered.model_fields_set, **dict(gathered))
     origins = {dotted(path): origin for path, origin in origins_of(layers).items()}
     return Resolved(config, origins, profile, overrides), []
 
 
 def resolve(profile: Profile, overrides: Sequence[Override], environment: Mapping[str, str]) -> Resolved:
-    """Return the configuration. Raises ConfigurationError that names all that is wrong with it."""
+    """Return the configuration. Raises ConfigurationError that lists every problem."""
     resolved, problems = problems_of(profile, overrides, environment)
     if resolved is None:
         raise refused(problems, _next(problems[0], profile))

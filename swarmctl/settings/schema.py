@@ -1,4 +1,4 @@
-"""The settings by name, and texts from a command line or the environment as values of their type."""
+"""All settings by name, and the conversion of texts from the command line or the environment to values."""
 
 import ast
 import inspect
@@ -15,11 +15,11 @@ from hivemind_exp import config
 
 SettingPath = tuple[str, ...]
 _WHOLE = ("tasks", "providers", "prices")
-"""Settings that are lists or named tables: one value as far as flags and variables go."""
+"""Settings that are lists or named tables. Flags and variables set them as a whole."""
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the table a field holds, if it holds one (``lora`` may also be unset)."""
+    """Return the model of the table that a field holds, if it holds one (``lora`` may also be unset)."""
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -43,9 +43,9 @@ def settings() -> dict[SettingPath, FieldInfo]:
 
 @cache
 def docstrings() -> dict[SettingPath, str]:
-    """Return what is written below each setting in ``hivemind_exp.config``.
+    """Return the docstring of each setting in ``hivemind_exp.config``.
 
-    Few commands show it, and pydantic's own way (``use_attribute_docstrings``) takes 25 ms of every start.
+    Few commands show them, and pydantic's own way (``use_attribute_docstrings``) adds 25 ms to every start.
     """
     written: dict[tuple[str, str], str] = {}
     module = ast.parse(inspect.getsource(config))
@@ -58,9 +58,9 @@ def docstrings() -> dict[SettingPath, str]:
 
 
 def parse(text: str, path: SettingPath) -> Any:
-    """Return what ``text`` means for the setting at ``path``: a TOML value where it is one, else the text.
+    """Return ``text`` as a value for the setting at ``path``: parsed as TOML if possible, else the text itself.
 
-    Where the setting is a text, 12e3 or 2024-01-01 stay what was typed (a commit may look like a number).
+    For a setting that takes a string, 12e3 and 2024-01-01 stay strings (a commit may look like a number).
     """
     try:
         document = tomllib.loads(f"value = {text}")
@@ -70,17 +70,17 @@ def parse(text: str, path: SettingPath) -> Any:
         return text
     value = document["value"]
     kind = settings()[path].annotation if path in settings() else None
-    takes_text = str in (kind, *get_args(kind)) and get_origin(kind) is not list  # a list of texts is no text
+    takes_text = str in (kind, *get_args(kind)) and get_origin(kind) is not list  # a list of strings is not a string
     return text if takes_text and not isinstance(value, str) else value
 
 
 def dotted(path: SettingPath) -> str:
-    """Return a path as it is written after ``--set``."""
+    """Return a path as it is written in ``--set``."""
     return ".".join(path)
 
 
 def flatten(values: dict[str, Any], prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
-    """Yield the values of nested tables with their paths. Lists and empty tables are values."""
+    """Yield the values of nested tables with their paths. Lists and empty tables count as values."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from flatten(value, (*prefix, key))

@@ -1,8 +1,8 @@
-"""What a configuration is gathered from, as sources of pydantic-settings: a layer for each profile, variable and flag.
+"""The sources of a configuration for pydantic-settings: one layer for each profile, variable and flag.
 
-Flags go before ``SWARMCTL_SECTION__KEY``, that before the flags a node was last run with, those before the profile,
-that before the one it extends, that before the defaults. A key that does not exist is an error in each of them: a
-misspelt limit is a lost limit.
+Order of precedence, strongest first: flags, ``SWARMCTL_SECTION__KEY`` variables, the flags of the node's last run, the
+profile, the profile it extends, the defaults. An unknown key is an error in each of them: a misspelled limit would
+otherwise be silently ignored.
 """
 
 import os
@@ -27,7 +27,7 @@ NAME: SettingPath = ("node", "name")
 _LORA: SettingPath = ("model", "lora")
 
 REMEMBERED = "last run"
-"""Origin of what a node was last run with: it counts less than what this command's environment says."""
+"""Origin of the flags of a node's last run. Variables in this command's environment override them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Override:
     path: SettingPath
     value: Any
     origin: str
-    """The flag, for people: ``--set``, ``--rounds``."""
+    """The flag, for display: ``--set``, ``--rounds``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one profile, variable or flag says."""
+    """The values from one profile, variable or flag."""
 
     origin: str
     values: dict[SettingPath, Any]
@@ -54,7 +54,7 @@ class Settings(Config, BaseSettings):
     model_config = SettingsConfigDict(case_sensitive=True)
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        """Merge ``layers``, the strongest last. Raises ValidationError."""
+        """Merge ``layers``, given strongest last. Raises ValidationError."""
         BaseSettings.__init__(self, layers=layers)
 
     @classmethod
@@ -66,16 +66,16 @@ class Settings(Config, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return a source for each layer, the strongest first. They hold the environment too, read as TOML."""
+        """Return a source for each layer, strongest first. Layers also cover the environment, whose values are TOML."""
         assert isinstance(init_settings, InitSettingsSource)
         layers: Sequence[Layer] = init_settings.init_kwargs["layers"]
         return tuple(InitSettingsSource(settings_cls, _nested(layer.values)) for layer in reversed(layers))
 
 
 def gather(profile: Profile, overrides: Sequence[Override], environment: Mapping[str, str]) -> list[Layer]:
-    """Return what each source says and no stronger one replaces, the strongest last.
+    """Return the values of each source that no stronger source replaces, strongest source last.
 
-    Raises ConfigurationError where ``extends`` cannot be followed.
+    Raises ConfigurationError if ``extends`` cannot be resolved.
     """
     named = []
     for name in sorted(environment):
@@ -94,12 +94,12 @@ def gather(profile: Profile, overrides: Sequence[Override], environment: Mapping
 
 
 def _add(layers: list[Layer], layer: Layer) -> None:
-    """Add a stronger layer. A table set over a value, or a value over a table, replaces it whole."""
+    """Add a stronger layer. A table replaces a value, and a value replaces a table, as a whole."""
     for path, value in list(layer.values.items()):
         replaced = [(weaker, other) for weaker in layers for other in weaker.values if related(path, other)]
         on = path == _LORA and value is True and any(len(other) > len(path) for _, other in replaced)
         if on or (path == NAME and value == ""):
-            del layer.values[path]  # the adapter that is described stays, and so does the name of the profile
+            del layer.values[path]  # keep the adapter that a weaker layer describes, and the profile's name
             continue
         for weaker, other in replaced:
             del weaker.values[other]
@@ -107,12 +107,12 @@ def _add(layers: list[Layer], layer: Layer) -> None:
 
 
 def origins_of(layers: Sequence[Layer]) -> dict[SettingPath, str]:
-    """Return where each value that is not a default comes from."""
+    """Return the origin of each value that is not a default."""
     return {path: layer.origin for layer in layers for path in layer.values}
 
 
 def related(path: SettingPath, other: SettingPath) -> bool:
-    """Whether one place is the other, or in it."""
+    """Whether one path equals or contains the other."""
     return path[: len(other)] == other[: len(path)]
 
 
@@ -127,7 +127,7 @@ def _nested(values: Mapping[SettingPath, Any]) -> dict[str, Any]:
 
 
 def anchored(path: SettingPath, value: Any, directory: Path) -> Any:
-    """Make files that are named relative to ``directory`` findable from anywhere."""
+    """Return ``value`` with paths relative to ``directory`` made absolute, if the setting at ``path`` holds paths."""
     if path == ("model", "name") and isinstance(value, str) and re.match(r"~|\.{1,2}(/|$)", value):
         return os.path.normpath(directory / os.path.expanduser(value))
     if path == ("tasks",) and isinstance(value, list):

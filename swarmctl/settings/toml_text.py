@@ -1,4 +1,4 @@
-"""TOML that people read: a configuration, if wanted with the origin of each value beside it, or a new profile."""
+"""Readable TOML: a configuration, optionally with the origin of each value next to it, or a new profile."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ TASKS: SettingPath = ("tasks",)
 
 
 def as_toml(resolved: Resolved, *, origins: bool) -> str:
-    """Return the whole configuration as TOML. Values that are unset have no line."""
+    """Return the whole configuration as TOML. Unset values are left out."""
     config = without_keys(resolved.config.model_dump(mode="json", exclude_none=True))
     description = resolved.profile.description
     lines = [f"description = {_toml(description)}"] if description else []
@@ -22,7 +22,7 @@ def as_toml(resolved: Resolved, *, origins: bool) -> str:
 
 
 def rendered(values: Mapping[SettingPath, Any], *, head: Sequence[str], description: str, extends: str | None) -> str:
-    """Return a new profile, in the order of the configuration. Values that are None have no line."""
+    """Return a new profile, in the order of the configuration. Values that are None are left out."""
     paths = sorted((path for path, value in values.items() if value is not None), key=_place)
     lines = [f"# {line}".rstrip() for line in head]
     lines.append(f"description = {_toml(description)}")
@@ -38,7 +38,7 @@ def _lines(
     comment: Callable[[SettingPath], str] = lambda _: "",
     remark: Callable[[SettingPath], str] = lambda _: "",
 ) -> Iterator[str]:
-    """Yield the lines of values, table by table, each with a ``comment`` above it and a ``remark`` behind it."""
+    """Yield the lines of values, table by table, each with its ``comment`` above and its ``remark`` at the end."""
     for table in dict.fromkeys(path if value == {} else path[:-1] for path, value in values.items()):
         if table:
             yield from ("", f"[{'.'.join(map(_key, table))}]")
@@ -51,7 +51,7 @@ def _lines(
 
 
 def _tasks(tasks: Sequence[Mapping[str, Any]], remark: str) -> Iterator[str]:
-    """Yield a list of names where that says all, else a table each."""
+    """Yield a list of names if tasks have nothing but names, else one table per task."""
     if all(task.keys() == {"name"} for task in tasks):
         yield from ("", f"tasks = {_toml([task['name'] for task in tasks])}")
         return
@@ -61,7 +61,7 @@ def _tasks(tasks: Sequence[Mapping[str, Any]], remark: str) -> Iterator[str]:
 
 
 def _place(path: SettingPath) -> tuple[int, int]:
-    """Order settings by table, as TOML wants it, and both as the configuration has them; unknown ones go last."""
+    """Return a sort key: by table, as TOML requires, in the order of the configuration; unknown settings last."""
     known = list(settings())
     tables = list(dict.fromkeys(path[:-1] for path in known))
     table = tables.index(path[:-1]) if path[:-1] in tables else len(tables)

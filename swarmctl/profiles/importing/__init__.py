@@ -1,1 +1,1 @@
-"""``swarmctl profiles import``: RL Swarm YAML to a profile."""
+"""``swarmctl profiles import``: turn an RL Swarm YAML file into a profile."""

@@ -1,4 +1,4 @@
-"""``swarmctl profiles import``: RL Swarm's YAML as a profile, with an account of every key; its keys are saved."""
+"""``swarmctl profiles import``: write a profile from RL Swarm's YAML, report on every setting, save its API keys."""
 
 import json
 import os
@@ -28,19 +28,19 @@ from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import clean, without_keys
 
 _HEADINGS = {
-    NO_COUNTERPART: "Without a counterpart here",
-    BAD_VALUE: "Left out, because of their values",
-    UNKNOWN: "Not understood",
+    NO_COUNTERPART: "Not used here",
+    BAD_VALUE: "Skipped because of an invalid value",
+    UNKNOWN: "Unknown",
 }
 
 
 def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, as_json: bool) -> Exit:
-    """Write the profile, save the keys of services that stood in the file, and say what became of everything.
+    """Write the profile, save the API keys found in the file, and print what each setting became.
 
-    ``how`` keys are saved; ``yes`` is for the profile, and answers no question about a key.
+    ``how`` says how to save keys. ``yes`` lets it overwrite the profile, but answers no question about a key.
 
-    Raises ConfigurationError where no profile can be written, and the NodeError of the first key that was not saved;
-    by then all else is done.
+    Raises ConfigurationError if no profile can be written, or the NodeError of the first key that could not be saved;
+    everything else is done by then.
     """
     source = Path(os.path.abspath(os.path.expanduser(file)))
     name = name or source.stem
@@ -70,9 +70,9 @@ def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, a
 
 
 def _checked(path: Path, source: Path, result: Mapped) -> str:
-    """Return the profile; leave out what the configuration refuses, and say so."""
-    # Nothing of the file's text is repeated but its name: what was left out may hold a secret.
-    head = [f"Made by `swarmctl profiles import` from {clean(source.name)}, a configuration of RL Swarm."]
+    """Return the profile's text, without the settings that the configuration rejects; record those as left."""
+    # Only the file's name is repeated, none of its text: settings that were left out may hold a secret.
+    head = [f"Created by `swarmctl profiles import` from {clean(source.name)}, an RL Swarm configuration."]
     while True:
         values: Mapping[SettingPath, Any] = {
             each.path: anchored(each.path, each.value, source.parent) for each in result.carried
@@ -87,8 +87,8 @@ def _checked(path: Path, source: Path, result: Mapped) -> str:
 
 
 def _account(result: Mapped) -> list[str]:
-    """Return what became of each key, for people."""
-    lines = ["Carried:"] if result.carried else []
+    """Return lines on what each setting of the file became."""
+    lines = ["Imported:"] if result.carried else []
     for each in result.carried:
         value = json.dumps(without_keys(each.value), ensure_ascii=False)
         lines.append(f"  {each.key} -> {each.setting} = {value}" + (f" ({each.note})" if each.note else ""))
@@ -99,9 +99,9 @@ def _account(result: Mapped) -> list[str]:
 
 
 def _keep_all(secrets: Sequence[Secret], how: SetOptions, prompter: Prompter) -> list[Secret]:
-    """Save each secret whose service is known, as ``keys set`` would; return them, the first of several for a service.
+    """Save each secret whose service is known, like ``keys set``; return the first secret of each service.
 
-    One that cannot be saved does not keep the others from it.
+    If one cannot be saved, the others still are.
     """
     kept: list[Secret] = []
     for secret in secrets:
@@ -119,11 +119,11 @@ def _keep_all(secrets: Sequence[Secret], how: SetOptions, prompter: Prompter) ->
 
 
 def _warn_about_secrets(source: Path, secrets: Sequence[Secret], kept: Sequence[Secret], prompter: Prompter) -> None:
-    """Say what is wrong with a file that holds secrets, and what to type."""
+    """Warn that the file holds secrets, and print the commands that fix it."""
     found = ", ".join(dict.fromkeys(secret.key for secret in secrets))
     prompter.say(
-        f"warning: {shown(source)} holds a secret ({found}). A file that is copied and shared is no place for one: "
-        "remove it there, and if anybody else could have read it, revoke it where it was made."
+        f"warning: {shown(source)} contains a secret ({found}). Secrets don't belong in files that are copied and "
+        "shared. Remove it from the file, and revoke it at its service if anyone else could have read it."
     )
     if removal := _removal(source, secrets):
         prompter.say(f"  {removal}")
@@ -133,7 +133,7 @@ def _warn_about_secrets(source: Path, secrets: Sequence[Secret], kept: Sequence[
 
 
 def _removal(source: Path, secrets: Sequence[Secret]) -> str | None:
-    """Return the command that takes the lines out; None where a secret does not stand on a line of its own."""
+    """Return the command that removes the lines with secrets; None if a secret is not on a separate line."""
     text = source.read_text(encoding="utf-8")
     names = [re.escape(secret.key.rsplit(".", 1)[-1]) for secret in secrets]
     for name, secret in zip(names, secrets, strict=True):

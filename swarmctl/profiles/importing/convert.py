@@ -1,4 +1,4 @@
-"""From RL Swarm's settings to ours: each key is carried, or left with the reason why; secrets are put aside."""
+"""Convert RL Swarm's settings to ours: each key is imported, or left out with a reason; secrets are collected."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class LeftKey:
-    """A key that did not."""
+    """A key that did not become a setting."""
 
     key: str
     kind: str
@@ -46,12 +46,12 @@ class LeftKey:
 
 @dataclass(slots=True)
 class Secret:
-    """A key of a service, or what looks like one. Does not show it when printed."""
+    """An API key, or something that looks like one. Its ``repr`` does not show the value."""
 
     key: str
-    """Where it stands in the file; "(a key)" where that looks like one itself."""
+    """Its key in the file; "(a key)" if that looks like an API key itself."""
     name: str
-    """What ``swarmctl keys`` calls it; empty where that is not known."""
+    """Its name in ``swarmctl keys``; empty if unknown."""
     value: str = field(repr=False)
     error: NodeError | None = None
     """Why it could not be saved."""
@@ -61,30 +61,30 @@ class Secret:
         return bool(self.name) and self.error is None
 
     def report(self) -> dict[str, Any]:
-        """Return for ``--json`` what became of it."""
-        why = self.error.message if self.error else None if self.saved else "it is not known which service it is for"
+        """Return the ``--json`` report: whether it was saved, and if not, why."""
+        why = self.error.message if self.error else None if self.saved else "unknown service"
         return {"key": self.key, "name": self.name or None, "saved": self.saved, "why": why}
 
 
 @dataclass(slots=True)
 class Mapped:
-    """What becomes of a file."""
+    """The result of converting a file."""
 
     carried: list[Carried] = field(default_factory=list)
     left: list[LeftKey] = field(default_factory=list)
     secrets: list[Secret] = field(default_factory=list)
 
     def carry(self, key: str, carry: Carry, value: Any) -> None:
-        """Add a setting, unless the value cannot be read or another key set it before."""
+        """Add a setting, unless the value cannot be converted or another key has already set it."""
         path = tuple(carry.setting.split("."))
         try:
             converted = carry.convert(value)
         except (TypeError, ValueError, OverflowError):
-            self.leave(key, f"it is not a value for {carry.setting}", BAD_VALUE)
+            self.leave(key, f"not a valid value for {carry.setting}", BAD_VALUE)
             return
         before = next((other for other in self.carried if other.path == path), None)
         if before is not None:
-            self.leave(key, f"{before.key} sets {carry.setting} already")
+            self.leave(key, f"{before.key} already sets {carry.setting}")
         else:
             self.carried.append(Carried(key, path, converted, carry.note))
 
@@ -92,7 +92,7 @@ class Mapped:
         self.left.append(LeftKey(key, kind, why))
 
     def withdraw(self, setting: str, why: str) -> bool:
-        """Leave what would set ``setting`` or something below it; return whether there was anything."""
+        """Move what sets ``setting`` or a setting below it to ``left``; return whether there was anything."""
         bad = [each for each in self.carried if each.setting == setting or each.setting.startswith(f"{setting}.")]
         for each in bad:
             self.carried.remove(each)
@@ -101,7 +101,7 @@ class Mapped:
 
 
 def mapped(settings: Mapping[str, Any]) -> Mapped:
-    """Return what becomes of each of ``settings`` (flat, dotted keys). Secrets are looked for in all of them."""
+    """Return what each of ``settings`` (flat, dotted keys) becomes. All of them are searched for secrets."""
     result = Mapped()
     for key, value in settings.items():
         name = _secret(key, value)
@@ -109,7 +109,7 @@ def mapped(settings: Mapping[str, Any]) -> Mapped:
             if name == _OPENAI and _is_elsewhere(settings):
                 name = ""
             shown = "(a key)" if looks_like_key(key) else key
-            result.leave(shown, "a secret is not carried into a profile", SECRET)
+            result.leave(shown, "a secret is never put into a profile", SECRET)
             result.secrets.append(Secret(shown, name, value if isinstance(value, str) else ""))
         elif key in rlswarm.CARRIED:
             result.carry(key, rlswarm.CARRIED[key], value)
@@ -121,7 +121,7 @@ def mapped(settings: Mapping[str, Any]) -> Mapped:
 
 
 def _secret(key: str, value: Any) -> str | None:
-    """Return what ``swarmctl keys`` calls the secret in a value ("": no name of ours), None where it holds none."""
+    """Return the name in ``swarmctl keys`` of the secret in a value ("" if unknown); None if it holds no secret."""
     name = key.rsplit(".", 1)[-1].lower()
     texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text]
     if (texts and means_secret(name)) or any(map(looks_like_key, [key, *texts])):
@@ -130,28 +130,28 @@ def _secret(key: str, value: Any) -> str | None:
 
 
 def _reason(key: str) -> tuple[str, str]:
-    """Return why a key is left, and of which kind that is."""
+    """Return why a key is left out, and the kind of reason."""
     root = key.split(".", maxsplit=1)[0]
     for pattern, why in rlswarm.DROPPED.items():
         if fnmatchcase(root, pattern):
             return why, NO_COUNTERPART
     if means_secret(root):
-        return "it is empty; keys are kept by `swarmctl keys`", NO_COUNTERPART
+        return "empty; API keys are saved with `swarmctl keys`", NO_COUNTERPART
     guess = nearest(key, [name for name in rlswarm.KNOWN if not name.endswith("*")])
-    return f"did you mean {guess}?" if guess else "RL Swarm has no such key that is known here", UNKNOWN
+    return f"did you mean {guess}?" if guess else "not a known RL Swarm setting", UNKNOWN
 
 
 def _numbers(settings: Mapping[str, Any], result: Mapped) -> None:
-    """``bf16`` and ``fp16`` say in other words what ``torch_dtype`` says."""
+    """Convert ``bf16`` and ``fp16``, which set the same as ``torch_dtype``."""
     for key, name in (("bf16", "bfloat16"), ("fp16", "float16")):
         if settings.get(key) is True:
             result.carry(key, Carry("model.dtype", str), name)
         elif key in settings:
-            result.leave(key, "off is no setting: model.dtype says what is used")
+            result.leave(key, "off has no effect; model.dtype sets the number format")
 
 
 def _batch(settings: Mapping[str, Any], result: Mapped) -> None:
-    """Rows of a step / rows of a group = questions of a round."""
+    """Convert the batch size: rows per step / rows per group = questions per round."""
     key = "gradient_accumulation_steps"
     if key not in settings:
         return
@@ -166,24 +166,24 @@ def _batch(settings: Mapping[str, Any], result: Mapped) -> None:
 
 
 def _switched(switch: str, keys: Mapping[str, Carry], settings: Mapping[str, Any], result: Mapped) -> bool:
-    """Carry ``keys`` where ``switch`` is on, else leave them and it; return whether it is on."""
+    """Import ``keys`` if ``switch`` is on, else leave them and the switch out; return whether it is on."""
     on = settings.get(switch) is True
     for key, carry in keys.items():
         if key in settings and on:
             result.carry(key, carry, settings[key])
         elif key in settings:
-            result.leave(key, f"{switch} is not on, so it had no effect there")
+            result.leave(key, f"no effect, because {switch} is off")
     if switch in settings and not on:
         result.leave(switch, "off is the default")
     return on
 
 
 def _adapter(settings: Mapping[str, Any], result: Mapped) -> None:
-    """``lora_*`` counts only where ``use_peft`` is on."""
+    """Convert ``lora_*``, which only counts if ``use_peft`` is on."""
     if not _switched("use_peft", rlswarm.LORA, settings, result):
         return
     if "lora_r" in settings:
-        result.leave("use_peft", "the table [model.lora] says it")
+        result.leave("use_peft", "the table [model.lora] turns it on")
     else:
         result.carry("use_peft", Carry("model.lora.rank", whole, "TRL's default rank"), 16)
 
@@ -195,25 +195,25 @@ def _reports(settings: Mapping[str, Any], result: Mapped) -> None:
     if kept:
         result.carry("report_to", Carry("report.to", list), kept)
     if len(kept) < len(names):
-        result.leave("report_to", "of its values only tensorboard and wandb exist here")
+        result.leave("report_to", "only tensorboard and wandb are supported here")
 
 
 _SAVE_STEPS = 500
-"""TRL's default of save_steps, at which it pushes by default."""
+"""TRL's default for save_steps, the interval at which it pushes by default."""
 
 
 def _push(settings: Mapping[str, Any], result: Mapped) -> None:
-    """``hub_*`` counts only where ``push_to_hub`` is on, and its rhythm is that of the checkpoints."""
+    """Convert ``hub_*``, which only counts if ``push_to_hub`` is on; pushes are as frequent as checkpoints."""
     if not _switched("push_to_hub", rlswarm.HUB, settings, result):
         return
     if any(each.setting == "hub.repo" for each in result.carried):
         result.carry("push_to_hub", Carry("hub.every", whole, "in rounds; 0: after the last"), _every(settings))
     else:
-        result.leave("push_to_hub", 'hub.repo = "OWNER/NAME" must say where to')
+        result.leave("push_to_hub", 'set hub.repo = "OWNER/NAME" to push')
 
 
 def _every(settings: Mapping[str, Any]) -> int:
-    """Return the rounds between pushes. A node without a last round never comes to an end."""
+    """Return the rounds between pushes. Without a last round, pushing only at the end would never push."""
     try:
         ends = whole(settings.get("max_rounds", 0)) > 0
         steps = max(1, whole(settings.get("save_steps", _SAVE_STEPS)))
@@ -226,21 +226,21 @@ _OPENAI = "openai"
 
 
 def _is_elsewhere(settings: Mapping[str, Any]) -> bool:
-    """Whether ``openai_*`` means a server of somebody else's, whose key OpenAI must not see."""
+    """Whether ``openai_*`` refers to another server than OpenAI's, whose key OpenAI must not see."""
     url = settings.get("openai_base_url")
     return isinstance(url, str) and bool(url) and host_of(url) != host_of(PROVIDERS[_OPENAI].base_url)
 
 
 def _generation(settings: Mapping[str, Any], result: Mapped) -> None:
-    """``openai_*`` counts only where ``use_openai_api`` is on, and OpenAI is meant."""
+    """Convert ``openai_*``, which only counts if ``use_openai_api`` is on and refers to OpenAI itself."""
     on = settings.get("use_openai_api") is True
     elsewhere = _is_elsewhere(settings)
     for key in [key for key in (*rlswarm.OFFLOAD, "openai_base_url") if key in settings]:
         if not on:
-            result.leave(key, "off is the default" if key == "use_openai_api" else "use_openai_api is not on")
+            result.leave(key, "off is the default" if key == "use_openai_api" else "use_openai_api is off")
         elif elsewhere:
-            result.leave(key, "a server of your own is a table [providers.NAME] that offload.provider names")
+            result.leave(key, "for your own server, add a table [providers.NAME] and set offload.provider to NAME")
         elif key in rlswarm.OFFLOAD:
             result.carry(key, rlswarm.OFFLOAD[key], settings[key])
         else:
-            result.leave(key, f"{_OPENAI} is always at {PROVIDERS[_OPENAI].base_url}")
+            result.leave(key, f"always {PROVIDERS[_OPENAI].base_url} for {_OPENAI}")

@@ -1,4 +1,4 @@
-"""The settings of RL Swarm's YAML, and what each becomes here. Data only: ``convert.py`` applies it."""
+"""The settings in RL Swarm's YAML and what each becomes here. Data only; ``convert.py`` applies it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pydantic import Field, StrictBool, TypeAdapter
 
 
 def number(value: Any) -> float:
-    """YAML 1.1 reads 1e-6 as a text, for want of a point."""
+    """Return a number, also from a string: YAML 1.1 reads 1e-6 as a string because it has no decimal point."""
     if isinstance(value, bool):
         raise ValueError
     return float(value)
@@ -29,7 +29,7 @@ def dtype(value: Any) -> str:
 
 
 def data_set(value: Any) -> list[dict[str, Any]]:
-    """GSM8K, or one's own questions in a file."""
+    """Return the task for a data set: GSM8K, or a JSONL file with the user's own questions."""
     name = text(value)
     if name.lower().rstrip("/").endswith("gsm8k"):
         return [{"name": "gsm8k"}]
@@ -39,7 +39,7 @@ def data_set(value: Any) -> list[dict[str, Any]]:
 
 
 def repository(value: Any) -> str:
-    """The owner must be named: here nobody asks the hub who the token belongs to."""
+    """Return OWNER/NAME. The owner is required, because the hub is not asked whose token it is."""
     if text(value).count("/") != 1:
         raise ValueError
     return str(value)
@@ -56,7 +56,7 @@ class Carry:
     setting: str
     convert: Callable[[Any], Any]
     note: str | None = None
-    """What is different here."""
+    """What is different here, if anything."""
 
 
 CARRIED: Mapping[str, Carry] = {
@@ -69,20 +69,20 @@ CARRIED: Mapping[str, Carry] = {
     "max_rounds": Carry("game.rounds", whole, "a round here is one optimizer step"),
     "num_generations": Carry("game.group_size", whole),
     "max_prompt_length": Carry(
-        "generation.max_prompt_tokens", whole, "a longer prompt is skipped here; there it lost its beginning"
+        "generation.max_prompt_tokens", whole, "longer prompts are skipped here; RL Swarm cut their beginning"
     ),
     "max_completion_length": Carry("generation.max_completion_tokens", whole),
     "temperature": Carry("generation.temperature", number),
-    "learning_rate": Carry("train.learning_rate", number, "constant after the warm-up"),
+    "learning_rate": Carry("train.learning_rate", number, "constant after warm-up"),
     "warmup_steps": Carry("train.warmup_steps", whole),
     "weight_decay": Carry("train.weight_decay", number),
     "max_grad_norm": Carry("train.max_grad_norm", number),
-    "per_device_train_batch_size": Carry("train.micro_batch", whole, "memory and speed only"),
+    "per_device_train_batch_size": Carry("train.micro_batch", whole, "only affects memory and speed"),
     "epsilon": Carry("train.epsilon", number),
     "epsilon_high": Carry("train.epsilon_high", number),
     "delta": Carry("train.delta", number),
-    "beta": Carry("train.beta", number, "above 0 a reference model takes memory"),
-    "save_steps": Carry("checkpoint.every", whole, "in rounds; between checkpoints the journal keeps every step"),
+    "beta": Carry("train.beta", number, "above 0, a reference model takes memory"),
+    "save_steps": Carry("checkpoint.every", whole, "in rounds; between checkpoints, the journal keeps every step"),
     "save_total_limit": Carry("checkpoint.keep", whole),
     "eval_steps": Carry("eval.every", whole, "in rounds"),
     "seed": Carry("node.seed", whole),
@@ -96,54 +96,54 @@ LORA: Mapping[str, Carry] = {
 }
 
 _DROPPED: Mapping[str, str] = {
-    "torch's own default is kept": "tf32",
-    "transformers chooses what the machine has": "attn_implementation",
-    "code that comes with a model is never run": "trust_remote_code",
+    "PyTorch's default is kept": "tf32",
+    "transformers chooses what the machine supports": "attn_implementation",
+    "code from model repositories is never run": "trust_remote_code",
     "the trainer decides": "use_cache gradient_checkpointing_kwargs",
-    "weights are not quantised; [model.lora] saves memory": "load_in_4bit load_in_8bit bnb_4bit_*",
-    "gsm8k has one form here": "dataset_config",
-    "held-out questions are chosen by the node itself": "dataset_splits",
-    "a stage is one step here; game.rounds says how long a node trains": "max_steps",
-    "game.rounds says how long a node trains": "num_train_epochs",
-    "the rate is constant after the warm-up, as a node has no planned end": "lr_scheduler_type",
-    "a share of a planned end, which a node does not have; train.warmup_steps counts steps": "warmup_ratio",
-    "AdamW is what is tested": "optim",
+    "weights are not quantized; [model.lora] saves memory": "load_in_4bit load_in_8bit bnb_4bit_*",
+    "gsm8k has only one configuration here": "dataset_config",
+    "the node chooses held-out questions itself": "dataset_splits",
+    "a stage is one step here; game.rounds sets how long a node trains": "max_steps",
+    "game.rounds sets how long a node trains": "num_train_epochs",
+    "the rate is constant after warm-up, because a node has no planned end": "lr_scheduler_type",
+    "a share of the total steps, which a node does not have; use train.warmup_steps": "warmup_ratio",
+    "AdamW is the only optimizer": "optim",
     "each rollout is used for one step": "num_iterations",
-    "the loss is chosen by the source of a rollout": "loss_type scale_rewards",
+    "the loss depends on a rollout's source": "loss_type scale_rewards",
     "rewards come from the task's verifier": "reward_weights",
-    "generation.batch serves evaluations as well": "per_device_eval_batch_size",
-    "there is always an evaluation before, after and every eval.every rounds": "eval_strategy",
-    "rollouts are drawn from the policy itself, as the loss assumes": "top_p top_k min_p repetition_penalty",
-    "this trainer generates by itself": "use_vllm vllm_*",
+    "generation.batch also applies to evaluations": "per_device_eval_batch_size",
+    "a node always evaluates before and after training and every eval.every rounds": "eval_strategy",
+    "rollouts are sampled from the unmodified policy, as the loss assumes": "top_p top_k min_p repetition_penalty",
+    "this trainer generates without vLLM": "use_vllm vllm_*",
     "every round is written to the node's events": "logging_strategy logging_steps logging_first_step log_completions",
-    "TensorBoard's files lie in the node's directory": "logging_dir",
-    "everything of a node lies in its own directory": "output_dir overwrite_output_dir",
-    "checkpoints are always kept; checkpoint.every says how often": "save_strategy",
-    "addresses belong to a swarm's invitation and to this node, not to how it trains": (
+    "TensorBoard files are in the node's directory": "logging_dir",
+    "all files of a node are in its directory": "output_dir overwrite_output_dir",
+    "checkpoints are always saved; checkpoint.every sets how often": "save_strategy",
+    "addresses come from the swarm's invitation and the node, not from the profile": (
         "public_maddr host_maddr initial_peers announce_maddrs"
     ),
-    "a node makes its own identity": "identity_path",
-    "tasks say what is asked, and game.kind how: sampling or study-group": "game",
+    "a node creates its own identity": "identity_path",
+    "tasks sets the questions, and game.kind the game: sampling or study-group": "game",
     "there is no blockchain and no login here": "org_id contract_address wallet_private_key modal_org_id",
-    "of several models that wait, the newest is pushed": "hub_always_push",
-    "the main branch is pushed to": "hub_revision",
-    "hub.every says when": "hub_strategy",
-    "say it in $WANDB_PROJECT": "wandb_project",
-    "the node's name serves": "run_name",
+    "if several models wait to be pushed, only the newest is": "hub_always_push",
+    "models are pushed to the main branch": "hub_revision",
+    "hub.every sets when": "hub_strategy",
+    "set $WANDB_PROJECT instead": "wandb_project",
+    "the node's name is used": "run_name",
     "a task brings its own questions": "dataset_*",
     "a node trains on one device": "fsdp* deepspeed* ddp_*",
-    "questions are made on the spot": "dataloader_*",
+    "questions are generated as needed": "dataloader_*",
 }
-"""Why keys, or patterns of keys, have no counterpart here; the first pattern that fits says it."""
+"""Why keys, or patterns of keys, have no counterpart here. The first matching pattern applies."""
 
 DROPPED: Mapping[str, str] = {key: why for why, keys in _DROPPED.items() for key in keys.split()}
-"""The same by key or pattern; a pattern ends in ``*``."""
+"""The reasons by key or pattern; a pattern ends in ``*``."""
 
 OFFLOAD: Mapping[str, Carry] = {
     "use_openai_api": Carry("offload.provider", lambda _: "openai"),
     "openai_model_name": Carry("offload.model", text),
 }
-"""Of the branch that generated by OpenAI's API."""
+"""Settings of the RL Swarm branch that generated with OpenAI's API."""
 
 HUB: Mapping[str, Carry] = {
     "hub_model_id": Carry("hub.repo", repository),
@@ -152,6 +152,6 @@ HUB: Mapping[str, Carry] = {
 
 _COMPUTED = ("bf16", "fp16", "gradient_accumulation_steps", "report_to", "use_peft", "push_to_hub", "openai_base_url")
 SPECIAL = frozenset({*_COMPUTED, *LORA, *HUB, *OFFLOAD})
-"""Keys whose meaning depends on other keys: ``swarmctl.profiles.importing.convert``."""
+"""Keys whose meaning depends on other keys; see ``swarmctl.profiles.importing.convert``."""
 
 KNOWN = frozenset({*CARRIED, *DROPPED, *SPECIAL})

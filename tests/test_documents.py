@@ -71,13 +71,22 @@ def anchors(document: Path) -> set[str]:
     ("document", "arguments"), [(name, words) for name in DOCUMENTS for words in commands(name)], ids=str
 )
 def test_shown_commands_exist(document: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    created = _created_profiles(document)
     for several in _alternatives(arguments):
         assert cli.run([*several, "--help"]) == Exit.DONE, capsys.readouterr().err
         for option, value in pairwise(several):
             if option == "--set" and value != "KEY=VALUE":
                 assert override(value).path in settings(), value
             if option in ("--profile", "-p", "--from"):
-                assert value in profiles.builtin_names() or (ROOT / value).is_file(), value
+                assert value in created | set(profiles.builtin_names()) or (ROOT / value).is_file(), value
+
+
+def _created_profiles(document: Path) -> set[str]:
+    """Return the profiles that the document's own commands create."""
+    shown = commands(document)
+    new = {words[2] for words in shown if words[:2] == ["profiles", "new"] and len(words) > 2}
+    imported = [words for words in shown if words[:2] == ["profiles", "import"] and "--name" in words]
+    return new | {words[words.index("--name") + 1] for words in imported}
 
 
 def _alternatives(arguments: list[str]) -> list[list[str]]:

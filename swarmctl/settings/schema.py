@@ -42,8 +42,8 @@ def settings() -> dict[SettingPath, FieldInfo]:
 
 
 @cache
-def docstrings() -> dict[SettingPath, str]:
-    """Return the docstring of each setting in ``hivemind_exp.config``.
+def _written() -> dict[tuple[str, str], str]:
+    """Return the docstrings of fields in ``hivemind_exp.config``, by class and field.
 
     Few commands show them, and pydantic's own way (``use_attribute_docstrings``) adds 25 ms to every start.
     """
@@ -54,7 +54,17 @@ def docstrings() -> dict[SettingPath, str]:
             match statement, following:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                     written[table.name, name] = inspect.cleandoc(text)
-    return {path: written.get((table, path[-1]), "") for path, table, _ in _walk(config.Config)}
+    return written
+
+
+def docstrings() -> dict[SettingPath, str]:
+    """Return the docstring of each setting."""
+    return {path: _written().get((table, path[-1]), "") for path, table, _ in _walk(config.Config)}
+
+
+def field_docstrings(table: type[BaseModel]) -> dict[str, str]:
+    """Return the docstring of each field of a table of the configuration."""
+    return {name: _written().get((table.__name__, name), "") for name in table.model_fields}
 
 
 def parse(text: str, path: SettingPath) -> Any:

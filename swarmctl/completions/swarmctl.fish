@@ -287,9 +287,9 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
         case 'keys'
             set list --help\t'Show this message and exit'
         case 'keys set'
-            set list --host\t'For a name of your own: the API' \
-                --no-test\t'Do not ask the service whether it accepts the key' \
-                --insecure-storage\t'Keep it in a file only you can read, not in the keyring' \
+            set list --host\t'Base URL of the API, for a name you choose' \
+                --no-test\t'Don\'t test the key with its service' \
+                --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --yes\t'Answer yes to every question' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --help\t'Show this message and exit'
@@ -301,13 +301,13 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --help\t'Show this message and exit'
         case 'keys delete'
-            set list --all\t'Every key that was saved' \
+            set list --all\t'Delete every saved key' \
                 --yes\t'Answer yes to every question' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --help\t'Show this message and exit'
         case 'keys import'
-            set list --no-test\t'Do not ask the service whether it accepts the key' \
-                --insecure-storage\t'Keep it in a file only you can read, not in the keyring' \
+            set list --no-test\t'Don\'t test the key with its service' \
+                --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --yes\t'Answer yes to every question' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --help\t'Show this message and exit'
@@ -417,7 +417,7 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 status\t'Tell how the nodes of this machine are: running or not, how far, how accurate' \
                 logs\t'Print what a node\'s trainer said last' \
                 profiles\t'List, show, check and make profiles: the files that say how a node runs' \
-                keys\t'Save, list, test and delete keys of services' \
+                keys\t'Save, list, test and delete API keys' \
                 rollouts\t'Show, export and count what was generated for a node: completions, their rewards, where from, at which price' \
                 swarm\t'Found a swarm, invite others, and see who is in it' \
                 identity\t'Show, make, save and restore who a node is in its swarm: a key, and an animal\'s name' \
@@ -429,10 +429,10 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 new\t'Make a profile of your own' \
                 import\t'Make a profile from RL Swarm\'s YAML, and say what became of every key in it'
         case 'keys:0'
-            set list set\t'Save a key: typed unseen, or piped in' \
-                list\t'List the keys there are' \
-                test\t'Ask services whether they accept the keys' \
-                delete\t'Delete a key from the keyring, or from its file' \
+            set list set\t'Save an API key (hidden prompt or stdin)' \
+                list\t'List API keys' \
+                test\t'Test whether services accept your keys' \
+                delete\t'Delete a saved key from the keyring or its file' \
                 import\t'Save keys found in the environment or a .env file'
         case 'rollouts:0'
             set list show\t'Print prompts, completions, what each reward is made of and why, source, provider, model and price' \

@@ -159,7 +159,7 @@ _swarmctl() {
         'status:Tell how the nodes of this machine are: running or not, how far, how accurate'
         'logs:Print what a node'\''s trainer said last'
         'profiles:List, show, check and make profiles: the files that say how a node runs'
-        'keys:Save, list, test and delete keys of services'
+        'keys:Save, list, test and delete API keys'
         'rollouts:Show, export and count what was generated for a node: completions, their rewards, where from, at which price'
         'swarm:Found a swarm, invite others, and see who is in it'
         'identity:Show, make, save and restore who a node is in its swarm: a key, and an animal'\''s name'
@@ -350,10 +350,10 @@ _swarmctl__keys() {
   case $state in
     command)
       list=(
-        'set:Save a key: typed unseen, or piped in'
-        'list:List the keys there are'
-        'test:Ask services whether they accept the keys'
-        'delete:Delete a key from the keyring, or from its file'
+        'set:Save an API key (hidden prompt or stdin)'
+        'list:List API keys'
+        'test:Test whether services accept your keys'
+        'delete:Delete a saved key from the keyring or its file'
         'import:Save keys found in the environment or a .env file'
       )
       _describe -t commands command list && ret=0
@@ -373,9 +373,9 @@ _swarmctl__keys() {
 
 _swarmctl__keys__set() {
   _arguments -S \
-    '--host=[For a name of your own\: the API]:URL: ' \
-    '--no-test[Do not ask the service whether it accepts the key]' \
-    '--insecure-storage[Keep it in a file only you can read, not in the keyring]' \
+    '--host=[Base URL of the API, for a name you choose]:URL: ' \
+    '--no-test[Don'\''t test the key with its service]' \
+    '--insecure-storage[Store the key unencrypted in a file only you can read]' \
     '(-y --yes)-y[Answer yes to every question]' \
     '(-y --yes)--yes[Answer yes to every question]' \
     '--no-input[Ask nothing; fail where an answer is needed]' \
@@ -402,7 +402,7 @@ _swarmctl__keys__test() {
 
 _swarmctl__keys__delete() {
   _arguments -S \
-    '--all[Every key that was saved]' \
+    '--all[Delete every saved key]' \
     '(-y --yes)-y[Answer yes to every question]' \
     '(-y --yes)--yes[Answer yes to every question]' \
     '--no-input[Ask nothing; fail where an answer is needed]' \
@@ -413,8 +413,8 @@ _swarmctl__keys__delete() {
 
 _swarmctl__keys__import() {
   _arguments -S \
-    '--no-test[Do not ask the service whether it accepts the key]' \
-    '--insecure-storage[Keep it in a file only you can read, not in the keyring]' \
+    '--no-test[Don'\''t test the key with its service]' \
+    '--insecure-storage[Store the key unencrypted in a file only you can read]' \
     '(-y --yes)-y[Answer yes to every question]' \
     '(-y --yes)--yes[Answer yes to every question]' \
     '--no-input[Ask nothing; fail where an answer is needed]' \

@@ -112,7 +112,7 @@ def test_a_key_that_moves_leaves_no_copy(keyring: dict[str, str], home: Path, mo
 def test_what_somebody_else_deleted_is_said(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
     Keyring(Prompter(silent=True)).delete("openai", "api.openai.com")
-    with pytest.raises(KeyProblem, match="gone from the keyring") as error:
+    with pytest.raises(KeyProblem, match="no longer in the keyring") as error:
         value_of("openai")
     assert error.value.next == "swarmctl keys set openai"
 
@@ -125,7 +125,7 @@ def test_with_a_key_in_the_environment_no_keyring_is_asked(
     monkeypatch.setattr("swarmctl.keys.keyring.Keyring._call", lambda *_: pytest.fail("it was asked"))
     key = KeyFinder(Prompter(silent=True), os.environ).find("openai")
     assert key is not None
-    assert key.reason == "····a1b2 from $OPENAI_API_KEY (keyring has ····9f3c)"
+    assert key.reason == "····a1b2 from $OPENAI_API_KEY (overrides ····9f3c from keyring)"
 
 
 def test_only_the_systems_own_keyring_is_used(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_only_the_systems_own_keyring_is_used(keyring: dict[str, str], monkeypat
 @pytest.mark.parametrize(
     ("state", "finding", "said"),
     [
-        ("absent", "skipped: no keyring here", "this login has no keyring"),
+        ("absent", "skipped: no keyring here", "no keyring is available in this session"),
         ("unlocked", "ok: SecretService, unlocked", "Saved key openai ····9f3c for api.openai.com in the keyring."),
         ("locked", "warning: SecretService is locked", "the keyring is locked"),
         ("silent", "failed: the keyring does not answer within 3 s", "the keyring did not answer within 3 s"),
@@ -246,7 +246,7 @@ def test_a_terminal_without_a_keyring_is_asked(home: Path) -> None:
         child = terminal("set", "openai", "--no-test")
         child.expect("not shown: ")
         child.sendline(f" '{KEY}' ")
-        child.expect(r"Keep keys in a file .*\[y/N\] ")
+        child.expect(r"Store keys in\s+a\s+file .*\[y/N\] ")
         before = str(child.after)
         child.sendline(answer)
         rest_of(child)
@@ -259,7 +259,7 @@ def test_a_wrong_prefix_is_asked_about_on_a_terminal(home: Path) -> None:
     child = terminal("set", "openai", "--no-test", "--insecure-storage")
     child.expect("not shown: ")
     child.sendline("gsk_0123456789abcdef")
-    child.expect(r"looks like a key of groq; .*\[y/N\] ")
+    child.expect(r"looks like a key for groq, .*\[y/N\] ")
     child.sendline("")
     rest_of(child)
     assert child.exitstatus == Exit.CONFIGURATION

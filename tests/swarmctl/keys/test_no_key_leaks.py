@@ -317,7 +317,7 @@ def test_a_saved_key_is_kept_back_from_another_hub(home: Path) -> None:
     kept = keys_for(config, prompter, {"HF_ENDPOINT": "https://mirror.example"})
     assert kept.secrets == {}
     assert kept.lines == (
-        "warning: key huggingface belongs to huggingface.co and is kept back: $HF_ENDPOINT is mirror.example",
+        "warning: key huggingface is not used: it belongs to huggingface.co, but $HF_ENDPOINT is mirror.example",
     )
     given = {"HF_ENDPOINT": "https://mirror.example", "HF_TOKEN": KEY}
     assert keys_for(config, prompter, given).secrets == {"huggingface": KEY}

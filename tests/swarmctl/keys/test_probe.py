@@ -32,8 +32,8 @@ def server() -> Iterator[Service]:
         ("here", "valid", "0 models"),
         ("402", "no_credit", "no credit left (HTTP 402)"),
         ("429", "no_credit", "no credit left (HTTP 429)"),
-        ("slow down", "unreachable", "asks to slow down"),
-        ("400", "refused", "does not accept it (HTTP 400)"),
+        ("slow down", "unreachable", "the service is limiting requests (HTTP 429)"),
+        ("400", "refused", "does not accept the key (HTTP 400)"),
         ("500", "unreachable", "HTTP 500"),
         ("404", "not_understood", "no list of models"),
         ("garbage", "unreachable", ""),
@@ -74,9 +74,9 @@ def test_the_key_does_not_follow_a_redirect_to_another_host(server: Service) -> 
 @pytest.mark.parametrize(
     ("name", "answer", "path", "expected"),
     [
-        ("huggingface", '{"name": "ada"}', "/api/whoami-v2", ("valid", "of ada")),
-        ("wandb", '{"data": {"viewer": {"username": "ada"}}}', "/graphql", ("valid", "of ada")),
-        ("wandb", '{"data": {"viewer": null}}', "/graphql", ("refused", "nobody")),
+        ("huggingface", '{"name": "ada"}', "/api/whoami-v2", ("valid", "belongs to ada")),
+        ("wandb", '{"data": {"viewer": {"username": "ada"}}}', "/graphql", ("valid", "belongs to ada")),
+        ("wandb", '{"data": {"viewer": null}}', "/graphql", ("refused", "belongs to no account")),
         ("openrouter", '{"data": {"limit_remaining": null}}', "/key", ("valid", "accepted")),
         ("openrouter", '{"data": {"limit_remaining": 0}}', "/key", ("no_credit", "used up")),
         ("openrouter", "[]", "/key", ("not_understood", "another kind")),
@@ -106,14 +106,14 @@ def test_set_tests_and_does_not_save_what_is_refused(
     assert "Tested: valid, 12 models." in capsys.readouterr().err
     assert save(server, monkeypatch, "sk-wrong-0123456789") == Exit.CHECK_FAILED
     err = capsys.readouterr().err
-    assert "refused this key" in err
+    assert "refused this key for mybox: " in err
     assert "sk-wrong-0123456789" not in err
     entry = read_entry("mybox")
     assert entry is not None
     assert (entry.last_four, entry.result) == ("cdef", "valid")
     server.act = "500"
     assert save(server, monkeypatch, "sk-other-0123456789") == Exit.DONE
-    assert "warning: not tested, the service answers with HTTP 500." in capsys.readouterr().err
+    assert "warning: not tested: the service responded with HTTP 500." in capsys.readouterr().err
 
 
 def test_the_command(server: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

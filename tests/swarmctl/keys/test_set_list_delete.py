@@ -54,7 +54,7 @@ def find(name: str, **how: object) -> Key | None:
 def test_without_a_keyring_nothing_is_kept_in_a_file_unasked(run: Run, home: Path) -> None:
     code, out, err = run("set", "openai", "--no-test", piped=KEY)
     assert code == Exit.CONFIGURATION
-    assert "this login has no keyring" in err
+    assert "no keyring is available in this session" in err
     assert "OPENAI_API_KEY" in err
     assert err.rstrip().endswith("keys set openai --insecure-storage")
     assert out == ""
@@ -82,7 +82,7 @@ def test_a_file_is_its_owners_alone_and_the_index_has_no_key(run: Run, home: Pat
 def test_a_file_that_others_can_read_is_refused(run: Run, home: Path) -> None:
     save(run)
     (home / "secrets/openai.json").chmod(0o644)
-    with pytest.raises(KeyProblem, match="others can read") as error:
+    with pytest.raises(KeyProblem, match="other users can read") as error:
         find("openai")
     assert error.value.next == f"chmod 600 {home}/secrets/openai.json"
 
@@ -121,7 +121,7 @@ def test_a_closed_standard_input_is_no_defect(home: Path) -> None:
     command = f"{sys.executable} -m swarmctl keys set openai --no-test <&-"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == Exit.CONFIGURATION
-    assert "there is no key on standard input" in done.stderr
+    assert "no key on standard input" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "''", "two words", "one\ntwo", "schlüssel", "x" * 5000, "a\x00b"])
@@ -134,7 +134,7 @@ def test_what_is_no_key_is_refused_and_not_repeated(run: Run, text: str) -> None
 def test_a_key_with_anothers_prefix_needs_a_yes(run: Run) -> None:
     code, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped="sk-ant-0123456789abcdef")
     assert code == Exit.CONFIGURATION
-    assert "looks like a key of anthropic, not of openai" in err
+    assert "looks like a key for anthropic, not for openai" in err
     assert err.rstrip().endswith("keys set openai --yes")
     save(run, "openai", "sk-ant-0123456789abcdef", "--yes")
 
@@ -194,14 +194,14 @@ def test_what_wins_over_what_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OPENAI_API_KEY", OTHER)
     key = find("openai")
     assert key is not None
-    assert key.reason == "····a1b2 from $OPENAI_API_KEY (0600 file has ····9f3c)"
+    assert key.reason == "····a1b2 from $OPENAI_API_KEY (overrides ····9f3c from 0600 file)"
     pinned = find("openai", pin=LocationKind.FILE)
     assert pinned is not None
     assert pinned.value == KEY
-    with pytest.raises(KeyProblem, match="pinned to keyring"):
+    with pytest.raises(KeyProblem, match=r"no key for openai in 'keyring', the only location that offload\.key allows"):
         find("openai", pin=LocationKind.KEYRING)
     _, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped=KEY)
-    assert "$OPENAI_API_KEY goes before it (it has ····a1b2)" in err
+    assert "$OPENAI_API_KEY (····a1b2) overrides the saved key" in err
 
 
 def test_a_place_that_cannot_give_its_key_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_key_belongs_to_its_host(run: Run, home: Path) -> None:
     save(run)
     code, _, err = run("set", "openai", "--host", "https://evil.example/v1", "--insecure-storage", piped=KEY)
     assert code == Exit.CONFIGURATION
-    assert "openai is always at https://api.openai.com/v1" in err
+    assert "the key openai is only sent to https://api.openai.com/v1" in err
     for url in ("https://api.openai.com.evil.example/v1", "https://api.openai.com:8443/v1"):
         with pytest.raises(KeyProblem, match=r"belongs to api\.openai\.com and is not sent to"):
             find("openai", base_url=url)
@@ -228,7 +228,7 @@ def test_a_key_belongs_to_its_host(run: Run, home: Path) -> None:
     # An index that was tampered with does not lead the key elsewhere.
     index = home / "keys/mybox.json"
     index.write_text(index.read_text().replace("llm.example", "evil.example"))
-    with pytest.raises(KeyProblem, match=r"holds no key for evil\.example"):
+    with pytest.raises(KeyProblem, match=r"contains no key for evil\.example"):
         find("mybox")
 
 
@@ -282,7 +282,7 @@ def test_list_as_json(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert OTHER not in out
     text = run("list")[1]
     assert "openai  api.openai.com  ····a1b2  $OPENAI_API_KEY" in text
-    assert "hides: 0600 file has ····9f3c" in text
+    assert "overrides ····9f3c from 0600 file" in text
 
 
 def test_delete(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,7 @@ def test_delete(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("delete", "--all", "--yes")[0] == Exit.DONE
     assert [*(home / "keys").iterdir(), *(home / "secrets").iterdir()] == []
     monkeypatch.setenv("OPENAI_API_KEY", OTHER)
-    assert "it comes from $OPENAI_API_KEY" in run("delete", "openai")[2]
+    assert "key openai comes from $OPENAI_API_KEY" in run("delete", "openai")[2]
 
 
 def test_import_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +323,7 @@ def test_import_from_a_file_which_it_tells_to_clean(run: Run, tmp_path: Path) ->
     )
     code, out, err = run("import", str(path), "--no-test", "--insecure-storage")
     assert code == Exit.CONFIGURATION, "one of them was not saved"
-    assert "Not saved: XAI_API_KEY: this looks like a key of groq" in err
+    assert "Not saved: XAI_API_KEY: this looks like a key for groq" in err
     assert KEY not in out + err
     assert getattr(find("openai"), "value", None) == KEY
     assert getattr(find("huggingface"), "value", None) == "hf_0123456789abcdef"

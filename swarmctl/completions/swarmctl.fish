@@ -288,7 +288,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
             set list --help\t'Show this message and exit'
         case 'keys set'
             set list --host\t'Base URL of the API, for a name you choose' \
-                --no-test\t'Don\'t test the key with its service' \
+                --no-test\t'Save the key without testing it' \
                 --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --yes\t'Answer yes to every question' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
@@ -306,7 +306,7 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --help\t'Show this message and exit'
         case 'keys import'
-            set list --no-test\t'Don\'t test the key with its service' \
+            set list --no-test\t'Save the key without testing it' \
                 --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --yes\t'Answer yes to every question' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
@@ -376,20 +376,20 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'identity new'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --yes\t'Answer yes to every question' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --json\t'Print JSON; ask nothing' \
                 --help\t'Show this message and exit'
         case 'identity backup'
-            set list --node\t'Node' \
-                --passphrase\t'Lock it: asked unseen, or piped in' \
-                --yes\t'Write over a file' \
+            set list --node\t'Node to use' \
+                --passphrase\t'Encrypt it with a passphrase (hidden prompt or stdin)' \
+                --yes\t'Overwrite an existing file' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --json\t'Print JSON; ask nothing' \
                 --help\t'Show this message and exit'
         case 'identity restore'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --yes\t'Answer yes to every question' \
                 --no-input\t'Ask nothing; fail where an answer is needed' \
                 --json\t'Print JSON; ask nothing' \
@@ -420,7 +420,7 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 keys\t'Save, list, test and delete API keys' \
                 rollouts\t'Show, export and count what was generated for a node: completions, their rewards, where from, at which price' \
                 swarm\t'Found a swarm, invite others, and see who is in it' \
-                identity\t'Show, make, save and restore who a node is in its swarm: a key, and an animal\'s name' \
+                identity\t'Show, create, back up and restore node identities' \
                 completion\t'Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
         case 'profiles:0'
             set list list\t'List the profiles there are, built-in ones and yours' \
@@ -446,10 +446,10 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 leaderboard\t'Rank peers by what the node learned from them' \
                 leave\t'Leave a swarm: the node goes on alone with what it learned'
         case 'identity:0'
-            set list show\t'Tell who the nodes of this machine are' \
-                new\t'Make an identity for a node, in place of the one it may have' \
-                backup\t'Save a node\'s identity in a file, to be kept somewhere else' \
-                restore\t'Give a node the identity in a backup'
+            set list show\t'Show the identities of this machine\'s nodes' \
+                new\t'Create a new identity for a node' \
+                backup\t'Save a node\'s identity to a file' \
+                restore\t'Restore a node\'s identity from a backup'
         case 'completion:0'
             set list install\t'Put the script where the shell looks for completions' \
                 uninstall\t'Remove what install wrote' \

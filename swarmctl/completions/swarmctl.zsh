@@ -162,7 +162,7 @@ _swarmctl() {
         'keys:Save, list, test and delete API keys'
         'rollouts:Show, export and count what was generated for a node: completions, their rewards, where from, at which price'
         'swarm:Found a swarm, invite others, and see who is in it'
-        'identity:Show, make, save and restore who a node is in its swarm: a key, and an animal'\''s name'
+        'identity:Show, create, back up and restore node identities'
         'completion:Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
       )
       _describe -t commands command list && ret=0
@@ -374,7 +374,7 @@ _swarmctl__keys() {
 _swarmctl__keys__set() {
   _arguments -S \
     '--host=[Base URL of the API, for a name you choose]:URL: ' \
-    '--no-test[Don'\''t test the key with its service]' \
+    '--no-test[Save the key without testing it]' \
     '--insecure-storage[Store the key unencrypted in a file only you can read]' \
     '(-y --yes)-y[Answer yes to every question]' \
     '(-y --yes)--yes[Answer yes to every question]' \
@@ -413,7 +413,7 @@ _swarmctl__keys__delete() {
 
 _swarmctl__keys__import() {
   _arguments -S \
-    '--no-test[Don'\''t test the key with its service]' \
+    '--no-test[Save the key without testing it]' \
     '--insecure-storage[Store the key unencrypted in a file only you can read]' \
     '(-y --yes)-y[Answer yes to every question]' \
     '(-y --yes)--yes[Answer yes to every question]' \
@@ -593,10 +593,10 @@ _swarmctl__identity() {
   case $state in
     command)
       list=(
-        'show:Tell who the nodes of this machine are'
-        'new:Make an identity for a node, in place of the one it may have'
-        'backup:Save a node'\''s identity in a file, to be kept somewhere else'
-        'restore:Give a node the identity in a backup'
+        'show:Show the identities of this machine'\''s nodes'
+        'new:Create a new identity for a node'
+        'backup:Save a node'\''s identity to a file'
+        'restore:Restore a node'\''s identity from a backup'
       )
       _describe -t commands command list && ret=0
       ;;
@@ -622,7 +622,7 @@ _swarmctl__identity__show() {
 
 _swarmctl__identity__new() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '(-y --yes)-y[Answer yes to every question]' \
     '(-y --yes)--yes[Answer yes to every question]' \
     '--no-input[Ask nothing; fail where an answer is needed]' \
@@ -633,10 +633,10 @@ _swarmctl__identity__new() {
 
 _swarmctl__identity__backup() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
-    '--passphrase[Lock it\: asked unseen, or piped in]' \
-    '(-y --yes)-y[Write over a file]' \
-    '(-y --yes)--yes[Write over a file]' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
+    '--passphrase[Encrypt it with a passphrase (hidden prompt or stdin)]' \
+    '(-y --yes)-y[Overwrite an existing file]' \
+    '(-y --yes)--yes[Overwrite an existing file]' \
     '--no-input[Ask nothing; fail where an answer is needed]' \
     '--json[Print JSON; ask nothing]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -646,7 +646,7 @@ _swarmctl__identity__backup() {
 
 _swarmctl__identity__restore() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '(-y --yes)-y[Answer yes to every question]' \
     '(-y --yes)--yes[Answer yes to every question]' \
     '--no-input[Ask nothing; fail where an answer is needed]' \

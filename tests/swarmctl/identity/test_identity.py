@@ -90,21 +90,21 @@ def test_a_whole_life(run: Run, home: Path, tmp_path: Path) -> None:
     files = NodeFiles(home / "nodes/first")
     identity = Identity.load(files.key)
     name = animal_name(identity.peer_id)
-    assert made.stdout.splitlines()[0] == f"Node first is {name}, {identity.peer_id}."
+    assert made.stdout.splitlines()[0] == f"Node first is {name} ({identity.peer_id})."
     assert made.stdout.rstrip().endswith("identity backup FILE --node first")
     assert (mode(files.key), mode(files.root)) == (0o600, 0o700)
     assert run("show").stdout == f"first  {name}  {identity.peer_id}\n"
     backup = tmp_path / "otter.txt"
     saved = run("backup", backup)
     assert saved.returncode == Exit.DONE, saved.stderr
-    assert f"Saved {name}, {identity.peer_id}, in {backup}." in saved.stdout
+    assert f"Saved the identity {name} ({identity.peer_id}) to {backup}." in saved.stdout
     assert mode(backup) == 0o600
     assert f"peer {identity.peer_id}\nname {name}\nnode first\n" in backup.read_text()
     restored = run("restore", backup, "--node", "second")
     assert restored.returncode == Exit.DONE, restored.stderr
     assert Identity.load(home / "nodes/second/identity.key").peer_id == identity.peer_id
     assert mode(home / "nodes/second/identity.key") == 0o600
-    assert "warning: node first has this identity too" in restored.stderr
+    assert "warning: node first has the same identity; only one of them can run at a time" in restored.stderr
     secret = identity.to_bytes()[4:36]
     for done in (made, saved, restored):
         assert secret.hex() not in done.stdout + done.stderr
@@ -173,7 +173,7 @@ def test_the_node_must_be_named_where_there_is_a_choice(
     asked("new", "--node", "art")
     for command in (["new"], ["backup", "x"], ["restore", "x"]):
         error = asked(*command, code=Exit.USAGE)["error"]
-        assert "there are 2 nodes here" in error["message"]
+        assert "there are 2 nodes on this machine; choose one with --node" in error["message"]
         assert error["next"].endswith(f" identity {' '.join(command)} --node art")
     assert [row["node"] for row in asked("show")["identities"]] == ["art", "maths"]
     assert "did you mean maths?" in asked("show", "--node", "math", code=Exit.CONFIGURATION)["error"]["message"]
@@ -192,7 +192,7 @@ def test_a_backup_is_not_written_over_anything(asked: Asked, node: NodeFiles, tm
     target.write_text("mine")
     target.chmod(0o644)
     error = asked("backup", target, code=Exit.CONFIGURATION)["error"]
-    assert f"there is a file {target} already" in error["message"]
+    assert f"{target} already exists" in error["message"]
     assert error["next"].endswith(f"identity backup {target} --node maths --yes")
     assert target.read_text() == "mine"
     asked("backup", target, "--yes")
@@ -248,7 +248,7 @@ def test_an_open_key_is_told(asked: Asked, node: NodeFiles, tmp_path: Path, run:
     (tmp_path / "x").chmod(0o644)
     restored = run("restore", tmp_path / "x")
     assert restored.returncode == Exit.DONE
-    assert f"warning: others can read {tmp_path}/x (0644)" in restored.stderr
+    assert f"warning: other users can read {tmp_path}/x (mode 0644)" in restored.stderr
 
 
 def test_a_full_disk_leaves_the_old_identity(
@@ -281,7 +281,7 @@ def test_a_passphrase_is_piped_in(run: Run, node: NodeFiles, tmp_path: Path) -> 
     assert "the passphrase is wrong, or" in wrong.stderr
     assert "wrong horse" not in wrong.stderr
     nothing = run("restore", copy, "--node", "second")
-    assert "there is no passphrase" in nothing.stderr
+    assert "no passphrase was given" in nothing.stderr
     assert not (node.root.parent / "second").exists()
     assert run("restore", copy, "--node", "second", piped="correct horse").returncode == Exit.DONE
     assert run("backup", tmp_path / "x", "--node", "maths", "--passphrase", piped="\n").returncode == Exit.CONFIGURATION
@@ -295,11 +295,11 @@ def identity_on_a_terminal(*arguments: str | Path) -> pexpect.spawn[str]:
 @pytest.mark.slow
 def test_a_passphrase_is_typed_twice_and_unseen(node: NodeFiles, tmp_path: Path) -> None:
     identity = Identity.create(node.key)
-    for second, told in (("horse battery", "the two passphrases differ"), ("correct horse", "Saved ")):
+    for second, told in (("horse battery", "the passphrases do not match"), ("correct horse", "Saved the identity ")):
         child = identity_on_a_terminal("backup", tmp_path / "locked", "--passphrase")
         child.expect("Passphrase: ")
         child.sendline("correct horse")
-        child.expect("The same again: ")
+        child.expect("Repeat the passphrase: ")
         child.sendline(second)
         child.expect(told)
         rest_of(child)
@@ -312,7 +312,7 @@ def test_a_passphrase_is_typed_twice_and_unseen(node: NodeFiles, tmp_path: Path)
     assert "correct horse" not in child.before
     rest_of(child)
     child = identity_on_a_terminal("restore", tmp_path / "locked", "--no-input")
-    child.expect("nothing may be asked: pipe it in")
+    child.expect(r"prompts are\s+disabled; pipe it in")
     rest_of(child)
 
 
@@ -320,7 +320,7 @@ def test_a_no_keeps_the_identity(node: NodeFiles) -> None:
     identity = Identity.create(node.key)
     for answer, kept in (("n", True), ("y", False)):
         child = identity_on_a_terminal("new")
-        child.expect(r"Without a backup that\s+identity is lost[^[]*\[y/N\] ")
+        child.expect(r"Without\s+a\s+backup,\s+that\s+identity\s+is\s+lost[^[]*\[y/N\] ")
         child.sendline(answer)
         rest_of(child)
         assert (Identity.load(node.key).peer_id == identity.peer_id) is kept

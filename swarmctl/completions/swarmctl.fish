@@ -341,32 +341,32 @@ function __swarmctl_options -S -d 'Set list to the options there are here'
         case 'swarm'
             set list --help\t'Show this message and exit'
         case 'swarm new'
-            set list --profile\t'Profile: how the first node runs' \
+            set list --profile\t'Profile of the first node' \
                 --task\t'Task, preset or FILE.jsonl; may be repeated' \
-                --game\t'What a round is' \
-                --stage-time\t'Seconds of a stage of the game study-group' \
-                --open\t'Strangers will join: all peers together fill a part of each batch' \
+                --game\t'Game to play' \
+                --stage-time\t'Seconds per stage of the study-group game' \
+                --open\t'Let strangers join; limit all peers together to a part of each batch' \
                 --set\t'Any setting of the first node; may be repeated' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm show'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm invite'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm peers'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm leaderboard'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm leave'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'identity'
@@ -419,7 +419,7 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 profiles\t'List, show, check and make profiles: the files that say how a node runs' \
                 keys\t'Save, list, test and delete API keys' \
                 rollouts\t'Show, export and count what was generated for a node: completions, their rewards, where from, at which price' \
-                swarm\t'Found a swarm, invite others, and see who is in it' \
+                swarm\t'Create a swarm, invite others and see its peers' \
                 identity\t'Show, create, back up and restore node identities' \
                 completion\t'Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
         case 'profiles:0'
@@ -439,12 +439,12 @@ function __swarmctl_argument -S -d 'Set kind to what may stand here as an argume
                 export\t'Write completions as JSON lines or Parquet, a row each, with provider and model on every row' \
                 stats\t'Count requests, tokens, dollars, completions, the share verified as right, and places that were given up'
         case 'swarm:0'
-            set list new\t'Found a swarm: sign its charter, make its first node, print the one line with which others join' \
-                show\t'Show a swarm\'s charter, and this machine\'s node in it' \
-                invite\t'Print the line with which others join, with this machine\'s addresses and those of a few peers' \
-                peers\t'List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on' \
+            set list new\t'Create a swarm and its first node' \
+                show\t'Show a swarm\'s charter and this machine\'s node in it' \
+                invite\t'Print the command that others use to join' \
+                peers\t'List the peers that the node knows' \
                 leaderboard\t'Rank peers by what the node learned from them' \
-                leave\t'Leave a swarm: the node goes on alone with what it learned'
+                leave\t'Leave a swarm and continue alone'
         case 'identity:0'
             set list show\t'Show the identities of this machine\'s nodes' \
                 new\t'Create a new identity for a node' \

@@ -161,7 +161,7 @@ _swarmctl() {
         'profiles:List, show, check and make profiles: the files that say how a node runs'
         'keys:Save, list, test and delete API keys'
         'rollouts:Show, export and count what was generated for a node: completions, their rewards, where from, at which price'
-        'swarm:Found a swarm, invite others, and see who is in it'
+        'swarm:Create a swarm, invite others and see its peers'
         'identity:Show, create, back up and restore node identities'
         'completion:Complete commands, options, profiles and nodes with the Tab key, in bash, zsh and fish'
       )
@@ -503,12 +503,12 @@ _swarmctl__swarm() {
   case $state in
     command)
       list=(
-        'new:Found a swarm: sign its charter, make its first node, print the one line with which others join'
-        'show:Show a swarm'\''s charter, and this machine'\''s node in it'
-        'invite:Print the line with which others join, with this machine'\''s addresses and those of a few peers'
-        'peers:List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on'
+        'new:Create a swarm and its first node'
+        'show:Show a swarm'\''s charter and this machine'\''s node in it'
+        'invite:Print the command that others use to join'
+        'peers:List the peers that the node knows'
         'leaderboard:Rank peers by what the node learned from them'
-        'leave:Leave a swarm: the node goes on alone with what it learned'
+        'leave:Leave a swarm and continue alone'
       )
       _describe -t commands command list && ret=0
       ;;
@@ -528,12 +528,12 @@ _swarmctl__swarm() {
 
 _swarmctl__swarm__new() {
   _arguments -S \
-    '(-p --profile)-p+[Profile\: how the first node runs]:PROFILE:_swarmctl_profiles' \
-    '(-p --profile)--profile=[Profile\: how the first node runs]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)-p+[Profile of the first node]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile of the first node]:PROFILE:_swarmctl_profiles' \
     '*--task=[Task, preset or FILE.jsonl; may be repeated]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
-    '--game=[What a round is]:GAME:(sampling study-group)' \
-    '--stage-time=[Seconds of a stage of the game study-group]:SECONDS: ' \
-    '--open[Strangers will join\: all peers together fill a part of each batch]' \
+    '--game=[Game to play]:GAME:(sampling study-group)' \
+    '--stage-time=[Seconds per stage of the study-group game]:SECONDS: ' \
+    '--open[Let strangers join; limit all peers together to a part of each batch]' \
     '*--set=[Any setting of the first node; may be repeated]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -543,7 +543,7 @@ _swarmctl__swarm__new() {
 
 _swarmctl__swarm__show() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -551,7 +551,7 @@ _swarmctl__swarm__show() {
 
 _swarmctl__swarm__invite() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -559,7 +559,7 @@ _swarmctl__swarm__invite() {
 
 _swarmctl__swarm__peers() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -567,7 +567,7 @@ _swarmctl__swarm__peers() {
 
 _swarmctl__swarm__leaderboard() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -575,7 +575,7 @@ _swarmctl__swarm__leaderboard() {
 
 _swarmctl__swarm__leave() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'

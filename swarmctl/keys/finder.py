@@ -120,7 +120,7 @@ def key_locations(name: str, environment: Mapping[str, str]) -> list[KeyLocation
     row = PROVIDERS.get(name)
     found = []
     if path := environment.get(file_variable(name)):
-        found.append(KeyLocation(LocationKind.KEY_FILE, f"the file in ${file_variable(name)}", path, None))
+        found.append(KeyLocation(LocationKind.KEY_FILE, f"${file_variable(name)}", path, None))
     for variable in row.variables if row else ():
         if value := environment.get(variable, "").strip():
             found.append(KeyLocation(LocationKind.ENVIRONMENT, f"${variable}", variable, last_four(value)))

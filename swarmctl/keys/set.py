@@ -126,7 +126,7 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     winner = key_locations(name, os.environ)[0]
     if options.tell_shadows and not winner.is_saved:
         other = f" ({dotted_tail(winner.last_four)})" if winner.last_four else ""
-        prompter.say(f"warning: {winner.where}{other} overrides the saved key; unset it to use the saved key")
+        prompter.say(f"warning: {winner.where}{other} overrides the saved key until you unset it")
 
 
 def _host_flag(options: SetOptions) -> str:

@@ -201,7 +201,7 @@ def test_what_wins_over_what_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyProblem, match=r"no key for openai in 'keyring', the only location that offload\.key allows"):
         find("openai", pin=LocationKind.KEYRING)
     _, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped=KEY)
-    assert "$OPENAI_API_KEY (····a1b2) overrides the saved key" in err
+    assert "$OPENAI_API_KEY (····a1b2) overrides the saved key until you unset it" in err
 
 
 def test_a_place_that_cannot_give_its_key_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

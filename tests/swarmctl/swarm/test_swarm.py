@@ -150,7 +150,7 @@ def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
     write_profile(home, "alone", SMALL + "[node]\nfresh = false\n")
     assert here("run", "-p", "alone", "--node", "alone").returncode == Exit.DONE
     third = here("swarm", "new", "alone")
-    assert "has learned alone" in third.stderr
+    assert "has already trained alone" in third.stderr
     assert here(*advice(third.stderr)).returncode == Exit.DONE
     assert made(home, "alone-2")["swarm"] is not None
 
@@ -290,7 +290,7 @@ def test_commands_without_a_swarm_say_how_to_get_one(here: Cli) -> None:
     for command in ("show", "invite", "peers", "leaderboard", "leave"):
         done = here("swarm", command)
         assert done.returncode == Exit.CONFIGURATION
-        assert "no node of this machine is in a swarm" in done.stderr
+        assert "no node on this machine is in a swarm" in done.stderr
         assert advice(done.stderr) == ["swarm", "new", "my-swarm"]
         assert json.loads(here("swarm", command, "--json").stdout)["error"]["code"] == "configuration"
 
@@ -298,7 +298,7 @@ def test_commands_without_a_swarm_say_how_to_get_one(here: Cli) -> None:
 def test_which_node_is_meant(here: Cli, tea: str) -> None:
     assert here("swarm", "new", "coffee").returncode == Exit.DONE
     done = here("swarm", "show")
-    assert "2 nodes of this machine are in a swarm (coffee, tea)" in done.stderr
+    assert "2 nodes on this machine are in a swarm (coffee, tea); choose one with --node" in done.stderr
     assert here(*advice(done.stderr)).returncode == Exit.DONE
 
 
@@ -319,14 +319,14 @@ def test_addresses_by_choice(here: Cli) -> None:
     done = here("swarm", "new", "near", "--set", "swarm.loopback=true", "--set", "swarm.port=4001")
     (address,) = parse(invitation(done.stdout)).addresses
     assert address.startswith("/ip4/127.0.0.1/tcp/4001/p2p/")
-    assert "from this machine alone" in done.stderr
+    assert "from this machine only" in done.stderr
     done = here("swarm", "new", "far", "--set", "swarm.announce=['/dns4/node.example/tcp/4001']")
     (address,) = parse(invitation(done.stdout)).addresses
     assert address.startswith("/dns4/node.example/tcp/4001/p2p/12D3KooW")
 
 
 def test_peers_and_leaderboard_escape_what_peers_say(here: Cli, home: Path, tea: str) -> None:
-    assert "has heard of no peer" in here("swarm", "peers").stdout
+    assert "knows no peers in swarm tea yet" in here("swarm", "peers").stdout
     directory = home / "nodes/tea/swarm"
     book = PeerBook(directory / "peerbook.json")
     good, better = Identity.generate().peer_id, Identity.generate().peer_id

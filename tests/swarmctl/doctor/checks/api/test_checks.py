@@ -46,7 +46,7 @@ def test_a_service_that_is_well(home: Path, key_file: Callable[[str], None]) -> 
     assert statuses(found) == {"settings": "ok"} | dict.fromkeys(NAMES, "ok") | {"request": "skipped"}
     assert found["settings"].text.startswith("box:test-model, else this machine; teacher: ")
     assert found["box.price"].text == ("box:test-model: 2 USD a million tokens in, 8 USD out, as the profile says")
-    assert found["box.key"].text == "····1234 from the file in $SWARMCTL_BOX_API_KEY_FILE"
+    assert found["box.key"].text == "····1234 from $SWARMCTL_BOX_API_KEY_FILE"
     assert "127.0.0.1 takes connections" in found["box.host"].text
     assert found["box.service"].text.startswith("key accepted in 0.")
     assert found["box.service"].text.endswith("1 model; it tells of no rate limits")

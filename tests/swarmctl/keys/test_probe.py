@@ -1,4 +1,4 @@
-"""``swarmctl keys test`` against a real server that answers in every way."""
+"""``swarmctl keys test`` against a real server that sends every kind of response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def server() -> Iterator[Service]:
 
 
 @pytest.mark.parametrize(
-    ("act", "result", "told"),
+    ("act", "result", "expected"),
     [
         ("models", "valid", "12 models"),
         ("list", "valid", "1 model"),
@@ -43,11 +43,11 @@ def server() -> Iterator[Service]:
         ("drip", "unreachable", "no answer within 1 s"),
     ],
 )
-def test_what_a_server_may_answer(server: Service, act: str, result: str, told: str) -> None:
+def test_server_responses(server: Service, act: str, result: str, expected: str) -> None:
     server.act = act
     began = time.monotonic()
     finding = probe("mybox", server.url, GOOD, limit=1)
-    assert (finding.result, told in finding.detail) == (result, True), finding
+    assert (finding.result, expected in finding.detail) == (result, True), finding
     assert GOOD not in finding.detail
     assert time.monotonic() - began < 3
 
@@ -57,7 +57,7 @@ def test_a_wrong_key_is_refused(server: Service) -> None:
     assert server.asked == [("/v1/models", "Bearer sk-wrong")]
 
 
-def test_nobody_there() -> None:
+def test_unreachable_servers() -> None:
     assert probe("mybox", "http://127.0.0.1:1/v1", GOOD).result == "unreachable"
     assert probe("mybox", "http://no-such-host.invalid/v1", GOOD, limit=5).result == "unreachable"
 
@@ -82,7 +82,7 @@ def test_the_key_does_not_follow_a_redirect_to_another_host(server: Service) -> 
         ("openrouter", "[]", "/key", ("not_understood", "another kind")),
     ],
 )
-def test_services_that_say_whose_key_it_is(
+def test_services_that_report_the_keys_owner(
     server: Service, name: str, answer: str, path: str, expected: tuple[str, str]
 ) -> None:
     server.act = answer
@@ -99,7 +99,7 @@ def save(server: Service, monkeypatch: pytest.MonkeyPatch, key: str, *options: s
     return cli.run(["keys", "set", "mybox", "--host", server.url, "--insecure-storage", *options])
 
 
-def test_set_tests_and_does_not_save_what_is_refused(
+def test_set_tests_keys_and_does_not_save_refused_ones(
     server: Service, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert save(server, monkeypatch, GOOD) == Exit.DONE
@@ -116,7 +116,9 @@ def test_set_tests_and_does_not_save_what_is_refused(
     assert "warning: not tested: the service responded with HTTP 500." in capsys.readouterr().err
 
 
-def test_the_command(server: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_test_command(
+    server: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.run(["keys", "test"]) == Exit.CONFIGURATION
     assert cli.run(["keys", "test", "mybox"]) == Exit.CONFIGURATION
     save(server, monkeypatch, GOOD, "--no-test")

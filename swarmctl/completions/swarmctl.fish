@@ -288,9 +288,9 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'keys'
             set list --help\t'Show this message and exit'
         case 'keys set'
-            set list --host\t'For a name of your own: the API' \
-                --no-test\t'Do not ask the service whether it accepts the key' \
-                --insecure-storage\t'Keep it in a file only you can read, not in the keyring' \
+            set list --host\t'Base URL of the API, for a name you choose' \
+                --no-test\t'Save the key without testing it' \
+                --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
@@ -302,13 +302,13 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'keys delete'
-            set list --all\t'Every key that was saved' \
+            set list --all\t'Delete every saved key' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'keys import'
-            set list --no-test\t'Do not ask the service whether it accepts the key' \
-                --insecure-storage\t'Keep it in a file only you can read, not in the keyring' \
+            set list --no-test\t'Save the key without testing it' \
+                --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
@@ -342,32 +342,32 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'swarm'
             set list --help\t'Show this message and exit'
         case 'swarm new'
-            set list --profile\t'Profile: how the first node runs' \
+            set list --profile\t'Profile of the first node' \
                 --task\t'Task, preset or FILE.jsonl (repeatable)' \
-                --game\t'What a round is' \
-                --stage-time\t'Seconds of a stage of the game study-group' \
-                --open\t'Strangers will join: all peers together fill a part of each batch' \
+                --game\t'Game to play' \
+                --stage-time\t'Seconds per stage of the study-group game' \
+                --open\t'Let strangers join; limit all peers together to a part of each batch' \
                 --set\t'Any setting of the first node; may be repeated' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm show'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm invite'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm peers'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm leaderboard'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm leave'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'identity'
@@ -377,20 +377,20 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'identity new'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'identity backup'
-            set list --node\t'Node' \
-                --passphrase\t'Lock it: asked unseen, or piped in' \
-                --yes\t'Write over a file' \
+            set list --node\t'Node to use' \
+                --passphrase\t'Encrypt it with a passphrase (hidden prompt or stdin)' \
+                --yes\t'Overwrite an existing file' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'identity restore'
-            set list --node\t'Node' \
+            set list --node\t'Node to use' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --json\t'Print JSON; never prompt' \
@@ -418,10 +418,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 status\t'Show the state of the nodes on this machine' \
                 logs\t'Print the end of a node\'s log' \
                 profiles\t'Manage profiles, the files that configure a node' \
-                keys\t'Save, list, test and delete keys of services' \
+                keys\t'Save, list, test and delete API keys' \
                 rollouts\t'Show, export and count a node\'s rollouts' \
-                swarm\t'Found a swarm, invite others, and see who is in it' \
-                identity\t'Show, make, save and restore who a node is in its swarm: a key, and an animal\'s name' \
+                swarm\t'Create a swarm, invite others and see its peers' \
+                identity\t'Show, create, back up and restore node identities' \
                 completion\t'Set up Tab completion for bash, zsh and fish'
         case 'profiles:0'
             set list list\t'List built-in profiles and your own' \
@@ -430,27 +430,27 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 new\t'Create a profile' \
                 import\t'Create a profile from an RL Swarm YAML file'
         case 'keys:0'
-            set list set\t'Save a key: typed unseen, or piped in' \
-                list\t'List the keys there are' \
-                test\t'Ask services whether they accept the keys' \
-                delete\t'Delete a key from the keyring, or from its file' \
+            set list set\t'Save an API key (hidden prompt or stdin)' \
+                list\t'List API keys' \
+                test\t'Test whether services accept your keys' \
+                delete\t'Delete a saved key from the keyring or its file' \
                 import\t'Save keys found in the environment or a .env file'
         case 'rollouts:0'
             set list show\t'Print rollouts with prompt, reward, source and price' \
                 export\t'Export completions as JSON lines or Parquet' \
                 stats\t'Count requests, tokens, cost, completions and results'
         case 'swarm:0'
-            set list new\t'Found a swarm: sign its charter, make its first node, print the one line with which others join' \
-                show\t'Show a swarm\'s charter, and this machine\'s node in it' \
-                invite\t'Print the line with which others join, with this machine\'s addresses and those of a few peers' \
-                peers\t'List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on' \
+            set list new\t'Create a swarm and its first node' \
+                show\t'Show a swarm\'s charter and this machine\'s node in it' \
+                invite\t'Print the command that others use to join' \
+                peers\t'List the peers that the node knows' \
                 leaderboard\t'Rank peers by what the node learned from them' \
-                leave\t'Leave a swarm: the node goes on alone with what it learned'
+                leave\t'Leave a swarm and continue alone'
         case 'identity:0'
-            set list show\t'Tell who the nodes of this machine are' \
-                new\t'Make an identity for a node, in place of the one it may have' \
-                backup\t'Save a node\'s identity in a file, to be kept somewhere else' \
-                restore\t'Give a node the identity in a backup'
+            set list show\t'Show the identities of this machine\'s nodes' \
+                new\t'Create a new identity for a node' \
+                backup\t'Save a node\'s identity to a file' \
+                restore\t'Restore a node\'s identity from a backup'
         case 'completion:0'
             set list install\t'Install the completion script for a shell' \
                 uninstall\t'Delete the installed completion script' \

@@ -159,10 +159,10 @@ _swarmctl() {
         'status:Show the state of the nodes on this machine'
         'logs:Print the end of a node'\''s log'
         'profiles:Manage profiles, the files that configure a node'
-        'keys:Save, list, test and delete keys of services'
+        'keys:Save, list, test and delete API keys'
         'rollouts:Show, export and count a node'\''s rollouts'
-        'swarm:Found a swarm, invite others, and see who is in it'
-        'identity:Show, make, save and restore who a node is in its swarm: a key, and an animal'\''s name'
+        'swarm:Create a swarm, invite others and see its peers'
+        'identity:Show, create, back up and restore node identities'
         'completion:Set up Tab completion for bash, zsh and fish'
       )
       _describe -t commands command list && ret=0
@@ -350,10 +350,10 @@ _swarmctl__keys() {
   case $state in
     command)
       list=(
-        'set:Save a key: typed unseen, or piped in'
-        'list:List the keys there are'
-        'test:Ask services whether they accept the keys'
-        'delete:Delete a key from the keyring, or from its file'
+        'set:Save an API key (hidden prompt or stdin)'
+        'list:List API keys'
+        'test:Test whether services accept your keys'
+        'delete:Delete a saved key from the keyring or its file'
         'import:Save keys found in the environment or a .env file'
       )
       _describe -t commands command list && ret=0
@@ -373,9 +373,9 @@ _swarmctl__keys() {
 
 _swarmctl__keys__set() {
   _arguments -S \
-    '--host=[For a name of your own\: the API]:URL: ' \
-    '--no-test[Do not ask the service whether it accepts the key]' \
-    '--insecure-storage[Keep it in a file only you can read, not in the keyring]' \
+    '--host=[Base URL of the API, for a name you choose]:URL: ' \
+    '--no-test[Save the key without testing it]' \
+    '--insecure-storage[Store the key unencrypted in a file only you can read]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
     '(-y --yes)--yes[Answer yes to all prompts]' \
     '--no-input[Never prompt; fail if input is required]' \
@@ -402,7 +402,7 @@ _swarmctl__keys__test() {
 
 _swarmctl__keys__delete() {
   _arguments -S \
-    '--all[Every key that was saved]' \
+    '--all[Delete every saved key]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
     '(-y --yes)--yes[Answer yes to all prompts]' \
     '--no-input[Never prompt; fail if input is required]' \
@@ -413,8 +413,8 @@ _swarmctl__keys__delete() {
 
 _swarmctl__keys__import() {
   _arguments -S \
-    '--no-test[Do not ask the service whether it accepts the key]' \
-    '--insecure-storage[Keep it in a file only you can read, not in the keyring]' \
+    '--no-test[Save the key without testing it]' \
+    '--insecure-storage[Store the key unencrypted in a file only you can read]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
     '(-y --yes)--yes[Answer yes to all prompts]' \
     '--no-input[Never prompt; fail if input is required]' \
@@ -503,12 +503,12 @@ _swarmctl__swarm() {
   case $state in
     command)
       list=(
-        'new:Found a swarm: sign its charter, make its first node, print the one line with which others join'
-        'show:Show a swarm'\''s charter, and this machine'\''s node in it'
-        'invite:Print the line with which others join, with this machine'\''s addresses and those of a few peers'
-        'peers:List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on'
+        'new:Create a swarm and its first node'
+        'show:Show a swarm'\''s charter and this machine'\''s node in it'
+        'invite:Print the command that others use to join'
+        'peers:List the peers that the node knows'
         'leaderboard:Rank peers by what the node learned from them'
-        'leave:Leave a swarm: the node goes on alone with what it learned'
+        'leave:Leave a swarm and continue alone'
       )
       _describe -t commands command list && ret=0
       ;;
@@ -528,12 +528,12 @@ _swarmctl__swarm() {
 
 _swarmctl__swarm__new() {
   _arguments -S \
-    '(-p --profile)-p+[Profile\: how the first node runs]:PROFILE:_swarmctl_profiles' \
-    '(-p --profile)--profile=[Profile\: how the first node runs]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)-p+[Profile of the first node]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile of the first node]:PROFILE:_swarmctl_profiles' \
     '*--task=[Task, preset or FILE.jsonl (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
-    '--game=[What a round is]:GAME:(sampling study-group)' \
-    '--stage-time=[Seconds of a stage of the game study-group]:SECONDS: ' \
-    '--open[Strangers will join\: all peers together fill a part of each batch]' \
+    '--game=[Game to play]:GAME:(sampling study-group)' \
+    '--stage-time=[Seconds per stage of the study-group game]:SECONDS: ' \
+    '--open[Let strangers join; limit all peers together to a part of each batch]' \
     '*--set=[Any setting of the first node; may be repeated]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -543,7 +543,7 @@ _swarmctl__swarm__new() {
 
 _swarmctl__swarm__show() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -551,7 +551,7 @@ _swarmctl__swarm__show() {
 
 _swarmctl__swarm__invite() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -559,7 +559,7 @@ _swarmctl__swarm__invite() {
 
 _swarmctl__swarm__peers() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -567,7 +567,7 @@ _swarmctl__swarm__peers() {
 
 _swarmctl__swarm__leaderboard() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -575,7 +575,7 @@ _swarmctl__swarm__leaderboard() {
 
 _swarmctl__swarm__leave() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
@@ -593,10 +593,10 @@ _swarmctl__identity() {
   case $state in
     command)
       list=(
-        'show:Tell who the nodes of this machine are'
-        'new:Make an identity for a node, in place of the one it may have'
-        'backup:Save a node'\''s identity in a file, to be kept somewhere else'
-        'restore:Give a node the identity in a backup'
+        'show:Show the identities of this machine'\''s nodes'
+        'new:Create a new identity for a node'
+        'backup:Save a node'\''s identity to a file'
+        'restore:Restore a node'\''s identity from a backup'
       )
       _describe -t commands command list && ret=0
       ;;
@@ -622,7 +622,7 @@ _swarmctl__identity__show() {
 
 _swarmctl__identity__new() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '(-y --yes)-y[Answer yes to all prompts]' \
     '(-y --yes)--yes[Answer yes to all prompts]' \
     '--no-input[Never prompt; fail if input is required]' \
@@ -633,10 +633,10 @@ _swarmctl__identity__new() {
 
 _swarmctl__identity__backup() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
-    '--passphrase[Lock it\: asked unseen, or piped in]' \
-    '(-y --yes)-y[Write over a file]' \
-    '(-y --yes)--yes[Write over a file]' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
+    '--passphrase[Encrypt it with a passphrase (hidden prompt or stdin)]' \
+    '(-y --yes)-y[Overwrite an existing file]' \
+    '(-y --yes)--yes[Overwrite an existing file]' \
     '--no-input[Never prompt; fail if input is required]' \
     '--json[Print JSON; never prompt]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -646,7 +646,7 @@ _swarmctl__identity__backup() {
 
 _swarmctl__identity__restore() {
   _arguments -S \
-    '--node=[Node]:NODE:_swarmctl_nodes' \
+    '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '(-y --yes)-y[Answer yes to all prompts]' \
     '(-y --yes)--yes[Answer yes to all prompts]' \
     '--no-input[Never prompt; fail if input is required]' \

@@ -1,9 +1,9 @@
-"""``swarmctl identity backup`` and ``restore``. A backup is a few lines that say whose key it is, and the key.
+"""``swarmctl identity backup`` and ``restore``. A backup is a few lines of text: whose key it is, and the key.
 
 ::
 
     swarmctl identity backup 1
-    # Whoever can read this file can be this node.
+    # Anyone who can read this file can impersonate this node.
     peer 12D3KooW…
     name brisk amber otter
     node maths
@@ -11,8 +11,8 @@
     key plain BASE64                 the key file
     key scrypt-aes256gcm BASE64      salt (16 bytes), nonce (12), the key file encrypted and authenticated
 
-A passphrase is made costly to guess by scrypt with N = 2^17, r = 8, p = 1 (128 MiB, half a second). PKCS8, the usual
-format, is not used: the library writes it with 2048 rounds of PBKDF2, three hundred times too few.
+scrypt makes a passphrase costly to guess, with N = 2^17, r = 8, p = 1 (128 MiB and half a second per guess). PKCS8, the
+usual format, is not used: the library writes it with 2048 rounds of PBKDF2, three hundred times too few.
 """
 
 import base64
@@ -46,11 +46,11 @@ _SALT, _NONCE = 16, 12
 
 
 def backup(file: Path, node: str | None, prompter: Prompter, *, yes: bool, locked: bool, as_json: bool) -> None:
-    """Write a node's identity into ``file``, with mode 0600.
+    """Write a node's identity to ``file``, with mode 0600.
 
     Raises:
-        IdentityProblem: it has none, or there is no passphrase.
-        ConfigurationError: the file is there already.
+        IdentityProblem: the node has no identity, or no passphrase was given.
+        ConfigurationError: the file already exists.
     """
     files = existing(chosen(node, f"swarmctl identity backup {shlex.quote(str(file))}"))
     name = files.root.name
@@ -61,8 +61,8 @@ def backup(file: Path, node: str | None, prompter: Prompter, *, yes: bool, locke
     words = ["identity", "backup", str(file), "--node", name, *(["--passphrase"] if locked else []), "--yes"]
     target = checked_target(file, yes=yes, again=command(words))
     passphrase = _passphrase(prompter, "Passphrase:") if locked else None
-    if locked and prompter.is_typed and _passphrase(prompter, "The same again:") != passphrase:
-        raise IdentityProblem("the two passphrases differ; nothing was saved", next="swarmctl identity backup --help")
+    if locked and prompter.is_typed and _passphrase(prompter, "Repeat the passphrase:") != passphrase:
+        raise IdentityProblem("the passphrases do not match; nothing was saved", next="swarmctl identity backup --help")
     with disk_errors(target.parent):
         atomic_write.write(target, written(identity, name, passphrase), exclusive=not target.exists())
     animal = animal_name(identity.peer_id)
@@ -70,16 +70,16 @@ def backup(file: Path, node: str | None, prompter: Prompter, *, yes: bool, locke
         print_json(node=name, peer_id=identity.peer_id, name=animal, file=str(target), locked=locked)
         return
     say = Writer(sys.stdout)
-    say(f"Saved {animal}, {identity.peer_id}, in {shown(target)}.")
-    say("It takes the passphrase to read it." if locked else "Whoever can read that file can be this node.")
+    say(f"Saved the identity {animal} ({identity.peer_id}) to {shown(target)}.")
+    say("Restoring it requires the passphrase." if locked else "Anyone who can read it can impersonate this node.")
 
 
 def restore(file: Path, node: str | None, prompter: Prompter, *, as_json: bool) -> None:
     """Give a node the identity in ``file``.
 
     Raises:
-        IdentityProblem: the file holds none, or a node that is running lives as it, or the node has another and nobody
-            agreed to replace it.
+        IdentityProblem: the file contains no identity, a running node uses this identity, or the node has another
+            identity and the user did not agree to replace it.
         NodeConflict: the node is running.
     """
     name = chosen(node, f"swarmctl identity restore {shlex.quote(str(file))}")
@@ -90,25 +90,25 @@ def restore(file: Path, node: str | None, prompter: Prompter, *, as_json: bool) 
     again = f"swarmctl identity restore {shlex.quote(str(file))} --node {shlex.quote(name)}"
     files = files_of(name)
     locked = opened(name, again)
-    # Claimed before the node is made, and until it is whole: a live node of this identity stays the only one.
+    # Claimed before the node is created, and until it is complete, so that no second node runs with this identity.
     with disk_errors(files.claims), claim(files.claims, identity.peer_id, name), locked:
         replaced = put(identity, files, prompter, f"{again} --yes")
     tell(identity, files, replaced, as_json=as_json)
     for other in map(describe, all_nodes()):
         if other["peer_id"] == identity.peer_id and other["node"] != name:
-            prompter.say(f"warning: node {other['node']} has this identity too: only one of them can run")
+            prompter.say(f"warning: node {other['node']} has the same identity; only one of them can run at a time")
     if mode & _OTHERS:
-        prompter.say(f"warning: others can read {shown(path)} ({mode:04o}), and so be this node")
+        prompter.say(f"warning: other users can read {shown(path)} (mode {mode:04o}) and impersonate this node")
 
 
 def _passphrase(prompter: Prompter, prompt: str) -> str:
-    """Return a passphrase. Raises IdentityProblem where there is none."""
+    """Return a passphrase. Raises IdentityProblem if there is none."""
     silent = IdentityProblem(
-        "there is a passphrase to type and nothing may be asked: pipe it in", next="swarmctl identity --help"
+        "a passphrase is required, but prompts are disabled; pipe it in", next="swarmctl identity --help"
     )
     text = prompter.secret(prompt, silent).rstrip("\r\n")
     if not text:
-        raise IdentityProblem("there is no passphrase", next="swarmctl identity --help")
+        raise IdentityProblem("no passphrase was given", next="swarmctl identity --help")
     return text
 
 
@@ -120,7 +120,7 @@ def written(identity: Identity, node: str, passphrase: str | None) -> bytes:
         key = salt + nonce + _cipher(passphrase, salt).encrypt(nonce, key, identity.peer_id.encode())
     lines = [
         _FIRST,
-        "# Whoever can read this file can be this node.",
+        "# Anyone who can read this file can impersonate this node.",
         f"peer {identity.peer_id}",
         f"name {animal_name(identity.peer_id)}",
         f"node {node}",
@@ -131,18 +131,18 @@ def written(identity: Identity, node: str, passphrase: str | None) -> bytes:
 
 
 def is_locked(content: bytes) -> bool:
-    """Whether it takes a passphrase to read a backup."""
+    """Whether a backup is protected with a passphrase."""
     return content.startswith(BACKUP) and f"\nkey {_LOCKED} ".encode() in content
 
 
 def read(content: bytes, path: Path, passphrase: str | None) -> Identity:
     """Return the identity in a backup, or in a copy of a key file.
 
-    Raises IdentityProblem where there is none, it is damaged, or the passphrase is wrong.
+    Raises IdentityProblem if there is none, it is damaged, or the passphrase is wrong.
     """
     if not content.startswith(BACKUP):
         return Identity.from_bytes(content, path)
-    damaged = IdentityProblem(f"{path} is damaged: take another copy of it", next=f"ls -l {shlex.quote(str(path))}")
+    damaged = IdentityProblem(f"{path} is damaged; use another copy", next=f"ls -l {shlex.quote(str(path))}")
     try:
         first, *lines = content.decode("ascii").split("\n")
         fields = dict(line.split(" ", maxsplit=1) for line in lines if line and not line.startswith("#"))

@@ -8,13 +8,12 @@ import typer
 from swarmctl.terminal import options
 from swarmctl.terminal.help import command_group
 
-NodeOption = Annotated[
-    str | None, typer.Option("--node", metavar="NODE", help="Node. [default: the only one there is]")
-]
+NodeOption = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Node to use. [default: the only one]")]
 group = command_group(
-    """Show, make, save and restore who a node is in its swarm: a key, and an animal's name.
+    """Show, create, back up and restore node identities.
 
-    Joining a swarm makes an identity where there is none. Whoever has its key is this node.
+    An identity is a key, plus an animal name derived from it, by which peers know a node. A node without an identity
+    gets one when it joins a swarm. Anyone who has the key can impersonate the node.
 
     Examples:
       swarmctl identity show
@@ -25,7 +24,9 @@ group = command_group(
 
 @group.command("show")
 def _show(node: options.OneNode = None, json: options.Json = False) -> int:
-    """Tell who the nodes of this machine are. Shows no key. Exit code 3 where a key cannot be used.
+    """Show the identities of this machine's nodes.
+
+    Never shows a key. Exit code 3 if a key cannot be used.
 
     Examples:
       swarmctl identity show
@@ -44,9 +45,10 @@ def _new(
     no_input: options.NoInput = False,
     json: options.JsonAskingNothing = False,
 ) -> None:
-    """Make an identity for a node, in place of the one it may have.
+    """Create a new identity for a node.
 
-    Peers then meet a stranger: contribution and reputation begin anew. Asks before it replaces a key.
+    Asks before it replaces an identity. To peers, the node is then a stranger: contribution and reputation start from
+    zero.
 
     Examples:
       swarmctl identity new --node maths
@@ -60,15 +62,19 @@ def _new(
 
 @group.command("backup")
 def _backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; only you will be able to read it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write. Only you will be able to read it.")],
     *,
     node: NodeOption = None,
-    passphrase: Annotated[bool, typer.Option("--passphrase", help="Lock it: asked unseen, or piped in.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Write over a file.")] = False,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Encrypt it with a passphrase (hidden prompt or stdin).")
+    ] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Overwrite an existing file.")] = False,
     no_input: options.NoInput = False,
     json: options.JsonAskingNothing = False,
 ) -> None:
-    """Save a node's identity in a file, to be kept somewhere else.
+    """Save a node's identity to a file.
+
+    Keep the file somewhere else.
 
     Examples:
       swarmctl identity backup otter.txt
@@ -91,10 +97,10 @@ def _restore(
     no_input: options.NoInput = False,
     json: options.JsonAskingNothing = False,
 ) -> None:
-    """Give a node the identity in a backup. A node that is not there yet is made.
+    """Restore a node's identity from a backup.
 
-    A passphrase is asked unseen, or piped in. Asks before it replaces another key; refused while a node that lives as
-    this one is running.
+    Creates the node if it does not exist. If the backup has a passphrase, enter it at the hidden prompt or on stdin.
+    Asks before it replaces another identity. Fails while a node with the restored identity is running.
 
     Examples:
       swarmctl identity restore otter.txt

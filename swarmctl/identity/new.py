@@ -1,4 +1,4 @@
-"""``swarmctl identity new``, and what it has in common with ``restore``."""
+"""``swarmctl identity new``, and the code that it shares with ``restore``."""
 
 import os
 import shlex
@@ -20,9 +20,9 @@ from swarmctl.terminal.views import Writer
 
 
 def new(node: str | None, prompter: Prompter, *, as_json: bool) -> None:
-    """Give a node an identity that nobody had before.
+    """Give a node a new identity.
 
-    Raises IdentityProblem where it has one and nobody agreed to replace it; NodeConflict where it is running.
+    Raises IdentityProblem if it has one and the user did not agree to replace it; NodeConflict if it is running.
     """
     name = chosen(node, "swarmctl identity new")
     again = f"swarmctl identity new --node {shlex.quote(name)}"
@@ -33,9 +33,10 @@ def new(node: str | None, prompter: Prompter, *, as_json: bool) -> None:
 
 
 def put(identity: Identity, files: NodeFiles, prompter: Prompter, again: str) -> str | None:
-    """Make ``identity`` the node's; return the peer id that it had, if that can be read.
+    """Set the node's identity; return the node's previous peer id, if that can be read.
 
-    Raises IdentityProblem where there is another and nobody agreed to replace it; ``again`` is the command that does.
+    Raises IdentityProblem if the node has another identity and the user did not agree to replace it. ``again`` is the
+    command that replaces it.
     """
     old = None
     there = os.path.lexists(files.key)
@@ -43,11 +44,11 @@ def put(identity: Identity, files: NodeFiles, prompter: Prompter, again: str) ->
         old = describe(files)
         if old["peer_id"] == identity.peer_id:
             return identity.peer_id
-        who = f"{old['name']}, {old['peer_id']}" if old["peer_id"] else f"a key that cannot be used ({old['problem']})"
+        who = f"{old['name']} ({old['peer_id']})" if old["peer_id"] else f"a key that cannot be used ({old['problem']})"
         prompter.confirm(
-            f"Node {files.root.name} is {who}. Without a backup that identity is lost, with its contribution and "
-            "reputation. Replace it?",
-            IdentityProblem(f"node {files.root.name} has an identity already: {who}", next=again),
+            f"Node {files.root.name} already has an identity: {who}. Without a backup, that identity is lost, with its "
+            "contribution and reputation. Replace it?",
+            IdentityProblem(f"node {files.root.name} already has an identity: {who}", next=again),
         )
     with disk_errors(files.root):
         identity.save(files.key, replace=there)
@@ -55,36 +56,36 @@ def put(identity: Identity, files: NodeFiles, prompter: Prompter, again: str) ->
 
 
 def tell(identity: Identity, files: NodeFiles, replaced: str | None, *, as_json: bool) -> None:
-    """Say who a node is now."""
+    """Print a node's new identity."""
     name = animal_name(identity.peer_id)
     if as_json:
         print_json(node=files.root.name, peer_id=identity.peer_id, name=name, file=str(files.key), replaced=replaced)
         return
     say = Writer(sys.stdout)
-    say(f"Node {files.root.name} is {name}, {identity.peer_id}.")
+    say(f"Node {files.root.name} is {name} ({identity.peer_id}).")
     if replaced != identity.peer_id:
-        say("Keep a copy somewhere else:")
+        say("Keep a backup somewhere else:")
         say("  " + command(["identity", "backup", "FILE", "--node", files.root.name]))
 
 
 def chosen(node: str | None, again: str) -> str:
-    """Return the node that a command means: the one it names, or the only one there is.
+    """Return the node that a command is for: the one it names, or the only one.
 
-    Raises UsageError where that is not one; ``again`` is the command, and lacks the name.
+    Raises UsageError if there is no such single node. ``again`` is the command without the node's name.
     """
     if node is not None:
         return node
     names = node_names()
     if len(names) == 1:
         return names[0]
-    found = f"there are {len(names)} nodes here" if names else "there is no node yet"
-    raise UsageError(f"{found}: say which with --node", next=f"{again} --node {shlex.quote((names or ['my-node'])[0])}")
+    found = f"there are {len(names)} nodes on this machine; choose" if names else "there is no node yet; name"
+    raise UsageError(f"{found} one with --node", next=f"{again} --node {shlex.quote((names or ['my-node'])[0])}")
 
 
 def opened(name: str, retry: str) -> AbstractContextManager[object]:
-    """Return what locks a node for a block, and makes it first where it is not there yet. ``retry``: as for ``nodes``.
+    """Return a context that locks a node, and creates it first if it does not exist. ``retry``: as for ``nodes``.
 
-    Raises ConfigurationError where nothing can have that name; NodeConflict, in the block, where it is running.
+    Raises ConfigurationError if the name is invalid. Entering the context raises NodeConflict if the node is running.
     """
     if name in node_names():
         return nodes.held(files_of(name), lambda _: f"swarmctl status --node {shlex.quote(name)}")

@@ -1,4 +1,4 @@
-"""``swarmctl identity show``: who the nodes of this machine are in their swarms. Reads files only."""
+"""``swarmctl identity show``: show the identities of this machine's nodes. Reads files only."""
 
 import os
 from typing import Any
@@ -14,7 +14,7 @@ from swarmctl.terminal.table import print_table
 
 
 def show(node: str | None, *, as_json: bool) -> Exit:
-    """Print one node, or all. Returns CONFIGURATION where a key cannot be used."""
+    """Print one node's identity, or all. Returns CONFIGURATION if a key cannot be used."""
     rows = [describe(files) for files in one_or_all(node)]
     if as_json:
         print_json(identities=rows)
@@ -23,14 +23,14 @@ def show(node: str | None, *, as_json: bool) -> Exit:
     else:
         cells = []
         for row in rows:
-            said = row["peer_id"] or (f"error: {row['problem']}" if row["problem"] else "no identity yet")
-            cells.append([row["node"], row["name"] or "", said, "running" if row["running"] else ""])
+            state = row["peer_id"] or (f"error: {row['problem']}" if row["problem"] else "no identity yet")
+            cells.append([row["node"], row["name"] or "", state, "running" if row["running"] else ""])
         print_table(cells)
     return Exit.CONFIGURATION if any(row["problem"] for row in rows) else Exit.DONE
 
 
 def describe(files: NodeFiles) -> dict[str, Any]:
-    """Return who a node is. Without an identity its fields are None; ``problem`` is one that keeps it from use."""
+    """Return a node's identity; its fields are None if there is none. ``problem`` is why the key cannot be used."""
     identity, problem = None, None
     if os.path.lexists(files.key):
         try:

@@ -1,1 +1,1 @@
-"""``swarmctl keys``, and the key that a run needs: where it is, whose it is, how it is kept."""
+"""``swarmctl keys``, and the keys that a run needs: finding them, checking their hosts, storing them."""

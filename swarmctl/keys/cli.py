@@ -9,16 +9,18 @@ from swarmctl.terminal import options
 from swarmctl.terminal.help import command_group
 
 InsecureOption = Annotated[
-    bool, typer.Option("--insecure-storage", help="Keep it in a file only you can read, not in the keyring.")
+    bool, typer.Option("--insecure-storage", help="Store the key unencrypted in a file only you can read.")
 ]
-NoTestOption = Annotated[bool, typer.Option("--no-test", help="Do not ask the service whether it accepts the key.")]
+NoTestOption = Annotated[bool, typer.Option("--no-test", help="Save the key without testing it.")]
 LeakedOption = Annotated[str | None, typer.Option("--key", "--api-key", "--token", "--value", hidden=True)]
 
 group = command_group(
-    """Save, list, test and delete keys of services. They stay in the system's keyring.
+    """Save, list, test and delete API keys.
+
+    Keys are stored in the system keyring. A key is only ever sent to the host it was saved for.
 
     Names: openai, deepseek, openrouter, groq, together, mistral, gemini, xai, fireworks, cerebras, huggingface, wandb,
-    or one of your own with --host. A key is only ever sent to the host it was saved for.
+    or a name you choose with --host.
 
     \b
     Examples:
@@ -28,22 +30,25 @@ group = command_group(
 )
 
 
-# Whatever else stands behind the name is a key that somebody typed: told as such, and not repeated in an error.
+# Anything after the name is taken for a key that the user typed. The error explains that and does not repeat it.
 @group.command("set", context_settings={"allow_extra_args": True})
 def _set(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Provider, or a name of your own.")],
+    name: Annotated[str, typer.Argument(help="Provider, or a name you choose with --host.")],
     *,
-    host: Annotated[str | None, typer.Option("--host", metavar="URL", help="For a name of your own: the API.")] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="URL", help="Base URL of the API, for a name you choose.")
+    ] = None,
     no_test: NoTestOption = False,
     insecure_storage: InsecureOption = False,
     leaked_option: LeakedOption = None,
     yes: options.Yes = False,
     no_input: options.NoInput = False,
 ) -> None:
-    """Save a key: typed unseen, or piped in. Never write it on the command line.
+    """Save an API key (hidden prompt or stdin).
 
-    It is tested; one that the service refuses is not saved. Without a keyring you are asked before a file is used.
+    Never write a key on the command line. The key is tested first, and not saved if the service refuses it. If there
+    is no keyring, you are asked before the key is stored in a file.
 
     \b
     Examples:
@@ -63,9 +68,10 @@ def _set(
 
 @group.command("list")
 def _list(json: options.JsonAskingNothing = False) -> None:
-    """List the keys there are.
+    """List API keys.
 
-    Host, last four characters, where each lives, what it hides, last test. Reads no secret.
+    Shows each key's host, last four characters, location, last test result and the keys it overrides. Does not read
+    the keyring or key files.
 
     \b
     Examples:
@@ -79,14 +85,14 @@ def _list(json: options.JsonAskingNothing = False) -> None:
 
 @group.command("test")
 def _test(
-    name: Annotated[str | None, typer.Argument(help="Which key. [default: all]")] = None,
+    name: Annotated[str | None, typer.Argument(help="Key to test. [default: all]")] = None,
     *,
     json: options.JsonAskingNothing = False,
     no_input: options.NoInput = False,
 ) -> int:
-    """Ask services whether they accept the keys.
+    """Test whether services accept your keys.
 
-    Free of charge; also tells which models there are. Exit code 4 where a key is refused, has no credit, or its
+    Free of charge. Also shows which models are available. Exit code 4 if a key is refused or has no credit, or if its
     service cannot be reached.
 
     \b
@@ -101,13 +107,13 @@ def _test(
 
 @group.command("delete")
 def _delete(
-    name: Annotated[str | None, typer.Argument(help="Which key.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Key to delete.")] = None,
     *,
-    all_: Annotated[bool, typer.Option("--all", help="Every key that was saved.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Delete every saved key.")] = False,
     yes: options.Yes = False,
     no_input: options.NoInput = False,
 ) -> None:
-    """Delete a key from the keyring, or from its file.
+    """Delete a saved key from the keyring or its file.
 
     \b
     Examples:
@@ -130,7 +136,7 @@ def _import(
 ) -> None:
     """Save keys found in the environment or a .env file.
 
-    Takes those of providers, and says what to clean afterwards.
+    Imports the keys of known providers only, then shows how to remove them from where they were found.
 
     \b
     Examples:

@@ -12,16 +12,17 @@ from swarmctl.terminal.prompter import Prompter
 
 
 def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> None:
-    """Delete one key, or all that were saved. Raises NodeError where that cannot be done."""
+    """Delete one key, or all saved keys. Raises NodeError if that fails."""
     if (name is None) != all_:
-        raise UsageError("name one key, or give --all", next="swarmctl keys delete --help")
+        raise UsageError("give either a key name or --all", next="swarmctl keys delete --help")
     prompter = Prompter(yes=yes, silent=no_input)
     saved = list(entries().values()) if name is None else [_saved(check_name(name))]
     if not saved:
-        prompter.say("No key is saved here.")
+        prompter.say("No saved keys.")
     elif name is None:
         names, again = ", ".join(entry.name for entry in saved), "swarmctl keys delete --all --yes"
-        prompter.confirm(f"Delete {names}?", KeyProblem(f"this would delete {names}; nothing was deleted", next=again))
+        refusal = KeyProblem(f"deleting {names} needs confirmation; nothing was deleted", next=again)
+        prompter.confirm(f"Delete the keys {names}?", refusal)
     for entry in saved:
         _delete(entry, prompter)
 
@@ -30,8 +31,8 @@ def _saved(name: str) -> SavedKey:
     if entry := read_entry(name):
         return entry
     found = key_locations(name, os.environ)
-    elsewhere = f"key {name} was not saved by swarmctl: it comes from {found[0].where}" if found else None
-    raise KeyProblem(elsewhere or f"there is no key named {name}", next="swarmctl keys list")
+    elsewhere = f"key {name} comes from {found[0].where}; swarmctl did not save it" if found else None
+    raise KeyProblem(elsewhere or f"no key named {name}", next="swarmctl keys list")
 
 
 def _delete(entry: SavedKey, prompter: Prompter) -> None:
@@ -42,9 +43,9 @@ def _delete(entry: SavedKey, prompter: Prompter) -> None:
         try:
             Keyring(prompter).delete(entry.name, entry.host)
         except KeyringAbsent:
-            # The machine lost its keyring, and whatever was in it with that: do not keep the name for ever.
-            left = " This login has no keyring: if the key still lies in one, it was not deleted there."
+            # The machine no longer has a keyring, so the key is probably gone, too: do not keep its name forever.
+            left = " No keyring is available: if a keyring still holds this key, it was not deleted there."
     remove_entry(entry.name)
     prompter.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
     if found := key_locations(entry.name, os.environ):
-        prompter.say(f"warning: {found[0].where} still has a key of this name")
+        prompter.say(f"warning: {found[0].where} still has a key for {entry.name}")

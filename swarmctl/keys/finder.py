@@ -1,14 +1,14 @@
-"""Where a key is, whose host it is for, and why it is this one. It comes from, in this order:
+"""Find a key: where it is, which host it is for, and why it was chosen. Locations, in order of precedence:
 
-1. the file that ``SWARMCTL_<NAME>_API_KEY_FILE`` names
+1. the file named by ``SWARMCTL_<NAME>_API_KEY_FILE``
 2. the provider's environment variable
 3. ``$CREDENTIALS_DIRECTORY/<name>`` (systemd)
-4. the system's keyring
-5. a 0600 file, only where somebody chose that
+4. the system keyring
+5. a 0600 file, only if the user chose that
 6. for ``huggingface``: the token file of the hub's own tools
 
-What comes first is looked at first: with a key in the environment no keyring is asked. A place that has the key and
-cannot give it is an error, never a reason to look further.
+The first location with a key wins: if the environment has a key, the keyring is not opened. If that key cannot be read,
+that is an error; later locations are not tried.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from swarmctl.terminal.prompter import Prompter
 
 ADDRESSES = {"huggingface": "HF_ENDPOINT", "wandb": "WANDB_BASE_URL"}
-"""What makes these libraries talk to another host."""
+"""The variables that make these libraries use another host."""
 
 
 class LocationKind(StrEnum):
-    """Where a key can come from, the first that has one first."""
+    """Where a key can come from, in order of precedence."""
 
     KEY_FILE = "key_file"
     ENVIRONMENT = "environment"
@@ -49,51 +49,54 @@ class LocationKind(StrEnum):
 
 _SAVED = (LocationKind.KEYRING, LocationKind.FILE)
 _GIVEN = (LocationKind.KEY_FILE, LocationKind.ENVIRONMENT, LocationKind.CREDENTIALS)
-"""Put there by whoever put the address there, and meant for it."""
+"""Set by whoever set the address, so the key is meant for that address."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLocation:
-    """One place that has a key, found without reading it."""
+    """A location that has a key, found without reading the key."""
 
     place: LocationKind
     where: str
-    """For people: "$OPENAI_API_KEY", "keyring"."""
+    """For display: "$OPENAI_API_KEY", "keyring"."""
     source: str
-    """What to look up there: a variable, a path, the name in the index."""
+    """What to look up there: a variable, a path, or the name in the index."""
     last_four: str | None
 
     @property
     def is_saved(self) -> bool:
-        """Whether ``keys set`` put it there."""
+        """Whether ``keys set`` saved the key there."""
         return self.place in _SAVED
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key, and why it is this one."""
+    """A key, and why it was chosen."""
 
     name: str
     host: str
     spot: KeyLocation
     shadows: tuple[KeyLocation, ...]
     value: str = field(repr=False)
-    """Empty for a saved key that was only looked for: reading it may open a dialog of the keyring."""
+    """Empty for a saved key that was located but not read: reading it may open a keyring dialog."""
 
     @property
     def label(self) -> str:
-        """Its last four characters and where it is from."""
+        """The key's last four characters and its location."""
         tail = last_four(self.value) if self.value else self.spot.last_four
         return f"{dotted_tail(tail)} from {self.spot.where}"
 
     @property
     def reason(self) -> str:
-        """Where it is from, and what that wins over."""
-        over = ", ".join(f"{spot.where} has {dotted_tail(spot.last_four)}" for spot in self.shadows)
-        return f"{self.label} ({over})" if over else self.label
+        """The key's label, and the keys it overrides."""
+        over = ", ".join(f"{dotted_tail(spot.last_four)} from {spot.where}" for spot in self.shadows)
+        return f"{self.label} (overrides {over})" if over else self.label
 
     def rival(self, environment: Mapping[str, str]) -> str | None:
-        """Return the host that a variable would send the key to instead of its own; None where it may go there."""
+        """Return the other host to which a variable would send the key; None if the key may be sent there.
+
+        Returns the whole address if it is at the key's own host but not encrypted.
+        """
         address = environment.get(ADDRESSES.get(self.name, ""))
         if not address or self.spot.place in _GIVEN:
             return None
@@ -102,22 +105,22 @@ class Key:
 
 
 def address_of(name: str) -> str | None:
-    """Return the address that keys of this name are for; None where it is not known."""
+    """Return the base URL that keys of this name are for; None if it is unknown."""
     row, entry = PROVIDERS.get(name), read_entry(name)
     return row.base_url if row else entry.base_url if entry else None
 
 
 def known_names(environment: Mapping[str, str]) -> list[str]:
-    """Return every name that has a key somewhere: saved ones, and providers' in the environment."""
+    """Return every name that has a key: saved keys, and providers with a key in any location."""
     return sorted({*entries(), *(name for name in PROVIDERS if key_locations(name, environment))})
 
 
 def key_locations(name: str, environment: Mapping[str, str]) -> list[KeyLocation]:
-    """Return the places that have a key of this name, the winner first. Reads no secret but the environment's."""
+    """Return the locations that have a key of this name, in order of precedence. Reads only the environment's keys."""
     row = PROVIDERS.get(name)
     found = []
     if path := environment.get(file_variable(name)):
-        found.append(KeyLocation(LocationKind.KEY_FILE, f"the file in ${file_variable(name)}", path, None))
+        found.append(KeyLocation(LocationKind.KEY_FILE, f"${file_variable(name)}", path, None))
     for variable in row.variables if row else ():
         if value := environment.get(variable, "").strip():
             found.append(KeyLocation(LocationKind.ENVIRONMENT, f"${variable}", variable, last_four(value)))
@@ -134,23 +137,24 @@ def key_locations(name: str, environment: Mapping[str, str]) -> list[KeyLocation
 
 
 class KeyFinder:
-    """Finds keys and reads them."""
+    """Finds and reads keys."""
 
     def __init__(self, prompter: Prompter, environment: Mapping[str, str]) -> None:
         self._prompter = prompter
         self.environment = environment
 
     def find(self, name: str, *, base_url: str | None = None, pin: LocationKind | None = None) -> Key | None:
-        """Return a key, or None where nothing has one.
+        """Return a key, or None if no location has one.
 
-        ``base_url`` is where it is to be sent. ``pin`` allows one place only.
+        ``base_url`` is where the key will be sent. ``pin`` limits the search to one location.
 
-        Raises KeyProblem where the place that comes first has a key and cannot give it, where the key belongs to
-        another host, and where the place pinned has none.
+        Raises KeyProblem if the first key found cannot be read, if it belongs to another host, or if the pinned
+        location has no key.
         """
         found = [spot for spot in key_locations(name, self.environment) if pin in (None, spot.place)]
         if pin is not None and not found:
-            raise KeyProblem(f"{name} is pinned to {pin}, which has no such key", next=f"swarmctl keys set {name}")
+            text = f"no key for {name} in '{pin}', the only location that offload.key allows"
+            raise KeyProblem(text, next=f"swarmctl keys set {name}")
         if not found:
             return None
         host = _owner(name, base_url)
@@ -159,20 +163,20 @@ class KeyFinder:
         return Key(name, host, first, tuple(others), value)
 
     def find_for(self, endpoint: Endpoint, pin: str) -> Key | None:
-        """Return the key of a provider, which ``offload.key`` may pin; None where it needs none and has none.
+        """Return a provider's key; None if the provider needs no key and has none. ``pin`` is ``offload.key``.
 
-        Raises KeyProblem as ``find`` does, and where there is none but one is needed.
+        Raises KeyProblem as ``find`` does, and if a required key is missing.
         """
         place = LocationKind(pin) if endpoint.needs_key and pin != "auto" else None
         key = self.find(endpoint.name, base_url=endpoint.base_url, pin=place)
         if key is None and endpoint.needs_key:
-            raise KeyProblem(f"there is no key for {endpoint.name}", next=command_to_set(endpoint))
+            raise KeyProblem(f"no key for {endpoint.name}", next=command_to_set(endpoint))
         return key
 
     def look(self, name: str) -> list[Key]:
-        """Return every key of a provider of the table, the one that a run takes first. Opens no saved one.
+        """Return every key of a known provider, in order of precedence. Does not read saved keys.
 
-        Raises KeyProblem where the first cannot be read; others are left out then.
+        Raises KeyProblem if the first key cannot be read. Other unreadable keys are left out.
         """
         keys: list[Key] = []
         for spot in key_locations(name, self.environment):
@@ -194,7 +198,7 @@ class KeyFinder:
         return clean_key(text, f"in {where}")
 
     def _saved(self, name: str) -> str:
-        from swarmctl.keys.keyring import Keyring  # here: ``keys list`` finds keys and reads none
+        from swarmctl.keys.keyring import Keyring  # imported here: ``keys list`` never reads a key
 
         entry = read_entry(name)
         assert entry is not None
@@ -202,16 +206,16 @@ class KeyFinder:
             return clean_key(read_secret(entry), "in its file")
         value = Keyring(self._prompter).get(entry.name, entry.host)
         if value is None:
-            text = f"key {name} is gone from the keyring: somebody deleted it there, or this is another keyring"
+            text = f"key {name} is no longer in the keyring; it was deleted, or this is a different keyring"
             raise KeyProblem(text, next=f"swarmctl keys set {name}")
         return clean_key(value, "in the keyring")
 
 
 def _owner(name: str, wanted_url: str | None) -> str:
-    """Return the host that the key belongs to. Raises KeyProblem where ``wanted_url`` is at another."""
+    """Return the host that the key belongs to. Raises KeyProblem if ``wanted_url`` is at another host."""
     entry, url = read_entry(name), address_of(name) or wanted_url
     if url is None:
-        raise KeyProblem(f"it is not known which host key {name} belongs to", next="swarmctl keys set --help")
+        raise KeyProblem(f"unknown host for key {name}", next="swarmctl keys set --help")
     host, wanted = host_of(url), host_of(wanted_url or url)
     for owner in (host, entry.host if entry else host):
         if owner != wanted:

@@ -1,4 +1,4 @@
-"""Which keys a run needs, and where each of them comes from."""
+"""Which keys a run needs, and where each comes from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ from swarmctl.keys.set import SetOptions, set_key
 from swarmctl.storage.hub_cache import offline
 from swarmctl.terminal.prompter import Prompter
 
-_PUSHING = "hub.repo is set, and pushing needs a token that may write"
+_PUSHING = "pushing to hub.repo needs a token with write access"
 
 
 @dataclass(frozen=True, slots=True)
 class RunKeys:
-    """The keys of a run, and what is to be said of them."""
+    """The keys of a run, and the lines to print about them."""
 
     secrets: Mapping[str, str] = field(repr=False)
     lines: tuple[str, ...]
 
 
 def _provider_keys(config: Config, finder: KeyFinder, prompter: Prompter) -> list[Key]:
-    """Return the keys of the providers that the run may ask; one that is missing is asked for on a terminal.
+    """Return the keys of the providers that the run may use. On a terminal, ask for a missing key.
 
-    Raises KeyProblem where a provider wants a key and none can be had.
+    Raises KeyProblem if a provider needs a key and none is available.
     """
     if not is_offloaded(config):
         return []
@@ -38,14 +38,14 @@ def _provider_keys(config: Config, finder: KeyFinder, prompter: Prompter) -> lis
             continue
         missing = endpoint.needs_key and pin == "auto" and not key_locations(endpoint.name, finder.environment)
         if missing and prompter.can_ask:
-            prompter.say(f"There is no key for {endpoint.name} yet.")
+            prompter.say(f"No key for {endpoint.name} yet.")
             set_key(endpoint.name, SetOptions(url=None if endpoint.name in PROVIDERS else endpoint.base_url))
         found[endpoint.name] = finder.find_for(endpoint, pin)
     return [key for key in found.values() if key is not None]
 
 
 def needed(config: Config, environment: Mapping[str, str]) -> list[str]:
-    """Return the names of the keys that a run may need: for the model's hub, and for where its metrics go."""
+    """Return the names of the keys that a run may need for the model hub and for reporting metrics."""
     names = []
     on_hub = config.model.name != "tiny" and not Path(config.model.name).expanduser().is_dir()
     if config.hub.repo or (on_hub and not offline(environment)):
@@ -56,12 +56,12 @@ def needed(config: Config, environment: Mapping[str, str]) -> list[str]:
 
 
 def keys_for(config: Config, prompter: Prompter, environment: Mapping[str, str]) -> RunKeys:
-    """Read the keys of a run. One that is nowhere may be no error: models may be public, wandb has its own login.
+    """Read the keys of a run. A missing key is not always an error: models may be public, and wandb has its own login.
 
-    Raises KeyProblem where one is there and cannot be had, and where one that is required is nowhere.
+    Raises KeyProblem if a key exists but cannot be read, or if a required key is missing.
     """
     if config.hub.repo and offline(environment):
-        raise ConfigurationError("hub.repo is set, and HF_HUB_OFFLINE forbids pushing", next="unset HF_HUB_OFFLINE")
+        raise ConfigurationError("hub.repo is set, but HF_HUB_OFFLINE prevents pushing", next="unset HF_HUB_OFFLINE")
     finder = KeyFinder(prompter, environment)
     keys, lines = [], []
     for name in needed(config, environment):
@@ -69,14 +69,14 @@ def keys_for(config: Config, prompter: Prompter, environment: Mapping[str, str])
         key = finder.find(name)
         if key is None:
             if must:
-                raise KeyProblem(f"{_PUSHING}; there is none", next=f"swarmctl keys set {name}")
+                raise KeyProblem(f"{_PUSHING}, but no token was found", next=f"swarmctl keys set {name}")
             continue
         elsewhere, variable = key.rival(environment), ADDRESSES[name]
         if elsewhere and must:
-            text = f"{_PUSHING}; the one that is there belongs to {key.host} and is not sent to {elsewhere}"
+            text = f"{_PUSHING}, but the token found belongs to {key.host} and is not sent to {elsewhere}"
             raise KeyProblem(text, next=f"unset {variable}")
         if elsewhere:
-            lines.append(f"warning: key {name} belongs to {key.host} and is kept back: ${variable} is {elsewhere}")
+            lines.append(f"warning: key {name} is not used: it belongs to {key.host}, but ${variable} is {elsewhere}")
         else:
             keys.append(key)
             lines.append(_line(key))

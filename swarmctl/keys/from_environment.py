@@ -1,4 +1,4 @@
-"""``swarmctl keys import``: from the environment or a ``.env`` file into the keyring."""
+"""``swarmctl keys import``: save keys from the environment or a ``.env`` file to the keyring."""
 
 import os
 import re
@@ -15,12 +15,12 @@ from swarmctl.paths import shown
 from swarmctl.terminal.prompter import Prompter
 
 _LINE = re.compile(r"""\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*("[^"]*"|'[^']*'|[^\s#]*)""")
-"""An assignment. ``dotenv_values`` does not say in which line a key stands, and so which to take out."""
+"""An assignment. ``dotenv_values`` does not report line numbers, so it cannot show which lines to remove."""
 _OWNERS = {variable: row.name for row in PROVIDERS.values() for variable in row.variables}
 
 
 class _Found(NamedTuple):
-    """A provider's key, where it was found."""
+    """A provider's key, and where it was found."""
 
     name: str
     variable: str
@@ -29,17 +29,18 @@ class _Found(NamedTuple):
 
 
 def import_keys(path: Path | None, options: SetOptions) -> None:
-    """Save every provider's key that the environment, or the file, has. Says what to clean afterwards.
+    """Save every provider key in the environment or the file, then show what to clean up.
 
-    One key that cannot be saved does not keep the others from it. Raises KeyProblem where there is none.
+    If a key cannot be saved, the others still are; the first such error is raised at the end. Raises KeyProblem if
+    there are no keys.
     """
     prompter = Prompter(yes=options.yes, silent=options.no_input)
     found = _in_file(path) if path is not None else _in_environment()
     if not found:
         where = shown(path) if path else "the environment"
-        raise KeyProblem(f"{where} has no key of a provider", next="swarmctl keys set --help")
+        raise KeyProblem(f"no provider keys in {where}", next="swarmctl keys set --help")
     saved, failed = [], []
-    # What is imported from the environment goes before the keyring until it is unset: said once, at the end.
+    # Variables override the imported keys until they are unset: print that once, at the end, not for each key.
     quiet = replace(options, tell_shadows=path is not None)
     for each in found:
         try:
@@ -64,7 +65,7 @@ def _in_environment() -> list[_Found]:
 
 
 def _in_file(path: Path) -> list[_Found]:
-    """Return the keys in a ``.env`` file; the last of several lines counts, as in a shell."""
+    """Return the keys in a ``.env`` file. If a provider has several lines, the last one counts, as in a shell."""
     found = {}
     for number, line in enumerate(read_text(path, shown(path), next="swarmctl keys import --help").splitlines(), 1):
         match = _LINE.match(line)
@@ -77,14 +78,14 @@ def _to_clean(path: Path | None, saved: list[_Found]) -> list[str]:
     names = [each.variable for each in saved]
     if path is None:
         return [
-            "Now take them out of the environment, and out of whatever puts them there (~/.bashrc, ~/.profile): until "
-            "then they go before the saved ones.",
+            "Environment variables override saved keys. Unset them, and remove them from the files that set them "
+            "(~/.bashrc, ~/.profile):",
             f"  unset {' '.join(names)}",
         ]
     keys, lines, them = ("this key", "line", "it") if len(saved) == 1 else ("these keys", "lines", "them")
     numbers = ", ".join(str(each.line) for each in saved)
     script = f"'/^[[:space:]]*(export[[:space:]]+)?({'|'.join(names)})[[:space:]]*=/d'"
     return [
-        f"{shown(path)} still holds {keys} for everyone who reads it ({lines} {numbers}). Take {them} out:",
+        f"{shown(path)} still contains {keys} in plain text ({lines} {numbers}). Remove {them}:",
         f"  sed -i.bak -E {script} {shlex.quote(str(path))} && rm {shlex.quote(f'{path}.bak')}",
     ]

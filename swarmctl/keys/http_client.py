@@ -1,7 +1,7 @@
-"""One HTTP request, bounded in time and size, which leaves a key with the host that it is for.
+"""Send one HTTP request, limited in time and size, whose key never goes to another host.
 
-On httpx2, on which the run's client stands too: both take proxies (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``) and
-trusted certificates (``SSL_CERT_FILE``, ``SSL_CERT_DIR``) from the environment by the same code.
+The client is httpx2, which a run's client uses, too. So both read proxies (``HTTPS_PROXY``, ``ALL_PROXY``,
+``NO_PROXY``) and trusted certificates (``SSL_CERT_FILE``, ``SSL_CERT_DIR``) from the environment with the same code.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ _HOPS = 5
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """What a service sent, whatever its status."""
+    """A service's response, whatever its status."""
 
     status: int
     body: bytes
     headers: Mapping[str, str]
-    """With small letters."""
+    """Names are lowercase."""
     seconds: float
-    """From the request to the end of the answer."""
+    """From the request to the end of the response."""
     elsewhere: str | None
-    """The other host to which it redirects, which was not asked; None where it does not."""
+    """The other host that the response redirects to, which was not contacted; None without such a redirect."""
 
 
 class Unanswered(Exception):
-    """No answer; the text says why."""
+    """No response; the message gives the reason."""
 
 
 def request(method: str, url: str, headers: Mapping[str, str], limit: float, body: bytes | None = None) -> HttpAnswer:
-    """Ask, for ``limit`` seconds at most. A redirect is followed within the host alone. Raises Unanswered."""
+    """Send a request, for at most ``limit`` seconds. Follows redirects within the same host only. Raises Unanswered."""
     answer: Future[HttpAnswer] = Future()
 
     def ask() -> None:
         try:
             answer.set_result(_exchange(method, url, headers, limit, body))
-        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+        except Exception as error:  # noqa: BLE001 - re-raised in the waiting thread
             answer.set_exception(error)
 
-    # A thread of its own: no library bounds the look-up of a name, or an answer that drips.
+    # In a separate thread: no library limits the time of a name lookup, or of a response that trickles in.
     threading.Thread(target=ask, daemon=True).start()
     try:
         return answer.result(limit)
@@ -58,7 +58,7 @@ def request(method: str, url: str, headers: Mapping[str, str], limit: float, bod
 
 
 def _exchange(method: str, url: str, headers: Mapping[str, str], limit: float, body: bytes | None) -> HttpAnswer:
-    import httpx2  # here: commands that ask nothing must not wait for it
+    import httpx2  # imported here: commands that send no request must not wait for it
 
     with httpx2.Client(timeout=limit) as client:
         asked = client.build_request(method, url, headers={"Accept-Encoding": "identity", **headers}, content=body)
@@ -76,7 +76,7 @@ def _exchange(method: str, url: str, headers: Mapping[str, str], limit: float, b
 
 
 def _read(response: httpx2.Response) -> bytes:
-    """Return the body as it was sent, cut where it is too long. One that was broken off is judged by what came."""
+    """Return the body as sent, cut at the size limit. If the connection breaks, return what arrived until then."""
     import httpx2
 
     content = bytearray()
@@ -93,7 +93,7 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
 
 
 def _reason(error: BaseException, limit: float) -> str:
-    """Return what went wrong, in the system's own words where it has some."""
+    """Return what went wrong, in the system's words if available."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TimeoutError):

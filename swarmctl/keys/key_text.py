@@ -1,4 +1,4 @@
-"""Keys as text: how they are cleaned, shown and recognised, what they may be called, and whose host they are for."""
+"""Keys as text: clean, show and recognize them, and check their names and hosts."""
 
 import ipaddress
 import re
@@ -20,75 +20,76 @@ _ELSEWHERE = {
     "nvapi-": "nvidia",
     "pplx-": "perplexity",
 }
-"""Prefixes of services that are no row of the table."""
+"""Key prefixes of services that are not in the provider table."""
 
 
 def check_name(name: str) -> str:
-    """Return ``name``. Raises UsageError where it cannot be one; a key in its place is not repeated."""
+    """Return ``name``. Raises UsageError if it is invalid; if it looks like a key, the error does not repeat it."""
     if looks_like_key(name) or "=" in name or len(name) > 32:
         raise leaked(next((row.name for row in PROVIDERS.values() if name.startswith(row.name + "=")), None))
     if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
         guess = nearest(name.lower(), PROVIDERS)
-        hint = f"; did you mean {guess}?" if guess else ": small letters, digits and hyphens"
-        raise UsageError(f"{name!r} cannot be the name of a key{hint}", next="swarmctl keys --help")
+        hint = f"; did you mean {guess}?" if guess else ". Use lowercase letters, digits and hyphens"
+        raise UsageError(f"invalid key name {name!r}{hint}", next="swarmctl keys --help")
     return name
 
 
 def file_variable(name: str) -> str:
-    """Return the variable that names the file of a key."""
+    """Return the variable that names a key's file."""
     return f"SWARMCTL_{name.upper().replace('-', '_')}_API_KEY_FILE"
 
 
 def leaked(name: str | None) -> UsageError:
-    """Return what to say of a key on a command line."""
+    """Return the error for a key on the command line."""
     row = PROVIDERS.get(name or "")
-    where = f" at {row.key_page}" if row and row.key_page else " where it was made"
+    where = f" at {row.key_page}" if row and row.key_page else " where you created it"
     return UsageError(
-        "a key given as an argument is leaked: it is in the shell's history, and everyone on this machine could see it "
-        f"in the list of processes. Nothing was saved. Revoke that key{where}, make a new one, and let set ask for it",
+        "a key given as an argument is leaked: it is in the shell history, and every user of this machine could see it "
+        f"in the process list. Nothing was saved. Revoke that key{where}, create a new one and enter it at the prompt.",
         next=f"swarmctl keys set {row.name if row else '--help'}",
     )
 
 
 def clean_key(text: str, source: str, *, next: str = "swarmctl keys --help") -> str:
-    """Return the key in ``text`` without what surrounds it: blanks, newlines, quotes.
+    """Return the key in ``text`` without surrounding blanks, newlines and quotes.
 
-    Raises KeyProblem, which names ``source`` and not the text, where that is no key. ``next``: what to type then.
+    Raises KeyProblem if the rest is not a key. The error names ``source``, suggests the command ``next`` and does not
+    repeat the text.
     """
     key = text.strip(_STRIPPED)
     if not key:
-        problem = f"there is no key {source}"
+        problem = f"no key {source}"
     elif len(key) > _LONGEST:
-        problem = f"what is {source} is too long for a key"
+        problem = f"the key {source} is too long"
     elif not key.isascii() or not key.isprintable() or " " in key:
-        # Such a header could not be sent, and the library that tries would repeat it in its error.
-        problem = f"what is {source} is no key: it has blanks, several lines or letters that no key has"
+        # It could not be sent in a header, and the HTTP library would repeat it in its error.
+        problem = f"invalid key {source}: it contains spaces, line breaks or characters that no key has"
     else:
         return key
     raise KeyProblem(problem, next=next)
 
 
 def read_text(path: Path, what: str, *, next: str) -> str:
-    """Return the text of a file. Raises KeyProblem, which says that ``what`` cannot be read."""
+    """Return a file's text. Raises KeyProblem, with a message that ``what`` cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise KeyProblem(f"cannot read {what}: {reason}", next=next) from error
 
 
 def last_four(key: str) -> str | None:
-    """Return what may be shown of a key; of a short one, four characters would be too much."""
+    """Return the part of a key that may be shown; None for a short key, whose last four characters reveal too much."""
     return key[-4:] if len(key) >= 12 else None
 
 
 def dotted_tail(tail: str | None) -> str:
-    """Return the last four characters as people see them."""
+    """Return the last four characters as shown to users."""
     return f"····{tail}" if tail else "····"
 
 
 def looks_foreign(key: str, name: str) -> str | None:
-    """Return whose key this looks like, if that is not ``name``."""
+    """Return the provider whose key this looks like, unless that is ``name``."""
     known = [*_ELSEWHERE.items(), *((prefix, row.name) for row in PROVIDERS.values() for prefix in row.prefixes)]
     found = max((prefix for prefix, _ in known if key.startswith(prefix)), key=len, default=None)
     owners = [owner for prefix, owner in known if prefix == found]
@@ -96,12 +97,12 @@ def looks_foreign(key: str, name: str) -> str | None:
         return None
     own = PROVIDERS.get(name)
     if found == "sk-" and (own is None or not own.needs_key):
-        return None  # servers of one's own make such keys too
+        return None  # self-hosted servers issue such keys, too
     return " or ".join(owners)
 
 
 def host_of(url: str) -> str:
-    """Return the host of a URL, with its port where that is not the scheme's own."""
+    """Return a URL's host, with the port unless it is the scheme's default."""
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     host = f"[{host}]" if ":" in host else host
@@ -110,7 +111,7 @@ def host_of(url: str) -> str:
 
 
 def in_the_clear(url: str) -> bool:
-    """Whether a key sent to ``url`` could be read on its way through the internet."""
+    """Whether a key sent to ``url`` crosses the internet unencrypted."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https" or host == "localhost" or ("." not in host.strip("[]") and ":" not in host):

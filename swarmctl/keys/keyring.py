@@ -1,4 +1,4 @@
-"""The system's keyring: Secret Service, KWallet or the macOS Keychain, and nothing else. Every call is bounded."""
+"""The system keyring: Secret Service, KWallet or the macOS Keychain only. Every call has a time limit."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from swarmctl.keys.key_text import file_variable
 from swarmctl.terminal.prompter import Prompter
 
 ALONE_S = 3.0
-"""How long a keyring may take where nobody could answer its dialog."""
+"""Time limit when no one can answer the keyring's dialog."""
 ATTENDED_S = 60.0
-"""How long it may take where somebody could."""
+"""Time limit when someone can."""
 QUIET_S = 1.0
-"""After this, whoever waits is told what for."""
+"""After this time, a message says what the command is waiting for."""
 _UNLOCK = (
     "security unlock-keychain"
     if sys.platform == "darwin"
@@ -29,13 +29,13 @@ _HELPER = Path(__file__).with_name("keyring_helper.py")
 
 
 class KeyringAbsent(KeyProblem):
-    """This machine, or this login, has no keyring."""
+    """No keyring is available on this machine or in this session."""
 
     code = "keyring_absent"
 
 
 class KeyringLocked(KeyProblem):
-    """The keyring is there, and locked."""
+    """The keyring is locked."""
 
     code = "keyring_locked"
 
@@ -47,47 +47,49 @@ class KeyringSilent(KeyProblem):
 
 
 class Keyring:
-    """Keys in the system's keyring, each under its name and host: asked for another host, it has none."""
+    """Keys in the system keyring, stored by name and host. A key is not found for another host."""
 
     def __init__(self, prompter: Prompter) -> None:
         self._prompter = prompter
 
     def get(self, name: str, host: str) -> str | None:
-        """Return a key, or None where it is not there. Raises KeyProblem."""
+        """Return a key, or None if it is not stored. Raises KeyProblem."""
         return self._call("get", name, host)
 
     def set(self, name: str, host: str, key: str) -> None:
         """Write a key and read it back. Raises KeyProblem."""
         if self._call("set", name, host, key) != key:
-            raise KeyringSilent("the keyring took the key but does not give it back", next=_in_a_file(name))
+            raise KeyringSilent(
+                "the keyring accepted the key, but did not return it when read back", next=_in_a_file(name)
+            )
 
     def delete(self, name: str, host: str) -> None:
-        """Remove a key; one that is not there is no error. Raises KeyProblem."""
+        """Delete a key; a missing key is not an error. Raises KeyProblem."""
         self._call("delete", name, host)
 
     def state(self) -> dict[str, Any]:
-        """Return which keyring there is and how it is, as the helper says. Reads no secret; raises TimeoutError."""
+        """Return the keyring's kind and state, as the helper reports them. Reads no secret. Raises TimeoutError."""
         return self._ask({"do": "state"})
 
     def _call(self, do: Literal["get", "set", "delete"], name: str, host: str, key: str | None = None) -> str | None:
         try:
             answer = self._ask({"do": do, "user": f"{name}@{host}", "key": key})
         except TimeoutError as error:
-            text = f"the keyring did not answer {error}. {_instead(name)} (a 0600 file)"
+            text = f"the keyring did not answer {error}. {_instead(name)}"
             raise KeyringSilent(text, next=_in_a_file(name)) from None
         match answer:
             case {"error": "locked"}:
-                text = f"the keyring is locked. Unlock it on the desktop, or here with its password. {_instead(name)}"
+                text = f"the keyring is locked. Unlock it on your desktop, or here with its password. {_instead(name)}"
                 raise KeyringLocked(text, next=_UNLOCK)
             case {"error": "absent"}:
-                text = f"this login has no keyring (no Secret Service, no KWallet). {_instead(name)} (a 0600 file)"
+                text = f"no keyring is available in this session (no Secret Service or KWallet). {_instead(name)}"
                 raise KeyringAbsent(text, next=_in_a_file(name))
             case {"error": _, "message": message}:
                 raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=_in_a_file(name))
         return None if answer["key"] is None else str(answer["key"])
 
     def _ask(self, order: dict[str, str | None]) -> dict[str, Any]:
-        # By its path and without the current directory: nothing else may answer to the name keyring.
+        # By path and with -P (current directory not searched), so that no other module is imported as keyring.
         process = subprocess.Popen(
             [sys.executable, "-P", str(_HELPER)],
             stdin=subprocess.PIPE,
@@ -102,7 +104,7 @@ class Keyring:
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"within {limit:g} s") from None
         except (ValueError, IndexError):
-            return {"error": "failed", "message": "the process that asks it ended without a word"}
+            return {"error": "failed", "message": "its helper process ended without an answer"}
         finally:
             process.kill()
             process.wait()
@@ -119,8 +121,8 @@ class Keyring:
 def _instead(name: str) -> str:
     row = PROVIDERS.get(name)
     variable = f"set {row.variables[0]}, " if row and row.variables else ""
-    file = f"name a file with the key in {file_variable(name)}"
-    return f"Without it: {variable}{file}, or save it with --insecure-storage"
+    file = f"set {file_variable(name)} to a file that contains the key"
+    return f"Instead, you can {variable}{file}, or use --insecure-storage (a 0600 file)."
 
 
 def _in_a_file(name: str) -> str:

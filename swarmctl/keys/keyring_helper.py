@@ -1,7 +1,7 @@
-"""The program that talks to the system's keyring, for ``keys`` and ``doctor`` alike. Started by its path.
+"""The program that accesses the system keyring for ``keys`` and ``doctor``. It is started by its path.
 
-A process, and not ``keyring`` called here: a keyring that never answers can only be given up together with whoever
-asked. Reads ``{"do": "get" | "set" | "delete" | "state", "user": …, "key": …}`` from standard input and prints
+It is a separate process because a call to a keyring that never answers can only be ended by killing its process. Reads
+``{"do": "get" | "set" | "delete" | "state", "user": …, "key": …}`` from standard input and prints
 ``{"key": …}``, for ``state`` ``{"backend": …, "locked": …, "problem": …}``, or ``{"error": …, "message": …}``.
 """
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 SERVICE = "swarmctl"
 _MOST_S = 90
-"""It ends by itself even when whoever started it died and the keyring never answers."""
+"""The helper ends after this time, even if its parent process died and the keyring never answers."""
 _INTERACTION_NOT_ALLOWED = -25308
-"""macOS: nobody can be asked to unlock the keychain, as over SSH."""
+"""macOS: no one can be asked to unlock the keychain, for example over SSH."""
 _OF_THE_SYSTEM = ("macOS",) if sys.platform == "darwin" else ("SecretService", "libsecret", "kwallet")
 
 
@@ -29,10 +29,10 @@ def _kind(backend: type[KeyringBackend]) -> str:
 
 
 def _backend() -> KeyringBackend | None:
-    """Return the best of the system's own backends that work here, by the priorities that ``keyring`` gives them.
+    """Return the best system backend that works here, by ``keyring``'s own priorities.
 
-    ``keyring.core`` would first follow a variable or a file to any other, such as one that keeps plain text or nothing,
-    and load what other packages bring along into a process that is handed keys.
+    ``keyring.core`` is not used. It would first follow a variable or a configuration file to any other backend, such as
+    one that stores plain text or nothing. It would also load other packages' backends into a process that handles keys.
     """
     from keyring.backend import KeyringBackend, by_priority
 
@@ -44,24 +44,24 @@ def _backend() -> KeyringBackend | None:
 
 
 def _state(backend: KeyringBackend) -> dict[str, Any]:
-    """Say which keyring it is and whether it is locked (null: not told). Reads no secret and opens no dialog."""
-    told: dict[str, Any] = {"backend": _kind(type(backend)), "locked": None, "problem": None}
-    if told["backend"] != "SecretService":
-        return told
+    """Return the keyring's kind and whether it is locked (null: unknown). Reads no secret and opens no dialog."""
+    state: dict[str, Any] = {"backend": _kind(type(backend)), "locked": None, "problem": None}
+    if state["backend"] != "SecretService":
+        return state
     import secretstorage
     from secretstorage.exceptions import ItemNotFoundException, SecretStorageException
 
     try:
-        # ``get_default_collection`` would make one that is missing, with a dialog for its password.
-        return told | {"locked": secretstorage.Collection(secretstorage.dbus_init()).is_locked()}
+        # ``get_default_collection`` would create a missing collection and ask for its password in a dialog.
+        return state | {"locked": secretstorage.Collection(secretstorage.dbus_init()).is_locked()}
     except ItemNotFoundException:
-        return told | {"problem": "it has no default collection yet"}
+        return state | {"problem": "it has no default collection yet"}
     except SecretStorageException as error:
-        return told | {"problem": str(error)}
+        return state | {"problem": str(error)}
 
 
 def _done(backend: KeyringBackend, do: str, user: str, key: str | None) -> str | None:
-    """Do what is asked and return the key that the keyring has afterwards."""
+    """Run a request; return the key that the keyring has afterwards."""
     from keyring.errors import PasswordDeleteError
 
     if do == "set":
@@ -75,15 +75,15 @@ def _done(backend: KeyringBackend, do: str, user: str, key: str | None) -> str |
 
 
 def answer(order: dict[str, Any]) -> dict[str, Any]:
-    """Do what is asked and say how it went."""
+    """Run a request; return its result or error."""
     try:
         backend = _backend()
         if backend is None:
-            return {"error": "absent", "message": "no Secret Service, KWallet or Keychain answers"}
+            return {"error": "absent", "message": "no Secret Service, KWallet or Keychain is available"}
         if order["do"] == "state":
             return _state(backend)
         return {"key": _done(backend, order["do"], order["user"], order["key"])}
-    except Exception as error:  # noqa: BLE001 - each backend has errors of its own
+    except Exception as error:  # noqa: BLE001 - each backend has its own errors
         code = getattr(error.__cause__ or error, "args", (None,))[:1]
         message = f"{type(error).__name__}: {error}".replace(order.get("key") or "\0", "…")
         locked = code == (_INTERACTION_NOT_ALLOWED,) or "KeyringLocked" in message or "ismiss" in message

@@ -1,4 +1,4 @@
-"""``swarmctl keys list``: which keys there are, from the index and the environment. Opens no keyring and no secret."""
+"""``swarmctl keys list``: list keys from the index and the environment. Opens no keyring and no key file."""
 
 import os
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from swarmctl.terminal.table import print_table
 
 
 def list_keys(*, as_json: bool) -> None:
-    """Print every key that is known here."""
+    """Print every known key."""
     rows = [_row(name, os.environ) for name in known_names(os.environ)]
     if as_json:
         print_json(keys=rows)
     elif rows:
         print_table([_cells(row) for row in rows])
     else:
-        print("No key yet. Save one: swarmctl keys set openai")
+        print("No keys yet. Save one: swarmctl keys set openai")
 
 
 def _row(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -39,11 +39,11 @@ def _row(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     tested = f"{row['result'].replace('_', ' ')} ({row['tested'][:10]})" if row["tested"] else "not tested"
-    hidden = [f"{spot['where']} has {dotted_tail(spot['last_four'])}" for spot in row["shadows"]]
+    overridden = [f"{dotted_tail(spot['last_four'])} from {spot['where']}" for spot in row["shadows"]]
     return [
         row["name"],
         row["host"] or "",
         dotted_tail(row["last_four"]),
         row["where"],
-        tested + (f"; hides: {', '.join(hidden)}" if hidden else ""),
+        tested + (f"; overrides {', '.join(overridden)}" if overridden else ""),
     ]

@@ -1,5 +1,5 @@
-"""What is known of each key, and never the key: one small file each, so that a shell can list them and none are lost
-when two commands write at once. Beside them, for whoever wants that, files with the keys themselves.
+"""Metadata of saved keys, without the keys themselves. Each key has its own small file: a shell can list these files,
+and none is lost if two commands write at once. If the user chose so, files with the keys are stored next to them.
 """
 
 import shlex
@@ -14,12 +14,12 @@ from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.json_file import now, read_json, write_json
 
 Home = Literal["keyring", "file"]
-"""Where a key that was saved lives."""
+"""Where a saved key is stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedKey:
-    """One key that was saved."""
+    """Metadata of a saved key."""
 
     name: str
     base_url: str
@@ -27,19 +27,19 @@ class SavedKey:
     last_four: str | None
     home: Home
     saved: str
-    """When (RFC 3339)."""
+    """When it was saved (RFC 3339)."""
     tested: str | None = None
     result: str | None = None
 
 
 def entries() -> dict[str, SavedKey]:
-    """Return every key that was saved, by name."""
+    """Return the metadata of every saved key, by name."""
     found = (read_entry(path.stem) for path in sorted(keys_directory().glob("*.json")))
     return {entry.name: entry for entry in found if entry is not None}
 
 
 def read_entry(name: str) -> SavedKey | None:
-    """Return what is known of a key, if it was saved. Raises KeyProblem where its file is damaged."""
+    """Return a saved key's metadata, or None. Raises KeyProblem if its file is damaged."""
     path = _path(name)
     if not path.exists():
         return None
@@ -50,48 +50,50 @@ def read_entry(name: str) -> SavedKey | None:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KeyProblem(
-            f"{shown(path)} is damaged; the key must be set again", next=f"rm {shlex.quote(str(path))}"
+            f"{shown(path)} is damaged; delete it and save the key again", next=f"rm {shlex.quote(str(path))}"
         ) from error
     return entry
 
 
 def write_entry(entry: SavedKey) -> None:
-    """Save what is known of a key."""
+    """Save a key's metadata."""
     _write(_path(entry.name), {"schema": 1, **asdict(entry)})
 
 
 def remove_entry(name: str) -> None:
-    """Forget a key."""
+    """Delete a key's metadata."""
     _path(name).unlink(missing_ok=True)
 
 
 def note_test(entry: SavedKey, result: str) -> None:
-    """Remember how a test went. A home that cannot be written to is no reason to fail."""
+    """Save a test result. A directory that cannot be written to is not an error."""
     with suppress(OSError):
         write_entry(replace(entry, tested=now(), result=result))
 
 
 def read_secret(entry: SavedKey) -> str:
-    """Return the key from its file. Raises KeyProblem where it is missing, or others can read it."""
+    """Return a key from its file. Raises KeyProblem if the file is missing, damaged or readable by other users."""
     path, again = _secret(entry.name), f"swarmctl keys set {entry.name}"
     if not path.exists():
-        raise KeyProblem(f"the file of key {entry.name} is gone: {shown(path)}", next=again)
+        raise KeyProblem(f"the file of key {entry.name} is missing: {shown(path)}", next=again)
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
-        raise KeyProblem(f"others can read {shown(path)} (mode {mode:04o})", next=f"chmod 600 {shlex.quote(str(path))}")
+        raise KeyProblem(
+            f"other users can read {shown(path)} (mode {mode:04o})", next=f"chmod 600 {shlex.quote(str(path))}"
+        )
     value = read_json(path) or {}
     if value.get("host") != entry.host or not isinstance(value.get("key"), str):
-        raise KeyProblem(f"{shown(path)} holds no key for {entry.host}", next=again)
+        raise KeyProblem(f"{shown(path)} contains no key for {entry.host}", next=again)
     return str(value["key"])
 
 
 def write_secret(name: str, host: str, key: str) -> None:
-    """Write the key into a file that only its owner can read."""
+    """Write a key to a file that only its owner can read."""
     _write(_secret(name), {"host": host, "key": key})
 
 
 def remove_secret(name: str) -> None:
-    """Remove the key's file, if there is one."""
+    """Delete a key's file, if it exists."""
     _secret(name).unlink(missing_ok=True)
 
 

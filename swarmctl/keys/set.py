@@ -1,4 +1,4 @@
-"""``swarmctl keys set``: take a key without anybody seeing it, test it, keep it where it is safe."""
+"""``swarmctl keys set``: read a key without showing it, test it and store it safely."""
 
 import os
 import shlex
@@ -30,47 +30,47 @@ from swarmctl.terminal.suggest import nearest
 
 @dataclass(frozen=True, slots=True)
 class SetOptions:
-    """What was asked for."""
+    """The options of ``keys set``."""
 
     url: str | None = None
-    """``--host``, for a name of one's own."""
+    """``--host``, for a name that is not a provider's."""
     test: bool = True
     insecure: bool = False
     yes: bool = False
     no_input: bool = False
     tell_shadows: bool = True
-    """Say so where another place goes before the key that was saved."""
+    """Warn if another location overrides the saved key."""
 
 
 class KeyRefused(NodeError):
-    """A service does not accept a key."""
+    """A service refused a key."""
 
     code = "key_refused"
 
 
 def set_key(name: str, options: SetOptions) -> None:
-    """Ask for a key, or read it from standard input, and keep it. Raises NodeError where it is not kept."""
+    """Ask for a key, or read it from standard input, and save it. Raises NodeError if it is not saved."""
     check_name(name)
     prompter = Prompter(yes=options.yes, silent=options.no_input)
     entry = read_entry(name)
     url = _base_url_of(name, options.url, entry.base_url if entry else None)
     row = PROVIDERS.get(name)
     if prompter.can_ask and row and row.key_page:
-        prompter.say(f"Keys of {name} are made at {row.key_page}")
+        prompter.say(f"Create a key for {name} at {row.key_page}")
     given = prompter.secret(f"Key for {name} ({host_of(url)}), not shown:")
     key = clean_key(given, prompter.source, next=f"swarmctl keys set {name}{_host_flag(options)}")
     keep_key(name, key, url, options, prompter)
 
 
 def _base_url_of(name: str, given: str | None, saved: str | None) -> str:
-    """Return the base URL of a key: of the provider's row, else as given, else as saved before.
+    """Return a key's base URL: the provider's, else the given one, else the saved one.
 
-    Raises KeyProblem where the row says otherwise, or nothing does.
+    Raises KeyProblem if the given URL is not the provider's, or if there is no URL.
     """
     row = PROVIDERS.get(name)
     if row is not None:
         if given is not None and _checked_url(given) != row.base_url:
-            text = f"{name} is always at {row.base_url}: its key is sent nowhere else. Another host needs another name"
+            text = f"the key {name} is only sent to {row.base_url}. To use another host, choose another name."
             raise KeyProblem(text, next=f"swarmctl keys set my{name} --host {_checked_url(given)}")
         return row.base_url
     if given is not None:
@@ -78,13 +78,13 @@ def _base_url_of(name: str, given: str | None, saved: str | None) -> str:
     if saved is not None:
         return saved
     guess = nearest(name, PROVIDERS)
-    hint = f"did you mean {guess}? A" if guess else "a"
-    text = f"{name} is no provider that swarmctl knows: {hint} name of your own needs --host URL"
+    hint = f"; did you mean {guess}?" if guess else "."
+    text = f"unknown provider {name!r}{hint} To use this name for another service, add --host URL."
     raise KeyProblem(text, next=f"swarmctl keys set {guess or '--help'}")
 
 
 def _checked_url(url: str) -> str:
-    """Return a base URL without a slash at its end. Raises UsageError where it is none."""
+    """Return a base URL without a trailing slash. Raises UsageError if it is invalid."""
     text = url.strip().rstrip("/")
     text = text if "://" in text else f"https://{text}"
     try:
@@ -94,20 +94,22 @@ def _checked_url(url: str) -> str:
     except ValueError:
         fine = False
     if not fine:
-        raise UsageError("--host takes an address such as https://llm.example/v1", next="swarmctl keys set --help")
+        raise UsageError(
+            "invalid URL for --host. Use one such as https://llm.example/v1", next="swarmctl keys set --help"
+        )
     if parts.username or parts.password:
-        raise UsageError("--host takes no user name and no password", next="swarmctl keys set --help")
+        raise UsageError("--host must not contain a user name or password", next="swarmctl keys set --help")
     return text
 
 
 def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> None:
-    """Look at a key, test it and keep it; say what was done. Raises NodeError where it is not kept."""
+    """Check a key, test it, save it, and print what was done. Raises NodeError if it is not saved."""
     _doubts(name, key, url, options, prompter)
     finding = probe(name, url, key) if options.test else None
     if finding is not None and finding.result == "refused":
-        refused = f"{host_of(url)} refused this key of {name} ({finding.detail})"
+        refused = f"{host_of(url)} refused this key for {name}: {finding.detail}"
         again = f"swarmctl keys set {name}{_host_flag(options)}"
-        raise KeyRefused(f"{refused}; it was not saved, and what was there stays", next=again)
+        raise KeyRefused(f"{refused}. It was not saved; a key saved before is unchanged.", next=again)
     old, tail = read_entry(name), last_four(key)
     tested = (None, None) if finding is None else (now(), finding.result)
     entry = SavedKey(name, url, host_of(url), tail, "keyring", now(), *tested)
@@ -118,13 +120,13 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     where = "the keyring" if entry.home == "keyring" else file
     prompter.say(f"Saved key {name} {dotted_tail(tail)} for {entry.host} in {where}.")
     if finding is not None:
-        word = {"valid": "Tested: valid", "no_credit": "warning: no credit"}.get(finding.result, "warning: not tested")
-        prompter.say(f"{word}, {finding.detail}.")
+        word = {"valid": "Tested: valid,", "no_credit": "warning:"}.get(finding.result, "warning: not tested:")
+        prompter.say(f"{word} {finding.detail}.")
     _remove_old(old, entry, prompter)
     winner = key_locations(name, os.environ)[0]
     if options.tell_shadows and not winner.is_saved:
-        other = f" (it has {dotted_tail(winner.last_four)})" if winner.last_four else ""
-        prompter.say(f"warning: {winner.where} goes before it{other}; unset it to use the saved key")
+        other = f" ({dotted_tail(winner.last_four)})" if winner.last_four else ""
+        prompter.say(f"warning: {winner.where}{other} overrides the saved key until you unset it")
 
 
 def _host_flag(options: SetOptions) -> str:
@@ -135,26 +137,27 @@ def _doubts(name: str, key: str, url: str, options: SetOptions, prompter: Prompt
     again = f"swarmctl keys set {name}{_host_flag(options)} --yes"
     if owner := looks_foreign(key, name):
         prompter.confirm(
-            f"This looks like a key of {owner}; it would be sent to {host_of(url)}. Save it for {name} all the same?",
-            KeyProblem(f"this looks like a key of {owner}, not of {name}; nothing was saved", next=again),
+            f"This looks like a key for {owner}, but it would be sent to {host_of(url)}. Save it for {name} anyway?",
+            KeyProblem(f"this looks like a key for {owner}, not for {name}; nothing was saved", next=again),
         )
     if in_the_clear(url):
         prompter.confirm(
-            f"{url} is not encrypted: everyone on the way can read the key. Save it all the same?",
-            KeyProblem(f"{url} is not encrypted: everyone on the way could read the key", next=again),
+            f"The connection to {url} is not encrypted, so others on the network can read the key. Save it anyway?",
+            KeyProblem(f"the connection to {url} is not encrypted, so others could read the key", next=again),
         )
 
 
 def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, prompter: Prompter) -> Home:
-    """Write the key; return where. Raises KeyProblem."""
+    """Store the key; return where. Raises KeyProblem."""
     if not options.insecure:
         try:
             Keyring(prompter).set(new.name, new.host, key)
             return "keyring"
         except KeyringAbsent as error:
-            if old is None or old.home != "file":  # else it was chosen before, for this very key
+            if old is None or old.home != "file":  # else a file was chosen before for this key
                 prompter.ask_outright(
-                    "This login has no keyring. Keep keys in a file that only you can read (mode 0600, not encrypted)?",
+                    "No keyring is available in this session. "
+                    "Store keys in a file that only you can read (mode 0600, not encrypted)?",
                     error,
                 )
     with disk_errors(secrets_directory()):
@@ -163,7 +166,7 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
 
 
 def _remove_old(old: SavedKey | None, new: SavedKey, prompter: Prompter) -> None:
-    """Leave no second copy behind."""
+    """Delete the previous copy if the key is now stored elsewhere."""
     if old is not None and old.home == "file" and new.home == "keyring":
         remove_secret(old.name)
     if old is None or old.home == "file" or (old.home, old.host) == (new.home, new.host):
@@ -171,4 +174,6 @@ def _remove_old(old: SavedKey | None, new: SavedKey, prompter: Prompter) -> None
     try:
         Keyring(prompter).delete(old.name, old.host)
     except KeyProblem as error:
-        prompter.say(f"warning: an older key {old.name} {dotted_tail(old.last_four)} is still there: {error.message}")
+        prompter.say(
+            f"warning: cannot delete the previous key {old.name} {dotted_tail(old.last_four)}: {error.message}"
+        )

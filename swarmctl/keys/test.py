@@ -1,4 +1,4 @@
-"""``swarmctl keys test``: ask each service whether it accepts its key. Costs nothing."""
+"""``swarmctl keys test``: test whether each service accepts its key. Costs nothing."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +18,15 @@ from swarmctl.terminal.safe_text import clean, without_keys
 from swarmctl.terminal.suggest import nearest
 
 _FEW = 8
-"""Models named in text; the JSON has all."""
+"""Number of models listed in text. The JSON lists all."""
 
 
 def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
-    """Test one key, or all. Raises KeyProblem where there is none."""
+    """Test one key, or all. Raises KeyProblem if there are none."""
     finder = KeyFinder(Prompter(silent=no_input or as_json), os.environ)
     names = known_names(os.environ) if name is None else [check_name(name)]
     if not names:
-        raise KeyProblem("there is no key to test", next="swarmctl keys set openai")
+        raise KeyProblem("no keys to test", next="swarmctl keys set openai")
     found = {each: _find(finder, each, strict=name is not None) for each in names}
     with ThreadPoolExecutor(len(found)) as pool:
         rows = list(pool.map(_row, found, found.values()))
@@ -40,13 +40,13 @@ def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
 
 
 def _find(finder: KeyFinder, name: str, *, strict: bool) -> Key | NodeError:
-    """Read a key. With ``strict``, what keeps it from being read is raised: it is all that was asked for."""
+    """Read a key, or return the error. With ``strict``, raise the error: the user asked for this key only."""
     try:
         if key := finder.find(name):
             return key
         guess = None if name in PROVIDERS else nearest(name, {*PROVIDERS, *known_names(os.environ)})
         hint = f"; did you mean {guess}?" if guess else ""
-        raise KeyProblem(f"there is no key named {name}{hint}", next=f"swarmctl keys set {guess or name}")
+        raise KeyProblem(f"no key named {name}{hint}", next=f"swarmctl keys set {guess or name}")
     except NodeError as error:
         if strict:
             raise
@@ -82,5 +82,5 @@ def _text(row: dict[str, Any], *, every: bool) -> str:
     models = row["models"] or []
     if not every or not models:
         return line
-    rest = f" and {len(models) - _FEW} more (--json has all)" if len(models) > _FEW else ""
+    rest = f" and {len(models) - _FEW} more (use --json to list all)" if len(models) > _FEW else ""
     return f"{line}\n  {', '.join(models[:_FEW])}{rest}"

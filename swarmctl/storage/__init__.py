@@ -1,1 +1,1 @@
-"""Files on this disk: locked, read while they grow, replaced only with leave."""
+"""Files on disk: locks, event logs that are still being written, and checks before a file is replaced."""

@@ -1,4 +1,4 @@
-"""What cannot be written, as errors that people can act on."""
+"""Turn write failures into errors that users can act on."""
 
 import contextlib
 import shlex
@@ -14,7 +14,7 @@ NO_SPACE = (ENOSPC, EDQUOT)
 
 @contextlib.contextmanager
 def disk_errors(root: Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error that says so."""
+    """Turn an OSError into an error that names ``root``, the reason and a command that helps."""
     try:
         yield
     except OSError as error:
@@ -26,15 +26,15 @@ def disk_errors(root: Path) -> Iterator[None]:
 
 
 def checked_target(path: Path, *, yes: bool, again: str) -> Path:
-    """Return where a file really goes, links followed.
+    """Return the path where a file will be written, with links resolved.
 
-    Raises ConfigurationError where there is a file already, without ``yes`` (``again`` is the command with it), and
-    where there is something else than a file: a device or a pipe must not be replaced.
+    Raises ConfigurationError if the file exists and ``yes`` is not set (``again`` is the command with ``--yes``), or if
+    the path exists but is not a file: a device or a pipe must not be replaced.
     """
     target = path.expanduser().resolve()
     if target.exists() and not target.is_file():
-        kind = "a directory" if target.is_dir() else "no file"
+        kind = "a directory" if target.is_dir() else "not a regular file"
         raise ConfigurationError(f"{shown(target)} is {kind}", next=f"ls -ld {shlex.quote(str(target))}")
     if target.exists() and not yes:
-        raise ConfigurationError(f"there is a file {shown(target)} already", next=again)
+        raise ConfigurationError(f"{shown(target)} already exists", next=again)
     return target

@@ -1,4 +1,4 @@
-"""Reading ``events.jsonl`` while it is being written."""
+"""Read ``events.jsonl`` while it is being written."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class EventReader:
-    """Yields the events that were appended since the last call. The file need not exist yet."""
+    """Yields the events appended since the last call. The file need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -29,7 +29,7 @@ class EventReader:
 
 
 def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the events of lines, leaving out what a crash or a full disk cut short."""
+    """Yield the events in ``lines``, without lines that a crash or a full disk cut short."""
     for line in lines:
         try:
             event = json.loads(line)
@@ -40,7 +40,7 @@ def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def all_of(path: Path, *names: str) -> Iterator[dict[str, Any]]:
-    """Yield the events of these names in the whole file."""
+    """Yield all events with these names in the file."""
     marks = [f'"event": "{name}"'.encode() for name in names]
     with suppress(FileNotFoundError), path.open("rb") as lines:
         yield from _events(line for line in lines if any(mark in line for mark in marks))

@@ -1,4 +1,4 @@
-"""Where the hub's own client keeps things, found without importing it."""
+"""Locations of the hub client's files, found without importing the client."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def endpoint(environment: Mapping[str, str]) -> str:
 
 
 def offline(environment: Mapping[str, str]) -> bool:
-    """Whether ``HF_HUB_OFFLINE`` keeps the hub's client from asking."""
+    """Whether ``HF_HUB_OFFLINE`` prevents the hub client from sending requests."""
     return environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
 
 
@@ -23,13 +23,13 @@ def _home(environment: Mapping[str, str]) -> Path:
 
 
 def token_file(environment: Mapping[str, str]) -> Path:
-    """Return where ``hf auth login`` leaves its token."""
+    """Return the file in which ``hf auth login`` stores its token."""
     path = environment.get("HF_TOKEN_PATH")
     return Path(path).expanduser() if path else _home(environment) / "token"
 
 
 def snapshot(environment: Mapping[str, str], model: str, revision: str | None) -> Path | None:
-    """Return the directory of a cached model, or None where not even its config.json is cached."""
+    """Return the directory of a cached model, or None if not even its config.json is cached."""
     cache = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE")
     if not cache:
         home = environment.get("HF_HOME", os.path.join(environment.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
@@ -42,9 +42,9 @@ def snapshot(environment: Mapping[str, str], model: str, revision: str | None) -
 
 
 def local_directory(model: str) -> Path | None:
-    """Return the directory that a model's name means, which need not exist; None for an id on the hub.
+    """Return the directory that a model's name refers to, which need not exist; None for an id on the hub.
 
-    The rule of ``hivemind_exp.models.loading``, which cannot be imported without torch.
+    Follows the rule of ``hivemind_exp.models.loading``, which cannot be imported without torch.
     """
     path = Path(model).expanduser()
     means_path = model.startswith((".", "/", "~")) or model.count("/") > 1
@@ -52,6 +52,6 @@ def local_directory(model: str) -> Path | None:
 
 
 def weights(directory: Path) -> list[Path]:
-    """Return the files of weights of a model's directory. Links of the cache that lead nowhere are left out."""
+    """Return the weight files in a model's directory, without the cache's broken links."""
     kinds = ("*.safetensors", "pytorch_model*.bin")
     return [path for kind in kinds for path in sorted(directory.glob(kind)) if path.is_file()]

@@ -1,4 +1,4 @@
-"""Small files that hold one JSON object, and the times in them."""
+"""Small files with one JSON object, and their timestamps."""
 
 import json
 import time
@@ -10,17 +10,17 @@ from hivemind_exp import atomic_write
 
 
 def rfc3339(seconds: float) -> str:
-    """Return a time, given in Unix seconds, as RFC 3339 in UTC."""
+    """Return a time in Unix seconds as RFC 3339 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def now() -> str:
-    """Return the time as RFC 3339 in UTC."""
+    """Return the current time as RFC 3339 in UTC."""
     return rfc3339(time.time())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a file, or None where there is none that can be read."""
+    """Return the object in a file, or None if there is none or it cannot be read."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -29,5 +29,5 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace a file whole, so that a reader or a crash never meets half of it."""
+    """Replace a file atomically, so that neither a reader nor a crash ever sees half of it."""
     atomic_write.write(path, json.dumps(value, indent=2) + "\n")

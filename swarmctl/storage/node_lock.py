@@ -1,6 +1,6 @@
-"""The lock of a node: held (flock) for as long as supervisor or trainer live, so no pid can be mistaken for it.
+"""The node's lock (flock), held as long as its supervisor or trainer lives, so no reused pid can be mistaken for it.
 
-No library: the trainer inherits the open descriptor, and must keep the lock when its supervisor is killed.
+No library is used: the trainer inherits the open descriptor, and must keep the lock if its supervisor is killed.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from swarmctl.storage.json_file import now
 
 
 def acquire(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Take the lock; return False where someone else has it."""
+    """Take the lock; return False if another process has it."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -22,7 +22,7 @@ def acquire(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether someone has the lock; touches nothing."""
+    """Whether a process has the lock. Changes nothing."""
     try:
         with path.open("rb") as lock:
             return not acquire(lock.fileno(), fcntl.LOCK_SH)
@@ -31,15 +31,15 @@ def is_held(path: Path) -> bool:
 
 
 def write_holder(lock: int, trainer: int | None) -> None:
-    """Write into the lock file who holds it: for people and ``status``; the lock itself is the truth."""
+    """Write the holder to the lock file, for users and ``status``. Only the lock itself shows whether it is held."""
     content = json.dumps({"pid": os.getpid(), "trainer": trainer, "since": now()}).encode() + b"\n"
-    with contextlib.suppress(OSError):  # a full disk must not keep a node from starting to say so
+    with contextlib.suppress(OSError):  # a node must start even on a full disk, so that it can report it
         os.ftruncate(lock, 0)
         os.pwrite(lock, content, 0)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process with this id."""
-    import psutil  # most commands do without
+    """Whether a process with this id exists."""
+    import psutil  # imported here: most commands do not need it
 
     return psutil.pid_exists(pid)

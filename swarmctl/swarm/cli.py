@@ -8,13 +8,15 @@ from swarmctl.terminal import options
 from swarmctl.terminal.help import command_group
 
 NodeOption = Annotated[
-    str | None, typer.Option("--node", metavar="NODE", help="Node. [default: the only one that is in a swarm]")
+    str | None, typer.Option("--node", metavar="NODE", help="Node to use. [default: the only one in a swarm]")
 ]
 group = command_group(
-    """Found a swarm, invite others, and see who is in it. To join one: `swarmctl run --join INVITATION`.
+    """Create a swarm, invite others and see its peers.
 
-    Nodes of a swarm train on the same questions and learn from each other's answers, each of which they verify
-    themselves. Nobody leads and nobody has to be trusted.
+    To join a swarm, use `swarmctl run --join INVITATION`.
+
+    The nodes of a swarm train on the same questions and learn from each other's answers. Each node verifies all answers
+    itself. There is no leader, and no peer has to be trusted.
 
     Examples:
       swarmctl swarm new tea --task sapo
@@ -25,21 +27,21 @@ group = command_group(
 
 @group.command("new")
 def _new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the swarm, and of its first node.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the swarm and of its first node.")],
     *,
     profile: Annotated[
-        str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile: how the first node runs.")
+        str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile of the first node.")
     ] = None,
     task: options.Tasks = None,
     game: Annotated[
-        Literal["sampling", "study-group"] | None, typer.Option(help="What a round is. [default: the profile's]")
+        Literal["sampling", "study-group"] | None, typer.Option(help="Game to play. [default: the profile's]")
     ] = None,
     stage_time: Annotated[
         int | None,
-        typer.Option(min=5, max=86_400, metavar="SECONDS", help="Seconds of a stage of the game study-group."),
+        typer.Option(min=5, max=86_400, metavar="SECONDS", help="Seconds per stage of the study-group game."),
     ] = None,
     open_: Annotated[
-        bool, typer.Option("--open", help="Strangers will join: all peers together fill a part of each batch.")
+        bool, typer.Option("--open", help="Let strangers join; limit all peers together to a part of each batch.")
     ] = False,
     set_: Annotated[
         list[str] | None,
@@ -47,9 +49,10 @@ def _new(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Found a swarm: sign its charter, make its first node, print the one line with which others join.
+    """Create a swarm and its first node.
 
-    The charter fixes tasks, game and group size for ever. Nothing runs yet.
+    Signs the swarm's charter and prints the command that others use to join. The charter permanently fixes the tasks,
+    the game and the group size. The node is not started yet.
 
     Examples:
       swarmctl swarm new tea
@@ -72,7 +75,7 @@ def _new(
 
 @group.command("show")
 def _show(*, node: NodeOption = None, json: options.Json = False) -> None:
-    """Show a swarm's charter, and this machine's node in it.
+    """Show a swarm's charter and this machine's node in it.
 
     Examples:
       swarmctl swarm show
@@ -85,9 +88,10 @@ def _show(*, node: NodeOption = None, json: options.Json = False) -> None:
 
 @group.command("invite")
 def _invite(*, node: NodeOption = None, json: options.Json = False) -> None:
-    """Print the line with which others join, with this machine's addresses and those of a few peers.
+    """Print the command that others use to join.
 
-    Who has the line is in: give it to those you want. It stays valid; addresses may change.
+    It contains the addresses of this machine and of a few peers. Anyone with this line can join, so only share it with
+    people you want in the swarm. The line stays valid, but addresses may change.
 
     Examples:
       swarmctl swarm invite
@@ -100,7 +104,9 @@ def _invite(*, node: NodeOption = None, json: options.Json = False) -> None:
 
 @group.command("peers")
 def _peers(*, node: NodeOption = None, json: options.Json = False) -> None:
-    """List the peers that the node knows: when it heard of them, what they gave, how far they can be relied on.
+    """List the peers that the node knows.
+
+    Shows when each peer was last heard from, what it shared and how reliable it is.
 
     Examples:
       swarmctl swarm peers
@@ -113,9 +119,10 @@ def _peers(*, node: NodeOption = None, json: options.Json = False) -> None:
 
 @group.command("leaderboard")
 def _leaderboard(*, node: NodeOption = None, json: options.Json = False) -> None:
-    """Rank peers by what the node learned from them. Shows contribution, not proof of anything.
+    """Rank peers by what the node learned from them.
 
-    Each node counts for itself what it verified and used; two nodes may well show two orders.
+    The ranking shows contribution and proves nothing. Each node counts only what it verified and used itself, so two
+    nodes may rank peers differently.
 
     Examples:
       swarmctl swarm leaderboard
@@ -128,7 +135,9 @@ def _leaderboard(*, node: NodeOption = None, json: options.Json = False) -> None
 
 @group.command("leave")
 def _leave(*, node: NodeOption = None, json: options.Json = False) -> None:
-    """Leave a swarm: the node goes on alone with what it learned. Its key, journal and checkpoints stay.
+    """Leave a swarm and continue alone.
+
+    The node keeps what it learned, and its key, journal and checkpoints.
 
     Examples:
       swarmctl swarm leave --node tea

@@ -1,4 +1,4 @@
-"""``swarmctl swarm invite``: the line that lets others in, with the addresses that hold now."""
+"""``swarmctl swarm invite``: print the invitation to a node's swarm, with its current addresses."""
 
 import sys
 
@@ -15,15 +15,15 @@ from swarmctl.terminal.views import Writer
 
 KNOWN = "known-peers.json"
 PEERS = 3
-"""Other peers in the line: it works while one of them does."""
+"""Number of other peers in the invitation. It works as long as one of them can be reached."""
 
 
 def invite(node: str | None, *, as_json: bool) -> None:
-    """Print the command that joins the swarm of a node."""
+    """Print the command that joins a node's swarm."""
     found = member(node)
     if found.peer is None:
         raise IdentityProblem(
-            f"node {found.name} has no key that can be read", next=f"swarmctl identity show --node {found.name}"
+            f"cannot read the key of node {found.name}", next=f"swarmctl identity show --node {found.name}"
         )
     line = invitation(found.files, found.settings, found.charter.id, found.peer)
     join = command(["run", "--join", str(line)])
@@ -33,16 +33,16 @@ def invite(node: str | None, *, as_json: bool) -> None:
         return
     say = Writer(sys.stderr)
     if not found.running:
-        say(f"Node {found.name} is not running: others join once it is, or through a peer that is.")
+        say(f"Node {found.name} is not running. Others can join once it runs, or through a peer that is running.")
     say(reach(line))
-    say(f"Whoever has this line can join swarm {found.charter.name}:")
+    say(f"Anyone with this line can join swarm {found.charter.name}:")
     print(join, flush=True)
 
 
 def invitation(files: NodeFiles, settings: SwarmConfig, swarm: str, peer: str) -> Invitation:
-    """Return the invitation to a node's swarm: this machine's addresses, then those of a few peers.
+    """Return the invitation to a node's swarm, with this machine's addresses and then those of a few peers.
 
-    Chooses the node's port where it has none yet. Raises OSError.
+    Chooses the node's port if it has none yet. Raises OSError.
     """
     own = own_addresses(peer, kept_port(files.swarm, settings), settings)
     others = [each for each in known_addresses(files, settings) if each.rpartition("/")[2] != peer]
@@ -50,20 +50,23 @@ def invitation(files: NodeFiles, settings: SwarmConfig, swarm: str, peer: str) -
 
 
 def known_addresses(files: NodeFiles, settings: SwarmConfig) -> list[str]:
-    """Return addresses of peers: of those that answered last, else of those that the node was invited by."""
+    """Return addresses of the peers that answered most recently, or else those in the node's own invitation."""
     contacts = [(peer, contact) for peer, contact in KnownPeers(files.swarm / KNOWN).items() if contact.answered]
     contacts.sort(key=lambda item: item[1].answered, reverse=True)
-    # The first address of a peer is the one that reaches farthest.
+    # A peer's first address is the one with the widest reach.
     found = [f"{contact.addresses[0]}/p2p/{peer}" for peer, contact in contacts if contact.addresses]
     known = list(filter(is_address, found))[:PEERS]
     return known or (list(parse(settings.join).addresses)[:PEERS] if settings.join else [])
 
 
 def reach(line: Invitation) -> str:
-    """Say from where the addresses of an invitation can be reached."""
+    """Return a sentence on where the addresses of an invitation can be reached from."""
     found = [each.split("/")[2] for each in line.addresses]
     if any(is_public(host) for host in found):
-        return "It can be reached from anywhere, unless a firewall stands before it."
+        return "The node can be reached from anywhere, unless a firewall blocks it."
     if all(host == LOOPBACK for host in found):
-        return "It can be reached from this machine alone."
-    return "It can be reached from this network. From elsewhere: forward a port to it, and say where in swarm.announce."
+        return "The node can be reached from this machine only."
+    return (
+        "The node can be reached from this network. To make it reachable from elsewhere, forward a port to it and set "
+        "swarm.announce to its public address."
+    )

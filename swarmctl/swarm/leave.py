@@ -1,4 +1,4 @@
-"""``swarmctl swarm leave``: a node takes its leave; what it is and what it learned stay."""
+"""``swarmctl swarm leave``: a node leaves its swarm, but keeps its identity and what it learned."""
 
 import os
 import shlex
@@ -19,21 +19,21 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
 
 _FIXED = ("node.seed", "node.fresh", "game.kind", "game.group_size")
-"""What a swarm's node has, whatever its profile says, beside its tasks."""
+"""Settings, besides the tasks, that a node in a swarm has whatever its profile says."""
 
 
 def leave(node: str | None, *, as_json: bool) -> None:
-    """Put the charter and what is known of peers aside. Raises NodeConflict while the node runs."""
+    """Set the charter and the records of peers aside. Raises NodeConflict while the node runs."""
     files = existing(node) if node is not None else member(None).files
     name = files.root.name
     made = read_json(files.identity) or {}
     swarm = made.get("swarm")
     if not files.charter.exists() or not isinstance(swarm, str):
-        raise ConfigurationError(f"node {name} is in no swarm", next=f"swarmctl run --node {shlex.quote(name)}")
+        raise ConfigurationError(f"node {name} is not in a swarm", next=f"swarmctl run --node {shlex.quote(name)}")
     status = f"swarmctl status --node {shlex.quote(name)}"
     if locks.is_held(files.lock):
-        stop = "stop it first, with Ctrl-C where it runs or kill -TERM to its pid"
-        raise NodeConflict(f"node {name} is running: {stop}", next=status)
+        stop = "Stop it first: press Ctrl-C in its terminal or send SIGTERM to its pid."
+        raise NodeConflict(f"node {name} is running. {stop}", next=status)
     aside = left_directory(files, swarm)
     with nodes.held(files, lambda _: status), disk_errors(files.root):
         aside.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,14 +47,15 @@ def leave(node: str | None, *, as_json: bool) -> None:
         return
     say = Writer(sys.stdout)
     say(f"Node {name} has left swarm {short_id(swarm)}.")
-    say("Kept: its key, its model with all it learned, its journal and its bills.")
-    say(f"Put aside: the charter and what it knew of peers, in {shown(aside)}")
-    say("Go on alone with the same tasks, or join the same swarm again with its line; another takes another node:")
+    say("Kept: its key, its trained model, its journal and its spending ledger.")
+    say(f"Set aside: the charter and its records of peers, in {shown(aside)}")
+    say("The node can rejoin this swarm with an invitation. To join another swarm, use another node.")
+    say("To continue alone on the same tasks:")
     say(f"  {typed(f'swarmctl run --node {shlex.quote(name)}')}")
 
 
 def _go_alone(files: NodeFiles) -> None:
-    """Let the node go on with the tasks and the game that its swarm had: it was made for these."""
+    """Let the node continue with its swarm's tasks and game, for which it was created."""
     record = read_json(files.config)
     if record is None:
         return

@@ -1,4 +1,4 @@
-"""Which node of this machine a command about swarms means, and what is known of it without asking anybody."""
+"""The node that a swarm command is for, and what its files say about it."""
 
 import shlex
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Member:
 
     @property
     def peer(self) -> str | None:
-        """The node's peer id; None where its key cannot be read."""
+        """The node's peer id; None if its key cannot be read."""
         try:
             return Identity.load(self.files.key).peer_id
         except IdentityProblem:
@@ -38,7 +38,7 @@ class Member:
 
     @property
     def settings(self) -> SwarmConfig:
-        """What the node was last run with."""
+        """The settings of the node's last run."""
         table = ((read_json(self.files.config) or {}).get("config") or {}).get("swarm") or {}
         return SwarmConfig.model_validate(
             {key: value for key, value in table.items() if key in SwarmConfig.model_fields}
@@ -46,36 +46,36 @@ class Member:
 
 
 def member(name: str | None) -> Member:
-    """Return the node ``name``, or without a name the only one that is in a swarm.
+    """Return the node ``name``, or without a name the only node in a swarm.
 
-    Raises ConfigurationError where it is in none, or several could be meant.
+    Raises ConfigurationError if the node is not in a swarm, or if there is no name and no single node in a swarm.
     """
     if name is not None and not existing(name).charter.exists():
-        raise ConfigurationError(f"node {name} is in no swarm", next="swarmctl swarm --help")
+        raise ConfigurationError(f"node {name} is not in a swarm", next="swarmctl swarm --help")
     members = [files_of(name)] if name is not None else [files for files in all_nodes() if files.charter.exists()]
     if not members:
         raise ConfigurationError(
-            "no node of this machine is in a swarm: found one, or join one with `swarmctl run --join`",
+            "no node on this machine is in a swarm. Create a swarm, or join one with `swarmctl run --join`.",
             next="swarmctl swarm new my-swarm",
         )
     names = [files.root.name for files in members]
     if len(names) > 1:
         raise ConfigurationError(
-            f"{len(names)} nodes of this machine are in a swarm ({', '.join(names)}): say which",
+            f"{len(names)} nodes on this machine are in a swarm ({', '.join(names)}); choose one with --node",
             next=f"swarmctl swarm show --node {shlex.quote(names[0])}",
         )
     return Member(members[0], _charter(members[0]))
 
 
 def _charter(files: NodeFiles) -> Charter:
-    """Return the charter of a node, against what its ``node.json`` says that it is."""
+    """Return a node's charter, checked against the swarm id in its ``node.json``."""
     swarm = (read_json(files.identity) or {}).get("swarm")
     again = f"swarmctl run --node {shlex.quote(files.root.name)}"
     if not isinstance(swarm, str):
-        raise SwarmError(f"node {files.root.name} does not say which swarm it is in", next=again)
+        raise SwarmError(f"node.json of node {files.root.name} names no swarm", next=again)
     try:
         with files.charter.open("rb") as file:
             return Charter.open(file.read(2 * LONGEST), swarm)
     except (OSError, SwarmError) as error:
-        # The peers have it too: a run that finds it damaged here asks them.
-        raise SwarmError(f"the charter of node {files.root.name} cannot be read: {error}", next=again) from error
+        # The peers have the charter, too: a run that finds it damaged fetches it from them.
+        raise SwarmError(f"cannot read the charter of node {files.root.name}: {error}", next=again) from error

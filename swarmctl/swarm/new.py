@@ -1,4 +1,4 @@
-"""``swarmctl swarm new``: a charter, signed; the node that founds the swarm; the one line that lets others in."""
+"""``swarmctl swarm new``: sign a charter, create the swarm's first node and print the command that joins the swarm."""
 
 import re
 import secrets
@@ -31,13 +31,13 @@ from swarmctl.terminal.views import Writer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 STAGE_TIME_S = 60
-"""Seconds of a stage of the study group, where nobody says otherwise."""
+"""Default number of seconds per stage of the study-group game."""
 
 
 def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open: bool) -> None:
-    """Found the swarm ``name``, and its first node as ``options`` say; print the command that joins it.
+    """Create the swarm ``name``, and its first node from ``options``; print the command that joins the swarm.
 
-    Raises NodeConflict where the name is taken; ConfigurationError and TaskError where no charter can be made.
+    Raises NodeConflict if the name is taken; ConfigurationError and TaskError if no charter can be made.
     """
     say = Writer(sys.stderr)
     files = lookup.files_of(name)
@@ -45,13 +45,13 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     resolved = resolved_options(options)
     if resolved.config.swarm.charter is not None:
         raise ConfigurationError(
-            f"who founds a swarm joins none: swarm.join is set ({resolved.origins.get('swarm.join')})",
+            f"cannot create a swarm while swarm.join is set ({resolved.origins.get('swarm.join')})",
             next=f"swarmctl profiles show {shlex.quote(resolved.profile.reference)} --origin",
         )
     size = resolved.config.game.group_size
     if size not in GROUP_SIZES:
         raise ConfigurationError(
-            f"game.group_size is {size}, and groups of a swarm have {GROUP_SIZES[0]} to {GROUP_SIZES[-1]} completions",
+            f"invalid game.group_size: {size}. In a swarm, use {GROUP_SIZES[0]} to {GROUP_SIZES[-1]}",
             next=f"{_again(name)} --set game.group_size=8",
         )
     with retry_hint(resolved):
@@ -77,7 +77,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         write_json(files.identity, nodes.identity(member.config))
         write_last(files, member)
         line = invitation(files, member.config.swarm, charter.id, identity.peer_id)
-        # Last: with its charter the node is of this swarm for good.
+        # Last: once it has the charter, the node belongs to this swarm.
         join_swarm.store_membership(files, join_swarm.CharterMembership(charter, charter.seal(identity)))
     join = command(["run", "--join", str(line)])
     if options.as_json:
@@ -86,35 +86,37 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         return
     labels = ", ".join(task.label for task in charter.tasks)
     say(
-        f"Swarm {charter.name} ({lookup.short_id(charter.id)}), {'open' if charter.is_open else 'invited'}: "
-        f"{game(charter)}, {'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. That is fixed now."
+        f"Created swarm {charter.name} ({lookup.short_id(charter.id)}), "
+        f"{'open to strangers' if charter.is_open else 'invite-only'}: {game(charter)}, "
+        f"{'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. This can no longer be changed."
     )
-    say(f"Its first node is {node.name}, {animal_name(identity.peer_id)}. Start it, so that others find the swarm:")
+    say(f"Its first node is {node.name} ({animal_name(identity.peer_id)}). Start it so that others can find the swarm:")
     say(f"  {typed(f'swarmctl run --node {shlex.quote(node.name)}')}")
     say(reach(line))
-    say("To join from there, or from another terminal here, once the first node runs:")
+    say("Once it is running, others (and other nodes on this machine) can join with:")
     sys.stderr.flush()
     print(join, flush=True)
 
 
 def _check_new(files: NodeFiles) -> None:
-    """Raise UsageError for a name that no swarm can have, NodeConflict for a node that is in use already."""
+    """Raise UsageError if the swarm's name is invalid, NodeConflict if the node is already in use."""
     name = files.root.name
     if _NAME.fullmatch(name) is None:
         raise UsageError(
-            "the name of a swarm has letters, digits, dots, dashes and underscores, at most 64 in all",
+            f"invalid swarm name {name!r}. Use up to 64 letters, digits, dots, dashes and underscores, starting with a "
+            "letter or digit",
             next="swarmctl swarm new my-swarm",
         )
     other = _again(lookup.other_name(name))
     if files.charter.exists():
         swarm = (read_json(files.identity) or {}).get("swarm") or ""
         raise NodeConflict(
-            f"node {name} is in swarm {lookup.short_id(swarm)} already",
+            f"node {name} is already in swarm {lookup.short_id(swarm)}",
             next=f"swarmctl swarm invite --node {shlex.quote(name)}",
         )
     nodes.check_free(files, lambda _: other)
     if nodes.has_begun(files):
-        raise NodeConflict(f"node {name} has learned alone, and a swarm takes a new node", next=other)
+        raise NodeConflict(f"node {name} has already trained alone; a swarm needs a new node", next=other)
 
 
 def _again(name: str) -> str:

@@ -1,4 +1,4 @@
-"""``swarmctl swarm peers`` and ``leaderboard``: what a node remembers of others, whose names come from their ids."""
+"""``swarmctl swarm peers`` and ``leaderboard``: show a node's records of its peers. Names are derived from peer ids."""
 
 import sys
 import time
@@ -18,18 +18,20 @@ from swarmctl.terminal.views import Writer
 _KINDS = ("policy", "policy_text", "teacher", "relay")
 _HEADINGS = ("", "peer", "id", "seen", "round", "offered", "used", "right", "refused", "weight")
 _RIGHT = frozenset(_HEADINGS) - {"peer", "id"}
-_NO_PROOF = "Contribution as this node verified it, not proof: names are free, and another node may count otherwise."
+_NO_PROOF = (
+    "Contribution as verified by this node, not proof: identities are free, and other nodes may count differently."
+)
 
 
 def peers(node: str | None, *, as_json: bool) -> None:
-    """Print the peers that a node knows, the latest first."""
+    """Print the peers that a node knows, most recently seen first."""
     found = member(node)
     rows = sorted(_rows(found), key=lambda row: (row["last_seen"] or "", row["peer"]), reverse=True)
     _print(found, rows, ranked=False, as_json=as_json)
 
 
 def leaderboard(node: str | None, *, as_json: bool) -> None:
-    """Print the peers by the groups that the node learned from, then by right answers."""
+    """Print peers, ranked by the groups that the node learned from, then by right answers."""
     found = member(node)
     rows = sorted(_rows(found), key=lambda row: (-row["used"], -row["correct"], row["peer"]))
     _print(found, rows, ranked=True, as_json=as_json)
@@ -65,12 +67,12 @@ def _print(found: Member, rows: Sequence[dict[str, Any]], *, ranked: bool, as_js
     write = Writer(sys.stdout)
     if not rows:
         state = "; it is not running" if not found.running else ""
-        write(f"Node {found.name} has heard of no peer of swarm {found.charter.name} yet{state}.")
+        write(f"Node {found.name} knows no peers in swarm {found.charter.name} yet{state}.")
         return
     ranks = [str(rank) if ranked else "" for rank in range(1, len(rows) + 1)]
     print_table([[rank, *_cells(row)] for rank, row in zip(ranks, rows, strict=True)], _HEADINGS, right=_RIGHT)
     write("")
-    write(_NO_PROOF if ranked else "weight: how readily a known peer's groups are drawn; a dash is a stranger's.")
+    write(_NO_PROOF if ranked else "weight: how likely a known peer's groups are to be drawn; strangers have a dash.")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``swarmctl swarm show``: a swarm's charter, and this machine's node in it."""
+"""``swarmctl swarm show``: show a swarm's charter and this machine's node in it."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,10 +55,10 @@ def _task(task: CharterTask) -> dict[str, Any]:
 
 def _lines(found: Member, peer: str | None, addresses: Sequence[str]) -> Iterator[str]:
     charter = found.charter
-    who = "open to strangers" if charter.is_open else "for those who are invited"
+    who = "open to strangers" if charter.is_open else "invite-only"
     yield f"Swarm {charter.name}, {who}"
     yield f"  id       {charter.id}"
-    yield f"  founded  {rfc3339(charter.t0)} by {animal_name(charter.founder)} ({charter.founder})"
+    yield f"  created  {rfc3339(charter.t0)} by {animal_name(charter.founder)} ({charter.founder})"
     yield f"  game     {game(charter)}"
     for place, task in enumerate(charter.tasks):
         made = task.version or (f"{task.size:,} questions, SHA-256 {task.sha256[:12]}…" if task.sha256 else "")
@@ -67,8 +67,8 @@ def _lines(found: Member, peer: str | None, addresses: Sequence[str]) -> Iterato
         yield f"  {'tasks' if place == 0 else '':<9}{', '.join(parts)}"
     yield f"Node {found.name}, {'running' if found.running else 'not running'}"
     if peer is None:
-        yield "  peer     its key cannot be read"
+        yield "  peer     unknown: cannot read the node's key"
         return
     yield f"  peer     {animal_name(peer)} ({peer})"
     for place, address in enumerate(addresses):
-        yield f"  {'reached' if place == 0 else '':<9}{address.rpartition('/p2p/')[0]}"
+        yield f"  {'address' if place == 0 else '':<9}{address.rpartition('/p2p/')[0]}"

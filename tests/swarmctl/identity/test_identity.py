@@ -1,4 +1,4 @@
-"""``swarmctl identity``: keys that only their owner can read, backups that come back, and nothing replaced unasked."""
+"""``swarmctl identity``: private keys, backups that can be restored, and no replacement without confirmation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Asked = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def run() -> Run:
-    """Run ``swarmctl identity`` in a process of its own, under the umask that hides least."""
+    """Run ``swarmctl identity`` in a separate process, with the most permissive umask."""
 
     def run(*arguments: str | Path, piped: str = "") -> subprocess.CompletedProcess[str]:
         return run_process([*SWARMCTL, "identity", *map(str, arguments)], input=piped, umask=0)
@@ -43,7 +43,7 @@ def run() -> Run:
 
 @pytest.fixture
 def asked(capsys: pytest.CaptureFixture[str]) -> Asked:
-    """Run ``swarmctl identity … --json`` in this process; return what it prints."""
+    """Run ``swarmctl identity … --json`` in this process; return the printed object."""
 
     def asked(*arguments: str | Path, code: Exit = Exit.DONE) -> dict[str, Any]:
         assert cli.run(["identity", *map(str, arguments), "--json"]) == code
@@ -57,14 +57,14 @@ def asked(capsys: pytest.CaptureFixture[str]) -> Asked:
 
 @pytest.fixture
 def node(home: Path) -> NodeFiles:
-    """A node that was made and has no identity."""
+    """A new node without an identity."""
     with nodes.opened(Config.model_validate({"node": {"name": "maths"}}), lambda name: name) as made:
         return made.files
 
 
 @pytest.fixture
-def living(node: NodeFiles) -> Iterator[Identity]:
-    """The node's identity, lived by another process."""
+def claimed(node: NodeFiles) -> Iterator[Identity]:
+    """The node's identity, claimed by another running process."""
     identity = Identity.create(node.key)
     code = (
         "import sys; from pathlib import Path; from hivemind_exp.swarm.identity import claim\n"
@@ -83,28 +83,28 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_whole_life(run: Run, home: Path, tmp_path: Path) -> None:
+def test_new_show_backup_and_restore(run: Run, home: Path, tmp_path: Path) -> None:
     assert run("show").stdout == f"No node yet in {home}/nodes.\n"
     made = run("new", "--node", "first")
     assert made.returncode == Exit.DONE, made.stderr
     files = NodeFiles(home / "nodes/first")
     identity = Identity.load(files.key)
     name = animal_name(identity.peer_id)
-    assert made.stdout.splitlines()[0] == f"Node first is {name}, {identity.peer_id}."
+    assert made.stdout.splitlines()[0] == f"Node first is {name} ({identity.peer_id})."
     assert made.stdout.rstrip().endswith("identity backup FILE --node first")
     assert (mode(files.key), mode(files.root)) == (0o600, 0o700)
     assert run("show").stdout == f"first  {name}  {identity.peer_id}\n"
     backup = tmp_path / "otter.txt"
     saved = run("backup", backup)
     assert saved.returncode == Exit.DONE, saved.stderr
-    assert f"Saved {name}, {identity.peer_id}, in {backup}." in saved.stdout
+    assert f"Saved the identity {name} ({identity.peer_id}) to {backup}." in saved.stdout
     assert mode(backup) == 0o600
     assert f"peer {identity.peer_id}\nname {name}\nnode first\n" in backup.read_text()
     restored = run("restore", backup, "--node", "second")
     assert restored.returncode == Exit.DONE, restored.stderr
     assert Identity.load(home / "nodes/second/identity.key").peer_id == identity.peer_id
     assert mode(home / "nodes/second/identity.key") == 0o600
-    assert "warning: node first has this identity too" in restored.stderr
+    assert "warning: node first has the same identity; only one of them can run at a time" in restored.stderr
     secret = identity.to_bytes()[4:36]
     for done in (made, saved, restored):
         assert secret.hex() not in done.stdout + done.stderr
@@ -112,8 +112,8 @@ def test_a_whole_life(run: Run, home: Path, tmp_path: Path) -> None:
 
 
 def test_json_has_fixed_keys(asked: Asked, node: NodeFiles, tmp_path: Path) -> None:
-    nobody = {"node": "maths", "peer_id": None, "name": None, "file": str(node.key), "running": False, "problem": None}
-    assert asked("show") == {"identities": [nobody]}
+    unset = {"node": "maths", "peer_id": None, "name": None, "file": str(node.key), "running": False, "problem": None}
+    assert asked("show") == {"identities": [unset]}
     first = asked("new")
     who = {"node": "maths", "peer_id": first["peer_id"], "name": animal_name(first["peer_id"]), "file": str(node.key)}
     assert first == who | {"replaced": None}
@@ -126,7 +126,7 @@ def test_json_has_fixed_keys(asked: Asked, node: NodeFiles, tmp_path: Path) -> N
     assert asked("restore", tmp_path / "copy") == who | {"replaced": first["peer_id"]}
 
 
-def test_another_identity_is_not_replaced_unasked(asked: Asked, node: NodeFiles, tmp_path: Path) -> None:
+def test_another_identity_is_not_replaced_without_confirmation(asked: Asked, node: NodeFiles, tmp_path: Path) -> None:
     first = asked("new")["peer_id"]
     content = node.key.read_bytes()
     Identity.create(tmp_path / "other")
@@ -155,25 +155,25 @@ def test_a_running_node_keeps_its_identity(asked: Asked, node: NodeFiles, tmp_pa
     assert node.key.read_bytes() == content
 
 
-def test_a_live_identity_is_restored_nowhere_else(
-    asked: Asked, living: Identity, node: NodeFiles, tmp_path: Path, home: Path
+def test_a_running_identity_cannot_be_restored_elsewhere(
+    asked: Asked, claimed: Identity, node: NodeFiles, tmp_path: Path, home: Path
 ) -> None:
     asked("backup", tmp_path / "copy", "--node", "maths")
     for source in (tmp_path / "copy", node.key):
         error = asked("restore", source, "--node", "second", "--yes", code=Exit.CONFIGURATION)["error"]
         assert error["code"] == "identity"
         assert "node maths (pid" in error["message"]
-        assert living.peer_id in error["message"]
+        assert claimed.peer_id in error["message"]
     assert not (home / "nodes/second").exists()
 
 
-def test_the_node_must_be_named_where_there_is_a_choice(
+def test_the_node_must_be_named_if_there_are_several(
     asked: Asked, node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked("new", "--node", "art")
     for command in (["new"], ["backup", "x"], ["restore", "x"]):
         error = asked(*command, code=Exit.USAGE)["error"]
-        assert "there are 2 nodes here" in error["message"]
+        assert "there are 2 nodes on this machine; choose one with --node" in error["message"]
         assert error["next"].endswith(f" identity {' '.join(command)} --node art")
     assert [row["node"] for row in asked("show")["identities"]] == ["art", "maths"]
     assert "did you mean maths?" in asked("show", "--node", "math", code=Exit.CONFIGURATION)["error"]["message"]
@@ -186,17 +186,17 @@ def test_the_node_must_be_named_where_there_is_a_choice(
     assert [path.name for path in node.root.parents[1].iterdir()] == ["nodes"]
 
 
-def test_a_backup_is_not_written_over_anything(asked: Asked, node: NodeFiles, tmp_path: Path) -> None:
+def test_a_backup_does_not_overwrite_files(asked: Asked, node: NodeFiles, tmp_path: Path) -> None:
     asked("new")
     target = tmp_path / "notes.txt"
     target.write_text("mine")
     target.chmod(0o644)
     error = asked("backup", target, code=Exit.CONFIGURATION)["error"]
-    assert f"there is a file {target} already" in error["message"]
+    assert f"{target} already exists" in error["message"]
     assert error["next"].endswith(f"identity backup {target} --node maths --yes")
     assert target.read_text() == "mine"
     asked("backup", target, "--yes")
-    assert mode(target) == 0o600, "what others could read before they cannot read now"
+    assert mode(target) == 0o600, "others could read the old file; they cannot read the backup"
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "directory").mkdir()
     for name in ("pipe", "directory"):
@@ -222,23 +222,23 @@ def test_a_linked_key_is_replaced_not_followed(asked: Asked, node: NodeFiles, tm
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [(b"", "is empty"), (b"\x08\x01\x12\x40short", "damaged"), (b"\x08\x00" + b"x" * 1200, "RSA key")],
 )
-def test_what_is_no_key_is_told_and_can_be_replaced(
-    asked: Asked, node: NodeFiles, tmp_path: Path, content: bytes, told: str
+def test_an_invalid_key_is_reported_and_can_be_replaced(
+    asked: Asked, node: NodeFiles, tmp_path: Path, content: bytes, expected: str
 ) -> None:
     node.key.write_bytes(content)
     node.key.chmod(0o600)
-    assert told in asked("show", code=Exit.CONFIGURATION)["identities"][0]["problem"]
-    assert told in asked("backup", tmp_path / "x", code=Exit.CONFIGURATION)["error"]["message"]
-    assert told in asked("restore", node.key, code=Exit.CONFIGURATION)["error"]["message"]
-    assert told in asked("new", code=Exit.CONFIGURATION)["error"]["message"]
+    assert expected in asked("show", code=Exit.CONFIGURATION)["identities"][0]["problem"]
+    assert expected in asked("backup", tmp_path / "x", code=Exit.CONFIGURATION)["error"]["message"]
+    assert expected in asked("restore", node.key, code=Exit.CONFIGURATION)["error"]["message"]
+    assert expected in asked("new", code=Exit.CONFIGURATION)["error"]["message"]
     assert asked("new", "--yes")["replaced"] is None
     assert asked("show")["identities"][0]["problem"] is None
 
 
-def test_an_open_key_is_told(asked: Asked, node: NodeFiles, tmp_path: Path, run: Run) -> None:
+def test_a_key_that_others_can_read_is_reported(asked: Asked, node: NodeFiles, tmp_path: Path, run: Run) -> None:
     asked("new")
     node.key.chmod(0o644)
     assert "others can read" in asked("show", code=Exit.CONFIGURATION)["identities"][0]["problem"]
@@ -248,10 +248,10 @@ def test_an_open_key_is_told(asked: Asked, node: NodeFiles, tmp_path: Path, run:
     (tmp_path / "x").chmod(0o644)
     restored = run("restore", tmp_path / "x")
     assert restored.returncode == Exit.DONE
-    assert f"warning: others can read {tmp_path}/x (0644)" in restored.stderr
+    assert f"warning: other users can read {tmp_path}/x (mode 0644)" in restored.stderr
 
 
-def test_a_full_disk_leaves_the_old_identity(
+def test_a_full_disk_keeps_the_old_identity(
     node: NodeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Asked
 ) -> None:
     asked("new")
@@ -281,7 +281,7 @@ def test_a_passphrase_is_piped_in(run: Run, node: NodeFiles, tmp_path: Path) -> 
     assert "the passphrase is wrong, or" in wrong.stderr
     assert "wrong horse" not in wrong.stderr
     nothing = run("restore", copy, "--node", "second")
-    assert "there is no passphrase" in nothing.stderr
+    assert "no passphrase was given" in nothing.stderr
     assert not (node.root.parent / "second").exists()
     assert run("restore", copy, "--node", "second", piped="correct horse").returncode == Exit.DONE
     assert run("backup", tmp_path / "x", "--node", "maths", "--passphrase", piped="\n").returncode == Exit.CONFIGURATION
@@ -293,15 +293,18 @@ def identity_on_a_terminal(*arguments: str | Path) -> pexpect.spawn[str]:
 
 
 @pytest.mark.slow
-def test_a_passphrase_is_typed_twice_and_unseen(node: NodeFiles, tmp_path: Path) -> None:
+def test_a_passphrase_is_typed_twice_and_hidden(node: NodeFiles, tmp_path: Path) -> None:
     identity = Identity.create(node.key)
-    for second, told in (("horse battery", "the two passphrases differ"), ("correct horse", "Saved ")):
+    for second, expected in (
+        ("horse battery", "the passphrases do not match"),
+        ("correct horse", "Saved the identity "),
+    ):
         child = identity_on_a_terminal("backup", tmp_path / "locked", "--passphrase")
         child.expect("Passphrase: ")
         child.sendline("correct horse")
-        child.expect("The same again: ")
+        child.expect("Repeat the passphrase: ")
         child.sendline(second)
-        child.expect(told)
+        child.expect(expected)
         rest_of(child)
     assert child.exitstatus == Exit.DONE
     assert backups.read((tmp_path / "locked").read_bytes(), tmp_path, "correct horse").peer_id == identity.peer_id
@@ -312,15 +315,15 @@ def test_a_passphrase_is_typed_twice_and_unseen(node: NodeFiles, tmp_path: Path)
     assert "correct horse" not in child.before
     rest_of(child)
     child = identity_on_a_terminal("restore", tmp_path / "locked", "--no-input")
-    child.expect("nothing may be asked: pipe it in")
+    child.expect(r"prompts are\s+disabled; pipe it in")
     rest_of(child)
 
 
-def test_a_no_keeps_the_identity(node: NodeFiles) -> None:
+def test_answering_no_keeps_the_identity(node: NodeFiles) -> None:
     identity = Identity.create(node.key)
     for answer, kept in (("n", True), ("y", False)):
         child = identity_on_a_terminal("new")
-        child.expect(r"Without a backup that\s+identity is lost[^[]*\[y/N\] ")
+        child.expect(r"Without\s+a\s+backup,\s+that\s+identity\s+is\s+lost[^[]*\[y/N\] ")
         child.sendline(answer)
         rest_of(child)
         assert (Identity.load(node.key).peer_id == identity.peer_id) is kept
@@ -347,7 +350,7 @@ def test_a_damaged_backup_is_refused(change: Callable[[str], str], tmp_path: Pat
         backups.read(change(whole).encode(), path, "x")
 
 
-def test_a_fresh_node_stays_who_it_is(node: NodeFiles) -> None:
+def test_an_emptied_node_keeps_its_identity(node: NodeFiles) -> None:
     identity = Identity.create(node.key)
     nodes.empty(node)
     assert Identity.load(node.key).peer_id == identity.peer_id

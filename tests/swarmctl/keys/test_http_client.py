@@ -1,4 +1,4 @@
-"""The one HTTP client: the way that a run's requests take, with an end, and no key to another host."""
+"""The HTTP client: same proxies and certificates as a run, limited in time, and no key to another host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_a_run_asks(url: str) -> int:
-    """Ask with the client of a run and return the status."""
+    """Send a request with a run's client; return the status."""
     import openai
 
     async def ask() -> int:
@@ -37,7 +37,7 @@ def as_a_run_asks(url: str) -> int:
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
-def test_it_goes_through_the_proxy_of_a_run(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uses_the_same_proxy_as_a_run(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with service() as proxy:
         proxy.act = "list"
         monkeypatch.setenv(variable, proxy.url.removesuffix("/v1"))
@@ -46,7 +46,7 @@ def test_it_goes_through_the_proxy_of_a_run(variable: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("hosts", ["127.0.0.1", "*", "127.0.0.0/8"])
-def test_it_goes_past_the_proxy_where_a_run_does(hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bypasses_the_proxy_like_a_run(hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with service() as proxy, service() as server:
         server.act = "list"
         monkeypatch.setenv("ALL_PROXY", proxy.url.removesuffix("/v1"))
@@ -55,7 +55,7 @@ def test_it_goes_past_the_proxy_where_a_run_does(hosts: str, monkeypatch: pytest
         assert (len(server.asked), len(proxy.asked)) == (2, 0)
 
 
-def test_it_trusts_what_a_run_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trusts_the_same_certificates_as_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = certificate(tmp_path / "own.pem", "localhost")
     with https_server(own) as url:
         with pytest.raises(Unanswered, match="certificate verify failed"):
@@ -66,7 +66,7 @@ def test_it_trusts_what_a_run_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert request("GET", url, {}, 5).status == as_a_run_asks(url)
 
 
-def test_a_redirect_to_another_host_is_told_and_not_followed() -> None:
+def test_a_redirect_to_another_host_is_reported_and_not_followed() -> None:
     with service() as thief, service() as server:
         server.act, server.elsewhere = "elsewhere", thief.url
         answer = request("GET", server.url, {"Authorization": f"Bearer {GOOD}"}, 5)
@@ -76,12 +76,12 @@ def test_a_redirect_to_another_host_is_told_and_not_followed() -> None:
         assert server.asked[-1] == ("/moved", f"Bearer {GOOD}")
 
 
-def test_redirects_without_an_end_have_one() -> None:
+def test_endless_redirects_end() -> None:
     with serve(reply(307, Location="/again")) as address:
         assert request("GET", address, {}, 5).status == 307
 
 
-def test_a_large_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_response_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_client, "_MOST_BYTES", 10)
     with service() as server:
         server.act = "list"
@@ -89,7 +89,7 @@ def test_a_large_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("act", ["hang", "drip"])
-def test_it_ends_in_time(act: str) -> None:
+def test_slow_responses_time_out(act: str) -> None:
     with service() as server:
         server.act = act
         began = time.monotonic()
@@ -98,13 +98,13 @@ def test_it_ends_in_time(act: str) -> None:
         assert time.monotonic() - began < 5
 
 
-def test_a_proxy_that_makes_no_sense_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_proxy_raises_unanswered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:1")
     with pytest.raises(Unanswered, match="nonsense"):
         request("GET", ELSEWHERE, {}, 5)
 
 
-def test_a_key_is_not_in_what_goes_wrong() -> None:
+def test_errors_do_not_contain_the_key() -> None:
     with pytest.raises(Unanswered) as caught:
         request("GET", "http://127.0.0.1:9/", {"Authorization": f"Bearer {GOOD}"}, 5)
     assert str(caught.value) == "Connection refused"

@@ -1,4 +1,4 @@
-"""Keys in a real Secret Service: one that works, one that is locked, one that never answers."""
+"""Keys in a real Secret Service: a working one, a locked one, and one that never answers."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def desktop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 @pytest.fixture
 def keyring(desktop: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Work in that session."""
+    """Use the desktop session's keyring."""
     return enter(desktop, monkeypatch)
 
 
 @pytest.fixture
 def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Work in a session whose keyring never answers."""
+    """Use a session whose keyring never answers."""
     with keyrings.bus(tmp_path / "user") as session, keyrings.silent(session):
         yield enter(session, monkeypatch)
 
@@ -109,36 +109,36 @@ def test_a_key_that_moves_leaves_no_copy(keyring: dict[str, str], home: Path, mo
     assert [keyrings.look_up(keyring, user) for user in (USER, "mybox@two.example")] == ["", ""]
 
 
-def test_what_somebody_else_deleted_is_said(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_deleted_outside_swarmctl_is_reported(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
     Keyring(Prompter(silent=True)).delete("openai", "api.openai.com")
-    with pytest.raises(KeyProblem, match="gone from the keyring") as error:
+    with pytest.raises(KeyProblem, match="no longer in the keyring") as error:
         value_of("openai")
     assert error.value.next == "swarmctl keys set openai"
 
 
-def test_with_a_key_in_the_environment_no_keyring_is_asked(
+def test_with_a_key_in_the_environment_the_keyring_is_not_used(
     keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other-0123456789a1b2")
-    monkeypatch.setattr("swarmctl.keys.keyring.Keyring._call", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr("swarmctl.keys.keyring.Keyring._call", lambda *_: pytest.fail("the keyring was used"))
     key = KeyFinder(Prompter(silent=True), os.environ).find("openai")
     assert key is not None
-    assert key.reason == "····a1b2 from $OPENAI_API_KEY (keyring has ····9f3c)"
+    assert key.reason == "····a1b2 from $OPENAI_API_KEY (overrides ····9f3c from keyring)"
 
 
 def test_only_the_systems_own_keyring_is_used(keyring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    # The null backend takes a key and forgets it; keyring itself would follow this variable.
+    # The null backend accepts a key and forgets it. The keyring library itself would follow this variable.
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
     assert keys(monkeypatch, "set", "openai", "--no-test", piped=KEY) == Exit.DONE
     assert keyrings.look_up(keyring, USER) == KEY
 
 
 @pytest.mark.parametrize(
-    ("state", "finding", "said"),
+    ("state", "finding", "expected"),
     [
-        ("absent", "skipped: no keyring here", "this login has no keyring"),
+        ("absent", "skipped: no keyring here", "no keyring is available in this session"),
         ("unlocked", "ok: SecretService, unlocked", "Saved key openai ····9f3c for api.openai.com in the keyring."),
         ("locked", "warning: SecretService is locked", "the keyring is locked"),
         ("silent", "failed: the keyring does not answer within 3 s", "the keyring did not answer within 3 s"),
@@ -150,9 +150,9 @@ def test_doctor_finds_the_keyring_that_set_uses(  # noqa: PLR0917 - pytest passe
     capsys: pytest.CaptureFixture[str],
     state: str,
     finding: str,
-    said: str,
+    expected: str,
 ) -> None:
-    # The choice of another backend, by a variable or a file, is followed by neither of them.
+    # Neither command follows a variable or a file that selects another backend.
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     (tmp_path / "config/python_keyring").mkdir(parents=True)
@@ -170,7 +170,7 @@ def test_doctor_finds_the_keyring_that_set_uses(  # noqa: PLR0917 - pytest passe
         (row,) = json.loads(capsys.readouterr().out)["checks"]
         code = keys(monkeypatch, "set", "openai", "--no-test", piped=KEY)
     assert f"{row['status']}: {row['finding']}".startswith(finding)
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert code == (Exit.DONE if state == "unlocked" else Exit.CONFIGURATION)
 
 
@@ -192,10 +192,10 @@ def test_a_locked_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         assert read_entry("openai") is not None
         assert cli.run(["run", *ON_HUB]) == Exit.CONFIGURATION
         assert "the keyring is locked" in capsys.readouterr().err
-        assert not (tmp_path / "home/nodes").exists(), "said before anything is made"
+        assert not (tmp_path / "home/nodes").exists(), "the error comes before anything is created"
         assert not (tmp_path / "home/secrets").exists()
         assert error.value.next is not None
-        # The daemon that this starts stays in the background: its streams must not be waited for.
+        # The daemon started here stays in the background: do not wait for its streams.
         subprocess.run(
             ["bash", "-c", error.value.next],
             input="password of the test\n",
@@ -209,7 +209,7 @@ def test_a_locked_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_keyring_that_was_never_unlocked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with keyrings.bus(tmp_path / "user") as session:  # D-Bus starts it, without a password
+    with keyrings.bus(tmp_path / "user") as session:  # D-Bus starts the keyring, without a password
         enter(session, monkeypatch)
         assert keys(monkeypatch, "set", "openai", "--no-test", piped=KEY) == Exit.CONFIGURATION
         assert "keyring" in capsys.readouterr().err
@@ -230,7 +230,7 @@ def test_a_keyring_that_never_answers(
     assert not home.exists()
 
 
-def test_on_a_terminal_it_says_what_it_waits_for(silent: dict[str, str]) -> None:
+def test_waiting_for_the_keyring_is_shown_on_a_terminal(silent: dict[str, str]) -> None:
     child = terminal("set", "openai", "--no-test")
     child.expect("not shown: ")
     child.sendline(KEY)
@@ -241,12 +241,12 @@ def test_on_a_terminal_it_says_what_it_waits_for(silent: dict[str, str]) -> None
     assert KEY not in str(child.before)
 
 
-def test_a_terminal_without_a_keyring_is_asked(home: Path) -> None:
+def test_without_a_keyring_a_terminal_is_asked_about_a_file(home: Path) -> None:
     for answer, code in (("n", Exit.CONFIGURATION), ("y", Exit.DONE)):
         child = terminal("set", "openai", "--no-test")
         child.expect("not shown: ")
         child.sendline(f" '{KEY}' ")
-        child.expect(r"Keep keys in a file .*\[y/N\] ")
+        child.expect(r"Store keys in\s+a\s+file .*\[y/N\] ")
         before = str(child.after)
         child.sendline(answer)
         rest_of(child)
@@ -259,14 +259,14 @@ def test_a_wrong_prefix_is_asked_about_on_a_terminal(home: Path) -> None:
     child = terminal("set", "openai", "--no-test", "--insecure-storage")
     child.expect("not shown: ")
     child.sendline("gsk_0123456789abcdef")
-    child.expect(r"looks like a key of groq; .*\[y/N\] ")
+    child.expect(r"looks like a key for groq, .*\[y/N\] ")
     child.sendline("")
     rest_of(child)
     assert child.exitstatus == Exit.CONFIGURATION
     assert not home.exists()
 
 
-def test_a_dead_end_at_the_prompt_changes_nothing(home: Path) -> None:
+def test_interrupting_the_prompt_changes_nothing(home: Path) -> None:
     for key, code in ((pexpect.spawn.sendintr, 130), (pexpect.spawn.sendeof, 130)):
         child = terminal("set", "openai")
         child.expect("not shown: ")
@@ -282,7 +282,7 @@ def test_testing_a_key_from_the_keyring(keyring: dict[str, str], monkeypatch: py
         assert keys(monkeypatch, "set", "mybox", "--host", server.url, piped=GOOD) == Exit.DONE
         assert keys(monkeypatch, "test") == Exit.DONE
         assert [authorization for _, authorization in server.asked] == [f"Bearer {GOOD}"] * 2
-        # An index that was tampered with leads to nothing: the key lies under its host's name.
+        # A manipulated index finds no key: keys are stored under their host's name.
         entry = read_entry("mybox")
         assert entry is not None
         host = f"127.0.0.1:{server.server_port + 1}"

@@ -1,4 +1,4 @@
-"""A planted key is found nowhere: not while a node runs, not when it fails, not afterwards."""
+"""A planted key appears nowhere: not while a node runs, not when it fails, not afterwards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ON_HUB = ["-p", "demo", "--model", MODEL, "--set", "warmup.steps=0"]
 
 @dataclass
 class Watched:
-    """A run that was scanned from its start to its end."""
+    """A run that was scanned from start to end."""
 
     returncode: int
     out: str
@@ -46,7 +46,7 @@ Watch = Callable[..., Watched]
 
 @pytest.fixture
 def watch(tmp_path: Path) -> Watch:
-    """Run a command with the key planted in its environment, scanning; then scan all it left and said."""
+    """Run a command with the key in its environment, scanning its processes; then scan its files and output."""
 
     def watch(
         program: Sequence[str],
@@ -77,7 +77,7 @@ def watch(tmp_path: Path) -> Watch:
         finally:
             process.kill()
             scan.end()
-        # What the user keeps the key in is read by the command itself, and by nobody else.
+        # The file in which the user stores the key is read by the command itself and by no other process.
         assert scan.found - {f"open file {kept} of {process.pid}"} == set()
         assert not has_key((out + err).encode(), key), out + err
         assert files_with(tmp_path, key) == []
@@ -87,7 +87,7 @@ def watch(tmp_path: Path) -> Watch:
 
 
 def after_a_round(node: Path, then: Callable[[int], None]) -> Callable[[int], None]:
-    """Wait until rounds are played, then do something to the node."""
+    """Return a function that waits for a finished round and then does something to the node."""
 
     def do(pid: int) -> None:
         events = node / "events.jsonl"
@@ -101,7 +101,7 @@ def trainer_of(node: Path) -> int:
     return int(json.loads((node / "lock").read_text())["trainer"])
 
 
-def test_the_scan_finds_what_is_there(tmp_path: Path) -> None:
+def test_the_scan_finds_planted_keys(tmp_path: Path) -> None:
     (tmp_path / "leak").write_text(f"Bearer {KEY}")
     code = "import sys, time; open(sys.argv[2]); held = open(sys.argv[2]); time.sleep(20)"
     shell = f'{sys.executable} -c "{code}" "$KEY" {tmp_path}/leak; true'
@@ -122,7 +122,7 @@ def test_the_scan_finds_what_is_there(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a tiny model, as the hub has them."""
+    """The files of a tiny model, as on the hub."""
     from hivemind_exp.models.tiny import build_model, build_tokenizer
 
     path = tmp_path_factory.mktemp("model")
@@ -140,7 +140,7 @@ def test_a_real_run_with_a_private_model(watch: Watch, home: Path, model: Path) 
         assert done.returncode == Exit.DONE, done.err
         assert "Key huggingface ····9f3c from $HF_TOKEN." in done.err
         assert {"config.json", "model.safetensors"} <= set(server.served)
-    assert len(done.scan.seen) >= 4, "the node, its trainer, a maker, a verifier"
+    assert len(done.scan.seen) >= 4, "the node, its trainer, a question worker, a verifier"
     assert sum(done.scan.seen.values()) > 50
 
 
@@ -179,7 +179,7 @@ free = true
 def offloading(
     watch: Watch, tmp_path: Path, home: Path, program: Sequence[str], fault: Fault | None, *more: str, **variables: str
 ) -> None:
-    """Run a node whose provider fails: its key goes neither to what stands in for it nor to where it leads."""
+    """Run a node whose provider fails: the key goes neither to the fallback nor to a redirect's target."""
     outside = tmp_path.with_name(tmp_path.name + "-key")
     outside.write_text(KEY)
     with api_server(keys={KEY}) as server, api_server() as spare:
@@ -204,15 +204,15 @@ def test_a_real_run_that_offloads(watch: Watch, tmp_path: Path, home: Path, faul
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.QUOTA, Fault.RESET, Fault.HTML_OK, Fault.REDIRECT, Fault.UNKNOWN_MODEL])
-def test_however_a_provider_fails(watch: Watch, tmp_path: Path, home: Path, fault: Fault) -> None:
-    """With the real engine, which alone has the key by then. Many groups, so that an outage is soon clear."""
+def test_the_key_does_not_leak_when_a_provider_fails(watch: Watch, tmp_path: Path, home: Path, fault: Fault) -> None:
+    """Uses the real engine, the only process with the key by then. Many groups, so that an outage is soon detected."""
     short = ("--rounds", "1", "--set", "game.groups=8")
     offloading(watch, tmp_path, home, STAND_IN, fault, *short, STAND_IN="offload")
 
 
 @pytest.mark.slow
 def test_a_real_run_that_pushes(watch: Watch, tmp_path: Path) -> None:
-    """With Xet, as users have it, so that its client's own logs are scanned as well."""
+    """Uses Xet, as users do, so that its client's logs are scanned, too."""
     account = Account(token=KEY, xet=tmp_path / "xet")
     short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
     with uploads(account) as url:
@@ -235,7 +235,7 @@ def test_a_real_run_whose_hub_repeats_the_token(watch: Watch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("act", ["run", "error", "killed", "traceback", "disk_full", "error_in_log", "limit", "spawn"])
-def test_every_way_to_end(watch: Watch, home: Path, act: str) -> None:
+def test_the_key_does_not_leak_however_a_run_ends(watch: Watch, home: Path, act: str) -> None:
     watch(STAND_IN, "run", *ON_HUB, "--rounds", "3", "-v", "--json", STAND_IN=act)
     node = home / "nodes/demo"
     assert (node / "token.sha256").read_text() == hashlib.sha256(KEY.encode()).hexdigest()
@@ -243,7 +243,7 @@ def test_every_way_to_end(watch: Watch, home: Path, act: str) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_sudden_death(watch: Watch, home: Path) -> None:
+def test_ctrl_c_and_sigkill(watch: Watch, home: Path) -> None:
     def end(name: str, then: Callable[[int], None]) -> int:
         run = ("run", *ON_HUB, "--rounds", "0", "--node", name)
         return watch(STAND_IN, *run, do=after_a_round(home / "nodes" / name, then)).returncode
@@ -265,7 +265,7 @@ def test_ctrl_c_and_sudden_death(watch: Watch, home: Path) -> None:
         ["status", "--json"],
     ],
 )
-def test_commands_that_only_tell(watch: Watch, command: list[str]) -> None:
+def test_read_only_commands(watch: Watch, command: list[str]) -> None:
     assert watch(STAND_IN, *command).returncode == Exit.DONE
 
 
@@ -273,7 +273,7 @@ def test_commands_that_only_tell(watch: Watch, command: list[str]) -> None:
 def test_a_key_from_the_keyring_or_a_file(
     watch: Watch, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key reaches the trainer, and stands in no file but the one it was asked to be kept in."""
+    """The key reaches the trainer, and is in no file except the one that the user chose for it."""
     no_keys = {"HF_TOKEN": "", "OPENAI_API_KEY": "", "WANDB_API_KEY": "", "ANTHROPIC_API_KEY": ""}
     digest = hashlib.sha256(KEY.encode()).hexdigest()
 
@@ -308,7 +308,7 @@ def test_which_keys_a_run_needs(tmp_path: Path) -> None:
     assert of("lab/model", "wandb", HF_HUB_OFFLINE="1", WANDB_MODE="offline") == []
 
 
-def test_a_saved_key_is_kept_back_from_another_hub(home: Path) -> None:
+def test_a_saved_key_is_not_sent_to_another_hub(home: Path) -> None:
     config = Config.model_validate({"model": {"name": "lab/model"}})
     command = [*SWARMCTL, "keys", "set", "huggingface", "--no-test", "--insecure-storage"]
     subprocess.run(command, cwd=ROOT, input=KEY, text=True, check=True, stderr=subprocess.DEVNULL)
@@ -317,7 +317,7 @@ def test_a_saved_key_is_kept_back_from_another_hub(home: Path) -> None:
     kept = keys_for(config, prompter, {"HF_ENDPOINT": "https://mirror.example"})
     assert kept.secrets == {}
     assert kept.lines == (
-        "warning: key huggingface belongs to huggingface.co and is kept back: $HF_ENDPOINT is mirror.example",
+        "warning: key huggingface is not used: it belongs to huggingface.co, but $HF_ENDPOINT is mirror.example",
     )
     given = {"HF_ENDPOINT": "https://mirror.example", "HF_TOKEN": KEY}
     assert keys_for(config, prompter, given).secrets == {"huggingface": KEY}

@@ -1,4 +1,4 @@
-"""``swarmctl keys test`` against a real server that answers in every way."""
+"""``swarmctl keys test`` against a real server that sends every kind of response."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def server() -> Iterator[Service]:
 
 
 @pytest.mark.parametrize(
-    ("act", "result", "told"),
+    ("act", "result", "expected"),
     [
         ("models", "valid", "12 models"),
         ("list", "valid", "1 model"),
         ("here", "valid", "0 models"),
         ("402", "no_credit", "no credit left (HTTP 402)"),
         ("429", "no_credit", "no credit left (HTTP 429)"),
-        ("slow down", "unreachable", "asks to slow down"),
-        ("400", "refused", "does not accept it (HTTP 400)"),
+        ("slow down", "unreachable", "the service is limiting requests (HTTP 429)"),
+        ("400", "refused", "does not accept the key (HTTP 400)"),
         ("500", "unreachable", "HTTP 500"),
         ("404", "not_understood", "no list of models"),
         ("garbage", "unreachable", ""),
@@ -43,11 +43,11 @@ def server() -> Iterator[Service]:
         ("drip", "unreachable", "no answer within 1 s"),
     ],
 )
-def test_what_a_server_may_answer(server: Service, act: str, result: str, told: str) -> None:
+def test_server_responses(server: Service, act: str, result: str, expected: str) -> None:
     server.act = act
     began = time.monotonic()
     finding = probe("mybox", server.url, GOOD, limit=1)
-    assert (finding.result, told in finding.detail) == (result, True), finding
+    assert (finding.result, expected in finding.detail) == (result, True), finding
     assert GOOD not in finding.detail
     assert time.monotonic() - began < 3
 
@@ -57,7 +57,7 @@ def test_a_wrong_key_is_refused(server: Service) -> None:
     assert server.asked == [("/v1/models", "Bearer sk-wrong")]
 
 
-def test_nobody_there() -> None:
+def test_unreachable_servers() -> None:
     assert probe("mybox", "http://127.0.0.1:1/v1", GOOD).result == "unreachable"
     assert probe("mybox", "http://no-such-host.invalid/v1", GOOD, limit=5).result == "unreachable"
 
@@ -74,15 +74,15 @@ def test_the_key_does_not_follow_a_redirect_to_another_host(server: Service) -> 
 @pytest.mark.parametrize(
     ("name", "answer", "path", "expected"),
     [
-        ("huggingface", '{"name": "ada"}', "/api/whoami-v2", ("valid", "of ada")),
-        ("wandb", '{"data": {"viewer": {"username": "ada"}}}', "/graphql", ("valid", "of ada")),
-        ("wandb", '{"data": {"viewer": null}}', "/graphql", ("refused", "nobody")),
+        ("huggingface", '{"name": "ada"}', "/api/whoami-v2", ("valid", "belongs to ada")),
+        ("wandb", '{"data": {"viewer": {"username": "ada"}}}', "/graphql", ("valid", "belongs to ada")),
+        ("wandb", '{"data": {"viewer": null}}', "/graphql", ("refused", "belongs to no account")),
         ("openrouter", '{"data": {"limit_remaining": null}}', "/key", ("valid", "accepted")),
         ("openrouter", '{"data": {"limit_remaining": 0}}', "/key", ("no_credit", "used up")),
         ("openrouter", "[]", "/key", ("not_understood", "another kind")),
     ],
 )
-def test_services_that_say_whose_key_it_is(
+def test_services_that_report_the_keys_owner(
     server: Service, name: str, answer: str, path: str, expected: tuple[str, str]
 ) -> None:
     server.act = answer
@@ -99,24 +99,26 @@ def save(server: Service, monkeypatch: pytest.MonkeyPatch, key: str, *options: s
     return cli.run(["keys", "set", "mybox", "--host", server.url, "--insecure-storage", *options])
 
 
-def test_set_tests_and_does_not_save_what_is_refused(
+def test_set_tests_keys_and_does_not_save_refused_ones(
     server: Service, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert save(server, monkeypatch, GOOD) == Exit.DONE
     assert "Tested: valid, 12 models." in capsys.readouterr().err
     assert save(server, monkeypatch, "sk-wrong-0123456789") == Exit.CHECK_FAILED
     err = capsys.readouterr().err
-    assert "refused this key" in err
+    assert "refused this key for mybox: " in err
     assert "sk-wrong-0123456789" not in err
     entry = read_entry("mybox")
     assert entry is not None
     assert (entry.last_four, entry.result) == ("cdef", "valid")
     server.act = "500"
     assert save(server, monkeypatch, "sk-other-0123456789") == Exit.DONE
-    assert "warning: not tested, the service answers with HTTP 500." in capsys.readouterr().err
+    assert "warning: not tested: the service responded with HTTP 500." in capsys.readouterr().err
 
 
-def test_the_command(server: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_test_command(
+    server: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.run(["keys", "test"]) == Exit.CONFIGURATION
     assert cli.run(["keys", "test", "mybox"]) == Exit.CONFIGURATION
     save(server, monkeypatch, GOOD, "--no-test")

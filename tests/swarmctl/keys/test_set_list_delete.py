@@ -1,4 +1,4 @@
-"""``swarmctl keys`` where there is no keyring: what is taken, what is refused, what goes before what."""
+"""``swarmctl keys`` without a keyring: which keys are accepted or refused, and which take precedence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``swarmctl keys`` with something piped in; return exit code, stdout and stderr."""
+    """Run ``swarmctl keys`` with piped input; return exit code, stdout and stderr."""
 
     def run(*arguments: str, piped: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.StringIO(piped))
@@ -51,10 +51,10 @@ def find(name: str, **how: object) -> Key | None:
     return KeyFinder(Prompter(silent=True), os.environ).find(name, **how)  # type: ignore[arg-type]
 
 
-def test_without_a_keyring_nothing_is_kept_in_a_file_unasked(run: Run, home: Path) -> None:
+def test_without_a_keyring_no_key_file_is_written_without_consent(run: Run, home: Path) -> None:
     code, out, err = run("set", "openai", "--no-test", piped=KEY)
     assert code == Exit.CONFIGURATION
-    assert "this login has no keyring" in err
+    assert "no keyring is available in this session" in err
     assert "OPENAI_API_KEY" in err
     assert err.rstrip().endswith("keys set openai --insecure-storage")
     assert out == ""
@@ -62,7 +62,7 @@ def test_without_a_keyring_nothing_is_kept_in_a_file_unasked(run: Run, home: Pat
     assert run("set", "openai", "--no-test", "--yes", piped=KEY)[0] == Exit.CONFIGURATION
 
 
-def test_a_file_is_its_owners_alone_and_the_index_has_no_key(run: Run, home: Path) -> None:
+def test_a_key_file_is_private_and_the_index_has_no_key(run: Run, home: Path) -> None:
     save(run, key=f"\ufeff \"'{KEY}'\"\r\n\n")
     for path in (home / "keys", home / "secrets"):
         assert path.stat().st_mode & 0o777 == 0o700
@@ -74,7 +74,7 @@ def test_a_file_is_its_owners_alone_and_the_index_has_no_key(run: Run, home: Pat
     assert key is not None
     assert key.value == KEY
     assert KEY not in repr(key)
-    # Chosen once for this key, so also for the next one in its place.
+    # The user chose a file for this key, so its replacement goes to a file, too.
     assert run("set", "openai", "--no-test", piped=OTHER)[0] == Exit.DONE
     assert getattr(find("openai"), "value", None) == OTHER
 
@@ -82,7 +82,7 @@ def test_a_file_is_its_owners_alone_and_the_index_has_no_key(run: Run, home: Pat
 def test_a_file_that_others_can_read_is_refused(run: Run, home: Path) -> None:
     save(run)
     (home / "secrets/openai.json").chmod(0o644)
-    with pytest.raises(KeyProblem, match="others can read") as error:
+    with pytest.raises(KeyProblem, match="other users can read") as error:
         find("openai")
     assert error.value.next == f"chmod 600 {home}/secrets/openai.json"
 
@@ -98,7 +98,7 @@ def test_a_file_that_others_can_read_is_refused(run: Run, home: Path) -> None:
         ["mybox", "--host", "http://localhost/v1", "0123"],
     ],
 )
-def test_a_key_on_the_command_line_is_called_leaked_and_not_repeated(
+def test_a_key_on_the_command_line_is_reported_as_leaked_and_not_repeated(
     run: Run, home: Path, arguments: list[str]
 ) -> None:
     code, out, err = run("set", *arguments, "--no-test", piped=OTHER)
@@ -117,24 +117,24 @@ def test_other_commands_do_not_repeat_a_key_either(run: Run, command: str) -> No
         assert KEY not in out + err
 
 
-def test_a_closed_standard_input_is_no_defect(home: Path) -> None:
+def test_a_closed_standard_input_is_a_normal_error(home: Path) -> None:
     command = f"{sys.executable} -m swarmctl keys set openai --no-test <&-"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == Exit.CONFIGURATION
-    assert "there is no key on standard input" in done.stderr
+    assert "no key on standard input" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "''", "two words", "one\ntwo", "schlüssel", "x" * 5000, "a\x00b"])
-def test_what_is_no_key_is_refused_and_not_repeated(run: Run, text: str) -> None:
+def test_invalid_keys_are_refused_and_not_repeated(run: Run, text: str) -> None:
     code, out, err = run("set", "openai", "--no-test", "--insecure-storage", piped=text)
     assert code == Exit.CONFIGURATION
     assert not text.strip(" \n'") or text not in out + err
 
 
-def test_a_key_with_anothers_prefix_needs_a_yes(run: Run) -> None:
+def test_a_key_with_another_providers_prefix_needs_confirmation(run: Run) -> None:
     code, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped="sk-ant-0123456789abcdef")
     assert code == Exit.CONFIGURATION
-    assert "looks like a key of anthropic, not of openai" in err
+    assert "looks like a key for anthropic, not for openai" in err
     assert err.rstrip().endswith("keys set openai --yes")
     save(run, "openai", "sk-ant-0123456789abcdef", "--yes")
 
@@ -161,7 +161,7 @@ def test_prefixes(key: str, name: str, owner: str | None) -> None:
     assert looks_foreign(key, name) == owner
 
 
-def test_the_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_of_precedence(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(run, "huggingface", "hf_saved_0123456789abcdef")
     (tmp_path / "token").write_text("hf_hubfile_0123456789abcdef\n")
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
@@ -189,22 +189,22 @@ def test_the_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert find("huggingface") is None
 
 
-def test_what_wins_over_what_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overridden_keys_are_reported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     save(run)
     monkeypatch.setenv("OPENAI_API_KEY", OTHER)
     key = find("openai")
     assert key is not None
-    assert key.reason == "····a1b2 from $OPENAI_API_KEY (0600 file has ····9f3c)"
+    assert key.reason == "····a1b2 from $OPENAI_API_KEY (overrides ····9f3c from 0600 file)"
     pinned = find("openai", pin=LocationKind.FILE)
     assert pinned is not None
     assert pinned.value == KEY
-    with pytest.raises(KeyProblem, match="pinned to keyring"):
+    with pytest.raises(KeyProblem, match=r"no key for openai in 'keyring', the only location that offload\.key allows"):
         find("openai", pin=LocationKind.KEYRING)
     _, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped=KEY)
-    assert "$OPENAI_API_KEY goes before it (it has ····a1b2)" in err
+    assert "$OPENAI_API_KEY (····a1b2) overrides the saved key until you unset it" in err
 
 
-def test_a_place_that_cannot_give_its_key_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreadable_first_location_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", OTHER)
     monkeypatch.setenv("SWARMCTL_OPENAI_API_KEY_FILE", str(tmp_path / "missing"))
     with pytest.raises(KeyProblem, match="No such file"):
@@ -215,7 +215,7 @@ def test_a_key_belongs_to_its_host(run: Run, home: Path) -> None:
     save(run)
     code, _, err = run("set", "openai", "--host", "https://evil.example/v1", "--insecure-storage", piped=KEY)
     assert code == Exit.CONFIGURATION
-    assert "openai is always at https://api.openai.com/v1" in err
+    assert "the key openai is only sent to https://api.openai.com/v1" in err
     for url in ("https://api.openai.com.evil.example/v1", "https://api.openai.com:8443/v1"):
         with pytest.raises(KeyProblem, match=r"belongs to api\.openai\.com and is not sent to"):
             find("openai", base_url=url)
@@ -225,14 +225,14 @@ def test_a_key_belongs_to_its_host(run: Run, home: Path) -> None:
     assert (entry.base_url, entry.host) == ("https://llm.example:9000/v1", "llm.example:9000")
     with pytest.raises(KeyProblem, match=r"is not sent to other\.example"):
         find("mybox", base_url="https://other.example/v1")
-    # An index that was tampered with does not lead the key elsewhere.
+    # A manipulated index does not send the key elsewhere.
     index = home / "keys/mybox.json"
     index.write_text(index.read_text().replace("llm.example", "evil.example"))
-    with pytest.raises(KeyProblem, match=r"holds no key for evil\.example"):
+    with pytest.raises(KeyProblem, match=r"contains no key for evil\.example"):
         find("mybox")
 
 
-def test_a_damaged_index_is_said(run: Run, home: Path) -> None:
+def test_a_damaged_index_is_reported(run: Run, home: Path) -> None:
     save(run)
     (home / "keys/openai.json").write_text("{")
     code, _, err = run("list")
@@ -249,7 +249,7 @@ def test_hosts() -> None:
     assert [in_the_clear(url) for url in clear + safe] == [True] * len(clear) + [False] * len(safe)
 
 
-def test_a_name_of_ones_own(run: Run) -> None:
+def test_custom_names(run: Run) -> None:
     code, _, err = run("set", "opnai", piped=KEY)
     assert code == Exit.CONFIGURATION
     assert "did you mean openai?" in err
@@ -264,7 +264,7 @@ def test_list_as_json(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     save(run)
     save(run, "mybox", "shortkey", "--host", "https://llm.example/v1")
     monkeypatch.setenv("OPENAI_API_KEY", OTHER)
-    # Not even opened: a pipe without a writer would hang.
+    # The file is not even opened: a pipe without a writer would hang.
     os.mkfifo(tmp_path / "fifo")
     monkeypatch.setenv("SWARMCTL_GROQ_API_KEY_FILE", str(tmp_path / "fifo"))
     code, out, _ = run("list", "--json")
@@ -282,7 +282,7 @@ def test_list_as_json(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert OTHER not in out
     text = run("list")[1]
     assert "openai  api.openai.com  ····a1b2  $OPENAI_API_KEY" in text
-    assert "hides: 0600 file has ····9f3c" in text
+    assert "overrides ····9f3c from 0600 file" in text
 
 
 def test_delete(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,7 @@ def test_delete(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("delete", "--all", "--yes")[0] == Exit.DONE
     assert [*(home / "keys").iterdir(), *(home / "secrets").iterdir()] == []
     monkeypatch.setenv("OPENAI_API_KEY", OTHER)
-    assert "it comes from $OPENAI_API_KEY" in run("delete", "openai")[2]
+    assert "key openai comes from $OPENAI_API_KEY" in run("delete", "openai")[2]
 
 
 def test_import_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +315,7 @@ def test_import_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert getattr(find("gemini", pin=LocationKind.FILE), "value", None) == "AIza0123456789abcdef"
 
 
-def test_import_from_a_file_which_it_tells_to_clean(run: Run, tmp_path: Path) -> None:
+def test_import_from_a_file_prints_how_to_clean_it(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "my .env"
     path.write_text(
         f"# keys\nPORT=80\nOPENAI_API_KEY=sk-old-0123456789abcdef\nexport OPENAI_API_KEY='{KEY}' # the new one\n"
@@ -323,7 +323,7 @@ def test_import_from_a_file_which_it_tells_to_clean(run: Run, tmp_path: Path) ->
     )
     code, out, err = run("import", str(path), "--no-test", "--insecure-storage")
     assert code == Exit.CONFIGURATION, "one of them was not saved"
-    assert "Not saved: XAI_API_KEY: this looks like a key of groq" in err
+    assert "Not saved: XAI_API_KEY: this looks like a key for groq" in err
     assert KEY not in out + err
     assert getattr(find("openai"), "value", None) == KEY
     assert getattr(find("huggingface"), "value", None) == "hf_0123456789abcdef"
@@ -343,13 +343,13 @@ def test_no_key_is_left_in_a_childs_environment() -> None:
     assert {"HF_TOKEN", "WANDB_API_KEY", "GOOGLE_API_KEY"} <= KEY_VARIABLES
 
 
-def test_the_table() -> None:
+def test_provider_table() -> None:
     assert all(name == row.name and not row.base_url.endswith("/") for name, row in PROVIDERS.items())
     assert all(row.variables and row.base_url.startswith("https://") for row in PROVIDERS.values() if row.needs_key)
     assert all(not in_the_clear(row.base_url) for row in PROVIDERS.values())
 
 
-def test_little_is_shown_of_a_key() -> None:
+def test_only_the_end_of_a_key_is_shown() -> None:
     assert last_four("0123456789ab") == "89ab"
     assert last_four("0123456789a") is None
     assert clean_key("“sk-1”\u200b\n", "there") == "sk-1"

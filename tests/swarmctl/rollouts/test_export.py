@@ -104,7 +104,7 @@ def test_a_file_is_replaced_only_with_a_yes(tmp_path: Path, capsys: pytest.Captu
     link.symlink_to(path)
     assert cli.run(["rollouts", "export", "--correct", "--last", "1", "-o", str(link)]) == Exit.CONFIGURATION
     error, following = capsys.readouterr().err.splitlines()
-    assert "there is a file" in error
+    assert f"{path} already exists" in error
     assert path.read_text() == "mine"
     command = following.removeprefix("  try: ")
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -128,7 +128,7 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFix
     mixed_node()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for path, told in ((pipe, "is no file"), (tmp_path, "is a directory")):
+    for path, told in ((pipe, "is not a regular file"), (tmp_path, "is a directory")):
         assert cli.run(["rollouts", "export", "-o", str(path), "--yes"]) == Exit.CONFIGURATION
         assert told in capsys.readouterr().err
     assert pipe.is_fifo()

@@ -123,10 +123,10 @@ def test_a_missing_key_is_named_with_the_command_that_saves_it(home: Path) -> No
     with api_server(keys={KEY}) as server:
         profile(home, server, free=True, needs_key=True)
         cause, following = told(swarmctl("--offload", "mybox"))
-        assert "there is no key for mybox" in cause
+        assert "no key for mybox" in cause
         assert following.endswith(f"keys set mybox --host {server.base_url}")
         cause, following = told(swarmctl("--offload", "openai"))
-    assert "there is no key for openai" in cause
+    assert "no key for openai" in cause
     assert following.endswith("keys set openai")
 
 
@@ -148,10 +148,10 @@ def test_first_contact_on_a_terminal(home: Path) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "CI"}
         environment |= {"TERM": "xterm", "STAND_IN": "offload"}
         terminal = spawn(command, environment=environment, rows=30, timeout=60)
-        terminal.expect("There is no key for mybox yet")
+        terminal.expect("No key for mybox yet")
         terminal.expect("Key for mybox .*not shown: ")
         terminal.sendline(KEY)
-        terminal.expect("Keep keys in a file .*N. ")
+        terminal.expect(r"Store keys in\s+a\s+file .*N. ")
         terminal.sendline("y")
         terminal.expect("Tested: valid")
         # Where the lines are broken depends on the port's length.

@@ -104,8 +104,8 @@ def test_ctrl_c_does_not_wait_for_the_hub(home: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "cause", "following"),
     [
-        ({}, "hub.repo is set, and pushing needs a token that may write; there is none", "keys set huggingface"),
-        ({"HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids pushing", "unset HF_HUB_OFFLINE"),
+        ({}, "pushing to hub.repo needs a token with write access, but no token was found", "keys set huggingface"),
+        ({"HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE prevents pushing", "unset HF_HUB_OFFLINE"),
     ],
 )
 def test_without_a_token_or_a_hub_nothing_starts(

@@ -1,4 +1,4 @@
-"""Three real nodes on one machine, in two homes as if on two: founded, joined by the pasted line, killed, gone on."""
+"""Three real nodes on one machine, with two homes to simulate two machines: create, join, kill, resume."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ loopback = true
 
 
 class Machine:
-    """A home of its own, and what runs in it."""
+    """A separate home directory, and the nodes that run in it."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -67,11 +67,11 @@ class Machine:
         )
 
     def end(self, node: str, number: signal.Signals) -> tuple[int, str]:
-        """Ask a node to end; return its exit code and what it said."""
+        """Signal a node to stop; return its exit code and stderr."""
         process = self.running.pop(node)
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-        return process.returncode, said
+        _, output = process.communicate(timeout=60)
+        return process.returncode, output
 
     def events(self, node: str) -> list[dict[str, object]]:
         with suppress(FileNotFoundError):
@@ -80,7 +80,7 @@ class Machine:
         return []
 
     def learned(self, node: str) -> int:
-        """Return how many completions of peers a node has learned from."""
+        """Return the number of peers' completions that a node has learned from."""
         return sum(
             int(str(event["count"]))
             for event in self.events(node)
@@ -93,13 +93,13 @@ class Machine:
             process = self.running[node]
             if process.poll() is not None:
                 pytest.fail(f"node {node} ended: {process.communicate()}")
-            assert time.monotonic() < deadline, f"node {node}: it never happened"
+            assert time.monotonic() < deadline, f"node {node}: the condition was never met"
             time.sleep(0.1)
 
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
-    """Two machines, on which nothing is left running."""
+    """Two machines; afterwards, no process may be left running."""
     made = Machine(tmp_path / "here"), Machine(tmp_path / "there")
     yield made
     for machine in made:
@@ -116,13 +116,13 @@ def _left(home: Path) -> Iterator[list[str]]:
                 yield process.cmdline()
 
 
-@pytest.mark.timeout(600)  # seconds of work, on a machine that does nothing else
-def test_three_nodes_train_together_and_outlive_their_founder(machines: tuple[Machine, Machine]) -> None:
+@pytest.mark.timeout(600)  # takes only seconds on an otherwise idle machine
+def test_three_nodes_train_together_and_outlive_their_creator(machines: tuple[Machine, Machine]) -> None:
     here, there = machines
     pasted = shlex.split(here.do("swarm", "new", "tea").stdout)
     here.start("tea")
     here.wait("tea", lambda: any(here.files("tea").checkpoints.glob("0*")))
-    # What the founder has learned so far is where the others begin: it saves them the warm-up.
+    # The others start from the creator's checkpoint, which saves them the warm-up.
     model = shutil.copytree(max(here.files("tea").checkpoints.glob("0*")) / "model", there.home / "model")
     other = ("--model", str(model), "--set", "warmup.steps=0", *pasted[pasted.index("--join") :])
     there.start("two", *other)
@@ -137,22 +137,22 @@ def test_three_nodes_train_together_and_outlive_their_founder(machines: tuple[Ma
         assert _known(machine, node) == set(peers.values()) - {peers[node]}
     status = json.loads(there.do("status", "--node", "two", "--json").stdout)["nodes"][0]
     assert (status["state"], status["peers"]) == ("running", 2)
-    # Without its founder, "three" finds the swarm again through a peer that it has met and written down.
+    # Without the creator, "three" finds the swarm again through a peer that it has met and saved.
     met = there.files("three").swarm / KNOWN
     there.wait("three", lambda: bool(KnownPeers(met)[peers["two"]].answered))
 
-    code, said = here.end("tea", signal.SIGINT)
+    code, output = here.end("tea", signal.SIGINT)
     assert code == Exit.INTERRUPTED
-    assert "In the swarm: shared " in said
+    assert "In the swarm: shared " in output
     psutil.Process(json.loads(there.files("three").lock.read_text())["trainer"]).kill()
-    _, said = there.running.pop("three").communicate(timeout=60)
-    assert "killed (SIGKILL)" in said
+    _, output = there.running.pop("three").communicate(timeout=60)
+    assert "killed (SIGKILL)" in output
     before = there.learned("three")
     there.start("three")
     there.wait("three", lambda: there.learned("three") > before)
-    code, said = there.end("three", signal.SIGTERM)
+    code, output = there.end("three", signal.SIGTERM)
     assert code == Exit.DONE
-    assert "Changed:" not in said
+    assert "Changed:" not in output
     assert Identity.load(there.files("three").key).peer_id == peers["three"]
 
 

@@ -1,4 +1,4 @@
-"""``swarmctl swarm`` and ``run --join``, with a stand-in for the trainer and the real workers that make questions."""
+"""``swarmctl swarm`` and ``run --join``, with a fake trainer and the real question workers."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ rounds = 1
 
 @pytest.fixture(autouse=True)
 def default(home: Path) -> None:
-    """Make a profile that is used when none is named."""
+    """Write the profile that is used if none is named."""
     write_profile(home, "default", SMALL)
 
 
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command in this process; a stand-in for the trainer is a process of its own."""
+    """Run a command in this process, with the fake trainer as a separate process."""
     monkeypatch.setattr(running, "run_command", partial(running.run_command, module="tests.support.fake_trainer"))
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -63,14 +63,14 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def tea(here: Cli) -> str:
-    """Found the swarm "tea"; return its invitation."""
+    """Create the swarm "tea"; return its invitation."""
     done = here("swarm", "new", "tea")
     assert done.returncode == Exit.DONE, done.stderr
     return invitation(done.stdout)
 
 
 def invitation(stdout: str) -> str:
-    """Return what is behind ``--join`` in the one line that was printed."""
+    """Return the invitation after ``--join`` in the single printed line."""
     (line,) = stdout.splitlines()
     *_, run, join, text = shlex.split(line)
     assert (run, join) == ("run", "--join")
@@ -78,7 +78,7 @@ def invitation(stdout: str) -> str:
 
 
 def request(home: Path, node: str) -> dict[str, Any]:
-    """Return what the trainer of a node was given last."""
+    """Return the last request to a node's trainer."""
     given: dict[str, Any] = json.loads((home / "nodes" / node / "request.json").read_text())
     return given
 
@@ -89,7 +89,7 @@ def made(home: Path, node: str) -> dict[str, Any]:
 
 
 def advice(stderr: str) -> list[str]:
-    """Return the arguments of the command after the error."""
+    """Return the arguments of the command suggested after the error."""
     *_, following = stderr.splitlines()
     assert following.startswith("  try: "), stderr
     words = shlex.split(following.removeprefix("  try: "))
@@ -118,7 +118,7 @@ def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli
     assert made(home, "tea")["swarm"] == charter.id
 
 
-def test_the_founder_starts_with_its_name_alone(here: Cli, home: Path, tea: str) -> None:
+def test_the_creator_starts_with_only_its_node_name(here: Cli, home: Path, tea: str) -> None:
     done = here("run", "--node", "tea")
     assert done.returncode == Exit.DONE, done.stderr
     config = request(home, "tea")["config"]
@@ -128,7 +128,7 @@ def test_the_founder_starts_with_its_name_alone(here: Cli, home: Path, tea: str)
     assert "Swarm tea (" in done.stderr
 
 
-def test_what_passes_between_peers_is_told(here: Cli, home: Path, tea: str) -> None:
+def test_traffic_between_peers_is_reported(here: Cli, home: Path, tea: str) -> None:
     done = here("run", "--node", "tea", "--rounds", "3", "--json")
     assert done.returncode == Exit.DONE, done.stderr
     result = json.loads(done.stdout)
@@ -150,12 +150,12 @@ def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
     write_profile(home, "alone", SMALL + "[node]\nfresh = false\n")
     assert here("run", "-p", "alone", "--node", "alone").returncode == Exit.DONE
     third = here("swarm", "new", "alone")
-    assert "has learned alone" in third.stderr
+    assert "has already trained alone" in third.stderr
     assert here(*advice(third.stderr)).returncode == Exit.DONE
     assert made(home, "alone-2")["swarm"] is not None
 
 
-def test_a_swarm_that_cannot_be_made_leaves_nothing(here: Cli, home: Path) -> None:
+def test_a_swarm_that_cannot_be_created_leaves_no_files(here: Cli, home: Path) -> None:
     done = here("swarm", "new", "tea", "--task", "spel_backward")
     assert done.returncode == Exit.CONFIGURATION
     assert "spell_backward" in done.stderr
@@ -163,7 +163,7 @@ def test_a_swarm_that_cannot_be_made_leaves_nothing(here: Cli, home: Path) -> No
 
 
 @pytest.mark.slow
-def test_joining_by_the_pasted_line_however_it_was_wrapped(here: Cli, home: Path, tea: str) -> None:
+def test_joining_with_an_invitation_that_was_wrapped(here: Cli, home: Path, tea: str) -> None:
     wrapped = "\n  ".join(textwrap.wrap(tea, 40, break_on_hyphens=False))
     first = here("run", "--join", f" {wrapped} ", "--node", "two")
     assert first.returncode == Exit.DONE, first.stderr
@@ -184,7 +184,7 @@ def test_joining_by_the_pasted_line_however_it_was_wrapped(here: Cli, home: Path
 
 
 @pytest.mark.slow
-def test_two_nodes_of_a_swarm_have_seeds_of_their_own(here: Cli, home: Path, tea: str) -> None:
+def test_nodes_of_a_swarm_have_different_seeds(here: Cli, home: Path, tea: str) -> None:
     for node in ("two", "three"):
         assert here("run", "--join", tea, "--node", node).returncode == Exit.DONE
     assert len({made(home, node)["seed"] for node in ("tea", "two", "three")}) == 3
@@ -205,26 +205,26 @@ def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["--task", "sapo"], "fixes tasks spell_backward, not what --task says"),
         (["--set", "game.group_size=4"], "fixes game.group_size 8, not what --set says"),
         (["--set", "node.fresh=true"], "keeps what it learned"),
     ],
 )
-def test_what_contradicts_the_charter_is_refused_with_a_cure(
-    here: Cli, home: Path, tea: str, words: list[str], said: str
+def test_options_that_contradict_the_charter_are_refused_with_a_fix(
+    here: Cli, home: Path, tea: str, words: list[str], expected: str
 ) -> None:
     done = here("run", "--join", tea, "--node", "two", *words)
     assert done.returncode == Exit.CONFIGURATION
-    assert said in done.stderr
+    assert expected in done.stderr
     assert not (home / "nodes/two").exists()
-    cured = here(*advice(done.stderr))
-    assert cured.returncode == Exit.DONE, cured.stderr
+    fixed = here(*advice(done.stderr))
+    assert fixed.returncode == Exit.DONE, fixed.stderr
     assert request(home, "two")["config"]["swarm"]["join"] == tea
 
 
-def test_a_contradiction_in_the_environment_and_what_agrees(here: Cli, tea: str) -> None:
+def test_variables_must_agree_with_the_charter(here: Cli, tea: str) -> None:
     done = here("run", "--join", tea, "--node", "two", SWARMCTL_GAME__GROUP_SIZE="4")
     assert "  try: unset SWARMCTL_GAME__GROUP_SIZE" in done.stderr
     params = 'tasks=[{name = "spell_backward", params = {min_word_len = 3, max_word_len = 5}}]'
@@ -236,19 +236,19 @@ def test_a_contradiction_in_the_environment_and_what_agrees(here: Cli, tea: str)
 def test_swarms_are_never_mixed_in_a_node(here: Cli, home: Path, tea: str) -> None:
     coffee = invitation(here("swarm", "new", "coffee").stdout)
     assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
-    for node in ("two", "tea"):  # one that has learned, and one that was only made
+    for node in ("two", "tea"):  # one has trained, the other was only created
         done = here("run", "--join", coffee, "--node", node)
         assert done.returncode == Exit.CONFIGURATION
         assert f"node {node} is in swarm {parse(tea).charter[:12]}" in done.stderr
-    cured = here(*advice(done.stderr))
-    assert cured.returncode == Exit.DONE, cured.stderr
+    fixed = here(*advice(done.stderr))
+    assert fixed.returncode == Exit.DONE, fixed.stderr
     assert made(home, "tea-2")["swarm"] == parse(coffee).charter
     assert here("run", "-p", "demo", "--node", "demo", "--rounds", "1").returncode == Exit.DONE
     assert "cannot change" in here("run", "--join", tea, "--node", "demo").stderr
 
 
 @pytest.mark.slow
-def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(here: Cli, home: Path, tea: str) -> None:
+def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, tea: str) -> None:
     coffee = invitation(here("swarm", "new", "coffee").stdout)
     assert here("run", "--join", tea, "--node", "two").returncode == Exit.DONE
     files = NodeFiles(home / "nodes/two")
@@ -275,7 +275,7 @@ def test_leaving_keeps_the_node_which_goes_on_alone_or_returns(here: Cli, home: 
     assert advice(again.stderr) == ["swarm", "leave", "--node", "two"]
 
 
-def test_a_running_node_does_not_leave(here: Cli, home: Path, tea: str) -> None:
+def test_a_running_node_cannot_leave(here: Cli, home: Path, tea: str) -> None:
     lock = os.open(home / "nodes/tea/lock", os.O_RDWR)
     assert locks.acquire(lock)
     locks.write_holder(lock, os.getpid())
@@ -286,19 +286,19 @@ def test_a_running_node_does_not_leave(here: Cli, home: Path, tea: str) -> None:
     assert (home / "nodes/tea/charter").exists()
 
 
-def test_commands_without_a_swarm_say_how_to_get_one(here: Cli) -> None:
+def test_commands_without_a_swarm_suggest_creating_one(here: Cli) -> None:
     for command in ("show", "invite", "peers", "leaderboard", "leave"):
         done = here("swarm", command)
         assert done.returncode == Exit.CONFIGURATION
-        assert "no node of this machine is in a swarm" in done.stderr
+        assert "no node on this machine is in a swarm" in done.stderr
         assert advice(done.stderr) == ["swarm", "new", "my-swarm"]
         assert json.loads(here("swarm", command, "--json").stdout)["error"]["code"] == "configuration"
 
 
-def test_which_node_is_meant(here: Cli, tea: str) -> None:
+def test_the_node_must_be_named_if_several_are_in_swarms(here: Cli, tea: str) -> None:
     assert here("swarm", "new", "coffee").returncode == Exit.DONE
     done = here("swarm", "show")
-    assert "2 nodes of this machine are in a swarm (coffee, tea)" in done.stderr
+    assert "2 nodes on this machine are in a swarm (coffee, tea); choose one with --node" in done.stderr
     assert here(*advice(done.stderr)).returncode == Exit.DONE
 
 
@@ -315,18 +315,18 @@ def test_show_and_invite_as_json(here: Cli, home: Path, tea: str) -> None:
     assert json.loads(here("swarm", "show", "--json").stdout)["peer"] is None
 
 
-def test_addresses_by_choice(here: Cli) -> None:
+def test_address_settings(here: Cli) -> None:
     done = here("swarm", "new", "near", "--set", "swarm.loopback=true", "--set", "swarm.port=4001")
     (address,) = parse(invitation(done.stdout)).addresses
     assert address.startswith("/ip4/127.0.0.1/tcp/4001/p2p/")
-    assert "from this machine alone" in done.stderr
+    assert "from this machine only" in done.stderr
     done = here("swarm", "new", "far", "--set", "swarm.announce=['/dns4/node.example/tcp/4001']")
     (address,) = parse(invitation(done.stdout)).addresses
     assert address.startswith("/dns4/node.example/tcp/4001/p2p/12D3KooW")
 
 
-def test_peers_and_leaderboard_escape_what_peers_say(here: Cli, home: Path, tea: str) -> None:
-    assert "has heard of no peer" in here("swarm", "peers").stdout
+def test_peers_and_leaderboard_escape_text_from_peers(here: Cli, home: Path, tea: str) -> None:
+    assert "knows no peers in swarm tea yet" in here("swarm", "peers").stdout
     directory = home / "nodes/tea/swarm"
     book = PeerBook(directory / "peerbook.json")
     good, better = Identity.generate().peer_id, Identity.generate().peer_id
@@ -344,18 +344,18 @@ def test_peers_and_leaderboard_escape_what_peers_say(here: Cli, home: Path, tea:
 
 
 def elsewhere(tmp_path: Path, home: Path, **changes: Any) -> tuple[Invitation, Path]:
-    """Move the charter of "tea" to another machine, changed; return the invitation, and the file that peers serve."""
+    """Move a changed charter of "tea" to another machine; return the invitation and the file that peers serve."""
     files = NodeFiles(home / "nodes/tea")
     charter = Charter.open(files.charter.read_bytes(), made(home, "tea")["swarm"])
-    founder = Identity.load(files.key)
+    creator = Identity.load(files.key)
     changed = replace(charter, **changes)
     served = tmp_path / "served"
-    served.write_bytes(changed.seal(founder))
+    served.write_bytes(changed.seal(creator))
     files.charter.unlink()
-    return Invitation(changed.id, (f"/ip4/192.0.2.1/tcp/4001/p2p/{founder.peer_id}",)), served
+    return Invitation(changed.id, (f"/ip4/192.0.2.1/tcp/4001/p2p/{creator.peer_id}",)), served
 
 
-def test_a_charter_is_fetched_checked_and_kept(here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
+def test_a_charter_is_fetched_checked_and_saved(here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
     line, served = elsewhere(tmp_path, home)
     done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
     assert done.returncode == Exit.DONE, done.stderr
@@ -364,7 +364,9 @@ def test_a_charter_is_fetched_checked_and_kept(here: Cli, home: Path, tmp_path: 
     assert "Asking swarm" not in here("run", "--node", "two").stderr
 
 
-def test_a_forged_charter_is_refused_before_anything_is_made(here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
+def test_a_forged_charter_is_refused_before_anything_is_created(
+    here: Cli, home: Path, tmp_path: Path, tea: str
+) -> None:
     line, served = elsewhere(tmp_path, home)
     served.write_bytes(served.read_bytes().replace(b"spell_backward", b"spell_bxckward"))
     done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
@@ -374,7 +376,7 @@ def test_a_forged_charter_is_refused_before_anything_is_made(here: Cli, home: Pa
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"version": "reasoning-gym 0.1.23"}, ["0.1.23 in the swarm", "-m pip install reasoning-gym==0.1.23"]),
         (
@@ -383,19 +385,19 @@ def test_a_forged_charter_is_refused_before_anything_is_made(here: Cli, home: Pa
         ),
     ],
 )
-def test_skew_is_refused_with_its_cure(
-    *, here: Cli, home: Path, tmp_path: Path, tea: str, change: dict[str, str], told: list[str]
+def test_version_skew_is_refused_with_a_fix(
+    *, here: Cli, home: Path, tmp_path: Path, tea: str, change: dict[str, str], expected: list[str]
 ) -> None:
     (task,) = Charter.open((home / "nodes/tea/charter").read_bytes(), parse(tea).charter).tasks
     line, served = elsewhere(tmp_path, home, tasks=(replace(task, **change),))
     done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
     assert done.returncode == Exit.CONFIGURATION
-    assert all(text in done.stderr for text in told)
+    assert all(text in done.stderr for text in expected)
     assert not (home / "nodes/two").exists()
 
 
 @pytest.mark.slow
-def test_a_file_of_questions_is_named_by_each_node(here: Cli, home: Path, tmp_path: Path) -> None:
+def test_each_node_must_name_its_question_file(here: Cli, home: Path, tmp_path: Path) -> None:
     own, theirs = tmp_path / "own.jsonl", tmp_path / "theirs.jsonl"
     own.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(40)))
     line = invitation(here("swarm", "new", "files", "--task", str(own), "-p", "cpu").stdout)
@@ -412,7 +414,7 @@ def test_a_file_of_questions_is_named_by_each_node(here: Cli, home: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_joining_touches_nothing(here: Cli, home: Path, tea: str) -> None:
+def test_a_dry_run_of_joining_changes_nothing(here: Cli, home: Path, tea: str) -> None:
     done = here("run", "--join", tea, "--node", "two", "--dry-run")
     assert done.returncode == Exit.DONE, done.stderr
     assert "group_size = 8 # charter of tea" in done.stdout

@@ -13,7 +13,7 @@ Some concern more than the game. These tests guard against them, too:
 * 11 tests/hivemind_exp/game/study_group/test_alone.py::test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts
 * 13 tests/hivemind_exp/game/study_group/test_together.py::test_the_others_continue_without_the_killed_node
 * 15 tests/swarmctl/run/test_run.py::test_a_trainer_that_fails
-* 15 tests/swarmctl/keys/test_set_list_delete.py::test_a_key_on_the_command_line_is_called_leaked_and_not_repeated
+* 15 tests/swarmctl/keys/test_set_list_delete.py::test_a_key_on_the_command_line_is_reported_as_leaked_and_not_repeated
 * 16 tests/hivemind_exp/game/study_group/test_alone.py::test_a_stop_between_any_two_stages_changes_nothing
 """
 

@@ -187,7 +187,7 @@ def test_a_key_of_another_service_is_noticed_and_the_others_are_kept(
     file.write_text(f"openai_api_key: {HUB_TOKEN}\nhf_token: {HUB_TOKEN}\n")
     assert cli.run(["profiles", "import", str(file), "--no-test", "--insecure-storage", "--yes"]) == Exit.CONFIGURATION
     err = capsys.readouterr().err
-    assert "Not saved: openai_api_key: this looks like a key of huggingface, not of openai" in err
+    assert "Not saved: openai_api_key: this looks like a key for huggingface, not for openai" in err
     assert err.rstrip().endswith("keys set openai --yes")
     assert [path.name for path in (home / "secrets").iterdir()] == ["huggingface.json"]
     assert (home / "profiles/old.toml").exists()

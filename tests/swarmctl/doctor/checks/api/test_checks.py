@@ -48,7 +48,7 @@ def test_working_service_passes_all_checks(home: Path, key_file: Callable[[str],
     assert found["box.price"].text == (
         "box:test-model: 2 USD per million input tokens, 8 USD per million output tokens (set in the profile)"
     )
-    assert found["box.key"].text == "····1234 from the file in $SWARMCTL_BOX_API_KEY_FILE"
+    assert found["box.key"].text == "····1234 from $SWARMCTL_BOX_API_KEY_FILE"
     assert "connected to 127.0.0.1 in " in found["box.host"].text
     assert found["box.service"].text.startswith("key accepted in 0.")
     assert found["box.service"].text.endswith("1 model; no rate limits reported")
@@ -69,7 +69,7 @@ def test_a_wrong_key(home: Path, key_file: Callable[[str], None]) -> None:
         profile(home, server.base_url, box="needs_key = true")
         found = look(deep=True)
     assert found["box.service"].status is Status.FAILED
-    assert "does not accept it (HTTP 401)" in found["box.service"].text
+    assert "does not accept the key (HTTP 401)" in found["box.service"].text
     assert found["box.service"].remedy == f"swarmctl keys set box --host {server.base_url}"
     assert found["box.model"].status is Status.SKIPPED
     assert found["box.request"].text == "HTTP 401: the API key was rejected"
@@ -82,18 +82,18 @@ def test_key_is_missing_pinned_or_not_needed(
     with api_server(keys=set()) as server:
         profile(home, server.base_url, box="needs_key = true")
         found = look()
-        assert found["box.key"].text == "there is no key for box"
+        assert found["box.key"].text == "no key for box"
         assert found["box.key"].remedy == f"swarmctl keys set box --host {server.base_url}"
         assert found["box.service"].text == "not checked: no key"
         key_file(KEY)
         profile(home, server.base_url, box="needs_key = true", offload='key = "environment"')
-        assert "box is pinned to environment, which has no such key" in look()["box.key"].text
+        assert "no key for box in 'environment', the only location that offload.key allows" in look()["box.key"].text
         assert server.ledger.entries == ()
         monkeypatch.delenv("SWARMCTL_BOX_API_KEY_FILE")
         profile(home, server.base_url)
         found = look()
         assert found["box.key"].text == "no key found, and none is needed"
-        assert "the service wants a key (HTTP 401)" in found["box.service"].text
+        assert "the service requires a key (HTTP 401)" in found["box.service"].text
 
 
 def test_unlisted_model_is_a_warning(home: Path) -> None:
@@ -114,17 +114,17 @@ def test_unlisted_model_is_a_warning(home: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "status", "told"),
     [
-        ("server_error", "failed", "the service answers with HTTP 500"),
+        ("server_error", "failed", "the service responded with HTTP 500"),
         ("unavailable", "failed", "HTTP 503"),
         ("html_gateway", "failed", "HTTP 502"),
         ("html_ok", "failed", "another kind of server"),
         ("truncated", "failed", "another kind of server"),
-        ("rate_limit", "warning", "asks to slow down"),
-        ("quota", "failed", "there is no credit left (HTTP 429)"),
-        ("no_credit", "failed", "there is no credit left (HTTP 402)"),
-        ("forbidden", "failed", "does not accept it (HTTP 403)"),
+        ("rate_limit", "warning", "the service is limiting requests (HTTP 429)"),
+        ("quota", "failed", "has no credit left (HTTP 429)"),
+        ("no_credit", "failed", "has no credit left (HTTP 402)"),
+        ("forbidden", "failed", "does not accept the key (HTTP 403)"),
         ("unknown_model", "warning", "no list of models"),
-        ("redirect", "failed", "it redirects to 127.0.0.1; the key was not sent there"),
+        ("redirect", "failed", "the service redirects to 127.0.0.1; the key was not sent there"),
         ("close", "failed", ""),
         ("reset", "failed", ""),
         ("stall", "failed", "no answer within 4 s"),

@@ -49,14 +49,22 @@ def exit_code(error: NodeError) -> Exit:
 
 
 _WORD = re.compile(r"[^\s'\"`=,;()]+")
+_PART = re.compile(r"^|[.:\[\]]")
+"""Where a key may begin in a word: never within a name, as in ``disk-experiments-2024``."""
 
 
 def without_typed_keys(text: str) -> str:
-    """Return ``text`` without the words that look like a key, such as one that was given as the name of a model.
+    """Return ``text`` without words that look like a key, such as a key that was given as a model's name.
 
-    Paths stay: only words that begin like a key are replaced. So do invitations, which ``swarmctl run`` is given.
+    Paths and invitations are kept, because the commands that errors suggest contain them.
     """
-    return _WORD.sub(lambda word: HIDDEN if masked(word[0]).startswith(HIDDEN) else word[0], text)
+    return _WORD.sub(_hidden, text)
+
+
+def _hidden(word: re.Match[str]) -> str:
+    starts = (part.end() for part in _PART.finditer(word[0]))
+    found = next((start for start in starts if masked(word[0][start:]).startswith(HIDDEN)), None)
+    return word[0] if found is None else word[0][:found] + HIDDEN
 
 
 def print_error(error: NodeError, *, as_json: bool) -> None:

@@ -154,8 +154,9 @@ def shown(value: Any) -> str:
     """Return a rejected value for a message: without control characters, cut, and never one that may be a key."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, dict | list):  # what is inside may be a secret
-        return ("a table" if isinstance(value, dict) else "a list") if value else str(value)
+    table = isinstance(value, dict) or (isinstance(value, str) and value.lstrip().startswith("{"))
+    if table or isinstance(value, list):  # what is inside may be a secret
+        return ("a table" if table else "a list") if value else str(value)
     try:
         text = str(value)
     except ValueError:  # Python does not print whole numbers of over 4,300 digits

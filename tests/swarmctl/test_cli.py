@@ -95,7 +95,7 @@ def test_an_alias_works_but_is_not_shown(capsys: pytest.CaptureFixture[str]) -> 
     assert cli.run(["profile", "list"]) == Exit.DONE
     assert "demo" in capsys.readouterr().out
     assert cli.run(["ps"]) == Exit.DONE
-    assert "No node yet" in capsys.readouterr().out
+    assert "No nodes yet" in capsys.readouterr().out
     cli.run(["--help"])
     out = capsys.readouterr().out
     assert "  profile " not in out
@@ -140,7 +140,7 @@ def test_a_misspelt_variable_stops_a_run(
     monkeypatch.setenv("SWARMCTL_TRIAN__BETA", "0.1")
     assert cli.run(["run", "-p", "demo"]) == Exit.CONFIGURATION
     assert capsys.readouterr().err == (
-        "error: $SWARMCTL_TRIAN__BETA is not a setting; did you mean SWARMCTL_TRAIN__BETA?\n"
+        "error: unknown setting $SWARMCTL_TRIAN__BETA; did you mean SWARMCTL_TRAIN__BETA?\n"
         "  try: unset SWARMCTL_TRIAN__BETA\n"
     )
     assert not home.exists()

@@ -51,8 +51,11 @@ def test_flags_and_docstrings(home: Path, tmp_path: Path, capsys: pytest.Capture
     assert values["model"]["lora"] is False
     assert values["tasks"] == ["gsm8k", "bf"]
     assert values["game"]["rounds"] == 7
-    assert "# Weight of the KL penalty on own rows. 0: no reference model, and `kl` is null.\nbeta = 0.5\n" in text
-    assert "for a machine without an accelerator" in text.lower(), "what the built-in profile says of itself is kept"
+    assert (
+        "# Weight of the KL penalty on the node's own rows. 0: no reference model, and `kl` is null.\nbeta = 0.5\n"
+        in text
+    )
+    assert "for machines without an accelerator" in text.lower(), "what the built-in profile says of itself is kept"
     assert config_of("mine", capsys)["game"] == {**config_of("cpu", capsys)["game"], "rounds": 7}  # type: ignore[dict-item]
 
 
@@ -76,14 +79,14 @@ def test_a_profile_is_not_overwritten(home: Path, capsys: pytest.CaptureFixture[
     [
         (["x", "--from", "gpus"], "did you mean gpu?"),
         (["x", "--set", "train.bta=1"], "did you mean train.beta?"),
-        (["x", "--set", "nonsense=1"], "nonsense is not a setting"),
+        (["x", "--set", "nonsense=1"], "unknown setting nonsense"),
         (["x", "--set", "train.beta=-1"], "train.beta"),
         (["x", "--task", "spell_backwards"], "spell_backward"),
         (["x", "--device", "tpu"], "model.device"),
         (["x", "--set", "tasks=1"], "tasks must be names or tables"),
-        (["../x"], "a profile's name has"),
-        (["x.toml"], "a profile's name has"),
-        (["-", "--no-input"], "a profile's name has"),
+        (["../x"], "invalid profile name: '../x'. Use 1 to 64 letters, digits, '.', '_' or '-'"),
+        (["x.toml"], "invalid profile name: 'x.toml'. Use 1 to 64 letters"),
+        (["-", "--no-input"], "invalid profile name: '-'. Use 1 to 64 letters"),
     ],
 )
 def test_what_is_wrong_is_told_and_nothing_written(
@@ -98,7 +101,7 @@ def test_a_key_is_refused_and_not_repeated(home: Path, capsys: pytest.CaptureFix
     key = "hf_abcdefghijklmnopqrstuvwxyz"
     assert cli.run(["profiles", "new", "x", "--set", f"model.revision={key}"]) == Exit.CONFIGURATION
     out, err = capsys.readouterr()
-    assert "model.revision looks like a key" in err
+    assert "the value of model.revision looks like an API key, which does not belong in a profile" in err
     assert key not in out + err
     assert not list(home.rglob("*.toml"))
 
@@ -138,7 +141,7 @@ def test_questions_on_a_terminal(home: Path) -> None:
         ("Model", "Qwen/Qwen2.5-0.5B-Instruct", ""),
         ("Tasks", "sapo", "gsm8k, bf"),
         ("Device", "auto", ""),
-        ("Rounds", "0", "12"),
+        ("Total rounds (0: until you stop it)", "0", "12"),
     ):
         asked.expect_exact(question)
         asked.expect_exact(f"[{now}]: ")
@@ -156,14 +159,14 @@ def test_questions_on_a_terminal(home: Path) -> None:
 def test_a_wrong_answer_is_asked_for_again(home: Path) -> None:
     asked = terminal("mine")
     for question, answer, said in (
-        ("Model", "sk-proj-Abcdefghijklmnop0123456789", "looks like a key"),
+        ("Model", "sk-proj-Abcdefghijklmnop0123456789", "looks like an API key"),
         ("Model", "", ""),
         ("Tasks", "gsm8kk", "the closest names are gsm8k"),
         ("Tasks", "gsm8k", ""),
-        ("Device", "gpu", "or one of cuda"),
+        ("Device", "gpu", "invalid model.device: 'gpu'. Use auto, cpu, mps, xpu, cuda or cuda:N."),
         ("Device", "cpu", ""),
-        ("Rounds", "-3", "greater than or equal to 0"),
-        ("Rounds", "3", "Run it"),
+        ("Total rounds", "-3", "invalid game.rounds: -3. Use a whole number from 0."),
+        ("Total rounds", "3", "Run it"),
     ):
         asked.expect_exact(question)
         asked.expect_exact("]: ")

@@ -77,12 +77,12 @@ def test_every_part_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> N
         "    | Spell cat backwards.",
     ]
     assert lines[5].startswith(
-        "  [0] right (outcome 1), strict format: equal to the answer; policy from local, tiny, 0 USD, 20"
+        "  [0] right (outcome 1), in strict format: equal to the answer; policy from local, tiny, 0 USD, 20"
     )
     assert lines[6] == "    | <answer>tac</answer>"
-    assert lines[7].startswith("  [1] wrong (outcome 0), not the strict format: no answer tag; policy from local")
+    assert lines[7].startswith("  [1] wrong (outcome 0), not in strict format: no answer tag; policy from local")
     assert lines[11].startswith(
-        "  [3] partly right (outcome 0.5), strict format: one digit is off; teacher from openai, "
+        "  [3] partly right (outcome 0.5), in strict format: one digit is off; teacher from openai, "
         "gpt-4o-mini-2024-07-18, 0.001 USD, "
     )
     assert "  [0] not verified yet; teacher from openai" in out
@@ -131,7 +131,7 @@ def test_nothing_like_that_is_said_on_stderr(capsys: pytest.CaptureFixture[str])
     mixed_node()
     assert cli.run(["rollouts", "show", "--round", "7"]) == Exit.DONE
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "No rollout of node maths is like that.\n")
+    assert (out, err) == ("", "No matching rollouts in node maths.\n")
 
 
 def test_hostile_text_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +232,7 @@ def test_nodes_without_rollouts(capsys: pytest.CaptureFixture[str]) -> None:
         assert "did you mean maths?" in capsys.readouterr().err
         assert cli.run(["rollouts", *command, "--node", "maths"]) == Exit.FAILED
         err = capsys.readouterr().err
-        assert "node maths has no journal yet: it has played no round" in err
+        assert "node maths has no rollouts yet: it has not run a round" in err
         assert err.splitlines()[1].endswith("swarmctl run --node maths")
     files.journal.write_bytes(b"this is no database, but long enough to be read as one" * 50)
     assert cli.run(["rollouts", "show", "--json"]) == Exit.FAILED
@@ -258,13 +258,13 @@ def test_peers_rollouts_stand_beside_the_nodes_own_and_are_told_as_theirs(capsys
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(";")[0] for line in lines if line.startswith("  [")] == [
-        "  [0] right (outcome 1), strict format: equal to the answer",
-        "  [0] right (outcome 1), strict format: equal to the answer",
-        "  [1] wrong (outcome 0), not the strict format: no answer tag",
-        "  [0] right (outcome 1), strict format: equal to the answer",
+        "  [0] right (outcome 1), in strict format: equal to the answer",
+        "  [0] right (outcome 1), in strict format: equal to the answer",
+        "  [1] wrong (outcome 0), not in strict format: no answer tag",
+        "  [0] right (outcome 1), in strict format: equal to the answer",
     ]
-    assert f"peer from {PEER}, tiny, as it says, 20" in lines[7]
-    assert f"peer from {PEER}, which does not say its model, 20" in lines[-2]
+    assert f"peer from {PEER}, claims model: tiny, 20" in lines[7]
+    assert f"peer from {PEER}, claims no model, 20" in lines[-2]
     rows = shown(capsys, "--source", "peer")
     assert [(row["question"], row["place"], row["text"], row["provider"]) for row in rows] == [
         *[("aa", 0, "theirs", PEER), ("aa", 1, "cat", PEER), ("bb", 0, "x", PEER)],

@@ -105,7 +105,7 @@ def test_the_printed_command_goes_on_in_the_same_way(stand_in: Cli, home: Path) 
     one = json.loads((home / "nodes/n/request.json").read_text())["config"]
     second = stand_in(*again)
     assert json.loads((home / "nodes/n/request.json").read_text())["config"] == one
-    assert "Node n (goes on)" in second.stderr
+    assert "Node n (resumed)" in second.stderr
     assert "Changed" not in second.stderr
     third = stand_in(*next_command(second.stderr), "--set", "train.beta=0.25")
     assert "Changed: game.rounds 2 → 4" in third.stderr

@@ -209,7 +209,7 @@ def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, t
     [
         (["--task", "sapo"], "fixes tasks spell_backward, not what --task says"),
         (["--set", "game.group_size=4"], "fixes game.group_size 8, not what --set says"),
-        (["--set", "node.fresh=true"], "keeps what it learned"),
+        (["--set", "node.fresh=true"], "cannot start over at every run"),
     ],
 )
 def test_options_that_contradict_the_charter_are_refused_with_a_fix(
@@ -359,9 +359,9 @@ def test_a_charter_is_fetched_checked_and_saved(here: Cli, home: Path, tmp_path:
     line, served = elsewhere(tmp_path, home)
     done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
     assert done.returncode == Exit.DONE, done.stderr
-    assert "Asking swarm" in done.stderr
+    assert "Fetching the charter of swarm" in done.stderr
     assert (home / "nodes/two/charter").read_bytes() == served.read_bytes()
-    assert "Asking swarm" not in here("run", "--node", "two").stderr
+    assert "Fetching the charter" not in here("run", "--node", "two").stderr
 
 
 def test_a_forged_charter_is_refused_before_anything_is_created(

@@ -114,10 +114,11 @@ def test_what_is_printed_for_people(file: Path, capsys: pytest.CaptureFixture[st
     assert cli.run(["profiles", "import", str(file), "--name", "maths"]) == Exit.DONE
     out, err = capsys.readouterr()
     assert "  num_generations -> game.group_size = 2\n" in out
-    assert "Not understood:\n  num_generation: did you mean num_generations?\n" in out
+    assert "Unknown:\n  num_generation: did you mean num_generations?\n" in out
     assert '  use_openai_api -> offload.provider = "openai"\n' in out
     assert '  openai_model_name -> offload.model = "gpt-4o-mini"\n' in out
-    assert "Left out, because of their values:\n  epsilon: train.epsilon must be less than 1\n" in out
+    skipped = "  epsilon: invalid train.epsilon: 7.0. Use a number above 0 and below 1\n"
+    assert f"Skipped because of an invalid value:\n{skipped}" in out
     assert out.rstrip().endswith("run --profile maths")
     assert err == ""
 
@@ -144,7 +145,7 @@ def test_a_secret_is_neither_written_nor_printed(
     out, err = capsys.readouterr()
     assert code == (Exit.CONFIGURATION if names else Exit.DONE), "without a keyring no key is kept anywhere unasked"
     assert not (home / "secrets").exists()
-    assert f"{file} holds a secret" in err
+    assert f"{file} contains a secret" in err
     assert "revoke it" in err
     for name in names or ["NAME"]:
         assert f"keys set {name}" in err
@@ -213,7 +214,7 @@ def test_a_key_that_shares_its_line_is_for_the_owner_to_take_out(
     file.write_text(line.format(HUB_TOKEN) + "\n")
     cli.run(["profiles", "import", str(file), "--no-test", "--insecure-storage"])
     err = capsys.readouterr().err
-    assert "holds a secret" in err
+    assert "contains a secret" in err
     assert "sed" not in err
 
 
@@ -328,7 +329,7 @@ def test_a_file_whose_name_is_no_name(tmp_path: Path, capsys: pytest.CaptureFixt
     file = tmp_path / "my old one.yaml"
     file.write_text("seed: 1", encoding="utf-8")
     assert cli.run(["profiles", "import", str(file)]) == Exit.CONFIGURATION
-    assert "a profile's name has" in capsys.readouterr().err
+    assert "invalid profile name: 'my old one'" in capsys.readouterr().err
     assert cli.run(["profiles", "import", str(file), "--name", "old"]) == Exit.DONE
 
 
@@ -347,8 +348,8 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
         (b"", "KEY: VALUE"),
         (b"seed: 1\nbeta: 0\nseed: 2\n", "line 1 twice"),
         (BOMB.encode(), "aliases"),
-        (b"[" * 5000, "nested deeper"),
-        (b"a: 1\n" + b"#" * MAX_BYTES, "larger than 256 KiB"),
+        (b"[" * 5000, "nested too deeply: the limit is 20 levels"),
+        (b"a: 1\n" + b"#" * MAX_BYTES, "too large for a configuration: the limit is 256 KiB"),
         (f"openai_api_key: {API_KEY}\n  bad: [".encode(), "not valid YAML at line"),
     ],
 )

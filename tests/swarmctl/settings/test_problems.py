@@ -1,0 +1,329 @@
+"""Messages about invalid values: the setting, the value and what is allowed, without internals or secrets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from swarmctl import cli
+from swarmctl.errors import Exit, without_typed_keys
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.allowed import allowed, known_part, shown
+from swarmctl.settings.resolve import override, problems_of
+from swarmctl.settings.schema import dotted, settings
+from swarmctl.settings.sources import Override
+from tests.support.command_line import write_profile
+
+INTERNALS = (
+    "constrained",
+    "literal[",
+    "Input should",
+    "pydantic",
+    "int range",
+    "type=",
+    "unable to parse",
+    "function-",
+    "nullable",
+    "[key]",
+)
+WRONG = "no such value!"
+KEY = "sk-proj-Abcdefghijklmnop0123456789"
+
+WHOLE, AMOUNT, TEXT = "a whole number from", "an amount in USD", "a string in quotes"
+ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "node.name": ("1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit", ("-a", "x" * 65)),
+    "node.seed": (f"{WHOLE} 0", (-1,)),
+    "node.fresh": ("true or false", (2,)),
+    "model.name": (TEXT, (5,)),
+    "model.revision": (TEXT, (5,)),
+    "model.device": ("auto, cpu, mps, xpu, cuda or cuda:N", ("gpu", "cuda:x")),
+    "model.dtype": ("auto, float32, bfloat16 or float16", ("int8",)),
+    "model.threads": (f"{WHOLE} 0", (-1,)),
+    "model.lora.rank": (f"{WHOLE} 1", (0,)),
+    "model.lora.alpha": (f"{WHOLE} 1", (0,)),
+    "model.lora.dropout": ("a number of at least 0 and below 1", (-0.1, 1)),
+    "model.lora.targets": (TEXT, (5,)),
+    "model.gradient_checkpointing": ("true or false", (2,)),
+    "tasks": ("at least one task name, or a list of tables with a name each", (5, [])),
+    "game.kind": ("sampling or study-group", ("chess",)),
+    "game.role": ("none, pirate, knight, mobster, announcer, founder or random", ("king",)),
+    "game.rounds": (f"{WHOLE} 0", (-1, 1.5)),
+    "game.groups": (f"{WHOLE} 1", (0,)),
+    "game.group_size": (f"{WHOLE} 2", (1,)),
+    "game.partial_credit": ("true or false", (2,)),
+    "generation.max_prompt_tokens": (f"{WHOLE} 1", (0,)),
+    "generation.max_completion_tokens": (f"{WHOLE} 1", (0,)),
+    "generation.temperature": ("a number above 0 and at most 2", (0, 2.1)),
+    "generation.batch": (f"{WHOLE} 1", (0,)),
+    "train.learning_rate": ("a number above 0", (0, -1e-6)),
+    "train.warmup_steps": (f"{WHOLE} 0", (-1,)),
+    "train.weight_decay": ("a number from 0", (-1,)),
+    "train.max_grad_norm": ("a number above 0", (0,)),
+    "train.micro_batch": (f"{WHOLE} 1", (0,)),
+    "train.epsilon": ("a number above 0 and below 1", (0, 1)),
+    "train.epsilon_high": ("a number above 0", (0,)),
+    "train.delta": ("a number above 1", (1,)),
+    "train.max_lag": (f"{WHOLE} 0", (-1,)),
+    "train.beta": ("a number from 0", (-1,)),
+    "train.off_policy_weight": ("a number from 0", (-1,)),
+    "train.peer_loss": ("positive, sapo or f_tis", ("both",)),
+    "train.teacher_loss": ("gated or luffy", ("both",)),
+    "eval.every": (f"{WHOLE} 0", (-1,)),
+    "eval.questions": (f"{WHOLE} 1", (0,)),
+    "checkpoint.every": (f"{WHOLE} 1", (0,)),
+    "checkpoint.keep": (f"{WHOLE} 2", (1,)),
+    "warmup.steps": (f"{WHOLE} 0", (-1,)),
+    "warmup.batch": (f"{WHOLE} 1", (0,)),
+    "warmup.learning_rate": ("a number above 0", (0,)),
+    "report.to": ('a list with any of tensorboard and wandb, such as ["tensorboard"]', (5,)),
+    "offload.provider": ("a provider's name, or off", ("", 5)),
+    "offload.model": (TEXT, (5,)),
+    "offload.kind": ("auto, policy, policy_text, teacher or relay", ("peer",)),
+    "offload.share": ("a number above 0 and at most 1", (0, 1.1)),
+    "offload.when": ("always or failed", ("never",)),
+    "offload.stages": ('a non-empty list with any of answer, critique and resolve, such as ["answer"]', ([],)),
+    "offload.rounds": ('"*", ranges such as "0-9,20-29" or "100-", or "every N"', ("every 0",)),
+    "offload.fallback": ('a list of provider names or "local", such as ["local"]', (5,)),
+    "offload.on_limit": ("stop or local", ("pay",)),
+    "offload.ahead": (f"{WHOLE} 0 to 64", (-1, 65)),
+    "offload.batch": ("true or false", (2,)),
+    "offload.key": ("auto, key_file, environment, credentials, keyring or file", ("vault",)),
+    "offload.reasoning_effort": ("none, minimal, low, medium or high", ("max",)),
+    "offload.reasoning_tokens": (f"{WHOLE} 0", (-1,)),
+    "offload.limits.usd": (f"{AMOUNT} above 0, or unlimited", (0, -1.5)),
+    "offload.limits.usd_per_day": (f"{AMOUNT} above 0", (0,)),
+    "offload.limits.concurrency": (f"{WHOLE} 1 to 1000", (0, 1001)),
+    "offload.limits.requests_per_minute": (f"{WHOLE} 1", (0,)),
+    "offload.limits.tokens_per_minute": (f"{WHOLE} 1", (0,)),
+    "offload.limits.timeout": ("a number above 0 and at most 3600", (0, 3601)),
+    "offload.prices": ("a table", (5,)),
+    "providers": ("a table with one table per provider", (5,)),
+    "hub.repo": ("OWNER/NAME with at most 96 characters", ("mine", "a/" + "b" * 20 + "-" + "c" * 80)),
+    "hub.every": (f"{WHOLE} 0", (-1,)),
+    "hub.private": ("true or false", (2,)),
+    "swarm.join": ("the line that `swarmctl swarm invite` prints", ("swarm1:0f",)),
+    "swarm.external": (f"{WHOLE} 0", (-1,)),
+    "swarm.port": (f"{WHOLE} 0 to 65535", (-1, 65536)),
+    "swarm.announce": ('a list of addresses, such as ["/ip4/203.0.113.7/tcp/4001"]', (5,)),
+    "swarm.loopback": ("true or false", (2,)),
+    "swarm.relay": ("true or false", (2,)),
+}
+"""What the message says is allowed for each setting, and values that are not."""
+ANY_TEXT = {"model.name", "model.revision", "model.lora.targets", "tasks", "offload.provider", "offload.model"}
+"""Settings for which every non-empty string is valid."""
+
+
+def messages(*overrides: Override) -> list[str]:
+    _, problems = problems_of(profiles.read(profiles.find("default")), overrides)
+    return list(map(str, problems))
+
+
+def assigned(*assignments: str) -> list[str]:
+    return messages(*map(override, assignments))
+
+
+def test_the_table_covers_every_setting() -> None:
+    assert list(ALLOWED) == [dotted(path) for path in settings()]
+
+
+@pytest.mark.parametrize("path", list(settings()), ids=dotted)
+def test_an_invalid_value_is_shown_with_what_is_allowed(path: tuple[str, ...]) -> None:
+    key = dotted(path)
+    phrase, values = ALLOWED[key]
+    for value in (*values, *(() if key in ANY_TEXT else (WRONG,))):
+        (message,) = messages(Override(path, value, "--set"))
+        said = "(hidden)" if key == "offload.key" else shown(value)
+        assert message == f"invalid {key}: {said}. Use {phrase}"
+        assert not any(word in message for word in INTERNALS)
+        (message,) = messages(Override(path, value, f"$SWARMCTL_{key}"))
+        assert message.startswith(f"invalid $SWARMCTL_{key}: {said}. Use ")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("tasks=[5]", ["invalid tasks[0]: 5. Use a task name, or a table with a name"]),
+        ("tasks=[{weight=1}]", ["missing tasks[0].name"]),
+        ("tasks=[{name='x', weight=0}]", ["invalid tasks[0].weight: 0. Use a number above 0"]),
+        ("tasks=[{name=''}]", ["invalid tasks[0].name: ''. Use a non-empty string in quotes"]),
+        ("tasks=[{name='x', check='y'}]", ["invalid tasks[0].check: 'y'. Use exact or math"]),
+        ("tasks=[{name='x', params=1}]", ["invalid tasks[0].params: 1. Use a table"]),
+        (
+            "tasks=[{name='x', params={a=2024-01-01}}]",
+            ["invalid tasks[0].params.a: 2024-01-01. Use a string, a number, true, false, a list or a table"],
+        ),
+        ("report.to=['x']", ["invalid report.to[0]: 'x'. Use tensorboard or wandb"]),
+        ("offload.stages=['x']", ["invalid offload.stages[0]: 'x'. Use answer, critique or resolve"]),
+        ("model=tiny", ["invalid model: 'tiny'. Use a table"]),
+        (
+            "model.lora=5",
+            ["invalid model.lora: 5. Use true, false, or a table with any of rank, alpha, dropout and targets"],
+        ),
+        ("game.groups=[1]", ["invalid game.groups: a list. Use a whole number from 1"]),
+        ("game.groups={a=1}", ["invalid game.groups: a table. Use a whole number from 1"]),
+        ("train.learning_rate=inf", ["invalid train.learning_rate: inf. Use a number above 0"]),
+        ("node.fresh=2024-01-01", ["invalid node.fresh: 2024-01-01. Use true or false"]),
+        (
+            "providers={Box={base_url='http://x'}}",
+            [
+                "invalid provider name: 'Box'. Use 1 to 32 lower-case letters, digits or '-', starting with a letter",
+            ],
+        ),
+        ("providers={box={base_url='http://x', group='y'}}", ["invalid providers.box.group: 'y'. Use n or fan_out"]),
+        (
+            "providers={box={base_url='ftp://x'}}",
+            [
+                "invalid providers.box.base_url: 'ftp://x'. "
+                "Use an http:// or https:// URL without user name, query and fragment"
+            ],
+        ),
+        (
+            "offload.prices={openai={input=-1, output='x'}}",
+            [
+                "invalid offload.prices.openai.input: -1. Use an amount in USD from 0",
+                "invalid offload.prices.openai.output: 'x'. Use an amount in USD from 0",
+            ],
+        ),
+    ],
+)
+def test_invalid_values_inside_tables_and_lists(assignment: str, expected: list[str]) -> None:
+    found = assigned(assignment)
+    assert found == expected
+    assert not any(word in message for message in found for word in INTERNALS)
+
+
+def test_a_problem_names_the_profile_it_is_in(home: Any) -> None:
+    path = write_profile(home, "mine", "[train]\nbeta = 'x'\n")
+    _, problems = problems_of(profiles.read(path))
+    assert [str(problem) for problem in problems] == [f"profile {path}: invalid train.beta: 'x'. Use a number from 0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (KEY, "(hidden: looks like a key)"),
+        (f"Bearer {KEY}.rest", "(hidden: looks like a key)"),
+        ("sk-proj-\x1b[31mAbcdefgh\u200bijklmnop0123456789", "(hidden: looks like a key)"),
+        ("sk-proj-Abcd\nefghijklmnop0123456789", "(hidden: looks like a key)"),
+        ("x" * 25 + f" {KEY}", "(hidden: looks like a key)"),
+        ("https://me:hunter2@host/v1", "(hidden: looks like a key)"),
+        ("https://hunter2@host/v1", "(hidden: may hold a password)"),
+        ("https://host/v1?token=hunter2", "(hidden: may hold a password)"),
+        (f"swarm1:{'0f' * 32}@x y", "'(hidden: an invitation) y'"),
+        ({"api_key": "hunter2"}, "a table"),
+        (" {api_key = 'hunter2'}", "a table"),
+        ([KEY], "a list"),
+        ([], "[]"),
+        (int("7" * 50), "(hidden: looks like a key)"),
+        ("a\x1b[2J\u202e\tb\nc", "'a b c'"),
+        ("(odd)", "'(odd)'"),
+        ("it's " * 30, f"'{('it' + chr(39) + 's ') * 11}it's…'"),
+        ("ab " * 20, f"'{('ab ' * 20).strip()}'"),
+        (True, "true"),
+        (1e-7, "1e-07"),
+        ("0f" * 20, f"'{'0f' * 20}'"),
+    ],
+)
+def test_a_value_is_shown_without_secrets_and_control_characters(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_a_number_that_python_does_not_print_is_described() -> None:
+    assert shown(16**5000) == "a very large number"
+
+
+@pytest.mark.parametrize(
+    "name", ["offload.key", "providers={a={base_url='http://x', model=%s}}", "tasks=[{name='x', params={api_key=%s}}]"]
+)
+def test_a_value_under_a_name_that_means_a_secret_is_never_shown(name: str) -> None:
+    assignment = name % "2024-01-01" if "%s" in name else f"{name}=hunter2"
+    (message,) = assigned(assignment)
+    assert "hunter2" not in message
+    assert ("(hidden)" in message) == ("2024" not in message)
+
+
+@pytest.mark.parametrize("path", list(settings()), ids=dotted)
+def test_a_key_is_never_shown_whatever_setting_it_is_given_for(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert KEY not in " ".join(messages(Override(path, KEY, "--set")))
+    for value in (f"[{KEY!r}]", f"{{a = {KEY!r}}}", f"{{{KEY} = 1}}"):
+        assert KEY not in " ".join(assigned(f"{dotted(path)}={value}"))
+    monkeypatch.setenv(f"SWARMCTL_{'__'.join(path).upper()}", KEY)
+    cli.run(["profiles", "show", "--json"])
+    out, err = capsys.readouterr()
+    assert KEY not in out + err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--set", f"{KEY}=1"],
+        ["--set", f"train.{KEY}=1"],
+        ["--set", f"model.device={KEY}"],
+        ["--model", KEY, "--task", "no_such_task"],
+        ["--device", KEY],
+        ["--task", KEY],
+        ["--rounds", KEY],
+        ["--seed", KEY],
+        ["--offload", KEY],
+        ["--max-usd", KEY],
+        ["--join", KEY],
+        ["--profile", KEY],
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_key_on_the_command_line_is_never_repeated(
+    arguments: list[str], as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["run", "--no-input", *arguments, *(["--json"] if as_json else [])]) in (
+        Exit.CONFIGURATION,
+        Exit.USAGE,
+    )
+    out, err = capsys.readouterr()
+    assert KEY not in out + err
+    if as_json:
+        assert json.loads(out)["error"]["message"]
+
+
+def test_keys_are_hidden_in_errors_and_paths_and_commands_stay() -> None:
+    line = f"swarm1:{'0f' * 32}@/ip4/203.0.113.7/tcp/4001"
+    for text in ("no file /home/me/disk-experiments-2024/x.toml", f"swarmctl run --join {line}", "0f" * 20):
+        assert without_typed_keys(text) == text
+    assert without_typed_keys(f"run --set 'model.name={KEY}' -d") == (
+        "run --set 'model.name=(hidden: looks like a key)' -d"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--rounds", "abc"], "invalid --rounds: 'abc'. Use a whole number from 0"),
+        (["run", "--rounds", "1.5"], "invalid --rounds: '1.5'. Use a whole number from 0"),
+        (["run", "--rounds", "is not a valid x"], "invalid --rounds: 'is not a valid x'. Use a whole number from 0"),
+        (["run", "--seed", "-1"], "invalid --seed: -1. Use a whole number from 0"),
+        (["run", "--seed", "\x1b[2Jx"], "invalid --seed: 'x'. Use a whole number from 0"),
+        (["logs", "-n", "x"], "invalid -n/--lines: 'x'. Use a whole number from 0"),
+        (["rollouts", "show", "--last", "0"], "invalid --last: 0. Use a whole number from 1"),
+        (["rollouts", "export", "--format", "csv"], "invalid --format: 'csv'. Use jsonl or parquet"),
+        (
+            ["swarm", "new", "x", "--stage-time", "1"],
+            "invalid --stage-time: 1. Use a whole number from 5 to 86400",
+        ),
+    ],
+)
+def test_an_options_invalid_value_is_shown_with_what_is_allowed(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(arguments) == Exit.USAGE
+    err = capsys.readouterr().err
+    assert err.splitlines()[0] == f"error: {message}"
+    assert err.rstrip().endswith("--help")
+
+
+def test_a_location_is_cut_where_the_configuration_ends() -> None:
+    assert known_part(("offload", "limits", "usd", "constrained-float")) == ("offload", "limits", "usd")
+    assert known_part(("tasks", "0", "params", "a", "b")) == ("tasks", "0", "params", "a")
+    assert allowed(("no", "such")) is None

@@ -83,13 +83,8 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.slow
-<<<<<<< HEAD
 def test_new_show_backup_and_restore(run: Run, home: Path, tmp_path: Path) -> None:
-    assert run("show").stdout == f"No node yet in {home}/nodes.\n"
-=======
-def test_a_whole_life(run: Run, home: Path, tmp_path: Path) -> None:
     assert run("show").stdout == f"No nodes yet in {home}/nodes.\n"
->>>>>>> wt-wt-c
     made = run("new", "--node", "first")
     assert made.returncode == Exit.DONE, made.stderr
     files = NodeFiles(home / "nodes/first")

@@ -127,9 +127,9 @@ class LocalSource(Source):
     def _ready_to_generate(self) -> Iterator[None]:
         """Turn off what only training needs, and disable the model's own generation defaults (top_k, penalties)."""
         model, defaults = self._model, self._model.generation_config
-        checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
+        checkpointing = bool(model.is_activation_checkpointing)
         if checkpointing:
-            model.gradient_checkpointing_disable()
+            model.activation_checkpointing_disable()
         model.generation_config = GenerationConfig()
         model.eval()
         try:
@@ -138,7 +138,7 @@ class LocalSource(Source):
         finally:
             model.generation_config = defaults
             if checkpointing:
-                model.gradient_checkpointing_enable()
+                model.activation_checkpointing_enable()
 
 
 def build(parts: NodeParts) -> LocalSource | None:

@@ -30,6 +30,8 @@ from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.trainer.checkpoints import MODEL
 
 _STATE = "trainer.pt"
+_OF_SETTINGS = ("initial_lr", "weight_decay")
+"""Keys of the optimizer's parameter groups that settings define, not the training so far."""
 HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies", "_tokenizer", "_metrics")
 """Private members of TRL's trainer that this module overrides or uses, besides ``pad`` and ``add_fused_lm_head``."""
 
@@ -94,6 +96,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.train_config = config.train
         self._losses = choose_losses(config.train)
         self._reference = reference
+        if config.model.gradient_checkpointing:
+            # transformers does this in ``train()``, which is not called here.
+            self.policy.activation_checkpointing_enable()
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature)
             reference.requires_grad_(False).eval().to(self.accelerator.device)
@@ -203,10 +208,20 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         torch.save(state, directory / _STATE)
 
     def load(self, directory: Path) -> None:
-        """Restore what ``save`` wrote, except the model, which was already built from the same directory."""
+        """Restore what ``save`` wrote, except the model, which was already built from the same directory.
+
+        The learning rate and weight decay are those of this trainer's settings, which may have changed since.
+        """
         state: dict[str, Any] = torch.load(directory / _STATE, map_location="cpu", weights_only=True)
+        settings = [{name: group[name] for name in _OF_SETTINGS} for group in self.optimizer.param_groups]
+        base_rates = self.lr_scheduler.base_lrs
         self.optimizer.load_state_dict(state["optimizer"])
-        self.lr_scheduler.load_state_dict(state["schedule"])
+        self.lr_scheduler.load_state_dict(state["schedule"] | {"base_lrs": base_rates})
+        factors = [factor(self.lr_scheduler.last_epoch) for factor in self.lr_scheduler.lr_lambdas]
+        rates = [base * factor for base, factor in zip(base_rates, factors, strict=True)]
+        self.lr_scheduler._last_lr = rates
+        for group, kept, rate in zip(self.optimizer.param_groups, settings, rates, strict=True):
+            group.update(kept, lr=rate)
         torch.set_rng_state(state["rng"])
 
     def _tensors(self, rows: Sequence[TrainingRow], tokens: Mapping[bool, int] | None = None) -> dict[str, Any]:

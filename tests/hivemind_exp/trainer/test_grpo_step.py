@@ -130,6 +130,59 @@ def test_the_optimizer_and_the_schedule_persist_across_steps(tmp_path: Path) -> 
     assert set(moments) == {6.0}
 
 
+def saved_bytes(step_trainer: SourceGRPOTrainer) -> int:
+    """Take one step and return the bytes of activations that its forward pass saved for the backward pass."""
+    parameters = {parameter.data_ptr() for parameter in step_trainer.policy.parameters()}
+    saved: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in parameters:
+            saved[tensor.data_ptr()] = max(saved.get(tensor.data_ptr(), 0), tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step_trainer.step(manifest(*(row(Kind.POLICY, 1.0, length=40) for _ in range(8))))
+    return sum(saved.values())
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["all weights", "LoRA"])
+def test_gradient_checkpointing_saves_activations_and_changes_no_gradient(tmp_path: Path, adapter: bool) -> None:
+    plain, checkpointed = (
+        make_step_trainer(tmp_path / str(on), model={"gradient_checkpointing": on, "lora": adapter})
+        for on in (False, True)
+    )
+    assert saved_bytes(checkpointed) < saved_bytes(plain) / 2
+    for (name, one), other in zip(plain.policy.named_parameters(), checkpointed.policy.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        assert one.grad is None or torch.equal(one.grad, other.grad), name
+
+
+def test_changed_settings_apply_to_a_resumed_optimizer(tmp_path: Path) -> None:
+    first = make_step_trainer(tmp_path / "first", warmup_steps=0, weight_decay=0.1)
+    first.step(manifest(row(Kind.POLICY, 1.0)))
+    first.save(tmp_path)
+
+    def resumed(**settings: float) -> SourceGRPOTrainer:
+        step_trainer = make_step_trainer(tmp_path / "resumed", warmup_steps=0, **settings)
+        step_trainer.policy.load_state_dict(first.policy.state_dict())
+        step_trainer.load(tmp_path)
+        return step_trainer
+
+    same, changed = resumed(weight_decay=0.1), resumed(weight_decay=0.3, learning_rate=0.5)
+    before = weights(same)
+    groups = changed.optimizer.param_groups
+    assert {(group["lr"], group["initial_lr"]) for group in groups} == {(0.5, 0.5)}
+    assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
+    assert same.optimizer.state_dict()["param_groups"] == first.optimizer.state_dict()["param_groups"]
+    following = replace(manifest(row(Kind.POLICY, 1.0)), step=1)
+    rates = [step_trainer.step(following).learning_rate for step_trainer in (first, same, changed)]
+    assert rates == [0.01, 0.01, 0.5]
+    assert changed.step(replace(following, step=2)).learning_rate == 0.5
+    assert all(torch.equal(value, weights(first)[name]) for name, value in weights(same).items())
+    moved = [sum((weights(each)[name] - before[name]).abs().sum() for name in before) for each in (same, changed)]
+    assert moved[1] > 10 * moved[0]
+
+
 def make_group(rollouts: Sequence[tuple[Kind, float]]) -> Group:
     prompt = Prompt(Question("t", "train", 0, 0, "q", {}, "d", "k"), "answer", (), (5, 6))
     return Group(

@@ -254,7 +254,9 @@ class Engine:
         """Handle a failure: update the router and pause. Return the number of tries so far."""
         self._router.record_failure(service, fault)
         if service.trouble is not None or fault.trouble is FaultKind.SLOW_DOWN:
-            return 0  # the router or the limiter does the waiting
+            # The router or the limiter does the waiting. Tries that may be billed are limited even in an outage:
+            # perhaps this very prompt crashes the server.
+            return tries + 1 if fault.billed else 0
         wait = fault.wait if fault.wait is not None else growing(tries, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S)
         await asyncio.sleep(jittered(wait, 0.25))
         # A request that never reached the service doesn't count as a try.

@@ -216,8 +216,32 @@ def _count(value: Any) -> int | None:
     return value
 
 
+_LOST_ANSWER = (504, 524)
+"""Statuses of a gateway that forwarded the request and did not wait for the answer (524: Cloudflare)."""
+
+
+def transport_error(error: BaseException) -> BaseException | None:
+    """Return the error of aiohttp, the transport, behind an error of the SDK; None if there is none."""
+    import aiohttp
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, aiohttp.ClientError):
+        cause = cause.__cause__
+    return cause
+
+
+def _never_sent() -> tuple[type[Exception], ...]:
+    """Return the transport's errors after which the service cannot have received the request.
+
+    The SDK's own errors do not tell: they report every lost connection, too, as a timeout while connecting.
+    """
+    import aiohttp
+
+    return aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError
+
+
 def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestFailed:
-    """Classify an answer whose status is not 200. Such an answer costs nothing."""
+    """Classify an answer whose status is not 200. It costs nothing, unless a gateway lost the service's answer."""
     text = content[:65536].decode(errors="replace")
     low, said, wait = text.lower(), _message(text), _wait(headers)
     if status == 402 or (status in (403, 429) and any(word in low for word in _POOR)):
@@ -231,7 +255,8 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestF
     else:
         trouble = FaultKind.BAD_REQUEST
         said = "the server redirects to another address, which is not followed" if 300 <= status < 400 else said
-    return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, headers=headers)
+    billed = status in _LOST_ANSWER
+    return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, billed=billed, headers=headers)
 
 
 def _message(text: str) -> str:
@@ -335,10 +360,10 @@ class ChatClient:
         if not late and not isinstance(error, self._openai.APIConnectionError):
             # The transport's own exceptions have no common public base class.
             return broken(f"the response from {self._endpoint.host} broke off ({type(error).__name__})")
-        if "connect" in type(error.__cause__).__name__.lower():  # there was no connection to send the request on
+        cause = transport_error(error)
+        if isinstance(cause, _never_sent()):
             return RequestFailed(FaultKind.BROKEN, f"cannot connect to {self._endpoint.host}", sent=False)
-        if late:
-            # The transport also reports a connection closed without an answer as a timeout.
+        if late and (cause is None or isinstance(cause, TimeoutError)):
             return RequestFailed(FaultKind.TIMEOUT, f"no response within {seconds:g} s", billed=True)
         return broken(f"lost the connection to {self._endpoint.host}")
 

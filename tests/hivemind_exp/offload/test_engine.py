@@ -16,6 +16,7 @@ from hivemind_exp.offload import router as routing
 from hivemind_exp.offload.ledger import Price
 from hivemind_exp.providers import Group
 from tests.support.engine_rig import GROUPS, PRICE_IN, PRICE_OUT, endpoint, engine, order
+from tests.support.fake_api.ask import Ask
 from tests.support.fake_api.faults import ODD, TRANSIENT, Fault
 from tests.support.fake_api.ledger import Outcome
 from tests.support.fake_api.server import api_server
@@ -219,6 +220,33 @@ def test_cap_is_never_exceeded(tmp_path: Path) -> None:
         with pytest.raises(LimitReached, match=r" of 0\.02 USD \(offload\.limits\.usd\) is already spent"):
             rig.run([order(number) for number in range(200)])
         assert 0.5 * cap < server.usd(PRICE_IN, PRICE_OUT) <= cap
+
+
+@pytest.mark.parametrize("fault", [Fault.DROPPED, Fault.LOST_GATEWAY])
+def test_lost_answers_count_towards_the_cap(tmp_path: Path, fault: Fault) -> None:
+    cap = 0.02
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), usd=cap, concurrency=4) as rig:
+        rig.offload.wait_for_probe()
+        server.always(fault)
+        with pytest.raises(LimitReached):
+            rig.run([order(number) for number in range(200)])
+        assert 0 < server.usd(PRICE_IN, PRICE_OUT) <= sum(rig.accounts().values()) <= cap
+
+
+def test_a_prompt_that_crashes_its_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.05)
+    monkeypatch.setattr(routing, "_POLL_S", 0.02)
+    monkeypatch.setattr(offloading, "FIRST_PAUSE_S", 0.01)
+
+    def crashes(ask: Ask) -> Fault | None:
+        return Fault.DROPPED if ask.messages[-1]["content"] == "question 3" else None
+
+    with api_server(predicate=crashes) as server, engine(tmp_path, endpoint(server.base_url, group="n")) as rig:
+        rig.offload.wait_for_probe()
+        rig.run([order(number) for number in range(5)])
+        asked = [entry for entry in server.ledger.chats if entry.messages[-1]["content"] == "question 3"]
+    assert len(asked) == offloading.TRIES
+    assert set(rig.texts()) == {f"question {number}" for number in (0, 1, 2, 4)}
 
 
 def test_at_the_cap_this_machine_takes_over_but_no_paid_fallback(tmp_path: Path) -> None:

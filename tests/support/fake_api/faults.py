@@ -37,6 +37,8 @@ class Fault(StrEnum):
     # Generated and billed, but the answer arrives incomplete or late.
     TRUNCATED = "truncated"  # half of the JSON, sent as if it were complete
     RESET = "reset"  # half of the body, then the connection is reset
+    DROPPED = "dropped"  # the connection is closed without a byte of the answer
+    LOST_GATEWAY = "lost_gateway"  # 504 from a gateway that did not wait for the answer
     STALL = "stall"  # nothing, until the client disconnects
     STALL_BODY = "stall_body"  # half of the body, then nothing until the client disconnects
     SLOW = "slow"  # the first byte comes late
@@ -71,6 +73,8 @@ TRANSIENT = (
     Fault.CLOSE,
     Fault.TRUNCATED,
     Fault.RESET,
+    Fault.DROPPED,
+    Fault.LOST_GATEWAY,
 )
 """Retrying helps with these."""
 ODD = (

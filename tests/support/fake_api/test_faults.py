@@ -35,6 +35,7 @@ _UNANSWERED = {
     Fault.CLOSE: Outcome.REFUSED,
     Fault.REDIRECT: Outcome.REFUSED,
     Fault.RESET: Outcome.BROKEN,
+    Fault.DROPPED: Outcome.BROKEN,
     Fault.STALL: Outcome.BROKEN,
     Fault.STALL_BODY: Outcome.BROKEN,
     Fault.DRIP: Outcome.ABANDONED,
@@ -99,6 +100,15 @@ def test_odd_answers(server: ApiServer, fault: Fault) -> None:
     assert not _ODD[fault](ask(server, logprobs=True))
 
 
+def test_a_gateway_that_gave_up_is_billed(server: ApiServer) -> None:
+    server.next(Fault.LOST_GATEWAY)
+    with pytest.raises(openai.APIStatusError) as raised:
+        ask(server)
+    assert raised.value.status_code == 504
+    assert server.ledger.chats[0].outcome is Outcome.BROKEN
+    assert server.ledger.completion_tokens > 0
+
+
 def test_truncated_json_arrives_as_a_complete_body(server: ApiServer) -> None:
     server.next(Fault.TRUNCATED)
     with pytest.raises(json.JSONDecodeError):
@@ -118,7 +128,7 @@ def test_huge_and_late_answers_arrive(server: ApiServer) -> None:
 
 
 def test_every_fault_is_covered_here() -> None:
-    assert {*_REFUSED, *_UNANSWERED, *_ODD, Fault.TRUNCATED, Fault.HUGE} == set(Fault)
+    assert {*_REFUSED, *_UNANSWERED, *_ODD, Fault.TRUNCATED, Fault.HUGE, Fault.LOST_GATEWAY} == set(Fault)
 
 
 def test_faults_from_a_predicate_a_queue_and_for_all_requests(server: ApiServer) -> None:

@@ -181,6 +181,11 @@ async def send(
         case Fault.STALL:
             ledger.close(entry, Outcome.BROKEN)
             await _until_left()
+        case Fault.DROPPED:
+            sending.status, sending.outcome = 0, Outcome.BROKEN
+        case Fault.LOST_GATEWAY:
+            sending.status, sending.outcome = 504, Outcome.BROKEN
+            sending.body, sending.content_type = _PAGE % (b"504 Gateway Timeout", b"Gateway Timeout"), "text/html"
         case Fault.RESET | Fault.STALL_BODY as fault:
             ledger.close(entry, Outcome.BROKEN, sending.status)
             return await _halfway(request, sending, fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_exp.offload.api.chat import (
+    ChatClient,
     FaultKind,
     RequestDialect,
     RequestFailed,
@@ -21,6 +23,8 @@ from hivemind_exp.offload.api.chat import (
 from hivemind_exp.offload.ledger import Usage
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import PROVIDERS, Chat
+from tests.support.fake_api.faults import Fault
+from tests.support.fake_api.server import ApiServer, api_server
 
 SAMPLING = SamplingParams(temperature=0.7, max_tokens=100, reasoning_tokens=1000, reasoning_effort="low")
 MESSAGES = ({"role": "user", "content": "hi"},)
@@ -156,6 +160,41 @@ def test_status_codes_are_classified(status: int, text: str, trouble: FaultKind)
     fault = refusal(status, text.encode(), {"retry-after": "3"})
     assert (fault.trouble, fault.billed, fault.wait) == (trouble, False, 3.0)
     assert "<html>" not in fault.detail
+
+
+@pytest.mark.parametrize(("status", "billed"), [(500, False), (503, False), (504, True), (524, True)])
+def test_an_answer_lost_at_a_gateway_may_be_billed(status: int, billed: bool) -> None:
+    assert refusal(status, b"", {}).billed is billed
+
+
+def request(server: ApiServer | None) -> RequestFailed:
+    """Return why a request to ``server`` failed; None: to a port that nothing listens on."""
+
+    async def fail() -> RequestFailed:
+        chat = PROVIDERS["vllm"].chat
+        assert chat is not None
+        base_url = "http://127.0.0.1:9/v1" if server is None else server.base_url
+        client = ChatClient(Endpoint("box", base_url, "test-model", chat, needs_key=False), None, seconds=2)
+        try:
+            with pytest.raises(RequestFailed) as raised:
+                await client.ask(MESSAGES, 1, SAMPLING, 0)
+        finally:
+            await client.close()
+        return raised.value
+
+    return asyncio.run(fail())
+
+
+def test_only_a_request_that_was_never_sent_is_free() -> None:
+    with api_server() as server:
+        for fault in (Fault.DROPPED, Fault.RESET, Fault.STALL, Fault.LOST_GATEWAY):
+            server.next(fault)
+            failed = request(server)
+            assert (failed.sent, failed.billed) == (True, True), fault
+        assert server.ledger.completion_tokens > 0
+    failed = request(None)
+    assert (failed.sent, failed.billed) == (False, False)
+    assert failed.detail == "cannot connect to 127.0.0.1:9"
 
 
 def test_every_provider_s_request_has_its_token_limit() -> None:

@@ -167,7 +167,7 @@ class Journal:
     def rollouts(self, round_: int, prompt: Prompt, version: int, encode: Encode | None = None) -> dict[int, Rollout]:
         """Return a prompt's rollouts generated so far, by slot, in order, without those of peers.
 
-        ``encode`` makes the token ids of texts that were recorded without any.
+        ``encode`` returns the token ids of texts that were recorded without any.
         """
         rows = self._db.execute(
             "SELECT idx, kind, source, model, version, text, ids, truncated, logps FROM completions "

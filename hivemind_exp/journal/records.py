@@ -20,7 +20,7 @@ class TrainingRow:
 
     kind: Kind
     source: str
-    """What made it, with the model if it was a provider: "local", "openai:gpt-4o-mini"."""
+    """Where it came from, with the model if that was a provider: "local", "openai:gpt-4o-mini"."""
     task: str
     group: int
     """Rows with the same number answer the same prompt."""
@@ -75,7 +75,7 @@ class SourceContribution:
 
     kind: Kind
     source: str
-    """What made the completions: "local", a provider's name or a peer's id."""
+    """Where the completions came from: "local", a provider's name or a peer's id."""
     completions: int
     tokens: int
 

@@ -1,4 +1,4 @@
-"""The meaning of ``[offload]``: which services it names, which kind the API's text has, what is learned from it.
+"""The meaning of ``[offload]``: which services it names, what their text counts as, and what is learned from it.
 
 Settings that cannot work are refused here.
 """

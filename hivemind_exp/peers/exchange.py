@@ -42,9 +42,10 @@ from hivemind_exp.rollouts.types import Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
 
 QUANTILE = 0.02
-"""The fraction of the node's own samples below the floor."""
+"""Quantile of the likelihood of the node's own samples, from which the floor is derived."""
 SLACK = 0.01
-"""Subtracted from the floor, in nats per token: the same text scores slightly differently in another batch."""
+"""Margin between that quantile and the floor, in nats per token: the same text scores slightly differently in another
+batch."""
 SAMPLES = 16
 """Own samples measured per step: one small forward pass without gradient."""
 REMEMBERED = 256

@@ -84,7 +84,7 @@ class PeerRecord:
     """Unix seconds."""
     last_seen: float = 0.0
     round: int = -1
-    """The peer's latest round from which it shared."""
+    """The latest of the peer's rounds from which it shared groups."""
     offered: int = 0
     """Groups received from it."""
     verified: int = 0

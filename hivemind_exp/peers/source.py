@@ -23,7 +23,7 @@ from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
 TRIES = 6
 """Groups tried per group wanted. In many groups all answers are right or all are wrong, so they teach nothing."""
 MAKING_S = 5.0
-"""Seconds of a draw after which no more questions are generated. The remaining groups wait for another draw."""
+"""Seconds that a draw may spend on generating questions. The remaining groups wait for another draw."""
 FURTHEST = 64
 """At least this many questions of a round can be generated for peers' groups (``QuestionCache.furthest``)."""
 COOLDOWN_DRAWS = 50

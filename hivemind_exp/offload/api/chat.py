@@ -61,7 +61,10 @@ class RequestFailed(Exception):
 
 
 def broken(detail: str) -> RequestFailed:
-    """Return the failure for a broken connection or an invalid answer. It counts as billed: the work may be done."""
+    """Return the failure for a broken connection or an invalid answer.
+
+    It counts as billed, because the service may have done the work.
+    """
     return RequestFailed(FaultKind.BROKEN, detail, billed=True)
 
 

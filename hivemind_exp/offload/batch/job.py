@@ -28,7 +28,7 @@ from hivemind_exp.rollouts.types import CompletionRequest
 LOOKS = 5
 """A batch or file counts as gone after the service has rejected this many requests for it in a row."""
 _FETCHES = 3
-"""How often the result files are fetched at most, if they have unreadable lines."""
+"""Maximum number of times that result files with unreadable lines are fetched."""
 _FIRST_POLL_S = 2.0
 _LONGEST_POLL_S = 60.0
 _SLOWER = 1.5

@@ -25,7 +25,7 @@ class Section(BaseModel):
 
 
 class NodeConfig(Section):
-    """The node's name, seed and lifetime."""
+    """The node's name and seed, and whether each run starts over."""
 
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = ""
     """Name of the node and of its directory. Empty: the profile's name."""

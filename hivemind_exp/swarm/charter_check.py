@@ -94,7 +94,7 @@ def check_skew(charter: Charter, facts: Sequence[TaskFacts], digests: Mapping[st
     """Compare this machine's questions with those pinned by the charter.
 
     Args:
-        charter: of the swarm to join.
+        charter: the charter of the swarm to join.
         facts: ``Mixture.facts`` for the charter's tasks on this machine.
         digests: ``Mixture.digest`` by label.
 

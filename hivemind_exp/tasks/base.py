@@ -53,7 +53,7 @@ class Score:
     """This node's verdict on one completion."""
 
     outcome: float
-    """In [0, 1]: from the task's verifier, or from the one term of a stage that separates right from wrong. External
+    """In [0, 1]: from the task's verifier, or from the one term of a stage that separates correct from wrong. External
     rows are weighted only by the outcome."""
     strict: bool
     """The completion has exactly the required format and tags. In an answer, the reasoning may be missing."""

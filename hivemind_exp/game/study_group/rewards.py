@@ -13,7 +13,7 @@ from hivemind_exp.tasks.base import FULL_CREDIT, Question, RewardTerm, Score
 from hivemind_exp.tasks.verifiers.answer_tags import content, in_order, is_exactly
 
 RIGHT = 2.0
-"""Maximum reward for a right answer, for a right choice, and for each of the last stage's two terms about the
+"""Maximum reward for a correct answer, for a correct choice, and for each of the last stage's two terms about the
 majority."""
 EXISTS = 2.0
 """Reward for a choice that exists: one of the students shown, or none of them."""

@@ -7,7 +7,7 @@ _MOST_STEPS = 64
 
 
 def growing(step: int, *, first: float, longest: float, factor: float = 2.0) -> float:
-    """Return a pause in seconds: ``first`` at step 0, ``factor`` times longer with each step, at most ``longest``."""
+    """Return a pause in seconds: ``first`` at step 0, multiplied by ``factor`` at each step, at most ``longest``."""
     return min(longest, first * factor ** min(step, _MOST_STEPS))
 
 

@@ -1,7 +1,7 @@
 """A node's configuration: one pydantic model. Its defaults are the tested setup, which is the default profile.
 
-``swarmctl.settings`` resolves it from flags, environment and profile, and passes it to the trainer as JSON. It imports
-nothing heavier than pydantic.
+``swarmctl.settings`` resolves it from flags, environment and profile, and passes it to the trainer as JSON. This
+module imports nothing heavier than pydantic.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class Section(BaseModel):
 
 
 class NodeConfig(Section):
-    """The node's name, seed and lifetime."""
+    """The node's name and seed, and whether each run starts over."""
 
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = ""
     """Name of the node and of its directory. Empty: the profile's name."""
@@ -160,7 +160,7 @@ class EvalConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """Checkpoints. Between them, every step is in the journal, so a crash loses nothing."""
+    """Checkpoints. Between them, the journal holds every step, so a crash loses none."""
 
     every: Positive = 10
     """Rounds between checkpoints."""
@@ -210,7 +210,7 @@ class LimitsConfig(Section):
 
 
 class PriceConfig(Section):
-    """Price of a provider's model, if swarmctl doesn't know it or you pay another one."""
+    """Price of a provider's model, if swarmctl doesn't know it or you pay a different one."""
 
     input: Annotated[float, Field(ge=0)]
     """USD per million prompt tokens."""
@@ -362,8 +362,8 @@ class Config(Section):
 
 
 def charter_id(config: Config) -> str:
-    """Return the id of the node's swarm. For a node without a swarm: SHA-256 (hex) of what determines its questions,
-    tasks and seed, as canonical JSON."""
+    """Return the id of the node's swarm. For a node without a swarm: SHA-256 (hex) of its tasks and seed, which
+    determine its questions, as canonical JSON."""
     if config.swarm.charter is not None:
         return config.swarm.charter
     rules = {"tasks": [task.model_dump(mode="json") for task in config.tasks], "seed": config.node.seed}

@@ -66,7 +66,7 @@ class SwarmError(NodeError, code="swarm"):
 
 
 class SwarmSkew(SwarmError, code="swarm_skew"):
-    """This machine makes different questions than the charter specifies."""
+    """This machine generates different questions than the charter specifies."""
 
 
 class LimitReached(NodeError, code="limit"):

@@ -258,7 +258,7 @@ class EventLog:
 
 
 def _finite(value: Any) -> Any:
-    """Replace numbers that JSON does not have with null, so that a diverging loss does not stop the node."""
+    """Replace numbers that JSON cannot represent with null, so that a diverging loss does not stop the node."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -59,7 +59,7 @@ class Provider:
     key_page: str | None = None
     """Web page for creating and revoking API keys."""
     key_path: str = _MODELS
-    """A free path that requires a valid API key. OpenRouter's is not ``/models``, which it shows to everyone."""
+    """A path that costs nothing and needs a valid API key. (OpenRouter shows ``/models`` to everyone.)"""
     chat: Chat | None = None
     """How to request completions; None for services that don't generate."""
 

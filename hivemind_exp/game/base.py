@@ -39,7 +39,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SequentialSchedule:
-    """Plays the stages one after another, without a clock."""
+    """Plays the stages in order, round after round, without a clock."""
 
     stages: tuple[str, ...]
 

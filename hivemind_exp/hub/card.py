@@ -1,4 +1,4 @@
-"""The model card: what a model learned from, who made it, and its accuracy. All of it comes from the journal."""
+"""The model card: the sources that a model learned from, and its accuracy. Both come from the journal alone."""
 
 from collections.abc import Sequence
 from pathlib import Path

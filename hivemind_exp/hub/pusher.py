@@ -94,7 +94,8 @@ class HubPusher:
         self._api = HfApi(token=token)
         self._orders: queue.Queue[None] = queue.Queue()
         disable_progress_bars()
-        # The first order only creates the repository: you learn now, not after hours, that the token cannot write.
+        # This first entry creates the repository, even if no model is waiting: a token without write access fails now,
+        # not after hours.
         self._orders.put(None)
         threading.Thread(target=self._work, name="hub", daemon=True).start()
 

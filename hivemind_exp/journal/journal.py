@@ -115,7 +115,7 @@ class Journal:
         return Prompt(question, stage, tuple(json.loads(messages)), (), json.loads(notes or "{}"))
 
     def write_rollouts(self, round_: int, version: int, groups: Sequence[Group]) -> None:
-        """Record this machine's rollouts, all or none. ``version``: the node's number of optimizer steps."""
+        """Record this machine's rollouts, all or none. ``version``: the node's optimizer steps so far."""
         now = time.time()
         rows = [
             (
@@ -167,7 +167,7 @@ class Journal:
     def rollouts(self, round_: int, prompt: Prompt, version: int, encode: Encode | None = None) -> dict[int, Rollout]:
         """Return a prompt's rollouts generated so far, by slot, in order, without those of peers.
 
-        ``encode`` makes the token ids of texts that were recorded without any.
+        ``encode`` returns the token ids of texts that were recorded without any.
         """
         rows = self._db.execute(
             "SELECT idx, kind, source, model, version, text, ids, truncated, logps FROM completions "
@@ -210,8 +210,8 @@ class Journal:
 
         Its stage run and its sources' contributions are kept even after the manifest is deleted.
 
-        ``stage_run``: the step's stage run; unset: the only stage of its round. ``finished``: rounds finished before;
-        unset: the number of its round.
+        ``stage_run``: the step's stage run; unset: the stage ``answer`` of its round. ``finished``: rounds finished
+        before; unset: the number of its round.
         """
         about = stage_run or StageRun(manifest.round, "answer")
         before = about.round if finished is None else finished

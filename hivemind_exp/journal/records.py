@@ -1,4 +1,4 @@
-"""The step manifest: everything that an optimizer step depends on, besides the weights; and other journal records.
+"""The journal's records, above all the step manifest: everything that a step depends on besides the weights.
 
 A manifest is committed to the journal before its step. Replaying it needs no source, no verifier and no network.
 """
@@ -20,7 +20,7 @@ class TrainingRow:
 
     kind: Kind
     source: str
-    """What made it, with the model if it was a provider: "local", "openai:gpt-4o-mini"."""
+    """Where it came from, with the model if that was a provider: "local", "openai:gpt-4o-mini"."""
     task: str
     group: int
     """Rows with the same number answer the same prompt."""
@@ -49,8 +49,8 @@ class Manifest:
     rows: tuple[TrainingRow, ...]
     """In processing order."""
     floor: float | None = None
-    """A peer's row is left out if its mean log-probability per token, under this node's weights, is below this value.
-    None: no row is left out."""
+    """A peer's row is filtered out if its mean log-probability per token under this node's weights is below this value.
+    None: no row is."""
 
     def pack(self) -> bytes:
         names = [field.name for field in dataclasses.fields(TrainingRow)]
@@ -75,7 +75,7 @@ class SourceContribution:
 
     kind: Kind
     source: str
-    """What made the completions: "local", a provider's name or a peer's id."""
+    """Where the completions came from: "local", a provider's name or a peer's id."""
     completions: int
     tokens: int
 
@@ -89,7 +89,7 @@ def contributions(manifest: Manifest) -> Iterator[SourceContribution]:
 
 
 FOREIGN = 1_000_000
-"""Slots reserved in a round for each peer group. The node's own group has the slots below the first peer group's."""
+"""Number of slots reserved for each of a round's peer groups. The node's own group has the slots below this number."""
 
 
 def peer_completion_index(number: int) -> int:

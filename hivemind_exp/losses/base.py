@@ -57,7 +57,7 @@ class TokenLoss:
     """A loss per token."""
 
     loss: Tensor
-    """(B, T): to be summed over the mask and divided by the number of tokens."""
+    """(B, T): to be summed over the mask and divided by the step's number of own or external tokens."""
     clipped: Tensor
     """(B, T) bool: whether the clip took effect, so the token has no gradient."""
 

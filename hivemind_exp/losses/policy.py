@@ -1,4 +1,4 @@
-"""``policy``: GRPO on this node's own weights. Rows generated on another server are corrected for their lag."""
+"""``policy``: GRPO on rows from this node's own weights. Rows sampled elsewhere are corrected for their lag."""
 
 import torch
 from torch import Tensor

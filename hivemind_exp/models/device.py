@@ -25,8 +25,8 @@ class Compute:
 def resolve_compute(model: ModelConfig, *, hardware: Hardware | None = None) -> Compute:
     """Choose the device and the number format.
 
-    Raises ``DeviceError`` if the requested device does not exist, or if the machine has an accelerator that torch
-    cannot use and the CPU was not requested.
+    Raises ``DeviceError`` if the requested device does not exist, if the machine has an accelerator that torch cannot
+    use and the CPU was not requested, or for float16 on a CPU.
     """
     device = _choose(model.device, hardware)
     kind = device.partition(":")[0]

@@ -51,8 +51,8 @@ def load_model(
 ) -> PreTrainedModel:
     """Return the causal language model, on the CPU. Raises ``ModelError``.
 
-    Trained weights are kept in float32, and the computation is in ``dtype``: bfloat16 is too coarse for the small
-    updates of a GRPO learning rate. With adapters, the frozen weights are in ``dtype``.
+    Trained weights are kept in float32, because bfloat16 is too coarse for the small updates of a GRPO learning rate.
+    The computation is in ``dtype``, and so are the frozen weights under adapters.
     """
     if config.name == TINY:
         return build_model(tokenizer, derive_seed(seed, "tiny"))
@@ -131,7 +131,7 @@ def _listing(path: Path) -> str:
 def _fetch_config(config: ModelConfig, token: str | None) -> str:
     """Fetch config.json first, and raise a ``ModelError`` with the exact reason if that fails.
 
-    The errors of transformers do not tell these reasons apart. Returns what to load from: a hub id or a directory. If
+    transformers' own errors do not distinguish the reasons. Returns what to load from: a hub id or a directory. If
     the hub does not answer, this is the directory of the cached snapshot: given the id, libraries would retry the hub
     for half a minute per file.
     """

@@ -112,7 +112,7 @@ def estimate(config: Config, shape: Shape, *, half: bool, prompt: int | None = N
 
     Trained weights and AdamW's moments are always in float32, and autocast keeps a copy of the weights in the 16-bit
     format. Completions are assumed to have the maximum length. Prompts are assumed to have ``prompt`` tokens, or the
-    maximum length without it. Measured for a step of Qwen2.5-0.5B's shape on an H200, without logits, 8 rows × 1536
+    maximum length if it is unset. Measured for a step of Qwen2.5-0.5B's shape on an H200, without logits, 8 rows × 1536
     tokens: 24.8 GiB (estimated 27.1); with checkpointing 9.3 GiB (10.1).
     """
     width = 2 if half else 4

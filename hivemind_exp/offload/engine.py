@@ -38,7 +38,7 @@ PARTING_S = 2.0
 PROBE_TOKENS = 16
 PROBE_TRIES = 3
 PROBE_ROUND = -1
-"""The round under which the probe's cost is recorded."""
+"""The round under which the test request's cost is recorded."""
 _PROBE = ({"role": "user", "content": "Reply with the single word: ready"},)
 _POLL_S = 0.05
 

@@ -167,7 +167,7 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Dollars set aside for one request."""
+    """Dollars reserved for one request."""
 
     number: int
     key: RequestKey

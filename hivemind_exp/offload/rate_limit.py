@@ -1,4 +1,4 @@
-"""Limits how many requests are in flight, by what the service can take, and how fast they are sent, by its limits.
+"""Limits how many requests to a service are in flight (as many as it can take), and how fast they are sent.
 
 The number in flight follows additive increase, multiplicative decrease (Chiu and Jain 1989). Requests are spaced evenly
 at the rates given in the profile or in answers. The first request is sent alone, so that its answer can say how many
@@ -59,9 +59,9 @@ class RateLimiter:
         return asyncio.get_running_loop().time() < self._held_until
 
     async def acquire(self, expected: Callable[[], float], round_: int = 0) -> Permit:
-        """Wait until a request may be sent. ``expected`` is called then; it returns the tokens it will count as.
+        """Wait until a request may be sent. Earlier rounds go first, since the trainer waits for them.
 
-        Earlier rounds go first, since the trainer waits for them.
+        ``expected`` is called when the wait is over, and returns how many tokens the request will count as.
         """
         await self._take_place(round_)
         try:
@@ -155,7 +155,7 @@ def _number(text: str) -> float | None:
 
 
 def duration(text: str) -> float | None:
-    """Parse ``1.2s``, ``6m0s``, ``120ms`` or a plain number (including inf) to seconds; None if it is no duration."""
+    """Parse ``1.2s``, ``6m0s``, ``120ms`` or a plain number (including inf) to seconds; None for any other text."""
     with suppress(ValueError):
         plain = float(text)
         return None if math.isnan(plain) else max(0.0, plain)

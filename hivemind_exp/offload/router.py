@@ -15,8 +15,8 @@ from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
 from hivemind_exp.offload.settings import Endpoint
 
 FAULTS_IN_A_ROW = 6
-"""After this many failures in a row a service counts as down. At most ``engine.TRIES``: otherwise the only slot in
-flight would be given up before the service counts as down."""
+"""After this many failures in a row a service counts as down. At most ``engine.TRIES``: otherwise a slot that
+is alone in flight would be given up before the service counts as down."""
 _SLOWED_S = 300.0
 """A service that answers with nothing but rate-limit errors for this long counts as down."""
 _REST_S = 30.0

@@ -1,4 +1,4 @@
-"""What ``[offload]`` settings mean: which services they name, what kind the API's text is, what is learned from it.
+"""The meaning of ``[offload]``: which services it names, what their text counts as, and what is learned from it.
 
 Settings that cannot work are refused here.
 """

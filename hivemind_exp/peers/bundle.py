@@ -1,7 +1,7 @@
 """Bundles: the whole groups of rollouts that a node shares from one round and stage, as text.
 
-A bundle's bytes are hostile until ``unpack`` has read them. A bundle is msgpack and consists of arrays of fixed length,
-so unknown fields are impossible:
+A bundle's bytes are untrusted until ``unpack`` has read them. A bundle is msgpack and consists of arrays of fixed
+length, so unknown fields are impossible:
 ``[version, swarm, peer, round, stage, [group, …]]``, each group ``[task, index, question, kind, label, outcomes, cut,
 [text, …], [ids, …], [logps, …]]``. Outcomes, token ids and log-probabilities are packed as bytes. The bundle itself is
 not signed: the signed announcement holds its SHA-256, and ``unpack`` checks that the bundle names the same peer and
@@ -42,11 +42,12 @@ FULL = 1000
 KINDS = ("policy", "policy_text", "teacher", "relay")
 """The kinds (``rollouts.types.Kind``) that a peer may claim for its text. The claim cannot be verified."""
 RECENT_S = 900.0
-"""Age in seconds from which a bundle is too old to be used."""
+"""Age, in seconds, above which a bundle is too old to use."""
 BUNDLES_A_PEER = 64
-"""The latest bundles kept per peer. A fast node shares many within one stage of a study group."""
+"""Maximum number of bundles kept per peer: the latest ones. A fast node shares many within one stage of a study
+group."""
 OFFERED = 4
-"""The latest bundles per peer whose groups are offered. Older text is stale."""
+"""Maximum number of bundles per peer whose groups are offered: the latest ones. Older text is stale."""
 MOST_BYTES = 64 * 2**20
 """Maximum number of bytes in all bundles together."""
 
@@ -251,7 +252,7 @@ class _Kept:
 
 
 class BundlePool:
-    """The bundles that arrived from peers recently. Use from one thread only."""
+    """The bundles that arrived from peers recently. Use it from one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES) -> None:
         self._clock, self._most_bytes = clock, most_bytes

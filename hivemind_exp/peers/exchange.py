@@ -42,9 +42,10 @@ from hivemind_exp.rollouts.types import Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
 
 QUANTILE = 0.02
-"""The fraction of the node's own samples below the floor."""
+"""Quantile of the likelihood of the node's own samples, from which the floor is derived."""
 SLACK = 0.01
-"""Nats per token. The same text scores slightly differently in another batch."""
+"""Margin between that quantile and the floor, in nats per token: the same text scores slightly differently in another
+batch."""
 SAMPLES = 16
 """Own samples measured per step: one small forward pass without gradient."""
 REMEMBERED = 256
@@ -74,7 +75,7 @@ class TrainingStatus:
 
 @dataclass(frozen=True, slots=True)
 class PeerBatch:
-    """What a step learns from peers: verified groups, and the lowest likelihood that their text may have."""
+    """What a step learns from peers: verified groups, and the floor for their likelihood (``Manifest.floor``)."""
 
     groups: tuple[Group, ...] = ()
     floor: float | None = None
@@ -148,7 +149,7 @@ def publish(  # noqa: PLR0917 - sender, receiver and content
     status: TrainingStatus,
     logps: dict[int, list[list[float]]] | None = None,
 ) -> tuple[int, int]:
-    """Share those of the verified ``groups`` that are whole. Returns the bytes and the groups that were shared."""
+    """Share those of the verified ``groups`` that are whole. Return the number of bytes and of groups shared."""
     shared = {
         group.prompt.question.digest: _shared(rules, group, (logps or {}).get(number))
         for number, group in enumerate(groups)
@@ -237,7 +238,7 @@ def row_of(group: Group, place: int) -> TrainingRow:
 class PeerDrawLog(Journal):
     """The groups drawn from peers for each round and stage. Opens its own connection to the journal's file.
 
-    They are stored among the other completions, at indices that the node's own groups never use.
+    They are stored among the other completions, in slots that the node's own groups never use.
     """
 
     def __init__(self, path: Path, swarm: str) -> None:

@@ -20,7 +20,7 @@ SAVE_EVERY_S = 15.0
 MEMORY = 0.9
 """Weight of the past in the moving averages, per group."""
 KNOWN_AFTER = 8
-"""Verified groups after which a peer counts as known, no longer as a stranger."""
+"""Number of verified groups after which a peer counts as known, no longer as a stranger."""
 FLOOR = 0.1
 """The lowest weight of a known peer, and the weight that all strangers share."""
 TOLERANCE = 0.05
@@ -84,7 +84,7 @@ class PeerRecord:
     """Unix seconds."""
     last_seen: float = 0.0
     round: int = -1
-    """The peer's latest round from which it shared."""
+    """The latest of the peer's rounds from which it shared groups."""
     offered: int = 0
     """Groups received from it."""
     verified: int = 0
@@ -104,7 +104,7 @@ class PeerRecord:
 
 
 class PeerBook:
-    """The peers of one swarm. Use from one thread only."""
+    """The peers of one swarm. Use it from one thread."""
 
     def __init__(self, path: Path) -> None:
         """Open the file, or start empty if it is missing or damaged."""
@@ -142,7 +142,7 @@ class PeerBook:
         record.standing = refused(record.standing)
 
     def save(self, *, now: bool = False) -> None:
-        """Write the whole file, unless it was written a moment ago. Ignores write errors: they cost only records."""
+        """Write the whole file, unless it was written a moment ago. Ignores write errors, which lose only records."""
         if not now and time.monotonic() - self._saved < SAVE_EVERY_S:
             return
         self._saved = time.monotonic()

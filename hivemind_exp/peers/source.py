@@ -23,9 +23,9 @@ from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
 TRIES = 6
 """Groups tried per group wanted. In many groups all answers are right or all are wrong, so they teach nothing."""
 MAKING_S = 5.0
-"""Seconds of a draw after which no more questions are generated. The remaining groups wait for another draw."""
+"""Seconds that a draw may spend on generating questions. The remaining groups wait for another draw."""
 FURTHEST = 64
-"""The least number of a round's questions that are generated for peers' groups."""
+"""At least this many questions of a round can be generated for peers' groups (``QuestionCache.furthest``)."""
 COOLDOWN_DRAWS = 50
 """Draws for which a peer is skipped after one of its answers made the verifier time out or crash."""
 
@@ -172,7 +172,10 @@ class PeerSource:
         return [tuple(scores) for scores in found]
 
     def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
-        """Record a peer's claimed and recomputed rewards. Raises ``RejectedGroup`` if the verifier failed."""
+        """Record a peer's claimed and recomputed rewards.
+
+        Raises ``RejectedGroup`` if the verifier timed out or crashed.
+        """
         if _held_up(scores):
             self._cooling_down[offer.peer] = COOLDOWN_DRAWS
             self.pool.discard_peer(offer.peer)

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 LONG = 200
 """Length in characters from which equal texts are no coincidence."""
 MOST_COPIES = 20_000
-"""The number of latest texts remembered."""
+"""Maximum number of texts remembered, the latest ones."""
 RECENT = 32
-"""The number of a peer's latest long texts that a new one is compared with."""
+"""Maximum number of a peer's long texts, the latest ones, that a new one is compared with."""
 MOST_PEERS = 256
-"""The number of peers whose texts are remembered, most recent first."""
+"""Maximum number of peers whose texts are remembered, the most recent ones."""
 ALIKE = 0.8
 """Share of common shingles (Jaccard) from which two texts count as nearly the same."""
 _SKETCH = 64
@@ -109,9 +109,9 @@ PART_OF_AN_OPEN_SWARM = 4
 CHARACTERS_A_TOKEN = 16
 """Text with more characters than this per allowed token is rejected before it is tokenized."""
 TIE = 1e-6
-"""Spread of rewards below which they count as equal, so the group has no advantage."""
+"""Difference between the highest and lowest reward below which all count as equal, so the group has no advantage."""
 MOST_USED = 20_000
-"""The number of latest groups remembered as used."""
+"""Maximum number of groups remembered as used, the latest ones."""
 
 Used = tuple[str, int, str]
 """A used group: the peer, its round and the question's digest."""
@@ -266,12 +266,12 @@ class QuestionCache:
     """Generates questions by round and index, and counts the time spent: some take 0.2 s each."""
 
     def __init__(self, tasks: Tasks, furthest: int) -> None:
-        """``furthest``: maximum number of indices generated per round. No node gets further in a round."""
+        """``furthest``: how many questions of a round may be generated at most. No node gets further in a round."""
         self._tasks, self.furthest = tasks, furthest
         self._rounds: BoundedDict[int, tuple[int, Mapping[int, Question]]] = BoundedDict(ROUNDS)
-        """By round: how many indices were generated, and the questions of those that have one."""
+        """By round: how many questions were generated, and the questions by index."""
         self.seconds = 0.0
-        """Time spent generating so far."""
+        """Time spent generating so far, in seconds."""
 
     def is_known(self, round_: int, index: int) -> bool:
         """Return whether the question at an index was generated before."""
@@ -291,7 +291,7 @@ class QuestionCache:
                 questions = {each.index: each for each in self._tasks.questions("train", round_, made)}
             finally:
                 self.seconds += time.monotonic() - begun
-        self._rounds[round_] = made, questions  # also on a hit: moves the round to the most recent end
+        self._rounds[round_] = made, questions  # also on a hit, so that the round becomes the newest
         return questions.get(index)
 
 

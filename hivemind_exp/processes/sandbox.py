@@ -35,7 +35,7 @@ _READING = ("open", "os.listdir", "os.scandir")
 
 
 def die_with_parent(parent: int) -> None:
-    """Kill this process when its parent dies, and ignore the terminal's signals, which the node handles."""
+    """Kill this process when its parent dies (Linux), and ignore the terminal's signals, which the node handles."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(name, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -62,7 +62,7 @@ def close(role: Role) -> None:
     if sys.platform == "linux":
         _leave_network()
         _libc_prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        if role == "verify":  # a maker may need memory for a library's thread stacks, and reads nothing untrusted
+        if role == "verify":  # in the role "make", a library's thread stacks may need more, and no text is untrusted
             _limit("RLIMIT_AS", MEMORY)
     _limit("RLIMIT_NPROC", 0)
     _limit("RLIMIT_NOFILE", 64)
@@ -117,4 +117,4 @@ def _writes(arguments: tuple[object, ...]) -> bool:
 
 
 Role = Literal["make", "verify"]
-"""A worker's role: making questions or verifying answers. No worker does both, as verifiers read untrusted text."""
+"""A worker's role: generate questions or verify answers. No worker does both, because verifiers read untrusted text."""

@@ -107,7 +107,7 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: 
 
 @dataclass(slots=True, eq=False)
 class CompletionRequest:
-    """The slots of one group that an API must fill."""
+    """An order: the slots of one group that an API must fill."""
 
     round: int
     stage: str
@@ -117,7 +117,7 @@ class CompletionRequest:
     indices: tuple[int, ...]
     """Slots in the group, without those that the journal already has."""
     version: int
-    """The optimizer steps taken when the request was made."""
+    """The node's optimizer steps when the completions were requested."""
     refused: bool = False
     """A provider rejected this prompt, so no provider is asked again."""
     done: Future[None] = field(default_factory=Future)
@@ -135,8 +135,8 @@ class Completion:
     text: str
     truncated: bool
     version: int | None
-    """The optimizer steps behind the weights that generated it. For another model, the steps that the node had taken at
-    the time of the request. None if unknown."""
+    """The optimizer steps behind the weights that generated it. For another model, the node's optimizer steps when the
+    completion was requested. None if unknown."""
     usd: float
     """Its share of the request's cost."""
 

@@ -36,7 +36,7 @@ _PATIENCE_S = 30.0
 
 
 def main() -> int:
-    """Run one order. Returns the exit status: 0 done or stopped, 1 failed, 28 failed on a full disk."""
+    """Do what the line asks. Returns the exit status: 0 done or stopped, 1 failed, 28 failed on a full disk."""
     order = json.loads(sys.stdin.buffer.readline())
     secrets = receive(order.get("secrets_fd"))
     if order["mode"] != "run":

@@ -33,7 +33,7 @@ from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 
 ROUNDS_A_SECOND = 100
-"""More than any node plays. Rounds beyond this rate since the swarm's start lie in the future."""
+"""More rounds per second than any node plays. Rounds beyond this rate since the swarm's start lie in the future."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class SwarmSession:
 
 @contextmanager
 def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSession]:
-    """Join the node's swarm, and leave it at the end of the block.
+    """Join the node's swarm, and disconnect at the end of the block.
 
     The charter is read from the node's directory, or fetched from the peers in the invitation.
 
@@ -164,7 +164,10 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
 
 
 def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
-    """Return the charter in the node's directory, or None if missing. Raises ``SwarmError`` if it is another one."""
+    """Return the charter in the node's directory, or None if it is missing.
+
+    Raises ``SwarmError`` if it cannot be read or is another charter.
+    """
     try:
         envelope = files.charter.read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""Fill groups from several sources. The schedule chooses each slot's source, and the journal fills each slot once."""
+"""Fill groups from several sources.
+
+The schedule chooses each slot's source. The journal keeps only the first completion for a slot.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,7 +115,8 @@ class GroupFiller:
     def _fits(self, rollout: Rollout) -> bool:
         """Whether a text fits into ``generation.max_completion_tokens`` under this node's tokenizer.
 
-        The node's own samples always fit. Warns when the first text does not.
+        The node's own samples always fit, and a node without a local source has no limit. The first text that does not
+        fit causes a warning.
         """
         limit = self.config.generation.max_completion_tokens
         if self._local is None or rollout.kind is self._local.kind or len(rollout.ids) <= limit:

@@ -56,9 +56,10 @@ class LocalSource(Source):
                 yield [Group(prompt, rows, places=places) for prompt, rows in zip(some, made, strict=True)]
 
     def _batches(self, prompts: Sequence[Prompt], count: int, deadline: float | None) -> Iterator[Sequence[Prompt]]:
-        """Yield the prompts to generate for at once.
+        """Yield batches of prompts.
 
-        Without a deadline, yield them all at once. With one, yield what fits into a batch, until the deadline.
+        Without a deadline, yield all prompts as one batch. With one, yield as many as ``generation.batch`` allows at a
+        time; none after the deadline, except the first batch.
         """
         size = len(prompts) if deadline is None else max(1, self._settings.batch // count)
         for start in range(0, len(prompts), size):

@@ -42,8 +42,8 @@ class Source:
     kind: Kind
     """What may be learned from the source."""
     floor: float | None = None
-    """Minimum mean log-probability per token. Rows of the last collection that are below it are skipped, if the kind's
-    loss has a likelihood filter. None: no row is skipped."""
+    """Minimum mean log-probability per token. Rows collected last that are below it are filtered out, if the kind's
+    loss has a likelihood filter. None: no row is."""
 
     def request(self, ask: Ask) -> None:
         """Start work on what ``collect`` will return; return immediately."""

@@ -53,7 +53,8 @@ def pinned(
 def applied(charter: Charter, config: Config) -> Config:
     """Return ``config`` with the charter's tasks and game. The paths of files with questions come from ``config``.
 
-    Raises SwarmSkew if this version of swarmctl does not have one of the tasks, or if ``config`` names no file for one.
+    Raises SwarmSkew if this version of swarmctl cannot play the charter's tasks or game, or if ``config`` names no file
+    for a task that needs one.
     """
     paths = {spec.label: spec.path for spec, _ in expand(config.tasks) if spec.path is not None}
     tasks = [
@@ -93,7 +94,7 @@ def check_skew(charter: Charter, facts: Sequence[TaskFacts], digests: Mapping[st
     """Compare this machine's questions with those pinned by the charter.
 
     Args:
-        charter: of the swarm to join.
+        charter: the charter of the swarm to join.
         facts: ``Mixture.facts`` for the charter's tasks on this machine.
         digests: ``Mixture.digest`` by label.
 

@@ -41,7 +41,7 @@ def parse(text: str) -> Invitation:
 
     Raises:
         SwarmError: it is not an invitation, or one of its addresses is invalid. The message does not repeat the text,
-            because it may be hostile.
+            because it is untrusted.
     """
     if len(text) > 2 * _LONGEST:
         raise SwarmError("the invitation is too long", next=_NEXT)

@@ -17,7 +17,7 @@ from hivemind_exp.bounded import BoundedDict
 MAC_BYTES = 32
 NONCE_BYTES = 16
 WINDOW_S = 60.0
-"""A request is only valid if it was made at most this long ago, or ahead, by the receiver's clock."""
+"""A request is valid only if its time differs from the receiver's clock by at most this many seconds."""
 _REMEMBERED = 65_536
 
 

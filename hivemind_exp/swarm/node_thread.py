@@ -49,7 +49,7 @@ _TRIES = 4
 _MAINTAIN_S = 5.0
 _WATCHDOG_S = 5.0
 _SILENCES = 3
-"""Number of consecutive checks after which a daemon that does not answer is killed."""
+"""A daemon that does not answer this many checks in a row is killed."""
 _SAVE_S = 60.0
 _MOST_SKEW_S = 3.0
 
@@ -270,7 +270,7 @@ class SwarmThread:
         await asyncio.sleep(0.05)  # treat a burst of news as one
 
     async def _maintain(self, overlay: Overlay) -> None:
-        """Keep connections to peers alive, drop old data, and report problems to the user."""
+        """Keep connections to peers alive, drop old data, and report problems to the operator."""
         met = bool(overlay.neighbours)
         await self.contacts.keep(overlay)
         if overlay.neighbours and not met:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hivemind_exp.bounded import BoundedDict
 
 _PEERS = 4096
-"""Number of peers whose rate is remembered: the most recent ones."""
+"""Maximum number of peers whose rate is remembered, the most recent ones."""
 
 
 class TokenBucket:

@@ -31,7 +31,7 @@ class Question:
     entry: Mapping[str, Any]
     """Data for the verifier, including the reference answer. Never shown to a model."""
     digest: str
-    """SHA-256 (hex) of task and text. Every node that makes this question gets the same digest."""
+    """SHA-256 (hex) of task and text. Every node that generates this question gets the same digest."""
     key: str
     """Questions with equal keys count as the same question when held-out questions are kept out of training."""
 
@@ -53,8 +53,8 @@ class Score:
     """This node's verdict on one completion."""
 
     outcome: float
-    """In [0, 1]: from the task's verifier, or from the one term of a stage that separates right from wrong. Rows from
-    APIs and peers are weighted only by the outcome."""
+    """In [0, 1]: from the task's verifier, or from the one term of a stage that separates correct from wrong. External
+    rows are weighted only by the outcome."""
     strict: bool
     """The completion has exactly the required format and tags. In an answer, the reasoning may be missing."""
     why: str
@@ -98,7 +98,7 @@ class Task(ABC):
     sha256: str | None = None
     """SHA-256 of a fixed set's data."""
     version: str = ""
-    """Name and version of the library that makes the questions, or an empty string."""
+    """Name and version of the library that generates the questions, or an empty string."""
 
     def prepare(self, role: Role) -> None:  # noqa: B027 - most have nothing to load
         """Import and load what the role needs. Called once, before the sandbox closes. May raise ``TaskError``."""

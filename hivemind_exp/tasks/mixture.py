@@ -1,4 +1,4 @@
-"""A node's mixture of tasks: makes questions, the same on every node, and scores completions."""
+"""A node's mixture of tasks: generates questions, the same on every node, and scores completions."""
 
 import bisect
 import hashlib
@@ -23,11 +23,11 @@ LONGEST_ANSWER = 16_384
 FORGET_AFTER = 64
 """After this many repeated questions in a row, the round has used up its tasks and allows repeats."""
 GIVE_UP_AFTER = 4096
-"""After this many positions in a row without a usable question, the tasks are too small."""
+"""After this many positions in a row without a usable question, the tasks count as too small (``TaskError``)."""
 HELD_OUT_SHARE = 5
 """In a fixed set without a held-out file, at most one in this many questions is held out."""
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 4096
-"""Questions made at a time. Some take a fifth of a second, so make only a few more than needed."""
+"""Questions generated at a time. Some take 0.2 s, so generate only a few more than needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class TaskFacts:
     sha256: str | None
     """SHA-256 of a fixed set's data."""
     version: str
-    """Name and version of the library that makes the questions."""
+    """Name and version of the library that generates the questions, or an empty string."""
 
 
 class Mixture:
@@ -94,7 +94,7 @@ class Mixture:
         ]
 
     def digest(self, label: str, n: int = 64) -> str:
-        """Return a SHA-256 (hex) over ``n`` items of a task. Nodes that make the same questions get the same digest."""
+        """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest."""
         task = self._labels.index(label)
         size = self._pool.facts()[task]["size"]
         numbers = (Sequence64(b"", "train").at("digest", label, place) for place in range(n))
@@ -108,7 +108,7 @@ class Mixture:
         Held-out questions are the same in every round. Small fixed sets may yield fewer than ``count``.
 
         Raises:
-            TaskError: a task cannot make questions, or has too few.
+            TaskError: a task cannot generate questions, or has too few.
         """
         heldout = self._hold_out()
         if split == "heldout":
@@ -184,7 +184,7 @@ class Mixture:
             )
 
     def _stream(self, split: Split, round: int, count: int) -> Iterator[Question]:
-        """Yield a round's questions in order, without end. They are made in chunks."""
+        """Yield a round's questions in order, without end. They are generated in batches."""
         places = self._places(split, round)
         chunk = min(max(count, _SMALLEST_CHUNK), _LARGEST_CHUNK)
         while picked := list(islice(places, chunk)):

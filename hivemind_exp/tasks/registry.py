@@ -1,8 +1,9 @@
 """Names of tasks. To add a task, add a module to ``families`` and a line to ``FAMILIES``.
 
-The module defines ``check(spec)``, which is fast and raises ``TaskError`` for wrong options, and ``build(spec)``, which
-returns a ``base.Task``. With ``NEEDS_HUB = True``, the process that makes its questions may access the Hugging Face hub
-if no path is given. To add a reasoning-gym generator, add one line to ``families.reasoning_gym_catalogue``.
+The module defines ``check(spec)``, which imports nothing heavy and raises ``TaskError`` for wrong options, and
+``build(spec)``, which returns a ``base.Task``. With ``NEEDS_HUB = True``, the process that generates its questions may
+access the Hugging Face hub if no path is given. To add a reasoning-gym generator, add one line to
+``families.reasoning_gym_catalogue``.
 
 Imports nothing heavy, because the command line uses this module to check names.
 """

@@ -1,4 +1,4 @@
-"""The order of questions, derived only from (charter, split, round, index).
+"""Derives the question at each position from (charter, split, round, index), and from a secret if it is held out.
 
 Hashes are computed over canonical bytes. Every field is prefixed with its length, so that two positions never share a
 seed because their fields run together. Python's random number generators are not used: their sequences may change

@@ -40,7 +40,7 @@ def build_rows(groups: Sequence[Group], train: TrainConfig, pass_rates: Mapping[
 def _weigh(group: Group, train: TrainConfig, rate: float) -> Iterator[tuple[tuple[Rollout, Score], float]]:
     """Yield each completion to learn from with its advantage, source by source."""
     losses = choose_losses(train)
-    # Terms such as format apply only among own rows. With external rows in the baseline, compare outcomes only.
+    # Terms such as the format's compare own rows only. If external rows join the baseline, compare only outcomes.
     joint = any(loss.joins_baseline for loss in losses.values())
 
     def own_reward(score: Score) -> float:

@@ -30,7 +30,7 @@ class Checkpoint:
 
     path: Path
     step: int
-    """Optimizer steps taken by these weights."""
+    """Optimizer steps behind the weights."""
     round: int
     """Rounds finished."""
 

@@ -37,7 +37,7 @@ DISK_BYTES_PER_SECOND = 5e8
 SMOOTHING = 0.5
 """Weight of the newest evaluation in the moving average of a task's pass rate."""
 IDLE_SECONDS = 0.5
-"""Pause of a node on a swarm's clock whose sources returned nothing."""
+"""Pause of a node that plays by a swarm's clock when its sources returned nothing."""
 
 
 @dataclass(kw_only=True)

@@ -112,7 +112,7 @@ class RoundTimer:
         self._generated_here = self._generated_here and all(kind is here for kind in own)
 
     def tokens_per_second(self) -> float | None:
-        """Return tokens generated per second. None if an API generated too, as it may have done so long before."""
+        """Return tokens generated per second. None if an API generated some of them, possibly long before."""
         seconds = self.seconds()["generate"]
         return self._tokens / seconds if self._generated_here and seconds > 0 else None
 

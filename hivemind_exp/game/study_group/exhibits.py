@@ -36,7 +36,7 @@ class PeerOutputs(Protocol):
     def outputs(self, round: int, stage: str) -> Mapping[str, Mapping[str, Sequence[str]]]:
         """Return the outputs received so far for a stage. Never waits.
 
-        By peer id and question digest, the texts of a whole group in slot order.
+        Maps each peer id and question digest to the texts of a whole group, in slot order.
         """
 
 
@@ -160,7 +160,9 @@ def _majority(critiques: Sequence[Output], students: Mapping[int, float]) -> tup
 
 
 def student_number(question: str, peer: str, place: int) -> int:
-    """Return the three-digit number under which an answer is shown. The question, its author and its slot determine it.
+    """Return the three-digit number under which an answer is shown.
+
+    It follows from the question and from the answer's author and slot.
 
     A rank would differ between nodes, because no node receives all answers. A critic's "Student 3" would then be
     a different student to each reader. And if a peer kept its number from question to question, the model would learn
@@ -171,7 +173,7 @@ def student_number(question: str, peer: str, place: int) -> int:
 
 
 def heard(outputs: Mapping[str, Mapping[str, Sequence[str]]], question: str, *, besides: str) -> list[PeerText]:
-    """Return the peers' outputs to consider for a question (its digest). Bounded, whatever peers send.
+    """Return the peers' outputs to consider for a question (its digest), bounded in number and length.
 
     ``besides``: the node's own peer id. Outputs that claim to be from it are ignored.
     """

@@ -131,7 +131,7 @@ def voice(role: str, *, seed: int, question: str) -> str:
 
 
 def quoted(text: str, most: int) -> str:
-    """Return ``text`` as a quotation of at most ``most`` characters. The middle of a longer text is cut out."""
+    """Return at most ``most`` characters of ``text`` as a quotation. The middle of a longer text is cut out."""
     lines = _BREAKS.split(shortened(text.strip(), most))
     return "\n".join((BAR + _harmless(line)).rstrip() for line in lines)
 

@@ -13,12 +13,13 @@ from hivemind_exp.tasks.base import FULL_CREDIT, Question, RewardTerm, Score
 from hivemind_exp.tasks.verifiers.answer_tags import content, in_order, is_exactly
 
 RIGHT = 2.0
-"""A right answer, a right choice, and each of the last stage's two terms about the majority."""
+"""Maximum reward for a correct answer, for a correct choice, and for each of the last stage's two terms about the
+majority."""
 EXISTS = 2.0
-"""A choice among the students shown, or none of them."""
+"""Reward for a choice that exists: one of the students shown, or none of them."""
 RESTATED = 1.0
 FORMAT = 0.5
-"""The strict format, the soft format, and an integer where one is expected."""
+"""Reward for the strict format, for the soft format, and for an integer where one is expected."""
 A_TAG = 0.125
 A_TRAILING_CHARACTER = 0.001
 _LONGEST_CHOICE = 32
@@ -95,7 +96,7 @@ def exists(choice: Choice, students: Collection[int]) -> bool:
 
 
 def majority_of(choices: Sequence[Choice], students: Collection[int]) -> tuple[Choice, ...]:
-    """Return the most frequent choice; all of them in a tie. Choices that do not exist are ignored."""
+    """Return the most frequent choice; all of them in a tie. Ignores choices for which ``exists`` is false."""
     votes = Counter(choice for choice in choices if exists(choice, students))
     most = max(votes.values(), default=0)
     return tuple(sorted((choice for choice, count in votes.items() if count == most), key=str))

@@ -72,7 +72,7 @@ class SlotSchedule:
         parts: Callable[[int, str], int],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``parts(round, stage)`` returns how many parts of a stage this node has played."""
+        """``parts(round, stage)`` returns how many chunks of a stage this node has played."""
         self._clock = clock
         self._stages = stages
         self._parts = parts
@@ -80,7 +80,10 @@ class SlotSchedule:
         self._latest = (0, 0)
 
     def next(self, last: StageRun | None, finished: int) -> StageRun:  # noqa: ARG002 - the clock alone decides
-        """Return the next part of the current slot's stage. Before the start, that is the first slot."""
+        """Return the next chunk of the current slot's stage. Before the start, the first slot counts as current.
+
+        If this node has not answered the questions of that chunk yet, return the same chunk of the first stage.
+        """
         slot = self._clock.at(self._now())
         # If the clock is set back, the node must not play a round again.
         self._latest = max(self._latest, (slot.round, slot.stage))

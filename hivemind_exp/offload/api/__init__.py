@@ -1,1 +1,1 @@
-"""HTTP to an API: chat completions and batches as bytes, and the SDK client. Offloading uses HTTP nowhere else."""
+"""HTTP to an API: encodes, sends and decodes chat completions and batches. Nothing else in ``offload`` uses HTTP."""

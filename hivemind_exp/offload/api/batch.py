@@ -46,7 +46,7 @@ class Line:
     places: tuple[int, ...]
     """The slots to fill."""
     version: int
-    """The node's number of optimizer steps when the request was ordered."""
+    """The node's optimizer steps when the completions were requested."""
 
     @property
     def name(self) -> str:

@@ -61,7 +61,10 @@ class RequestFailed(Exception):
 
 
 def broken(detail: str) -> RequestFailed:
-    """Return a failed connection or an invalid answer as a failure: the service may have done the work."""
+    """Return the failure for a broken connection or an invalid answer.
+
+    It counts as billed, because the service may have done the work.
+    """
     return RequestFailed(FaultKind.BROKEN, detail, billed=True)
 
 
@@ -260,7 +263,7 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestF
 
 
 def _message(text: str) -> str:
-    """Return the error message in a response, shortened. HTML pages have none."""
+    """Return the error message in an answer, shortened. HTML pages have none."""
     try:
         found = json.loads(text)
         found = found[0] if isinstance(found, list) and found else found

@@ -127,7 +127,10 @@ class BatchFiller:
                 tries[order.question] += 1
 
     def _open(self, missing: _Missing, tries: Counter[str]) -> list[tuple[Batch, bytes]]:
-        """Reserve money for as many batches as the caps allow, and record them. Raises ``LimitReached`` for none."""
+        """Reserve money for as many batches as the caps allow, and record them.
+
+        Raises ``LimitReached`` if the caps allow none.
+        """
         opened: list[tuple[Batch, bytes]] = []
         for parcel in parcels(self._requests(missing, tries)):
             try:

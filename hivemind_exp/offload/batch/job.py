@@ -26,9 +26,9 @@ from hivemind_exp.offload.router import FAULTS_IN_A_ROW, PERMANENT, ProviderServ
 from hivemind_exp.rollouts.types import CompletionRequest
 
 LOOKS = 5
-"""A batch or a file counts as gone when the service says so this many times in a row."""
+"""A batch or file counts as gone after the service has rejected this many requests for it in a row."""
 _FETCHES = 3
-"""Times that a result file with unreadable lines is fetched."""
+"""Maximum number of times that result files with unreadable lines are fetched."""
 _FIRST_POLL_S = 2.0
 _LONGEST_POLL_S = 60.0
 _SLOWER = 1.5
@@ -297,7 +297,10 @@ class BatchJob:
         return results
 
     async def _retry_until_answered(self, ask: Callable[[], Awaitable[_T]]) -> _T | None:
-        """Retry until the service answers, since its results are paid for; None if it says that they don't exist."""
+        """Retry until the service answers, since its results are paid for. None if what is requested counts as gone.
+
+        Raises ``KeyProblem`` if the service rejects the API key.
+        """
         tries = unknown = 0
         while True:
             try:

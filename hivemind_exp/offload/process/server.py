@@ -1,4 +1,4 @@
-"""The engine process: fills the trainer's orders from APIs. The two talk over pipes; it exits when its pipe closes.
+"""The engine process: fills the trainer's orders, which arrive over a pipe, from APIs. Exits when the pipe closes.
 
 It is a separate process because each request costs about a millisecond of interpreter time and a training step is
 itself mostly Python: as threads of one interpreter they would wait for each other.

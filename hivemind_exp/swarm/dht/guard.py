@@ -28,7 +28,7 @@ from hivemind_exp.swarm.token_bucket import PeerBuckets, TokenBucket
 
 MAX_ENTRIES = 4096
 MAX_KEYS = 4
-"""Largest number of dictionaries requested in one message: together they must fit into one."""
+"""Largest number of dictionaries requested at once: together they must fit into one message."""
 MAX_STORES = 64
 BUCKET_SIZE = 20
 """Peers in a bucket of the routing table (Kademlia's k)."""

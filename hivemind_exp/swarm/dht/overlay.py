@@ -275,8 +275,8 @@ class Overlay:
                 found[shard] = peers
         missing = [shard for shard in shards if shard not in found]
         if missing and known:
-            # Search for an adjacent key: it has the same neighbors, but nothing is stored under it. hivemind would send
-            # the dictionary along with each answer.
+            # Search for an adjacent key, which has the same neighbors, but nothing stored under it. With the real key,
+            # hivemind would send the dictionary along with each answer.
             beside = {DHTID(int.from_bytes(shard_key(self._swarm, shard), "big") ^ 1): shard for shard in missing}
             try:
                 search = node.find_nearest_nodes(list(beside), k_nearest=REPLICAS, beam_size=_BEAM, exclude_self=True)

@@ -10,7 +10,7 @@ from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.swarm.announcement import MAX_BUNDLE_BYTES, MAX_BUNDLES, MAX_GROUPS, MAX_STAGES, BundleRef
 
 OTHERS_BYTES = 32 * 1024 * 1024
-"""Limit for the peers' bundles that this node serves to others."""
+"""Maximum size, in bytes, of all peers' bundles that this node serves to others."""
 WAITING_BYTES = 64 * 1024 * 1024
 WAITING = 512
 _SEEN_EACH = 64

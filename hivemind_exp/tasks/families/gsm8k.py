@@ -24,7 +24,7 @@ SUFFIXES = (".jsonl", ".parquet")
 
 
 def _fetch(directory: str = "gsm8k") -> str:
-    """Return the command that downloads a copy. ``hf`` is installed beside this interpreter, maybe not on PATH."""
+    """Return the command that downloads a copy. ``hf`` is installed next to this interpreter, maybe not on PATH."""
     program = shlex.quote(str(Path(sys.executable).with_name("hf")))
     return f"{program} download {HUB_NAME} --repo-type dataset --local-dir {shlex.quote(directory)}"
 

@@ -1,4 +1,4 @@
-"""Questions from the user's file, with one JSON object per line: ``{"question": "…", "answer": "…"}``.
+"""Questions from the operator's file, with one JSON object per line: ``{"question": "…", "answer": "…"}``.
 
 ``path`` is either the file, from which some questions are held out, or a directory with ``train.jsonl`` and
 ``heldout.jsonl``.

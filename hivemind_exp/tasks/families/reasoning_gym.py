@@ -1,4 +1,4 @@
-"""Questions made by reasoning-gym generators from an allowlist, one generator object per item."""
+"""Questions from the reasoning-gym generators on an allowlist, one generator object per item."""
 
 from __future__ import annotations
 

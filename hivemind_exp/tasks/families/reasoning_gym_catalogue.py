@@ -20,7 +20,7 @@ class Generator(NamedTuple):
     keep: tuple[str, ...] = ()
     """Metadata that the verifier needs besides the answer. Dots separate the levels of nested tables."""
     shared: bool = False
-    """One object makes all items, because it reads a file when built. A test checks that the items stay the same."""
+    """One object generates all items, as it reads a file when built. A test checks that the items stay the same."""
 
 
 GENERATORS: Mapping[str, Generator] = {

@@ -78,7 +78,7 @@ def _rows(text: str) -> list[list[str]]:
 
 
 def matrix(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the same rows with any spacing; a tenth for the right numbers as nested lists."""
+    """Full credit for the same rows with any spacing; a tenth for the correct numbers as nested lists."""
     right = _rows(entry["answer"])
     if _rows(answer) == right:
         return 1.0

@@ -1,1 +1,1 @@
-"""Sandboxed processes that make questions and verify answers."""
+"""Sandboxed processes that generate questions and verify answers."""

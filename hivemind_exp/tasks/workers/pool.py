@@ -1,11 +1,11 @@
-"""The node's worker processes: one makes questions, and separate ones verify answers.
+"""The node's worker processes: one generates questions, and separate ones verify answers.
 
 Jobs are pipelined, so a hundred short answers cost one exchange. Replies arrive one by one, so the time limit applies
 to each answer. A worker that exceeds the limit is killed, and only that answer is lost.
 
 Measured on two cores: a worker is ready after 0.1 s and takes 20 to 30 MiB. A verifier with math-verify is ready after
-2.2 s and takes 65 MiB. Verifying 128 short answers takes 1 to 2 ms. Making 10 000 ``spell_backward`` questions takes
-0.5 s.
+2.2 s and takes 65 MiB. Verifying 128 short answers takes 1 to 2 ms. Generating 10 000 ``spell_backward`` questions
+takes 0.5 s.
 """
 
 import contextlib
@@ -292,7 +292,7 @@ class Crew:
 
 
 class Pool:
-    """A mixture's workers: one that makes questions, and the verifiers."""
+    """A mixture's workers: one that generates questions, and the verifiers."""
 
     def __init__(self, specs: Sequence[TaskSpec], verifiers: int | None = None) -> None:
         if verifiers is None:
@@ -307,7 +307,7 @@ class Pool:
         self._verifiers.start()
 
     def facts(self) -> list[dict[str, Any]]:
-        """Wait until they are known, then return each task's size, held-out size, hash and library."""
+        """Wait for a worker, then return each task's size, held-out size, hash and library."""
         return self._maker.facts()
 
     def make(self, places: Sequence[tuple[int, int]]) -> list[tuple[str, dict[str, Any], str]]:

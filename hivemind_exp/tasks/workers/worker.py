@@ -1,10 +1,10 @@
-"""One worker process: makes questions or verifies answers on request over a pipe, until the pipe closes.
+"""One worker process: generates questions or verifies answers on request over a pipe, until the pipe closes.
 
 Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. The first message lists the tasks. The
 reply is ``{"ready": …}`` or ``{"error": …}``. After that, the worker sends one reply for each message, in order:
 
-* maker: ``[task, seed]`` → ``[text, entry, key]`` or ``{"error": …}``
-* verifier: ``[task, answer, entry]`` → credit in [0, 1]
+* role ``make``: ``[task, seed]`` → ``[text, entry, key]`` or ``{"error": …}``
+* role ``verify``: ``[task, answer, entry]`` → credit in [0, 1]
 """
 
 import importlib

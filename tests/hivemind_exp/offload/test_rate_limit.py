@@ -23,12 +23,12 @@ from tests.support.nodes import Events
     ("text", "seconds"),
     [("1.2s", 1.2), ("6m0s", 360.0), ("120ms", 0.12), ("2", 2.0), ("1h2m3s", 3723.0), ("-5", 0.0), ("1d", 86400.0)],
 )
-def test_durations_as_services_write_them(text: str, seconds: float) -> None:
+def test_durations_in_headers_are_parsed(text: str, seconds: float) -> None:
     assert duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", "5x", "s", "nan-s"])
-def test_invalid_durations(text: str) -> None:
+def test_invalid_durations_are_none(text: str) -> None:
     assert duration(text) is None
 
 

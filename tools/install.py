@@ -65,7 +65,7 @@ class Installer:
         return "uv" if self.uv else "pip"
 
     def create_venv(self) -> bool:
-        """Create the virtual environment unless it exists; return whether it exists then."""
+        """Create the virtual environment unless it exists; return False if that fails."""
         if self.python.exists():
             return True
         with_uv = [self.uv, "venv", "--quiet", "--seed", "--python", sys.executable] if self.uv else None

@@ -91,7 +91,7 @@ def _draw(lines: Sequence[Any], name: str) -> str:
     for line in lines:
         console.print(line, highlight=False)
     drawn = console.export_svg(theme=MONOKAI, code_format=_FRAME, unique_id=name)
-    # Without what has no effect: clip paths, as no picture is clipped, and the elements that rich writes for line ends.
+    # Remove what has no effect: clip paths, as no picture is clipped, and the elements that rich writes for line ends.
     return re.sub(r' clip-path="[^"]*"', "", re.sub(r"<text[^>]*>\n</text>\n?", "", drawn))
 
 

@@ -190,7 +190,7 @@ def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
 def _brief(key: str, identity: dict[str, Any]) -> str:
     value = without_keys(identity.get(key))
     if key == "tasks":
-        # Two mixtures of the same tasks differ only in the rest of the tables.
+        # Mixtures with the same task names can differ in the other keys, so these are shown, too.
         return ", ".join(f"{task.pop('name')} {_short(task)}" for task in value)
     if key == "model":
         return str(value["name"]) + (f" at {value['revision']}" if value["revision"] else "")

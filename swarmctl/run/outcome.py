@@ -33,7 +33,7 @@ def continuation(node: str) -> str:
 def completed(following: str | None, same: str) -> str:
     """Return the command that the trainer suggests, or ``same``, the command of this run, if it suggests none.
 
-    The trainer knows neither the profile nor the flags of this run. If it suggests ``swarmctl run --FLAG …``, these flags
+    The trainer knows neither the profile nor the flags of this run. If it suggests ``swarmctl run --FLAG …``, the flags
     are added to ``same``.
     """
     if following is None:

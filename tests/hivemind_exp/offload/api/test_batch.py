@@ -117,7 +117,7 @@ DOCUMENTS: st.SearchStrategy[Any] = st.recursive(
 
 @pytest.mark.slow
 @given(DOCUMENTS)
-def test_no_batch_answer_raises_anything_but_request_failed(document: Any) -> None:
+def test_arbitrary_batch_answers_raise_only_request_failed(document: Any) -> None:
     read_results(json.dumps(document).encode())
     read_results(json.dumps({"custom_id": "a", "response": document, "error": document}).encode())
     for table in (document, {"id": "a", "status": "failed", "errors": document, "request_counts": document}):

@@ -68,7 +68,7 @@ def test_provider_and_model_names_are_resolved() -> None:
 
 
 def test_built_in_provider_cannot_move_to_another_host() -> None:
-    with pytest.raises(ValidationError, match="a name that is taken"):
+    with pytest.raises(ValidationError, match="this name is reserved; use another name for your provider"):
         Config.model_validate({"providers": {"openai": {"base_url": "http://elsewhere/v1"}}})
     with pytest.raises(ValidationError):
         config(mybox={"base_url": "http://user:password@box/v1"})

@@ -10,11 +10,11 @@ ARG TORCH=cpu
 # Further options for uv pip install, such as an index.
 ARG PIP_FLAGS=""
 WORKDIR /source
-# pycosat, which reasoning-gym needs, comes as source only.
-# Debian removes old versions, so a pinned one would soon be gone.
+# reasoning-gym needs pycosat, which must be compiled: it is published as source only.
+# Versions are not pinned, because Debian removes old ones.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
-# uv knows where PyTorch publishes its CPU builds.
+# uv, because it knows where PyTorch publishes its CPU builds.
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv>=0.9,<1"
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY tools/install.py tools/

@@ -1,15 +1,16 @@
 # `make run` starts the demo and `make test` tests everything; both make a virtual environment first.
-# `make test-fast` leaves out the tests marked slow or swarm, `make lint` checks style and types, `make clean` removes it all.
+# `make test-fast` leaves out the tests marked slow or swarm. `make lint` checks style and types. `make clean` deletes the
+# environment and what was built.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
-# Options for pip or uv, such as an index, and which build of torch: auto, cpu or default (what the index gives first).
+# Options for pip or uv, such as an index, and the build of torch: auto, cpu or default (the index's first choice).
 PIP_FLAGS ?=
 TORCH ?= auto
-# Tests wait for processes and clocks more than they compute: three at a time on two cores. A file's tests stay together.
+# Tests mostly wait for processes and clocks, so three run at a time on two cores. A file's tests stay in one process.
 TEST_FLAGS ?= --numprocesses=3 --dist=loadfile
-# Fast tests hardly wait; most of their time is what each process imports.
+# Fast tests hardly wait: they spend most of their time on the imports of each process.
 FAST_FLAGS ?= --numprocesses=2 --dist=loadfile -m 'not slow and not swarm'
 define CHECK_PYTHON
 @test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found" >&2; \

@@ -1,7 +1,7 @@
 """Measure the CPU time of fast commands and of pressing Tab in each shell. Prints medians next to their limits.
 
-CPU time is the user plus system time of the processes (resource usage of children). Other work on the machine changes
-it little. The time of one Tab is the difference between a shell on a pseudo-terminal that completes a line many times
+CPU time is the user plus system time of the processes (resource usage of children). Other work on the machine hardly
+changes it. The time of one Tab is the difference between a shell on a pseudo-terminal that completes a line many times
 and a shell in which the same lines are typed without Tab, divided by the number of Tabs.
 
     python benchmarks/cli_startup.py --runs 15

@@ -1,7 +1,8 @@
 """Measure what the demo learns: ``swarmctl run --profile demo`` for several seeds, compared with shuffled rewards.
 
 Prints accuracy before and after (greedy, held-out questions), total time, peak memory of all processes together, and
-how the time was spent. The control run gives each completion the reward of another one, so it cannot learn from them.
+how the time was spent. The control run gives each completion the reward of another one, so the node cannot learn from
+rewards.
 
     python -m benchmarks.demo --seeds 5
 """

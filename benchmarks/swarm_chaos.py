@@ -1,4 +1,4 @@
-"""Disturb real nodes for several minutes: every few seconds, kill, freeze or restart one of them, even the creator's.
+"""Disturb real nodes for several minutes: every few seconds, kill, freeze or restart one, even the creator's.
 
 Each node is ``swarmctl run`` with a separate home directory. The first node creates the swarm. The others join with its
 invitation and nothing else. Afterwards the script counts what was lost: rounds, records, processes, socket files and

@@ -119,11 +119,11 @@ def _usage_error(error: Exception) -> UsageError | None:
 
 
 _REJECTED = re.compile(r"(.*) is not (?:a valid |in the range |one of ).*", re.DOTALL)
-"""How Typer describes a value that is not of an option's type; numbers out of range are not quoted."""
+"""How Typer rejects the value of an option. It quotes the value, unless that is a number out of range."""
 
 
 def _invalid_value(error: Exception) -> str | None:
-    """Return an option's invalid value with what is allowed; None if the error is about something else."""
+    """Return a message that shows an option's invalid value and what is allowed; None for any other error."""
     parameter, found = getattr(error, "param", None), _REJECTED.fullmatch(str(getattr(error, "message", "")))
     if parameter is None or found is None:
         return None

@@ -23,7 +23,7 @@ class Exit(IntEnum):
     """The user must change something first: the configuration, a key, or which node or swarm to use."""
     CHECK_FAILED = 4
     LIMIT = 5
-    """The node reached its own limit."""
+    """The node reached a limit in its settings, such as its spending cap."""
     INTERRUPTED = 130
 
 
@@ -50,7 +50,7 @@ def exit_code(error: NodeError) -> Exit:
 
 _WORD = re.compile(r"[^\s'\"`=,;()]+")
 _PART = re.compile(r"^|[.:\[\]]")
-"""Where a key may begin in a word: never within a name, as in ``disk-experiments-2024``."""
+"""Where a key may begin in a word. Not inside a name: ``disk-experiments-2024`` contains ``sk-`` but no key."""
 
 
 def without_typed_keys(text: str) -> str:

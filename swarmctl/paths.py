@@ -4,8 +4,8 @@
 what                          default                            with SWARMCTL_HOME=/d
 ============================= ================================== ==============================
 profiles                      ~/.config/swarmctl/profiles        /d/profiles
-what is known about keys      ~/.config/swarmctl/keys            /d/keys
-keys without a keyring        ~/.config/swarmctl/secrets         /d/secrets
+metadata of saved keys        ~/.config/swarmctl/keys            /d/keys
+keys stored in files          ~/.config/swarmctl/secrets         /d/secrets
 nodes                         ~/.local/share/swarmctl/nodes      /d/nodes
 ============================= ================================== ==============================
 """

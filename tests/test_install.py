@@ -1,4 +1,4 @@
-"""``tools/install.py``: which installer, which build of torch, and an environment in which ``swarmctl`` runs."""
+"""``tools/install.py``: the choice of installer and of torch's build, and an environment in which ``swarmctl`` runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_cpu_build_is_chosen_only_if_an_index_offers_it(
 ) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    # uv creates an environment with pip in it from an index, which a test cannot count on.
+    # Not created by uv, which would need an index to put pip into it.
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     made = installer(tmp_path / "venv", uv, index)
     wheel(index, install.pinned_torch())
@@ -60,7 +60,7 @@ def test_the_cpu_build_is_chosen_only_if_an_index_offers_it(
     assert made.cpu_build() == [f"torch=={install.pinned_torch()}+cpu"]
 
 
-def test_torch_is_pinned_to_a_version_that_has_no_build() -> None:
+def test_the_pinned_torch_version_names_no_build() -> None:
     assert install.pinned_torch().replace(".", "").isdigit()
 
 
@@ -95,7 +95,7 @@ def test_the_size_of_the_download_is_announced(tmp_path: Path, capsys: pytest.Ca
 def test_it_installs_a_command_that_runs(
     uv: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # Without the dependencies, which would be gigabytes; those of a light command are taken from this environment.
+    # Without the dependencies, which are gigabytes. The few that a fast command needs come from this environment.
     monkeypatch.setenv("PIP_FLAGS", "--no-deps")
     monkeypatch.setenv("PATH", f"{Path(uv).parent}:/usr/bin:/bin" if uv else "/usr/bin:/bin")
     venv = tmp_path / "venv"
@@ -128,7 +128,7 @@ def test_an_environment_that_cannot_be_created_is_an_error(
 
 
 @pytest.mark.slow
-def test_an_installation_that_fails_says_so(
+def test_a_failed_installation_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")

@@ -1,4 +1,4 @@
-"""The picture in the README: drawn from a run's events, complete, and in step with the live view."""
+"""The picture in the README: drawn from a run's events, complete, and drawn by the current live view."""
 
 from __future__ import annotations
 

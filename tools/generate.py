@@ -1,4 +1,4 @@
-"""Write every file that is generated from the code, or with ``--check`` say which are out of date (exit code 1)."""
+"""Write every file that is generated from the code. With ``--check``, exit with code 1 if any is out of date."""
 
 from __future__ import annotations
 

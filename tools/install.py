@@ -24,7 +24,7 @@ CANNOT_START = 3
 _WSL_DRIVER = Path("/usr/lib/wsl/lib/nvidia-smi")
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), _WSL_DRIVER)
 _UV_CPU_INDEX = ("--torch-backend", "cpu")
-"""uv knows where PyTorch publishes its CPU builds; pip has to be told (``PIP_FLAGS``)."""
+"""uv knows where PyTorch publishes its CPU builds; pip needs an index in ``PIP_FLAGS``."""
 
 
 def has_nvidia_gpu() -> bool:
@@ -65,7 +65,7 @@ class Installer:
         return "uv" if self.uv else "pip"
 
     def create_venv(self) -> bool:
-        """Create the virtual environment unless it exists; return whether it is there."""
+        """Create the virtual environment unless it exists; return False if that fails."""
         if self.python.exists():
             return True
         with_uv = [self.uv, "venv", "--quiet", "--seed", "--python", sys.executable] if self.uv else None
@@ -75,7 +75,7 @@ class Installer:
         return False
 
     def cpu_build(self) -> list[str] | None:
-        """Return what selects the CPU build of torch; None if no index that can be reached offers it."""
+        """Return the arguments that select the CPU build of torch; None if no reachable index offers it."""
         torch = f"torch=={pinned_torch()}+cpu"
         choices = [[torch], [*_UV_CPU_INDEX, torch]] if self.uv else [[torch]]
         return next((choice for choice in choices if self._offered(choice)), None)
@@ -88,7 +88,7 @@ class Installer:
         """Install the checkout with pinned dependencies; return the installer's exit code."""
         project = [f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)]
         if editable:
-            # Type checkers cannot follow the import hooks that setuptools uses in its other mode.
+            # Type checkers cannot follow the import hooks that setuptools uses for editable installs by default.
             project = ["--config-settings", "editable_mode=compat", "--editable", *project]
         command = [*self._install, "--constraint", str(CONSTRAINTS), *torch, *project]
         return subprocess.run(command, check=False).returncode

@@ -1,6 +1,6 @@
 """Run the demo and draw its live view as an animated SVG: ``python -m tools.live_view_svg``.
 
-The pictures are drawn by the code that draws the terminal, from the events of a run that really took place.
+The pictures are drawn by the code that draws the terminal, from the events of a real run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "images" / "live-view.svg"
 COMMAND = "swarmctl run --profile demo"
 COLUMNS, ROWS = 84, 10
 SHOWN_S = 0.7
-"""How long each picture is shown; the last two, the end of training and the summary, are shown ``END_S`` each."""
+"""Seconds per picture. The last two, the end of training and the summary, are shown for ``END_S`` each."""
 END_S = 5.0
 ROUNDS_PER_FRAME = 5
 
@@ -40,7 +40,7 @@ _PADDING, _TITLE = 18, 42
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that took place: its events, and the lines that it printed at its end."""
+    """A finished run: its events, and the lines that it printed at its end."""
 
     events: list[dict[str, Any]]
     conclusion: list[str]
@@ -60,7 +60,7 @@ def run_demo(home: Path) -> Run:
 
 
 def frames(run: Run) -> Iterator[list[Any]]:
-    """Yield what the terminal shows at each moment: lines above, and the live view below them."""
+    """Yield the pictures, each as lines: the sentences printed so far, with the live view below them."""
     view, above = RunView(), [Text(f"$ {COMMAND}", style="bold green")]
     began = run.events[0]["t"]
     yield list(above)
@@ -74,7 +74,7 @@ def frames(run: Run) -> Iterator[list[Any]]:
 
 
 def _is_shown(event: dict[str, Any]) -> bool:
-    """Whether the live view is drawn after an event: not for every one of hundreds."""
+    """Whether to draw a picture after an event. One per event would be hundreds."""
     match event:
         case {"event": "phase", "done": int(done)}:
             return done % 150 == 0
@@ -91,12 +91,12 @@ def _draw(lines: Sequence[Any], name: str) -> str:
     for line in lines:
         console.print(line, highlight=False)
     drawn = console.export_svg(theme=MONOKAI, code_format=_FRAME, unique_id=name)
-    # No picture is clipped, and rich writes an element for each end of a line.
+    # Remove what has no effect: clip paths, as no picture is clipped, and the elements that rich writes for line ends.
     return re.sub(r' clip-path="[^"]*"', "", re.sub(r"<text[^>]*>\n</text>\n?", "", drawn))
 
 
 def animated(pictures: Sequence[Sequence[Any]]) -> str:
-    """Return one SVG that shows the pictures one after the other, without end."""
+    """Return one SVG that shows the pictures one after the other, in an endless loop."""
     lengths = [SHOWN_S] * (len(pictures) - 2) + [END_S, END_S]
     total = sum(lengths)
     width, height = COLUMNS * _CELL + 2 * _PADDING, ROWS * _LINE_HEIGHT + _TITLE + _PADDING

@@ -1,4 +1,4 @@
-"""Write the reference of commands and settings into ``docs``, or with ``--check`` say whether it is up to date."""
+"""Write the pages of commands and settings into ``docs``. With ``--check``, exit with code 1 if one is out of date."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """The result of a check, as the operator sees it."""
+    """The result of a check, as the user sees it."""
 
     OK = "ok"
     WARNING = "warning"

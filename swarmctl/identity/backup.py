@@ -90,7 +90,8 @@ def restore(file: Path, node: str | None, prompter: Prompter, *, as_json: bool) 
     again = f"swarmctl identity restore {shlex.quote(str(file))} --node {shlex.quote(name)}"
     files = files_of(name)
     locked = opened(name, again)
-    # Claimed before the node is created, and until it is complete, so that no second node runs with this identity.
+    # The identity is claimed before the node is created and until the restore is complete, so that no other node runs
+    # with it meanwhile.
     with disk_errors(files.claims), claim(files.claims, identity.peer_id, name), locked:
         replaced = put(identity, files, prompter, f"{again} --yes")
     tell(identity, files, replaced, as_json=as_json)

@@ -71,7 +71,7 @@ def tell(identity: Identity, files: NodeFiles, replaced: str | None, *, as_json:
 def chosen(node: str | None, again: str) -> str:
     """Return the node that a command is for: the one it names, or the only one.
 
-    Raises UsageError if there is no such single node. ``again`` is the command without the node's name.
+    Raises UsageError if none is named and there is not exactly one. ``again`` is the command without the node's name.
     """
     if node is not None:
         return node
@@ -83,9 +83,10 @@ def chosen(node: str | None, again: str) -> str:
 
 
 def opened(name: str, retry: str) -> AbstractContextManager[object]:
-    """Return a context that locks a node, and creates it first if it does not exist. ``retry``: as for ``nodes``.
+    """Return a context that locks a node, and creates it first if it does not exist.
 
     Raises ConfigurationError if the name is invalid. Entering the context raises NodeConflict if the node is running.
+    ``retry`` is the command that a conflict suggests if the node is new.
     """
     if name in node_names():
         return nodes.held(files_of(name), lambda _: f"swarmctl status --node {shlex.quote(name)}")

@@ -49,7 +49,7 @@ class LocationKind(StrEnum):
 
 _SAVED = (LocationKind.KEYRING, LocationKind.FILE)
 _GIVEN = (LocationKind.KEY_FILE, LocationKind.ENVIRONMENT, LocationKind.CREDENTIALS)
-"""Set by whoever set the address, so the key is meant for that address."""
+"""Locations that the environment sets. It also sets the address, so the key is meant for that address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from swarmctl.terminal.prompter import Prompter
 ALONE_S = 3.0
 """Time limit when no one can answer the keyring's dialog."""
 ATTENDED_S = 60.0
-"""Time limit when someone can."""
+"""Time limit when someone can answer it."""
 QUIET_S = 1.0
 """After this time, a message says what the command is waiting for."""
 _UNLOCK = (

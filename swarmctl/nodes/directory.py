@@ -59,7 +59,7 @@ class Node:
     lock: int
     """Descriptor that holds the lock. The trainer inherits it, so the lock outlives this process."""
     resumes: bool
-    """Whether it resumes an earlier run."""
+    """Whether this run resumes an earlier one."""
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ class Node:
 def opened(config: Config, retry: Retry) -> Iterator[Node]:
     """Create or open the configured node's directory and lock it until the end of the block.
 
-    Raises NodeConflict if the node is running, or was created for something else.
+    Raises NodeConflict if the node is running, or was created with other fixed settings.
     """
     files = files_of(config.node.name)
     with disk_errors(files.root):
@@ -88,9 +88,9 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
 
 @contextlib.contextmanager
 def held(files: NodeFiles, retry: Retry) -> Iterator[int]:
-    """Lock a node's directory until the end of the block, whatever it was created for; yield the lock's descriptor.
+    """Lock a node's directory until the end of the block; yield the lock's descriptor.
 
-    Raises NodeConflict if the node is running.
+    Does not check the node's fixed settings. Raises NodeConflict if the node is running.
     """
     with disk_errors(files.root):
         lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -137,7 +137,7 @@ def check_free(files: NodeFiles, retry: Retry) -> None:
 
 
 def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
-    """Raise NodeConflict if the node was created for something other than ``config``."""
+    """Raise NodeConflict if the directory is not a node's, or the node was created with other fixed settings."""
     if not files.root.exists():
         return
     name, made, wanted = files.root.name, read_json(files.identity), identity(config)
@@ -190,7 +190,7 @@ def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
 def _brief(key: str, identity: dict[str, Any]) -> str:
     value = without_keys(identity.get(key))
     if key == "tasks":
-        # Mixtures with the same names differ in the rest of the table.
+        # Mixtures with the same task names can differ in the other keys, so these are shown, too.
         return ", ".join(f"{task.pop('name')} {_short(task)}" for task in value)
     if key == "model":
         return str(value["name"]) + (f" at {value['revision']}" if value["revision"] else "")

@@ -49,7 +49,7 @@ def existing_or_latest(name: str | None) -> NodeFiles:
 
 
 def no_node_yet() -> str:
-    """Return a sentence that this machine has no nodes."""
+    """Return the sentence to print if this machine has no nodes."""
     return f"No nodes yet in {shown(nodes_directory())}."
 
 

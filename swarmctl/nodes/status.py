@@ -16,7 +16,7 @@ from swarmctl.terminal.sentences import duration, gain, in_touch, several
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
 _WORTH_TELLING_S = 0.1
-"""Seconds per round from which the line for a node mentions the time for sharing."""
+"""A node's line mentions the time for sharing if it is at least this many seconds per round."""
 
 
 def print_status(node: str | None, *, as_json: bool) -> None:

@@ -24,7 +24,7 @@ from swarmctl.storage.node_lock import is_held
 from swarmctl.terminal.safe_text import without_keys
 
 _BUSY_S = 5.0
-"""Seconds to wait while the node cleans up its files."""
+"""Seconds to wait while the node has a file locked to clean it up."""
 LOCAL = "local"
 """The source of completions that this machine generated."""
 _PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE swarm=? AND round=? ORDER BY position"
@@ -71,7 +71,7 @@ def _opened(path: Path, how: str = "mode=ro") -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_BUSY_S, isolation_level=None)
     try:
         db.execute("BEGIN")
-        db.execute("SELECT 1 FROM sqlite_master").fetchone()  # from here on, all reads see the same moment
+        db.execute("SELECT 1 FROM sqlite_master").fetchone()  # from here on, all reads see the same state
         return db
     except sqlite3.Error:
         db.close()
@@ -167,7 +167,7 @@ def rollouts(files: NodeFiles, wanted: RolloutFilter) -> Iterator[RolloutRecord]
 
 def as_row(rollout: RolloutRecord, node: str) -> dict[str, Any]:
     """Return a rollout as an output row."""
-    from hivemind_exp.journal.records import index_in_group  # not needed for counts
+    from hivemind_exp.journal.records import index_in_group  # imported here: counts do not need it
 
     row = asdict(rollout) | {"node": node, "place": index_in_group(rollout.place)}
     row["time"] = None if rollout.time is None else rfc3339(rollout.time)

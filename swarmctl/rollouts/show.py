@@ -90,7 +90,7 @@ def _origin(rollout: RolloutRecord) -> str:
 
 
 def _told(text: str, indent: str, width: int | None) -> list[str]:
-    """Return one of our sentences, which may quote others' words, wrapped between words."""
+    """Return the lines of a sentence, wrapped between words. The sentence may contain untrusted text."""
     text = " ".join(clean(text).split())
     if width is None:
         return [indent + text]

@@ -84,7 +84,7 @@ def register(app: typer.Typer) -> None:
         }
         flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
         if offload:
-            flags.append(("--offload", "offload.model", asked))  # empty too, or another provider's would stay
+            flags.append(("--offload", "offload.model", asked))  # even if empty, or another provider's model would stay
         given = RunOptions(
             profile=profile,
             node=node,

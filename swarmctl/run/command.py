@@ -67,7 +67,7 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
 
 
 def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str, ...]]:
-    """Return the lines to print about offloading, and the providers that the operator has just agreed to.
+    """Return the lines to print about offloading, and the providers that the user has just agreed to.
 
     Raises a NodeError if the plan cannot work, or if no one agreed to its cost.
     """

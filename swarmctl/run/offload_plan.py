@@ -186,7 +186,7 @@ def _bytes_a_prompt(config: Config) -> float:
 
 
 def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prompter) -> tuple[str, ...]:
-    """Ask for consent to the cost; return the providers that the operator agrees to, to be recorded.
+    """Ask for consent to the cost; return the providers that the user agrees to, to be recorded.
 
     Raises ``ConfigurationError`` if the answer is no, or if no one can be asked.
     """
@@ -213,7 +213,7 @@ def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prom
 
 
 def record_consent(files: NodeFiles, providers: tuple[str, ...]) -> None:
-    """Record the providers that the operator agreed to, so that the question is not asked again."""
+    """Record the providers that the user agreed to, so that the question is not asked again."""
     if providers:
         known = (read_json(files.consent) or {}).get("providers", {})
         write_json(files.consent, {"schema": 1, "providers": known | dict.fromkeys(providers, now())})

@@ -31,9 +31,10 @@ def continuation(node: str) -> str:
 
 
 def completed(following: str | None, same: str) -> str:
-    """Return the trainer's advice; if it is ``swarmctl run --FLAG …``, as a change to the ``same`` run.
+    """Return the command that the trainer suggests, or ``same``, the command of this run, if it suggests none.
 
-    The trainer does not know the profile, nor which flags this run was given.
+    The trainer knows neither the profile nor the flags of this run. If it suggests ``swarmctl run --FLAG …``, the flags
+    are added to ``same``.
     """
     if following is None:
         return same
@@ -47,7 +48,7 @@ def completed(following: str | None, same: str) -> str:
 
 @contextmanager
 def retry_hint(resolved: Resolved) -> Iterator[None]:
-    """Turn an error's advice into a change to the command that failed."""
+    """Add the flags that an error suggests to the command that failed."""
     try:
         yield
     except NodeError as error:

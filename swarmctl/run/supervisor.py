@@ -20,7 +20,7 @@ from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.views import Display
 
 PROMISE_S = 5
-"""Seconds that the trainer may take to stop."""
+"""Seconds within which the trainer should stop, as shown to the user."""
 GRACE_S = 8
 """Seconds until it is killed. Nothing is lost, because every step is in the journal. Before the trainer has started,
 there is nothing to lose and imports do not react to signals, so the limit is ``PROMISE_S``."""

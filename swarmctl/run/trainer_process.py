@@ -24,7 +24,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 def environment(config: Config) -> dict[str, str]:
-    """Return the trainer's environment: this one without keys, plus variables for repeatable and quiet runs."""
+    """Return the trainer's environment: this process's without keys, plus variables for repeatable and quiet runs."""
     # The SDK would send OpenAI's base URL and organization to any provider.
     result = {name: value for name, value in without_secrets(os.environ).items() if not name.startswith("OPENAI_")} | {
         "PYTHONHASHSEED": "0",

@@ -1,1 +1,1 @@
-"""Resolve profile, environment and flags to one Config that records where each value came from."""
+"""Resolve profile, environment and flags to one configuration, and record where each value comes from."""

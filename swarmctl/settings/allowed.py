@@ -1,7 +1,7 @@
 """What a setting or an option accepts, as a phrase for error messages, and the rejected value, safe to print.
 
-Phrases are derived from the JSON schema of the configuration, and so cover every type in it. Light: pydantic is
-imported only when a phrase for a setting is needed.
+Phrases are derived from the JSON schema of the configuration, and so cover every type in it. Importing this
+module is cheap: pydantic is imported only when a phrase for a setting is needed.
 """
 
 import json
@@ -63,7 +63,7 @@ def allowed(location: Sequence[str]) -> str | None:
 
 
 def _chain(location: Sequence[str]) -> list[Schema]:
-    """Return the schema for each part of ``location``, as far as they exist; ``named`` marks those of tables' keys."""
+    """Return the schema for each part of ``location`` that exists; ``named`` marks fixed keys, not indices or names."""
     found: list[Schema] = []
     schema: Schema | None = _root()
     for part in location:
@@ -75,7 +75,7 @@ def _chain(location: Sequence[str]) -> list[Schema]:
 
 
 def _options(schema: Schema) -> list[Schema]:
-    """Return the alternatives of a schema, without null, which cannot be written in TOML; references resolved."""
+    """Return the alternatives of a schema: references resolved, and without null, which TOML cannot express."""
     if "$ref" in schema:
         return [_root()["$defs"][schema["$ref"].rpartition("/")[2]]]
     return [each for branch in schema.get("anyOf", ()) for each in _options(branch)] or (
@@ -151,7 +151,7 @@ def number(
 
 
 def shown(value: Any) -> str:
-    """Return a rejected value for a message: without control characters, cut, and never one that may be a key."""
+    """Return a rejected value for a message: shortened, without control characters, and hidden if it may be a key."""
     if isinstance(value, bool):
         return str(value).lower()
     table = isinstance(value, dict) or (isinstance(value, str) and value.lstrip().startswith("{"))
@@ -169,9 +169,9 @@ def shown(value: Any) -> str:
 
 
 def without_key(text: str) -> str:
-    """Return ``text`` for a message, on one line; or, if a part of it may be a secret, a note in its place."""
+    """Return ``text`` for a message, on one line; a note instead if a part of it may be a secret."""
     text = clean(text)
-    packed = "".join(filter(str.isprintable, text))  # a key stays one when something invisible is put into it
+    packed = "".join(filter(str.isprintable, text))  # invisible characters must not disguise a key
     text = "".join(each for each in " ".join(text.split()) if each.isprintable())
     if HIDDEN in masked(text) or HIDDEN in masked(packed):
         return HIDDEN

@@ -40,7 +40,7 @@ def resolved_options(options: RunOptions) -> Resolved:
     profile = profiles.read(profiles.find(profiles.chosen(options.profile, last.profile if last else None)))
     latest: dict[SettingPath, Override] = {}
     for each in [*(last.overrides if last else ()), *overrides]:
-        latest.pop(each.path, None)  # keep the order of the last ones: lora=false undoes earlier settings of it
+        latest.pop(each.path, None)  # moved to the end: lora=false undoes the settings of lora before it
         latest[each.path] = each
     return resolve(profile, list(latest.values()), os.environ)
 

@@ -73,7 +73,7 @@ def _what(error: ErrorDetails, location: SettingPath, name: str) -> str:
 
 
 def _may_hold_secret(name: str) -> bool:
-    """Whether somebody may put a secret here. ``offload.key`` holds where the key is, but reads like the key."""
+    """Whether a user may put a secret here. ``offload.key`` says where the key is, but sounds as if it held the key."""
     return means_secret(name) or name == "key"
 
 
@@ -104,7 +104,7 @@ _SERVICES = {variable.lower(): row.name for row in PROVIDERS.values() for variab
     "hub_token": "huggingface",
     "huggingface_access_token": "huggingface",
 }
-"""Names that hold a key elsewhere, and the key's name in ``swarmctl keys``. Keys don't belong in a profile."""
+"""Names of variables and settings that hold a key in other programs, with the key's name in ``swarmctl keys``."""
 
 
 def means_secret(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Resolve profile, environment and flags to one configuration that records where each value comes from."""
+"""Resolve profile, environment and flags to one configuration, and record where each value comes from."""
 
 import shlex
 from collections.abc import Mapping, Sequence

@@ -80,7 +80,7 @@ def parse(text: str, path: SettingPath) -> Any:
         return text
     value = document["value"]
     kind = settings()[path].annotation if path in settings() else None
-    takes_text = str in (kind, *get_args(kind)) and get_origin(kind) not in (list, dict)  # these contain strings
+    takes_text = str in (kind, *get_args(kind)) and get_origin(kind) not in (list, dict)  # list[str] is no text
     return text if takes_text and not isinstance(value, str) else value
 
 

@@ -19,7 +19,7 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
 
 _FIXED = ("node.seed", "node.fresh", "game.kind", "game.group_size")
-"""Settings, besides the tasks, that a node in a swarm has whatever its profile says."""
+"""Settings, besides the tasks, that a node in a swarm keeps even if its profile sets other values."""
 
 
 def leave(node: str | None, *, as_json: bool) -> None:

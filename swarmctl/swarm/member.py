@@ -48,7 +48,8 @@ class Member:
 def member(name: str | None) -> Member:
     """Return the node ``name``, or without a name the only node in a swarm.
 
-    Raises ConfigurationError if the node is not in a swarm, or if there is no name and no single node in a swarm.
+    Raises ConfigurationError if the node is not in a swarm, or if no name is given and not exactly one
+    node is in a swarm.
     """
     if name is not None and not existing(name).charter.exists():
         raise ConfigurationError(f"node {name} is not in a swarm", next="swarmctl swarm --help")

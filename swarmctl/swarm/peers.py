@@ -1,4 +1,4 @@
-"""``swarmctl swarm peers`` and ``leaderboard``: show a node's records of its peers. Names are derived from peer ids."""
+"""``swarmctl swarm peers`` and ``leaderboard``: a node's records of its peers. Names are derived from peer ids."""
 
 import sys
 import time

@@ -35,7 +35,7 @@ class Prompter:
             self.ask_outright(question, otherwise)
 
     def ask_outright(self, question: str, otherwise: NodeError) -> None:
-        """As ``confirm``, but ``--yes`` does not answer this question. A question that got a yes is not repeated."""
+        """Like ``confirm``, but ``--yes`` does not answer this question. After a yes, it is not asked again."""
         if question in self._agreed:
             return
         if not self.can_ask:

@@ -75,7 +75,7 @@ def without_keys(value: Any) -> Any:
 
 
 def quoted(text: str, mark: str, *, width: int | None, full: bool) -> Iterator[str]:
-    """Yield the lines of a model's text, each prefixed with ``mark``: untrusted text must not pass for anything else.
+    """Yield the lines of a model's text, each after ``mark``, so that untrusted text cannot pass for other output.
 
     ``width``: column at which lines are wrapped; None does not wrap. Without ``full``, the middle of a long text is
     omitted, and a line without the mark says so.

@@ -1,4 +1,4 @@
-"""Choose the view of a run; and the plain view, which prints one sentence per event on stderr."""
+"""The choice of a run's view, and the plain view, which prints one sentence per event on stderr."""
 
 import os
 import re

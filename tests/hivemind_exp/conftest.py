@@ -1,4 +1,4 @@
-"""Shared pieces: a tiny model, its tokenizer, and steps made of nothing but numbers."""
+"""Settings for the tests of ``hivemind_exp``: no hub, no experimental warnings of TRL, one torch thread."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ MOMENTS: dict[str, tuple[type, str, str, int]] = {
     "before the end is recorded": (BatchStore, "over", "before", 1),
     "after the end is recorded": (BatchStore, "over", "after", 1),
 }
-"""Owner and name of the step, whether to die before or after it, at which call. (The probe is the first payment.)"""
+"""Owner and name of the step; whether to die before or after it; at which call. (The probe is the first payment.)"""
 
 
 def _die() -> None:

@@ -48,7 +48,7 @@ def configure(base_url: str, *, box: dict[str, Any] | None = None, **offload: An
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """An engine's process and its results."""
+    """An engine in a separate process, and its results."""
 
     offload: OffloadClient
     events: Events

@@ -35,7 +35,7 @@ class Account:
     stored: dict[str, bytes] = field(default_factory=dict)
     """Large files, by SHA-256."""
     refuse: dict[str, int] = field(default_factory=dict)
-    """The status for each path that contains this word."""
+    """By word: the status of requests whose path contains it."""
     shown: list[tuple[str, str | None, bytes]] = field(default_factory=list)
     """(server, Authorization, everything sent) of every request."""
     storage: str = ""

@@ -1,4 +1,4 @@
-"""A small trainer that speaks the supervisor's protocol and behaves as the variable STAND_IN says."""
+"""A small trainer that implements the supervisor's protocol. The variable STAND_IN selects its behavior."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class ProcessScan(threading.Thread):
         self.seen[pid] = self.seen.get(pid, 0) + 1
         self.commands.add(_read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace"))
         self._look(Path(f"/proc/{pid}/cmdline"), f"cmdline of {pid}")
-        # With the same command line it was just forked, and still has the first one's image.
+        # A process with the first one's command line was just forked and still has the first one's environment.
         if _read(pid, "cmdline") != _read(self._root.pid, "cmdline"):
             self._look(Path(f"/proc/{pid}/environ"), f"environ of {pid}")
         with suppress(OSError):

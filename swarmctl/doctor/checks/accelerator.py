@@ -22,7 +22,7 @@ _BLACKWELL = (10, 0)
 _CUDA_FOR_BLACKWELL = (12, 8)
 BFLOAT16_SINCE = (8, 0)
 _BUSY = 0.5
-"""Share of the memory that other programs may use before it is a warning."""
+"""Share of the memory that other programs may use before there is a warning."""
 _MACOS_WITH_MPS = 14
 
 

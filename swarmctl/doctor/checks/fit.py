@@ -1,4 +1,4 @@
-"""Whether the profile is valid and fits into memory; if it does not fit, which settings would."""
+"""Whether the profile is valid and fits into memory; if it does not fit, which settings would make it fit."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def wandb(context: Context) -> Finding:
 
 
 def _found(name: str, context: Context, *more: tuple[str, str]) -> Finding | None:
-    """Report the key that is used and those it overrides. ``more``: (value, label) of keys that only others use."""
+    """Report the key that is used and those it overrides. ``more``: (value, label) of keys for other programs."""
     found = [*((key.value, key.label) for key in context.keys.look(name)), *more]
     if not found:
         return None

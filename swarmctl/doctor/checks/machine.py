@@ -26,7 +26,7 @@ DESCRIPTORS = 1024
 """The fewest open files that are enough for a node with some peers."""
 _UNLIMITED = 1 << 60
 _TOLERATED_S = 3.0
-"""Clock difference at which hivemind rejects a peer."""
+"""Clock difference above which hivemind rejects a peer."""
 _UNSYNCHRONISED = 0x40
 _TIMEX_STATUS = 40
 """Offset of ``status`` in ``struct timex`` on 64-bit Linux."""
@@ -136,7 +136,7 @@ def threads(context: Context) -> Finding:
 
 
 def clock(context: Context) -> Finding:
-    """Compare the clock with the hub's Date header. Without network, ask the kernel if it is synchronized."""
+    """Compare the clock with the hub's Date header. If that fails, ask the kernel whether the clock is synchronized."""
     why = "not compared with the hub (offline)"
     if not context.offline:
         try:

@@ -263,7 +263,7 @@ def _half_made(directory: Path) -> list[Path]:
 
 
 def _is_staging(path: Path) -> bool:
-    """Whether this is what ``nodes`` creates first: a directory with at most a complete or partial ``node.json``."""
+    """Whether this is what ``nodes`` creates first: a directory, empty or with only ``node.json``, perhaps partial."""
     try:
         return all(re.fullmatch(r"(\.)?node\.json(\..*)?", child.name) for child in path.iterdir())
     except OSError:  # not a directory, or gone meanwhile

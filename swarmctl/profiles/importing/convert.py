@@ -142,7 +142,7 @@ def _reason(key: str) -> tuple[str, str]:
 
 
 def _numbers(settings: Mapping[str, Any], result: Mapped) -> None:
-    """Convert ``bf16`` and ``fp16``, which set the same as ``torch_dtype``."""
+    """Convert ``bf16`` and ``fp16``, which set the same thing as ``torch_dtype``."""
     for key, name in (("bf16", "bfloat16"), ("fp16", "float16")):
         if settings.get(key) is True:
             result.carry(key, Carry("model.dtype", str), name)
@@ -179,7 +179,7 @@ def _switched(switch: str, keys: Mapping[str, Carry], settings: Mapping[str, Any
 
 
 def _adapter(settings: Mapping[str, Any], result: Mapped) -> None:
-    """Convert ``lora_*``, which only counts if ``use_peft`` is on."""
+    """Convert ``lora_*``, which has an effect only if ``use_peft`` is on."""
     if not _switched("use_peft", rlswarm.LORA, settings, result):
         return
     if "lora_r" in settings:
@@ -203,7 +203,7 @@ _SAVE_STEPS = 500
 
 
 def _push(settings: Mapping[str, Any], result: Mapped) -> None:
-    """Convert ``hub_*``, which only counts if ``push_to_hub`` is on; pushes are as frequent as checkpoints."""
+    """Convert ``hub_*``, which has an effect only if ``push_to_hub`` is on; pushes are as frequent as checkpoints."""
     if not _switched("push_to_hub", rlswarm.HUB, settings, result):
         return
     if any(each.setting == "hub.repo" for each in result.carried):
@@ -213,7 +213,7 @@ def _push(settings: Mapping[str, Any], result: Mapped) -> None:
 
 
 def _every(settings: Mapping[str, Any]) -> int:
-    """Return the rounds between pushes. Without a last round, pushing only at the end would never push."""
+    """Return the rounds between pushes; 0 pushes only after the last round, so never without a last round."""
     try:
         ends = whole(settings.get("max_rounds", 0)) > 0
         steps = max(1, whole(settings.get("save_steps", _SAVE_STEPS)))
@@ -226,13 +226,13 @@ _OPENAI = "openai"
 
 
 def _is_elsewhere(settings: Mapping[str, Any]) -> bool:
-    """Whether ``openai_*`` refers to another server than OpenAI's, whose key OpenAI must not see."""
+    """Whether ``openai_*`` refers to a server other than OpenAI's. Its key must not be sent to OpenAI."""
     url = settings.get("openai_base_url")
     return isinstance(url, str) and bool(url) and host_of(url) != host_of(PROVIDERS[_OPENAI].base_url)
 
 
 def _generation(settings: Mapping[str, Any], result: Mapped) -> None:
-    """Convert ``openai_*``, which only counts if ``use_openai_api`` is on and refers to OpenAI itself."""
+    """Convert ``openai_*``, which is imported only if ``use_openai_api`` is on and no other server is set."""
     on = settings.get("use_openai_api") is True
     elsewhere = _is_elsewhere(settings)
     for key in [key for key in (*rlswarm.OFFLOAD, "openai_base_url") if key in settings]:

@@ -57,7 +57,7 @@ def flat(content: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _check(text: str, path: Path) -> None:
-    """Reject what grows or gets lost when parsed: aliases, deep nesting and duplicate keys."""
+    """Reject what parsing would expand, overflow on or drop: aliases, deep nesting and duplicate keys."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):

@@ -213,7 +213,7 @@ def test_relay_rows_leave_the_batch_and_are_never_trained_on() -> None:
         token_loss(Kind.RELAY, rows)
 
 
-def test_every_kind_has_a_loss_and_every_name_in_the_settings_is_one() -> None:
+def test_every_kind_has_a_loss_and_every_loss_in_the_settings_exists() -> None:
     assert set(choose_losses(SETTINGS)) == set(Kind)
     names = [get_args(TrainConfig.model_fields[field].annotation) for field in ("teacher_loss", "peer_loss")]
     assert {name for each in names for name in each} <= set(LOSSES)

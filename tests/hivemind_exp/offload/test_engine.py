@@ -352,7 +352,7 @@ def test_cap_already_spent_at_start_falls_back_to_this_machine(tmp_path: Path) -
     assert "question 20" not in rig.texts()
 
 
-def test_daily_cap_starts_anew_after_midnight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_daily_cap_is_reset_at_midnight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=1_000_000.0)
     clock.time = lambda: clock.now
     monkeypatch.setattr("hivemind_exp.offload.ledger.time", clock)

@@ -23,12 +23,12 @@ from tests.support.nodes import Events
     ("text", "seconds"),
     [("1.2s", 1.2), ("6m0s", 360.0), ("120ms", 0.12), ("2", 2.0), ("1h2m3s", 3723.0), ("-5", 0.0), ("1d", 86400.0)],
 )
-def test_durations_as_services_write_them(text: str, seconds: float) -> None:
+def test_durations_in_headers_are_parsed(text: str, seconds: float) -> None:
     assert duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", "5x", "s", "nan-s"])
-def test_invalid_durations(text: str) -> None:
+def test_invalid_durations_are_none(text: str) -> None:
     assert duration(text) is None
 
 
@@ -168,7 +168,7 @@ def test_every_window_stays_within_the_limit_and_uses_most_of_it(window: float, 
     assert sum(amount for _, amount in went) > 0.95 * 3 * allowed
 
 
-def test_the_lower_of_operator_and_service_limits_applies() -> None:
+def test_the_lower_of_the_users_and_the_services_limit_applies() -> None:
     for stated, told, gap in ((None, 60.0, 1.0), (60.0, 600.0, 1.0), (600.0, 60.0, 1.0)):
         pace = Pace(stated)
         pace.heed(told)
@@ -193,7 +193,7 @@ def _headers(limit: str, remaining: str, reset: str) -> dict[str, str]:
         ({}, False),
     ],
 )
-def test_allowance_headers_of_answers(headers: Mapping[str, str], held: bool) -> None:
+def test_an_exhausted_allowance_in_headers_holds_requests(headers: Mapping[str, str], held: bool) -> None:
     async def job() -> None:
         limiter = RateLimiter(8, None, None)
         _leave(limiter, await _enter(limiter), headers)

@@ -27,7 +27,7 @@ def config(provider: str = "openai", *, mybox: Any = None, luffy: bool = False, 
     ("expression", "rounds"),
     [("*", {0, 1, 2, 3, 4, 5, 6}), ("every 3", {0, 3, 6}), ("1-2,5", {1, 2, 5}), ("4-", {4, 5, 6}), ("0", {0})],
 )
-def test_rounds(expression: str, rounds: set[int]) -> None:
+def test_round_expressions_select_rounds(expression: str, rounds: set[int]) -> None:
     assert {round_ for round_ in range(7) if in_rounds(expression, round_)} == rounds
 
 
@@ -37,7 +37,7 @@ def test_invalid_rounds_are_refused(expression: str) -> None:
         config(rounds=expression)
 
 
-def test_shares() -> None:
+def test_shares_split_a_group_into_local_and_remote_slots() -> None:
     def of(**offload: Any) -> Parts:
         return parts(config(**offload).offload, 4, "answer", 8)
 
@@ -49,7 +49,7 @@ def test_shares() -> None:
     assert list(of(share=0.25).remote_places) == [6, 7]
 
 
-def test_names() -> None:
+def test_provider_and_model_names_are_resolved() -> None:
     assert split("openrouter:meta/llama:free") == ("openrouter", "meta/llama:free")
     assert first_endpoint(config("openai:gpt-4o")).model == "gpt-4o"
     found = chain(config(fallback=["mybox", "groq:llama-3.3-70b-versatile", "local"]))
@@ -68,7 +68,7 @@ def test_names() -> None:
 
 
 def test_built_in_provider_cannot_move_to_another_host() -> None:
-    with pytest.raises(ValidationError, match="a name that is taken"):
+    with pytest.raises(ValidationError, match="this name is reserved; use another name for your provider"):
         Config.model_validate({"providers": {"openai": {"base_url": "http://elsewhere/v1"}}})
     with pytest.raises(ValidationError):
         config(mybox={"base_url": "http://user:password@box/v1"})
@@ -114,7 +114,7 @@ def test_auto_never_means_the_node_s_own_policy() -> None:
             assert resolved_kind(config(name, model="m")) is Kind.TEACHER
 
 
-def test_prices() -> None:
+def test_prices_are_known_tiered_set_or_free() -> None:
     openai = bounded_price(first_endpoint(config()), {}, capped=True)
     assert (openai.input, openai.output) == (pytest.approx(0.15e-6), pytest.approx(0.6e-6))
     assert openai.cost(Usage(1000, 1000, cached=500)) < openai.cost(Usage(1000, 1000))

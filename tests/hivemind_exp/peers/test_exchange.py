@@ -1,4 +1,4 @@
-"""What a node shares and draws in a round. A killed node draws the same again."""
+"""What a node shares and draws in a round. A killed node draws the same groups again."""
 
 from __future__ import annotations
 

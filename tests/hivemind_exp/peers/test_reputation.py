@@ -94,7 +94,7 @@ def test_the_peer_book_survives_a_restart_and_damage(tmp_path: Path) -> None:
         assert PeerBook(path).peers == {}
 
 
-def test_the_peer_book_forgets_those_who_contributed_least(tmp_path: Path) -> None:
+def test_the_peer_book_drops_the_peers_that_contributed_least(tmp_path: Path) -> None:
     book = PeerBook(tmp_path / FILE_NAME)
     book.record("giver").used = 3
     for n in range(2 * MOST_PEERS):

@@ -128,7 +128,7 @@ def test_equal_peers_are_drawn_evenly_and_the_same_seed_draws_the_same(tmp_path:
 
 
 @pytest.mark.slow
-def test_sending_more_does_not_help(tmp_path: Path) -> None:
+def test_a_peer_that_sends_more_groups_is_not_drawn_more_often(tmp_path: Path) -> None:
     drawn: Counter[str] = Counter()
     for seed in range(60):
         source = make_source(tmp_path / str(seed), local=1, external=1)
@@ -316,7 +316,9 @@ def test_f_tis_accepts_only_groups_whose_tokens_match_their_text(tmp_path: Path)
     assert group.rollouts[0].behaviour_logps is None
 
 
-def test_slow_questions_wait_for_another_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_whose_questions_are_slow_to_make_wait_for_another_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hivemind_exp.peers.source.MAKING_S", 0.05)
 
     class Slow(Spelling):

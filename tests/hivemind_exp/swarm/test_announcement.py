@@ -269,7 +269,7 @@ def test_membership_proofs_cannot_be_forged_or_replayed() -> None:
     asked = ProvenRequest("find", alice.nonce(), NOW, b"what")
     proof = alice.ask(names[1], asked)
     assert not eve.may_ask(names[0], asked, proof)  # it was made for bob
-    assert not bob.may_ask(names[2], asked, proof)  # sent by another peer than its author
+    assert not bob.may_ask(names[2], asked, proof)  # sent by a peer other than its author
     assert not bob.may_ask(names[0], dataclasses.replace(asked, body=b"else"), proof)
     assert not bob.may_ask(names[0], dataclasses.replace(asked, name="store"), proof)
     assert not bob.may_ask(names[0], dataclasses.replace(asked, at=float("nan")), proof)

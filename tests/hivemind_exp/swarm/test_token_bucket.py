@@ -8,7 +8,7 @@ from hivemind_exp.swarm import token_bucket
 from hivemind_exp.swarm.token_bucket import PeerBuckets, TokenBucket
 
 
-def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
+def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
     now = [0.0]
     bucket = TokenBucket(2, 10, lambda: now[0])
     assert bucket.take(10)
@@ -17,7 +17,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     assert bucket.take()
     assert not bucket.take()
     now[0] = 1000.0
-    assert not bucket.take(11)  # never more than the burst at once
+    assert not bucket.take(11)  # more than the burst, so never allowed at once
     assert not bucket.take(6, keep=5)
     assert bucket.take(5, keep=5)
 

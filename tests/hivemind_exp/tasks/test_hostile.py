@@ -77,7 +77,7 @@ def test_no_hostile_answer_is_executed_or_counts_as_right(
     assert credits(mixture, asked, [right]) == [1.0], "the worker still runs or was replaced"
 
 
-def test_too_long_an_answer_is_not_verified(mixture: Mixture, questions: dict[str, Question]) -> None:
+def test_an_answer_that_is_too_long_is_not_verified(mixture: Mixture, questions: dict[str, Question]) -> None:
     completions = [f"<answer>{'7' * length}</answer>" for length in (LONGEST_ANSWER, LONGEST_ANSWER + 1)]
     whys = [score.why for score in mixture.score([questions["spell_backward"]] * 2, completions)]
     assert whys == ["wrong", "answer too long"]

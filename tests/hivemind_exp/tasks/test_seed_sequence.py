@@ -13,7 +13,7 @@ FIELD = st.one_of(st.binary(max_size=6), st.text(max_size=6), st.integers())
 
 
 @given(st.lists(FIELD, max_size=4), st.lists(FIELD, max_size=4))
-def test_fields_never_run_together(left: list[bytes | str | int], right: list[bytes | str | int]) -> None:
+def test_field_encodings_are_unambiguous(left: list[bytes | str | int], right: list[bytes | str | int]) -> None:
     assert (canonical(*left) == canonical(*right)) == (left == right)
 
 

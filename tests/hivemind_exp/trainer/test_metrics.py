@@ -37,7 +37,7 @@ def test_wandb_offline_has_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert b"reward/policy" in content
 
 
-def test_nothing_is_reported_unless_asked(tmp_path: Path) -> None:
+def test_nothing_is_reported_unless_enabled(tmp_path: Path) -> None:
     run(make_config(game={"rounds": 1}), tmp_path)
     assert not list(tmp_path.rglob("*tfevents*"))
     assert not list(tmp_path.rglob("*wandb*"))

@@ -96,7 +96,7 @@ def test_padding_goes_to_the_requested_side() -> None:
     assert pad(rows, padding_value=9).tolist() == [[1, 9], [2, 3]]
 
 
-def test_metrics_are_a_table_of_lists_that_log_empties(step_trainer: SourceGRPOTrainer) -> None:
+def test_metrics_are_lists_by_name_and_log_empties_them(step_trainer: SourceGRPOTrainer) -> None:
     assert isinstance(step_trainer._metrics["train"], defaultdict)
     step_trainer._metrics["train"]["x"].append(1.0)
     step_trainer.report({"loss": 1.0})

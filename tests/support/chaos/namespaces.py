@@ -39,7 +39,7 @@ def obstacle() -> str | None:
 
 
 class Network:
-    """Islands of namespaces. A context manager: removes them at its end, when processes in them must have ended."""
+    """Islands of namespaces. A context manager that removes them at its end; all processes in them must have ended."""
 
     def __init__(self, islands: Sequence[int]) -> None:
         """``islands``: the number of namespaces of each island."""

@@ -79,7 +79,7 @@ class Life(Protocol):
     def ended(self) -> bool: ...
 
     def ask(self) -> None:
-        """Request a stop as an operator would."""
+        """Request a stop as a user would."""
 
     def kill(self) -> None:
         """Kill all its processes at once, like a power cut."""
@@ -115,7 +115,7 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
         return self.nodes[0]
 
     def found(self) -> None:
-        """Create the swarm as an operator does. The invitation has only the first node's address."""
+        """Create the swarm as a user does. The invitation has only the first node's address."""
         for node in self.nodes:
             loopback = "true" if node.namespace is None else "false"
             write_profile(node.home, PROFILE, f'extends = "demo"\n[swarm]\nloopback = {loopback}\n{self._settings}')
@@ -130,7 +130,7 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
         node.life = self._start(node)
 
     def stop(self, node: Node, patience: float = 30.0) -> None:
-        """Stop a node as an operator does. Raises TimeoutError if it does not stop."""
+        """Stop a node as a user does. Raises TimeoutError if it does not stop."""
         assert node.life is not None
         node.stops += 1
         node.life.ask()
@@ -176,7 +176,7 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
 
 
 class CommandSwarm(Swarm):
-    """Each node is a ``swarmctl run``, as operators start it."""
+    """Each node is a ``swarmctl run``, as users start it."""
 
     def _start(self, node: Node) -> Life:
         # A node with files resumes in its swarm; only a new one needs the invitation.

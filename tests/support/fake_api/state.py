@@ -34,15 +34,15 @@ class Options:
     logprobs: bool = True
     """Whether log-probabilities are returned on request."""
     single: bool = False
-    """Whether ``n`` is silently taken for 1."""
+    """Whether ``n`` is silently treated as 1."""
     strict: bool = False
-    """Whether fields unknown to OpenAI are a 422."""
+    """Whether fields unknown to OpenAI are refused with a 422."""
     rejects: tuple[str, ...] = ()
-    """Parameters that this model does not support; they are a 400."""
+    """Parameters that this model does not support; they are refused with a 400."""
     rpm: float | None = None
     tpm: float | None = None
     window: float = 60.0
-    """Seconds over which requests and tokens are counted. A shorter window has the same rates and forgets sooner."""
+    """Seconds over which requests and tokens are counted. A shorter window has the same rates but empties sooner."""
     charge: Literal["asked", "used"] = "asked"
     """What ``tpm`` counts for a completion: ``max_tokens`` times ``n``, like OpenAI, or its actual tokens."""
     seed: int = 0

@@ -58,7 +58,7 @@ def test_refusals_cost_nothing(server: ApiServer, fault: Fault, status: int) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "outcome"), _UNANSWERED.items())
-def test_no_answer_comes(server: ApiServer, fault: Fault, outcome: Outcome) -> None:
+def test_a_request_without_a_complete_answer_fails(server: ApiServer, fault: Fault, outcome: Outcome) -> None:
     server.next(fault, seconds=30)
     with pytest.raises(openai.APIConnectionError):
         ask(server, timeout=0.5)
@@ -86,7 +86,7 @@ _ODD: dict[Fault, Callable[[Any], bool]] = {
     Fault.STRING_USAGE: lambda answer: answer.usage.completion_tokens == "many",
     Fault.CHOICES_NOT_LIST: lambda answer: isinstance(answer.choices, dict),
 }
-"""How each odd answer looks to the client."""
+"""For each odd answer, a check of what the client receives."""
 
 
 @pytest.mark.parametrize("fault", _ODD)

@@ -116,7 +116,7 @@ def test_a_window_slides() -> None:
     assert {seconds: format_duration(seconds) for seconds in texts} == texts
 
 
-def test_rate_limits_tell_how_long_to_wait() -> None:
+def test_rate_limits_report_how_long_to_wait() -> None:
     with api_server(rpm=3, tpm=1000) as server:
 
         async def job() -> list[Any]:
@@ -203,7 +203,7 @@ def test_a_service_goes_down_and_comes_back(server: ApiServer) -> None:
     asyncio.run(job())
 
 
-def test_a_process_obeys_the_same_commands() -> None:
+def test_a_server_process_accepts_the_same_commands() -> None:
     with api_process(keys=["k", "l"], answer="tests.support.fake_api.ask:default_answer") as server:
         server.next(Trouble(Fault.RATE_LIMIT, seconds=7))
         with pytest.raises(openai.RateLimitError) as raised:

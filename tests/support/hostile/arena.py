@@ -180,7 +180,7 @@ class Honest:
         return found
 
     def lessons(self) -> dict[str, int]:
-        """Return the number of each peer's completions that weighed something in its steps."""
+        """Return the number of each peer's completions that had weight in its steps."""
         found: dict[str, int] = {}
         with closing(Journal(self.files.journal, self.config.swarm.charter or "")) as journal:
             for lesson in journal.contributions(10**9):

@@ -146,7 +146,7 @@ def from_the_future(villain: Villain, turn: int) -> None:
 
 
 def ten_thousand_subkeys(villain: Villain, turn: int) -> None:
-    """A dictionary so large that it could not be sent on."""
+    """A dictionary so large that it could not be forwarded."""
     soon = time.time() + 500
     entries = dictionary(*((f"{number:052d}", msgpack.packb(os.urandom(200)), soon) for number in range(10_000)))
     _record, word = villain.record()
@@ -220,7 +220,7 @@ def hundred_megabytes(villain: Villain, turn: int) -> None:
     villain.offer(b"large %d" % turn, size=1000)
 
 
-# --- bundles that are none
+# --- invalid bundles
 
 
 def zip_bomb(villain: Villain, turn: int) -> None:
@@ -329,7 +329,7 @@ def closing_marks(villain: Villain, turn: int) -> None:
 
 
 def code_in_answers(villain: Villain, turn: int) -> None:
-    """Answers that are programs, short enough to reach the verifier."""
+    """Answers that contain code, short enough to reach the verifier."""
     codes = (f"open('{villain.trap}','w')", f"$(touch {villain.trap})", f"`touch {villain.trap}`")
     villain.offer_groups(villain.round, many(villain, right_or_wrong(wrong=codes[turn % len(codes)])))
 

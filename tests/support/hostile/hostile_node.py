@@ -44,7 +44,7 @@ class Hostile:
         self.swarm = swarm
         self.access = MembershipProof(swarm, self.identity.peer_id)
         self.found: Callable[[dht_pb2.FindRequest], list[dht_pb2.FindResult]] | None = None
-        """Its answer to finds. None: it answers that it has nothing."""
+        """Its answer to "find" requests. None: it answers that it has nothing."""
         self.stream: Stream | None = None
         """How it serves a stream that requests a bundle. None: it hangs up."""
         self.streams = 0

@@ -111,5 +111,5 @@ class Siege:
                         villain.round += 1
                         if self._end.wait(1.0):
                             return
-        except BaseException as error:  # noqa: BLE001 - told by whoever looks at them
+        except BaseException as error:  # noqa: BLE001 - recorded for the test
             self.failures.append(error)

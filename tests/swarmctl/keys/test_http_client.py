@@ -76,7 +76,7 @@ def test_a_redirect_to_another_host_is_reported_and_not_followed() -> None:
         assert server.asked[-1] == ("/moved", f"Bearer {GOOD}")
 
 
-def test_endless_redirects_end() -> None:
+def test_endless_redirects_are_abandoned() -> None:
     with serve(reply(307, Location="/again")) as address:
         assert request("GET", address, {}, 5).status == 307
 

@@ -110,7 +110,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "swarm.loopback": ("true or false", (2,)),
     "swarm.relay": ("true or false", (2,)),
 }
-"""What the message says is allowed for each setting, and values that are not."""
+"""For each setting: what the message says is allowed, and invalid values."""
 ANY_TEXT = {"model.name", "model.revision", "model.lora.targets", "tasks", "offload.provider", "offload.model"}
 """Settings for which every non-empty string is valid."""
 
@@ -288,7 +288,7 @@ def test_a_key_on_the_command_line_is_never_repeated(
         assert json.loads(out)["error"]["message"]
 
 
-def test_keys_are_hidden_in_errors_and_paths_and_commands_stay() -> None:
+def test_errors_hide_keys_but_not_paths_and_commands() -> None:
     line = f"swarm1:{'0f' * 32}@/ip4/203.0.113.7/tcp/4001"
     for text in ("no file /home/me/disk-experiments-2024/x.toml", f"swarmctl run --join {line}", "0f" * 20):
         assert without_typed_keys(text) == text
@@ -323,7 +323,7 @@ def test_an_options_invalid_value_is_shown_with_what_is_allowed(
     assert err.rstrip().endswith("--help")
 
 
-def test_a_location_is_cut_where_the_configuration_ends() -> None:
+def test_a_location_is_cut_after_its_last_known_part() -> None:
     assert known_part(("offload", "limits", "usd", "constrained-float")) == ("offload", "limits", "usd")
     assert known_part(("tasks", "0", "params", "a", "b")) == ("tasks", "0", "params", "a")
     assert allowed(("no", "such")) is None

@@ -117,7 +117,7 @@ def _left(home: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.timeout(600)  # takes only seconds on an otherwise idle machine
-def test_three_nodes_train_together_and_outlive_their_creator(machines: tuple[Machine, Machine]) -> None:
+def test_three_nodes_train_together_and_continue_without_the_creator(machines: tuple[Machine, Machine]) -> None:
     here, there = machines
     pasted = shlex.split(here.do("swarm", "new", "tea").stdout)
     here.start("tea")

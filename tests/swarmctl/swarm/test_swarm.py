@@ -1,4 +1,4 @@
-"""``swarmctl swarm`` and ``run --join``, with a fake trainer and the real question workers."""
+"""``swarmctl swarm`` and ``run --join``, with a stand-in for the trainer and the real question workers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def default(home: Path) -> None:
 
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command in this process, with the fake trainer as a separate process."""
+    """Run a command in this process, with the trainer's stand-in as a separate process."""
     monkeypatch.setattr(running, "run_command", partial(running.run_command, module="tests.support.fake_trainer"))
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ ROWS = [("", "müsli", "1"), ("", "[b]日本[/b]", "1,200")]
 HEADINGS = ("rank", "name", "count")
 
 
-def test_columns_are_as_wide_as_they_look(capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_are_aligned_by_display_width(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([["a", "bb"], ["日本", "b"]])
     assert capsys.readouterr().out == "a     bb\n日本  b\n"
 
@@ -72,6 +72,6 @@ def test_ascii_streams_get_ascii() -> None:
     assert shown([["→ …", "b"]], [], columns=40, terminal=False, PYTHONIOENCODING="ascii") == "-> ...  b\n"
 
 
-def test_cell_keeps_its_spaces_and_a_tab_becomes_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cell_keeps_its_spaces_and_a_tab_becomes_a_space(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([["* here", "one\ttwo"], ["  there", "a\nb"]])
     assert capsys.readouterr().out == "* here   one two\n  there  a b\n"

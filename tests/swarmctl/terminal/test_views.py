@@ -185,7 +185,7 @@ EVENTS: list[dict[str, Any]] = [
 ]
 
 
-def test_events_add_up() -> None:
+def test_progress_accumulates_events() -> None:
     progress = RunView()
     for event in EVENTS:
         progress.apply(event)
@@ -202,7 +202,9 @@ def test_unknown_values_are_null() -> None:
     assert set(told["seconds"].values()) == {None}
 
 
-@pytest.mark.parametrize(("after", "told"), [(0.95, "taught no new one"), (0.3, "not much yet"), (0.1, "not much yet")])
+@pytest.mark.parametrize(
+    ("after", "told"), [(0.95, "It taught no new skill."), (0.3, "not much yet"), (0.1, "not much yet")]
+)
 def test_demo_claims_only_what_it_showed(after: float, told: str) -> None:
     progress = RunView(accuracy={0: 0.25, 80: after}, start={"parameters": 232_000})
     assert told in lesson(progress)
@@ -219,7 +221,7 @@ def test_repeated_steps_are_counted_once() -> None:
     assert progress.seconds["train"] == 1.0
 
 
-def test_event_line_is_read_once_it_is_complete(tmp_path: Any) -> None:
+def test_an_event_is_read_only_when_its_line_is_complete(tmp_path: Any) -> None:
     path = tmp_path / "events.jsonl"
     tail = EventReader(path)
     assert list(tail()) == []

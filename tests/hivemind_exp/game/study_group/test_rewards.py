@@ -83,7 +83,7 @@ def test_the_strict_format_implies_the_soft_format(text: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_format_flaw_has_its_price(stage: str) -> None:
+def test_each_format_flaw_lowers_the_reward(stage: str) -> None:
     good = score(stage, GOOD[stage])
     chatty = score(stage, f"Well. {GOOD[stage]} Done.")
     assert terms(chatty)["strict format"] == 0
@@ -101,7 +101,7 @@ def test_trailing_text_costs_at_most_the_tags_term() -> None:
     assert terms(score("answer", GOOD["answer"] + " x" * 5000))["tags"] == 0
 
 
-def test_integers_are_expected_only_if_the_answer_is_one() -> None:
+def test_an_integer_is_expected_only_if_the_right_answer_is_one() -> None:
     assert terms(score_answer(QUESTION, "<answer>17</answer>", WRONG))["integer"] == 0.5
     assert terms(score_answer(QUESTION, "<answer>about 18</answer>", WRONG))["integer"] == 0
     assert "integer" not in terms(score_answer(WORDS, "<answer>17</answer>", WRONG))

@@ -119,5 +119,5 @@ def test_the_peers_considered_vary_by_question() -> None:
     assert len(set().union(*chosen)) == 64
 
 
-def test_no_peers_returns_no_outputs() -> None:
+def test_without_peers_there_are_no_outputs() -> None:
     assert heard(NoPeers().outputs(0, "answer"), "q", besides="me") == []

@@ -117,7 +117,7 @@ DOCUMENTS: st.SearchStrategy[Any] = st.recursive(
 
 @pytest.mark.slow
 @given(DOCUMENTS)
-def test_no_batch_answer_raises_anything_but_request_failed(document: Any) -> None:
+def test_arbitrary_batch_answers_raise_only_request_failed(document: Any) -> None:
     read_results(json.dumps(document).encode())
     read_results(json.dumps({"custom_id": "a", "response": document, "error": document}).encode())
     for table in (document, {"id": "a", "status": "failed", "errors": document, "request_counts": document}):
@@ -138,7 +138,7 @@ def test_no_batch_answer_raises_anything_but_request_failed(document: Any) -> No
         ("cancelled", None, 0, True),
     ],
 )
-def test_unmentioned_requests_are_unbilled_only_if_the_counts_say_so(
+def test_requests_without_a_result_are_unbilled_only_if_the_counts_say_so(
     status: str, counts: Any, answered: int, billed: bool
 ) -> None:
     report = read_report({"id": "b", "status": status, "request_counts": counts})

@@ -113,7 +113,7 @@ def test_unencodable_answer_text_is_repaired() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_but_request_failed(content: bytes) -> None:
+def test_arbitrary_bytes_raise_only_request_failed(content: bytes) -> None:
     with pytest.raises(RequestFailed) as caught:
         read_answer(b"\x00" + content, {})
     assert caught.value.billed
@@ -127,7 +127,7 @@ json_values = st.recursive(
 
 
 @given(st.lists(json_values, max_size=3), json_values, json_values)
-def test_no_json_raises_an_unexpected_error(choices: list[Any], usage: Any, model: Any) -> None:
+def test_arbitrary_json_raises_no_error(choices: list[Any], usage: Any, model: Any) -> None:
     choices += [{"message": value, "finish_reason": value} for value in choices]
     choices += [{"message": {"content": value}} for value in choices]
     for choice in read_answer(answer(choices=choices, usage=usage, model=model), {}).choices:

@@ -75,7 +75,7 @@ CUDA = ("2.13.0", "13.0", None)
         (RTX, ("2.13.0+cpu", None, None), ["model.device=cpu"], Status.OK, "the profile uses the CPU"),
     ],
 )
-def test_a_gpu_against_the_build_of_torch(
+def test_a_gpu_is_checked_against_the_build_of_torch(
     machine: Any,
     *,
     gpu: accelerator.Gpu,
@@ -102,7 +102,7 @@ def test_a_gpu_against_the_build_of_torch(
         (Hardware(), CUDA, "xpu", Status.FAILED, "no Intel GPU was found"),
     ],
 )
-def test_other_machines(
+def test_machines_without_a_usable_nvidia_gpu_are_checked(
     machine: Any,
     *,
     monkeypatch: pytest.MonkeyPatch,

@@ -201,7 +201,7 @@ def test_certificates(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert told in look()["box.host"].text
 
 
-def test_http_where_https_was_meant(home: Path) -> None:
+def test_a_server_without_tls_at_an_https_url_is_reported(home: Path) -> None:
     with api_server() as server:
         profile(home, server.base_url.replace("http://", "https://"))
         found = look()["box.host"]

@@ -7,8 +7,8 @@ Some concern more than the game. What else guards against them:
 * 6  tests/hivemind_exp/swarm/test_identity.py::test_a_signature_is_its_owners_over_this_message
 * 6  tests/hivemind_exp/game/study_group/test_together.py::test_a_liar_is_judged_here_and_stays_a_quotation
 * 7  tests/hivemind_exp/game/study_group/test_alone.py::test_a_limit_that_leaves_a_stage_no_prompts_is_refused
-* 8  tests/swarmctl/settings/test_resolve.py::test_every_problem_of_a_profile_is_named_but_no_value
-* 8  tests/swarmctl/profiles/importing/test_command.py::test_every_key_is_accounted_for
+* 8  tests/swarmctl/settings/test_resolve.py::test_every_problem_of_a_profile_is_named_but_no_key_shown
+* 8  tests/swarmctl/profiles/importing/test_command.py::test_every_key_is_reported
 * 9  tests/hivemind_exp/trainer/test_grpo_step.py::test_the_optimizer_and_the_schedule_live_as_long_as_the_node
 * 11 tests/hivemind_exp/game/study_group/test_alone.py::test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts
 * 13 tests/hivemind_exp/game/study_group/test_together.py::test_the_others_go_on_without_the_one_that_was_killed

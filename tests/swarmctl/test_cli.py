@@ -184,9 +184,7 @@ def test_a_defect_is_one_line_without_a_traceback(
     assert "Traceback" not in err
 
 
-def test_native_windows_is_rejected_with_a_hint_to_wsl(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_native_windows_is_rejected(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     assert cli.run(["profiles", "list"]) == Exit.FAILED
     assert "WSL 2" in capsys.readouterr().err

@@ -142,7 +142,7 @@ def test_a_profile_file_is_found_again_from_another_directory(stand_in: Cli, hom
         (
             "killed",
             Exit.FAILED,
-            "was killed (SIGKILL), probably because the system ran out of memory",
+            "was killed (SIGKILL), probably because the system ran out",
             "--set train.micro_batch=64",
         ),
         ("traceback", Exit.FAILED, "RuntimeError: the flux was reversed (log: ", "run --node demo"),

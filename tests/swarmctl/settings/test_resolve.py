@@ -100,7 +100,7 @@ def test_a_switched_adapter_keeps_its_origin(home: Path) -> None:
     assert resolved("default", "model.lora=true").origin("model.lora.rank") == "--set"
 
 
-def test_paths_are_relative_to_the_profile_or_the_current_directory(
+def test_paths_are_relative_to_profile_or_directory(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -204,7 +204,7 @@ def test_a_profile_may_hide_a_built_in_one_and_extend_it(home: Path, name: str) 
 
 
 def test_a_users_default_profile_does_not_change_built_in_ones(home: Path) -> None:
-    """They extend no profile, so what they leave out has the configuration's defaults, which are the default profile."""
+    """They extend no profile: what they leave out has the defaults, which are the default profile."""
     names = profiles.builtin_names() - {"default"}
     before = {name: resolved(name).config for name in names}
     assert resolved("default").config == Config.model_validate({"node": {"name": "default"}})

@@ -123,6 +123,17 @@ def test_models_that_are_gated_missing_or_unreachable(tmp_path: Path) -> None:
     assert list(tmp_path.glob("home/nodes/*/checkpoints/*")) == []
 
 
+def test_a_key_given_as_a_model_is_never_shown() -> None:
+    key = "sk-proj-Abcdefghijklmnop0123456789"
+    done = swarmctl("run", "--model", key, "--node", "leaky", "--device", "cpu", "-v", HF_HUB_OFFLINE="1")
+    assert done.returncode != Exit.DONE
+    assert "(hidden: looks like a key)" in told(done)[0]
+    again = swarmctl("run", "--model", "org/other", "--node", "leaky", "--dry-run")
+    for each in (done, again, swarmctl("status"), swarmctl("status", "--json")):
+        assert key not in each.stdout + each.stderr
+    assert "(hidden: looks like a key)" in swarmctl("status").stdout
+
+
 def test_a_model_that_does_not_exist_can_be_corrected_under_the_same_name(tmp_path: Path, stand_in: Cli) -> None:
     wrong = swarmctl("run", "--profile", "small", "--model", str(tmp_path / "absent"), "--set", "warmup.steps=0")
     assert "there is no directory" in told(wrong)[0]

@@ -48,6 +48,9 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         state = _ENDS.get(progress.stop["reason"], "failed")
     else:  # without a ``stop`` event, it was killed or never started
         state = "interrupted" if progress.round is not None else "never started"
+    message = error.get("message") if error else None
+    if message is not None:
+        message = without_typed_keys(str(message))
     swarm = from_peers = None
     if files.charter.exists():
         from hivemind_exp.peers.records import FILE_NAME, read_peers
@@ -69,9 +72,7 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         "groups_from_peers": from_peers,
         "share_seconds": progress.share_seconds,
         "updated": rfc3339(last["t"]) if last else None,
-        "error": {"code": error.get("code"), "message": without_typed_keys(str(error.get("message")))}
-        if error
-        else None,
+        "error": {"code": error.get("code"), "message": message} if error else None,
     }
 
 

@@ -176,7 +176,7 @@ def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:
     if resolved.config.node.fresh:
         if _explicit(resolved, _FRESH):
             raise ConfigurationError(
-                "a node in a swarm cannot start over at every run, as node.fresh = true requires",
+                "node.fresh = true cannot be used in a swarm: its nodes cannot start over at every run",
                 next=rerun(resolved, without={_FRESH}),
             )
         resolved = _changed(resolved, _FRESH, False)

@@ -1,4 +1,4 @@
-"""A home of its own for every test, and ways to run the command line."""
+"""A separate home directory for every test, and fixtures that run the command line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def stand_in() -> Cli:
-    """Run ``swarmctl`` with the stand-in as its trainer; ``act`` is what that does."""
+    """Run ``swarmctl`` with the stand-in as its trainer; ``act`` is what it does."""
 
     def run(*arguments: str, act: str = "run", **environment: str) -> subprocess.CompletedProcess[str]:
         return run_process([*STAND_IN, *arguments], env=os.environ | {"STAND_IN": act} | environment)
@@ -45,7 +45,7 @@ def stand_in() -> Cli:
 
 @pytest.fixture
 def no_leftovers(home: Path) -> Iterator[None]:
-    """Assert that no process which belongs to this test's home is left at its end."""
+    """Assert that the test leaves no process that uses its home directory."""
     yield
     left = [process.cmdline() for process in psutil.process_iter() if _belongs(process, home)]
     assert left == []

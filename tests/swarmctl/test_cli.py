@@ -22,7 +22,7 @@ from tools.completions.tree import tree
 from tools.completions.words import WORDS
 
 
-def test_importing_the_command_line_imports_nothing_heavy() -> None:
+def test_importing_the_command_line_is_light() -> None:
     code = (
         "import sys, swarmctl.cli, swarmctl.profiles.list; heavy = {'rich', 'pydantic', 'pydantic_core', 'keyring', "
         "'openai', 'torch', 'psutil', 'tomlkit', 'asyncio', 'httpx2'}; print(sorted(heavy & set(sys.modules)))"
@@ -35,17 +35,17 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
     ("command", "rich"),
     [
         (["status"], "rich"),
-        (["keys", "list"], "rich"),  # there is no key, and so no table
+        (["keys", "list"], "rich"),  # no key, so no table
         (["completion", "show", "bash"], "rich"),
         (["rollouts", "show"], "rich"),
         (["rollouts", "export"], "rich"),
-        # These print a table: of rich they take no more than that.
+        # These print a table, which only needs parts of rich.
         (["profiles", "list"], "rich.live"),
         (["identity", "show"], "rich.live"),
         (["rollouts", "stats"], "rich.live"),
     ],
 )
-def test_a_light_command_imports_nothing_heavy(command: list[str], rich: str) -> None:
+def test_light_commands_import_nothing_heavy(command: list[str], rich: str) -> None:
     mixed_node()
     code = (
         f"import sys, swarmctl.cli; swarmctl.cli.run({command}); "
@@ -56,7 +56,7 @@ def test_a_light_command_imports_nothing_heavy(command: list[str], rich: str) ->
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_version_does_not_even_import_typer() -> None:
+def test_version_does_not_import_typer() -> None:
     code = (
         "import sys; sys.argv = ['swarmctl', '--version']; from swarmctl.__main__ import main; main(); "
         "print('typer' in sys.modules)"
@@ -66,7 +66,7 @@ def test_version_does_not_even_import_typer() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["profiles"], ["profiles", "--help"]])
-def test_help_goes_to_stdout_and_is_no_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_goes_to_stdout_and_exits_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(arguments) == Exit.DONE
     out, err = capsys.readouterr()
     assert "Examples:" in out
@@ -80,7 +80,7 @@ def test_every_help_has_examples(command: list[str], capsys: pytest.CaptureFixtu
     assert out.count("  swarmctl ") >= 2
 
 
-def test_every_command_stands_under_a_heading_with_its_whole_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_is_listed_under_a_heading_with_its_full_help(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ([], ["keys"], ["profiles"], ["completion"]):
         cli.run([*command, "--help"])
         lists = capsys.readouterr().out.partition("Show this message and exit.")[2]
@@ -91,7 +91,7 @@ def test_every_command_stands_under_a_heading_with_its_whole_sentence(capsys: py
     assert out.index("\nStart:\n  run ") < out.index("\nWatch:\n  status ") < out.index("\nShell:\n  completion ")
 
 
-def test_an_alias_works_but_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_aliases_work_but_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["profile", "list"]) == Exit.DONE
     assert "demo" in capsys.readouterr().out
     assert cli.run(["ps"]) == Exit.DONE
@@ -134,7 +134,7 @@ def test_errors_as_json_are_an_object_on_stdout(capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "usage"
 
 
-def test_a_misspelt_variable_stops_a_run(
+def test_a_misspelled_variable_stops_a_run(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SWARMCTL_TRIAN__BETA", "0.1")
@@ -156,7 +156,7 @@ def test_the_next_command_works_when_pasted(home: Path) -> None:
     assert subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
-def test_what_the_operator_must_change_is_3_and_what_may_pass_is_1() -> None:
+def test_exit_code_is_3_for_what_the_user_must_change_and_1_otherwise() -> None:
     codes = {kind.code: exit_code(kind("x")) for kind in NodeError.__subclasses__()}
     threes = {code for code, exit in codes.items() if exit == Exit.CONFIGURATION}
     same = {"configuration", "node_conflict", "provider", "model", "task", "device", "key", "identity", "swarm"}
@@ -184,7 +184,7 @@ def test_a_defect_is_one_line_without_a_traceback(
     assert "Traceback" not in err
 
 
-def test_native_windows_is_sent_to_wsl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_native_windows_is_rejected(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     assert cli.run(["profiles", "list"]) == Exit.FAILED
     assert "WSL 2" in capsys.readouterr().err
@@ -198,7 +198,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.run(["profiles", "list"]) == Exit.INTERRUPTED
 
 
-def test_a_reader_that_goes_away_is_no_drama() -> None:
+def test_a_closed_pipe_prints_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [*SWARMCTL, "profiles", "show", "demo"]
@@ -224,7 +224,7 @@ def test_profiles_list(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["default"]["default"]
 
 
-def test_what_show_prints_is_a_profile(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_show_is_a_valid_profile(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["cpu"], ["demo", "--origin"]):
         assert cli.run(["profiles", "show", *arguments, "--set", "train.beta=0.5"]) == Exit.DONE
         write_profile(home, "copy", capsys.readouterr().out)
@@ -234,7 +234,7 @@ def test_what_show_prints_is_a_profile(home: Path, capsys: pytest.CaptureFixture
         assert json.loads(capsys.readouterr().out)["config"] == copy
 
 
-def test_show_tells_origins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_origins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SWARMCTL_TRAIN__BETA", "0.5")
     assert cli.run(["profiles", "show", "demo", "--origin", "--set", "game.rounds=7"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
@@ -256,7 +256,7 @@ def test_show_hides_what_looks_like_a_key(capsys: pytest.CaptureFixture[str]) ->
 PEER = "12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm"
 
 
-def test_keys_are_told_from_commits() -> None:
+def test_keys_are_distinguished_from_commits() -> None:
     assert looks_like_key("sk-proj-0123456789abcdef")
     assert looks_like_key("https://me:secret@host/x")
     assert not looks_like_key("0123456789abcdef0123456789abcdef01234567")

@@ -1,4 +1,4 @@
-"""Node directories: made whole, locked, never used for something else."""
+"""Node directories: created atomically, locked, tied to their fixed settings."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def retry(name: str) -> str:
 
 
 def begin(node: Node) -> None:
-    """Leave what a trainer that started leaves."""
+    """Write the event that a started trainer writes."""
     log = EventLog(node.files.events)
     log(StartEvent(node=node.name, tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
     log.close()
 
 
-def test_a_node_is_made_private_and_whole(home: Path) -> None:
+def test_a_node_directory_is_private_and_created_atomically(home: Path) -> None:
     with opened(config(), retry) as node:
         assert not node.resumes
         assert stat.S_IMODE(node.files.root.stat().st_mode) == 0o700
@@ -47,7 +47,7 @@ def test_a_node_is_made_private_and_whole(home: Path) -> None:
     assert [path.name for path in (home / "nodes").iterdir()] == ["x"]
 
 
-def test_a_node_that_cannot_be_made_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_of_a_node_that_cannot_be_created(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -93,7 +93,7 @@ def test_a_running_node_is_not_started_twice() -> None:
         ({"node": {"name": "x", "fresh": True}}, "keeps what it learned"),
     ],
 )
-def test_a_node_is_never_used_for_something_else(changes: dict[str, Any], told: str) -> None:
+def test_a_node_is_never_used_with_other_fixed_settings(changes: dict[str, Any], told: str) -> None:
     with opened(config(), retry) as node:
         begin(node)
     before = {path: path.read_bytes() for path in node.files.root.iterdir() if path != node.files.lock}
@@ -112,14 +112,14 @@ def test_other_settings_may_change() -> None:
         assert node.resumes
 
 
-def test_a_node_that_never_began_may_still_become_another() -> None:
+def test_fixed_settings_may_change_before_the_first_start() -> None:
     with opened(config(model={"name": "mispelt"}), retry):
         pass
     with opened(config(), retry) as node:
         assert json.loads(node.files.identity.read_text())["model"]["name"].startswith("Qwen")
 
 
-def test_a_fresh_node_is_emptied_and_no_other() -> None:
+def test_only_a_fresh_node_is_emptied() -> None:
     fresh = config(node={"name": "x", "fresh": True})
     with opened(fresh, retry) as node:
         begin(node)
@@ -136,7 +136,7 @@ def test_a_fresh_node_is_emptied_and_no_other() -> None:
         pass
 
 
-def test_a_directory_that_is_no_node_is_left_alone(home: Path) -> None:
+def test_a_directory_that_is_not_a_node_is_not_touched(home: Path) -> None:
     root = home / "nodes" / "x"
     root.mkdir(parents=True)
     (root / "diary.txt").write_text("mine")

@@ -1,4 +1,4 @@
-"""``status`` and ``logs``: what they tell of nodes, from files alone."""
+"""``status`` and ``logs``: the state of nodes, from their files only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.command_line import ROOT, STAND_IN
 
 @pytest.fixture
 def node() -> Iterator[NodeFiles]:
-    """A node that has played two rounds and is running."""
+    """A running node that has finished two rounds."""
     config = Config.model_validate({"node": {"name": "maths"}})
     with opened(config, lambda name: name) as opened_node:
         files = opened_node.files
@@ -73,7 +73,7 @@ def test_a_node_that_ended(reason: str | None, state: str, node: NodeFiles, caps
         emit(ErrorEvent(code="x", message="it broke"))
         emit(StopEvent(reason=reason, round=2, steps=2))
         emit.close()
-    node.lock.unlink()  # as if its process had gone
+    node.lock.unlink()  # as if its process had exited
     assert cli.run(["status", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["nodes"]
     assert row["state"] == state
@@ -99,7 +99,7 @@ def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no node has run yet" in capsys.readouterr().err
 
 
-def test_logs_follow_what_is_added(node: NodeFiles) -> None:
+def test_logs_follow_new_lines(node: NodeFiles) -> None:
     command = [*STAND_IN, "logs", "-f", "-n", "0"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

@@ -1,4 +1,4 @@
-"""``swarmctl profiles new``: asked on a terminal, told by flags, never half written."""
+"""``swarmctl profiles new``: questions on a terminal, flags, and no partial files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def config_of(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object
 
 
 @pytest.mark.parametrize("builtin", sorted(profiles.builtin_names()))
-def test_a_copy_of_a_builtin_profile_means_the_same(
+def test_a_copy_of_a_builtin_profile_has_the_same_settings(
     builtin: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(["profiles", "new", "mine", "--from", builtin, "--no-input"]) == Exit.DONE
@@ -55,7 +55,7 @@ def test_flags_and_docstrings(home: Path, tmp_path: Path, capsys: pytest.Capture
         "# Weight of the KL penalty on the node's own rows. 0: no reference model, and `kl` is null.\nbeta = 0.5\n"
         in text
     )
-    assert "for machines without an accelerator" in text.lower(), "what the built-in profile says of itself is kept"
+    assert "for machines without an accelerator" in text.lower(), "the comment of the built-in profile is kept"
     assert config_of("mine", capsys)["game"] == {**config_of("cpu", capsys)["game"], "rounds": 7}  # type: ignore[dict-item]
 
 
@@ -89,7 +89,7 @@ def test_a_profile_is_not_overwritten(home: Path, capsys: pytest.CaptureFixture[
         (["-", "--no-input"], "invalid profile name: '-'. Use 1 to 64 letters"),
     ],
 )
-def test_what_is_wrong_is_told_and_nothing_written(
+def test_errors_are_reported_and_nothing_is_written(
     arguments: list[str], told: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(["profiles", "new", *arguments]) == Exit.CONFIGURATION
@@ -126,7 +126,7 @@ def test_a_profile_may_hide_the_builtin_one_it_comes_from(home: Path, capsys: py
     assert config_of("default", capsys)["model"]["name"] == "a/b"  # type: ignore[index]
 
 
-def test_a_value_replaces_a_table_and_the_other_way_round() -> None:
+def test_a_value_replaces_a_table_and_vice_versa() -> None:
     assert merged({("a", "b"): 1, ("c",): 2}, {("a",): 3}) == {("a",): 3, ("c",): 2}
     assert merged({("a",): 3}, {("a", "b"): 1}) == {("a", "b"): 1}
 
@@ -152,11 +152,11 @@ def test_questions_on_a_terminal(home: Path) -> None:
     values = tomllib.loads((home / "profiles/mine.toml").read_text(encoding="utf-8"))
     assert values["tasks"] == ["gsm8k", "bf"]
     assert values["game"] == {"groups": 16, "rounds": 12}
-    assert "name" not in values["model"], "what was not answered stays what it extends"
+    assert "name" not in values["model"], "an unanswered question leaves the extended value"
 
 
 @pytest.mark.slow
-def test_a_wrong_answer_is_asked_for_again(home: Path) -> None:
+def test_a_question_is_repeated_after_a_wrong_answer(home: Path) -> None:
     asked = terminal("mine")
     for question, answer, said in (
         ("Model", "sk-proj-Abcdefghijklmnop0123456789", "looks like an API key"),
@@ -177,7 +177,7 @@ def test_a_wrong_answer_is_asked_for_again(home: Path) -> None:
     assert (values["tasks"], values["model"]["device"], values["game"]["rounds"]) == (["gsm8k"], "cpu", 3)
 
 
-def test_an_interrupt_while_asking_writes_nothing(home: Path) -> None:
+def test_an_interrupt_during_a_question_writes_nothing(home: Path) -> None:
     asked = terminal("mine")
     asked.expect_exact("Model")
     asked.sendintr()
@@ -188,7 +188,7 @@ def test_an_interrupt_while_asking_writes_nothing(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_question_without_need(home: Path) -> None:
+def test_no_questions_without_a_terminal_or_with_flags(home: Path) -> None:
     for arguments in (["one", "--no-input"], ["two", "--rounds", "3"], ["three", "--json"]):
         asked = terminal(*arguments)
         rest_of(asked)

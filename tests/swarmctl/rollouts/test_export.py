@@ -1,4 +1,4 @@
-"""``swarmctl rollouts export``: rows that others can read, and files that are whole or not there."""
+"""``swarmctl rollouts export``: rows for other programs, and files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def exported(capfdbinary: pytest.CaptureFixture[bytes], *arguments: str) -> list
     return [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
 
 
-def test_a_row_for_every_completion(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_one_row_per_completion(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     mixed_node()
     rows = exported(capfdbinary)
     assert all(list(row) == KEYS for row in rows)
@@ -96,7 +96,7 @@ def test_many_rows_are_written_in_parts(tmp_path: Path, capfdbinary: pytest.Capt
     assert len(exported(capfdbinary)) == 2700
 
 
-def test_a_file_is_replaced_only_with_a_yes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_overwritten_only_with_yes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     path = tmp_path / "a b.jsonl"
     path.write_text("mine")
@@ -114,7 +114,7 @@ def test_a_file_is_replaced_only_with_a_yes(tmp_path: Path, capsys: pytest.Captu
     assert sorted(os.listdir(tmp_path)) == ["a b.jsonl", "home", "link.jsonl"]
 
 
-def test_a_new_file_has_the_rights_that_the_umask_says(tmp_path: Path) -> None:
+def test_a_new_file_follows_the_umask(tmp_path: Path) -> None:
     mixed_node()
     before = os.umask(0o027)
     try:
@@ -124,7 +124,7 @@ def test_a_new_file_has_the_rights_that_the_umask_says(tmp_path: Path) -> None:
     assert (tmp_path / "x.jsonl").stat().st_mode & 0o777 == 0o640
 
 
-def test_what_is_no_file_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_anything_but_a_file_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_the_old_file(suffix: str, tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
-def test_stdout_that_takes_nothing_or_goes_away() -> None:
+def test_stdout_that_is_full_or_closed() -> None:
     mixed_node()
     for more in ([], ["--format", "parquet"]):
         with open("/dev/full", "wb") as full:
@@ -172,7 +172,7 @@ def test_stdout_that_takes_nothing_or_goes_away() -> None:
         assert (done.returncode, done.stderr) == (Exit.FAILED, "")
 
 
-def test_what_a_real_run_generated(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_export_of_a_real_run(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     files = bare_node("test")
     run(make_config(game={"rounds": 2}), files.root)
     rows = exported(capfdbinary)
@@ -182,7 +182,7 @@ def test_what_a_real_run_generated(capfdbinary: pytest.CaptureFixture[bytes]) ->
     assert all(row["messages"] and row["task"] and row["outcome"] in (0.0, 1.0) for row in rows)
 
 
-def test_what_a_real_client_was_sent(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_export_of_a_real_client(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     files = bare_node()
     with api_server(models=("test-model",)) as server, engine(files.root, endpoint(server.base_url)) as rig:
         rig.run([order(0), order(1)])

@@ -1,4 +1,4 @@
-"""``swarmctl rollouts show``: what it tells of every rollout, and what hostile text cannot do."""
+"""``swarmctl rollouts show``: what it prints for every rollout, and untrusted text."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str,
     return rows
 
 
-def test_each_term_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_term_of_a_reward_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     terms = (RewardTerm("correct", 2.0, 2.0, "equal to the answer"), RewardTerm("tags", 0.495, 0.5, "4 of 4 tags once"))
     files, asked = bare_node(), prompt("aa11")
     with books(files) as written:
@@ -63,7 +63,7 @@ def test_each_term_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> No
     assert row["terms"] == [asdict(term) for term in terms]
 
 
-def test_every_part_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     out, err = capsys.readouterr()
@@ -120,14 +120,12 @@ def test_json_has_the_same_keys_for_every_rollout(capsys: pytest.CaptureFixture[
         (["--round", "7"], []),
     ],
 )
-def test_what_is_asked_for(
-    arguments: list[str], expected: list[tuple[int, int]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_filters(arguments: list[str], expected: list[tuple[int, int]], capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     assert [(row["round"], row["place"]) for row in shown(capsys, *arguments)] == expected
 
 
-def test_nothing_like_that_is_said_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_matching_rollouts_is_reported_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     assert cli.run(["rollouts", "show", "--round", "7"]) == Exit.DONE
     out, err = capsys.readouterr()
@@ -147,7 +145,7 @@ def test_hostile_text_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) ->
     assert not [line for line in lines if line.startswith("  [8]")]
 
 
-def test_the_middle_of_a_long_text_is_left_out_unless_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_middle_of_a_long_text_is_left_out_without_full(capsys: pytest.CaptureFixture[str]) -> None:
     text = "begin " + "x" * 5000 + " end"
     many = "\n".join(f"line {number}" for number in range(30))
     with books(bare_node()) as written:
@@ -167,7 +165,7 @@ def test_the_middle_of_a_long_text_is_left_out_unless_wanted(capsys: pytest.Capt
     assert shown(capsys, "--last", "2")[0]["text"] == text
 
 
-def test_lines_are_broken_with_their_mark() -> None:
+def test_wrapped_lines_keep_their_mark() -> None:
     assert list(quoted("abcdefghijklmnopqrst", "| ", width=19, full=True)) == ["| abcdefghijklmnop", "| qrst"]
     assert list(quoted("漢" * 9, "| ", width=19, full=True)) == ["| " + "漢" * 8, "| 漢"]
     assert list(quoted("e\u0301" * 16, "| ", width=19, full=True)) == ["| " + "e\u0301" * 16]
@@ -198,7 +196,7 @@ def test_ascii_streams_get_ascii() -> None:
     assert b"[3] partly right" in done.stdout.decode("ascii").encode()
 
 
-def test_a_node_that_is_writing_is_read_and_not_disturbed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_node_can_be_read_without_disturbing_it(capsys: pytest.CaptureFixture[str]) -> None:
     files = bare_node()
     with books(files) as written:
         written.group(0, prompt("aa"), {0: local("one")}, {0: RIGHT})
@@ -212,7 +210,7 @@ def test_a_node_that_is_writing_is_read_and_not_disturbed(capsys: pytest.Capture
         written.bill(1, prompt("bb"), 0.001)
 
 
-def test_a_disk_that_cannot_be_written_to_can_be_read(
+def test_a_read_only_disk_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with mounted_disk(tmp_path, "8m") as place:
@@ -249,7 +247,7 @@ def peer_group(asked: str, *texts: str, model: str | None = "tiny") -> Group:
     return Group(prompt(asked), rollouts, (RIGHT, WRONG)[: len(texts)])
 
 
-def test_peers_rollouts_stand_beside_the_nodes_own_and_are_told_as_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFixture[str]) -> None:
     files = bare_node()
     with books(files) as written:
         written.group(0, prompt("aa"), {0: local("<answer>tac</answer>")}, {0: RIGHT})

@@ -1,4 +1,4 @@
-"""``swarmctl rollouts stats``: the journal's and the ledger's counts, told apart and summed."""
+"""``swarmctl rollouts stats``: counts from the journal and the ledger, by key and in total."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def counted(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
     return document
 
 
-def test_local_and_remote_rollouts_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_and_remote_rollouts_are_counted_separately(capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     document = counted(capsys)
     own, remote = document["stats"]
@@ -68,7 +68,7 @@ def test_local_and_remote_rollouts_are_told_apart(capsys: pytest.CaptureFixture[
     assert document["total"]["provider"] is None
 
 
-def test_what_is_not_asked_for_is_summed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_keys_are_summed(capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     rows = counted(capsys, "--by", "stage")["stats"]
     assert [(row["provider"], row["model"], row["stage"], row["completions"]) for row in rows] == [
@@ -90,7 +90,7 @@ def test_unknown_is_null_and_never_0(capsys: pytest.CaptureFixture[str]) -> None
     assert (row["completions"], row["share_correct"], row["lost"]) == (0, None, 1)
 
 
-def test_without_a_ledger_nobody_knows_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_ledger_requests_are_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     files = mixed_node()
     files.ledger.unlink()
     rows = {row["provider"]: row for row in counted(capsys)["stats"]}
@@ -101,7 +101,7 @@ def test_without_a_ledger_nobody_knows_what_was_asked(capsys: pytest.CaptureFixt
     assert (gone["provider"], gone["model"], gone["lost"]) == (None, None, 1)
 
 
-def test_two_models_of_one_provider_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_models_of_one_provider_are_counted_separately(capsys: pytest.CaptureFixture[str]) -> None:
     with books(bare_node()) as written:
         one, both, odd = prompt("aa"), prompt("bb"), prompt("cc")
         written.bill(0, one, 0.001, model="gpt-4o")
@@ -120,7 +120,7 @@ def test_two_models_of_one_provider_are_told_apart(capsys: pytest.CaptureFixture
     ]
 
 
-def test_refused_requests_cost_nothing_and_open_ones_may(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejected_requests_cost_nothing_but_open_ones_may(capsys: pytest.CaptureFixture[str]) -> None:
     from hivemind_exp.offload.ledger import RequestKey
 
     with books(bare_node()) as written:
@@ -145,7 +145,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert len({len(line) for line in (heading, own, remote, whole)}) == 1
 
 
-def test_a_narrow_terminal_gets_lists() -> None:
+def test_a_narrow_terminal_gets_lists_instead_of_a_table() -> None:
     mixed_node()
     code, text = printed([*SWARMCTL, "rollouts", "stats"], columns=40)
     assert code == Exit.DONE
@@ -164,7 +164,7 @@ def test_a_model_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.slow
-def test_the_counts_are_the_service_s_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_counts_match_the_service(capsys: pytest.CaptureFixture[str]) -> None:
     files = bare_node()
     with api_server(fault_rate=0.3, seed=3) as server, engine(files.root, endpoint(server.base_url)) as rig:
         rig.run([order(number) for number in range(12)])
@@ -178,7 +178,7 @@ def test_the_counts_are_the_service_s_own(capsys: pytest.CaptureFixture[str]) ->
     assert document["total"]["requests"] == row["requests"]
 
 
-def test_right_ones_are_counted_among_the_verified(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_share_right_counts_only_verified_completions(capsys: pytest.CaptureFixture[str]) -> None:
     with books(bare_node()) as written:
         written.group(0, prompt("aa"), {n: local("x") for n in range(3)}, {0: RIGHT, 1: WRONG})
     (row,) = counted(capsys)["stats"]

@@ -1,4 +1,4 @@
-"""``swarmctl run --offload`` as an operator types it: real trainer, real server, real terminal."""
+"""``swarmctl run --offload`` as a user types it: real trainer, real server, real terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PRICED = ("--set", "offload.prices.mybox.input=2", "--set", "offload.prices.mybo
 
 
 def profile(home: Path, server: ApiServer, *, free: bool = False, needs_key: bool = False) -> None:
-    """Make the profile ``small``, whose provider ``mybox`` is the server."""
+    """Write the profile ``small``, whose provider ``mybox`` is the test server."""
     text = PROFILE.format(url=server.base_url, free=str(free).lower(), needs_key=str(needs_key).lower())
     write_profile(home, "small", text)
 
@@ -50,7 +50,7 @@ def swarmctl(
 
 
 def untrained(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run with the stand-in as the trainer, which has the real engine fill its rounds."""
+    """Run with the stand-in as the trainer, whose rounds the real engine generates."""
     return swarmctl(*arguments, program=STAND_IN, STAND_IN="offload", **environment)
 
 
@@ -60,12 +60,12 @@ def events(home: Path, name: str, node: str = "small") -> list[dict[str, Any]]:
 
 
 def spelled(messages: Any, index: int) -> str:
-    """Answer rightly, in strict format, every other time."""
+    """Give a right answer in strict format every other time."""
     word = re.sub(r".*: ", "", messages[-1]["content"])
     return f"<answer>{word[::-1] if index % 2 else word}</answer>"
 
 
-def test_groups_are_shared_and_paid_as_the_provider_bills_and_off_goes_back_to_this_machine(home: Path) -> None:
+def test_groups_are_split_and_billed_and_off_generates_locally_again(home: Path) -> None:
     with api_server(answer=spelled) as server:
         profile(home, server)
         done = swarmctl("--offload", "mybox", "--set", "offload.share=0.5", "--max-usd", "1", "--json", *PRICED)
@@ -78,21 +78,22 @@ def test_groups_are_shared_and_paid_as_the_provider_bills_and_off_goes_back_to_t
     result = json.loads(done.stdout)
     assert result["rollouts"] == {"policy": 12, "teacher": 12}
     assert result["steps"] == 3
-    assert "it fills 50 % of each group; teacher: verified distillation" in done.stderr
+    assert "it generates 50 % of each group; teacher: verified distillation" in done.stderr
     assert f"Prompts go to 127.0.0.1:{server.url.rsplit(':', 1)[1]}" in done.stderr
     assert sum(event["usd"] for event in events(home, "spend")) == pytest.approx(bill)
     assert {event["tokens_per_second"] for event in events(home, "round")[:3]} == {None}
-    # The untrained model is never right, so only the teacher's right rows weigh anything.
+    # The untrained model is never right, so only the teacher's right rows have weight.
     assert [(event["source"], event["rows"]) for event in events(home, "step")][:3] == [("teacher", 2)] * 3
 
 
-def test_without_a_terminal_nothing_is_spent_that_nobody_agreed_to(home: Path) -> None:
+def test_without_a_terminal_nothing_is_spent_without_consent(home: Path) -> None:
     with api_server() as server:
         profile(home, server)
         done = swarmctl("--offload", "mybox", *PRICED)
         assert server.ledger.chats == ()
     cause, following = told(done)
-    assert "mybox:test-model costs money" in cause
+    assert "mybox:test-model costs money (per round: 8 requests" in cause
+    assert cause.endswith("Set a spending cap with --max-usd to confirm")
     assert "--max-usd 5.00" in following
     assert done.returncode == Exit.CONFIGURATION
     assert not (home / "nodes").exists()
@@ -130,7 +131,7 @@ def test_a_missing_key_is_named_with_the_command_that_saves_it(home: Path) -> No
     assert following.endswith("keys set openai")
 
 
-def test_the_cap_ends_the_run_with_its_own_code(home: Path) -> None:
+def test_reaching_the_cap_ends_the_run_with_its_exit_code(home: Path) -> None:
     with api_server(answer=spelled) as server:
         profile(home, server)
         done = swarmctl("--offload", "mybox", "--max-usd", "0.02", "--rounds", "500", *PRICED)
@@ -140,8 +141,8 @@ def test_the_cap_ends_the_run_with_its_own_code(home: Path) -> None:
     assert "run --node small --max-usd 0.04" in done.stderr
 
 
-def test_first_contact_on_a_terminal(home: Path) -> None:
-    """No key, nothing agreed: it asks hidden, saves, tests, says what a round costs, asks once, runs."""
+def test_first_run_on_a_terminal(home: Path) -> None:
+    """Without key and consent, it prompts for the key, tests and saves it, shows the cost, asks once and runs."""
     with api_server(keys={KEY}, answer=spelled) as server:
         profile(home, server, needs_key=True)
         command = [*STAND_IN, "run", "-p", "small", "--offload", "mybox", "--plain", *PRICED]
@@ -154,8 +155,8 @@ def test_first_contact_on_a_terminal(home: Path) -> None:
         terminal.expect(r"Store keys in\s+a\s+file .*N. ")
         terminal.sendline("y")
         terminal.expect("Tested: valid")
-        # Where the lines are broken depends on the port's length.
-        terminal.expect(r"costs\s+money,\s+and\s+prompts\s+go\s+to\s+127.0.0.1:.*A\s+round:\s+8\s+requests.*Agree")
+        # Where lines are wrapped depends on the length of the port.
+        terminal.expect(r"costs\s+money,\s+and\s+prompts\s+go\s+to\s+127.0.0.1:.*Per\s+round:\s+8\s+requests.*Continue")
         terminal.sendline("y")
         terminal.expect("Key mybox ····77aa from 0600 file")
         terminal.expect("Done after 3 rounds")
@@ -167,7 +168,7 @@ def test_first_contact_on_a_terminal(home: Path) -> None:
     assert {entry.key for entry in server.ledger.chats} == {KEY}
 
 
-def test_a_dry_run_tells_and_asks_nobody(home: Path) -> None:
+def test_a_dry_run_reports_and_sends_no_request(home: Path) -> None:
     with api_server() as server:
         profile(home, server)
         done = swarmctl("--offload", "mybox", "--max-usd", "1", "--dry-run", "--json", *PRICED)
@@ -179,7 +180,7 @@ def test_a_dry_run_tells_and_asks_nobody(home: Path) -> None:
     assert not (home / "nodes").exists()
 
 
-def test_senseless_settings_are_refused_at_once(home: Path) -> None:
+def test_contradictory_settings_are_refused_immediately(home: Path) -> None:
     with api_server() as server:
         profile(home, server, free=True)
         for setting, said in {
@@ -197,7 +198,7 @@ def test_senseless_settings_are_refused_at_once(home: Path) -> None:
     assert "serves only its own models" in cause
 
 
-def test_an_outage_is_told_once(home: Path) -> None:
+def test_an_outage_is_reported_once(home: Path) -> None:
     with api_server() as server:
         profile(home, server, free=True)
         server.set(predicate=_dies_after(12))
@@ -215,13 +216,13 @@ def _dies_after(count: int) -> Any:
     return decide
 
 
-def test_it_is_said_when_only_failed_questions_cost_anything(home: Path) -> None:
+def test_the_plan_mentions_that_only_failed_groups_cost(home: Path) -> None:
     with api_server() as server:
         profile(home, server)
         failed = ("--set", "offload.when=failed", "--set", "offload.share=0.5")
         done = untrained("--offload", "mybox", "--max-usd", "1", *failed, *PRICED)
     assert done.returncode == Exit.DONE, done.stderr
-    assert "asked only where none of this machine's samples is right" in done.stderr
+    assert "it only generates groups in which none of this machine's completions is right" in done.stderr
 
 
 def test_a_relay_generates_and_verifies_without_a_model(home: Path) -> None:

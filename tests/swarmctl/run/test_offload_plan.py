@@ -1,4 +1,4 @@
-"""What a round is said to cost, before anything is asked."""
+"""The estimated cost of a round, before any request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from swarmctl.run.offload_plan import estimate
 
 
 @pytest.mark.parametrize(("groups", "size"), [(1, 4), (8, 8), (64, 8)])
-def test_a_round_of_any_size_is_said_to_cost_what_its_tokens_do(groups: int, size: int) -> None:
+def test_estimated_cost_of_a_round_matches_its_tokens(groups: int, size: int) -> None:
     config = Config.model_validate(
         {
             "tasks": ["spell_backward"],
@@ -23,7 +23,7 @@ def test_a_round_of_any_size_is_said_to_cost_what_its_tokens_do(groups: int, siz
 
 
 @pytest.mark.slow
-def test_each_stage_that_an_api_fills_is_counted_with_what_it_quotes() -> None:
+def test_estimate_counts_each_stage_with_its_quotations() -> None:
     def cost(*stages: str) -> float:
         return estimate(
             Config.model_validate(

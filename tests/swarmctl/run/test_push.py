@@ -1,4 +1,4 @@
-"""``swarmctl run`` with a hub to push to: from the command to what lies on the hub."""
+"""``swarmctl run`` with a hub to push to: from the command to the files on the hub."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_adapter_every_two_rounds_with_its_card(home: Path) -> None:
     assert code == Exit.DONE, said
     assert account.commits == ["After round 2", "After round 4"]
     assert "Leaves this machine: the model and a card" in said
-    assert "to me/mine on the hub (private if it is new) every 2 rounds and after the last round." in said
+    assert "to me/mine on the hub (private if new) every 2 rounds and after the last round." in said
     assert f"Pushed: {url}/me/mine/commit/" in said
     files = account.repos["me/mine"]
     assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= set(files)
@@ -70,7 +70,7 @@ def test_an_adapter_every_two_rounds_with_its_card(home: Path) -> None:
     assert [event["round"] for event in events if event["event"] == "push"] == [2, 4]
 
 
-def test_a_hub_that_fails_stops_nothing_and_the_same_command_pushes_later(home: Path) -> None:
+def test_a_failing_hub_does_not_stop_the_run_and_the_next_run_pushes(home: Path) -> None:
     with uploads(Account(role="read")) as url:
         code, said = run(url)
     assert code == Exit.DONE, said
@@ -118,20 +118,20 @@ def test_without_a_token_or_a_hub_nothing_starts(
     assert not (home / "nodes").exists()
 
 
-def test_a_saved_token_does_not_follow_another_address(stand_in: Cli, tmp_path: Path) -> None:
-    (tmp_path / "no-token").write_text(TOKEN)  # where the hub's own tools keep it
+def test_a_saved_token_is_not_sent_to_another_hub(stand_in: Cli, tmp_path: Path) -> None:
+    (tmp_path / "no-token").write_text(TOKEN)  # where the hub's tools store it
     done = stand_in("run", "--profile", "pushing", HF_ENDPOINT="https://mirror.example", HF_HUB_OFFLINE="0")
     assert done.returncode == Exit.CONFIGURATION
     assert "belongs to huggingface.co and is not sent to mirror.example" in done.stderr
     assert done.stderr.rstrip().endswith("unset HF_ENDPOINT")
 
 
-def test_a_node_without_an_end_needs_a_rhythm(stand_in: Cli) -> None:
+def test_pushing_without_a_last_round_needs_an_interval(stand_in: Cli) -> None:
     done = stand_in("run", "--profile", "pushing", "--rounds", "0", HF_TOKEN=TOKEN)
     assert done.returncode == Exit.CONFIGURATION
     assert "hub.repo needs hub.every or game.rounds" in done.stderr
 
 
-def test_a_dry_run_says_what_would_leave(stand_in: Cli) -> None:
+def test_a_dry_run_lists_what_would_be_pushed(stand_in: Cli) -> None:
     done = stand_in("run", "--profile", "pushing", "--dry-run", HF_TOKEN=TOKEN)
-    assert "# push     to me/mine on the hub (private if it is new) after the last round\n" in done.stdout
+    assert "# push     to me/mine on the hub (private if new) after the last round\n" in done.stdout

@@ -1,4 +1,4 @@
-"""``swarmctl run`` from start to end, with a stand-in for the trainer: a real process that speaks its protocol."""
+"""``swarmctl run`` from start to end, with a stand-in for the trainer: a real process with the same protocol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
 @pytest.fixture
 def started(home: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start ``run`` and return once its trainer plays rounds."""
+    """Start ``run`` and return once its trainer runs rounds."""
 
     def start(act: str = "run", rounds: int = 0, *options: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -74,7 +74,7 @@ def test_a_run_to_its_end(stand_in: Cli, home: Path) -> None:
     assert b"library noise" in (home / "nodes/demo/trainer.log").read_bytes()
     assert "Round 3 of 3: 3 of 8 correct, reward 0.32, 5,210 tokens/s, 0.1 s." in done.stderr
     assert "Accuracy 38 % → 90 % on 200 held-out questions." in done.stderr
-    assert "It taught no new one." in done.stderr
+    assert "It taught no new skill." in done.stderr
     assert "warning: this is slow" in done.stderr
     assert "\x1b" not in done.stderr
 
@@ -89,14 +89,14 @@ def test_what_the_trainer_is_given(stand_in: Cli, home: Path) -> None:
     assert expected.items() <= request["environment"].items()
 
 
-def test_quiet_says_only_the_end(stand_in: Cli) -> None:
+def test_quiet_prints_only_warnings_and_the_summary(stand_in: Cli) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "2", "-q")
     assert done.stdout == ""
     assert done.stderr.startswith("warning: this is slow\nDone after 2 rounds")
 
 
 @pytest.mark.slow
-def test_the_printed_command_goes_on_in_the_same_way(stand_in: Cli, home: Path) -> None:
+def test_the_printed_command_resumes_with_the_same_settings(stand_in: Cli, home: Path) -> None:
     write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = false\n')
     first = stand_in("run", "-p", "mine", "--node", "n", "--rounds", "2", "--set", "train.beta=0.5", act="limit")
     assert first.returncode == Exit.LIMIT
@@ -113,7 +113,7 @@ def test_the_printed_command_goes_on_in_the_same_way(stand_in: Cli, home: Path) 
 
 
 @pytest.mark.slow
-def test_a_value_may_be_taken_back_and_given_again(stand_in: Cli, home: Path) -> None:
+def test_a_setting_can_be_unset_and_set_again(stand_in: Cli, home: Path) -> None:
     write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = true\n')
     ranks = []
     for words in (
@@ -127,7 +127,7 @@ def test_a_value_may_be_taken_back_and_given_again(stand_in: Cli, home: Path) ->
     assert ranks == [4, None, 8]
 
 
-def test_a_profile_in_a_file_is_found_again_from_elsewhere(stand_in: Cli, home: Path, tmp_path: Path) -> None:
+def test_a_profile_file_is_found_again_from_another_directory(stand_in: Cli, home: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text('extends = "demo"\n[node]\nfresh = false\n[game]\nrounds = 1\n')
     assert stand_in("run", "-p", str(path)).returncode == 0
@@ -139,7 +139,12 @@ def test_a_profile_in_a_file_is_found_again_from_elsewhere(stand_in: Cli, home: 
     ("act", "exit", "told", "following"),
     [
         ("error", Exit.FAILED, "error: too large", "--set train.micro_batch=1"),
-        ("killed", Exit.FAILED, "was killed (SIGKILL); most often", "--set train.micro_batch=64"),
+        (
+            "killed",
+            Exit.FAILED,
+            "was killed (SIGKILL), probably because the system ran out",
+            "--set train.micro_batch=64",
+        ),
         ("traceback", Exit.FAILED, "RuntimeError: the flux was reversed (log: ", "run --node demo"),
         ("disk_full", Exit.FAILED, "error: no space left in ", "df -h "),
     ],
@@ -156,7 +161,7 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
     assert json.loads(as_json.stdout)["error"]["message"] in done.stderr
 
 
-def test_less_memory_is_tried_with_the_same_settings(stand_in: Cli, home: Path) -> None:
+def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in: Cli, home: Path) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", "tasks=[{name='gsm8k', weight=2}]", act="killed")
     again = next_command(done.stderr)
     assert stand_in(*again).returncode == 0
@@ -170,7 +175,7 @@ def test_less_memory_is_tried_with_the_same_settings(stand_in: Cli, home: Path) 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)], ids=["INT", "TERM", "HUP"]
 )
-def test_being_asked_to_stop(started: Callable[..., subprocess.Popen[str]], number: int, code: int) -> None:
+def test_stop_signals(started: Callable[..., subprocess.Popen[str]], number: int, code: int) -> None:
     process = started("run", 0, "--json")
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
@@ -182,7 +187,7 @@ def test_being_asked_to_stop(started: Callable[..., subprocess.Popen[str]], numb
 
 
 @pytest.mark.slow
-def test_a_second_interrupt_ends_at_once(started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_second_interrupt_stops_immediately(started: Callable[..., subprocess.Popen[str]]) -> None:
     process = started("hang")
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
@@ -192,7 +197,7 @@ def test_a_second_interrupt_ends_at_once(started: Callable[..., subprocess.Popen
     _, err = process.communicate(timeout=20)
     assert time.monotonic() - before < 4
     assert process.returncode == 130
-    assert "every round that was finished" in err
+    assert "Saved: every finished round." in err
 
 
 @pytest.mark.slow
@@ -225,13 +230,13 @@ def test_the_lock_outlives_a_killed_supervisor(
     process = started("run")
     trainer = psutil.Process(json.loads(files_of("demo").lock.read_text())["trainer"])
     trainer.suspend()
-    until(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal is taken when a thread next gets a core
+    until(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal takes effect when a thread is next scheduled
     process.kill()
     process.communicate(timeout=20)
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION
     assert "its supervisor" in refused.stderr
-    assert f"pid {trainer.pid}, is about to stop" in refused.stderr
+    assert f"pid {trainer.pid}, will stop shortly" in refused.stderr
     trainer.resume()
     until(lambda: not trainer.is_running())
     assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
@@ -250,7 +255,7 @@ def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subproc
 
 
 @pytest.mark.slow
-def test_of_several_that_make_the_same_node_at_once_one_runs(home: Path) -> None:
+def test_only_one_of_several_concurrent_runs_of_a_new_node_starts(home: Path) -> None:
     command = [*STAND_IN, "run", "-p", "demo", "--rounds", "80", "-q"]
     several = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(3)]
     for process in several:
@@ -260,7 +265,7 @@ def test_of_several_that_make_the_same_node_at_once_one_runs(home: Path) -> None
 
 
 @pytest.mark.slow
-def test_nobody_has_to_read_what_is_printed(home: Path, stand_in: Cli) -> None:
+def test_a_run_continues_when_its_output_is_closed(home: Path, stand_in: Cli) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [*STAND_IN, "run", "-p", "demo", "--rounds", "3"]
@@ -295,7 +300,7 @@ def test_a_full_disk(home: Path) -> None:
     try:
         subprocess.run([*namespace, SMALL_DISK, "sh", "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this system allows no mount of one's own")
+        pytest.skip("this system does not allow private mounts")
     look = 'find "$SWARMCTL_HOME" -mindepth 1 -not -name big'
     command = f'{shlex.join(STAND_IN)} run -p demo --rounds 1; echo "rc $?"; {look}'
     done = subprocess.run(
@@ -306,7 +311,7 @@ def test_a_full_disk(home: Path) -> None:
     assert "demo" not in done.stdout
 
 
-def test_dry_run_touches_nothing(stand_in: Cli, home: Path) -> None:
+def test_dry_run_changes_nothing(stand_in: Cli, home: Path) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run")
     assert done.returncode == 0
     assert "rounds = 5 # --rounds" in done.stdout
@@ -325,7 +330,7 @@ def test_a_check_that_fails(stand_in: Cli) -> None:
     assert done.stdout == ""
 
 
-def test_what_the_trainer_advises_is_done_to_the_same_node() -> None:
+def test_the_trainers_advice_applies_to_the_same_node() -> None:
     same = "swarmctl run --node x"
     assert completed("swarmctl run --device cpu", same) == "swarmctl run --node x --device cpu"
     assert completed("swarmctl run --profile demo", same) == "swarmctl run --profile demo"

@@ -1,4 +1,4 @@
-"""``swarmctl run`` with the real trainer: what an operator can get wrong, and how a run ends."""
+"""``swarmctl run`` with the real trainer: user errors, and how a run ends."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ groups = 2
 
 @pytest.fixture(autouse=True)
 def small(home: Path) -> None:
-    """Make a profile whose node plays rounds within a second."""
+    """Write a profile whose node runs rounds within a second."""
     write_profile(home, "small", SMALL)
 
 
 def swarmctl(*arguments: str, limit_kib: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; ``limit_kib`` bounds the address space of each of its processes."""
+    """Run a command to its end; ``limit_kib`` limits the address space of each of its processes."""
     command = [*SWARMCTL, *arguments]
     if limit_kib is not None:
         command = ["bash", "-c", f"ulimit -v {limit_kib}; exec {shlex.join(command)}"]
@@ -57,7 +57,7 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, out, said)
 
 
-def test_a_wrong_task_is_found_before_anything_is_made(home: Path) -> None:
+def test_a_wrong_task_is_reported_before_anything_is_created(home: Path) -> None:
     done = swarmctl("run", "--profile", "small", "--task", "spel_backward")
     cause, following = told(done)
     assert "spell_backward" in cause
@@ -94,7 +94,7 @@ def test_a_bad_line_of_a_jsonl_file_is_named(tmp_path: Path, home: Path) -> None
     assert not (home / "nodes").exists()
 
 
-def test_own_questions_are_learned_from(tmp_path: Path) -> None:
+def test_a_node_learns_from_the_users_own_questions(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(40)))
     done = swarmctl(
@@ -107,7 +107,7 @@ def test_own_questions_are_learned_from(tmp_path: Path) -> None:
     assert result["accuracy_before"] is not None
 
 
-def test_models_that_are_gated_absent_or_out_of_reach(tmp_path: Path) -> None:
+def test_models_that_are_gated_missing_or_unreachable(tmp_path: Path) -> None:
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     with serve_hub({}, gated=("org/gated",)) as endpoint:
         both = [
@@ -123,6 +123,17 @@ def test_models_that_are_gated_absent_or_out_of_reach(tmp_path: Path) -> None:
     assert list(tmp_path.glob("home/nodes/*/checkpoints/*")) == []
 
 
+def test_a_key_given_as_a_model_is_never_shown() -> None:
+    key = "sk-proj-Abcdefghijklmnop0123456789"
+    done = swarmctl("run", "--model", key, "--node", "leaky", "--device", "cpu", "-v", HF_HUB_OFFLINE="1")
+    assert done.returncode != Exit.DONE
+    assert "(hidden: looks like a key)" in told(done)[0]
+    again = swarmctl("run", "--model", "org/other", "--node", "leaky", "--dry-run")
+    for each in (done, again, swarmctl("status"), swarmctl("status", "--json")):
+        assert key not in each.stdout + each.stderr
+    assert "(hidden: looks like a key)" in swarmctl("status").stdout
+
+
 def test_a_model_that_does_not_exist_can_be_corrected_under_the_same_name(tmp_path: Path, stand_in: Cli) -> None:
     wrong = swarmctl("run", "--profile", "small", "--model", str(tmp_path / "absent"), "--set", "warmup.steps=0")
     assert "cannot load a model from" in told(wrong)[0]
@@ -136,7 +147,7 @@ def test_a_model_that_does_not_exist_can_be_corrected_under_the_same_name(tmp_pa
     assert other.returncode == Exit.CONFIGURATION
 
 
-def test_too_little_memory_is_named_with_smaller_batches_to_try() -> None:
+def test_too_little_memory_suggests_smaller_batches() -> None:
     done = swarmctl(
         *("run", "--profile", "small", "--rounds", "1", "--set", "game.groups=2500"),
         *("--set", "generation.batch=20000"),
@@ -156,7 +167,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         yield place
 
 
-def test_a_full_disk_is_named_and_nothing_is_left_half_written(small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_no_partial_file_is_left(small_disk: Path) -> None:
     done = swarmctl("run", "--profile", "small", "--rounds", "2", "--set", "checkpoint.every=1")
     cause, following = told(done)
     assert "no space left" in cause
@@ -173,8 +184,8 @@ def wait_for_rounds(home: Path, count: int) -> None:
     until(lambda: events.exists() and events.read_text().count('"event": "round"') >= count, seconds=60)
 
 
-def test_a_stop_saves_says_how_to_go_on_and_leaves_no_process(home: Path) -> None:
-    """Whatever signal asks for it, the trainer gets the same one: see ``test_run``."""
+def test_a_stop_saves_prints_the_resume_command_and_leaves_no_process(home: Path) -> None:
+    """Every stop signal reaches the trainer as the same signal: see ``test_run``."""
     process = start("run", "--profile", "small")
     wait_for_rounds(home, 3)
     process.send_signal(signal.SIGINT)
@@ -188,7 +199,7 @@ def test_a_stop_saves_says_how_to_go_on_and_leaves_no_process(home: Path) -> Non
     assert last["steps"] >= 3
 
 
-def test_a_supervisor_killed_takes_its_trainer_along_and_the_node_goes_on(home: Path) -> None:
+def test_a_killed_supervisor_ends_its_trainer_and_the_node_resumes(home: Path) -> None:
     process = start("run", "--profile", "small")
     wait_for_rounds(home, 2)
     second = swarmctl("run", "--profile", "small")
@@ -206,7 +217,7 @@ def test_a_supervisor_killed_takes_its_trainer_along_and_the_node_goes_on(home: 
     assert json.loads(done.stdout)["steps"] == before + 3
 
 
-def test_an_explicit_dry_run_finds_out_and_touches_nothing(home: Path) -> None:
+def test_a_dry_run_with_the_real_trainer_changes_nothing(home: Path) -> None:
     done = swarmctl("run", "--profile", "small", "--dry-run", "--json")
     found = json.loads(done.stdout)["check"]
     assert found["device"] == "cpu"

@@ -1,4 +1,4 @@
-"""Layers of a configuration: what wins, where it comes from, and what is wrong with it."""
+"""Layers of a configuration: precedence, origins and problems."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def resolved(name: str, *assignments: str, **environment: str) -> Resolved:
     return resolve(profile, [override(text) for text in assignments], environment)
 
 
-def test_flags_go_before_environment_before_profile_before_base_before_defaults(home: Path) -> None:
+def test_precedence_of_flags_environment_profile_base_and_defaults(home: Path) -> None:
     write_profile(home, "base", "[train]\nlearning_rate = 1e-5\nbeta = 0.1\nepsilon = 0.1\nweight_decay = 0.5\n")
     write_profile(home, "mine", 'extends = "base"\n[train]\nbeta = 0.2\nepsilon = 0.2\nweight_decay = 0.6\n')
     variables = {"SWARMCTL_TRAIN__EPSILON": "0.3", "SWARMCTL_TRAIN__WEIGHT_DECAY": "0.7"}
@@ -37,7 +37,7 @@ def test_flags_go_before_environment_before_profile_before_base_before_defaults(
     assert "train.max_grad_norm" not in result.origins
 
 
-def test_what_a_node_was_last_run_with_gives_way_to_this_commands_environment() -> None:
+def test_environment_overrides_the_flags_of_the_last_run() -> None:
     path = ("offload", "limits", "usd")
     remembered, profile = Override(path, 9.0, REMEMBERED), profiles.read(profiles.find("demo"))
     variables = {"SWARMCTL_OFFLOAD__LIMITS__USD": "1.5"}
@@ -53,7 +53,7 @@ def test_built_in_profiles_are_valid_and_described(name: str) -> None:
     assert result.profile.description
 
 
-def test_the_demo_is_what_was_measured() -> None:
+def test_the_demo_has_its_measured_settings() -> None:
     config = resolved("demo").config
     assert config.model.name == "tiny"
     assert config.node.fresh
@@ -70,7 +70,7 @@ def test_values_are_read_as_toml_or_as_text() -> None:
 
 
 @pytest.mark.parametrize("text", ["12e4", "2024-01-01", "123", "true", "main"])
-def test_a_text_that_looks_like_something_else_stays_a_text(text: str) -> None:
+def test_strings_that_look_like_other_types_stay_strings(text: str) -> None:
     assert resolved("default", f"model.revision={text}").config.model.revision == text
 
 
@@ -84,7 +84,7 @@ def test_lora_can_be_switched_on_and_off() -> None:
     assert kept.rank == 8
 
 
-def test_what_a_stronger_value_replaced_does_not_come_back(home: Path) -> None:
+def test_a_replaced_value_stays_replaced(home: Path) -> None:
     write_profile(home, "mine", "[model.lora]\nrank = 8\n")
     result = resolved("mine", "model.lora=false", "model.lora.alpha=3")
     assert result.config.model.lora == LoraConfig(alpha=3)
@@ -100,7 +100,9 @@ def test_a_switched_adapter_keeps_its_origin(home: Path) -> None:
     assert resolved("default", "model.lora=true").origin("model.lora.rank") == "--set"
 
 
-def test_files_are_found_from_where_they_are_named(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_profile_or_directory(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     text = '[model]\nname = "./model"\n[[tasks]]\nname = "jsonl"\npath = "questions.jsonl"\n'
     path = write_profile(home, "mine", text)
@@ -126,14 +128,14 @@ def test_files_are_found_from_where_they_are_named(home: Path, tmp_path: Path, m
         ("tasks=[]", "invalid tasks: []. Use at least one task name"),
     ],
 )
-def test_a_wrong_value_is_explained(assignment: str, told: str) -> None:
+def test_wrong_keys_and_values_are_explained(assignment: str, told: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolved("default", assignment)
     assert told in caught.value.message
     assert caught.value.next == "swarmctl profiles show default --origin"
 
 
-def test_a_node_is_never_without_a_name(home: Path) -> None:
+def test_a_node_always_has_a_name(home: Path) -> None:
     assert resolved("default", "node.name=").config.node.name == "default"
     assert resolved("default", SWARMCTL_NODE__NAME="").config.node.name == "default"
     write_profile(home, "my profile", "")
@@ -156,17 +158,17 @@ def test_an_unknown_variable_is_an_error(variable: str, right: str) -> None:
     assert caught.value.next == f"unset {variable}"
 
 
-def test_what_all_variables_begin_with_makes_none_alike() -> None:
+def test_the_prefix_of_variables_does_not_count_as_similarity() -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolved("default", SWARMCTL_MAX_USD="5")
     assert caught.value.message == "unknown setting $SWARMCTL_MAX_USD"
 
 
-def test_variables_that_are_no_settings_are_let_be() -> None:
+def test_other_variables_are_ignored() -> None:
     resolved("default", SWARMCTL_HOME="/x", SWARMCTL_PROFILE="y", SWARMCTL_OPENAI_API_KEY_FILE="/z", PATH="/bin")
 
 
-def test_every_problem_of_a_profile_is_named_but_no_value(home: Path) -> None:
+def test_every_problem_of_a_profile_is_named_but_no_key_shown(home: Path) -> None:
     secret = "sk-proj-abcdefghijklmnop"
     path = write_profile(home, "bad", f'[train]\nlearnrate = "{secret}"\nbeta = "{secret}"\n[modle]\nname = "x"\n')
     _, problems = problems_of(profiles.read(path))
@@ -177,7 +179,7 @@ def test_every_problem_of_a_profile_is_named_but_no_value(home: Path) -> None:
     assert caught.value.next == "swarmctl profiles validate bad"
 
 
-def test_a_profile_extends_one_other_and_no_more(home: Path) -> None:
+def test_a_profile_extends_at_most_one_level(home: Path) -> None:
     write_profile(home, "one", 'extends = "gpu"\n')
     assert resolved("one").config.game.groups == 16
     write_profile(home, "two", 'extends = "one"\n')
@@ -201,8 +203,8 @@ def test_a_profile_may_hide_a_built_in_one_and_extend_it(home: Path, name: str) 
     assert config.model == before.model
 
 
-def test_built_in_profiles_stay_what_they_are_beside_a_default_of_ones_own(home: Path) -> None:
-    """So they extend none: what they leave out are the defaults of the configuration, which are the default profile."""
+def test_a_users_default_profile_does_not_change_built_in_ones(home: Path) -> None:
+    """They extend no profile: what they leave out has the defaults, which are the default profile."""
     names = profiles.builtin_names() - {"default"}
     before = {name: resolved(name).config for name in names}
     assert resolved("default").config == Config.model_validate({"node": {"name": "default"}})
@@ -222,7 +224,7 @@ def test_the_profile_is_chosen_by_flag_then_node_then_variable(monkeypatch: pyte
     ("content", "told"),
     [(b"[train\n", "not valid TOML"), (b"a = '\xff'", "not UTF-8"), (b"extends = 3", "extends must be a string")],
 )
-def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, told: str) -> None:
+def test_unreadable_profiles_are_explained(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "my profile.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=told) as caught:
@@ -269,7 +271,7 @@ def test_a_key_among_the_settings_is_refused_with_the_command_that_takes_it(
     refused("run", "-p", "demo", leaked=False)
 
 
-def test_a_key_beside_a_provider_is_that_providers() -> None:
+def test_a_key_next_to_a_provider_belongs_to_that_provider() -> None:
     for provider, cure in (("groq", "swarmctl keys set groq"), ("off", "swarmctl keys set --help")):
         with pytest.raises(ConfigurationError) as caught:
             resolved("default", f"offload.provider={provider}", "offload.api_key=text")

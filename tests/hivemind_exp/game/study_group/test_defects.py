@@ -7,8 +7,8 @@ Some concern more than the game. These tests guard against them, too:
 * 6  tests/hivemind_exp/swarm/test_identity.py::test_a_signature_is_valid_for_one_peer_and_one_message
 * 6  tests/hivemind_exp/game/study_group/test_together.py::test_a_liars_outputs_are_judged_locally_and_stay_quoted
 * 7  tests/hivemind_exp/game/study_group/test_alone.py::test_a_limit_that_leaves_a_stage_without_prompts_is_refused
-* 8  tests/swarmctl/settings/test_resolve.py::test_every_problem_of_a_profile_is_named_but_no_value
-* 8  tests/swarmctl/profiles/importing/test_command.py::test_every_key_is_accounted_for
+* 8  tests/swarmctl/settings/test_resolve.py::test_every_problem_of_a_profile_is_named_but_no_key_shown
+* 8  tests/swarmctl/profiles/importing/test_command.py::test_every_key_is_reported
 * 9  tests/hivemind_exp/trainer/test_grpo_step.py::test_the_optimizer_and_the_schedule_persist_across_steps
 * 11 tests/hivemind_exp/game/study_group/test_alone.py::test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts
 * 13 tests/hivemind_exp/game/study_group/test_together.py::test_the_others_continue_without_the_killed_node

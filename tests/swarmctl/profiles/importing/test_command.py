@@ -1,4 +1,4 @@
-"""``swarmctl profiles import``: every key is accounted for, no secret is carried, no file can hurt."""
+"""``swarmctl profiles import``: every key is reported, no secret is imported, no file does harm."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def test_the_usual_configuration(file: Path, home: Path, capsys: pytest.CaptureF
     assert cli.run(["profiles", "validate", "old"]) == Exit.DONE
 
 
-def test_every_key_is_accounted_for(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_key_is_reported(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = imported(file, capsys)
     told = {each["key"].split(".")[0] for each in [*report["carried"], *report["left"]]}
     assert told == {line.split(":")[0] for line in USUAL.splitlines() if line[:1].isalpha()}
     assert all(left["why"] for left in report["left"])
 
 
-def test_what_is_printed_for_people(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_output(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text(USUAL + "num_generation: 3\nuse_openai_api: true\nopenai_model_name: gpt-4o-mini\nepsilon: 7\n")
     assert cli.run(["profiles", "import", str(file), "--name", "maths"]) == Exit.DONE
     out, err = capsys.readouterr()
@@ -161,7 +161,7 @@ def test_a_secret_is_neither_written_nor_printed(
         assert secret not in out + err + report + profile
 
 
-def test_a_key_goes_where_keys_are_kept(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_api_key_is_saved_like_with_keys_set(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "old.yaml"
     file.write_text(f"seed: 7\nopenai_api_key: '{API_KEY}'  # mine\ntraining:\n  hub_token: {HUB_TOKEN}\n")
     command = ["profiles", "import", str(file), "--no-test", "--insecure-storage"]
@@ -170,7 +170,7 @@ def test_a_key_goes_where_keys_are_kept(tmp_path: Path, home: Path, capsys: pyte
     assert "Saved key openai ····6789 for api.openai.com in" in err
     assert "Saved key huggingface ····wxyz for huggingface.co in" in err
     assert API_KEY not in out + err
-    assert "keys set" not in err, "there is nothing left to set"
+    assert "keys set" not in err, "no key is left to save"
     for name, key in (("openai", API_KEY), ("huggingface", HUB_TOKEN)):
         found = KeyFinder(Prompter(silent=True), {}).find(name)
         assert found is not None
@@ -181,7 +181,7 @@ def test_a_key_goes_where_keys_are_kept(tmp_path: Path, home: Path, capsys: pyte
     assert list(tmp_path.glob("*.bak")) == []
 
 
-def test_a_key_of_another_service_is_noticed_and_the_others_are_kept(
+def test_a_key_of_another_service_is_not_saved_but_the_others_are(
     tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "old.yaml"
@@ -194,7 +194,7 @@ def test_a_key_of_another_service_is_noticed_and_the_others_are_kept(
     assert (home / "profiles/old.toml").exists()
 
 
-def test_a_key_is_tested_where_its_service_can_be_reached(
+def test_a_key_is_tested_if_its_service_is_reachable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
@@ -207,7 +207,7 @@ def test_a_key_is_tested_where_its_service_can_be_reached(
 
 
 @pytest.mark.parametrize("line", ["training: {{hub_token: {}}}", "hub_token: >\n  {}", "hub_token: [{}]"])
-def test_a_key_that_shares_its_line_is_for_the_owner_to_take_out(
+def test_no_removal_command_for_a_key_that_shares_its_line(
     line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "old.yaml"
@@ -218,13 +218,13 @@ def test_a_key_that_shares_its_line_is_for_the_owner_to_take_out(
     assert "sed" not in err
 
 
-def test_an_empty_secret_is_none() -> None:
+def test_an_empty_secret_is_not_a_secret() -> None:
     result = mapped({"hf_token": None, "openai_api_key": ""})
     assert result.secrets == []
     assert {left.kind for left in result.left} == {NO_COUNTERPART}
 
 
-def test_generating_by_an_api() -> None:
+def test_offloading_to_openai() -> None:
     def of(**settings_: Any) -> dict[str, Any]:
         return {each.setting: each.value for each in mapped(settings_).carried}
 
@@ -235,7 +235,7 @@ def test_generating_by_an_api() -> None:
     assert of(use_openai_api=False, openai_model_name="gpt-4o-mini") == {}
 
 
-def test_a_key_for_a_server_of_ones_own_is_not_kept_as_one_of_openai() -> None:
+def test_a_key_for_another_server_is_not_saved_as_openais() -> None:
     def name(url: str | None) -> str:
         return mapped({"openai_base_url": url, "openai_api_key": API_KEY}).secrets[0].name
 
@@ -258,12 +258,12 @@ def test_pushing_to_the_hub() -> None:
     assert of(push_to_hub=True, hub_model_id="me/x")["hub.every"] == 500
     end = {"push_to_hub": True, "hub_model_id": "me/x", "hub_strategy": "end"}
     assert of(**end, max_rounds=9)["hub.every"] == 0
-    assert of(**end)["hub.every"] == 500, "a node until stopped has no end"
+    assert of(**end)["hub.every"] == 500, "a node without a last round has no end"
     assert of(push_to_hub=False, hub_model_id="me/x") == {}
     assert of(push_to_hub=True, hub_model_id="without-owner") == {}
 
 
-def test_adapters_count_only_where_they_were_on() -> None:
+def test_adapters_are_imported_only_if_enabled() -> None:
     on = mapped({"use_peft": True, "lora_r": 8, "lora_alpha": 64, "lora_target_modules": ["q_proj", "v_proj"]})
     assert {each.setting: each.value for each in on.carried} == {
         "model.lora.rank": 8,
@@ -274,7 +274,7 @@ def test_adapters_count_only_where_they_were_on() -> None:
     assert mapped({"lora_r": 8}).carried == []
 
 
-def test_values_that_cannot_be_read_are_left_out() -> None:
+def test_invalid_values_are_left_out() -> None:
     settings_ = {"seed": "many", "learning_rate": True, "num_generations": 2.5, "dataset_id_or_path": "some/set"}
     assert {left.key: left.kind for left in mapped(settings_).left} == dict.fromkeys(settings_, BAD_VALUE)
 
@@ -286,19 +286,19 @@ def test_two_keys_for_one_setting() -> None:
     assert [each.value for each in mapped({"bf16": True}).carried] == ["bfloat16"]
 
 
-def test_reports_that_do_not_exist_are_named() -> None:
+def test_unsupported_report_targets_are_reported() -> None:
     result = mapped({"report_to": ["wandb", "mlflow"]})
     assert [each.value for each in result.carried] == [["wandb"]]
     assert [left.key for left in result.left] == ["report_to"]
     assert mapped({"report_to": "none"}).carried == []
 
 
-def test_what_is_unknown_is_not_understood() -> None:
+def test_unknown_keys_are_reported() -> None:
     assert mapped({"flux_capacitor": 1}).left[0].kind == UNKNOWN
     assert mapped({"pad_token": "<pad>"}).left[0].kind == UNKNOWN, "a token of text is no secret"
 
 
-def test_the_table_names_settings_that_exist() -> None:
+def test_every_target_setting_exists() -> None:
     known = {dotted(path) for path in settings()}
     for table in (rlswarm.CARRIED, rlswarm.LORA, rlswarm.HUB):
         assert {carry.setting for carry in table.values()} <= known
@@ -306,9 +306,7 @@ def test_the_table_names_settings_that_exist() -> None:
     assert sum(map(len, tables)) == len(rlswarm.KNOWN), "no key is in two tables"
 
 
-def test_own_questions_are_found_from_the_place_of_the_file(
-    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_jsonl_paths_are_relative_to_the_file(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "questions.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n' * 300, encoding="utf-8")
     file = tmp_path / "own.yaml"
     file.write_text("dataset_id_or_path: questions.jsonl\nmodel_name_or_path: ./weights\n", encoding="utf-8")
@@ -325,7 +323,7 @@ def test_a_profile_is_not_overwritten(file: Path, home: Path, capsys: pytest.Cap
     assert path.read_text() == "# mine\n"
 
 
-def test_a_file_whose_name_is_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_name_that_is_not_a_valid_profile_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "my old one.yaml"
     file.write_text("seed: 1", encoding="utf-8")
     assert cli.run(["profiles", "import", str(file)]) == Exit.CONFIGURATION
@@ -353,7 +351,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
         (f"openai_api_key: {API_KEY}\n  bad: [".encode(), "not valid YAML at line"),
     ],
 )
-def test_files_that_hurt(data: bytes, told: str, tmp_path: Path, home: Path) -> None:
+def test_harmful_files_are_rejected(data: bytes, told: str, tmp_path: Path, home: Path) -> None:
     file = tmp_path / "old.yaml"
     file.write_bytes(data)
     with pytest.raises(ConfigurationError) as caught:
@@ -364,5 +362,5 @@ def test_files_that_hurt(data: bytes, told: str, tmp_path: Path, home: Path) -> 
     assert not list(home.rglob("*.toml"))
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     assert cli.run(["profiles", "import", str(tmp_path / "none.yaml")]) == Exit.CONFIGURATION

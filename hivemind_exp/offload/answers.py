@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed, SamplingParams, most_tokens
-from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation, worst_case
+from hivemind_exp.offload.ledger import Ledger, PromptBound, RequestKey, Reservation, worst_case
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Message, RoundSpend
 
@@ -42,6 +42,8 @@ class BilledClient:
     """Whether the node is stopping, so that no more requests are sent."""
     spent: dict[int, dict[tuple[str, str], RoundSpend]] = field(default_factory=lambda: defaultdict(dict))
     """What each round has used so far, by provider and model."""
+    uncapped: ProviderError | None = None
+    """Why no cap can be enforced any more, so that no more requests are sent."""
     alike: int = 0
     """Groups in a row with identical completions."""
 
@@ -60,7 +62,8 @@ class BilledClient:
         """
         bound = most_tokens(service.endpoint, sampling)
         contents = [message["content"] for message in messages]
-        most = worst_case(service.price, contents, ask.count, bound)
+        prompt = PromptBound.of(contents, service.added_tokens)
+        most = worst_case(service.price, prompt, ask.count, bound)
         self.ledger.check(most)
         passed = await service.limiter.acquire(lambda: _expected(service, contents, ask.count, bound), ask.round)
         task = asyncio.current_task()
@@ -72,7 +75,9 @@ class BilledClient:
         try:
             if self.closing:
                 raise asyncio.CancelledError
-            reservation = self.ledger.reserve(ask, most)
+            if self.uncapped is not None:
+                raise self.uncapped
+            reservation = self.ledger.reserve(ask, most, prompt=prompt)
             answer = await service.client.ask(messages, ask.count, sampling, seed)
             headers = answer.headers
             if answer.usage is not None and not service.endpoint.chat.counts_maximum:
@@ -105,13 +110,41 @@ class BilledClient:
         spent.completion_tokens += usage.completion
         known, length = service.tokens_a_choice, usage.completion / count
         service.tokens_a_choice = length if known is None else 0.9 * known + 0.1 * length
+        self._learn_added_tokens(service, reservation.prompt, usage.prompt)
         bound = count * most_tokens(service.endpoint, sampling)
         if usage.completion > _TOLERANCE * bound and not service.price.free and self.ledger.capped:
-            raise ProviderError(
+            self._end(
                 f"{service.endpoint.label} billed {usage.completion} tokens for a request limited to {bound}: its "
-                "hidden reasoning has no limit, so no spending cap can be enforced",
-                next="swarmctl run --set offload.limits.usd=unlimited",
+                "hidden reasoning has no limit"
             )
+
+    def _learn_added_tokens(self, service: ProviderService, bound: PromptBound | None, billed: int) -> None:
+        """Reserve, from now on, what a service adds to prompts and bills.
+
+        Raises ``ProviderError`` if it bills more than what earlier answers showed.
+        """
+        if bound is None or billed - bound.sent <= service.added_tokens:
+            return
+        service.added_tokens = billed - bound.sent
+        if service.price.free:
+            return
+        self._warn(
+            service,
+            "added_prompt",
+            f"bills {billed} tokens for a prompt of at most {bound.sent}: it adds text of its own. Reserves include it "
+            "from now on",
+        )
+        if bound.added and billed > _TOLERANCE * bound.tokens and self.ledger.capped:
+            self._end(
+                f"{service.endpoint.label} billed {billed} tokens for a prompt of at most {bound.sent}, although it "
+                f"added at most {bound.added} before: what it adds has no limit"
+            )
+
+    def _end(self, why: str) -> NoReturn:
+        """Send no more requests, because a cap would be exceeded. Raises ``ProviderError``."""
+        message = f"{why}, so no spending cap can be enforced"
+        self.uncapped = ProviderError(message, next="swarmctl run --set offload.limits.usd=unlimited")
+        raise self.uncapped
 
     def price(self, service: ProviderService, reservation: Reservation, answer: ChatAnswer) -> float:
         """Return an answer's cost in dollars; its whole reserve if the service reports no usage."""

@@ -176,12 +176,31 @@ class Reservation:
     """The day (UTC, days since the epoch) whose daily cap it counts toward."""
     batched: bool = False
     """Whether the request is in a batch."""
+    prompt: PromptBound | None = None
+    """The prompt tokens that are reserved; None for a request in a batch."""
 
 
-def worst_case(price: Price, contents: Sequence[str], count: int, max_tokens: int) -> float:
-    """Return the most a request can cost, in dollars: a token is at least one byte, a choice at most ``max_tokens``."""
-    prompt = sum(len(content.encode()) + BYTES_A_MESSAGE for content in contents)
-    return prompt * price.input + count * max_tokens * price.output
+@dataclass(frozen=True, slots=True)
+class PromptBound:
+    """The most prompt tokens that a service may bill for a request."""
+
+    sent: int
+    """For the messages that were sent: a token is at least one byte."""
+    added: int = 0
+    """For what the service adds to a prompt, as far as earlier answers show it."""
+
+    @classmethod
+    def of(cls, contents: Sequence[str], added: int = 0) -> PromptBound:
+        return cls(sum(len(content.encode()) + BYTES_A_MESSAGE for content in contents), added)
+
+    @property
+    def tokens(self) -> int:
+        return self.sent + self.added
+
+
+def worst_case(price: Price, prompt: PromptBound, count: int, max_tokens: int) -> float:
+    """Return the most a request can cost, in dollars: a choice has at most ``max_tokens``."""
+    return prompt.tokens * price.input + count * max_tokens * price.output
 
 
 class Ledger:
@@ -239,7 +258,9 @@ class Ledger:
                     until=until,
                 )
 
-    def reserve(self, ask: RequestKey, usd: float, *, state: str = "open") -> Reservation:
+    def reserve(
+        self, ask: RequestKey, usd: float, *, state: str = "open", prompt: PromptBound | None = None
+    ) -> Reservation:
         """Reserve ``usd`` for a request, durably. Raises ``LimitReached``."""
         self.check(usd)
         cursor = self.execute(
@@ -247,7 +268,7 @@ class Ledger:
             "VALUES (?,?,?,?,?,?,?,?,?,0)",
             (time.time(), ask.provider, ask.model, ask.round, ask.stage, ask.question, ask.count, state, usd),
         )
-        reservation = Reservation(int(cursor.lastrowid or 0), ask, usd, self._day, state == BATCHED)
+        reservation = Reservation(int(cursor.lastrowid or 0), ask, usd, self._day, state == BATCHED, prompt)
         self._add(usd, reservation.day)
         return reservation
 

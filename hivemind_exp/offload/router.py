@@ -55,6 +55,8 @@ class ProviderService:
     """Whether a single request is finding out if it works again."""
     tokens_a_choice: float | None = None
     """Moving average of its completions' lengths, including hidden tokens; None before the first."""
+    added_tokens: int = 0
+    """Most tokens that it has billed for a prompt beyond the messages sent, whose tokens are at least a byte each."""
     warned: set[str] = field(default_factory=set)
     batches: BatchClient | None = None
     """Client for its Batch API, if requests go through that."""

@@ -15,7 +15,7 @@ from hivemind_exp.offload.answers import BilledClient, ending, unfilled
 from hivemind_exp.offload.api.batch import BatchClient, Line, Request, encode_line, parcels
 from hivemind_exp.offload.api.chat import body, most_tokens
 from hivemind_exp.offload.batch.job import Batch, BatchJob, BatchStore, State
-from hivemind_exp.offload.ledger import BATCH_SHARE, worst_case
+from hivemind_exp.offload.ledger import BATCH_SHARE, PromptBound, worst_case
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.seeds import derive_seed
@@ -147,13 +147,13 @@ class BatchFiller:
         endpoint, style, price = self.service.endpoint, self.service.client.style, self.service.price
         bound = most_tokens(endpoint, self.billing.sampling)
         for order, places in missing:
-            contents = [message["content"] for message in order.messages]
+            prompt = PromptBound.of([message["content"] for message in order.messages], self.service.added_tokens)
             for part in [places] if style.supports_n else [[place] for place in places]:
                 line = Line(order.round, order.stage, order.question, tuple(part), order.version)
                 seed = derive_seed("api", order.round, order.stage, order.question, part[0], tries[order.question])
                 asked = body(endpoint, style, order.messages, len(part), self.billing.sampling, seed)
                 data = encode_line(line, asked)
-                usd = BATCH_SHARE * worst_case(price, contents, len(part), bound)
+                usd = BATCH_SHARE * worst_case(price, prompt, len(part), bound)
                 yield Request(line, data, usd, len(data) + len(part) * bound * _BYTES_A_TOKEN)
 
     def _start(self, batch: Batch, data: bytes | None) -> asyncio.Task[bool]:

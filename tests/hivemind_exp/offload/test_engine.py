@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -266,6 +267,38 @@ def test_reasoning_beyond_its_limit_ends_the_run(tmp_path: Path) -> None:
             rig.offload.wait_for_probe()
 
 
+def test_text_that_a_service_adds_to_prompts_is_reserved(tmp_path: Path) -> None:
+    cap = 0.02
+    with (
+        api_server(amend=_adds(lambda _: 500)) as server,
+        engine(tmp_path, endpoint(server.base_url), usd=cap, concurrency=8) as rig,
+    ):
+        with pytest.raises(LimitReached):
+            rig.run([order(number) for number in range(200)])
+        billed = sum(entry.prompt_tokens + 500 for entry in server.ledger.chats) * PRICE_IN
+        billed += server.ledger.completion_tokens * PRICE_OUT
+    assert 0.5 * cap < billed / 1e6 <= cap
+    assert rig.accounts()["settled"] == pytest.approx(billed / 1e6)
+    (warning,) = rig.events.of("warning")
+    assert warning["code"] == "added_prompt"
+    assert "it adds text of its own. Reserves include it from now on" in warning["message"]
+
+
+def test_added_text_without_a_limit_ends_the_run(tmp_path: Path) -> None:
+    growing = iter(range(300, 10**6, 300))
+    with (
+        api_server(amend=_adds(lambda _: next(growing))) as server,
+        engine(tmp_path, endpoint(server.base_url), usd=5.0, concurrency=1) as rig,
+    ):
+        rig.offload.wait_for_probe()
+        with pytest.raises(ProviderError, match="what it adds has no limit, so no spending cap can be enforced"):
+            rig.run([order(number) for number in range(20)])
+        asked = len(server.ledger.chats)
+        with pytest.raises(ProviderError, match="no spending cap can be enforced"):
+            rig.run([order(number) for number in range(20, 40)])
+        assert len(server.ledger.chats) == asked == 2
+
+
 @pytest.mark.parametrize("limits", [{"rpm": 3000}, {"tpm": 36_000, "charge": "used"}])
 def test_rate_limits_learned_from_answers_are_respected(tmp_path: Path, limits: dict[str, Any]) -> None:
     with api_server(window=4.0, **limits) as server, engine(tmp_path, endpoint(server.base_url)) as rig:
@@ -304,6 +337,16 @@ def test_ignored_temperature_and_another_model_are_warned_about_once(tmp_path: P
 
 def _overcharge(_ask: object, body: dict[str, Any]) -> dict[str, Any]:
     return body | {"usage": {"prompt_tokens": 5, "completion_tokens": 5000}}
+
+
+def _adds(tokens: Callable[[object], int]) -> Callable[[object, dict[str, Any]], dict[str, Any]]:
+    """Return an ``amend`` that bills more prompt tokens than were sent."""
+
+    def amend(ask: object, body: dict[str, Any]) -> dict[str, Any]:
+        usage = body["usage"]
+        return body | {"usage": usage | {"prompt_tokens": usage["prompt_tokens"] + tokens(ask)}}
+
+    return amend
 
 
 def _same(_messages: object, _index: int) -> str:

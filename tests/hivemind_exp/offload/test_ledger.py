@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError
-from hivemind_exp.offload.ledger import Ledger, Price, RequestKey, Usage, total_spent, worst_case
+from hivemind_exp.offload.ledger import Ledger, Price, PromptBound, RequestKey, Usage, total_spent, worst_case
 from tests.support.full_disk import mounted_disk
 
 ASK = RequestKey("box", "m", 0, "answer", "q", 1)
@@ -74,7 +74,10 @@ def test_no_request_costs_more_than_its_reserve(contents: list[str], count: int,
     """A token is at least one byte, and framing takes fewer than 64 tokens per message."""
     price = Price(1e-6, 4e-6)
     prompt = sum(len(content.encode()) + 60 for content in contents)
-    assert price.cost(Usage(prompt, count * longest)) <= worst_case(price, contents, count, longest) + 1e-15
+    assert (
+        price.cost(Usage(prompt, count * longest))
+        <= worst_case(price, PromptBound.of(contents), count, longest) + 1e-15
+    )
 
 
 def test_free_requests_pass_when_the_cap_is_spent(tmp_path: Path) -> None:

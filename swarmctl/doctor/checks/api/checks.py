@@ -109,10 +109,14 @@ def request(service: ApiService, context: Context) -> Finding:
 
 def _most(service: ApiService, context: Context) -> float | None:
     """Return the most that the request costs, in dollars; None if unknown. Raises ConfigurationError."""
-    from hivemind_exp.offload.ledger import worst_case
+    from hivemind_exp.offload.ledger import PromptBound, worst_case
 
     price = _price(service, context)
-    return None if price is None else worst_case(price, [each["content"] for each in _MESSAGES], 1, _TOKENS)
+    return (
+        None
+        if price is None
+        else worst_case(price, PromptBound.of([each["content"] for each in _MESSAGES]), 1, _TOKENS)
+    )
 
 
 def _over_cap(context: Context, usd: float) -> Finding | None:

@@ -13,7 +13,7 @@ Split = Literal["train", "heldout"]
 
 
 FULL_CREDIT = 0.99
-"""An answer with at least this score counts as right. Some verifiers give partial credit just below 1."""
+"""An answer with at least this score counts as correct. Some verifiers give partial credit just below 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Score:
     """This node's verdict on one completion."""
 
     outcome: float
-    """In [0, 1]: from the task's verifier, or from the one term of a stage that separates right from wrong. Rows from
+    """In [0, 1]: from the task's verifier, or from the one term of a stage that separates correct from wrong. Rows from
     APIs and peers are weighted only by the outcome."""
     strict: bool
     """The completion has exactly the required format and tags. In an answer, the reasoning may be missing."""

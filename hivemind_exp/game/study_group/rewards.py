@@ -13,7 +13,7 @@ from hivemind_exp.tasks.base import FULL_CREDIT, Question, RewardTerm, Score
 from hivemind_exp.tasks.verifiers.answer_tags import content, in_order, is_exactly
 
 RIGHT = 2.0
-"""A right answer, a right choice, and each of the last stage's two terms about the majority."""
+"""A correct answer, a correct choice, and each of the last stage's two terms about the majority."""
 EXISTS = 2.0
 """A choice among the students shown, or none of them."""
 RESTATED = 1.0
@@ -126,11 +126,11 @@ def _judged(choice: Choice, students: Mapping[int, float]) -> tuple[float, str]:
     """Return the outcome of a choice, and the reason in words."""
     if choice == NOBODY:
         right = sum(outcome >= FULL_CREDIT for outcome in students.values())
-        return (0.0, f"{right} of {len(students)} are right") if right else (1.0, "none is right")
+        return (0.0, f"{right} of {len(students)} are correct") if right else (1.0, "none is correct")
     if not isinstance(choice, int) or choice not in students:
         return 0.0, _named(choice, students)[1]
     outcome = students[choice]
-    word = "right" if outcome >= FULL_CREDIT else "partly right" if outcome > 0 else "wrong"
+    word = "correct" if outcome >= FULL_CREDIT else "partly correct" if outcome > 0 else "wrong"
     return outcome, f"{_words(choice)} is {word}"
 
 

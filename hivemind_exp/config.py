@@ -65,7 +65,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the computation. "auto": bfloat16 if the accelerator supports it, else float32."""
     threads: NotNegative = 0
-    """PyTorch's CPU threads. 0: one for "tiny" (more make it slower), else one per core."""
+    """PyTorch's CPU threads. 0: one for "tiny" (more would slow it down), else one per core."""
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
     gradient_checkpointing: bool = False
@@ -109,9 +109,9 @@ class GenerationConfig(Section):
     """How completions are sampled."""
 
     max_prompt_tokens: Positive = 1024
-    """Longest prompt. Questions with a longer one are skipped with a warning; prompts are never cut."""
+    """Most tokens of a prompt. Questions with longer prompts are skipped with a warning; prompts are never cut."""
     max_completion_tokens: Positive = 512
-    """Longest completion; longer ones are cut."""
+    """Most tokens of a completion; longer ones are cut."""
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Sampling temperature. The loss uses the same distribution."""
     batch: Positive = 64
@@ -226,7 +226,8 @@ class OffloadConfig(Section):
     model: str | None = None
     """Model at the provider. Unset: the provider's default."""
     kind: Literal["auto", "policy", "policy_text", "teacher", "relay"] = "auto"
-    """What the API's text counts as, which decides how the node learns from it. "auto": teacher."""
+    """What the API's text counts as, which decides how the node learns from it. "auto": teacher.
+    "policy" is not supported yet."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each group that the API generates. This machine generates the rest."""
     when: Literal["always", "failed"] = "always"

@@ -501,8 +501,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \
-            generation.max_completion_tokens=\t'Longest completion; longer ones are cut' \
-            generation.max_prompt_tokens=\t'Longest prompt' \
+            generation.max_completion_tokens=\t'Most tokens of a completion; longer ones are cut' \
+            generation.max_prompt_tokens=\t'Most tokens of a prompt' \
             generation.temperature=\t'Sampling temperature' \
             hub.every=\t'Rounds between pushes' \
             hub.private=\t'Whether a new repository is private' \

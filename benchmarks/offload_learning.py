@@ -2,9 +2,9 @@
 
 The student is the demo's tiny model. Accuracy is measured with greedy decoding on held-out questions, always with the
 real verifier. A student with a *cold* start knows the format and copies the word, so it is almost never correct. The
-*half-way* start is that of the demo. The teacher is a server in a separate process. It is correct three times in ten and
-has a fixed price. Prints a table, with medians if there are several seeds. Draws accuracy by round and by dollar. Takes
-four to five minutes per seed on one CPU core.
+*half-way* start is that of the demo. The teacher is a server in a separate process. It is correct three times in ten
+and has a fixed price. Prints a table, with medians if there are several seeds. Draws accuracy by round and by dollar.
+Takes four to five minutes per seed on one CPU core.
 
     python -m benchmarks.offload_learning --seeds 3 --png learning.png
 
@@ -67,7 +67,7 @@ def teach(messages: Messages, index: int) -> str:
 
 
 class Ungated:
-    """The real tasks, except that every training completion counts as correct, so that each text has the same weight."""
+    """The real tasks, except that every training completion counts as correct, so that all texts weigh the same."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks

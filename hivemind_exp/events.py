@@ -111,7 +111,8 @@ class StepEvent(Event):
     tokens: int = Field(description="Completion tokens with nonzero weight.")
     rows: int = Field(description="Completions with nonzero weight.")
     entropy: float | None = Field(
-        None, description="Entropy of the policy, in nats per token; null if no completion has nonzero weight."
+        None,
+        description="Entropy of the policy, in nats per token, over completions with nonzero weight; null if none has.",
     )
     clip_fraction: float | None = Field(
         None,

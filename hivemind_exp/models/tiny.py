@@ -4,8 +4,8 @@ Each letter is one token, because merged tokens would hide the letters that the 
 and so is the question's template, so that the model's few layers can work on the answer.
 
 In the warm-up, the model learns the format, and to answer a minority of questions correctly. How often the
-demonstrations are correct is fixed here, so that the accuracy before GRPO follows from this mixture, not from the moment
-at which the warm-up stops.
+demonstrations are correct is fixed here, so that the accuracy before GRPO follows from this mixture, not from the
+moment at which the warm-up stops.
 """
 
 import random

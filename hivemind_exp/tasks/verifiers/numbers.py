@@ -139,7 +139,7 @@ def _rational(text: str) -> Fraction | None:
 
 
 def calendar(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the correct day or count; partial credit for another weekday or a count that is nearly correct."""
+    """Full credit for the correct day or count; partial credit for another weekday or a nearly correct count."""
     answer, right = answer.strip(), entry["answer"].strip()
     if entry["task"].startswith("weekday_"):
         if answer == right:

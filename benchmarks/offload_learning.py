@@ -1,10 +1,10 @@
 """Measure what a student model learns from a teacher over HTTP, and what that costs.
 
 The student is the demo's tiny model. Accuracy is measured with greedy decoding on held-out questions, always with the
-real verifier. A student with a *cold* start knows the format and copies the word, so it is almost never right. The
-*half-way* start is that of the demo. The teacher is a server in a separate process. It is right three times in ten and
-has a fixed price. Prints a table, with medians if there are several seeds. Draws accuracy by round and by dollar. Takes
-four to five minutes per seed on one CPU core.
+real verifier. A student with a *cold* start knows the format and copies the word, so it is almost never correct. The
+*half-way* start is that of the demo. The teacher is a server in a separate process. It is correct three times in ten
+and has a fixed price. Prints a table, with medians if there are several seeds. Draws accuracy by round and by dollar.
+Takes four to five minutes per seed on one CPU core.
 
     python -m benchmarks.offload_learning --seeds 3 --png learning.png
 
@@ -61,13 +61,13 @@ def teach(messages: Messages, index: int) -> str:
         answer = word[::-1]
     else:
         shuffled = "".join(chance.sample(word, len(word)))
-        # An accidentally right answer would raise the teacher's accuracy above three in ten.
+        # An accidentally correct answer would raise the teacher's accuracy above three in ten.
         answer = word if chance.random() < TEACHER_COPIES or shuffled == word[::-1] else shuffled
     return f"<answer>{answer}</answer>"
 
 
 class Ungated:
-    """The real tasks, except that every training completion counts as right, so that each text has the same weight."""
+    """The real tasks, except that every training completion counts as correct, so that all texts weigh the same."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -91,7 +91,7 @@ class Start:
     name: str
     steps: int
     right: float | None
-    """Share of right demonstrations, at any word length. None means as in the demo."""
+    """Share of correct demonstrations, at any word length. None means as in the demo."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -335,7 +335,7 @@ def main() -> None:
     if options.seeds > 1:
         for arm, found in curves.items():
             print(row("median", arm, median(found)))
-    print(f"{(time.perf_counter() - begun) / 60:.1f} minutes; the teacher is right {TEACHER_RIGHT:.0%} of the time")
+    print(f"{(time.perf_counter() - begun) / 60:.1f} minutes; the teacher is correct {TEACHER_RIGHT:.0%} of the time")
     if options.png:
         draw(curves, options.png)
 

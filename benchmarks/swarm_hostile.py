@@ -6,7 +6,7 @@ with medians over the seeds:
 
 * accuracy (greedy, held-out questions, mean over the nodes) before and after
 * difference from the run without attackers
-* attackers' share of the right answers drawn from peers
+* attackers' share of the correct answers drawn from peers
 * rows that the filter by the node's own policy left out
 * completions that a node drew from honest peers
 * peak memory, and seconds
@@ -43,7 +43,7 @@ class Result:
     before: float
     after: float
     hostile: float
-    """Attackers' share of the right answers drawn from peers."""
+    """Attackers' share of the correct answers drawn from peers."""
     filtered: float
     """Rows left out of a node's steps."""
     honest: float

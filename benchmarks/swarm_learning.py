@@ -3,8 +3,8 @@
 Eight of the demo's tiny models learn to spell backward, all from the same questions. Each step has 8 groups of 8
 completions in total, split between local and external groups: 8/0, 6/2, 4/4, 2/6. Bundles, peers' groups, their quota,
 reputation and filter are the product's code. Only the network is replaced, by a list in this process, so that a run
-depends only on its seed. *Equal* nodes all start half-way: right on a minority of questions. Of the *unequal* nodes,
-half start cold: almost never right. A poisoner is a ninth peer whose right answers contain an advertisement as
+depends only on its seed. *Equal* nodes all start half-way: correct on a minority of questions. Of the *unequal* nodes,
+half start cold: almost never correct. A poisoner is a ninth peer whose correct answers contain an advertisement as
 reasoning.
 
     python -m benchmarks.swarm_learning --png swarm.png
@@ -261,7 +261,7 @@ def settings(arm: Arm, seed: int) -> Config:
 
 
 def poison(peer: str, round_: int, tasks: Tasks) -> bytes:
-    """Return a poisoner's bundle: half of each group is right, and every answer follows the advertisement."""
+    """Return a poisoner's bundle: half of each group is correct, and every answer follows the advertisement."""
     groups = []
     for question in tasks.questions("train", round_, BATCH):
         right = [place < GROUP_SIZE // 2 for place in range(GROUP_SIZE)]

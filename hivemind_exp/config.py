@@ -65,7 +65,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the computation. "auto": bfloat16 if the accelerator supports it, else float32."""
     threads: NotNegative = 0
-    """PyTorch's CPU threads. 0: one for "tiny" (more make it slower), else one per core."""
+    """PyTorch's CPU threads. 0: one for "tiny" (more would slow it down), else one per core."""
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
     gradient_checkpointing: bool = False
@@ -92,7 +92,7 @@ class GameConfig(Section):
 
     kind: Literal["sampling", "study-group"] = "sampling"
     """"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721).
-    "study-group": answer, critique the answers, resolve which is right; one step per stage."""
+    "study-group": answer, critique the answers, resolve which is correct; one step per stage."""
     role: Literal["none", "pirate", "knight", "mobster", "announcer", "founder", "random"] = "none"
     """Role that the node plays in "study-group". "random": a different one for each question."""
     rounds: NotNegative = 0
@@ -102,16 +102,16 @@ class GameConfig(Section):
     group_size: Annotated[int, Field(ge=2)] = 8
     """G: completions per question."""
     partial_credit: bool = False
-    """Use the verifier's partial credit for near misses. Off: 1 for a right answer, 0 for any other."""
+    """Use the verifier's partial credit for near misses. Off: 1 for a correct answer, 0 for any other."""
 
 
 class GenerationConfig(Section):
     """How completions are sampled."""
 
     max_prompt_tokens: Positive = 1024
-    """Longest prompt. Questions with a longer one are skipped with a warning; prompts are never cut."""
+    """Most tokens of a prompt. Questions with longer prompts are skipped with a warning; prompts are never cut."""
     max_completion_tokens: Positive = 512
-    """Longest completion; longer ones are cut."""
+    """Most tokens of a completion; longer ones are cut."""
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Sampling temperature. The loss uses the same distribution."""
     batch: Positive = 64
@@ -226,11 +226,12 @@ class OffloadConfig(Section):
     model: str | None = None
     """Model at the provider. Unset: the provider's default."""
     kind: Literal["auto", "policy", "policy_text", "teacher", "relay"] = "auto"
-    """What the API's text counts as, which decides how the node learns from it. "auto": teacher."""
+    """What the API's text counts as, which decides how the node learns from it. "auto": teacher.
+    "policy" is not supported yet."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each group that the API generates. This machine generates the rest."""
     when: Literal["always", "failed"] = "always"
-    """When the API generates. "failed": only for groups in which no completion from this machine is right."""
+    """When the API generates. "failed": only for groups in which no completion from this machine is correct."""
     stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"

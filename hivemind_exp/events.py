@@ -41,7 +41,7 @@ class StartEvent(Event):
     )
     device: str | None = Field(None, description="Device that the model is on.")
     dtype: str | None = Field(None, description="Data type of the model's weights.")
-    accelerator: str | None = Field(None, description="Name of the accelerator; null on a CPU, too.")
+    accelerator: str | None = Field(None, description="Name of the accelerator; also null on a CPU.")
     parameters: int | None = Field(None, description="Number of weights in the model.")
     trainable: int | None = Field(None, description="Number of weights that are trained.")
     resumed_round: int | None = Field(None, description="Rounds finished before this start; null for a new node.")
@@ -111,7 +111,8 @@ class StepEvent(Event):
     tokens: int = Field(description="Completion tokens with nonzero weight.")
     rows: int = Field(description="Completions with nonzero weight.")
     entropy: float | None = Field(
-        None, description="Entropy of the policy, in nats per token; null if no completion has nonzero weight."
+        None,
+        description="Entropy of the policy, in nats per token, over completions with nonzero weight; null if none has.",
     )
     clip_fraction: float | None = Field(
         None,
@@ -168,7 +169,7 @@ class SpendEvent(Event):
     round: int = Field(description="The round, counted from 0; -1 for the test request at the start.")
     provider: str = Field(description="The provider used.")
     model: str = Field(description="The model requested.")
-    requests: int = Field(description="Requests that cost money or may have.")
+    requests: int = Field(description="Requests that cost money, or may have cost money.")
     tokens: int = Field(description="Prompt and completion tokens.")
     prompt_tokens: int = Field(description="Prompt tokens.")
     completion_tokens: int = Field(description="Completion tokens, including hidden reasoning.")
@@ -206,14 +207,14 @@ class PeersEvent(Event):
 
 
 class WarningEvent(Event):
-    """Something is wrong, but the node keeps running."""
+    """A problem that does not stop the node."""
 
     code: str = Field(description="Short code for programs.")
     message: str = Field(description="What is wrong, for people.")
 
 
 class ErrorEvent(Event):
-    """Something is wrong that stops the node or needs its operator."""
+    """A problem that stops the node or needs your attention."""
 
     code: str = Field(description="Short code for programs.")
     message: str = Field(description="What is wrong, for people.")

@@ -4,8 +4,8 @@ Each letter is one token, because merged tokens would hide the letters that the 
 and so is the question's template, so that the model's few layers can work on the answer.
 
 In the warm-up, the model learns the format, and to answer a minority of questions correctly. How often the
-demonstrations are right is fixed here, so that the accuracy before GRPO follows from this mixture, not from the moment
-at which the warm-up stops.
+demonstrations are correct is fixed here, so that the accuracy before GRPO follows from this mixture, not from the
+moment at which the warm-up stops.
 """
 
 import random
@@ -36,7 +36,7 @@ _CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% endif %}{% endfor %}"
 )
 RIGHT = 0.7
-"""How often a demonstration is right for words under five letters. A wrong one copies the word unchanged."""
+"""How often a demonstration is correct for words under five letters. A wrong one copies the word unchanged."""
 RIGHT_LONG = 0.3
 """The same for longer words."""
 LONG = 5

@@ -21,7 +21,7 @@ from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
 
 TRIES = 6
-"""Groups tried per group wanted. In many groups all answers are right or all are wrong, so they teach nothing."""
+"""Groups tried per group wanted. In many groups all answers are correct or all are wrong, so they teach nothing."""
 MAKING_S = 5.0
 """Seconds that a draw may spend on generating questions. The remaining groups wait for another draw."""
 FURTHEST = 64

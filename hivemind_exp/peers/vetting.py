@@ -103,7 +103,7 @@ class SeenTexts:
 
 
 PART_OF_A_PEER = 8
-"""One peer fills at most one in this many of a batch's groups: even right answers can carry poisoned text."""
+"""One peer fills at most one in this many of a batch's groups: even correct answers can carry poisoned text."""
 PART_OF_AN_OPEN_SWARM = 4
 """In an open swarm, all peers together fill at most one in this many groups: identities are free."""
 CHARACTERS_A_TOKEN = 16

@@ -13,7 +13,7 @@ Split = Literal["train", "heldout"]
 
 
 FULL_CREDIT = 0.99
-"""An answer with at least this score counts as right. Some verifiers give partial credit just below 1."""
+"""An answer with at least this score counts as correct. Some verifiers give partial credit just below 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,8 +139,8 @@ class Mixture:
         if isinstance(credit, Unscored):
             return Score(0.0, strict, str(credit))
         if credit >= FULL_CREDIT:
-            return Score(1.0, strict, "right")
-        why = "partly right" if credit > 0 else "wrong"
+            return Score(1.0, strict, "correct")
+        why = "partly correct" if credit > 0 else "wrong"
         return Score(credit if self._partial else 0.0, strict, why)
 
     def _hold_out(self) -> list[Question]:

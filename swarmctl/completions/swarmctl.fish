@@ -224,7 +224,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --offload\t'Generate with an API; off: on this machine' \
                 --max-usd\t'The most the node may spend in total, or unlimited' \
                 --join\t'Join a swarm; see `swarmctl swarm invite`' \
-                --set\t'Change any setting; may be repeated' \
+                --set\t'Set any setting (repeatable)' \
                 --dry-run\t'Show the plan; change nothing' \
                 --plain\t'Print one line per round instead of the live view' \
                 --json\t'Print the result as JSON at the end; never prompt' \
@@ -236,7 +236,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'doctor'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
-                --set\t'Set a setting (repeatable)' \
+                --set\t'Set any setting (repeatable)' \
                 --deep\t'Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)' \
                 --offline\t'Don\'t use the network' \
                 --fix\t'Fix what is safe to fix: file modes, leftovers, missing directories' \
@@ -260,7 +260,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'profiles show'
             set list --origin\t'Show where each value comes from' \
-                --set\t'Set a setting (repeatable)' \
+                --set\t'Set any setting (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'profiles validate'
@@ -269,10 +269,10 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'profiles new'
             set list --from\t'Built-in profile to start from' \
                 --model\t'Hugging Face model id or local directory' \
-                --task\t'Task or preset; may be repeated' \
+                --task\t'Task or preset (repeatable)' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds; 0: until you stop it' \
-                --set\t'Change any setting; may be repeated' \
+                --set\t'Set any setting (repeatable)' \
                 --yes\t'Overwrite an existing profile' \
                 --no-input\t'Never prompt' \
                 --json\t'Print JSON' \
@@ -329,7 +329,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --question\t'Only questions whose digest starts with this' \
                 --source\t'Only this kind (teacher, policy, …) or provider (openai, local, …)' \
                 --last\t'Only the latest N' \
-                --correct\t'Only completions verified as right' \
+                --correct\t'Only completions verified as correct' \
                 --format\t'Output format' \
                 --output\t'Output file, or - for stdout' \
                 --yes\t'Overwrite an existing file' \
@@ -347,7 +347,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --game\t'Game to play' \
                 --stage-time\t'Seconds per stage of the study-group game' \
                 --open\t'Let strangers join; limit all peers together to a part of each batch' \
-                --set\t'Any setting of the first node; may be repeated' \
+                --set\t'Set any setting of the first node (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm show'
@@ -425,7 +425,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 completion\t'Set up Tab completion for bash, zsh and fish'
         case 'profiles:0'
             set list list\t'List built-in profiles and your own' \
-                show\t'Print all settings that a profile leads to, as TOML' \
+                show\t'Print all of a profile\'s settings as TOML' \
                 validate\t'Check profiles and print every problem' \
                 new\t'Create a profile' \
                 import\t'Create a profile from an RL Swarm YAML file'
@@ -501,8 +501,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \
-            generation.max_completion_tokens=\t'Longest completion; longer ones are cut' \
-            generation.max_prompt_tokens=\t'Longest prompt' \
+            generation.max_completion_tokens=\t'Most tokens of a completion; longer ones are cut' \
+            generation.max_prompt_tokens=\t'Most tokens of a prompt' \
             generation.temperature=\t'Sampling temperature' \
             hub.every=\t'Rounds between pushes' \
             hub.private=\t'Whether a new repository is private' \

@@ -47,7 +47,7 @@ def _set(
 ) -> None:
     """Save an API key (hidden prompt or stdin).
 
-    Never write a key on the command line. The key is tested first, and not saved if the service refuses it. If there
+    Never write a key on the command line. The key is tested first, and not saved if the service rejects it. If there
     is no keyring, you are asked before the key is stored in a file.
 
     \b
@@ -92,8 +92,8 @@ def _test(
 ) -> int:
     """Test whether services accept your keys.
 
-    Free of charge. Also shows which models are available. Exit code 4 if a key is refused or has no credit, or if its
-    service cannot be reached.
+    Free of charge. Also shows which models are available. Exits with code 4 if a key is rejected or has no
+    credit, or if its service cannot be reached.
 
     \b
     Examples:

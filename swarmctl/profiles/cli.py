@@ -48,7 +48,7 @@ def _show(
     set_: options.Settings = None,
     json: options.Json = False,
 ) -> None:
-    """Print all settings that a profile leads to, as TOML.
+    """Print all of a profile's settings as TOML.
 
     You can save the output as a profile of your own.
 
@@ -71,7 +71,7 @@ def _validate(
 ) -> int:
     """Check profiles and print every problem.
 
-    Exits with code 3 if there is one.
+    Exits with code 3 if a profile has a problem.
 
     \b
     Examples:
@@ -89,11 +89,11 @@ def _new(
     *,
     base: Annotated[str, typer.Option("--from", metavar="BUILTIN", help="Built-in profile to start from.")] = "default",
     model: options.Model = None,
-    task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Task or preset; may be repeated.")] = None,
+    task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Task or preset (repeatable).")] = None,
     device: options.Device = None,
     rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Total rounds; 0: until you stop it.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting (repeatable).")
     ] = None,
     yes: Yes = False,
     no_input: NoInput = False,

@@ -64,7 +64,7 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
 def _reward(rollout: RolloutRecord) -> str:
     if rollout.outcome is None:
         return "not verified yet"
-    word = "right" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly right"
+    word = "correct" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly correct"
     strict = "in strict format" if rollout.strict else "not in strict format"
     return f"{word} (outcome {rollout.outcome:g}), {strict}: {rollout.why}"
 

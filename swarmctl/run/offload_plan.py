@@ -96,7 +96,7 @@ def banner(plan: Plan) -> list[str]:
     config, endpoint, offload = plan.config, plan.endpoint, plan.config.offload
     part = f"it generates {percent(offload.share)} of each group"
     if offload.when == "failed":
-        part = "it only generates groups in which none of this machine's completions is right"
+        part = "it only generates groups in which none of this machine's completions is correct"
     rounds = "" if offload.rounds == "*" else f", in rounds {offload.rounds}"
     batch = ", through the Batch API" if offload.batch else ""
     names = ["this machine" if other is None else other.name for other in chain(config)[1:]]
@@ -117,6 +117,8 @@ def cost(plan: Plan) -> str:
     tokens = round_.prompt_tokens + round_.completion_tokens
     price = f"about {round_.usd:.4f} USD (at most {round_.usd_at_most:.4f})" if plan.paid else "free"
     time = duration(float(round(60 * round_.minutes))) if round_.minutes >= 1 / 6 else "a few seconds"
+    if plan.config.offload.batch:
+        time = "within 24 hours"
     least = "up to " if plan.config.offload.when == "failed" else ""
     return f"Per round: {least}{round_.requests:,} requests, about {tokens:,} tokens, {price}, {time}."
 

@@ -43,7 +43,7 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
     if config.model.name == _DEMO and config.warmup.steps and not relay:
         lines.append(
             "This is a demonstration. A tiny model is built here and warmed up until it knows the answer format and "
-            "answers some questions right. The only reward comes from the task's verifier."
+            "answers some questions correctly. The only reward comes from the task's verifier."
         )
     return lines
 
@@ -110,11 +110,11 @@ def lesson(progress: RunView) -> str:
     model = f"a model of {count(size) if size else 'few'} parameters"
     if (progress.accuracy_after or 0) - (progress.accuracy_before or 0) < _RISE:
         return (
-            f"What this shows: not much yet. GRPO rewards right answers and so selects a skill that {model} already "
-            "has. That takes some right answers, and more rounds."
+            f"What this shows: not much yet. GRPO rewards correct answers and so selects a skill that {model} already "
+            "has. That takes some correct answers, and more rounds."
         )
     return (
-        f"What this shows: {model} already had a skill, and GRPO selected it by rewarding right answers. "
+        f"What this shows: {model} already had a skill, and GRPO selected it by rewarding correct answers. "
         "It taught no new skill."
     )
 

@@ -45,7 +45,7 @@ def _new(
     ] = False,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the first node; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any setting of the first node (repeatable)."),
     ] = None,
     json: options.Json = False,
 ) -> None:

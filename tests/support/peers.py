@@ -69,7 +69,7 @@ class PostBox:
 
 
 def shared_group(index: int, *, round_: int = 0, right: int = 2, size: int = 4, **changes: Any) -> SharedGroup:
-    """Return an honest group of ``Spelling`` whose first ``right`` answers are right."""
+    """Return an honest group of ``Spelling`` whose first ``right`` answers are correct."""
     question = Spelling().questions("train", round_, index + 1)[index]
     answer = question.entry["answer"]
     texts = tuple(f"<answer>{answer if place < right else 'aaa'}</answer>" for place in range(size))

@@ -166,7 +166,7 @@ def student_number(question: str, peer: str, place: int) -> int:
 
     A rank would differ between nodes, because no node receives all answers. A critic's "Student 3" would then be
     a different student to each reader. And if a peer kept its number from question to question, the model would learn
-    whom to trust rather than what is right.
+    whom to trust rather than what is correct.
     """
     digest = hashlib.sha256(f"{question}\x1f{peer}\x1f{place}".encode()).digest()
     return _FIRST_NUMBER + int.from_bytes(digest[:4], "big") % _NUMBERS

@@ -104,7 +104,7 @@ def fraction(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def factors(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the prime factors in any order; half if not all are prime but the product is right."""
+    """Full credit for the prime factors in any order; half if not all are prime but the product is correct."""
     parts = answer.split("×")
     mine = [parse_integer(part) for part in parts[:DIGITS]]
     if len(parts) > DIGITS or any(part is None or part < 1 for part in mine):
@@ -117,7 +117,7 @@ def factors(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def near_count(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the right count; partial credit if it is off by up to four."""
+    """Full credit for the correct count; partial credit if it is off by up to four."""
     mine, right = parse_integer(answer), parse_integer(entry["answer"])
     if mine is None or right is None:
         return 0.0
@@ -139,7 +139,7 @@ def _rational(text: str) -> Fraction | None:
 
 
 def calendar(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for the right day or count; partial credit for another weekday or a count that is nearly right."""
+    """Full credit for the correct day or count; partial credit for another weekday or a nearly correct count."""
     answer, right = answer.strip(), entry["answer"].strip()
     if entry["task"].startswith("weekday_"):
         if answer == right:
@@ -151,5 +151,5 @@ def calendar(answer: str, entry: Mapping[str, Any]) -> float:
     mine = parse_integer(answer)
     if mine is None or mine == count:
         return float(mine == count)
-    # without the limit, e^(−5 · 1/600) would count as right, although the answer is off by a day
+    # without the limit, e^(−5 · 1/600) would count as correct, although the answer is off by a day
     return min(NEARLY, math.exp(-5 * min(abs(mine - count) / abs(count), 100))) if count else 0.0

@@ -9,7 +9,7 @@ NEARLY = 0.95
 
 
 def in_place(mine: Sequence[Any], right: Sequence[Any]) -> int:
-    """Return how many parts of an answer (letters, words, cells) are in the same position as in the right answer."""
+    """Return how many parts of an answer (letters, words, cells) are in the same position as in the correct answer."""
     return sum(map(eq, mine, right))
 
 
@@ -42,7 +42,7 @@ def containing(answer: str, entry: Mapping[str, Any]) -> float:
 
 
 def one_of(answer: str, entry: Mapping[str, Any]) -> float:
-    """Full credit for any of the question's right answers."""
+    """Full credit for any of the question's correct answers."""
     return float(answer.strip() in {right.strip() for right in entry["valid_answers"]})
 
 

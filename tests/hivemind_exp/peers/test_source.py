@@ -153,7 +153,7 @@ def noise(length: int, seed: int = 0) -> str:
 
 
 def dressed(index: int, text: str, *, round_: int = 0) -> SharedGroup:
-    """Return a group whose right answers have ``text`` before them."""
+    """Return a group whose correct answers have ``text`` before them."""
     group = shared_group(index, round_=round_)
     return replace(group, texts=tuple(f"{text}{each}" for each in group.texts))
 
@@ -235,7 +235,7 @@ def test_long_copies_of_other_peers_are_dropped(tmp_path: Path) -> None:
     source.take_in([letter("author", long)])
     assert len(source.draw(seed=0)) == 1
     source.take_in([letter("copyist", long), letter("brief", group), letter("brief too", group)])
-    # Short right answers are alike because they are right.
+    # Short correct answers are alike because they are correct.
     assert set(peers_of(source.draw(seed=0))) == {"brief", "brief too"}
     assert source.refusals["copied from another node"] == 1
 
@@ -354,7 +354,7 @@ def real_tasks() -> Iterator[Tasks]:
 
 
 def answers(tasks: Tasks, index: int, hostile: str) -> SharedGroup:
-    """Return a group with one right answer and three that say ``hostile``."""
+    """Return a group with one correct answer and three that say ``hostile``."""
     question = tasks.questions("train", 0, index + 1)[index]
     texts = (f"<answer>{question.entry['answer']}</answer>", *(f"<answer>{hostile}</answer>",) * 3)
     return SharedGroup(question.task, question.index, question.digest, "policy", "", (FULL,) * 4, (False,) * 4, texts)

@@ -50,7 +50,7 @@ def question(name: str, text: str, entry: dict[str, Any]) -> Question:
 
 
 def honest(asked: Question) -> str:
-    """Return a right answer."""
+    """Return a correct answer."""
     if asked.task != "propositional_logic":
         return str(asked.entry["answer"])
     premises = asked.entry["premises"]

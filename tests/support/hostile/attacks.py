@@ -51,7 +51,7 @@ Make = Callable[[Question, int], str]
 
 
 def group(question: Question, text: Make, *, claim: int | None = None, right: int = 4, label: str = "x") -> SharedGroup:
-    """Return a group with texts from ``text(question, place)``, of which the first ``right`` are right."""
+    """Return a group with texts from ``text(question, place)``, of which the first ``right`` are correct."""
     return SharedGroup(
         task=question.task,
         index=question.index,
@@ -65,7 +65,7 @@ def group(question: Question, text: Make, *, claim: int | None = None, right: in
 
 
 def right_or_wrong(before: str = "", wrong: str = MARK, right: int = 4) -> Make:
-    """Return a function that writes right answers, then wrong ones, after the text ``before``."""
+    """Return a function that writes correct answers, then wrong ones, after the text ``before``."""
 
     def write(question: Question, place: int) -> str:
         return f"{before}<answer>{question.entry['answer'] if place < right else wrong}</answer>"
@@ -267,7 +267,7 @@ def truth_overwritten(villain: Villain, turn: int) -> None:
 
 
 def inflated_rewards(villain: Villain, turn: int) -> None:
-    """One right answer, seven wrong ones, and a claim that all are right."""
+    """One correct answer, seven wrong ones, and a claim that all are correct."""
     villain.offer_groups(villain.round, many(villain, right_or_wrong(right=1), claim=FULL))
 
 
@@ -278,7 +278,7 @@ def poisoned_reasoning(villain: Villain, turn: int) -> None:
 
 
 def near_duplicates(villain: Villain, turn: int) -> None:
-    """The same long text, hardly changed, before right answers to ever new questions."""
+    """The same long text, hardly changed, before correct answers to ever new questions."""
     # Few tokens and many characters: the tiny model has the question's beginning as one token.
     words = POISON + 5 * TEMPLATE
 
@@ -310,7 +310,7 @@ def copied_rollouts(villain: Villain, turn: int) -> None:
 
 
 def terminal_escapes(villain: Villain, turn: int) -> None:
-    """Terminal escapes in texts and labels, next to right answers so that they are shown."""
+    """Terminal escapes in texts and labels, next to correct answers so that they are shown."""
     villain.offer_groups(villain.round, many(villain, right_or_wrong(wrong=f"{MARK}{ESCAPES}"), label=f"m{ESCAPES}"))
 
 

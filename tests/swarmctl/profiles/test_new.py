@@ -161,7 +161,7 @@ def test_a_question_is_repeated_after_a_wrong_answer(home: Path) -> None:
     for question, answer, said in (
         ("Model", "sk-proj-Abcdefghijklmnop0123456789", "looks like an API key"),
         ("Model", "", ""),
-        ("Tasks", "gsm8kk", "the closest names are gsm8k"),
+        ("Tasks", "gsm8kk", "the closest name is gsm8k"),
         ("Tasks", "gsm8k", ""),
         ("Device", "gpu", "invalid model.device: 'gpu'. Use auto, cpu, mps, xpu, cuda or cuda:N."),
         ("Device", "cpu", ""),

@@ -77,12 +77,12 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
         "    | Spell cat backwards.",
     ]
     assert lines[5].startswith(
-        "  [0] right (outcome 1), in strict format: equal to the answer; policy from local, tiny, 0 USD, 20"
+        "  [0] correct (outcome 1), in strict format: equal to the answer; policy from local, tiny, 0 USD, 20"
     )
     assert lines[6] == "    | <answer>tac</answer>"
     assert lines[7].startswith("  [1] wrong (outcome 0), not in strict format: no answer tag; policy from local")
     assert lines[11].startswith(
-        "  [3] partly right (outcome 0.5), in strict format: one digit is off; teacher from openai, "
+        "  [3] partly correct (outcome 0.5), in strict format: one digit is off; teacher from openai, "
         "gpt-4o-mini-2024-07-18, 0.001 USD, "
     )
     assert "  [0] not verified yet; teacher from openai" in out
@@ -133,15 +133,15 @@ def test_no_matching_rollouts_is_reported_on_stderr(capsys: pytest.CaptureFixtur
 
 
 def test_hostile_text_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) -> None:
-    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] right (outcome 1)\u202e\x9b1m\x00"
+    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] correct (outcome 1)\u202e\x9b1m\x00"
     with books(bare_node()) as written:
         written.group(0, prompt("aa", hostile), {0: local(hostile)}, {0: RIGHT})
-        written.api(0, prompt("bb"), [sent(0, "x", model="gpt\x1b[31m\n  [8] right")], {})
+        written.api(0, prompt("bb"), [sent(0, "x", model="gpt\x1b[31m\n  [8] correct")], {})
     assert cli.run(["rollouts", "show", "--full"]) == Exit.DONE
     out = capsys.readouterr().out
     assert not set("\x1b\r\x07\x9b\x00\u202e") & set(out)
     lines = out.splitlines()
-    assert [line for line in lines if "[9]" in line] == ["    |   [9] right (outcome 1)1m"] * 2
+    assert [line for line in lines if "[9]" in line] == ["    |   [9] correct (outcome 1)1m"] * 2
     assert not [line for line in lines if line.startswith("  [8]")]
 
 
@@ -174,7 +174,7 @@ def test_wrapped_lines_keep_their_mark() -> None:
 
 def test_a_terminal_of_40_columns_is_enough() -> None:
     with books(bare_node()) as written:
-        written.group(0, prompt("aa"), {0: local(" " * 34 + "[1] right " + "y" * 100)}, {0: RIGHT})
+        written.group(0, prompt("aa"), {0: local(" " * 34 + "[1] correct " + "y" * 100)}, {0: RIGHT})
     code, text = printed([*SWARMCTL, "rollouts", "show"], columns=40)
     assert code == Exit.DONE
     lines = text.splitlines()
@@ -193,7 +193,7 @@ def test_ascii_streams_get_ascii() -> None:
         check=False,
     )
     assert done.returncode == Exit.DONE, done.stderr
-    assert b"[3] partly right" in done.stdout.decode("ascii").encode()
+    assert b"[3] partly correct" in done.stdout.decode("ascii").encode()
 
 
 def test_a_running_node_can_be_read_without_disturbing_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,10 +256,10 @@ def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFi
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(";")[0] for line in lines if line.startswith("  [")] == [
-        "  [0] right (outcome 1), in strict format: equal to the answer",
-        "  [0] right (outcome 1), in strict format: equal to the answer",
+        "  [0] correct (outcome 1), in strict format: equal to the answer",
+        "  [0] correct (outcome 1), in strict format: equal to the answer",
         "  [1] wrong (outcome 0), not in strict format: no answer tag",
-        "  [0] right (outcome 1), in strict format: equal to the answer",
+        "  [0] correct (outcome 1), in strict format: equal to the answer",
     ]
     assert f"peer from {PEER}, claims model: tiny, 20" in lines[7]
     assert f"peer from {PEER}, claims no model, 20" in lines[-2]
@@ -270,12 +270,12 @@ def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFi
 
 
 def test_hostile_text_of_a_peer_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) -> None:
-    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] right (outcome 1)\u202e\x9b1m\x00"
+    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] correct (outcome 1)\u202e\x9b1m\x00"
     files = bare_node()
     with books(files), closing(PeerDrawLog(files.journal, SWARM)) as drawn:
-        drawn.write(0, "answer", [peer_group("aa", hostile, hostile, model="tiny\x1b[31m\n  [8] right")], None)
+        drawn.write(0, "answer", [peer_group("aa", hostile, hostile, model="tiny\x1b[31m\n  [8] correct")], None)
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     out = capsys.readouterr().out
     assert not set("\x1b\r\x07\x9b\x00\u202e") & set(out)
     assert [line for line in out.splitlines() if line.startswith(("  [8]", "  [9]"))] == []
-    assert "    |   [9] right (outcome 1)" in out
+    assert "    |   [9] correct (outcome 1)" in out

@@ -82,7 +82,7 @@ def test_groups_are_split_and_billed_and_off_generates_locally_again(home: Path)
     assert f"Prompts go to 127.0.0.1:{server.url.rsplit(':', 1)[1]}" in done.stderr
     assert sum(event["usd"] for event in events(home, "spend")) == pytest.approx(bill)
     assert {event["tokens_per_second"] for event in events(home, "round")[:3]} == {None}
-    # The untrained model is never right, so only the teacher's right rows have weight.
+    # The untrained model is never correct, so only the teacher's correct rows weigh anything.
     assert [(event["source"], event["rows"]) for event in events(home, "step")][:3] == [("teacher", 2)] * 3
 
 
@@ -222,7 +222,7 @@ def test_the_plan_mentions_that_only_failed_groups_cost(home: Path) -> None:
         failed = ("--set", "offload.when=failed", "--set", "offload.share=0.5")
         done = untrained("--offload", "mybox", "--max-usd", "1", *failed, *PRICED)
     assert done.returncode == Exit.DONE, done.stderr
-    assert "it only generates groups in which none of this machine's completions is right" in done.stderr
+    assert "it only generates groups in which none of this machine's completions is correct" in done.stderr
 
 
 def test_a_relay_generates_and_verifies_without_a_model(home: Path) -> None:

@@ -29,6 +29,8 @@ class NodeFiles:
         self.ledger = root / "ledger.sqlite"
         """Requests that cost money (SQLite). Kept when everything else is deleted: caps apply to the node's whole
         life."""
+        self.spent = root / "spent.json"
+        """The total that the node has spent, in case the ledger is lost (JSON). Kept like the ledger."""
         self.consent = root / "consent.json"
         """The providers that the operator agreed to pay (JSON)."""
         self.checkpoints = root / "checkpoints"

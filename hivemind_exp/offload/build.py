@@ -5,12 +5,13 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import KeyProblem
-from hivemind_exp.events import Emit, OffloadEvent, discard
+from hivemind_exp.events import Emit, OffloadEvent, WarningEvent, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.batch import BatchClient
@@ -21,6 +22,7 @@ from hivemind_exp.offload.ledger import BATCH_SHARE, Ledger, Price, bounded_pric
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import Endpoint, chain, check_offload, describe_loss, first_endpoint, resolved_kind
+from hivemind_exp.offload.spending import known_spending, write_total
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.secrets import Secrets
@@ -42,7 +44,11 @@ def make_offload(
     for each in endpoints:
         if each is not None and each.needs_key and secrets.get(each.name) is None:
             raise KeyProblem(f"no API key for {each.name}", next=f"swarmctl keys set {each.name}")
-    ledger = Ledger(files.ledger, limits)
+    ledger = Ledger(files.ledger, limits, partial(write_total, files.spent))
+    missing = ledger.restore(known_spending(files, ledger_used=ledger.used))
+    if missing:
+        message = f"the ledger lacks {missing:.4f} USD that this node has spent; they count toward its cap again"
+        emit(WarningEvent(code="ledger_restored", message=message))
     if announce:
         _announce(config, rates[first_endpoint(config).label], ledger, emit)
 

@@ -8,10 +8,11 @@ outlives everything else of a node, even a node that starts over at every run: t
 from __future__ import annotations
 
 import math
+import shlex
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -142,6 +143,11 @@ BATCHED = "batched"
 BYTES_A_MESSAGE = 64
 """Upper bound on a message's tokens besides its text: role and framing."""
 _DAY = 86400
+_ROUNDING = 1e-9
+"""Dollars by which two sums of the same requests may differ."""
+_UNCAPPED_STEP = 5.0
+_CERTAIN = "SELECT TOTAL(CASE state WHEN 'settled' THEN usd WHEN 'kept' THEN reserved ELSE 0 END) FROM requests"
+"""The total without reserves that may still be released."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY, t REAL, provider TEXT, model TEXT, round INTEGER, stage TEXT, question TEXT,
@@ -206,13 +212,20 @@ def worst_case(price: Price, prompt: PromptBound, count: int, max_tokens: int) -
 class Ledger:
     """Keeps a node's spending under its caps. Use it from one thread."""
 
-    def __init__(self, path: Path, limits: LimitsConfig) -> None:
-        """Open the ledger and mark requests that a dead process left open as ``kept``. Raises ``NodeError``."""
+    def __init__(self, path: Path, limits: LimitsConfig, save_total: Callable[[float], None] | None = None) -> None:
+        """Open the ledger and mark requests that a dead process left open as ``kept``. Raises ``NodeError``.
+
+        ``save_total`` is called with the total in dollars, without open reserves, whenever it has grown by a
+        hundredth of the cap or more, and at the end.
+        """
         self._limits = limits
+        self._save_total, self._saved_total = save_total, 0.0
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
+            if (damage := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(f"malformed: {damage}")
             self._db.executescript(_SCHEMA)
             self._db.execute(
                 "UPDATE requests SET state='kept', fault='in flight when the node died' WHERE state='open'"
@@ -220,8 +233,22 @@ class Ledger:
             self._spent = total_spent(self._db)
             self._day, self._spent_today = 0, 0.0
         except sqlite3.Error as error:
-            raise _explain(error, path) from error
+            raise explain(error, path) from error
         self._path = path
+
+    @property
+    def used(self) -> bool:
+        """Whether any request was ever recorded."""
+        return has_requests(self._db)
+
+    def restore(self, usd: float) -> float:
+        """Count ``usd``, the node's total according to other records, if it is more. Return what was missing."""
+        missing = usd - self._spent
+        if missing <= _ROUNDING:
+            return 0.0
+        key = RequestKey("lost", "", -1, "", "", 0)
+        self.keep(self.reserve_unchecked(key, missing), "the ledger was lost; known from the node's other records")
+        return missing
 
     @property
     def spent(self) -> float:
@@ -263,6 +290,12 @@ class Ledger:
     ) -> Reservation:
         """Reserve ``usd`` for a request, durably. Raises ``LimitReached``."""
         self.check(usd)
+        return self.reserve_unchecked(ask, usd, state=state, prompt=prompt)
+
+    def reserve_unchecked(
+        self, ask: RequestKey, usd: float, *, state: str = "open", prompt: PromptBound | None = None
+    ) -> Reservation:
+        """Reserve ``usd`` whatever the caps are: it is already spent."""
         cursor = self.execute(
             "INSERT INTO requests (t, provider, model, round, stage, question, asked, state, reserved, usd) "
             "VALUES (?,?,?,?,?,?,?,?,?,0)",
@@ -297,10 +330,12 @@ class Ledger:
             (usd, usage.prompt, usage.cached, usage.completion, usage.reasoning, reservation.number),
         )
         self._add(usd - reservation.usd, reservation.day)
+        self._note_total()
 
     def keep(self, reservation: Reservation, fault: str) -> None:
         """Record that a request's cost is unknown: its whole reserve counts as spent."""
         self.execute("UPDATE requests SET state='kept', fault=? WHERE id=?", (fault, reservation.number))
+        self._note_total()
 
     def release(self, reservation: Reservation, fault: str) -> None:
         """Record that the service did no work for a request, so it cost nothing."""
@@ -312,10 +347,22 @@ class Ledger:
         try:
             return self._db.execute(statement, values)
         except sqlite3.Error as error:
-            raise _explain(error, self._path) from error
+            raise explain(error, self._path) from error
 
     def close(self) -> None:
+        self._note_total(step=0.0)
         self._db.close()
+
+    def _note_total(self, step: float | None = None) -> None:
+        """Save the total elsewhere, too, if it may have grown by ``step`` dollars since the last time."""
+        least = (self.cap or _UNCAPPED_STEP) / 100 if step is None else step
+        if self._save_total is None or self._spent <= self._saved_total + least:
+            return
+        total = float(self.execute(_CERTAIN).fetchone()[0])
+        if total > self._saved_total + least:
+            with suppress(OSError):  # a copy: the ledger itself reports a full disk
+                self._save_total(total)
+            self._saved_total = total
 
     def _today(self) -> float:
         day = int(time.time() // _DAY)
@@ -346,8 +393,22 @@ def _raised(cap: float, needed: float) -> float:
     return cap
 
 
-def _explain(error: sqlite3.Error, path: Path) -> NodeError:
+def has_requests(db: sqlite3.Connection) -> bool:
+    """Return whether any request was ever recorded. False also for a file that is not a ledger yet."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name='requests'").fetchone() is None:
+        return False
+    return db.execute("SELECT 1 FROM requests LIMIT 1").fetchone() is not None
+
+
+def explain(error: sqlite3.Error, path: Path) -> NodeError:
+    """Return a failure of the ledger as an error for people."""
     text = str(error)
+    if "not a database" in text or "malformed" in text:
+        aside = path.with_suffix(".damaged")
+        return NodeError(
+            f"the ledger {path} is damaged ({text}). Move it aside: the node's other records show what it has spent",
+            next=shlex.join(["mv", str(path), str(aside)]),
+        )
     if "full" in text or "disk I/O" in text:
         return DiskFull(f"no space left for the ledger {path}", next=f"df -h {path.parent}")
     return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {path}")

@@ -204,8 +204,8 @@ def _short(table: dict[str, Any]) -> str:
 
 
 def empty(files: NodeFiles) -> None:
-    """Remove everything from a fresh node's directory except its lock, key, identity, consent and ledger."""
-    kept = {files.lock, files.identity, files.key, files.consent, files.ledger}
+    """Remove everything from a fresh node's directory except its lock, key, identity, consent and spending records."""
+    kept = {files.lock, files.identity, files.key, files.consent, files.ledger, files.spent}
     for path in files.root.iterdir():
         if path in kept or path.name.startswith(f"{files.ledger.name}-"):
             continue

@@ -76,7 +76,7 @@ def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str
     files = lookup.files_of(resolved.config.node.name)
     nodes.check_free(files, partial(rerun, resolved))
     with retry_hint(resolved):
-        found = plan(resolved.config, files.ledger)
+        found = plan(resolved.config, files)
         return banner(found), ask_consent(found, resolved, files, prompter)
 
 
@@ -103,7 +103,7 @@ def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_jso
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
         found = trainer.check(config, module)
-        offload = plan(config, files.ledger) if is_offloaded(config) else None
+        offload = plan(config, files) if is_offloaded(config) else None
     exists = files.root.exists()
     if as_json:
         swarm = membership and membership.charter

@@ -4,24 +4,16 @@ Nothing is spent without consent: either a cap is set explicitly, or the user is
 """
 
 import math
-import sqlite3
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.ledger import BATCH_SHARE, BYTES_A_MESSAGE, Usage, bounded_price, total_spent
-from hivemind_exp.offload.settings import (
-    TRAINING,
-    Endpoint,
-    chain,
-    describe_loss,
-    first_endpoint,
-    resolved_kind,
-)
+from hivemind_exp.offload.ledger import BATCH_SHARE, BYTES_A_MESSAGE, Usage, bounded_price
+from hivemind_exp.offload.settings import TRAINING, Endpoint, chain, describe_loss, first_endpoint, resolved_kind
+from hivemind_exp.offload.spending import spent_so_far
 from hivemind_exp.sources.schedule import share_of
 from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.settings.resolve import Resolved
@@ -71,24 +63,13 @@ class Plan:
         }
 
 
-def plan(config: Config, ledger: Path) -> Plan:
+def plan(config: Config, files: NodeFiles) -> Plan:
     """Return the plan, after every check that is possible in advance. Raises ``NodeError``."""
     capped = config.offload.limits.capped
     endpoints = [endpoint for endpoint in chain(config) if endpoint is not None]
     prices = [bounded_price(endpoint, config.offload.prices, capped=capped) for endpoint in endpoints]
     paid = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if not price.free)
-    return Plan(config, first_endpoint(config), estimate(config), paid, spent_so_far(ledger))
-
-
-def spent_so_far(ledger: Path) -> float:
-    """Return what a node has spent in USD, including reserves of requests whose outcome is unknown."""
-    if not ledger.exists():
-        return 0.0
-    try:
-        with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as db:
-            return total_spent(db)
-    except sqlite3.Error:
-        return 0.0
+    return Plan(config, first_endpoint(config), estimate(config), paid, spent_so_far(files))
 
 
 def banner(plan: Plan) -> list[str]:

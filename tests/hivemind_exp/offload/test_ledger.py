@@ -56,7 +56,7 @@ def test_daily_cap_is_separate(tmp_path: Path) -> None:
 
 def test_full_disk_and_invalid_file_have_clear_errors(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database at all, but long enough to be looked at as one" * 20)
-    with pytest.raises(NodeError, match="cannot use the ledger"):
+    with pytest.raises(NodeError, match=r"the ledger .* is damaged \(file is not a database\)"):
         make(tmp_path / "text")
     with mounted_disk(tmp_path, "200k") as place:
         ledger = make(place / "l", usd="unlimited")

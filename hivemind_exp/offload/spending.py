@@ -1,0 +1,73 @@
+"""What a node has spent in its whole life: from its ledger, or from other records if the ledger is lost.
+
+A cap covers the node's whole life, so it must hold even if ``ledger.sqlite`` is deleted or emptied. The total is
+therefore also kept in ``spent.json``. If both are gone, the journal and the newest event give a lower bound.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+from hivemind_exp import atomic_write
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.ledger import explain, has_requests, total_spent
+
+_TAIL_BYTES = 4 << 20
+"""How much of ``events.jsonl`` is searched for the newest total, from its end."""
+
+
+def spent_so_far(files: NodeFiles) -> float:
+    """Return what a node has spent in USD, including reserves of requests whose cost is unknown. Changes nothing.
+
+    Raises ``NodeError`` if the ledger is damaged.
+    """
+    total, used = 0.0, False
+    if files.ledger.exists():
+        try:
+            with closing(_open(files.ledger)) as db:
+                used = has_requests(db)
+                total = total_spent(db) if used else 0.0
+        except sqlite3.Error as error:
+            raise explain(error, files.ledger) from error
+    return max(total, known_spending(files, ledger_used=used))
+
+
+def known_spending(files: NodeFiles, *, ledger_used: bool) -> float:
+    """Return the least that a node has spent according to its other records, in USD.
+
+    ``ledger_used``: whether the ledger has any request. If so, only ``spent.json`` is read.
+    """
+    others = () if ledger_used else (*_of_completions(files.journal), *_of_events(files.events))
+    return max([read_total(files.spent), *others])
+
+
+def read_total(path: Path) -> float:
+    """Return the total in ``spent.json``; 0 if it is missing or damaged."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return float(json.loads(path.read_bytes())["usd"])
+    return 0.0
+
+
+def write_total(path: Path, usd: float) -> None:
+    """Write ``spent.json``. Raises ``OSError``."""
+    atomic_write.write(path, json.dumps({"schema": 1, "usd": usd}) + "\n")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _of_completions(journal: Path) -> Iterator[float]:
+    if journal.exists():
+        with suppress(sqlite3.Error), closing(_open(journal)) as db:
+            yield float(db.execute("SELECT TOTAL(usd) FROM completions").fetchone()[0])
+
+
+def _of_events(events: Path) -> Iterator[float]:
+    with suppress(OSError), events.open("rb") as file:
+        file.seek(max(0, events.stat().st_size - _TAIL_BYTES))
+        for line in file:
+            with suppress(ValueError, TypeError, KeyError):
+                yield float(json.loads(line)["usd_total"])

@@ -1,0 +1,115 @@
+"""A cap covers a node's whole life, even if its ledger is deleted, emptied or damaged."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import LimitReached, NodeError
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.build import make_offload
+from hivemind_exp.offload.spending import spent_so_far
+from hivemind_exp.secrets import Secrets
+from hivemind_exp.stop import StopFlag
+from tests.support.engine_rig import PRICE_IN, PRICE_OUT, order
+from tests.support.fake_api.server import ApiServer, api_server
+from tests.support.nodes import make_config
+from tests.support.recorded_events import Events
+
+CAP = 0.02
+
+pytestmark = pytest.mark.slow
+
+
+def configure(server: ApiServer) -> Config:
+    return make_config(
+        generation={"max_completion_tokens": 64},
+        offload={
+            "provider": "box",
+            "limits": {"usd": CAP},
+            "prices": {"box": {"input": PRICE_IN, "output": PRICE_OUT}},
+        },
+        providers={"box": {"base_url": server.base_url, "model": "test-model"}},
+    )
+
+
+def spend(server: ApiServer, files: NodeFiles, orders: int, first: int = 0) -> Events:
+    """Generate for ``orders`` prompts as a node would; return its events. Raises ``LimitReached``."""
+    events = Events()
+    offload = make_offload(configure(server), files, Secrets({}), events, StopFlag())
+    try:
+        offload.submit([order(number) for number in range(first, first + orders)])
+        offload.wait(0)
+    finally:
+        offload.close()
+    return events
+
+
+def lose(files: NodeFiles, how: str) -> None:
+    for path in files.root.glob("ledger.sqlite*"):
+        path.unlink()
+    if how == "emptied":
+        files.ledger.touch()
+    if how == "everything but the journal":
+        files.spent.unlink()
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "everything but the journal"])
+def test_a_lost_ledger_does_not_reset_the_cap(tmp_path: Path, how: str) -> None:
+    files = NodeFiles(tmp_path)
+    with api_server() as server:
+        spend(server, files, 10)
+        before = spent_so_far(files)
+        lose(files, how)
+        probe = 30 * PRICE_IN / 1e6 + 16 * PRICE_OUT / 1e6  # not in the journal
+        assert before - probe <= spent_so_far(files) <= before + 1e-9
+        events = spend(server, files, 1, first=10)
+        (warning,) = events.of("warning")
+        assert warning["code"] == "ledger_restored"
+        with pytest.raises(LimitReached):
+            spend(server, files, 200, first=11)
+        assert before < server.usd(PRICE_IN, PRICE_OUT) <= CAP + (probe if "journal" in how else 0.0)
+
+
+def test_a_damaged_ledger_is_refused_and_can_be_moved_aside(tmp_path: Path) -> None:
+    files = NodeFiles(tmp_path)
+    with api_server() as server:
+        spend(server, files, 10)
+        before = spent_so_far(files)
+        files.ledger.write_bytes(b"not a database, but long enough to be read as one" * 100)
+        for attempt in (lambda: spent_so_far(files), lambda: spend(server, files, 1)):
+            with pytest.raises(NodeError, match=r"the ledger .* is damaged") as raised:
+                attempt()
+            assert raised.value.next == f"mv {files.ledger} {files.root / 'ledger.damaged'}"
+        files.ledger.rename(files.root / "ledger.damaged")
+        assert spent_so_far(files) == pytest.approx(before)
+        spend(server, files, 1, first=10)
+        assert spent_so_far(files) > before
+
+
+def test_an_intact_ledger_needs_no_other_record(tmp_path: Path) -> None:
+    files = NodeFiles(tmp_path)
+    with api_server() as server:
+        spend(server, files, 3)
+        files.spent.write_text("damaged")
+        events = spend(server, files, 3, first=3)
+        assert events.of("warning") == []
+        assert spent_so_far(files) == pytest.approx(server.usd(PRICE_IN, PRICE_OUT))
+
+
+def test_a_missing_row_is_noticed(tmp_path: Path) -> None:
+    files = NodeFiles(tmp_path)
+    with api_server() as server:
+        spend(server, files, 3)
+        before = spent_so_far(files)
+        with sqlite3.connect(files.ledger) as db:
+            db.execute("DELETE FROM requests WHERE id > 2")
+        db.close()
+        assert spent_so_far(files) == pytest.approx(before)
+
+
+def test_a_new_node_has_spent_nothing(tmp_path: Path) -> None:
+    assert spent_so_far(NodeFiles(tmp_path)) == 0.0

@@ -92,7 +92,7 @@ class GameConfig(Section):
 
     kind: Literal["sampling", "study-group"] = "sampling"
     """"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721).
-    "study-group": answer, critique the answers, resolve which is right; one step per stage."""
+    "study-group": answer, critique the answers, resolve which is correct; one step per stage."""
     role: Literal["none", "pirate", "knight", "mobster", "announcer", "founder", "random"] = "none"
     """Role that the node plays in "study-group". "random": a different one for each question."""
     rounds: NotNegative = 0
@@ -102,7 +102,7 @@ class GameConfig(Section):
     group_size: Annotated[int, Field(ge=2)] = 8
     """G: completions per question."""
     partial_credit: bool = False
-    """Use the verifier's partial credit for near misses. Off: 1 for a right answer, 0 for any other."""
+    """Use the verifier's partial credit for near misses. Off: 1 for a correct answer, 0 for any other."""
 
 
 class GenerationConfig(Section):
@@ -230,7 +230,7 @@ class OffloadConfig(Section):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each group that the API generates. This machine generates the rest."""
     when: Literal["always", "failed"] = "always"
-    """When the API generates. "failed": only for groups in which no completion from this machine is right."""
+    """When the API generates. "failed": only for groups in which no completion from this machine is correct."""
     stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"

@@ -161,9 +161,10 @@ def _reason(error: BaseException) -> str:
         status = error.response.status_code
         if status in (401, 403):
             return (
-                f"the hub rejected the token ({status}). Save one with write access with: swarmctl keys set huggingface"
+                f"the hub rejected the token (HTTP {status}). Save one that has write access: "
+                "swarmctl keys set huggingface"
             )
-        return f"the hub returned {status}: {error.server_message or 'no reason given'}"
+        return f"the hub responded with HTTP {status}: {error.server_message or 'no reason given'}"
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
     if any(kind.__name__ == "TransportError" for kind in type(error).__mro__):  # by name, whichever HTTP client it uses

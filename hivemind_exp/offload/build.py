@@ -41,7 +41,7 @@ def make_offload(
     rates = {each.label: bounded_price(each, prices, capped=limits.capped) for each in endpoints if each is not None}
     for each in endpoints:
         if each is not None and each.needs_key and secrets.get(each.name) is None:
-            raise KeyProblem(f"no API key for {each.name}", next=f"swarmctl keys set {each.name}")
+            raise KeyProblem(f"no key for {each.name}", next=f"swarmctl keys set {each.name}")
     ledger = Ledger(files.ledger, limits)
     if announce:
         _announce(config, rates[first_endpoint(config).label], ledger, emit)

@@ -8,6 +8,7 @@ outlives everything else of a node, even a node that starts over at every run: t
 from __future__ import annotations
 
 import math
+import shlex
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -328,5 +329,5 @@ def _raised(cap: float, needed: float) -> float:
 def _explain(error: sqlite3.Error, path: Path) -> NodeError:
     text = str(error)
     if "full" in text or "disk I/O" in text:
-        return DiskFull(f"no space left for the ledger {path}", next=f"df -h {path.parent}")
-    return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {path}")
+        return DiskFull(f"no space left for the ledger {path}", next=f"df -h {shlex.quote(str(path.parent))}")
+    return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {shlex.quote(str(path))}")

@@ -139,8 +139,9 @@ class Mixture:
         if isinstance(credit, Unscored):
             return Score(0.0, strict, str(credit))
         if credit >= FULL_CREDIT:
-            return Score(1.0, strict, "right")
-        why = "partly right" if credit > 0 else "wrong"
+            return Score(1.0, strict, "correct")
+        partly = "partly correct" if self._partial else "partly correct, but there is no partial credit"
+        why = partly if credit > 0 else "wrong"
         return Score(credit if self._partial else 0.0, strict, why)
 
     def _hold_out(self) -> list[Question]:

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         *,
         profile: options.Profile = None,
-        node: Annotated[str | None, typer.Option(metavar="NAME", help="Node name. [default: from the profile]")] = None,
+        node: Annotated[str | None, typer.Option(metavar="NODE", help="Node name. [default: the profile's]")] = None,
         set_: options.Settings = None,
         deep: Annotated[
             bool,

@@ -26,7 +26,7 @@ group = command_group(
 def _show(node: options.OneNode = None, json: options.Json = False) -> int:
     """Show the identities of this machine's nodes.
 
-    Never shows a key. Exit code 3 if a key cannot be used.
+    Never shows a key. Exits with code 3 if a key cannot be used.
 
     Examples:
       swarmctl identity show
@@ -74,7 +74,7 @@ def _backup(
 ) -> None:
     """Save a node's identity to a file.
 
-    Keep the file somewhere else.
+    Keep the file on another machine.
 
     Examples:
       swarmctl identity backup otter.txt

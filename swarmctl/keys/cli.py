@@ -92,8 +92,8 @@ def _test(
 ) -> int:
     """Test whether services accept your keys.
 
-    Free of charge. Also shows which models are available. Exit code 4 if a key is refused or has no credit, or if its
-    service cannot be reached.
+    Free of charge. Also shows which models are available. Exits with code 4 if a key is refused or has no credit, or
+    if its service cannot be reached.
 
     \b
     Examples:

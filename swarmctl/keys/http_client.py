@@ -97,7 +97,7 @@ def _reason(error: BaseException, limit: float) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TimeoutError):
-            return f"no answer within {limit:g} s"
+            return f"no response within {limit:g} s"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__

@@ -65,7 +65,7 @@ def _export(
     last: Annotated[
         int | None, typer.Option("--last", min=1, metavar="N", help="Only the latest N. [default: all]")
     ] = None,
-    correct: Annotated[bool, typer.Option("--correct", help="Only completions verified as right.")] = False,
+    correct: Annotated[bool, typer.Option("--correct", help="Only completions verified as correct.")] = False,
     format: Annotated[
         Literal["jsonl", "parquet"] | None,
         typer.Option(
@@ -80,7 +80,7 @@ def _export(
     Each completion is one row, with its prompt, reward, provider and model.
 
     Examples:
-      swarmctl rollouts export --node maths --correct > right.jsonl
+      swarmctl rollouts export --node maths --correct > correct.jsonl
       swarmctl rollouts export --source openai -o rollouts.parquet
     """
     from swarmctl.rollouts.export import export
@@ -101,7 +101,7 @@ def _stats(
 ) -> None:
     """Count requests, tokens, cost, completions and results.
 
-    The table shows the share of completions verified as right, and the slots that were given up (lost).
+    The table shows the share of completions verified as correct, and the slots that were given up (lost).
 
     Examples:
       swarmctl rollouts stats --node maths

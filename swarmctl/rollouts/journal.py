@@ -93,7 +93,7 @@ class RolloutFilter:
     source: str | None = None
     """A kind ("teacher"), or a provider ("openai", "local")."""
     correct: bool = False
-    """Only rollouts verified as right."""
+    """Only rollouts verified as correct."""
     lost: bool = False
     """Also slots of a group that were given up."""
     last: int | None = None

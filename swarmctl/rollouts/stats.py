@@ -19,7 +19,7 @@ from swarmctl.terminal.sentences import dollars, percent
 from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.table import or_dash, print_table
 
-_NUMBERS = ("requests", "tokens in", "tokens out", "USD", "unsettled", "completions", "right", "lost")
+_NUMBERS = ("requests", "tokens in", "tokens out", "USD", "unsettled", "completions", "correct", "lost")
 _BILLS = (
     "SELECT provider, model, stage, SUM(state != 'void'), SUM(prompt_tokens), SUM(completion_tokens), TOTAL(usd), "
     "TOTAL(CASE WHEN state IN ('kept', 'open', 'batched') THEN reserved ELSE 0 END) FROM requests "

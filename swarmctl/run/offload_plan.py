@@ -96,7 +96,7 @@ def banner(plan: Plan) -> list[str]:
     config, endpoint, offload = plan.config, plan.endpoint, plan.config.offload
     part = f"it generates {percent(offload.share)} of each group"
     if offload.when == "failed":
-        part = "it only generates groups in which none of this machine's completions is right"
+        part = "it only generates groups in which none of this machine's completions is correct"
     rounds = "" if offload.rounds == "*" else f", in rounds {offload.rounds}"
     batch = ", through the Batch API" if offload.batch else ""
     names = ["this machine" if other is None else other.name for other in chain(config)[1:]]
@@ -105,7 +105,7 @@ def banner(plan: Plan) -> list[str]:
     limit = "no cap" if cap == "unlimited" else f"cap: {cap:.2f} USD over all runs"
     spent = f"Spent so far: {plan.spent:.4f} USD; {limit}." if plan.paid or plan.spent else ""
     return [
-        f"Offloading to {endpoint.label}: {part}{rounds}{batch}; {describe_loss(config)}.",
+        f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
         f"Prompts go to {endpoint.host}; {TRAINING[endpoint.chat.training]}. While it is unavailable, {fallback}.",
         f"{cost(plan)} {spent}",
     ]

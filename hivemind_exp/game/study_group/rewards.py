@@ -126,11 +126,11 @@ def _judged(choice: Choice, students: Mapping[int, float]) -> tuple[float, str]:
     """Return the outcome of a choice, and the reason in words."""
     if choice == NOBODY:
         right = sum(outcome >= FULL_CREDIT for outcome in students.values())
-        return (0.0, f"{right} of {len(students)} are right") if right else (1.0, "none is right")
+        return (0.0, f"{right} of {len(students)} are correct") if right else (1.0, "none is correct")
     if not isinstance(choice, int) or choice not in students:
         return 0.0, _named(choice, students)[1]
     outcome = students[choice]
-    word = "right" if outcome >= FULL_CREDIT else "partly right" if outcome > 0 else "wrong"
+    word = "correct" if outcome >= FULL_CREDIT else "partly correct" if outcome > 0 else "wrong"
     return outcome, f"{_words(choice)} is {word}"
 
 

@@ -134,9 +134,9 @@ def test_scores_have_a_reason(mixture: Mixture) -> None:
     ]
     scores = mixture.score([question] * 5, completions)
     assert [(score.outcome, score.strict, score.why) for score in scores] == [
-        (1.0, True, "right"),
-        (1.0, False, "right"),
-        (0.0, True, "partly right"),
+        (1.0, True, "correct"),
+        (1.0, False, "correct"),
+        (0.0, True, "partly correct, but there is no partial credit"),
         (0.0, True, "wrong"),
         (0.0, False, "no answer tag"),
     ]

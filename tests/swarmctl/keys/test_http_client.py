@@ -93,7 +93,7 @@ def test_slow_responses_time_out(act: str) -> None:
     with service() as server:
         server.act = act
         began = time.monotonic()
-        with pytest.raises(Unanswered, match=r"^no answer within 0\.5 s$"):
+        with pytest.raises(Unanswered, match=r"^no response within 0\.5 s$"):
             request("GET", server.url, {}, 0.5)
         assert time.monotonic() - began < 5
 

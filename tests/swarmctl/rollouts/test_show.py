@@ -77,12 +77,12 @@ def test_every_part_of_a_reward_is_told(capsys: pytest.CaptureFixture[str]) -> N
         "    | Spell cat backwards.",
     ]
     assert lines[5].startswith(
-        "  [0] right (outcome 1), in strict format: equal to the answer; policy from local, tiny, 0 USD, 20"
+        "  [0] correct (outcome 1: equal to the answer), in strict format; policy from local, tiny, 0 USD, 20"
     )
     assert lines[6] == "    | <answer>tac</answer>"
-    assert lines[7].startswith("  [1] wrong (outcome 0), not in strict format: no answer tag; policy from local")
+    assert lines[7].startswith("  [1] wrong (outcome 0: no answer tag), not in strict format; policy from local")
     assert lines[11].startswith(
-        "  [3] partly right (outcome 0.5), in strict format: one digit is off; teacher from openai, "
+        "  [3] partly correct (outcome 0.5: one digit is off), in strict format; teacher from openai, "
         "gpt-4o-mini-2024-07-18, 0.001 USD, "
     )
     assert "  [0] not verified yet; teacher from openai" in out
@@ -135,7 +135,7 @@ def test_nothing_like_that_is_said_on_stderr(capsys: pytest.CaptureFixture[str])
 
 
 def test_hostile_text_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) -> None:
-    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] right (outcome 1)\u202e\x9b1m\x00"
+    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] correct (outcome 1)\u202e\x9b1m\x00"
     with books(bare_node()) as written:
         written.group(0, prompt("aa", hostile), {0: local(hostile)}, {0: RIGHT})
         written.api(0, prompt("bb"), [sent(0, "x", model="gpt\x1b[31m\n  [8] right")], {})
@@ -143,7 +143,7 @@ def test_hostile_text_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert not set("\x1b\r\x07\x9b\x00\u202e") & set(out)
     lines = out.splitlines()
-    assert [line for line in lines if "[9]" in line] == ["    |   [9] right (outcome 1)1m"] * 2
+    assert [line for line in lines if "[9]" in line] == ["    |   [9] correct (outcome 1)1m"] * 2
     assert not [line for line in lines if line.startswith("  [8]")]
 
 
@@ -195,7 +195,7 @@ def test_ascii_streams_get_ascii() -> None:
         check=False,
     )
     assert done.returncode == Exit.DONE, done.stderr
-    assert b"[3] partly right" in done.stdout.decode("ascii").encode()
+    assert b"[3] partly correct" in done.stdout.decode("ascii").encode()
 
 
 def test_a_node_that_is_writing_is_read_and_not_disturbed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,10 +258,10 @@ def test_peers_rollouts_stand_beside_the_nodes_own_and_are_told_as_theirs(capsys
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(";")[0] for line in lines if line.startswith("  [")] == [
-        "  [0] right (outcome 1), in strict format: equal to the answer",
-        "  [0] right (outcome 1), in strict format: equal to the answer",
-        "  [1] wrong (outcome 0), not in strict format: no answer tag",
-        "  [0] right (outcome 1), in strict format: equal to the answer",
+        "  [0] correct (outcome 1: equal to the answer), in strict format",
+        "  [0] correct (outcome 1: equal to the answer), in strict format",
+        "  [1] wrong (outcome 0: no answer tag), not in strict format",
+        "  [0] correct (outcome 1: equal to the answer), in strict format",
     ]
     assert f"peer from {PEER}, claims model: tiny, 20" in lines[7]
     assert f"peer from {PEER}, claims no model, 20" in lines[-2]
@@ -272,7 +272,7 @@ def test_peers_rollouts_stand_beside_the_nodes_own_and_are_told_as_theirs(capsys
 
 
 def test_hostile_text_of_a_peer_keeps_to_its_column(capsys: pytest.CaptureFixture[str]) -> None:
-    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] right (outcome 1)\u202e\x9b1m\x00"
+    hostile = "\x1b[2J\x1b]0;owned\x07one\r\n  [9] correct (outcome 1)\u202e\x9b1m\x00"
     files = bare_node()
     with books(files), closing(PeerDrawLog(files.journal, SWARM)) as drawn:
         drawn.write(0, "answer", [peer_group("aa", hostile, hostile, model="tiny\x1b[31m\n  [8] right")], None)
@@ -280,4 +280,4 @@ def test_hostile_text_of_a_peer_keeps_to_its_column(capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert not set("\x1b\r\x07\x9b\x00\u202e") & set(out)
     assert [line for line in out.splitlines() if line.startswith(("  [8]", "  [9]"))] == []
-    assert "    |   [9] right (outcome 1)" in out
+    assert "    |   [9] correct (outcome 1)" in out

@@ -136,7 +136,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["rollouts", "stats"]) == Exit.DONE
     heading, own, remote, whole = capsys.readouterr().out.splitlines()
     assert heading.split()[:7] == ["provider", "model", "stage", "requests", "tokens", "in", "tokens"]
-    assert heading.split()[7:] == ["out", "USD", "unsettled", "completions", "right", "lost"]
+    assert heading.split()[7:] == ["out", "USD", "unsettled", "completions", "correct", "lost"]
     assert own.split() == ["local", "tiny", "answer", "-", "-", "8", "0", "0", "2", "50", "%", "0"]
     assert remote.split() == (
         ["openai", "gpt-4o-mini", "answer", "3", "200", "20", "0.003", "0.01", "3", "50", "%", "1"]

@@ -221,7 +221,7 @@ def test_it_is_said_when_only_failed_questions_cost_anything(home: Path) -> None
         failed = ("--set", "offload.when=failed", "--set", "offload.share=0.5")
         done = untrained("--offload", "mybox", "--max-usd", "1", *failed, *PRICED)
     assert done.returncode == Exit.DONE, done.stderr
-    assert "asked only where none of this machine's samples is right" in done.stderr
+    assert "it only generates groups in which none of this machine's completions is correct" in done.stderr
 
 
 def test_a_relay_generates_and_verifies_without_a_model(home: Path) -> None:

@@ -57,7 +57,7 @@ def test_an_adapter_every_two_rounds_with_its_card(home: Path) -> None:
         code, said = run(url, "--set", "hub.every=2", "--set", "model.lora.rank=2")
     assert code == Exit.DONE, said
     assert account.commits == ["After round 2", "After round 4"]
-    assert "Leaves this machine: the model and a card" in said
+    assert "The node pushes its model, with a card" in said
     assert "to me/mine on the hub (private if it is new) every 2 rounds and after the last round." in said
     assert f"Pushed: {url}/me/mine/commit/" in said
     files = account.repos["me/mine"]

@@ -210,5 +210,5 @@ def test_an_explicit_dry_run_finds_out_and_touches_nothing(home: Path) -> None:
     done = swarmctl("run", "--profile", "small", "--dry-run", "--json")
     found = json.loads(done.stdout)["check"]
     assert found["device"] == "cpu"
-    assert found["model"]["where"] == "built on the spot"
+    assert found["model"]["where"] == "built locally"
     assert not (home / "nodes").exists()

@@ -25,6 +25,7 @@ from swarmctl.run import cli as run_command
 from swarmctl.swarm import cli as swarm
 from swarmctl.terminal.help import GroupedCommands
 from swarmctl.terminal.safe_text import hide_keys
+from swarmctl.terminal.suggest import nearest
 from swarmctl.version import VERSION
 
 app = typer.Typer(
@@ -121,7 +122,6 @@ def _usage_error(error: Exception) -> UsageError | None:
 _REWORDED = (
     (r"No such command ('.*?')\. Did you mean '(.*?)'.*", r"unknown command \1; did you mean \2?"),
     (r"No such command ('.*')", r"unknown command \1"),
-    (r"No such option: (\S+) \(Possible options: ([^,)]+).*\)", r"unknown option '\1'; did you mean \2?"),
     (r"No such option: (.+)", r"unknown option '\1'"),
     (r"Option '(.*)' requires an argument", r"\1 needs a value"),
     (r"Option '(.*)' does not take a value", r"\1 takes no value"),
@@ -131,6 +131,9 @@ _REWORDED = (
 
 
 def _reworded(message: str) -> str:
+    if several := re.fullmatch(r"No such option: (\S+) \(Possible options: (.*)\)", message):
+        names = several[2].split(", ")
+        return f"unknown option '{several[1]}'; did you mean {nearest(several[1], names) or names[0]}?"
     for pattern, words in _REWORDED:
         if found := re.fullmatch(pattern, message, re.DOTALL):
             return found.expand(words)

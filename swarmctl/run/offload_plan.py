@@ -27,7 +27,7 @@ from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.sentences import duration, percent
+from swarmctl.terminal.sentences import duration, percent, several
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def cost(plan: Plan) -> str:
     price = f"about {round_.usd:.4f} USD (at most {round_.usd_at_most:.4f})" if plan.paid else "free"
     time = duration(float(round(60 * round_.minutes))) if round_.minutes >= 1 / 6 else "a few seconds"
     least = "up to " if plan.config.offload.when == "failed" else ""
-    return f"Per round: {least}{round_.requests:,} requests, about {tokens:,} tokens, {price}, {time}."
+    return f"Per round: {least}{several(round_.requests, 'request')}, about {tokens:,} tokens, {price}, {time}."
 
 
 _SAMPLE = 8
@@ -197,14 +197,15 @@ def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prom
     if not asked:
         return ()
     names = " and ".join(dict.fromkeys(endpoint.label for endpoint in asked))
+    verb = "costs" if len({endpoint.label for endpoint in asked}) == 1 else "cost"
     hosts = ", ".join(dict.fromkeys(endpoint.host for endpoint in asked))
     cap = resolved.config.offload.limits.usd
     limit = cap if cap == "unlimited" else f"{cap:.2f}"
     prompter.confirm(
-        f"{names} costs money, and prompts go to {hosts}. {cost(plan)} "
+        f"{names} {verb} money, and prompts go to {hosts}. {cost(plan)} "
         f"This node will spend at most {limit} USD over all runs. Continue?",
         ConfigurationError(
-            f"{names} costs money ({cost(plan)[:1].lower()}{cost(plan)[1:-1]}). Set a spending cap with --max-usd to "
+            f"{names} {verb} money ({cost(plan)[:1].lower()}{cost(plan)[1:-1]}). Set a spending cap with --max-usd to "
             "confirm",
             next=f"swarmctl run --max-usd {limit}",
         ),

@@ -207,8 +207,8 @@ def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, t
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--task", "sapo"], "fixes tasks spell_backward, not what --task says"),
-        (["--set", "game.group_size=4"], "fixes game.group_size 8, not what --set says"),
+        (["--task", "sapo"], "requires tasks = spell_backward, but --task sets another value"),
+        (["--set", "game.group_size=4"], "requires game.group_size = 8, but --set sets another value"),
         (["--set", "node.fresh=true"], "cannot start over at every run"),
     ],
 )

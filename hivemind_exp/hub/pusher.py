@@ -149,7 +149,7 @@ class HubPusher:
         repo, reason = self._hub.repo, _reason(error).rstrip(".")
         text = f"cannot push to {repo} yet: {reason}. The next push or run tries again"
         if round_ is not None:
-            text = f"could not push the model of round {round_} to {repo}: {reason}. The next push or run tries again"
+            text = f"cannot push the model of round {round_} to {repo}: {reason}. The next push or run tries again"
         self._emit(WarningEvent(code="push_failed", message=text.replace(self._token, "(the token)")))
 
 

@@ -174,7 +174,7 @@ def _no_such_model(config: ModelConfig) -> ModelError:
 
 def _unreachable(config: ModelConfig) -> ModelError:
     where = os.environ.get("HF_ENDPOINT", "the Hugging Face hub")
-    reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} cannot be reached"
+    reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} is unreachable"
     return HubUnreachable(
         f"{config.name} is not on this machine, and {reason}. To use a local copy, pass --model DIRECTORY",
         next="swarmctl run --profile demo",

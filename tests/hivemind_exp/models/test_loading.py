@@ -76,7 +76,7 @@ def test_models_load_from_the_hub_or_the_error_has_the_exact_reason(tmp_path: Pa
     again = load_through(endpoint, tmp_path / "home", ("org/tiny", None), ("org/other", None))
     assert again[0] == ["cached", "cached", "LlamaForCausalLM"]
     assert again[1][0] == "hub_unreachable"
-    assert "cannot be reached" in again[1][1]
+    assert "is unreachable" in again[1][1]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_an_adapter_every_two_rounds_with_its_card(home: Path) -> None:
     assert code == Exit.DONE, said
     assert account.commits == ["After round 2", "After round 4"]
     assert "The node pushes its model, with a card" in said
-    assert "to me/mine on the hub (private if it is new) every 2 rounds and after the last round." in said
+    assert "to me/mine on the hub (private if new) every 2 rounds and after the last round." in said
     assert f"Pushed: {url}/me/mine/commit/" in said
     files = account.repos["me/mine"]
     assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= set(files)
@@ -74,8 +74,8 @@ def test_a_hub_that_fails_stops_nothing_and_the_same_command_pushes_later(home: 
     with uploads(Account(role="read")) as url:
         code, said = run(url)
     assert code == Exit.DONE, said
-    assert "warning: cannot push to me/mine yet: the hub rejected the token (403)" in said
-    assert "warning: could not push the model of round 4 to me/mine" in said
+    assert "warning: cannot push to me/mine yet: the hub rejected the token (HTTP 403)" in said
+    assert "warning: cannot push the model of round 4 to me/mine" in said
     account = Account()
     with uploads(account) as url:
         assert run(url)[0] == Exit.DONE
@@ -134,4 +134,4 @@ def test_a_node_without_an_end_needs_a_rhythm(stand_in: Cli) -> None:
 
 def test_a_dry_run_says_what_would_leave(stand_in: Cli) -> None:
     done = stand_in("run", "--profile", "pushing", "--dry-run", HF_TOKEN=TOKEN)
-    assert "# push     to me/mine on the hub (private if it is new) after the last round\n" in done.stdout
+    assert "# push     to me/mine on the hub (private if new) after the last round\n" in done.stdout

@@ -74,7 +74,7 @@ def test_a_run_to_its_end(stand_in: Cli, home: Path) -> None:
     assert b"library noise" in (home / "nodes/demo/trainer.log").read_bytes()
     assert "Round 3 of 3: 3 of 8 correct, reward 0.32, 5,210 tokens/s, 0.1 s." in done.stderr
     assert "Accuracy 38 % → 90 % on 200 held-out questions." in done.stderr
-    assert "It taught no new one." in done.stderr
+    assert "It taught no new skill." in done.stderr
     assert "warning: this is slow" in done.stderr
     assert "\x1b" not in done.stderr
 
@@ -139,7 +139,12 @@ def test_a_profile_in_a_file_is_found_again_from_elsewhere(stand_in: Cli, home: 
     ("act", "exit", "told", "following"),
     [
         ("error", Exit.FAILED, "error: too large", "--set train.micro_batch=1"),
-        ("killed", Exit.FAILED, "was killed (SIGKILL); most often", "--set train.micro_batch=64"),
+        (
+            "killed",
+            Exit.FAILED,
+            "was killed (SIGKILL), probably because the system ran out of memory",
+            "--set train.micro_batch=64",
+        ),
         ("traceback", Exit.FAILED, "RuntimeError: the flux was reversed (log: ", "run --node demo"),
         ("disk_full", Exit.FAILED, "error: no space left in ", "df -h "),
     ],
@@ -192,7 +197,7 @@ def test_a_second_interrupt_ends_at_once(started: Callable[..., subprocess.Popen
     _, err = process.communicate(timeout=20)
     assert time.monotonic() - before < 4
     assert process.returncode == 130
-    assert "every round that was finished" in err
+    assert "Saved: every finished round." in err
 
 
 @pytest.mark.slow
@@ -231,7 +236,7 @@ def test_the_lock_outlives_a_killed_supervisor(
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION
     assert "its supervisor" in refused.stderr
-    assert f"pid {trainer.pid}, is about to stop" in refused.stderr
+    assert f"pid {trainer.pid}, will stop shortly" in refused.stderr
     trainer.resume()
     until(lambda: not trainer.is_running())
     assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0

@@ -117,7 +117,7 @@ def test_models_that_are_gated_absent_or_out_of_reach(tmp_path: Path) -> None:
         gated, away = map(ended, both)
     assert "org/gated is gated" in told(gated)[0]
     assert gated.returncode == Exit.CONFIGURATION
-    assert "cannot be reached" in told(away)[0]
+    assert "is unreachable" in told(away)[0]
     assert "--profile demo" in told(away)[1]
     assert away.returncode == Exit.FAILED
     assert list(tmp_path.glob("home/nodes/*/checkpoints/*")) == []

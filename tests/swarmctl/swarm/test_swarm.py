@@ -244,7 +244,10 @@ def test_swarms_are_never_mixed_in_a_node(here: Cli, home: Path, tea: str) -> No
     assert fixed.returncode == Exit.DONE, fixed.stderr
     assert made(home, "tea-2")["swarm"] == parse(coffee).charter
     assert here("run", "-p", "demo", "--node", "demo", "--rounds", "1").returncode == Exit.DONE
-    assert "cannot change" in here("run", "--join", tea, "--node", "demo").stderr
+    assert (
+        "node demo starts over at every run; that cannot be changed"
+        in here("run", "--join", tea, "--node", "demo").stderr
+    )
 
 
 @pytest.mark.slow

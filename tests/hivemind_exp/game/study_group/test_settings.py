@@ -47,7 +47,7 @@ def test_settings_of_another_game_are_errors(game: dict[str, Any], offload: dict
     ("offload", "message", "setting"),
     [
         ({"kind": "relay"}, "no answers of its own", "game.kind=sampling"),
-        ({"batch": True, "stages": ["answer", "resolve"]}, "a later stage waits", "offload.batch=false"),
+        ({"batch": True, "stages": ["answer", "resolve"]}, "too long for later stages", "offload.batch=false"),
     ],
 )
 def test_unplayable_settings_are_refused_with_a_working_alternative(

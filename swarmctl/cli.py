@@ -25,6 +25,7 @@ from swarmctl.run import cli as run_command
 from swarmctl.swarm import cli as swarm
 from swarmctl.terminal.help import GroupedCommands
 from swarmctl.terminal.safe_text import hide_keys
+from swarmctl.terminal.suggest import nearest
 from swarmctl.version import VERSION
 
 app = typer.Typer(
@@ -114,8 +115,29 @@ def _usage_error(error: Exception) -> UsageError | None:
         return None
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "swarmctl"
-    message = _invalid_value(error) or hide_keys(error.format_message().rstrip("."))
+    message = _invalid_value(error) or _reworded(hide_keys(error.format_message().rstrip(".")))
     return UsageError(message[:1].lower() + message[1:], next=f"{path} --help")
+
+
+_REWORDED = (
+    (r"No such command ('.*?')\. Did you mean '(.*?)'.*", r"unknown command \1; did you mean \2?"),
+    (r"No such command ('.*')", r"unknown command \1"),
+    (r"No such option: (.+)", r"unknown option '\1'"),
+    (r"Option '(.*)' requires an argument", r"\1 needs a value"),
+    (r"Option '(.*)' does not take a value", r"\1 takes no value"),
+    (r"Got unexpected extra argument\(s\) \((.*)\)", r"unexpected arguments: \1"),
+)
+"""Typer's messages, and the wording that the other errors use. Only the closest of several names is suggested."""
+
+
+def _reworded(message: str) -> str:
+    if several := re.fullmatch(r"No such option: (\S+) \(Possible options: (.*)\)", message):
+        names = several[2].split(", ")
+        return f"unknown option '{several[1]}'; did you mean {nearest(several[1], names) or names[0]}?"
+    for pattern, words in _REWORDED:
+        if found := re.fullmatch(pattern, message, re.DOTALL):
+            return found.expand(words)
+    return message
 
 
 _REJECTED = re.compile(r"(.*) is not (?:a valid |in the range |one of ).*", re.DOTALL)
@@ -150,5 +172,5 @@ def _defect(error: Exception) -> NodeError:
     return NodeError(
         f"bug in swarmctl: {type(error).__name__}: {hide_keys(str(error))}. "
         f"Logs are in {shown(nodes_directory())}/NODE. "
-        "Please report it with the traceback, which the same command prints with -v"
+        "Please report it with the traceback, which `swarmctl run` prints with -v"
     )

@@ -150,7 +150,7 @@ class HubPusher:
         repo, reason = self._hub.repo, _reason(error).rstrip(".")
         text = f"cannot push to {repo} yet: {reason}. The next push or run tries again"
         if round_ is not None:
-            text = f"could not push the model of round {round_} to {repo}: {reason}. The next push or run tries again"
+            text = f"cannot push the model of round {round_} to {repo}: {reason}. The next push or run tries again"
         self._emit(WarningEvent(code="push_failed", message=text.replace(self._token, "(the token)")))
 
 
@@ -162,9 +162,10 @@ def _reason(error: BaseException) -> str:
         status = error.response.status_code
         if status in (401, 403):
             return (
-                f"the hub rejected the token ({status}). Save one with write access with: swarmctl keys set huggingface"
+                f"the hub rejected the token (HTTP {status}). Save one that has write access: "
+                "swarmctl keys set huggingface"
             )
-        return f"the hub returned {status}: {error.server_message or 'no reason given'}"
+        return f"the hub responded with HTTP {status}: {error.server_message or 'no reason given'}"
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
     if any(kind.__name__ == "TransportError" for kind in type(error).__mro__):  # by name, whichever HTTP client it uses

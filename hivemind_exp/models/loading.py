@@ -18,7 +18,7 @@ from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.seeds import derive_seed
 
 TINY = "tiny"
-Place = Literal["built on the spot", "local directory", "cached", "will be downloaded"]
+Place = Literal["built locally", "local directory", "cached", "will be downloaded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def adapter_config(lora: LoraConfig | None) -> Any:
 def locate(config: ModelConfig) -> Whereabouts:
     """Find a model on this machine, without the network. Raises ``ModelError`` for a directory without a model."""
     if config.name == TINY:
-        return _measured("built on the spot", build_model(build_tokenizer(), 0))
+        return _measured("built locally", build_model(build_tokenizer(), 0))
     local = _local_directory(config)
     if local is None and _cached(config) is None:
         return Whereabouts("will be downloaded")
@@ -166,7 +166,7 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
 
 def _no_such_model(config: ModelConfig) -> ModelError:
     return ModelError(
-        f'no model "{config.name}": no such directory, and no such id on the hub '
+        f"unknown model {config.name!r}: no such directory, and no such id on the hub "
         "(a private model needs your token: swarmctl keys set huggingface)",
         next="swarmctl run --model Qwen/Qwen2.5-0.5B-Instruct",
     )
@@ -174,7 +174,7 @@ def _no_such_model(config: ModelConfig) -> ModelError:
 
 def _unreachable(config: ModelConfig) -> ModelError:
     where = os.environ.get("HF_ENDPOINT", "the Hugging Face hub")
-    reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} cannot be reached"
+    reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} is unreachable"
     return HubUnreachable(
         f"{config.name} is not on this machine, and {reason}. To use a local copy, pass --model DIRECTORY",
         next="swarmctl run --profile demo",

@@ -43,7 +43,7 @@ def make_offload(
     rates = {each.label: bounded_price(each, prices, capped=limits.capped) for each in endpoints if each is not None}
     for each in endpoints:
         if each is not None and each.needs_key and secrets.get(each.name) is None:
-            raise KeyProblem(f"no API key for {each.name}", next=f"swarmctl keys set {each.name}")
+            raise KeyProblem(f"no key for {each.name}", next=f"swarmctl keys set {each.name}")
     ledger = Ledger(files.ledger, limits, partial(write_total, files.spent))
     missing = ledger.restore(known_spending(files, ledger_used=ledger.used))
     if missing:

@@ -410,5 +410,5 @@ def explain(error: sqlite3.Error, path: Path) -> NodeError:
             next=shlex.join(["mv", str(path), str(aside)]),
         )
     if "full" in text or "disk I/O" in text:
-        return DiskFull(f"no space left for the ledger {path}", next=f"df -h {path.parent}")
-    return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {path}")
+        return DiskFull(f"no space left for the ledger {path}", next=f"df -h {shlex.quote(str(path.parent))}")
+    return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {shlex.quote(str(path))}")

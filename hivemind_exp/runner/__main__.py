@@ -175,7 +175,7 @@ def explain_refusal(error: Exception) -> KeyProblem | None:
     if not kind.__module__.startswith("wandb.") or not (without or kind.__name__ == "AuthenticationError"):
         return None
     return KeyProblem(
-        "report.to names wandb, but Weights & Biases has no valid API key (WANDB_MODE=offline needs none)",
+        "report.to includes wandb, but Weights & Biases has no valid API key (WANDB_MODE=offline needs none)",
         next="swarmctl keys set wandb",
     )
 

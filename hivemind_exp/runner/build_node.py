@@ -43,7 +43,7 @@ def check_reports(config: Config) -> None:
     for name in config.report.to:
         if importlib.util.find_spec(name) is None:
             raise ConfigurationError(
-                f"report.to names {name}, which is not installed",
+                f"report.to includes {name}, which is not installed",
                 next=f"{shlex.quote(sys.executable)} -m pip install {name}",
             )
 

@@ -260,7 +260,7 @@ def _is_unicode(text: str) -> bool:
 
 def _need(right: bool, field: str) -> None:
     if not right:
-        raise _refused(f"bad value for {field}")
+        raise _refused(f"invalid value for {field}")
 
 
 def _integer(text: str) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hivemind_exp.tasks.mixture import TaskFacts
 
 _RELEASE = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
-_UPDATE = "swarmctl swarm show"
+_UPDATE = "swarmctl --version"
 
 
 def pinned(

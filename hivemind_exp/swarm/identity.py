@@ -80,7 +80,7 @@ class Identity:
         content, mode = read_file(path)
         if mode & _OTHERS:
             raise IdentityProblem(
-                f"others can read {path} ({mode:04o}) and could impersonate this node",
+                f"other users can read {path} (mode {mode:04o}) and impersonate this node",
                 next=f"chmod 600 {shlex.quote(str(path))}",
             )
         return cls.from_bytes(content, path)

@@ -20,7 +20,7 @@ _ADDRESS = re.compile(
     r"(?:/p2p/(?P<relay>[^/]*)/p2p-circuit)?/p2p/(?P<peer>[^/]*)"
 )
 _RSA_PEER = re.compile(r"Qm[1-9A-HJ-NP-Za-km-z]{44}")
-_NEXT = "swarmctl swarm invite"
+_NEXT = "swarmctl swarm --help"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,11 @@ def parse(text: str) -> Invitation:
     line = _UNSEEN.sub("", text)
     _, found, rest = line.partition(PREFIX)
     if not found:
-        raise SwarmError(f"not an invitation: it does not contain {PREFIX}", next=_NEXT)
+        raise SwarmError(
+            f"not an invitation: it does not contain {PREFIX}. Use the whole line that `swarmctl swarm invite` prints "
+            "on a machine in the swarm",
+            next=_NEXT,
+        )
     if PREFIX in rest:
         raise SwarmError(f"more than one invitation: {PREFIX} occurs more than once", next=_NEXT)
     charter, at, places = rest.strip(_AROUND).partition("@")

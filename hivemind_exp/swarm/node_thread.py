@@ -157,7 +157,8 @@ class SwarmThread:
         except BaseException as error:  # noqa: BLE001 - the trainer continues without its swarm
             self.failure = error
             if self.joined.is_set() and not self._stopping:
-                message = f"the connection to the swarm failed: {error!r}. The node continues without peers"
+                reason = f"{type(error).__name__}: {error}"
+                message = f"the connection to the swarm failed ({reason}). The node continues without peers"
                 self._emit(ErrorEvent(code="swarm", message=message))
         finally:
             self.loop = None
@@ -349,7 +350,7 @@ def no_charter(why: str) -> SwarmError:
     """Return the error for a node that could not fetch its swarm's charter."""
     return SwarmError(
         f"cannot fetch the swarm's charter from its peers ({why})",
-        next="ask for a new invitation: swarmctl swarm invite",
+        next="swarmctl doctor swarm",
     )
 
 

@@ -140,7 +140,8 @@ class Mixture:
             return Score(0.0, strict, str(credit))
         if credit >= FULL_CREDIT:
             return Score(1.0, strict, "correct")
-        why = "partly correct" if credit > 0 else "wrong"
+        partly = "partly correct" if self._partial else "partly correct, but there is no partial credit"
+        why = partly if credit > 0 else "wrong"
         return Score(credit if self._partial else 0.0, strict, why)
 
     def _hold_out(self) -> list[Question]:

@@ -85,8 +85,9 @@ def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
     if config.name not in PRESETS:
         if config.name not in FAMILIES:
             near = difflib.get_close_matches(config.name.lower(), names(), cutoff=0.5) or ["sapo", "gsm8k", "jsonl"]
-            closest = "the closest name is" if len(near) == 1 else "the closest names are"
-            why = f"unknown task {config.name!r}; {closest} {', '.join(near)}"
+            *others, last = near
+            guess = f"{', '.join(others)} or {last}" if others else last
+            why = f"unknown task {config.name!r}; did you mean {guess}?"
             if config.name in REFUSED:
                 why = f"task {config.name!r} cannot be used: {REFUSED[config.name]}"
             raise TaskError(why, next=f"swarmctl run --task {near[0]}")

@@ -115,11 +115,11 @@ def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
         try:
             path.unlink()
         except OSError as error:
-            raise NodeError(f"cannot remove {shown(path)}: {error.strerror}") from error
+            raise NodeError(f"cannot delete {shown(path)}: {error.strerror}") from error
     if as_json:
         print_json(shell=shell, removed=[str(path) for path in removed])
     elif removed:
-        print(*(f"Removed: {shown(path)}" for path in removed), sep="\n")
+        print(*(f"Deleted: {shown(path)}" for path in removed), sep="\n")
         print("Open shells keep it until you close them.")
     else:
-        print(f"Nothing to remove: {shown(places(shell)[0])} does not exist")
+        print(f"Nothing to delete: {shown(places(shell)[0])} does not exist")

@@ -221,10 +221,10 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
                 --seed\t'Seed of sampling and adapter weights' \
-                --offload\t'Generate with an API; off: on this machine' \
+                --offload\t'API to generate with, or off' \
                 --max-usd\t'The most the node may spend in total, or unlimited' \
                 --join\t'Join a swarm; see `swarmctl swarm invite`' \
-                --set\t'Set any setting (repeatable)' \
+                --set\t'Change any setting (repeatable)' \
                 --dry-run\t'Show the plan; change nothing' \
                 --plain\t'Print one line per round instead of the live view' \
                 --json\t'Print the result as JSON at the end; never prompt' \
@@ -236,7 +236,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'doctor'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
-                --set\t'Set any setting (repeatable)' \
+                --set\t'Change any setting (repeatable)' \
                 --deep\t'Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)' \
                 --offline\t'Don\'t use the network' \
                 --fix\t'Fix what is safe to fix: file modes, leftovers, missing directories' \
@@ -260,7 +260,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'profiles show'
             set list --origin\t'Show where each value comes from' \
-                --set\t'Set any setting (repeatable)' \
+                --set\t'Change any setting (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'profiles validate'
@@ -272,7 +272,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --task\t'Task or preset (repeatable)' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds; 0: until you stop it' \
-                --set\t'Set any setting (repeatable)' \
+                --set\t'Change any setting (repeatable)' \
                 --yes\t'Overwrite an existing profile' \
                 --no-input\t'Never prompt' \
                 --json\t'Print JSON' \
@@ -280,7 +280,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'profiles import'
             set list --name\t'Name of the profile' \
                 --no-test\t'Save API keys without testing them' \
-                --insecure-storage\t'Save API keys in files that only you can read, not in the keyring' \
+                --insecure-storage\t'Store API keys unencrypted in files only you can read' \
                 --yes\t'Overwrite an existing profile' \
                 --no-input\t'Never prompt' \
                 --json\t'Print JSON' \
@@ -347,7 +347,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --game\t'Game to play' \
                 --stage-time\t'Seconds per stage of the study-group game' \
                 --open\t'Let strangers join; limit all peers together to a part of each batch' \
-                --set\t'Set any setting of the first node (repeatable)' \
+                --set\t'Change any setting of the first node (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm show'

@@ -195,10 +195,10 @@ _swarmctl__run() {
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
     '--seed=[Seed of sampling and adapter weights]:N: ' \
-    '--offload=[Generate with an API; off\: on this machine]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--offload=[API to generate with, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--max-usd=[The most the node may spend in total, or unlimited]:USD: ' \
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
-    '*--set=[Set any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
+    '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Show the plan; change nothing]' \
     '--plain[Print one line per round instead of the live view]' \
     '--json[Print the result as JSON at the end; never prompt]' \
@@ -218,7 +218,7 @@ _swarmctl__doctor() {
     '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '*--set=[Set any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
+    '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--deep[Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)]' \
     '--offline[Don'\''t use the network]' \
     '--fix[Fix what is safe to fix\: file modes, leftovers, missing directories]' \
@@ -292,7 +292,7 @@ _swarmctl__profiles__list() {
 _swarmctl__profiles__show() {
   _arguments -S \
     '--origin[Show where each value comes from]' \
-    '*--set=[Set any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
+    '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -314,7 +314,7 @@ _swarmctl__profiles__new() {
     '*--task=[Task or preset (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Total rounds; 0\: until you stop it]:N: ' \
-    '*--set=[Set any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
+    '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '(-y --yes)-y[Overwrite an existing profile]' \
     '(-y --yes)--yes[Overwrite an existing profile]' \
     '--no-input[Never prompt]' \
@@ -328,7 +328,7 @@ _swarmctl__profiles__import() {
   _arguments -S \
     '--name=[Name of the profile]:NAME: ' \
     '--no-test[Save API keys without testing them]' \
-    '--insecure-storage[Save API keys in files that only you can read, not in the keyring]' \
+    '--insecure-storage[Store API keys unencrypted in files only you can read]' \
     '(-y --yes)-y[Overwrite an existing profile]' \
     '(-y --yes)--yes[Overwrite an existing profile]' \
     '--no-input[Never prompt]' \
@@ -534,7 +534,7 @@ _swarmctl__swarm__new() {
     '--game=[Game to play]:GAME:(sampling study-group)' \
     '--stage-time=[Seconds per stage of the study-group game]:SECONDS: ' \
     '--open[Let strangers join; limit all peers together to a part of each batch]' \
-    '*--set=[Set any setting of the first node (repeatable)]:KEY=VALUE:_swarmctl_settings' \
+    '*--set=[Change any setting of the first node (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

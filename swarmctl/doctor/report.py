@@ -99,7 +99,7 @@ def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
     yield from ("### swarmctl doctor", "")
     yield f"- swarmctl {VERSION}, Python {platform.python_version()}, {system}"
     yield from (f"- {platform.machine()}, profile: {profile}", "")
-    yield from ("| check | status | finding | remedy | seconds |", "|---|---|---|---|---|")
+    yield from ("| check | status | finding | fix | seconds |", "|---|---|---|---|---|")
     for outcome in outcomes:
         finding = outcome.finding
         remedy = f"`{_cell(_command(finding.remedy), hosts)}`" if finding.remedy else ""

@@ -74,7 +74,7 @@ def _backup(
 ) -> None:
     """Save a node's identity to a file.
 
-    Keep the file somewhere else.
+    Keep the file on another machine.
 
     Examples:
       swarmctl identity backup otter.txt

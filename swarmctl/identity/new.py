@@ -64,7 +64,7 @@ def tell(identity: Identity, files: NodeFiles, replaced: str | None, *, as_json:
     say = Writer(sys.stdout)
     say(f"Node {files.root.name} is {name} ({identity.peer_id}).")
     if replaced != identity.peer_id:
-        say("Keep a backup somewhere else:")
+        say("Keep a backup on another machine:")
         say("  " + command(["identity", "backup", "FILE", "--node", files.root.name]))
 
 
@@ -78,7 +78,7 @@ def chosen(node: str | None, again: str) -> str:
     names = node_names()
     if len(names) == 1:
         return names[0]
-    found = f"there are {len(names)} nodes on this machine; choose" if names else "there is no node yet; name"
+    found = f"{len(names)} nodes on this machine; choose" if names else "no node on this machine yet; name"
     raise UsageError(f"{found} one with --node", next=f"{again} --node {shlex.quote((names or ['my-node'])[0])}")
 
 

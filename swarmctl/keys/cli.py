@@ -34,7 +34,7 @@ group = command_group(
 @group.command("set", context_settings={"allow_extra_args": True})
 def _set(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Provider, or a name you choose with --host.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Provider, or a name you choose with --host.")],
     *,
     host: Annotated[
         str | None, typer.Option("--host", metavar="URL", help="Base URL of the API, for a name you choose.")
@@ -85,15 +85,15 @@ def _list(json: options.JsonAskingNothing = False) -> None:
 
 @group.command("test")
 def _test(
-    name: Annotated[str | None, typer.Argument(help="Key to test. [default: all]")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Key to test. [default: all]")] = None,
     *,
     json: options.JsonAskingNothing = False,
     no_input: options.NoInput = False,
 ) -> int:
     """Test whether services accept your keys.
 
-    Free of charge. Also shows which models are available. Exits with code 4 if a key is rejected or has no
-    credit, or if its service cannot be reached.
+    Free of charge. Also shows which models are available. Exits with code 4 if a key is refused or has no credit, or
+    if its service cannot be reached.
 
     \b
     Examples:
@@ -107,7 +107,7 @@ def _test(
 
 @group.command("delete")
 def _delete(
-    name: Annotated[str | None, typer.Argument(help="Key to delete.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Key to delete.")] = None,
     *,
     all_: Annotated[bool, typer.Option("--all", help="Delete every saved key.")] = False,
     yes: options.Yes = False,
@@ -127,7 +127,7 @@ def _delete(
 
 @group.command("import")
 def _import(
-    file: Annotated[Path | None, typer.Argument(help="A .env file. [default: the environment]")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A .env file. [default: the environment]")] = None,
     *,
     no_test: NoTestOption = False,
     insecure_storage: InsecureOption = False,

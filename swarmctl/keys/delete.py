@@ -32,7 +32,7 @@ def _saved(name: str) -> SavedKey:
         return entry
     found = key_locations(name, os.environ)
     elsewhere = f"key {name} comes from {found[0].where}; swarmctl did not save it" if found else None
-    raise KeyProblem(elsewhere or f"no key named {name}", next="swarmctl keys list")
+    raise KeyProblem(elsewhere or f"no key for {name}", next="swarmctl keys list")
 
 
 def _delete(entry: SavedKey, prompter: Prompter) -> None:

@@ -97,8 +97,8 @@ def _reason(error: BaseException, limit: float) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TimeoutError):
-            return f"no answer within {limit:g} s"
+            return f"no response within {limit:g} s"
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+            return cause.strerror[:1].lower() + cause.strerror[1:]
         cause = cause.__cause__ or cause.__context__
     return str(error).strip() or type(error).__name__

@@ -30,7 +30,7 @@ def check_name(name: str) -> str:
     if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
         guess = nearest(name.lower(), PROVIDERS)
         hint = f"; did you mean {guess}?" if guess else ". Use lowercase letters, digits and hyphens"
-        raise UsageError(f"invalid key name {name!r}{hint}", next="swarmctl keys --help")
+        raise UsageError(f"invalid key name: {name!r}{hint}", next=f"swarmctl keys set {guess or '--help'}")
     return name
 
 

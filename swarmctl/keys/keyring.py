@@ -75,7 +75,7 @@ class Keyring:
         try:
             answer = self._ask({"do": do, "user": f"{name}@{host}", "key": key})
         except TimeoutError as error:
-            text = f"the keyring did not answer {error}. {_instead(name)}"
+            text = f"the keyring did not respond {error}. {_instead(name)}"
             raise KeyringSilent(text, next=_in_a_file(name)) from None
         match answer:
             case {"error": "locked"}:
@@ -104,7 +104,7 @@ class Keyring:
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"within {limit:g} s") from None
         except (ValueError, IndexError):
-            return {"error": "failed", "message": "its helper process ended without an answer"}
+            return {"error": "failed", "message": "its helper process exited without a result"}
         finally:
             process.kill()
             process.wait()

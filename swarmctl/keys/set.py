@@ -94,9 +94,7 @@ def _checked_url(url: str) -> str:
     except ValueError:
         fine = False
     if not fine:
-        raise UsageError(
-            "invalid URL for --host. Use one such as https://llm.example/v1", next="swarmctl keys set --help"
-        )
+        raise UsageError("invalid --host. Use a URL such as https://llm.example/v1", next="swarmctl keys set --help")
     if parts.username or parts.password:
         raise UsageError("--host must not contain a user name or password", next="swarmctl keys set --help")
     return text

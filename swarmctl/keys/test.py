@@ -46,7 +46,9 @@ def _find(finder: KeyFinder, name: str, *, strict: bool) -> Key | NodeError:
             return key
         guess = None if name in PROVIDERS else nearest(name, {*PROVIDERS, *known_names(os.environ)})
         hint = f"; did you mean {guess}?" if guess else ""
-        raise KeyProblem(f"no key named {name}{hint}", next=f"swarmctl keys set {guess or name}")
+        known = guess or (name if name in PROVIDERS else None)
+        following = f"swarmctl keys set {known}" if known else "swarmctl keys list"
+        raise KeyProblem(f"no key for {name}{hint}", next=following)
     except NodeError as error:
         if strict:
             raise

@@ -181,7 +181,7 @@ def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:
         following = f"swarmctl swarm leave --node {shlex.quote(name)}"
     else:
         message = (
-            f"node {name} is in swarm {short_id(swarm)}, but the invitation is to {short_id(wanted)}; a node "
+            f"node {name} is in swarm {short_id(swarm)}, but the invitation is for {short_id(wanted)}; a node "
             "cannot change to another swarm"
         )
     raise NodeConflict(message, next=following)

@@ -93,7 +93,7 @@ def _new(
     device: options.Device = None,
     rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Total rounds; 0: until you stop it.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting (repeatable).")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting (repeatable).")
     ] = None,
     yes: Yes = False,
     no_input: NoInput = False,
@@ -130,7 +130,7 @@ def _import(
     no_test: Annotated[bool, typer.Option("--no-test", help="Save API keys without testing them.")] = False,
     insecure_storage: Annotated[
         bool,
-        typer.Option("--insecure-storage", help="Save API keys in files that only you can read, not in the keyring."),
+        typer.Option("--insecure-storage", help="Store API keys unencrypted in files only you can read."),
     ] = False,
     yes: Yes = False,
     no_input: NoInput = False,

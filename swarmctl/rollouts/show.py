@@ -66,7 +66,8 @@ def _reward(rollout: RolloutRecord) -> str:
         return "not verified yet"
     word = "correct" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly correct"
     strict = "in strict format" if rollout.strict else "not in strict format"
-    return f"{word} (outcome {rollout.outcome:g}), {strict}: {rollout.why}"
+    why = "" if rollout.why == word else f": {rollout.why}"
+    return f"{word} (outcome {rollout.outcome:g}{why}), {strict}"
 
 
 def _points(terms: Sequence[RewardTerm]) -> str:
@@ -85,7 +86,7 @@ def _origin(rollout: RolloutRecord) -> str:
     if rollout.time is not None:
         parts.append(rfc3339(rollout.time))
     if rollout.truncated:
-        parts.append("cut at the length limit")
+        parts.append("cut off at the length limit")
     return ", ".join(parts)
 
 

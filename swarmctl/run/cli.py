@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         offload: Annotated[
             str | None,
-            typer.Option(metavar="PROVIDER[:MODEL]", help="Generate with an API; off: on this machine."),
+            typer.Option(metavar="PROVIDER[:MODEL]", help="API to generate with, or off."),
         ] = None,
         max_usd: Annotated[
             str | None,
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         set_: Annotated[
             list[str] | None,
-            typer.Option("--set", metavar="KEY=VALUE", help="Set any setting (repeatable)."),
+            typer.Option("--set", metavar="KEY=VALUE", help="Change any setting (repeatable)."),
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
         plain: Annotated[

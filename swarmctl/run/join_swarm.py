@@ -206,12 +206,12 @@ def apply_charter(resolved: Resolved, charter: Charter) -> Resolved:
     if refused:
         origins = [resolved.origins[dotted(path)] for path in refused]
         said = " and ".join(
-            f"{dotted(path)} to {shown_value(fixed[path])}, but {origin} sets another value"
+            f"{dotted(path)} = {shown_value(fixed[path])}, but {origin} sets another value"
             for path, origin in zip(refused, origins, strict=True)
         )
         variable = next((origin for origin in origins if origin.startswith("$")), None)
         raise ConfigurationError(
-            f"the charter of swarm {charter.name} fixes {said}",
+            f"the charter of swarm {charter.name} requires {said}",
             next=f"unset {variable[1:]}" if variable else rerun(resolved, without=refused),
         )
     label = f"charter of {charter.name}"

@@ -19,7 +19,7 @@ from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.sentences import duration, percent
+from swarmctl.terminal.sentences import duration, percent, several
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def banner(plan: Plan) -> list[str]:
     limit = "no cap" if cap == "unlimited" else f"cap: {cap:.2f} USD over all runs"
     spent = f"Spent so far: {plan.spent:.4f} USD; {limit}." if plan.paid or plan.spent else ""
     return [
-        f"Offloading to {endpoint.label}: {part}{rounds}{batch}; {describe_loss(config)}.",
+        f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
         f"Prompts go to {endpoint.host}; {TRAINING[endpoint.chat.training]}. While it is unavailable, {fallback}.",
         f"{cost(plan)} {spent}",
     ]
@@ -101,7 +101,7 @@ def cost(plan: Plan) -> str:
     if plan.config.offload.batch:
         time = "within 24 hours"
     least = "up to " if plan.config.offload.when == "failed" else ""
-    return f"Per round: {least}{round_.requests:,} requests, about {tokens:,} tokens, {price}, {time}."
+    return f"Per round: {least}{several(round_.requests, 'request')}, about {tokens:,} tokens, {price}, {time}."
 
 
 _SAMPLE = 8
@@ -180,14 +180,15 @@ def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prom
     if not asked:
         return ()
     names = " and ".join(dict.fromkeys(endpoint.label for endpoint in asked))
+    verb = "costs" if len({endpoint.label for endpoint in asked}) == 1 else "cost"
     hosts = ", ".join(dict.fromkeys(endpoint.host for endpoint in asked))
     cap = resolved.config.offload.limits.usd
     limit = cap if cap == "unlimited" else f"{cap:.2f}"
     prompter.confirm(
-        f"{names} costs money, and prompts go to {hosts}. {cost(plan)} "
+        f"{names} {verb} money, and prompts go to {hosts}. {cost(plan)} "
         f"This node will spend at most {limit} USD over all runs. Continue?",
         ConfigurationError(
-            f"{names} costs money ({cost(plan)[:1].lower()}{cost(plan)[1:-1]}). Set a spending cap with --max-usd to "
+            f"{names} {verb} money ({cost(plan)[:1].lower()}{cost(plan)[1:-1]}). Set a spending cap with --max-usd to "
             "confirm",
             next=f"swarmctl run --max-usd {limit}",
         ),

@@ -15,7 +15,17 @@ from swarmctl.settings.command_line import shown_value
 from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.sentences import count, dollars, duration, exchanged, game, percent, spending, time_shares
+from swarmctl.terminal.sentences import (
+    count,
+    dollars,
+    duration,
+    exchanged,
+    game,
+    percent,
+    several,
+    spending,
+    time_shares,
+)
 
 _DEMO = "tiny"
 _RISE = 0.15
@@ -37,13 +47,13 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
     ]
     if membership is not None:
         lines.append(f"Swarm {swarm_line(membership)}.")
-        lines.append("Leaves this machine: this node's signed completions, to the peers in its swarm.")
+        lines.append("The node shares its signed completions with the peers in its swarm.")
     if config.hub.repo:
-        lines.append(f"Leaves this machine: the model and a card that lists what it learned from, {pushes(config)}.")
+        lines.append(f"The node pushes its model, with a card on what it learned from, {pushes(config)}.")
     if config.model.name == _DEMO and config.warmup.steps and not relay:
         lines.append(
-            "This is a demonstration. A tiny model is built here and warmed up until it knows the answer format and "
-            "answers some questions correctly. The only reward comes from the task's verifier."
+            "This is a demonstration. A tiny model is built on this machine and warmed up until it knows the answer "
+            "format and answers some questions correctly. The only reward comes from the task's verifier."
         )
     return lines
 
@@ -88,7 +98,9 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
 def _reached(progress: RunView, elapsed: float, *, failed: bool) -> str:
     reason = (progress.stop or {}).get("reason")
     word = "Failed" if failed else {"done": "Done", "limit": "Limit reached"}.get(str(reason), "Stopped")
-    round_text = f"{word} after {progress.round} rounds" if progress.round else f"{word} before the first round ended"
+    round_text = (
+        f"{word} after {several(progress.round, 'round')}" if progress.round else f"{word} before the first round ended"
+    )
     before, after = progress.accuracy_before, progress.accuracy_after
     accuracy = ""
     if before is not None and after is not None:
@@ -107,11 +119,11 @@ def _spent(progress: RunView, text: str) -> str:
 def lesson(progress: RunView) -> str:
     """Return what a demonstration shows, without overstating it."""
     size = (progress.start or {}).get("parameters")
-    model = f"a model of {count(size) if size else 'few'} parameters"
+    model = f"a model of {count(size)} parameters" if size else "a small model"
     if (progress.accuracy_after or 0) - (progress.accuracy_before or 0) < _RISE:
         return (
             f"What this shows: not much yet. GRPO rewards correct answers and so selects a skill that {model} already "
-            "has. That takes some correct answers, and more rounds."
+            "has. That takes some correct answers to begin with, and more rounds."
         )
     return (
         f"What this shows: {model} already had a skill, and GRPO selected it by rewarding correct answers. "

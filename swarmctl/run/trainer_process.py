@@ -133,7 +133,7 @@ def _ask(request: bytes, config: Config, module: str) -> dict[str, Any]:
     answer = last_object(output)
     if answer is None:
         last = (errors.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
-        raise NodeError(f"the trainer ended with code {process.returncode} instead of answering: {last}")
+        raise NodeError(f"the trainer exited with code {process.returncode} and no result: {last}")
     if "error" in answer:
         raise reported(answer["error"])
     return answer

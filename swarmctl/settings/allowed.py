@@ -27,8 +27,8 @@ _PHRASES = {
     "offload.fallback": 'a list of provider names or "local", such as ["local"]',
     "offload.limits.usd": "an amount in USD above 0, or unlimited",
     "offload.limits.usd_per_day": "an amount in USD above 0",
-    "offload.prices.*.input": "an amount in USD from 0",
-    "offload.prices.*.output": "an amount in USD from 0",
+    "offload.prices.*.input": "an amount in USD of at least 0",
+    "offload.prices.*.output": "an amount in USD of at least 0",
     "providers": "a table with one table per provider",
     "providers.*.base_url": "an http:// or https:// URL without user name, query and fragment",
     "hub.repo": "OWNER/NAME with at most 96 characters",
@@ -36,7 +36,7 @@ _PHRASES = {
     "swarm.announce": 'a list of addresses, such as ["/ip4/203.0.113.7/tcp/4001"]',
 }
 """For settings whose schema says too little, by dotted path; ``*`` stands for an index or a name."""
-PROVIDER_NAME = "1 to 32 lower-case letters, digits or '-', starting with a letter"
+PROVIDER_NAME = "1 to 32 lowercase letters, digits or '-', starting with a letter"
 """What the names of the tables in ``providers`` may be."""
 
 
@@ -144,7 +144,7 @@ def number(
         return f"{noun} from {least:g} to {most:g}"
     upper = "" if most is below is None else f"at most {most:g}" if most is not None else f"below {below:g}"
     if least is not None:
-        return f"{noun} of at least {least:g} and {upper}" if upper else f"{noun} from {least:g}"
+        return f"{noun} of at least {least:g} and {upper}" if upper else f"{noun} of at least {least:g}"
     if above is not None:
         return f"{noun} above {above:g}" + (f" and {upper}" if upper else "")
     return f"{noun} {upper}".rstrip()

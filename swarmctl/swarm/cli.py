@@ -45,7 +45,7 @@ def _new(
     ] = False,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set any setting of the first node (repeatable)."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change any setting of the first node (repeatable)."),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -121,7 +121,7 @@ def _peers(*, node: NodeOption = None, json: options.Json = False) -> None:
 def _leaderboard(*, node: NodeOption = None, json: options.Json = False) -> None:
     """Rank peers by what the node learned from them.
 
-    The ranking shows contribution and proves nothing. Each node counts only what it verified and used itself, so two
+    The ranking shows contribution but proves nothing. Each node counts only what it verified and used itself, so two
     nodes may rank peers differently.
 
     Examples:

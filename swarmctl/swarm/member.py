@@ -73,7 +73,7 @@ def _charter(files: NodeFiles) -> Charter:
     swarm = (read_json(files.identity) or {}).get("swarm")
     again = f"swarmctl run --node {shlex.quote(files.root.name)}"
     if not isinstance(swarm, str):
-        raise SwarmError(f"node.json of node {files.root.name} names no swarm", next=again)
+        raise SwarmError(f"the node.json of node {files.root.name} does not contain a swarm id", next=again)
     try:
         with files.charter.open("rb") as file:
             return Charter.open(file.read(2 * LONGEST), swarm)

@@ -88,7 +88,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     say(
         f"Created swarm {charter.name} ({lookup.short_id(charter.id)}), "
         f"{'open to strangers' if charter.is_open else 'invite-only'}: {game(charter)}, "
-        f"{'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. This can no longer be changed."
+        f"{'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. None of this can be changed later."
     )
     say(f"Its first node is {node.name} ({animal_name(identity.peer_id)}). Start it so that others can find the swarm:")
     say(f"  {typed(f'swarmctl run --node {shlex.quote(node.name)}')}")
@@ -103,7 +103,7 @@ def _check_new(files: NodeFiles) -> None:
     name = files.root.name
     if _NAME.fullmatch(name) is None:
         raise UsageError(
-            f"invalid swarm name {name!r}. Use up to 64 letters, digits, dots, dashes and underscores, starting with a "
+            f"invalid swarm name: {name!r}. Use 1 to 64 letters, digits, '.', '_' or '-', starting with a "
             "letter or digit",
             next="swarmctl swarm new my-swarm",
         )

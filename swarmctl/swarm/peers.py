@@ -16,7 +16,7 @@ from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 
 _KINDS = ("policy", "policy_text", "teacher", "relay")
-_HEADINGS = ("", "peer", "id", "seen", "round", "offered", "used", "correct", "refused", "weight")
+_HEADINGS = ("", "peer", "id", "seen", "round", "offered", "used", "correct", "rejected", "weight")
 _RIGHT = frozenset(_HEADINGS) - {"peer", "id"}
 _NO_PROOF = (
     "Contribution as verified by this node, not proof: identities are free, and other nodes may count differently."
@@ -72,7 +72,7 @@ def _print(found: Member, rows: Sequence[dict[str, Any]], *, ranked: bool, as_js
     ranks = [str(rank) if ranked else "" for rank in range(1, len(rows) + 1)]
     print_table([[rank, *_cells(row)] for rank, row in zip(ranks, rows, strict=True)], _HEADINGS, right=_RIGHT)
     write("")
-    write(_NO_PROOF if ranked else "weight: how likely a known peer's groups are to be drawn; strangers have a dash.")
+    write(_NO_PROOF if ranked else "weight: how likely a peer's groups are to be drawn (-: still a stranger).")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

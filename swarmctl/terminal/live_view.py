@@ -57,9 +57,8 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
             left = f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
         row("speed", f"{rate}{sentences.duration(progress.round_seconds)} per round{left}")
     if (spent := sentences.spending(progress)) or progress.requests:
-        row(
-            "offload", f"{spent or 'no charge'}  {progress.requests:,} requests  {clean(', '.join(progress.providers))}"
-        )
+        requests = sentences.several(progress.requests, "request")
+        row("offload", f"{spent or 'no charge'}  {requests}  {clean(', '.join(progress.providers))}")
     if progress.peers is not None:
         row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
     if progress.seconds and sum(progress.seconds.values()):

@@ -14,7 +14,9 @@ Profile = Annotated[str | None, typer.Option("-p", "--profile", metavar="PROFILE
 Tasks = Annotated[
     list[str] | None, typer.Option("--task", metavar="TASK", help="Task, preset or FILE.jsonl (repeatable).")
 ]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting (repeatable).")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting (repeatable).")
+]
 Model = Annotated[
     str | None, typer.Option("--model", metavar="MODEL", help="Hugging Face model id or local directory.")
 ]

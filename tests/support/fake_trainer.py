@@ -124,7 +124,7 @@ def check(act: str) -> None:
         error = {"code": "device", "message": "no such device", "next": "swarmctl run --device cpu"}
         print(json.dumps({"error": error}))
         sys.exit(1)
-    model = {"name": "tiny", "where": "built on the spot", "parameters": 266_000}
+    model = {"name": "tiny", "where": "built locally", "parameters": 266_000}
     found = {"device": "cpu", "dtype": "float32", "accelerator": None, "model": model}
     print("noise of a library")
     print(json.dumps(found | {"tasks": ["spell_backward"], "memory_bytes": None}))

@@ -79,7 +79,7 @@ class Books:
         ask = RequestKey(provider, model, round_, asked.stage, asked.question.digest, 1)
         reservation = self.ledger.reserve(ask, 0.01)
         if usd is None:
-            self.ledger.keep(reservation, "no answer within 120 s")
+            self.ledger.keep(reservation, "no response within 120 s")
         else:
             self.ledger.settle(reservation, Usage(100, 10), usd)
 

@@ -105,10 +105,10 @@ def test_aliases_work_but_are_hidden(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["rnu"], "'run'"),
-        (["run", "--ronds", "3"], "--rounds"),
-        (["run", "--rounds", "many"], "--rounds"),
-        (["profiles", "show", "a", "b"], "unexpected extra argument"),
+        (["rnu"], "unknown command 'rnu'; did you mean run?"),
+        (["run", "--ronds", "3"], "unknown option '--ronds'; did you mean --rounds?"),
+        (["run", "--rounds", "many"], "invalid --rounds: 'many'. Use a whole number of at least 0"),
+        (["profiles", "show", "a", "b"], "unexpected arguments: b"),
     ],
 )
 def test_a_wrong_command_line_exits_2(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

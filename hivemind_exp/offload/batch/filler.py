@@ -74,7 +74,7 @@ class BatchFiller:
         if left:
             requests, name = sum(len(batch.items) for batch in left), self.service.endpoint.name
             batches = "1 batch" if len(left) == 1 else f"{len(left)} batches"
-            message = f"{requests} requests are still running in {batches} at {name}; the next start collects them"
+            message = f"requests still running at {name}: {requests} in {batches}; the next start collects them"
             self.billing.emit(WarningEvent(code="batch_pending", message=message))
         for task in self._running:
             task.cancel()

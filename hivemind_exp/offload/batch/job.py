@@ -174,7 +174,7 @@ def warn_of_orphans(ledger: Ledger, collected: tuple[str, str] | None, emit: Emi
     for provider, model, requests, usd in rows.fetchall():
         if (provider, model) != collected:
             message = (
-                f"{requests} requests of an earlier run are still in batches at {provider} ({usd:.4f} USD reserved). "
+                f"requests of an earlier run still in batches at {provider}: {requests} ({usd:.4f} USD reserved). "
                 f"To collect them, use offload.provider={provider}, offload.model={model} and offload.batch=true."
             )
             emit(WarningEvent(code="batch_left", message=message))

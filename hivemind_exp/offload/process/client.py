@@ -246,7 +246,7 @@ class OffloadClient:
             self._deaths += 1
             if self._deaths == LIVES:
                 raise self._lost(gone) from gone
-            message = f"the API process {gone}; restarting it, and requests that were in flight count as spent"
+            message = f"the API process {gone}; restarting it. Requests that were in flight count as spent"
             self._emit(WarningEvent(code="engine_restarted", message=message))
             try:
                 self._open(again=True)

@@ -51,7 +51,7 @@ def _read(spec: TaskSpec) -> Rows:
     if spec.path is None:
         raise TaskError(
             "task 'jsonl' needs a path to a file of questions and answers, one JSON object per line",
-            next="swarmctl run --task sapo",
+            next="swarmctl run --task FILE.jsonl",
         )
     path = Path(spec.path)
     if not path.is_dir():

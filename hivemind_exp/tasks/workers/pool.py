@@ -321,7 +321,7 @@ class Pool:
             if isinstance(reply, list):
                 continue
             why = str(reply) if isinstance(reply, Unscored) else reply["error"]
-            raise TaskError(f"task {self._specs[task].label!r} cannot make a question: {why}")
+            raise TaskError(f"task {self._specs[task].label!r} cannot generate a question: {why}")
         return [(text, entry, key) for text, entry, key in replies]
 
     def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Unscored]:

@@ -56,7 +56,7 @@ def shape(context: Context) -> tuple[Shape | None, str]:
 def _find(context: Context) -> tuple[Shape | None, str]:
     wanted = context.config.model
     if wanted.name == "tiny":
-        return Shape.read(TINY), "built on the spot"
+        return Shape.read(TINY), "built locally"
     directory, where = places.local_directory(wanted.name), "local directory"
     if directory is None:
         directory, where = places.snapshot(context.environment, wanted.name, wanted.revision), "cached"
@@ -94,7 +94,7 @@ def token(context: Context) -> Finding:
     """Ask the hub whether it accepts the token. Costs and changes nothing."""
     key = _key(context)
     if key is None:
-        return ok("no token; public models need none")
+        return ok("no token; only gated and private models need one")
     if context.offline or places.offline(context.environment):
         return skipped(f"{key.label}; not checked (offline)")
     if not key.value:
@@ -135,7 +135,7 @@ def model(context: Context) -> Finding:
     """Look for the model on this machine, then on the hub, as ``run`` would."""
     wanted = context.config.model
     if wanted.name == "tiny":
-        return ok("tiny is built on the spot; nothing to download")
+        return ok("tiny is built locally; nothing to download")
     directory = places.local_directory(wanted.name)
     if directory is not None:
         return _directory(directory)

@@ -16,6 +16,7 @@ from pathlib import Path
 from swarmctl.doctor.check import Context, Finding, failed, ok, quoted, warning
 from swarmctl.paths import shown
 from swarmctl.terminal.command_line import launcher
+from swarmctl.terminal.sentences import several
 
 PINS: dict[str, tuple[str, str]] = {
     "base58": (">=2.1", "2.1.1"),
@@ -121,7 +122,7 @@ def whole(_context: Context) -> Finding:
         return failed(text, install(*(f"{name}=={installed(name)}" for name in damaged), force=True))
     leftovers = sorted(path for place in _places() for path in Path(place).glob("~*"))
     if leftovers:
-        text = f"{len(leftovers)} leftovers of an interrupted pip install, such as {shown(leftovers[0])}"
+        text = f"{several(len(leftovers), 'leftover')} of an interrupted pip install, such as {shown(leftovers[0])}"
         return warning(text, f"rm -r {quoted(leftovers)}")
     return ok("no library files are missing")
 

@@ -30,7 +30,7 @@ _TOLERATED_S = 3.0
 _UNSYNCHRONISED = 0x40
 _TIMEX_STATUS = 40
 """Offset of ``status`` in ``struct timex`` on 64-bit Linux."""
-_UNKNOWN = "cannot compute what the profile needs (see fit)"
+_UNKNOWN = "cannot compute what the profile needs (see fit.memory)"
 
 
 def memory(context: Context) -> Finding:

@@ -80,7 +80,7 @@ class Mapped:
         try:
             converted = carry.convert(value)
         except (TypeError, ValueError, OverflowError):
-            self.leave(key, f"not a valid value for {carry.setting}", BAD_VALUE)
+            self.leave(key, f"invalid value for {carry.setting}", BAD_VALUE)
             return
         before = next((other for other in self.carried if other.path == path), None)
         if before is not None:

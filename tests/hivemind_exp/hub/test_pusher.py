@@ -106,9 +106,9 @@ def test_what_was_pushed_is_not_pushed_again(root: Path) -> None:
 @pytest.mark.parametrize(
     ("account", "reason"),
     [
-        (Account(token="hf_another"), "the hub rejected the token (401)"),
-        (Account(role="read"), "the hub rejected the token (403)"),
-        (Account(refuse={"/commit/": 400}), "the hub returned 400: refused"),
+        (Account(token="hf_another"), "the hub rejected the token (HTTP 401)"),
+        (Account(role="read"), "the hub rejected the token (HTTP 403)"),
+        (Account(refuse={"/commit/": 400}), "the hub responded with HTTP 400: refused"),
         (None, "cannot reach the hub"),
     ],
     ids=["unknown", "read-only", "refused", "down"],
@@ -121,7 +121,7 @@ def test_a_failed_push_is_a_warning_and_is_retried_by_the_next_run(
     assert {each["event"] for each in events} == {"warning"}
     assert {each["code"] for each in events} == {"push_failed"}
     assert reason in events[-1]["message"]
-    assert "could not push the model of round 1 to me/mine" in events[-1]["message"]
+    assert "cannot push the model of round 1 to me/mine" in events[-1]["message"]
     assert TOKEN not in json.dumps(events)
     good = Account()
     with uploads(good) as url:

@@ -107,16 +107,16 @@ def test_unknown_tasks_and_missing_files_are_reported(file: Path) -> None:
             "from reasoning-gym 0.1.23 on this machine",
             f"{PIP} reasoning-gym==0.1.25",
         ),
-        (0, {"version": ""}, "from this version of swarmctl on this machine", "swarmctl swarm show"),
-        (0, {"label": "bf"}, "does not have the swarm's task spell_backward", "swarmctl swarm show"),
+        (0, {"version": ""}, "from this version of swarmctl on this machine", "swarmctl --version"),
+        (0, {"label": "bf"}, "does not have the swarm's task spell_backward", "swarmctl --version"),
         (
             1,
             {"sha256": "00" * 32},
             r"on this machine \(100 questions, SHA-256 000000000000…\)",
-            "swarmctl swarm show",
+            "swarmctl --version",
         ),
-        (1, {"size": 99}, "99 questions", "swarmctl swarm show"),
-        (1, {"size": None, "sha256": None}, r"on this machine \(not a fixed set\)", "swarmctl swarm show"),
+        (1, {"size": 99}, "99 questions", "swarmctl --version"),
+        (1, {"size": None, "sha256": None}, r"on this machine \(not a fixed set\)", "swarmctl --version"),
     ],
 )
 def test_skew_suggests_a_fix(place: int, changes: dict[str, object], told: str, cure: str) -> None:
@@ -136,7 +136,7 @@ def test_other_questions_under_the_same_version_are_skew() -> None:
         SwarmSkew, match=r"task jsonl has other questions on this machine.*its version and data match"
     ) as caught:
         check_skew(charter(), FACTS, {"spell_backward": "ab" * 32})
-    assert caught.value.next == "swarmctl swarm show"
+    assert caught.value.next == "swarmctl --version"
 
 
 @pytest.mark.parametrize("version", ["evil-package 1.0", "reasoning-gym 0.1.25.post1", "reasoning-gym 1!2"])
@@ -144,4 +144,4 @@ def test_a_charter_cannot_suggest_another_package(version: str) -> None:
     hostile = charter(tasks=(words(version=version), FILE))
     with pytest.raises(SwarmSkew) as caught:
         check_skew(hostile, FACTS, DIGESTS)
-    assert caught.value.next == "swarmctl swarm show"
+    assert caught.value.next == "swarmctl --version"

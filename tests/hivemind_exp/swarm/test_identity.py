@@ -54,7 +54,7 @@ def test_a_key_never_overwrites_a_file_or_follows_a_link(tmp_path: Path) -> None
 def test_a_key_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     Identity.create(tmp_path / "key")
     (tmp_path / "key").chmod(mode)
-    with pytest.raises(IdentityProblem, match=r"others can read .* and could impersonate this node") as caught:
+    with pytest.raises(IdentityProblem, match=r"other users can read .* and impersonate this node") as caught:
         Identity.load(tmp_path / "key")
     assert caught.value.next == f"chmod 600 {tmp_path}/key"
 

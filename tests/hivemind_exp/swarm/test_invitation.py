@@ -65,7 +65,7 @@ def test_mangled_invitations_are_read(mangle: object) -> None:
 def test_invalid_invitations_are_explained(line: str, told: str) -> None:
     with pytest.raises(SwarmError, match=told) as caught:
         parse(line)
-    assert caught.value.next == "swarmctl swarm invite"
+    assert caught.value.next == "swarmctl swarm --help"
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,9 @@ def test_all_names_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("name", "message", "fix"),
     [
-        ("spell_backwards", "closest name is spell_backward", "swarmctl run --task spell_backward"),
-        ("GSM8k", "closest name is gsm8k", "swarmctl run --task gsm8k"),
-        ("zzzzzz", "closest names are sapo, gsm8k, jsonl", "swarmctl run --task sapo"),
+        ("spell_backwards", "did you mean spell_backward?", "swarmctl run --task spell_backward"),
+        ("GSM8k", "did you mean gsm8k?", "swarmctl run --task gsm8k"),
+        ("zzzzzz", "did you mean sapo, gsm8k or jsonl?", "swarmctl run --task sapo"),
         ("countdown", "its verifier evaluates the answer", "swarmctl run --task "),
         ("composite", "list those instead", "swarmctl run --task "),
     ],

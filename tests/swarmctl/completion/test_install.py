@@ -91,7 +91,7 @@ def test_install_again_and_uninstall(shell: str, user: Path, capsys: pytest.Capt
     assert cli.run(["completion", "uninstall", shell]) == Exit.DONE
     assert not path.exists()
     assert cli.run(["completion", "uninstall", shell]) == Exit.DONE
-    assert "Nothing to remove" in capsys.readouterr().out
+    assert "Nothing to delete" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)

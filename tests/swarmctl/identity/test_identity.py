@@ -173,7 +173,7 @@ def test_the_node_must_be_named_if_there_are_several(
     asked("new", "--node", "art")
     for command in (["new"], ["backup", "x"], ["restore", "x"]):
         error = asked(*command, code=Exit.USAGE)["error"]
-        assert "there are 2 nodes on this machine; choose one with --node" in error["message"]
+        assert "2 nodes on this machine; choose one with --node" in error["message"]
         assert error["next"].endswith(f" identity {' '.join(command)} --node art")
     assert [row["node"] for row in asked("show")["identities"]] == ["art", "maths"]
     assert "did you mean maths?" in asked("show", "--node", "math", code=Exit.CONFIGURATION)["error"]["message"]
@@ -241,7 +241,7 @@ def test_an_invalid_key_is_reported_and_can_be_replaced(
 def test_a_key_that_others_can_read_is_reported(asked: Asked, node: NodeFiles, tmp_path: Path, run: Run) -> None:
     asked("new")
     node.key.chmod(0o644)
-    assert "others can read" in asked("show", code=Exit.CONFIGURATION)["identities"][0]["problem"]
+    assert "other users can read" in asked("show", code=Exit.CONFIGURATION)["identities"][0]["problem"]
     assert asked("backup", tmp_path / "x", code=Exit.CONFIGURATION)["error"]["next"] == f"chmod 600 {node.key}"
     node.key.chmod(0o600)
     asked("backup", tmp_path / "x")

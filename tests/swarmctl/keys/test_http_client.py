@@ -93,7 +93,7 @@ def test_slow_responses_time_out(act: str) -> None:
     with service() as server:
         server.act = act
         began = time.monotonic()
-        with pytest.raises(Unanswered, match=r"^no answer within 0\.5 s$"):
+        with pytest.raises(Unanswered, match=r"^no response within 0\.5 s$"):
             request("GET", server.url, {}, 0.5)
         assert time.monotonic() - began < 5
 
@@ -107,5 +107,5 @@ def test_an_invalid_proxy_raises_unanswered(monkeypatch: pytest.MonkeyPatch) -> 
 def test_errors_do_not_contain_the_key() -> None:
     with pytest.raises(Unanswered) as caught:
         request("GET", "http://127.0.0.1:9/", {"Authorization": f"Bearer {GOOD}"}, 5)
-    assert str(caught.value) == "Connection refused"
+    assert str(caught.value) == "connection refused"
     assert GOOD not in repr(caught.value.__cause__)

@@ -39,8 +39,8 @@ def server() -> Iterator[Service]:
         ("garbage", "unreachable", ""),
         ("page", "not_understood", "another kind of server"),
         ('{"data": {}}', "not_understood", "another kind of server"),
-        ("hang", "unreachable", "no answer within 1 s"),
-        ("drip", "unreachable", "no answer within 1 s"),
+        ("hang", "unreachable", "no response within 1 s"),
+        ("drip", "unreachable", "no response within 1 s"),
     ],
 )
 def test_server_responses(server: Service, act: str, result: str, expected: str) -> None:

@@ -161,11 +161,11 @@ def test_a_question_is_repeated_after_a_wrong_answer(home: Path) -> None:
     for question, answer, said in (
         ("Model", "sk-proj-Abcdefghijklmnop0123456789", "looks like an API key"),
         ("Model", "", ""),
-        ("Tasks", "gsm8kk", "the closest name is gsm8k"),
+        ("Tasks", "gsm8kk", "did you mean gsm8k?"),
         ("Tasks", "gsm8k", ""),
         ("Device", "gpu", "invalid model.device: 'gpu'. Use auto, cpu, mps, xpu, cuda or cuda:N."),
         ("Device", "cpu", ""),
-        ("Total rounds", "-3", "invalid game.rounds: -3. Use a whole number from 0."),
+        ("Total rounds", "-3", "invalid game.rounds: -3. Use a whole number of at least 0."),
         ("Total rounds", "3", "Run it"),
     ):
         asked.expect_exact(question)

@@ -77,12 +77,12 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
         "    | Spell cat backwards.",
     ]
     assert lines[5].startswith(
-        "  [0] correct (outcome 1), in strict format: equal to the answer; policy from local, tiny, 0 USD, 20"
+        "  [0] correct (outcome 1: equal to the answer), in strict format; policy from local, tiny, 0 USD, 20"
     )
     assert lines[6] == "    | <answer>tac</answer>"
-    assert lines[7].startswith("  [1] wrong (outcome 0), not in strict format: no answer tag; policy from local")
+    assert lines[7].startswith("  [1] wrong (outcome 0: no answer tag), not in strict format; policy from local")
     assert lines[11].startswith(
-        "  [3] partly correct (outcome 0.5), in strict format: one digit is off; teacher from openai, "
+        "  [3] partly correct (outcome 0.5: one digit is off), in strict format; teacher from openai, "
         "gpt-4o-mini-2024-07-18, 0.001 USD, "
     )
     assert "  [0] not verified yet; teacher from openai" in out
@@ -256,10 +256,10 @@ def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFi
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(";")[0] for line in lines if line.startswith("  [")] == [
-        "  [0] correct (outcome 1), in strict format: equal to the answer",
-        "  [0] correct (outcome 1), in strict format: equal to the answer",
-        "  [1] wrong (outcome 0), not in strict format: no answer tag",
-        "  [0] correct (outcome 1), in strict format: equal to the answer",
+        "  [0] correct (outcome 1: equal to the answer), in strict format",
+        "  [0] correct (outcome 1: equal to the answer), in strict format",
+        "  [1] wrong (outcome 0: no answer tag), not in strict format",
+        "  [0] correct (outcome 1: equal to the answer), in strict format",
     ]
     assert f"peer from {PEER}, claims model: tiny, 20" in lines[7]
     assert f"peer from {PEER}, claims no model, 20" in lines[-2]

@@ -78,7 +78,7 @@ def test_groups_are_split_and_billed_and_off_generates_locally_again(home: Path)
     result = json.loads(done.stdout)
     assert result["rollouts"] == {"policy": 12, "teacher": 12}
     assert result["steps"] == 3
-    assert "it generates 50 % of each group; teacher: verified distillation" in done.stderr
+    assert "it generates 50 % of each group. Used as teacher: verified distillation" in done.stderr
     assert f"Prompts go to 127.0.0.1:{server.url.rsplit(':', 1)[1]}" in done.stderr
     assert sum(event["usd"] for event in events(home, "spend")) == pytest.approx(bill)
     assert {event["tokens_per_second"] for event in events(home, "round")[:3]} == {None}
@@ -155,7 +155,7 @@ def test_first_run_on_a_terminal(home: Path) -> None:
         terminal.expect(r"Store keys in\s+a\s+file .*N. ")
         terminal.sendline("y")
         terminal.expect("Tested: valid")
-        # Where lines are wrapped depends on the length of the port.
+        # Where the lines are broken depends on the port's length.
         terminal.expect(r"costs\s+money,\s+and\s+prompts\s+go\s+to\s+127.0.0.1:.*Per\s+round:\s+8\s+requests.*Continue")
         terminal.sendline("y")
         terminal.expect("Key mybox ····77aa from 0600 file")

@@ -57,7 +57,7 @@ def test_an_adapter_every_two_rounds_with_its_card(home: Path) -> None:
         code, said = run(url, "--set", "hub.every=2", "--set", "model.lora.rank=2")
     assert code == Exit.DONE, said
     assert account.commits == ["After round 2", "After round 4"]
-    assert "Leaves this machine: the model and a card" in said
+    assert "The node pushes its model, with a card" in said
     assert "to me/mine on the hub (private if new) every 2 rounds and after the last round." in said
     assert f"Pushed: {url}/me/mine/commit/" in said
     files = account.repos["me/mine"]
@@ -74,8 +74,8 @@ def test_a_failing_hub_does_not_stop_the_run_and_the_next_run_pushes(home: Path)
     with uploads(Account(role="read")) as url:
         code, said = run(url)
     assert code == Exit.DONE, said
-    assert "warning: cannot push to me/mine yet: the hub rejected the token (403)" in said
-    assert "warning: could not push the model of round 4 to me/mine" in said
+    assert "warning: cannot push to me/mine yet: the hub rejected the token (HTTP 403)" in said
+    assert "warning: cannot push the model of round 4 to me/mine" in said
     account = Account()
     with uploads(account) as url:
         assert run(url)[0] == Exit.DONE

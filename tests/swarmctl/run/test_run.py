@@ -142,7 +142,7 @@ def test_a_profile_file_is_found_again_from_another_directory(stand_in: Cli, hom
         (
             "killed",
             Exit.FAILED,
-            "was killed (SIGKILL), probably because the system ran out",
+            "was killed (SIGKILL), probably because the system ran out of memory",
             "--set train.micro_batch=64",
         ),
         ("traceback", Exit.FAILED, "RuntimeError: the flux was reversed (log: ", "run --node demo"),
@@ -315,7 +315,7 @@ def test_dry_run_changes_nothing(stand_in: Cli, home: Path) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run")
     assert done.returncode == 0
     assert "rounds = 5 # --rounds" in done.stdout
-    assert "# model    tiny: built on the spot, 0.266 M parameters" in done.stdout
+    assert "# model    tiny: built locally, 0.266 M parameters" in done.stdout
     as_json = json.loads(stand_in("run", "-p", "demo", "--dry-run", "--json").stdout)
     assert as_json["origins"]["model.name"] == "built-in demo"
     assert as_json["check"]["device"] == "cpu"

@@ -117,7 +117,7 @@ def test_models_that_are_gated_missing_or_unreachable(tmp_path: Path) -> None:
         gated, away = map(ended, both)
     assert "org/gated is gated" in told(gated)[0]
     assert gated.returncode == Exit.CONFIGURATION
-    assert "cannot be reached" in told(away)[0]
+    assert "is unreachable" in told(away)[0]
     assert "--profile demo" in told(away)[1]
     assert away.returncode == Exit.FAILED
     assert list(tmp_path.glob("home/nodes/*/checkpoints/*")) == []
@@ -221,5 +221,5 @@ def test_a_dry_run_with_the_real_trainer_changes_nothing(home: Path) -> None:
     done = swarmctl("run", "--profile", "small", "--dry-run", "--json")
     found = json.loads(done.stdout)["check"]
     assert found["device"] == "cpu"
-    assert found["model"]["where"] == "built on the spot"
+    assert found["model"]["where"] == "built locally"
     assert not (home / "nodes").exists()

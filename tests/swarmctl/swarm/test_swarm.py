@@ -207,8 +207,8 @@ def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, t
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--task", "sapo"], "fixes tasks to spell_backward, but --task sets another value"),
-        (["--set", "game.group_size=4"], "fixes game.group_size to 8, but --set sets another value"),
+        (["--task", "sapo"], "requires tasks = spell_backward, but --task sets another value"),
+        (["--set", "game.group_size=4"], "requires game.group_size = 8, but --set sets another value"),
         (["--set", "node.fresh=true"], "cannot start over at every run"),
     ],
 )
@@ -244,7 +244,10 @@ def test_swarms_are_never_mixed_in_a_node(here: Cli, home: Path, tea: str) -> No
     assert fixed.returncode == Exit.DONE, fixed.stderr
     assert made(home, "tea-2")["swarm"] == parse(coffee).charter
     assert here("run", "-p", "demo", "--node", "demo", "--rounds", "1").returncode == Exit.DONE
-    assert "starts over at every run; that cannot be changed" in here("run", "--join", tea, "--node", "demo").stderr
+    assert (
+        "node demo starts over at every run; that cannot be changed"
+        in here("run", "--join", tea, "--node", "demo").stderr
+    )
 
 
 @pytest.mark.slow

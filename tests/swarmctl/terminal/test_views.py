@@ -203,7 +203,7 @@ def test_unknown_values_are_null() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "told"), [(0.95, "It taught no new skill."), (0.3, "not much yet"), (0.1, "not much yet")]
+    ("after", "told"), [(0.95, "taught no new skill"), (0.3, "not much yet"), (0.1, "not much yet")]
 )
 def test_demo_claims_only_what_it_showed(after: float, told: str) -> None:
     progress = RunView(accuracy={0: 0.25, 80: after}, start={"parameters": 232_000})

@@ -55,7 +55,7 @@ def test_stop_is_immediate_and_the_next_start_collects(tmp_path: Path) -> None:
             with pytest.raises(StopRequested):
                 rig.offload.wait(0)
         assert [(warning["code"], warning["message"]) for warning in rig.events.of("warning")] == [
-            ("batch_pending", "12 requests are still running in 1 batch at box; the next start collects them")
+            ("batch_pending", "requests still running at box: 12 in 1 batch; the next start collects them")
         ]
         assert rig.accounts()["batched"] > 0
         server.finish_batches()

@@ -92,7 +92,7 @@ def test_process_that_died_between_calls_is_replaced(tmp_path: Path) -> None:
     assert asked == {"question 0": 1, "question 1": 1, "question 2": 2, "question 3": asked["question 3"]}
     assert {len(places) for places in rig.texts().values()} == {4}
     assert rig.events.of("warning")[0]["message"] == (
-        "the API process was killed by SIGKILL; restarting it, and requests that were in flight count as spent"
+        "the API process was killed by SIGKILL; restarting it. Requests that were in flight count as spent"
     )
 
 

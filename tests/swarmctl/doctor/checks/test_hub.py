@@ -160,6 +160,6 @@ def test_saved_token_is_not_sent_unencrypted(tmp_path: Path) -> None:
 
 
 def test_token_that_cannot_be_checked() -> None:
-    assert hub.token(make()).text == "no token; public models need none"
+    assert hub.token(make()).text == "no token; only gated and private models need one"
     assert hub.token(make(environment={"HF_TOKEN": TOKEN}, offline=True)).status is Status.SKIPPED
     assert "cannot reach" in hub.token(make(environment={"HF_TOKEN": TOKEN})).text

@@ -161,7 +161,7 @@ def test_a_redirect_within_the_host_is_followed() -> None:
 
 def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "SECONDS", 0.3)
-    with serve(lambda _: time.sleep(3)) as address, pytest.raises(Unanswered, match="no answer within"):
+    with serve(lambda _: time.sleep(3)) as address, pytest.raises(Unanswered, match="no response within"):
         hub.ask_hub("GET", address)
     with pytest.raises(Unanswered, match="refused"):
         hub.ask_hub("GET", DEAD)

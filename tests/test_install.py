@@ -98,6 +98,13 @@ def test_it_installs_a_command_that_runs(
     # Without the dependencies, which are gigabytes. The few that a fast command needs come from this environment.
     monkeypatch.setenv("PIP_FLAGS", "--no-deps")
     monkeypatch.setenv("PATH", f"{Path(uv).parent}:/usr/bin:/bin" if uv else "/usr/bin:/bin")
+    # A copy, because setuptools leaves a directory ``build`` where it builds.
+    copy = tmp_path / "copy"
+    for name in ("swarmctl", "hivemind_exp"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    monkeypatch.setattr(install, "ROOT", copy)
     venv = tmp_path / "venv"
     assert install.main([str(venv), "--torch", "default", "--no-editable"]) == 0
     assert f"with {'uv' if uv else 'pip'}:" in capfd.readouterr().out

@@ -16,7 +16,8 @@ from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed, SamplingParams, most_tokens
-from hivemind_exp.offload.ledger import Ledger, PromptBound, RequestKey, Reservation, worst_case
+from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
+from hivemind_exp.offload.prices import PromptBound, worst_case
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Message, RoundSpend
 

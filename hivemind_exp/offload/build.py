@@ -18,7 +18,8 @@ from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import ChatClient, SamplingParams, check_sdk
 from hivemind_exp.offload.batch.job import warn_of_orphans
 from hivemind_exp.offload.engine import Engine
-from hivemind_exp.offload.ledger import BATCH_SHARE, Ledger, Price, bounded_price
+from hivemind_exp.offload.ledger import Ledger
+from hivemind_exp.offload.prices import BATCH_SHARE, Price, bounded_price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import Endpoint, chain, check_offload, describe_loss, first_endpoint, resolved_kind

@@ -1,6 +1,6 @@
-"""What requests cost, and the node's ledger (SQLite): money is reserved before a request and settled by its answer.
+"""The node's ledger (SQLite): money is reserved before a request and settled by its answer.
 
-Prices come from the profile or from genai-prices, which is bundled and needs no network. Requests in flight when a node
+Requests in flight when a node
 dies count as spent in full. Requests in a batch are collected at the node's next start (``batch.job``). The ledger
 outlives everything else of a node, even a node that starts over at every run: the cap is for the node's whole life.
 """
@@ -11,137 +11,17 @@ import math
 import shlex
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hivemind_exp.config import LimitsConfig, PriceConfig
-from hivemind_exp.errors import ConfigurationError, DiskFull, LimitReached, NodeError
-from hivemind_exp.offload.settings import Endpoint
-
-if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, Provider
-
-BATCH_SHARE = 0.5
-"""Price of a token in a batch, as a fraction of its normal price."""
-_MANY = 10_000_000
-"""A token count beyond every price tier: the price per token there is the highest possible."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Token counts of one request, as the service reports them."""
-
-    prompt: int
-    completion: int
-    """Includes hidden reasoning."""
-    cached: int = 0
-    """The part of ``prompt`` that came from the service's cache."""
-    reasoning: int = 0
-    """The part of ``completion`` that is hidden."""
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Dollars per token.
-
-    ``input`` and ``output`` are the highest rates that may apply, at any hour and size. Reserves are made at these.
-    """
-
-    input: float
-    output: float
-    known: tuple[Provider, ModelInfo] | None = None
-    """The row of genai-prices, which has tiers, hours and cached input."""
-
-    def cost(self, usage: Usage) -> float:
-        if self.known is None:
-            return usage.prompt * self.input + usage.completion * self.output
-        from genai_prices import Usage as Tokens
-
-        provider, model = self.known
-        tokens = Tokens(
-            input_tokens=usage.prompt,
-            output_tokens=usage.completion,
-            cache_read_tokens=min(usage.cached, usage.prompt),
-        )
-        return float(model.calc_price(tokens, provider).total_price)
-
-    def cost_in_batch(self, usage: Usage) -> float:
-        """Return the cost in dollars of usage in a batch.
-
-        Cached input counts in full: whether its discount applies in batches depends on the model, and a cap must hold
-        for every model.
-        """
-        return BATCH_SHARE * self.cost(replace(usage, cached=0))
-
-    @property
-    def free(self) -> bool:
-        return self.input == self.output == 0
-
-
-def price_of(endpoint: Endpoint, given: Mapping[str, PriceConfig]) -> Price | None:
-    """Return an endpoint's price, or None if it is unknown."""
-    own = given.get(endpoint.name)
-    if own is not None:
-        return Price(own.input / 1e6, own.output / 1e6)
-    if endpoint.chat.free:
-        return Price(0.0, 0.0)
-    return None if endpoint.chat.prices is None else _listed(endpoint.chat.prices, endpoint.model)
-
-
-def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, capped: bool) -> Price:
-    """Return an endpoint's price.
-
-    Raises ``ConfigurationError`` if there is a cap that cannot be enforced: the price is unknown (the error gives the
-    line to add) or the model's hidden reasoning has no limit. Without a cap, an unknown price counts as zero.
-    """
-    price = price_of(endpoint, given)
-    if not capped:
-        return price or Price(0.0, 0.0)
-    line = f"offload.prices.{endpoint.name}"
-    if price is None:
-        raise ConfigurationError(
-            f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. Set the price of a million "
-            f"tokens in the profile, for example [{line}] input = 0.15, output = 0.60, or lift the cap with "
-            'offload.limits.usd = "unlimited" and no usd_per_day.',
-            next=f"swarmctl run --offload {endpoint.label} --set {line}.input=0.15 --set {line}.output=0.60",
-        )
-    if endpoint.reasons and not endpoint.chat.bounds_reasoning and not price.free:
-        raise ConfigurationError(
-            f"the hidden reasoning of {endpoint.label} has no limit, so no spending cap can be enforced. Use another "
-            'model, or lift the cap with offload.limits.usd = "unlimited" and no usd_per_day.',
-            next=f"swarmctl run --offload {endpoint.name}",
-        )
-    return price
-
-
-def _listed(source: str, name: str) -> Price | None:
-    from genai_prices import Usage as Tokens
-    from genai_prices import data_snapshot
-
-    try:
-        provider, model = data_snapshot.get_snapshot().find_provider_model(name, None, source, None)
-    except LookupError:
-        return None
-    now = datetime.now(UTC)
-    many = Tokens(input_tokens=_MANY, output_tokens=_MANY)
-    hours = [
-        model.calc_price(many, provider, genai_request_timestamp=now + timedelta(hours=hour)) for hour in range(24)
-    ]
-    return Price(
-        input=max(float(hour.input_price) for hour in hours) / _MANY,
-        output=max(float(hour.output_price) for hour in hours) / _MANY,
-        known=(provider, model),
-    )
-
+from hivemind_exp.config import LimitsConfig
+from hivemind_exp.errors import DiskFull, LimitReached, NodeError
+from hivemind_exp.offload.prices import PromptBound, Usage
 
 BATCHED = "batched"
 """State of a request in a batch, which outlives the node's process."""
-BYTES_A_MESSAGE = 64
-"""Upper bound on a message's tokens besides its text: role and framing."""
 _DAY = 86400
 _ROUNDING = 1e-9
 """Dollars by which two sums of the same requests may differ."""
@@ -184,29 +64,6 @@ class Reservation:
     """Whether the request is in a batch."""
     prompt: PromptBound | None = None
     """The prompt tokens that are reserved; None for a request in a batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class PromptBound:
-    """The most prompt tokens that a service may bill for a request."""
-
-    sent: int
-    """For the messages that were sent: a token is at least one byte."""
-    added: int = 0
-    """For what the service adds to a prompt, as far as earlier answers show it."""
-
-    @classmethod
-    def of(cls, contents: Sequence[str], added: int = 0) -> PromptBound:
-        return cls(sum(len(content.encode()) + BYTES_A_MESSAGE for content in contents), added)
-
-    @property
-    def tokens(self) -> int:
-        return self.sent + self.added
-
-
-def worst_case(price: Price, prompt: PromptBound, count: int, max_tokens: int) -> float:
-    """Return the most a request can cost, in dollars: a choice has at most ``max_tokens``."""
-    return prompt.tokens * price.input + count * max_tokens * price.output
 
 
 class Ledger:

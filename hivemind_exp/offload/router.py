@@ -10,7 +10,7 @@ from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import ChatClient, FaultKind, RequestFailed
-from hivemind_exp.offload.ledger import Price
+from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
 from hivemind_exp.offload.settings import Endpoint
 

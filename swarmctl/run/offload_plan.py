@@ -11,7 +11,7 @@ from typing import Any
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.ledger import BATCH_SHARE, BYTES_A_MESSAGE, Usage, bounded_price
+from hivemind_exp.offload.prices import BATCH_SHARE, BYTES_A_MESSAGE, Usage, bounded_price
 from hivemind_exp.offload.settings import TRAINING, Endpoint, chain, describe_loss, first_endpoint, resolved_kind
 from hivemind_exp.offload.spending import spent_so_far
 from hivemind_exp.sources.schedule import share_of

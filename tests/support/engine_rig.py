@@ -14,7 +14,8 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import ChatClient, SamplingParams
 from hivemind_exp.offload.engine import Engine
-from hivemind_exp.offload.ledger import Ledger, Price
+from hivemind_exp.offload.ledger import Ledger
+from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import Endpoint

@@ -10,7 +10,8 @@ from pathlib import Path
 from hivemind_exp.config import Config, LimitsConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.ledger import Ledger, RequestKey, Usage
+from hivemind_exp.offload.ledger import Ledger, RequestKey
+from hivemind_exp.offload.prices import Usage
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
 from swarmctl.nodes.directory import identity

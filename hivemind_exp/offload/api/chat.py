@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.offload.ledger import Usage
+from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.rate_limit import duration
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import KEY_VARIABLES
@@ -223,26 +223,6 @@ _LOST_ANSWER = (504, 524)
 """Statuses of a gateway that forwarded the request and did not wait for the answer (524: Cloudflare)."""
 
 
-def transport_error(error: BaseException) -> BaseException | None:
-    """Return the error of aiohttp, the transport, behind an error of the SDK; None if there is none."""
-    import aiohttp
-
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, aiohttp.ClientError):
-        cause = cause.__cause__
-    return cause
-
-
-def _never_sent() -> tuple[type[Exception], ...]:
-    """Return the transport's errors after which the service cannot have received the request.
-
-    The SDK's own errors do not tell: they report every lost connection, too, as a timeout while connecting.
-    """
-    import aiohttp
-
-    return aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError
-
-
 def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestFailed:
     """Classify an answer whose status is not 200. It costs nothing, unless a gateway lost the service's answer."""
     text = content[:65536].decode(errors="replace")
@@ -300,6 +280,7 @@ class ChatClient:
 
         Raises ``ImportError`` if the SDK is not installed.
         """
+        import aiohttp
         import openai
 
         # With these set, the SDK would use OpenAI's address or send an OpenAI identity to any host. Key variables stay,
@@ -309,7 +290,7 @@ class ChatClient:
         self._endpoint = endpoint
         self._key = key
         self._seconds = seconds
-        self._openai = openai
+        self._openai, self._aiohttp = openai, aiohttp
         self._client = openai.AsyncOpenAI(
             api_key=key or _NO_KEY,
             base_url=endpoint.base_url,
@@ -363,8 +344,12 @@ class ChatClient:
         if not late and not isinstance(error, self._openai.APIConnectionError):
             # The transport's own exceptions have no common public base class.
             return broken(f"the response from {self._endpoint.host} broke off ({type(error).__name__})")
-        cause = transport_error(error)
-        if isinstance(cause, _never_sent()):
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, self._aiohttp.ClientError):
+            cause = cause.__cause__
+        # The SDK reports every lost connection as a timeout while connecting. Only these are: nothing was sent.
+        unsent = self._aiohttp.ClientConnectorError, self._aiohttp.ConnectionTimeoutError
+        if isinstance(cause, (*unsent, self._aiohttp.ClientHttpProxyError)):
             return RequestFailed(FaultKind.BROKEN, f"cannot connect to {self._endpoint.host}", sent=False)
         if late and (cause is None or isinstance(cause, TimeoutError)):
             return RequestFailed(FaultKind.TIMEOUT, f"no response within {seconds:g} s", billed=True)

@@ -15,7 +15,7 @@ from hivemind_exp.offload.answers import BilledClient, ending, unfilled
 from hivemind_exp.offload.api.batch import BatchClient, Line, Request, encode_line, parcels
 from hivemind_exp.offload.api.chat import body, most_tokens
 from hivemind_exp.offload.batch.job import Batch, BatchJob, BatchStore, State
-from hivemind_exp.offload.ledger import BATCH_SHARE, PromptBound, worst_case
+from hivemind_exp.offload.prices import BATCH_SHARE, PromptBound, worst_case
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.seeds import derive_seed

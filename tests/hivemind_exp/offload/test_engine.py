@@ -14,7 +14,7 @@ import pytest
 from hivemind_exp.errors import KeyProblem, LimitReached, ProviderError
 from hivemind_exp.offload import engine as offloading
 from hivemind_exp.offload import router as routing
-from hivemind_exp.offload.ledger import Price
+from hivemind_exp.offload.prices import Price
 from hivemind_exp.providers import Group
 from tests.support.engine_rig import GROUPS, PRICE_IN, PRICE_OUT, endpoint, engine, order
 from tests.support.fake_api.ask import Ask

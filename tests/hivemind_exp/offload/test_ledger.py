@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError
-from hivemind_exp.offload.ledger import Ledger, Price, PromptBound, RequestKey, Usage, total_spent, worst_case
+from hivemind_exp.offload.ledger import Ledger, RequestKey, total_spent
+from hivemind_exp.offload.prices import Price, PromptBound, Usage, worst_case
 from tests.support.full_disk import mounted_disk
 
 ASK = RequestKey("box", "m", 0, "answer", "q", 1)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.offload.ledger import Usage, bounded_price, price_of
+from hivemind_exp.offload.prices import Usage, bounded_price, price_of
 from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, resolved_kind, split
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind

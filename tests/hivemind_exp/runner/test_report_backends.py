@@ -23,7 +23,7 @@ def test_a_missing_library_is_named_with_its_install_command(monkeypatch: pytest
 
     monkeypatch.setattr(importlib.util, "find_spec", without_tensorboard)
     check_reports(make_config())
-    with pytest.raises(ConfigurationError, match="names tensorboard, which is not installed") as caught:
+    with pytest.raises(ConfigurationError, match="includes tensorboard, which is not installed") as caught:
         check_reports(make_config(report={"to": ["tensorboard"]}))
     program, *words = shlex.split(caught.value.next or "")
     assert Path(program).is_file()

@@ -22,7 +22,7 @@ from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:
     from hivemind_exp.offload.api.chat import ChatAnswer
-    from hivemind_exp.offload.ledger import Price
+    from hivemind_exp.offload.prices import Price
 
 _TOKENS = 16
 """Most tokens in the response to the test request."""
@@ -67,7 +67,7 @@ def price(service: ApiService, context: Context) -> Finding:
 
 def _price(service: ApiService, context: Context) -> Price | None:
     """Return the price; None if it is unknown and no cap needs it. Raises ConfigurationError."""
-    from hivemind_exp.offload.ledger import bounded_price, price_of
+    from hivemind_exp.offload.prices import bounded_price, price_of
 
     offload = context.config.offload
     bounded_price(service.endpoint, offload.prices, capped=offload.limits.capped)
@@ -109,7 +109,7 @@ def request(service: ApiService, context: Context) -> Finding:
 
 def _most(service: ApiService, context: Context) -> float | None:
     """Return the most that the request costs, in dollars; None if unknown. Raises ConfigurationError."""
-    from hivemind_exp.offload.ledger import PromptBound, worst_case
+    from hivemind_exp.offload.prices import PromptBound, worst_case
 
     price = _price(service, context)
     return (

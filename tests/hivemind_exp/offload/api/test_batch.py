@@ -28,7 +28,8 @@ from hivemind_exp.offload.api.batch import (
 )
 from hivemind_exp.offload.api.chat import ChatAnswer, ChatClient, FaultKind, RequestFailed
 from hivemind_exp.offload.batch.job import BatchStore
-from hivemind_exp.offload.ledger import Ledger, Usage, price_of
+from hivemind_exp.offload.ledger import Ledger
+from hivemind_exp.offload.prices import Usage, price_of
 from hivemind_exp.offload.process.client import open_offload
 from hivemind_exp.offload.settings import first_endpoint
 from hivemind_exp.secrets import Secrets

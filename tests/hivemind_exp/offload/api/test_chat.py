@@ -20,7 +20,7 @@ from hivemind_exp.offload.api.chat import (
     read_answer,
     refusal,
 )
-from hivemind_exp.offload.ledger import Usage
+from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import PROVIDERS, Chat
 from tests.support.fake_api.faults import Fault

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.offload.ledger import Price
+from hivemind_exp.offload.prices import Price
 from hivemind_exp.providers import Group
 from tests.support.engine_rig import GROUPS, endpoint, engine, order
 from tests.support.fake_api.transformers_server import TransformersServer

@@ -1,0 +1,155 @@
+"""What requests cost, and the most that one can cost.
+
+Prices come from the profile or from genai-prices, which is bundled and needs no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from hivemind_exp.config import PriceConfig
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.offload.settings import Endpoint
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, Provider
+
+BYTES_A_MESSAGE = 64
+"""Upper bound on a message's tokens besides its text: role and framing."""
+BATCH_SHARE = 0.5
+"""Price of a token in a batch, as a fraction of its normal price."""
+_MANY = 10_000_000
+"""A token count beyond every price tier: the price per token there is the highest possible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one request, as the service reports them."""
+
+    prompt: int
+    completion: int
+    """Includes hidden reasoning."""
+    cached: int = 0
+    """The part of ``prompt`` that came from the service's cache."""
+    reasoning: int = 0
+    """The part of ``completion`` that is hidden."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars per token.
+
+    ``input`` and ``output`` are the highest rates that may apply, at any hour and size. Reserves are made at these.
+    """
+
+    input: float
+    output: float
+    known: tuple[Provider, ModelInfo] | None = None
+    """The row of genai-prices, which has tiers, hours and cached input."""
+
+    def cost(self, usage: Usage) -> float:
+        if self.known is None:
+            return usage.prompt * self.input + usage.completion * self.output
+        from genai_prices import Usage as Tokens
+
+        provider, model = self.known
+        tokens = Tokens(
+            input_tokens=usage.prompt,
+            output_tokens=usage.completion,
+            cache_read_tokens=min(usage.cached, usage.prompt),
+        )
+        return float(model.calc_price(tokens, provider).total_price)
+
+    def cost_in_batch(self, usage: Usage) -> float:
+        """Return the cost in dollars of usage in a batch.
+
+        Cached input counts in full: whether its discount applies in batches depends on the model, and a cap must hold
+        for every model.
+        """
+        return BATCH_SHARE * self.cost(replace(usage, cached=0))
+
+    @property
+    def free(self) -> bool:
+        return self.input == self.output == 0
+
+
+def price_of(endpoint: Endpoint, given: Mapping[str, PriceConfig]) -> Price | None:
+    """Return an endpoint's price, or None if it is unknown."""
+    own = given.get(endpoint.name)
+    if own is not None:
+        return Price(own.input / 1e6, own.output / 1e6)
+    if endpoint.chat.free:
+        return Price(0.0, 0.0)
+    return None if endpoint.chat.prices is None else _listed(endpoint.chat.prices, endpoint.model)
+
+
+def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, capped: bool) -> Price:
+    """Return an endpoint's price.
+
+    Raises ``ConfigurationError`` if there is a cap that cannot be enforced: the price is unknown (the error gives the
+    line to add) or the model's hidden reasoning has no limit. Without a cap, an unknown price counts as zero.
+    """
+    price = price_of(endpoint, given)
+    if not capped:
+        return price or Price(0.0, 0.0)
+    line = f"offload.prices.{endpoint.name}"
+    if price is None:
+        raise ConfigurationError(
+            f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. Set the price of a million "
+            f"tokens in the profile, for example [{line}] input = 0.15, output = 0.60, or lift the cap with "
+            'offload.limits.usd = "unlimited" and no usd_per_day.',
+            next=f"swarmctl run --offload {endpoint.label} --set {line}.input=0.15 --set {line}.output=0.60",
+        )
+    if endpoint.reasons and not endpoint.chat.bounds_reasoning and not price.free:
+        raise ConfigurationError(
+            f"the hidden reasoning of {endpoint.label} has no limit, so no spending cap can be enforced. Use another "
+            'model, or lift the cap with offload.limits.usd = "unlimited" and no usd_per_day.',
+            next=f"swarmctl run --offload {endpoint.name}",
+        )
+    return price
+
+
+def _listed(source: str, name: str) -> Price | None:
+    from genai_prices import Usage as Tokens
+    from genai_prices import data_snapshot
+
+    try:
+        provider, model = data_snapshot.get_snapshot().find_provider_model(name, None, source, None)
+    except LookupError:
+        return None
+    now = datetime.now(UTC)
+    many = Tokens(input_tokens=_MANY, output_tokens=_MANY)
+    hours = [
+        model.calc_price(many, provider, genai_request_timestamp=now + timedelta(hours=hour)) for hour in range(24)
+    ]
+    return Price(
+        input=max(float(hour.input_price) for hour in hours) / _MANY,
+        output=max(float(hour.output_price) for hour in hours) / _MANY,
+        known=(provider, model),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBound:
+    """The most prompt tokens that a service may bill for a request."""
+
+    sent: int
+    """For the messages that were sent: a token is at least one byte."""
+    added: int = 0
+    """For what the service adds to a prompt, as far as earlier answers show it."""
+
+    @classmethod
+    def of(cls, contents: Sequence[str], added: int = 0) -> PromptBound:
+        return cls(sum(len(content.encode()) + BYTES_A_MESSAGE for content in contents), added)
+
+    @property
+    def tokens(self) -> int:
+        return self.sent + self.added
+
+
+def worst_case(price: Price, prompt: PromptBound, count: int, max_tokens: int) -> float:
+    """Return the most a request can cost, in dollars: a choice has at most ``max_tokens``."""
+    return prompt.tokens * price.input + count * max_tokens * price.output

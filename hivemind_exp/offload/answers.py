@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed, SamplingParams, most_tokens
+from hivemind_exp.offload.api.chat import ChatAnswer, SamplingParams, most_tokens
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
 from hivemind_exp.offload.prices import PromptBound, worst_case
 from hivemind_exp.offload.router import ProviderService, Router

@@ -20,7 +20,8 @@ from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.answers import BilledClient, ending
-from hivemind_exp.offload.api.chat import FaultKind, RequestFailed, SamplingParams
+from hivemind_exp.offload.api.chat import SamplingParams
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.batch.filler import BatchFiller
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.router import ProviderService, Router

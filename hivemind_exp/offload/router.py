@@ -9,7 +9,8 @@ from hivemind_exp.backoff import growing
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.api.batch import BatchClient
-from hivemind_exp.offload.api.chat import ChatClient, FaultKind, RequestFailed
+from hivemind_exp.offload.api.chat import ChatClient
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
 from hivemind_exp.offload.settings import Endpoint
@@ -23,7 +24,7 @@ _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _DAY_S = 86400.0
 """Longest pause, even if a service asks for a longer one."""
-PERMANENT = (FaultKind.REFUSED, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
+PERMANENT = (FaultKind.REFUSED, FaultKind.FORBIDDEN, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
 """Errors that a retry cannot fix."""
 _POLL_S = 1.0
 
@@ -128,6 +129,8 @@ class Router:
             self._slow_down(service, fault)
             return
         service.faults += 1
+        if fault.wait is not None and fault.wait <= LONGEST_HOLD_S:
+            service.limiter.hold(fault.wait)  # it asks for a pause, which all requests keep
         if fault.wait is not None and fault.wait > LONGEST_HOLD_S:
             self._rest(service, fault, fault.wait)
         elif fault.trouble in PERMANENT or service.faults >= FAULTS_IN_A_ROW or service.probing:
@@ -183,7 +186,7 @@ class Router:
             return
         services = [service for service in self._chain if service is not None]
         faults = [service.trouble for service in services if service.trouble is not None]
-        hopeless = (FaultKind.REFUSED, FaultKind.BAD_REQUEST)
+        hopeless = (FaultKind.REFUSED, FaultKind.FORBIDDEN, FaultKind.BAD_REQUEST)
         if len(faults) < len(services) or not all(fault.trouble in hopeless for fault in faults):
             return
         told, name = f"{services[0].told(faults[0])}, and no fallback is available", services[0].endpoint.name

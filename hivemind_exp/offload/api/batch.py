@@ -8,18 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hivemind_exp.offload.api.chat import (
-    LARGEST_ANSWER,
-    ChatAnswer,
-    ChatClient,
-    FaultKind,
-    RequestFailed,
-    broken,
-    read_answer,
-    read_body,
-    refusal,
-    short,
-)
+from hivemind_exp.offload.api.chat import LARGEST_ANSWER, ChatAnswer, ChatClient, read_answer, read_body
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken, refusal, short
 
 URL = "/v1/chat/completions"
 WINDOW = "24h"

@@ -10,13 +10,12 @@ import re
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import KW_ONLY, dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken, encodable, refusal
 from hivemind_exp.offload.prices import Usage
-from hivemind_exp.offload.rate_limit import duration
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import KEY_VARIABLES
 from hivemind_exp.rollouts.types import Message
@@ -24,48 +23,7 @@ from hivemind_exp.rollouts.types import Message
 LONGEST_TEXT = 200_000
 """Longer completions are cut to this many characters."""
 _MOST_TOKENS = 10**9
-_POOR = ("insufficient_quota", "insufficient balance", "insufficient credit", "credit balance", "billing", "no credit")
 _SEED_BITS = 0x7FFFFFFF
-
-
-class FaultKind(StrEnum):
-    """Kinds of failure, grouped by what can be done about them. The values appear in messages."""
-
-    SLOW_DOWN = "rate limited"
-    BUSY = "temporarily unavailable"
-    BROKEN = "connection failed or response invalid"
-    TIMEOUT = "timed out"
-    REFUSED = "authentication failed"
-    NO_CREDIT = "out of credit"
-    BAD_REQUEST = "request rejected"
-
-
-@dataclass(eq=False)
-class RequestFailed(Exception):
-    """A request that returned no completions."""
-
-    trouble: FaultKind
-    detail: str
-    """Description for people; never contains the API key."""
-    _: KW_ONLY
-    wait: float | None = None
-    """Seconds that the service asks to wait."""
-    billed: bool = False
-    """Whether the service may have done the work, so that the reserve stays spent."""
-    sent: bool = True
-    """Whether the request reached the service."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return self.detail
-
-
-def broken(detail: str) -> RequestFailed:
-    """Return the failure for a broken connection or an invalid answer.
-
-    It counts as billed, because the service may have done the work.
-    """
-    return RequestFailed(FaultKind.BROKEN, detail, billed=True)
 
 
 @dataclass(slots=True)
@@ -167,10 +125,11 @@ def body(  # noqa: PLR0917 - everything a request is made of
 def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
     """Parse an answer with status 200. Raises ``RequestFailed`` if it is not a chat completion."""
     try:
-        document = json.loads(content)
-        if isinstance(document, dict) and "choices" not in document and isinstance(document.get("error"), dict):
-            # OpenRouter sends errors with status 200; the code in the body is the real status.
-            status = document["error"].get("code")
+        document = json.loads(content.decode("utf-8-sig", "replace"))
+        if isinstance(document, dict) and document.get("error") and not document.get("choices"):
+            # Some services send errors with status 200; a code in the body is the real status.
+            error = document["error"]
+            status = error.get("code") if isinstance(error, dict) else 404
             raise refusal(status if isinstance(status, int) and status >= 400 else 500, content, headers)
         choices = document["choices"]
         if not isinstance(choices, list):
@@ -185,16 +144,27 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
     return ChatAnswer(found, usage, encodable(model[:200]) if isinstance(model, str) else None, headers)
 
 
+_TRUNCATED = ("length", "max_tokens", "max_output_tokens", "model_length", "max_length")
+_FILTERED = ("content_filter", "content_filtered", "safety", "recitation", "prohibited_content", "blocklist", "spii")
+"""How services spell why a completion ended."""
+
+
 def _choice(entry: dict[str, Any]) -> Choice:
-    message, reason = entry.get("message"), entry.get("finish_reason")
-    text = message.get("content") if isinstance(message, dict) else None
-    text = text if isinstance(text, str) else ""
-    return Choice(encodable(text[:LONGEST_TEXT]), truncated=reason == "length", filtered=reason == "content_filter")
+    """Return one choice. One that ended with an error has no text: it is not a whole completion."""
+    reason = str(entry.get("finish_reason")).lower()
+    failed = reason == "error" or bool(entry.get("error"))
+    text = "" if failed else encodable(_text(entry)[:LONGEST_TEXT])
+    return Choice(text, truncated=reason in _TRUNCATED, filtered=reason in _FILTERED)
 
 
-def encodable(text: str) -> str:
-    """Replace lone surrogates, which JSON can contain but UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode()
+def _text(entry: dict[str, Any]) -> str:
+    """Return a choice's text: a string, the text parts of a list, or where the older API puts it."""
+    message = entry.get("message")
+    content = message.get("content") if isinstance(message, dict) else entry.get("text")
+    if isinstance(content, list):  # Mistral's reasoning models: parts of other types are hidden reasoning
+        parts = (part for part in content if isinstance(part, dict) and part.get("type") == "text")
+        content = "".join(str(part.get("text") or "") for part in parts)
+    return content if isinstance(content, str) else ""
 
 
 def _usage(table: Any) -> Usage | None:
@@ -214,55 +184,12 @@ def _usage(table: Any) -> Usage | None:
 
 
 def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
-        return None
-    return value
-
-
-_LOST_ANSWER = (504, 524)
-"""Statuses of a gateway that forwarded the request and did not wait for the answer (524: Cloudflare)."""
-
-
-def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestFailed:
-    """Classify an answer whose status is not 200. It costs nothing, unless a gateway lost the service's answer."""
-    text = content[:65536].decode(errors="replace")
-    low, said, wait = text.lower(), _message(text), _wait(headers)
-    if status == 402 or (status in (403, 429) and any(word in low for word in _POOR)):
-        trouble = FaultKind.NO_CREDIT
-    elif status in (401, 403):
-        trouble, said = FaultKind.REFUSED, "the API key was rejected"
-    elif status == 429:
-        trouble = FaultKind.SLOW_DOWN
-    elif status in (408, 409, 425) or status >= 500:
-        trouble = FaultKind.BUSY
-    else:
-        trouble = FaultKind.BAD_REQUEST
-        said = "the server redirects to another address, which is not followed" if 300 <= status < 400 else said
-    billed = status in _LOST_ANSWER
-    return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, billed=billed, headers=headers)
-
-
-def _message(text: str) -> str:
-    """Return the error message in an answer, shortened. HTML pages have none."""
+    """Return a number of tokens; some services send it as a float or a string."""
     try:
-        found = json.loads(text)
-        found = found[0] if isinstance(found, list) and found else found
-        error = found.get("error", found) if isinstance(found, dict) else None
-        said = error.get("message") if isinstance(error, dict) else error
-        said = said or (found.get("detail") if isinstance(found, dict) else None)
-    except (ValueError, RecursionError):
-        said = None if "<" in text else text
-    return short(said)
-
-
-def short(said: Any) -> str:
-    """Return a service's reason on one line, truncated."""
-    return encodable(" ".join(str(said or "no reason given").split())[:300])
-
-
-def _wait(headers: Mapping[str, str]) -> float | None:
-    milliseconds = duration(headers.get("retry-after-ms", "-"))
-    return duration(headers.get("retry-after", "-")) if milliseconds is None else milliseconds / 1000
+        number = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number is not None and number.is_integer() and 0 <= number <= _MOST_TOKENS else None
 
 
 LARGEST_ANSWER = 32 * 2**20

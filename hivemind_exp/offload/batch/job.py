@@ -20,7 +20,8 @@ from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.answers import BilledClient
 from hivemind_exp.offload.api.batch import COMPLETED, OVER, BatchClient, Line, Report, read_results, unanswered
-from hivemind_exp.offload.api.chat import ChatAnswer, FaultKind, RequestFailed
+from hivemind_exp.offload.api.chat import ChatAnswer
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.ledger import BATCHED, Ledger, RequestKey, Reservation
 from hivemind_exp.offload.router import FAULTS_IN_A_ROW, PERMANENT, ProviderService
 from hivemind_exp.rollouts.types import CompletionRequest

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.offload.api.chat import ChatClient, FaultKind
+from hivemind_exp.offload.api.chat import ChatClient
 from hivemind_exp.offload.api.chat import RequestFailed as WireFault
+from hivemind_exp.offload.api.faults import FaultKind
 from hivemind_exp.offload.rate_limit import CATCH_UP_S, USED, Pace, Permit, RateLimiter, duration
 from hivemind_exp.offload.router import ProviderService, Router
 from tests.support.engine_rig import PRICE, endpoint, engine, order

@@ -56,6 +56,21 @@ def test_orders_during_an_outage_are_filled_after_it(tmp_path: Path) -> None:
     assert {len(rig.texts()[f"question {number}"]) for number in range(1, 6)} == {4}
 
 
+def test_a_busy_service_that_asks_for_a_pause_gets_it_from_all_requests(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.wait_for_probe()
+        server.next(Trouble(Fault.UNAVAILABLE, retry_after="1"))
+        started = rig.offload._loop.time()
+        rig.offload.submit([order(0, places=1)])
+        until(lambda: health(rig).limiter._held_until > started + 0.9)
+        rig.offload.submit([order(1, places=1)])
+        rig.offload.wait(0)
+        refused, *later = [entry for entry in server.ledger.chats if len(entry.messages) == 2][-3:]
+    assert refused.status == 503
+    assert all(entry.started - (refused.ended or 0) > 0.9 for entry in later)
+    assert len(later) == 2
+
+
 def test_order_after_an_outage_detects_recovery(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
         rig.offload.wait_for_probe()

@@ -135,7 +135,7 @@ def _over_cap(context: Context, usd: float) -> Finding | None:
 
 
 def _asked(service: ApiService, context: Context, most: float | None) -> Finding:
-    from hivemind_exp.offload.api import chat
+    from hivemind_exp.offload.api import chat, faults
 
     endpoint, offload = service.endpoint, context.config.offload
     row = Provider(endpoint.name, endpoint.base_url)
@@ -149,13 +149,13 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
             raw = send(row, f"{endpoint.base_url}/chat/completions", service.secret(context), _REQUEST_S, content)
             if raw.status == 200:
                 return _told(service, context, chat.read_answer(raw.body, raw.headers), raw.seconds, most)
-            raise chat.refusal(raw.status, raw.body, raw.headers)
+            raise faults.refusal(raw.status, raw.body, raw.headers)
         except Unanswered as error:
             return service.trouble(f"no response: {error}; {cost}")
-        except chat.RequestFailed as fault:
-            if fault.trouble is chat.FaultKind.BAD_REQUEST and style.adapt(fault.detail):
+        except faults.RequestFailed as fault:
+            if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail):
                 continue
-            verdict = warning if fault.trouble is chat.FaultKind.SLOW_DOWN else service.trouble
+            verdict = warning if fault.trouble is faults.FaultKind.SLOW_DOWN else service.trouble
             return verdict(_hidden(service, context, fault.detail) + (f"; {cost}" if fault.billed else ""), again)
     return service.trouble(f"it rejected the request in {_TRIES} different forms", again)
 

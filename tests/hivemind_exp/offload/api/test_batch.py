@@ -26,7 +26,8 @@ from hivemind_exp.offload.api.batch import (
     read_results,
     unanswered,
 )
-from hivemind_exp.offload.api.chat import ChatAnswer, ChatClient, FaultKind, RequestFailed
+from hivemind_exp.offload.api.chat import ChatAnswer, ChatClient
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.batch.job import BatchStore
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import Usage, price_of

@@ -10,16 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.offload.api.chat import (
-    ChatClient,
-    FaultKind,
-    RequestDialect,
-    RequestFailed,
-    SamplingParams,
-    body,
-    read_answer,
-    refusal,
-)
+from hivemind_exp.offload.api.chat import ChatClient, RequestDialect, SamplingParams, body, read_answer
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, refusal
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import PROVIDERS, Chat
@@ -143,7 +135,7 @@ def test_deeply_nested_json_does_not_crash_the_process() -> None:
     ("status", "text", "trouble"),
     [
         (401, "", FaultKind.REFUSED),
-        (403, "forbidden", FaultKind.REFUSED),
+        (403, "forbidden", FaultKind.FORBIDDEN),
         (403, '{"error": {"message": "Insufficient credit"}}', FaultKind.NO_CREDIT),
         (402, "", FaultKind.NO_CREDIT),
         (429, '{"error": {"code": "insufficient_quota"}}', FaultKind.NO_CREDIT),

@@ -1,0 +1,211 @@
+"""Why a request failed, decided by the service's status and codes first and by its words last.
+
+Words mislead: the ordinary rate limits of several services mention billing, and "no credits were charged" is good news.
+What the service said is always quoted.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any
+
+from hivemind_exp.offload.rate_limit import duration
+
+
+class FaultKind(StrEnum):
+    """Kinds of failure, grouped by what can be done about them. The values appear in messages."""
+
+    SLOW_DOWN = "rate limited"
+    BUSY = "temporarily unavailable"
+    BROKEN = "connection failed or response invalid"
+    TIMEOUT = "timed out"
+    REFUSED = "authentication failed"
+    FORBIDDEN = "not allowed"
+    NO_CREDIT = "out of credit"
+    BAD_REQUEST = "request rejected"
+
+
+@dataclass(eq=False)
+class RequestFailed(Exception):
+    """A request that returned no completions."""
+
+    trouble: FaultKind
+    detail: str
+    """Description for people; never contains the API key."""
+    _: KW_ONLY
+    wait: float | None = None
+    """Seconds that the service asks to wait."""
+    billed: bool = False
+    """Whether the service may have done the work, so that the reserve stays spent."""
+    sent: bool = True
+    """Whether the request reached the service."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+def broken(detail: str) -> RequestFailed:
+    """Return the failure for a broken connection or an invalid answer.
+
+    It counts as billed, because the service may have done the work.
+    """
+    return RequestFailed(FaultKind.BROKEN, detail, billed=True)
+
+
+_LOST_ANSWER = (504, 524)
+"""Statuses of a gateway that forwarded the request and did not wait for the answer (524: Cloudflare)."""
+_CREDIT = frozenset(
+    {
+        "insufficient_quota",
+        "insufficient_balance",
+        "insufficient_credits",
+        "insufficient_funds",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "budget_exceeded",
+        "credits_exhausted",
+        "payment_required",
+    }
+)
+_RATE = frozenset(
+    {
+        "rate_limit_exceeded",
+        "rate_limit_error",
+        "rate_limited",
+        "rate_limit",
+        "too_many_requests",
+        "resource_exhausted",
+        "tokens",
+        "requests",
+        "engine_overloaded",
+    }
+)
+_KEY = frozenset(
+    {
+        "invalid_api_key",
+        "api_key_invalid",
+        "authentication_error",
+        "invalid_authentication",
+        "unauthenticated",
+        "invalid_key",
+        "token_invalid",
+    }
+)
+_PROMPT = frozenset(
+    {
+        "content_policy_violation",
+        "content_filter",
+        "content_filter_error",
+        "moderation_blocked",
+        "responsibleaipolicyviolation",
+        "flagged_input",
+    }
+)
+"""Codes and types of errors, in lower case: out of credit, rate limited, a wrong key, one prompt against the rules."""
+_CREDIT_WORDS = re.compile(
+    r"insufficient[ _](?:quota|balance|credits?|funds)|credit balance|out of credits?|no credits? (?:left|remaining)"
+)
+
+
+def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestFailed:
+    """Classify an answer whose status is not 200. It costs nothing, unless a gateway lost the service's answer."""
+    text = content[:65536].decode("utf-8-sig", "replace")
+    document = _parsed(text)
+    codes = frozenset(_codes(document))
+    said = short(_said(document) if document is not None else None if "<" in text else text)
+    wait = _wait(headers, document)
+    if status == 402 or codes & _CREDIT:
+        trouble = FaultKind.NO_CREDIT
+    elif status == 401 or codes & _KEY:
+        trouble, said = FaultKind.REFUSED, f"the API key was rejected: {said}"
+    elif codes & _PROMPT:
+        trouble = FaultKind.BAD_REQUEST
+    elif status == 429:
+        told = codes & _RATE or wait is not None or not _CREDIT_WORDS.search(text.lower())
+        trouble = FaultKind.SLOW_DOWN if told else FaultKind.NO_CREDIT
+    elif status == 403:
+        trouble = _forbidden(text, document)
+        said = "a web page, perhaps from a firewall or proxy" if trouble is FaultKind.BUSY else said
+    elif status in (408, 409, 425) or status >= 500:
+        trouble = FaultKind.BUSY
+    else:
+        trouble = FaultKind.BAD_REQUEST
+        said = "the server redirects to another address, which is not followed" if 300 <= status < 400 else said
+    billed = status in _LOST_ANSWER
+    return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, billed=billed, headers=headers)
+
+
+def _forbidden(text: str, document: Any) -> FaultKind:
+    """Return what a 403 without a telling code means: a firewall's page, no credit, or a place or model not allowed."""
+    if document is None and "<" in text:
+        return FaultKind.BUSY
+    return FaultKind.NO_CREDIT if _CREDIT_WORDS.search(text.lower()) else FaultKind.FORBIDDEN
+
+
+def _parsed(text: str) -> Any:
+    """Return the JSON object in an answer, or the first of several; None if it is not JSON."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found[0] if isinstance(found, list) and found else found
+
+
+def _said(document: Any) -> Any:
+    error = document.get("error", document) if isinstance(document, dict) else None
+    said = error.get("message") if isinstance(error, dict) else error
+    return said or (document.get("detail") if isinstance(document, dict) else None)
+
+
+def _error(document: Any) -> dict[str, Any]:
+    error = document.get("error", document) if isinstance(document, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _details(document: Any) -> Iterator[dict[str, Any]]:
+    """Yield the details of an error as Google's services send them."""
+    details = _error(document).get("details")
+    yield from (each for each in details if isinstance(each, dict)) if isinstance(details, list) else ()
+
+
+def _codes(document: Any) -> Iterator[str]:
+    """Yield an error's codes and types, in lower case."""
+    error = _error(document)
+    values = [error.get(name) for name in ("code", "type", "status", "reason")]
+    values += [each.get("reason") for each in _details(document)]
+    inner = error.get("innererror")
+    values += [inner.get("code")] if isinstance(inner, dict) else []
+    yield from (value.lower() for value in values if isinstance(value, str))
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and "flagged_input" in metadata:  # OpenRouter's moderation
+        yield "flagged_input"
+
+
+def short(said: Any) -> str:
+    """Return a service's reason on one line, truncated."""
+    return encodable(" ".join(str(said or "no reason given").split())[:300])
+
+
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which JSON can contain but UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _wait(headers: Mapping[str, str], document: Any) -> float | None:
+    """Return the seconds to wait: from the headers, as a number, a duration or a date, or from Google's RetryInfo."""
+    milliseconds = duration(headers.get("retry-after-ms", "-"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    stated = headers.get("retry-after", "-")
+    seconds = duration(stated)
+    if seconds is None:
+        with suppress(ValueError, TypeError, OverflowError):
+            seconds = max(0.0, parsedate_to_datetime(stated).timestamp() - time.time())
+    delays = (duration(str(each["retryDelay"])) for each in _details(document) if "retryDelay" in each)
+    return seconds if seconds is not None else next((delay for delay in delays if delay is not None), None)

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.support.command_line import ROOT
@@ -132,6 +133,34 @@ def test_an_environment_that_cannot_be_created_is_an_error(
     file.touch()
     assert install.main([str(file / "venv")]) == install.CANNOT_START
     assert "error: cannot create a virtual environment" in capfd.readouterr().err
+
+
+PIP = """
+print("Collecting torch==2.13.0")
+print("  Downloading torch-2.13.0-py3-none-any.whl (181.2 MB)")
+print("  Downloading six-1.17.0-py2.py3-none-any.whl (11 kB)")
+print("DEPRECATION: something nobody can change")
+raise SystemExit(int(__import__("sys").argv[1]))
+"""
+
+
+def test_pips_output_is_summarized(capfd: pytest.CaptureFixture[str]) -> None:
+    assert install.run_with_progress([sys.executable, "-c", PIP, "0"]) == 0
+    shown = capfd.readouterr()
+    assert shown.out == "Downloading torch-2.13.0-py3-none-any.whl (181.2 MB)\n"
+    assert shown.err == ""
+    assert install.run_with_progress([sys.executable, "-c", PIP, "1"]) == 1
+    assert "DEPRECATION: something nobody can change" in capfd.readouterr().err
+
+
+def test_on_a_terminal_one_line_shows_what_pip_does() -> None:
+    command = f"import sys; from tools.install import *; run_with_progress([sys.executable, '-c', {PIP!r}, '0'])"
+    terminal = pexpect.spawn(sys.executable, ["-c", command], cwd=str(ROOT), encoding="utf-8", dimensions=(24, 40))
+    terminal.expect(pexpect.EOF)
+    shown = terminal.before or ""
+    assert "\r\x1b[KDownloading six-1.17.0-py2.py3-none-any" in shown
+    assert "\n" not in shown
+    assert shown.endswith("\r\x1b[K")
 
 
 @pytest.mark.slow

@@ -9,13 +9,18 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import queue
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -23,6 +28,9 @@ FAILED = 1
 CANNOT_START = 3
 _WSL_DRIVER = Path("/usr/lib/wsl/lib/nvidia-smi")
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), _WSL_DRIVER)
+_STEP = re.compile(r"\s*(?:Collecting|Downloading|Building|Preparing|Installing)\s.*")
+_LARGE = re.compile(r"\s*Downloading .*\((?:\d\d+(?:\.\d+)? MB|.* GB)\)")
+_LINES_OF_A_FAILURE = 40
 _UV_CPU_INDEX = ("--torch-backend", "cpu")
 """uv knows where PyTorch publishes its CPU builds; pip needs an index in ``PIP_FLAGS``."""
 
@@ -91,7 +99,52 @@ class Installer:
             # Type checkers cannot follow the import hooks that setuptools uses for editable installs by default.
             project = ["--config-settings", "editable_mode=compat", "--editable", *project]
         command = [*self._install, "--constraint", str(CONSTRAINTS), *torch, *project]
-        return subprocess.run(command, check=False).returncode
+        return subprocess.run(command, check=False).returncode if self.uv else run_with_progress(command)
+
+
+def run_with_progress(command: Sequence[str]) -> int:
+    """Run pip, which prints hundreds of lines, and show what it is doing on one. Return its exit code.
+
+    Without a terminal, only large downloads are printed. If pip fails, the end of its output is printed to stderr.
+    """
+    began, doing = time.monotonic(), "Starting"
+    printed: deque[str] = deque(maxlen=_LINES_OF_A_FAILURE)
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+        while True:
+            try:
+                line = lines.get(timeout=1)
+            except queue.Empty:
+                line = ""
+            if line is None:
+                break
+            if line:
+                printed.append(line)
+                doing = _step(line) or doing
+            if sys.stdout.isatty():
+                width = shutil.get_terminal_size().columns
+                print(f"\r\x1b[K{doing} ({time.monotonic() - began:.0f} s)"[: width + 3], end="", flush=True)
+            elif _LARGE.search(line):
+                print(line.strip(), flush=True)
+    if sys.stdout.isatty():
+        print("\r\x1b[K", end="", flush=True)
+    if process.returncode != 0:
+        print("".join(printed), end="", file=sys.stderr)
+    return process.returncode
+
+
+def _read(stream: TextIO, lines: queue.SimpleQueue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _step(line: str) -> str | None:
+    """Return what pip is doing according to one of its lines; None if the line does not tell."""
+    match = _STEP.match(line)
+    return " ".join(match[0].split()) if match else None
 
 
 def announce(installer: Installer, venv: str, wants_cpu: bool, torch: Sequence[str]) -> None:

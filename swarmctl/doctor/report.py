@@ -74,9 +74,11 @@ def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool) -
         # With an invalid profile or wrong libraries, the other checks mean little.
         first = min(failed, key=lambda outcome: (outcome.check.key != PROFILE, outcome.check.group != "python"))
         number = "1 check failed" if len(failed) == 1 else f"{len(failed)} checks failed"
-        yield f"{number}. Start with {first.check.key}{':' if first.finding.remedy else '.'}"
         if first.finding.remedy:
+            yield f"{number}. Start with {first.check.key}:"
             yield f"  {_command(first.finding.remedy)}"
+        else:
+            yield f"{number}. Start with {first.check.key}: {_safe(first.finding.text)}"
         return
     warnings = sum(outcome.finding.status is Status.WARNING for outcome in outcomes)
     less = f" ({warnings} warning{'s' if warnings > 1 else ''})" if warnings else ""

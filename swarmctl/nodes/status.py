@@ -13,6 +13,7 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable, without_keys
 from swarmctl.terminal.sentences import duration, gain, in_touch, several
+from swarmctl.terminal.views import Writer
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
 _WORTH_TELLING_S = 0.1
@@ -25,8 +26,9 @@ def print_status(node: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(nodes=rows)
         return
+    folded = Writer(sys.stdout).folded
     for line in [_line(row) for row in rows] or [no_node_yet()]:
-        print(encodable(clean(line), sys.stdout.encoding))
+        print(encodable(folded(clean(line)), sys.stdout.encoding))
 
 
 def describe(files: NodeFiles) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_jso
     told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
     part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
     for line in [node, *part, *_findings(found, config), *told, "Nothing was created or changed."]:
-        print(clean(f"# {line}"))
+        print(Writer(sys.stdout).folded(clean(f"# {line}"), indent="#          "))
     return Exit.DONE
 
 

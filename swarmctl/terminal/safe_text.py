@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 _ASCII = str.maketrans({"→": "->", "…": "...", "·": "-", "–": "-", "’": "'", "×": "x", "λ": "lambda"})
@@ -105,19 +106,29 @@ def _marked(text: str, mark: str, room: int | None) -> Iterator[str]:
 
 
 def _folded(line: str, room: int) -> Iterator[str]:
-    """Wrap a line at ``room`` columns, between any two characters. A terminal would wrap it too, but without the mark.
+    """Wrap a line at ``room`` columns: at a space in the second half of the row, else between any two characters.
 
-    Does not use ``rich.cells``, which counts joined emoji as one. Many terminals do not, and would wrap the line.
+    A terminal would wrap it too, but without the mark. Does not use ``rich.cells``, which counts joined emoji as one.
+    Many terminals do not, and would wrap the line.
     """
+    begin = end = 0
+    used = [0]  # the columns before each character, from ``begin``
+    for index, character in enumerate(line):
+        columns = _columns(character)
+        if used[-1] + columns > room:
+            space = line.rfind(" ", begin, index + 1)
+            end = space if space > begin and 2 * used[space - begin] >= room else index
+            yield line[begin:end]
+            begin = end + (end == space)
+            used = list(accumulate(map(_columns, line[begin:index]), initial=0))
+        used.append(used[-1] + columns)
+    yield line[begin:]
+
+
+def _columns(character: str) -> int:
+    """Return how many columns of a terminal a character takes."""
     from unicodedata import category, east_asian_width  # most commands do not need it
 
-    begin = used = 0
-    for index, character in enumerate(line):
-        columns = 2 if east_asian_width(character) in ("W", "F") else 1
-        if category(character) in ("Mn", "Me", "Cf"):
-            columns = 0
-        if used + columns > room:
-            yield line[begin:index]
-            begin, used = index, 0
-        used += columns
-    yield line[begin:]
+    if category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if east_asian_width(character) in ("W", "F") else 1

@@ -43,13 +43,17 @@ class Writer:
             self.stream.write(encodable(clean(text), self.stream.encoding) + "\n")
             self.stream.flush()
 
-    def folded(self, text: str) -> str:
-        """Return ``text``, wrapped between words if the stream is a terminal. Numbers stay with their units."""
+    def folded(self, text: str, indent: str = "") -> str:
+        """Return ``text``, wrapped between words if the stream is a terminal. Numbers stay with their units.
+
+        ``indent`` starts every line but the first.
+        """
         if not self.stream.isatty():
             return text
         width = shutil.get_terminal_size().columns
         together = _BEFORE_UNIT.sub(_NO_BREAK, text)
-        filled = textwrap.fill(together, max(20, width - 1), break_long_words=False, break_on_hyphens=False)
+        room = max(20, width - 1)
+        filled = textwrap.fill(together, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
         return filled.replace(_NO_BREAK, " ")
 
 

@@ -170,6 +170,8 @@ def test_wrapped_lines_keep_their_mark() -> None:
     assert list(quoted("漢" * 9, "| ", width=19, full=True)) == ["| " + "漢" * 8, "| 漢"]
     assert list(quoted("e\u0301" * 16, "| ", width=19, full=True)) == ["| " + "e\u0301" * 16]
     assert list(quoted("", "| ", width=19, full=True)) == ["|"]
+    assert list(quoted("Think about the question", "| ", width=19, full=True)) == ["| Think about the", "| question"]
+    assert list(quoted("a " + "b" * 20 + " c", "| ", width=19, full=True)) == ["| a " + "b" * 14, "| bbbbbb c"]
 
 
 def test_a_terminal_of_40_columns_is_enough() -> None:

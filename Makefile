@@ -21,7 +21,8 @@ INSTALL = PIP_FLAGS='$(PIP_FLAGS)' $(PYTHON) tools/install.py $(VENV) --torch $(
 .PHONY: run test test-fast lint clean
 
 run: $(VENV)/.installed
-	$(VENV)/bin/swarmctl run --profile demo
+	@# Ctrl-C is a way to end the demo, not an error.
+	@trap : INT; $(VENV)/bin/swarmctl run --profile demo || test $$? -eq 130
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(TEST_FLAGS)

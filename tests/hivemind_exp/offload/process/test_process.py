@@ -115,7 +115,7 @@ def test_errors_are_the_same_as_without_the_process(tmp_path: Path) -> None:
     def start(config: Config) -> None:
         open_offload(config, NodeFiles(tmp_path), Secrets(), Events(), StopFlag())
 
-    with pytest.raises(KeyProblem, match="no API key for box") as missing:
+    with pytest.raises(KeyProblem, match="no key for box") as missing:
         start(configure("http://127.0.0.1:9/v1", box={"needs_key": True}))
     assert missing.value.next == "swarmctl keys set box"
     with pytest.raises(ConfigurationError, match=r"offload\.kind = policy needs token ids"):

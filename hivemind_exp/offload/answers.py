@@ -80,6 +80,7 @@ class BilledClient:
             if self.uncapped is not None:
                 raise self.uncapped
             reservation = self.ledger.reserve(ask, most, prompt=prompt)
+            sent = asyncio.get_running_loop().time()
             answer = await service.client.ask(messages, ask.count, sampling, seed)
             headers = answer.headers
             if answer.usage is not None and not service.endpoint.chat.counts_maximum:
@@ -94,7 +95,7 @@ class BilledClient:
         finally:
             self.flying.discard(task)
             service.limiter.release(passed, headers, slow_down=slow_down, used=used)
-        self.router.record_success(service)
+        self.router.record_success(service, sent)
         return answer, reservation
 
     def settle(

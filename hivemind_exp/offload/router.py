@@ -49,6 +49,8 @@ class ProviderService:
     """Whether it has answered since the start."""
     refused: int = 0
     """Prompts in a row that it rejected."""
+    down_since: float = 0.0
+    """When the latest outage began, on the event loop's clock."""
     down_until: float = 0.0
     trouble: RequestFailed | None = None
     """Why it is down; None while it works."""
@@ -108,11 +110,18 @@ class Router:
         """Undo picking a service, when it was not asked or the result does not show whether it works."""
         service.probing = False
 
-    def record_success(self, service: ProviderService) -> None:
+    def record_success(self, service: ProviderService, sent: float) -> None:
+        """Record an answer; ``sent``: when its request was sent, on the event loop's clock.
+
+        A request sent before an outage does not end it: a server that is stopping still answers what it has accepted.
+        """
+        service.answered = True
         if service.trouble is not None:
+            if sent <= service.down_since:
+                return
             self._emit(service.warning("provider_back", "is available again"))
         service.faults = service.slowed = service.outages = service.refused = 0
-        service.trouble, service.probing, service.answered = None, False, True
+        service.trouble, service.probing = None, False
 
     def refuses_prompt(self, service: ProviderService, fault: RequestFailed) -> bool:
         """Whether a service that answers other prompts rejects this one (too long, or against its rules)."""
@@ -159,9 +168,11 @@ class Router:
             seconds = growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S)
         first = service.trouble is None
         service.trouble, service.probing = fault, False
-        service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
+        now = asyncio.get_running_loop().time()
+        service.down_until = now + min(seconds, _DAY_S)
         service.outages += 1
         if first:
+            service.down_since = now
             message = f"{service.told(fault)}; {self._instead()} until {service.endpoint.name} is available again"
             self._emit(WarningEvent(code="provider_down", message=message))
 

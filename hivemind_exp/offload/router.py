@@ -13,7 +13,7 @@ from hivemind_exp.offload.api.chat import ChatClient
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
-from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.offload.settings import LOCAL, Endpoint
 
 FAULTS_IN_A_ROW = 6
 """After this many failures in a row a service counts as down. At most ``engine.TRIES``: otherwise a slot that
@@ -69,7 +69,7 @@ class ProviderService:
 
     def warning(self, code: str, text: str) -> WarningEvent:
         """Return a warning whose message is this service's name followed by ``text``."""
-        return WarningEvent(code=code, message=f"{self.endpoint.label} {text}")
+        return WarningEvent(code=code, message=f"{self.endpoint.label} {text}", provider=self.endpoint.name)
 
 
 @dataclass(eq=False)
@@ -173,16 +173,19 @@ class Router:
         service.outages += 1
         if first:
             service.down_since = now
-            message = f"{service.told(fault)}; {self._instead()} until {service.endpoint.name} is available again"
-            self._emit(WarningEvent(code="provider_down", message=message))
+            fallback, instead = self._instead()
+            name = service.endpoint.name
+            message = f"{service.told(fault)}; {instead} until {name} is available again"
+            self._emit(WarningEvent(code="provider_down", message=message, provider=name, fallback=fallback))
 
-    def _instead(self) -> str:
+    def _instead(self) -> tuple[str | None, str]:
+        """Return what generates now: its name for programs (None if nothing does), and in words."""
         for service in self._chain:
             if service is None:
-                return "falling back to this machine"
+                return LOCAL, "falling back to this machine"
             if service.trouble is None and not (self.budget_exhausted and not service.price.free):
-                return f"falling back to {service.endpoint.label}"
-        return "waiting"
+                return service.endpoint.name, f"falling back to {service.endpoint.label}"
+        return None, "waiting"
 
     def _usable(self, service: ProviderService) -> bool:
         if self.budget_exhausted and not service.price.free:

@@ -37,6 +37,10 @@ class RunView:
     """Requests to providers in this run."""
     providers: dict[str, None] = field(default_factory=dict)
     """What generated in this run, as ``provider:model``, in order of appearance."""
+    down: dict[str, str | None] = field(default_factory=dict)
+    """What generates instead of each provider that is unavailable; None if the node waits for it."""
+    announced: bool = False
+    """Whether an ``offload`` event has come since the latest start."""
     peers: int | None = None
     """Peers in touch; None if the node is in no swarm."""
     shared: int = 0
@@ -76,6 +80,9 @@ class RunView:
     def _on_start(self, event: dict[str, Any]) -> None:
         self.start = event
         self.round = event.get("resumed_round")
+        if not self.announced:
+            self.down.clear()  # the run before was killed during an outage; this one asks no provider
+        self.announced = False
 
     def _on_phase(self, event: dict[str, Any]) -> None:
         self.phase = event
@@ -110,10 +117,25 @@ class RunView:
             self.questions = event.get("questions")
 
     def _on_offload(self, event: dict[str, Any]) -> None:
+        self.announced = True
+        self.down.clear()
+        self._take_usd(event)
+
+    def _on_warning(self, event: dict[str, Any]) -> None:
+        provider = event.get("provider")
+        match event.get("code"):
+            case "provider_down" if provider:
+                self.down[provider] = event.get("fallback")
+            case "provider_back":
+                self.down.pop(provider, None)
+            case "engine_restarted":
+                self.down.clear()  # the new process asks every provider again
+
+    def _take_usd(self, event: dict[str, Any]) -> None:
         self.usd_total, self.usd_cap = event.get("usd_total"), event.get("usd_cap")
 
     def _on_spend(self, event: dict[str, Any]) -> None:
-        self._on_offload(event)
+        self._take_usd(event)
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
         self.requests += event.get("requests") or 0
         self.providers[f"{event.get('provider')}:{event.get('model')}"] = None

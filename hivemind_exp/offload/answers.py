@@ -24,6 +24,8 @@ from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Mes
 
 _TOLERANCE = 1.05
 """A service that bills more than this factor times the limit does not respect the limit."""
+_LATEST = re.compile(r"[-:]latest$")
+"""An alias: ``mistral-small-latest`` is answered as ``mistral-small-2501``."""
 ALIKE = 3
 """Warn that a server seems to ignore the temperature after this many groups in a row with identical completions."""
 
@@ -223,7 +225,7 @@ class BilledClient:
 
     def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:
         """Check an answer for another model or ignored temperature; ``texts`` are its usable completions."""
-        if answer.model and not _same(_short(service.endpoint.model), _short(answer.model)):
+        if answer.model and not _same(service.endpoint.model, answer.model):
             self._warn(
                 service, "another_model", f"was asked for {service.endpoint.model} but answered as {answer.model}"
             )
@@ -246,9 +248,15 @@ def _expected(service: ProviderService, contents: list[str], count: int, bound: 
 
 
 def _same(asked: str, told: str) -> bool:
-    """Whether two names mean one model: ``gpt-4o-2024-08-06`` is a version of ``gpt-4o``, ``gpt-4o-mini`` is not."""
-    short, long = sorted((asked, told), key=len)
-    return re.fullmatch(rf"{re.escape(short)}([-@:](\d[\d.-]*|latest|free|v\d+))?", long) is not None
+    """Whether two names mean one model: ``gpt-4o-2024-08-06`` is a version of ``gpt-4o``, ``gpt-4o-mini`` is not.
+
+    A revision is ignored: ``transformers serve`` answers as ``m@main`` when asked for ``m``.
+    """
+    if told.lower().startswith(f"{asked.lower()}@"):
+        return True
+    names = (_LATEST.sub("", _short(name).partition("@")[0]) for name in (asked, told))
+    short, long = sorted(names, key=len)
+    return re.fullmatch(rf"{re.escape(short)}([-:](\d[\d.-]*|latest|free|v\d+))?", long) is not None
 
 
 def _short(model: str) -> str:

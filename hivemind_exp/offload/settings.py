@@ -49,6 +49,16 @@ class Endpoint:
         return self.model.startswith(self.chat.reasoning) if self.chat.reasoning else False
 
 
+def training_terms(config: Config, endpoint: Endpoint) -> str:
+    """Say in one clause whether an endpoint's output may be trained on."""
+    if endpoint.name in config.providers and endpoint.chat.training == "unknown":
+        return (
+            "if this is your own server, the model's license says whether you may train on its output, otherwise the "
+            f"service's terms (record which in providers.{endpoint.name}.training)"
+        )
+    return TRAINING[endpoint.chat.training]
+
+
 def is_offloaded(config: Config) -> bool:
     return config.offload.provider != OFF
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.offload.prices import Usage, bounded_price, price_of
-from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, resolved_kind, split
+from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, resolved_kind, split, training_terms
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.sources.schedule import Parts, in_rounds, parts
@@ -106,6 +106,30 @@ def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None
     assert found.local >= 1
     assert found.remote >= 1
     assert found.local + found.remote == size
+
+
+@pytest.mark.parametrize(
+    ("provider", "training", "said"),
+    [
+        ("mybox", "model", "the model's license says whether you may train on its output"),
+        ("mybox", "allowed", "its terms allow training on its output"),
+        (
+            "mybox",
+            "unknown",
+            "if this is your own server, the model's license says whether you may train on its output, otherwise the "
+            "service's terms (record which in providers.mybox.training)",
+        ),
+        ("ollama:m", None, "the model's license says whether you may train on its output"),
+        (
+            "openai",
+            None,
+            "its terms restrict training on its output, so read them before you share or publish the model",
+        ),
+    ],
+)
+def test_training_terms_are_those_of_the_model_or_the_service(provider: str, training: str | None, said: str) -> None:
+    chosen = config(provider, mybox={"training": training} if training else None)
+    assert training_terms(chosen, first_endpoint(chosen)) == said
 
 
 def test_auto_never_means_the_node_s_own_policy() -> None:

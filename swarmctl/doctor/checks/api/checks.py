@@ -40,7 +40,7 @@ def providers(_context: Context) -> Finding:
 
 def settings(context: Context) -> Finding:
     """Check that the settings are consistent, as a run would."""
-    from hivemind_exp.offload.settings import TRAINING, chain, check_offload, describe_loss, first_endpoint
+    from hivemind_exp.offload.settings import chain, check_offload, describe_loss, first_endpoint, training_terms
 
     config = context.config
     check_offload(config)
@@ -48,7 +48,7 @@ def settings(context: Context) -> Finding:
     if find_spec("openai") is None:
         return failed("offloading needs the openai package, which is not installed", install("openai[aiohttp]"))
     first = first_endpoint(config)
-    return ok(f"{order}; {describe_loss(config)}; {first.name}: {TRAINING[first.chat.training]}")
+    return ok(f"{order}; {describe_loss(config)}; {first.name}: {training_terms(config, first)}")
 
 
 def price(service: ApiService, context: Context) -> Finding:

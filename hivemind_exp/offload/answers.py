@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.model_names import short_name
 from hivemind_exp.offload.api.chat import ChatAnswer, SamplingParams, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
@@ -226,9 +227,8 @@ class BilledClient:
     def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:
         """Check an answer for another model or ignored temperature; ``texts`` are its usable completions."""
         if answer.model and not _same(service.endpoint.model, answer.model):
-            self._warn(
-                service, "another_model", f"was asked for {service.endpoint.model} but answered as {answer.model}"
-            )
+            asked, told = short_name(service.endpoint.model), short_name(answer.model)
+            self._warn(service, "another_model", f"was asked for {asked} but answered as {told}")
         if len(texts) > 1:
             self.alike = self.alike + 1 if len(set(texts)) == 1 else 0
         if self.alike >= ALIKE:

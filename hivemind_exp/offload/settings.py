@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from hivemind_exp.config import OFF, Config
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.model_names import short_name
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.rollouts.types import Kind
 
@@ -36,7 +37,12 @@ class Endpoint:
 
     @property
     def label(self) -> str:
-        """Name for people, such as ``openai:gpt-4o-mini``."""
+        """Name for people, such as ``openai:gpt-4o-mini``. A model's path is cut to its last component."""
+        return f"{self.name}:{short_name(self.model)}"
+
+    @property
+    def full_name(self) -> str:
+        """Name for programs and commands, as ``offload.provider`` takes it."""
         return f"{self.name}:{self.model}"
 
     @property

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from hivemind_exp.model_names import short_name
+
 PARTS = ("generate", "verify", "train", "share", "other")
 _KEPT = {"peers": ("peers", "peers"), "checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
 """Events from which only one field is kept: (attribute, field)."""
@@ -36,7 +38,7 @@ class RunView:
     requests: int = 0
     """Requests to providers in this run."""
     providers: dict[str, None] = field(default_factory=dict)
-    """What generated in this run, as ``provider:model``, in order of appearance."""
+    """What generated in this run, as ``provider:model`` for people, in order of appearance."""
     down: dict[str, str | None] = field(default_factory=dict)
     """What generates instead of each provider that is unavailable; None if the node waits for it."""
     announced: bool = False
@@ -122,7 +124,7 @@ class RunView:
         self._take_usd(event)
 
     def _on_warning(self, event: dict[str, Any]) -> None:
-        provider = event.get("provider")
+        provider = str(event.get("provider") or "")
         match event.get("code"):
             case "provider_down" if provider:
                 self.down[provider] = event.get("fallback")
@@ -138,7 +140,7 @@ class RunView:
         self._take_usd(event)
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
         self.requests += event.get("requests") or 0
-        self.providers[f"{event.get('provider')}:{event.get('model')}"] = None
+        self.providers[f"{event.get('provider')}:{short_name(str(event.get('model')))}"] = None
 
     def _on_share(self, event: dict[str, Any]) -> None:
         self.shared += event.get("groups") or 0

@@ -132,6 +132,32 @@ def test_training_terms_are_those_of_the_model_or_the_service(provider: str, tra
     assert training_terms(chosen, first_endpoint(chosen)) == said
 
 
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [
+        ("/data/models/Qwen2.5-0.5B", "mybox:Qwen2.5-0.5B"),
+        ("/data/models/Qwen2.5-0.5B/", "mybox:Qwen2.5-0.5B"),
+        ("./models/q.gguf", "mybox:q.gguf"),
+        ("../q.gguf", "mybox:q.gguf"),
+        ("~/models/q.gguf", "mybox:q.gguf"),
+        ("/", "mybox:/"),
+        ("Qwen/Qwen2.5-0.5B", "mybox:Qwen/Qwen2.5-0.5B"),
+        ("llama3:8b", "mybox:llama3:8b"),
+    ],
+)
+def test_label_shows_only_the_end_of_a_path(model: str, label: str) -> None:
+    endpoint = first_endpoint(config(f"mybox:{model}"))
+    assert (endpoint.label, endpoint.full_name, endpoint.model) == (label, f"mybox:{model}", model)
+
+
+def test_suggested_command_has_the_whole_path() -> None:
+    path = "/data/my models/q.gguf"
+    with pytest.raises(ConfigurationError) as caught:
+        bounded_price(first_endpoint(config(f"mybox:{path}")), {}, capped=True)
+    assert "the price of mybox:q.gguf is unknown" in caught.value.message
+    assert shlex.split(caught.value.next or "")[:4] == ["swarmctl", "run", "--offload", f"mybox:{path}"]
+
+
 def test_auto_never_means_the_node_s_own_policy() -> None:
     for name, row in PROVIDERS.items():
         if row.chat is not None:

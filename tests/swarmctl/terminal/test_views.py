@@ -239,6 +239,10 @@ def test_live_view_shows_an_outage_until_the_provider_is_back() -> None:
     )
 
 
+def test_live_view_shows_only_the_end_of_a_models_path() -> None:
+    assert offload_line(OFFLOAD, SPEND | {"model": "/data/models/qwen"}) == "no charge  3 requests  mybox:qwen"
+
+
 @pytest.mark.parametrize(
     "end", [BACK, OFFLOAD, {"event": "start"}, {"event": "warning", "code": "engine_restarted", "message": "…"}]
 )

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.model_names import short_name
 from hivemind_exp.providers import Provider
 from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.api import service as api_service
@@ -162,7 +163,7 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
 
 def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, most: float | None) -> Finding:
     usage, price = answer.usage, _price(service, context)
-    by = " ".join((answer.model or service.endpoint.model).split())
+    by = " ".join(short_name(answer.model or service.endpoint.model).split())
     if price is None:
         cost = "price unknown"
     elif usage is None:

@@ -99,7 +99,7 @@ def services(config: Config) -> list[ApiService]:
     found = [(place, endpoint) for place, endpoint in enumerate(chain(config), -1) if endpoint is not None]
     names = Counter(endpoint.name for _, endpoint in found)
     return [
-        ApiService(endpoint, endpoint.name if names[endpoint.name] == 1 else endpoint.label, place)
+        ApiService(endpoint, endpoint.name if names[endpoint.name] == 1 else endpoint.full_name, place)
         for place, endpoint in found
     ]
 

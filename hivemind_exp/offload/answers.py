@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.model_names import short_name
 from hivemind_exp.offload.api.chat import ChatAnswer, SamplingParams, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
@@ -24,6 +25,8 @@ from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Mes
 
 _TOLERANCE = 1.05
 """A service that bills more than this factor times the limit does not respect the limit."""
+_LATEST = re.compile(r"[-:]latest$")
+"""An alias: ``mistral-small-latest`` is answered as ``mistral-small-2501``."""
 ALIKE = 3
 """Warn that a server seems to ignore the temperature after this many groups in a row with identical completions."""
 
@@ -80,6 +83,7 @@ class BilledClient:
             if self.uncapped is not None:
                 raise self.uncapped
             reservation = self.ledger.reserve(ask, most, prompt=prompt)
+            sent = asyncio.get_running_loop().time()
             answer = await service.client.ask(messages, ask.count, sampling, seed)
             headers = answer.headers
             if answer.usage is not None and not service.endpoint.chat.counts_maximum:
@@ -94,7 +98,7 @@ class BilledClient:
         finally:
             self.flying.discard(task)
             service.limiter.release(passed, headers, slow_down=slow_down, used=used)
-        self.router.record_success(service)
+        self.router.record_success(service, sent)
         return answer, reservation
 
     def settle(
@@ -222,10 +226,9 @@ class BilledClient:
 
     def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:
         """Check an answer for another model or ignored temperature; ``texts`` are its usable completions."""
-        if answer.model and not _same(_short(service.endpoint.model), _short(answer.model)):
-            self._warn(
-                service, "another_model", f"was asked for {service.endpoint.model} but answered as {answer.model}"
-            )
+        if answer.model and not _same(service.endpoint.model, answer.model):
+            asked, told = short_name(service.endpoint.model), short_name(answer.model)
+            self._warn(service, "another_model", f"was asked for {asked} but answered as {told}")
         if len(texts) > 1:
             self.alike = self.alike + 1 if len(set(texts)) == 1 else 0
         if self.alike >= ALIKE:
@@ -245,9 +248,15 @@ def _expected(service: ProviderService, contents: list[str], count: int, bound: 
 
 
 def _same(asked: str, told: str) -> bool:
-    """Whether two names mean one model: ``gpt-4o-2024-08-06`` is a version of ``gpt-4o``, ``gpt-4o-mini`` is not."""
-    short, long = sorted((asked, told), key=len)
-    return re.fullmatch(rf"{re.escape(short)}([-@:](\d[\d.-]*|latest|free|v\d+))?", long) is not None
+    """Whether two names mean one model: ``gpt-4o-2024-08-06`` is a version of ``gpt-4o``, ``gpt-4o-mini`` is not.
+
+    A revision is ignored: ``transformers serve`` answers as ``m@main`` when asked for ``m``.
+    """
+    if told.lower().startswith(f"{asked.lower()}@"):
+        return True
+    names = (_LATEST.sub("", _short(name).partition("@")[0]) for name in (asked, told))
+    short, long = sorted(names, key=len)
+    return re.fullmatch(rf"{re.escape(short)}([-:](\d[\d.-]*|latest|free|v\d+))?", long) is not None
 
 
 def _short(model: str) -> str:

@@ -41,7 +41,9 @@ def make_offload(
     check_sdk()
     limits, prices = config.offload.limits, config.offload.prices
     endpoints = chain(config)
-    rates = {each.label: bounded_price(each, prices, capped=limits.capped) for each in endpoints if each is not None}
+    rates = {
+        each.full_name: bounded_price(each, prices, capped=limits.capped) for each in endpoints if each is not None
+    }
     for each in endpoints:
         if each is not None and each.needs_key and secrets.get(each.name) is None:
             raise KeyProblem(f"no key for {each.name}", next=f"swarmctl keys set {each.name}")
@@ -51,13 +53,13 @@ def make_offload(
         message = f"the ledger lacks {missing:.4f} USD that this node has spent; they count toward its cap again"
         emit(WarningEvent(code="ledger_restored", message=message))
     if announce:
-        _announce(config, rates[first_endpoint(config).label], ledger, emit)
+        _announce(config, rates[first_endpoint(config).full_name], ledger, emit)
 
     def service(place: int, each: Endpoint) -> ProviderService:
         client = ChatClient(each, secrets.get(each.name), seconds=limits.timeout)
         limiter = RateLimiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
         batches = BatchClient(client, seconds=limits.timeout) if config.offload.batch and not place else None
-        return ProviderService(each, client, limiter, rates[each.label], batches=batches)
+        return ProviderService(each, client, limiter, rates[each.full_name], batches=batches)
 
     def make_chain() -> Sequence[ProviderService | None]:
         return [None if each is None else service(place, each) for place, each in enumerate(endpoints)]

@@ -5,6 +5,7 @@ Prices come from the profile or from genai-prices, which is bundled and needs no
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -101,7 +102,7 @@ def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, cappe
             f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. Set the price of a million "
             f"tokens in the profile, for example [{line}] input = 0.15, output = 0.60, or lift the cap with "
             'offload.limits.usd = "unlimited" and no usd_per_day.',
-            next=f"swarmctl run --offload {endpoint.label} --set {line}.input=0.15 --set {line}.output=0.60",
+            next=f"swarmctl run --offload {shlex.quote(endpoint.full_name)} --set {line}.input=0.15 --set {line}.output=0.60",
         )
     if endpoint.reasons and not endpoint.chat.bounds_reasoning and not price.free:
         raise ConfigurationError(

@@ -13,7 +13,7 @@ from hivemind_exp.offload.api.chat import ChatClient
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
-from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.offload.settings import LOCAL, Endpoint
 
 FAULTS_IN_A_ROW = 6
 """After this many failures in a row a service counts as down. At most ``engine.TRIES``: otherwise a slot that
@@ -49,6 +49,8 @@ class ProviderService:
     """Whether it has answered since the start."""
     refused: int = 0
     """Prompts in a row that it rejected."""
+    down_since: float = 0.0
+    """When the latest outage began, on the event loop's clock."""
     down_until: float = 0.0
     trouble: RequestFailed | None = None
     """Why it is down; None while it works."""
@@ -67,7 +69,7 @@ class ProviderService:
 
     def warning(self, code: str, text: str) -> WarningEvent:
         """Return a warning whose message is this service's name followed by ``text``."""
-        return WarningEvent(code=code, message=f"{self.endpoint.label} {text}")
+        return WarningEvent(code=code, message=f"{self.endpoint.label} {text}", provider=self.endpoint.name)
 
 
 @dataclass(eq=False)
@@ -108,11 +110,18 @@ class Router:
         """Undo picking a service, when it was not asked or the result does not show whether it works."""
         service.probing = False
 
-    def record_success(self, service: ProviderService) -> None:
+    def record_success(self, service: ProviderService, sent: float) -> None:
+        """Record an answer; ``sent``: when its request was sent, on the event loop's clock.
+
+        A request sent before an outage does not end it: a server that is stopping still answers what it has accepted.
+        """
+        service.answered = True
         if service.trouble is not None:
+            if sent <= service.down_since:
+                return
             self._emit(service.warning("provider_back", "is available again"))
         service.faults = service.slowed = service.outages = service.refused = 0
-        service.trouble, service.probing, service.answered = None, False, True
+        service.trouble, service.probing = None, False
 
     def refuses_prompt(self, service: ProviderService, fault: RequestFailed) -> bool:
         """Whether a service that answers other prompts rejects this one (too long, or against its rules)."""
@@ -159,19 +168,24 @@ class Router:
             seconds = growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S)
         first = service.trouble is None
         service.trouble, service.probing = fault, False
-        service.down_until = asyncio.get_running_loop().time() + min(seconds, _DAY_S)
+        now = asyncio.get_running_loop().time()
+        service.down_until = now + min(seconds, _DAY_S)
         service.outages += 1
         if first:
-            message = f"{service.told(fault)}; {self._instead()} until {service.endpoint.name} is available again"
-            self._emit(WarningEvent(code="provider_down", message=message))
+            service.down_since = now
+            fallback, instead = self._instead()
+            name = service.endpoint.name
+            message = f"{service.told(fault)}; {instead} until {name} is available again"
+            self._emit(WarningEvent(code="provider_down", message=message, provider=name, fallback=fallback))
 
-    def _instead(self) -> str:
+    def _instead(self) -> tuple[str | None, str]:
+        """Return what generates now: its name for programs (None if nothing does), and in words."""
         for service in self._chain:
             if service is None:
-                return "falling back to this machine"
+                return LOCAL, "falling back to this machine"
             if service.trouble is None and not (self.budget_exhausted and not service.price.free):
-                return f"falling back to {service.endpoint.label}"
-        return "waiting"
+                return service.endpoint.name, f"falling back to {service.endpoint.label}"
+        return None, "waiting"
 
     def _usable(self, service: ProviderService) -> bool:
         if self.budget_exhausted and not service.price.free:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from hivemind_exp.config import OFF, Config
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.model_names import short_name
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.rollouts.types import Kind
 
@@ -36,7 +37,12 @@ class Endpoint:
 
     @property
     def label(self) -> str:
-        """Name for people, such as ``openai:gpt-4o-mini``."""
+        """Name for people, such as ``openai:gpt-4o-mini``. A model's path is cut to its last component."""
+        return f"{self.name}:{short_name(self.model)}"
+
+    @property
+    def full_name(self) -> str:
+        """Name for programs and commands, as ``offload.provider`` takes it."""
         return f"{self.name}:{self.model}"
 
     @property
@@ -47,6 +53,16 @@ class Endpoint:
     def reasons(self) -> bool:
         """Whether the model uses hidden reasoning before it answers."""
         return self.model.startswith(self.chat.reasoning) if self.chat.reasoning else False
+
+
+def training_terms(config: Config, endpoint: Endpoint) -> str:
+    """Say in one clause whether an endpoint's output may be trained on."""
+    if endpoint.name in config.providers and endpoint.chat.training == "unknown":
+        return (
+            "if this is your own server, the model's license says whether you may train on its output, otherwise the "
+            f"service's terms (record which in providers.{endpoint.name}.training)"
+        )
+    return TRAINING[endpoint.chat.training]
 
 
 def is_offloaded(config: Config) -> bool:

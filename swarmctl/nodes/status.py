@@ -12,7 +12,7 @@ from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable, without_keys
-from swarmctl.terminal.sentences import duration, gain, in_touch, several
+from swarmctl.terminal.sentences import duration, gain, in_touch, outage, several
 from swarmctl.terminal.views import Writer
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
@@ -22,20 +22,20 @@ _WORTH_TELLING_S = 0.1
 
 def print_status(node: str | None, *, as_json: bool) -> None:
     """Print the state of one node, or of all."""
-    rows = [describe(files) for files in one_or_all(node)]
+    found = [_describe(files) for files in one_or_all(node)]
     if as_json:
-        print_json(nodes=rows)
+        print_json(nodes=[row for row, _ in found])
         return
     folded = Writer(sys.stdout).folded
-    for line in [_line(row) for row in rows] or [no_node_yet()]:
+    for line in [_line(row, progress) for row, progress in found] or [no_node_yet()]:
         print(encodable(folded(clean(line)), sys.stdout.encoding))
 
 
-def describe(files: NodeFiles) -> dict[str, Any]:
-    """Return what is known about a node. Unknown values are None."""
+def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
+    """Return what is known about a node, and its events so far. Unknown values are None."""
     progress = RunView()
     # These events are rare, and so may not be among the recent ones.
-    for event in all_of(files.events, "eval", "peers"):
+    for event in all_of(files.events, "eval", "peers", "start", "offload", "warning"):
         progress.apply(event)
     last = None
     for last in recent(files.events):
@@ -59,7 +59,7 @@ def describe(files: NodeFiles) -> dict[str, Any]:
 
         swarm = (read_json(files.identity) or {}).get("swarm")
         from_peers = sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
-    return {
+    row = {
         "node": files.root.name,
         "state": state,
         "pid": holder.get("pid"),
@@ -73,12 +73,14 @@ def describe(files: NodeFiles) -> dict[str, Any]:
         "peers": progress.peers if running else None,
         "groups_from_peers": from_peers,
         "share_seconds": progress.share_seconds,
+        "provider_down": next(iter(progress.down), None) if running else None,
         "updated": rfc3339(last["t"]) if last else None,
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
+    return row, progress
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: dict[str, Any], progress: RunView) -> str:
     parts = [f"{row['node']}: {row['state']}" + (f" (pid {row['pid']}, since {row['since']})" if row["pid"] else "")]
     if row["round"] is not None:
         parts.append(f"round {row['round']}" + (f" of {row['rounds']}" if row["rounds"] else ""))
@@ -91,6 +93,8 @@ def _line(row: dict[str, Any]) -> str:
         parts.append(f"{several(row['groups_from_peers'], 'group')} from peers")
         if row["share_seconds"] and row["share_seconds"] >= _WORTH_TELLING_S:
             parts.append(f"{duration(float(row['share_seconds']))} per round for sharing")
+    if row["provider_down"]:
+        parts.append(str(outage(progress)))
     if row["error"]:
         parts.append(str(row["error"]["message"]))
     return ", ".join(parts)

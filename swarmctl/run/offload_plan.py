@@ -12,7 +12,7 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.prices import BATCH_SHARE, BYTES_A_MESSAGE, Usage, bounded_price
-from hivemind_exp.offload.settings import TRAINING, Endpoint, chain, describe_loss, first_endpoint, resolved_kind
+from hivemind_exp.offload.settings import Endpoint, chain, describe_loss, first_endpoint, resolved_kind, training_terms
 from hivemind_exp.offload.spending import spent_so_far
 from hivemind_exp.sources.schedule import share_of
 from hivemind_exp.tasks.mixture import Mixture
@@ -87,7 +87,7 @@ def banner(plan: Plan) -> list[str]:
     spent = f"Spent so far: {plan.spent:.4f} USD; {limit}." if plan.paid or plan.spent else ""
     return [
         f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
-        f"Prompts go to {endpoint.host}; {TRAINING[endpoint.chat.training]}. While it is unavailable, {fallback}.",
+        f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
         f"{cost(plan)} {spent}",
     ]
 

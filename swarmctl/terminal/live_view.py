@@ -56,9 +56,11 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         if progress.rounds and progress.round is not None:
             left = f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
         row("speed", f"{rate}{sentences.duration(progress.round_seconds)} per round{left}")
-    if (spent := sentences.spending(progress)) or progress.requests:
+    spent, outage = sentences.spending(progress), sentences.outage(progress)
+    if spent or outage or progress.requests:
         requests = sentences.several(progress.requests, "request")
-        row("offload", f"{spent or 'no charge'}  {requests}  {clean(', '.join(progress.providers))}")
+        used = f"{spent or 'no charge'}  {requests}  {', '.join(progress.providers)}".rstrip()
+        row("offload", clean(" · ".join(filter(None, (used, outage)))))
     if progress.peers is not None:
         row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
     if progress.seconds and sum(progress.seconds.values()):

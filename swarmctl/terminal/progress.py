@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from hivemind_exp.model_names import short_name
+
 PARTS = ("generate", "verify", "train", "share", "other")
 _KEPT = {"peers": ("peers", "peers"), "checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
 """Events from which only one field is kept: (attribute, field)."""
@@ -36,7 +38,11 @@ class RunView:
     requests: int = 0
     """Requests to providers in this run."""
     providers: dict[str, None] = field(default_factory=dict)
-    """What generated in this run, as ``provider:model``, in order of appearance."""
+    """What generated in this run, as ``provider:model`` for people, in order of appearance."""
+    down: dict[str, str | None] = field(default_factory=dict)
+    """What generates instead of each provider that is unavailable; None if the node waits for it."""
+    announced: bool = False
+    """Whether an ``offload`` event has come since the latest start."""
     peers: int | None = None
     """Peers in touch; None if the node is in no swarm."""
     shared: int = 0
@@ -76,6 +82,9 @@ class RunView:
     def _on_start(self, event: dict[str, Any]) -> None:
         self.start = event
         self.round = event.get("resumed_round")
+        if not self.announced:
+            self.down.clear()  # the run before was killed during an outage; this one asks no provider
+        self.announced = False
 
     def _on_phase(self, event: dict[str, Any]) -> None:
         self.phase = event
@@ -110,13 +119,28 @@ class RunView:
             self.questions = event.get("questions")
 
     def _on_offload(self, event: dict[str, Any]) -> None:
+        self.announced = True
+        self.down.clear()
+        self._take_usd(event)
+
+    def _on_warning(self, event: dict[str, Any]) -> None:
+        provider = str(event.get("provider") or "")
+        match event.get("code"):
+            case "provider_down" if provider:
+                self.down[provider] = event.get("fallback")
+            case "provider_back":
+                self.down.pop(provider, None)
+            case "engine_restarted":
+                self.down.clear()  # the new process asks every provider again
+
+    def _take_usd(self, event: dict[str, Any]) -> None:
         self.usd_total, self.usd_cap = event.get("usd_total"), event.get("usd_cap")
 
     def _on_spend(self, event: dict[str, Any]) -> None:
-        self._on_offload(event)
+        self._take_usd(event)
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
         self.requests += event.get("requests") or 0
-        self.providers[f"{event.get('provider')}:{event.get('model')}"] = None
+        self.providers[f"{event.get('provider')}:{short_name(str(event.get('model')))}"] = None
 
     def _on_share(self, event: dict[str, Any]) -> None:
         self.shared += event.get("groups") or 0

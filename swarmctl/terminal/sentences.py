@@ -91,6 +91,14 @@ def spending(progress: RunView) -> str | None:
     return f"{dollars(progress.usd_total).removesuffix(' USD')}{limit} USD"
 
 
+def outage(progress: RunView) -> str | None:
+    """Return which providers are unavailable, and what the node does about it; None if all are available."""
+    if not progress.down:
+        return None
+    *_, fallback = progress.down.values()
+    return f"{', '.join(progress.down)} unavailable, {'falling back' if fallback else 'waiting'}"
+
+
 def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
     """Return a one-line summary of a round; ``rollouts`` are its events."""
     parts = []

@@ -226,7 +226,7 @@ class BatchJob:
             return False
         for tries in count():
             self.book.about_to_begin(batch, file)
-            report = None
+            report, sent = None, asyncio.get_running_loop().time()
             try:
                 report = await self.client.create(file, batch.tag)
             except RequestFailed as fault:
@@ -235,7 +235,7 @@ class BatchJob:
                 if report is None and not await self._backoff(fault, tries):
                     return False
             if report is not None:
-                self.billing.router.record_success(self.service)
+                self.billing.router.record_success(self.service, sent)
                 self.book.begun(batch, report.id)
                 self.moved(batch)
                 break

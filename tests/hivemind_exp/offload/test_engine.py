@@ -335,6 +335,35 @@ def test_ignored_temperature_and_another_model_are_warned_about_once(tmp_path: P
     assert Counter(warning["code"] for warning in rig.events.of("warning")) == {"greedy": 1, "another_model": 1}
 
 
+@pytest.mark.parametrize(
+    ("asked", "answered", "same"),
+    [
+        ("org/model", "org/model@main", True),
+        ("org/model", "org/model@refs/pr/1", True),
+        ("org/model", "model@main", True),
+        ("/data/models/model", "/data/models/model@main", True),
+        ("model@main", "model", True),
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("mistral-small-latest", "mistral-small-2501", True),
+        ("llama3", "llama3:latest", True),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("org/model", "org/other@main", False),
+        ("mistral-small-latest", "mistral-large-2501", False),
+        ("/data/models/model", "/data/models/other", False),
+    ],
+)
+def test_revision_date_or_alias_is_not_another_model(tmp_path: Path, asked: str, answered: str, same: bool) -> None:
+    def rename(_ask: object, body: dict[str, Any]) -> dict[str, Any]:
+        return body | {"model": answered}
+
+    with api_server(models=(asked,), amend=rename) as server:
+        with engine(tmp_path, endpoint(server.base_url, model=asked)) as rig:
+            rig.offload.wait_for_probe()
+    short = [name.removeprefix("/data/models/") for name in (asked, answered)]
+    told = [warning["message"] for warning in rig.events.of("warning")]
+    assert told == ([] if same else [f"box:{short[0]} was asked for {short[0]} but answered as {short[1]}"])
+
+
 def _overcharge(_ask: object, body: dict[str, Any]) -> dict[str, Any]:
     return body | {"usage": {"prompt_tokens": 5, "completion_tokens": 5000}}
 

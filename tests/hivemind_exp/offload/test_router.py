@@ -84,6 +84,37 @@ def test_order_after_an_outage_detects_recovery(tmp_path: Path) -> None:
     assert [len(rig.texts().get(f"question {number}", ())) for number in range(1, 4)] == [4, 4, 4]
 
 
+def test_answers_to_requests_sent_before_an_outage_do_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 3600.0)  # no probe before the test allows it
+    slow = 6
+
+    def number(ask: Ask) -> int:
+        return int(ask.messages[-1]["content"].removeprefix("question "))
+
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
+        rig.offload.wait_for_probe()
+        server.set(
+            predicate=lambda ask: Fault.SERVER_ERROR if number(ask) >= slow else None,
+            # These answers come one by one, long after the failures.
+            latency=lambda ask: 0.0 if number(ask) >= slow else 1.0 + 0.1 * number(ask),
+        )
+        early = [order(each, places=1) for each in range(slow)]
+        rig.offload.submit(early)
+        until(lambda: len(server.ledger.chats) == 1 + slow)
+        failing = [order(each) for each in range(slow, 3 * slow)]
+        rig.offload.submit(failing)
+        finish(*early, *failing)
+        assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
+        assert health(rig).trouble is not None
+        server.set(predicate=None, latency=0.0)
+        health(rig).down_until = 0.0
+        until(lambda: _filled(rig, order(100)))
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
+    assert {len(rig.texts()[f"question {each}"]) for each in range(slow)} == {1}
+
+
 def test_parameters_adapt_after_an_outage(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()

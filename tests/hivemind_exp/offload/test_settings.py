@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.offload.prices import Usage, bounded_price, price_of
-from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, resolved_kind, split
+from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, resolved_kind, split, training_terms
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.sources.schedule import Parts, in_rounds, parts
@@ -106,6 +106,56 @@ def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None
     assert found.local >= 1
     assert found.remote >= 1
     assert found.local + found.remote == size
+
+
+@pytest.mark.parametrize(
+    ("provider", "training", "said"),
+    [
+        ("mybox", "model", "the model's license says whether you may train on its output"),
+        ("mybox", "allowed", "its terms allow training on its output"),
+        (
+            "mybox",
+            "unknown",
+            "if this is your own server, the model's license says whether you may train on its output, otherwise the "
+            "service's terms (record which in providers.mybox.training)",
+        ),
+        ("ollama:m", None, "the model's license says whether you may train on its output"),
+        (
+            "openai",
+            None,
+            "its terms restrict training on its output, so read them before you share or publish the model",
+        ),
+    ],
+)
+def test_training_terms_are_those_of_the_model_or_the_service(provider: str, training: str | None, said: str) -> None:
+    chosen = config(provider, mybox={"training": training} if training else None)
+    assert training_terms(chosen, first_endpoint(chosen)) == said
+
+
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [
+        ("/data/models/Qwen2.5-0.5B", "mybox:Qwen2.5-0.5B"),
+        ("/data/models/Qwen2.5-0.5B/", "mybox:Qwen2.5-0.5B"),
+        ("./models/q.gguf", "mybox:q.gguf"),
+        ("../q.gguf", "mybox:q.gguf"),
+        ("~/models/q.gguf", "mybox:q.gguf"),
+        ("/", "mybox:/"),
+        ("Qwen/Qwen2.5-0.5B", "mybox:Qwen/Qwen2.5-0.5B"),
+        ("llama3:8b", "mybox:llama3:8b"),
+    ],
+)
+def test_label_shows_only_the_end_of_a_path(model: str, label: str) -> None:
+    endpoint = first_endpoint(config(f"mybox:{model}"))
+    assert (endpoint.label, endpoint.full_name, endpoint.model) == (label, f"mybox:{model}", model)
+
+
+def test_suggested_command_has_the_whole_path() -> None:
+    path = "/data/my models/q.gguf"
+    with pytest.raises(ConfigurationError) as caught:
+        bounded_price(first_endpoint(config(f"mybox:{path}")), {}, capped=True)
+    assert "the price of mybox:q.gguf is unknown" in caught.value.message
+    assert shlex.split(caught.value.next or "")[:4] == ["swarmctl", "run", "--offload", f"mybox:{path}"]
 
 
 def test_auto_never_means_the_node_s_own_policy() -> None:

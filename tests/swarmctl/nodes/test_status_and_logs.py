@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import ErrorEvent, EvalEvent, EventLog, RoundEvent, StartEvent, StepEvent, StopEvent
+from hivemind_exp.events import (
+    ErrorEvent,
+    EvalEvent,
+    EventLog,
+    RoundEvent,
+    StartEvent,
+    StepEvent,
+    StopEvent,
+    WarningEvent,
+)
 from hivemind_exp.node_files import NodeFiles
 from swarmctl import cli
 from swarmctl.errors import Exit
@@ -62,6 +71,29 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("running", 2, 0.25, 0.5)
     assert row["updated"].endswith("Z")
     assert row["model"] is None
+
+
+def test_status_shows_an_outage_until_the_provider_is_back(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    def status() -> tuple[str, str | None]:
+        assert cli.run(["status"]) == Exit.DONE
+        line = capsys.readouterr().out
+        assert cli.run(["status", "--json"]) == Exit.DONE
+        (row,) = json.loads(capsys.readouterr().out)["nodes"]
+        return line.partition("50 %")[2], row["provider_down"]
+
+    emit = EventLog(node.events)
+    assert status() == ("\n", None)
+    emit(WarningEvent(code="provider_down", message="…", provider="mybox", fallback="local"))
+    for _ in range(3000):  # the warning is no longer among the recent events
+        emit(RoundEvent(round=1, rounds=5, seconds={"train": 1.0}, tokens_per_second=1.0))
+    assert status() == (", mybox unavailable, falling back\n", "mybox")
+    emit(WarningEvent(code="provider_back", message="…", provider="mybox"))
+    assert status() == ("\n", None)
+    emit(WarningEvent(code="provider_down", message="…", provider="mybox"))
+    assert status() == (", mybox unavailable, waiting\n", "mybox")
+    emit.close()
+    node.lock.unlink()  # as if its process had exited
+    assert status() == ("\n", None)
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,46 @@ def test_demo_claims_only_what_it_showed(after: float, told: str) -> None:
     assert "0.232 M" in lesson(progress)
 
 
+DOWN = {"event": "warning", "code": "provider_down", "provider": "mybox", "message": "…", "fallback": "local"}
+BACK = {"event": "warning", "code": "provider_back", "provider": "mybox", "message": "…"}
+OFFLOAD = {"event": "offload", "usd_total": 0.0, "usd_cap": None}
+SPEND = {"event": "spend", "round": 0, "provider": "mybox", "model": "m", "requests": 3, "usd": 0.0, "usd_total": 0.0}
+
+
+def offload_line(*events: dict[str, Any]) -> str | None:
+    """Return the live view's ``offload`` line after these events."""
+    progress = RunView()
+    for event in events:
+        progress.apply(event)
+    lines = [str(line) for line in draw(progress, 100, 1.0).renderables]
+    return next((line.removeprefix("offload").strip() for line in lines if line.startswith("offload")), None)
+
+
+def test_live_view_shows_an_outage_until_the_provider_is_back() -> None:
+    waiting = DOWN | {"fallback": None}
+    used = "no charge  3 requests  mybox:m"
+    assert offload_line(OFFLOAD, SPEND, DOWN) == f"{used} · mybox unavailable, falling back"
+    assert offload_line(OFFLOAD, SPEND, waiting) == f"{used} · mybox unavailable, waiting"
+    assert offload_line(OFFLOAD, DOWN, {"event": "start"}) == (
+        "no charge  0 requests · mybox unavailable, falling back"  # the test request has failed before the rounds
+    )
+    assert offload_line(OFFLOAD, SPEND, DOWN, DOWN | {"provider": "spare"}, BACK) == (
+        f"{used} · spare unavailable, falling back"
+    )
+
+
+def test_live_view_shows_only_the_end_of_a_models_path() -> None:
+    assert offload_line(OFFLOAD, SPEND | {"model": "/data/models/qwen"}) == "no charge  3 requests  mybox:qwen"
+
+
+@pytest.mark.parametrize(
+    "end", [BACK, OFFLOAD, {"event": "start"}, {"event": "warning", "code": "engine_restarted", "message": "…"}]
+)
+def test_outage_ends_with_the_provider_the_run_or_the_process(end: dict[str, Any]) -> None:
+    begun = {"event": "start"}
+    assert offload_line(OFFLOAD, begun, SPEND, DOWN, end) == "no charge  3 requests  mybox:m"
+
+
 def test_repeated_steps_are_counted_once() -> None:
     progress = RunView()
     for replayed in (True, False):

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.model_names import short_name
 from hivemind_exp.providers import Provider
 from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.api import service as api_service
@@ -40,7 +41,7 @@ def providers(_context: Context) -> Finding:
 
 def settings(context: Context) -> Finding:
     """Check that the settings are consistent, as a run would."""
-    from hivemind_exp.offload.settings import TRAINING, chain, check_offload, describe_loss, first_endpoint
+    from hivemind_exp.offload.settings import chain, check_offload, describe_loss, first_endpoint, training_terms
 
     config = context.config
     check_offload(config)
@@ -48,7 +49,7 @@ def settings(context: Context) -> Finding:
     if find_spec("openai") is None:
         return failed("offloading needs the openai package, which is not installed", install("openai[aiohttp]"))
     first = first_endpoint(config)
-    return ok(f"{order}; {describe_loss(config)}; {first.name}: {TRAINING[first.chat.training]}")
+    return ok(f"{order}; {describe_loss(config)}; {first.name}: {training_terms(config, first)}")
 
 
 def price(service: ApiService, context: Context) -> Finding:
@@ -162,7 +163,7 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
 
 def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, most: float | None) -> Finding:
     usage, price = answer.usage, _price(service, context)
-    by = " ".join((answer.model or service.endpoint.model).split())
+    by = " ".join(short_name(answer.model or service.endpoint.model).split())
     if price is None:
         cost = "price unknown"
     elif usage is None:

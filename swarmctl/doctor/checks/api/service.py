@@ -99,7 +99,7 @@ def services(config: Config) -> list[ApiService]:
     found = [(place, endpoint) for place, endpoint in enumerate(chain(config), -1) if endpoint is not None]
     names = Counter(endpoint.name for _, endpoint in found)
     return [
-        ApiService(endpoint, endpoint.name if names[endpoint.name] == 1 else endpoint.label, place)
+        ApiService(endpoint, endpoint.name if names[endpoint.name] == 1 else endpoint.full_name, place)
         for place, endpoint in found
     ]
 
@@ -218,9 +218,15 @@ def answer(service: ApiService, context: Context) -> Finding:
     if raw is not None and raw.status == 429:
         return warning(text, context.again("api"))
     if raw is not None and (raw.status == 404 or service.endpoint.chat.free):
-        # Some servers have no model list, or fail to send it, but can still generate.
-        return warning(f"{text}; --deep checks whether it generates", context.again("api", "--deep"))
+        return _without_list(service, context, text)
     return service.trouble(text, context.again("api"))
+
+
+def _without_list(service: ApiService, context: Context, text: str) -> Finding:
+    """Some servers have no model list, or fail to send it, but can still generate: leave that to the test request."""
+    if context.deep:
+        return skipped(f"{text}; {service.label}.request checks whether it generates")
+    return warning(f"{text}; --deep checks whether it generates", context.again("api", "--deep"))
 
 
 def _ask(service: ApiService, context: Context) -> KeyTest:

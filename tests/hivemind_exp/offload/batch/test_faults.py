@@ -11,9 +11,10 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.offload import router as routing
 from tests.support.batching import assert_paid, batches, filled, lines, quick, states, until
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, Rig, endpoint, engine, order
-from tests.support.fake_api.faults import Fault
+from tests.support.fake_api.faults import Fault, Trouble
 from tests.support.fake_api.ledger import Outcome
 from tests.support.fake_api.server import ApiServer, api_server
+from tests.support.waiting import LONG_S
 
 __all__ = ["quick"]
 
@@ -111,6 +112,26 @@ def test_outage_during_a_batch_is_waited_out(tmp_path: Path) -> None:
         assert_paid(server, rig.ledger)
     assert filled(rig) == [4]
     assert [warning["code"] for warning in rig.events.of("warning")] == ["batch_unreachable", "batch_reachable"]
+
+
+def test_batch_started_before_an_outage_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 1.0)
+    monkeypatch.setattr(routing, "_POLL_S", 0.02)
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
+        rig.offload.wait_for_probe()
+        server.next(Trouble(Fault.SLOW, seconds=0.5), endpoint="batches")
+        early, late = order(0), order(1, round_=1)
+        rig.offload.submit([early])
+        until(lambda: any(entry.endpoint == "batches" for entry in server.ledger.entries))
+        server.always(Fault.NO_CREDIT, endpoint="files")
+        rig.offload.submit([late])
+        early.done.result(timeout=LONG_S)
+        assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
+        server.always(None, endpoint="files")
+        late.done.result(timeout=LONG_S)
+        assert_paid(server, rig.ledger)
+    assert filled(rig) == [4, 4]
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
 
 
 def test_outage_falls_back_to_direct_requests_to_the_next_provider(

@@ -150,9 +150,14 @@ def test_local_server_with_a_faulty_model_list_may_still_generate(home: Path) ->
     with api_server() as server:
         profile(home, server.base_url, box="free = true")
         server.always("server_error", endpoint="models")
+        shallow = look()["box.service"]
         found = look(deep=True)
-    assert found["box.service"].status is Status.WARNING
-    assert "--deep" in (found["box.service"].remedy or "")
+    assert shallow.status is Status.WARNING
+    assert shallow.text.endswith("the service responded with HTTP 500; --deep checks whether it generates")
+    assert shallow.remedy == "swarmctl doctor api --deep --profile offloaded"
+    deep = found["box.service"]
+    assert (deep.status, deep.remedy) == (Status.SKIPPED, None)
+    assert deep.text.endswith("the service responded with HTTP 500; box.request checks whether it generates")
     assert found["box.request"].status is Status.OK
 
 

@@ -71,10 +71,18 @@ def tea(here: Cli) -> str:
 
 def invitation(stdout: str) -> str:
     """Return the invitation after ``--join`` in the single printed line."""
-    (line,) = stdout.splitlines()
-    *_, run, join, text = shlex.split(line)
-    assert (run, join) == ("run", "--join")
+    *words, join, text = pasted(stdout)
+    assert join == "--join"
+    assert words[:1] == ["run"]
+    assert words[1::2] in ([], ["--profile"])
     return text
+
+
+def pasted(stdout: str) -> list[str]:
+    """Return the arguments of the single printed command."""
+    (line,) = stdout.splitlines()
+    words = shlex.split(line)
+    return words[words.index("run") :]
 
 
 def request(home: Path, node: str) -> dict[str, Any]:
@@ -153,6 +161,21 @@ def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
     assert "has already trained alone" in third.stderr
     assert here(*advice(third.stderr)).returncode == Exit.DONE
     assert made(home, "alone-2")["swarm"] is not None
+
+
+def test_the_command_to_join_names_a_builtin_profile_only(here: Cli, home: Path) -> None:
+    new = pasted(here("swarm", "new", "tiny", "-p", "demo").stdout)
+    assert new[:-1] == ["run", "--profile", "demo", "--join"]
+    invited = json.loads(here("swarm", "invite", "--json").stdout)
+    assert shlex.split(invited["command"])[-5:] == new
+    assert invited["invitation"] == new[-1]
+    done = here(*new, "--node", "two", "--rounds", "1")
+    assert done.returncode == Exit.DONE, done.stderr
+    assert request(home, "two")["config"]["model"]["name"] == "tiny"
+    assert here("run", "--node", "tiny", "-p", "default").returncode == Exit.DONE
+    assert pasted(here("swarm", "invite", "--node", "tiny").stdout) == ["run", "--join", new[-1]]
+    write_profile(home, "cpu", SMALL)  # the user's own, which hides the built-in one
+    assert pasted(here("swarm", "new", "own", "-p", "cpu").stdout)[:2] == ["run", "--join"]
 
 
 def test_a_swarm_that_cannot_be_created_leaves_no_files(here: Cli, home: Path) -> None:

@@ -22,7 +22,7 @@ PEERS = 3
 
 def invite(node: str | None, *, as_json: bool) -> None:
     """Print the command that joins a node's swarm."""
-    found = member(node)
+    found = member(node, "invite")
     if found.peer is None:
         raise IdentityProblem(
             f"cannot read the key of node {found.name}", next=f"swarmctl identity show --node {found.name}"

@@ -24,7 +24,7 @@ _FIXED = ("node.seed", "node.fresh", "game.kind", "game.group_size")
 
 def leave(node: str | None, *, as_json: bool) -> None:
     """Set the charter and the records of peers aside. Raises NodeConflict while the node runs."""
-    files = existing(node) if node is not None else member(None).files
+    files = existing(node) if node is not None else member(None, "leave").files
     name = files.root.name
     made = read_json(files.identity) or {}
     swarm = made.get("swarm")

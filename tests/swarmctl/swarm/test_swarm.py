@@ -323,9 +323,11 @@ def test_commands_without_a_swarm_suggest_creating_one(here: Cli) -> None:
 
 def test_the_node_must_be_named_if_several_are_in_swarms(here: Cli, tea: str) -> None:
     assert here("swarm", "new", "coffee").returncode == Exit.DONE
-    done = here("swarm", "show")
-    assert "2 nodes on this machine are in a swarm (coffee, tea); choose one with --node" in done.stderr
-    assert here(*advice(done.stderr)).returncode == Exit.DONE
+    for command in ("show", "invite", "peers", "leaderboard", "leave"):
+        done = here("swarm", command)
+        assert "2 nodes on this machine are in a swarm (coffee, tea); choose one with --node" in done.stderr
+        assert advice(done.stderr) == ["swarm", command, "--node", "coffee"]
+        assert here(*advice(done.stderr)).returncode == Exit.DONE
 
 
 def test_show_and_invite_as_json(here: Cli, home: Path, tea: str) -> None:

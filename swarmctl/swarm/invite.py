@@ -45,8 +45,8 @@ def invite(node: str | None, *, as_json: bool) -> None:
 def join_command(line: Invitation, profile: str) -> str:
     """Return the command that others paste to join with an invitation.
 
-    It names the inviting node's profile if that is a built-in one, which every machine has. Without it, the joining node
-    would train the default model, however small the swarm's first node is.
+    It names the inviting node's profile if that is a built-in one, which every machine has. Without it, the joining
+    node would train the default model, however small the swarm's first node is.
     """
     named = ("--profile", profile) if profile != DEFAULT and is_builtin(profile) else ()
     return command(["run", *named, "--join", str(line)])

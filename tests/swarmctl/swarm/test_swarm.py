@@ -206,6 +206,35 @@ def test_joining_with_an_invitation_that_was_wrapped(here: Cli, home: Path, tea:
     assert Identity.load(files.key).peer_id == peer
 
 
+def test_a_node_that_cannot_load_its_model_when_it_joins_gets_commands_to_retry_or_leave(
+    here: Cli, home: Path, tea: str
+) -> None:
+    words = ("run", "-p", "cpu", "--node", "large", "--join", tea, "--model", "Qwen/Qwen3-0.6B", "--rounds", "2")
+    failed = here(*words, STAND_IN="no_model")
+    assert failed.returncode == Exit.FAILED
+    *_, stays, error, _ = failed.stderr.splitlines()
+    assert stays.startswith("Node large stays in swarm tea. To leave: ")
+    assert stays.endswith("swarmctl swarm leave --node large")
+    assert error == "error: Qwen/Qwen2.5-0.5B-Instruct is not on this machine"
+    demo = advice(failed.stderr)
+    assert demo == ["run", "--profile", "demo", "--node", "large", "--set", "game.rounds=2", "--join", tea]
+    again = here(*demo, STAND_IN="no_model")
+    assert "stays in swarm" not in again.stderr  # that run did not create the node
+    assert advice(again.stderr) == demo
+    fixed = here(*demo)
+    assert fixed.returncode == Exit.DONE, fixed.stderr
+    config = request(home, "large")["config"]
+    assert (config["model"]["name"], config["game"]["rounds"], config["swarm"]["join"]) == ("tiny", 2, tea)
+    # Now it has trained this model, so another model needs another node.
+    assert advice(here("run", "--node", "large", STAND_IN="no_model").stderr) == ["run", "--profile", "demo"]
+
+
+def test_a_profile_that_does_not_support_the_swarms_tasks_is_not_suggested(here: Cli) -> None:
+    line = invitation(here("swarm", "new", "sums", "-p", "cpu", "--task", "chain_sum").stdout)
+    failed = here("run", "-p", "cpu", "--join", line, "--node", "two", STAND_IN="no_model")
+    assert advice(failed.stderr) == ["run", "--profile", "cpu", "--node", "two", "--join", line]
+
+
 @pytest.mark.slow
 def test_nodes_of_a_swarm_have_different_seeds(here: Cli, home: Path, tea: str) -> None:
     for node in ("two", "three"):

@@ -313,6 +313,10 @@ def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, te
     left = here("swarm", "leave", "--node", "two")
     assert left.returncode == Exit.DONE, left.stderr
     assert "Kept: its key" in left.stdout
+    commands = [shlex.split(line) for line in left.stdout.splitlines() if line.startswith("  ")]
+    continued, rejoined = (words[words.index("run") :] for words in commands)
+    assert continued == ["run", "--node", "two"]
+    assert rejoined == ["run", "--node", "two", "--join", "INVITATION"]
     assert not files.charter.exists()
     assert Identity.load(files.key).peer_id == peer
     assert here("swarm", "show", "--node", "two").returncode == Exit.CONFIGURATION
@@ -323,7 +327,7 @@ def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, te
     assert config["tasks"][0]["name"] == "spell_backward"
     other = here("run", "--node", "two", "--join", coffee)
     assert other.returncode == Exit.CONFIGURATION
-    back = here("run", "--node", "two", "--join", tea)
+    back = here(*(tea if word == "INVITATION" else word for word in rejoined))
     assert back.returncode == Exit.DONE, back.stderr
     assert (files.swarm / "peerbook.json").exists()
     again = here("run", "--node", "two", "--set", "swarm.join=")

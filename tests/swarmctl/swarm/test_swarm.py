@@ -147,7 +147,9 @@ def test_traffic_between_peers_is_reported(here: Cli, home: Path, tea: str) -> N
     row = json.loads(here("status", "--node", "tea", "--json").stdout)["nodes"][0]
     assert (row["swarm"], row["peers"], row["groups_from_peers"]) == (parse(tea).charter, None, 0)
     assert row["error"] is None
-    assert f"swarm {parse(tea).charter[:12]}" in here("status").stdout
+    assert f", swarm tea ({parse(tea).charter[:12]}), 0 groups from peers" in here("status").stdout
+    (home / "nodes/tea/charter").write_bytes(b"damaged")
+    assert f", swarm {parse(tea).charter[:12]}, 0 groups from peers" in here("status").stdout
 
 
 def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,15 @@ def test_offload_to_your_server(home: Path, real_server: TransformersServer) -> 
     assert result["rollouts"] == {"policy": 2 * 64, "teacher": 2 * 64}
 
 
+def test_the_first_of_three_nodes_does_not_finish_before_the_others_start() -> None:
+    profile = tomllib.loads((EXAMPLES / "three-nodes/profile.toml").read_text(encoding="utf-8"))
+    assert profile["game"]["rounds"] == 0
+
+
 @pytest.mark.slow
 @pytest.mark.swarm
 def test_three_nodes(home: Path) -> None:
-    environment = os.environ | {"SWARMCTL": shlex.join(SWARMCTL)}
+    environment = os.environ | {"SWARMCTL": shlex.join(SWARMCTL), "ROUNDS": "2"}
     done = run_process(["sh", str(EXAMPLES / "three-nodes/run.sh")], timeout=PATIENCE, env=environment)
     assert done.returncode == 0, done.stderr
     shared = {}

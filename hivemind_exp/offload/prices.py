@@ -96,13 +96,13 @@ def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, cappe
     price = price_of(endpoint, given)
     if not capped:
         return price or Price(0.0, 0.0)
-    line = f"offload.prices.{endpoint.name}"
+    line, named = f"offload.prices.{endpoint.name}", shlex.quote(endpoint.full_name)
     if price is None:
         raise ConfigurationError(
             f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. Set the price of a million "
             f"tokens in the profile, for example [{line}] input = 0.15, output = 0.60, or lift the cap with "
             'offload.limits.usd = "unlimited" and no usd_per_day.',
-            next=f"swarmctl run --offload {shlex.quote(endpoint.full_name)} --set {line}.input=0.15 --set {line}.output=0.60",
+            next=f"swarmctl run --offload {named} --set {line}.input=0.15 --set {line}.output=0.60",
         )
     if endpoint.reasons and not endpoint.chat.bounds_reasoning and not price.free:
         raise ConfigurationError(

@@ -60,6 +60,8 @@ class Node:
     """Descriptor that holds the lock. The trainer inherits it, so the lock outlives this process."""
     resumes: bool
     """Whether this run resumes an earlier one."""
+    created: bool
+    """Whether this run created the directory."""
 
     @property
     def name(self) -> str:
@@ -74,7 +76,7 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
     """
     files = files_of(config.node.name)
     with disk_errors(files.root):
-        _make(files, config, retry)
+        created = _make(files, config, retry)
     with held(files, retry) as lock:
         check_identity(files, config, retry)
         with disk_errors(files.root):
@@ -83,7 +85,7 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
             resumes = has_begun(files)
             if not resumes:
                 write_json(files.identity, identity(config))
-        yield Node(files, lock, resumes)
+        yield Node(files, lock, resumes, created)
 
 
 @contextlib.contextmanager
@@ -103,11 +105,11 @@ def held(files: NodeFiles, retry: Retry) -> Iterator[int]:
         os.close(lock)
 
 
-def _make(files: NodeFiles, config: Config, retry: Retry) -> None:
-    """Create the directory with its ``node.json`` atomically."""
+def _make(files: NodeFiles, config: Config, retry: Retry) -> bool:
+    """Create the directory with its ``node.json`` atomically. Return whether it did not exist before."""
     if files.root.exists():
         check_identity(files, config, retry)
-        return
+        return False
     parent = files.root.parent
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     prefix = f".{files.root.name}."
@@ -116,8 +118,10 @@ def _make(files: NodeFiles, config: Config, retry: Retry) -> None:
             write_json(NodeFiles(Path(staging)).identity, identity(config))
             os.rename(staging, files.root)
         except OSError:
-            if not files.root.is_dir():  # else another process created it meanwhile
+            if not files.root.is_dir():
                 raise
+            return False  # another process created it meanwhile
+    return True
 
 
 def _running(files: NodeFiles, retry: Retry) -> NodeConflict:

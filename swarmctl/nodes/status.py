@@ -1,8 +1,10 @@
 """``swarmctl status``. Only reads files, so it returns immediately and does not affect running nodes."""
 
+import contextlib
 import sys
 from typing import Any
 
+from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import without_typed_keys
 from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
@@ -22,12 +24,13 @@ _WORTH_TELLING_S = 0.1
 
 def print_status(node: str | None, *, as_json: bool) -> None:
     """Print the state of one node, or of all."""
-    found = [_describe(files) for files in one_or_all(node)]
+    found = [(files, *_describe(files)) for files in one_or_all(node)]
     if as_json:
-        print_json(nodes=[row for row, _ in found])
+        print_json(nodes=[row for _, row, _ in found])
         return
     folded = Writer(sys.stdout).folded
-    for line in [_line(row, progress) for row, progress in found] or [no_node_yet()]:
+    lines = [_line(row, progress, _swarm(files, row["swarm"])) for files, row, progress in found]
+    for line in lines or [no_node_yet()]:
         print(encodable(folded(clean(line)), sys.stdout.encoding))
 
 
@@ -80,14 +83,25 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
     return row, progress
 
 
-def _line(row: dict[str, Any], progress: RunView) -> str:
+def _swarm(files: NodeFiles, swarm: str | None) -> str | None:
+    """Return a swarm's name and short id, or only the short id if the node's charter cannot be read."""
+    if not swarm:
+        return None
+    from hivemind_exp.swarm.charter import LONGEST, Charter
+
+    with contextlib.suppress(OSError, SwarmError), files.charter.open("rb") as file:
+        return f"{Charter.open(file.read(2 * LONGEST), swarm).name} ({short_id(swarm)})"
+    return short_id(swarm)
+
+
+def _line(row: dict[str, Any], progress: RunView, swarm: str | None) -> str:
     parts = [f"{row['node']}: {row['state']}" + (f" (pid {row['pid']}, since {row['since']})" if row["pid"] else "")]
     if row["round"] is not None:
         parts.append(f"round {row['round']}" + (f" of {row['rounds']}" if row["rounds"] else ""))
     if row["accuracy_before"] is not None:
         parts.append(f"accuracy {gain(row['accuracy_before'], row['accuracy_after'])}")
-    if row["swarm"]:
-        parts.append(f"swarm {short_id(row['swarm'])}")
+    if swarm is not None:
+        parts.append(f"swarm {swarm}")
         if row["peers"] is not None:
             parts.append(in_touch(row["peers"]))
         parts.append(f"{several(row['groups_from_peers'], 'group')} from peers")

@@ -19,7 +19,7 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import exit_code_for, retry_hint
-from swarmctl.run.summary import conclusion, introduction, pushes, swarm_line
+from swarmctl.run.summary import conclusion, introduction, pushes, still_member, swarm_line
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
 from swarmctl.settings.command_line import changes, read_last, rerun, resolved_options, write_last
 from swarmctl.settings.options import RunOptions
@@ -60,7 +60,7 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
             ending = supervise(node, resolved.config, display, progress, signals, secrets=keys.secrets, module=module)
-        code = _finish(node, resolved, progress, ending, time.monotonic() - began)
+        code = _finish(node, resolved, membership, progress, ending, elapsed=time.monotonic() - began)
         if options.as_json:
             print(json.dumps(result(progress, node.name)), flush=True)
         return code
@@ -80,7 +80,15 @@ def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str
         return banner(found), ask_consent(found, resolved, files, prompter)
 
 
-def _finish(node: nodes.Node, resolved: Resolved, progress: RunView, ending: TrainerExit, elapsed: float) -> Exit:
+def _finish(
+    node: nodes.Node,
+    resolved: Resolved,
+    membership: CharterMembership | None,
+    progress: RunView,
+    ending: TrainerExit,
+    *,
+    elapsed: float,
+) -> Exit:
     """Print how the run ended and return the exit code. Raises the NodeError of a trainer that failed."""
     say = Writer(sys.stderr)
     failed = True
@@ -92,6 +100,8 @@ def _finish(node: nodes.Node, resolved: Resolved, progress: RunView, ending: Tra
         if not failed or progress.start is not None:
             for line in conclusion(node, resolved, progress, elapsed, failed=failed):
                 say(line)
+        if failed and membership is not None and node.created and not progress.round:
+            say(still_member(node.name, membership.charter.name))
 
 
 def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_json: bool, module: str) -> Exit:

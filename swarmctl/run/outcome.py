@@ -5,6 +5,7 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,12 +13,15 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit
+from swarmctl.nodes.directory import has_begun
+from swarmctl.nodes.lookup import files_of
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit, log_tail
+from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.command_line import rerun
 from swarmctl.settings.options import FLAGS
-from swarmctl.settings.resolve import Resolved
+from swarmctl.settings.resolve import Resolved, resolve
 from swarmctl.settings.schema import SettingPath
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean
@@ -46,13 +50,30 @@ def completed(following: str | None, same: str) -> str:
     return shlex.join([*_without(shlex.split(same), replaced), *advice])
 
 
+def _advice(following: str | None, same: str, resolved: Resolved) -> str:
+    """Return the command to suggest after an error: ``completed``, but a node that joins a swarm still joins it.
+
+    Until its first start, a node may change its profile and its model.
+    """
+    words = shlex.split(following or "")
+    joins = resolved.config.swarm.charter is not None and not has_begun(files_of(resolved.config.node.name))
+    if not joins or words[:3] != ["swarmctl", "run", "--profile"] or len(words) != 4:
+        return completed(following, same)
+    other = resolve(profiles.read(profiles.find(words[3])), [], {})
+    supported = {task.name for task in other.config.tasks}
+    if other.config.warmup.steps and not {task.name for task in resolved.config.tasks} <= supported:
+        return rerun(resolved)  # the warm-up does not support the swarm's tasks
+    model = {override.path for override in resolved.overrides if override.path[0] == "model"}
+    return rerun(replace(resolved, profile=other.profile), without=model)
+
+
 @contextmanager
 def retry_hint(resolved: Resolved) -> Iterator[None]:
     """Add the flags that an error suggests to the command that failed."""
     try:
         yield
     except NodeError as error:
-        error.next = completed(error.next, rerun(resolved)) if error.next else None
+        error.next = _advice(error.next, rerun(resolved), resolved) if error.next else None
         raise
 
 
@@ -75,7 +96,7 @@ def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, reso
     if ending.returncode == 0 and reason in _EXIT_OF_REASON:
         return _EXIT_OF_REASON[reason]
     error = _failure(ending, progress, files, resolved)
-    error.next = completed(error.next, continuation(files.root.name))
+    error.next = _advice(error.next, continuation(files.root.name), resolved)
     raise error
 
 

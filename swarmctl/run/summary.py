@@ -1,5 +1,6 @@
 """The text printed at the start and at the end of a run."""
 
+import shlex
 from pathlib import Path
 
 from hivemind_exp.config import Config
@@ -63,6 +64,11 @@ def swarm_line(membership: CharterMembership) -> str:
     charter, own = membership.charter, membership.identity
     known = "" if own is None else f"; this node is {animal_name(own.peer_id)}"
     return f"{charter.name} ({short_id(charter.id)}), tasks and game fixed by its charter: {game(charter)}{known}"
+
+
+def still_member(node: str, swarm: str) -> str:
+    """Return how a node leaves a swarm that it joined without ever finishing a round."""
+    return f"Node {node} stays in swarm {swarm}. To leave: {typed(f'swarmctl swarm leave --node {shlex.quote(node)}')}"
 
 
 def pushes(config: Config) -> str:

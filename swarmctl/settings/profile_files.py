@@ -60,6 +60,12 @@ def builtin_names() -> set[str]:
     return set(_paths(BUILTIN))
 
 
+def is_builtin(reference: str) -> bool:
+    """Whether a profile's reference finds a built-in profile, not one of the user's."""
+    path = known_profiles().get(reference)
+    return path is not None and path.parent == BUILTIN
+
+
 def find(reference: str) -> Path:
     """Return the file of a profile, given its name or the path of a ``.toml`` file.
 

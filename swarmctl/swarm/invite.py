@@ -8,6 +8,8 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.addresses import LOOPBACK, is_public, kept_port, own_addresses
 from hivemind_exp.swarm.contacts import KnownPeers
 from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, is_address, parse
+from swarmctl.settings.command_line import read_last
+from swarmctl.settings.profile_files import DEFAULT, is_builtin
 from swarmctl.swarm.member import member
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.json_output import print_json
@@ -20,13 +22,14 @@ PEERS = 3
 
 def invite(node: str | None, *, as_json: bool) -> None:
     """Print the command that joins a node's swarm."""
-    found = member(node)
+    found = member(node, "invite")
     if found.peer is None:
         raise IdentityProblem(
             f"cannot read the key of node {found.name}", next=f"swarmctl identity show --node {found.name}"
         )
     line = invitation(found.files, found.settings, found.charter.id, found.peer)
-    join = command(["run", "--join", str(line)])
+    last = read_last(found.files)
+    join = join_command(line, last.profile if last else DEFAULT)
     if as_json:
         swarm = {"swarm": found.charter.id, "name": found.charter.name}
         print_json(node=found.name, **swarm, peer=found.peer, running=found.running, invitation=str(line), command=join)
@@ -37,6 +40,16 @@ def invite(node: str | None, *, as_json: bool) -> None:
     say(reach(line))
     say(f"Anyone with this line can join swarm {found.charter.name}:")
     print(join, flush=True)
+
+
+def join_command(line: Invitation, profile: str) -> str:
+    """Return the command that others paste to join with an invitation.
+
+    It names the inviting node's profile if that is a built-in one, which every machine has. Without it, the joining
+    node would train the default model, however small the swarm's first node is.
+    """
+    named = ("--profile", profile) if profile != DEFAULT and is_builtin(profile) else ()
+    return command(["run", *named, "--join", str(line)])
 
 
 def invitation(files: NodeFiles, settings: SwarmConfig, swarm: str, peer: str) -> Invitation:

@@ -24,7 +24,7 @@ _FIXED = ("node.seed", "node.fresh", "game.kind", "game.group_size")
 
 def leave(node: str | None, *, as_json: bool) -> None:
     """Set the charter and the records of peers aside. Raises NodeConflict while the node runs."""
-    files = existing(node) if node is not None else member(None).files
+    files = existing(node) if node is not None else member(None, "leave").files
     name = files.root.name
     made = read_json(files.identity) or {}
     swarm = made.get("swarm")
@@ -49,9 +49,11 @@ def leave(node: str | None, *, as_json: bool) -> None:
     say(f"Node {name} has left swarm {short_id(swarm)}.")
     say("Kept: its key, its trained model, its journal and its spending ledger.")
     say(f"Set aside: the charter and its records of peers, in {shown(aside)}")
-    say("The node can rejoin this swarm with an invitation. To join another swarm, use another node.")
+    again = typed(f"swarmctl run --node {shlex.quote(name)}")
     say("To continue alone on the same tasks:")
-    say(f"  {typed(f'swarmctl run --node {shlex.quote(name)}')}")
+    say(f"  {again}")
+    say("To rejoin this swarm, with an invitation from one of its nodes (to join another swarm, use another node):")
+    say(f"  {again} --join INVITATION")
 
 
 def _go_alone(files: NodeFiles) -> None:

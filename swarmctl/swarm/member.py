@@ -45,8 +45,8 @@ class Member:
         )
 
 
-def member(name: str | None) -> Member:
-    """Return the node ``name``, or without a name the only node in a swarm.
+def member(name: str | None, command: str) -> Member:
+    """Return the node ``name``, or without a name the only node in a swarm, for ``swarmctl swarm COMMAND``.
 
     Raises ConfigurationError if the node is not in a swarm, or if no name is given and not exactly one
     node is in a swarm.
@@ -63,7 +63,7 @@ def member(name: str | None) -> Member:
     if len(names) > 1:
         raise ConfigurationError(
             f"{len(names)} nodes on this machine are in a swarm ({', '.join(names)}); choose one with --node",
-            next=f"swarmctl swarm show --node {shlex.quote(names[0])}",
+            next=f"swarmctl swarm {command} --node {shlex.quote(names[0])}",
         )
     return Member(members[0], _charter(members[0]))
 

@@ -23,8 +23,8 @@ from swarmctl.settings.command_line import resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
-from swarmctl.swarm.invite import invitation, reach
-from swarmctl.terminal.command_line import command, typed
+from swarmctl.swarm.invite import invitation, join_command, reach
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import game
 from swarmctl.terminal.views import Writer
@@ -79,7 +79,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         line = invitation(files, member.config.swarm, charter.id, identity.peer_id)
         # Last: once it has the charter, the node belongs to this swarm.
         join_swarm.store_membership(files, join_swarm.CharterMembership(charter, charter.seal(identity)))
-    join = command(["run", "--join", str(line)])
+    join = join_command(line, member.profile.reference)
     if options.as_json:
         swarm = {"swarm": charter.id, "name": charter.name}
         print_json(node=node.name, **swarm, peer=identity.peer_id, invitation=str(line), command=join)

@@ -25,14 +25,14 @@ _NO_PROOF = (
 
 def peers(node: str | None, *, as_json: bool) -> None:
     """Print the peers that a node knows, most recently seen first."""
-    found = member(node)
+    found = member(node, "peers")
     rows = sorted(_rows(found), key=lambda row: (row["last_seen"] or "", row["peer"]), reverse=True)
     _print(found, rows, ranked=False, as_json=as_json)
 
 
 def leaderboard(node: str | None, *, as_json: bool) -> None:
     """Print peers, ranked by the groups that the node learned from, then by correct answers."""
-    found = member(node)
+    found = member(node, "leaderboard")
     rows = sorted(_rows(found), key=lambda row: (-row["used"], -row["correct"], row["peer"]))
     _print(found, rows, ranked=True, as_json=as_json)
 

@@ -17,7 +17,7 @@ from swarmctl.terminal.views import Writer
 
 def show(node: str | None, *, as_json: bool) -> None:
     """Print the charter of a node's swarm."""
-    found = member(node)
+    found = member(node, "show")
     peer, settings = found.peer, found.settings
     port = settings.port or read_port(found.files.swarm)
     addresses = () if peer is None or port is None else own_addresses(peer, port, settings)

@@ -157,7 +157,7 @@ def charter(context: Context) -> Finding:
     members = _members(context)
     for name in (files.root.name for files in members):
         try:
-            found = member(name).charter
+            found = member(name, "show").charter
         except NodeError as error:
             return failed(error.message, error.next)
         for task in found.tasks:

@@ -71,10 +71,18 @@ def tea(here: Cli) -> str:
 
 def invitation(stdout: str) -> str:
     """Return the invitation after ``--join`` in the single printed line."""
-    (line,) = stdout.splitlines()
-    *_, run, join, text = shlex.split(line)
-    assert (run, join) == ("run", "--join")
+    *words, join, text = pasted(stdout)
+    assert join == "--join"
+    assert words[:1] == ["run"]
+    assert words[1::2] in ([], ["--profile"])
     return text
+
+
+def pasted(stdout: str) -> list[str]:
+    """Return the arguments of the single printed command."""
+    (line,) = stdout.splitlines()
+    words = shlex.split(line)
+    return words[words.index("run") :]
 
 
 def request(home: Path, node: str) -> dict[str, Any]:
@@ -139,7 +147,9 @@ def test_traffic_between_peers_is_reported(here: Cli, home: Path, tea: str) -> N
     row = json.loads(here("status", "--node", "tea", "--json").stdout)["nodes"][0]
     assert (row["swarm"], row["peers"], row["groups_from_peers"]) == (parse(tea).charter, None, 0)
     assert row["error"] is None
-    assert f"swarm {parse(tea).charter[:12]}" in here("status").stdout
+    assert f", swarm tea ({parse(tea).charter[:12]}), 0 groups from peers" in here("status").stdout
+    (home / "nodes/tea/charter").write_bytes(b"damaged")
+    assert f", swarm {parse(tea).charter[:12]}, 0 groups from peers" in here("status").stdout
 
 
 def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
@@ -153,6 +163,21 @@ def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
     assert "has already trained alone" in third.stderr
     assert here(*advice(third.stderr)).returncode == Exit.DONE
     assert made(home, "alone-2")["swarm"] is not None
+
+
+def test_the_command_to_join_names_a_builtin_profile_only(here: Cli, home: Path) -> None:
+    new = pasted(here("swarm", "new", "tiny", "-p", "demo").stdout)
+    assert new[:-1] == ["run", "--profile", "demo", "--join"]
+    invited = json.loads(here("swarm", "invite", "--json").stdout)
+    assert shlex.split(invited["command"])[-5:] == new
+    assert invited["invitation"] == new[-1]
+    done = here(*new, "--node", "two", "--rounds", "1")
+    assert done.returncode == Exit.DONE, done.stderr
+    assert request(home, "two")["config"]["model"]["name"] == "tiny"
+    assert here("run", "--node", "tiny", "-p", "default").returncode == Exit.DONE
+    assert pasted(here("swarm", "invite", "--node", "tiny").stdout) == ["run", "--join", new[-1]]
+    write_profile(home, "cpu", SMALL)  # the user's own, which hides the built-in one
+    assert pasted(here("swarm", "new", "own", "-p", "cpu").stdout)[:2] == ["run", "--join"]
 
 
 def test_a_swarm_that_cannot_be_created_leaves_no_files(here: Cli, home: Path) -> None:
@@ -181,6 +206,35 @@ def test_joining_with_an_invitation_that_was_wrapped(here: Cli, home: Path, tea:
     assert second.stderr.count("Changed:") == 1
     assert request(home, "two")["config"]["node"]["seed"] == config["node"]["seed"]
     assert Identity.load(files.key).peer_id == peer
+
+
+def test_a_node_that_cannot_load_its_model_when_it_joins_gets_commands_to_retry_or_leave(
+    here: Cli, home: Path, tea: str
+) -> None:
+    words = ("run", "-p", "cpu", "--node", "large", "--join", tea, "--model", "Qwen/Qwen3-0.6B", "--rounds", "2")
+    failed = here(*words, STAND_IN="no_model")
+    assert failed.returncode == Exit.FAILED
+    *_, stays, error, _ = failed.stderr.splitlines()
+    assert stays.startswith("Node large stays in swarm tea. To leave: ")
+    assert stays.endswith("swarmctl swarm leave --node large")
+    assert error == "error: Qwen/Qwen2.5-0.5B-Instruct is not on this machine"
+    demo = advice(failed.stderr)
+    assert demo == ["run", "--profile", "demo", "--node", "large", "--set", "game.rounds=2", "--join", tea]
+    again = here(*demo, STAND_IN="no_model")
+    assert "stays in swarm" not in again.stderr  # that run did not create the node
+    assert advice(again.stderr) == demo
+    fixed = here(*demo)
+    assert fixed.returncode == Exit.DONE, fixed.stderr
+    config = request(home, "large")["config"]
+    assert (config["model"]["name"], config["game"]["rounds"], config["swarm"]["join"]) == ("tiny", 2, tea)
+    # Now it has trained this model, so another model needs another node.
+    assert advice(here("run", "--node", "large", STAND_IN="no_model").stderr) == ["run", "--profile", "demo"]
+
+
+def test_a_profile_that_does_not_support_the_swarms_tasks_is_not_suggested(here: Cli) -> None:
+    line = invitation(here("swarm", "new", "sums", "-p", "cpu", "--task", "chain_sum").stdout)
+    failed = here("run", "-p", "cpu", "--join", line, "--node", "two", STAND_IN="no_model")
+    assert advice(failed.stderr) == ["run", "--profile", "cpu", "--node", "two", "--join", line]
 
 
 @pytest.mark.slow
@@ -261,6 +315,10 @@ def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, te
     left = here("swarm", "leave", "--node", "two")
     assert left.returncode == Exit.DONE, left.stderr
     assert "Kept: its key" in left.stdout
+    commands = [shlex.split(line) for line in left.stdout.splitlines() if line.startswith("  ")]
+    continued, rejoined = (words[words.index("run") :] for words in commands)
+    assert continued == ["run", "--node", "two"]
+    assert rejoined == ["run", "--node", "two", "--join", "INVITATION"]
     assert not files.charter.exists()
     assert Identity.load(files.key).peer_id == peer
     assert here("swarm", "show", "--node", "two").returncode == Exit.CONFIGURATION
@@ -271,7 +329,7 @@ def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, te
     assert config["tasks"][0]["name"] == "spell_backward"
     other = here("run", "--node", "two", "--join", coffee)
     assert other.returncode == Exit.CONFIGURATION
-    back = here("run", "--node", "two", "--join", tea)
+    back = here(*(tea if word == "INVITATION" else word for word in rejoined))
     assert back.returncode == Exit.DONE, back.stderr
     assert (files.swarm / "peerbook.json").exists()
     again = here("run", "--node", "two", "--set", "swarm.join=")
@@ -300,9 +358,11 @@ def test_commands_without_a_swarm_suggest_creating_one(here: Cli) -> None:
 
 def test_the_node_must_be_named_if_several_are_in_swarms(here: Cli, tea: str) -> None:
     assert here("swarm", "new", "coffee").returncode == Exit.DONE
-    done = here("swarm", "show")
-    assert "2 nodes on this machine are in a swarm (coffee, tea); choose one with --node" in done.stderr
-    assert here(*advice(done.stderr)).returncode == Exit.DONE
+    for command in ("show", "invite", "peers", "leaderboard", "leave"):
+        done = here("swarm", command)
+        assert "2 nodes on this machine are in a swarm (coffee, tea); choose one with --node" in done.stderr
+        assert advice(done.stderr) == ["swarm", command, "--node", "coffee"]
+        assert here(*advice(done.stderr)).returncode == Exit.DONE
 
 
 def test_show_and_invite_as_json(here: Cli, home: Path, tea: str) -> None:

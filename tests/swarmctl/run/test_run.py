@@ -358,3 +358,5 @@ def test_the_trainers_advice_applies_to_the_same_node() -> None:
         "swarmctl run --node x --set tasks=wrong --set train.beta=0.1 --set train.micro_batch=2"
     )
     assert completed(None, same) == same
+    asked = "swarmctl run --node x --set offload.provider=opnai --set offload.model="
+    assert completed("swarmctl run --offload openai", asked) == "swarmctl run --node x --offload openai"

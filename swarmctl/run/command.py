@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.offload.settings import check_offload, is_offloaded
-from hivemind_exp.tasks.registry import check_tasks
+from hivemind_exp.offload.settings import check_offload, is_offloaded, is_relay
+from hivemind_exp.tasks.registry import check_tasks, check_warmup
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for, missing_keys
 from swarmctl.nodes import directory as nodes
@@ -41,6 +41,8 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
         check_tasks(resolved.config.tasks)
         check_offload(resolved.config)
+        if not is_relay(resolved.config):
+            check_warmup(resolved.config)
     if options.dry_run:
         return _dry_run(resolved, membership, as_json=options.as_json, module=module)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)

@@ -105,11 +105,11 @@ def _endpoint(config: Config, name: str, model: str | None) -> Endpoint:
         chat, base_url, needs_key = row.chat, row.base_url, row.needs_key
     else:
         names = [*(row.name for row in PROVIDERS.values() if row.chat), *config.providers]
-        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
         guess = f"did you mean {near[0]}?" if near else f"known providers are {', '.join(names)}."
         raise ConfigurationError(
             f"unknown provider {name!r}; {guess} To add your own, define [providers.{name}] with a base_url.",
-            next=f"swarmctl run --offload {near[0] if near else 'openai'}",
+            next=f"swarmctl run --offload {near[0] if near else OFF}",
         )
     model = model or chat.model
     if model is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hivemind_exp.config import Config, charter_id
-from hivemind_exp.errors import ConfigurationError, KeyProblem
+from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, StartEvent
 from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.sampling.game import SamplingGame
@@ -34,6 +34,7 @@ from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.tasks.registry import check_tasks, check_warmup
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
@@ -175,7 +176,7 @@ class GRPORunner:
             self._config = swarm.config
         config = self._config
         if not is_relay(config):
-            _check_warmup(config)
+            check_warmup(config)
         journal = ends.enter_context(closing(Journal(self._files.journal, charter_id(config))))
         offload = None
         if remote_name(config) == "api":
@@ -216,22 +217,11 @@ class GRPORunner:
         return HubPusher(self._config.hub, Outbox(self._files.hub), token, self._emit)
 
 
-def _check_warmup(config: Config) -> None:
-    others = [task.name for task in config.tasks if task.name != "spell_backward"]
-    if config.warmup.steps and others:
-        raise ConfigurationError(
-            f"the warm-up supports only the task spell_backward, not {', '.join(others)}; for other tasks, use a "
-            "pretrained model and set warmup.steps=0",
-            next="swarmctl run --task spell_backward",
-        )
-
-
 def describe(config: Config) -> dict[str, Any]:
     """Return a dry run's report on this machine, the model and the tasks. Changes nothing. Raises ``NodeError``."""
     from hivemind_exp.models.loading import locate
-    from hivemind_exp.tasks.registry import check_tasks
 
-    _check_warmup(config)
+    check_warmup(config)
     check_reports(config)
     compute = resolve_compute(config.model)
     where = locate(config.model)

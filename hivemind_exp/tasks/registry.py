@@ -10,13 +10,14 @@ Imports nothing heavy, because the command line uses this module to check names.
 
 import difflib
 import importlib
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from hivemind_exp.config import TaskConfig
-from hivemind_exp.errors import TaskError
+from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.errors import ConfigurationError, TaskError
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, REFUSED
 
@@ -26,6 +27,9 @@ FAMILIES: dict[str, str] = {
     **dict.fromkeys(GENERATORS, "hivemind_exp.tasks.families.reasoning_gym"),
 }
 """Module of each task. Tests add entries."""
+
+WARMUP_TASK = "spell_backward"
+"""The only task that the warm-up of the tiny model supports."""
 
 PRESETS: Mapping[str, Sequence[str]] = {
     "sapo": (
@@ -74,6 +78,18 @@ def check_tasks(configs: Sequence[TaskConfig]) -> None:
     """
     for spec, _ in expand(configs):
         importlib.import_module(spec.module).check(spec)
+
+
+def check_warmup(config: Config) -> None:
+    """Raise ``ConfigurationError`` if the warm-up is on for other tasks than the one it supports."""
+    others = [task.path or task.name for task in config.tasks if task.name != WARMUP_TASK]
+    if config.warmup.steps and others:
+        tasks = " ".join(f"--task {shlex.quote(task.path or task.name)}" for task in config.tasks)
+        raise ConfigurationError(
+            f"the tiny model supports only the task {WARMUP_TASK}, not {', '.join(others)}; train a real model instead "
+            "(1 GB download)",
+            next=f"swarmctl run --profile cpu {tasks}",
+        )
 
 
 def names() -> list[str]:

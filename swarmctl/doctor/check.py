@@ -129,6 +129,11 @@ class Context:
         """Return a ``doctor`` command for the same node with the given arguments."""
         return " ".join(["swarmctl", "doctor", *arguments, *map(shlex.quote, self.arguments)])
 
+    @property
+    def run(self) -> str:
+        """The ``run`` command with the arguments that ``doctor`` was given."""
+        return shlex.join(["swarmctl", "run", *self.arguments])
+
     def changed(self, **settings: object) -> str:
         """Return the ``run`` command for the same node with some settings (``section__key``) changed."""
         from swarmctl.settings.command_line import rerun

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hivemind_exp.errors import NodeError
 from swarmctl.doctor import registry
@@ -12,6 +13,7 @@ from swarmctl.doctor.checks.api.checks import notice
 from swarmctl.doctor.report import as_markdown, as_text, print_as_json
 from swarmctl.errors import Exit
 from swarmctl.paths import nodes_directory
+from swarmctl.run.outcome import completed
 from swarmctl.settings.options import DoctorOptions, RunOptions
 from swarmctl.terminal.safe_text import encodable
 from swarmctl.terminal.views import Writer
@@ -69,11 +71,12 @@ def look(check: Check, context: Context) -> Finding:
     if check.profile and context.resolved is None:
         return skipped("needs a valid profile")
     try:
-        return check.look(context)
+        finding = check.look(context)
     except NodeError as error:
-        return failed(error.message, error.next)
+        finding = failed(error.message, error.next)
     except Exception as error:  # noqa: BLE001 - a broken check is reported, and the others still run
         return failed(f"the check itself failed: {type(error).__name__}: {error}".splitlines()[0])
+    return replace(finding, remedy=completed(finding.remedy, context.run)) if finding.remedy else finding
 
 
 def _announce(checks: Sequence[Check], context: Context) -> None:

@@ -8,7 +8,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.offload.settings import chain, is_offloaded
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, key_locations
+from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, command_to_set, key_locations
 from swarmctl.keys.set import SetOptions, set_key
 from swarmctl.storage.hub_cache import offline
 from swarmctl.terminal.prompter import Prompter
@@ -42,6 +42,23 @@ def _provider_keys(config: Config, finder: KeyFinder, prompter: Prompter) -> lis
             set_key(endpoint.name, SetOptions(url=None if endpoint.name in PROVIDERS else endpoint.base_url))
         found[endpoint.name] = finder.find_for(endpoint, pin)
     return [key for key in found.values() if key is not None]
+
+
+def missing_keys(config: Config, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the providers that a run could not use for lack of a key, each with the command that saves one.
+
+    Reads no key.
+    """
+    if not is_offloaded(config):
+        return {}
+    pin = config.offload.key
+    return {
+        endpoint.name: command_to_set(endpoint)
+        for endpoint in chain(config)
+        if endpoint is not None
+        and endpoint.needs_key
+        and not any(pin in ("auto", spot.place) for spot in key_locations(endpoint.name, environment))
+    }
 
 
 def needed(config: Config, environment: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shlex
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.nodes.lookup import files_of, other_name, short_id
+from swarmctl.nodes.start_over import has_begun, set_aside, settle
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
@@ -38,13 +38,6 @@ def identity(config: Config) -> dict[str, Any]:
         "created": now(),
         "version": VERSION,
     }
-
-
-def has_begun(files: NodeFiles) -> bool:
-    """Whether a trainer has ever started. Until then, the directory is not tied to a model."""
-    with contextlib.suppress(FileNotFoundError), files.events.open("rb") as lines:
-        return any(b'"event": "start"' in line for line in lines)
-    return False
 
 
 Retry = Callable[[str], str]
@@ -72,6 +65,7 @@ class Node:
 def opened(config: Config, retry: Retry) -> Iterator[Node]:
     """Create or open the configured node's directory and lock it until the end of the block.
 
+    A fresh node's last run is set aside. If no trainer has started by the end of the block, it is put back.
     Raises NodeConflict if the node is running, or was created with other fixed settings.
     """
     files = files_of(config.node.name)
@@ -81,11 +75,15 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
         check_identity(files, config, retry)
         with disk_errors(files.root):
             if config.node.fresh:
-                empty(files)
+                set_aside(files)
             resumes = has_begun(files)
             if not resumes:
                 write_json(files.identity, identity(config))
-        yield Node(files, lock, resumes, created)
+        try:
+            yield Node(files, lock, resumes, created)
+        finally:
+            with contextlib.suppress(OSError):  # then the next run does this
+                settle(files)
 
 
 @contextlib.contextmanager
@@ -205,15 +203,3 @@ def _brief(key: str, identity: dict[str, Any]) -> str:
 
 def _short(table: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in table.items() if value not in (None, {}))
-
-
-def empty(files: NodeFiles) -> None:
-    """Remove everything from a fresh node's directory except its lock, key, identity, consent and spending records."""
-    kept = {files.lock, files.identity, files.key, files.consent, files.ledger, files.spent}
-    for path in files.root.iterdir():
-        if path in kept or path.name.startswith(f"{files.ledger.name}-"):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

@@ -85,9 +85,14 @@ def _validate(
 
 @group.command("new")
 def _new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new profile.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of the new profile. [default: prompt on a terminal]")
+    ] = None,
     *,
-    base: Annotated[str, typer.Option("--from", metavar="BUILTIN", help="Built-in profile to start from.")] = "default",
+    base: Annotated[
+        str | None,
+        typer.Option("--from", metavar="BUILTIN", help="Built-in profile to start from. [default: default]"),
+    ] = None,
     model: options.Model = None,
     task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Task or preset (repeatable).")] = None,
     device: options.Device = None,
@@ -101,10 +106,12 @@ def _new(
 ) -> None:
     """Create a profile.
 
-    On a terminal, without settings on the command line, it prompts for the most important ones.
+    On a terminal, without settings on the command line, it prompts for the most important ones. Without NAME, it also
+    prompts for the name and the built-in profile, and suggests the one that suits this machine.
 
     \b
     Examples:
+      swarmctl profiles new
       swarmctl profiles new mine
       swarmctl profiles new maths --from gpu --task gsm8k --set train.learning_rate=2e-6
     """

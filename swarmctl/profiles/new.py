@@ -4,14 +4,16 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError, NodeError
+from swarmctl.errors import UsageError
 from swarmctl.paths import profiles_directory, shown
+from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.profiles.validate import profile_problems
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.allowed import shown as shown_value
@@ -31,15 +33,23 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def new_profile(
-    name: str, base_name: str, assignments: Sequence[str], *, yes: bool, no_input: bool, as_json: bool
+    name: str | None, base_name: str | None, assignments: Sequence[str], *, yes: bool, no_input: bool, as_json: bool
 ) -> None:
-    """Write the profile. ``assignments`` are ``KEY=VALUE``; if there are none, prompt on a terminal.
+    """Write the profile. ``assignments`` are ``KEY=VALUE``. What is missing is prompted for on a terminal.
 
-    Raises ConfigurationError if the name is taken or a value is wrong. Nothing is written then.
+    Raises UsageError without a name and a terminal, and ConfigurationError if the name is taken or a value is wrong.
+    Nothing is written then.
     """
+    can_ask = not (no_input or as_json) and sys.stdin.isatty() and sys.stderr.isatty()
+    if name is None:
+        if not can_ask:
+            raise UsageError("missing argument 'NAME'", next="swarmctl profiles new --help")
+        name = _asked("Name of the new profile:", lambda text: new_path(text, yes=yes, again="swarmctl profiles list"))
+        base_name = base_name or _asked_base()
+    base_name = base_name or "default"
     base = profiles.read(profiles.find_builtin(base_name))
     path = new_path(name, yes=yes, again=_again(name, base_name, assignments))
-    if not (assignments or no_input or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
+    if can_ask and not assignments:
         assignments = answers(base)
     changes = {each.path: anchored(each.path, each.value, Path.cwd()) for each in map(override, assignments)}
     values = merged(dict(flatten(base.values)), changes)
@@ -177,6 +187,26 @@ def answers(base: Profile) -> list[str]:
                 break
             say(problem)
     return told
+
+
+def _asked_base() -> str:
+    """Prompt for a built-in profile. An empty answer chooses the one that suits this machine."""
+    names, suitable = ", ".join(sorted(profiles.builtin_names())), suitable_builtin()
+    question = f"Built-in profile to start from ({names}) [{suitable}]:"
+    return _asked(question, lambda text: profiles.find_builtin(text or suitable)) or suitable
+
+
+def _asked(question: str, check: Callable[[str], object]) -> str:
+    """Prompt until ``check`` raises no error for the answer, and return it."""
+    say = Writer(sys.stderr)
+    while True:
+        text = _ask(say.folded(question))
+        try:
+            check(text)
+        except ConfigurationError as error:
+            say(f"{error.message[:1].upper()}{error.message[1:]}.")
+        else:
+            return text
 
 
 def _ask(question: str) -> str:

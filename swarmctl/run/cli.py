@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
         """Start or resume a node.
 
         Ctrl-C saves and stops within seconds. The same command resumes the node; so does --node NAME alone, with the
-        settings of its last run.
+        settings of its last run. The demo does not resume: it starts over at every run.
 
         \b
         Examples:

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.offload.settings import check_offload, is_offloaded
-from hivemind_exp.tasks.registry import check_tasks
+from hivemind_exp.offload.settings import check_offload, is_offloaded, is_relay
+from hivemind_exp.tasks.registry import check_tasks, check_warmup
 from swarmctl.errors import Exit
-from swarmctl.keys.for_run import keys_for
+from swarmctl.keys.for_run import keys_for, missing_keys
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.paths import shown
@@ -25,6 +25,7 @@ from swarmctl.settings.command_line import changes, read_last, rerun, resolved_o
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.prompter import Prompter
@@ -40,6 +41,8 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
         check_tasks(resolved.config.tasks)
         check_offload(resolved.config)
+        if not is_relay(resolved.config):
+            check_warmup(resolved.config)
     if options.dry_run:
         return _dry_run(resolved, membership, as_json=options.as_json, module=module)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
@@ -114,10 +117,11 @@ def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_jso
     with retry_hint(resolved):
         found = trainer.check(config, module)
         offload = plan(config, files) if is_offloaded(config) else None
+    missing = missing_keys(config, os.environ)
     exists = files.root.exists()
     if as_json:
         swarm = membership and membership.charter
-        found["offload"] = offload and offload.as_json()
+        found["offload"] = offload and offload.as_json() | {"missing_keys": list(missing)}
         found["swarm"] = swarm and {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}
         head = {"node": config.node.name, "exists": exists, "profile": resolved.profile.reference}
         print_json(**head, **resolved.as_json(), check=found)
@@ -127,6 +131,7 @@ def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_jso
     print(as_toml(resolved, origins=True))
     node = f"node     {config.node.name}: {shown(files.root)} ({'exists' if exists else 'would be created'})"
     told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
+    told += [f"key      no key for {name}; save one with: {typed(save)}" for name, save in missing.items()]
     part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
     for line in [node, *part, *_findings(found, config), *told, "Nothing was created or changed."]:
         print(Writer(sys.stdout).folded(clean(f"# {line}"), indent="#          "))

@@ -47,6 +47,8 @@ def completed(following: str | None, same: str) -> str:
         return following
     advice = words[2:]
     replaced = {FLAGS.get(flag, value.partition("=")[0]) for flag, value in pairwise(advice)}
+    if "--offload" in advice:  # names the model, too
+        replaced.add("offload.model")
     return shlex.join([*_without(shlex.split(same), replaced), *advice])
 
 

@@ -4,12 +4,12 @@ import shlex
 from pathlib import Path
 
 from hivemind_exp.config import Config
-from hivemind_exp.models.hardware import detect_hardware
 from hivemind_exp.offload.settings import is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
+from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.outcome import completed, continuation
 from swarmctl.settings.command_line import shown_value
@@ -160,14 +160,6 @@ def _next_steps(name: str, progress: RunView, *, fresh: bool, demo: bool) -> lis
     if demo and done:
         lines += [
             "Next, train a real model (1 GB download):",
-            f"  {typed(f'swarmctl run --profile {_real_profile()}')}",
+            f"  {typed(f'swarmctl run --profile {suitable_builtin()}')}",
         ]
     return lines
-
-
-def _real_profile() -> str:
-    """Return the built-in profile that suits this machine."""
-    hardware = detect_hardware()
-    if hardware.apple:
-        return "mac"
-    return "default" if hardware.nvidia or hardware.amd or hardware.intel else "cpu"

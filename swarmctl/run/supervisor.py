@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.nodes import start_over
 from swarmctl.nodes.directory import Node
 from swarmctl.run import trainer_process as trainer
 from swarmctl.storage import node_lock as locks
@@ -106,6 +107,8 @@ def supervise(
                 for event in tail():
                     progress.apply(event)
                     display.event(event, progress)
+                if progress.start is not None:
+                    start_over.discard(node.files)
                 display.tick(progress)
 
             killed = _watch(process, signals, show, display, lambda: GRACE_S if progress.start else PROMISE_S)

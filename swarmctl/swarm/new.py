@@ -16,6 +16,7 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import UsageError
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
+from swarmctl.nodes.start_over import has_begun
 from swarmctl.run import join_swarm
 from swarmctl.run.join_swarm import as_member, pins
 from swarmctl.run.outcome import retry_hint
@@ -115,7 +116,7 @@ def _check_new(files: NodeFiles) -> None:
             next=f"swarmctl swarm invite --node {shlex.quote(name)}",
         )
     nodes.check_free(files, lambda _: other)
-    if nodes.has_begun(files):
+    if has_begun(files):
         raise NodeConflict(f"node {name} has already trained alone; a swarm needs a new node", next=other)
 
 

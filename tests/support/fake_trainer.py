@@ -64,6 +64,11 @@ def main() -> None:
     emit = EventLog(NodeFiles(node).events)
     if act == "noise":
         print("library noise", file=sys.stderr, flush=True)
+    if act == "refused":
+        emit(PhaseEvent(name="importing"))
+        emit(ErrorEvent(code="device", message="no such device", next="swarmctl run --device cpu"))
+        emit(StopEvent(reason="error", round=0, steps=0))
+        sys.exit(1)
     if act == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "traceback":

@@ -61,6 +61,9 @@ def test_provider_and_model_names_are_resolved() -> None:
     ]
     with pytest.raises(ConfigurationError, match="did you mean deepseek"):
         first_endpoint(config("deepsek"))
+    with pytest.raises(ConfigurationError, match=r"unknown provider 'acme'; known providers are openai, ") as caught:
+        first_endpoint(config("acme"))
+    assert caught.value.next == "swarmctl run --offload off"
     with pytest.raises(ConfigurationError, match="has no default model"):
         first_endpoint(config("vllm"))
     with pytest.raises(ConfigurationError):

@@ -23,6 +23,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.identity import backup as backups
 from swarmctl.nodes import directory as nodes
+from swarmctl.nodes import start_over
 from tests.support.command_line import ROOT, SWARMCTL, run_process
 from tests.support.full_disk import mounted_disk
 from tests.support.terminals import rest_of, spawn
@@ -350,7 +351,7 @@ def test_a_damaged_backup_is_refused(change: Callable[[str], str], tmp_path: Pat
         backups.read(change(whole).encode(), path, "x")
 
 
-def test_an_emptied_node_keeps_its_identity(node: NodeFiles) -> None:
+def test_a_node_that_starts_over_keeps_its_identity(node: NodeFiles) -> None:
     identity = Identity.create(node.key)
-    nodes.empty(node)
+    start_over.set_aside(node)
     assert Identity.load(node.key).peer_id == identity.peer_id

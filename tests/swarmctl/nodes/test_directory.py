@@ -129,9 +129,11 @@ def test_only_a_fresh_node_is_emptied() -> None:
         (node.files.root / "link").symlink_to(outside)
     with opened(config(tasks=["gsm8k"], node={"name": "x", "fresh": True}), retry) as node:
         assert not node.resumes
-        assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json"}
+        assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json", ".previous"}
         assert json.loads(node.files.identity.read_text())["tasks"][0]["name"] == "gsm8k"
-        assert outside.is_dir()
+        begin(node)
+    assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json", "events.jsonl"}
+    assert outside.is_dir()
     with pytest.raises(NodeConflict, match="starts over at every run"), opened(config(), retry):
         pass
 

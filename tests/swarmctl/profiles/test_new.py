@@ -10,9 +10,11 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from hivemind_exp.models.hardware import Hardware
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.profiles.new import merged
+from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.settings import profile_files as profiles
 from tests.support.command_line import SWARMCTL, write_profile
 from tests.support.terminals import rest_of, spawn
@@ -175,6 +177,55 @@ def test_a_question_is_repeated_after_a_wrong_answer(home: Path) -> None:
     rest_of(asked)
     values = tomllib.loads((home / "profiles/mine.toml").read_text(encoding="utf-8"))
     assert (values["tasks"], values["model"]["device"], values["game"]["rounds"]) == (["gsm8k"], "cpu", 3)
+
+
+def test_name_and_builtin_profile_are_prompted_for(home: Path) -> None:
+    write_profile(home, "taken", "")
+    suitable = suitable_builtin()
+    asked = terminal()
+    for question, answer, said in (
+        ("Name of the new profile: ", "taken", "already exists."),
+        ("Name of the new profile: ", "../x", "Invalid profile name: '../x'."),
+        ("Name of the new profile: ", "mine", "Built-in profile"),
+        (f"(cpu, default, demo, gpu, mac) [{suitable}]: ", "gpus", "did you mean gpu?"),
+        (f"[{suitable}]: ", "", "Model"),
+        ("]: ", "", "Tasks"),
+        ("]: ", "", "Device"),
+        ("]: ", "", "Total rounds"),
+        ("]: ", "12", "Run it: "),
+    ):
+        asked.expect_exact(question)
+        asked.sendline(answer)
+        asked.expect_exact(said)
+    rest_of(asked)
+    assert asked.exitstatus == Exit.DONE
+    text = (home / "profiles/mine.toml").read_text(encoding="utf-8")
+    assert f"# From the built-in profile {suitable}:" in text
+    assert tomllib.loads(text)["game"]["rounds"] == 12
+
+
+@pytest.mark.parametrize(
+    ("hardware", "name"),
+    [
+        (Hardware(), "cpu"),
+        (Hardware(driverless=True), "cpu"),
+        (Hardware(apple=True), "mac"),
+        (Hardware(nvidia="H100"), "default"),
+        (Hardware(amd=True), "default"),
+    ],
+)
+def test_the_suitable_builtin_profile(hardware: Hardware, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmctl.profiles.suitable.detect_hardware", lambda: hardware)
+    assert suitable_builtin() == name
+
+
+def test_a_missing_name_is_an_error_without_a_terminal(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--no-input"], ["--rounds", "3"]):
+        assert cli.run(["profiles", "new", *more]) == Exit.USAGE
+        cause, following = capsys.readouterr().err.splitlines()
+        assert cause == "error: missing argument 'NAME'"
+        assert following.endswith("profiles new --help")
+    assert not list(home.rglob("*.toml"))
 
 
 def test_an_interrupt_during_a_question_writes_nothing(home: Path) -> None:

@@ -174,10 +174,28 @@ def test_a_dry_run_reports_and_sends_no_request(home: Path) -> None:
         done = swarmctl("--offload", "mybox", "--max-usd", "1", "--dry-run", "--json", *PRICED)
         assert server.ledger.entries == ()
     found = json.loads(done.stdout)["check"]["offload"]
+    assert found["missing_keys"] == []
     assert (found["provider"], found["kind"], found["usd_cap"]) == ("mybox", "teacher", 1.0)
     assert found["round"]["requests"] == 8
     assert 0 < found["round"]["usd"] < found["round"]["usd_at_most"]
     assert not (home / "nodes").exists()
+
+
+def test_a_dry_run_reports_a_missing_key(home: Path, tmp_path: Path) -> None:
+    with api_server() as server:
+        profile(home, server, needs_key=True)
+        command = ("--offload", "mybox", "--dry-run", *PRICED)
+        done = swarmctl(*command)
+        as_json = swarmctl(*command, "--json")
+        path = tmp_path / "key"
+        path.write_text(KEY)
+        with_key = swarmctl(*command, SWARMCTL_MYBOX_API_KEY_FILE=str(path))
+    assert (done.returncode, as_json.returncode) == (Exit.DONE, Exit.DONE)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("# key ")]
+    assert line.startswith("# key      no key for mybox; save one with: ")
+    assert line.endswith(f"keys set mybox --host {server.base_url}")
+    assert json.loads(as_json.stdout)["check"]["offload"]["missing_keys"] == ["mybox"]
+    assert "# key " not in with_key.stdout
 
 
 def test_contradictory_settings_are_refused_immediately(home: Path) -> None:
@@ -194,6 +212,7 @@ def test_contradictory_settings_are_refused_immediately(home: Path) -> None:
         assert server.ledger.entries == ()
     cause, following = told(swarmctl("--offload", "opnai"))
     assert "did you mean openai?" in cause
+    assert following.endswith("--node small --offload openai")
     cause, _ = told(swarmctl("--offload", "deepseek", "--set", "offload.kind=policy_text"))
     assert "serves only its own models" in cause
 

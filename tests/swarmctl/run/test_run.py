@@ -112,6 +112,20 @@ def test_the_printed_command_resumes_with_the_same_settings(stand_in: Cli, home:
     assert "Changed: train.beta 0.5 → 0.25" in third.stderr
 
 
+@pytest.mark.parametrize("act", ["refused", "killed"])
+def test_a_run_that_cannot_start_deletes_nothing_of_the_last(act: str, stand_in: Cli, home: Path) -> None:
+    assert stand_in("run", "-p", "demo", "--rounds", "2").returncode == 0
+    checkpoint = home / "nodes/demo/checkpoints/2"
+    checkpoint.mkdir(parents=True)
+    events = read(home / "nodes/demo/events.jsonl")
+    refused = stand_in("run", "-p", "demo", "--rounds", "2", "--device", "cuda", act=act)
+    assert refused.returncode in (Exit.CONFIGURATION, Exit.FAILED)
+    assert (checkpoint.exists(), read(home / "nodes/demo/events.jsonl")) == (True, events)
+    assert stand_in("run", "--node", "demo", "--device", "cpu").returncode == 0
+    assert not checkpoint.exists()
+    assert list((home / "nodes/demo").glob(".[mp]*")) == []
+
+
 @pytest.mark.slow
 def test_a_setting_can_be_unset_and_set_again(stand_in: Cli, home: Path) -> None:
     write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = true\n')
@@ -344,3 +358,5 @@ def test_the_trainers_advice_applies_to_the_same_node() -> None:
         "swarmctl run --node x --set tasks=wrong --set train.beta=0.1 --set train.micro_batch=2"
     )
     assert completed(None, same) == same
+    asked = "swarmctl run --node x --set offload.provider=opnai --set offload.model="
+    assert completed("swarmctl run --offload openai", asked) == "swarmctl run --node x --offload openai"

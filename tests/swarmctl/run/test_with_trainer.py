@@ -66,12 +66,21 @@ def test_a_wrong_task_is_reported_before_anything_is_created(home: Path) -> None
     assert not (home / "nodes").exists()
 
 
-def test_a_warm_up_for_another_task_is_refused_by_a_dry_run_too(home: Path) -> None:
-    done = swarmctl("run", "--profile", "demo", "--task", "chain_sum", "--dry-run")
-    cause, following = told(done)
-    assert "the warm-up supports only the task spell_backward, not chain_sum" in cause
-    assert following.endswith("run --profile demo --node demo --task spell_backward")
-    assert done.returncode == Exit.CONFIGURATION
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_warm_up_for_another_task_is_refused_before_anything_is_created(
+    more: list[str], home: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "my own.jsonl"
+    own.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(10)))
+    for task, shown in (("gsm8k", "gsm8k"), (str(own), f"'{own}'")):
+        done = swarmctl("run", "--profile", "demo", "--node", "own", "--task", task, *more)
+        cause, following = told(done)
+        assert cause == (
+            f"error: the tiny model supports only the task spell_backward, not {task}; train a real model instead "
+            "(1 GB download)"
+        )
+        assert following.endswith(f"run --profile cpu --task {shown}")
+        assert done.returncode == Exit.CONFIGURATION
     assert not (home / "nodes").exists()
 
 

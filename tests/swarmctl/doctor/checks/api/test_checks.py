@@ -252,6 +252,20 @@ def test_inconsistent_settings_and_unknown_prices_fail(home: Path) -> None:
     assert (found.status, "did you mean openai?" in found.text) == (Status.FAILED, True)
 
 
+def test_advice_keeps_the_profile_and_node(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_profile(
+        home,
+        "unpriced",
+        f'[offload]\nprovider = "box"\n[providers.box]\nbase_url = "{DEAD}"\nmodel = "teach"\n',
+    )
+    assert cli.run(["doctor", "api", "--offline", "-p", str(path), "--node", "n", "--json"]) == Exit.CHECK_FAILED
+    remedies = {row["name"]: row["remedy"] for row in json.loads(capsys.readouterr().out)["checks"]}
+    assert remedies["box.price"].endswith(
+        f"swarmctl run --profile {path} --node n --offload box:teach --set offload.prices.box.input=0.15 "
+        "--set offload.prices.box.output=0.60"
+    )
+
+
 def test_unusable_fallback_is_only_a_warning(home: Path) -> None:
     more = f'[providers.spare]\nbase_url = "{DEAD}"\nmodel = "m"\nfree = true\n'
     with api_server(models=("test-model", "other-model-2")) as server:

@@ -13,8 +13,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit
-from swarmctl.nodes.directory import has_begun
 from swarmctl.nodes.lookup import files_of
+from swarmctl.nodes.start_over import has_begun
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit, log_tail

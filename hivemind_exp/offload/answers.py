@@ -67,9 +67,7 @@ class BilledClient:
         """
         bound = most_tokens(service.endpoint, sampling)
         contents = [message["content"] for message in messages]
-        prompt = PromptBound.of(contents, service.added_tokens)
-        most = worst_case(service.price, prompt, ask.count, bound)
-        self.ledger.check(most)
+        self.ledger.check(worst_case(service.price, PromptBound.of(contents, service.added_tokens), ask.count, bound))
         passed = await service.limiter.acquire(lambda: _expected(service, contents, ask.count, bound), ask.round)
         task = asyncio.current_task()
         assert task is not None
@@ -82,6 +80,8 @@ class BilledClient:
                 raise asyncio.CancelledError
             if self.uncapped is not None:
                 raise self.uncapped
+            prompt = PromptBound.of(contents, service.added_tokens)  # not before the wait, in which more is learned
+            most = worst_case(service.price, prompt, ask.count, bound)
             reservation = self.ledger.reserve(ask, most, prompt=prompt)
             sent = asyncio.get_running_loop().time()
             answer = await service.client.ask(messages, ask.count, sampling, seed)

@@ -176,7 +176,8 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
 
 
 def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in: Cli, home: Path) -> None:
-    done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", "tasks=[{name='spell_backward', weight=2}]", act="killed")
+    tasks = "tasks=[{name='spell_backward', weight=2}]"
+    done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", tasks, act="killed")
     again = next_command(done.stderr)
     assert stand_in(*again).returncode == 0
     config = json.loads((home / "nodes/demo/request.json").read_text())["config"]

@@ -1,8 +1,8 @@
 """The node's ledger (SQLite): money is reserved before a request and settled by its answer.
 
-Requests in flight when a node
-dies count as spent in full. Requests in a batch are collected at the node's next start (``batch.job``). The ledger
-outlives everything else of a node, even a node that starts over at every run: the cap is for the node's whole life.
+Requests in flight when a node dies count as spent in full. Requests in a batch are collected at the node's next start
+(``batch.job``). The ledger outlives everything else of a node, even a node that starts over at every run: the cap is
+for the node's whole life.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _DAY = 86400
 _ROUNDING = 1e-9
 """Dollars by which two sums of the same requests may differ."""
 _UNCAPPED_STEP = 5.0
+"""Without a cap, the total is saved as if this were the cap, in dollars."""
 _CERTAIN = "SELECT TOTAL(CASE state WHEN 'settled' THEN usd WHEN 'kept' THEN reserved ELSE 0 END) FROM requests"
 """The total without reserves that may still be released."""
 _SCHEMA = """

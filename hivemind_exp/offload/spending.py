@@ -1,10 +1,12 @@
 """What a node has spent in its whole life: from its ledger, or from other records if the ledger is lost.
 
 A cap covers the node's whole life, so it must hold even if ``ledger.sqlite`` is deleted or emptied. The total is
-therefore also kept in ``spent.json``. If both are gone, the journal and the newest event give a lower bound.
+therefore also kept in ``spent.json``. If the ledger is gone, the journal and the newest events count, too. (The totals
+in events include reserves of requests that were in flight, so they may be too high.)
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -35,7 +37,7 @@ def spent_so_far(files: NodeFiles) -> float:
 
 
 def known_spending(files: NodeFiles, *, ledger_used: bool) -> float:
-    """Return the least that a node has spent according to its other records, in USD.
+    """Return what a node has spent according to its other records, in USD: the highest total in any of them.
 
     ``ledger_used``: whether the ledger has any request. If so, only ``spent.json`` is read.
     """
@@ -46,7 +48,7 @@ def known_spending(files: NodeFiles, *, ledger_used: bool) -> float:
 def read_total(path: Path) -> float:
     """Return the total in ``spent.json``; 0 if it is missing or damaged."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return float(json.loads(path.read_bytes())["usd"])
+        return _amount(json.loads(path.read_bytes())["usd"])
     return 0.0
 
 
@@ -70,4 +72,11 @@ def _of_events(events: Path) -> Iterator[float]:
         file.seek(max(0, events.stat().st_size - _TAIL_BYTES))
         for line in file:
             with suppress(ValueError, TypeError, KeyError):
-                yield float(json.loads(line)["usd_total"])
+                yield _amount(json.loads(line)["usd_total"])
+
+
+def _amount(value: object) -> float:
+    """Return an amount in USD. Raises ``ValueError`` for what is none, such as NaN, which JSON readers accept."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(value)
+    return float(value)

@@ -118,12 +118,13 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestF
     text = content[:65536].decode("utf-8-sig", "replace")
     document = _parsed(text)
     codes = frozenset(_codes(document))
-    said = short(_said(document) if document is not None else None if "<" in text else text)
+    quoted = _said(document) if document is not None else None if "<" in text else text
+    said = short(quoted)
     wait = _wait(headers, document)
     if status == 402 or codes & _CREDIT:
         trouble = FaultKind.NO_CREDIT
     elif status == 401 or codes & _KEY:
-        trouble, said = FaultKind.REFUSED, f"the API key was rejected: {said}"
+        trouble, said = FaultKind.REFUSED, "the API key was rejected" + (f": {said}" if quoted else "")
     elif codes & _PROMPT:
         trouble = FaultKind.BAD_REQUEST
     elif status == 429:

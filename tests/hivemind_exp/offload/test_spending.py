@@ -100,6 +100,14 @@ def test_an_intact_ledger_needs_no_other_record(tmp_path: Path) -> None:
         assert spent_so_far(files) == pytest.approx(server.usd(PRICE_IN, PRICE_OUT))
 
 
+@pytest.mark.parametrize("usd", ["NaN", "Infinity", '"7"', "null", "true"])
+def test_a_damaged_total_is_ignored(tmp_path: Path, usd: str) -> None:
+    files = NodeFiles(tmp_path)
+    files.spent.write_text(f'{{"usd": {usd}}}')
+    files.events.write_text(f'{{"usd_total": {usd}}}\n{{"usd_total": 0.5}}\n')
+    assert spent_so_far(files) == 0.5
+
+
 def test_a_missing_row_is_noticed(tmp_path: Path) -> None:
     files = NodeFiles(tmp_path)
     with api_server() as server:

@@ -100,6 +100,11 @@ def test_answers_of_real_services(status: int, error: dict[str, Any], trouble: F
     assert refusal(status, json.dumps([{"error": error}]).encode(), {}).trouble is trouble
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>", b"{}"])
+def test_a_rejected_key_without_a_reason(content: bytes) -> None:
+    assert refusal(401, content, {}).detail == "HTTP 401: the API key was rejected"
+
+
 def test_a_firewalls_page_is_not_a_rejected_key() -> None:
     fault = refusal(403, CLOUDFLARE, {})
     assert fault.trouble is FaultKind.BUSY

@@ -9,11 +9,14 @@ from typing import Any
 
 
 class EventReader:
-    """Yields the events appended since the last call. The file need not exist yet."""
+    """Yields the events appended since the last call. The file need not exist yet.
 
-    def __init__(self, path: Path) -> None:
+    ``whole``: the first call yields the events that the file already has.
+    """
+
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
         self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+        self._offset = path.stat().st_size if path.exists() and not whole else 0
         self._rest = b""
 
     def __call__(self) -> Iterator[dict[str, Any]]:

@@ -478,10 +478,10 @@ def test_each_node_must_name_its_question_file(here: Cli, home: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_a_dry_run_of_joining_changes_nothing(here: Cli, home: Path, tea: str) -> None:
-    done = here("run", "--join", tea, "--node", "two", "--dry-run")
+    done = here("run", "--join", tea, "--node", "two", "--dry-run", "--all")
     assert done.returncode == Exit.DONE, done.stderr
     assert "group_size = 8 # charter of tea" in done.stdout
-    assert "# swarm    tea (" in done.stdout
+    assert "# swarm     tea (" in done.stdout
     assert not (home / "nodes/two").exists()
     found = json.loads(here("run", "--join", tea, "--node", "two", "--dry-run", "--json").stdout)["check"]["swarm"]
     assert (found["id"], found["name"]) == (parse(tea).charter, "tea")

@@ -16,7 +16,7 @@ from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import without_keys
-from swarmctl.terminal.sentences import duration, gain, outage, seconds_left, spending, wilson
+from swarmctl.terminal.sentences import duration, gain, outage, seconds_left, several, spending, wilson
 from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 
@@ -133,10 +133,16 @@ def _cells(row: dict[str, Any], progress: RunView, swarm: str | None) -> list[st
         or_dash(speed, lambda seconds: f"{duration(float(seconds))} per round"),
         or_dash(row["seconds_left"], duration),
         or_dash(spending(progress), str),
-        or_dash(row["peers"], str),
+        _peers(row),
         or_dash(swarm, str),
         or_dash(row["since"], _age),
     ]
+
+
+def _peers(row: dict[str, Any]) -> str:
+    """Return how many peers the node hears from, and how many of their groups it learned from."""
+    groups = or_dash(row["groups_from_peers"], lambda number: several(number, "group"))
+    return groups if row["peers"] is None else f"{row['peers']} ({groups})"
 
 
 def _interval(progress: RunView) -> str:

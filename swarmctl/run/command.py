@@ -40,8 +40,8 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     if options.dry_run:
         return dry_run(options, resolved, membership, module=module)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
+    offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
     keys = keys_for(resolved.config, prompter, os.environ)
-    offload, agreed = _agree(resolved, prompter)
     with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
         before = read_last(node.files) if node.resumes else None
         with disk_errors.disk_errors(node.files.root):

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from swarmctl.nodes.lookup import existing_or_latest
+from swarmctl.storage.followed_file import FollowedFile
 from swarmctl.terminal.safe_text import clean
 
 POLL_S = 0.25
@@ -14,20 +15,13 @@ def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> No
     """Print the last ``lines`` lines, then follow if asked. Raises ConfigurationError if there is no such node."""
     files = existing_or_latest(node)
     path = files.events if events else files.log
-    end = path.stat().st_size if path.exists() else 0
-    for line in last_lines(path, end, lines):
+    followed = FollowedFile(path)
+    for line in last_lines(path, followed.start, lines):
         print(clean(line))
     while follow:
         time.sleep(POLL_S)
-        if not path.exists():
-            end = 0
-            continue
-        with path.open("rb") as file:
-            # A file that shrank was rotated: start at its beginning.
-            file.seek(end if path.stat().st_size >= end else 0)
-            while data := file.read(BLOCK):
-                print(clean(data.decode(errors="replace")), end="", flush=True)
-            end = file.tell()
+        while data := followed.read(BLOCK):
+            print(clean(data.decode(errors="replace")), end="", flush=True)
 
 
 def last_lines(path: Path, end: int, count: int) -> list[str]:

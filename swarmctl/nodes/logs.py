@@ -12,6 +12,7 @@ from typing import Any
 from swarmctl.errors import UsageError
 from swarmctl.nodes.lookup import existing_or_latest
 from swarmctl.storage.event_log import EventReader
+from swarmctl.storage.followed_file import FollowedFile
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
@@ -91,20 +92,13 @@ class _Sentences:
 def print_trainer_output(node: str | None, *, lines: int, follow: bool) -> None:
     """Print the end of what the trainer and its libraries wrote. Raises ConfigurationError if there is no such node."""
     path = existing_or_latest(node).log
-    end = path.stat().st_size if path.exists() else 0
-    for line in last_lines(path, end, lines):
+    followed = FollowedFile(path)
+    for line in last_lines(path, followed.start, lines):
         print(clean(line))
     while follow:
         time.sleep(POLL_S)
-        if not path.exists():
-            end = 0
-            continue
-        with path.open("rb") as file:
-            # A file that shrank was rotated: start at its beginning.
-            file.seek(end if path.stat().st_size >= end else 0)
-            while data := file.read(BLOCK):
-                print(clean(data.decode(errors="replace")), end="", flush=True)
-            end = file.tell()
+        while data := followed.read(BLOCK):
+            print(clean(data.decode(errors="replace")), end="", flush=True)
 
 
 def last_lines(path: Path, end: int, count: int) -> list[str]:

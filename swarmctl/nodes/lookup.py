@@ -1,10 +1,12 @@
 """Find node directories by name."""
 
+from operator import itemgetter
 from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
+from swarmctl.nodes.history import last_active
 from swarmctl.paths import nodes_directory, shown
 from swarmctl.terminal.suggest import nearest
 
@@ -50,10 +52,10 @@ def existing_or_latest(name: str | None) -> NodeFiles:
     """Return the files of a node, or of the most recently active one. Raises ConfigurationError."""
     if name is not None:
         return existing(name)
-    heard = [files for files in all_nodes() if files.events.exists()]
-    if not heard:
+    active = [(when, files) for files in all_nodes() if (when := last_active(files)) is not None]
+    if not active:
         raise ConfigurationError(f"no node has run yet in {shown(nodes_directory())}", next="swarmctl run")
-    return max(heard, key=lambda files: files.events.stat().st_mtime)
+    return max(active, key=itemgetter(0))[1]
 
 
 def no_node_yet() -> str:

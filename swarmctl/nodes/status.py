@@ -8,7 +8,9 @@ from typing import Any
 
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.run_record import read_record
 from swarmctl.errors import without_typed_keys
+from swarmctl.nodes.history import last_active, past_evaluations, rounds_finished
 from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
@@ -56,12 +58,19 @@ def watch_status(node: str | None) -> None:
 def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
     """Return what is known about a node, and its events so far. Unknown values are None."""
     progress = RunView()
+    for event in past_evaluations(files):
+        progress.apply(event)
     # These events are rare, and so may not be among the recent ones.
     for event in all_of(files.events, "eval", "peers", "start", "offload", "warning"):
         progress.apply(event)
-    last = None
-    for last in recent(files.events):
-        progress.apply(last)
+    for event in recent(files.events):
+        progress.apply(event)
+    if (record := read_record(files.run)) is not None:  # a node from before there were records has only the log
+        progress.start, progress.error, progress.stop = progress.start or record.start, None, None
+        for event in filter(None, (record.error, record.stop)):
+            progress.apply(event)
+    if progress.round is None:
+        progress.round = rounds_finished(files)
     running = locks.is_held(files.lock)
     holder = (read_json(files.lock) or {}) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}
@@ -70,7 +79,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         state = "running"
     elif progress.stop is not None:
         state = _ENDS.get(progress.stop["reason"], "failed")
-    else:  # without a ``stop`` event, it was killed or never started
+    else:  # it was killed, or never started
         state = "interrupted" if progress.round is not None else "never started"
     phase = str(progress.phase.get("name")) if running and progress.phase is not None else None
     message = error.get("message") if error else None
@@ -82,6 +91,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
 
         swarm = (read_json(files.identity) or {}).get("swarm")
         from_peers = sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
+    active = last_active(files)
     row = {
         "node": files.root.name,
         "state": state,
@@ -103,7 +113,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "usd_total": progress.usd_total,
         "usd_cap": progress.usd_cap,
         "provider_down": next(iter(progress.down), None) if running else None,
-        "updated": rfc3339(last["t"]) if last else None,
+        "updated": None if active is None else rfc3339(active),
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress

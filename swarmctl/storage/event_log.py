@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from swarmctl.storage.followed_file import FollowedFile
+
 
 class EventReader:
     """Yields the events appended since the last call. The file need not exist yet.
@@ -15,19 +17,11 @@ class EventReader:
     """
 
     def __init__(self, path: Path, *, whole: bool = False) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() and not whole else 0
+        self._file = FollowedFile(path, whole=whole)
         self._rest = b""
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return
-        self._offset += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         yield from _events(lines)
 
 

@@ -24,8 +24,12 @@ from hivemind_exp.events import (
     StepEvent,
     StopEvent,
     WarningEvent,
+    discard,
 )
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Evaluation, Manifest
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.run_recorder import RunRecorder
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
@@ -144,6 +148,32 @@ def test_a_node_that_ended(reason: str | None, state: str, node: NodeFiles, caps
     assert row["pid"] is None
     if reason is not None:
         assert row["error"] == {"code": "x", "message": "it broke"}
+
+
+@pytest.mark.parametrize(("reason", "state"), [("done", "done"), ("error", "failed"), (None, "interrupted")])
+def test_status_without_the_log(
+    reason: str | None, state: str, node: NodeFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal(node.journal, "")
+    for round_, accuracy in ((0, 0.25), (2, 0.5)):
+        journal.write_evaluation(Evaluation(round_, accuracy, 200, {}))
+        journal.commit(Manifest(round_, round_, 0, 1, ()))
+    journal.close()
+    emit = RunRecorder(node.run, discard)
+    emit(StartEvent(node="maths", tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
+    if reason == "error":
+        emit(ErrorEvent(code="x", message="it broke"))
+    if reason is not None:
+        emit(StopEvent(reason=reason, round=2, steps=2))
+    node.lock.unlink()  # as if its process had exited
+    rows = []
+    for _ in range(2):
+        assert cli.run(["status", "--json"]) == Exit.DONE
+        rows += json.loads(capsys.readouterr().out)["nodes"]
+        node.events.unlink(missing_ok=True)
+    assert rows[0] == rows[1]
+    assert (rows[1]["state"], rows[1]["round"], rows[1]["accuracy_after"]) == (state, 2, 0.5)
+    assert rows[1]["error"] == ({"code": "x", "message": "it broke"} if reason == "error" else None)
 
 
 def test_a_node_that_does_not_exist(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,6 +177,43 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
     assert json.loads(as_json.stdout)["error"]["message"] in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("act", "code", "told"),
+    [("run", Exit.DONE, "Done after 2 rounds"), ("limit", Exit.LIMIT, "Limit reached"), ("error", 1, "too large")],
+)
+def test_how_a_run_ended_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "2", act=act, STAND_IN_NO_LOG="1")
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "Saved: checkpoints/2" in done.stderr or act == "error"
+
+
+def rename(log: Path) -> None:
+    log.rename(log.with_name("events.jsonl.1"))
+
+
+def truncate(log: Path) -> None:
+    os.truncate(log, 0)
+
+
+@pytest.mark.parametrize("rotate", [rename, truncate, Path.unlink])
+def test_a_run_outlives_the_rotation_of_its_log(
+    started: Callable[..., subprocess.Popen[str]], home: Path, rotate: Callable[[Path], None]
+) -> None:
+    process = started("run")
+    log = home / "nodes/demo/events.jsonl"
+    rotate(log)
+    assert process.stderr is not None
+    until(lambda: b'"round"' in read(log))
+    last = json.loads(read(log).splitlines()[0]).get("round")
+    until(lambda: f"Round {last + 2}: " in str(process.stderr and process.stderr.readline()))
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=20)[1]
+    assert process.returncode == Exit.DONE
+    assert "Stopped after" in err
+    assert "Saved: checkpoints/" in err
+
+
 def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in: Cli, home: Path) -> None:
     tasks = "tasks=[{name='spell_backward', weight=2}]"
     done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", tasks, act="killed")

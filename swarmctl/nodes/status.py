@@ -40,6 +40,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
     # These events are rare, and so may not be among the recent ones.
     for event in all_of(files.events, "eval", "peers", "start", "offload", "warning"):
         progress.apply(event)
+    unverified = sum(event.get("unverified") or 0 for event in all_of(files.events, "workers"))
     last = None
     for last in recent(files.events):
         progress.apply(last)
@@ -77,6 +78,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "groups_from_peers": from_peers,
         "share_seconds": progress.share_seconds,
         "provider_down": next(iter(progress.down), None) if running else None,
+        "unverified": unverified,
         "updated": rfc3339(last["t"]) if last else None,
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
@@ -107,6 +109,8 @@ def _line(row: dict[str, Any], progress: RunView, swarm: str | None) -> str:
         parts.append(f"{several(row['groups_from_peers'], 'group')} from peers")
         if row["share_seconds"] and row["share_seconds"] >= _WORTH_TELLING_S:
             parts.append(f"{duration(float(row['share_seconds']))} per round for sharing")
+    if row["unverified"]:
+        parts.append(f"{several(row['unverified'], 'completion')} could not be verified")
     if row["provider_down"]:
         parts.append(str(outage(progress)))
     if row["error"]:

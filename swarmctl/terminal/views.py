@@ -78,7 +78,7 @@ class PlainView(AbstractContextManager["PlainView"]):
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
         text = self._sentence(event, progress)
-        if text is not None and (not self._quiet or event["event"] in ("warning", "error")):
+        if text is not None and (not self._quiet or event["event"] in ("warning", "workers", "error")):
             self._write(text)
 
     def _sentence(self, event: dict[str, Any], progress: RunView) -> str | None:

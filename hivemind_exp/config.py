@@ -80,9 +80,9 @@ class TaskConfig(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
-    """File or directory of a fixed set of questions: a JSONL file, or a local copy of GSM8K."""
+    """File or directory of questions (JSON lines, JSON or Parquet), or a local copy of GSM8K."""
     check: Literal["exact", "math"] = "exact"
-    """How answers to a JSONL file's questions are compared: as text, or as mathematics (math-verify)."""
+    """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
     """Parameters of a reasoning-gym generator."""
 
@@ -311,8 +311,15 @@ class HubConfig(Section):
     """Whether a new repository is private. Existing ones are not changed."""
 
 
-def _task_shorthand(value: Any) -> Any:
-    """Turn ``tasks = ["sapo"]``, ``"sapo,gsm8k"`` and ``"questions.jsonl"`` into tables."""
+QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
+"""Endings of files with questions, in lower case."""
+
+
+def task_tables(value: Any) -> Any:
+    """Turn ``["sapo"]``, ``"sapo,gsm8k"``, ``"questions.jsonl"`` and ``"./directory"`` into tables. Others pass.
+
+    A path that contains a comma must be in a list.
+    """
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, list):
@@ -321,7 +328,9 @@ def _task_shorthand(value: Any) -> Any:
 
 
 def _task_table(text: str) -> dict[str, str]:
-    return {"name": "jsonl", "path": text} if text.endswith(".jsonl") else {"name": text}
+    if text.lower().endswith(QUESTION_FILES) or "/" in text:
+        return {"name": "jsonl", "path": text}
+    return {"name": text}
 
 
 class Config(Section):
@@ -329,9 +338,7 @@ class Config(Section):
 
     node: NodeConfig = NodeConfig()
     model: ModelConfig = ModelConfig()
-    tasks: Annotated[list[TaskConfig], BeforeValidator(_task_shorthand), Field(min_length=1)] = [
-        TaskConfig(name="sapo")
-    ]
+    tasks: Annotated[list[TaskConfig], BeforeValidator(task_tables), Field(min_length=1)] = [TaskConfig(name="sapo")]
     game: GameConfig = GameConfig()
     generation: GenerationConfig = GenerationConfig()
     train: TrainConfig = TrainConfig()

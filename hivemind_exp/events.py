@@ -206,6 +206,15 @@ class PeersEvent(Event):
     neighbours: int = Field(description="Peers in the DHT's routing table.")
 
 
+class WorkersEvent(Event):
+    """Task workers were killed, crashed or got stuck. What they had in hand was done again by new ones."""
+
+    replaced: int = Field(description="Workers replaced.")
+    unverified: int = Field(
+        description="Completions that are left out of the step, because several workers in a row were lost on them."
+    )
+
+
 class WarningEvent(Event):
     """A problem that does not stop the node."""
 

@@ -221,7 +221,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'run'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
-                --task\t'Task, preset or FILE.jsonl (repeatable)' \
+                --task\t'Task, preset, or file or directory of questions' \
                 --model\t'Hugging Face model id or local directory' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
@@ -353,7 +353,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --help\t'Show this message and exit'
         case 'swarm new'
             set list --profile\t'Profile of the first node' \
-                --task\t'Task, preset or FILE.jsonl (repeatable)' \
+                --task\t'Task, preset, or file or directory of questions' \
                 --game\t'Game to play' \
                 --stage-time\t'Seconds per stage of the study-group game' \
                 --open\t'Let strangers join; limit all peers together to a part of each batch' \

@@ -21,6 +21,7 @@ from swarmctl.terminal.sentences import ending
 
 POLL_S = 0.25
 BLOCK = 1 << 16
+_LEVELS = {"warning": Level.WARNING, "workers": Level.WARNING, "error": Level.ERROR}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -64,8 +65,8 @@ def _shown(
 ) -> Iterator[str]:
     for event in events:
         text = show(event)  # even for those that are left out: sentences build on earlier events
-        rank = list(Level).index(Level(event["event"]) if event["event"] in ("warning", "error") else Level.INFO)
-        if text is not None and event["t"] >= start and rank >= list(Level).index(level):
+        severe = _LEVELS.get(event["event"], Level.INFO)
+        if text is not None and event["t"] >= start and list(Level).index(severe) >= list(Level).index(level):
             yield text
 
 

@@ -71,6 +71,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
             progress.apply(event)
     if progress.round is None:
         progress.round = rounds_finished(files)
+    unverified = sum(event.get("unverified") or 0 for event in all_of(files.events, "workers"))
     running = locks.is_held(files.lock)
     holder = (read_json(files.lock) or {}) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}
@@ -114,6 +115,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "usd_cap": progress.usd_cap,
         "provider_down": next(iter(progress.down), None) if running else None,
         "updated": None if active is None else rfc3339(active),
+        "unverified": unverified,
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
@@ -171,4 +173,5 @@ def _age(since: str) -> str:
 def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
     """Return the sentences on what is wrong with a node."""
     down = [str(outage(progress))] if row["provider_down"] else []
-    return down + ([str(row["error"]["message"])] if row["error"] else [])
+    unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
+    return down + unverified + ([str(row["error"]["message"])] if row["error"] else [])

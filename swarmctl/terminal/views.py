@@ -71,7 +71,7 @@ class PlainView(AbstractContextManager["PlainView"]):
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
         text = self._narrator.sentence(event, progress)
-        if text is not None and (not self._quiet or event["event"] in ("warning", "error")):
+        if text is not None and (not self._quiet or event["event"] in ("warning", "workers", "error")):
             self._write(text)
 
 

@@ -43,10 +43,14 @@ class SamplingGame:
 
 
 def verified(tasks: Tasks, groups: Sequence[Group]) -> list[Group]:
-    """Return groups with the verifiers' score for each completion. Verifies all completions in one call."""
+    """Return groups with the verifiers' score for each completion. Verifies all completions in one call.
+
+    Completions that could not be judged are left out, and so are groups of which nothing is left.
+    """
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
     scores = iter(tasks.score(questions, [row.text for group in groups for row in group.rollouts]))
-    return [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
+    scored = [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
+    return [judged for group in scored if (judged := group.judged()).rollouts]
 
 
 def messages(question: Question) -> tuple[Message, ...]:

@@ -13,7 +13,7 @@ from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean, encodable, without_keys
+from swarmctl.terminal.safe_text import encodable, without_keys
 from swarmctl.terminal.sentences import duration, gain, in_touch, outage, several
 from swarmctl.terminal.views import Writer
 
@@ -31,7 +31,7 @@ def print_status(node: str | None, *, as_json: bool) -> None:
     folded = Writer(sys.stdout).folded
     lines = [_line(row, progress, _swarm(files, row["swarm"])) for files, row, progress in found]
     for line in lines or [no_node_yet()]:
-        print(encodable(folded(clean(line)), sys.stdout.encoding))
+        print(encodable(folded(line), sys.stdout.encoding))
 
 
 def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:

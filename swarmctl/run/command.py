@@ -128,13 +128,13 @@ def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_jso
         return Exit.DONE
     from swarmctl.settings.toml_text import as_toml
 
-    print(as_toml(resolved, origins=True))
+    print(clean(as_toml(resolved, origins=True)))
     node = f"node     {config.node.name}: {shown(files.root)} ({'exists' if exists else 'would be created'})"
     told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
     told += [f"key      no key for {name}; save one with: {typed(save)}" for name, save in missing.items()]
     part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
     for line in [node, *part, *_findings(found, config), *told, "Nothing was created or changed."]:
-        print(Writer(sys.stdout).folded(clean(f"# {line}"), indent="#          "))
+        print(Writer(sys.stdout).folded(f"# {line}", indent="#          "))
     return Exit.DONE
 
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from hivemind_exp.config import LoraConfig, ModelConfig
 from hivemind_exp.errors import HubUnreachable, ModelError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
 from hivemind_exp.models.memory import Shape
 from hivemind_exp.models.tiny import build_model, build_tokenizer
@@ -182,5 +183,5 @@ def _unreachable(config: ModelConfig) -> ModelError:
 
 
 def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = foreign(str(error).strip() or type(error).__name__)
     return ModelError(f"{config.name} {what}: {reason}")

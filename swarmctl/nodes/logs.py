@@ -16,7 +16,7 @@ from swarmctl.storage.followed_file import FollowedFile
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.safe_text import clean, one_line
 from swarmctl.terminal.sentences import ending
 
 POLL_S = 0.25
@@ -87,7 +87,7 @@ class _Sentences:
         if text is None:
             return None
         at = datetime.fromtimestamp(event["t"]).astimezone()
-        return clean(f"{at:%Y-%m-%d %H:%M:%S}  {' '.join(text.split())}")
+        return one_line(f"{at:%Y-%m-%d %H:%M:%S}  {text}")
 
 
 def print_trainer_output(node: str | None, *, lines: int, follow: bool) -> None:

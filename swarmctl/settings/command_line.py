@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
@@ -90,8 +91,8 @@ def shown_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e+")
     if isinstance(value, list):
-        return ", ".join(str(item["name"]) if isinstance(item, dict) else str(item) for item in value) or "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return ", ".join(foreign(item["name"] if isinstance(item, dict) else item) for item in value) or "none"
+    return str(value).lower() if isinstance(value, bool) else foreign(value)
 
 
 def rerun(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.run_record import PASSING
 from swarmctl.terminal.progress import PARTS, RunView
 
@@ -182,7 +183,7 @@ def notable(event: dict[str, Any]) -> str | None:
         case "start":
             return start(event)
         case "push":
-            return f"Pushed the model of round {event.get('round')} to {event.get('url')}"
+            return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}"
         case "warning":
             return f"warning: {event.get('message')}"
         case "workers":

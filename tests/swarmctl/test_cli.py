@@ -179,7 +179,7 @@ def test_a_defect_is_one_line_without_a_traceback(
     monkeypatch.setattr("swarmctl.profiles.list.list_profiles", broken)
     assert cli.run(["profiles", "list"]) == Exit.FAILED
     err = capsys.readouterr().err
-    assert "ZeroDivisionError: by zero" in err
+    assert 'ZeroDivisionError: "by zero"' in err
     assert "-v" in err
     assert "Traceback" not in err
 

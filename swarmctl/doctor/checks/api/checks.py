@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.model_names import short_name
 from hivemind_exp.providers import Provider
 from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, warning
@@ -163,7 +164,7 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
 
 def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, most: float | None) -> Finding:
     usage, price = answer.usage, _price(service, context)
-    by = " ".join(short_name(answer.model or service.endpoint.model).split())
+    by = foreign(short_name(answer.model or service.endpoint.model))
     if price is None:
         cost = "price unknown"
     elif usage is None:

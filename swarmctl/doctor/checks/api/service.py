@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from hivemind_exp.errors import KeyProblem, ProviderError
+from hivemind_exp.foreign_text import foreign
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.keys.finder import Key, LocationKind, command_to_set
 from swarmctl.keys.key_text import in_the_clear
@@ -252,7 +253,7 @@ def model(service: ApiService, context: Context) -> Finding:
     listed = _listed(service, context)
     if listed is None:
         return skipped("no model list available")
-    names = [name for name in listed[:_MOST] if name.isprintable()]
+    names = [name for name in listed[:_MOST] if name == foreign(name)]
     wanted = service.endpoint.model
     if not names:
         return skipped(f"the model list is empty, so cannot check for {wanted}")

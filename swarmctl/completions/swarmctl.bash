@@ -364,9 +364,6 @@ __swarmctl_setting() {
             swarm.relay= \
             tasks= \
             train.beta= \
-            train.delta= \
-            train.epsilon= \
-            train.epsilon_high= \
             train.learning_rate= \
             train.max_grad_norm= \
             train.max_lag= \

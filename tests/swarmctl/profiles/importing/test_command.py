@@ -110,7 +110,10 @@ def test_every_key_is_reported(file: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_text_output(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file.write_text(USUAL + "num_generation: 3\nuse_openai_api: true\nopenai_model_name: gpt-4o-mini\nweight_decay: -7\nepsilon: 7\n")
+    file.write_text(
+        USUAL
+        + "num_generation: 3\nuse_openai_api: true\nopenai_model_name: gpt-4o-mini\nweight_decay: -7\nepsilon: 7\n"
+    )
     assert cli.run(["profiles", "import", str(file), "--name", "maths"]) == Exit.DONE
     out, err = capsys.readouterr()
     assert "  num_generations -> game.group_size = 2\n" in out

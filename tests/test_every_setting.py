@@ -162,10 +162,8 @@ def with_value(base: dict[str, Any], path: str, value: Any, files: dict[str, Pat
     table: Any = settings
     *parents, last = path.split(".")
     for name in parents:
-        if name != "*":
-            table = table.setdefault(name, {})
-        else:
-            table = table[0] if isinstance(table, list) else table["box"]
+        key: Any = name if name != "*" else 0 if isinstance(table, list) else "box"
+        table = table[key]
     table[last] = value
     text = json.dumps(settings)
     for name, file in files.items():

@@ -307,7 +307,7 @@ def spent(config: Config, root: Path) -> str:
 
 
 def paced(config: Config, root: Path) -> tuple[int, list[float]]:
-    """Return how many requests may be in flight after one answer, and the wait in seconds after a request of 100,000 tokens."""
+    """Return how many requests may be in flight after one answer, and the seconds to wait after 100,000 tokens."""
 
     async def pace() -> tuple[int, list[float]]:
         limiter, now = given["chain"][0].limiter, 1000.0

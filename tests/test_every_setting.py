@@ -163,7 +163,7 @@ def with_value(base: dict[str, Any], path: str, value: Any, files: dict[str, Pat
     *parents, last = path.split(".")
     for name in parents:
         key: Any = name if name != "*" else 0 if isinstance(table, list) else "box"
-        table = table[key]
+        table = table[key] if isinstance(table, list) else table.setdefault(key, {})
     table[last] = value
     text = json.dumps(settings)
     for name, file in files.items():

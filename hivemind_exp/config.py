@@ -68,6 +68,8 @@ class ModelConfig(Section):
     """PyTorch's CPU threads. 0: one for "tiny" (more would slow it down), else one per core."""
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
+    thinking: bool | None = None
+    """Position of the chat template's switch for thinking (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
 

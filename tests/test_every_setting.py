@@ -33,6 +33,10 @@ SHORT = {"game": {"rounds": 2, "groups": 1, "group_size": 4}, "eval": {"every": 
 SHORT |= {"checkpoint": {"every": 1, "keep": 2}, "generation": {"max_completion_tokens": 4, "max_prompt_tokens": 64}}
 LORA = {"model": {"name": "tiny", "device": "cpu", "lora": {"rank": 4}}}
 STEP = {"train": {"learning_rate": 1e-2, "warmup_steps": 0, "beta": 0.1, "peer_loss": "sapo"}}
+SWITCH = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+    "[assistant]{% if enable_thinking %}<think>{% else %}<think></think>{% endif %}"
+)
 SWARM = "swarm1:" + "0" * 64
 
 TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
@@ -46,6 +50,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "model.device": (see.chosen_device, {}, "cpu", "cuda:99"),
     "model.dtype": (see.stepped, STEP, "float32", "bfloat16"),
     "model.threads": (see.part("threads"), SHORT, 1, 2),
+    "model.thinking": (see.prompt_ids, {"model": {"name": "SWITCH"}}, True, False),
     "model.lora.rank": (see.stepped, STEP | LORA, 2, 4),
     "model.lora.alpha": (see.stepped, STEP | LORA, 2, 64),
     "model.lora.dropout": (see.stepped, STEP | LORA, 0.0, 0.5),
@@ -178,7 +183,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, answer in (("HALVES", "1/2"), ("THIRDS", "1/3")):
         lines = [json.dumps({"question": f"{name} {number}", "answer": answer}) for number in range(12)]
         (root / f"{name}.jsonl").write_text("\n".join(lines))
-    return {"LLAMA": save_llama(root / "llama")} | {name: root / f"{name}.jsonl" for name in ("HALVES", "THIRDS")}
+    models = {"LLAMA": save_llama(root / "llama"), "SWITCH": save_llama(root / "switch", SWITCH)}
+    return models | {name: root / f"{name}.jsonl" for name in ("HALVES", "THIRDS")}
 
 
 OBSERVED = {path: row for path, row in TABLE.items() if not isinstance(row, str)}

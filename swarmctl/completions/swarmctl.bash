@@ -329,6 +329,7 @@ __swarmctl_setting() {
             model.lora.targets= \
             model.name= \
             model.revision= \
+            model.thinking= \
             model.threads= \
             node.fresh= \
             node.name= \

@@ -516,6 +516,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
             model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
             model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
+            model.thinking=\t'Position of the chat template\'s switch for thinking (Qwen3 and others)' \
             model.threads=\t'PyTorch\'s CPU threads' \
             node.fresh=\t'Start over at every run' \
             node.name=\t'Name of the node and of its directory' \

@@ -62,6 +62,7 @@ _swarmctl_settings() {
       'model.lora.targets:Modules with an adapter: "all-linear", or names separated by commas'
       'model.name:A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)'
       'model.revision:Branch, tag or commit on the Hugging Face hub'
+      'model.thinking:Position of the chat template'\''s switch for thinking (Qwen3 and others)'
       'model.threads:PyTorch'\''s CPU threads'
       'node.fresh:Start over at every run'
       'node.name:Name of the node and of its directory'

@@ -24,7 +24,7 @@ from hivemind_exp.hub import pusher
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest, StageRun
 from hivemind_exp.models.device import resolve_compute
-from hivemind_exp.models.loading import adapter_config, locate
+from hivemind_exp.models.loading import adapter_config, load_tokenizer, locate
 from hivemind_exp.models.tiny import build_model, build_tokenizer, warm_up
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload import build as offload_build
@@ -212,6 +212,12 @@ def prompted(config: Config, root: Path) -> list[str]:
 def located(config: Config, _root: Path) -> int | None:
     """Return the number of the model's parameters."""
     return locate(config.model).parameters
+
+
+def prompt_ids(config: Config, _root: Path) -> tuple[int, ...]:
+    """Return the token ids of a prompt."""
+    tokenizer = load_tokenizer(config.model)
+    return build_prompts(Spelling().questions("train", 0, 1), tokenizer)[0].ids
 
 
 def chosen_device(config: Config, root: Path) -> str:

@@ -6,7 +6,7 @@ module imports nothing heavier than pydantic.
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
@@ -68,6 +68,8 @@ class ModelConfig(Section):
     """PyTorch's CPU threads. 0: one for "tiny" (more would slow it down), else one per core."""
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
+    thinking: bool | None = None
+    """Position of the chat template's switch for thinking (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
 
@@ -131,12 +133,6 @@ class TrainConfig(Section):
     """Gradients are clipped to this norm."""
     micro_batch: Positive = 4
     """Rows per forward and backward pass. Affects memory and speed, not the loss."""
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Lower clip of the importance ratio."""
-    epsilon_high: Annotated[float, Field(gt=0)] = 0.28
-    """Upper clip of the importance ratio (clip-higher, DAPO section 3.1)."""
-    delta: Annotated[float, Field(gt=1)] = 4.0
-    """Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere."""
     max_lag: NotNegative = 4
     """Rows of the node's own policy that are older than this many steps are dropped."""
     beta: Annotated[float, Field(ge=0)] = 0.0
@@ -148,6 +144,26 @@ class TrainConfig(Section):
     importance sampling (arXiv 2605.22537)."""
     teacher_loss: Literal["gated", "luffy"] = "gated"
     """Loss on a teacher's verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)."""
+
+
+class Retired(NamedTuple):
+    """A setting that no longer exists, because it had no effect."""
+
+    default: float
+    """The value that every old configuration contains. It is ignored without a message."""
+    reason: str
+
+
+_NOTHING_TO_CLIP = (
+    "each rollout is used for one optimizer step, so the ratio to the policy at its start is 1 and there is nothing to "
+    "clip. To limit the size of a step, set train.max_grad_norm"
+)
+RETIRED: dict[tuple[str, ...], Retired] = {
+    ("train", "epsilon"): Retired(0.2, _NOTHING_TO_CLIP),
+    ("train", "epsilon_high"): Retired(0.28, _NOTHING_TO_CLIP),
+    ("train", "delta"): Retired(4.0, _NOTHING_TO_CLIP),
+}
+"""Refused with the reason where someone sets them to another value; ignored in the records of existing nodes."""
 
 
 class EvalConfig(Section):

@@ -116,7 +116,8 @@ class StepEvent(Event):
     )
     clip_fraction: float | None = Field(
         None,
-        description="Share of tokens whose importance ratio was clipped; null if no completion has nonzero weight.",
+        description="Share of tokens whose importance weight was cut; null if no completion has one. Only those "
+        "sampled elsewhere, with known log-probabilities, do.",
     )
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."

@@ -225,7 +225,7 @@ class GRPORunner:
 
 def describe(config: Config) -> dict[str, Any]:
     """Return a dry run's report on this machine, the model and the tasks. Changes nothing. Raises ``NodeError``."""
-    from hivemind_exp.models.loading import locate
+    from hivemind_exp.models.loading import locate, rehearse
 
     check_warmup(config)
     check_reports(config)
@@ -233,6 +233,7 @@ def describe(config: Config) -> dict[str, Any]:
     where = locate(config.model)
     half = compute.dtype != "float32"
     check_tasks(config.tasks)
+    rehearse(config)
     return {
         **asdict(compute),
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},

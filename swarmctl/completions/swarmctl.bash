@@ -331,6 +331,7 @@ __swarmctl_setting() {
             model.lora.targets= \
             model.name= \
             model.revision= \
+            model.thinking= \
             model.threads= \
             node.fresh= \
             node.name= \
@@ -366,9 +367,6 @@ __swarmctl_setting() {
             swarm.relay= \
             tasks= \
             train.beta= \
-            train.delta= \
-            train.epsilon= \
-            train.epsilon_high= \
             train.learning_rate= \
             train.max_grad_norm= \
             train.max_lag= \

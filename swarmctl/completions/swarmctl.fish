@@ -526,6 +526,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
             model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
             model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
+            model.thinking=\t'Position of the chat template\'s switch for thinking (Qwen3 and others)' \
             model.threads=\t'PyTorch\'s CPU threads' \
             node.fresh=\t'Start over at every run' \
             node.name=\t'Name of the node and of its directory' \
@@ -561,9 +562,6 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             swarm.relay=\t'Let peers with a public address forward connections to nodes that cannot be reached directly' \
             tasks= \
             train.beta=\t'Weight of the KL penalty on the node\'s own rows' \
-            train.delta=\t'Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere' \
-            train.epsilon=\t'Lower clip of the importance ratio' \
-            train.epsilon_high=\t'Upper clip of the importance ratio (clip-higher, DAPO section 3.1)' \
             train.learning_rate=\t'Peak learning rate of AdamW' \
             train.max_grad_norm=\t'Gradients are clipped to this norm' \
             train.max_lag=\t'Rows of the node\'s own policy that are older than this many steps are dropped' \

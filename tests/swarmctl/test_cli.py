@@ -241,7 +241,7 @@ def test_show_prints_origins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "rounds = 7 # --set" in lines
     assert "beta = 0.5 # $SWARMCTL_TRAIN__BETA" in lines
     assert "groups = 16 # built-in demo" in lines
-    assert "delta = 4.0 # default" in lines
+    assert "max_lag = 4 # default" in lines
     assert "[[tasks]] # built-in demo" in lines
 
 

@@ -77,13 +77,15 @@ _swarmctl_settings() {
       'offload.limits.tokens_per_minute:Most tokens per minute, prompts and completions together'
       'offload.limits.usd:The most this node may spend in total, in USD, over all runs and providers'
       'offload.limits.usd_per_day:The most this node may spend per day (UTC), in USD'
+      'offload.max_tokens:Most tokens of the API'\''s completions'
       'offload.model:Model at the provider'
       'offload.on_limit:What to do when a cap is reached: stop, or generate locally'
       'offload.prices:Prices by provider'
       'offload.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'offload.reasoning_effort:How much a reasoning model thinks'
-      'offload.reasoning_tokens:Most reasoning tokens, in addition to generation.max_completion_tokens for the answer'
+      'offload.reasoning_tokens:Most tokens that a reasoning model may think with, in addition to offload.max_tokens'
       'offload.rounds:Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"'
+      'offload.service_tier:"flex": cheaper, and slower when the service is busy'
       'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
       'offload.when:When the API generates'
@@ -130,6 +132,7 @@ _swarmctl_settings() {
     offload.kind) list=(auto policy policy_text teacher relay) ;;
     offload.on_limit) list=(stop local) ;;
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
+    offload.service_tier) list=(default flex) ;;
     offload.when) list=(always failed) ;;
     swarm.loopback) list=(true false) ;;
     swarm.relay) list=(true false) ;;
@@ -158,6 +161,7 @@ _swarmctl() {
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
         'logs:Print the end of a node'\''s log'
+        'models:List a provider'\''s models, the cheapest first'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'rollouts:Show, export and count a node'\''s rollouts'
@@ -173,6 +177,7 @@ _swarmctl() {
         doctor) _swarmctl__doctor && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
+        models) _swarmctl__models && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         rollouts) _swarmctl__rollouts && ret=0 ;;
@@ -247,6 +252,17 @@ _swarmctl__logs() {
     '--json[Print events (JSON lines) instead of the log]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__models() {
+  _arguments -S \
+    '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '--json[Print JSON; never prompt]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROVIDER:(openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)'
 }
 
 _swarmctl__profiles() {

@@ -261,12 +261,17 @@ class OffloadConfig(Section):
     offload.batch."""
     batch: bool = False
     """Use the provider's Batch API: half the price, answers within 24 hours."""
+    service_tier: Literal["default", "flex"] = "default"
+    """"flex": cheaper, and slower when the service is busy. Only with providers that have it."""
     key: Literal["auto", "key_file", "environment", "credentials", "keyring", "file"] = "auto"
     """Where to read the API key from. "auto": the first place that has one."""
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    max_tokens: Positive | None = None
+    """Most tokens of the API's completions. Unset: generation.max_completion_tokens, but at least 1024 for a
+    teacher."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """How much a reasoning model thinks. Unset: the service's default."""
     reasoning_tokens: NotNegative = 2048
-    """Most reasoning tokens, in addition to generation.max_completion_tokens for the answer."""
+    """Most tokens that a reasoning model may think with, in addition to offload.max_tokens."""
     limits: LimitsConfig = LimitsConfig()
     prices: dict[str, PriceConfig] = {}
     """Prices by provider. They override the built-in ones."""
@@ -289,6 +294,8 @@ class ProviderConfig(Section):
     """Whether it costs nothing because it runs on your own machines. If not, set its price in [offload.prices.NAME]."""
     batch: bool = False
     """Whether it supports OpenAI's Batch API, at half the price."""
+    reasons: bool = False
+    """Whether its model reasons before it answers. The node learns this from the answers; set it for the estimate."""
     training: Literal["allowed", "restricted", "model", "unknown"] = "unknown"
     """Whether its terms allow training on output. "model": see the model's license."""
 

@@ -143,6 +143,7 @@ class HivemindGRPOTrainer(RoundLoop):
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
         )
         self.journal.commit(manifest, stage_run, self.progress.round)
+        self._filler.check_usefulness(stage_run, groups, manifest.rows)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
         summaries = summarise(groups)

@@ -78,13 +78,15 @@ _swarmctl_settings() {
       'offload.limits.tokens_per_minute:Most tokens per minute, prompts and completions together'
       'offload.limits.usd:The most this node may spend in total, in USD, over all runs and providers'
       'offload.limits.usd_per_day:The most this node may spend per day (UTC), in USD'
+      'offload.max_tokens:Most tokens of the API'\''s completions'
       'offload.model:Model at the provider'
       'offload.on_limit:What to do when a cap is reached: stop, or generate locally'
       'offload.prices:Prices by provider'
       'offload.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'offload.reasoning_effort:How much a reasoning model thinks'
-      'offload.reasoning_tokens:Most reasoning tokens, in addition to generation.max_completion_tokens for the answer'
+      'offload.reasoning_tokens:Most tokens that a reasoning model may think with, in addition to offload.max_tokens'
       'offload.rounds:Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"'
+      'offload.service_tier:"flex": cheaper, and slower when the service is busy'
       'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
       'offload.when:When the API generates'
@@ -128,6 +130,7 @@ _swarmctl_settings() {
     offload.kind) list=(auto policy policy_text teacher relay) ;;
     offload.on_limit) list=(stop local) ;;
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
+    offload.service_tier) list=(default flex) ;;
     offload.when) list=(always failed) ;;
     swarm.loopback) list=(true false) ;;
     swarm.relay) list=(true false) ;;
@@ -156,6 +159,7 @@ _swarmctl() {
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
+        'models:List a provider'\''s models, the cheapest first'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'rollouts:Show, export and count a node'\''s rollouts'
@@ -171,6 +175,7 @@ _swarmctl() {
         doctor) _swarmctl__doctor && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
+        models) _swarmctl__models && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         rollouts) _swarmctl__rollouts && ret=0 ;;
@@ -235,7 +240,7 @@ _swarmctl__status() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':\[NODE\]: '
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__logs() {
@@ -251,7 +256,18 @@ _swarmctl__logs() {
     '--json[Print events as JSON lines]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':\[NODE\]: '
+    ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__models() {
+  _arguments -S \
+    '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '--json[Print JSON; never prompt]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROVIDER:(openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)'
 }
 
 _swarmctl__profiles() {

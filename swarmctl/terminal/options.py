@@ -10,7 +10,7 @@ JsonAskingNothing = Annotated[bool, typer.Option("--json", help="Print JSON; nev
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to all prompts.")]
 NoInput = Annotated[bool, typer.Option("--no-input", help="Never prompt; fail if input is required.")]
 OneNode = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Only this node. [default: all]")]
-NodeName = Annotated[str | None, typer.Argument(metavar="[NODE]", help="Node name; the same as --node.")]
+NodeName = Annotated[str | None, typer.Argument(metavar="NODE", help="Node name; the same as --node.")]
 LatestNode = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Node name. [default: the latest]")]
 Profile = Annotated[str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile name or .toml file.")]
 Tasks = Annotated[

@@ -13,15 +13,12 @@ from hivemind_exp.journal.records import StageRun
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
+from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION
 
 if TYPE_CHECKING:  # the command line imports this module to measure prompts
     from transformers import PreTrainedTokenizerBase
 
 STAGE = "answer"
-INSTRUCTION = (
-    "Think about the question first, between <think> and </think>. "
-    "Then give the final answer, and nothing else, between <answer> and </answer>."
-)
 
 
 class SamplingGame:

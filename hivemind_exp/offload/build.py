@@ -15,7 +15,8 @@ from hivemind_exp.events import Emit, OffloadEvent, WarningEvent, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.batch import BatchClient
-from hivemind_exp.offload.api.chat import ChatClient, SamplingParams, check_sdk
+from hivemind_exp.offload.api.chat import ChatClient, check_sdk
+from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.batch.job import warn_of_orphans
 from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.ledger import Ledger

@@ -118,7 +118,7 @@ class OpenAIModelWrapper:
 
     def __init__(
         self,
-        model_name: str = "gpt-4o-mini",
+        model_name: str = "gpt-6-luna",
         *,
         provider: str = "openai",
         usd: float = 5.00,
@@ -131,8 +131,14 @@ class OpenAIModelWrapper:
         """
         self._config = Config.model_validate(
             {
-                "offload": {"provider": provider, "model": model_name, "fallback": [], "limits": {"usd": usd}},
-                "generation": {"max_completion_tokens": max_tokens, "temperature": temperature},
+                "offload": {
+                    "provider": provider,
+                    "model": model_name,
+                    "fallback": [],
+                    "max_tokens": max_tokens,
+                    "limits": {"usd": usd},
+                },
+                "generation": {"temperature": temperature},
             }
         )
         row = PROVIDERS.get(provider)

@@ -6,7 +6,8 @@ Also the test request's question, and what is wrong with the text of its answer.
 from dataclasses import dataclass
 
 from hivemind_exp.foreign_text import foreign
-from hivemind_exp.offload.api.chat import ChatAnswer, Choice, RequestDialect, SamplingParams, most_tokens
+from hivemind_exp.offload.api.chat import ChatAnswer, Choice
+from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, most_tokens
 from hivemind_exp.rollouts.types import Message
 from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION, answer_in
 

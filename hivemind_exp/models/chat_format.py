@@ -39,7 +39,7 @@ def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[
     """Return a chat's token ids, ready for the model's turn."""
     if tokenizer.chat_template is None:
         ids = list(tokenizer.encode("\n\n".join(message["content"] for message in chat) + "\n\n"))
-        while ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
+        while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
             ids.pop()
         return ids
     text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
@@ -67,7 +67,8 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
         if "".join(_QUESTION.split()) in text.partition("".join(_INSTRUCTION.split()))[2]:
             break
     else:
-        raise ModelError(f"the chat template of {name} cannot be used: {reason}", next=OTHER_MODEL)
+        what = "tokenizer" if template is None else "chat template"
+        raise ModelError(f"the {what} of {name} cannot be used: {reason}", next=OTHER_MODEL)
     if thinking is not None:
         _set_thinking(tokenizer, name, thinking)
     back = decode_completion(tokenizer, encode_completion(tokenizer, _COMPLETION, True))

@@ -248,5 +248,7 @@ def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError
     if "trust_remote_code" in str(error):
         reason = "it needs code from its repository, and such code is never run (trust_remote_code = False)"
         return ModelError(f"{config.name} cannot be loaded: {reason}", next=OTHER_MODEL)
+    if isinstance(error, SafetensorError):
+        what += "; its weights are damaged or only Git LFS pointers (git lfs pull)"
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ModelError(f"{config.name} {what}: {reason}")

@@ -108,9 +108,9 @@ def check_behaviour(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
             raise ModelError(f"{name} has weights that are not finite ({key}). Download it again", next=OTHER_MODEL)
     ids = torch.tensor([tokenizer.encode("What is 2 + 3 + 4?", add_special_tokens=False)])
     alone = _logits(model, ids)
-    tolerance = (1e-3 if model.dtype == torch.float32 else 0.1) * (1 + alone.abs().max())
+    tolerance = (1e-4 if model.dtype == torch.float32 else 0.1) * (1 + alone.abs().max())
     changed = _logits(model, torch.cat([ids[:, :-1], ids[:, :1]], dim=1))
-    if not (alone - changed)[:, :-1].abs().max() <= tolerance:
+    if (alone - changed)[:, :-1].abs().max() > tolerance / 10:  # the same shapes round the same way
         raise ModelError(f"{name} is not a causal language model: a token depends on later ones", next=OTHER_MODEL)
     for _ in range(2):
         padded = torch.cat([torch.full((1, _PADDING), tokenizer.pad_token_id), ids], dim=1)

@@ -8,10 +8,18 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from hivemind_exp.config import Config, LoraConfig, ModelConfig
 from hivemind_exp.errors import HubUnreachable, ModelError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
 from hivemind_exp.models.memory import Shape
@@ -83,7 +91,18 @@ def load_model(
     check_vocabulary(model, tokenizer, config.name)
     check_targets(model, config.lora)
     check_behaviour(model, tokenizer, config.name)
+    model.generation_config = _plain(model.generation_config)
     return model
+
+
+def _plain(defaults: GenerationConfig) -> GenerationConfig:
+    """Return defaults of generation that only end a completion. They are saved with checkpoints.
+
+    The base model's top_k, penalties and so on would make a server that loads a checkpoint sample another policy than
+    the one that was trained. The neutral values are written out because transformers itself takes top_k = 50 otherwise.
+    """
+    ends = {name: getattr(defaults, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return GenerationConfig(**ends, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
 
 
 def _model(config: ModelConfig, place: str, **how: Any) -> PreTrainedModel:
@@ -250,5 +269,5 @@ def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError
         return ModelError(f"{config.name} cannot be loaded: {reason}", next=OTHER_MODEL)
     if isinstance(error, SafetensorError):
         what += "; its weights are damaged or only Git LFS pointers (git lfs pull)"
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = foreign(str(error).strip() or type(error).__name__)
     return ModelError(f"{config.name} {what}: {reason}")

@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hivemind_exp.config import GenerationConfig, LoraConfig
 from hivemind_exp.errors import ConfigurationError, ModelError
+from hivemind_exp.foreign_text import foreign, visible
 from hivemind_exp.models.chat_format import OTHER_MODEL
 
 _OTHER_HEADS = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
@@ -27,13 +28,13 @@ def check_kind(config: PretrainedConfig, name: str) -> None:
     """Raise ``ModelError`` for a configuration that does not describe a trainable causal language model."""
     built = (config.architectures or [""])[0]
     if config.is_encoder_decoder or built.endswith(_OTHER_HEADS):
-        what = built or "model with encoder and decoder"
+        what = foreign(built) if built else "model with encoder and decoder"
         raise ModelError(f"{name} is a {what}, not a causal language model", next=OTHER_MODEL)
     quantized = getattr(config, "quantization_config", None)
     if quantized:
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized.quant_method
         raise ModelError(
-            f"{name} is quantized ({getattr(method, 'value', method)}), and quantized weights cannot be trained; use "
+            f"{name} is quantized ({foreign(getattr(method, 'value', method))}), and quantized weights cannot be trained; use "
             "the model that it was made from",
             next=OTHER_MODEL,
         )
@@ -47,7 +48,7 @@ def check_complete(loaded: Mapping[str, Any], name: str) -> None:
         ("weights have another shape", shapes),
     ):
         if found:
-            shown = "; ".join(found[:_SHOWN]) + ("; …" if len(found) > _SHOWN else "")
+            shown = "; ".join(map(visible, found[:_SHOWN])) + ("; …" if len(found) > _SHOWN else "")
             raise ModelError(
                 f"{name} cannot be loaded as a causal language model: {len(found)} {what} ({shown}). Download it "
                 "again, or use another model",
@@ -61,7 +62,7 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     if last >= rows:
         token = tokenizer.convert_ids_to_tokens(last)
         raise ModelError(
-            f"the tokenizer of {name} does not fit its model: token {last} ({token!r}), but {rows} rows of embeddings",
+            f"the tokenizer of {name} does not fit its model: token {last} ({foreign(token)}), but {rows} rows of embeddings",
             next=OTHER_MODEL,
         )
 
@@ -89,7 +90,7 @@ def check_targets(model: nn.Module, lora: LoraConfig | None) -> None:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             linear = {name.rpartition(".")[2] for name, module in model.named_modules() if _can_adapt(module)}
             raise ConfigurationError(
-                f"model.lora.targets: the model has no module {target!r}; it has {', '.join(sorted(linear))}",
+                f"model.lora.targets: the model has no module {target!r}; it has {visible(', '.join(sorted(linear)))}",
                 next="swarmctl run --set model.lora.targets=all-linear",
             )
 
@@ -105,7 +106,9 @@ def check_behaviour(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     """
     for key, weights in model.named_parameters():
         if not torch.isfinite(torch.stack(weights.detach().aminmax())).all():
-            raise ModelError(f"{name} has weights that are not finite ({key}). Download it again", next=OTHER_MODEL)
+            raise ModelError(
+                f"{name} has weights that are not finite ({visible(key)}). Download it again", next=OTHER_MODEL
+            )
     ids = torch.tensor([tokenizer.encode("What is 2 + 3 + 4?", add_special_tokens=False)])
     alone = _logits(model, ids)
     tolerance = (1e-4 if model.dtype == torch.float32 else 0.1) * (1 + alone.abs().max())

@@ -99,6 +99,18 @@ class Group:
         """Return each rollout with its score. Only for verified groups."""
         return list(zip(self.rollouts, self.scores, strict=True))
 
+    def judged(self) -> Group:
+        """Return the group without the completions that could not be judged. Only for verified groups."""
+        if all(score.judged for score in self.scores):
+            return self
+        kept = [row for row in zip(self.numbered().items(), self.scores, strict=True) if row[1].judged]
+        return Group(
+            self.prompt,
+            tuple(rollout for (_, rollout), _ in kept),
+            scores=tuple(score for _, score in kept),
+            places=tuple(place for (place, _), _ in kept),
+        )
+
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: bool) -> tuple[int, ...]:
     """Return a text's token ids, with the end-of-sequence token unless it was cut. Never empty."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from hivemind_exp.config import RETIRED
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
+from swarmctl.settings.retired import RETIRED
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import NAME, REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
@@ -97,8 +98,8 @@ def shown_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e+")
     if isinstance(value, list):
-        return ", ".join(str(item["name"]) if isinstance(item, dict) else str(item) for item in value) or "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return ", ".join(foreign(item["name"] if isinstance(item, dict) else item) for item in value) or "none"
+    return str(value).lower() if isinstance(value, bool) else foreign(value)
 
 
 def rerun(

@@ -13,15 +13,12 @@ from hivemind_exp.journal.records import StageRun
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
+from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION
 
 if TYPE_CHECKING:  # the command line imports this module to measure prompts
     from transformers import PreTrainedTokenizerBase
 
 STAGE = "answer"
-INSTRUCTION = (
-    "Think about the question first, between <think> and </think>. "
-    "Then give the final answer, and nothing else, between <answer> and </answer>."
-)
 
 
 class SamplingGame:
@@ -44,10 +41,14 @@ class SamplingGame:
 
 
 def verified(tasks: Tasks, groups: Sequence[Group]) -> list[Group]:
-    """Return groups with the verifiers' score for each completion. Verifies all completions in one call."""
+    """Return groups with the verifiers' score for each completion. Verifies all completions in one call.
+
+    Completions that could not be judged are left out, and so are groups of which nothing is left.
+    """
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
     scores = iter(tasks.score(questions, [row.text for group in groups for row in group.rollouts]))
-    return [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
+    scored = [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
+    return [judged for group in scored if (judged := group.judged()).rollouts]
 
 
 def messages(question: Question) -> tuple[Message, ...]:

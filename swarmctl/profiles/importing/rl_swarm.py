@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, TypeAdapter
 
+from hivemind_exp.config import QUESTION_FILES
+
 
 def number(value: Any) -> float:
     """Return a number, also from a string: YAML 1.1 reads 1e-6 as a string because it has no decimal point."""
@@ -29,11 +31,11 @@ def dtype(value: Any) -> str:
 
 
 def data_set(value: Any) -> list[dict[str, Any]]:
-    """Return the task for a data set: GSM8K, or a JSONL file with the user's own questions."""
+    """Return the task for a data set: GSM8K, or a file with the user's own questions."""
     name = text(value)
     if name.lower().rstrip("/").endswith("gsm8k"):
         return [{"name": "gsm8k"}]
-    if name.endswith(".jsonl"):
+    if name.lower().endswith(QUESTION_FILES):
         return [{"name": "jsonl", "path": name}]
     raise ValueError
 

@@ -121,7 +121,7 @@ REFUSED = {
     another_shape: r"6 weights have another shape \(model\.layers\..*_proj\.weight is \(32, 64\), not \(32, 128\)",
     own_code: r"such code is never run \(trust_remote_code = False\)",
     quantized: r"is quantized \(gptq\)",
-    too_few_rows: r"token 259 \('.*'\), but 259 rows of embeddings",
+    too_few_rows: r"token 259 \(.*\), but 259 rows of embeddings",
     pointer: "its weights are damaged or only Git LFS pointers",
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import ModelError
-from hivemind_exp.foreign_text import foreign
+from hivemind_exp.foreign_text import foreign, visible
 from hivemind_exp.rollouts.types import Message, decode_completion, encode_completion
 
 if TYPE_CHECKING:  # the command line imports this module with the games
@@ -106,7 +106,7 @@ def _template(tokenizer: PreTrainedTokenizerBase, name: str) -> str | None:
         return str(next(iter(found.values())))
     names = ", ".join(sorted(found))
     raise ModelError(
-        f"{name} has several chat templates ({foreign(names)}) and none named default; copy the one to use to "
+        f"{name} has several chat templates ({visible(names)}) and none named default; copy the one to use to "
         "chat_template.jinja in a copy of the model's directory",
         next=OTHER_MODEL,
     )

@@ -13,12 +13,13 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from hivemind_exp.config import Config, LoraConfig, ModelConfig
-from hivemind_exp.errors import HubUnreachable, ModelError
+from hivemind_exp.errors import ConfigurationError, HubUnreachable, ModelError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
@@ -89,7 +90,7 @@ def load_model(
     stored = getattr(torch, dtype) if config.lora is not None else torch.float32
     model = _model(config, place, dtype=stored, token=token)
     check_vocabulary(model, tokenizer, config.name)
-    check_targets(model, config.lora)
+    _check_adapter(config, model.config)
     check_behaviour(model, tokenizer, config.name)
     model.generation_config = _plain(model.generation_config)
     return model
@@ -139,7 +140,7 @@ def rehearse(config: Config) -> None:
     tokenizer = _tokenizer(config.model, place)
     model = _model(config.model, place, device_map="meta", dtype=torch.float32)
     check_vocabulary(model, tokenizer, name)
-    check_targets(model, config.model.lora)
+    _check_adapter(config.model, model.config)
     check_lengths(model.config, config.generation, name)
 
 
@@ -153,6 +154,24 @@ def adapter_config(lora: LoraConfig | None) -> Any:
     return peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
+
+
+def _check_adapter(config: ModelConfig, shape: PretrainedConfig) -> None:
+    """Raise ``ConfigurationError`` if peft cannot put the configured adapters into a model of this shape."""
+    if config.lora is None:
+        return
+    import peft
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
+    check_targets(model, config.lora)
+    try:
+        peft.get_peft_model(model, adapter_config(config.lora))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{config.name} cannot have the adapters of model.lora: {foreign(error)}",
+            next="swarmctl run --set model.lora=false",
+        ) from error
 
 
 def locate(config: ModelConfig) -> Whereabouts:

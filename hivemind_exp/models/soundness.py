@@ -33,16 +33,18 @@ def check_kind(config: PretrainedConfig, name: str) -> None:
     quantized = getattr(config, "quantization_config", None)
     if quantized:
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized.quant_method
+        how = foreign(getattr(method, "value", method))
         raise ModelError(
-            f"{name} is quantized ({foreign(getattr(method, 'value', method))}), and quantized weights cannot be trained; use "
-            "the model that it was made from",
+            f"{name} is quantized ({how}), and quantized weights cannot be trained; use the model it was made from",
             next=OTHER_MODEL,
         )
 
 
 def check_complete(loaded: Mapping[str, Any], name: str) -> None:
     """Raise ``ModelError`` if weights are missing or have another shape. ``loaded``: transformers' loading info."""
-    shapes = [f"{key} is {tuple(there)}, not {tuple(expected)}" for key, there, expected in loaded["mismatched_keys"]]
+    shapes = sorted(
+        f"{key} is {tuple(there)}, not {tuple(expected)}" for key, there, expected in loaded["mismatched_keys"]
+    )
     for what, found in (
         ("weights are missing", sorted(loaded["missing_keys"])),
         ("weights have another shape", shapes),
@@ -60,9 +62,9 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     """Raise ``ModelError`` if the tokenizer has tokens without a row in the model's embedding."""
     rows, last = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
     if last >= rows:
-        token = tokenizer.convert_ids_to_tokens(last)
+        token = foreign(tokenizer.convert_ids_to_tokens(last))
         raise ModelError(
-            f"the tokenizer of {name} does not fit its model: token {last} ({foreign(token)}), but {rows} rows of embeddings",
+            f"the tokenizer of {name} does not fit its model: token {last} ({token}), but {rows} rows of embeddings",
             next=OTHER_MODEL,
         )
 

@@ -72,7 +72,7 @@ def test_the_fitted_template_is_saved(tmp_path: Path) -> None:
     [
         ("{% for m in messages %}{% endfor %}[assistant]", "prompts lack the question or the instruction"),
         ("{{ raise_exception('tools only') }}", "tools only"),
-        ({"rag": TEMPLATE, "tool_use": PARTS}, r"several chat templates \("rag, tool_use"\) and none named default"),
+        ({"rag": TEMPLATE, "tool_use": PARTS}, "several chat templates .*rag, tool_use.* and none named default"),
     ],
 )
 def test_a_template_that_cannot_be_fitted_is_refused(template: Any, reason: str) -> None:

@@ -17,6 +17,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    MambaConfig,
+    MambaForCausalLM,
     PreTrainedModel,
 )
 
@@ -190,6 +192,16 @@ def test_adapters_on_modules_that_do_not_exist_are_refused(tmp_path: Path) -> No
     for start in (lambda: describe(config), lambda: run(config, tmp_path / "node")):
         with pytest.raises(ConfigurationError, match=message):
             start()
+
+
+def test_adapters_that_the_model_cannot_have_are_refused(tmp_path: Path) -> None:
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 8}
+    name = str(save(tmp_path / "model", MambaForCausalLM(MambaConfig(vocab_size=len(TOKENIZER), **shape))))
+    config = make_config(model={"name": name, "lora": True}, generation={"max_prompt_tokens": 400})
+    for start in (lambda: describe(config), lambda: run(config, tmp_path / "node")):
+        with pytest.raises(ConfigurationError, match=r"cannot have the adapters of model\.lora: .*Mamba") as caught:
+            start()
+        assert caught.value.next == "swarmctl run --set model.lora=false"
 
 
 def test_a_sound_model_passes_the_dry_run(tmp_path: Path) -> None:

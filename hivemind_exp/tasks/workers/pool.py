@@ -1,8 +1,8 @@
 """The node's worker processes: one generates questions, and separate ones verify answers.
 
 Jobs are pipelined, so a hundred short answers cost one exchange. Replies arrive one by one. A job that uses too much
-CPU time ends its worker and counts as wrong. A worker that is killed, crashes or gets stuck has judged nothing: its jobs
-go to another worker. The job in hand is given up after ``TRIES`` such losses and is left unjudged.
+CPU time ends its worker and counts as wrong. A worker that is killed, crashes or gets stuck has judged nothing: its
+jobs go to another worker. The job in hand is given up after ``TRIES`` such losses and is left unjudged.
 
 Measured on two cores: a worker is ready after 0.1 s and takes 20 to 30 MiB. A verifier with math-verify is ready after
 2.2 s and takes 65 MiB. Verifying 128 short answers takes 1 to 2 ms. Generating 10 000 ``spell_backward`` questions
@@ -30,8 +30,9 @@ WINDOW = 32
 MOST_VERIFIERS = 4
 TRIES = 3
 """Workers that may be lost on one job before it is given up."""
-STARTS = 5
-"""Workers of one role that may end in a row before they are ready."""
+MOST_EXITS, MOST_KILLS = 3, 20
+"""Workers of one role that may end in a row before they are ready: on their own, which they are likely to repeat; and
+killed."""
 
 TOO_SLOW = "too much CPU time"
 UNJUDGED = "not verified"
@@ -55,7 +56,7 @@ class Crew:
         self._limit = limit
         self._size = size
         self._workers: list[WorkerProcess] = []
-        self._starts = 0
+        self._exits = self._kills = 0
         """Workers that have ended in a row before they were ready."""
         self.replaced = 0
         """Workers that were lost so far."""
@@ -147,7 +148,7 @@ class Crew:
                 raise from_code(message["code"], message["error"], message["next"])
             else:
                 worker.ready = message["ready"]
-                self._starts = 0
+                self._exits = self._kills = 0
         return messages is not None
 
     def _lose(self, worker: WorkerProcess, waiting: deque[int], replies: list[Any], lost: Counter[int]) -> None:
@@ -155,9 +156,11 @@ class Crew:
 
         Raises ``WorkerFailed`` if too many workers ended before they were ready.
         """
-        worker.end()
-        self._starts += worker.ready is None
-        if self._starts >= STARTS:
+        code = worker.end()
+        if worker.ready is None:
+            self._exits += code >= 0
+            self._kills += code < 0
+        if self._exits >= MOST_EXITS or self._kills >= MOST_KILLS:
             error = worker.failure()
             self.close()
             raise error

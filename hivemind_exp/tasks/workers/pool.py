@@ -66,8 +66,8 @@ class Crew:
         while len(self._workers) < self._size:
             self._workers.append(WorkerProcess(self._role, self._specs, self._limit))
 
-    def facts(self) -> list[dict[str, Any]]:
-        """Wait until one worker is ready, and return the facts that it reported about each task.
+    def first(self) -> WorkerProcess:
+        """Wait until one worker is ready, and return it.
 
         Raises:
             NodeError: the worker could not start.
@@ -76,7 +76,7 @@ class Crew:
             self.start()
             for worker in self._workers:
                 if worker.ready is not None:
-                    return worker.ready
+                    return worker
             self._step([], deque(), [], Counter())
 
     def run(self, jobs: Sequence[object]) -> list[Any]:
@@ -147,7 +147,7 @@ class Crew:
                 self.close()
                 raise from_code(message["code"], message["error"], message["next"])
             else:
-                worker.ready = message["ready"]
+                worker.ready, worker.still_open = message["ready"], message["open"]
                 self._exits = self._kills = 0
         return messages is not None
 
@@ -199,7 +199,11 @@ class Pool:
 
     def facts(self) -> list[dict[str, Any]]:
         """Wait for a worker, then return each task's size, held-out size, hash and library."""
-        return self._maker.facts()
+        return list(self._maker.first().ready or ())
+
+    def still_open(self) -> list[str]:
+        """Wait for a worker, then return what the kernel does not refuse to it, with the reasons."""
+        return self._maker.first().still_open
 
     def make(self, places: Sequence[tuple[int, int]]) -> list[tuple[str, dict[str, Any], str]]:
         """Return the text, entry and key for each (task, seed).

@@ -1,7 +1,6 @@
 """The node's side of one worker process: its pipes, its environment, and whether it is stuck."""
 
 import contextlib
-import importlib
 import os
 import shlex
 import signal
@@ -17,7 +16,7 @@ from hivemind_exp.errors import WorkerFailed
 from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
 from hivemind_exp.processes.progress import ProgressWatch
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.base import TaskSpec, needs_hub
 
 LOOK_SECONDS = 1.0
 """Time between two looks at a worker that owes a reply."""
@@ -44,6 +43,8 @@ class WorkerProcess:
 
     def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float) -> None:
         self.ready: list[dict[str, Any]] | None = None
+        self.still_open: list[str] = []
+        """What the kernel does not refuse to the worker."""
         self.pending: deque[int] = deque()
         """Jobs that were sent and are not answered yet."""
         self._still = 0
@@ -149,13 +150,6 @@ class WorkerProcess:
 def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
     """Return the few variables that a worker needs. The node's full environment may contain keys."""
     kept = list(_KEPT)
-    if role == "make" and any(spec.path is None and _needs_hub(spec) for spec in specs):
+    if role == "make" and any(map(needs_hub, specs)):
         kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
     return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()
-
-
-def _needs_hub(spec: TaskSpec) -> bool:
-    try:
-        return getattr(importlib.import_module(spec.module), "NEEDS_HUB", False)
-    except ImportError:  # the worker reports it in more detail
-        return False

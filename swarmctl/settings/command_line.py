@@ -10,7 +10,6 @@ from typing import Any
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.retired_settings import RETIRED
 from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
 from swarmctl.settings import profile_files as profiles

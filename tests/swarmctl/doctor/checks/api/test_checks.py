@@ -156,8 +156,8 @@ def test_unlisted_model_is_a_warning(home: Path) -> None:
         ("redirect", "failed", "the service redirects to 127.0.0.1; the key was not sent there"),
         ("close", "failed", ""),
         ("reset", "failed", ""),
-        ("stall", "failed", "no response within 4 s"),
-        ("drip", "failed", "no response within 4 s"),
+        ("stall", "unknown", "no response within 4 s"),
+        ("drip", "unknown", "no response within 4 s"),
     ],
 )
 def test_faulty_model_list_is_reported(

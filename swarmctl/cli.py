@@ -19,6 +19,7 @@ from swarmctl.doctor import cli as doctor
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
 from swarmctl.identity import cli as identity
 from swarmctl.keys import cli as keys
+from swarmctl.models import cli as models
 from swarmctl.nodes import cli as nodes
 from swarmctl.profiles import cli as profiles
 from swarmctl.rollouts import cli as rollouts
@@ -64,7 +65,7 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, nodes):
+for command in (run_command, doctor, nodes, models):
     command.register(app)
 for module in (profiles, keys, rollouts, swarm, identity, completion):
     app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package

@@ -12,8 +12,9 @@ from typing import Any
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.lookup import files_of, other_name, short_id
-from swarmctl.nodes.start_over import has_begun, set_aside, settle
+from swarmctl.nodes.start_over import set_aside, settle
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors

@@ -14,11 +14,11 @@ from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit
+from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.lookup import files_of
-from swarmctl.nodes.start_over import has_begun
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
-from swarmctl.run.supervisor import TrainerExit, log_tail
+from swarmctl.run.supervisor import TrainerExit
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.command_line import rerun
 from swarmctl.settings.options import FLAGS
@@ -120,8 +120,7 @@ def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved:
         )
     if ending.returncode < 0:
         return NodeError(f"the trainer crashed with {signal.Signals(-ending.returncode).name} {log}")
-    text = log_tail(files, ending.log_start)
-    lines = text.decode(errors="replace").strip().splitlines()
+    lines = ending.output.decode(errors="replace").strip().splitlines()
     said = foreign(lines[-1]) if lines else f"exit code {ending.returncode} and no output"
     return NodeError(f"the trainer failed: {said} {log}")
 

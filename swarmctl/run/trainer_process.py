@@ -60,15 +60,15 @@ def _request(mode: str, config: Config, node: Path | None, secrets_fd: int | Non
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open the trainer's log for appending; rotate a large one first.
+    """Open the trainer's log for appending and reading; rotate a large one first.
 
     No logging library is involved: the trainer and its libraries write to the file descriptor directly.
     """
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > LOG_LIMIT:
             path.replace(path.with_name(path.name + ".1"))
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    return os.fdopen(descriptor, "ab", buffering=0)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "ab+", buffering=0)
 
 
 def _spawn(module: str, config: Config, output: int | BinaryIO, pass_fds: tuple[int, ...] = ()) -> Popen[bytes]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from hivemind_exp.config import RETIRED
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm import invitation
@@ -60,7 +61,8 @@ def read_last(files: NodeFiles) -> LastRun | None:
     record = read_json(files.config)
     if record is None or record.get("schema") != 1:
         return None
-    overrides = (Override(tuple(key.split(".")), value, REMEMBERED) for key, value in record["overrides"].items())
+    paths = {tuple(key.split(".")): value for key, value in record["overrides"].items()}
+    overrides = (Override(path, value, REMEMBERED) for path, value in paths.items() if path not in RETIRED)
     return LastRun(record["profile"], tuple(overrides), record["config"])
 
 
@@ -76,7 +78,12 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return a line for each setting that differs, such as ``train.learning_rate 1e-6 → 2e-6``."""
     before = {dotted(path): value for path, value in flatten(old)}
     after = {dotted(path): value for path, value in flatten(new)}
-    return [
+    gone = [
+        f"{key} {shown_value(before[key])} → no longer a setting: {retired.reason}"
+        for key, retired in ((dotted(path), retired) for path, retired in RETIRED.items())
+        if before.get(key, retired.default) != retired.default
+    ]
+    return gone + [
         f"{key} {_shown(key, before.get(key))} → {_shown(key, value)}"
         for key, value in after.items()
         if key not in _FIXED and before.get(key) != value

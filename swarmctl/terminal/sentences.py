@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
-from swarmctl.terminal.progress import PARTS, PASSING, RunView
+from hivemind_exp.run_record import PASSING
+from swarmctl.terminal.progress import PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.swarm.charter import Charter
@@ -84,6 +85,21 @@ def of_rounds(progress: RunView) -> str:
     return f"{progress.round} of {total}" if total else f"{progress.round}"
 
 
+def seconds_left(progress: RunView) -> float | None:
+    """Return the seconds until the last round at the speed of the latest one; None without a last round."""
+    if not progress.rounds or progress.round is None or progress.round_seconds is None:
+        return None
+    return max(0, progress.rounds - progress.round) * progress.round_seconds
+
+
+def wilson(share: float, number: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the score interval of a share measured on ``number`` samples (Wilson 1927; z = 1.96 for 95 %)."""
+    scale = 1 + z**2 / number
+    middle = (share + z**2 / (2 * number)) / scale
+    half = z * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / scale
+    return middle - half, middle + half
+
+
 def spending(progress: RunView) -> str | None:
     """Return what the node has spent and its cap; None if it has spent nothing."""
     if not progress.usd_total:
@@ -152,6 +168,15 @@ def exchanged(progress: RunView) -> str | None:
     return f"{shared}, learned from {learned}"
 
 
+def workers(event: dict[str, Any]) -> str:
+    """Return what happened to task workers, and what it means for the rewards."""
+    lost = f"{several(event.get('replaced') or 0, 'task worker')} had died or were stuck; new ones did the work again"
+    left = event.get("unverified") or 0
+    if not left:
+        return f"{lost}, so no reward is lost"
+    return f"{lost}. {several(left, 'completion')} could not be verified and will not be learned from"
+
+
 def notable(event: dict[str, Any]) -> str | None:
     """Return the sentence of an event that every view shows the same way; None for other events."""
     match event["event"]:
@@ -161,9 +186,25 @@ def notable(event: dict[str, Any]) -> str | None:
             return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}"
         case "warning":
             return f"warning: {event.get('message')}"
+        case "workers":
+            return "warning: " + workers(event)
         case "error" if event.get("code") in PASSING:
             return f"error: {event.get('message')}"
     return None
+
+
+ENDINGS = {"done": "Done", "signal": "Stopped", "limit": "Limit reached"}
+"""Reasons of ``stop`` events, as the beginning of a sentence; any other is a failure."""
+
+
+def ending(event: dict[str, Any]) -> str | None:
+    """Return the sentence of an event that ends a run; None for other events."""
+    if event["event"] == "error" and event.get("code") not in PASSING:
+        return f"error: {event.get('message')}"
+    if event["event"] != "stop":
+        return None
+    rounds = event.get("round")
+    return f"{ENDINGS.get(str(event.get('reason')), 'Failed')} after {several(rounds or 0, 'round')}."
 
 
 def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:

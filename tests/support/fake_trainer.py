@@ -31,8 +31,10 @@ from hivemind_exp.events import (
     StepEvent,
     StopEvent,
     WarningEvent,
+    discard,
 )
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.run_recorder import RunRecorder
 from hivemind_exp.secrets import Secrets, receive
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def main() -> None:
         subprocess.Popen(child, process_group=0)
     if act == "disk_full":
         sys.exit(errno.ENOSPC)
-    emit = EventLog(NodeFiles(node).events)
+    files = NodeFiles(node)
+    emit = RunRecorder(files.run, discard if "STAND_IN_NO_LOG" in os.environ else EventLog(files.events))
     if act == "noise":
         print("library noise", file=sys.stderr, flush=True)
     if act == "refused":
@@ -137,7 +140,8 @@ def check(act: str) -> None:
     model = {"name": "tiny", "where": "built locally", "parameters": 266_000}
     found = {"device": "cpu", "dtype": "float32", "accelerator": None, "model": model}
     print("noise of a library")
-    print(json.dumps(found | {"tasks": ["spell_backward"], "memory_bytes": None}))
+    found |= {"tasks": ["spell_backward"], "memory_bytes": 2 << 30, "memory_available_bytes": 8 << 30}
+    print(json.dumps(found | json.loads(act.removeprefix("found ") if act.startswith("found ") else "{}")))
     sys.exit(0)
 
 

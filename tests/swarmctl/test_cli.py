@@ -34,13 +34,13 @@ def test_importing_the_command_line_is_light() -> None:
 @pytest.mark.parametrize(
     ("command", "rich"),
     [
-        (["status"], "rich"),
         (["keys", "list"], "rich"),  # no key, so no table
         (["completion", "show", "bash"], "rich"),
         (["rollouts", "show"], "rich"),
         (["rollouts", "export"], "rich"),
         # These print a table, which only needs parts of rich.
         (["profiles", "list"], "rich.live"),
+        (["status"], "rich.live"),
         (["identity", "show"], "rich.live"),
         (["rollouts", "stats"], "rich.live"),
     ],
@@ -241,7 +241,7 @@ def test_show_prints_origins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "rounds = 7 # --set" in lines
     assert "beta = 0.5 # $SWARMCTL_TRAIN__BETA" in lines
     assert "groups = 16 # built-in demo" in lines
-    assert "delta = 4.0 # default" in lines
+    assert "max_lag = 4 # default" in lines
     assert "[[tasks]] # built-in demo" in lines
 
 

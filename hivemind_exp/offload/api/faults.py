@@ -29,6 +29,8 @@ class FaultKind(StrEnum):
     FORBIDDEN = "not allowed"
     NO_CREDIT = "out of credit"
     BAD_REQUEST = "request rejected"
+    USELESS = "useless answers"
+    """It answers, but nothing that it sends can be used."""
 
 
 @dataclass(eq=False)
@@ -46,6 +48,10 @@ class RequestFailed(Exception):
     sent: bool = True
     """Whether the request reached the service."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    sent_at: float | None = None
+    """When the request was sent, on the event loop's clock; None if unknown."""
+    next: str | None = None
+    """A command that helps, if the kind of failure does not say enough."""
 
     def __str__(self) -> str:
         return self.detail

@@ -256,7 +256,9 @@ def model(service: ApiService, context: Context) -> Finding:
         return ok(f"{wanted} is listed (models in total: {len(names):,})")
     near = get_close_matches(wanted, plain, n=1, cutoff=0.6)
     text = f"{wanted} is not among the {len(names):,} listed models" + (f"; {near[0]} is" if near else "")
-    remedy = service.command(FETCH) or (service.with_model(context, near[0]) if near else None)
+    remedy = service.command(FETCH) or (
+        service.with_model(context, near[0]) if near else f"swarmctl models {service.endpoint.name}"
+    )
     # A service may serve the user's adapters and deployments without listing them.
     return (warning if service.endpoint.chat.serves_own_weights else service.trouble)(text, remedy)
 

@@ -173,12 +173,13 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, key: str | None, *, seconds: float, reasons: bool = False) -> None:
         """Create the client. ``seconds``: the time limit of one whole request. ``reasons``: whether the model reasons.
 
-        Raises ``ImportError`` if the SDK is not installed.
+        Raises ``ImportError`` if the SDK is not installed, and ``NodeError`` if a proxy cannot be used or would read
+        the key.
         """
         import aiohttp
         import openai
 
-        from hivemind_exp.offload.api.http_client import BoundedHttpClient
+        from hivemind_exp.offload.api.http_client import http_client
 
         # With these set, the SDK would use OpenAI's address or send an OpenAI identity to any host. Key variables stay,
         # for programs that use this as a library; they don't affect the client, which always gets its key explicitly.
@@ -193,7 +194,7 @@ class ChatClient:
             base_url=endpoint.base_url,
             max_retries=0,  # the SDK's own retries would cost money unseen
             timeout=openai.Timeout(seconds, connect=_CONNECT_S),
-            http_client=BoundedHttpClient(follow_redirects=False),
+            http_client=http_client(endpoint.base_url, has_key=key is not None),
         )
         self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n", reasons=reasons)
 

@@ -103,7 +103,7 @@ def token(context: Context) -> Finding:
     address = places.endpoint(context.environment)
     if key.rival(context.environment):
         return skipped(
-            f"{key.label}; not checked: it is for {places.ENDPOINT} and is not sent to {address} ($HF_ENDPOINT)"
+            f"{key.label}; not checked: it belongs to {key.origin} and is not sent to {address} ($HF_ENDPOINT)"
         )
     return _asked(context, key, address)
 

@@ -261,7 +261,7 @@ def test_behind_a_proxy_the_host_check_is_skipped(home: Path, monkeypatch: pytes
         profile(home, "http://llm.example/v1")
         found = look()
         assert [path for path, _ in proxy.asked] == ["http://llm.example/v1/models"]
-    assert found["box.host"].text == "not checked: llm.example is reached through the proxy in $HTTP_PROXY"
+    assert found["box.host"].text == "not checked: llm.example is reached through the proxy in $http_proxy"
     assert found["box.model"].status is Status.OK
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from hivemind_exp.config import Config
+from hivemind_exp.errors import FileProblem
 from hivemind_exp.offload.settings import check_offload, is_offloaded, is_relay
 from hivemind_exp.tasks.registry import check_tasks, check_warmup
 from swarmctl.errors import Exit
@@ -21,7 +22,7 @@ from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, pushes, still_member, swarm_line
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
-from swarmctl.settings.command_line import changes, read_last, rerun, resolved_options, write_last
+from swarmctl.settings.command_line import LastRun, changes, read_last, rerun, resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
@@ -49,7 +50,7 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     keys = keys_for(resolved.config, prompter, os.environ)
     offload, agreed = _agree(resolved, prompter)
     with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
-        before = read_last(node.files) if node.resumes else None
+        before = _last_command(node, say)
         with disk_errors.disk_errors(node.files.root):
             record_consent(node.files, agreed)
             membership = membership and store_membership(node.files, membership)
@@ -67,6 +68,15 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         if options.as_json:
             print(json.dumps(result(progress, node.name)), flush=True)
         return code
+
+
+def _last_command(node: nodes.Node, say: Writer) -> LastRun | None:
+    """Return the command that a resumed node ran last; None if it is unknown, which is said."""
+    try:
+        return read_last(node.files) if node.resumes else None
+    except FileProblem as error:
+        say(f"warning: {error.message}. What this command changes cannot be shown.")
+        return None
 
 
 def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from hivemind_exp import atomic_write
 from hivemind_exp.config import Config, TaskConfig
-from hivemind_exp.errors import ConfigurationError, SwarmError
+from hivemind_exp.errors import ConfigurationError, FileProblem, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew
@@ -113,7 +113,9 @@ def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
     """Keep a node in its swarm, whichever profile it resumes with."""
     if not files.charter.exists() or dotted(JOIN) in resolved.origins:
         return resolved
-    last = read_last(files)
+    last = None
+    with contextlib.suppress(FileProblem):  # the profile was named instead; the node's identity knows the swarm
+        last = read_last(files)
     line = (last.config.get("swarm") or {}).get("join") if last else None
     swarm = (read_json(files.identity) or {}).get("swarm")
     if not line and swarm:

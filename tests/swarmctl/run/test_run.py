@@ -161,6 +161,7 @@ def test_a_profile_file_is_found_again_from_another_directory(stand_in: Cli, hom
         ),
         ("traceback", Exit.FAILED, "RuntimeError: the flux was reversed (log: ", "run --node demo"),
         ("disk_full", Exit.FAILED, "error: no space left in ", "df -h "),
+        ("unfit", Exit.CONFIGURATION, "error: cannot generate a question", "doctor --node demo"),
     ],
 )
 def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, following: str) -> None:

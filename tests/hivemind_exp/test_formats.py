@@ -39,7 +39,7 @@ def test_files_of_this_and_older_versions_are_read(tmp_path: Path, content: str)
 
 def test_a_newer_checkpoint_is_refused_and_not_renamed_as_damaged(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, 2, Events())
-    saved = store.save(1, 1, lambda directory: None)
+    saved = store.save(1, 1, lambda _: None)
     seal = saved.path / "checkpoint.json"
     seal.write_text(seal.read_text().replace('"schema": 1', '"schema": 2'))
     with pytest.raises(NewerFormat):

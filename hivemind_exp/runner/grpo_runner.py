@@ -18,7 +18,7 @@ from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.models.device import resolve_compute
+from hivemind_exp.models.device import available_memory, resolve_compute
 from hivemind_exp.models.loading import TINY, load_tokenizer
 from hivemind_exp.models.memory import estimate
 from hivemind_exp.node_files import NodeFiles
@@ -239,4 +239,5 @@ def describe(config: Config) -> dict[str, Any]:
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
         "tasks": [task.name for task in config.tasks],
         "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
+        "memory_available_bytes": available_memory(compute.device),
     }

@@ -72,6 +72,8 @@ __swarmctl_takes() {
         'status:--node') kind=node ;;
         'logs:--node') kind=node ;;
         'logs:-n' | 'logs:--lines') kind=none ;;
+        'logs:--since') kind=none ;;
+        'logs:--level') kind=words list='info warning error' ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac' ;;
         'profiles new:--model') kind=directory ;;
@@ -116,10 +118,10 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --plain --json --quiet --verbose --yes --no-input --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
-        'status') list='--node --json --help' ;;
-        'logs') list='--node --lines --follow --json --help' ;;
+        'status') list='--node --watch --json --help' ;;
+        'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;

@@ -125,6 +125,11 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind node
         case 'logs:-n' 'logs:--lines'
             set kind none
+        case 'logs:--since'
+            set kind none
+        case 'logs:--level'
+            set kind words
+            set list info warning error
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -226,6 +231,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --join\t'Join a swarm; see `swarmctl swarm invite`' \
                 --set\t'Change any setting (repeatable)' \
                 --dry-run\t'Show the plan; change nothing' \
+                --all\t'With --dry-run: also show all settings' \
                 --plain\t'Print one line per round instead of the live view' \
                 --json\t'Print the result as JSON at the end; never prompt' \
                 --quiet\t'Print only warnings, errors and the summary' \
@@ -245,13 +251,17 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'status'
             set list --node\t'Only this node' \
+                --watch\t'Print again every 2 seconds, until Ctrl-C' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'logs'
             set list --node\t'Node name' \
                 --lines\t'Number of lines' \
                 --follow\t'Keep printing new lines' \
-                --json\t'Print events (JSON lines) instead of the log' \
+                --since\t'Only lines since then: 30m, 2h, 14:05 or 2026-11-28T14:05' \
+                --level\t'Least severe: info, warning or error' \
+                --raw\t'Print the output of the trainer and its libraries instead' \
+                --json\t'Print events as JSON lines' \
                 --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
@@ -416,7 +426,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list run\t'Start or resume a node' \
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
-                logs\t'Print the end of a node\'s log' \
+                logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 rollouts\t'Show, export and count a node\'s rollouts' \

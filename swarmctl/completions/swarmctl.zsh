@@ -157,7 +157,7 @@ _swarmctl() {
         'run:Start or resume a node'
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
-        'logs:Print the end of a node'\''s log'
+        'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'rollouts:Show, export and count a node'\''s rollouts'
@@ -200,6 +200,7 @@ _swarmctl__run() {
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Show the plan; change nothing]' \
+    '--all[With --dry-run\: also show all settings]' \
     '--plain[Print one line per round instead of the live view]' \
     '--json[Print the result as JSON at the end; never prompt]' \
     '(-q --quiet)-q[Print only warnings, errors and the summary]' \
@@ -232,9 +233,11 @@ _swarmctl__doctor() {
 _swarmctl__status() {
   _arguments -S \
     '--node=[Only this node]:NODE:_swarmctl_nodes' \
+    '--watch[Print again every 2 seconds, until Ctrl-C]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':\[NODE\]: '
 }
 
 _swarmctl__logs() {
@@ -244,9 +247,13 @@ _swarmctl__logs() {
     '(-n --lines)--lines=[Number of lines]:N: ' \
     '(-f --follow)-f[Keep printing new lines]' \
     '(-f --follow)--follow[Keep printing new lines]' \
-    '--json[Print events (JSON lines) instead of the log]' \
+    '--since=[Only lines since then\: 30m, 2h, 14\:05 or 2026-11-28T14\:05]:TIME: ' \
+    '--level=[Least severe\: info, warning or error]:LEVEL:(info warning error)' \
+    '--raw[Print the output of the trainer and its libraries instead]' \
+    '--json[Print events as JSON lines]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':\[NODE\]: '
 }
 
 _swarmctl__profiles() {

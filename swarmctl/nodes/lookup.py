@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.errors import UsageError
 from swarmctl.nodes.history import last_active
 from swarmctl.paths import nodes_directory, shown
 from swarmctl.terminal.suggest import nearest
@@ -38,6 +39,13 @@ def existing(name: str) -> NodeFiles:
 def one_or_all(name: str | None) -> list[NodeFiles]:
     """Return the files of one node, or of all if ``name`` is None. Raises ConfigurationError."""
     return all_nodes() if name is None else [existing(name)]
+
+
+def one_name(argument: str | None, option: str | None) -> str | None:
+    """Return the node that was named, as an argument or with ``--node``. Raises UsageError for two names."""
+    if argument is not None and option is not None and argument != option:
+        raise UsageError(f"two nodes were named: {argument} and {option}", next="swarmctl status")
+    return argument or option
 
 
 def existing_or_latest(name: str | None) -> NodeFiles:

@@ -20,6 +20,8 @@ from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.table import or_dash, print_table
 
 _NUMBERS = ("requests", "tokens in", "tokens out", "USD", "unsettled", "completions", "correct", "lost")
+_NARROW = ("unsettled", "lost", "tokens in", "tokens out", "requests")
+"""The columns that a narrow terminal does without, the first to go first."""
 _BILLS = (
     "SELECT provider, model, stage, SUM(state != 'void'), SUM(prompt_tokens), SUM(completion_tokens), TOTAL(usd), "
     "TOTAL(CASE WHEN state IN ('kept', 'open', 'batched') THEN reserved ELSE 0 END) FROM requests "
@@ -93,7 +95,7 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
         cells.append(_cells(["unknown" if name is None else " ".join(clean(name).split()) for name in names], each))
     if len(counts) > 1:
         cells.append(_cells(["total", "", ""][: len(keys)], whole))
-    print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS)
+    print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS, droppable=_NARROW)
 
 
 def _keys(by: str) -> list[str]:

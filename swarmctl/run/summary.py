@@ -17,6 +17,7 @@ from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.sentences import (
+    ENDINGS,
     count,
     dollars,
     duration,
@@ -103,7 +104,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
 
 def _reached(progress: RunView, elapsed: float, *, failed: bool) -> str:
     reason = (progress.stop or {}).get("reason")
-    word = "Failed" if failed else {"done": "Done", "limit": "Limit reached"}.get(str(reason), "Stopped")
+    word = "Failed" if failed else ENDINGS.get(str(reason), "Stopped")
     round_text = (
         f"{word} after {several(progress.round, 'round')}" if progress.round else f"{word} before the first round ended"
     )

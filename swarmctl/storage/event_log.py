@@ -11,10 +11,13 @@ from swarmctl.storage.followed_file import FollowedFile
 
 
 class EventReader:
-    """Yields the events appended since the last call. The file need not exist yet."""
+    """Yields the events appended since the last call. The file need not exist yet.
 
-    def __init__(self, path: Path) -> None:
-        self._file = FollowedFile(path)
+    ``whole``: the first call yields the events that the file already has.
+    """
+
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
+        self._file = FollowedFile(path, whole=whole)
         self._rest = b""
 
     def __call__(self) -> Iterator[dict[str, Any]]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 class FollowedFile:
-    """A file that is read from its present end on. It need not exist yet."""
+    """A file that is read from its present end on, or from its start if ``whole``. It need not exist yet."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
         self._path = path
         self._file = self._opened()
-        self.start = 0 if self._file is None else self._file.seek(0, os.SEEK_END)
+        self.start = 0 if self._file is None or whole else self._file.seek(0, os.SEEK_END)
         """Where reading starts, in bytes."""
 
     def read(self, most: int = -1) -> bytes:

@@ -52,9 +52,8 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")
     if progress.round_seconds is not None:
         rate = "" if progress.tokens_per_second is None else f"{progress.tokens_per_second:,.0f} tokens/s, "
-        left = ""
-        if progress.rounds and progress.round is not None:
-            left = f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
+        seconds = sentences.seconds_left(progress)
+        left = "" if seconds is None else f", {sentences.duration(seconds)} left"
         row("speed", f"{rate}{sentences.duration(progress.round_seconds)} per round{left}")
     spent, outage = sentences.spending(progress), sentences.outage(progress)
     if spent or outage or progress.requests:

@@ -80,6 +80,7 @@ class RunView:
 
     def _on_start(self, event: dict[str, Any]) -> None:
         self.start = event
+        self.stop = self.error = None
         self.round = event.get("resumed_round")
         if not self.announced:
             self.down.clear()  # the run before was killed during an outage; this one asks no provider

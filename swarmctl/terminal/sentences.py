@@ -84,6 +84,21 @@ def of_rounds(progress: RunView) -> str:
     return f"{progress.round} of {total}" if total else f"{progress.round}"
 
 
+def seconds_left(progress: RunView) -> float | None:
+    """Return the seconds until the last round at the speed of the latest one; None without a last round."""
+    if not progress.rounds or progress.round is None or progress.round_seconds is None:
+        return None
+    return max(0, progress.rounds - progress.round) * progress.round_seconds
+
+
+def wilson(share: float, number: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the score interval of a share measured on ``number`` samples (Wilson 1927; z = 1.96 for 95 %)."""
+    scale = 1 + z**2 / number
+    middle = (share + z**2 / (2 * number)) / scale
+    half = z * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / scale
+    return middle - half, middle + half
+
+
 def spending(progress: RunView) -> str | None:
     """Return what the node has spent and its cap; None if it has spent nothing."""
     if not progress.usd_total:
@@ -164,6 +179,20 @@ def notable(event: dict[str, Any]) -> str | None:
         case "error" if event.get("code") in PASSING:
             return f"error: {event.get('message')}"
     return None
+
+
+ENDINGS = {"done": "Done", "signal": "Stopped", "limit": "Limit reached"}
+"""Reasons of ``stop`` events, as the beginning of a sentence; any other is a failure."""
+
+
+def ending(event: dict[str, Any]) -> str | None:
+    """Return the sentence of an event that ends a run; None for other events."""
+    if event["event"] == "error" and event.get("code") not in PASSING:
+        return f"error: {event.get('message')}"
+    if event["event"] != "stop":
+        return None
+    rounds = event.get("round")
+    return f"{ENDINGS.get(str(event.get('reason')), 'Failed')} after {several(rounds or 0, 'round')}."
 
 
 def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:

@@ -4,12 +4,11 @@ import os
 import re
 import shutil
 import textwrap
-import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
-from swarmctl.terminal import sentences
+from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable
 
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     from swarmctl.terminal.live_view import LiveView
 
 Display: TypeAlias = "PlainView | LiveView"
-PEERS_EVERY_S = 60
-"""How often the number of peers is printed; changes from or to zero are printed at once."""
-PHASE_EVERY_S = 10
-"""How often the progress of a long phase is printed."""
 
 _NO_BREAK = "\u00a0"
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|M|B|[MG]iB)(?:\W|$))")
@@ -63,9 +58,7 @@ class PlainView(AbstractContextManager["PlainView"]):
     def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
         self._write = Writer(stream)
         self._quiet = quiet
-        self._verbose = verbose
-        self._rollouts: list[dict[str, Any]] = []
-        self._told: dict[str, tuple[object, float]] = {}
+        self._narrator = Narrator(verbose=verbose)
 
     def __exit__(self, *_: object) -> None:
         return None
@@ -77,37 +70,9 @@ class PlainView(AbstractContextManager["PlainView"]):
         self._write(text)
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
-        text = self._sentence(event, progress)
+        text = self._narrator.sentence(event, progress)
         if text is not None and (not self._quiet or event["event"] in ("warning", "error")):
             self._write(text)
-
-    def _sentence(self, event: dict[str, Any], progress: RunView) -> str | None:
-        match event["event"]:
-            case "phase":
-                due = self._is_due("phase", event.get("name"), PHASE_EVERY_S)
-                return sentences.phase(event) if due else None
-            case "rollouts":
-                self._rollouts.append(event)
-            case "round":
-                rollouts, self._rollouts = self._rollouts, []
-                return sentences.round_done(rollouts, progress)
-            case "eval" if event.get("accuracy") is not None:
-                return sentences.evaluation(event, progress)
-            case "peers":
-                peers = event.get("peers") or 0
-                text = sentences.in_touch(peers)
-                return f"{text[:1].upper()}{text[1:]}." if self._is_due("peers", peers > 0, PEERS_EVERY_S) else None
-            case "checkpoint" if self._verbose:
-                return f"Saved {event.get('path')}."
-        return sentences.notable(event)
-
-    def _is_due(self, what: str, state: object, every_s: float) -> bool:
-        """Whether to print a state: it has changed, or was last printed long ago."""
-        before, told = self._told.get(what, (None, 0.0))
-        if state == before and time.monotonic() - told < every_s:
-            return False
-        self._told[what] = state, time.monotonic()
-        return True
 
 
 def can_draw(stream: TextIO, environment: Mapping[str, str]) -> bool:

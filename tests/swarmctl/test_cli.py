@@ -34,13 +34,13 @@ def test_importing_the_command_line_is_light() -> None:
 @pytest.mark.parametrize(
     ("command", "rich"),
     [
-        (["status"], "rich"),
         (["keys", "list"], "rich"),  # no key, so no table
         (["completion", "show", "bash"], "rich"),
         (["rollouts", "show"], "rich"),
         (["rollouts", "export"], "rich"),
         # These print a table, which only needs parts of rich.
         (["profiles", "list"], "rich.live"),
+        (["status"], "rich.live"),
         (["identity", "show"], "rich.live"),
         (["rollouts", "stats"], "rich.live"),
     ],

@@ -25,7 +25,10 @@ def keyring(context: Context) -> Finding:
         return failed(f"the keyring did not respond {error}; keys from the environment still work", again)
     match answer:
         case {"error": "absent"}:
-            return skipped("no keyring on this machine, as on most servers; use keys from the environment")
+            return skipped(
+                "no keyring on this machine, as on most servers; `swarmctl keys set` offers a file that only you can "
+                "read, and keys from the environment work, too"
+            )
         case {"error": _, "message": message}:
             return failed(f"cannot use the keyring: {message}", again)
         case {"backend": kind, "problem": str(problem)}:

@@ -162,7 +162,7 @@ def test_long_phase_is_printed_only_now_and_then() -> None:
     stream = io.StringIO()
     view = PlainView(stream)
     for done in range(100):
-        view.event({"event": "phase", "name": "warming up", "done": done, "total": 100}, RunView())
+        view.event({"event": "phase", "t": 1.0, "name": "warming up", "done": done, "total": 100}, RunView())
     assert stream.getvalue() == "Warming up: 0 of 100.\n"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hivemind_exp import formats
 from hivemind_exp.errors import DiskFull, FileProblem, NodeError
+from hivemind_exp.journal import pruning
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, contributions
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
@@ -283,6 +284,21 @@ class Journal:
     def forget_manifests(self, before_step: int) -> None:
         """Delete the manifests before ``before_step``, which every kept checkpoint already contains."""
         self._write_all(("DELETE FROM manifests WHERE step<?", [(before_step,)]))
+
+    def first_round(self, finished: int, oldest_step: int) -> int:
+        """Return the first round in which the node had finished ``finished`` rounds, or took step ``oldest_step``.
+
+        0 if there is no such round. ``round`` and ``finished`` differ in a swarm that plays by the clock.
+        """
+        query = "SELECT MIN(round) FROM turns WHERE finished>=? OR step>=?"
+        return int(self._db.execute(query, (finished, oldest_step)).fetchone()[0] or 0)
+
+    def prune(self, before: int) -> None:
+        """Delete the prompts and completions of the rounds before ``before``. See ``pruning``."""
+        try:
+            pruning.delete_rounds(self._db, self._swarm, before)
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Record an evaluation, so that a restart does not repeat it."""

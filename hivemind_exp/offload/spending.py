@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hivemind_exp import atomic_write
 from hivemind_exp.formats import check_number
+from hivemind_exp.journal.pruning import total_cost
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import explain, has_requests, total_spent
 
@@ -67,7 +68,7 @@ def _open(path: Path) -> sqlite3.Connection:
 def _of_completions(journal: Path) -> Iterator[float]:
     if journal.exists():
         with suppress(sqlite3.Error), closing(_open(journal)) as db:
-            yield float(db.execute("SELECT TOTAL(usd) FROM completions").fetchone()[0])
+            yield total_cost(db)
 
 
 def _of_events(events: Path) -> Iterator[float]:

@@ -82,10 +82,14 @@ class HivemindGRPOTrainer(RoundLoop):
             raise
 
     def save(self) -> None:
-        """Write a checkpoint, and delete the manifests that no kept checkpoint needs. Raises ``DiskFull``."""
+        """Write a checkpoint, and delete from the journal what is no longer needed. Raises ``DiskFull``."""
         begun = time.perf_counter()
         saved = self.checkpoints.save(self.progress.step, self.progress.round, self.step_trainer.save)
-        self.journal.forget_manifests(self.checkpoints.oldest_step())
+        oldest = self.checkpoints.oldest_step()
+        self.journal.forget_manifests(oldest)
+        if self.config.journal.keep_rounds:
+            first = self.journal.first_round(self.progress.round - self.config.journal.keep_rounds, oldest)
+            self.journal.prune(first)
         self._saved_in = time.perf_counter() - begun
         self.progress.checkpoint = saved.path
         self.emit(CheckpointEvent(round=saved.round, path=str(saved.path), seconds=round(self._saved_in, 3)))

@@ -6,7 +6,7 @@ module imports nothing heavier than pydantic.
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
@@ -68,6 +68,8 @@ class ModelConfig(Section):
     """PyTorch's CPU threads. 0: one for "tiny" (more would slow it down), else one per core."""
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
+    thinking: bool | None = None
+    """Position of the chat template's switch for thinking (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
 
@@ -80,9 +82,9 @@ class TaskConfig(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
-    """File or directory of a fixed set of questions: a JSONL file, or a local copy of GSM8K."""
+    """File or directory of questions (JSON lines, JSON or Parquet), or a local copy of GSM8K."""
     check: Literal["exact", "math"] = "exact"
-    """How answers to a JSONL file's questions are compared: as text, or as mathematics (math-verify)."""
+    """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
     """Parameters of a reasoning-gym generator."""
 
@@ -131,12 +133,6 @@ class TrainConfig(Section):
     """Gradients are clipped to this norm."""
     micro_batch: Positive = 4
     """Rows per forward and backward pass. Affects memory and speed, not the loss."""
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Lower clip of the importance ratio."""
-    epsilon_high: Annotated[float, Field(gt=0)] = 0.28
-    """Upper clip of the importance ratio (clip-higher, DAPO section 3.1)."""
-    delta: Annotated[float, Field(gt=1)] = 4.0
-    """Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere."""
     max_lag: NotNegative = 4
     """Rows of the node's own policy that are older than this many steps are dropped."""
     beta: Annotated[float, Field(ge=0)] = 0.0
@@ -148,6 +144,26 @@ class TrainConfig(Section):
     importance sampling (arXiv 2605.22537)."""
     teacher_loss: Literal["gated", "luffy"] = "gated"
     """Loss on a teacher's verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)."""
+
+
+class Retired(NamedTuple):
+    """A setting that no longer exists, because it had no effect."""
+
+    default: float
+    """The value that every old configuration contains. It is ignored without a message."""
+    reason: str
+
+
+_NOTHING_TO_CLIP = (
+    "each rollout is used for one optimizer step, so the ratio to the policy at its start is 1 and there is nothing to "
+    "clip. To limit the size of a step, set train.max_grad_norm"
+)
+RETIRED: dict[tuple[str, ...], Retired] = {
+    ("train", "epsilon"): Retired(0.2, _NOTHING_TO_CLIP),
+    ("train", "epsilon_high"): Retired(0.28, _NOTHING_TO_CLIP),
+    ("train", "delta"): Retired(4.0, _NOTHING_TO_CLIP),
+}
+"""Refused with the reason where someone sets them to another value; ignored in the records of existing nodes."""
 
 
 class EvalConfig(Section):
@@ -253,12 +269,17 @@ class OffloadConfig(Section):
     offload.batch."""
     batch: bool = False
     """Use the provider's Batch API: half the price, answers within 24 hours."""
+    service_tier: Literal["default", "flex"] = "default"
+    """"flex": cheaper, and slower when the service is busy. Only with providers that have it."""
     key: Literal["auto", "key_file", "environment", "credentials", "keyring", "file"] = "auto"
     """Where to read the API key from. "auto": the first place that has one."""
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    max_tokens: Positive | None = None
+    """Most tokens of the API's completions. Unset: generation.max_completion_tokens, but at least 1024 for a
+    teacher."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """How much a reasoning model thinks. Unset: the service's default."""
     reasoning_tokens: NotNegative = 2048
-    """Most reasoning tokens, in addition to generation.max_completion_tokens for the answer."""
+    """Most tokens that a reasoning model may think with, in addition to offload.max_tokens."""
     limits: LimitsConfig = LimitsConfig()
     prices: dict[str, PriceConfig] = {}
     """Prices by provider. They override the built-in ones."""
@@ -281,6 +302,8 @@ class ProviderConfig(Section):
     """Whether it costs nothing because it runs on your own machines. If not, set its price in [offload.prices.NAME]."""
     batch: bool = False
     """Whether it supports OpenAI's Batch API, at half the price."""
+    reasons: bool = False
+    """Whether its model reasons before it answers. The node learns this from the answers; set it for the estimate."""
     training: Literal["allowed", "restricted", "model", "unknown"] = "unknown"
     """Whether its terms allow training on output. "model": see the model's license."""
 
@@ -319,8 +342,15 @@ class HubConfig(Section):
     """Whether a new repository is private. Existing ones are not changed."""
 
 
-def _task_shorthand(value: Any) -> Any:
-    """Turn ``tasks = ["sapo"]``, ``"sapo,gsm8k"`` and ``"questions.jsonl"`` into tables."""
+QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
+"""Endings of files with questions, in lower case."""
+
+
+def task_tables(value: Any) -> Any:
+    """Turn ``["sapo"]``, ``"sapo,gsm8k"``, ``"questions.jsonl"`` and ``"./directory"`` into tables. Others pass.
+
+    A path that contains a comma must be in a list.
+    """
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, list):
@@ -329,7 +359,9 @@ def _task_shorthand(value: Any) -> Any:
 
 
 def _task_table(text: str) -> dict[str, str]:
-    return {"name": "jsonl", "path": text} if text.endswith(".jsonl") else {"name": text}
+    if text.lower().endswith(QUESTION_FILES) or "/" in text:
+        return {"name": "jsonl", "path": text}
+    return {"name": text}
 
 
 class Config(Section):
@@ -337,9 +369,7 @@ class Config(Section):
 
     node: NodeConfig = NodeConfig()
     model: ModelConfig = ModelConfig()
-    tasks: Annotated[list[TaskConfig], BeforeValidator(_task_shorthand), Field(min_length=1)] = [
-        TaskConfig(name="sapo")
-    ]
+    tasks: Annotated[list[TaskConfig], BeforeValidator(task_tables), Field(min_length=1)] = [TaskConfig(name="sapo")]
     game: GameConfig = GameConfig()
     generation: GenerationConfig = GenerationConfig()
     train: TrainConfig = TrainConfig()

@@ -116,7 +116,8 @@ class StepEvent(Event):
     )
     clip_fraction: float | None = Field(
         None,
-        description="Share of tokens whose importance ratio was clipped; null if no completion has nonzero weight.",
+        description="Share of tokens whose importance weight was cut; null if no completion has one. Only those "
+        "sampled elsewhere, with known log-probabilities, do.",
     )
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
@@ -204,6 +205,15 @@ class PeersEvent(Event):
 
     peers: int = Field(description="Peers heard from in the last two minutes.")
     neighbours: int = Field(description="Peers in the DHT's routing table.")
+
+
+class WorkersEvent(Event):
+    """Task workers were killed, crashed or got stuck. What they had in hand was done again by new ones."""
+
+    replaced: int = Field(description="Workers replaced.")
+    unverified: int = Field(
+        description="Completions that are left out of the step, because several workers in a row were lost on them."
+    )
 
 
 class WarningEvent(Event):

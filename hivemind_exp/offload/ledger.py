@@ -66,6 +66,8 @@ class Reservation:
     """Whether the request is in a batch."""
     prompt: PromptBound | None = None
     """The prompt tokens that are reserved; None for a request in a batch."""
+    completion: int | None = None
+    """The tokens that are reserved for each choice; None for a request in a batch."""
 
 
 class Ledger:
@@ -145,14 +147,26 @@ class Ledger:
                 )
 
     def reserve(
-        self, ask: RequestKey, usd: float, *, state: str = "open", prompt: PromptBound | None = None
+        self,
+        ask: RequestKey,
+        usd: float,
+        *,
+        state: str = "open",
+        prompt: PromptBound | None = None,
+        completion: int | None = None,
     ) -> Reservation:
         """Reserve ``usd`` for a request, durably. Raises ``LimitReached``."""
         self.check(usd)
-        return self.reserve_unchecked(ask, usd, state=state, prompt=prompt)
+        return self.reserve_unchecked(ask, usd, state=state, prompt=prompt, completion=completion)
 
     def reserve_unchecked(
-        self, ask: RequestKey, usd: float, *, state: str = "open", prompt: PromptBound | None = None
+        self,
+        ask: RequestKey,
+        usd: float,
+        *,
+        state: str = "open",
+        prompt: PromptBound | None = None,
+        completion: int | None = None,
     ) -> Reservation:
         """Reserve ``usd`` whatever the caps are: it is already spent."""
         cursor = self.execute(
@@ -160,7 +174,8 @@ class Ledger:
             "VALUES (?,?,?,?,?,?,?,?,?,0)",
             (time.time(), ask.provider, ask.model, ask.round, ask.stage, ask.question, ask.count, state, usd),
         )
-        reservation = Reservation(int(cursor.lastrowid or 0), ask, usd, self._day, state == BATCHED, prompt)
+        number, batched = int(cursor.lastrowid or 0), state == BATCHED
+        reservation = Reservation(number, ask, usd, self._day, batched, prompt, completion)
         self._add(usd, reservation.day)
         return reservation
 

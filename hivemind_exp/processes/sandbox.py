@@ -15,8 +15,6 @@ from typing import Literal
 
 MEMORY = 2 * 2**30
 """Address space of a verifier, in bytes (Linux; macOS does not enforce it)."""
-CPU_FACTOR = 4
-"""A worker kills itself after this many times the limit on one answer, since its node may have died meanwhile."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -45,8 +43,8 @@ def die_with_parent(parent: int) -> None:
 
 
 def allow_seconds(limit: float) -> None:
-    """Kill this process after ``CPU_FACTOR * limit`` seconds of CPU time from now. 0: no limit."""
-    signal.setitimer(signal.ITIMER_PROF, CPU_FACTOR * limit)
+    """End this process with SIGPROF after ``limit`` seconds of CPU time from now. 0: no limit."""
+    signal.setitimer(signal.ITIMER_PROF, limit)
 
 
 def close(role: Role) -> None:

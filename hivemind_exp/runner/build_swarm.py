@@ -13,11 +13,12 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import FileProblem, NewerFormat, SwarmError
 from hivemind_exp.events import Emit, PhaseEvent, ShareEvent, WarningEvent
 from hivemind_exp.formats import read_object
-from hivemind_exp.game.sampling.game import STAGE, build_prompts, encode
+from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.losses.registry import choose_losses
+from hivemind_exp.models.chat_format import encode
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_offloaded, resolved_kind
 from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish

@@ -17,6 +17,7 @@ from hivemind_exp.backoff import growing
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit, ErrorEvent, Event, PeersEvent, WarningEvent
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.swarm.announcement import (
     LEAST_PAUSE_S,
     MAX_ADDRESSES,
@@ -157,7 +158,7 @@ class SwarmThread:
         except BaseException as error:  # noqa: BLE001 - the trainer continues without its swarm
             self.failure = error
             if self.joined.is_set() and not self._stopping:
-                reason = f"{type(error).__name__}: {error}"
+                reason = f"{type(error).__name__}: {foreign(error)}"
                 message = f"the connection to the swarm failed ({reason}). The node continues without peers"
                 self._emit(ErrorEvent(code="swarm", message=message))
         finally:
@@ -339,7 +340,7 @@ class SwarmThread:
                             Charter.open(envelope, self._swarm)
                             return envelope
                         except FetchFailed as error:
-                            why = f"peer {peer[-6:]}: {error}"
+                            why = f"peer {peer[-6:]}: {foreign(error)}"
                         except SwarmError as error:
                             why = f"peer {peer[-6:]}: {error.message}"
                     await asyncio.sleep(1.0)

@@ -61,6 +61,8 @@ class Score:
     """One short sentence, for people."""
     terms: tuple[RewardTerm, ...] = ()
     """The parts of the reward, if it is more than the outcome."""
+    judged: bool = True
+    """False if the verifier could not be kept running. Such a completion is left out: it is neither right nor wrong."""
 
     @property
     def correct(self) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from hivemind_exp import atomic_write, formats
 from hivemind_exp.errors import DiskFull
 from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.foreign_text import foreign
 
 MODEL = "model"
 """Directory in a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
@@ -135,7 +136,7 @@ def damage(directory: Path) -> str | None:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"cannot be read: {error}"
+        return f"cannot be read: {foreign(error)}"
     return None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hivemind_exp.errors import CheckpointError, LimitReached, NodeError
+from hivemind_exp.errors import CheckpointError, LimitReached, NodeError, WorkerFailed
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.hub.card import base_name, model_card
@@ -152,6 +152,7 @@ class HivemindGRPOTrainer(RoundLoop):
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
         )
         self.journal.commit(manifest, stage_run, self.progress.round)
+        self._filler.check_usefulness(stage_run, groups, manifest.rows)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
         summaries = summarise(groups)
@@ -246,15 +247,21 @@ def flatten(
 
 
 def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks: Tasks) -> Evaluation:
-    """Answer every prompt greedily and verify the answers. Raises ``StopRequested``."""
+    """Answer every prompt greedily and verify the answers. Answers that cannot be judged do not count.
+
+    Raises ``StopRequested``, and ``WorkerFailed`` if nothing could be judged.
+    """
     questions = [prompt.question for prompt in prompts]
     scores = tasks.score(questions, source.answer(prompts))
-    asked = Counter(question.task for question in questions)
-    right = Counter(question.task for question, score in zip(questions, scores, strict=True) if score.correct)
+    judged = [(question.task, score) for question, score in zip(questions, scores, strict=True) if score.judged]
+    if not judged:
+        raise WorkerFailed("no answer of the evaluation could be verified")
+    asked = Counter(task for task, _ in judged)
+    right = Counter(task for task, score in judged if score.correct)
     return Evaluation(
         round=round_,
-        accuracy=sum(right.values()) / len(questions),
-        questions=len(questions),
+        accuracy=sum(right.values()) / len(judged),
+        questions=len(judged),
         by_task={task: right[task] / count for task, count in asked.items()},
     )
 

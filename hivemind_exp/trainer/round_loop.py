@@ -258,6 +258,7 @@ class RelayLoop(RoundLoop):
             self.stop.check()
             timer, stage_run = RoundTimer(), self._cursor.next()
             groups = self._complete(stage_run, timer)
+            self._filler.check_usefulness(stage_run, groups, ())
             if self.publish is not None:
                 with timer("share"):
                     self.publish(stage_run.round, groups)

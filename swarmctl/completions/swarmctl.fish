@@ -16,6 +16,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'status'
         case ':logs'
             set path 'logs'
+        case ':models'
+            set path 'models'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
@@ -130,6 +132,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'logs:--level'
             set kind words
             set list info warning error
+        case 'models:-p' 'models:--profile'
+            set kind profile
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -221,7 +225,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'run'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
-                --task\t'Task, preset or FILE.jsonl (repeatable)' \
+                --task\t'Task, preset, or file or directory of questions' \
                 --model\t'Hugging Face model id or local directory' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
@@ -262,6 +266,11 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --level\t'Least severe: info, warning or error' \
                 --raw\t'Print the output of the trainer and its libraries instead' \
                 --json\t'Print events as JSON lines' \
+                --help\t'Show this message and exit'
+        case 'models'
+            set list --profile\t'Profile name or .toml file' \
+                --json\t'Print JSON; never prompt' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
@@ -353,7 +362,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --help\t'Show this message and exit'
         case 'swarm new'
             set list --profile\t'Profile of the first node' \
-                --task\t'Task, preset or FILE.jsonl (repeatable)' \
+                --task\t'Task, preset, or file or directory of questions' \
                 --game\t'Game to play' \
                 --stage-time\t'Seconds per stage of the study-group game' \
                 --open\t'Let strangers join; limit all peers together to a part of each batch' \
@@ -427,6 +436,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
+                models\t'List a provider\'s models, the cheapest first' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 rollouts\t'Show, export and count a node\'s rollouts' \
@@ -465,6 +475,13 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list install\t'Install the completion script for a shell' \
                 uninstall\t'Delete the installed completion script' \
                 show\t'Print the completion script'
+        case 'status:0'
+            set kind node
+        case 'logs:0'
+            set kind node
+        case 'models:0'
+            set kind words
+            set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'
@@ -527,6 +544,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
             model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
             model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
+            model.thinking=\t'Position of the chat template\'s switch for thinking (Qwen3 and others)' \
             model.threads=\t'PyTorch\'s CPU threads' \
             node.fresh=\t'Start over at every run' \
             node.name=\t'Name of the node and of its directory' \
@@ -542,13 +560,15 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.limits.tokens_per_minute=\t'Most tokens per minute, prompts and completions together' \
             offload.limits.usd=\t'The most this node may spend in total, in USD, over all runs and providers' \
             offload.limits.usd_per_day=\t'The most this node may spend per day (UTC), in USD' \
+            offload.max_tokens=\t'Most tokens of the API\'s completions' \
             offload.model=\t'Model at the provider' \
             offload.on_limit=\t'What to do when a cap is reached: stop, or generate locally' \
             offload.prices=\t'Prices by provider' \
             offload.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
             offload.reasoning_effort=\t'How much a reasoning model thinks' \
-            offload.reasoning_tokens=\t'Most reasoning tokens, in addition to generation.max_completion_tokens for the answer' \
+            offload.reasoning_tokens=\t'Most tokens that a reasoning model may think with, in addition to offload.max_tokens' \
             offload.rounds=\t'Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"' \
+            offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
             offload.when=\t'When the API generates' \
@@ -562,9 +582,6 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             swarm.relay=\t'Let peers with a public address forward connections to nodes that cannot be reached directly' \
             tasks= \
             train.beta=\t'Weight of the KL penalty on the node\'s own rows' \
-            train.delta=\t'Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere' \
-            train.epsilon=\t'Lower clip of the importance ratio' \
-            train.epsilon_high=\t'Upper clip of the importance ratio (clip-higher, DAPO section 3.1)' \
             train.learning_rate=\t'Peak learning rate of AdamW' \
             train.max_grad_norm=\t'Gradients are clipped to this norm' \
             train.max_lag=\t'Rows of the node\'s own policy that are older than this many steps are dropped' \
@@ -608,6 +625,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list stop local
         case 'offload.provider'
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'offload.service_tier'
+            set list default flex
         case 'offload.when'
             set list always failed
         case 'swarm.loopback'

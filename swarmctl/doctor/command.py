@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from swarmctl.doctor import registry
 from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, end_programs, failed, skipped
 from swarmctl.doctor.checks.api.checks import notice
@@ -75,7 +76,7 @@ def look(check: Check, context: Context) -> Finding:
     except NodeError as error:
         finding = failed(error.message, error.next)
     except Exception as error:  # noqa: BLE001 - a broken check is reported, and the others still run
-        return failed(f"the check itself failed: {type(error).__name__}: {error}".splitlines()[0])
+        return failed(f"the check itself failed: {type(error).__name__}: {foreign(error)}")
     return replace(finding, remedy=completed(finding.remedy, context.run)) if finding.remedy else finding
 
 

@@ -14,6 +14,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hivemind_exp.foreign_text import foreign
+
 if TYPE_CHECKING:
     import httpx2
 
@@ -101,4 +103,4 @@ def _reason(error: BaseException, limit: float) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[:1].lower() + cause.strerror[1:]
         cause = cause.__cause__ or cause.__context__
-    return str(error).strip() or type(error).__name__
+    return foreign(str(error).strip() or type(error).__name__)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.secrets import without_secrets
 from swarmctl.keys.key_text import file_variable
@@ -84,7 +85,7 @@ class Keyring:
             case {"error": "absent"}:
                 raise KeyringAbsent(no_keyring(name), next=in_a_file(name))
             case {"error": _, "message": message}:
-                raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=in_a_file(name))
+                raise KeyringSilent(f"the keyring failed: {foreign(message)}. {_instead(name)}", next=in_a_file(name))
         return None if answer["key"] is None else str(answer["key"])
 
     def _ask(self, order: dict[str, str | None]) -> dict[str, Any]:

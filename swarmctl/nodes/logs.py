@@ -16,11 +16,12 @@ from swarmctl.storage.followed_file import FollowedFile
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.safe_text import clean, one_line
 from swarmctl.terminal.sentences import ending
 
 POLL_S = 0.25
 BLOCK = 1 << 16
+_LEVELS = {"warning": Level.WARNING, "workers": Level.WARNING, "error": Level.ERROR}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -64,8 +65,8 @@ def _shown(
 ) -> Iterator[str]:
     for event in events:
         text = show(event)  # even for those that are left out: sentences build on earlier events
-        rank = list(Level).index(Level(event["event"]) if event["event"] in ("warning", "error") else Level.INFO)
-        if text is not None and event["t"] >= start and rank >= list(Level).index(level):
+        severe = _LEVELS.get(event["event"], Level.INFO)
+        if text is not None and event["t"] >= start and list(Level).index(severe) >= list(Level).index(level):
             yield text
 
 
@@ -86,7 +87,7 @@ class _Sentences:
         if text is None:
             return None
         at = datetime.fromtimestamp(event["t"]).astimezone()
-        return clean(f"{at:%Y-%m-%d %H:%M:%S}  {' '.join(text.split())}")
+        return one_line(f"{at:%Y-%m-%d %H:%M:%S}  {text}")
 
 
 def print_trainer_output(node: str | None, *, lines: int, follow: bool) -> None:

@@ -71,6 +71,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
             progress.apply(event)
     if progress.round is None:
         progress.round = rounds_finished(files)
+    unverified = sum(event.get("unverified") or 0 for event in all_of(files.events, "workers"))
     running = locks.is_held(files.lock)
     holder = (read_json(files.lock) or {}) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}
@@ -115,6 +116,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "provider_down": next(iter(progress.down), None) if running else None,
         "journal_bytes": journal_size(files),
         "updated": None if active is None else rfc3339(active),
+        "unverified": unverified,
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
@@ -173,4 +175,5 @@ def _age(since: str) -> str:
 def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
     """Return the sentences on what is wrong with a node."""
     down = [str(outage(progress))] if row["provider_down"] else []
-    return down + ([str(row["error"]["message"])] if row["error"] else [])
+    unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
+    return down + unverified + ([str(row["error"]["message"])] if row["error"] else [])

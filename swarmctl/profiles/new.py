@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp import atomic_write
+from hivemind_exp.config import task_tables
 from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.errors import UsageError
 from swarmctl.paths import profiles_directory, shown
@@ -88,11 +89,10 @@ def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> d
 
 def _tables(tasks: Any) -> list[dict[str, Any]]:
     """Return tasks as tables; they may be given as names."""
-    if isinstance(tasks, str):
-        tasks = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not isinstance(tasks, list) or not all(isinstance(task, str | dict) for task in tasks):
+    tables = task_tables(tasks)
+    if not isinstance(tables, list) or not all(isinstance(task, dict) for task in tables):
         raise ConfigurationError("tasks must be names or tables", next="swarmctl profiles new --help")
-    return [{"name": task} if isinstance(task, str) else task for task in tasks]
+    return tables
 
 
 def _description(base: Profile, changes: dict[SettingPath, Any]) -> str:

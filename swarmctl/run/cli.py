@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from swarmctl.settings.options import FLAGS, RunOptions
+from swarmctl.settings.options import FLAGS, RunOptions, tasks_text
 from swarmctl.terminal import options
 
 
@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
         """
         provider, _, asked = (offload or "").partition(":")
         settings = {
-            "--task": ",".join(task) if task else None,
+            "--task": tasks_text(task),
             "--model": model,
             "--device": device,
             "--rounds": rounds,

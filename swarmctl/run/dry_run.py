@@ -63,11 +63,11 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     mark = "# " if options.all_settings else ""
     folded = Writer(sys.stdout).folded
     for label, text in lines:
-        print(folded(clean(f"{mark}{label:<{len(_INDENT)}}{text}"), indent=mark + _INDENT))
+        print(folded(f"{mark}{label:<{len(_INDENT)}}{text}", indent=mark + _INDENT))
     if options.all_settings:
         from swarmctl.settings.toml_text import as_toml
 
-        print(f"\n{as_toml(resolved, origins=True)}")
+        print(clean(f"\n{as_toml(resolved, origins=True)}"))
         print("# Nothing was created or changed.")
     else:
         print("Nothing was created or changed. To see all settings, add --all.")

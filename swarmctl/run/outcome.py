@@ -11,6 +11,7 @@ from typing import Any
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import CheckpointError, DiskFull, NodeError, OutOfMemory
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit, exit_code
 from swarmctl.nodes.history import has_begun
@@ -24,7 +25,6 @@ from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved, resolve
 from swarmctl.settings.schema import SettingPath
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean
 
 _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
 
@@ -125,7 +125,7 @@ def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved:
     if ending.returncode < 0:
         return NodeError(f"the trainer crashed with {signal.Signals(-ending.returncode).name} {log}")
     lines = ending.output.decode(errors="replace").strip().splitlines()
-    said = clean(lines[-1].strip()) if lines else f"exit code {ending.returncode} and no output"
+    said = foreign(lines[-1]) if lines else f"exit code {ending.returncode} and no output"
     return NodeError(f"the trainer failed: {said} {log}")
 
 

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from hivemind_exp.config import Config
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.offload.settings import is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
 from swarmctl.nodes.directory import Node
@@ -101,7 +102,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append(lesson(progress))
     lines.append(_saved(progress, resumed=node.resumes))
     if progress.pushed is not None:
-        lines.append(f"Pushed: {progress.pushed}")
+        lines.append(f"Pushed: {foreign(progress.pushed)}")
     lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
         lines += _next_steps(node.name, progress, fresh=resolved.config.node.fresh, demo=demo)

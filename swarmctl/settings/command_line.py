@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from hivemind_exp.config import RETIRED
 from hivemind_exp.errors import FileProblem, NewerFormat, NodeError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm import invitation
@@ -64,7 +66,8 @@ def read_last(files: NodeFiles) -> LastRun | None:
         record = read_object(files.config)
         if record is None:
             return None
-        overrides = (Override(tuple(key.split(".")), value, REMEMBERED) for key, value in record["overrides"].items())
+        paths = {tuple(key.split(".")): value for key, value in record["overrides"].items()}
+        overrides = (Override(path, value, REMEMBERED) for path, value in paths.items() if path not in RETIRED)
         return LastRun(record["profile"], tuple(overrides), dict(record["config"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileProblem(f"{files.config} is damaged: it does not describe a run", next=_again(files)) from error
@@ -98,7 +101,12 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return a line for each setting that differs, such as ``train.learning_rate 1e-6 → 2e-6``."""
     before = {dotted(path): value for path, value in flatten(old)}
     after = {dotted(path): value for path, value in flatten(new)}
-    return [
+    gone = [
+        f"{key} {shown_value(before[key])} → no longer a setting: {retired.reason}"
+        for key, retired in ((dotted(path), retired) for path, retired in RETIRED.items())
+        if before.get(key, retired.default) != retired.default
+    ]
+    return gone + [
         f"{key} {shown_value(before.get(key))} → {shown_value(value)}"
         for key, value in after.items()
         if key not in _FIXED and before.get(key) != value
@@ -113,8 +121,8 @@ def shown_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e+")
     if isinstance(value, list):
-        return ", ".join(str(item["name"]) if isinstance(item, dict) else str(item) for item in value) or "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return ", ".join(foreign(item["name"] if isinstance(item, dict) else item) for item in value) or "none"
+    return str(value).lower() if isinstance(value, bool) else foreign(value)
 
 
 def rerun(

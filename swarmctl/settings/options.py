@@ -1,7 +1,9 @@
 """The parsed arguments of commands."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 FLAGS: Mapping[str, str] = {
     "--task": "tasks",
@@ -14,6 +16,14 @@ FLAGS: Mapping[str, str] = {
     "--join": "swarm.join",
 }
 """Flags of ``run`` that set a setting."""
+
+
+def tasks_text(tasks: Sequence[str] | None) -> str | None:
+    """Return the values of ``--task`` as one setting. A value may list several tasks; existing paths are not split."""
+    if not tasks:
+        return None
+    parts = [part for task in tasks for part in ([task] if Path(task).exists() else task.split(","))]
+    return json.dumps(parts) if any("," in part for part in parts) else ",".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

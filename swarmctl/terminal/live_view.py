@@ -12,7 +12,7 @@ from rich.text import Text
 
 from swarmctl.terminal import sentences
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.safe_text import folded, one_line
 from swarmctl.terminal.sentences import percent
 
 REDRAW_S = 0.25
@@ -59,7 +59,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     if spent or outage or progress.requests:
         requests = sentences.several(progress.requests, "request")
         used = f"{spent or 'no charge'}  {requests}  {', '.join(progress.providers)}".rstrip()
-        row("offload", clean(" · ".join(filter(None, (used, outage)))))
+        row("offload", one_line(" · ".join(filter(None, (used, outage)))))
     if progress.peers is not None:
         row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
     if progress.seconds and sum(progress.seconds.values()):
@@ -80,7 +80,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
 def _head(start: dict[str, Any]) -> str:
     tasks = ", ".join(map(str, start.get("tasks") or []))
     parts = [start.get("node"), start.get("model") or "relay", tasks, start.get("device")]
-    return clean(" · ".join(str(part) for part in parts if part))
+    return one_line(" · ".join(str(part) for part in parts if part))
 
 
 def _now(progress: RunView, running_s: float) -> str:
@@ -90,7 +90,7 @@ def _now(progress: RunView, running_s: float) -> str:
         doing = "Starting"
     else:
         doing = f"Round {sentences.of_rounds(progress)} done" if progress.round else "First round"
-    return f"{clean(doing)} · {sentences.duration(round(running_s))}"
+    return f"{one_line(doing)} · {sentences.duration(round(running_s))}"
 
 
 class LiveView:
@@ -115,7 +115,7 @@ class LiveView:
 
     def note(self, text: str) -> None:
         with suppress(OSError):
-            self._console.print(Text(clean(text)))
+            self._console.print(Text("\n".join(folded(text, max(20, self._console.width - 1)))))
 
     def event(self, event: dict[str, Any], _progress: RunView, /) -> None:
         if (text := sentences.notable(event)) is not None:

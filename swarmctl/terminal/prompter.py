@@ -6,7 +6,7 @@ from typing import TextIO
 import typer
 
 from hivemind_exp.errors import KeyProblem, NodeError
-from swarmctl.terminal.safe_text import clean, encodable
+from swarmctl.terminal.safe_text import encodable
 from swarmctl.terminal.views import Writer
 
 _LONGEST = 65536
@@ -41,7 +41,7 @@ class Prompter:
             return
         if not self.can_ask:
             raise otherwise
-        sys.stderr.write(encodable(self.say.folded(clean(f"{question} [y/N]")), sys.stderr.encoding) + " ")
+        sys.stderr.write(encodable(self.say.folded(f"{question} [y/N]"), sys.stderr.encoding) + " ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise otherwise

@@ -1,4 +1,8 @@
-"""Make text safe to print: on streams that are not UTF-8, on terminals, and where it may contain secrets."""
+"""Make text safe to print: on streams that are not UTF-8, on terminals, and where it may contain secrets.
+
+What others wrote is quoted with ``hivemind_exp.foreign_text.foreign`` where a message is made. The functions here
+protect the output even if that was forgotten.
+"""
 
 import re
 from collections.abc import Iterator
@@ -14,6 +18,8 @@ _KEY_LIKE = re.compile(
     r"(sk|pk|rk|hf|gsk|xai|pplx|nvapi|r8|glpat|ghp|github_pat|tgp|fw|csk)[-_][A-Za-z0-9_\-]{12,}"
     r"|AIza[A-Za-z0-9_\-]{20,}|eyJ[A-Za-z0-9_\-]{20,}|\b[A-Za-z0-9+=]{40,}|://[^/@\s]+:[^/@\s]+@"
 )
+_OURS = re.compile(r"^(\s*)((?:error|warning|try):)")
+"""How lines begin that only swarmctl may write."""
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _PEER = re.compile(r"(?<![A-Za-z0-9])12D3KooW[1-9A-HJ-NP-Za-km-z]{44}(?![A-Za-z0-9])")
 _INVITATION = re.compile(r"swarm1:[0-9a-f]{64}")
@@ -28,6 +34,30 @@ _NARROWEST = 16
 def clean(text: str) -> str:
     """Remove what could control a terminal: control characters and direction overrides, except newlines and tabs."""
     return _CONTROLS.sub("", text)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` like ``clean``, on one line: a message has no line breaks, and one in it came from elsewhere."""
+    return clean(text).replace("\n", " ")
+
+
+def folded(text: str, width: int, *, indent: str = "", begin: str = "") -> list[str]:
+    """Return the lines of a message, wrapped between words at ``width`` columns.
+
+    ``begin`` starts the first line, ``indent`` the others. A word such as ``try:`` that would begin a line is marked:
+    it may be in a quoted text, and must not look like ours.
+    """
+    import textwrap  # most commands do not wrap
+
+    lines = textwrap.wrap(
+        one_line(text),
+        width,
+        initial_indent=begin,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines[:1] + [_OURS.sub(r"\1|\2", line) for line in lines[1:]]
 
 
 def encodable(text: str, encoding: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.run_record import PASSING
 from swarmctl.terminal.progress import PARTS, RunView
 
@@ -167,15 +168,26 @@ def exchanged(progress: RunView) -> str | None:
     return f"{shared}, learned from {learned}"
 
 
+def workers(event: dict[str, Any]) -> str:
+    """Return what happened to task workers, and what it means for the rewards."""
+    lost = f"{several(event.get('replaced') or 0, 'task worker')} had died or were stuck; new ones did the work again"
+    left = event.get("unverified") or 0
+    if not left:
+        return f"{lost}, so no reward is lost"
+    return f"{lost}. {several(left, 'completion')} could not be verified and will not be learned from"
+
+
 def notable(event: dict[str, Any]) -> str | None:
     """Return the sentence of an event that every view shows the same way; None for other events."""
     match event["event"]:
         case "start":
             return start(event)
         case "push":
-            return f"Pushed the model of round {event.get('round')} to {event.get('url')}"
+            return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}"
         case "warning":
             return f"warning: {event.get('message')}"
+        case "workers":
+            return "warning: " + workers(event)
         case "error" if event.get("code") in PASSING:
             return f"error: {event.get('message')}"
     return None

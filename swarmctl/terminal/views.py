@@ -3,14 +3,13 @@
 import os
 import re
 import shutil
-import textwrap
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean, encodable
+from swarmctl.terminal.safe_text import encodable, folded, one_line
 
 if TYPE_CHECKING:
     from swarmctl.terminal.live_view import LiveView
@@ -32,24 +31,23 @@ class Writer:
         self.stream = stream
 
     def __call__(self, text: str) -> None:
-        if not text.startswith(" "):
-            text = self.folded(text)
+        text = one_line(text) if text.startswith(" ") else self.folded(text)
         with suppress(OSError, ValueError):  # a closed pipe or terminal, a closed file object
-            self.stream.write(encodable(clean(text), self.stream.encoding) + "\n")
+            self.stream.write(encodable(text, self.stream.encoding) + "\n")
             self.stream.flush()
 
     def folded(self, text: str, indent: str = "") -> str:
-        """Return ``text``, wrapped between words if the stream is a terminal. Numbers stay with their units.
+        """Return ``text`` on one line, or wrapped between words if the stream is a terminal.
+
+        Numbers stay with their units.
 
         ``indent`` starts every line but the first.
         """
         if not self.stream.isatty():
-            return text
+            return one_line(text)
         width = shutil.get_terminal_size().columns
         together = _BEFORE_UNIT.sub(_NO_BREAK, text)
-        room = max(20, width - 1)
-        filled = textwrap.fill(together, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-        return filled.replace(_NO_BREAK, " ")
+        return "\n".join(folded(together, max(20, width - 1), indent=indent)).replace(_NO_BREAK, " ")
 
 
 class PlainView(AbstractContextManager["PlainView"]):
@@ -71,7 +69,7 @@ class PlainView(AbstractContextManager["PlainView"]):
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
         text = self._narrator.sentence(event, progress)
-        if text is not None and (not self._quiet or event["event"] in ("warning", "error")):
+        if text is not None and (not self._quiet or event["event"] in ("warning", "workers", "error")):
             self._write(text)
 
 

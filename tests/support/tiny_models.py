@@ -8,14 +8,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config
 
 from hivemind_exp.models.tiny import build_tokenizer
 
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 
-def save_llama(directory: Path) -> Path:
+
+def save_llama(directory: Path, template: str = TEMPLATE) -> Path:
     """Save a Llama of a few thousand weights with its own chat template and end-of-turn token."""
     tokenizer = build_tokenizer()
-    tokenizer.chat_template = (
-        "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]{% endif %}"
-    )
+    tokenizer.chat_template = template
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = LlamaConfig(
         vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=True, eos_token_id=1, **shape

@@ -179,7 +179,7 @@ def test_a_defect_is_one_line_without_a_traceback(
     monkeypatch.setattr("swarmctl.profiles.list.list_profiles", broken)
     assert cli.run(["profiles", "list"]) == Exit.FAILED
     err = capsys.readouterr().err
-    assert "ZeroDivisionError: by zero" in err
+    assert 'ZeroDivisionError: "by zero"' in err
     assert "-v" in err
     assert "Traceback" not in err
 
@@ -241,7 +241,7 @@ def test_show_prints_origins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "rounds = 7 # --set" in lines
     assert "beta = 0.5 # $SWARMCTL_TRAIN__BETA" in lines
     assert "groups = 16 # built-in demo" in lines
-    assert "delta = 4.0 # default" in lines
+    assert "max_lag = 4 # default" in lines
     assert "[[tasks]] # built-in demo" in lines
 
 

@@ -8,6 +8,7 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from hivemind_exp.foreign_text import foreign
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.installation import install
 from swarmctl.keys.key_text import dotted_tail, last_four
@@ -30,9 +31,9 @@ def keyring(context: Context) -> Finding:
                 "read, and keys from the environment work, too"
             )
         case {"error": _, "message": message}:
-            return failed(f"cannot use the keyring: {message}", again)
+            return failed(f"cannot use the keyring: {foreign(message)}", again)
         case {"backend": kind, "problem": str(problem)}:
-            return warning(f"{kind}: {problem}; keys from the environment still work")
+            return warning(f"{kind}: {foreign(problem)}; keys from the environment still work")
         case {"backend": kind, "locked": True}:
             # Reading any entry, even a missing one, opens the dialog that unlocks the keyring.
             return warning(f"{kind} is locked", f"{shlex.quote(sys.executable)} -m keyring get swarmctl unlock")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from hivemind_exp.errors import KeyProblem, ProviderError
+from hivemind_exp.foreign_text import foreign
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.keys.finder import Key, LocationKind, command_to_set
 from swarmctl.keys.key_text import in_the_clear
@@ -252,7 +253,7 @@ def model(service: ApiService, context: Context) -> Finding:
     listed = _listed(service, context)
     if listed is None:
         return skipped("no model list available")
-    names = [name for name in listed[:_MOST] if name.isprintable()]
+    names = [name for name in listed[:_MOST] if name == foreign(name)]
     wanted = service.endpoint.model
     if not names:
         return skipped(f"the model list is empty, so cannot check for {wanted}")
@@ -262,7 +263,9 @@ def model(service: ApiService, context: Context) -> Finding:
         return ok(f"{wanted} is listed (models in total: {len(names):,})")
     near = get_close_matches(wanted, plain, n=1, cutoff=0.6)
     text = f"{wanted} is not among the {len(names):,} listed models" + (f"; {near[0]} is" if near else "")
-    remedy = service.command(FETCH) or (service.with_model(context, near[0]) if near else None)
+    remedy = service.command(FETCH) or (
+        service.with_model(context, near[0]) if near else f"swarmctl models {service.endpoint.name}"
+    )
     # A service may serve the user's adapters and deployments without listing them.
     return (warning if service.endpoint.chat.serves_own_weights else service.trouble)(text, remedy)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def asked(name: str, model: str, count: int = 2, **changes: Any) -> dict[str, An
     chat = PROVIDERS[name].chat
     assert chat is not None
     endpoint = Endpoint(name, "http://box/v1", model, chat, needs_key=True)
-    style = RequestDialect(chat.max_tokens, supports_n=chat.group == "n", **changes)
+    style = RequestDialect(chat.max_tokens, supports_n=chat.group == "n", reasons=endpoint.reasons, **changes)
     return body(endpoint, style, MESSAGES, count, SAMPLING, 2**40 + 5)
 
 
@@ -39,15 +40,41 @@ def test_requests_to_plain_and_reasoning_models() -> None:
         "temperature": 0.7,
         "n": 2,
         "seed": 5,
+        "reasoning_effort": "low",
     }
-    thinking = asked("openai", "o4-mini")
-    assert "temperature" not in thinking
-    assert (thinking["max_completion_tokens"], thinking["reasoning_effort"]) == (1100, "low")
+    for name, model in (("openai", "gpt-6-luna"), ("deepseek", "deepseek-flash"), ("cerebras", "qwen-3.8-27b")):
+        thinking = asked(name, model)
+        limit = thinking.get("max_completion_tokens", thinking.get("max_tokens"))
+        # What the user set is sent; a service that does not take it says so, and the request is repeated without it.
+        assert (limit, thinking["reasoning_effort"], thinking["temperature"]) == (1100, "low", 0.7)
 
 
 def test_services_get_only_parameters_they_know() -> None:
-    assert set(asked("deepseek", "deepseek-chat", 1)) == {"model", "messages", "max_tokens", "temperature"}
-    assert set(asked("transformers", "any", 1)) == {"model", "messages", "max_tokens", "temperature"}
+    always = {"model", "messages", "max_tokens", "temperature", "reasoning_effort"}
+    assert set(asked("deepseek", "deepseek-flash", 1)) == always
+    assert set(asked("transformers", "any", 1)) == always
+    assert "reasoning_effort" not in asked("deepseek", "deepseek-flash", unsupported_params={"reasoning_effort"})
+
+
+def test_instructions_move_to_the_users_message_if_a_model_has_no_system_role() -> None:
+    chat = PROVIDERS["vllm"].chat
+    assert chat is not None
+    style = RequestDialect("max_tokens", supports_n=False)
+    assert style.adapt("System role not supported")
+    assert not style.adapt("System role not supported")
+    messages = ({"role": "system", "content": "Answer."}, {"role": "user", "content": "What?"})
+    asked = body(Endpoint("vllm", "", "m", chat, needs_key=False), style, messages, 1, SAMPLING, 0)
+    assert asked["messages"] == [{"role": "user", "content": "Answer.\n\nWhat?"}]
+
+
+def test_flex_is_requested_where_the_service_has_it() -> None:
+    flex = replace(SAMPLING, service_tier="flex")
+    for name, tier in (("openai", "flex"), ("gemini", "flex"), ("groq", None)):
+        chat = PROVIDERS[name].chat
+        assert chat is not None
+        endpoint = Endpoint(name, "http://box/v1", "m", chat, needs_key=True)
+        style = RequestDialect(chat.max_tokens, supports_n=False)
+        assert body(endpoint, style, MESSAGES, 1, flex, 0).get("service_tier") == tier
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_unusable_keyring_is_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "keyring.py").write_text("raise ImportError('half installed')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = keys.keyring(make())
-    assert (found.status, found.text) == (Status.FAILED, "cannot use the keyring: ImportError: half installed")
+    assert (found.status, found.text) == (Status.FAILED, 'cannot use the keyring: "ImportError: half installed"')
 
 
 def test_hanging_keyring_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

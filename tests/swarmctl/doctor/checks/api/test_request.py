@@ -40,7 +40,7 @@ def test_deep_sends_one_request_and_reports_its_cost(
         key_file(KEY)
         finding = deep_request(home, server)
         (entry,) = [each for each in server.ledger.entries if each.endpoint == "chat"]
-        assert (entry.key, entry.n, entry.parameters["max_tokens"]) == (KEY, 1, 16)
+        assert (entry.key, entry.n, entry.parameters["max_tokens"]) == (KEY, 1, 1024)
         assert finding.status is Status.OK
         usd = server.usd(2.0, 8.0)
         assert 0 < usd < 0.001
@@ -49,8 +49,8 @@ def test_deep_sends_one_request_and_reports_its_cost(
         assert "599 of 600 requests left" in finding.text
         assert cli.run(["doctor", "api", "-p", "offloaded", "--deep"]) == Exit.DONE
     out, err = capsys.readouterr()
-    # 7 bytes plus 64 for the message at 2 USD per million, and 16 tokens at 8 USD per million.
-    assert err == ("Sending one tiny test request to the profile's provider. This costs at most 0.00027 USD.\n")
+    # Twice: 1024 tokens, and 2048 to reason with, at 8 USD per million.
+    assert err == ("Sending a test question to the profile's provider. This costs at most 0.05 USD.\n")
     assert KEY not in out + err
     assert not (home / "nodes").exists()
 
@@ -62,11 +62,11 @@ def test_deep_sends_one_request_and_reports_its_cost(
         ("rate_limit", "warning", "HTTP 429"),
         ("unknown_model", "failed", "HTTP 404"),
         ("server_error", "failed", "HTTP 500"),
-        ("html_ok", "failed", "an HTML page); this may have cost up to 0.00027 USD"),
-        ("truncated", "failed", "this may have cost up to 0.00027 USD"),
-        ("close", "failed", "this may have cost up to 0.00027 USD"),
-        ("no_usage", "ok", "it did not report its token usage: at most 0.00027 USD"),
-        ("no_choices", "warning", "its response has no choices"),
+        ("html_ok", "failed", "an HTML page); this may have cost up to 0.05 USD"),
+        ("truncated", "failed", "this may have cost up to 0.05 USD"),
+        ("close", "failed", "this may have cost up to 0.05 USD"),
+        ("no_usage", "ok", "it did not report its token usage: at most 0.05 USD"),
+        ("no_choices", "failed", "without a usable text: it has no choices"),
         ("other_model", "ok", ""),
     ],
 )
@@ -88,7 +88,7 @@ def test_rejected_parameter_is_omitted(home: Path, key_file: Callable[[str], Non
         finding = deep_request(home, server)
         *_, last = [entry for entry in server.ledger.entries if entry.endpoint == "chat"]
     assert finding.status is Status.OK
-    assert last.parameters == {"max_completion_tokens": 16}
+    assert last.parameters == {"max_completion_tokens": 1024}
 
 
 def test_no_request_is_sent_when_the_cap_is_used_up(home: Path, key_file: Callable[[str], None]) -> None:

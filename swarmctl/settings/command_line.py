@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from hivemind_exp.config import RETIRED
 from hivemind_exp.errors import FileProblem, NewerFormat, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.retired_settings import RETIRED
 from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
 from swarmctl.nodes.directory import identity

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from hivemind_exp.config import RETIRED, ProviderConfig, TaskConfig
+from hivemind_exp.config import ProviderConfig, TaskConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.retired_settings import RETIRED
 from swarmctl.settings.allowed import PROVIDER_NAME, allowed, known_part, shown, without_key
 from swarmctl.settings.schema import SettingPath, dotted, settings
 from swarmctl.settings.sources import NOT_SETTINGS, PREFIX, REMEMBERED, Layer, origins_of, related

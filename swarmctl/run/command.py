@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from functools import partial
@@ -54,6 +55,8 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
                 say(line)
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")
+            if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+                say(f"Ctrl-C does not reach a process that runs in the background. To stop it: kill {os.getpid()}")
         progress = RunView()
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:

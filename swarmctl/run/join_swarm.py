@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
+from swarmctl.terminal.waiting import interval, waiting
 
 _SEED = ("node", "seed")
 _FRESH = ("node", "fresh")
@@ -161,7 +163,8 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
         with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
             key = Path(directory) / "identity.key"
             identity.save(key)
-            return trainer.fetch_charter(config, key, Path(directory), module)
+            with waiting(say, "fetching the charter", interval(sys.stderr)):
+                return trainer.fetch_charter(config, key, Path(directory), module)
     except SwarmError as error:
         error.message += "; one of its nodes must be running at the invitation's address"
         error.next = rerun(resolved)

@@ -164,6 +164,14 @@ class CheckpointConfig(Section):
     """Checkpoints kept. If the newest is damaged, the one before it is used."""
 
 
+class JournalConfig(Section):
+    """The journal, which holds every prompt and completion."""
+
+    keep_rounds: NotNegative = 1000
+    """Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted. 0: all. Rounds that
+    resuming may need are always kept."""
+
+
 class WarmupConfig(Section):
     """Supervised training before the first round. Only for the model "tiny", which starts with random weights, and
     the task spell_backward."""
@@ -347,6 +355,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    journal: JournalConfig = JournalConfig()
     warmup: WarmupConfig = WarmupConfig()
     report: ReportConfig = ReportConfig()
     offload: OffloadConfig = OffloadConfig()

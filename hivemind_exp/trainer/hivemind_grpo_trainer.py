@@ -84,10 +84,14 @@ class HivemindGRPOTrainer(RoundLoop):
             raise
 
     def save(self) -> None:
-        """Write a checkpoint, and delete the manifests that no kept checkpoint needs. Raises ``DiskFull``."""
+        """Write a checkpoint, and delete from the journal what is no longer needed. Raises ``DiskFull``."""
         begun = time.perf_counter()
         saved = self.checkpoints.save(self.progress.step, self.progress.round, self.step_trainer.save)
-        self.journal.forget_manifests(self.checkpoints.oldest_step())
+        oldest = self.checkpoints.oldest_step()
+        self.journal.forget_manifests(oldest)
+        if self.config.journal.keep_rounds:
+            first = self.journal.first_round(self.progress.round - self.config.journal.keep_rounds, oldest)
+            self.journal.prune(first)
         self._saved_in = time.perf_counter() - begun
         self.progress.checkpoint = saved.path
         self.emit(CheckpointEvent(round=saved.round, path=str(saved.path), seconds=round(self._saved_in, 3)))
@@ -104,14 +108,19 @@ class HivemindGRPOTrainer(RoundLoop):
             known = self.journal.stage_run(manifest.step) or (StageRun(manifest.round, ANSWER), manifest.round)
             self._take(manifest, *known, replayed=True)
         self._cursor.next_stage()
-        damaged = self.checkpoints.damaged()
-        if damaged and self.progress.step == 0:
-            place = damaged[0].parent
+        gap = self.journal.steps() > self.progress.step
+        if self.progress.step == 0 and (gap or self.checkpoints.damaged()):
             raise CheckpointError(
-                f"all checkpoints of this node are damaged (set aside in {place}), and the journal does not reach back "
-                "to the first step",
-                next=f"ls {shlex.quote(str(place))}",
+                f"no checkpoint of this node is intact (damaged ones: {self.checkpoints.root}), and its journal does "
+                "not reach back to the first step. It cannot resume; its settings work for a new node"
             )
+        if gap:
+            message = (
+                f"the journal is missing step {self.progress.step}: the node continues from there, after round "
+                f"{self.progress.round}, and takes the later steps again"
+            )
+            self.emit(WarningEvent(code="steps_lost", message=message))
+            self.journal.rewind(self.progress.step, self.progress.round)
         if self.progress.step > saved:
             # Otherwise a node that keeps getting killed before its next checkpoint would replay more each time.
             self.save()

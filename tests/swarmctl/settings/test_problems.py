@@ -72,6 +72,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "eval.questions": (f"{WHOLE} of at least 1", (0,)),
     "checkpoint.every": (f"{WHOLE} of at least 1", (0,)),
     "checkpoint.keep": (f"{WHOLE} of at least 2", (1,)),
+    "journal.keep_rounds": (f"{WHOLE} of at least 0", (-1,)),
     "warmup.steps": (f"{WHOLE} of at least 0", (-1,)),
     "warmup.batch": (f"{WHOLE} of at least 1", (0,)),
     "warmup.learning_rate": ("a number above 0", (0,)),

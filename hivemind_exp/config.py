@@ -68,6 +68,8 @@ class ModelConfig(Section):
     """PyTorch's CPU threads. 0: one for "tiny" (more would slow it down), else one per core."""
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
+    thinking: bool | None = None
+    """Position of the chat template's switch for thinking (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
 
@@ -80,9 +82,9 @@ class TaskConfig(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
-    """File or directory of a fixed set of questions: a JSONL file, or a local copy of GSM8K."""
+    """File or directory of questions (JSON lines, JSON or Parquet), or a local copy of GSM8K."""
     check: Literal["exact", "math"] = "exact"
-    """How answers to a JSONL file's questions are compared: as text, or as mathematics (math-verify)."""
+    """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
     """Parameters of a reasoning-gym generator."""
 
@@ -131,12 +133,6 @@ class TrainConfig(Section):
     """Gradients are clipped to this norm."""
     micro_batch: Positive = 4
     """Rows per forward and backward pass. Affects memory and speed, not the loss."""
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Lower clip of the importance ratio."""
-    epsilon_high: Annotated[float, Field(gt=0)] = 0.28
-    """Upper clip of the importance ratio (clip-higher, DAPO section 3.1)."""
-    delta: Annotated[float, Field(gt=1)] = 4.0
-    """Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere."""
     max_lag: NotNegative = 4
     """Rows of the node's own policy that are older than this many steps are dropped."""
     beta: Annotated[float, Field(ge=0)] = 0.0
@@ -166,6 +162,14 @@ class CheckpointConfig(Section):
     """Rounds between checkpoints."""
     keep: Annotated[int, Field(ge=2)] = 3
     """Checkpoints kept. If the newest is damaged, the one before it is used."""
+
+
+class JournalConfig(Section):
+    """The journal, which holds every prompt and completion."""
+
+    keep_rounds: NotNegative = 1000
+    """Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted. 0: all. Rounds that
+    resuming may need are always kept."""
 
 
 class WarmupConfig(Section):
@@ -318,8 +322,15 @@ class HubConfig(Section):
     """Whether a new repository is private. Existing ones are not changed."""
 
 
-def _task_shorthand(value: Any) -> Any:
-    """Turn ``tasks = ["sapo"]``, ``"sapo,gsm8k"`` and ``"questions.jsonl"`` into tables."""
+QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
+"""Endings of files with questions, in lower case."""
+
+
+def task_tables(value: Any) -> Any:
+    """Turn ``["sapo"]``, ``"sapo,gsm8k"``, ``"questions.jsonl"`` and ``"./directory"`` into tables. Others pass.
+
+    A path that contains a comma must be in a list.
+    """
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, list):
@@ -328,7 +339,9 @@ def _task_shorthand(value: Any) -> Any:
 
 
 def _task_table(text: str) -> dict[str, str]:
-    return {"name": "jsonl", "path": text} if text.endswith(".jsonl") else {"name": text}
+    if text.lower().endswith(QUESTION_FILES) or "/" in text:
+        return {"name": "jsonl", "path": text}
+    return {"name": text}
 
 
 class Config(Section):
@@ -336,14 +349,13 @@ class Config(Section):
 
     node: NodeConfig = NodeConfig()
     model: ModelConfig = ModelConfig()
-    tasks: Annotated[list[TaskConfig], BeforeValidator(_task_shorthand), Field(min_length=1)] = [
-        TaskConfig(name="sapo")
-    ]
+    tasks: Annotated[list[TaskConfig], BeforeValidator(task_tables), Field(min_length=1)] = [TaskConfig(name="sapo")]
     game: GameConfig = GameConfig()
     generation: GenerationConfig = GenerationConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    journal: JournalConfig = JournalConfig()
     warmup: WarmupConfig = WarmupConfig()
     report: ReportConfig = ReportConfig()
     offload: OffloadConfig = OffloadConfig()

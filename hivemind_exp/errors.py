@@ -45,6 +45,10 @@ class TaskError(NodeError, code="task"):
     """A task does not exist or its data cannot be used."""
 
 
+class WorkerFailed(NodeError, code="worker"):
+    """The processes that make questions or verify answers cannot be kept running. The same command may work later."""
+
+
 class HubUnreachable(ModelError, TaskError, code="hub_unreachable"):
     """The hub did not answer a request for a model or a task's data. The same command may work later."""
 
@@ -88,6 +92,14 @@ class OutOfMemory(NodeError, code="out_of_memory"):
 
 class DiskFull(NodeError, code="disk_full"):
     """A file could not be written because the disk is full."""
+
+
+class FileProblem(NodeError, code="file"):
+    """A file of the node is damaged."""
+
+
+class NewerFormat(FileProblem):
+    """A file was written by a newer version."""
 
 
 class CheckpointError(NodeError, code="checkpoint"):

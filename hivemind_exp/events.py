@@ -116,7 +116,8 @@ class StepEvent(Event):
     )
     clip_fraction: float | None = Field(
         None,
-        description="Share of tokens whose importance ratio was clipped; null if no completion has nonzero weight.",
+        description="Share of tokens whose importance weight was cut; null if no completion has one. Only those "
+        "sampled elsewhere, with known log-probabilities, do.",
     )
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
@@ -206,6 +207,15 @@ class PeersEvent(Event):
     neighbours: int = Field(description="Peers in the DHT's routing table.")
 
 
+class WorkersEvent(Event):
+    """Task workers were killed, crashed or got stuck. What they had in hand was done again by new ones."""
+
+    replaced: int = Field(description="Workers replaced.")
+    unverified: int = Field(
+        description="Completions that are left out of the step, because several workers in a row were lost on them."
+    )
+
+
 class WarningEvent(Event):
     """A problem that does not stop the node."""
 
@@ -250,14 +260,30 @@ def discard(_event: Event, /) -> None:
 
 
 class EventLog:
-    """Appends events to a file, one write per line, so that a reader never sees half a line."""
+    """Appends events to a file, one write per line, so that a reader never sees half a line.
+
+    A file that is renamed or deleted (logrotate) is created again.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self._open()
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _is_gone(self) -> bool:
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return True
 
     def __call__(self, event: Event, /) -> None:
         known = _finite({"t": round(time.time(), 3), "event": event.event_name(), **event.model_dump()})
         line = json.dumps(known, ensure_ascii=True, allow_nan=False)
+        if self._is_gone():
+            self.close()
+            self._open()
         os.write(self._fd, line.encode() + b"\n")
 
     def close(self) -> None:

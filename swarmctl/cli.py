@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from swarmctl.completion import cli as completion
 from swarmctl.doctor import cli as doctor
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
@@ -171,7 +172,7 @@ def _defect(error: Exception) -> NodeError:
     from swarmctl.paths import nodes_directory, shown
 
     return NodeError(
-        f"bug in swarmctl: {type(error).__name__}: {hide_keys(str(error))}. "
+        f"bug in swarmctl: {type(error).__name__}: {foreign(hide_keys(str(error)))}. "
         f"Logs are in {shown(nodes_directory())}/NODE. "
         "Please report it with the traceback, which `swarmctl run` prints with -v"
     )

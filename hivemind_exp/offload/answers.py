@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.model_names import short_name
 from hivemind_exp.offload.api.chat import ChatAnswer
@@ -289,7 +290,7 @@ class BilledClient:
     def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:
         """Check an answer for another model or ignored temperature; ``texts`` are its usable completions."""
         if answer.model and not _same(service.endpoint.model, answer.model):
-            asked, told = short_name(service.endpoint.model), short_name(answer.model)
+            asked, told = short_name(service.endpoint.model), foreign(short_name(answer.model))
             self._warn(service, "another_model", f"was asked for {asked} but answered as {told}")
         if len(texts) > 1:
             self.alike = self.alike + 1 if len(set(texts)) == 1 else 0

@@ -18,7 +18,7 @@ from hivemind_exp.peers.vetting import PeerRules, PeerTexts, QuestionCache, Reje
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.swarm.transfer.bundle_store import Received
 from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
-from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
+from hivemind_exp.tasks.workers.pool import TOO_SLOW
 
 TRIES = 6
 """Groups tried per group wanted. In many groups all answers are correct or all are wrong, so they teach nothing."""
@@ -154,10 +154,10 @@ class PeerSource:
         return kept
 
     def _scores(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        """Return each group's scores, up to the first completion that makes the verifier time out or crash.
+        """Return each group's scores, up to the first completion that holds up the verifier.
 
-        Verifies one completion of every group at a time. A completion that makes the verifier time out or crash costs
-        seconds, and the rest of its group is likely to be no better.
+        Verifies one completion of every group at a time. A completion that uses too much CPU time or loses the verifier
+        costs seconds, and the rest of its group is likely to be no better.
         """
         found: list[list[Score]] = [[] for _ in groups]
         for place in range(self.rules.group_size):
@@ -174,12 +174,13 @@ class PeerSource:
     def _compare(self, offer: Offer, scores: Sequence[Score]) -> None:
         """Record a peer's claimed and recomputed rewards.
 
-        Raises ``RejectedGroup`` if the verifier timed out or crashed.
+        Raises ``RejectedGroup`` if a completion used too much CPU time or could not be judged.
         """
         if _held_up(scores):
             self._cooling_down[offer.peer] = COOLDOWN_DRAWS
             self.pool.discard_peer(offer.peer)
-            raise RejectedGroup("verifier timed out or crashed", fault=True)
+            # A verifier may also be lost for reasons of this machine, which is not the peer's fault.
+            raise RejectedGroup("held up the verifier", fault=scores[-1].why == TOO_SLOW)
         claims = [claim >= FULL_CREDIT * FULL for claim in offer.group.outcomes]
         correct = sum(score.correct for score in scores)
         self.book.was_verified(
@@ -204,4 +205,4 @@ class PeerSource:
 
 
 def _held_up(scores: Sequence[Score]) -> bool:
-    return any(score.why in (TIMED_OUT, DIED) for score in scores[-1:])
+    return any(score.why == TOO_SLOW or not score.judged for score in scores[-1:])

@@ -13,12 +13,12 @@ import torch
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import KeyProblem
-from hivemind_exp.events import Emit, StartEvent
+from hivemind_exp.events import Emit, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.models.device import resolve_compute
+from hivemind_exp.models.device import available_memory, resolve_compute
 from hivemind_exp.models.loading import TINY, load_tokenizer
 from hivemind_exp.models.memory import estimate
 from hivemind_exp.node_files import NodeFiles
@@ -45,9 +45,14 @@ if TYPE_CHECKING:
 __all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
 
 
-def make_mixture(config: Config, files: NodeFiles) -> Mixture:
-    """Return the configured mixture of tasks. Its workers start in the background."""
+def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> Mixture:
+    """Return the configured mixture of tasks. Its workers start in the background; ``emit`` is told of lost ones."""
     charter = charter_id(config).encode()
+
+    def report(replaced: int, unverified: int) -> None:
+        if emit is not None:
+            emit(WorkersEvent(replaced=replaced, unverified=unverified))
+
     return Mixture(
         config.tasks,
         charter=charter,
@@ -56,6 +61,7 @@ def make_mixture(config: Config, files: NodeFiles) -> Mixture:
         heldout=config.eval.questions,
         partial_credit=config.game.partial_credit,
         stride=config.game.groups,
+        report=report,
     )
 
 
@@ -82,7 +88,7 @@ class GRPORunner:
         self._emit = emit
         self._stop = StopFlag() if stop is None else stop
         self._secrets = Secrets() if secrets is None else secrets
-        self._make_tasks = make_tasks or make_mixture
+        self._make_tasks = make_tasks or partial(make_mixture, emit=emit)
         self._peer_context = peer_context
         self.progress = NodeProgress()
         """The node's progress. Valid even after ``run`` has raised."""
@@ -183,6 +189,13 @@ class GRPORunner:
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)
+        has_secret = config.node.fresh or self._make_tasks is not make_mixture or self._files.secret_file.exists()
+        if journal.evaluations() and not has_secret:
+            message = (
+                "the node's file named secret is missing, so a new one is created. The held-out questions are new: "
+                "accuracy cannot be compared with that of earlier rounds"
+            )
+            self._emit(WarningEvent(code="new_secret", message=message))
         tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
         if swarm is not None:
             swarm.check(tasks)
@@ -219,7 +232,7 @@ class GRPORunner:
 
 def describe(config: Config) -> dict[str, Any]:
     """Return a dry run's report on this machine, the model and the tasks. Changes nothing. Raises ``NodeError``."""
-    from hivemind_exp.models.loading import locate
+    from hivemind_exp.models.loading import locate, rehearse
 
     check_warmup(config)
     check_reports(config)
@@ -227,9 +240,11 @@ def describe(config: Config) -> dict[str, Any]:
     where = locate(config.model)
     half = compute.dtype != "float32"
     check_tasks(config.tasks)
+    rehearse(config)
     return {
         **asdict(compute),
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
         "tasks": [task.name for task in config.tasks],
         "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
+        "memory_available_bytes": available_memory(compute.device),
     }

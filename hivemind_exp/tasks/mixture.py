@@ -16,7 +16,7 @@ from hivemind_exp.tasks.base import FULL_CREDIT, Question, Score, Split
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
 from hivemind_exp.tasks.verifiers.answer_tags import answer_in, is_strict
-from hivemind_exp.tasks.workers.pool import Pool, Unscored
+from hivemind_exp.tasks.workers.pool import UNJUDGED, Pool, Report, Unscored
 
 LONGEST_ANSWER = 16_384
 """Maximum length, in characters, of an answer that is verified. Five times any task's longest reference answer."""
@@ -56,6 +56,7 @@ class Mixture:
         partial_credit: bool = False,
         stride: int = 8,
         verifiers: int | None = None,
+        report: Report | None = None,
     ) -> None:
         """Start the workers without waiting for them.
 
@@ -68,6 +69,7 @@ class Mixture:
             stride: number of fixed-set questions that one round uses up, over all tasks. Rounds with that many
                 questions see each question of a fixed set once per epoch.
             verifiers: number of verifier processes. By default it depends on the number of CPU cores.
+            report: called after workers had to be replaced, with their number and that of unverified completions.
 
         Raises:
             TaskError: a task does not exist.
@@ -83,7 +85,7 @@ class Mixture:
         self._partial = partial_credit
         self._heldout: list[Question] | None = None
         self._held_keys: frozenset[str] = frozenset()
-        self._pool = Pool([spec for spec, _ in expanded], verifiers)
+        self._pool = Pool([spec for spec, _ in expanded], verifiers, report)
         self._pool.start()
 
     def facts(self) -> list[TaskFacts]:
@@ -92,6 +94,10 @@ class Mixture:
             TaskFacts(label, fact["size"], fact["sha256"], fact["version"])
             for label, fact in zip(self._labels, self._pool.facts(), strict=True)
         ]
+
+    def still_open(self) -> list[str]:
+        """Return what the sandbox of the workers lacks on this machine. Waits for the workers."""
+        return self._pool.still_open()
 
     def digest(self, label: str, n: int = 64) -> str:
         """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest."""
@@ -137,7 +143,7 @@ class Mixture:
     def _judge(self, credit: float | Unscored, completion: str) -> Score:
         strict = is_strict(completion)
         if isinstance(credit, Unscored):
-            return Score(0.0, strict, str(credit))
+            return Score(0.0, strict, str(credit), judged=credit != UNJUDGED)
         if credit >= FULL_CREDIT:
             return Score(1.0, strict, "correct")
         partly = "partly correct" if self._partial else "partly correct, but there is no partial credit"

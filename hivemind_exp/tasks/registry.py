@@ -106,6 +106,9 @@ def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
             why = f"unknown task {config.name!r}; did you mean {guess}?"
             if config.name in REFUSED:
                 why = f"task {config.name!r} cannot be used: {REFUSED[config.name]}"
+            elif Path(config.name).exists():
+                why = f"unknown task {config.name!r}; to use the file or directory of that name, write ./{config.name}"
+                near = [shlex.quote(f"./{config.name}")]
             raise TaskError(why, next=f"swarmctl run --task {near[0]}")
         yield config
         return

@@ -73,6 +73,8 @@ __swarmctl_takes() {
         'status:--node') kind=node ;;
         'logs:--node') kind=node ;;
         'logs:-n' | 'logs:--lines') kind=none ;;
+        'logs:--since') kind=none ;;
+        'logs:--level') kind=words list='info warning error' ;;
         'models:-p' | 'models:--profile') kind=profile ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac' ;;
@@ -118,10 +120,10 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --plain --json --quiet --verbose --yes --no-input --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
-        'status') list='--node --json --help' ;;
-        'logs') list='--node --lines --follow --json --help' ;;
+        'status') list='--node --watch --json --help' ;;
+        'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
@@ -168,6 +170,8 @@ __swarmctl_argument() {
         'swarm:0') kind=words list='new show invite peers leaderboard leave' ;;
         'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
+        'status:0') kind=node ;;
+        'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
@@ -325,6 +329,7 @@ __swarmctl_setting() {
             hub.every= \
             hub.private= \
             hub.repo= \
+            journal.keep_rounds= \
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \
@@ -334,6 +339,7 @@ __swarmctl_setting() {
             model.lora.targets= \
             model.name= \
             model.revision= \
+            model.thinking= \
             model.threads= \
             node.fresh= \
             node.name= \
@@ -371,9 +377,6 @@ __swarmctl_setting() {
             swarm.relay= \
             tasks= \
             train.beta= \
-            train.delta= \
-            train.epsilon= \
-            train.epsilon_high= \
             train.learning_rate= \
             train.max_grad_norm= \
             train.max_lag= \

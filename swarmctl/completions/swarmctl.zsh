@@ -53,6 +53,7 @@ _swarmctl_settings() {
       'hub.every:Rounds between pushes'
       'hub.private:Whether a new repository is private'
       'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
+      'journal.keep_rounds:Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted'
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
@@ -62,6 +63,7 @@ _swarmctl_settings() {
       'model.lora.targets:Modules with an adapter: "all-linear", or names separated by commas'
       'model.name:A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)'
       'model.revision:Branch, tag or commit on the Hugging Face hub'
+      'model.thinking:Position of the chat template'\''s switch for thinking (Qwen3 and others)'
       'model.threads:PyTorch'\''s CPU threads'
       'node.fresh:Start over at every run'
       'node.name:Name of the node and of its directory'
@@ -99,9 +101,6 @@ _swarmctl_settings() {
       'swarm.relay:Let peers with a public address forward connections to nodes that cannot be reached directly'
       'tasks:'
       'train.beta:Weight of the KL penalty on the node'\''s own rows'
-      'train.delta:Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere'
-      'train.epsilon:Lower clip of the importance ratio'
-      'train.epsilon_high:Upper clip of the importance ratio (clip-higher, DAPO section 3.1)'
       'train.learning_rate:Peak learning rate of AdamW'
       'train.max_grad_norm:Gradients are clipped to this norm'
       'train.max_lag:Rows of the node'\''s own policy that are older than this many steps are dropped'
@@ -160,7 +159,7 @@ _swarmctl() {
         'run:Start or resume a node'
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
-        'logs:Print the end of a node'\''s log'
+        'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
@@ -195,7 +194,7 @@ _swarmctl__run() {
     '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '*--task=[Task, preset or FILE.jsonl (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '*--task=[Task, preset, or file or directory of questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
@@ -205,6 +204,7 @@ _swarmctl__run() {
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Show the plan; change nothing]' \
+    '--all[With --dry-run\: also show all settings]' \
     '--plain[Print one line per round instead of the live view]' \
     '--json[Print the result as JSON at the end; never prompt]' \
     '(-q --quiet)-q[Print only warnings, errors and the summary]' \
@@ -237,9 +237,11 @@ _swarmctl__doctor() {
 _swarmctl__status() {
   _arguments -S \
     '--node=[Only this node]:NODE:_swarmctl_nodes' \
+    '--watch[Print again every 2 seconds, until Ctrl-C]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__logs() {
@@ -249,9 +251,13 @@ _swarmctl__logs() {
     '(-n --lines)--lines=[Number of lines]:N: ' \
     '(-f --follow)-f[Keep printing new lines]' \
     '(-f --follow)--follow[Keep printing new lines]' \
-    '--json[Print events (JSON lines) instead of the log]' \
+    '--since=[Only lines since then\: 30m, 2h, 14\:05 or 2026-11-28T14\:05]:TIME: ' \
+    '--level=[Least severe\: info, warning or error]:LEVEL:(info warning error)' \
+    '--raw[Print the output of the trainer and its libraries instead]' \
+    '--json[Print events as JSON lines]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__models() {
@@ -546,7 +552,7 @@ _swarmctl__swarm__new() {
   _arguments -S \
     '(-p --profile)-p+[Profile of the first node]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile of the first node]:PROFILE:_swarmctl_profiles' \
-    '*--task=[Task, preset or FILE.jsonl (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '*--task=[Task, preset, or file or directory of questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--game=[Game to play]:GAME:(sampling study-group)' \
     '--stage-time=[Seconds per stage of the study-group game]:SECONDS: ' \
     '--open[Let strangers join; limit all peers together to a part of each batch]' \

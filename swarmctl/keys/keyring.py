@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.secrets import without_secrets
 from swarmctl.keys.key_text import file_variable
 from swarmctl.terminal.prompter import Prompter
 
 ALONE_S = 3.0
-"""Time limit when no one can answer the keyring's dialog."""
+"""Time limit when no one can answer the keyring's dialog. Time that the helper spends computing does not count."""
 ATTENDED_S = 60.0
 """Time limit when someone can answer it."""
 QUIET_S = 1.0
 """After this time, a message says what the command is waiting for."""
+_LOOK_S = 0.25
+_BUSY = ("running",) if sys.platform == "darwin" else ("running", "waiting")  # macOS does not tell who is asleep
 _UNLOCK = (
     "security unlock-keychain"
     if sys.platform == "darwin"
@@ -60,7 +63,7 @@ class Keyring:
         """Write a key and read it back. Raises KeyProblem."""
         if self._call("set", name, host, key) != key:
             raise KeyringSilent(
-                "the keyring accepted the key, but did not return it when read back", next=_in_a_file(name)
+                "the keyring accepted the key, but did not return it when read back", next=in_a_file(name)
             )
 
     def delete(self, name: str, host: str) -> None:
@@ -76,16 +79,15 @@ class Keyring:
             answer = self._ask({"do": do, "user": f"{name}@{host}", "key": key})
         except TimeoutError as error:
             text = f"the keyring did not respond {error}. {_instead(name)}"
-            raise KeyringSilent(text, next=_in_a_file(name)) from None
+            raise KeyringSilent(text, next=in_a_file(name)) from None
         match answer:
             case {"error": "locked"}:
                 text = f"the keyring is locked. Unlock it on your desktop, or here with its password. {_instead(name)}"
                 raise KeyringLocked(text, next=_UNLOCK)
             case {"error": "absent"}:
-                text = f"no keyring is available in this session (no Secret Service or KWallet). {_instead(name)}"
-                raise KeyringAbsent(text, next=_in_a_file(name))
+                raise KeyringAbsent(no_keyring(name), next=in_a_file(name))
             case {"error": _, "message": message}:
-                raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=_in_a_file(name))
+                raise KeyringSilent(f"the keyring failed: {foreign(message)}. {_instead(name)}", next=in_a_file(name))
         return None if answer["key"] is None else str(answer["key"])
 
     def _ask(self, order: dict[str, str | None]) -> dict[str, Any]:
@@ -109,13 +111,26 @@ class Keyring:
             process.kill()
             process.wait()
 
-    def _wait(self, process: subprocess.Popen[bytes], order: bytes | None, limit: float) -> bytes:
-        if self._prompter.can_ask:
-            with suppress(subprocess.TimeoutExpired):
-                return process.communicate(order, timeout=QUIET_S)[0]
-            self._prompter.say(f"Waiting up to {limit:g} s for the keyring: it may be showing a dialog.")
-            order, limit = None, limit - QUIET_S
-        return process.communicate(order, timeout=limit)[0]
+    def _wait(self, process: subprocess.Popen[bytes], order: bytes, limit: float) -> bytes:
+        """Return the helper's output. Only the time in which the helper itself waits counts: a machine may be busy."""
+        from hivemind_exp.processes.progress import ProgressWatch
+
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(order)
+            process.stdin.close()
+        process.stdin = None
+        watch, idle, told = ProgressWatch(process.pid), 0.0, not self._prompter.can_ask
+        while True:
+            try:
+                return process.communicate(timeout=_LOOK_S)[0]
+            except subprocess.TimeoutExpired:
+                idle += 0.0 if watch.look() in _BUSY else _LOOK_S
+                if idle >= limit:
+                    raise
+            if not told and idle >= QUIET_S:
+                told = True
+                self._prompter.say(f"Waiting up to {limit:g} s for the keyring: it may be showing a dialog.")
 
 
 def _instead(name: str) -> str:
@@ -125,5 +140,11 @@ def _instead(name: str) -> str:
     return f"Instead, you can {variable}{file}, or use --insecure-storage (a 0600 file)."
 
 
-def _in_a_file(name: str) -> str:
+def no_keyring(name: str) -> str:
+    """Return the message that there is no keyring, and what works instead."""
+    return f"no keyring is available in this session (no Secret Service or KWallet). {_instead(name)}"
+
+
+def in_a_file(name: str) -> str:
+    """Return the command that saves a key in a file."""
     return f"swarmctl keys set {name} --insecure-storage"

@@ -5,8 +5,9 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.providers import PROVIDERS, Provider
-from swarmctl.keys.http_client import HttpAnswer, Unanswered, request
+from swarmctl.keys.http_client import HttpAnswer, Unanswered, request, timed_out
 from swarmctl.version import VERSION
 
 Result = Literal["valid", "refused", "no_credit", "unreachable", "not_understood", "unreadable"]
@@ -31,6 +32,8 @@ class KeyTest:
     """Ids of the models that the key may use; None if they were not requested or not understood."""
     answer: HttpAnswer | None = None
     """The response behind the result; None if there was none."""
+    timed_out: bool = False
+    """Whether there was no response in time."""
 
 
 def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, path: str | None = None) -> KeyTest:
@@ -43,7 +46,7 @@ def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, 
     try:
         answer = send(row, base_url + row.key_path, key, limit, _VIEWER if row.name == "wandb" else None)
     except Unanswered as error:
-        finding = KeyTest("unreachable", str(error))
+        finding = KeyTest("unreachable", str(error), timed_out=timed_out(error))
     else:
         result = _read(row, answer) if 200 <= answer.status < 300 else _refusal(answer, key)
         finding = replace(result, answer=answer)
@@ -54,7 +57,8 @@ def send(row: Provider, url: str, key: str | None, limit: float, body: bytes | N
     """Send a request with the key. Raises Unanswered, also if the service redirects to another host."""
     answer = request("GET" if body is None else "POST", url, headers_for(row, key), limit, body)
     if answer.elsewhere is not None:
-        raise Unanswered(f"the service redirects to {answer.elsewhere or 'no host'}; the key was not sent there")
+        where = foreign(answer.elsewhere) if answer.elsewhere else "no host"
+        raise Unanswered(f"the service redirects to {where}; the key was not sent there")
     return answer
 
 
@@ -92,7 +96,7 @@ def _account(row: Provider, answer: Any) -> KeyTest:
     if row.name == "wandb":
         viewer = (answer.get("data") or {}).get("viewer")
         return (
-            KeyTest("valid", f"belongs to {viewer.get('username')}")
+            KeyTest("valid", f"belongs to {foreign(viewer.get('username'))}")
             if viewer
             else KeyTest("refused", "the key belongs to no account")
         )
@@ -101,7 +105,7 @@ def _account(row: Provider, answer: Any) -> KeyTest:
         if isinstance(left, int | float) and left <= 0:
             return KeyTest("no_credit", "the key's spending limit is used up")
         return KeyTest("valid", "accepted" if left is None else f"{left:.2f} USD left of the key's spending limit")
-    return KeyTest("valid", f"belongs to {answer['name']}")
+    return KeyTest("valid", f"belongs to {foreign(answer['name'])}")
 
 
 def _refusal(answer: HttpAnswer, key: str | None) -> KeyTest:

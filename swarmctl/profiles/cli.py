@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from swarmctl.settings.options import tasks_text
 from swarmctl.terminal import options
 from swarmctl.terminal.help import command_group
 
@@ -119,7 +120,7 @@ def _new(
 
     settings = {
         "model.name": model,
-        "tasks": ",".join(task) if task else None,
+        "tasks": tasks_text(task),
         "model.device": device,
         "game.rounds": rounds,
     }

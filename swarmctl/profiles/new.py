@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp import atomic_write
+from hivemind_exp.config import task_tables
 from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.errors import UsageError
 from swarmctl.paths import profiles_directory, shown
@@ -26,7 +27,7 @@ from swarmctl.settings.toml_text import TASKS, rendered
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.safe_text import clean, looks_like_key
+from swarmctl.terminal.safe_text import clean, is_revision, looks_like_key
 from swarmctl.terminal.views import Writer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -88,11 +89,10 @@ def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> d
 
 def _tables(tasks: Any) -> list[dict[str, Any]]:
     """Return tasks as tables; they may be given as names."""
-    if isinstance(tasks, str):
-        tasks = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not isinstance(tasks, list) or not all(isinstance(task, str | dict) for task in tasks):
+    tables = task_tables(tasks)
+    if not isinstance(tables, list) or not all(isinstance(task, dict) for task in tables):
         raise ConfigurationError("tasks must be names or tables", next="swarmctl profiles new --help")
-    return [{"name": task} if isinstance(task, str) else task for task in tasks]
+    return tables
 
 
 def _description(base: Profile, changes: dict[SettingPath, Any]) -> str:
@@ -128,7 +128,7 @@ def problems_in(path: Path, text: str) -> list[Problem]:
             key, f"the value of {key} looks like an API key, which does not belong in a profile", None, profile.label
         )
         for key, value in _texts(profile.values, "")
-        if looks_like_key(value)
+        if looks_like_key(value) and not is_revision(key, value)
     ]
     return [*profile_problems(profile), *secrets]
 
@@ -220,7 +220,7 @@ def _ask(question: str) -> str:
 
 def _problem(base: Profile, key: str, text: str) -> str | None:
     """Return the problem with an answer; None if it is fine."""
-    if looks_like_key(text):
+    if looks_like_key(text) and not is_revision(key, text):
         return "This looks like an API key, which does not belong in a profile."
     problems = profile_problems(base, [given("--set", key, text)])
     said = [str(problem).removeprefix("tasks: ").rstrip(".") for problem in problems]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from swarmctl.settings.options import FLAGS, RunOptions
+from swarmctl.settings.options import FLAGS, RunOptions, tasks_text
 from swarmctl.terminal import options
 
 
@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
             typer.Option("--set", metavar="KEY=VALUE", help="Change any setting (repeatable)."),
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
+        all_: Annotated[bool, typer.Option("--all", help="With --dry-run: also show all settings.")] = False,
         plain: Annotated[
             bool, typer.Option("--plain", help="Print one line per round instead of the live view.")
         ] = False,
@@ -73,7 +74,7 @@ def register(app: typer.Typer) -> None:
         """
         provider, _, asked = (offload or "").partition(":")
         settings = {
-            "--task": ",".join(task) if task else None,
+            "--task": tasks_text(task),
             "--model": model,
             "--device": device,
             "--rounds": rounds,
@@ -91,6 +92,7 @@ def register(app: typer.Typer) -> None:
             flags=tuple(flags),
             assignments=tuple(set_ or ()),
             dry_run=dry_run,
+            all_settings=all_,
             plain=plain,
             as_json=json,
             quiet=quiet,

@@ -1,7 +1,9 @@
 """The parsed arguments of commands."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 FLAGS: Mapping[str, str] = {
     "--task": "tasks",
@@ -16,6 +18,14 @@ FLAGS: Mapping[str, str] = {
 """Flags of ``run`` that set a setting."""
 
 
+def tasks_text(tasks: Sequence[str] | None) -> str | None:
+    """Return the values of ``--task`` as one setting. A value may list several tasks; existing paths are not split."""
+    if not tasks:
+        return None
+    parts = [part for task in tasks for part in ([task] if Path(task).exists() else task.split(","))]
+    return json.dumps(parts) if any("," in part for part in parts) else ",".join(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """The command line of ``run``."""
@@ -27,6 +37,8 @@ class RunOptions:
     assignments: tuple[str, ...] = ()
     """``--set``, as typed."""
     dry_run: bool = False
+    all_settings: bool = False
+    """``--all``: a dry run shows all settings, too."""
     plain: bool = False
     as_json: bool = False
     quiet: bool = False

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hivemind_exp.journal.records import StageRun
+from hivemind_exp.models.chat_format import encode
 from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION
@@ -40,10 +41,14 @@ class SamplingGame:
 
 
 def verified(tasks: Tasks, groups: Sequence[Group]) -> list[Group]:
-    """Return groups with the verifiers' score for each completion. Verifies all completions in one call."""
+    """Return groups with the verifiers' score for each completion. Verifies all completions in one call.
+
+    Completions that could not be judged are left out, and so are groups of which nothing is left.
+    """
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
     scores = iter(tasks.score(questions, [row.text for group in groups for row in group.rollouts]))
-    return [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
+    scored = [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
+    return [judged for group in scored if (judged := group.judged()).rollouts]
 
 
 def messages(question: Question) -> tuple[Message, ...]:
@@ -55,12 +60,3 @@ def build_prompts(questions: Sequence[Question], tokenizer: PreTrainedTokenizerB
     """Return the stage's prompts, in the model's chat format if it has one. Without a tokenizer they have no ids."""
     chats = [(question, messages(question)) for question in questions]
     return [Prompt(each, STAGE, chat, tuple(encode(chat, tokenizer)) if tokenizer else ()) for each, chat in chats]
-
-
-def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return a chat's token ids, ready for the model's turn."""
-    if tokenizer.chat_template is None:
-        text = "\n\n".join(message["content"] for message in chat) + "\n\n"
-        return list(tokenizer.encode(text))
-    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
-    return list(tokenizer.encode(text, add_special_tokens=False))

@@ -16,7 +16,7 @@ from hivemind_exp.game.study_group.rewards import Choice, choice_in, majority_of
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.tasks.base import Question, Score, Tasks
 from hivemind_exp.tasks.verifiers.answer_tags import content
-from hivemind_exp.tasks.workers.pool import DIED, TIMED_OUT
+from hivemind_exp.tasks.workers.pool import TOO_SLOW
 
 SHOWN = 4
 """Maximum number of outputs that a later stage shows."""
@@ -64,7 +64,7 @@ class Output:
 
 
 class Exhibits:
-    """Looks outputs up. Remembers only which peers' outputs made the verifier time out or crash."""
+    """Looks outputs up. Remembers only which peers' outputs held up the verifier."""
 
     def __init__(self, me: str, places: range, *, tasks: Tasks, journal: Journal, peers: PeerOutputs) -> None:
         """``me``: the node's peer id; ``places``: the slots of its groups."""
@@ -112,7 +112,7 @@ class Exhibits:
             wave = [each for each in outputs if each.place == place and each.peer not in self._slow]
             scores = self._tasks.score([question] * len(wave), [each.text for each in wave]) if wave else []
             for each, score in zip(wave, scores, strict=True):
-                if score.why in (TIMED_OUT, DIED):
+                if score.why == TOO_SLOW or not score.judged:
                     self._slow.add(each.peer)
                 else:
                     yield each, score

@@ -173,10 +173,13 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, key: str | None, *, seconds: float, reasons: bool = False) -> None:
         """Create the client. ``seconds``: the time limit of one whole request. ``reasons``: whether the model reasons.
 
-        Raises ``ImportError`` if the SDK is not installed.
+        Raises ``ImportError`` if the SDK is not installed, and ``NodeError`` if a proxy cannot be used or would read
+        the key.
         """
         import aiohttp
         import openai
+
+        from hivemind_exp.offload.api.http_client import http_client
 
         # With these set, the SDK would use OpenAI's address or send an OpenAI identity to any host. Key variables stay,
         # for programs that use this as a library; they don't affect the client, which always gets its key explicitly.
@@ -191,7 +194,7 @@ class ChatClient:
             base_url=endpoint.base_url,
             max_retries=0,  # the SDK's own retries would cost money unseen
             timeout=openai.Timeout(seconds, connect=_CONNECT_S),
-            http_client=openai.DefaultAioHttpClient(follow_redirects=False),
+            http_client=http_client(endpoint.base_url, has_key=key is not None),
         )
         self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n", reasons=reasons)
 
@@ -224,21 +227,18 @@ class ChatClient:
             async with asyncio.timeout(seconds):
                 yield self._client
         except Exception as error:
-            fault = await self._explain(error, seconds)
+            fault = self._explain(error, seconds)
             fault.detail = fault.detail.replace(self._key, "…") if self._key else fault.detail
             if fault is error:
                 raise
             # A status error's own text may contain the API key.
             raise fault from (None if isinstance(error, self._openai.APIStatusError) else error)
 
-    async def _explain(self, error: Exception, seconds: float) -> RequestFailed:
+    def _explain(self, error: Exception, seconds: float) -> RequestFailed:
         if isinstance(error, RequestFailed):
             return error
         if isinstance(error, self._openai.APIStatusError):
-            try:
-                content = self.without_key(await asyncio.wait_for(error.response.aread(), 5))
-            except Exception:  # noqa: BLE001 - the status says enough
-                content = b""
+            content = self.without_key(error.response.content)
             return refusal(error.status_code, content, _lower(error.response.headers))
         late = isinstance(error, TimeoutError | self._openai.APITimeoutError)
         if not late and not isinstance(error, self._openai.APIConnectionError):

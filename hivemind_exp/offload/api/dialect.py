@@ -1,11 +1,12 @@
 """Requests for chat completions: what they contain, and how one service wants them."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.offload.settings import Endpoint, token_limit
+from hivemind_exp.offload.settings import Endpoint, resolved_kind, token_limit
 from hivemind_exp.rollouts.types import Message
 
 _SEED_BITS = 0x7FFFFFFF
@@ -13,7 +14,9 @@ _CONTEXT = re.compile(r"context (?:length|window|size)[^0-9]{0,40}?(\d+)", re.IG
 _PROMPT = re.compile(r"(\d+) (?:in the messages|input tokens|tokens in the prompt|prompt tokens)", re.IGNORECASE)
 """How servers with a small context say what does not fit: its size, and the prompt's tokens."""
 _SYSTEM_ROLE = re.compile(r"\bsystem[ _](?:role|message|prompt|instruction)|role:? .?system", re.IGNORECASE)
-OPTIONAL = ("temperature", "seed", "reasoning_effort", "service_tier")
+PLAIN: Mapping[str, float] = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Parameters that turn off what reshapes the distribution, which servers otherwise take from the model's defaults."""
+OPTIONAL = ("temperature", "seed", "reasoning_effort", "service_tier", *PLAIN)
 """Parameters that a request can do without."""
 
 
@@ -85,13 +88,16 @@ class SamplingParams:
     reasoning_effort: str | None
     service_tier: str | None = None
     """None: the service's default."""
+    plain: bool = False
+    """Whether to turn off top_p, top_k and penalties: rows of the node's own policy are trained as samples of it."""
 
     @classmethod
     def of(cls, config: Config) -> "SamplingParams":
         """Return how a node with these settings samples from an API."""
         offload, temperature = config.offload, config.generation.temperature
         effort, tier = offload.reasoning_effort, None if offload.service_tier == "default" else offload.service_tier
-        return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier)
+        plain = resolved_kind(config).own
+        return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier, plain)
 
 
 def most_tokens(style: RequestDialect, sampling: SamplingParams) -> int:
@@ -115,6 +121,8 @@ def body(  # noqa: PLR0917 - everything a request is made of
         style.max_tokens: most_tokens(style, sampling),
         "temperature": sampling.temperature,
     }
+    if sampling.plain:
+        asked |= PLAIN
     if count > 1:
         asked["n"] = count
     if "seed" in endpoint.chat.extras:

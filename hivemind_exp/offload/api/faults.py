@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.offload.rate_limit import duration
 
 
@@ -195,8 +196,8 @@ def _codes(document: Any) -> Iterator[str]:
 
 
 def short(said: Any) -> str:
-    """Return a service's reason on one line, truncated."""
-    return encodable(" ".join(str(said or "no reason given").split())[:300])
+    """Return a service's reason, quoted."""
+    return foreign(said) if said else "no reason given"
 
 
 def encodable(text: str) -> str:

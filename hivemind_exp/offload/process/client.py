@@ -273,7 +273,7 @@ class OffloadClient:
         times = f" ({self._deaths} times without finishing a round)" if self._deaths > 1 else ""
         return NodeError(
             f"the API process {gone}{times}; the node's log may show why",
-            next=f"swarmctl logs --node {self._config.node.name}",
+            next=f"swarmctl logs --node {self._config.node.name} --raw",
         )
 
     def _kill(self) -> None:

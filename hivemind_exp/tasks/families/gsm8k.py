@@ -3,7 +3,6 @@
 Training questions come from its train split, held-out questions from its test split.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -12,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import HubUnreachable, TaskError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows, enough
+from hivemind_exp.tasks.families.question_files import MARK, find_files, records
 
 NEEDS_HUB = True
 HUB_NAME, HUB_SUBSET = "openai/gsm8k", "main"
-MARK = "####"
-"""Separates the worked solution from the answer."""
-SUFFIXES = (".jsonl", ".parquet")
 
 
 def _fetch(directory: str = "gsm8k") -> str:
@@ -62,54 +60,34 @@ def _from_hub() -> Rows:
     try:
         splits = load_dataset(HUB_NAME, HUB_SUBSET)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = foreign(str(error).strip() or type(error).__name__)
         kind = TaskError if reachable and not isinstance(error, ConnectionError) else HubUnreachable
         raise kind(
             f"cannot load GSM8K from the hub ({reason}); download a copy on a machine with network access "
             "and set the task's path to its directory",
             next=_fetch(),
         ) from error
-    return _rows(f"{HUB_NAME} train", splits["train"]), _rows(f"{HUB_NAME} test", splits["test"])
+    train, test = (_rows(f"{HUB_NAME} {split}", enumerate(splits[split], 1)) for split in ("train", "test"))
+    return train, test
 
 
 def _copied(path: Path, split: str) -> list[FixedQuestion]:
-    return [row for file in _files(path, split) for row in _rows(str(file), _records(file))]
+    return [row for file in _files(path, split) for row in _rows(str(file), records(file))]
 
 
 def _files(path: Path, split: str) -> list[Path]:
     """Return the files of one split: the path itself, or files in the directory whose names start with the split."""
     if path.is_file():
         return [path]
-    found = sorted(file for file in path.rglob(f"{split}*") if file.suffix in SUFFIXES)
-    found = [file for file in found if "socratic" not in str(file.relative_to(path))]  # its solutions are reworded
+    found = find_files(path, [split], skipped="socratic")  # whose solutions are reworded
     if not found:
         raise TaskError(f"no GSM8K files {split}*.jsonl or {split}*.parquet in {path}", next=_fetch(str(path)))
     return found
 
 
-def _records(file: Path) -> Iterable[Any]:
-    if file.suffix != ".parquet":
-        return _lines(file)
-    from pyarrow import ArrowException, parquet
-
-    try:
-        records: list[Any] = parquet.read_table(file).to_pylist()
-    except (OSError, ArrowException) as error:
-        raise TaskError(f"cannot read {file}: {error}", next=_fetch()) from error
-    return records
-
-
-def _lines(file: Path) -> Iterable[Any]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise TaskError(f"{file}:{number}: the line is not JSON: {error}", next=_fetch()) from error
-
-
-def _rows(source: str, records: Iterable[Any]) -> list[FixedQuestion]:
+def _rows(source: str, numbered: Iterable[tuple[int, Any]]) -> list[FixedQuestion]:
     rows = []
-    for number, record in enumerate(records, 1):
+    for number, record in numbered:
         match record:
             case {"question": str(question), "answer": str(solution)} if MARK in solution:
                 rows.append(FixedQuestion(question, solution.rpartition(MARK)[2].strip()))

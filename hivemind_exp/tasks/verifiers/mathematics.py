@@ -1,37 +1,69 @@
 """Verifier that compares answers mathematically, with math-verify, within limits.
 
-Plain numbers are compared here, exactly, and never reach math-verify. math-verify sets alarms, so it works only in a
-main thread. Workers have only that one thread.
+Equal texts are equal. Numbers and units are compared exactly (``quantities``) and never reach math-verify. Its own time
+limit is off, because it is wall-clock time: the worker's limit of CPU time applies.
 """
 
+import logging
 import re
-from fractions import Fraction
+import unicodedata
 
 from hivemind_exp.tasks.verifiers.lists import nesting
-from hivemind_exp.tasks.verifiers.numbers import DIGITS, parse_decimal
+from hivemind_exp.tasks.verifiers.numbers import DIGITS
+from hivemind_exp.tasks.verifiers.quantities import exact_number, split_unit
 
 LONGEST = 400
 """Maximum length of an expression, in characters."""
 DEEPEST = 12
 """Maximum nesting depth of brackets."""
 MOST_POWERS = 8
-_SECONDS = 1
+_RELATIVE = 1e-9
+"""Two numbers closer than this, relative to their size, are equal. math-verify compares absolute differences only."""
 
 _TOO_MANY_DIGITS = re.compile(rf"\d{{{DIGITS + 1}}}")
 _POWER = re.compile(r"\^|\*\*")
+_EXPONENT = r"(?:\\pi|\\[dt]?frac\{\d\}\{\d\}|\d{1,2}(?!\s?\d)|[a-zA-Z+/-]|\s)"
 _SMALL_POWER = re.compile(
-    r"(?:\^|\*\*)\s?(?:\d|[a-zA-Z]|[{(]\s?-?(?:\d{1,2}|[a-zA-Z]|\d\s?/\s?\d)\s?[)}])(?!\d|\s?\^|\s?\*\*)"
+    rf"(?:\^|\*\*)\s?(?:\d|[a-zA-Z]|\{{{_EXPONENT}{{1,8}}\}}|\({_EXPONENT}{{1,8}}\)|\\circ)(?!\d|\s?\^|\s?\*\*)"
 )
-_PLAIN = re.compile(r"\$?([+-]?[\d,.]*\d(?:[eE][+-]?\d+)?)\.?\$?(?: [a-zA-Z]{2,20}){0,4}\.?", re.ASCII)
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 _REFUSED = ("!", "__", ";", "import", "lambda", "\\sum", "\\prod", "\\int", "\\lim", "\\binom", "\\tbinom", "\\dbinom")
+
+_SYMBOLS = str.maketrans(
+    {
+        "−": "-",
+        "·": "*",
+        "×": "\\times ",
+        "÷": "/",
+        "π": "\\pi ",
+        "∞": "\\infty ",
+        "≤": "\\le ",
+        "≥": "\\ge ",
+        "∅": "\\emptyset ",
+    }
+)
+_SUPERSCRIPTS = re.compile("[⁰¹²³⁴-⁹⁻]+")
+_VULGAR = re.compile("(\\d?)([¼-¾⅐-⅞])")
+_REWRITES = (
+    (re.compile(r"(?<![\d.,])(\d{1,9}) (\d{1,9})/(\d{1,9})(?![\d.,])"), r"\1\\frac{\2}{\3}"),  # a mixed number
+    (re.compile(r"\\[,;!]|\{,\}(?=\d{3})|\\\$"), ""),
+    (re.compile(r"\*\*([^*]+)\*\*$|__([^_]+)__$"), r"\1\2"),
+    (re.compile(r"√\s?(\w+|\([^()]*\))"), r"\\sqrt{\1}"),
+    (re.compile(r"\\sqrt\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"\\(?:mathrm|mathit|operatorname)\s?\{(\w)\}"), r"\1"),
+    (re.compile(r"(?<![\\a-zA-Z])sqrt\s?\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\a-zA-Z])(pi|theta|phi|alpha|beta|gamma|lambda|sigma|omega)(?![a-zA-Z])"), r"\\\1"),
+    (re.compile(r"(?<![\\a-zA-Z])(sin|cos|tan|log|ln|exp)(?=\s?[\w(\\])(?![a-zA-Z])"), r"\\\1"),
+)
+_EQUALS = re.compile(r"(?<![!<>:\\])=(?!=)")
+_NAME = re.compile(r"\\?[a-zA-Z]+'?(?:_\{?\w{1,8}\}?)?(?:\([a-z]\))?")
 
 
 def load() -> None:
     """Import math-verify and warm up its caches before the first answer. This takes 2 s and 60 MiB."""
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its own time limit is off
     from math_verify import parse, verify
 
-    verify(parse("$1/2$"), parse("$\\frac{2}{4}$"))
+    verify(parse("$1/2$", parsing_timeout=None), parse("$\\frac{2}{4}$", parsing_timeout=None), timeout_seconds=None)
 
 
 def harmless(text: str) -> bool:
@@ -44,30 +76,71 @@ def harmless(text: str) -> bool:
     return nesting(text, "([{", ")]}") <= DEEPEST
 
 
-def plain_number(text: str) -> Fraction | None:
-    """Return the exact value of a decimal number as people write it: ``$1,234.50``, ``18.``, ``12 apples``."""
-    found = _PLAIN.fullmatch(text.strip())
-    if found is None:
-        return None
-    bare = found[1]
-    if "," in bare and not _THOUSANDS.fullmatch(bare):
-        return None
-    value = parse_decimal(bare.replace(",", ""))
-    return None if value is None else Fraction(value)
-
-
 def same(answer: str, right: str) -> float:
-    """Return 1.0 if the two are mathematically equal, else 0.0."""
-    mine, its = plain_number(answer), plain_number(right)
-    if mine is not None and its is not None:
-        return float(mine == its)
-    if not harmless(answer):
-        return 0.0
+    """Return 1.0 if the two are mathematically equal, else 0.0. Equal texts are, whatever they say."""
+    answer, right = _tidy(answer), _tidy(right)
+    if answer == right:
+        return 1.0
+    (name, *mine), (other, *its) = _sides(answer), _sides(right)
+    if (name and other and name != other) or len(its) > 1:
+        return float(_algebra(answer, right))
+    return float(all(_equal(side, its[0]) for side in mine))
+
+
+def _tidy(text: str) -> str:
+    """Return ``text`` in one spelling: LaTeX for symbols, single spaces, no emphasis or currency."""
+    if len(text) > 4 * LONGEST:
+        return text.strip()
+    text = unicodedata.normalize("NFC", text).strip().translate(_SYMBOLS)
+    text = _SUPERSCRIPTS.sub(lambda found: f"^{{{unicodedata.normalize('NFKC', found[0]).replace('−', '-')}}}", text)
+    text = _VULGAR.sub(lambda found: f"{found[1]} {unicodedata.normalize('NFKC', found[2]).replace('⁄', '/')}", text)
+    for pattern, new in _REWRITES:
+        text = pattern.sub(new, text)
+    return " ".join(text.split())
+
+
+def _sides(text: str) -> list[str]:
+    """Return the name that an equation defines (empty: none), and its other sides."""
+    first, *rest = (
+        side.strip() for side in _EQUALS.split(text.removeprefix("$").removesuffix("$") if "=" in text else text)
+    )
+    return [first, *rest] if rest and _NAME.fullmatch(first) else ["", first, *rest]
+
+
+def _equal(answer: str, right: str) -> bool:
+    mine, its = split_unit(answer), split_unit(right)
+    found, wanted = exact_number(mine.value), exact_number(its.value)
+    if not mine.fits(its):
+        return False
+    if found is None or wanted is None:
+        return mine.scale == its.scale and _algebra(mine.value, its.value)
+    found, wanted = found * mine.scale, wanted * its.scale
+    if "%" in (mine.unit, its.unit) and mine.unit != its.unit:  # 50% is 0.5, and is written as 50, too
+        return found == wanted or (found / 100 == wanted if mine.unit else found == wanted / 100)
+    return found == wanted
+
+
+def _algebra(answer: str, right: str) -> bool:
+    if not (harmless(answer) and harmless(right)):
+        return False
     from math_verify import parse, verify
 
-    wanted = parse(_as_mathematics(right), parsing_timeout=_SECONDS)
-    found = parse(_as_mathematics(answer), parsing_timeout=_SECONDS)
-    return float(verify(wanted, found, timeout_seconds=_SECONDS))
+    wanted = parse(_as_mathematics(right), parsing_timeout=None)
+    found = parse(_as_mathematics(answer), parsing_timeout=None)
+    if not verify(wanted, found, timeout_seconds=None):
+        return False
+    return not (wanted and found) or _close(found[0], wanted[0])
+
+
+def _close(found: object, wanted: object) -> bool:
+    """Return False for two numbers that differ in relation to their size: both may be tiny."""
+    from sympy import Expr
+
+    if not (isinstance(found, Expr) and isinstance(wanted, Expr) and found.is_number and wanted.is_number):
+        return True
+    if found.is_Float or wanted.is_Float or not wanted.is_finite or wanted.is_zero:
+        return True
+    return bool(abs(((found - wanted) / wanted).evalf(15)) < _RELATIVE)
 
 
 def _as_mathematics(text: str) -> str:

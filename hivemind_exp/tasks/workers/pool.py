@@ -1,172 +1,50 @@
 """The node's worker processes: one generates questions, and separate ones verify answers.
 
-Jobs are pipelined, so a hundred short answers cost one exchange. Replies arrive one by one, so the time limit applies
-to each answer. A worker that exceeds the limit is killed, and only that answer is lost.
+Jobs are pipelined, so a hundred short answers cost one exchange. Replies arrive one by one. A job that uses too much
+CPU time ends its worker and counts as wrong. A worker that is killed, crashes or gets stuck has judged nothing: its
+jobs go to another worker. The job in hand is given up after ``TRIES`` such losses and is left unjudged.
 
 Measured on two cores: a worker is ready after 0.1 s and takes 20 to 30 MiB. A verifier with math-verify is ready after
 2.2 s and takes 65 MiB. Verifying 128 short answers takes 1 to 2 ms. Generating 10 000 ``spell_backward`` questions
 takes 0.5 s.
 """
 
-import contextlib
-import importlib
 import math
 import os
 import selectors
-import shlex
-import subprocess
-import sys
-import tempfile
-import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hivemind_exp.errors import HubUnreachable, TaskError
-from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
+from hivemind_exp.errors import TaskError, WorkerFailed, from_code
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.workers.process import LOOK_SECONDS, WorkerProcess
 
 VERIFY_SECONDS = 2.0
-"""Wall-clock time limit for one answer."""
+"""CPU time allowed for one answer."""
 MAKE_SECONDS = 60.0
-"""Wall-clock time limit for one question. It is long because some generators search for a puzzle."""
+"""CPU time allowed for one question. It is long because some generators search for a puzzle."""
 WINDOW = 32
 """Maximum number of jobs that a worker holds at a time."""
 MOST_VERIFIERS = 4
+TRIES = 3
+"""Workers that may be lost on one job before it is given up."""
+MOST_EXITS, MOST_KILLS = 3, 20
+"""Workers of one role that may end in a row before they are ready: on their own, which they are likely to repeat; and
+killed."""
 
-TIMED_OUT = "timed out"
-DIED = "the worker crashed"
-START_SECONDS = 120.0
-"""Time limit for a worker to become ready. Even from a slow disk, the libraries load in ten seconds."""
-_CHUNK = 2**16
+TOO_SLOW = "too much CPU time"
+UNJUDGED = "not verified"
 
-_KEPT = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-_KEPT_FOR_HUB = ("HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
-_KEPT_FOR_PROXY = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-_SET = {
-    "PYTHONHASHSEED": "0",  # some generators iterate over sets
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "PYTHONUTF8": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-}
+Report = Callable[[int, int], None]
+"""Called with the number of workers that had to be replaced, and of jobs that were given up."""
 
 
 class Unscored(str):
     """The reason why a job has no reply."""
 
     __slots__ = ()
-
-
-class WorkerProcess:
-    """The node's side of one worker process, with a non-blocking pipe in each direction."""
-
-    def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float) -> None:
-        self.ready: list[dict[str, Any]] | None = None
-        self.pending: deque[int] = deque()
-        """Jobs that were sent and are not answered yet."""
-        self.since = time.monotonic()
-        """When the worker started or last made progress."""
-        self._limit = limit
-        self._decoder = Decoder()
-        self._outgoing = bytearray()
-        # A file, not a pipe: a worker that writes a lot while it starts must not block until someone reads.
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hivemind_exp.tasks.workers.worker", role, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=_environment(role, specs),
-            cwd="/",
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.input, self.output = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self.input, False)
-        os.set_blocking(self.output, False)
-        self.send({"tasks": [asdict(spec) for spec in specs], "limit": limit})
-
-    @property
-    def wants_to_write(self) -> bool:
-        return bool(self._outgoing)
-
-    @property
-    def due(self) -> float:
-        """Deadline for the worker's next progress (monotonic seconds)."""
-        if self.ready is None:
-            return self.since + START_SECONDS
-        return self.since + self._limit if self.pending else math.inf
-
-    def send(self, message: object, job: int | None = None) -> None:
-        """Queue a message. ``job`` is the number of the job whose reply is expected."""
-        self._outgoing += encode(message)
-        if job is not None:
-            if not self.pending:
-                self.since = time.monotonic()
-            self.pending.append(job)
-        self.write()
-
-    def write(self) -> None:
-        """Write as much as the pipe accepts now. A broken pipe is noticed when the worker's output is read."""
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            while self._outgoing:
-                del self._outgoing[: os.write(self.input, self._outgoing[:_CHUNK])]
-
-    def read(self) -> list[Any] | None:
-        """Return the messages that have arrived, or None once no more will arrive."""
-        messages: list[Any] = []
-        while True:
-            try:
-                data = os.read(self.output, _CHUNK)
-                if not data:
-                    break
-                messages += self._decoder.feed(data)
-            except BlockingIOError:
-                return messages
-            except WireError:
-                break
-        return messages or None  # if there were messages, the next read reports the end
-
-    def kill(self) -> None:
-        """Kill the process and reap it."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            with contextlib.suppress(OSError):
-                if stream is not None:
-                    stream.close()
-
-    def failure(self) -> TaskError:
-        """Return an error for a process that never became ready, with the last lines it wrote."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
-        size = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, size - 4096))
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        said = " | ".join(line.strip() for line in lines[-3:]) or "no output"
-        return TaskError(
-            f"a task worker exited before it was ready (exit code {self._process.poll()}): {said}",
-            next=f"{shlex.quote(sys.executable)} -c 'import hivemind_exp.tasks.workers.worker, msgpack'",
-        )
-
-
-def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
-    """Return the few variables that a worker needs. The node's full environment may contain keys."""
-    kept = list(_KEPT)
-    if role == "make" and any(spec.path is None and _needs_hub(spec) for spec in specs):
-        kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
-    return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()
-
-
-def _needs_hub(spec: TaskSpec) -> bool:
-    try:
-        return getattr(importlib.import_module(spec.module), "NEEDS_HUB", False)
-    except ImportError:  # the worker reports it in more detail
-        return False
 
 
 class Crew:
@@ -178,37 +56,42 @@ class Crew:
         self._limit = limit
         self._size = size
         self._workers: list[WorkerProcess] = []
+        self._exits = self._kills = 0
+        """Workers that have ended in a row before they were ready."""
+        self.replaced = 0
+        """Workers that were lost so far."""
 
     def start(self) -> None:
         """Start the missing workers without waiting for them."""
         while len(self._workers) < self._size:
             self._workers.append(WorkerProcess(self._role, self._specs, self._limit))
 
-    def facts(self) -> list[dict[str, Any]]:
-        """Wait until one worker is ready, and return the facts that it reported about each task.
+    def first(self) -> WorkerProcess:
+        """Wait until one worker is ready, and return it.
 
         Raises:
-            TaskError: the worker could not start.
+            NodeError: the worker could not start.
         """
         while True:
             self.start()
             for worker in self._workers:
                 if worker.ready is not None:
-                    return worker.ready
-            self._step([], deque(), [])
+                    return worker
+            self._step([], deque(), [], Counter())
 
     def run(self, jobs: Sequence[object]) -> list[Any]:
         """Run all jobs. Return the replies in order, with an ``Unscored`` for each job without a reply.
 
         Raises:
-            TaskError: a worker could not start.
+            NodeError: a worker could not start.
         """
+        lost: Counter[int] = Counter()
         replies: list[Any] = [None] * len(jobs)
         waiting = deque(range(len(jobs)))
         try:
             while waiting or any(worker.pending for worker in self._workers):
                 self.start()
-                self._step(jobs, waiting, replies)
+                self._step(jobs, waiting, replies, lost)
         finally:
             for worker in [worker for worker in self._workers if worker.pending]:
                 self._drop(worker)  # interrupted: late replies would be assigned to the wrong jobs
@@ -219,24 +102,29 @@ class Crew:
         for worker in list(self._workers):
             self._drop(worker)
 
-    def _step(self, jobs: Sequence[object], waiting: deque[int], replies: list[Any]) -> None:
-        """Hand out jobs, wait for activity, collect replies and kill workers that are late."""
+    def _step(self, jobs: Sequence[object], waiting: deque[int], replies: list[Any], lost: Counter[int]) -> None:
+        """Hand out jobs, wait for activity, collect replies and replace workers that are lost.
+
+        ``lost`` counts the workers that were lost on each job.
+        """
         self._hand_out(jobs, waiting)
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
                 selector.register(worker.output, selectors.EVENT_READ, worker)
                 if worker.wants_to_write:
                     selector.register(worker.input, selectors.EVENT_WRITE, worker)
-            first = min((worker.due for worker in self._workers), default=math.inf)
-            happened = selector.select(None if first == math.inf else max(0.0, first - time.monotonic()))
+            happened = selector.select(LOOK_SECONDS)
         for key, _ in happened:
             if key.data not in self._workers:
-                continue  # it has just been killed
+                continue  # it has just been dropped
             if key.fd == key.data.input:
                 key.data.write()
-            else:
-                self._take(key.data, waiting, replies)
-        self._end_late(waiting, replies)
+            elif not self._take(key.data, replies):
+                self._lose(key.data, waiting, replies, lost)
+        active = [key.data for key, _ in happened]
+        for worker in [each for each in self._workers if each.owes and each not in active]:
+            if worker.is_stuck():
+                self._lose(worker, waiting, replies, lost)
 
     def _hand_out(self, jobs: Sequence[object], waiting: deque[int]) -> None:
         ready = [worker for worker in self._workers if worker.ready is not None]
@@ -248,42 +136,43 @@ class Crew:
                 job = waiting.popleft()
                 worker.send(jobs[job], job)
 
-    def _take(self, worker: WorkerProcess, waiting: deque[int], replies: list[Any]) -> None:
+    def _take(self, worker: WorkerProcess, replies: list[Any]) -> bool:
+        """Collect a worker's replies. Return False if no more will come."""
         messages = worker.read()
-        if messages is None:
-            if worker.ready is None:
-                error = worker.failure()
-                self.close()
-                raise error from None
-            self._lose(worker, DIED, waiting, replies)
-            return
-        for message in messages:
-            worker.since = time.monotonic()
+        for message in messages or ():
             if worker.ready is not None:
                 if worker.pending:
                     replies[worker.pending.popleft()] = message
             elif "error" in message:
                 self.close()
-                kind = HubUnreachable if message["code"] == HubUnreachable.code else TaskError
-                raise kind(message["error"], next=message["next"])
+                raise from_code(message["code"], message["error"], message["next"])
             else:
-                worker.ready = message["ready"]
+                worker.ready, worker.still_open = message["ready"], message["open"]
+                self._exits = self._kills = 0
+        return messages is not None
 
-    def _end_late(self, waiting: deque[int], replies: list[Any]) -> None:
-        now = time.monotonic()
-        for worker in list(self._workers):
-            if now < worker.due:
-                continue
-            if worker.ready is None:
-                self.close()
-                raise TaskError(f"a task worker was not ready after {START_SECONDS:.0f} s")
-            self._lose(worker, TIMED_OUT, waiting, replies)
+    def _lose(self, worker: WorkerProcess, waiting: deque[int], replies: list[Any], lost: Counter[int]) -> None:
+        """Drop a worker that has ended or is stuck, and put its jobs back at the head of the queue.
 
-    def _lose(self, worker: WorkerProcess, why: str, waiting: deque[int], replies: list[Any]) -> None:
-        """Kill a worker. Its current job is lost; its queued jobs go to another worker."""
+        Raises ``WorkerFailed`` if too many workers ended before they were ready.
+        """
+        code = worker.end()
+        if worker.ready is None:
+            self._exits += code >= 0
+            self._kills += code < 0
+        if self._exits >= MOST_EXITS or self._kills >= MOST_KILLS:
+            error = worker.failure()
+            self.close()
+            raise error
         if worker.pending:
-            replies[worker.pending.popleft()] = Unscored(why)
-            waiting.extendleft(reversed(worker.pending))
+            job = worker.pending[0]
+            lost[job] += 1
+            if worker.used_its_time:
+                replies[worker.pending.popleft()] = Unscored(TOO_SLOW)
+            elif lost[job] >= TRIES:
+                replies[worker.pending.popleft()] = Unscored(UNJUDGED)
+        self.replaced += not worker.used_its_time
+        waiting.extendleft(reversed(worker.pending))
         self._drop(worker)
 
     def _drop(self, worker: WorkerProcess) -> None:
@@ -294,10 +183,12 @@ class Crew:
 class Pool:
     """A mixture's workers: one that generates questions, and the verifiers."""
 
-    def __init__(self, specs: Sequence[TaskSpec], verifiers: int | None = None) -> None:
+    def __init__(self, specs: Sequence[TaskSpec], verifiers: int | None = None, report: Report | None = None) -> None:
         if verifiers is None:
             verifiers = min(MOST_VERIFIERS, max(1, (os.cpu_count() or 1) // 2))
         self._specs = list(specs)
+        self._report = report
+        self._reported = 0
         self._maker = Crew("make", specs, 1, MAKE_SECONDS)
         self._verifiers = Crew("verify", specs, verifiers, VERIFY_SECONDS)
 
@@ -308,29 +199,51 @@ class Pool:
 
     def facts(self) -> list[dict[str, Any]]:
         """Wait for a worker, then return each task's size, held-out size, hash and library."""
-        return self._maker.facts()
+        return list(self._maker.first().ready or ())
+
+    def still_open(self) -> list[str]:
+        """Wait for a worker, then return what the kernel does not refuse to it, with the reasons."""
+        return self._maker.first().still_open
 
     def make(self, places: Sequence[tuple[int, int]]) -> list[tuple[str, dict[str, Any], str]]:
         """Return the text, entry and key for each (task, seed).
 
         Raises:
-            TaskError: a generator failed.
+            TaskError: a generator failed or used too much CPU time.
+            WorkerFailed: the worker was lost again and again.
         """
         replies = self._maker.run([list(place) for place in places])
+        self._tell(replies)
         for (task, _), reply in zip(places, replies, strict=True):
             if isinstance(reply, list):
                 continue
-            why = str(reply) if isinstance(reply, Unscored) else reply["error"]
-            raise TaskError(f"task {self._specs[task].label!r} cannot generate a question: {why}")
+            why = f"task {self._specs[task].label!r} cannot generate a question: "
+            if reply == UNJUDGED:
+                raise WorkerFailed(f"{why}{TRIES} workers in a row were killed, crashed or got stuck")
+            raise TaskError(why + (str(reply) if isinstance(reply, Unscored) else reply["error"]))
         return [(text, entry, key) for text, entry, key in replies]
 
     def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Unscored]:
-        """Return the credit for each (task, answer, entry). An ``Unscored`` counts as no credit."""
+        """Return the credit for each (task, answer, entry). ``TOO_SLOW`` counts as wrong, ``UNJUDGED`` as unknown."""
         replies = self._verifiers.run([list(job) for job in jobs])
-        credits = [min(max(reply, 0.0), 1.0) if isinstance(reply, float) else reply for reply in replies]
-        return [credit if isinstance(credit, float | Unscored) else Unscored(DIED) for credit in credits]
+        self._tell(replies)
+        return [
+            reply
+            if isinstance(reply, Unscored)
+            else min(max(reply, 0.0), 1.0)
+            if isinstance(reply, float)
+            else Unscored(UNJUDGED)
+            for reply in replies
+        ]
 
     def close(self) -> None:
         """Stop all workers immediately."""
         self._maker.close()
         self._verifiers.close()
+
+    def _tell(self, replies: Sequence[object]) -> None:
+        replaced = self._maker.replaced + self._verifiers.replaced
+        given_up = replies.count(UNJUDGED)
+        if self._report is not None and (replaced > self._reported or given_up):
+            self._report(replaced - self._reported, given_up)
+        self._reported = replaced

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mismatch
-from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, warning
+from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.installation import install, torch_build
 from swarmctl.terminal.sentences import several, size
 
@@ -24,6 +24,9 @@ BFLOAT16_SINCE = (8, 0)
 _BUSY = 0.5
 """Share of the memory that other programs may use before there is a warning."""
 _MACOS_WITH_MPS = 14
+_FOR_GPUS = ("default", "gpu")
+"""Built-in profiles whose settings are too large for a CPU."""
+_ON_CPU = "swarmctl run --profile cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,15 @@ def device(context: Context) -> Finding:
         return failed(missing, context.changed(model__device="auto"))
     if hardware.nvidia is not None and (gpu := selected(context)):
         return _capable(context, gpu, version, cuda)
-    return ok(f"{_seen(hardware)}; torch {version}")
+    text = f"{_seen(hardware)}; torch {version}"
+    return _on_cpu(context, text) if hardware == Hardware() else ok(text)
+
+
+def _on_cpu(context: Context, text: str) -> Finding:
+    if context.resolved is None or context.resolved.profile.reference not in _FOR_GPUS:
+        return ok(text)
+    name = context.resolved.profile.name
+    return warning(f"{text}. The profile {name} is for a GPU and slow here; cpu is for this machine", _ON_CPU)
 
 
 def _seen(hardware: Hardware) -> str:
@@ -221,7 +232,7 @@ def compute(context: Context) -> Finding:
             text=context.config.model_dump_json(),
         )
     except subprocess.TimeoutExpired:
-        return failed(f"no training step finished within {DEEP_SECONDS:g} s", smaller)
+        return unknown(f"no training step finished within {DEEP_SECONDS:g} s", smaller)
     answer = trainer.last_object(done.stdout.encode())
     if answer is None:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]

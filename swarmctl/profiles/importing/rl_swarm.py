@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, TypeAdapter
 
+from hivemind_exp.config import QUESTION_FILES
+
 
 def number(value: Any) -> float:
     """Return a number, also from a string: YAML 1.1 reads 1e-6 as a string because it has no decimal point."""
@@ -29,11 +31,11 @@ def dtype(value: Any) -> str:
 
 
 def data_set(value: Any) -> list[dict[str, Any]]:
-    """Return the task for a data set: GSM8K, or a JSONL file with the user's own questions."""
+    """Return the task for a data set: GSM8K, or a file with the user's own questions."""
     name = text(value)
     if name.lower().rstrip("/").endswith("gsm8k"):
         return [{"name": "gsm8k"}]
-    if name.endswith(".jsonl"):
+    if name.lower().endswith(QUESTION_FILES):
         return [{"name": "jsonl", "path": name}]
     raise ValueError
 
@@ -78,9 +80,6 @@ CARRIED: Mapping[str, Carry] = {
     "weight_decay": Carry("train.weight_decay", number),
     "max_grad_norm": Carry("train.max_grad_norm", number),
     "per_device_train_batch_size": Carry("train.micro_batch", whole, "only affects memory and speed"),
-    "epsilon": Carry("train.epsilon", number),
-    "epsilon_high": Carry("train.epsilon_high", number),
-    "delta": Carry("train.delta", number),
     "beta": Carry("train.beta", number, "above 0, a reference model takes memory"),
     "save_steps": Carry("checkpoint.every", whole, "in rounds; between checkpoints, the journal keeps every step"),
     "save_total_limit": Carry("checkpoint.keep", whole),
@@ -108,7 +107,7 @@ _DROPPED: Mapping[str, str] = {
     "the rate is constant after warm-up, because a node has no planned end": "lr_scheduler_type",
     "a share of the total steps, which a node does not have; use train.warmup_steps": "warmup_ratio",
     "AdamW is the only optimizer": "optim",
-    "each rollout is used for one step": "num_iterations",
+    "each rollout is used for one step, so there is no ratio to clip": "num_iterations epsilon epsilon_high delta",
     "the loss depends on a rollout's source": "loss_type scale_rewards",
     "rewards come from the task's verifier": "reward_weights",
     "generation.batch also applies to evaluations": "per_device_eval_batch_size",

@@ -151,7 +151,7 @@ def test_key_revoked_during_a_run_falls_back_to_the_next_provider(tmp_path: Path
     assert {len(places) for places in rig.texts().values()} == {4}
     told = [warning["message"] for warning in rig.events.of("warning")]
     assert told == [
-        "box:test-model: authentication failed (HTTP 401: the API key was rejected: Incorrect API key provided.); "
+        'box:test-model: authentication failed (HTTP 401: the API key was rejected: "Incorrect API key provided."); '
         "falling back to spare:test-model until box is available again"
     ]
 

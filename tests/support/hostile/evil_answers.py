@@ -59,7 +59,7 @@ DEEDS: Mapping[str, Callable[[str], object]] = {
     "recurse": lambda place: DEEDS["recurse"](place),
     "exit": lambda place: os._exit(0),
     "crash": lambda place: os.abort(),
-    "sleep": lambda place: time.sleep(10),
+    "sleep": lambda place: time.sleep(3600),
     "busy": lambda place: sum(iter(int, 1)),
     "nothing": lambda place: place,
 }

@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.model_names import short_name
 from hivemind_exp.providers import PROVIDERS, Provider
-from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.api import service as api_service
 from swarmctl.doctor.checks.api.service import ApiService, limits, services, when_reachable
 from swarmctl.doctor.checks.installation import install
-from swarmctl.keys.http_client import Unanswered
+from swarmctl.keys.http_client import Unanswered, timed_out
 from swarmctl.keys.probe import send
 from swarmctl.rollouts.journal import reading
 from swarmctl.terminal.sentences import dollars
@@ -173,7 +174,7 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
                 return _told(service, context, answer, raw.seconds, style)
             raise faults.refusal(raw.status, raw.body, raw.headers)
         except Unanswered as error:
-            return service.trouble(f"no response: {error}; {cost}")
+            return (unknown if timed_out(error) else service.trouble)(f"no response: {error}; {cost}")
         except faults.RequestFailed as fault:
             if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail, first=True):
                 continue
@@ -189,7 +190,7 @@ def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: fl
 
     sampling, name, most = SamplingParams.of(context.config), service.endpoint.name, _most(service, context)
     usage, price = answer.usage, _price(service, context)
-    by = " ".join(short_name(answer.model or service.endpoint.model).split())
+    by = foreign(short_name(answer.model or service.endpoint.model))
     if price is None:
         cost = "price unknown"
     elif usage is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hivemind_exp.game.study_group.exhibits import Exhibits
 from hivemind_exp.tasks.base import Question, Score
-from hivemind_exp.tasks.workers.pool import TIMED_OUT
+from hivemind_exp.tasks.workers.pool import TOO_SLOW
 from tests.support.spelling_task import Spelling
 
 
@@ -24,7 +24,7 @@ class Slow(Spelling):
         endless = ["9**9" in text for text in completions]
         self.held_up += sum(endless)
         return [
-            Score(0.0, True, TIMED_OUT) if held else score
+            Score(0.0, True, TOO_SLOW) if held else score
             for held, score in zip(endless, super().score(questions, completions), strict=True)
         ]
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hivemind_exp.config import Config
 from hivemind_exp.offload.api.chat import ChatClient, read_answer
 from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, refusal
 from hivemind_exp.offload.prices import Usage
-from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.offload.settings import Endpoint, first_endpoint
 from hivemind_exp.providers import PROVIDERS, Chat
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
@@ -122,6 +123,21 @@ def test_error_messages_adapt_parameters_only_once(message: str, changed: bool) 
     style = RequestDialect("max_tokens", supports_n=True)
     assert style.adapt(message) is changed
     assert style.adapt(message) is False
+
+
+def test_only_rows_of_the_own_policy_ask_for_the_plain_distribution() -> None:
+    box = {"base_url": "http://box/v1", "model": "m", "free": True}
+
+    def sent(kind: str) -> dict[str, Any]:
+        offload = {"provider": "box", "kind": kind}
+        config = Config.model_validate({"offload": offload, "providers": {"box": box}})
+        style = RequestDialect("max_tokens", supports_n=True)
+        assert style.adapt("unknown field: min_p")
+        return body(first_endpoint(config), style, (), 1, SamplingParams.of(config), 0)
+
+    plain = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
+    assert {name: sent("policy_text").get(name) for name in (*plain, "min_p")} == plain | {"min_p": None}
+    assert plain.keys().isdisjoint(sent("teacher"))
 
 
 def answer(**changes: Any) -> bytes:

@@ -112,7 +112,7 @@ def test_process_that_keeps_dying_ends_the_run(tmp_path: Path) -> None:
         with pytest.raises(NodeError, match=r"was killed by SIGKILL \(3 times without finishing a round\)") as caught:
             rig.offload.wait(0)
         killer.join()
-    assert caught.value.next == "swarmctl logs --node hosted"
+    assert caught.value.next == "swarmctl logs --node hosted --raw"
     assert engines() == []
 
 

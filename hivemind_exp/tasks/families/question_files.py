@@ -1,0 +1,195 @@
+"""Files of questions as people have them: JSON lines, JSON or Parquet, with the usual names of fields.
+
+The answer may be a number, or the end of a worked solution: after ``####`` on the last line, or in a ``\\boxed{}``.
+"""
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hivemind_exp.config import QUESTION_FILES
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.families.fixed_set import FixedQuestion
+from hivemind_exp.tasks.verifiers.answer_tags import answer_in
+
+LONGEST_REFERENCE = 4096
+"""Maximum length of a reference answer, in characters."""
+MARK = "####"
+"""Separates the worked solution from the answer (GSM8K)."""
+HELD_OUT = ("heldout", "test", "validation", "valid", "val", "eval", "dev")
+"""What the names of held-out files start with. The first name that a directory has is used."""
+QUESTION_KEYS = ("question", "problem", "prompt", "query", "instruction", "input")
+ANSWER_KEYS = (
+    "answer", "final_answer", "expected_answer", "ground_truth", "target", "solution", "output", "response",
+    "completion",
+)  # fmt: skip
+"""Names of fields, in order of preference."""
+_CONVERSATION = "messages"
+
+
+def find_files(path: Path, names: Sequence[str], skipped: str | None = None) -> list[Path]:
+    """Return the files in a directory whose names start with the first of ``names`` that any file has, sorted.
+
+    JSON files count only if there are no others, because data sets contain JSON files of metadata. Files whose path
+    contains ``skipped`` are left out.
+    """
+    files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in QUESTION_FILES and file.is_file()]
+    files = [file for file in files if skipped is None or skipped not in str(file.relative_to(path))]
+    files = [file for file in files if file.suffix.lower() != ".json"] or files
+    for name in names:
+        if found := [file for file in files if file.name.lower().startswith(name)]:
+            return found
+    return []
+
+
+def read_questions(path: Path) -> list[FixedQuestion]:
+    """Return the questions in one file.
+
+    Raises:
+        TaskError: names the file, the row and what is wrong with it.
+    """
+    return [_question(path, number, record) for number, record in records(path)]
+
+
+def records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the number and the fields of each row.
+
+    Raises:
+        TaskError: the file cannot be read, or a row is not an object.
+    """
+    rows = _parquet(path) if path.suffix.lower() == ".parquet" else _json(path)
+    for number, record in rows:
+        if not isinstance(record, dict):
+            _wrong(path, number, "is not a JSON object")
+        yield number, record
+
+
+def _parquet(path: Path) -> Iterable[tuple[int, Any]]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return enumerate(parquet.read_table(path).to_pylist(), 1)
+    except (OSError, ArrowException) as error:
+        raise _unreadable(path, str(error).splitlines()[0]) from error
+
+
+def _json(path: Path) -> Iterable[tuple[int, Any]]:
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    if path.suffix.lower() == ".json" or data.lstrip()[:1] == b"[":
+        try:
+            whole = json.loads(data.decode())
+        except (ValueError, RecursionError):
+            whole = None  # many files with this ending contain JSON lines
+        if isinstance(whole, dict):
+            lists = [value for value in whole.values() if isinstance(value, list)]
+            whole = lists[0] if len(lists) == 1 and _CONVERSATION not in whole else None
+        if isinstance(whole, list):
+            return enumerate(whole, 1)
+    return ((number, _line(path, number, line)) for number, line in enumerate(data.split(b"\n"), 1) if line.strip())
+
+
+def _line(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line.decode())
+    except UnicodeDecodeError:
+        _wrong(path, number, "is not UTF-8")
+    except (ValueError, RecursionError) as error:
+        _wrong(path, number, f"is not JSON: {error}")
+
+
+def _question(path: Path, number: int, record: Mapping[str, Any]) -> FixedQuestion:
+    fields = {name.lower(): value for name, value in record.items()}
+    turns = fields.get(_CONVERSATION)
+    asked: Any
+    answered: Any
+    if isinstance(turns, list):
+        asked, answered = turns[:-1], turns[-1:]
+    else:
+        name = next((name for name in QUESTION_KEYS if name in fields), "")
+        key = next((key for key in ANSWER_KEYS if key in fields), "")
+        if not (name and key):
+            missing = " and ".join(part for part, found in (("'question'", name), ("'answer'", key)) if not found)
+            has = ", ".join(map(repr, record)) or "no fields"
+            _wrong(path, number, f"has no {missing} field; it has {has[:200]}")
+        asked, answered = fields[name], fields[key]
+        if name == "instruction" and isinstance(fields.get("input"), str) and fields["input"].strip():
+            asked = f"{asked}\n\n{fields['input']}"
+    question, answer = _said(asked, "user", "system"), _said(answered, "assistant")
+    if not isinstance(question, str) or not question.strip():
+        _wrong(path, number, "has an empty or non-text 'question'")
+    answer = _reference(answer)
+    if answer is None:
+        _wrong(path, number, "has an 'answer' that is empty or neither text nor a number")
+    if problem := _problem(question, answer):
+        _wrong(path, number, problem)
+    return FixedQuestion(question, answer)
+
+
+def _said(value: Any, *roles: str) -> Any:
+    """Return the text of a conversation's turns, or None if it has other roles, or more than one turn of the first.
+
+    A value that is not a conversation is returned as it is.
+    """
+    if not (isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value)):
+        return value
+    said = [(turn.get("role"), turn.get("content")) for turn in value]
+    if [role for role, _ in said].count(roles[0]) != 1 or not all(
+        role in roles and isinstance(text, str) for role, text in said
+    ):
+        return None
+    return "\n\n".join(text for _, text in said)
+
+
+def _reference(value: Any) -> str | None:
+    """Return a reference answer as text; None if it is empty or has no text."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else json.dumps(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        return None
+    last = value.strip().rpartition("\n")[2]
+    return (last[len(MARK) :] if last.startswith(MARK) else _boxed(value) or value).strip() or None
+
+
+def _boxed(text: str) -> str | None:
+    """Return what the last ``\\boxed{}`` contains, or None."""
+    opening = text.rfind("\\boxed{")
+    depth = 0
+    for brace in re.finditer(r"[{}]", text[opening:]) if opening >= 0 else ():
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return text[opening + len("\\boxed{") : opening + brace.start()]
+    return None
+
+
+def _problem(question: str, answer: str) -> str | None:
+    """Return why no completion could be right, or None."""
+    if len(answer) > LONGEST_REFERENCE:
+        return f"has an 'answer' of {len(answer)} characters; the limit is {LONGEST_REFERENCE}"
+    if any("\ud800" <= letter <= "\udfff" for letter in question + answer):
+        return "contains half a character (an unpaired surrogate)"
+    if answer_in(f"<answer>{answer}</answer>") != answer:
+        return "has an 'answer' that contains <answer> tags, so that no completion can give it"
+    return None
+
+
+def _unreadable(path: Path, why: str) -> TaskError:
+    return TaskError(f"cannot read {path}: {why}", next=f"ls -l {shlex.quote(str(path.parent))}")
+
+
+def _wrong(path: Path, number: int, what: str) -> NoReturn:
+    lines = path.suffix.lower() not in (".json", ".parquet")
+    raise TaskError(
+        f"{path}:{number}: the {'line' if lines else 'row'} {what}",
+        next=f"sed -n {number}p {shlex.quote(str(path))}" if lines else f"ls -l {shlex.quote(str(path))}",
+    )

@@ -1,0 +1,155 @@
+"""The node's side of one worker process: its pipes, its environment, and whether it is stuck."""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hivemind_exp.errors import WorkerFailed
+from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
+from hivemind_exp.processes.progress import ProgressWatch
+from hivemind_exp.processes.sandbox import Role
+from hivemind_exp.tasks.base import TaskSpec, needs_hub
+
+LOOK_SECONDS = 1.0
+"""Time between two looks at a worker that owes a reply."""
+FEW_LOOKS, MANY_LOOKS = 3, 600
+"""A worker is stuck after so many looks in a row at which it had used no CPU time: few if it was stopped, or asleep
+with a job; many otherwise. It may be waiting for a busy machine or a slow download, and patience loses nothing."""
+_CHUNK = 2**16
+
+_KEPT = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_KEPT_FOR_HUB = ("HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+_KEPT_FOR_PROXY = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_SET = {
+    "PYTHONHASHSEED": "0",  # some generators iterate over sets
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUTF8": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+class WorkerProcess:
+    """The node's side of one worker process, with a non-blocking pipe in each direction."""
+
+    def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float) -> None:
+        self.ready: list[dict[str, Any]] | None = None
+        self.still_open: list[str] = []
+        """What the kernel does not refuse to the worker."""
+        self.pending: deque[int] = deque()
+        """Jobs that were sent and are not answered yet."""
+        self._still = 0
+        """Looks in a row at which the worker had used no CPU time."""
+        self._decoder = Decoder()
+        self._outgoing = bytearray()
+        # A file, not a pipe: a worker that writes a lot while it starts must not block until someone reads.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "hivemind_exp.tasks.workers.worker", role, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=_environment(role, specs),
+            cwd="/",
+        )
+        self._watch = ProgressWatch(self._process.pid)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.input, self.output = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self.input, False)
+        os.set_blocking(self.output, False)
+        self.send({"tasks": [asdict(spec) for spec in specs], "limit": limit})
+
+    @property
+    def wants_to_write(self) -> bool:
+        return bool(self._outgoing)
+
+    @property
+    def owes(self) -> bool:
+        """Whether a message from the worker is expected."""
+        return self.ready is None or bool(self.pending)
+
+    def is_stuck(self) -> bool:
+        """Look at the worker, and return whether it has made no progress for too many looks in a row.
+
+        CPU time and the process's state decide, not the clock: on a busy machine, a worker may have to wait its turn.
+        """
+        state = self._watch.look()
+        self._still = 0 if state in ("running", "ended") else self._still + 1  # its pipe reports the end
+        few = state == "stopped" or (state == "asleep" and self.ready is not None)
+        return self._still >= (FEW_LOOKS if few else MANY_LOOKS)
+
+    def send(self, message: object, job: int | None = None) -> None:
+        """Queue a message. ``job`` is the number of the job whose reply is expected."""
+        self._outgoing += encode(message)
+        if job is not None:
+            self.pending.append(job)
+        self.write()
+
+    def write(self) -> None:
+        """Write as much as the pipe accepts now. A broken pipe is noticed when the worker's output is read."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            while self._outgoing:
+                del self._outgoing[: os.write(self.input, self._outgoing[:_CHUNK])]
+
+    def read(self) -> list[Any] | None:
+        """Return the messages that have arrived, or None once no more will arrive."""
+        messages: list[Any] = []
+        while True:
+            try:
+                data = os.read(self.output, _CHUNK)
+                if not data:
+                    break
+                messages += self._decoder.feed(data)
+                self._still = 0
+            except BlockingIOError:
+                return messages
+            except WireError:
+                break
+        return messages or None  # if there were messages, the next read reports the end
+
+    def kill(self) -> None:
+        """Kill the process, reap it and close its files."""
+        self.end()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.close()
+
+    def end(self) -> int:
+        """Kill the process if it still runs, reap it and return its exit code. What it wrote can still be read."""
+        self._process.kill()
+        return self._process.wait()
+
+    @property
+    def used_its_time(self) -> bool:
+        """Whether the worker ended because one job exceeded the limit of CPU time. Only for a worker that has ended."""
+        return self._process.returncode == -signal.SIGPROF
+
+    def failure(self) -> WorkerFailed:
+        """Return an error for a process that ended before it was ready, with the last lines it wrote."""
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - 4096))
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        said = " | ".join(line.strip() for line in lines[-3:]) or "no output"
+        return WorkerFailed(
+            f"a task worker exited before it was ready (exit code {self._process.poll()}): {said}",
+            next=f"{shlex.quote(sys.executable)} -c 'import hivemind_exp.tasks.workers.worker, msgpack'",
+        )
+
+
+def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
+    """Return the few variables that a worker needs. The node's full environment may contain keys."""
+    kept = list(_KEPT)
+    if role == "make" and any(map(needs_hub, specs)):
+        kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
+    return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()

@@ -1,0 +1,154 @@
+"""Files of questions as people have them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import Table, parquet
+
+from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.families.fixed_set import FixedQuestion
+from hivemind_exp.tasks.families.jsonl import build
+from hivemind_exp.tasks.families.question_files import read_questions
+from hivemind_exp.tasks.registry import check_tasks
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    roles = ("system", "user", "assistant")[-len(texts) :]
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("record", "question", "answer"),
+    [
+        ({"question": "q", "answer": "She buys <<1+1=2>>2.\n#### 2"}, "q", "2"),
+        ({"question": "q", "answer": "#### 1,234\n"}, "q", "1,234"),
+        ({"question": "q", "answer": "#### not the last line\nParis"}, "q", "#### not the last line\nParis"),
+        ({"question": "q", "answer": "so $\\boxed{1}$, or $\\boxed{\\frac{1}{2}}$."}, "q", "\\frac{1}{2}"),
+        ({"question": "q", "answer": "\\boxed{unclosed"}, "q", "\\boxed{unclosed"),
+        ({"question": "q", "answer": 22.0}, "q", "22"),
+        ({"question": "q", "answer": 0.5}, "q", "0.5"),
+        ({"question": "q", "answer": -3}, "q", "-3"),
+        ({"question": "q", "answer": ["42"]}, "q", "42"),
+        ({"question": "q", "answer": "1 million"}, "q", "1 million"),
+        ({"problem": "q", "solution": "... \\boxed{1}", "answer": "2"}, "q", "2"),
+        ({"Problem": "q", "level": 5, "solution": "... \\boxed{1}"}, "q", "1"),
+        ({"prompt": "q", "completion": "a"}, "q", "a"),
+        ({"prompt": turns("q", "x")[:1], "completion": turns("q", "a")[1:]}, "q", "a"),
+        ({"instruction": "Add.", "input": "1 2", "output": "3"}, "Add.\n\n1 2", "3"),
+        ({"instruction": "Add 1 2.", "input": "", "output": "3"}, "Add 1 2.", "3"),
+        ({"messages": turns("q", "so\n#### 7")}, "q", "7"),
+        ({"messages": turns("Be brief.", "q", "7")}, "Be brief.\n\nq", "7"),
+    ],
+)
+def test_usual_fields_and_answers_are_understood(
+    record: dict[str, Any], question: str, answer: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps(record) + "\n")
+    assert read_questions(file) == [FixedQuestion(question, answer)]
+
+
+ROWS = [{"question": f"{n} + 1?", "answer": f"so\n#### {n + 1}"} for n in range(12)]
+WANTED = [FixedQuestion(f"{n} + 1?", str(n + 1)) for n in range(12)]
+
+
+def write(file: Path) -> Path:
+    """Write ``ROWS`` in the format that the file's ending names."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix.lower() == ".parquet":
+        parquet.write_table(Table.from_pylist(ROWS), file)
+    elif file.suffix.lower() == ".json":
+        file.write_text(json.dumps(ROWS, indent=1))
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return file
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "A.JSONL", "a.ndjson", "a.json", "a.parquet", "own, questions.jsonl"])
+def test_all_formats_give_the_same_questions_and_hash(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path / name)
+    config = Config(tasks=[str(file)])
+    assert config.tasks == [TaskConfig(name="jsonl", path=str(file))]
+    check_tasks(config.tasks)
+    assert read_questions(file) == WANTED
+    task = build(TaskSpec("jsonl", "", "jsonl", path=str(file)))
+    task.prepare("make")
+    assert task.sha256 == "70d06a7f5cfb51f05fc486bc8f31be6c9f027362dccec15d42bd0bd8bb5d44d5"
+
+
+@pytest.mark.parametrize("text", [json.dumps({"data": ROWS, "version": 1}), "\n".join(map(json.dumps, ROWS))])
+def test_a_json_file_may_nest_its_rows_or_hold_json_lines(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text(text)
+    assert read_questions(file) == WANTED
+
+
+@pytest.mark.parametrize(
+    ("train", "heldout", "sizes"),
+    [
+        ("train.jsonl", "heldout.jsonl", (12, 12)),
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", (12, 12)),
+        ("questions.parquet", "validation.parquet", (12, 12)),
+        ("questions.json", None, (12, 0)),
+    ],
+)
+def test_a_directory(train: str, heldout: str | None, sizes: tuple[int, int], tmp_path: Path) -> None:
+    for name in filter(None, (train, heldout)):
+        write(tmp_path / "set" / name)
+    if not train.endswith(".json"):
+        (tmp_path / "set" / "dataset_info.json").write_text("{}")
+    task = build(TaskSpec("jsonl", "", "jsonl", path=str(tmp_path / "set")))
+    task.prepare("make")
+    assert (task.size, task.heldout_size) == sizes
+
+
+def test_a_directory_without_questions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"no \.jsonl, \.json or \.parquet files to train on") as caught:
+        check_tasks(Config(tasks=[f"{tmp_path}/"]).tasks)
+    assert caught.value.next == f"ls -l {tmp_path}"
+
+
+@pytest.mark.parametrize("name", ["own.parquet", "own.json"])
+def test_a_damaged_file_is_refused_with_its_row(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"PAR1 no")
+    with pytest.raises(TaskError, match=r"own\.(parquet|json)") as caught:
+        read_questions(file)
+    assert caught.value.next == f"ls -l {tmp_path}" if name.endswith("parquet") else f"ls -l {file}"
+
+
+def test_a_file_whose_name_is_no_path_suggests_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("questions").mkdir()
+    with pytest.raises(TaskError, match=r"write \./questions") as caught:
+        check_tasks(Config(tasks=["questions"]).tasks)
+    assert caught.value.next == "swarmctl run --task ./questions"
+
+
+def test_accents_have_two_spellings() -> None:
+    task = build(TaskSpec("jsonl", "", "jsonl"))
+    assert task.score("cafe\u0301", {"answer": "caf\u00e9"}) == 1.0
+    assert task.score("cafe", {"answer": "caf\u00e9"}) == 0.0
+
+
+NAMES = st.sampled_from(["question", "answer", "messages", "role", "content", "prompt"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(), lambda each: st.lists(each) | st.dictionaries(NAMES, each)
+)
+
+
+@given(VALUES)
+def test_any_json_is_understood_or_refused(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.jsonl"
+    file.write_text(json.dumps(value), encoding="utf-8")
+    with contextlib.suppress(TaskError):
+        assert all(row.question.strip() and row.answer for row in read_questions(file))

@@ -1,8 +1,8 @@
 """Measure the peak GPU memory of a training step with and without ``model.gradient_checkpointing``, side by side.
 
-Takes the same steps with all weights trained and with adapters (LoRA), off and on in turn, each with a new model. Prints
-the median peak with its spread (least to most), the ratio off / on, the same without what was allocated before the step
-(weights and optimizer), and what it costs in time. Needs a CUDA device.
+Takes the same steps with all weights trained and with adapters (LoRA), off and on in turn, each with a new model.
+Prints the median peak with its spread (least to most), the ratio off / on, the same without what was allocated before
+the step (weights and optimizer), and what it costs in time. Needs a CUDA device.
 
     python -m benchmarks.checkpointing_memory --shape qwen2.5-0.5b --rows 8 --tokens 1024
 """
@@ -100,15 +100,12 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("error: this benchmark needs a CUDA device", file=sys.stderr)
         return 2
-    name = torch.cuda.get_device_name()
-    print(
-        f"{name}: {options.shape}, {options.rows} rows of up to {options.tokens} tokens, {options.micro_batch} at a time"
-    )
+    print(f"{torch.cuda.get_device_name()}: {options.shape}, {options.rows} rows of up to {options.tokens} tokens")
     for lora in (False, True):
         runs: dict[bool, list[Measured]] = {False: [], True: []}
         for _ in range(options.repeats):
-            for checkpointing, measured in runs.items():
-                measured += measure(options, lora=lora, checkpointing=checkpointing)
+            for checkpointing in runs:
+                runs[checkpointing] += measure(options, lora=lora, checkpointing=checkpointing)
         off, on = runs[False], runs[True]
         print("adapters (LoRA)" if lora else "all weights")
         print("  peak            ", spread([each.peak for each in off], [each.peak for each in on], "GiB", GIB))

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_exp.config import Config
-from hivemind_exp.offload.api.chat import ChatClient, RequestDialect, SamplingParams, body, read_answer
+from hivemind_exp.offload.api.chat import ChatClient, read_answer
+from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, refusal
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.settings import Endpoint, first_endpoint
@@ -55,6 +56,37 @@ def test_services_get_only_parameters_they_know() -> None:
     assert set(asked("deepseek", "deepseek-flash", 1)) == always
     assert set(asked("transformers", "any", 1)) == always
     assert "reasoning_effort" not in asked("deepseek", "deepseek-flash", unsupported_params={"reasoning_effort"})
+
+
+@pytest.mark.parametrize(
+    ("message", "longest"),
+    [
+        (
+            "This model's maximum context length is 256 tokens. However, you requested 1024 output tokens and your "
+            "prompt contains at least 56 input tokens, for a total of at least 1080 tokens.",
+            100,
+        ),
+        (
+            "'max_tokens' or 'max_completion_tokens' is too large: 300. This model's maximum context length is 256 "
+            "tokens and your request has 56 input tokens (300 > 256 - 56).",
+            100,
+        ),
+        (
+            "This model's maximum context length is 64 tokens. However, you requested 300 tokens (200 in the messages, "
+            "100 in the completion).",
+            None,
+        ),
+    ],
+)
+def test_a_small_context_limits_completions(message: str, longest: int | None) -> None:
+    style = RequestDialect("max_tokens", supports_n=False)
+    assert style.adapt(message, first=True) is (longest is not None)
+    assert style.longest == longest
+    assert most_tokens(style, SAMPLING) == SAMPLING.max_tokens
+    assert most_tokens(style, replace(SAMPLING, max_tokens=1024)) == (longest or 1024)
+    later = RequestDialect("max_tokens", supports_n=False)
+    later.adapt(message)
+    assert later.longest is None, "one long prompt must not shorten all completions"
 
 
 def test_instructions_move_to_the_users_message_if_a_model_has_no_system_role() -> None:

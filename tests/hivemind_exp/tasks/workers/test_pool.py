@@ -235,7 +235,7 @@ def test_a_failing_generator_is_reported_with_its_task() -> None:
 
 
 def test_starting_returns_at_once() -> None:
-    worker = WorkerProcess("verify", [EVIL], 2.0)
+    worker = WorkerProcess("verify", [EVIL], 2.0, 60.0)
     assert worker.ready is None
     worker.kill()
 

@@ -6,7 +6,7 @@ module imports nothing heavier than pydantic.
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
@@ -146,26 +146,6 @@ class TrainConfig(Section):
     """Loss on a teacher's verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)."""
 
 
-class Retired(NamedTuple):
-    """A setting that no longer exists, because it had no effect."""
-
-    default: float
-    """The value that every old configuration contains. It is ignored without a message."""
-    reason: str
-
-
-_NOTHING_TO_CLIP = (
-    "each rollout is used for one optimizer step, so the ratio to the policy at its start is 1 and there is nothing to "
-    "clip. To limit the size of a step, set train.max_grad_norm"
-)
-RETIRED: dict[tuple[str, ...], Retired] = {
-    ("train", "epsilon"): Retired(0.2, _NOTHING_TO_CLIP),
-    ("train", "epsilon_high"): Retired(0.28, _NOTHING_TO_CLIP),
-    ("train", "delta"): Retired(4.0, _NOTHING_TO_CLIP),
-}
-"""Refused with the reason where someone sets them to another value; ignored in the records of existing nodes."""
-
-
 class EvalConfig(Section):
     """Evaluation of the node's own policy, with greedy decoding, on questions it never trains on."""
 
@@ -182,6 +162,14 @@ class CheckpointConfig(Section):
     """Rounds between checkpoints."""
     keep: Annotated[int, Field(ge=2)] = 3
     """Checkpoints kept. If the newest is damaged, the one before it is used."""
+
+
+class JournalConfig(Section):
+    """The journal, which holds every prompt and completion."""
+
+    keep_rounds: NotNegative = 1000
+    """Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted. 0: all. Rounds that
+    resuming may need are always kept."""
 
 
 class WarmupConfig(Section):
@@ -367,6 +355,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    journal: JournalConfig = JournalConfig()
     warmup: WarmupConfig = WarmupConfig()
     report: ReportConfig = ReportConfig()
     offload: OffloadConfig = OffloadConfig()

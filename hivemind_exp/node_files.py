@@ -2,10 +2,12 @@
 
 import json
 import secrets
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
 from hivemind_exp import atomic_write
+from hivemind_exp.errors import FileProblem
 
 SECRET_BYTES = 32
 
@@ -49,6 +51,8 @@ class NodeFiles:
         """What the node remembers about its swarm: its port, known peers and their reputation."""
         self.inputs = root / "inputs.json"
         """Digests of the operator's files that the node learns from (JSON). Without it, what is there is accepted."""
+        self.secret_file = root / "secret"
+        """The node's secret (32 bytes)."""
         self.hub = root / "hub"
         """The next upload to the hub, and a record of the last one."""
 
@@ -64,8 +68,17 @@ class NodeFiles:
             return None
 
     def secret(self) -> bytes:
-        """Return the node's secret, created on the first call with mode 0600. It determines the held-out questions."""
-        path = self.root / "secret"
+        """Return the node's secret, created on the first call with mode 0600. It determines the held-out questions.
+
+        Raises ``FileProblem`` if the file is damaged.
+        """
         with suppress(FileExistsError):
-            atomic_write.write(path, secrets.token_bytes(SECRET_BYTES), exclusive=True)
-        return path.read_bytes()
+            atomic_write.write(self.secret_file, secrets.token_bytes(SECRET_BYTES), exclusive=True)
+        secret = self.secret_file.read_bytes()
+        if len(secret) != SECRET_BYTES:
+            raise FileProblem(
+                f"{self.secret_file} is damaged: {len(secret)} bytes instead of {SECRET_BYTES}. It determines the "
+                "held-out questions. If you delete it, the node draws new ones, and its accuracy starts anew",
+                next=shlex.join(["rm", str(self.secret_file)]),
+            )
+        return secret

@@ -27,7 +27,18 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-_TO_CHANGE = ("configuration", "node_conflict", "model", "task", "device", "identity", "swarm", "swarm_skew")
+_TO_CHANGE = (
+    "configuration",
+    "node_conflict",
+    "model",
+    "task",
+    "device",
+    "identity",
+    "swarm",
+    "swarm_skew",
+    "file",
+    "checkpoint",
+)
 _PROVIDER_TO_CHANGE = ("provider", "key", "keyring_absent", "keyring_locked", "keyring_silent")
 _EXIT_OF_CODE = {
     **dict.fromkeys((*_TO_CHANGE, *_PROVIDER_TO_CHANGE), Exit.CONFIGURATION),

@@ -63,11 +63,12 @@ class Outbox:
         last = None
         with suppress(OSError, ValueError):
             last = json.loads((self._root / _LAST).read_text(encoding="utf-8"))
-        return round_ in self.parcels() or last == {"repo": repo, "round": round_}
+        pushed = isinstance(last, dict) and (last.get("repo"), last.get("round")) == (repo, round_)
+        return round_ in self.parcels() or pushed
 
     def done(self, round_: int, repo: str) -> None:
         """Record that the model after ``round_`` rounds was pushed. Remove it and all earlier ones."""
-        atomic_write.write(self._root / _LAST, json.dumps({"repo": repo, "round": round_}))
+        atomic_write.write(self._root / _LAST, json.dumps({"schema": 1, "repo": repo, "round": round_}))
         for earlier, path in self.parcels().items():
             if earlier <= round_:
                 shutil.rmtree(path)

@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hivemind_exp import formats
 from hivemind_exp.config import LimitsConfig
-from hivemind_exp.errors import DiskFull, LimitReached, NodeError
+from hivemind_exp.errors import DiskFull, FileProblem, LimitReached, NodeError
 from hivemind_exp.offload.prices import PromptBound, Usage
 
 BATCHED = "batched"
@@ -84,8 +85,8 @@ class Ledger:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            if (damage := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(f"malformed: {damage}")
+            formats.check_pages(self._db, path)
+            formats.check_database(self._db, path)
             self._db.executescript(_SCHEMA)
             self._db.execute(
                 "UPDATE requests SET state='kept', fault='in flight when the node died' WHERE state='open'"
@@ -276,11 +277,10 @@ def has_requests(db: sqlite3.Connection) -> bool:
 def explain(error: sqlite3.Error, path: Path) -> NodeError:
     """Return a failure of the ledger as an error for people."""
     text = str(error)
-    if "not a database" in text or "malformed" in text:
-        aside = path.with_suffix(".damaged")
-        return NodeError(
+    if formats.is_damage(error):
+        return FileProblem(
             f"the ledger {path} is damaged ({text}). Move it aside: the node's other records show what it has spent",
-            next=shlex.join(["mv", str(path), str(aside)]),
+            next=formats.set_aside(path),
         )
     if "full" in text or "disk I/O" in text:
         return DiskFull(f"no space left for the ledger {path}", next=f"df -h {shlex.quote(str(path.parent))}")

@@ -13,7 +13,7 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
-from hivemind_exp.events import Emit, StartEvent, WorkersEvent
+from hivemind_exp.events import Emit, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.hub.pusher import HubPusher, Outbox
@@ -190,6 +190,13 @@ class GRPORunner:
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)
+        has_secret = config.node.fresh or self._make_tasks is not make_mixture or self._files.secret_file.exists()
+        if journal.evaluations() and not has_secret:
+            message = (
+                "the node's file named secret is missing, so a new one is created. The held-out questions are new: "
+                "accuracy cannot be compared with that of earlier rounds"
+            )
+            self._emit(WarningEvent(code="new_secret", message=message))
         tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
         if swarm is not None:
             swarm.check(tasks)

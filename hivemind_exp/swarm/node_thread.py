@@ -26,7 +26,7 @@ from hivemind_exp.swarm.announcement import (
     AnnouncementBook,
 )
 from hivemind_exp.swarm.charter import Charter
-from hivemind_exp.swarm.contacts import Contacts, KnownPeers
+from hivemind_exp.swarm.contacts import KNOWN, Contacts, KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof
@@ -94,7 +94,7 @@ class SwarmThread:
         self.book = AnnouncementBook(charter_id, self.peer_id)
         self.bundle_store = BundleStore()
         self.inbox = BundleInbox(lambda peer: self.book.get(peer) is not None)
-        self.known_peers = KnownPeers(directory / "known-peers.json")
+        self.known_peers = KnownPeers(directory / KNOWN)
         self.contacts = Contacts(self.peer_id, invitation, self.known_peers, self.book)
         self.courier = Courier(self._access, self._find, self._is_known)
         connect, on_room = self.contacts.connect, self._news.set

@@ -329,6 +329,7 @@ __swarmctl_setting() {
             hub.every= \
             hub.private= \
             hub.repo= \
+            journal.keep_rounds= \
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \

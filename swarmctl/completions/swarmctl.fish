@@ -247,7 +247,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
                 --set\t'Change any setting (repeatable)' \
-                --deep\t'Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)' \
+                --deep\t'Also run a training step (up to 2 minutes) and send each provider a test question (may cost money)' \
                 --offline\t'Don\'t use the network' \
                 --fix\t'Fix what is safe to fix: file modes, leftovers, missing directories' \
                 --report\t'Print Markdown for a bug report, without keys or names' \
@@ -534,6 +534,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             hub.every=\t'Rounds between pushes' \
             hub.private=\t'Whether a new repository is private' \
             hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME' \
+            journal.keep_rounds=\t'Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted' \
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \

@@ -53,6 +53,7 @@ _swarmctl_settings() {
       'hub.every:Rounds between pushes'
       'hub.private:Whether a new repository is private'
       'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
+      'journal.keep_rounds:Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted'
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
@@ -223,7 +224,7 @@ _swarmctl__doctor() {
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
-    '--deep[Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)]' \
+    '--deep[Also run a training step (up to 2 minutes) and send each provider a test question (may cost money)]' \
     '--offline[Don'\''t use the network]' \
     '--fix[Fix what is safe to fix\: file modes, leftovers, missing directories]' \
     '--report[Print Markdown for a bug report, without keys or names]' \

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import NodeError
@@ -94,6 +95,13 @@ def _read(response: httpx2.Response) -> bytes:
             if len(content) > _MOST_BYTES:
                 break
     return bytes(content[:_MOST_BYTES])
+
+
+def timed_out(error: BaseException | None) -> bool:
+    """Whether an error comes from waiting too long."""
+    while error is not None and not isinstance(error, TimeoutError | TimeoutExpired):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:

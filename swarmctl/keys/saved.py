@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
+from hivemind_exp.formats import FORMAT, check_number
 from swarmctl.keys.key_text import host_of
 from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.json_file import now, read_json, write_json
@@ -44,6 +45,7 @@ def read_entry(name: str) -> SavedKey | None:
     if not path.exists():
         return None
     value = read_json(path) or {}
+    check_number(path, value.get("schema"))
     try:
         address = value.get("base_url") or value["host"]
         value["base_url"] = address if "://" in address else f"https://{address}"
@@ -59,7 +61,7 @@ def read_entry(name: str) -> SavedKey | None:
 
 def write_entry(entry: SavedKey) -> None:
     """Save a key's metadata."""
-    _write(_path(entry.name), {"schema": 1, **asdict(entry)})
+    _write(_path(entry.name), {"schema": FORMAT, **asdict(entry)})
 
 
 def remove_entry(name: str) -> None:
@@ -102,6 +104,7 @@ def read_secret(entry: SavedKey) -> str:
             f"other users can read {shown(path)} (mode {mode:04o})", next=f"chmod 600 {shlex.quote(str(path))}"
         )
     value = read_json(path) or {}
+    check_number(path, value.get("schema"))
     if value.get("host") != entry.host or not isinstance(value.get("key"), str):
         raise KeyProblem(f"{shown(path)} contains no key for {entry.host}", next=again)
     return str(value["key"])
@@ -109,7 +112,7 @@ def read_secret(entry: SavedKey) -> str:
 
 def write_secret(name: str, host: str, key: str) -> None:
     """Write a key to a file that only its owner can read."""
-    _write(_secret(name), {"host": host, "key": key})
+    _write(_secret(name), {"schema": FORMAT, "host": host, "key": key})
 
 
 def remove_secret(name: str) -> None:

@@ -37,6 +37,12 @@ def rounds_finished(files: NodeFiles) -> int | None:
     return None if found is None else int(found[0])
 
 
+def journal_size(files: NodeFiles) -> int | None:
+    """Return the size of the node's journal in bytes; None if there is none yet."""
+    parts = [path for path in (files.journal, Path(f"{files.journal}-wal")) if path.exists()]
+    return sum(path.stat().st_size for path in parts) if parts else None
+
+
 def last_active(files: NodeFiles) -> float | None:
     """Return when a run last wrote a file, in Unix seconds; None if no run ever did."""
     written = (files.run, files.journal, Path(f"{files.journal}-wal"), files.events, files.log)

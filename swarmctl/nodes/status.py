@@ -10,7 +10,7 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
 from swarmctl.errors import without_typed_keys
-from swarmctl.nodes.history import last_active, past_evaluations, rounds_finished
+from swarmctl.nodes.history import journal_size, last_active, past_evaluations, rounds_finished
 from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
@@ -18,13 +18,13 @@ from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import without_keys
-from swarmctl.terminal.sentences import duration, gain, outage, seconds_left, several, spending, wilson
+from swarmctl.terminal.sentences import duration, gain, outage, seconds_left, several, size, spending, wilson
 from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
-_HEADINGS = ("node", "state", "round", "accuracy", "speed", "left", "spent", "peers", "swarm", "up")
-_NARROW = ("speed", "up", "swarm", "left", "peers", "spent")
+_HEADINGS = ("node", "state", "round", "accuracy", "speed", "left", "spent", "peers", "swarm", "journal", "up")
+_NARROW = ("journal", "speed", "up", "swarm", "left", "peers", "spent")
 """Columns that a narrow terminal does without, the first to go first."""
 _WATCH_S = 2.0
 
@@ -114,6 +114,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "usd_total": progress.usd_total,
         "usd_cap": progress.usd_cap,
         "provider_down": next(iter(progress.down), None) if running else None,
+        "journal_bytes": journal_size(files),
         "updated": None if active is None else rfc3339(active),
         "unverified": unverified,
         "error": {"code": error.get("code"), "message": message} if error else None,
@@ -147,6 +148,7 @@ def _cells(row: dict[str, Any], progress: RunView, swarm: str | None) -> list[st
         or_dash(spending(progress), str),
         _peers(row),
         or_dash(swarm, str),
+        or_dash(row["journal_bytes"], size),
         or_dash(row["since"], _age),
     ]
 

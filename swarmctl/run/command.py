@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from functools import partial
 
+from hivemind_exp.errors import FileProblem
 from hivemind_exp.offload.settings import check_offload, is_offloaded, is_relay
 from hivemind_exp.tasks.registry import check_tasks, check_warmup
 from swarmctl.errors import Exit
@@ -19,7 +21,7 @@ from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
-from swarmctl.settings.command_line import changes, read_last, rerun, resolved_options, write_last
+from swarmctl.settings.command_line import LastRun, changes, read_last, rerun, resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
@@ -43,7 +45,7 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
     keys = keys_for(resolved.config, prompter, os.environ)
     with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
-        before = read_last(node.files) if node.resumes else None
+        before = _last_command(node, say)
         with disk_errors.disk_errors(node.files.root):
             record_consent(node.files, agreed)
             membership = membership and store_membership(node.files, membership)
@@ -53,6 +55,8 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
                 say(line)
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")
+            if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+                say(f"Ctrl-C does not reach a process that runs in the background. To stop it: kill {os.getpid()}")
         progress = RunView()
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
@@ -61,6 +65,15 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         if options.as_json:
             print(json.dumps(result(progress, node.name)), flush=True)
         return code
+
+
+def _last_command(node: nodes.Node, say: Writer) -> LastRun | None:
+    """Return the command that a resumed node ran last; None if it is unknown, which is said."""
+    try:
+        return read_last(node.files) if node.resumes else None
+    except FileProblem as error:
+        say(f"warning: {error.message}. What this command changes cannot be shown.")
+        return None
 
 
 def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str, ...]]:

@@ -10,12 +10,12 @@ from itertools import pairwise
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
+from hivemind_exp.errors import CheckpointError, DiskFull, NodeError, OutOfMemory
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.errors import Exit
+from swarmctl.errors import Exit, exit_code
 from swarmctl.nodes.history import has_begun
-from swarmctl.nodes.lookup import files_of
+from swarmctl.nodes.lookup import files_of, other_name
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit
@@ -98,6 +98,10 @@ def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, reso
     if ending.returncode == 0 and reason in _EXIT_OF_REASON:
         return _EXIT_OF_REASON[reason]
     error = _failure(ending, progress, files, resolved)
+    if error.next is None and exit_code(error) is Exit.CONFIGURATION:  # the same command would fail again
+        name = files.root.name
+        other, check = rerun(resolved, other_name(name)), shlex.join(["swarmctl", "doctor", "--node", name])
+        error.next = other if isinstance(error, CheckpointError) else check
     error.next = _advice(error.next, continuation(files.root.name), resolved)
     raise error
 

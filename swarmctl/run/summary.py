@@ -53,6 +53,12 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
         lines.append("The node shares its signed completions with the peers in its swarm.")
     if config.hub.repo:
         lines.append(f"The node pushes its model, with a card on what it learned from, {pushes(config)}.")
+    keep = config.journal.keep_rounds
+    if keep and not 0 < config.game.rounds <= keep:
+        lines.append(
+            f"Completions of the latest {keep:,} rounds are kept, older ones are deleted (journal.keep_rounds). "
+            f"To keep them elsewhere: {typed(f'swarmctl rollouts export --node {shlex.quote(node.name)} -o FILE')}"
+        )
     if config.model.name == _DEMO and config.warmup.steps and not relay:
         lines.append(
             "This is a demonstration. A tiny model is built on this machine and warmed up until it knows the answer "

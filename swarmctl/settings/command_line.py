@@ -4,18 +4,22 @@ import json
 import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from hivemind_exp.config import RETIRED
+from hivemind_exp.errors import FileProblem, NewerFormat, NodeError
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
+from swarmctl.nodes.directory import identity
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
+from swarmctl.settings.retired import RETIRED
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import NAME, REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
@@ -57,20 +61,39 @@ class LastRun:
 
 
 def read_last(files: NodeFiles) -> LastRun | None:
-    """Return a node's latest run; None if it never ran."""
-    record = read_json(files.config)
-    if record is None or record.get("schema") != 1:
-        return None
-    paths = {tuple(key.split(".")): value for key, value in record["overrides"].items()}
-    overrides = (Override(path, value, REMEMBERED) for path, value in paths.items() if path not in RETIRED)
-    return LastRun(record["profile"], tuple(overrides), record["config"])
+    """Return a node's latest run; None if it never ran. Raises FileProblem if the file is damaged or newer."""
+    try:
+        record = read_object(files.config)
+        if record is None:
+            return None
+        paths = {tuple(key.split(".")): value for key, value in record["overrides"].items()}
+        overrides = (Override(path, value, REMEMBERED) for path, value in paths.items() if path not in RETIRED)
+        return LastRun(record["profile"], tuple(overrides), dict(record["config"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileProblem(f"{files.config} is damaged: it does not describe a run", next=_again(files)) from error
+    except NewerFormat:
+        raise
+    except FileProblem as error:
+        error.next = _again(files)
+        raise
+
+
+def _again(files: NodeFiles) -> str:
+    """Return a command that resumes a node whose last command is lost, with a profile that has its model and tasks."""
+    made = read_json(files.identity) or {}
+    for name, path in profiles.known_profiles().items():
+        with suppress(NodeError):
+            fixed = identity(resolve(profiles.read(path), [], {}).config)
+            if all(fixed[key] == made.get(key) for key in ("model", "adapter", "tasks", "seed", "fresh")):
+                return shlex.join(["swarmctl", "run", "--node", files.root.name, "--profile", name])
+    return "swarmctl profiles list"
 
 
 def write_last(files: NodeFiles, resolved: Resolved) -> None:
     """Save this run as the node's last."""
     overrides = {dotted(given.path): given.value for given in resolved.overrides if given.path != NAME}
     config = resolved.config.model_dump(mode="json")
-    record = {"schema": 1, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
+    record = {"schema": FORMAT, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
     write_json(files.config, record)
 
 

@@ -79,6 +79,16 @@ def phase(event: dict[str, Any]) -> str:
     return f"{text}: {done:,} of {total:,}." if total else f"{text}: {done:,}."
 
 
+def doing(progress: RunView) -> str:
+    """Return what a run is doing, for a line that says that it still is."""
+    if progress.down and None in progress.down.values():
+        return f"waiting for {', '.join(progress.down)}"
+    if progress.phase is not None:
+        text = phase(progress.phase).removesuffix(".")
+        return text[:1].lower() + text[1:]
+    return "starting" if progress.start is None else f"in round {(progress.round or 0) + 1}"
+
+
 def of_rounds(progress: RunView) -> str:
     """Return ``12 of 80``, or ``12`` if the node runs until you stop it."""
     total = progress.rounds

@@ -3,13 +3,16 @@
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
+from swarmctl.terminal import sentences
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, folded, one_line
+from swarmctl.terminal.waiting import interval, still
 
 if TYPE_CHECKING:
     from swarmctl.terminal.live_view import LiveView
@@ -51,18 +54,24 @@ class Writer:
 
 
 class PlainView(AbstractContextManager["PlainView"]):
-    """Prints one sentence per round, evaluation, phase and warning."""
+    """Prints one sentence per round, evaluation, phase and warning, and what the run is doing if it is silent."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
         self._write = Writer(stream)
         self._quiet = quiet
         self._narrator = Narrator(verbose=verbose)
+        self._every = interval(stream)
+        self._heard = self._told = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
         return None
 
-    def tick(self, _progress: RunView, /) -> None:
-        """Do nothing: only a live view redraws, several times per second."""
+    def tick(self, progress: RunView, /) -> None:
+        """Say what the run is doing, if nothing was printed for a while."""
+        now = time.monotonic()
+        if not self._quiet and now - self._told >= self._every:
+            self._write(still(sentences.doing(progress), now - self._heard))
+            self._told = now
 
     def note(self, text: str) -> None:
         self._write(text)
@@ -71,6 +80,7 @@ class PlainView(AbstractContextManager["PlainView"]):
         text = self._narrator.sentence(event, progress)
         if text is not None and (not self._quiet or event["event"] in ("warning", "workers", "error")):
             self._write(text)
+            self._heard = self._told = time.monotonic()
 
 
 def can_draw(stream: TextIO, environment: Mapping[str, str]) -> bool:

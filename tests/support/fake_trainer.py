@@ -78,6 +78,10 @@ def main() -> None:
         raise RuntimeError("the flux was \x1b[31mreversed")
     if act == "offload":
         sys.exit(offload(request["config"], node, secrets, emit))
+    if act == "unfit":
+        emit(ErrorEvent(code="task", message="cannot generate a question"))
+        emit(StopEvent(reason="error", round=0, steps=0))
+        sys.exit(1)
     if act == "no_model":  # as the trainer fails if it cannot load the model, before its start event
         message = "Qwen/Qwen2.5-0.5B-Instruct is not on this machine"
         emit(ErrorEvent(code="hub_unreachable", message=message, next="swarmctl run --profile demo"))

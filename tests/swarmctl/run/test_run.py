@@ -20,6 +20,7 @@ from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
 from tests.support.command_line import ROOT, STAND_IN, Cli, write_profile
+from tests.support.processes import is_alive
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
@@ -163,6 +164,7 @@ def test_a_profile_file_is_found_again_from_another_directory(stand_in: Cli, hom
         ),
         ("traceback", Exit.FAILED, "RuntimeError: the flux was reversed (log: ", "run --node demo"),
         ("disk_full", Exit.FAILED, "error: no space left in ", "df -h "),
+        ("unfit", Exit.CONFIGURATION, "error: cannot generate a question", "doctor --node demo"),
     ],
 )
 def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, following: str) -> None:
@@ -278,6 +280,22 @@ def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], ro
 
 
 @pytest.mark.slow
+def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.Popen[str]]) -> None:
+    """A shell ignores SIGINT in the jobs that a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = started("run")  # inherits it
+    finally:
+        signal.signal(signal.SIGINT, before)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    told = next(line for line in process.stderr if "To stop it: " in line)
+    subprocess.run(["sh", "-c", told.partition("To stop it: ")[2]], check=True)
+    assert process.wait(20) == Exit.DONE
+    assert "Stopped after" in process.stderr.read()
+
+
+@pytest.mark.slow
 def test_the_lock_outlives_a_killed_supervisor(
     started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
 ) -> None:
@@ -292,7 +310,7 @@ def test_the_lock_outlives_a_killed_supervisor(
     assert "its supervisor" in refused.stderr
     assert f"pid {trainer.pid}, will stop shortly" in refused.stderr
     trainer.resume()
-    until(lambda: not trainer.is_running())
+    until(lambda: not is_alive(trainer.pid))
     assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
 
 

@@ -18,8 +18,9 @@ from urllib.parse import SplitResult, urlsplit
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.proxies import proxy_for
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.keys.finder import Key, LocationKind, command_to_set
+from swarmctl.keys.http_client import timed_out
 from swarmctl.keys.key_text import in_the_clear
 from swarmctl.keys.probe import KeyTest, probe
 
@@ -114,7 +115,7 @@ def host(service: ApiService, context: Context) -> Finding:
     try:
         text = _reach(service, context)
     except ProviderError as error:
-        return service.trouble(error.message, error.next)
+        return (unknown if timed_out(error) else service.trouble)(error.message, error.next)
     if in_the_clear(service.endpoint.base_url):
         return warning(f"{text}; unencrypted: others on the network can read prompts, completions and the key")
     return ok(text)
@@ -209,8 +210,8 @@ def answer(service: ApiService, context: Context) -> Finding:
             given = key is not None and key.spot.place is LocationKind.ENVIRONMENT
             remedy = f"unset {key.spot.source}" if key and given else command_to_set(service.endpoint)
             return service.trouble(text, remedy)
-    if raw is not None and raw.status == 429:
-        return warning(text, context.again("api"))
+    if probed.timed_out or (raw is not None and raw.status == 429):
+        return (unknown if probed.timed_out else warning)(text, context.again("api"))
     if raw is not None and (raw.status == 404 or service.endpoint.chat.free):
         return _without_list(service, context, text)
     return service.trouble(text, context.again("api"))

@@ -95,6 +95,8 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.provider": (see.sent, OFFLOAD, "box", "openai"),
     "offload.model": (see.sent, OFFLOAD, "one", "two"),
     "offload.kind": (see.announced, OFFLOAD, "teacher", "policy_text"),
+    "offload.max_tokens": (see.sent, OFFLOAD, 100, 200),
+    "offload.service_tier": (see.sent, REASONING, "default", "flex"),
     "offload.share": (see.part("requests"), SHORT | ASKED, 0.5, 0.25),
     "offload.when": (see.part("requests"), SHORT | ASKED, "always", "failed"),
     "offload.stages": (
@@ -127,6 +129,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "providers.*.max_tokens_name": (see.sent, OFFLOAD, "max_tokens", "max_completion_tokens"),
     "providers.*.free": (see.announced, OFFLOAD, True, False),
     "providers.*.batch": (see.refused, {**OFFLOAD, "offload": {"provider": "box", "batch": True}}, True, False),
+    "providers.*.reasons": (see.sent, OFFLOAD, False, True),
     "providers.*.training": (see.announced, OFFLOAD, "unknown", "allowed"),
     "hub.repo": (see.pushed, {"hub": {"repo": "me/mine", "every": 2}}, "me/mine", "me/other"),
     "hub.every": (see.pushed, {"hub": {"repo": "me/mine", "every": 2}}, 2, 3),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import ModelError
+from hivemind_exp.foreign_text import foreign, visible
 from hivemind_exp.rollouts.types import Message, decode_completion, encode_completion
 
 if TYPE_CHECKING:  # the command line imports this module with the games
@@ -39,7 +40,7 @@ def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[
     """Return a chat's token ids, ready for the model's turn."""
     if tokenizer.chat_template is None:
         ids = list(tokenizer.encode("\n\n".join(message["content"] for message in chat) + "\n\n"))
-        while ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
+        while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
             ids.pop()
         return ids
     text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
@@ -61,19 +62,20 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
         try:
             ids = encode(_CHAT, tokenizer)
         except (TemplateError, TypeError, ValueError) as error:
-            reason = str(error).strip() or type(error).__name__
+            reason = foreign(str(error).strip() or type(error).__name__)
             continue
         text = "".join(str(tokenizer.decode(ids)).split())
         if "".join(_QUESTION.split()) in text.partition("".join(_INSTRUCTION.split()))[2]:
             break
     else:
-        raise ModelError(f"the chat template of {name} cannot be used: {reason}", next=OTHER_MODEL)
+        what = "tokenizer" if template is None else "chat template"
+        raise ModelError(f"the {what} of {name} cannot be used: {reason}", next=OTHER_MODEL)
     if thinking is not None:
         _set_thinking(tokenizer, name, thinking)
     back = decode_completion(tokenizer, encode_completion(tokenizer, _COMPLETION, True))
     if back.split() != _COMPLETION.split():
         raise ModelError(
-            f"the tokenizer of {name} does not keep the tags of an answer: {_COMPLETION!r} becomes {back!r}",
+            f"the tokenizer of {name} does not keep the tags of an answer: {_COMPLETION!r} becomes {foreign(back)}",
             next=OTHER_MODEL,
         )
 
@@ -104,7 +106,7 @@ def _template(tokenizer: PreTrainedTokenizerBase, name: str) -> str | None:
         return str(next(iter(found.values())))
     names = ", ".join(sorted(found))
     raise ModelError(
-        f"{name} has several chat templates ({names}) and none named default; copy the one to use to "
+        f"{name} has several chat templates ({visible(names)}) and none named default; copy the one to use to "
         "chat_template.jinja in a copy of the model's directory",
         next=OTHER_MODEL,
     )

@@ -8,10 +8,18 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from hivemind_exp.config import Config, LoraConfig, ModelConfig
-from hivemind_exp.errors import HubUnreachable, ModelError
+from hivemind_exp.errors import ConfigurationError, HubUnreachable, ModelError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
@@ -82,9 +90,20 @@ def load_model(
     stored = getattr(torch, dtype) if config.lora is not None else torch.float32
     model = _model(config, place, dtype=stored, token=token)
     check_vocabulary(model, tokenizer, config.name)
-    check_targets(model, config.lora)
+    _check_adapter(config, model.config)
     check_behaviour(model, tokenizer, config.name)
+    model.generation_config = _plain(model.generation_config)
     return model
+
+
+def _plain(defaults: GenerationConfig) -> GenerationConfig:
+    """Return defaults of generation that only end a completion. They are saved with checkpoints.
+
+    The base model's top_k, penalties and so on would make a server that loads a checkpoint sample another policy than
+    the one that was trained. The neutral values are written out because transformers itself takes top_k = 50 otherwise.
+    """
+    ends = {name: getattr(defaults, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return GenerationConfig(**ends, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
 
 
 def _model(config: ModelConfig, place: str, **how: Any) -> PreTrainedModel:
@@ -121,7 +140,7 @@ def rehearse(config: Config) -> None:
     tokenizer = _tokenizer(config.model, place)
     model = _model(config.model, place, device_map="meta", dtype=torch.float32)
     check_vocabulary(model, tokenizer, name)
-    check_targets(model, config.model.lora)
+    _check_adapter(config.model, model.config)
     check_lengths(model.config, config.generation, name)
 
 
@@ -135,6 +154,24 @@ def adapter_config(lora: LoraConfig | None) -> Any:
     return peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
+
+
+def _check_adapter(config: ModelConfig, shape: PretrainedConfig) -> None:
+    """Raise ``ConfigurationError`` if peft cannot put the configured adapters into a model of this shape."""
+    if config.lora is None:
+        return
+    import peft
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
+    check_targets(model, config.lora)
+    try:
+        peft.get_peft_model(model, adapter_config(config.lora))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{config.name} cannot have the adapters of model.lora: {foreign(error)}",
+            next="swarmctl run --set model.lora=false",
+        ) from error
 
 
 def locate(config: ModelConfig) -> Whereabouts:
@@ -249,5 +286,7 @@ def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError
     if "trust_remote_code" in str(error):
         reason = "it needs code from its repository, and such code is never run (trust_remote_code = False)"
         return ModelError(f"{config.name} cannot be loaded: {reason}", next=OTHER_MODEL)
+    if isinstance(error, SafetensorError):
+        what += "; its weights are damaged or only Git LFS pointers (git lfs pull)"
     reason = foreign(str(error).strip() or type(error).__name__)
     return ModelError(f"{config.name} {what}: {reason}")

@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hivemind_exp.config import GenerationConfig, LoraConfig
 from hivemind_exp.errors import ConfigurationError, ModelError
+from hivemind_exp.foreign_text import foreign, visible
 from hivemind_exp.models.chat_format import OTHER_MODEL
 
 _OTHER_HEADS = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
@@ -27,27 +28,29 @@ def check_kind(config: PretrainedConfig, name: str) -> None:
     """Raise ``ModelError`` for a configuration that does not describe a trainable causal language model."""
     built = (config.architectures or [""])[0]
     if config.is_encoder_decoder or built.endswith(_OTHER_HEADS):
-        what = built or "model with encoder and decoder"
+        what = foreign(built) if built else "model with encoder and decoder"
         raise ModelError(f"{name} is a {what}, not a causal language model", next=OTHER_MODEL)
     quantized = getattr(config, "quantization_config", None)
     if quantized:
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized.quant_method
+        how = foreign(getattr(method, "value", method))
         raise ModelError(
-            f"{name} is quantized ({getattr(method, 'value', method)}), and quantized weights cannot be trained; use "
-            "the model that it was made from",
+            f"{name} is quantized ({how}), and quantized weights cannot be trained; use the model it was made from",
             next=OTHER_MODEL,
         )
 
 
 def check_complete(loaded: Mapping[str, Any], name: str) -> None:
     """Raise ``ModelError`` if weights are missing or have another shape. ``loaded``: transformers' loading info."""
-    shapes = [f"{key} is {tuple(there)}, not {tuple(expected)}" for key, there, expected in loaded["mismatched_keys"]]
+    shapes = sorted(
+        f"{key} is {tuple(there)}, not {tuple(expected)}" for key, there, expected in loaded["mismatched_keys"]
+    )
     for what, found in (
         ("weights are missing", sorted(loaded["missing_keys"])),
         ("weights have another shape", shapes),
     ):
         if found:
-            shown = "; ".join(found[:_SHOWN]) + ("; …" if len(found) > _SHOWN else "")
+            shown = "; ".join(map(visible, found[:_SHOWN])) + ("; …" if len(found) > _SHOWN else "")
             raise ModelError(
                 f"{name} cannot be loaded as a causal language model: {len(found)} {what} ({shown}). Download it "
                 "again, or use another model",
@@ -59,9 +62,9 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     """Raise ``ModelError`` if the tokenizer has tokens without a row in the model's embedding."""
     rows, last = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
     if last >= rows:
-        token = tokenizer.convert_ids_to_tokens(last)
+        token = foreign(tokenizer.convert_ids_to_tokens(last))
         raise ModelError(
-            f"the tokenizer of {name} does not fit its model: token {last} ({token!r}), but {rows} rows of embeddings",
+            f"the tokenizer of {name} does not fit its model: token {last} ({token}), but {rows} rows of embeddings",
             next=OTHER_MODEL,
         )
 
@@ -89,7 +92,7 @@ def check_targets(model: nn.Module, lora: LoraConfig | None) -> None:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             linear = {name.rpartition(".")[2] for name, module in model.named_modules() if _can_adapt(module)}
             raise ConfigurationError(
-                f"model.lora.targets: the model has no module {target!r}; it has {', '.join(sorted(linear))}",
+                f"model.lora.targets: the model has no module {target!r}; it has {visible(', '.join(sorted(linear)))}",
                 next="swarmctl run --set model.lora.targets=all-linear",
             )
 
@@ -105,12 +108,14 @@ def check_behaviour(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     """
     for key, weights in model.named_parameters():
         if not torch.isfinite(torch.stack(weights.detach().aminmax())).all():
-            raise ModelError(f"{name} has weights that are not finite ({key}). Download it again", next=OTHER_MODEL)
+            raise ModelError(
+                f"{name} has weights that are not finite ({visible(key)}). Download it again", next=OTHER_MODEL
+            )
     ids = torch.tensor([tokenizer.encode("What is 2 + 3 + 4?", add_special_tokens=False)])
     alone = _logits(model, ids)
-    tolerance = (1e-3 if model.dtype == torch.float32 else 0.1) * (1 + alone.abs().max())
+    tolerance = (1e-4 if model.dtype == torch.float32 else 0.1) * (1 + alone.abs().max())
     changed = _logits(model, torch.cat([ids[:, :-1], ids[:, :1]], dim=1))
-    if not (alone - changed)[:, :-1].abs().max() <= tolerance:
+    if (alone - changed)[:, :-1].abs().max() > tolerance / 10:  # the same shapes round the same way
         raise ModelError(f"{name} is not a causal language model: a token depends on later ones", next=OTHER_MODEL)
     for _ in range(2):
         padded = torch.cat([torch.full((1, _PADDING), tokenizer.pad_token_id), ids], dim=1)

@@ -17,7 +17,8 @@ from hivemind_exp.events import Emit
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.model_names import short_name
-from hivemind_exp.offload.api.chat import ChatAnswer, SamplingParams, most_tokens
+from hivemind_exp.offload.api.chat import ChatAnswer
+from hivemind_exp.offload.api.dialect import SamplingParams, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
 from hivemind_exp.offload.prices import PromptBound, worst_case
@@ -260,6 +261,9 @@ class BilledClient:
             if values[name] is not None:
                 text = f"does not accept {name} = {values[name]}; requests are sent without it"
                 self._warn(service, "parameter_dropped", text, key=name)
+        if (longest := service.client.style.longest) is not None:
+            text = f"has a small context, so completions are limited to {longest} tokens (not offload.max_tokens)"
+            self._warn(service, "small_context", text)
         unbounded = "reasoning_effort" in rejected and not service.endpoint.chat.bounds_reasoning
         if unbounded and self.ledger.capped and not service.price.free:
             self._end(f"the hidden reasoning of {service.endpoint.label} cannot be switched off and has no limit")

@@ -15,7 +15,8 @@ from hivemind_exp.events import Emit, OffloadEvent, WarningEvent, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.batch import BatchClient
-from hivemind_exp.offload.api.chat import ChatClient, SamplingParams, check_sdk
+from hivemind_exp.offload.api.chat import ChatClient, check_sdk
+from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.batch.job import warn_of_orphans
 from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.ledger import Ledger
@@ -117,7 +118,7 @@ class OpenAIModelWrapper:
 
     def __init__(
         self,
-        model_name: str = "gpt-4o-mini",
+        model_name: str = "gpt-6-luna",
         *,
         provider: str = "openai",
         usd: float = 5.00,
@@ -130,8 +131,14 @@ class OpenAIModelWrapper:
         """
         self._config = Config.model_validate(
             {
-                "offload": {"provider": provider, "model": model_name, "fallback": [], "limits": {"usd": usd}},
-                "generation": {"max_completion_tokens": max_tokens, "temperature": temperature},
+                "offload": {
+                    "provider": provider,
+                    "model": model_name,
+                    "fallback": [],
+                    "max_tokens": max_tokens,
+                    "limits": {"usd": usd},
+                },
+                "generation": {"temperature": temperature},
             }
         )
         row = PROVIDERS.get(provider)

@@ -21,7 +21,7 @@ from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.answers import BilledClient, ending
-from hivemind_exp.offload.api.chat import SamplingParams
+from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.batch.filler import BatchFiller
 from hivemind_exp.offload.catalog import lacks, missing, read_list
@@ -296,7 +296,9 @@ class Engine:
         ``changes``: the style's ``changes`` when the rejected request was sent.
         """
         style = service.client.style
-        if fault.trouble is not FaultKind.BAD_REQUEST or (style.changes == changes and not style.adapt(fault.detail)):
+        if fault.trouble is not FaultKind.BAD_REQUEST:
+            return False
+        if style.changes == changes and not style.adapt(fault.detail, first=not service.answered):
             return False
         self._router.release(service)
         self._billing.note_dropped(service)

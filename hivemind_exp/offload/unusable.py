@@ -5,8 +5,9 @@ Also the test request's question, and what is wrong with the text of its answer.
 
 from dataclasses import dataclass
 
-from hivemind_exp.offload.api.chat import ChatAnswer, Choice, RequestDialect, SamplingParams, most_tokens
-from hivemind_exp.offload.api.faults import short
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.offload.api.chat import ChatAnswer, Choice
+from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, most_tokens
 from hivemind_exp.rollouts.types import Message
 from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION, answer_in
 
@@ -37,7 +38,7 @@ class Shortcoming:
 
 def quoted_start(text: str) -> str:
     """Return the start of a service's text in quotation marks, on one line."""
-    return f'"{short(text)[:_SHOWN]}{"…" if len(short(text)) > _SHOWN else ""}"' if text.strip() else "an empty text"
+    return foreign(text, _SHOWN) if text.strip() else "an empty text"
 
 
 def unusable(answer: ChatAnswer, style: RequestDialect, sampling: SamplingParams, name: str) -> Shortcoming | None:

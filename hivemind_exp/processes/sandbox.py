@@ -1,7 +1,9 @@
-"""The sandbox that a worker enters once it has loaded what it needs.
+"""The sandbox that a worker enters before it reads anything from outside.
 
 Defense in depth around verifiers that are written to be harmless: whatever an answer makes them do, they have no
-network, cannot write files, start processes or read secrets, and have little memory.
+network, cannot write files, start processes, or read this user's files or the memory of other processes, and have
+little memory. On Linux the kernel enforces it (``kernel``). An audit hook refuses the same in Python; alone, as on
+macOS, it stops accidents, but not code written to get around it.
 """
 
 from __future__ import annotations
@@ -11,15 +13,16 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
-MEMORY = 2 * 2**30
-"""Address space of a verifier, in bytes (Linux; macOS does not enforce it)."""
+from hivemind_exp.processes.kernel import confine, end_with_parent, hide_memory
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
+MEMORY = 2 * 2**30
+"""Address space of a worker, in bytes (Linux; macOS does not enforce it)."""
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
+"""What the loader needs for modules that are imported later."""
 
 _REFUSED = (
     "socket.", "subprocess.", "ctypes.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn",
@@ -36,10 +39,9 @@ def die_with_parent(parent: int) -> None:
     """Kill this process when its parent dies (Linux), and ignore the terminal's signals, which the node handles."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(name, signal.SIG_IGN)
-    if sys.platform == "linux":
-        _libc_prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died before the call
-            os._exit(1)
+    end_with_parent(signal.SIGKILL)
+    if sys.platform == "linux" and os.getppid() != parent:  # the parent died before the call
+        os._exit(1)
 
 
 def allow_seconds(limit: float) -> None:
@@ -47,24 +49,41 @@ def allow_seconds(limit: float) -> None:
     signal.setitimer(signal.ITIMER_PROF, limit)
 
 
-def close(role: Role) -> None:
-    """Irrevocably give up network, files and processes; a verifier also gets a memory limit."""
-    os.chdir("/")
-    with open(os.devnull, "r+b") as nothing:  # so that a print does not fail with a refused write
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
-    for name in list(os.environ):
-        del os.environ[name]
-    _limit("RLIMIT_CORE", 0)
-    _limit("RLIMIT_FSIZE", 0)
-    if sys.platform == "linux":
-        _leave_network()
-        _libc_prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        if role == "verify":  # in the role "make", a library's thread stacks may need more, and no text is untrusted
+class Sandbox:
+    """Gives up what this process does not need, in two steps that cannot be undone."""
+
+    def __init__(self) -> None:
+        self._nothing = os.open(os.devnull, os.O_RDWR)  # opened now, because ``close`` refuses it
+
+    def close(self, readable: Iterable[str] = (), *, limited: bool = True) -> list[str]:
+        """Give up network, processes and all files but Python's code and ``readable``, which can only be read.
+
+        ``limited``: limit the memory to ``MEMORY``, too.
+
+        Returns:
+            What the kernel does not enforce, with the reason; empty if it enforces everything.
+        """
+        os.chdir("/")
+        hide_memory()
+        if sys.platform == "linux" and limited:
             _limit("RLIMIT_AS", MEMORY)
-    _limit("RLIMIT_NPROC", 0)
-    _limit("RLIMIT_NOFILE", 64)
-    _refuse_by_audit()
+        _limit("RLIMIT_NPROC", 0)
+        _limit("RLIMIT_NOFILE", 64)
+        return confine(map(Path, [*_roots(), *_LIBRARIES, *readable]))
+
+    def finish(self) -> None:
+        """Once everything is loaded, give up output, except for messages, and what the audit hook refuses."""
+        for output in (1, 2):  # so that a print does not fail with a refused write
+            os.dup2(self._nothing, output)
+        for name in list(os.environ):
+            del os.environ[name]
+        _limit("RLIMIT_FSIZE", 0)
+        _refuse_in_python()
+
+
+def _roots() -> list[str]:
+    """Return the directories with Python code."""
+    return [os.path.realpath(root) for root in {*sys.path, sys.prefix, sys.base_prefix} if root]
 
 
 def _limit(name: str, value: int) -> None:
@@ -72,24 +91,9 @@ def _limit(name: str, value: int) -> None:
         resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def _libc_prctl(option: int, value: int) -> None:
-    import ctypes
-
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-def _leave_network() -> None:
-    """Move into an empty network namespace, if the kernel lets an ordinary user do so."""
-    import ctypes
-
-    libc = ctypes.CDLL(None)
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-        libc.unshare(_CLONE_NEWNET)
-
-
-def _refuse_by_audit() -> None:
+def _refuse_in_python() -> None:
     """Permanently refuse operations with an audit hook. Reading stays possible in the directories with Python code."""
-    roots = tuple(os.path.join(os.path.realpath(root), "") for root in {*sys.path, sys.prefix, sys.base_prefix} if root)
+    roots = tuple(os.path.join(root, "") for root in _roots())
     own = os.getpid()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:

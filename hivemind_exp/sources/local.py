@@ -126,18 +126,16 @@ class LocalSource(Source):
 
     @contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
-        """Turn off what only training needs, and disable the model's own generation defaults (top_k, penalties)."""
-        model, defaults = self._model, self._model.generation_config
+        """Turn off what only training needs."""
+        model = self._model
         checkpointing = bool(model.is_activation_checkpointing)
         if checkpointing:
             model.activation_checkpointing_disable()
-        model.generation_config = GenerationConfig()
         model.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            model.generation_config = defaults
             if checkpointing:
                 model.activation_checkpointing_enable()
 

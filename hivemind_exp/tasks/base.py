@@ -1,9 +1,11 @@
 """The task interface: a generator of questions with a verifier."""
 
+import importlib
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hivemind_exp.processes.sandbox import Role
@@ -87,6 +89,20 @@ class TaskSpec:
     """Absolute path of a fixed set's file or directory."""
     check: Literal["exact", "math"] = "exact"
     params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def needs_hub(spec: TaskSpec) -> bool:
+    """Whether the process that makes the task's questions must load them from the hub."""
+    try:
+        return spec.path is None and bool(getattr(importlib.import_module(spec.module), "NEEDS_HUB", False))
+    except ImportError:  # the worker reports it in more detail
+        return False
+
+
+def own_files(spec: TaskSpec) -> list[str]:
+    """Return the files and directories that the operator's own settings of a task name."""
+    named = [spec.path, *(value for value in spec.params.values() if isinstance(value, str))]
+    return [path for path in named if path is not None and Path(path).exists()]
 
 
 class Task(ABC):

@@ -95,6 +95,10 @@ class Mixture:
             for label, fact in zip(self._labels, self._pool.facts(), strict=True)
         ]
 
+    def still_open(self) -> list[str]:
+        """Return what the sandbox of the workers lacks on this machine. Waits for the workers."""
+        return self._pool.still_open()
+
     def digest(self, label: str, n: int = 64) -> str:
         """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest."""
         task = self._labels.index(label)

@@ -23,6 +23,7 @@ from hivemind_exp.stop import StopRequested
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
+from hivemind_exp.trainer.collapse import CollapseCheck
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
 from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise
 
@@ -54,6 +55,7 @@ class HivemindGRPOTrainer(RoundLoop):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._left_out = 0
+        self._collapse = CollapseCheck(self.config, self.emit)
         self._saved_in = self.step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
 
     def run(self, checkpoint: Checkpoint | None) -> None:
@@ -153,6 +155,8 @@ class HivemindGRPOTrainer(RoundLoop):
         )
         self.journal.commit(manifest, stage_run, self.progress.round)
         self._filler.check_usefulness(stage_run, groups, manifest.rows)
+        if stage_run.stage == ANSWER:
+            self._collapse.count(groups)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
         summaries = summarise(groups)
@@ -212,6 +216,7 @@ class HivemindGRPOTrainer(RoundLoop):
         evaluation = evaluate(round_, self.local, prompts, self.tasks)
         self.journal.write_evaluation(evaluation)
         self.emit(_as_event(evaluation))
+        self._collapse.evaluated(self.journal.evaluations())
 
     def _push_if_due(self) -> None:
         """Hand the newest checkpoint and its model card to the upload thread."""

@@ -247,7 +247,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
                 --set\t'Change any setting (repeatable)' \
-                --deep\t'Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)' \
+                --deep\t'Also run a training step (up to 2 minutes) and send each provider a test question (may cost money)' \
                 --offline\t'Don\'t use the network' \
                 --fix\t'Fix what is safe to fix: file modes, leftovers, missing directories' \
                 --report\t'Print Markdown for a bug report, without keys or names' \

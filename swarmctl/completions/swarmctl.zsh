@@ -224,7 +224,7 @@ _swarmctl__doctor() {
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
-    '--deep[Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)]' \
+    '--deep[Also run a training step (up to 2 minutes) and send each provider a test question (may cost money)]' \
     '--offline[Don'\''t use the network]' \
     '--fix[Fix what is safe to fix\: file modes, leftovers, missing directories]' \
     '--report[Print Markdown for a bug report, without keys or names]' \

@@ -36,6 +36,8 @@ class Status(StrEnum):
     """A node will not run, or not with this profile."""
     SKIPPED = "skipped"
     """Not requested, not applicable or impossible to find out here; the finding says which."""
+    UNKNOWN = "unknown"
+    """No answer in time. The machine or the network may only be busy, so this is not a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ ok = partial(Finding, Status.OK)
 skipped = partial(Finding, Status.SKIPPED)
 warning = partial(Finding, Status.WARNING)
 failed = partial(Finding, Status.FAILED)
+unknown = partial(Finding, Status.UNKNOWN)
 
 
 def quoted(paths: Iterable[Path]) -> str:
@@ -149,8 +152,8 @@ class Check:
     group: str
     name: str
     look: Callable[[Context], Finding]
-    limit: float = 3.0
-    """Seconds after which the check is abandoned and reported as failed."""
+    limit: float = 10.0
+    """Seconds after which the check is abandoned and reported as unknown."""
     profile: bool = False
     """Whether the check needs a valid configuration."""
     deep: bool = False

@@ -9,10 +9,11 @@ from dataclasses import replace
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from swarmctl.doctor import registry
-from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, end_programs, failed, skipped
+from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, end_programs, failed, skipped, unknown
 from swarmctl.doctor.checks.api.checks import notice
 from swarmctl.doctor.report import as_markdown, as_text, print_as_json
 from swarmctl.errors import Exit
+from swarmctl.keys.http_client import timed_out
 from swarmctl.paths import nodes_directory
 from swarmctl.run.outcome import completed
 from swarmctl.settings.options import DoctorOptions, RunOptions
@@ -60,7 +61,7 @@ def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
             thread.start()
         for check, thread in zip(checks, threads, strict=True):
             thread.join(max(0.0, began + check.limit - time.monotonic()))
-            late = failed(f"timed out after {check.limit:g} s", context.again(check.group))
+            late = unknown(f"no result after {check.limit:g} s", context.again(check.group))
             outcomes.append(made.get(check) or Outcome(check, late, time.monotonic() - began))
     finally:
         end_programs()  # the threads that would kill them may not live that long
@@ -76,7 +77,7 @@ def look(check: Check, context: Context) -> Finding:
     try:
         finding = check.look(context)
     except NodeError as error:
-        finding = failed(error.message, error.next)
+        finding = (unknown if timed_out(error) else failed)(error.message, error.next)
     except Exception as error:  # noqa: BLE001 - a broken check is reported, and the others still run
         return failed(f"the check itself failed: {type(error).__name__}: {foreign(error)}")
     return replace(finding, remedy=completed(finding.remedy, context.run)) if finding.remedy else finding

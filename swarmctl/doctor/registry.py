@@ -25,7 +25,7 @@ CHECKS: tuple[Check, ...] = (
     Check("accelerator", "compute", accelerator.compute, limit=accelerator.DEEP_SECONDS, profile=True, deep=True),
     Check("fit", "profile", fit.profile),
     Check("fit", "memory", fit.memory, profile=True),
-    Check("keys", "keyring", keys.keyring, limit=ALONE_S + 1),
+    Check("keys", "keyring", keys.keyring, limit=4 * ALONE_S),
     Check("keys", "huggingface", keys.huggingface),
     Check("keys", "wandb", keys.wandb, profile=True),
     Check("api", "providers", api.providers),

@@ -77,6 +77,9 @@ def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool) -
         else:
             yield f"{number}. Start with {first.check.key}: {_safe(first.finding.text)}"
         return
+    unknown = [outcome.check.key for outcome in outcomes if outcome.finding.status is Status.UNKNOWN]
+    if unknown:
+        yield f"No answer in time from {', '.join(unknown)}. If this machine is busy, try again later."
     warnings = sum(outcome.finding.status is Status.WARNING for outcome in outcomes)
     less = f" ({warnings} warning{'s' if warnings > 1 else ''})" if warnings else ""
     what = "Ready to run" if whole else "No failures" if warnings else "No problems found"

@@ -16,11 +16,13 @@ from swarmctl.keys.key_text import file_variable
 from swarmctl.terminal.prompter import Prompter
 
 ALONE_S = 3.0
-"""Time limit when no one can answer the keyring's dialog."""
+"""Time limit when no one can answer the keyring's dialog. Time that the helper spends computing does not count."""
 ATTENDED_S = 60.0
 """Time limit when someone can answer it."""
 QUIET_S = 1.0
 """After this time, a message says what the command is waiting for."""
+_LOOK_S = 0.25
+_BUSY = ("running",) if sys.platform == "darwin" else ("running", "waiting")  # macOS does not tell who is asleep
 _UNLOCK = (
     "security unlock-keychain"
     if sys.platform == "darwin"
@@ -109,13 +111,26 @@ class Keyring:
             process.kill()
             process.wait()
 
-    def _wait(self, process: subprocess.Popen[bytes], order: bytes | None, limit: float) -> bytes:
-        if self._prompter.can_ask:
-            with suppress(subprocess.TimeoutExpired):
-                return process.communicate(order, timeout=QUIET_S)[0]
-            self._prompter.say(f"Waiting up to {limit:g} s for the keyring: it may be showing a dialog.")
-            order, limit = None, limit - QUIET_S
-        return process.communicate(order, timeout=limit)[0]
+    def _wait(self, process: subprocess.Popen[bytes], order: bytes, limit: float) -> bytes:
+        """Return the helper's output. Only the time in which the helper itself waits counts: a machine may be busy."""
+        from hivemind_exp.processes.progress import ProgressWatch
+
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(order)
+            process.stdin.close()
+        process.stdin = None
+        watch, idle, told = ProgressWatch(process.pid), 0.0, not self._prompter.can_ask
+        while True:
+            try:
+                return process.communicate(timeout=_LOOK_S)[0]
+            except subprocess.TimeoutExpired:
+                idle += 0.0 if watch.look() in _BUSY else _LOOK_S
+                if idle >= limit:
+                    raise
+            if not told and idle >= QUIET_S:
+                told = True
+                self._prompter.say(f"Waiting up to {limit:g} s for the keyring: it may be showing a dialog.")
 
 
 def _instead(name: str) -> str:

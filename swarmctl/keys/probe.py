@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.providers import PROVIDERS, Provider
-from swarmctl.keys.http_client import HttpAnswer, Unanswered, request
+from swarmctl.keys.http_client import HttpAnswer, Unanswered, request, timed_out
 from swarmctl.version import VERSION
 
 Result = Literal["valid", "refused", "no_credit", "unreachable", "not_understood", "unreadable"]
@@ -32,6 +32,8 @@ class KeyTest:
     """Ids of the models that the key may use; None if they were not requested or not understood."""
     answer: HttpAnswer | None = None
     """The response behind the result; None if there was none."""
+    timed_out: bool = False
+    """Whether there was no response in time."""
 
 
 def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, path: str | None = None) -> KeyTest:
@@ -44,7 +46,7 @@ def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, 
     try:
         answer = send(row, base_url + row.key_path, key, limit, _VIEWER if row.name == "wandb" else None)
     except Unanswered as error:
-        finding = KeyTest("unreachable", str(error))
+        finding = KeyTest("unreachable", str(error), timed_out=timed_out(error))
     else:
         result = _read(row, answer) if 200 <= answer.status < 300 else _refusal(answer, key)
         finding = replace(result, answer=answer)

@@ -47,6 +47,8 @@ def read_entry(name: str) -> SavedKey | None:
     value = read_json(path) or {}
     check_number(path, value.get("schema"))
     try:
+        address = value.get("base_url") or value["host"]
+        value["base_url"] = address if "://" in address else f"https://{address}"
         entry = SavedKey(**{field: value[field] for field in SavedKey.__dataclass_fields__})
         if entry.name != name or entry.home not in ("keyring", "file") or entry.host != host_of(entry.base_url):
             raise ValueError
@@ -71,6 +73,24 @@ def note_test(entry: SavedKey, result: str) -> None:
     """Save a test result. A directory that cannot be written to is not an error."""
     with suppress(OSError):
         write_entry(replace(entry, tested=now(), result=result))
+
+
+def bound(name: str) -> str | None:
+    """Return the scheme, host and port that a key was first used for, if its location does not say; None if unused."""
+    origin = (read_json(_binding(name)) or {}).get("origin")
+    return origin if isinstance(origin, str) else None
+
+
+def bind(name: str, origin: str) -> None:
+    """Remember what a key was first used for. A directory that cannot be written to is not an error."""
+    if bound(name) is None:
+        with suppress(OSError):
+            _write(_binding(name), {"schema": 1, "origin": origin})
+
+
+def unbind(name: str) -> None:
+    """Forget what a key was first used for."""
+    _binding(name).unlink(missing_ok=True)
 
 
 def read_secret(entry: SavedKey) -> str:
@@ -102,6 +122,10 @@ def remove_secret(name: str) -> None:
 
 def _path(name: str) -> Path:
     return keys_directory() / f"{name}.json"
+
+
+def _binding(name: str) -> Path:
+    return keys_directory() / "first-use" / f"{name}.json"
 
 
 def _secret(name: str) -> Path:

@@ -8,8 +8,11 @@ from itertools import groupby
 from operator import attrgetter
 
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.records import index_in_group
+from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.tasks.base import RewardTerm
+from hivemind_exp.tasks.verifiers.answer_tags import is_exactly, is_strict
 from swarmctl.rollouts.journal import RolloutFilter, RolloutRecord, as_row, node_with_journal, rollouts
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
@@ -66,8 +69,15 @@ def _reward(rollout: RolloutRecord) -> str:
         return "not verified yet"
     word = "correct" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly correct"
     strict = "in strict format" if rollout.strict else "not in strict format"
+    if rollout.correct and rollout.strict and rollout.kind == Kind.TEACHER and not _is_strict(rollout):
+        strict = "in strict format when cut to its tags"
     why = "" if rollout.why == word else f": {rollout.why}"
     return f"{word} (outcome {rollout.outcome:g}{why}), {strict}"
+
+
+def _is_strict(rollout: RolloutRecord) -> bool:
+    text, names = rollout.text or "", TAGS.get(rollout.stage, ())
+    return is_strict(text) if rollout.stage == ANSWER else is_exactly(text, names)
 
 
 def _points(terms: Sequence[RewardTerm]) -> str:

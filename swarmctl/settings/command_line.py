@@ -13,17 +13,17 @@ from hivemind_exp.errors import FileProblem, NewerFormat, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.retired_settings import RETIRED
 from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
 from swarmctl.nodes.directory import identity
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
+from swarmctl.settings.retired import RETIRED
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import NAME, REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
-from swarmctl.terminal.safe_text import without_keys
+from swarmctl.terminal.safe_text import is_revision, without_keys
 
 JOIN = ("swarm", "join")
 _FIXED = {"node.name", "node.fresh", "swarm.join"}
@@ -107,10 +107,14 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if before.get(key, retired.default) != retired.default
     ]
     return gone + [
-        f"{key} {shown_value(before.get(key))} → {shown_value(value)}"
+        f"{key} {_shown(key, before.get(key))} → {_shown(key, value)}"
         for key, value in after.items()
         if key not in _FIXED and before.get(key) != value
     ]
+
+
+def _shown(key: str, value: Any) -> str:
+    return str(value) if is_revision(key, value) else shown_value(value)
 
 
 def shown_value(value: Any) -> str:

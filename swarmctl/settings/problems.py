@@ -3,17 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic_core import ErrorDetails
 
 from hivemind_exp.config import ProviderConfig, TaskConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.providers import PROVIDERS
-from hivemind_exp.retired_settings import RETIRED
 from swarmctl.settings.allowed import PROVIDER_NAME, allowed, known_part, shown, without_key
 from swarmctl.settings.schema import SettingPath, dotted, settings
-from swarmctl.settings.sources import NOT_SETTINGS, PREFIX, REMEMBERED, Layer, origins_of, related
+from swarmctl.settings.sources import NOT_SETTINGS, PREFIX, Layer, origins_of, related
 from swarmctl.terminal.suggest import nearest
 
 
@@ -60,23 +58,6 @@ def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Prob
         cure = f"swarmctl keys set {_service(location, layers) or '--help'}"
         return Problem(key, f"{place}{name} {_refusal(cure, origin)}", None, origin, cure)
     return Problem(key, f"{place}unknown setting {name}", _guess(location, key, origin), origin)
-
-
-def drop_retired(layers: Sequence[Layer]) -> list[Problem]:
-    """Remove settings that no longer exist. Return a problem for each value that is not the former default."""
-    found = []
-    for path, (default, reason) in RETIRED.items():
-        for layer in layers:
-            table = layer.values if path in layer.values else layer.values.get(path[:-1])
-            key: Any = path if table is layer.values else path[-1]
-            if not isinstance(table, dict) or key not in table:
-                continue
-            if table.pop(key) != default and layer.origin != REMEMBERED:  # ``changes`` reports that one
-                place = "" if layer.origin.startswith(("$", "--")) else f"{layer.origin}: "
-                name = layer.origin if layer.origin.startswith("$") else dotted(path)
-                message = f"{place}{name} is no longer a setting: {reason}"
-                found.append(Problem(dotted(path), message, None, layer.origin))
-    return found
 
 
 def _what(error: ErrorDetails, location: SettingPath, name: str) -> str:

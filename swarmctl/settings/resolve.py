@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
-from swarmctl.settings.problems import Problem, drop_retired, explain, refused
+from swarmctl.settings.problems import Problem, explain, refused
 from swarmctl.settings.profile_files import Profile
+from swarmctl.settings.retired import drop_retired
 from swarmctl.settings.schema import dotted, parse, settings
 from swarmctl.settings.sources import NAME, Override, Settings, anchored, gather, origins_of
 from swarmctl.terminal.safe_text import without_keys

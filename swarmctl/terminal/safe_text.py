@@ -20,7 +20,11 @@ _KEY_LIKE = re.compile(
 )
 _OURS = re.compile(r"^(\s*)((?:error|warning|try):)")
 """How lines begin that only swarmctl may write."""
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""A commit or a digest, or a key: Weights & Biases and Together issue such keys. What stands before it decides."""
+_BEFORE_HASH = re.compile(
+    r"(\b(revision|commit|swarm1?|digest|sha-?256|snapshots|blobs|tree|resolve)[\s:/='\"]{1,3}|@)$", re.IGNORECASE
+)
 _PEER = re.compile(r"(?<![A-Za-z0-9])12D3KooW[1-9A-HJ-NP-Za-km-z]{44}(?![A-Za-z0-9])")
 _INVITATION = re.compile(r"swarm1:[0-9a-f]{64}")
 _WHOLE_INVITATION = re.compile(_INVITATION.pattern + r"[^\s'\"]*")
@@ -71,9 +75,9 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether ``text`` may contain a secret. Commit hashes, peer ids and invitations do not count."""
+    """Whether ``text`` may contain a secret. Peer ids, invitations and what is called a commit do not count."""
     rest = _INVITATION.sub(" ", _PEER.sub(" ", text))
-    return _KEY_LIKE.search(rest) is not None and _COMMIT.fullmatch(text) is None
+    return any(_unless_public(found) == HIDDEN for found in _KEY_LIKE.finditer(rest))
 
 
 def hide_keys(text: str) -> str:
@@ -84,14 +88,19 @@ def hide_keys(text: str) -> str:
 def masked(text: str) -> str:
     """Return ``text`` with its keys and invitations hidden, so that it can be published.
 
-    Commit hashes and peer ids stay.
+    Peer ids stay, and what is called a commit or a digest.
     """
     return _KEY_LIKE.sub(_unless_public, _WHOLE_INVITATION.sub("(hidden: an invitation)", text))
 
 
 def _unless_public(found: re.Match[str]) -> str:
     value = found[0].rpartition("=")[2]
-    return found[0] if _COMMIT.fullmatch(value) or _PEER.fullmatch(value) else HIDDEN
+    return found[0] if is_hash(found.string, found.end() - len(value), value) or _PEER.fullmatch(value) else HIDDEN
+
+
+def is_hash(text: str, start: int, value: str) -> bool:
+    """Whether ``value``, at ``start`` in ``text``, is called a commit or a digest there."""
+    return bool(_HEX.fullmatch(value) and _BEFORE_HASH.search(text, max(0, start - 16), start))
 
 
 def without_keys(value: Any) -> Any:
@@ -99,10 +108,15 @@ def without_keys(value: Any) -> Any:
     if isinstance(value, str):
         return HIDDEN if looks_like_key(value) else value
     if isinstance(value, dict):
-        return {key: without_keys(item) for key, item in value.items()}
+        return {key: item if is_revision(key, item) else without_keys(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_keys(item) for item in value]
     return value
+
+
+def is_revision(key: str, value: object) -> bool:
+    """Whether a setting is a commit."""
+    return key.endswith("revision") and isinstance(value, str) and _HEX.fullmatch(value) is not None
 
 
 def quoted(text: str, mark: str, *, width: int | None, full: bool) -> Iterator[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config
 
 from hivemind_exp.models.tiny import build_tokenizer
 
@@ -37,3 +38,23 @@ def save_encoder_decoder(directory: Path) -> Path:
     T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=1, vocab_size=16).save_pretrained(directory)
     build_tokenizer().save_pretrained(directory)
     return directory
+
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")
+
+
+def bpe_tokenizer(
+    *, special: tuple[str, ...] = (), ends: bool = False, vocabulary: str | None = None
+) -> PreTrainedTokenizerFast:
+    """Return a byte-level tokenizer. ``special``: more special tokens; ``ends``: append the end to every text."""
+    letters = pre_tokenizers.ByteLevel.alphabet() if vocabulary is None else list(vocabulary)
+    tokens = {token: number for number, token in enumerate([*SPECIAL, *sorted(letters)])}
+    tokenizer = Tokenizer(models.BPE(tokens, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if ends:
+        end = (SPECIAL[2], tokens[SPECIAL[2]])
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[2], pad_token=SPECIAL[3])
+    fast.add_special_tokens({"additional_special_tokens": [SPECIAL[0], SPECIAL[1], *special]})
+    return fast

@@ -13,8 +13,8 @@ import pytest
 from hivemind_exp import errors as node_errors
 from hivemind_exp.errors import NodeError, from_code
 from swarmctl import cli
-from swarmctl.errors import Exit, exit_code
-from swarmctl.terminal.safe_text import clean, encodable, looks_like_key, without_keys
+from swarmctl.errors import Exit, exit_code, without_typed_keys
+from swarmctl.terminal.safe_text import HIDDEN, clean, encodable, looks_like_key, masked, without_keys
 from swarmctl.version import VERSION
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.journals import mixed_node
@@ -259,7 +259,14 @@ PEER = "12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm"
 def test_keys_are_distinguished_from_commits() -> None:
     assert looks_like_key("sk-proj-0123456789abcdef")
     assert looks_like_key("https://me:secret@host/x")
-    assert not looks_like_key("0123456789abcdef0123456789abcdef01234567")
+    for digits in ("0123456789abcdef0123456789abcdef01234567", "0f" * 32):  # of a commit, or a key of some services
+        assert looks_like_key(digits)
+        assert masked(f"key {digits}") == "key (hidden: looks like a key)"
+        assert digits not in without_typed_keys(f"unknown model '{digits}'")
+        assert without_keys({"name": digits, "revision": digits}) == {"name": HIDDEN, "revision": digits}
+        for text in (f"revision {digits}", f"model.revision={digits}", f"snapshots/{digits}/x", f"swarm1:{digits}"):
+            assert digits in without_typed_keys(text)
+        assert digits in masked(f"run --set model.revision={digits}")
     assert not looks_like_key("Qwen/Qwen2.5-0.5B-Instruct")
     invitation = f"swarm1:{'0f' * 32}@/ip4/203.0.113.7/tcp/4001/p2p/{PEER}"
     assert not looks_like_key(invitation)

@@ -1,4 +1,4 @@
-"""Chat completions over HTTP: build requests, parse answers, classify errors; and the client for one service.
+"""Chat completions over HTTP: parse answers, and the client for one service.
 
 Answers are untrusted: a server may send anything, and nothing it sends may raise anything other than ``RequestFailed``.
 """
@@ -6,88 +6,23 @@ Answers are untrusted: a server may send anything, and nothing it sends may rais
 import asyncio
 import json
 import os
-import re
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken, encodable, refusal
 from hivemind_exp.offload.prices import Usage
-from hivemind_exp.offload.settings import Endpoint, token_limit
+from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import KEY_VARIABLES
 from hivemind_exp.rollouts.types import Message
 
 LONGEST_TEXT = 200_000
 """Longer completions are cut to this many characters."""
 _MOST_TOKENS = 10**9
-_SEED_BITS = 0x7FFFFFFF
-
-
-_SYSTEM_ROLE = re.compile(r"\bsystem[ _](?:role|message|prompt|instruction)|role:? .?system", re.IGNORECASE)
-OPTIONAL = ("temperature", "seed", "reasoning_effort", "service_tier")
-"""Parameters that a request can do without."""
-
-
-@dataclass(slots=True)
-class RequestDialect:
-    """How one service's requests must look. It starts from the provider table and adapts to the service's errors."""
-
-    max_tokens: str
-    """Name of the parameter that limits a completion."""
-    supports_n: bool
-    """Whether one request can ask for several choices."""
-    reasons: bool = False
-    """Whether the model uses hidden reasoning before it answers: known in advance, or learned from its answers."""
-    unsupported_params: set[str] = field(default_factory=set)
-    """Parameters that the service rejects."""
-    folds_system: bool = False
-    """Whether instructions must be part of the user's message, because the model has no system role."""
-    changes: int = 0
-    """Number of adaptations. If it grew while a request was in flight, the cause of its error may already be fixed."""
-
-    def adapt(self, message: str) -> bool:
-        """Change the parameter that an error message names; return whether anything changed."""
-        named = set(re.findall(r"\w+", message))
-        complaints = [name for name in OPTIONAL if name in named]
-        new = next((name for name in complaints if name not in self.unsupported_params), None)
-        if self.max_tokens in named and "max_tokens" not in self.unsupported_params:
-            self.max_tokens = "max_tokens" if self.max_tokens == "max_completion_tokens" else "max_completion_tokens"
-            self.unsupported_params.add("max_tokens")  # switch only once: nothing helps if a service takes neither
-        elif new is not None:
-            self.unsupported_params.add(new)
-        elif self.supports_n and "n" in named:
-            self.supports_n = False
-        elif not self.folds_system and _SYSTEM_ROLE.search(message):
-            self.folds_system = True
-        else:
-            return False
-        self.changes += 1
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How to sample completions."""
-
-    temperature: float
-    max_tokens: int
-    """Limit on the visible completion."""
-    reasoning_tokens: int
-    """Extra allowance for hidden reasoning."""
-    reasoning_effort: str | None
-    service_tier: str | None = None
-    """None: the service's default."""
-
-    @classmethod
-    def of(cls, config: Config) -> "SamplingParams":
-        """Return how a node with these settings samples from an API."""
-        offload, temperature = config.offload, config.generation.temperature
-        effort, tier = offload.reasoning_effort, None if offload.service_tier == "default" else offload.service_tier
-        return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,46 +62,6 @@ class ChatAnswer:
     def reasoned(self) -> bool:
         """Whether the model reasoned before it answered."""
         return bool(self.usage and self.usage.reasoning) or any(choice.reasoned for choice in self.choices)
-
-
-def most_tokens(style: RequestDialect, sampling: SamplingParams) -> int:
-    """Return the most tokens that one choice may have, including hidden ones."""
-    return sampling.max_tokens + (sampling.reasoning_tokens if style.reasons else 0)
-
-
-def body(  # noqa: PLR0917 - everything a request is made of
-    endpoint: Endpoint,
-    style: RequestDialect,
-    messages: tuple[Message, ...],
-    count: int,
-    sampling: SamplingParams,
-    seed: int,
-) -> dict[str, Any]:
-    """Return the JSON of a request, without the parameters that the service has rejected."""
-    asked: dict[str, Any] = {
-        "model": endpoint.model,
-        "messages": _folded(messages) if style.folds_system else list(messages),
-        style.max_tokens: most_tokens(style, sampling),
-        "temperature": sampling.temperature,
-    }
-    if count > 1:
-        asked["n"] = count
-    if "seed" in endpoint.chat.extras:
-        asked["seed"] = seed & _SEED_BITS
-    if sampling.reasoning_effort is not None:
-        asked["reasoning_effort"] = sampling.reasoning_effort
-    if sampling.service_tier is not None and endpoint.chat.flex_share is not None:
-        asked["service_tier"] = sampling.service_tier
-    return {
-        name: value for name, value in asked.items() if name not in style.unsupported_params or name == style.max_tokens
-    }
-
-
-def _folded(messages: tuple[Message, ...]) -> list[Message]:
-    """Return messages without a system role: its text becomes the start of the first message of the user."""
-    instructions = [message["content"] for message in messages if message["role"] == "system"]
-    first, *rest = [message for message in messages if message["role"] != "system"]
-    return [{"role": first["role"], "content": "\n\n".join([*instructions, first["content"]])}, *rest]
 
 
 def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
@@ -278,12 +173,13 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, key: str | None, *, seconds: float, reasons: bool = False) -> None:
         """Create the client. ``seconds``: the time limit of one whole request. ``reasons``: whether the model reasons.
 
-        Raises ``ImportError`` if the SDK is not installed.
+        Raises ``ImportError`` if the SDK is not installed, and ``NodeError`` if a proxy cannot be used or would read
+        the key.
         """
         import aiohttp
         import openai
 
-        from hivemind_exp.offload.api.http_client import BoundedHttpClient
+        from hivemind_exp.offload.api.http_client import http_client
 
         # With these set, the SDK would use OpenAI's address or send an OpenAI identity to any host. Key variables stay,
         # for programs that use this as a library; they don't affect the client, which always gets its key explicitly.
@@ -298,7 +194,7 @@ class ChatClient:
             base_url=endpoint.base_url,
             max_retries=0,  # the SDK's own retries would cost money unseen
             timeout=openai.Timeout(seconds, connect=_CONNECT_S),
-            http_client=BoundedHttpClient(follow_redirects=False),
+            http_client=http_client(endpoint.base_url, has_key=key is not None),
         )
         self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n", reasons=reasons)
 

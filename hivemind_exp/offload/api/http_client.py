@@ -1,4 +1,4 @@
-"""The HTTP client under the SDK. The SDK reads the body of an error whole before anyone can limit it."""
+"""The HTTP client under the SDK: limits what is read of an error, which the SDK would read whole; chooses the proxy."""
 
 import asyncio
 from contextlib import aclosing, suppress
@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx2
 import openai
+
+from hivemind_exp.proxies import check_key_stays_private, proxy_for
 
 LARGEST_ERROR = 65_536
 """Bytes that are read of an error's body, after decompression."""
@@ -38,3 +40,18 @@ class BoundedHttpClient(openai.DefaultAioHttpClient):
         return httpx2.Response(
             response.status_code, headers=kept, content=bytes(content[:LARGEST_ERROR]), request=request
         )
+
+
+def http_client(url: str, *, has_key: bool) -> BoundedHttpClient:
+    """Return a client for requests to ``url``, which follows no redirect.
+
+    Raises ConfigurationError for a proxy that cannot be used, and KeyProblem if a proxy would read the key.
+    """
+    if has_key:
+        check_key_stays_private(url)
+    proxy, verify = proxy_for(url), httpx2.create_ssl_context()
+    how: dict[str, Any] = {"proxy": proxy and proxy.url, "verify": verify}
+    if proxy is not None and proxy.is_socks:  # which aiohttp does not support
+        limits = openai.DEFAULT_CONNECTION_LIMITS
+        how = {"transport": httpx2.AsyncHTTPTransport(proxy=proxy.url, verify=verify, limits=limits)}
+    return BoundedHttpClient(follow_redirects=False, trust_env=False, **how)

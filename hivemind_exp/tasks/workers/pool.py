@@ -30,8 +30,9 @@ WINDOW = 32
 MOST_VERIFIERS = 4
 TRIES = 3
 """Workers that may be lost on one job before it is given up."""
-STARTS = 5
-"""Workers of one role that may end in a row before they are ready."""
+MOST_EXITS, MOST_KILLS = 3, 20
+"""Workers of one role that may end in a row before they are ready: on their own, which they are likely to repeat; and
+killed."""
 
 TOO_SLOW = "too much CPU time"
 UNJUDGED = "not verified"
@@ -55,7 +56,7 @@ class Crew:
         self._limit = limit
         self._size = size
         self._workers: list[WorkerProcess] = []
-        self._starts = 0
+        self._exits = self._kills = 0
         """Workers that have ended in a row before they were ready."""
         self.replaced = 0
         """Workers that were lost so far."""
@@ -65,8 +66,8 @@ class Crew:
         while len(self._workers) < self._size:
             self._workers.append(WorkerProcess(self._role, self._specs, self._limit))
 
-    def facts(self) -> list[dict[str, Any]]:
-        """Wait until one worker is ready, and return the facts that it reported about each task.
+    def first(self) -> WorkerProcess:
+        """Wait until one worker is ready, and return it.
 
         Raises:
             NodeError: the worker could not start.
@@ -75,7 +76,7 @@ class Crew:
             self.start()
             for worker in self._workers:
                 if worker.ready is not None:
-                    return worker.ready
+                    return worker
             self._step([], deque(), [], Counter())
 
     def run(self, jobs: Sequence[object]) -> list[Any]:
@@ -146,8 +147,8 @@ class Crew:
                 self.close()
                 raise from_code(message["code"], message["error"], message["next"])
             else:
-                worker.ready = message["ready"]
-                self._starts = 0
+                worker.ready, worker.still_open = message["ready"], message["open"]
+                self._exits = self._kills = 0
         return messages is not None
 
     def _lose(self, worker: WorkerProcess, waiting: deque[int], replies: list[Any], lost: Counter[int]) -> None:
@@ -155,9 +156,11 @@ class Crew:
 
         Raises ``WorkerFailed`` if too many workers ended before they were ready.
         """
-        worker.end()
-        self._starts += worker.ready is None
-        if self._starts >= STARTS:
+        code = worker.end()
+        if worker.ready is None:
+            self._exits += code >= 0
+            self._kills += code < 0
+        if self._exits >= MOST_EXITS or self._kills >= MOST_KILLS:
             error = worker.failure()
             self.close()
             raise error
@@ -196,7 +199,11 @@ class Pool:
 
     def facts(self) -> list[dict[str, Any]]:
         """Wait for a worker, then return each task's size, held-out size, hash and library."""
-        return self._maker.facts()
+        return list(self._maker.first().ready or ())
+
+    def still_open(self) -> list[str]:
+        """Wait for a worker, then return what the kernel does not refuse to it, with the reasons."""
+        return self._maker.first().still_open
 
     def make(self, places: Sequence[tuple[int, int]]) -> list[tuple[str, dict[str, Any], str]]:
         """Return the text, entry and key for each (task, seed).

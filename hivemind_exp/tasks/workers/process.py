@@ -1,7 +1,6 @@
 """The node's side of one worker process: its pipes, its environment, and whether it is stuck."""
 
 import contextlib
-import importlib
 import os
 import shlex
 import signal
@@ -13,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import psutil
-
 from hivemind_exp.errors import WorkerFailed
 from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
+from hivemind_exp.processes.progress import ProgressWatch
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.base import TaskSpec, needs_hub
 
 LOOK_SECONDS = 1.0
 """Time between two looks at a worker that owes a reply."""
@@ -45,11 +43,12 @@ class WorkerProcess:
 
     def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float) -> None:
         self.ready: list[dict[str, Any]] | None = None
+        self.still_open: list[str] = []
+        """What the kernel does not refuse to the worker."""
         self.pending: deque[int] = deque()
         """Jobs that were sent and are not answered yet."""
         self._still = 0
         """Looks in a row at which the worker had used no CPU time."""
-        self._used = -1.0
         self._decoder = Decoder()
         self._outgoing = bytearray()
         # A file, not a pipe: a worker that writes a lot while it starts must not block until someone reads.
@@ -62,7 +61,7 @@ class WorkerProcess:
             env=_environment(role, specs),
             cwd="/",
         )
-        self._seen = psutil.Process(self._process.pid)
+        self._watch = ProgressWatch(self._process.pid)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.input, self.output = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -84,17 +83,10 @@ class WorkerProcess:
 
         CPU time and the process's state decide, not the clock: on a busy machine, a worker may have to wait its turn.
         """
-        try:
-            with self._seen.oneshot():
-                times, status = self._seen.cpu_times(), self._seen.status()
-        except psutil.Error:
-            return False  # it has ended, which its pipe reports
-        used = times.user + times.system
-        self._still = self._still + 1 if used == self._used else 0
-        self._used = used
-        asleep = self.ready is not None and status in (psutil.STATUS_SLEEPING, psutil.STATUS_IDLE)
-        stopped = status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-        return self._still >= (FEW_LOOKS if asleep or stopped else MANY_LOOKS)
+        state = self._watch.look()
+        self._still = 0 if state in ("running", "ended") else self._still + 1  # its pipe reports the end
+        few = state == "stopped" or (state == "asleep" and self.ready is not None)
+        return self._still >= (FEW_LOOKS if few else MANY_LOOKS)
 
     def send(self, message: object, job: int | None = None) -> None:
         """Queue a message. ``job`` is the number of the job whose reply is expected."""
@@ -133,10 +125,10 @@ class WorkerProcess:
                 if stream is not None:
                     stream.close()
 
-    def end(self) -> None:
-        """Kill the process if it still runs, and reap it. Its exit code and what it wrote can still be read."""
+    def end(self) -> int:
+        """Kill the process if it still runs, reap it and return its exit code. What it wrote can still be read."""
         self._process.kill()
-        self._process.wait()
+        return self._process.wait()
 
     @property
     def used_its_time(self) -> bool:
@@ -158,13 +150,6 @@ class WorkerProcess:
 def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
     """Return the few variables that a worker needs. The node's full environment may contain keys."""
     kept = list(_KEPT)
-    if role == "make" and any(spec.path is None and _needs_hub(spec) for spec in specs):
+    if role == "make" and any(map(needs_hub, specs)):
         kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
     return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()
-
-
-def _needs_hub(spec: TaskSpec) -> bool:
-    try:
-        return getattr(importlib.import_module(spec.module), "NEEDS_HUB", False)
-    except ImportError:  # the worker reports it in more detail
-        return False

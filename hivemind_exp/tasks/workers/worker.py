@@ -1,7 +1,8 @@
 """One worker process: generates questions or verifies answers on request over a pipe, until the pipe closes.
 
 Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. The first message lists the tasks. The
-reply is ``{"ready": …}`` or ``{"error": …}``. After that, the worker sends one reply for each message, in order:
+reply is ``{"ready": facts, "open": what the kernel does not refuse}`` or ``{"error": …}``. After that, the worker sends
+one reply for each message, in order:
 
 * role ``make``: ``[task, seed]`` → ``[text, entry, key]`` or ``{"error": …}``
 * role ``verify``: ``[task, answer, entry]`` → credit in [0, 1]
@@ -11,6 +12,8 @@ import importlib
 import math
 import sys
 import traceback
+from itertools import compress
+from operator import not_
 from typing import Any
 
 from hivemind_exp.errors import NodeError
@@ -18,7 +21,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.messages import messages, send, take_pipes
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import FACTS, Task, TaskSpec
+from hivemind_exp.tasks.base import FACTS, Task, TaskSpec, needs_hub, own_files
 
 
 def main(role: Role, parent: int) -> None:
@@ -28,8 +31,7 @@ def main(role: Role, parent: int) -> None:
     asked = messages(source)
     first = next(asked)
     try:
-        tasks = _build(first["tasks"], role)
-        sandbox.close(role)
+        tasks, still_open = _build(first["tasks"], role)
     except NodeError as error:
         send(sink, {"error": error.message, "next": error.next, "code": error.code})
         return
@@ -37,18 +39,27 @@ def main(role: Role, parent: int) -> None:
         traceback.print_exc()
         send(sink, {"error": f"{type(error).__name__}: {foreign(error)}", "next": None, "code": None})
         return
-    send(sink, {"ready": [{name: getattr(task, name) for name in FACTS} for task in tasks]})
+    send(sink, {"ready": [{name: getattr(task, name) for name in FACTS} for task in tasks], "open": still_open})
     for task, *rest in asked:
         sandbox.allow_seconds(first["limit"])
         send(sink, _make(tasks[task], *rest) if role == "make" else _score(tasks[task], *rest))
         sandbox.allow_seconds(0)
 
 
-def _build(specs: list[dict[str, Any]], role: Role) -> list[Task]:
-    tasks: list[Task] = [importlib.import_module(spec["module"]).build(TaskSpec(**spec)) for spec in specs]
-    for task in tasks:
+def _build(tables: list[dict[str, Any]], role: Role) -> tuple[list[Task], list[str]]:
+    """Build and prepare the tasks. The sandbox closes first, except for what must come from the hub or be imported."""
+    specs = [TaskSpec(**table) for table in tables]
+    tasks: list[Task] = [importlib.import_module(spec.module).build(spec) for spec in specs]
+    early = [role == "verify" or needs_hub(spec) for spec in specs]
+    for task in compress(tasks, early):
         task.prepare(role)
-    return tasks
+    own = [path for spec in specs for path in own_files(spec)] if role == "make" else []
+    closed = sandbox.Sandbox()
+    still_open = closed.close(own, limited=not own and not (role == "make" and any(early)))
+    for task in compress(tasks, map(not_, early)):
+        task.prepare(role)
+    closed.finish()
+    return tasks, still_open
 
 
 def _make(task: Task, seed: int) -> object:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mismatch
-from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, warning
+from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.installation import install, torch_build
 from swarmctl.terminal.sentences import several, size
 
@@ -232,7 +232,7 @@ def compute(context: Context) -> Finding:
             text=context.config.model_dump_json(),
         )
     except subprocess.TimeoutExpired:
-        return failed(f"no training step finished within {DEEP_SECONDS:g} s", smaller)
+        return unknown(f"no training step finished within {DEEP_SECONDS:g} s", smaller)
     answer = trainer.last_object(done.stdout.encode())
     if answer is None:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]

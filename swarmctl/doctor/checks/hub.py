@@ -13,9 +13,9 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models.memory import TINY, Shape, count_weights
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.keys.finder import Key, LocationKind
-from swarmctl.keys.http_client import HttpAnswer, Unanswered, request
+from swarmctl.keys.http_client import HttpAnswer, Unanswered, request, timed_out
 from swarmctl.keys.probe import headers_for
 from swarmctl.paths import shown
 from swarmctl.storage import hub_cache as places
@@ -103,7 +103,7 @@ def token(context: Context) -> Finding:
     address = places.endpoint(context.environment)
     if key.rival(context.environment):
         return skipped(
-            f"{key.label}; not checked: it is for {places.ENDPOINT} and is not sent to {address} ($HF_ENDPOINT)"
+            f"{key.label}; not checked: it belongs to {key.origin} and is not sent to {address} ($HF_ENDPOINT)"
         )
     return _asked(context, key, address)
 
@@ -167,7 +167,8 @@ def _remote(context: Context, have: str) -> Finding:
     try:
         answer = _ask_for_config(context, "HEAD")
     except Unanswered as error:
-        return failed(f"{have}, and {address} is unreachable: {error}", _DEMO)
+        verdict = unknown if timed_out(error) else failed
+        return verdict(f"{have}, and {address} is unreachable: {error}", _DEMO)
     if answer.status < 400:
         return ok(f"{have}; the first run downloads it from the hub")
     text = f"{have}, and {address} responded with HTTP {answer.status}"

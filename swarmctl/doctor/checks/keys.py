@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hivemind_exp.foreign_text import foreign
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.installation import install
 from swarmctl.keys.key_text import dotted_tail, last_four
 from swarmctl.keys.keyring import Keyring
@@ -23,7 +23,7 @@ def keyring(context: Context) -> Finding:
     try:
         answer = Keyring(Prompter(silent=True)).state()
     except TimeoutError as error:
-        return failed(f"the keyring did not respond {error}; keys from the environment still work", again)
+        return unknown(f"the keyring did not respond {error}; keys from the environment still work", again)
     match answer:
         case {"error": "absent"}:
             return skipped(

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, a
             print(one_line(line))
         print()
         print_written(path)
-    prompter = Prompter(silent=how.no_input)
+    prompter, how = Prompter(silent=how.no_input), replace(how, replaces=False)
     kept = _keep_all(result.secrets, how, prompter)
     if kept:
         _warn_about_secrets(source, result.secrets, kept, prompter)

@@ -105,6 +105,11 @@ class Ask:
         return None if limit is None else int(limit)
 
 
+def digest_answer(messages: Messages, _index: int) -> str:
+    """Return a text without any tags, whatever the prompt asks for."""
+    return digest(messages)
+
+
 def default_answer(messages: Messages, index: int) -> str:
     """Return a text that no other prompt and no other index has: one to four times the same twelve digits.
 

@@ -109,12 +109,10 @@ def test_hanging_check_times_out_and_broken_check_is_reported() -> None:
         Check("x", "broken", broken),
         Check("x", "fine", lambda _: ok("yes")),
     ]
-    began = time.monotonic()
     outcomes = command.make(checks, make())
-    assert time.monotonic() - began < 20
     assert [outcome.check.name for outcome in outcomes] == ["hangs", "broken", "fine"]
-    assert [outcome.finding.status for outcome in outcomes] == [Status.FAILED, Status.FAILED, Status.OK]
-    assert outcomes[0].finding.text == "timed out after 0.3 s"
+    assert [outcome.finding.status for outcome in outcomes] == [Status.UNKNOWN, Status.FAILED, Status.OK]
+    assert outcomes[0].finding.text == "no result after 0.3 s"
     assert 'ZeroDivisionError: "by zero"' in outcomes[1].finding.text
 
 
@@ -129,8 +127,9 @@ def test_hanging_check_does_not_keep_the_program_running() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
     )
-    assert done.returncode == Exit.CHECK_FAILED
-    assert "timed out after 0.2 s" in done.stdout
+    assert done.returncode == Exit.DONE
+    assert "If this machine is busy, try again later." in done.stdout
+    assert "no result after 0.2 s" in done.stdout
 
 
 def test_doctor_prints_ascii_on_an_ascii_stream(home: Path) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -141,7 +140,7 @@ def test_only_the_systems_own_keyring_is_used(keyring: dict[str, str], monkeypat
         ("absent", "skipped: no keyring on this machine", "no keyring is available in this session"),
         ("unlocked", "ok: SecretService, unlocked", "Saved key openai ····9f3c for api.openai.com in the keyring."),
         ("locked", "warning: SecretService is locked", "the keyring is locked"),
-        ("silent", "failed: the keyring did not respond within 3 s", "the keyring did not respond within 3 s"),
+        ("silent", "unknown: the keyring did not respond within 3 s", "the keyring did not respond within 3 s"),
     ],
 )
 def test_doctor_finds_the_keyring_that_set_uses(  # noqa: PLR0917 - pytest passes them by name
@@ -219,15 +218,16 @@ def test_a_keyring_that_was_never_unlocked(
 def test_a_keyring_that_never_answers(
     silent: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    began = time.monotonic()
     done = subprocess.run(
         [*SWARMCTL, "keys", "set", "openai", "--no-test"],
-        cwd=ROOT, input=KEY, capture_output=True, text=True, timeout=20, check=False,
+        cwd=ROOT, input=KEY, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert 3 <= time.monotonic() - began < 6
     assert done.returncode == Exit.CONFIGURATION
     assert "did not respond within 3 s" in done.stderr
-    assert not home.exists()
+    assert "may have stored the key" in done.stderr
+    assert done.stderr.endswith("keys delete openai\n")
+    assert read_entry("openai") is not None
+    assert not (home / "secrets").exists()
 
 
 def test_waiting_for_the_keyring_is_shown_on_a_terminal(silent: dict[str, str]) -> None:

@@ -45,6 +45,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "model.lora.alpha": (f"{WHOLE} of at least 1", (0,)),
     "model.lora.dropout": ("a number of at least 0 and below 1", (-0.1, 1)),
     "model.lora.targets": (TEXT, (5,)),
+    "model.thinking": ("true or false", (2,)),
     "model.gradient_checkpointing": ("true or false", (2,)),
     "tasks": ("at least one task name, or a list of tables with a name each", (5, [])),
     "game.kind": ("sampling or study-group", ("chess",)),

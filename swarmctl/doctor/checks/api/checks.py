@@ -14,17 +14,18 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.model_names import short_name
 from hivemind_exp.providers import PROVIDERS, Provider
-from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, warning
+from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.api import service as api_service
 from swarmctl.doctor.checks.api.service import ApiService, limits, services, when_reachable
 from swarmctl.doctor.checks.installation import install
-from swarmctl.keys.http_client import Unanswered
+from swarmctl.keys.http_client import Unanswered, timed_out
 from swarmctl.keys.probe import send
 from swarmctl.rollouts.journal import reading
 from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:
-    from hivemind_exp.offload.api.chat import ChatAnswer, RequestDialect
+    from hivemind_exp.offload.api.chat import ChatAnswer
+    from hivemind_exp.offload.api.dialect import RequestDialect
     from hivemind_exp.offload.prices import Price
 
 _REQUEST_S = 30.0
@@ -124,7 +125,7 @@ def _most(service: ApiService, context: Context) -> float | None:
 
     If the first answer shows that the model needs room to reason, there is a second one.
     """
-    from hivemind_exp.offload.api.chat import SamplingParams
+    from hivemind_exp.offload.api.dialect import SamplingParams
     from hivemind_exp.offload.prices import PromptBound, worst_case
     from hivemind_exp.offload.unusable import TEST_MESSAGES
 
@@ -151,18 +152,18 @@ def _over_cap(context: Context, usd: float) -> Finding | None:
 
 
 def _asked(service: ApiService, context: Context, most: float | None) -> Finding:
-    from hivemind_exp.offload.api import chat, faults
+    from hivemind_exp.offload.api import chat, dialect, faults
     from hivemind_exp.offload.settings import reasons
     from hivemind_exp.offload.unusable import TEST_MESSAGES
 
-    endpoint, sampling = service.endpoint, chat.SamplingParams.of(context.config)
+    endpoint, sampling = service.endpoint, dialect.SamplingParams.of(context.config)
     row = Provider(endpoint.name, endpoint.base_url)
     thinks = reasons(context.config, endpoint)
-    style = chat.RequestDialect(endpoint.chat.max_tokens, supports_n=False, reasons=thinks)
+    style = dialect.RequestDialect(endpoint.chat.max_tokens, supports_n=False, reasons=thinks)
     cost = f"this may have cost {'an unknown amount' if most is None else f'up to {dollars(most)}'}"
     again = context.again("api", "--deep")
     for _ in range(_TRIES):
-        content = json.dumps(chat.body(endpoint, style, TEST_MESSAGES, 1, sampling, 0)).encode()
+        content = json.dumps(dialect.body(endpoint, style, TEST_MESSAGES, 1, sampling, 0)).encode()
         try:
             raw = send(row, f"{endpoint.base_url}/chat/completions", service.secret(context), _REQUEST_S, content)
             if raw.status == 200:
@@ -173,9 +174,9 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
                 return _told(service, context, answer, raw.seconds, style)
             raise faults.refusal(raw.status, raw.body, raw.headers)
         except Unanswered as error:
-            return service.trouble(f"no response: {error}; {cost}")
+            return (unknown if timed_out(error) else service.trouble)(f"no response: {error}; {cost}")
         except faults.RequestFailed as fault:
-            if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail):
+            if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail, first=True):
                 continue
             verdict = warning if fault.trouble is faults.FaultKind.SLOW_DOWN else service.trouble
             return verdict(_hidden(service, context, fault.detail) + (f"; {cost}" if fault.billed else ""), again)
@@ -184,7 +185,7 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
 
 def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, style: RequestDialect) -> Finding:
     """Return what the answer costs, and what is wrong with its text."""
-    from hivemind_exp.offload.api.chat import SamplingParams
+    from hivemind_exp.offload.api.dialect import SamplingParams
     from hivemind_exp.offload.unusable import text_shortcoming, unusable
 
     sampling, name, most = SamplingParams.of(context.config), service.endpoint.name, _most(service, context)

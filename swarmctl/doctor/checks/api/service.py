@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.foreign_text import foreign
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
+from hivemind_exp.proxies import proxy_for
+from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.keys.finder import Key, LocationKind, command_to_set
+from swarmctl.keys.http_client import timed_out
 from swarmctl.keys.key_text import in_the_clear
 from swarmctl.keys.probe import KeyTest, probe
 
@@ -109,22 +110,15 @@ def host(service: ApiService, context: Context) -> Finding:
     """Resolve the host's name, connect and complete the TLS handshake. Sends no request."""
     if context.offline:
         return skipped("not checked (offline)")
-    if (variable := _proxy(service)) is not None:
-        return skipped(f"not checked: {service.url.hostname} is reached through the proxy in ${variable}")
+    if (proxy := proxy_for(service.endpoint.base_url)) is not None:
+        return skipped(f"not checked: {service.url.hostname} is reached through the proxy in ${proxy.variable}")
     try:
         text = _reach(service, context)
     except ProviderError as error:
-        return service.trouble(error.message, error.next)
+        return (unknown if timed_out(error) else service.trouble)(error.message, error.next)
     if in_the_clear(service.endpoint.base_url):
         return warning(f"{text}; unencrypted: others on the network can read prompts, completions and the key")
     return ok(text)
-
-
-def _proxy(service: ApiService) -> str | None:
-    """Return the variable that names the proxy for a service; None if the connection is direct."""
-    found = [scheme for scheme in (service.url.scheme, "all") if urllib.request.getproxies().get(scheme)]
-    direct = not found or urllib.request.proxy_bypass(service.url.hostname or "")
-    return None if direct else f"{found[0].upper()}_PROXY"
 
 
 def _reach(service: ApiService, context: Context) -> str:
@@ -139,7 +133,7 @@ def _reach(service: ApiService, context: Context) -> str:
         except OSError as error:
             raise _unreachable(service, context, error) from error
 
-    return "" if _proxy(service) else context.once(f"api.{service.endpoint.name}.way", look)
+    return "" if proxy_for(service.endpoint.base_url) else context.once(f"api.{service.endpoint.name}.way", look)
 
 
 def _connected(url: SplitResult) -> str:
@@ -216,8 +210,8 @@ def answer(service: ApiService, context: Context) -> Finding:
             given = key is not None and key.spot.place is LocationKind.ENVIRONMENT
             remedy = f"unset {key.spot.source}" if key and given else command_to_set(service.endpoint)
             return service.trouble(text, remedy)
-    if raw is not None and raw.status == 429:
-        return warning(text, context.again("api"))
+    if probed.timed_out or (raw is not None and raw.status == 429):
+        return (unknown if probed.timed_out else warning)(text, context.again("api"))
     if raw is not None and (raw.status == 404 or service.endpoint.chat.free):
         return _without_list(service, context, text)
     return service.trouble(text, context.again("api"))

@@ -23,6 +23,7 @@ from hivemind_exp.tasks.workers.pool import TOO_SLOW, TRIES, UNJUDGED, Pool, Uns
 from hivemind_exp.tasks.workers.process import WorkerProcess
 from swarmctl.errors import Exit, exit_code
 from tests.support.hostile import evil_answers as evil
+from tests.support.task_workers import task_workers as workers
 
 EVIL = TaskSpec("evil", evil.MODULE, "evil")
 
@@ -38,16 +39,6 @@ def pool() -> Iterator[Pool]:
 
 def deeds(pool: Pool, *answers: str) -> list[float | Unscored]:
     return pool.verify([(0, answer, {}) for answer in answers])
-
-
-def workers() -> list[psutil.Process]:
-    """Return this process's workers that have not ended."""
-    found = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):  # it has just ended
-            if "hivemind_exp.tasks.workers.worker" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
 
 
 def test_forbidden_actions_fail_in_a_verifier(pool: Pool, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_wandb_key_is_needed_only_if_wandb_is_used(tmp_path: Path) -> None:
     assert missing.status is Status.FAILED
     assert missing.remedy == "swarmctl keys set wandb"
     assert keys.wandb(make("demo", wanted, environment={"WANDB_MODE": "offline"})).status is Status.OK
-    assert keys.wandb(make("demo", wanted, environment={"WANDB_API_KEY": "x" * 40})).status is Status.OK
+    assert keys.wandb(make("demo", wanted, environment={"WANDB_API_KEY": "0123456789" * 4})).status is Status.OK
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password 0123456789abcdefWXYZ\n")
     (tmp_path / ".netrc").chmod(0o600)
     assert keys.wandb(make("demo", wanted)).text == "····WXYZ from ~/.netrc"
@@ -88,7 +88,7 @@ def test_hanging_keyring_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("swarmctl.keys.keyring.ALONE_S", 0.5)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = keys.keyring(make())
-    assert found.status is Status.FAILED
+    assert found.status is Status.UNKNOWN
     assert "did not respond within 0.5 s" in found.text
 
 
@@ -98,7 +98,7 @@ def test_hanging_keyring_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         ("unlocked", "ok", "SecretService, unlocked"),
         ("locked", "warning", "SecretService is locked"),
-        ("stopped", "failed", "the keyring did not respond within 3 s"),
+        ("stopped", "unknown", "the keyring did not respond within 3 s"),
     ],
 )
 def test_a_real_secret_service(tmp_path: Path, state: str, status: str, told: str) -> None:
@@ -116,7 +116,7 @@ def test_a_real_secret_service(tmp_path: Path, state: str, status: str, told: st
             timeout=60,
             check=False,
         )
-    assert done.returncode == (4 if status == "failed" else 0), done.stderr
+    assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)["checks"][0]
     assert (row["status"], row["finding"].startswith(told)) == (status, True)
 

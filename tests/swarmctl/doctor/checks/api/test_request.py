@@ -115,5 +115,40 @@ def test_a_real_server(home: Path, real_server: TransformersServer) -> None:
     outcomes = command.make(registry.select(["api"], context), context)
     found = {outcome.check.name: outcome.finding for outcome in outcomes}
     assert found["box.service"].status is Status.OK
-    assert found["box.request"].status is Status.OK, found
+    request = found.pop("box.request")
+    # An untrained model answers, but not in the requested format.
+    assert (request.status, "it has no <answer> tags" in request.text) == (Status.WARNING, True), request
     assert all(finding.status in (Status.OK, Status.SKIPPED) for finding in found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("empty", "without a usable text: it is empty"),
+        ("null", "without a usable text: it is empty"),
+        ("filtered", "without a usable text: the service's filter removed it"),
+    ],
+)
+def test_an_answer_without_a_usable_text_fails(
+    fault: str, told: str, home: Path, key_file: Callable[[str], None]
+) -> None:
+    with api_server(keys={KEY}) as server:
+        key_file(KEY)
+        server.always(fault)
+        finding = deep_request(home, server)
+    assert (finding.status, finding.remedy) == (Status.FAILED, "swarmctl models box")
+    assert told in finding.text
+
+
+def test_a_model_that_reasons_gets_room_and_an_answer_without_tags_is_a_warning(
+    home: Path, key_file: Callable[[str], None]
+) -> None:
+    with api_server(keys={KEY}, reasoning=1500) as server:
+        key_file(KEY)
+        assert deep_request(home, server).status is Status.OK
+        limits = [entry.parameters["max_tokens"] for entry in server.ledger.entries if entry.endpoint == "chat"]
+        assert limits == [1024, 1024 + 2048]
+        server.set(reasoning=0, answer="tests.support.fake_api.ask:digest_answer")
+        finding = deep_request(home, server)
+    assert finding.status is Status.WARNING
+    assert "responded, but it has no <answer> tags" in finding.text

@@ -160,7 +160,8 @@ class OffloadEvent(Event):
     training: str = Field(description="Whether the provider's terms allow training on its output.")
     usd_per_million_input: float = Field(description="US dollars per million prompt tokens.")
     usd_per_million_output: float = Field(description="US dollars per million completion tokens.")
-    usd_total: float = Field(description="US dollars spent in the node's whole life, including reserves.")
+    usd_total: float = Field(description="US dollars spent in the node's whole life, without open reserves.")
+    usd_reserved: float = Field(0.0, description="US dollars reserved for requests in flight.")
     usd_cap: float | None = Field(None, description="The most US dollars the node may spend; null means unlimited.")
 
 
@@ -176,7 +177,8 @@ class SpendEvent(Event):
     completion_tokens: int = Field(description="Completion tokens, including hidden reasoning.")
     lost: int = Field(description="Requested completions that the node gave up on.")
     usd: float = Field(description="US dollars spent on this usage.")
-    usd_total: float = Field(description="US dollars spent in the node's whole life, including reserves.")
+    usd_total: float = Field(description="US dollars spent in the node's whole life, without open reserves.")
+    usd_reserved: float = Field(0.0, description="US dollars reserved for requests in flight.")
     usd_cap: float | None = Field(None, description="The most US dollars the node may spend; null means unlimited.")
 
 

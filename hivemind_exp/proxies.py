@@ -80,6 +80,16 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
+def is_private(host: str) -> bool:
+    """Whether ``host`` is this machine or one on a private network, by name or by address."""
+    if "." not in host.strip("[]") and ":" not in host:
+        return True
+    if host.endswith((".local", ".lan", ".internal", ".localhost")):
+        return True
+    address = _address(host)
+    return address is not None and address.is_private
+
+
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host)

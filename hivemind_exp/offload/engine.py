@@ -116,8 +116,7 @@ class Engine:
         """Emit what a round's orders used and cost."""
         for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
             used = asdict(spent) | {"usd": round(spent.usd, 8), "tokens": spent.prompt_tokens + spent.completion_tokens}
-            caps = {"usd_total": round(self.ledger.spent, 8), "usd_cap": self.ledger.cap}
-            self.emit(SpendEvent(round=round_, provider=provider, model=model, **used, **caps))
+            self.emit(SpendEvent(round=round_, provider=provider, model=model, **used, **self.ledger.state()))
 
     def close(self) -> None:
         """Wait briefly for answers in flight, then end the thread and report any spending not yet reported."""

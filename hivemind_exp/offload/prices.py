@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from hivemind_exp.config import OffloadConfig, PriceConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.proxies import is_private
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider
@@ -120,11 +123,14 @@ def bounded_price(
         return price or Price(0.0, 0.0)
     line, named = f"offload.prices.{endpoint.name}", shlex.quote(endpoint.full_name)
     if price is None:
+        own = endpoint.name not in PROVIDERS and is_private(urlsplit(endpoint.base_url).hostname or "")
+        free = f"If it costs nothing, set providers.{endpoint.name}.free = true. Otherwise set " if own else "Set "
+        prices = f"--set {line}.input=INPUT_USD --set {line}.output=OUTPUT_USD"
         raise ConfigurationError(
-            f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. Set the price of a million "
-            f"tokens in the profile, for example [{line}] input = 0.15, output = 0.60, or lift the cap with "
+            f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. {free}what a million "
+            f"tokens cost ([{line}] input and output, in USD), or lift the cap with "
             'offload.limits.usd = "unlimited" and no usd_per_day.',
-            next=f"swarmctl run --offload {named} --set {line}.input=0.15 --set {line}.output=0.60",
+            next=f"swarmctl run --offload {named} {f'--set providers.{endpoint.name}.free=true' if own else prices}",
         )
     if reasons and not endpoint.chat.bounds_reasoning and not price.free:
         raise ConfigurationError(

@@ -112,6 +112,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "tokens_per_second": progress.tokens_per_second,
         "seconds_left": seconds_left(progress) if running else None,
         "usd_total": progress.usd_total,
+        "usd_reserved": progress.usd_reserved if running else None,
         "usd_cap": progress.usd_cap,
         "provider_down": next(iter(progress.down), None) if running else None,
         "journal_bytes": journal_size(files),

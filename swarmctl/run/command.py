@@ -18,7 +18,7 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.run.dry_run import dry_run
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
-from swarmctl.run.outcome import exit_code_for, retry_hint
+from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
 from swarmctl.settings.command_line import LastRun, changes, read_last, rerun, resolved_options, write_last
@@ -32,6 +32,13 @@ from swarmctl.terminal.views import Writer, view
 
 def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     """Run a node until it ends. Raises the NodeError to print if it fails."""
+    if not options.dry_run:
+        return _run(options, module=module)
+    with dry_hint():
+        return _run(options, module=module)
+
+
+def _run(options: RunOptions, *, module: str) -> Exit:
     say = Writer(sys.stderr)
     resolved, membership = join(resolved_options(options), say, module=module)
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports

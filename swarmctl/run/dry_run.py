@@ -22,6 +22,7 @@ from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted
 from swarmctl.settings.sources import NAME
+from swarmctl.storage import node_lock as locks
 from swarmctl.storage.hub_cache import offline
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
@@ -38,24 +39,24 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     config = resolved.config
     files = lookup.files_of(config.node.name)
     retry = partial(rerun, resolved)
-    nodes.check_free(files, retry)
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
         with waiting(Writer(sys.stderr), "checking the model and the device", interval(sys.stderr)):
             found = trainer.check(config, module)
         offload = plan(config, files) if is_offloaded(config) else None
     missing = missing_keys(config, os.environ)
-    exists = files.root.exists()
+    exists, running = files.root.exists(), locks.is_held(files.lock)
     if options.as_json:
         swarm = membership and membership.charter
         found["offload"] = offload and offload.as_json() | {"missing_keys": list(missing)}
         found["swarm"] = swarm and {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}
-        head = {"node": config.node.name, "exists": exists, "profile": resolved.profile.reference}
+        head = {"node": config.node.name, "exists": exists, "running": running, "profile": resolved.profile.reference}
         print_json(**head, **resolved.as_json(), check=found)
         return Exit.DONE
+    state = "is running" if running else "exists" if exists else "new"
     part = [] if membership is None else [("swarm", swarm_line(membership))]
     lines = [
-        ("node", f"{config.node.name} ({'exists' if exists else 'new'}): {shown(files.root)}"),
+        ("node", f"{config.node.name} ({state}): {shown(files.root)}"),
         ("settings", _settings(resolved)),
         *part,
         *_findings(found, resolved),

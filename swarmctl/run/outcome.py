@@ -1,6 +1,7 @@
 """Turn the end of a trainer into an exit code, or into the error to print with the command to try next."""
 
 import errno
+import re
 import shlex
 import signal
 from collections.abc import Iterator, Sequence, Set
@@ -26,6 +27,8 @@ from swarmctl.settings.resolve import Resolved, resolve
 from swarmctl.settings.schema import SettingPath
 from swarmctl.terminal.progress import RunView
 
+DRY = "--dry-run"
+_RUN = re.compile(r"(?:^|\s)swarmctl run(?:\s|$)")
 _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
 
 
@@ -76,6 +79,17 @@ def retry_hint(resolved: Resolved) -> Iterator[None]:
         yield
     except NodeError as error:
         error.next = _advice(error.next, rerun(resolved), resolved) if error.next else None
+        raise
+
+
+@contextmanager
+def dry_hint() -> Iterator[None]:
+    """Add ``--dry-run`` to the run that an error suggests, so that a dry run never leads to a real one."""
+    try:
+        yield
+    except NodeError as error:
+        if error.next and _RUN.search(error.next) and DRY not in shlex.split(error.next):
+            error.next += f" {DRY}"
         raise
 
 

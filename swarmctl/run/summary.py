@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.money import dollars
 from hivemind_exp.offload.settings import is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
 from swarmctl.nodes.directory import Node
@@ -20,7 +21,6 @@ from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.sentences import (
     ENDINGS,
     count,
-    dollars,
     duration,
     exchanged,
     game,

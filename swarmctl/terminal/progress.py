@@ -32,6 +32,8 @@ class RunView:
     rollouts: dict[str, int] = field(default_factory=dict)
     usd_total: float | None = None
     """Dollars spent since the node was created; None without offloading."""
+    usd_reserved: float | None = None
+    """Dollars reserved for requests in flight, which may cost less."""
     usd_cap: float | None = None
     usd_by_round: dict[int, float] = field(default_factory=dict)
     requests: int = 0
@@ -135,6 +137,7 @@ class RunView:
 
     def _take_usd(self, event: dict[str, Any]) -> None:
         self.usd_total, self.usd_cap = event.get("usd_total"), event.get("usd_cap")
+        self.usd_reserved = event.get("usd_reserved")
 
     def _on_spend(self, event: dict[str, Any]) -> None:
         self._take_usd(event)

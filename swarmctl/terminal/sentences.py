@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.money import digits, dollars
 from hivemind_exp.run_record import PASSING
 from swarmctl.terminal.progress import PARTS, RunView
 
@@ -111,11 +112,13 @@ def wilson(share: float, number: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def spending(progress: RunView) -> str | None:
-    """Return what the node has spent and its cap; None if it has spent nothing."""
-    if not progress.usd_total:
+    """Return what the node has spent, its cap and, during a run, what is reserved; None if it is nothing."""
+    reserved = 0.0 if progress.stop else progress.usd_reserved
+    if not progress.usd_total and not reserved:
         return None
-    limit = "" if progress.usd_cap is None else f" of {progress.usd_cap:.2f}"
-    return f"{dollars(progress.usd_total).removesuffix(' USD')}{limit} USD"
+    limit = "" if progress.usd_cap is None else f" of {digits(progress.usd_cap)}"
+    held = f" + {dollars(reserved)} reserved" if reserved else ""
+    return f"{digits(progress.usd_total or 0.0)}{limit} USD{held}"
 
 
 def outage(progress: RunView) -> str | None:
@@ -221,17 +224,6 @@ def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:
     """Return each part's share of the time (0 to 1), without parts that took none."""
     total = sum(seconds.values())
     return [(part, seconds[part] / total) for part in PARTS if total and seconds.get(part)]
-
-
-def dollars(usd: float) -> str:
-    """Return an amount as ``2.50 USD``, ``0.012 USD`` or ``0.0000041 USD``: whole cents, or two significant digits."""
-    if usd == 0:
-        return "0 USD"
-    if abs(usd) < 1e-9:
-        return "under 0.000000001 USD"
-    places = min(9, max(2, 1 - math.floor(math.log10(abs(usd)))))
-    whole, _, digits = f"{usd:,.{places}f}".partition(".")
-    return f"{whole}.{digits.rstrip('0'):0<2} USD"
 
 
 def game(charter: Charter) -> str:

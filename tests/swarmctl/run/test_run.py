@@ -321,7 +321,9 @@ def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subproc
     assert refused.returncode == Exit.CONFIGURATION
     assert "node demo is already running (pid " in refused.stderr
     assert refused.stderr.rstrip().endswith("run --profile demo --node demo-2")
-    assert stand_in("run", "-p", "demo", "--dry-run").returncode == Exit.CONFIGURATION
+    planned = stand_in("run", "-p", "demo", "--dry-run")
+    assert planned.returncode == Exit.DONE
+    assert planned.stdout.startswith("node      demo (is running): ")
     process.terminate()
     process.communicate(timeout=20)
 
@@ -430,7 +432,7 @@ def test_a_check_that_fails(stand_in: Cli) -> None:
     done = stand_in("run", "-p", "demo", "--dry-run", act="error")
     assert done.returncode == Exit.CONFIGURATION
     assert done.stderr.startswith("error: no such device\n  try: ")
-    assert next_command(done.stderr) == ["run", "--profile", "demo", "--node", "demo", "--device", "cpu"]
+    assert next_command(done.stderr) == ["run", "--profile", "demo", "--node", "demo", "--device", "cpu", "--dry-run"]
     assert done.stdout == ""
 
 

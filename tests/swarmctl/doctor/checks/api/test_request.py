@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import LimitsConfig
+from hivemind_exp.money import dollars
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from swarmctl import cli
 from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Finding, Status
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
-from swarmctl.terminal.sentences import dollars
 from tests.support.doctor import make
 from tests.support.doctor_api import KEY, give_key, look, profile
 from tests.support.fake_api.server import ApiServer, api_server

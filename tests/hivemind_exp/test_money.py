@@ -1,10 +1,10 @@
-"""Numbers formatted for people."""
+"""Amounts of money as text."""
 
 from __future__ import annotations
 
 import pytest
 
-from swarmctl.terminal.sentences import dollars
+from hivemind_exp.money import dollars
 
 
 @pytest.mark.parametrize(

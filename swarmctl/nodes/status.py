@@ -18,7 +18,7 @@ from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import without_keys
-from swarmctl.terminal.sentences import duration, gain, outage, seconds_left, several, size, spending, wilson
+from swarmctl.terminal.sentences import drop, duration, gain, outage, seconds_left, several, size, spending, wilson
 from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 
@@ -177,4 +177,5 @@ def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
     """Return the sentences on what is wrong with a node."""
     down = [str(outage(progress))] if row["provider_down"] else []
     unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
-    return down + unverified + ([str(row["error"]["message"])] if row["error"] else [])
+    error = str(row["error"]["message"]) if row["error"] else None
+    return [*down, *unverified, *filter(None, (drop(progress), error))]

@@ -16,6 +16,7 @@ from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.dry_run import dry_run
+from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
@@ -48,6 +49,10 @@ def _run(options: RunOptions, *, module: str) -> Exit:
             check_warmup(resolved.config)
     if options.dry_run:
         return dry_run(options, resolved, membership, module=module)
+    files = lookup.files_of(resolved.config.node.name)
+    nodes.check_identity(files, resolved.config, partial(rerun, resolved))
+    if (ended := finished(files, resolved)) is not None:
+        return say_finished(ended, files.root.name, as_json=options.as_json)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
     keys = keys_for(resolved.config, prompter, os.environ)

@@ -13,6 +13,7 @@ from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
+from swarmctl.run.finished import finished
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import Plan, banner, plan
 from swarmctl.run.outcome import retry_hint
@@ -54,6 +55,8 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
         print_json(**head, **resolved.as_json(), check=found)
         return Exit.DONE
     state = "is running" if running else "exists" if exists else "new"
+    if finished(files, resolved) is not None:
+        state = "exists and is done, so a run would do nothing"
     part = [] if membership is None else [("swarm", swarm_line(membership))]
     lines = [
         ("node", f"{config.node.name} ({state}): {shown(files.root)}"),

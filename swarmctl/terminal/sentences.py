@@ -111,6 +111,34 @@ def wilson(share: float, number: int, z: float = 1.96) -> tuple[float, float]:
     return middle - half, middle + half
 
 
+def beyond_chance(before: float, after: float, questions: int) -> bool:
+    """Whether two accuracies differ by more than two standard errors of their difference."""
+    return abs(after - before) > 2 * math.sqrt((before * (1 - before) + after * (1 - after)) / questions)
+
+
+def dropped(progress: RunView) -> bool:
+    """Whether the accuracy is lower than before training, by more than chance explains."""
+    before, after = progress.accuracy_before, progress.accuracy_after
+    if before is None or after is None or not progress.questions:
+        return False
+    return after < before and beyond_chance(before, after, progress.questions)
+
+
+def drop(progress: RunView) -> str | None:
+    """Return what a lower accuracy than before training suggests; None if chance may explain it."""
+    if not dropped(progress):
+        return None
+    change = gain(progress.accuracy_before or 0.0, progress.accuracy_after)
+    if progress.learned_from_api:
+        advice = (
+            "Look at what the API writes (swarmctl rollouts show). Use another model (offload.model), a smaller "
+            "offload.share, or a smaller train.off_policy_weight"
+        )
+    else:
+        advice = "Try a smaller train.learning_rate"
+    return f"accuracy fell by more than chance explains ({change}). {advice}"
+
+
 def spending(progress: RunView) -> str | None:
     """Return what the node has spent, its cap and, during a run, what is reserved; None if it is nothing."""
     reserved = 0.0 if progress.stop else progress.usd_reserved
@@ -160,7 +188,8 @@ def evaluation(event: dict[str, Any], progress: RunView) -> str:
     before = progress.accuracy_before
     if progress.accuracy_after is None or before is None:
         return f"{text} before training."
-    return f"{text} after round {event.get('round')} ({percent(before)} before training)."
+    worse = " This is worse by more than chance explains." if dropped(progress) else ""
+    return f"{text} after round {event.get('round')} ({percent(before)} before training).{worse}"
 
 
 def in_touch(peers: int) -> str:

@@ -115,6 +115,23 @@ def test_the_printed_command_resumes_with_the_same_settings(stand_in: Cli, home:
     assert "Changed: train.beta 0.5 → 0.25" in third.stderr
 
 
+@pytest.mark.slow
+def test_a_finished_node_says_so_and_starts_nothing(stand_in: Cli, home: Path) -> None:
+    write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = false\n')
+    assert stand_in("run", "-p", "mine", "--rounds", "2").returncode == Exit.DONE
+    log = read(home / "nodes/mine/events.jsonl")
+    paid = ("--offload", "groq", "--no-input")  # neither its key nor its cost is asked for
+    again = stand_in("run", "--node", "mine", "--json", *paid)
+    assert again.returncode == Exit.DONE
+    assert again.stderr.startswith("Node mine is already done, so nothing was started. Done after 2 rounds.")
+    assert json.loads(again.stdout)["rounds"] == 2
+    assert read(home / "nodes/mine/events.jsonl") == log
+    assert "is done, so a run would do nothing" in stand_in("run", "--node", "mine", "--dry-run").stdout
+    more = stand_in(*next_command(again.stderr))
+    assert "Done after 4 rounds" in more.stderr
+    assert "would do nothing" not in stand_in("run", "--node", "mine", "--rounds", "5", "--dry-run").stdout
+
+
 @pytest.mark.parametrize("act", ["refused", "killed"])
 def test_a_run_that_cannot_start_deletes_nothing_of_the_last(act: str, stand_in: Cli, home: Path) -> None:
     assert stand_in("run", "-p", "demo", "--rounds", "2").returncode == 0

@@ -88,6 +88,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "eval.questions": (see.part("questions"), SHORT, 1, 2),
     "checkpoint.every": (see.part("checkpoints"), SHORT, 1, 2),
     "checkpoint.keep": (see.part("kept"), SHORT | {"game": {"rounds": 3, "groups": 1}}, 2, 3),
+    "journal.keep_rounds": (see.part("journaled"), SHORT | {"game": {"rounds": 4, "groups": 1, "group_size": 2}}, 1, 0),
     "warmup.steps": (see.warmed, {"warmup": {"steps": 1}}, 1, 2),
     "warmup.batch": (see.warmed, {"warmup": {"steps": 1}}, 1, 2),
     "warmup.learning_rate": (see.warmed, {"warmup": {"steps": 1}}, 1e-3, 1e-2),

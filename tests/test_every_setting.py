@@ -80,7 +80,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "train.max_grad_norm": (see.stepped, STEP, 1.0, 1e-7),
     "train.micro_batch": (see.stepped, STEP, 1, 4),
     "train.max_lag": (see.stepped, STEP, 4, 1),
-    "train.beta": (see.stepped, STEP, 0.0, 0.5),
+    "train.beta": (see.stepped, STEP, 0.1, 0.5),
     "train.off_policy_weight": (see.stepped, STEP, 1.0, 0.1),
     "train.peer_loss": (see.stepped, STEP, "sapo", "f_tis"),
     "train.teacher_loss": (see.stepped, STEP, "gated", "luffy"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 from pydantic import BaseModel
 
 from hivemind_exp.config import Config
@@ -178,6 +179,15 @@ def with_value(base: dict[str, Any], path: str, value: Any, files: dict[str, Pat
     for name, file in files.items():
         text = text.replace(f'"{name}"', json.dumps(str(file)))
     return Config.model_validate_json(text)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Use one thread: more slow tiny models down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from tests.support.fake_api.ledger import Entry, Outcome, Snapshot
 from tests.support.fake_api.remote import api_process
 
 PLACES = 4
+_TIMELY_S = 2.0
+"""Well below the client's time limit for an answer."""
 _MUTE = 50
 """One of this many questions never gets a usable answer."""
 _UNSAID = (Fault.NO_USAGE, Fault.NEGATIVE_USAGE, Fault.STRING_USAGE, Fault.CHOICES_NOT_LIST)
@@ -73,7 +75,13 @@ def check_nothing_lost(done: Soak) -> None:
 
 
 def _useful(entry: Entry) -> bool:
-    return entry.outcome is Outcome.DELIVERED and any(entry.texts) and entry.fault not in _SPOILT
+    """Whether the client must have got a usable answer. On a slow machine it gives up on a late one."""
+    usable = entry.outcome is Outcome.DELIVERED and any(entry.texts) and entry.fault not in _SPOILT
+    return usable and _is_timely(entry)
+
+
+def _is_timely(entry: Entry) -> bool:
+    return entry.ended is not None and entry.ended - entry.started < _TIMELY_S
 
 
 def check_nothing_doubled(done: Soak) -> None:
@@ -94,7 +102,9 @@ def check_accounts(done: Soak) -> tuple[float, float]:
     said = done.books.where(lambda entry: entry.outcome is Outcome.DELIVERED and entry.fault not in _UNSAID)
     rest = done.books.where(lambda entry: entry.outcome is not Outcome.DELIVERED or entry.fault in _UNSAID)
     accounts = done.rig.accounts()
-    assert abs(accounts["settled"] - said.usd(PRICE_IN, PRICE_OUT)) < 1e-9
+    # Of late answers, only the client knows whether it still waited for them. A quiet machine has none.
+    late = done.books.where(lambda entry: not _is_timely(entry)).usd(PRICE_IN, PRICE_OUT)
+    assert -1e-9 <= said.usd(PRICE_IN, PRICE_OUT) - accounts["settled"] < late + 1e-9
     assert accounts["kept"] >= rest.usd(PRICE_IN, PRICE_OUT) > 0
     assert set(accounts) == {"settled", "kept", "void"}
     assert accounts["void"] == 0

@@ -32,7 +32,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.models.tiny import build_tokenizer
-from hivemind_exp.offload.api.chat import SamplingParams
+from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.rollouts.types import Kind, Prompt, Rollout
 from hivemind_exp.sources.local import LocalSource

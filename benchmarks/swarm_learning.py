@@ -39,8 +39,9 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from benchmarks.offload_learning import COLD, HALF, Start, make_base, pyplot
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.events import discard
-from hivemind_exp.game.sampling.game import STAGE, build_prompts, encode
+from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.journal.records import Manifest
+from hivemind_exp.models.chat_format import encode
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
 from hivemind_exp.peers.exchange import LikelihoodFilter, PeerDrawLog, PeerExchange, TrainingStatus

@@ -68,6 +68,8 @@ class ModelConfig(Section):
     """PyTorch's CPU threads. 0: one for "tiny" (more would slow it down), else one per core."""
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
+    thinking: bool | None = None
+    """Position of the chat template's switch for thinking (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
 
@@ -131,12 +133,6 @@ class TrainConfig(Section):
     """Gradients are clipped to this norm."""
     micro_batch: Positive = 4
     """Rows per forward and backward pass. Affects memory and speed, not the loss."""
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Lower clip of the importance ratio."""
-    epsilon_high: Annotated[float, Field(gt=0)] = 0.28
-    """Upper clip of the importance ratio (clip-higher, DAPO section 3.1)."""
-    delta: Annotated[float, Field(gt=1)] = 4.0
-    """Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere."""
     max_lag: NotNegative = 4
     """Rows of the node's own policy that are older than this many steps are dropped."""
     beta: Annotated[float, Field(ge=0)] = 0.0
@@ -166,6 +162,14 @@ class CheckpointConfig(Section):
     """Rounds between checkpoints."""
     keep: Annotated[int, Field(ge=2)] = 3
     """Checkpoints kept. If the newest is damaged, the one before it is used."""
+
+
+class JournalConfig(Section):
+    """The journal, which holds every prompt and completion."""
+
+    keep_rounds: NotNegative = 1000
+    """Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted. 0: all. Rounds that
+    resuming may need are always kept."""
 
 
 class WarmupConfig(Section):
@@ -245,12 +249,17 @@ class OffloadConfig(Section):
     offload.batch."""
     batch: bool = False
     """Use the provider's Batch API: half the price, answers within 24 hours."""
+    service_tier: Literal["default", "flex"] = "default"
+    """"flex": cheaper, and slower when the service is busy. Only with providers that have it."""
     key: Literal["auto", "key_file", "environment", "credentials", "keyring", "file"] = "auto"
     """Where to read the API key from. "auto": the first place that has one."""
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    max_tokens: Positive | None = None
+    """Most tokens of the API's completions. Unset: generation.max_completion_tokens, but at least 1024 for a
+    teacher."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """How much a reasoning model thinks. Unset: the service's default."""
     reasoning_tokens: NotNegative = 2048
-    """Most reasoning tokens, in addition to generation.max_completion_tokens for the answer."""
+    """Most tokens that a reasoning model may think with, in addition to offload.max_tokens."""
     limits: LimitsConfig = LimitsConfig()
     prices: dict[str, PriceConfig] = {}
     """Prices by provider. They override the built-in ones."""
@@ -273,6 +282,8 @@ class ProviderConfig(Section):
     """Whether it costs nothing because it runs on your own machines. If not, set its price in [offload.prices.NAME]."""
     batch: bool = False
     """Whether it supports OpenAI's Batch API, at half the price."""
+    reasons: bool = False
+    """Whether its model reasons before it answers. The node learns this from the answers; set it for the estimate."""
     training: Literal["allowed", "restricted", "model", "unknown"] = "unknown"
     """Whether its terms allow training on output. "model": see the model's license."""
 
@@ -344,6 +355,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    journal: JournalConfig = JournalConfig()
     warmup: WarmupConfig = WarmupConfig()
     report: ReportConfig = ReportConfig()
     offload: OffloadConfig = OffloadConfig()

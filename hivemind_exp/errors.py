@@ -94,6 +94,14 @@ class DiskFull(NodeError, code="disk_full"):
     """A file could not be written because the disk is full."""
 
 
+class FileProblem(NodeError, code="file"):
+    """A file of the node is damaged."""
+
+
+class NewerFormat(FileProblem):
+    """A file was written by a newer version."""
+
+
 class CheckpointError(NodeError, code="checkpoint"):
     """No checkpoint can be loaded."""
 

@@ -116,7 +116,8 @@ class StepEvent(Event):
     )
     clip_fraction: float | None = Field(
         None,
-        description="Share of tokens whose importance ratio was clipped; null if no completion has nonzero weight.",
+        description="Share of tokens whose importance weight was cut; null if no completion has one. Only those "
+        "sampled elsewhere, with known log-probabilities, do.",
     )
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
@@ -259,14 +260,30 @@ def discard(_event: Event, /) -> None:
 
 
 class EventLog:
-    """Appends events to a file, one write per line, so that a reader never sees half a line."""
+    """Appends events to a file, one write per line, so that a reader never sees half a line.
+
+    A file that is renamed or deleted (logrotate) is created again.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self._open()
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _is_gone(self) -> bool:
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return True
 
     def __call__(self, event: Event, /) -> None:
         known = _finite({"t": round(time.time(), 3), "event": event.event_name(), **event.model_dump()})
         line = json.dumps(known, ensure_ascii=True, allow_nan=False)
+        if self._is_gone():
+            self.close()
+            self._open()
         os.write(self._fd, line.encode() + b"\n")
 
     def close(self) -> None:

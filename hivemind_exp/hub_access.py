@@ -3,7 +3,8 @@
 import os
 import socket
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+
+from hivemind_exp.proxies import proxy_for
 
 CONNECT_SECONDS = 5.0
 """How long to wait for a connection to the hub before using only cached files."""
@@ -19,9 +20,10 @@ def hub_answers() -> bool:
     """Return whether the hub accepts connections. Behind a proxy a connection proves nothing, so return True."""
     if is_offline():
         return False
-    if getproxies():
+    endpoint = os.environ.get("HF_ENDPOINT") or _ENDPOINT
+    if proxy_for(endpoint) is not None:
         return True
-    address = urlsplit(os.environ.get("HF_ENDPOINT") or _ENDPOINT)
+    address = urlsplit(endpoint)
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((address.hostname or "", port), timeout=CONNECT_SECONDS).close()

@@ -1,10 +1,12 @@
 """The files in a node's directory."""
 
 import secrets
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
 from hivemind_exp import atomic_write
+from hivemind_exp.errors import FileProblem
 
 SECRET_BYTES = 32
 
@@ -21,7 +23,9 @@ class NodeFiles:
         self.lock = root / "lock"
         """Locked (flock) while the node is running."""
         self.events = root / "events.jsonl"
-        """The machine-readable log (JSON lines)."""
+        """The machine-readable log (JSON lines). May be rotated or deleted at any time: nothing depends on it."""
+        self.run = root / "run.json"
+        """Whether the node has begun, and how its latest run began and ended (JSON)."""
         self.log = root / "trainer.log"
         """The trainer's output."""
         self.journal = root / "journal.sqlite"
@@ -44,12 +48,23 @@ class NodeFiles:
         """The swarm's signed charter, as received."""
         self.swarm = root / "swarm"
         """What the node remembers about its swarm: its port, known peers and their reputation."""
+        self.secret_file = root / "secret"
+        """The node's secret (32 bytes)."""
         self.hub = root / "hub"
         """The next upload to the hub, and a record of the last one."""
 
     def secret(self) -> bytes:
-        """Return the node's secret, created on the first call with mode 0600. It determines the held-out questions."""
-        path = self.root / "secret"
+        """Return the node's secret, created on the first call with mode 0600. It determines the held-out questions.
+
+        Raises ``FileProblem`` if the file is damaged.
+        """
         with suppress(FileExistsError):
-            atomic_write.write(path, secrets.token_bytes(SECRET_BYTES), exclusive=True)
-        return path.read_bytes()
+            atomic_write.write(self.secret_file, secrets.token_bytes(SECRET_BYTES), exclusive=True)
+        secret = self.secret_file.read_bytes()
+        if len(secret) != SECRET_BYTES:
+            raise FileProblem(
+                f"{self.secret_file} is damaged: {len(secret)} bytes instead of {SECRET_BYTES}. It determines the "
+                "held-out questions. If you delete it, the node draws new ones, and its accuracy starts anew",
+                next=shlex.join(["rm", str(self.secret_file)]),
+            )
+        return secret

@@ -2,10 +2,12 @@
 
 All differences between OpenAI-compatible services are in this table; to add a service, add a row. The names of
 environment variables, addresses and parameters are from each service's documentation. Models change faster than this
-file, so ``offload.model`` overrides ``model``.
+file: ``offload.model`` overrides ``model``, ``checked`` is the date on which a row was last compared with the
+service's documentation, and a run asks the service itself before it spends anything.
 """
 
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Literal
 
 Group = Literal["n", "fan_out"]
@@ -22,15 +24,19 @@ class Chat:
 
     model: str | None = None
     """Default model, if the profile names none; None for servers without one."""
+    checked: date | None = None
+    """When the row was last compared with the service's documentation. None for servers without a default model."""
     group: Group = "fan_out"
     max_tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Name of the parameter that limits a completion."""
     extras: frozenset[str] = frozenset()
-    """Additional parameters that it is known to take: "seed", "reasoning_effort"."""
+    """Additional parameters that it is known to take: "seed"."""
     reasoning: tuple[str, ...] = ()
-    """Name prefixes of its models with hidden reasoning. These take no temperature and need extra tokens to reason."""
+    """Name prefixes of its models with hidden reasoning, which need extra tokens to reason. Only estimates depend on
+    them: a node learns from the answers whether a model reasons."""
     bounds_reasoning: bool = True
-    """Whether the limit on a completion also limits hidden reasoning. If not, no cap can be enforced."""
+    """Whether the limit on a completion also limits hidden reasoning. If not, a cap can only be enforced without
+    reasoning."""
     counts_maximum: bool = False
     """Whether its rate limit counts the tokens that a request may use, not those that it did use."""
     prices: str | None = None
@@ -38,7 +44,11 @@ class Chat:
     free: bool = False
     """Whether it runs on the operator's own machines, free of charge."""
     batch: bool = False
-    """Whether it has OpenAI's Batch API, at half the price."""
+    """Whether it has OpenAI's Batch API."""
+    batch_share: float = 0.5
+    """Price of a token in a batch, as a fraction of its normal price."""
+    flex_share: float | None = None
+    """Price of a token with ``service_tier = "flex"``, as a fraction of its normal price; None: it has no such tier."""
     training: Training = "unknown"
     serves_own_weights: bool = False
     """Whether it can serve this node's weights."""
@@ -84,7 +94,6 @@ def _local(name: str, port: int, *, group: Group = "fan_out", extras: frozenset[
 
 
 _SEED = frozenset({"seed"})
-_EFFORT = frozenset({"reasoning_effort"})
 
 _ROWS = (
     _remote(
@@ -93,13 +102,15 @@ _ROWS = (
         ("sk-",),
         "https://platform.openai.com/api-keys",
         Chat(
-            model="gpt-4o-mini",
+            model="gpt-6-luna",
+            checked=date(2026, 11, 28),
             group="n",
             max_tokens="max_completion_tokens",
-            extras=_SEED | _EFFORT,
-            reasoning=("o1", "o3", "o4", "gpt-5"),
+            extras=_SEED,
+            reasoning=("o1", "o3", "o4", "gpt-5", "gpt-6"),
             counts_maximum=True,
             batch=True,
+            flex_share=0.5,
             training="restricted",
         ),
     ),
@@ -108,14 +119,20 @@ _ROWS = (
         "https://api.deepseek.com",
         ("sk-",),
         "https://platform.deepseek.com/api_keys",
-        Chat(model="deepseek-chat", reasoning=("deepseek-reasoner",), training="allowed"),
+        Chat(model="deepseek-flash", checked=date(2026, 11, 28), reasoning=("deepseek-",), training="allowed"),
     ),
     _remote(
         "openrouter",
         "https://openrouter.ai/api/v1",
         ("sk-or-",),
         "https://openrouter.ai/keys",
-        Chat(model="openai/gpt-4o-mini", extras=_SEED, training="model"),
+        Chat(
+            model="openai/gpt-6-luna",
+            checked=date(2026, 11, 28),
+            extras=_SEED,
+            reasoning=("openai/gpt-5", "openai/gpt-6", "openai/gpt-oss", "deepseek/deepseek-", "x-ai/grok-4"),
+            training="model",
+        ),
         key_path="/key",
     ),
     _remote(
@@ -124,10 +141,12 @@ _ROWS = (
         ("gsk_",),
         "https://console.groq.com/keys",
         Chat(
-            model="llama-3.1-8b-instant",
+            model="openai/gpt-oss-20b",
+            checked=date(2026, 11, 28),
             max_tokens="max_completion_tokens",
-            extras=_SEED | _EFFORT,
+            extras=_SEED,
             reasoning=("openai/gpt-oss", "qwen/qwen3"),
+            batch=True,
             training="model",
         ),
     ),
@@ -137,9 +156,11 @@ _ROWS = (
         (),
         "https://api.together.xyz/settings/api-keys",
         Chat(
-            model="meta-llama/Llama-3.3-70B-Instruct-Turbo",
+            model="openai/gpt-oss-120b",
+            checked=date(2026, 11, 28),
             group="n",
             extras=_SEED,
+            reasoning=("openai/gpt-oss", "Qwen/Qwen3", "deepseek-ai/DeepSeek-V4", "zai-org/GLM-5"),
             training="model",
             serves_own_weights=True,
         ),
@@ -149,7 +170,7 @@ _ROWS = (
         "https://api.mistral.ai/v1",
         (),
         "https://console.mistral.ai/api-keys",
-        Chat(model="mistral-small-latest", group="n", reasoning=("magistral",)),
+        Chat(model="mistral-small-latest", checked=date(2026, 11, 28), group="n", reasoning=("magistral",)),
     ),
     _remote(
         "gemini",
@@ -158,8 +179,9 @@ _ROWS = (
         "https://aistudio.google.com/apikey",
         Chat(
             model="gemini-2.5-flash-lite",
-            extras=_EFFORT,
+            checked=date(2026, 11, 28),
             reasoning=("gemini-2.5-pro", "gemini-3"),
+            flex_share=0.5,
             prices="google",
             training="restricted",
         ),
@@ -171,19 +193,14 @@ _ROWS = (
         ("xai-",),
         "https://console.x.ai",
         Chat(
-            model="grok-4-fast-non-reasoning",
+            model="grok-4.3",
+            checked=date(2026, 11, 28),
             group="n",
             max_tokens="max_completion_tokens",
             extras=_SEED,
-            reasoning=(
-                "grok-3-mini",
-                "grok-4-0709",
-                "grok-4-fast-reasoning",
-                "grok-4-1-fast-reasoning",
-                "grok-4.",
-                "grok-code",
-            ),
+            reasoning=("grok-",),
             bounds_reasoning=False,
+            batch_share=0.8,
             prices="x-ai",
             training="restricted",
         ),
@@ -194,8 +211,12 @@ _ROWS = (
         ("fw_",),
         "https://app.fireworks.ai/settings",
         Chat(
-            model="accounts/fireworks/models/llama-v3p1-8b-instruct",
+            model="accounts/fireworks/models/gpt-oss-120b",
+            checked=date(2026, 11, 28),
             group="n",
+            reasoning=tuple(
+                f"accounts/fireworks/models/{name}" for name in ("gpt-oss", "deepseek-v4", "glm-5", "kimi-k", "qwen3p")
+            ),
             training="model",
             serves_own_weights=True,
         ),
@@ -206,10 +227,11 @@ _ROWS = (
         ("csk-",),
         "https://cloud.cerebras.ai",
         Chat(
-            model="llama3.1-8b",
+            model="gpt-oss-120b",
+            checked=date(2026, 11, 28),
             max_tokens="max_completion_tokens",
             extras=_SEED,
-            reasoning=("gpt-oss", "qwen-3-235b-a22b-thinking"),
+            reasoning=("gpt-oss", "qwen-3"),
             training="model",
         ),
     ),

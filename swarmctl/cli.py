@@ -13,12 +13,14 @@ from typing import Annotated
 import typer
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes.kernel import hide_memory
 from swarmctl.completion import cli as completion
 from swarmctl.doctor import cli as doctor
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
 from swarmctl.identity import cli as identity
 from swarmctl.keys import cli as keys
+from swarmctl.models import cli as models
 from swarmctl.nodes import cli as nodes
 from swarmctl.profiles import cli as profiles
 from swarmctl.rollouts import cli as rollouts
@@ -64,7 +66,7 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, nodes):
+for command in (run_command, doctor, nodes, models):
     command.register(app)
 for module in (profiles, keys, rollouts, swarm, identity, completion):
     app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package
@@ -172,7 +174,7 @@ def _defect(error: Exception) -> NodeError:
     from swarmctl.paths import nodes_directory, shown
 
     return NodeError(
-        f"bug in swarmctl: {type(error).__name__}: {hide_keys(str(error))}. "
+        f"bug in swarmctl: {type(error).__name__}: {foreign(hide_keys(str(error)))}. "
         f"Logs are in {shown(nodes_directory())}/NODE. "
         "Please report it with the traceback, which `swarmctl run` prints with -v"
     )

@@ -7,7 +7,7 @@ from enum import IntEnum
 from hivemind_exp.errors import NodeError
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.safe_text import HIDDEN, masked
+from swarmctl.terminal.safe_text import HIDDEN, is_hash, masked
 
 
 class Exit(IntEnum):
@@ -27,7 +27,18 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-_TO_CHANGE = ("configuration", "node_conflict", "model", "task", "device", "identity", "swarm", "swarm_skew")
+_TO_CHANGE = (
+    "configuration",
+    "node_conflict",
+    "model",
+    "task",
+    "device",
+    "identity",
+    "swarm",
+    "swarm_skew",
+    "file",
+    "checkpoint",
+)
 _PROVIDER_TO_CHANGE = ("provider", "key", "keyring_absent", "keyring_locked", "keyring_silent")
 _EXIT_OF_CODE = {
     **dict.fromkeys((*_TO_CHANGE, *_PROVIDER_TO_CHANGE), Exit.CONFIGURATION),
@@ -63,8 +74,13 @@ def without_typed_keys(text: str) -> str:
 
 def _hidden(word: re.Match[str]) -> str:
     starts = (part.end() for part in _PART.finditer(word[0]))
-    found = next((start for start in starts if masked(word[0][start:]).startswith(HIDDEN)), None)
+    found = next((start for start in starts if _is_key(word, start)), None)
     return word[0] if found is None else word[0][:found] + HIDDEN
+
+
+def _is_key(word: re.Match[str], start: int) -> bool:
+    text = word[0][start:]
+    return masked(text).startswith(HIDDEN) and not is_hash(word.string, word.start() + start, text.partition("@")[0])
 
 
 def print_error(error: NodeError, *, as_json: bool) -> None:

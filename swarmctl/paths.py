@@ -13,6 +13,8 @@ nodes                         ~/.local/share/swarmctl/nodes      /d/nodes
 import os
 from pathlib import Path
 
+from hivemind_exp.foreign_text import visible
+
 HOME_VARIABLE = "SWARMCTL_HOME"
 BUILTIN = Path(__file__).with_name("builtin")
 COMPLETIONS = Path(__file__).with_name("completions")
@@ -44,7 +46,7 @@ def nodes_directory() -> Path:
 
 
 def shown(path: Path) -> str:
-    """Return ``path`` for display, with ``~`` for the home directory."""
+    """Return ``path`` for display, on one line and with ``~`` for the home directory."""
     home = str(Path.home())
     text = str(path)
-    return "~" + text[len(home) :] if home != "/" and text.startswith(home + os.sep) else text
+    return visible("~" + text[len(home) :] if home != "/" and text.startswith(home + os.sep) else text)

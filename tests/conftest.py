@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.fake_api.transformers_server import TransformersServer, transformers_server
+
+# A shell ignores SIGINT in the jobs that a script starts in the background, and every process that they start inherits
+# that. Tests press Ctrl-C, so they need the default. ``test_run`` covers such a job.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,8 @@ ADD_PROVIDER = "Add a provider"
 
 def test_add_a_provider(code: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_API_KEY", "ac-0123456789abcdef")
-    row = '\n    _remote("acme", "https://api.acme.test/v1", ("ac-",), "https://acme.test/keys", Chat(model="acme-1")),'
+    chat = 'Chat(model="acme-1", checked=date(2026, 11, 28))'
+    row = f'\n    _remote("acme", "https://api.acme.test/v1", ("ac-",), "https://acme.test/keys", {chat}),'
     code.put("hivemind_exp/providers.py", "_ROWS = (", row)
     keys = json.loads(code.python("-m", "swarmctl", "keys", "list", "--json"))
     assert "acme" in [key["name"] for key in keys["keys"]]

@@ -7,9 +7,12 @@ profile=$(dirname "$0")/profile.toml
 rounds=${ROUNDS:-30}
 
 invitation=$($swarmctl swarm new trio --profile "$profile" | grep -o 'swarm1:[^ ]*')
-$swarmctl run --node trio --rounds "$rounds" --plain &
-for node in second third; do
-  $swarmctl run --profile "$profile" --node "$node" --join "$invitation" --rounds "$rounds" --plain &
-done
+start() { # NODE [OPTION]...: run a node in the background, with its name before each line
+  node=$1; shift
+  $swarmctl run --node "$node" --rounds "$rounds" --plain "$@" 2>&1 | sed "s/^/[$node] /" &
+}
+start trio
+start second --profile "$profile" --join "$invitation"
+start third --profile "$profile" --join "$invitation"
 wait
 $swarmctl swarm leaderboard --node trio

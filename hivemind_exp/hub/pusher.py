@@ -16,6 +16,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from hivemind_exp import atomic_write
 from hivemind_exp.config import HubConfig
 from hivemind_exp.events import Emit, PhaseEvent, PushEvent, WarningEvent
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.stop import StopFlag
 
 _PARTIAL = ".partial-"
@@ -62,11 +63,12 @@ class Outbox:
         last = None
         with suppress(OSError, ValueError):
             last = json.loads((self._root / _LAST).read_text(encoding="utf-8"))
-        return round_ in self.parcels() or last == {"repo": repo, "round": round_}
+        pushed = isinstance(last, dict) and (last.get("repo"), last.get("round")) == (repo, round_)
+        return round_ in self.parcels() or pushed
 
     def done(self, round_: int, repo: str) -> None:
         """Record that the model after ``round_`` rounds was pushed. Remove it and all earlier ones."""
-        atomic_write.write(self._root / _LAST, json.dumps({"repo": repo, "round": round_}))
+        atomic_write.write(self._root / _LAST, json.dumps({"schema": 1, "repo": repo, "round": round_}))
         for earlier, path in self.parcels().items():
             if earlier <= round_:
                 shutil.rmtree(path)
@@ -165,9 +167,10 @@ def _reason(error: BaseException) -> str:
                 f"the hub rejected the token (HTTP {status}). Save one that has write access: "
                 "swarmctl keys set huggingface"
             )
-        return f"the hub responded with HTTP {status}: {error.server_message or 'no reason given'}"
+        said = foreign(error.server_message) if error.server_message else "no reason given"
+        return f"the hub responded with HTTP {status}: {said}"
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
     if any(kind.__name__ == "TransportError" for kind in type(error).__mro__):  # by name, whichever HTTP client it uses
-        return f"cannot reach the hub: {str(error) or type(error).__name__}"
-    return f"{type(error).__name__}: {error}"
+        return f"cannot reach the hub: {foreign(str(error) or type(error).__name__)}"
+    return f"{type(error).__name__}: {foreign(error)}"

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from hivemind_exp.errors import CheckpointError, DiskFull, NodeError
+from hivemind_exp import formats
+from hivemind_exp.errors import DiskFull, FileProblem, NodeError
+from hivemind_exp.journal import pruning
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, contributions
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
@@ -60,7 +62,7 @@ Encode = Callable[[str, bool], tuple[int, ...]]
 class Journal:
     """A node's append-only journal. Don't share an instance between threads; each thread can open the file itself.
 
-    Raises ``DiskFull`` when an entry cannot be written, ``CheckpointError`` when the file is not a journal.
+    Raises ``DiskFull`` if an entry cannot be written, ``FileProblem`` if the file is damaged or has a newer format.
     """
 
     def __init__(self, path: Path, swarm: str, *, durable: bool = True) -> None:
@@ -76,6 +78,9 @@ class Journal:
             self._db.execute("PRAGMA journal_mode=WAL")
             # A step must not be taken before its manifest is physically on disk, or a power cut would fork the node.
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            if durable:  # the others open what this one has checked
+                formats.check_pages(self._db, path)
+            formats.check_database(self._db, path)
             self._db.executescript(_SCHEMA)
             if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
                 # A journal from before rewards had terms.
@@ -244,19 +249,56 @@ class Journal:
         return [SourceContribution(Kind(kind), *rest) for kind, *rest in rows]
 
     def manifests(self, first_step: int) -> Iterator[Manifest]:
-        """Yield the manifests from ``first_step`` on, in order. Raises ``CheckpointError`` if one is missing."""
+        """Yield the manifests from ``first_step`` on, in order, up to the first that is missing.
+
+        Raises ``FileProblem`` if one is damaged.
+        """
         expected = first_step
         for step, body in self._db.execute(
             "SELECT step, body FROM manifests WHERE step>=? ORDER BY step", (first_step,)
         ):
             if step != expected:
-                raise CheckpointError(f"the journal {self._path} is missing step {expected}")
+                return
             expected += 1
-            yield Manifest.unpack(body)
+            try:
+                yield Manifest.unpack(body)
+            except (ValueError, TypeError) as error:
+                raise self._damaged(f"step {step}: {error}") from error
+
+    def steps(self) -> int:
+        """Return the number of steps up to the last one recorded, whether or not its manifest is still there."""
+        return max(self._count(f"SELECT MAX(step) FROM {table}") for table in ("manifests", "turns"))
+
+    def rewind(self, step: int, round_: int) -> None:
+        """Forget the steps from ``step`` on, and what depends on their weights: they cannot be taken again.
+
+        ``round_``: rounds finished before. Completions that others wrote are kept, because they were paid for.
+        """
+        self._write_all(
+            *((f"DELETE FROM {table} WHERE step>=?", [(step,)]) for table in ("manifests", "turns", "lessons")),
+            ("DELETE FROM evaluations WHERE round>?", [(round_,)]),
+            ("DELETE FROM completions WHERE version>? AND source='local'", [(step,)]),
+            ("UPDATE completions SET version=? WHERE version>?", [(step, step)]),
+        )
 
     def forget_manifests(self, before_step: int) -> None:
         """Delete the manifests before ``before_step``, which every kept checkpoint already contains."""
         self._write_all(("DELETE FROM manifests WHERE step<?", [(before_step,)]))
+
+    def first_round(self, finished: int, oldest_step: int) -> int:
+        """Return the first round in which the node had finished ``finished`` rounds, or took step ``oldest_step``.
+
+        0 if there is no such round. ``round`` and ``finished`` differ in a swarm that plays by the clock.
+        """
+        query = "SELECT MIN(round) FROM turns WHERE finished>=? OR step>=?"
+        return int(self._db.execute(query, (finished, oldest_step)).fetchone()[0] or 0)
+
+    def prune(self, before: int) -> None:
+        """Delete the prompts and completions of the rounds before ``before``. See ``pruning``."""
+        try:
+            pruning.delete_rounds(self._db, self._swarm, before)
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Record an evaluation, so that a restart does not repeat it."""
@@ -284,12 +326,21 @@ class Journal:
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
+    def _damaged(self, what: str) -> FileProblem:
+        return FileProblem(
+            f"the journal {self._path} is damaged ({what}). If you move it aside, the node resumes from its newest "
+            "checkpoint: the steps and completions since then are lost",
+            next=formats.set_aside(self._path),
+        )
+
     def _explain(self, error: sqlite3.Error) -> NodeError:
         text = str(error)
         if "full" in text or "disk I/O" in text:
             place = shlex.quote(str(self._path.parent))
             return DiskFull(f"no space left for the journal {self._path}", next=f"df -h {place}")
-        return CheckpointError(f"cannot use the journal {self._path}: {text}")
+        if formats.is_damage(error):
+            return self._damaged(text)
+        return NodeError(f"cannot use the journal {self._path}: {text}", next=f"ls -l {shlex.quote(str(self._path))}")
 
 
 def _ids(ids: str | None, text: str, truncated: bool, encode: Encode | None) -> tuple[int, ...]:

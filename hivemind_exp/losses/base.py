@@ -41,9 +41,8 @@ class TokenRows:
     """The rows of one source in a step."""
 
     logps: Tensor
-    """(B, T): log π_θ of the tokens, with gradient."""
-    proximal_logps: Tensor
-    """(B, T), detached: log π of the tokens at the start of the step."""
+    """(B, T): log π_θ of the tokens, with gradient. There is one optimizer step per manifest, so its value is also the
+    log-probability at the start of the step: the ratio of PPO is 1, and nothing can be clipped around it."""
     advantages: Tensor
     """(B,): the rows' weights, from ``weigh``."""
     mask: Tensor
@@ -58,8 +57,8 @@ class TokenLoss:
 
     loss: Tensor
     """(B, T): to be summed over the mask and divided by the step's number of own or external tokens."""
-    clipped: Tensor
-    """(B, T) bool: whether the clip took effect, so the token has no gradient."""
+    clipped: Tensor | None = None
+    """(B, T) bool: whether the token's importance weight was cut. None for losses without importance weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +97,10 @@ def drop(values: Tensor, rows: Tensor) -> Tensor:
     return values.masked_fill(rows, torch.nan)
 
 
-def clipped_surrogate(rows: TokenRows, train: TrainConfig, *, two_sided: bool = False) -> TokenLoss:
-    """Return -min(r·A, clip(r, 1 - ε, 1 + ε_high)·A) for r = π_θ / π_prox.
-
-    PPO (arXiv 1707.06347, equation 7) with DAPO's separate upper bound (arXiv 2503.14476, section 3.1). With
-    ``two_sided`` the unclipped ratio is capped at δ, so that a negative advantage cannot push without bound
-    (dual-clip PPO, arXiv 1912.09729).
-    """
-    ratio = torch.exp(rows.logps - rows.proximal_logps)
-    advantages = rows.advantages.unsqueeze(1)
-    clipped_ratio = ratio.clamp(1 - train.epsilon, 1 + train.epsilon_high)
-    bounded = ratio.clamp(max=train.delta) if two_sided else ratio
-    loss = -torch.min(bounded * advantages, clipped_ratio * advantages)
-    too_low = (ratio < 1 - train.epsilon) & (advantages < 0)
-    too_high = (ratio > 1 + train.epsilon_high) & (advantages > 0)
-    return TokenLoss(loss=loss, clipped=too_low | too_high)
-
-
 def likelihood(rows: TokenRows, _train: TrainConfig) -> TokenLoss:
-    """Return -A·π_θ/stop(π_θ). Its gradient is that of -A·log π_θ, so the advantage weights the likelihood.
+    """Return -A·π_θ/stop(π_θ), GRPO's surrogate. Its gradient is that of -A·log π_θ.
 
-    For text without log-probabilities. A server's log-probabilities are never paired with re-encoded text.
+    Text without log-probabilities has no other loss: a server's are never paired with re-encoded text.
     """
     ratio = torch.exp(rows.logps - rows.logps.detach())
-    return TokenLoss(loss=-ratio * rows.advantages.unsqueeze(1), clipped=torch.zeros_like(rows.mask, dtype=torch.bool))
+    return TokenLoss(-ratio * rows.advantages.unsqueeze(1))

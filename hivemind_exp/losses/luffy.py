@@ -22,7 +22,7 @@ def score_tokens(rows: TokenRows, _train: TrainConfig) -> TokenLoss:
     """Return -A·f(π_θ) with f(π) = π / (π + 0.1)."""
     probability = rows.logps.exp()
     shaped = probability / (probability + SHAPING)
-    return TokenLoss(loss=-shaped * rows.advantages.unsqueeze(1), clipped=torch.zeros_like(rows.mask, dtype=torch.bool))
+    return TokenLoss(-shaped * rows.advantages.unsqueeze(1))
 
 
 LOSS = Loss(weigh, score_tokens, joins_baseline=True)

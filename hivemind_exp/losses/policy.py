@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, clipped_surrogate, drop, standardise
+from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, drop, likelihood, standardise
 
 WEIGHT_CAP = 2.0
-"""Cap on π_prox / π_behav (truncated importance sampling)."""
+"""Cap on π_θ / π_behav (truncated importance sampling)."""
 
 
 def weigh(rows: GroupRows, train: TrainConfig) -> Tensor:
@@ -17,16 +17,16 @@ def weigh(rows: GroupRows, train: TrainConfig) -> Tensor:
 
 
 def score_tokens(rows: TokenRows, train: TrainConfig) -> TokenLoss:
-    """Return the surrogate clipped around π_prox, weighted by min(π_prox / π_behav, 2) where π_behav is known.
+    """Return the surrogate, weighted by min(π_θ / π_behav, 2) where π_behav is known.
 
-    Decoupled PPO (arXiv 2110.00641, section 3): the behavior policy sets a detached weight, and the clip is around the
-    policy at the start of the step. Rows sampled here have π_behav = π_prox and weight 1.
+    Decoupled PPO (arXiv 2110.00641, section 3) for one step per manifest: the behavior policy sets a detached weight.
+    Rows sampled here have π_behav = π_θ and weight 1.
     """
+    plain = likelihood(rows, train)
     if rows.behaviour_logps is None:
-        return clipped_surrogate(rows, train)
-    plain = clipped_surrogate(rows, train, two_sided=True)
-    weight = torch.exp(rows.proximal_logps - rows.behaviour_logps).clamp(max=WEIGHT_CAP).nan_to_num(nan=1.0)
-    return TokenLoss(loss=plain.loss * weight, clipped=plain.clipped)
+        return plain
+    weight = torch.exp(rows.logps.detach() - rows.behaviour_logps).nan_to_num(nan=1.0)
+    return TokenLoss(plain.loss * weight.clamp(max=WEIGHT_CAP), clipped=weight > WEIGHT_CAP)
 
 
 LOSS = Loss(weigh, score_tokens, own=True)

@@ -3,11 +3,12 @@
 import os
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import DeviceError
-from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_unusable
+from hivemind_exp.models.hardware import Hardware, container_memory, detect_hardware, explain_unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,18 @@ def _name(device: str) -> str | None:
     if device.startswith("xpu"):
         return torch.xpu.get_device_name(device)
     return "Apple GPU" if device == "mps" else None
+
+
+def available_memory(device: str) -> int | None:
+    """Return the bytes that a run may use on a device; None if its driver does not say."""
+    if device == "cpu":
+        memory = psutil.virtual_memory()
+        limit, used = container_memory()
+        return memory.available if limit is None else min(memory.available, limit - used)
+    if device.startswith(("cuda", "xpu")):
+        library = torch.cuda if device.startswith("cuda") else torch.xpu
+        return int(library.mem_get_info(device)[0])
+    return int(torch.mps.recommended_max_memory()) if device == "mps" else None
 
 
 def pin_device(device: str) -> str:

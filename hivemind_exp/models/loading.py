@@ -8,12 +8,30 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from hivemind_exp.config import LoraConfig, ModelConfig
-from hivemind_exp.errors import HubUnreachable, ModelError
+from hivemind_exp.config import Config, LoraConfig, ModelConfig
+from hivemind_exp.errors import ConfigurationError, HubUnreachable, ModelError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
+from hivemind_exp.models.chat_format import OTHER_MODEL, fit
 from hivemind_exp.models.memory import Shape
+from hivemind_exp.models.soundness import (
+    check_behaviour,
+    check_complete,
+    check_kind,
+    check_lengths,
+    check_targets,
+    check_vocabulary,
+)
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.seeds import derive_seed
 
@@ -33,16 +51,27 @@ class Whereabouts:
 
 
 def load_tokenizer(config: ModelConfig, token: str | None = None) -> PreTrainedTokenizerBase:
-    """Return the model's tokenizer, which pads on the left. ``token``: the hub token. Raises ``ModelError``."""
+    """Return the model's tokenizer, which pads on the left, with a chat template that fits our chats.
+
+    ``token``: the hub token. Raises ``ModelError``.
+    """
     if config.name == TINY:
         return build_tokenizer()
-    place = _fetch_config(config, token)
+    return _tokenizer(config, _fetch_config(config, token), token)
+
+
+def _tokenizer(config: ModelConfig, place: str, token: str | None = None) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=config.revision, padding_side="left", token=token)
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, revision=config.revision, padding_side="left", token=token, trust_remote_code=False
+        )
     except (OSError, ValueError, ImportError) as error:
         raise _explain(config, error, "has no tokenizer that can be loaded") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {config.name} has no end-of-sequence token, so completions would never end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    fit(tokenizer, config.name, config.thinking)
     return tokenizer
 
 
@@ -52,16 +81,67 @@ def load_model(
     """Return the causal language model, on the CPU. Raises ``ModelError``.
 
     Trained weights are kept in float32, because bfloat16 is too coarse for the small updates of a GRPO learning rate.
-    The computation is in ``dtype``, and so are the frozen weights under adapters.
+    The computation is in ``dtype``, and so are the frozen weights under adapters. The model is complete, and its
+    results don't depend on padding.
     """
     if config.name == TINY:
         return build_model(tokenizer, derive_seed(seed, "tiny"))
     place = _fetch_config(config, token)
     stored = getattr(torch, dtype) if config.lora is not None else torch.float32
+    model = _model(config, place, dtype=stored, token=token)
+    check_vocabulary(model, tokenizer, config.name)
+    _check_adapter(config, model.config)
+    check_behaviour(model, tokenizer, config.name)
+    model.generation_config = _plain(model.generation_config)
+    return model
+
+
+def _plain(defaults: GenerationConfig) -> GenerationConfig:
+    """Return defaults of generation that only end a completion. They are saved with checkpoints.
+
+    The base model's top_k, penalties and so on would make a server that loads a checkpoint sample another policy than
+    the one that was trained. The neutral values are written out because transformers itself takes top_k = 50 otherwise.
+    """
+    ends = {name: getattr(defaults, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return GenerationConfig(**ends, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+
+
+def _model(config: ModelConfig, place: str, **how: Any) -> PreTrainedModel:
+    """Return the model with its complete weights. Raises ``ModelError``."""
     try:
-        return AutoModelForCausalLM.from_pretrained(place, revision=config.revision, dtype=stored, token=token)
+        shape = AutoConfig.from_pretrained(
+            place, revision=config.revision, token=how.get("token"), trust_remote_code=False
+        )
+        check_kind(shape, config.name)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            place,
+            revision=config.revision,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # reported below, by name
+            output_loading_info=True,
+            **how,
+        )
     except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         raise _explain(config, error, "cannot be loaded as a causal language model") from error
+    check_complete(loaded, config.name)
+    return model
+
+
+def rehearse(config: Config) -> None:
+    """Check the model without loading its weights. Does nothing for one that is not on this machine yet.
+
+    Raises ``ModelError`` and ``ConfigurationError``.
+    """
+    name, local = config.model.name, None if config.model.name == TINY else _local_directory(config.model)
+    cached = None if name == TINY or local is not None else _cached(config.model)
+    if local is None and cached is None:
+        return
+    place = str(local or Path(str(cached)).parent)
+    tokenizer = _tokenizer(config.model, place)
+    model = _model(config.model, place, device_map="meta", dtype=torch.float32)
+    check_vocabulary(model, tokenizer, name)
+    _check_adapter(config.model, model.config)
+    check_lengths(model.config, config.generation, name)
 
 
 def adapter_config(lora: LoraConfig | None) -> Any:
@@ -76,6 +156,24 @@ def adapter_config(lora: LoraConfig | None) -> Any:
     )
 
 
+def _check_adapter(config: ModelConfig, shape: PretrainedConfig) -> None:
+    """Raise ``ConfigurationError`` if peft cannot put the configured adapters into a model of this shape."""
+    if config.lora is None:
+        return
+    import peft
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
+    check_targets(model, config.lora)
+    try:
+        peft.get_peft_model(model, adapter_config(config.lora))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{config.name} cannot have the adapters of model.lora: {foreign(error)}",
+            next="swarmctl run --set model.lora=false",
+        ) from error
+
+
 def locate(config: ModelConfig) -> Whereabouts:
     """Find a model on this machine, without the network. Raises ``ModelError`` for a directory without a model."""
     if config.name == TINY:
@@ -85,9 +183,12 @@ def locate(config: ModelConfig) -> Whereabouts:
         return Whereabouts("will be downloaded")
     source = str(local) if local is not None else config.name
     try:
-        shape = AutoConfig.from_pretrained(source, revision=config.revision, local_files_only=True)
+        shape = AutoConfig.from_pretrained(
+            source, revision=config.revision, local_files_only=True, trust_remote_code=False
+        )
+        check_kind(shape, config.name)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(shape)
+            model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(config, error, "is not a causal language model") from error
     return _measured("local directory" if local is not None else "cached", model)
@@ -182,5 +283,10 @@ def _unreachable(config: ModelConfig) -> ModelError:
 
 
 def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        reason = "it needs code from its repository, and such code is never run (trust_remote_code = False)"
+        return ModelError(f"{config.name} cannot be loaded: {reason}", next=OTHER_MODEL)
+    if isinstance(error, SafetensorError):
+        what += "; its weights are damaged or only Git LFS pointers (git lfs pull)"
+    reason = foreign(str(error).strip() or type(error).__name__)
     return ModelError(f"{config.name} {what}: {reason}")

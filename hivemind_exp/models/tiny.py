@@ -70,7 +70,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
     config = LlamaConfig(
         **{key: value for key, value in TINY.items() if key not in ("model_type", "vocab_size")},
         vocab_size=len(tokenizer),
-        max_position_embeddings=256,
+        max_position_embeddings=1024,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -14,13 +14,16 @@ from typing import Any, NoReturn
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.model_names import short_name
-from hivemind_exp.offload.api.chat import ChatAnswer, SamplingParams, most_tokens
+from hivemind_exp.offload.api.chat import ChatAnswer
+from hivemind_exp.offload.api.dialect import SamplingParams, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
 from hivemind_exp.offload.prices import PromptBound, worst_case
 from hivemind_exp.offload.router import ProviderService, Router
+from hivemind_exp.offload.unusable import text_shortcoming, unusable
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Message, RoundSpend
 
 _TOLERANCE = 1.05
@@ -65,7 +68,7 @@ class BilledClient:
 
         Raises ``RequestFailed`` and ``LimitReached``.
         """
-        bound = most_tokens(service.endpoint, sampling)
+        bound = most_tokens(service.client.style, sampling)
         contents = [message["content"] for message in messages]
         self.ledger.check(worst_case(service.price, PromptBound.of(contents, service.added_tokens), ask.count, bound))
         passed = await service.limiter.acquire(lambda: _expected(service, contents, ask.count, bound), ask.round)
@@ -73,16 +76,19 @@ class BilledClient:
         assert task is not None
         self.flying.add(task)
         headers: Mapping[str, str] = {}
-        slow_down, used = False, None
+        slow_down, used, sent = False, None, None
         reservation: Reservation | None = None
         try:
             if self.closing:
                 raise asyncio.CancelledError
             if self.uncapped is not None:
                 raise self.uncapped
-            prompt = PromptBound.of(contents, service.added_tokens)  # not before the wait, in which more is learned
+            if service.set_aside:
+                raise RequestFailed(FaultKind.USELESS, "not asked any more", sent=False)
+            # Not before the wait, in which more is learned.
+            prompt, bound = PromptBound.of(contents, service.added_tokens), most_tokens(service.client.style, sampling)
             most = worst_case(service.price, prompt, ask.count, bound)
-            reservation = self.ledger.reserve(ask, most, prompt=prompt)
+            reservation = self.ledger.reserve(ask, most, prompt=prompt, completion=bound)
             sent = asyncio.get_running_loop().time()
             answer = await service.client.ask(messages, ask.count, sampling, seed)
             headers = answer.headers
@@ -91,7 +97,7 @@ class BilledClient:
         except (RequestFailed, asyncio.CancelledError) as error:
             stopped = RequestFailed(FaultKind.TIMEOUT, "in flight when the node stopped", billed=True)
             fault = error if isinstance(error, RequestFailed) else stopped
-            headers, slow_down = fault.headers, fault.trouble is FaultKind.SLOW_DOWN
+            headers, slow_down, fault.sent_at = fault.headers, fault.trouble is FaultKind.SLOW_DOWN, sent
             if reservation is not None:
                 self.write_off(service, reservation, fault)
             raise
@@ -117,11 +123,25 @@ class BilledClient:
         known, length = service.tokens_a_choice, usage.completion / count
         service.tokens_a_choice = length if known is None else 0.9 * known + 0.1 * length
         self._learn_added_tokens(service, reservation.prompt, usage.prompt)
-        bound = count * most_tokens(service.endpoint, sampling)
+        bound = count * (reservation.completion or most_tokens(service.client.style, sampling))
+        self._learn_reasoning(service, answer, sampling)
         if usage.completion > _TOLERANCE * bound and not service.price.free and self.ledger.capped:
             self._end(
                 f"{service.endpoint.label} billed {usage.completion} tokens for a request limited to {bound}: its "
                 "hidden reasoning has no limit"
+            )
+
+    def _learn_reasoning(self, service: ProviderService, answer: ChatAnswer, sampling: SamplingParams) -> None:
+        """Leave room for hidden reasoning, from now on, if the model uses it."""
+        style = service.client.style
+        if answer.reasoned and not style.reasons:
+            style.reasons = True
+            style.changes += 1
+            self._warn(
+                service,
+                "reasons",
+                f"reasons before it answers: a completion may take {sampling.reasoning_tokens} tokens more "
+                "(offload.reasoning_tokens), and costs accordingly",
             )
 
     def _learn_added_tokens(self, service: ProviderService, bound: PromptBound | None, billed: int) -> None:
@@ -156,7 +176,9 @@ class BilledClient:
         """Return an answer's cost in dollars; its whole reserve if the service reports no usage."""
         if answer.usage is None:
             return reservation.usd
-        return service.price.cost_in_batch(answer.usage) if reservation.batched else service.price.cost(answer.usage)
+        if reservation.batched:
+            return service.price.cost_in_batch(answer.usage)
+        return service.price.cost(answer.usage, tier=answer.service_tier)
 
     def spending(self, round_: int, service: ProviderService) -> RoundSpend:
         """Return a round's spending record for one service, created if needed, for the caller to update."""
@@ -188,7 +210,7 @@ class BilledClient:
 
         Raises ``ProviderError`` if the service bills more tokens than the request allowed.
         """
-        usable = [choice for choice in answer.choices if choice.text.strip() and not choice.filtered][: len(places)]
+        usable = [choice for choice in answer.choices if choice.usable][: len(places)]
         usd = self.price(service, reservation, answer) / max(1, len(usable))
         completions = [
             Completion(
@@ -205,9 +227,46 @@ class BilledClient:
         ]
         # Write to the journal first, so that a completion that was paid for is never requested again.
         self.journal.write_completions(order, completions)
+        self.note_text(service, answer)
         self.settle(service, reservation, answer, self.sampling)
         self.look(service, answer, [choice.text for choice in usable])
         return len(usable)
+
+    def note_text(self, service: ProviderService, answer: ChatAnswer) -> None:
+        """Warn about an answer without a usable text. A service that sends nothing else counts as down."""
+        problem = unusable(answer, service.client.style, self.sampling, service.endpoint.name)
+        fault = None
+        if problem is not None:
+            text = f"sent an answer without a usable text: {problem}. {problem.advice}"
+            self._warn(service, "unusable_text", text, key=problem.what)
+            fault = RequestFailed(FaultKind.USELESS, f"{problem}. {problem.advice}", next=problem.command)
+        self.router.record_text(service, fault)
+
+    def note_test(self, service: ProviderService, answer: ChatAnswer) -> None:
+        """Warn if the text of the test request's answer is cut or lacks the tags that the prompt asks for."""
+        texts = [choice for choice in answer.choices if choice.usable]
+        problem = text_shortcoming(texts[0], self.sampling, service.endpoint.name) if texts else None
+        if problem is not None and not self.kind.own:
+            self._warn(service, "test_answer", f"answered the test request, but {problem}. {problem.advice}")
+
+    def note_dropped(self, service: ProviderService) -> None:
+        """Warn if the service rejects a parameter that someone set.
+
+        Raises ``ProviderError`` if it does not switch off reasoning that has no limit.
+        """
+        sampling, rejected = self.sampling, service.client.style.unsupported_params
+        values = {"reasoning_effort": sampling.reasoning_effort, "service_tier": sampling.service_tier}
+        values["temperature"] = None if sampling.temperature == 1 else f"{sampling.temperature:g}"
+        for name in sorted(rejected & values.keys()):
+            if values[name] is not None:
+                text = f"does not accept {name} = {values[name]}; requests are sent without it"
+                self._warn(service, "parameter_dropped", text, key=name)
+        if (longest := service.client.style.longest) is not None:
+            text = f"has a small context, so completions are limited to {longest} tokens (not offload.max_tokens)"
+            self._warn(service, "small_context", text)
+        unbounded = "reasoning_effort" in rejected and not service.endpoint.chat.bounds_reasoning
+        if unbounded and self.ledger.capped and not service.price.free:
+            self._end(f"the hidden reasoning of {service.endpoint.label} cannot be switched off and has no limit")
 
     def give_up(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, tries: int) -> None:
         """Give up slots after ``tries`` requests in a row that brought nothing."""
@@ -227,16 +286,16 @@ class BilledClient:
     def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:
         """Check an answer for another model or ignored temperature; ``texts`` are its usable completions."""
         if answer.model and not _same(service.endpoint.model, answer.model):
-            asked, told = short_name(service.endpoint.model), short_name(answer.model)
+            asked, told = short_name(service.endpoint.model), foreign(short_name(answer.model))
             self._warn(service, "another_model", f"was asked for {asked} but answered as {told}")
         if len(texts) > 1:
             self.alike = self.alike + 1 if len(set(texts)) == 1 else 0
         if self.alike >= ALIKE:
             self._warn(service, "greedy", "returns identical completions of a prompt; it seems to ignore temperature")
 
-    def _warn(self, service: ProviderService, code: str, text: str) -> None:
-        if code not in service.warned:
-            service.warned.add(code)
+    def _warn(self, service: ProviderService, code: str, text: str, key: str | None = None) -> None:
+        if (key or code) not in service.warned:
+            service.warned.add(key or code)
             self.emit(service.warning(code, text))
 
 

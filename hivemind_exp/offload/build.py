@@ -15,14 +15,23 @@ from hivemind_exp.events import Emit, OffloadEvent, WarningEvent, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.batch import BatchClient
-from hivemind_exp.offload.api.chat import ChatClient, SamplingParams, check_sdk
+from hivemind_exp.offload.api.chat import ChatClient, check_sdk
+from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.batch.job import warn_of_orphans
 from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.ledger import Ledger
-from hivemind_exp.offload.prices import BATCH_SHARE, Price, bounded_price
+from hivemind_exp.offload.prices import Price, bounded_price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
-from hivemind_exp.offload.settings import Endpoint, chain, check_offload, describe_loss, first_endpoint, resolved_kind
+from hivemind_exp.offload.settings import (
+    Endpoint,
+    chain,
+    check_offload,
+    describe_loss,
+    first_endpoint,
+    reasons,
+    resolved_kind,
+)
 from hivemind_exp.offload.spending import known_spending, write_total
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import CompletionRequest
@@ -42,7 +51,9 @@ def make_offload(
     limits, prices = config.offload.limits, config.offload.prices
     endpoints = chain(config)
     rates = {
-        each.full_name: bounded_price(each, prices, capped=limits.capped) for each in endpoints if each is not None
+        each.full_name: bounded_price(each, prices, capped=limits.capped, reasons=reasons(config, each))
+        for each in endpoints
+        if each is not None
     }
     for each in endpoints:
         if each is not None and each.needs_key and secrets.get(each.name) is None:
@@ -56,7 +67,7 @@ def make_offload(
         _announce(config, rates[first_endpoint(config).full_name], ledger, emit)
 
     def service(place: int, each: Endpoint) -> ProviderService:
-        client = ChatClient(each, secrets.get(each.name), seconds=limits.timeout)
+        client = ChatClient(each, secrets.get(each.name), seconds=limits.timeout, reasons=reasons(config, each))
         limiter = RateLimiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
         batches = BatchClient(client, seconds=limits.timeout) if config.offload.batch and not place else None
         return ProviderService(each, client, limiter, rates[each.full_name], batches=batches)
@@ -67,12 +78,7 @@ def make_offload(
     offload = Engine(
         make_chain,
         resolved_kind(config),
-        SamplingParams(  # the same as on this machine
-            temperature=config.generation.temperature,
-            max_tokens=config.generation.max_completion_tokens,
-            reasoning_tokens=config.offload.reasoning_tokens,
-            reasoning_effort=config.offload.reasoning_effort,
-        ),
+        SamplingParams.of(config),
         on_limit_local=config.offload.on_limit == "local",
         journal=(files.journal, charter_id(config)),
         ledger=ledger,
@@ -85,7 +91,7 @@ def make_offload(
 
 def _announce(config: Config, price: Price, ledger: Ledger, emit: Emit) -> None:
     endpoint = first_endpoint(config)
-    share = 1e6 * (BATCH_SHARE if config.offload.batch else 1)
+    share = 1e6 * price.share(config.offload)
     emit(
         OffloadEvent(
             provider=endpoint.name,
@@ -112,7 +118,7 @@ class OpenAIModelWrapper:
 
     def __init__(
         self,
-        model_name: str = "gpt-4o-mini",
+        model_name: str = "gpt-6-luna",
         *,
         provider: str = "openai",
         usd: float = 5.00,
@@ -125,8 +131,14 @@ class OpenAIModelWrapper:
         """
         self._config = Config.model_validate(
             {
-                "offload": {"provider": provider, "model": model_name, "fallback": [], "limits": {"usd": usd}},
-                "generation": {"max_completion_tokens": max_tokens, "temperature": temperature},
+                "offload": {
+                    "provider": provider,
+                    "model": model_name,
+                    "fallback": [],
+                    "max_tokens": max_tokens,
+                    "limits": {"usd": usd},
+                },
+                "generation": {"temperature": temperature},
             }
         )
         row = PROVIDERS.get(provider)

@@ -12,19 +12,22 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waiting
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.answers import BilledClient, ending
-from hivemind_exp.offload.api.chat import SamplingParams
+from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.batch.filler import BatchFiller
+from hivemind_exp.offload.catalog import lacks, missing, read_list
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.router import ProviderService, Router
+from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.rollouts.types import CompletionRequest, Kind, by_group
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
@@ -36,11 +39,9 @@ LONGEST_PAUSE_S = 8.0
 """Pauses between a slot's failed requests double from the first to the longest."""
 PARTING_S = 2.0
 """Seconds that answers in flight have to arrive when the node stops, since they are paid for."""
-PROBE_TOKENS = 16
 PROBE_TRIES = 3
 PROBE_ROUND = -1
 """The round under which the test request's cost is recorded."""
-_PROBE = ({"role": "user", "content": "Reply with the single word: ready"},)
 _POLL_S = 0.05
 
 
@@ -68,11 +69,12 @@ class Engine:
         self._ready: Future[None] = Future()
         self._probe: Future[None] = Future()
         self._orders: dict[tuple[int, str, str], CompletionRequest] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tests: dict[ProviderService, asyncio.Task[Any]] = {}
         self._filler: BatchFiller | None = None
 
     def start(self) -> None:
-        """Start the thread and send the first provider a test request. Raises any error from creating the clients."""
+        """Start the thread and send the first provider a test question. Raises any error from creating the clients."""
         self._thread.start()
         self._ready.result()
         self._loop.call_soon_threadsafe(self._launch, self._try_out())
@@ -104,6 +106,11 @@ class Engine:
         for key in [key for key in self._orders if key[0] == round_]:
             _wait_for(self._orders[key].done, self.stop, deadline)
             del self._orders[key]
+
+    def set_aside(self, provider: str, why: str, command: str) -> None:
+        """Stop using a provider in this run unless it is free. ``command``: leads on if there is no fallback."""
+        fault = RequestFailed(FaultKind.USELESS, why, next=command)
+        self._loop.call_soon_threadsafe(self._router.set_aside, provider, fault)
 
     def report_spend(self, round_: int) -> None:
         """Emit what a round's orders used and cost."""
@@ -156,39 +163,62 @@ class Engine:
                 with suppress(Exception):
                     await service.client.close()
 
-    def _launch(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _launch(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def _try_out(self) -> None:
-        """Find out whether the first provider answers, before the first round."""
+        """Find out whether the first provider answers, and how, before the first round."""
         with ending(self._probe):
+            first = self._chain[0]
+            assert first is not None
             try:
-                await self._ask_for_a_word()
+                self._tests[first] = self._launch(self._test(first))
+                await self._tests[first]
             except LimitReached as error:
                 await self._at_the_limit(error)
             self._router.give_up_if_lasting()
 
-    async def _ask_for_a_word(self) -> None:
-        service = self._chain[0]
-        assert service is not None
-        sampling = replace(self.sampling, max_tokens=min(PROBE_TOKENS, self.sampling.max_tokens))
+    async def _test(self, service: ProviderService) -> None:
+        """Send a service the test request, unless its model list, which is free, lacks the model."""
+        absent = await self._absence(service)
+        # A service that serves users' own weights need not list them.
+        if absent is not None and not service.endpoint.chat.serves_own_weights:
+            self._router.record_failure(service, absent)
+            return
         ask = RequestKey(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
         for tries in range(PROBE_TRIES):
             style = service.client.style.changes
             try:
-                answer, reservation = await self._billing.send(service, ask, _PROBE, sampling, seed=0)
+                answer, reservation = await self._billing.send(service, ask, TEST_MESSAGES, self.sampling, seed=0)
             except RequestFailed as fault:
                 if not self._adapts(service, fault, style):
+                    if absent is not None and fault.trouble is FaultKind.BAD_REQUEST:
+                        fault = absent
                     await self._after(service, fault, tries)
                 if service.trouble is not None:
                     return
                 continue
-            self._billing.settle(service, reservation, answer, sampling)
+            self._billing.settle(service, reservation, answer, self.sampling)
+            if service.client.style.changes != style and not any(choice.usable for choice in answer.choices):
+                continue  # its reasoning had no room
+            self._billing.note_text(service, answer)
+            self._billing.note_test(service, answer)
             self._billing.look(service, answer, [])
             return
+
+    async def _absence(self, service: ProviderService) -> RequestFailed | None:
+        """Return the failure of a service whose model list lacks the requested model; None if it has it or no list."""
+        endpoint = service.endpoint
+        try:
+            rows = read_list(await service.client.models())
+        except RequestFailed:
+            return None  # the test request shows what is wrong
+        if not rows or not lacks(rows, endpoint.model):
+            return None
+        return RequestFailed(FaultKind.BAD_REQUEST, missing(endpoint, rows), next=f"swarmctl models {endpoint.name}")
 
     async def _fill(self, order: CompletionRequest) -> None:
         with ending(order.done):
@@ -199,25 +229,30 @@ class Engine:
             self._router.release(service)
             if service.client.style.supports_n:
                 await self._obtain(order, list(order.indices))
-            else:
-                # A prompt's first request fills the service's prefix cache for the others.
-                await self._obtain(order, [first])
+            # A prompt's first request fills the service's prefix cache for the others. If six requests bring nothing,
+            # the others are not tried.
+            elif await self._obtain(order, [first], siblings):
                 await asyncio.gather(*(self._launch(self._obtain(order, [place])) for place in siblings))
 
-    async def _obtain(self, order: CompletionRequest, places: list[int]) -> None:
-        """Fill slots, in as many requests as needed. Slots left to this machine stay empty."""
+    async def _obtain(self, order: CompletionRequest, places: list[int], siblings: Sequence[int] = ()) -> bool:
+        """Fill slots, in as many requests as needed; return whether they were not given up.
+
+        Slots left to this machine stay empty. ``siblings``: slots that are given up with them.
+        """
         tries = 0
         while places and not self._billing.closing and not order.refused:
             service = await self._router.acquire()
             if service is None:
-                return
+                return True
             if self._filler is not None and service is self._filler.service:
                 self._router.release(service)  # it works again, but is used only in batches
-                return
+                return True
             if tries >= TRIES:
                 self._router.release(service)
-                self._billing.give_up(order, places, service, TRIES)
-                return
+                self._billing.give_up(order, [*places, *siblings], service, TRIES)
+                return False
+            if not await self._tested(service):
+                continue
             count, style = len(places) if service.client.style.supports_n else 1, service.client.style.changes
             endpoint, asked = service.endpoint, places[:count]
             key = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(asked))
@@ -230,7 +265,7 @@ class Engine:
                     continue
                 if self._router.refuses_prompt(service, fault):
                     self._billing.reject(order, service, fault)
-                    return
+                    return True
                 tries = await self._after(service, fault, tries)
                 continue
             except LimitReached as error:
@@ -239,6 +274,21 @@ class Engine:
                 continue
             tries = 0 if got else tries + 1
             places = places[got:]
+        return True
+
+    async def _tested(self, service: ProviderService) -> bool:
+        """Send a fallback a test request before its first use, while others wait; return whether it can be used."""
+        test = self._tests.get(service)
+        if test is None:
+            test = self._tests[service] = self._launch(self._test(service))
+        try:
+            await asyncio.shield(test)
+        except LimitReached as error:
+            self._tests.pop(service, None)
+            self._router.release(service)
+            await self._at_the_limit(error)
+            return False
+        return service.trouble is None or service.probing
 
     def _adapts(self, service: ProviderService, fault: RequestFailed, changes: int) -> bool:
         """Whether to retry with changed parameters.
@@ -246,9 +296,12 @@ class Engine:
         ``changes``: the style's ``changes`` when the rejected request was sent.
         """
         style = service.client.style
-        if fault.trouble is not FaultKind.BAD_REQUEST or (style.changes == changes and not style.adapt(fault.detail)):
+        if fault.trouble is not FaultKind.BAD_REQUEST:
+            return False
+        if style.changes == changes and not style.adapt(fault.detail, first=not service.answered):
             return False
         self._router.release(service)
+        self._billing.note_dropped(service)
         return True
 
     async def _after(self, service: ProviderService, fault: RequestFailed, tries: int) -> int:

@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hivemind_exp import formats
 from hivemind_exp.config import LimitsConfig
-from hivemind_exp.errors import DiskFull, LimitReached, NodeError
+from hivemind_exp.errors import DiskFull, FileProblem, LimitReached, NodeError
 from hivemind_exp.offload.prices import PromptBound, Usage
 
 BATCHED = "batched"
@@ -65,6 +66,8 @@ class Reservation:
     """Whether the request is in a batch."""
     prompt: PromptBound | None = None
     """The prompt tokens that are reserved; None for a request in a batch."""
+    completion: int | None = None
+    """The tokens that are reserved for each choice; None for a request in a batch."""
 
 
 class Ledger:
@@ -82,8 +85,8 @@ class Ledger:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            if (damage := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(f"malformed: {damage}")
+            formats.check_pages(self._db, path)
+            formats.check_database(self._db, path)
             self._db.executescript(_SCHEMA)
             self._db.execute(
                 "UPDATE requests SET state='kept', fault='in flight when the node died' WHERE state='open'"
@@ -144,14 +147,26 @@ class Ledger:
                 )
 
     def reserve(
-        self, ask: RequestKey, usd: float, *, state: str = "open", prompt: PromptBound | None = None
+        self,
+        ask: RequestKey,
+        usd: float,
+        *,
+        state: str = "open",
+        prompt: PromptBound | None = None,
+        completion: int | None = None,
     ) -> Reservation:
         """Reserve ``usd`` for a request, durably. Raises ``LimitReached``."""
         self.check(usd)
-        return self.reserve_unchecked(ask, usd, state=state, prompt=prompt)
+        return self.reserve_unchecked(ask, usd, state=state, prompt=prompt, completion=completion)
 
     def reserve_unchecked(
-        self, ask: RequestKey, usd: float, *, state: str = "open", prompt: PromptBound | None = None
+        self,
+        ask: RequestKey,
+        usd: float,
+        *,
+        state: str = "open",
+        prompt: PromptBound | None = None,
+        completion: int | None = None,
     ) -> Reservation:
         """Reserve ``usd`` whatever the caps are: it is already spent."""
         cursor = self.execute(
@@ -159,7 +174,8 @@ class Ledger:
             "VALUES (?,?,?,?,?,?,?,?,?,0)",
             (time.time(), ask.provider, ask.model, ask.round, ask.stage, ask.question, ask.count, state, usd),
         )
-        reservation = Reservation(int(cursor.lastrowid or 0), ask, usd, self._day, state == BATCHED, prompt)
+        number, batched = int(cursor.lastrowid or 0), state == BATCHED
+        reservation = Reservation(number, ask, usd, self._day, batched, prompt, completion)
         self._add(usd, reservation.day)
         return reservation
 
@@ -261,11 +277,10 @@ def has_requests(db: sqlite3.Connection) -> bool:
 def explain(error: sqlite3.Error, path: Path) -> NodeError:
     """Return a failure of the ledger as an error for people."""
     text = str(error)
-    if "not a database" in text or "malformed" in text:
-        aside = path.with_suffix(".damaged")
-        return NodeError(
+    if formats.is_damage(error):
+        return FileProblem(
             f"the ledger {path} is damaged ({text}). Move it aside: the node's other records show what it has spent",
-            next=shlex.join(["mv", str(path), str(aside)]),
+            next=formats.set_aside(path),
         )
     if "full" in text or "disk I/O" in text:
         return DiskFull(f"no space left for the ledger {path}", next=f"df -h {shlex.quote(str(path.parent))}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from hivemind_exp.config import PriceConfig
+from hivemind_exp.config import OffloadConfig, PriceConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.offload.settings import Endpoint
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 BYTES_A_MESSAGE = 64
 """Upper bound on a message's tokens besides its text: role and framing."""
-BATCH_SHARE = 0.5
-"""Price of a token in a batch, as a fraction of its normal price."""
+FLEX = "flex"
+"""The service tier that is cheaper and may have to wait."""
 _MANY = 10_000_000
 """A token count beyond every price tier: the price per token there is the highest possible."""
 
@@ -50,8 +50,15 @@ class Price:
     output: float
     known: tuple[Provider, ModelInfo] | None = None
     """The row of genai-prices, which has tiers, hours and cached input."""
+    batch_share: float = 0.5
+    """Price of a token in a batch, as a fraction of its normal price."""
+    flex_share: float | None = None
+    """Price of a token in the tier "flex", as a fraction of its normal price; None if there is no such tier."""
 
-    def cost(self, usage: Usage) -> float:
+    def cost(self, usage: Usage, *, tier: str | None = None) -> float:
+        """Return the cost in dollars. ``tier``: the service tier that the answer names."""
+        if tier == FLEX and self.flex_share is not None:
+            return self.flex_share * self.cost(usage)
         if self.known is None:
             return usage.prompt * self.input + usage.completion * self.output
         from genai_prices import Usage as Tokens
@@ -70,7 +77,18 @@ class Price:
         Cached input counts in full: whether its discount applies in batches depends on the model, and a cap must hold
         for every model.
         """
-        return BATCH_SHARE * self.cost(replace(usage, cached=0))
+        return self.batch_share * self.cost(replace(usage, cached=0))
+
+    def share(self, offload: OffloadConfig) -> float:
+        """Return the fraction of the normal price that requests usually cost with these settings."""
+        if offload.batch:
+            return self.batch_share
+        return self.flex_share or 1.0 if offload.service_tier == FLEX else 1.0
+
+    @property
+    def retired(self) -> bool:
+        """Whether genai-prices says that the model is retired, or will be soon."""
+        return self.known is not None and self.known[1].deprecated is True
 
     @property
     def free(self) -> bool:
@@ -79,16 +97,20 @@ class Price:
 
 def price_of(endpoint: Endpoint, given: Mapping[str, PriceConfig]) -> Price | None:
     """Return an endpoint's price, or None if it is unknown."""
-    own = given.get(endpoint.name)
+    own, chat = given.get(endpoint.name), endpoint.chat
     if own is not None:
-        return Price(own.input / 1e6, own.output / 1e6)
-    if endpoint.chat.free:
-        return Price(0.0, 0.0)
-    return None if endpoint.chat.prices is None else _listed(endpoint.chat.prices, endpoint.model)
+        price: Price | None = Price(own.input / 1e6, own.output / 1e6)
+    elif chat.free:
+        price = Price(0.0, 0.0)
+    else:
+        price = None if chat.prices is None else listed_price(chat.prices, endpoint.model)
+    return price and replace(price, batch_share=chat.batch_share, flex_share=chat.flex_share)
 
 
-def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, capped: bool) -> Price:
-    """Return an endpoint's price.
+def bounded_price(
+    endpoint: Endpoint, given: Mapping[str, PriceConfig], *, capped: bool, reasons: bool = False
+) -> Price:
+    """Return an endpoint's price. ``reasons``: whether its model uses hidden reasoning.
 
     Raises ``ConfigurationError`` if there is a cap that cannot be enforced: the price is unknown (the error gives the
     line to add) or the model's hidden reasoning has no limit. Without a cap, an unknown price counts as zero.
@@ -104,16 +126,18 @@ def bounded_price(endpoint: Endpoint, given: Mapping[str, PriceConfig], *, cappe
             'offload.limits.usd = "unlimited" and no usd_per_day.',
             next=f"swarmctl run --offload {named} --set {line}.input=0.15 --set {line}.output=0.60",
         )
-    if endpoint.reasons and not endpoint.chat.bounds_reasoning and not price.free:
+    if reasons and not endpoint.chat.bounds_reasoning and not price.free:
         raise ConfigurationError(
-            f"the hidden reasoning of {endpoint.label} has no limit, so no spending cap can be enforced. Use another "
-            'model, or lift the cap with offload.limits.usd = "unlimited" and no usd_per_day.',
-            next=f"swarmctl run --offload {endpoint.name}",
+            f"the hidden reasoning of {endpoint.label} has no limit, so no spending cap can be enforced. Switch it off "
+            "(offload.reasoning_effort = none), use another model, or lift the cap with "
+            'offload.limits.usd = "unlimited" and no usd_per_day.',
+            next=f"swarmctl run --offload {named} --set offload.reasoning_effort=none",
         )
     return price
 
 
-def _listed(source: str, name: str) -> Price | None:
+def listed_price(source: str, name: str) -> Price | None:
+    """Return a model's price in genai-prices, or None. ``source``: its name of the provider."""
     from genai_prices import Usage as Tokens
     from genai_prices import data_snapshot
 
@@ -126,11 +150,13 @@ def _listed(source: str, name: str) -> Price | None:
     hours = [
         model.calc_price(many, provider, genai_request_timestamp=now + timedelta(hours=hour)) for hour in range(24)
     ]
-    return Price(
+    price = Price(
         input=max(float(hour.input_price) for hour in hours) / _MANY,
         output=max(float(hour.output_price) for hour in hours) / _MANY,
         known=(provider, model),
     )
+    # A row without prices for tokens is of a model that is paid in another way. OpenRouter marks its free models.
+    return None if price.free and not name.endswith(":free") else price
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Picks the provider to ask: the first in the chain that works. Each outage gets one warning, and so does its end."""
 
 import asyncio
+import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,8 +26,18 @@ _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _DAY_S = 86400.0
 """Longest pause, even if a service asks for a longer one."""
-PERMANENT = (FaultKind.REFUSED, FaultKind.FORBIDDEN, FaultKind.NO_CREDIT, FaultKind.BAD_REQUEST)
+PERMANENT = (
+    FaultKind.REFUSED,
+    FaultKind.FORBIDDEN,
+    FaultKind.NO_CREDIT,
+    FaultKind.BAD_REQUEST,
+    FaultKind.USELESS,
+)
 """Errors that a retry cannot fix."""
+USELESS_IN_A_ROW = 24
+"""After this many answers in a row without a usable text a service counts as down, if they are also most of its last
+``_ANSWERS``: what is left at the end of a round may be just the prompts that it does not answer."""
+_ANSWERS = 256
 _POLL_S = 1.0
 
 
@@ -51,11 +63,17 @@ class ProviderService:
     """Prompts in a row that it rejected."""
     down_since: float = 0.0
     """When the latest outage began, on the event loop's clock."""
+    recovered_at: float = 0.0
+    """When it ended."""
     down_until: float = 0.0
     trouble: RequestFailed | None = None
     """Why it is down; None while it works."""
     probing: bool = False
     """Whether a single request is finding out if it works again."""
+    useful: deque[bool] = field(default_factory=lambda: deque(maxlen=_ANSWERS))
+    """Whether each of its last answers had a usable text."""
+    useless: int = 0
+    """Answers in a row without one."""
     tokens_a_choice: float | None = None
     """Moving average of its completions' lengths, including hidden tokens; None before the first."""
     added_tokens: int = 0
@@ -63,6 +81,11 @@ class ProviderService:
     warned: set[str] = field(default_factory=set)
     batches: BatchClient | None = None
     """Client for its Batch API, if requests go through that."""
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether its answers were useless, so that what still waits is not sent."""
+        return self.trouble is not None and self.trouble.trouble is FaultKind.USELESS and not self.probing
 
     def told(self, fault: RequestFailed) -> str:
         return f"{self.endpoint.label}: {fault.trouble} ({fault.detail})"
@@ -116,11 +139,42 @@ class Router:
         A request sent before an outage does not end it: a server that is stopping still answers what it has accepted.
         """
         service.answered = True
+        if service.trouble is not None and sent <= service.down_since:
+            return
+        service.faults = service.slowed = service.refused = 0
+        if service.trouble is None or service.trouble.trouble is not FaultKind.USELESS:
+            self._recovered(service)
+
+    def record_text(self, service: ProviderService, problem: RequestFailed | None) -> None:
+        """Record whether an answer has a usable text; ``problem``: why not."""
+        service.useful.append(problem is None)
+        down = service.trouble is not None and service.trouble.trouble is FaultKind.USELESS
+        if problem is None:
+            service.useless = 0
+            if down and math.isfinite(service.down_until):
+                self._recovered(service)
+            return
+        service.useless += 1
+        most = 2 * sum(service.useful) <= len(service.useful)
+        if (down and service.probing) or (most and service.useless >= USELESS_IN_A_ROW):
+            problem.detail = f"{service.useless} in a row without a usable text; the last one: {problem.detail}"
+            self._rest(service, problem)
+
+    def set_aside(self, name: str, fault: RequestFailed) -> None:
+        """Stop using a provider that costs money, for the rest of this run."""
+        for service in self._chain:
+            if service is None or service.endpoint.name != name or service.price.free:
+                continue
+            if service.trouble is not None and math.isinf(service.down_until):
+                continue
+            service.probing = service.trouble is not None  # so that a pause becomes a permanent one
+            self._rest(service, fault, math.inf)
+
+    def _recovered(self, service: ProviderService) -> None:
         if service.trouble is not None:
-            if sent <= service.down_since:
-                return
             self._emit(service.warning("provider_back", "is available again"))
-        service.faults = service.slowed = service.outages = service.refused = 0
+            service.recovered_at = asyncio.get_running_loop().time()
+        service.outages = 0
         service.trouble, service.probing = None, False
 
     def refuses_prompt(self, service: ProviderService, fault: RequestFailed) -> bool:
@@ -134,6 +188,10 @@ class Router:
         return True
 
     def record_failure(self, service: ProviderService, fault: RequestFailed) -> None:
+        """Record a failure. A request sent before an outage began or ended says nothing about the time since."""
+        since = service.recovered_at if service.trouble is None else service.down_since
+        if fault.sent_at is not None and fault.sent_at <= since:
+            return
         if fault.trouble is FaultKind.SLOW_DOWN:
             self._slow_down(service, fault)
             return
@@ -169,13 +227,15 @@ class Router:
         first = service.trouble is None
         service.trouble, service.probing = fault, False
         now = asyncio.get_running_loop().time()
-        service.down_until = now + min(seconds, _DAY_S)
+        service.down_until = now + (seconds if math.isinf(seconds) else min(seconds, _DAY_S))
         service.outages += 1
         if first:
             service.down_since = now
+        if first or math.isinf(seconds):
             fallback, instead = self._instead()
             name = service.endpoint.name
-            message = f"{service.told(fault)}; {instead} until {name} is available again"
+            until = "for the rest of this run" if math.isinf(seconds) else f"until {name} is available again"
+            message = f"{service.told(fault)}; {instead} {until}"
             self._emit(WarningEvent(code="provider_down", message=message, provider=name, fallback=fallback))
 
     def _instead(self) -> tuple[str | None, str]:
@@ -200,10 +260,10 @@ class Router:
             return
         services = [service for service in self._chain if service is not None]
         faults = [service.trouble for service in services if service.trouble is not None]
-        hopeless = (FaultKind.REFUSED, FaultKind.FORBIDDEN, FaultKind.BAD_REQUEST)
+        hopeless = (FaultKind.REFUSED, FaultKind.FORBIDDEN, FaultKind.BAD_REQUEST, FaultKind.USELESS)
         if len(faults) < len(services) or not all(fault.trouble in hopeless for fault in faults):
             return
         told, name = f"{services[0].told(faults[0])}, and no fallback is available", services[0].endpoint.name
         if faults[0].trouble is FaultKind.REFUSED:
             raise KeyProblem(told, next=f"swarmctl keys set {name}")
-        raise ProviderError(told, next=f"swarmctl doctor api --set offload.provider={name}")
+        raise ProviderError(told, next=faults[0].next or f"swarmctl doctor api --set offload.provider={name}")

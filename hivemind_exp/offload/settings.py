@@ -51,8 +51,8 @@ class Endpoint:
 
     @property
     def reasons(self) -> bool:
-        """Whether the model uses hidden reasoning before it answers."""
-        return self.model.startswith(self.chat.reasoning) if self.chat.reasoning else False
+        """Whether the model is known to use hidden reasoning before it answers, unless it is switched off."""
+        return self.model.startswith(self.chat.reasoning) and "non-reasoning" not in self.model
 
 
 def training_terms(config: Config, endpoint: Endpoint) -> str:
@@ -72,7 +72,7 @@ def is_offloaded(config: Config) -> bool:
 def first_endpoint(config: Config) -> Endpoint:
     """Return the provider that is asked first. Raises ``ConfigurationError``."""
     provider, model = split(config.offload.provider)
-    return _endpoint(config, provider, config.offload.model or model)
+    return endpoint_of(config, provider, config.offload.model or model)
 
 
 def chain(config: Config) -> list[Endpoint | None]:
@@ -83,7 +83,7 @@ def chain(config: Config) -> list[Endpoint | None]:
     found: list[Endpoint | None] = [first_endpoint(config)]
     for name in config.offload.fallback:
         if name != LOCAL:
-            found.append(_endpoint(config, *split(name)))
+            found.append(endpoint_of(config, *split(name)))
         elif config.offload.kind != "relay":
             found.append(None)
     return found
@@ -95,11 +95,13 @@ def split(text: str) -> tuple[str, str | None]:
     return provider, model or None
 
 
-def _endpoint(config: Config, name: str, model: str | None) -> Endpoint:
+def endpoint_of(config: Config, name: str, model: str | None) -> Endpoint:
+    """Return a provider with a model; None: its default model. Raises ``ConfigurationError``."""
     own, row = config.providers.get(name), PROVIDERS.get(name)
     if own is not None:
         same = own.model_dump(include={"model", "group", "free", "batch", "training"})
-        chat = Chat(**same, max_tokens=own.max_tokens_name, serves_own_weights=True)
+        reasoning = ("",) if own.reasons else ()  # a prefix of every model
+        chat = Chat(**same, max_tokens=own.max_tokens_name, reasoning=reasoning, serves_own_weights=True)
         base_url, needs_key = own.base_url.rstrip("/"), own.needs_key
     elif row is not None and row.chat is not None:
         chat, base_url, needs_key = row.chat, row.base_url, row.needs_key
@@ -114,7 +116,7 @@ def _endpoint(config: Config, name: str, model: str | None) -> Endpoint:
     model = model or chat.model
     if model is None:
         message = f"{name} has no default model, so specify one"
-        raise ConfigurationError(message, next=f"swarmctl run --offload {name}:MODEL")
+        raise ConfigurationError(message, next=f"swarmctl models {name}")
     return Endpoint(name, base_url, model, chat, needs_key)
 
 
@@ -124,6 +126,24 @@ def resolved_kind(config: Config) -> Kind:
     ``auto`` never assumes that a server has this node's weights.
     """
     return Kind.TEACHER if config.offload.kind == "auto" else Kind(config.offload.kind)
+
+
+LEAST_TEACHER_TOKENS = 1024
+"""A teacher's default limit is at least this: it writes down its reasoning first, and an answer that is cut teaches
+nothing."""
+
+
+def token_limit(config: Config) -> int:
+    """Return the most tokens that a completion from the API may have, without hidden reasoning."""
+    own = config.generation.max_completion_tokens
+    if config.offload.max_tokens is not None:
+        return config.offload.max_tokens
+    return max(own, LEAST_TEACHER_TOKENS) if resolved_kind(config) is Kind.TEACHER else own
+
+
+def reasons(config: Config, endpoint: Endpoint) -> bool:
+    """Return whether an endpoint's completions need room for hidden reasoning, as far as it is known in advance."""
+    return endpoint.reasons and config.offload.reasoning_effort != "none"
 
 
 def is_relay(config: Config) -> bool:
@@ -164,6 +184,8 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         "offload.share = 1 the node has none",
         "offload.share=0.5",
     )
+    text = f"{first.name} has no service tier flex; its requests always cost the normal price"
+    yield offload.service_tier == "flex" and first.chat.flex_share is None, text, "offload.service_tier=default"
     if offload.batch:
         setting = "offload.batch=false"
         yield not first.chat.batch, f"{first.name} has no Batch API", setting

@@ -13,6 +13,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from hivemind_exp import atomic_write
+from hivemind_exp.formats import check_number
+from hivemind_exp.journal.pruning import total_cost
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import explain, has_requests, total_spent
 
@@ -46,9 +48,11 @@ def known_spending(files: NodeFiles, *, ledger_used: bool) -> float:
 
 
 def read_total(path: Path) -> float:
-    """Return the total in ``spent.json``; 0 if it is missing or damaged."""
+    """Return the total in ``spent.json``; 0 if it is missing or damaged. Raises ``FileProblem`` for a newer format."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return _amount(json.loads(path.read_bytes())["usd"])
+        stored = json.loads(path.read_bytes())
+        check_number(path, stored.get("schema") if isinstance(stored, dict) else None)
+        return _amount(stored["usd"])
     return 0.0
 
 
@@ -64,7 +68,7 @@ def _open(path: Path) -> sqlite3.Connection:
 def _of_completions(journal: Path) -> Iterator[float]:
     if journal.exists():
         with suppress(sqlite3.Error), closing(_open(journal)) as db:
-            yield float(db.execute("SELECT TOTAL(usd) FROM completions").fetchone()[0])
+            yield total_cost(db)
 
 
 def _of_events(events: Path) -> Iterator[float]:

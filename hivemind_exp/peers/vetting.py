@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.errors import TaskError
 from hivemind_exp.peers.bundle import Offer
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
+from hivemind_exp.rollouts.types import (
+    Group,
+    Kind,
+    Prompt,
+    Rollout,
+    control_ids,
+    decode_completion,
+    encode_completion,
+)
 from hivemind_exp.tasks.base import Question, Score, Tasks
 
 if TYPE_CHECKING:
@@ -305,7 +313,7 @@ class PeerTexts:
     """Maximum number of tokens in a prompt on this node."""
 
     def __post_init__(self) -> None:
-        self._control = frozenset(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+        self._control = control_ids(self.tokenizer) - {self.tokenizer.unk_token_id}
 
     def ids(self, text: str, cut: bool) -> tuple[int, ...] | None:
         """Return the token ids of a completion, or None if the text contains control tokens.
@@ -324,4 +332,4 @@ class PeerTexts:
         """
         if not all(0 <= token < len(self.tokenizer) for token in ids) or not self._control.isdisjoint(ids[:-1]):
             return None
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return decode_completion(self.tokenizer, ids)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.verifiers.answer_tags import TAGS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -115,6 +116,19 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: 
     """Return a text's token ids, with the end-of-sequence token unless it was cut. Never empty."""
     ids = tuple(tokenizer.encode(text, add_special_tokens=False))
     return ids if truncated and ids else (*ids, tokenizer.eos_token_id)
+
+
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids that are not part of a completion's text: special tokens, unless they are tags of an answer."""
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    added = tokenizer.get_added_vocab()
+    return frozenset(special.union(tokenizer.all_special_ids)) - {added[tag] for tag in TAGS if tag in added}
+
+
+def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
+    """Return the text of a completion, without control tokens, and otherwise exactly as generated."""
+    control = control_ids(tokenizer)
+    return str(tokenizer.decode([each for each in ids if each not in control], clean_up_tokenization_spaces=False))
 
 
 @dataclass(slots=True, eq=False)

@@ -51,9 +51,11 @@ def main() -> int:
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
     from hivemind_exp.events import EventLog  # imports pydantic, which is slow: signals are already handled
     from hivemind_exp.node_files import NodeFiles
+    from hivemind_exp.runner.run_recorder import RunRecorder
 
+    files = NodeFiles(Path(order["node_dir"]))
     try:
-        emit = EventLog(NodeFiles(Path(order["node_dir"])).events)
+        emit = RunRecorder(files.run, EventLog(files.events))
         return _run(order, secrets, emit, stop)
     except OSError as error:
         if error.errno == errno.ENOSPC:

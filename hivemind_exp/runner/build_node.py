@@ -15,14 +15,16 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.base import Game, Schedule, SequentialSchedule
-from hivemind_exp.game.sampling.game import SamplingGame, build_prompts, encode
+from hivemind_exp.game.sampling.game import SamplingGame, build_prompts
 from hivemind_exp.game.study_group.exhibits import NoPeers, PeerOutputs
 from hivemind_exp.game.study_group.game import StudyGroup
 from hivemind_exp.game.study_group.slot_schedule import SlotClock, SlotSchedule
 from hivemind_exp.game.study_group.stages.base import ALONE, Player
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.models.chat_format import encode
 from hivemind_exp.models.device import Compute
 from hivemind_exp.models.loading import TINY, adapter_config, load_model
+from hivemind_exp.models.soundness import check_lengths
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
@@ -66,6 +68,8 @@ class ModelBuilder:
         config, compute = self._config, self._compute
         self._emit(PhaseEvent(name=f"loading {config.model.name}"))
         base = self._base_model(tokenizer, tasks)
+        if checkpoint is None:
+            check_lengths(base.config, config.generation, config.model.name)
         reference = None
         if config.train.beta > 0 and config.model.lora is None:
             reference = base if checkpoint is not None else self._base_model(tokenizer, tasks)

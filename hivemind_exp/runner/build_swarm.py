@@ -4,18 +4,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
-from hivemind_exp.errors import SwarmError
-from hivemind_exp.events import Emit, PhaseEvent, ShareEvent
-from hivemind_exp.game.sampling.game import STAGE, build_prompts, encode
+from hivemind_exp.errors import FileProblem, NewerFormat, SwarmError
+from hivemind_exp.events import Emit, PhaseEvent, ShareEvent, WarningEvent
+from hivemind_exp.formats import read_object
+from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.losses.registry import choose_losses
+from hivemind_exp.models.chat_format import encode
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_offloaded, resolved_kind
 from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish
@@ -26,6 +29,7 @@ from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.runner.build_node import PeerContext
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew
+from hivemind_exp.swarm.contacts import KNOWN
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
@@ -140,6 +144,8 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
         Identity.create(files.key)
     identity = Identity.load(files.key)
     with ExitStack() as ends:
+        for path in (files.swarm / FILE_NAME, files.swarm / KNOWN):
+            check_memory(path, emit)
         ends.enter_context(claim(files.claims, identity.peer_id, config.node.name))
         charter = _read_charter(files, config.swarm.charter)
         node = SwarmNode(
@@ -161,6 +167,21 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
             atomic_write.write(files.charter, envelope)
         node.charter = files.charter.read_bytes()
         yield SwarmSession(charter, applied(charter, config), node, files, emit)
+
+
+def check_memory(path: Path, emit: Emit) -> None:
+    """Set a damaged record about peers aside, with a warning: the node can do without. Raises ``NewerFormat``."""
+    try:
+        stored = read_object(path)
+        if stored is None or isinstance(stored.get("peers"), dict):
+            return
+    except NewerFormat:
+        raise
+    except FileProblem:
+        pass
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    emit(WarningEvent(code="file_damaged", message=f"{path} is damaged: renamed it to {aside.name}; it starts empty"))
 
 
 def _read_charter(files: NodeFiles, expected: str) -> Charter | None:

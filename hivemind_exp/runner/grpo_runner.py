@@ -18,7 +18,7 @@ from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.models.device import resolve_compute
+from hivemind_exp.models.device import available_memory, resolve_compute
 from hivemind_exp.models.loading import TINY, load_tokenizer
 from hivemind_exp.models.memory import estimate
 from hivemind_exp.node_files import NodeFiles
@@ -189,6 +189,13 @@ class GRPORunner:
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)
+        has_secret = config.node.fresh or self._make_tasks is not make_mixture or self._files.secret_file.exists()
+        if journal.evaluations() and not has_secret:
+            message = (
+                "the node's file named secret is missing, so a new one is created. The held-out questions are new: "
+                "accuracy cannot be compared with that of earlier rounds"
+            )
+            self._emit(WarningEvent(code="new_secret", message=message))
         tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
         if swarm is not None:
             swarm.check(tasks)
@@ -231,7 +238,7 @@ class GRPORunner:
 
 def describe(config: Config) -> dict[str, Any]:
     """Return a dry run's report on this machine, the model and the tasks. Changes nothing. Raises ``NodeError``."""
-    from hivemind_exp.models.loading import locate
+    from hivemind_exp.models.loading import locate, rehearse
 
     check_warmup(config)
     check_reports(config)
@@ -239,9 +246,11 @@ def describe(config: Config) -> dict[str, Any]:
     where = locate(config.model)
     half = compute.dtype != "float32"
     check_tasks(config.tasks)
+    rehearse(config)
     return {
         **asdict(compute),
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
         "tasks": [task.name for task in config.tasks],
         "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
+        "memory_available_bytes": available_memory(compute.device),
     }

@@ -117,9 +117,11 @@ def _model(config: ModelConfig, device: str, dtype: str) -> tuple[Any, str]:
     too_slow = device == "cpu" and (where.parameters or 0) > LARGE_FOR_A_CPU
     if where.parameters is None or too_slow or config.name == "tiny":
         return build_model(build_tokenizer(), 0), "tiny"
-    shape = AutoConfig.from_pretrained(config.name, revision=config.revision, local_files_only=True)
+    shape = AutoConfig.from_pretrained(
+        config.name, revision=config.revision, local_files_only=True, trust_remote_code=False
+    )
     stored = getattr(torch, dtype) if config.lora is not None else torch.float32
-    return AutoModelForCausalLM.from_config(shape, dtype=stored), config.name
+    return AutoModelForCausalLM.from_config(shape, dtype=stored, trust_remote_code=False), config.name
 
 
 if __name__ == "__main__":

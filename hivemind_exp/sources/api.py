@@ -32,6 +32,9 @@ class ApiSource(Source):
         self._offload.report_spend(ask.stage_run.round)
         return ()
 
+    def set_aside(self, provider: str, why: str, command: str) -> None:
+        self._offload.set_aside(provider, why, command)
+
     def weights_moved(self, version: int) -> None:
         """Store the version. Each request carries it, so that the age of its completions is known."""
         self._version = version

@@ -3,17 +3,20 @@
 The schedule chooses each slot's source. The journal keeps only the first completion for a slot.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun, TrainingRow
-from hivemind_exp.rollouts.types import Group, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.registry import remote_name
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
 from hivemind_exp.sources.source import Ask, Source
+from hivemind_exp.sources.usefulness import UsefulnessCheck
+from hivemind_exp.tasks.verifiers.answer_tags import strict_part
 
 
 @dataclass
@@ -33,7 +36,8 @@ class GroupFiller:
         self._local = self.sources.get("local")
         self._remote = self.sources.get(remote_name(self.config) or "")
         self._version = 0
-        self._told_of_length = False
+        self._told: set[str] = set()
+        self._check = None if self._remote is None else UsefulnessCheck(self.config, self._remote, self.emit)
 
     @property
     def ahead(self) -> int:
@@ -45,6 +49,14 @@ class GroupFiller:
         self._version = version
         for source in self.sources.values():
             source.weights_moved(version)
+
+    def check_usefulness(self, stage_run: StageRun, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> None:
+        """Warn if a stage's completions from the other source teach nothing; stop asking for them if that goes on.
+
+        ``rows``: what the stage's step learns from; in a relay, its verified completions count instead.
+        """
+        if self._check is not None:
+            self._check.count(stage_run.round, groups, rows)
 
     def learned_from(self, rows: Sequence[TrainingRow]) -> None:
         """Notify every source of the rows of its kind that a step has learned from."""
@@ -109,23 +121,53 @@ class GroupFiller:
 
     def _group(self, stage_run: StageRun, prompt: Prompt) -> Group:
         rollouts = self.journal.rollouts(stage_run.round, prompt, self._version, self.encode)
-        kept = {place: rollout for place, rollout in rollouts.items() if self._fits(rollout)}
+        kept = {
+            place: usable
+            for place, rollout in rollouts.items()
+            if (usable := self._usable(rollout, prompt.stage)) is not None
+        }
         return Group(prompt, tuple(kept.values()), places=tuple(kept))
 
-    def _fits(self, rollout: Rollout) -> bool:
-        """Whether a text fits into ``generation.max_completion_tokens`` under this node's tokenizer.
+    def _usable(self, rollout: Rollout, stage: str) -> Rollout | None:
+        """Return what the node may learn from: it fits into ``generation.max_completion_tokens`` under its tokenizer.
 
-        The node's own samples always fit, and a node without a local source has no limit. The first text that does not
-        fit causes a warning.
+        A teacher's text is cut to its tags, and if it is still too long, to the answer without the reasoning. None if
+        nothing fits. The node's own samples always fit, and a node without a local source has no limit.
         """
+        if self._local is None or rollout.kind is self._local.kind:
+            return rollout
         limit = self.config.generation.max_completion_tokens
-        if self._local is None or rollout.kind is self._local.kind or len(rollout.ids) <= limit:
-            return True
-        if not self._told_of_length:
-            self._told_of_length = True
-            message = (
-                f"skipping completions from {rollout.source} that have more than {limit} tokens under this node's "
-                "tokenizer (generation.max_completion_tokens)"
+        texts = _strict_texts(rollout.text, stage) if rollout.kind is Kind.TEACHER else iter(())
+        for text in texts:
+            short = rollout
+            if text != rollout.text.strip():
+                short = replace(rollout, text=text, ids=self.encode(text, False), truncated=False)
+            if len(short.ids) <= limit:
+                return short
+            self._warn(
+                "long_reasoning",
+                f"completions from {rollout.source} have more than {limit} tokens under this node's tokenizer, so it "
+                "learns their answers without the reasoning. To learn the reasoning, too, raise "
+                "generation.max_completion_tokens",
             )
-            self.emit(WarningEvent(code="long_completions", message=message))
-        return False
+        if len(rollout.ids) <= limit:
+            return rollout
+        self._warn(
+            "long_completions",
+            f"skipping completions from {rollout.source} that have more than {limit} tokens under this node's "
+            "tokenizer (generation.max_completion_tokens)",
+        )
+        return None
+
+    def _warn(self, code: str, message: str) -> None:
+        if code not in self._told:
+            self._told.add(code)
+            self.emit(WarningEvent(code=code, message=message))
+
+
+def _strict_texts(text: str, stage: str) -> Iterator[str]:
+    """Yield the parts of a completion in strict format, the longest first: an answer needs no reasoning."""
+    for names in (TAGS[stage], ("answer",))[: 2 if stage == ANSWER else 1]:
+        found = strict_part(text, names)
+        if found is not None:
+            yield found

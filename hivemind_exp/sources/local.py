@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from hivemind_exp.config import GenerationConfig as Settings
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
@@ -108,7 +108,7 @@ class LocalSource(Source):
     def _rollout(self, ids: list[int]) -> Rollout:
         end = next((i for i, token in enumerate(ids) if token in self._end_ids), None)
         kept = ids if end is None else ids[: end + 1]
-        text = self._tokenizer.decode(kept, skip_special_tokens=True)
+        text = decode_completion(self._tokenizer, kept)
         return Rollout(Kind.POLICY, self.name, text, tuple(kept), truncated=end is None)
 
     def _generation_config(self, *, sample: bool) -> GenerationConfig:
@@ -126,18 +126,16 @@ class LocalSource(Source):
 
     @contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
-        """Turn off what only training needs, and disable the model's own generation defaults (top_k, penalties)."""
-        model, defaults = self._model, self._model.generation_config
+        """Turn off what only training needs."""
+        model = self._model
         checkpointing = bool(model.is_activation_checkpointing)
         if checkpointing:
             model.activation_checkpointing_disable()
-        model.generation_config = GenerationConfig()
         model.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            model.generation_config = defaults
             if checkpointing:
                 model.activation_checkpointing_enable()
 

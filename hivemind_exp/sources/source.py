@@ -59,6 +59,9 @@ class Source:
     def weights_moved(self, version: int) -> None:
         """Called at the start and after each step. The weights are now those after ``version`` optimizer steps."""
 
+    def set_aside(self, provider: str, why: str, command: str) -> None:
+        """Stop using a provider in this run, because what it costs is wasted. ``command``: leads on."""
+
     def learned_from(self, rows: Sequence[TrainingRow]) -> None:
         """Called after a step with the rows of the source's kind that it learned from. Not called for replays."""
 

@@ -21,6 +21,8 @@ from hivemind_exp.swarm.identity import is_peer_id
 if TYPE_CHECKING:
     from hivemind_exp.swarm.dht.overlay import Overlay
 
+KNOWN = "known-peers.json"
+"""The file with the known peers, in the node's swarm directory."""
 MOST = 256
 FORGOTTEN_S = 30 * 86_400.0
 """A peer that has not answered for this long is forgotten."""

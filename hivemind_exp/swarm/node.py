@@ -15,6 +15,7 @@ from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import WarningEvent
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.swarm import addresses
 from hivemind_exp.swarm.announcement import BundleRef, RecordRefused
 from hivemind_exp.swarm.dht.overlay import reap
@@ -53,7 +54,7 @@ class SwarmNode(SwarmThread):
         if not self.joined.wait(START_S + JOIN_S) or self.failure is not None:
             failure = self.failure
             self.close()
-            why = f"{type(failure).__name__}: {failure}" if failure is not None else "it does not respond"
+            why = f"{type(failure).__name__}: {foreign(failure)}" if failure is not None else "it does not respond"
             raise SwarmError(f"cannot start hivemind's daemon p2pd: {why}", next="swarmctl doctor swarm") from failure
 
     def addresses(self) -> tuple[str, ...]:

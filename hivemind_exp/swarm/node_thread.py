@@ -17,6 +17,7 @@ from hivemind_exp.backoff import growing
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit, ErrorEvent, Event, PeersEvent, WarningEvent
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.swarm.announcement import (
     LEAST_PAUSE_S,
     MAX_ADDRESSES,
@@ -25,7 +26,7 @@ from hivemind_exp.swarm.announcement import (
     AnnouncementBook,
 )
 from hivemind_exp.swarm.charter import Charter
-from hivemind_exp.swarm.contacts import Contacts, KnownPeers
+from hivemind_exp.swarm.contacts import KNOWN, Contacts, KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof
@@ -93,7 +94,7 @@ class SwarmThread:
         self.book = AnnouncementBook(charter_id, self.peer_id)
         self.bundle_store = BundleStore()
         self.inbox = BundleInbox(lambda peer: self.book.get(peer) is not None)
-        self.known_peers = KnownPeers(directory / "known-peers.json")
+        self.known_peers = KnownPeers(directory / KNOWN)
         self.contacts = Contacts(self.peer_id, invitation, self.known_peers, self.book)
         self.courier = Courier(self._access, self._find, self._is_known)
         connect, on_room = self.contacts.connect, self._news.set
@@ -157,7 +158,7 @@ class SwarmThread:
         except BaseException as error:  # noqa: BLE001 - the trainer continues without its swarm
             self.failure = error
             if self.joined.is_set() and not self._stopping:
-                reason = f"{type(error).__name__}: {error}"
+                reason = f"{type(error).__name__}: {foreign(error)}"
                 message = f"the connection to the swarm failed ({reason}). The node continues without peers"
                 self._emit(ErrorEvent(code="swarm", message=message))
         finally:
@@ -339,7 +340,7 @@ class SwarmThread:
                             Charter.open(envelope, self._swarm)
                             return envelope
                         except FetchFailed as error:
-                            why = f"peer {peer[-6:]}: {error}"
+                            why = f"peer {peer[-6:]}: {foreign(error)}"
                         except SwarmError as error:
                             why = f"peer {peer[-6:]}: {error.message}"
                     await asyncio.sleep(1.0)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hivemind_exp import atomic_write
+from hivemind_exp import atomic_write, formats
 from hivemind_exp.errors import DiskFull
 from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.foreign_text import foreign
 
 MODEL = "model"
 """Directory in a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
@@ -39,13 +40,13 @@ class Checkpoint:
 class CheckpointStore:
     """One node's checkpoints, named by step."""
 
-    _root: Path
+    root: Path
     _keep: int
     _emit: Emit
 
     def __post_init__(self) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        for leftover in self._root.glob(f"{PARTIAL}*"):
+        self.root.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.glob(f"{PARTIAL}*"):
             shutil.rmtree(leftover)
 
     def save(self, step: int, round_: int, write: Callable[[Path], None]) -> Checkpoint:
@@ -53,26 +54,26 @@ class CheckpointStore:
 
         Raises ``DiskFull`` if the disk is full. A failed checkpoint leaves nothing behind.
         """
-        final = self._root / f"{step:08d}"
+        final = self.root / f"{step:08d}"
         if final.exists():
             return Checkpoint(final, step, round_)
-        partial = self._root / f"{PARTIAL}{step:08d}"
+        partial = self.root / f"{PARTIAL}{step:08d}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
             write(partial)
             _seal(partial, step, round_)
             partial.rename(final)
-            atomic_write.sync(self._root)
+            atomic_write.sync(self.root)
         except BaseException as error:
-            full = _is_full(error, self._root)
+            full = _is_full(error, self.root)
             shutil.rmtree(partial, ignore_errors=True)
             if full:
-                free = shutil.disk_usage(self._root).free
+                free = shutil.disk_usage(self.root).free
                 raise DiskFull(
-                    f"no space left for a checkpoint in {self._root} ({free / 2**20:.1f} MiB free); "
+                    f"no space left for a checkpoint in {self.root} ({free / 2**20:.1f} MiB free); "
                     "earlier checkpoints are intact",
-                    next=f"df -h {shlex.quote(str(self._root))}",
+                    next=f"df -h {shlex.quote(str(self.root))}",
                 ) from error
             raise
         self._prune()
@@ -85,7 +86,7 @@ class CheckpointStore:
             if problem is None:
                 seal = json.loads((path / _SEAL).read_text())
                 return Checkpoint(path, seal["step"], seal["round"])
-            aside = self._root / f"{DAMAGED}{path.name}"
+            aside = self.root / f"{DAMAGED}{path.name}"
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
             message = f"checkpoint {path.name} is damaged ({problem}): renamed it to {aside}, using the previous one"
@@ -97,15 +98,15 @@ class CheckpointStore:
         return min((int(path.name) for path in self._directories()), default=0)
 
     def damaged(self) -> list[Path]:
-        return sorted(self._root.glob(f"{DAMAGED}*"))
+        return sorted(self.root.glob(f"{DAMAGED}*"))
 
     def _directories(self) -> list[Path]:
-        return [path for path in self._root.iterdir() if path.name.isdigit()]
+        return [path for path in self.root.iterdir() if path.name.isdigit()]
 
     def _prune(self) -> None:
         for path in sorted(self._directories())[: -self._keep]:
             # Rename first, because a half-deleted checkpoint must not look like a damaged one.
-            doomed = path.rename(self._root / f"{PARTIAL}{path.name}")
+            doomed = path.rename(self.root / f"{PARTIAL}{path.name}")
             shutil.rmtree(doomed)
 
 
@@ -115,13 +116,19 @@ def _seal(directory: Path, step: int, round_: int) -> None:
         files[str(path.relative_to(directory))] = _digest(path)
         atomic_write.sync(path)
     seal = directory / _SEAL
-    atomic_write.write(seal, json.dumps({"schema": 1, "step": step, "round": round_, "sha256": files}, indent=1), None)
+    atomic_write.write(
+        seal, json.dumps({"schema": formats.FORMAT, "step": step, "round": round_, "sha256": files}, indent=1), None
+    )
 
 
 def damage(directory: Path) -> str | None:
-    """Return what is wrong with a checkpoint, or None if all files are unchanged since it was sealed."""
+    """Return what is wrong with a checkpoint, or None if all files are unchanged since it was sealed.
+
+    Raises ``FileProblem`` if a newer version wrote it.
+    """
     try:
         seal = json.loads((directory / _SEAL).read_text())
+        formats.check_number(directory / _SEAL, seal.get("schema"))
         for name, digest in seal["sha256"].items():
             if _digest(directory / name) != digest:
                 return f"{name} has changed"
@@ -129,7 +136,7 @@ def damage(directory: Path) -> str | None:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"cannot be read: {error}"
+        return f"cannot be read: {foreign(error)}"
     return None
 
 

@@ -56,8 +56,9 @@ class StepResult:
     rows: int
     """Rows with a nonzero weight."""
     by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
-    """For each kind of source: entropy (nats per token), kl (nats per token; None without a reference), clip_fraction.
-    For peers also filtered: the rows filtered out because this node is unlikely to generate them."""
+    """For each kind of source: entropy (nats per token), kl (nats per token; None without a reference), clip_fraction
+    (None without importance weights). For peers also filtered: the rows filtered out because this node is unlikely to
+    generate them."""
 
 
 class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -110,6 +111,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._kind_sums: dict[Kind, Tensor] = {}
         """Within a step, for each kind (4,) on the device: entropy, kl, clipped tokens, filtered rows. Read once per
         step, because each read waits for the device."""
+        self._weighted: set[Kind] = set()
+        """The kinds whose tokens had importance weights in this step."""
         self._floor: float | None = None
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
@@ -125,7 +128,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         in the denominator. Raises ``StepAbandoned`` if ``should_stop`` returned true before the optimizer step.
         """
         set_seed(manifest.seed)
-        self._kind_tokens, self._kind_sums = Counter(), {}
+        self._kind_tokens, self._kind_sums, self._weighted = Counter(), {}, set()
         self._floor = manifest.floor
         penalty = self.train_config.beta > 0
         counted = [row for row in manifest.rows if row.advantage != 0.0 or (penalty and self._losses[row.kind].own)]
@@ -275,7 +278,11 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             tokens = inputs["tokens"][loss.own]
             scale = 1.0 / tokens if loss.own else self.train_config.off_policy_weight / tokens
             total = total + (token_loss * kind_mask).sum() * scale
-            measured = [value * kind_mask for value in (entropies[picked], kl, scored.clipped)]
+            clipped = torch.zeros_like(kl)
+            if scored.clipped is not None:
+                self._weighted.add(kind)
+                clipped = scored.clipped
+            measured = [value * kind_mask for value in (entropies[picked], kl, clipped)]
             measured.append(filtered.to(logps.device))
             sums = torch.stack([value.detach().float().sum() for value in measured])
             self._kind_sums[kind] = self._kind_sums[kind] + sums if kind in self._kind_sums else sums
@@ -299,7 +306,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         entropy, kl, clipped, filtered = self._kind_sums[kind].tolist()
         summary = {
             "entropy": entropy / tokens,
-            "clip_fraction": clipped / tokens,
+            "clip_fraction": clipped / tokens if kind in self._weighted else None,
             "kl": kl / tokens if self.train_config.beta > 0 and loss.own else None,
         }
         return summary | ({"filtered": int(filtered)} if loss.likelihood_filter else {})
@@ -371,5 +378,4 @@ def _token_rows(rows: Sequence[TrainingRow], logps: Tensor, mask: Tensor) -> Tok
         for i, row in enumerate(rows):
             if row.behaviour_logps is not None:
                 behaviour[i, : len(row.behaviour_logps)] = torch.tensor(row.behaviour_logps, device=logps.device)
-    # One optimizer step per manifest, so the policy at the start of the step is that of this forward pass.
-    return TokenRows(logps, logps.detach(), advantages, mask, behaviour)
+    return TokenRows(logps, advantages, mask, behaviour)

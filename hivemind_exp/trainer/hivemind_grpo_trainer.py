@@ -23,6 +23,7 @@ from hivemind_exp.stop import StopRequested
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
+from hivemind_exp.trainer.collapse import CollapseCheck
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
 from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise
 
@@ -54,6 +55,7 @@ class HivemindGRPOTrainer(RoundLoop):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._left_out = 0
+        self._collapse = CollapseCheck(self.config, self.emit)
         self._saved_in = self.step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
 
     def run(self, checkpoint: Checkpoint | None) -> None:
@@ -82,10 +84,14 @@ class HivemindGRPOTrainer(RoundLoop):
             raise
 
     def save(self) -> None:
-        """Write a checkpoint, and delete the manifests that no kept checkpoint needs. Raises ``DiskFull``."""
+        """Write a checkpoint, and delete from the journal what is no longer needed. Raises ``DiskFull``."""
         begun = time.perf_counter()
         saved = self.checkpoints.save(self.progress.step, self.progress.round, self.step_trainer.save)
-        self.journal.forget_manifests(self.checkpoints.oldest_step())
+        oldest = self.checkpoints.oldest_step()
+        self.journal.forget_manifests(oldest)
+        if self.config.journal.keep_rounds:
+            first = self.journal.first_round(self.progress.round - self.config.journal.keep_rounds, oldest)
+            self.journal.prune(first)
         self._saved_in = time.perf_counter() - begun
         self.progress.checkpoint = saved.path
         self.emit(CheckpointEvent(round=saved.round, path=str(saved.path), seconds=round(self._saved_in, 3)))
@@ -102,14 +108,19 @@ class HivemindGRPOTrainer(RoundLoop):
             known = self.journal.stage_run(manifest.step) or (StageRun(manifest.round, ANSWER), manifest.round)
             self._take(manifest, *known, replayed=True)
         self._cursor.next_stage()
-        damaged = self.checkpoints.damaged()
-        if damaged and self.progress.step == 0:
-            place = damaged[0].parent
+        gap = self.journal.steps() > self.progress.step
+        if self.progress.step == 0 and (gap or self.checkpoints.damaged()):
             raise CheckpointError(
-                f"all checkpoints of this node are damaged (set aside in {place}), and the journal does not reach back "
-                "to the first step",
-                next=f"ls {shlex.quote(str(place))}",
+                f"no checkpoint of this node is intact (damaged ones: {self.checkpoints.root}), and its journal does "
+                "not reach back to the first step. It cannot resume; its settings work for a new node"
             )
+        if gap:
+            message = (
+                f"the journal is missing step {self.progress.step}: the node continues from there, after round "
+                f"{self.progress.round}, and takes the later steps again"
+            )
+            self.emit(WarningEvent(code="steps_lost", message=message))
+            self.journal.rewind(self.progress.step, self.progress.round)
         if self.progress.step > saved:
             # Otherwise a node that keeps getting killed before its next checkpoint would replay more each time.
             self.save()
@@ -143,6 +154,9 @@ class HivemindGRPOTrainer(RoundLoop):
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
         )
         self.journal.commit(manifest, stage_run, self.progress.round)
+        self._filler.check_usefulness(stage_run, groups, manifest.rows)
+        if stage_run.stage == ANSWER:
+            self._collapse.count(groups)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
         summaries = summarise(groups)
@@ -202,6 +216,7 @@ class HivemindGRPOTrainer(RoundLoop):
         evaluation = evaluate(round_, self.local, prompts, self.tasks)
         self.journal.write_evaluation(evaluation)
         self.emit(_as_event(evaluation))
+        self._collapse.evaluated(self.journal.evaluations())
 
     def _push_if_due(self) -> None:
         """Hand the newest checkpoint and its model card to the upload thread."""

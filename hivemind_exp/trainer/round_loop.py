@@ -258,6 +258,7 @@ class RelayLoop(RoundLoop):
             self.stop.check()
             timer, stage_run = RoundTimer(), self._cursor.next()
             groups = self._complete(stage_run, timer)
+            self._filler.check_usefulness(stage_run, groups, ())
             if self.publish is not None:
                 with timer("share"):
                     self.publish(stage_run.round, groups)
@@ -267,6 +268,9 @@ class RelayLoop(RoundLoop):
             self.emit(RolloutsEvent(round=stage_run.round, stage=stage_run.stage, source=Kind.RELAY, **summary))
             self._emit_round(stage_run.round, timer, None)
             self.progress.round += 1
+            keep = self.config.journal.keep_rounds
+            if keep and self.progress.round % self.config.checkpoint.every == 0:
+                self.journal.prune(self.progress.round - keep)
 
 
 def encode_as_bytes(text: str, _truncated: bool) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ __swarmctl_enter() {
         ':doctor') path='doctor' ;;
         ':status' | ':ps') path='status' ;;
         ':logs') path='logs' ;;
+        ':models') path='models' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':rollouts') path='rollouts' ;;
@@ -72,6 +73,9 @@ __swarmctl_takes() {
         'status:--node') kind=node ;;
         'logs:--node') kind=node ;;
         'logs:-n' | 'logs:--lines') kind=none ;;
+        'logs:--since') kind=none ;;
+        'logs:--level') kind=words list='info warning error' ;;
+        'models:-p' | 'models:--profile') kind=profile ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac' ;;
         'profiles new:--model') kind=directory ;;
@@ -116,10 +120,11 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --plain --json --quiet --verbose --yes --no-input --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
-        'status') list='--node --json --help' ;;
-        'logs') list='--node --lines --follow --json --help' ;;
+        'status') list='--node --watch --json --help' ;;
+        'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
+        'models') list='--profile --json --no-input --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
@@ -158,13 +163,16 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status logs profiles keys rollouts swarm identity completion' ;;
+        ':0') kind=words list='run doctor status logs models profiles keys rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'rollouts:0') kind=words list='show export stats' ;;
         'swarm:0') kind=words list='new show invite peers leaderboard leave' ;;
         'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
+        'status:0') kind=node ;;
+        'logs:0') kind=node ;;
+        'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
         'profiles import:0') kind=file ;;
@@ -197,6 +205,7 @@ __swarmctl_values() {
         'offload.kind') list='auto policy policy_text teacher relay' ;;
         'offload.on_limit') list='stop local' ;;
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'offload.service_tier') list='default flex' ;;
         'offload.when') list='always failed' ;;
         'swarm.loopback') list='true false' ;;
         'swarm.relay') list='true false' ;;
@@ -320,6 +329,7 @@ __swarmctl_setting() {
             hub.every= \
             hub.private= \
             hub.repo= \
+            journal.keep_rounds= \
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \
@@ -329,6 +339,7 @@ __swarmctl_setting() {
             model.lora.targets= \
             model.name= \
             model.revision= \
+            model.thinking= \
             model.threads= \
             node.fresh= \
             node.name= \
@@ -344,6 +355,7 @@ __swarmctl_setting() {
             offload.limits.tokens_per_minute= \
             offload.limits.usd= \
             offload.limits.usd_per_day= \
+            offload.max_tokens= \
             offload.model= \
             offload.on_limit= \
             offload.prices= \
@@ -351,6 +363,7 @@ __swarmctl_setting() {
             offload.reasoning_effort= \
             offload.reasoning_tokens= \
             offload.rounds= \
+            offload.service_tier= \
             offload.share= \
             offload.stages= \
             offload.when= \
@@ -364,9 +377,6 @@ __swarmctl_setting() {
             swarm.relay= \
             tasks= \
             train.beta= \
-            train.delta= \
-            train.epsilon= \
-            train.epsilon_high= \
             train.learning_rate= \
             train.max_grad_norm= \
             train.max_lag= \

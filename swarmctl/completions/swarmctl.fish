@@ -16,6 +16,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'status'
         case ':logs'
             set path 'logs'
+        case ':models'
+            set path 'models'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
@@ -125,6 +127,13 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind node
         case 'logs:-n' 'logs:--lines'
             set kind none
+        case 'logs:--since'
+            set kind none
+        case 'logs:--level'
+            set kind words
+            set list info warning error
+        case 'models:-p' 'models:--profile'
+            set kind profile
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -226,6 +235,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --join\t'Join a swarm; see `swarmctl swarm invite`' \
                 --set\t'Change any setting (repeatable)' \
                 --dry-run\t'Show the plan; change nothing' \
+                --all\t'With --dry-run: also show all settings' \
                 --plain\t'Print one line per round instead of the live view' \
                 --json\t'Print the result as JSON at the end; never prompt' \
                 --quiet\t'Print only warnings, errors and the summary' \
@@ -237,7 +247,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
                 --set\t'Change any setting (repeatable)' \
-                --deep\t'Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)' \
+                --deep\t'Also run a training step (up to 2 minutes) and send each provider a test question (may cost money)' \
                 --offline\t'Don\'t use the network' \
                 --fix\t'Fix what is safe to fix: file modes, leftovers, missing directories' \
                 --report\t'Print Markdown for a bug report, without keys or names' \
@@ -245,13 +255,22 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'status'
             set list --node\t'Only this node' \
+                --watch\t'Print again every 2 seconds, until Ctrl-C' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'logs'
             set list --node\t'Node name' \
                 --lines\t'Number of lines' \
                 --follow\t'Keep printing new lines' \
-                --json\t'Print events (JSON lines) instead of the log' \
+                --since\t'Only lines since then: 30m, 2h, 14:05 or 2026-11-28T14:05' \
+                --level\t'Least severe: info, warning or error' \
+                --raw\t'Print the output of the trainer and its libraries instead' \
+                --json\t'Print events as JSON lines' \
+                --help\t'Show this message and exit'
+        case 'models'
+            set list --profile\t'Profile name or .toml file' \
+                --json\t'Print JSON; never prompt' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
@@ -416,7 +435,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list run\t'Start or resume a node' \
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
-                logs\t'Print the end of a node\'s log' \
+                logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
+                models\t'List a provider\'s models, the cheapest first' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 rollouts\t'Show, export and count a node\'s rollouts' \
@@ -455,6 +475,13 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list install\t'Install the completion script for a shell' \
                 uninstall\t'Delete the installed completion script' \
                 show\t'Print the completion script'
+        case 'status:0'
+            set kind node
+        case 'logs:0'
+            set kind node
+        case 'models:0'
+            set kind words
+            set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'
@@ -507,6 +534,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             hub.every=\t'Rounds between pushes' \
             hub.private=\t'Whether a new repository is private' \
             hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME' \
+            journal.keep_rounds=\t'Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted' \
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
@@ -516,6 +544,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
             model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
             model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
+            model.thinking=\t'Position of the chat template\'s switch for thinking (Qwen3 and others)' \
             model.threads=\t'PyTorch\'s CPU threads' \
             node.fresh=\t'Start over at every run' \
             node.name=\t'Name of the node and of its directory' \
@@ -531,13 +560,15 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.limits.tokens_per_minute=\t'Most tokens per minute, prompts and completions together' \
             offload.limits.usd=\t'The most this node may spend in total, in USD, over all runs and providers' \
             offload.limits.usd_per_day=\t'The most this node may spend per day (UTC), in USD' \
+            offload.max_tokens=\t'Most tokens of the API\'s completions' \
             offload.model=\t'Model at the provider' \
             offload.on_limit=\t'What to do when a cap is reached: stop, or generate locally' \
             offload.prices=\t'Prices by provider' \
             offload.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
             offload.reasoning_effort=\t'How much a reasoning model thinks' \
-            offload.reasoning_tokens=\t'Most reasoning tokens, in addition to generation.max_completion_tokens for the answer' \
+            offload.reasoning_tokens=\t'Most tokens that a reasoning model may think with, in addition to offload.max_tokens' \
             offload.rounds=\t'Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"' \
+            offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
             offload.when=\t'When the API generates' \
@@ -551,9 +582,6 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             swarm.relay=\t'Let peers with a public address forward connections to nodes that cannot be reached directly' \
             tasks= \
             train.beta=\t'Weight of the KL penalty on the node\'s own rows' \
-            train.delta=\t'Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere' \
-            train.epsilon=\t'Lower clip of the importance ratio' \
-            train.epsilon_high=\t'Upper clip of the importance ratio (clip-higher, DAPO section 3.1)' \
             train.learning_rate=\t'Peak learning rate of AdamW' \
             train.max_grad_norm=\t'Gradients are clipped to this norm' \
             train.max_lag=\t'Rows of the node\'s own policy that are older than this many steps are dropped' \
@@ -597,6 +625,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list stop local
         case 'offload.provider'
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'offload.service_tier'
+            set list default flex
         case 'offload.when'
             set list always failed
         case 'swarm.loopback'

@@ -53,6 +53,7 @@ _swarmctl_settings() {
       'hub.every:Rounds between pushes'
       'hub.private:Whether a new repository is private'
       'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
+      'journal.keep_rounds:Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted'
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
@@ -62,6 +63,7 @@ _swarmctl_settings() {
       'model.lora.targets:Modules with an adapter: "all-linear", or names separated by commas'
       'model.name:A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)'
       'model.revision:Branch, tag or commit on the Hugging Face hub'
+      'model.thinking:Position of the chat template'\''s switch for thinking (Qwen3 and others)'
       'model.threads:PyTorch'\''s CPU threads'
       'node.fresh:Start over at every run'
       'node.name:Name of the node and of its directory'
@@ -77,13 +79,15 @@ _swarmctl_settings() {
       'offload.limits.tokens_per_minute:Most tokens per minute, prompts and completions together'
       'offload.limits.usd:The most this node may spend in total, in USD, over all runs and providers'
       'offload.limits.usd_per_day:The most this node may spend per day (UTC), in USD'
+      'offload.max_tokens:Most tokens of the API'\''s completions'
       'offload.model:Model at the provider'
       'offload.on_limit:What to do when a cap is reached: stop, or generate locally'
       'offload.prices:Prices by provider'
       'offload.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'offload.reasoning_effort:How much a reasoning model thinks'
-      'offload.reasoning_tokens:Most reasoning tokens, in addition to generation.max_completion_tokens for the answer'
+      'offload.reasoning_tokens:Most tokens that a reasoning model may think with, in addition to offload.max_tokens'
       'offload.rounds:Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"'
+      'offload.service_tier:"flex": cheaper, and slower when the service is busy'
       'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
       'offload.when:When the API generates'
@@ -97,9 +101,6 @@ _swarmctl_settings() {
       'swarm.relay:Let peers with a public address forward connections to nodes that cannot be reached directly'
       'tasks:'
       'train.beta:Weight of the KL penalty on the node'\''s own rows'
-      'train.delta:Two-sided clip: largest ratio for negative advantages, on rows that were sampled elsewhere'
-      'train.epsilon:Lower clip of the importance ratio'
-      'train.epsilon_high:Upper clip of the importance ratio (clip-higher, DAPO section 3.1)'
       'train.learning_rate:Peak learning rate of AdamW'
       'train.max_grad_norm:Gradients are clipped to this norm'
       'train.max_lag:Rows of the node'\''s own policy that are older than this many steps are dropped'
@@ -130,6 +131,7 @@ _swarmctl_settings() {
     offload.kind) list=(auto policy policy_text teacher relay) ;;
     offload.on_limit) list=(stop local) ;;
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
+    offload.service_tier) list=(default flex) ;;
     offload.when) list=(always failed) ;;
     swarm.loopback) list=(true false) ;;
     swarm.relay) list=(true false) ;;
@@ -157,7 +159,8 @@ _swarmctl() {
         'run:Start or resume a node'
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
-        'logs:Print the end of a node'\''s log'
+        'logs:Print what a node did: rounds, evaluations, warnings and errors'
+        'models:List a provider'\''s models, the cheapest first'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'rollouts:Show, export and count a node'\''s rollouts'
@@ -173,6 +176,7 @@ _swarmctl() {
         doctor) _swarmctl__doctor && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
+        models) _swarmctl__models && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         rollouts) _swarmctl__rollouts && ret=0 ;;
@@ -200,6 +204,7 @@ _swarmctl__run() {
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Show the plan; change nothing]' \
+    '--all[With --dry-run\: also show all settings]' \
     '--plain[Print one line per round instead of the live view]' \
     '--json[Print the result as JSON at the end; never prompt]' \
     '(-q --quiet)-q[Print only warnings, errors and the summary]' \
@@ -219,7 +224,7 @@ _swarmctl__doctor() {
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
-    '--deep[Also run a training step (up to 2 minutes) and send each provider a tiny test request (may cost money)]' \
+    '--deep[Also run a training step (up to 2 minutes) and send each provider a test question (may cost money)]' \
     '--offline[Don'\''t use the network]' \
     '--fix[Fix what is safe to fix\: file modes, leftovers, missing directories]' \
     '--report[Print Markdown for a bug report, without keys or names]' \
@@ -232,9 +237,11 @@ _swarmctl__doctor() {
 _swarmctl__status() {
   _arguments -S \
     '--node=[Only this node]:NODE:_swarmctl_nodes' \
+    '--watch[Print again every 2 seconds, until Ctrl-C]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__logs() {
@@ -244,9 +251,24 @@ _swarmctl__logs() {
     '(-n --lines)--lines=[Number of lines]:N: ' \
     '(-f --follow)-f[Keep printing new lines]' \
     '(-f --follow)--follow[Keep printing new lines]' \
-    '--json[Print events (JSON lines) instead of the log]' \
+    '--since=[Only lines since then\: 30m, 2h, 14\:05 or 2026-11-28T14\:05]:TIME: ' \
+    '--level=[Least severe\: info, warning or error]:LEVEL:(info warning error)' \
+    '--raw[Print the output of the trainer and its libraries instead]' \
+    '--json[Print events as JSON lines]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__models() {
+  _arguments -S \
+    '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '--json[Print JSON; never prompt]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROVIDER:(openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)'
 }
 
 _swarmctl__profiles() {

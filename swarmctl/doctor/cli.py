@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option(
                 "--deep",
-                help="Also run a training step (up to 2 minutes) and send each provider a tiny test request "
+                help="Also run a training step (up to 2 minutes) and send each provider a test question "
                 "(may cost money).",
             ),
         ] = False,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from swarmctl.doctor import registry
 from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, end_programs, failed, skipped, unknown
 from swarmctl.doctor.checks.api.checks import notice
@@ -18,6 +19,7 @@ from swarmctl.run.outcome import completed
 from swarmctl.settings.options import DoctorOptions, RunOptions
 from swarmctl.terminal.safe_text import encodable
 from swarmctl.terminal.views import Writer
+from swarmctl.terminal.waiting import interval, waiting
 
 
 def doctor_command(options: DoctorOptions) -> Exit:
@@ -27,7 +29,8 @@ def doctor_command(options: DoctorOptions) -> Exit:
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
         checks = [*registry.select([registry.PROFILE], context), *checks]
     _announce(checks, context)
-    outcomes = make(checks, context)
+    with waiting(Writer(sys.stderr), "checking", interval(sys.stderr)):
+        outcomes = make(checks, context)
     fixed = _cure(outcomes, context) if options.fix else None
     if options.as_json:
         print_as_json(outcomes, fixed)
@@ -76,7 +79,7 @@ def look(check: Check, context: Context) -> Finding:
     except NodeError as error:
         finding = (unknown if timed_out(error) else failed)(error.message, error.next)
     except Exception as error:  # noqa: BLE001 - a broken check is reported, and the others still run
-        return failed(f"the check itself failed: {type(error).__name__}: {error}".splitlines()[0])
+        return failed(f"the check itself failed: {type(error).__name__}: {foreign(error)}")
     return replace(finding, remedy=completed(finding.remedy, context.run)) if finding.remedy else finding
 
 

@@ -5,10 +5,8 @@ import platform
 import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +15,7 @@ from swarmctl.doctor.check import Context, Outcome, Status
 from swarmctl.doctor.registry import PROFILE
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.safe_text import clean, masked
+from swarmctl.terminal.safe_text import folded, masked, one_line
 from swarmctl.version import VERSION
 
 _WIDTH = max(len(status) for status in Status)
@@ -50,8 +48,7 @@ def as_text(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Conte
             finding = outcome.finding
             text = f"  {finding.status:<{_WIDTH}}  {outcome.check.name}: {_safe(finding.text)}"
             # Like Writer, but with an indent on continuation lines.
-            fold = partial(textwrap.wrap, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-            yield from fold(text, max(20, width - 1)) if width else [text]
+            yield from folded(text, max(20, width - 1), indent="    ") if width else [text]
             if finding.remedy:
                 yield f"    try: {_command(finding.remedy)}"
     yield from (f"Fix: {done}" for done in fixed or [])
@@ -60,7 +57,7 @@ def as_text(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Conte
 
 def _safe(text: str) -> str:
     """Return the text without terminal control characters, keys or invitations."""
-    return masked(clean(text))
+    return masked(one_line(text))
 
 
 def _command(text: str) -> str:

@@ -7,7 +7,7 @@ from swarmctl.errors import UsageError
 from swarmctl.keys.finder import key_locations
 from swarmctl.keys.key_text import check_name, dotted_tail
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
-from swarmctl.keys.saved import SavedKey, entries, read_entry, remove_entry, remove_secret
+from swarmctl.keys.saved import SavedKey, bound, entries, read_entry, remove_entry, remove_secret, unbind
 from swarmctl.terminal.prompter import Prompter
 
 
@@ -16,6 +16,10 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
     if (name is None) != all_:
         raise UsageError("give either a key name or --all", next="swarmctl keys delete --help")
     prompter = Prompter(yes=yes, silent=no_input)
+    if name is not None and read_entry(check_name(name)) is None and (origin := bound(name)):
+        unbind(name)
+        prompter.say(f"Key {name} no longer belongs to {origin}; its next use decides.")
+        return
     saved = list(entries().values()) if name is None else [_saved(check_name(name))]
     if not saved:
         prompter.say("No saved keys.")
@@ -46,6 +50,7 @@ def _delete(entry: SavedKey, prompter: Prompter) -> None:
             # The machine no longer has a keyring, so the key is probably gone, too: do not keep its name forever.
             left = " No keyring is available: if a keyring still holds this key, it was not deleted there."
     remove_entry(entry.name)
+    unbind(entry.name)
     prompter.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
     if found := key_locations(entry.name, os.environ):
         prompter.say(f"warning: {found[0].where} still has a key for {entry.name}")

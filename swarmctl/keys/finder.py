@@ -23,8 +23,18 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.keys.key_text import clean_key, dotted_tail, file_variable, host_of, in_the_clear, last_four, read_text
-from swarmctl.keys.saved import entries, read_entry, read_secret
+from hivemind_exp.proxies import check_key_stays_private, proxy_for
+from swarmctl.keys.key_text import (
+    clean_key,
+    dotted_tail,
+    file_variable,
+    host_of,
+    in_the_clear,
+    last_four,
+    origin_of,
+    read_text,
+)
+from swarmctl.keys.saved import bind, bound, entries, read_entry, read_secret
 from swarmctl.paths import shown
 from swarmctl.storage.hub_cache import token_file
 
@@ -48,8 +58,8 @@ class LocationKind(StrEnum):
 
 
 _SAVED = (LocationKind.KEYRING, LocationKind.FILE)
-_GIVEN = (LocationKind.KEY_FILE, LocationKind.ENVIRONMENT, LocationKind.CREDENTIALS)
-"""Locations that the environment sets. It also sets the address, so the key is meant for that address."""
+_UNADDRESSED = (LocationKind.KEY_FILE, LocationKind.CREDENTIALS)
+"""Locations that do not say which service a key is for. Its first use decides, and is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +84,16 @@ class Key:
     """A key, and why it was chosen."""
 
     name: str
-    host: str
+    origin: str
+    """Scheme, host and port that the key belongs to."""
     spot: KeyLocation
     shadows: tuple[KeyLocation, ...]
     value: str = field(repr=False)
     """Empty for a saved key that was located but not read: reading it may open a keyring dialog."""
+
+    @property
+    def host(self) -> str:
+        return host_of(self.origin)
 
     @property
     def label(self) -> str:
@@ -93,15 +108,19 @@ class Key:
         return f"{self.label} (overrides {over})" if over else self.label
 
     def rival(self, environment: Mapping[str, str]) -> str | None:
-        """Return the other host to which a variable would send the key; None if the key may be sent there.
+        """Return the other address to which a variable would send the key; None if the key may be sent there.
 
-        Returns the whole address if it is at the key's own host but not encrypted.
+        A key in a variable is meant for the address in the other variable, but not to cross the internet, or a proxy,
+        unencrypted.
         """
         address = environment.get(ADDRESSES.get(self.name, ""))
-        if not address or self.spot.place in _GIVEN:
+        if not address:
             return None
-        host = host_of(address)
-        return host if host != self.host else address if in_the_clear(address) else None
+        origin = origin_of(address)
+        if self.spot.place is LocationKind.ENVIRONMENT:
+            readable = in_the_clear(address) or (origin.startswith("http:") and proxy_for(address) is not None)
+            return origin if readable else None
+        return origin if origin != self.origin else None
 
 
 def address_of(name: str) -> str | None:
@@ -148,8 +167,8 @@ class KeyFinder:
 
         ``base_url`` is where the key will be sent. ``pin`` limits the search to one location.
 
-        Raises KeyProblem if the first key found cannot be read, if it belongs to another host, or if the pinned
-        location has no key.
+        Raises KeyProblem if the first key found cannot be read, if it belongs to another address, if a proxy would read
+        it, or if the pinned location has no key.
         """
         found = [spot for spot in key_locations(name, self.environment) if pin in (None, spot.place)]
         if pin is not None and not found:
@@ -157,10 +176,12 @@ class KeyFinder:
             raise KeyProblem(text, next=f"swarmctl keys set {name}")
         if not found:
             return None
-        host = _owner(name, base_url)
         first, *others = found
+        origin = self._owner(name, base_url, first)
+        if base_url is not None:
+            check_key_stays_private(base_url)
         value = self._saved(name) if first.is_saved else self._read(first)
-        return Key(name, host, first, tuple(others), value)
+        return Key(name, origin, first, tuple(others), value)
 
     def find_for(self, endpoint: Endpoint, pin: str) -> Key | None:
         """Return a provider's key; None if the provider needs no key and has none. ``pin`` is ``offload.key``.
@@ -186,8 +207,28 @@ class KeyFinder:
                 if not keys:
                     raise
                 continue
-            keys.append(Key(name, host_of(PROVIDERS[name].base_url), spot, (), value))
+            keys.append(Key(name, self._owner(name, None, spot), spot, (), value))
         return keys
+
+    def _owner(self, name: str, wanted_url: str | None, spot: KeyLocation) -> str:
+        """Return what a key belongs to (``origin_of``). Raises KeyProblem if that is not ``wanted_url``.
+
+        A key from a location that does not say what it is for belongs to where it was first sent.
+        """
+        entry, url = read_entry(name), address_of(name) or wanted_url
+        if url is None:
+            raise KeyProblem(f"unknown host for key {name}", next="swarmctl keys set --help")
+        origin = origin_of(url)
+        if spot.place in _UNADDRESSED and (name not in PROVIDERS or name in ADDRESSES):
+            origin = bound(name) or origin_of(self.environment.get(ADDRESSES.get(name, "")) or url)
+            bind(name, origin)
+        wanted = origin_of(wanted_url or origin)
+        for owner in (origin, origin_of(entry.base_url) if entry and name not in PROVIDERS else origin):
+            if owner != wanted:
+                text = f"key {name} belongs to {owner} and is not sent to {wanted}"
+                again = f"swarmctl keys delete {name}" if owner == bound(name) else "swarmctl keys set --help"
+                raise KeyProblem(text, next=again)
+        return origin
 
     def _read(self, spot: KeyLocation) -> str:
         if spot.place == LocationKind.ENVIRONMENT:
@@ -209,19 +250,6 @@ class KeyFinder:
             text = f"key {name} is no longer in the keyring; it was deleted, or this is a different keyring"
             raise KeyProblem(text, next=f"swarmctl keys set {name}")
         return clean_key(value, "in the keyring")
-
-
-def _owner(name: str, wanted_url: str | None) -> str:
-    """Return the host that the key belongs to. Raises KeyProblem if ``wanted_url`` is at another host."""
-    entry, url = read_entry(name), address_of(name) or wanted_url
-    if url is None:
-        raise KeyProblem(f"unknown host for key {name}", next="swarmctl keys set --help")
-    host, wanted = host_of(url), host_of(wanted_url or url)
-    for owner in (host, entry.host if entry else host):
-        if owner != wanted:
-            text = f"key {name} belongs to {owner} and is not sent to {wanted}"
-            raise KeyProblem(text, next="swarmctl keys set --help")
-    return host
 
 
 def command_to_set(endpoint: Endpoint) -> str:

@@ -41,7 +41,7 @@ def import_keys(path: Path | None, options: SetOptions) -> None:
         raise KeyProblem(f"no provider keys in {where}", next="swarmctl keys set --help")
     saved, failed = [], []
     # Variables override the imported keys until they are unset: print that once, at the end, not for each key.
-    quiet = replace(options, tell_shadows=path is not None)
+    quiet = replace(options, tell_shadows=path is not None, replaces=False)
     for each in found:
         try:
             key = clean_key(each.value, f"in {each.variable}")

@@ -1,7 +1,7 @@
 """Send one HTTP request, limited in time and size, whose key never goes to another host.
 
-The client is httpx2, which a run's client uses, too. So both read proxies (``HTTPS_PROXY``, ``ALL_PROXY``,
-``NO_PROXY``) and trusted certificates (``SSL_CERT_FILE``, ``SSL_CERT_DIR``) from the environment with the same code.
+It uses the same proxy (``hivemind_exp.proxies``) and trusts the same certificates (``SSL_CERT_FILE``, ``SSL_CERT_DIR``)
+as a run's client.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from subprocess import TimeoutExpired
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.proxies import check_key_stays_private, proxy_for
 
 if TYPE_CHECKING:
     import httpx2
@@ -61,7 +65,11 @@ def request(method: str, url: str, headers: Mapping[str, str], limit: float, bod
 def _exchange(method: str, url: str, headers: Mapping[str, str], limit: float, body: bytes | None) -> HttpAnswer:
     import httpx2  # imported here: commands that send no request must not wait for it
 
-    with httpx2.Client(timeout=limit) as client:
+    if "Authorization" in headers:
+        check_key_stays_private(url)
+    proxy = proxy_for(url)
+    how: dict[str, Any] = {"proxy": proxy and proxy.url, "verify": httpx2.create_ssl_context(), "trust_env": False}
+    with httpx2.Client(timeout=limit, **how) as client:
         asked = client.build_request(method, url, headers={"Accept-Encoding": "identity", **headers}, content=body)
         began = time.monotonic()
         for _ in range(_HOPS):
@@ -102,6 +110,8 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
 
 def _reason(error: BaseException, limit: float) -> str:
     """Return what went wrong, in the system's words if available."""
+    if isinstance(error, NodeError):
+        return error.message
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TimeoutError):
@@ -109,4 +119,4 @@ def _reason(error: BaseException, limit: float) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[:1].lower() + cause.strerror[1:]
         cause = cause.__cause__ or cause.__context__
-    return str(error).strip() or type(error).__name__
+    return foreign(str(error).strip() or type(error).__name__)

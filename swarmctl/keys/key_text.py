@@ -23,6 +23,15 @@ _ELSEWHERE = {
 """Key prefixes of services that are not in the provider table."""
 
 
+_PLACEHOLDER = re.compile(
+    r"[<\[{].*[>\]}]|\$.*|%\w+%"  # <your-key>, [KEY], {{ key }}, ${KEY}, $KEY, %KEY%
+    r"|.*(\.{3}|\*{3}|x{5}|your[-_\w]*(key|token)|(api|secret)[-_]?(key|token)).*"  # sk-..., sk-xxxxx, YOUR_API_KEY
+    r"|(change|replace|insert|put|fill)[-_]?(me|this|here|in)\w*|placeholder|todo|none|null|undefined",
+    re.IGNORECASE,
+)
+"""What documents and templates have in the place of a key."""
+
+
 def check_name(name: str) -> str:
     """Return ``name``. Raises UsageError if it is invalid; if it looks like a key, the error does not repeat it."""
     if looks_like_key(name) or "=" in name or len(name) > 32:
@@ -64,6 +73,8 @@ def clean_key(text: str, source: str, *, next: str = "swarmctl keys --help") -> 
     elif not key.isascii() or not key.isprintable() or " " in key:
         # It could not be sent in a header, and the HTTP library would repeat it in its error.
         problem = f"invalid key {source}: it contains spaces, line breaks or characters that no key has"
+    elif _PLACEHOLDER.fullmatch(key):
+        problem = f"what is {source} is a placeholder, not a key"
     else:
         return key
     raise KeyProblem(problem, next=next)
@@ -108,6 +119,12 @@ def host_of(url: str) -> str:
     host = f"[{host}]" if ":" in host else host
     own = {"https": 443, "http": 80}.get(parts.scheme)
     return host if parts.port in (None, own) else f"{host}:{parts.port}"
+
+
+def origin_of(url: str) -> str:
+    """Return what a key belongs to: a URL's scheme, host and port. A URL without a scheme counts as https."""
+    url = url if "://" in url else f"https://{url}"
+    return f"{urlsplit(url).scheme}://{host_of(url)}"
 
 
 def in_the_clear(url: str) -> bool:

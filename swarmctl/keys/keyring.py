@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.secrets import without_secrets
 from swarmctl.keys.key_text import file_variable
@@ -62,7 +63,7 @@ class Keyring:
         """Write a key and read it back. Raises KeyProblem."""
         if self._call("set", name, host, key) != key:
             raise KeyringSilent(
-                "the keyring accepted the key, but did not return it when read back", next=_in_a_file(name)
+                "the keyring accepted the key, but did not return it when read back", next=in_a_file(name)
             )
 
     def delete(self, name: str, host: str) -> None:
@@ -78,16 +79,15 @@ class Keyring:
             answer = self._ask({"do": do, "user": f"{name}@{host}", "key": key})
         except TimeoutError as error:
             text = f"the keyring did not respond {error}. {_instead(name)}"
-            raise KeyringSilent(text, next=_in_a_file(name)) from None
+            raise KeyringSilent(text, next=in_a_file(name)) from None
         match answer:
             case {"error": "locked"}:
                 text = f"the keyring is locked. Unlock it on your desktop, or here with its password. {_instead(name)}"
                 raise KeyringLocked(text, next=_UNLOCK)
             case {"error": "absent"}:
-                text = f"no keyring is available in this session (no Secret Service or KWallet). {_instead(name)}"
-                raise KeyringAbsent(text, next=_in_a_file(name))
+                raise KeyringAbsent(no_keyring(name), next=in_a_file(name))
             case {"error": _, "message": message}:
-                raise KeyringSilent(f"the keyring failed: {message}. {_instead(name)}", next=_in_a_file(name))
+                raise KeyringSilent(f"the keyring failed: {foreign(message)}. {_instead(name)}", next=in_a_file(name))
         return None if answer["key"] is None else str(answer["key"])
 
     def _ask(self, order: dict[str, str | None]) -> dict[str, Any]:
@@ -140,5 +140,11 @@ def _instead(name: str) -> str:
     return f"Instead, you can {variable}{file}, or use --insecure-storage (a 0600 file)."
 
 
-def _in_a_file(name: str) -> str:
+def no_keyring(name: str) -> str:
+    """Return the message that there is no keyring, and what works instead."""
+    return f"no keyring is available in this session (no Secret Service or KWallet). {_instead(name)}"
+
+
+def in_a_file(name: str) -> str:
+    """Return the command that saves a key in a file."""
     return f"swarmctl keys set {name} --insecure-storage"

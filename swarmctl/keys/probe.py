@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.providers import PROVIDERS, Provider
 from swarmctl.keys.http_client import HttpAnswer, Unanswered, request, timed_out
 from swarmctl.version import VERSION
@@ -56,7 +57,8 @@ def send(row: Provider, url: str, key: str | None, limit: float, body: bytes | N
     """Send a request with the key. Raises Unanswered, also if the service redirects to another host."""
     answer = request("GET" if body is None else "POST", url, headers_for(row, key), limit, body)
     if answer.elsewhere is not None:
-        raise Unanswered(f"the service redirects to {answer.elsewhere or 'no host'}; the key was not sent there")
+        where = foreign(answer.elsewhere) if answer.elsewhere else "no host"
+        raise Unanswered(f"the service redirects to {where}; the key was not sent there")
     return answer
 
 
@@ -94,7 +96,7 @@ def _account(row: Provider, answer: Any) -> KeyTest:
     if row.name == "wandb":
         viewer = (answer.get("data") or {}).get("viewer")
         return (
-            KeyTest("valid", f"belongs to {viewer.get('username')}")
+            KeyTest("valid", f"belongs to {foreign(viewer.get('username'))}")
             if viewer
             else KeyTest("refused", "the key belongs to no account")
         )
@@ -103,7 +105,7 @@ def _account(row: Provider, answer: Any) -> KeyTest:
         if isinstance(left, int | float) and left <= 0:
             return KeyTest("no_credit", "the key's spending limit is used up")
         return KeyTest("valid", "accepted" if left is None else f"{left:.2f} USD left of the key's spending limit")
-    return KeyTest("valid", f"belongs to {answer['name']}")
+    return KeyTest("valid", f"belongs to {foreign(answer['name'])}")
 
 
 def _refusal(answer: HttpAnswer, key: str | None) -> KeyTest:

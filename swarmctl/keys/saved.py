@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
+from hivemind_exp.formats import FORMAT, check_number
 from swarmctl.keys.key_text import host_of
 from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.json_file import now, read_json, write_json
@@ -44,7 +45,10 @@ def read_entry(name: str) -> SavedKey | None:
     if not path.exists():
         return None
     value = read_json(path) or {}
+    check_number(path, value.get("schema"))
     try:
+        address = value.get("base_url") or value["host"]
+        value["base_url"] = address if "://" in address else f"https://{address}"
         entry = SavedKey(**{field: value[field] for field in SavedKey.__dataclass_fields__})
         if entry.name != name or entry.home not in ("keyring", "file") or entry.host != host_of(entry.base_url):
             raise ValueError
@@ -57,7 +61,7 @@ def read_entry(name: str) -> SavedKey | None:
 
 def write_entry(entry: SavedKey) -> None:
     """Save a key's metadata."""
-    _write(_path(entry.name), {"schema": 1, **asdict(entry)})
+    _write(_path(entry.name), {"schema": FORMAT, **asdict(entry)})
 
 
 def remove_entry(name: str) -> None:
@@ -71,6 +75,24 @@ def note_test(entry: SavedKey, result: str) -> None:
         write_entry(replace(entry, tested=now(), result=result))
 
 
+def bound(name: str) -> str | None:
+    """Return the scheme, host and port that a key was first used for, if its location does not say; None if unused."""
+    origin = (read_json(_binding(name)) or {}).get("origin")
+    return origin if isinstance(origin, str) else None
+
+
+def bind(name: str, origin: str) -> None:
+    """Remember what a key was first used for. A directory that cannot be written to is not an error."""
+    if bound(name) is None:
+        with suppress(OSError):
+            _write(_binding(name), {"schema": 1, "origin": origin})
+
+
+def unbind(name: str) -> None:
+    """Forget what a key was first used for."""
+    _binding(name).unlink(missing_ok=True)
+
+
 def read_secret(entry: SavedKey) -> str:
     """Return a key from its file. Raises KeyProblem if the file is missing, damaged or readable by other users."""
     path, again = _secret(entry.name), f"swarmctl keys set {entry.name}"
@@ -82,6 +104,7 @@ def read_secret(entry: SavedKey) -> str:
             f"other users can read {shown(path)} (mode {mode:04o})", next=f"chmod 600 {shlex.quote(str(path))}"
         )
     value = read_json(path) or {}
+    check_number(path, value.get("schema"))
     if value.get("host") != entry.host or not isinstance(value.get("key"), str):
         raise KeyProblem(f"{shown(path)} contains no key for {entry.host}", next=again)
     return str(value["key"])
@@ -89,7 +112,7 @@ def read_secret(entry: SavedKey) -> str:
 
 def write_secret(name: str, host: str, key: str) -> None:
     """Write a key to a file that only its owner can read."""
-    _write(_secret(name), {"host": host, "key": key})
+    _write(_secret(name), {"schema": FORMAT, "host": host, "key": key})
 
 
 def remove_secret(name: str) -> None:
@@ -99,6 +122,10 @@ def remove_secret(name: str) -> None:
 
 def _path(name: str) -> Path:
     return keys_directory() / f"{name}.json"
+
+
+def _binding(name: str) -> Path:
+    return keys_directory() / "first-use" / f"{name}.json"
 
 
 def _secret(name: str) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from swarmctl.keys.key_text import (
     last_four,
     looks_foreign,
 )
-from swarmctl.keys.keyring import Keyring, KeyringAbsent
+from swarmctl.keys.keyring import Keyring, KeyringAbsent, KeyringSilent, in_a_file, no_keyring
 from swarmctl.keys.probe import probe
 from swarmctl.keys.saved import Home, SavedKey, read_entry, remove_secret, write_entry, write_secret
 from swarmctl.paths import keys_directory, secrets_directory, shown
@@ -26,6 +27,10 @@ from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.suggest import nearest
+
+_NO_KEYRING = (
+    "No keyring is available in this session. Store keys in a file that only you can read (mode 0600, not encrypted)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class SetOptions:
     no_input: bool = False
     tell_shadows: bool = True
     """Warn if another location overrides the saved key."""
+    replaces: bool = True
+    """Replace a saved key without asking."""
 
 
 class KeyRefused(NodeError):
@@ -57,9 +64,18 @@ def set_key(name: str, options: SetOptions) -> None:
     row = PROVIDERS.get(name)
     if prompter.can_ask and row and row.key_page:
         prompter.say(f"Create a key for {name} at {row.key_page}")
+    if prompter.can_ask and not options.insecure and not (entry and entry.home == "file"):
+        _ask_for_a_file_if_needed(name, prompter)
     given = prompter.secret(f"Key for {name} ({host_of(url)}), not shown:")
     key = clean_key(given, prompter.source, next=f"swarmctl keys set {name}{_host_flag(options)}")
     keep_key(name, key, url, options, prompter)
+
+
+def _ask_for_a_file_if_needed(name: str, prompter: Prompter) -> None:
+    """Without a keyring, ask before the key is typed whether a file may store it. Raises KeyProblem if not."""
+    with suppress(TimeoutError):  # storing the key reports it
+        if Keyring(Prompter(silent=True)).state().get("error") == "absent":
+            prompter.ask_outright(_NO_KEYRING, KeyringAbsent(no_keyring(name), next=in_a_file(name)))
 
 
 def _base_url_of(name: str, given: str | None, saved: str | None) -> str:
@@ -133,6 +149,13 @@ def _host_flag(options: SetOptions) -> str:
 
 def _doubts(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> None:
     again = f"swarmctl keys set {name}{_host_flag(options)} --yes"
+    old = read_entry(name)
+    if old is not None and not options.replaces:
+        what = f"the saved key {name} {dotted_tail(old.last_four)}"
+        prompter.confirm(
+            f"Replace {what}, saved on {old.saved[:10]}, with {dotted_tail(last_four(key))}?",
+            KeyProblem(f"this would replace {what}; it was kept", next=f"swarmctl keys set {name}"),
+        )
     if owner := looks_foreign(key, name):
         prompter.confirm(
             f"This looks like a key for {owner}, but it would be sent to {host_of(url)}. Save it for {name} anyway?",
@@ -153,14 +176,28 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
             return "keyring"
         except KeyringAbsent as error:
             if old is None or old.home != "file":  # else a file was chosen before for this key
-                prompter.ask_outright(
-                    "No keyring is available in this session. "
-                    "Store keys in a file that only you can read (mode 0600, not encrypted)?",
-                    error,
-                )
+                prompter.ask_outright(_NO_KEYRING, error)
+        except KeyringSilent as error:
+            _take_back(new, old, error, prompter)
+            raise
     with disk_errors(secrets_directory()):
         write_secret(new.name, new.host, key)
     return "file"
+
+
+def _take_back(new: SavedKey, old: SavedKey | None, error: KeyringSilent, prompter: Prompter) -> None:
+    """Delete what a keyring that did not answer may have stored. Add to ``error`` what is left and how to delete it."""
+    if old is not None and (old.home, old.host) == ("keyring", new.host):
+        error.message += " The keyring has either the previous key or the new one."
+        return
+    try:
+        Keyring(prompter).delete(new.name, new.host)
+        error.message += " Nothing was saved."
+    except KeyProblem:
+        if old is None:
+            write_entry(new)  # so that ``keys delete`` knows of it
+        error.message += " The keyring may have stored the key nevertheless. Once it responds, delete it."
+        error.next = f"swarmctl keys delete {new.name}"
 
 
 def _remove_old(old: SavedKey | None, new: SavedKey, prompter: Prompter) -> None:

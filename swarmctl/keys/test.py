@@ -1,10 +1,12 @@
 """``swarmctl keys test``: test whether each service accepts its key. Costs nothing."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from hivemind_exp.errors import KeyProblem, NodeError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import Exit
 from swarmctl.keys.finder import Key, KeyFinder, address_of, known_names
@@ -14,7 +16,7 @@ from swarmctl.keys.saved import note_test, read_entry
 from swarmctl.storage.json_file import now
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.safe_text import clean, without_keys
+from swarmctl.terminal.safe_text import one_line, without_keys
 from swarmctl.terminal.suggest import nearest
 
 _FEW = 8
@@ -35,7 +37,8 @@ def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
         print_json(ok=valid, tests=rows)
     else:
         for row in rows:
-            print(clean(_text(row, every=name is not None)))
+            for line in _text(row, every=name is not None):
+                print(one_line(line))
     return Exit.DONE if valid else Exit.CHECK_FAILED
 
 
@@ -75,14 +78,14 @@ def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
     }
 
 
-def _text(row: dict[str, Any], *, every: bool) -> str:
+def _text(row: dict[str, Any], *, every: bool) -> Iterator[str]:
     word = row["result"].replace("_", " ")
     if row["where"] is None:
-        return f"{row['name']}: {word}: {row['detail']}"
+        yield f"{row['name']}: {word}: {row['detail']}"
+        return
     origin = f"{dotted_tail(row['last_four'])} from {row['where']}, {row['host']}"
-    line = f"{row['name']}: {word}, {row['detail']} ({origin})"
+    yield f"{row['name']}: {word}, {row['detail']} ({origin})"
     models = row["models"] or []
-    if not every or not models:
-        return line
-    rest = f" and {len(models) - _FEW} more (use --json to list all)" if len(models) > _FEW else ""
-    return f"{line}\n  {', '.join(models[:_FEW])}{rest}"
+    if every and models:
+        rest = f" and {len(models) - _FEW} more (use --json to list all)" if len(models) > _FEW else ""
+        yield f"  {', '.join(map(foreign, models[:_FEW]))}{rest}"

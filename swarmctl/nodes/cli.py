@@ -12,31 +12,61 @@ def register(app: typer.Typer) -> None:
 
     @app.command("ps", hidden=True)
     @app.command()
-    def status(*, node: options.OneNode = None, json: options.Json = False) -> None:
+    def status(
+        name: options.NodeName = None,
+        *,
+        node: options.OneNode = None,
+        watch: Annotated[bool, typer.Option("--watch", help="Print again every 2 seconds, until Ctrl-C.")] = False,
+        json: options.Json = False,
+    ) -> None:
         """Show the state of the nodes on this machine.
 
+        \b
         Examples:
           swarmctl status
-          swarmctl status --node maths --json
+          swarmctl status maths --watch
+          swarmctl status --json
         """
-        from swarmctl.nodes.status import print_status
+        from swarmctl.nodes.lookup import one_name
+        from swarmctl.nodes.status import print_status, watch_status
 
-        print_status(node, as_json=json)
+        if watch and not json:
+            watch_status(one_name(name, node))
+        print_status(one_name(name, node), as_json=json)
 
     @app.command()
     def logs(
+        name: options.NodeName = None,
         *,
         node: options.LatestNode = None,
         lines: Annotated[int, typer.Option("-n", "--lines", min=0, metavar="N", help="Number of lines.")] = 20,
         follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
-        json: Annotated[bool, typer.Option("--json", help="Print events (JSON lines) instead of the log.")] = False,
+        since: Annotated[
+            str | None, typer.Option(metavar="TIME", help="Only lines since then: 30m, 2h, 14:05 or 2026-11-28T14:05.")
+        ] = None,
+        level: Annotated[
+            options.Level, typer.Option(metavar="LEVEL", help="Least severe: info, warning or error.")
+        ] = options.Level.INFO,
+        raw: Annotated[
+            bool, typer.Option("--raw", help="Print the output of the trainer and its libraries instead.")
+        ] = False,
+        json: Annotated[bool, typer.Option("--json", help="Print events as JSON lines.")] = False,
     ) -> None:
-        """Print the end of a node's log.
+        """Print what a node did: rounds, evaluations, warnings and errors.
 
+        \b
         Examples:
-          swarmctl logs --node maths --follow
+          swarmctl logs
+          swarmctl logs maths --follow
+          swarmctl logs maths --since 2h --level warning
           swarmctl logs --json -n 100
+          swarmctl logs maths --raw
         """
-        from swarmctl.nodes.logs import print_log
+        from swarmctl.nodes import logs as printing
+        from swarmctl.nodes.lookup import one_name
 
-        print_log(node, lines=lines, follow=follow, events=json)
+        wanted = one_name(name, node)
+        if raw:
+            printing.print_trainer_output(wanted, lines=lines, follow=follow)
+        else:
+            printing.print_log(wanted, lines=lines, follow=follow, since=since, level=level, as_json=json)

@@ -11,9 +11,11 @@ from typing import Any
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeConflict
+from hivemind_exp.formats import check_number
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.lookup import files_of, other_name, short_id
-from swarmctl.nodes.start_over import has_begun, set_aside, settle
+from swarmctl.nodes.start_over import set_aside, settle
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
@@ -139,7 +141,10 @@ def check_free(files: NodeFiles, retry: Retry) -> None:
 
 
 def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
-    """Raise NodeConflict if the directory is not a node's, or the node was created with other fixed settings."""
+    """Raise NodeConflict if the directory is not a node's, or the node was created with other fixed settings.
+
+    Raises FileProblem if a newer version used the node.
+    """
     if not files.root.exists():
         return
     name, made, wanted = files.root.name, read_json(files.identity), identity(config)
@@ -147,6 +152,7 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
     def conflict(problem: str) -> NodeConflict:
         return NodeConflict(problem, next=retry(other_name(name)))
 
+    check_formats(files)
     if made is None:
         raise conflict(f"{shown(files.root)} is not a node's directory: it has no readable {files.identity.name}")
     check_swarm(files, config, retry)
@@ -162,6 +168,18 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
     ]
     if different:
         raise conflict(f"node {name} was created with other settings: " + "; ".join(different))
+
+
+def check_formats(files: NodeFiles) -> None:
+    """Raise FileProblem if a newer version wrote any of the node's files. The trainer checks its databases itself."""
+    own = (files.identity, files.config, files.run, files.spent, files.consent)
+    for path in (
+        *own,
+        *files.swarm.glob("*.json"),
+        *files.hub.glob("*.json"),
+        *files.checkpoints.glob("[0-9]*/*.json"),
+    ):
+        check_number(path, (read_json(path) or {}).get("schema"))
 
 
 def check_swarm(files: NodeFiles, config: Config, retry: Retry) -> None:

@@ -1,33 +1,105 @@
-"""``swarmctl logs``: print the end of a node's log, or of its events."""
+"""``swarmctl logs``: what a node did, as sentences, as events, or as its trainer's output."""
 
+import json
+import re
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from swarmctl.errors import UsageError
 from swarmctl.nodes.lookup import existing_or_latest
-from swarmctl.terminal.safe_text import clean
+from swarmctl.storage.event_log import EventReader
+from swarmctl.storage.followed_file import FollowedFile
+from swarmctl.terminal.narrator import Narrator
+from swarmctl.terminal.options import Level
+from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.safe_text import clean, one_line
+from swarmctl.terminal.sentences import ending
 
 POLL_S = 0.25
 BLOCK = 1 << 16
+_LEVELS = {"warning": Level.WARNING, "workers": Level.WARNING, "error": Level.ERROR}
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def print_log(node: str | None, *, lines: int, follow: bool, events: bool) -> None:
-    """Print the last ``lines`` lines, then follow if asked. Raises ConfigurationError if there is no such node."""
+def moment(text: str, now: datetime) -> float:
+    """Return the Unix time of ``30m``, ``2h``, ``14:05`` or ``2026-11-28T14:05``. Raises UsageError."""
+    if span := re.fullmatch(r"(\d{1,6})([smhd])", text):
+        return (now - timedelta(**{_UNITS[span[2]]: int(span[1])})).timestamp()
+    try:
+        if re.fullmatch(r"\d\d?:\d\d", text):
+            hour, minute = map(int, text.split(":"))
+            at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+            return (at if at <= now else at - timedelta(days=1)).timestamp()
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise UsageError(
+            f"invalid --since: {text!r}. Use a time span such as 30m, 2h or 1d, or a time such as 14:05 or "
+            "2026-11-28T14:05",
+            next="swarmctl logs --help",
+        ) from None
+
+
+def print_log(node: str | None, *, lines: int, follow: bool, since: str | None, level: Level, as_json: bool) -> None:
+    """Print what a node did: the last ``lines`` sentences or events, then new ones if asked.
+
+    Raises ConfigurationError if there is no such node, and UsageError for an invalid ``since``.
+    """
     files = existing_or_latest(node)
-    path = files.events if events else files.log
-    end = path.stat().st_size if path.exists() else 0
-    for line in last_lines(path, end, lines):
+    start = moment(since, datetime.now().astimezone()) if since is not None else 0.0
+    show = _as_json if as_json else _Sentences()
+    reader = EventReader(files.events, whole=True)
+    for text in deque(_shown(reader(), show, start, level), maxlen=lines if since is None else None):
+        print(text, flush=follow)
+    while follow:
+        time.sleep(POLL_S)
+        for text in _shown(reader(), show, start, level):
+            print(text, flush=True)
+
+
+def _shown(
+    events: Iterator[dict[str, Any]], show: Callable[[dict[str, Any]], str | None], start: float, level: Level
+) -> Iterator[str]:
+    for event in events:
+        text = show(event)  # even for those that are left out: sentences build on earlier events
+        severe = _LEVELS.get(event["event"], Level.INFO)
+        if text is not None and event["t"] >= start and list(Level).index(severe) >= list(Level).index(level):
+            yield text
+
+
+def _as_json(event: dict[str, Any]) -> str:
+    return clean(json.dumps(event, ensure_ascii=False))
+
+
+class _Sentences:
+    """Events as sentences with their local time."""
+
+    def __init__(self) -> None:
+        self._progress = RunView()
+        self._narrator = Narrator(verbose=True)
+
+    def __call__(self, event: dict[str, Any]) -> str | None:
+        self._progress.apply(event)
+        text = ending(event) or self._narrator.sentence(event, self._progress)
+        if text is None:
+            return None
+        at = datetime.fromtimestamp(event["t"]).astimezone()
+        return one_line(f"{at:%Y-%m-%d %H:%M:%S}  {text}")
+
+
+def print_trainer_output(node: str | None, *, lines: int, follow: bool) -> None:
+    """Print the end of what the trainer and its libraries wrote. Raises ConfigurationError if there is no such node."""
+    path = existing_or_latest(node).log
+    followed = FollowedFile(path)
+    for line in last_lines(path, followed.start, lines):
         print(clean(line))
     while follow:
         time.sleep(POLL_S)
-        if not path.exists():
-            end = 0
-            continue
-        with path.open("rb") as file:
-            # A file that shrank was rotated: start at its beginning.
-            file.seek(end if path.stat().st_size >= end else 0)
-            while data := file.read(BLOCK):
-                print(clean(data.decode(errors="replace")), end="", flush=True)
-            end = file.tell()
+        while data := followed.read(BLOCK):
+            print(clean(data.decode(errors="replace")), end="", flush=True)
 
 
 def last_lines(path: Path, end: int, count: int) -> list[str]:

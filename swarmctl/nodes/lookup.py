@@ -1,9 +1,12 @@
 """Find node directories by name."""
 
+from operator import itemgetter
 from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.errors import UsageError
+from swarmctl.nodes.history import last_active
 from swarmctl.paths import nodes_directory, shown
 from swarmctl.terminal.suggest import nearest
 
@@ -38,14 +41,21 @@ def one_or_all(name: str | None) -> list[NodeFiles]:
     return all_nodes() if name is None else [existing(name)]
 
 
+def one_name(argument: str | None, option: str | None) -> str | None:
+    """Return the node that was named, as an argument or with ``--node``. Raises UsageError for two names."""
+    if argument is not None and option is not None and argument != option:
+        raise UsageError(f"two nodes were named: {argument} and {option}", next="swarmctl status")
+    return argument or option
+
+
 def existing_or_latest(name: str | None) -> NodeFiles:
     """Return the files of a node, or of the most recently active one. Raises ConfigurationError."""
     if name is not None:
         return existing(name)
-    heard = [files for files in all_nodes() if files.events.exists()]
-    if not heard:
+    active = [(when, files) for files in all_nodes() if (when := last_active(files)) is not None]
+    if not active:
         raise ConfigurationError(f"no node has run yet in {shown(nodes_directory())}", next="swarmctl run")
-    return max(heard, key=lambda files: files.events.stat().st_mtime)
+    return max(active, key=itemgetter(0))[1]
 
 
 def no_node_yet() -> str:

@@ -4,24 +4,17 @@ A run can still be refused after its directory is prepared: only the trainer, wh
 device works. Then the last run is put back. After ``kill -9`` at any point, ``settle`` finishes the work.
 """
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
 
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.nodes.history import has_begun
 
 _MOVING = ".moving"
 """The directory, in the node's, for files that are being set aside or put back. All other files are the last run's."""
 _PREVIOUS = ".previous"
 """The same directory once the last run is complete in it. All other files are the new run's."""
-
-
-def has_begun(files: NodeFiles) -> bool:
-    """Whether a trainer has ever started. Until then, the directory is not tied to a model."""
-    with contextlib.suppress(FileNotFoundError), files.events.open("rb") as lines:
-        return any(b'"event": "start"' in line for line in lines)
-    return False
 
 
 def set_aside(files: NodeFiles) -> None:
@@ -62,9 +55,10 @@ def settle(files: NodeFiles) -> None:
 
 
 def discard(files: NodeFiles) -> None:
-    """Delete the last run. Call this once the new run has started."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(files.root / _PREVIOUS)
+    """Delete the last run if the new one has started."""
+    previous = files.root / _PREVIOUS
+    if previous.exists() and has_begun(files):
+        shutil.rmtree(previous)
 
 
 def _remove(path: Path) -> None:

@@ -2,48 +2,76 @@
 
 import contextlib
 import sys
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.run_record import read_record
 from swarmctl.errors import without_typed_keys
+from swarmctl.nodes.history import journal_size, last_active, past_evaluations, rounds_finished
 from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean, encodable, without_keys
-from swarmctl.terminal.sentences import duration, gain, in_touch, outage, several
+from swarmctl.terminal.safe_text import without_keys
+from swarmctl.terminal.sentences import duration, gain, outage, seconds_left, several, size, spending, wilson
+from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
-_WORTH_TELLING_S = 0.1
-"""A node's line mentions the time for sharing if it is at least this many seconds per round."""
+_HEADINGS = ("node", "state", "round", "accuracy", "speed", "left", "spent", "peers", "swarm", "journal", "up")
+_NARROW = ("journal", "speed", "up", "swarm", "left", "peers", "spent")
+"""Columns that a narrow terminal does without, the first to go first."""
+_WATCH_S = 2.0
 
 
 def print_status(node: str | None, *, as_json: bool) -> None:
-    """Print the state of one node, or of all."""
+    """Print the state of one node, or of all. Raises ConfigurationError if the node does not exist."""
     found = [(files, *_describe(files)) for files in one_or_all(node)]
     if as_json:
         print_json(nodes=[row for _, row, _ in found])
         return
-    folded = Writer(sys.stdout).folded
-    lines = [_line(row, progress, _swarm(files, row["swarm"])) for files, row, progress in found]
-    for line in lines or [no_node_yet()]:
-        print(encodable(folded(clean(line)), sys.stdout.encoding))
+    if not found:
+        print(no_node_yet())
+        return
+    rows = [_cells(row, progress, _swarm(files, row["swarm"])) for files, row, progress in found]
+    print_table(rows, _HEADINGS, droppable=_NARROW)
+    write = Writer(sys.stdout)
+    for _, row, progress in found:
+        for text in _problems(row, progress):
+            write(f"{row['node']}: {text}")
+
+
+def watch_status(node: str | None) -> None:
+    """Print the state again every few seconds, until interrupted. Raises ConfigurationError."""
+    while True:
+        sys.stdout.write("\x1b[H\x1b[J")
+        print_status(node, as_json=False)
+        sys.stdout.flush()
+        time.sleep(_WATCH_S)
 
 
 def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
     """Return what is known about a node, and its events so far. Unknown values are None."""
     progress = RunView()
+    for event in past_evaluations(files):
+        progress.apply(event)
     # These events are rare, and so may not be among the recent ones.
     for event in all_of(files.events, "eval", "peers", "start", "offload", "warning"):
         progress.apply(event)
+    for event in recent(files.events):
+        progress.apply(event)
+    if (record := read_record(files.run)) is not None:  # a node from before there were records has only the log
+        progress.start, progress.error, progress.stop = progress.start or record.start, None, None
+        for event in filter(None, (record.error, record.stop)):
+            progress.apply(event)
+    if progress.round is None:
+        progress.round = rounds_finished(files)
     unverified = sum(event.get("unverified") or 0 for event in all_of(files.events, "workers"))
-    last = None
-    for last in recent(files.events):
-        progress.apply(last)
     running = locks.is_held(files.lock)
     holder = (read_json(files.lock) or {}) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}
@@ -52,8 +80,9 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         state = "running"
     elif progress.stop is not None:
         state = _ENDS.get(progress.stop["reason"], "failed")
-    else:  # without a ``stop`` event, it was killed or never started
+    else:  # it was killed, or never started
         state = "interrupted" if progress.round is not None else "never started"
+    phase = str(progress.phase.get("name")) if running and progress.phase is not None else None
     message = error.get("message") if error else None
     if message is not None:
         message = without_typed_keys(str(message))
@@ -63,11 +92,13 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
 
         swarm = (read_json(files.identity) or {}).get("swarm")
         from_peers = sum(record.used for record in read_peers(files.swarm / FILE_NAME).values())
+    active = last_active(files)
     row = {
         "node": files.root.name,
         "state": state,
         "pid": holder.get("pid"),
         "since": holder.get("since"),
+        "phase": phase,
         "model": without_keys((config.get("model") or {}).get("name")),
         "round": progress.round,
         "rounds": (config.get("game") or {}).get("rounds") or None,
@@ -77,9 +108,15 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "peers": progress.peers if running else None,
         "groups_from_peers": from_peers,
         "share_seconds": progress.share_seconds,
+        "round_seconds": progress.round_seconds,
+        "tokens_per_second": progress.tokens_per_second,
+        "seconds_left": seconds_left(progress) if running else None,
+        "usd_total": progress.usd_total,
+        "usd_cap": progress.usd_cap,
         "provider_down": next(iter(progress.down), None) if running else None,
+        "journal_bytes": journal_size(files),
+        "updated": None if active is None else rfc3339(active),
         "unverified": unverified,
-        "updated": rfc3339(last["t"]) if last else None,
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
@@ -96,23 +133,47 @@ def _swarm(files: NodeFiles, swarm: str | None) -> str | None:
     return short_id(swarm)
 
 
-def _line(row: dict[str, Any], progress: RunView, swarm: str | None) -> str:
-    parts = [f"{row['node']}: {row['state']}" + (f" (pid {row['pid']}, since {row['since']})" if row["pid"] else "")]
-    if row["round"] is not None:
-        parts.append(f"round {row['round']}" + (f" of {row['rounds']}" if row["rounds"] else ""))
-    if row["accuracy_before"] is not None:
-        parts.append(f"accuracy {gain(row['accuracy_before'], row['accuracy_after'])}")
-    if swarm is not None:
-        parts.append(f"swarm {swarm}")
-        if row["peers"] is not None:
-            parts.append(in_touch(row["peers"]))
-        parts.append(f"{several(row['groups_from_peers'], 'group')} from peers")
-        if row["share_seconds"] and row["share_seconds"] >= _WORTH_TELLING_S:
-            parts.append(f"{duration(float(row['share_seconds']))} per round for sharing")
-    if row["unverified"]:
-        parts.append(f"{several(row['unverified'], 'completion')} could not be verified")
-    if row["provider_down"]:
-        parts.append(str(outage(progress)))
-    if row["error"]:
-        parts.append(str(row["error"]["message"]))
-    return ", ".join(parts)
+def _cells(row: dict[str, Any], progress: RunView, swarm: str | None) -> list[str]:
+    state = row["state"] if row["phase"] is None else f"{row['state']} ({row['phase']})"
+    of_rounds = f" of {row['rounds']}" if row["rounds"] else ""
+    speed = progress.round_seconds if row["state"] == "running" else None
+    accuracy = row["accuracy_before"]
+    return [
+        row["node"],
+        state,
+        "-" if row["round"] is None else f"{row['round']}{of_rounds}",
+        "-" if accuracy is None else gain(accuracy, row["accuracy_after"]) + _interval(progress),
+        or_dash(speed, lambda seconds: f"{duration(float(seconds))} per round"),
+        or_dash(row["seconds_left"], duration),
+        or_dash(spending(progress), str),
+        _peers(row),
+        or_dash(swarm, str),
+        or_dash(row["journal_bytes"], size),
+        or_dash(row["since"], _age),
+    ]
+
+
+def _peers(row: dict[str, Any]) -> str:
+    """Return how many peers the node hears from, and how many of their groups it learned from."""
+    groups = or_dash(row["groups_from_peers"], lambda number: several(number, "group"))
+    return groups if row["peers"] is None else f"{row['peers']} ({groups})"
+
+
+def _interval(progress: RunView) -> str:
+    """Return the 95 % interval of the latest accuracy, as `` (37–51)``."""
+    latest = progress.accuracy_before if progress.accuracy_after is None else progress.accuracy_after
+    if latest is None or not progress.questions:
+        return ""
+    low, high = wilson(latest, progress.questions)
+    return f" ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def _age(since: str) -> str:
+    return duration(round((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
+
+
+def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
+    """Return the sentences on what is wrong with a node."""
+    down = [str(outage(progress))] if row["provider_down"] else []
+    unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
+    return down + unverified + ([str(row["error"]["message"])] if row["error"] else [])

@@ -27,7 +27,7 @@ from swarmctl.settings.toml_text import TASKS, rendered
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.safe_text import clean, looks_like_key
+from swarmctl.terminal.safe_text import clean, is_revision, looks_like_key
 from swarmctl.terminal.views import Writer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -128,7 +128,7 @@ def problems_in(path: Path, text: str) -> list[Problem]:
             key, f"the value of {key} looks like an API key, which does not belong in a profile", None, profile.label
         )
         for key, value in _texts(profile.values, "")
-        if looks_like_key(value)
+        if looks_like_key(value) and not is_revision(key, value)
     ]
     return [*profile_problems(profile), *secrets]
 
@@ -220,7 +220,7 @@ def _ask(question: str) -> str:
 
 def _problem(base: Profile, key: str, text: str) -> str | None:
     """Return the problem with an answer; None if it is fine."""
-    if looks_like_key(text):
+    if looks_like_key(text) and not is_revision(key, text):
         return "This looks like an API key, which does not belong in a profile."
     problems = profile_problems(base, [given("--set", key, text)])
     said = [str(problem).removeprefix("tasks: ").rstrip(".") for problem in problems]

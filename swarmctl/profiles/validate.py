@@ -13,7 +13,7 @@ from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.resolve import problems_of
 from swarmctl.settings.sources import Override
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.safe_text import one_line
 
 
 def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
@@ -26,7 +26,7 @@ def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
     else:
         for stem, _, problems in reports:
             for line in [str(problem) for problem in problems] or ["ok"]:
-                print(clean(f"{stem}: {line}"))
+                print(one_line(f"{stem}: {line}"))
     return Exit.DONE if ok else Exit.CONFIGURATION
 
 

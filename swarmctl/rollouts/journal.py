@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.formats import check_number
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT, RewardTerm
 from swarmctl.nodes.lookup import existing_or_latest
@@ -62,6 +63,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """
     try:
         with closing(_opened(path)) as db:
+            check_number(path, db.execute("PRAGMA user_version").fetchone()[0])
             yield db
     except sqlite3.Error as error:
         raise NodeError(f"cannot read {shown(path)}: {error}", next=f"ls -l {shlex.quote(str(path))}") from error

@@ -2,18 +2,21 @@
 
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
 
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.records import index_in_group
+from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.tasks.base import RewardTerm
+from hivemind_exp.tasks.verifiers.answer_tags import is_exactly, is_strict
 from swarmctl.rollouts.journal import RolloutFilter, RolloutRecord, as_row, node_with_journal, rollouts
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.safe_text import clean, quoted
+from swarmctl.terminal.safe_text import folded, one_line, quoted
 from swarmctl.terminal.sentences import dollars
 from swarmctl.terminal.views import Writer
 
@@ -49,7 +52,7 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
         digest = first.question if full else first.question[:_DIGEST]
         yield from told(f"round {first.round}, {first.stage}: {task}question {digest}", "")
         for message in first.messages or ():
-            yield from told(f"{message.get('role')}:", "  ")
+            yield from told(f"{foreign(message.get('role'))}:", "  ")
             yield from quote(str(message.get("content")))
         for each in (first, *others):
             if each.lost is not None:
@@ -66,8 +69,15 @@ def _reward(rollout: RolloutRecord) -> str:
         return "not verified yet"
     word = "correct" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly correct"
     strict = "in strict format" if rollout.strict else "not in strict format"
+    if rollout.correct and rollout.strict and rollout.kind == Kind.TEACHER and not _is_strict(rollout):
+        strict = "in strict format when cut to its tags"
     why = "" if rollout.why == word else f": {rollout.why}"
     return f"{word} (outcome {rollout.outcome:g}{why}), {strict}"
+
+
+def _is_strict(rollout: RolloutRecord) -> bool:
+    text, names = rollout.text or "", TAGS.get(rollout.stage, ())
+    return is_strict(text) if rollout.stage == ANSWER else is_exactly(text, names)
 
 
 def _points(terms: Sequence[RewardTerm]) -> str:
@@ -78,9 +88,10 @@ def _points(terms: Sequence[RewardTerm]) -> str:
 
 
 def _origin(rollout: RolloutRecord) -> str:
-    parts = [f"{rollout.kind} from {rollout.provider}", rollout.model or "model unknown"]
+    model = foreign(rollout.model) if rollout.model else None
+    parts = [f"{rollout.kind} from {foreign(rollout.provider)}", model or "model unknown"]
     if rollout.kind == "peer":  # a peer's model cannot be verified, and peers cost nothing
-        parts[1:] = [f"claims model: {rollout.model}" if rollout.model else "claims no model"]
+        parts[1:] = [f"claims model: {model}" if model else "claims no model"]
     else:
         parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
     if rollout.time is not None:
@@ -92,8 +103,6 @@ def _origin(rollout: RolloutRecord) -> str:
 
 def _told(text: str, indent: str, width: int | None) -> list[str]:
     """Return the lines of a sentence, wrapped between words. The sentence may contain untrusted text."""
-    text = " ".join(clean(text).split())
     if width is None:
-        return [indent + text]
-    within = max(20, width - 1)
-    return textwrap.wrap(text, within, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
+        return [indent + one_line(text)]
+    return folded(text, max(20, width - 1), begin=indent, indent=f"{indent}  ")

@@ -9,17 +9,19 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT
 from swarmctl.errors import UsageError
 from swarmctl.rollouts.journal import LOCAL, node_model, node_with_journal, reading
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.sentences import dollars, percent
 from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.table import or_dash, print_table
 
 _NUMBERS = ("requests", "tokens in", "tokens out", "USD", "unsettled", "completions", "correct", "lost")
+_NARROW = ("unsettled", "lost", "tokens in", "tokens out", "requests")
+"""The columns that a narrow terminal does without, the first to go first."""
 _BILLS = (
     "SELECT provider, model, stage, SUM(state != 'void'), SUM(prompt_tokens), SUM(completion_tokens), TOTAL(usd), "
     "TOTAL(CASE WHEN state IN ('kept', 'open', 'batched') THEN reserved ELSE 0 END) FROM requests "
@@ -90,10 +92,10 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     cells = []
     for group, each in counts.items():
         names = [getattr(group, key) for key in keys]
-        cells.append(_cells(["unknown" if name is None else " ".join(clean(name).split()) for name in names], each))
+        cells.append(_cells(["unknown" if name is None else foreign(name) for name in names], each))
     if len(counts) > 1:
         cells.append(_cells(["total", "", ""][: len(keys)], whole))
-    print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS)
+    print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS, droppable=_NARROW)
 
 
 def _keys(by: str) -> list[str]:

@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
             typer.Option("--set", metavar="KEY=VALUE", help="Change any setting (repeatable)."),
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
+        all_: Annotated[bool, typer.Option("--all", help="With --dry-run: also show all settings.")] = False,
         plain: Annotated[
             bool, typer.Option("--plain", help="Print one line per round instead of the live view.")
         ] = False,
@@ -67,7 +68,7 @@ def register(app: typer.Typer) -> None:
           swarmctl run --profile demo
           swarmctl run --task gsm8k --model Qwen/Qwen2.5-1.5B-Instruct --node maths
           swarmctl run --node maths --set train.learning_rate=2e-6
-          swarmctl run --offload openai:gpt-4o-mini --max-usd 2
+          swarmctl run --offload openai:gpt-6-luna --max-usd 2
           swarmctl run --profile gpu --dry-run
           swarmctl run --join swarm1:4be1…@/ip4/203.0.113.7/tcp/4001/p2p/12D3Koo… --node mine
         """
@@ -91,6 +92,7 @@ def register(app: typer.Typer) -> None:
             flags=tuple(flags),
             assignments=tuple(set_ or ()),
             dry_run=dry_run,
+            all_settings=all_,
             plain=plain,
             as_json=json,
             quiet=quiet,

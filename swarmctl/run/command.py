@@ -2,35 +2,31 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from functools import partial
-from typing import Any
 
-from hivemind_exp.config import Config
+from hivemind_exp.errors import FileProblem
 from hivemind_exp.offload.settings import check_offload, is_offloaded, is_relay
 from hivemind_exp.tasks.registry import check_tasks, check_warmup
 from swarmctl.errors import Exit
-from swarmctl.keys.for_run import keys_for, missing_keys
+from swarmctl.keys.for_run import keys_for
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
-from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
+from swarmctl.run.dry_run import dry_run
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import exit_code_for, retry_hint
-from swarmctl.run.summary import conclusion, introduction, pushes, still_member, swarm_line
+from swarmctl.run.summary import conclusion, introduction, still_member
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
-from swarmctl.settings.command_line import changes, read_last, rerun, resolved_options, write_last
+from swarmctl.settings.command_line import LastRun, changes, read_last, rerun, resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
-from swarmctl.terminal.command_line import typed
-from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.safe_text import clean, without_keys
-from swarmctl.terminal.sentences import count, size
 from swarmctl.terminal.views import Writer, view
 
 
@@ -44,12 +40,12 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         if not is_relay(resolved.config):
             check_warmup(resolved.config)
     if options.dry_run:
-        return _dry_run(resolved, membership, as_json=options.as_json, module=module)
+        return dry_run(options, resolved, membership, module=module)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
+    offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
     keys = keys_for(resolved.config, prompter, os.environ)
-    offload, agreed = _agree(resolved, prompter)
     with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
-        before = read_last(node.files) if node.resumes else None
+        before = _last_command(node, say)
         with disk_errors.disk_errors(node.files.root):
             record_consent(node.files, agreed)
             membership = membership and store_membership(node.files, membership)
@@ -59,6 +55,8 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
                 say(line)
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")
+            if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+                say(f"Ctrl-C does not reach a process that runs in the background. To stop it: kill {os.getpid()}")
         progress = RunView()
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
@@ -67,6 +65,15 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         if options.as_json:
             print(json.dumps(result(progress, node.name)), flush=True)
         return code
+
+
+def _last_command(node: nodes.Node, say: Writer) -> LastRun | None:
+    """Return the command that a resumed node ran last; None if it is unknown, which is said."""
+    try:
+        return read_last(node.files) if node.resumes else None
+    except FileProblem as error:
+        say(f"warning: {error.message}. What this command changes cannot be shown.")
+        return None
 
 
 def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str, ...]]:
@@ -105,48 +112,3 @@ def _finish(
                 say(line)
         if failed and membership is not None and node.created and not progress.round:
             say(still_member(node.name, membership.charter.name))
-
-
-def _dry_run(resolved: Resolved, membership: CharterMembership | None, *, as_json: bool, module: str) -> Exit:
-    """Print configuration, origins and findings. Raises whatever ``run`` would raise before its first round."""
-    config = resolved.config
-    files = lookup.files_of(config.node.name)
-    retry = partial(rerun, resolved)
-    nodes.check_free(files, retry)
-    nodes.check_identity(files, config, retry)
-    with retry_hint(resolved):
-        found = trainer.check(config, module)
-        offload = plan(config, files) if is_offloaded(config) else None
-    missing = missing_keys(config, os.environ)
-    exists = files.root.exists()
-    if as_json:
-        swarm = membership and membership.charter
-        found["offload"] = offload and offload.as_json() | {"missing_keys": list(missing)}
-        found["swarm"] = swarm and {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}
-        head = {"node": config.node.name, "exists": exists, "profile": resolved.profile.reference}
-        print_json(**head, **resolved.as_json(), check=found)
-        return Exit.DONE
-    from swarmctl.settings.toml_text import as_toml
-
-    print(as_toml(resolved, origins=True))
-    node = f"node     {config.node.name}: {shown(files.root)} ({'exists' if exists else 'would be created'})"
-    told = [] if offload is None else [f"offload  {line}" for line in banner(offload)]
-    told += [f"key      no key for {name}; save one with: {typed(save)}" for name, save in missing.items()]
-    part = [] if membership is None else [f"swarm    {swarm_line(membership)}"]
-    for line in [node, *part, *_findings(found, config), *told, "Nothing was created or changed."]:
-        print(Writer(sys.stdout).folded(clean(f"# {line}"), indent="#          "))
-    return Exit.DONE
-
-
-def _findings(found: dict[str, Any], config: Config) -> list[str]:
-    model = found.get("model") or {}
-    parameters = f", {count(model['parameters'])} parameters" if model.get("parameters") else ""
-    memory = found.get("memory_bytes")
-    accelerator = f" ({found['accelerator']})" if found.get("accelerator") else ""
-    return [
-        f"device   {found.get('device')}{accelerator}, {found.get('dtype')}",
-        f"model    {without_keys(config.model.name)}: {model.get('where', 'unknown')}{parameters}",
-        f"tasks    {', '.join(map(str, found.get('tasks') or []))}",
-        f"memory   {f'about {size(memory)}' if memory else 'unknown'}",
-        *([f"push     {pushes(config)}"] if config.hub.repo else []),
-    ]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from hivemind_exp import atomic_write
 from hivemind_exp.config import Config, TaskConfig
-from hivemind_exp.errors import ConfigurationError, SwarmError
+from hivemind_exp.errors import ConfigurationError, FileProblem, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew
@@ -33,6 +34,7 @@ from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
+from swarmctl.terminal.waiting import interval, waiting
 
 _SEED = ("node", "seed")
 _FRESH = ("node", "fresh")
@@ -113,7 +115,9 @@ def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
     """Keep a node in its swarm, whichever profile it resumes with."""
     if not files.charter.exists() or dotted(JOIN) in resolved.origins:
         return resolved
-    last = read_last(files)
+    last = None
+    with contextlib.suppress(FileProblem):  # the profile was named instead; the node's identity knows the swarm
+        last = read_last(files)
     line = (last.config.get("swarm") or {}).get("join") if last else None
     swarm = (read_json(files.identity) or {}).get("swarm")
     if not line and swarm:
@@ -159,7 +163,8 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
         with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
             key = Path(directory) / "identity.key"
             identity.save(key)
-            return trainer.fetch_charter(config, key, Path(directory), module)
+            with waiting(say, "fetching the charter", interval(sys.stderr)):
+                return trainer.fetch_charter(config, key, Path(directory), module)
     except SwarmError as error:
         error.message += "; one of its nodes must be running at the invitation's address"
         error.next = rerun(resolved)

@@ -11,8 +11,17 @@ from typing import Any
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.prices import BATCH_SHARE, BYTES_A_MESSAGE, Usage, bounded_price
-from hivemind_exp.offload.settings import Endpoint, chain, describe_loss, first_endpoint, resolved_kind, training_terms
+from hivemind_exp.offload.prices import BYTES_A_MESSAGE, Usage, bounded_price
+from hivemind_exp.offload.settings import (
+    Endpoint,
+    chain,
+    describe_loss,
+    first_endpoint,
+    reasons,
+    resolved_kind,
+    token_limit,
+    training_terms,
+)
 from hivemind_exp.offload.spending import spent_so_far
 from hivemind_exp.sources.schedule import share_of
 from hivemind_exp.tasks.mixture import Mixture
@@ -46,6 +55,8 @@ class Plan:
     """The providers in the chain that cost money."""
     spent: float
     """USD that the node has spent so far."""
+    retired: tuple[Endpoint, ...] = ()
+    """Those whose model is retired, or will be soon."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan for ``--dry-run --json``."""
@@ -67,9 +78,13 @@ def plan(config: Config, files: NodeFiles) -> Plan:
     """Return the plan, after every check that is possible in advance. Raises ``NodeError``."""
     capped = config.offload.limits.capped
     endpoints = [endpoint for endpoint in chain(config) if endpoint is not None]
-    prices = [bounded_price(endpoint, config.offload.prices, capped=capped) for endpoint in endpoints]
+    prices = [
+        bounded_price(endpoint, config.offload.prices, capped=capped, reasons=reasons(config, endpoint))
+        for endpoint in endpoints
+    ]
     paid = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if not price.free)
-    return Plan(config, first_endpoint(config), estimate(config), paid, spent_so_far(files))
+    retired = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if price.retired)
+    return Plan(config, first_endpoint(config), estimate(config), paid, spent_so_far(files), retired)
 
 
 def banner(plan: Plan) -> list[str]:
@@ -89,6 +104,7 @@ def banner(plan: Plan) -> list[str]:
         f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
         f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
         f"{cost(plan)} {spent}",
+        *(f"{each.label} is retired or will be soon: see swarmctl models {each.name}." for each in plan.retired),
     ]
 
 
@@ -117,7 +133,8 @@ _TOKENS_A_SECOND = 50
 def estimate(config: Config) -> Estimate:
     """Estimate from a few sample questions. Raises ``NodeError`` if that fails or a price is unknown."""
     endpoint, offload = first_endpoint(config), config.offload
-    price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped)
+    thinks = reasons(config, endpoint)
+    price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped, reasons=thinks)
     filled = share_of(offload, config.game.group_size)
     # Each stage of a round has its own prompt. What later stages quote is counted at its maximum length.
     stages = set(offload.stages)
@@ -126,9 +143,9 @@ def estimate(config: Config) -> Estimate:
     bytes_a_prompt = _bytes_a_prompt(config) + quoted / len(stages)
     requests = groups * (1 if endpoint.chat.group == "n" else filled)
     prompt = requests * math.ceil(bytes_a_prompt / _BYTES_A_TOKEN)
-    longest = config.generation.max_completion_tokens + (offload.reasoning_tokens if endpoint.reasons else 0)
+    longest = token_limit(config) + (offload.reasoning_tokens if thinks else 0)
     completion = round(groups * filled * longest * _FILL)
-    discount = BATCH_SHARE if offload.batch else 1.0
+    discount = price.share(offload)
     # Very long requests cost more per token: each request is priced at the rate for its size.
     usage = Usage(math.ceil(prompt / requests), math.ceil(completion / requests))
     return Estimate(
@@ -136,7 +153,8 @@ def estimate(config: Config) -> Estimate:
         prompt_tokens=prompt,
         completion_tokens=completion,
         usd=discount * price.cost(usage) * requests,
-        usd_at_most=discount * (requests * bytes_a_prompt * price.input + groups * filled * longest * price.output),
+        usd_at_most=(discount if offload.batch else 1.0)
+        * (requests * bytes_a_prompt * price.input + groups * filled * longest * price.output),
         minutes=_minutes(config, requests, prompt + completion, longest),
     )
 

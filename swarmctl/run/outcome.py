@@ -10,21 +10,21 @@ from itertools import pairwise
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import DiskFull, NodeError, OutOfMemory
+from hivemind_exp.errors import CheckpointError, DiskFull, NodeError, OutOfMemory
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.errors import Exit
-from swarmctl.nodes.lookup import files_of
-from swarmctl.nodes.start_over import has_begun
+from swarmctl.errors import Exit, exit_code
+from swarmctl.nodes.history import has_begun
+from swarmctl.nodes.lookup import files_of, other_name
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
-from swarmctl.run.supervisor import TrainerExit, log_tail
+from swarmctl.run.supervisor import TrainerExit
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.command_line import rerun
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved, resolve
 from swarmctl.settings.schema import SettingPath
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean
 
 _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
 
@@ -98,6 +98,10 @@ def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, reso
     if ending.returncode == 0 and reason in _EXIT_OF_REASON:
         return _EXIT_OF_REASON[reason]
     error = _failure(ending, progress, files, resolved)
+    if error.next is None and exit_code(error) is Exit.CONFIGURATION:  # the same command would fail again
+        name = files.root.name
+        other, check = rerun(resolved, other_name(name)), shlex.join(["swarmctl", "doctor", "--node", name])
+        error.next = other if isinstance(error, CheckpointError) else check
     error.next = _advice(error.next, continuation(files.root.name), resolved)
     raise error
 
@@ -120,9 +124,8 @@ def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved:
         )
     if ending.returncode < 0:
         return NodeError(f"the trainer crashed with {signal.Signals(-ending.returncode).name} {log}")
-    text = log_tail(files, ending.log_start)
-    lines = text.decode(errors="replace").strip().splitlines()
-    said = clean(lines[-1].strip()) if lines else f"exit code {ending.returncode} and no output"
+    lines = ending.output.decode(errors="replace").strip().splitlines()
+    said = foreign(lines[-1]) if lines else f"exit code {ending.returncode} and no output"
     return NodeError(f"the trainer failed: {said} {log}")
 
 

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from hivemind_exp.config import Config
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.offload.settings import is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
 from swarmctl.nodes.directory import Node
@@ -17,6 +18,7 @@ from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.sentences import (
+    ENDINGS,
     count,
     dollars,
     duration,
@@ -51,6 +53,12 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
         lines.append("The node shares its signed completions with the peers in its swarm.")
     if config.hub.repo:
         lines.append(f"The node pushes its model, with a card on what it learned from, {pushes(config)}.")
+    keep = config.journal.keep_rounds
+    if keep and not 0 < config.game.rounds <= keep:
+        lines.append(
+            f"Completions of the latest {keep:,} rounds are kept, older ones are deleted (journal.keep_rounds). "
+            f"To keep them elsewhere: {typed(f'swarmctl rollouts export --node {shlex.quote(node.name)} -o FILE')}"
+        )
     if config.model.name == _DEMO and config.warmup.steps and not relay:
         lines.append(
             "This is a demonstration. A tiny model is built on this machine and warmed up until it knows the answer "
@@ -94,7 +102,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append(lesson(progress))
     lines.append(_saved(progress, resumed=node.resumes))
     if progress.pushed is not None:
-        lines.append(f"Pushed: {progress.pushed}")
+        lines.append(f"Pushed: {foreign(progress.pushed)}")
     lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
         lines += _next_steps(node.name, progress, fresh=resolved.config.node.fresh, demo=demo)
@@ -103,7 +111,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
 
 def _reached(progress: RunView, elapsed: float, *, failed: bool) -> str:
     reason = (progress.stop or {}).get("reason")
-    word = "Failed" if failed else {"done": "Done", "limit": "Limit reached"}.get(str(reason), "Stopped")
+    word = "Failed" if failed else ENDINGS.get(str(reason), "Stopped")
     round_text = (
         f"{word} after {several(progress.round, 'round')}" if progress.round else f"{word} before the first round ended"
     )

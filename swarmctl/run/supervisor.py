@@ -7,16 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from hivemind_exp.config import Config
-from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.run_record import RunRecord, open_record, read_record
 from swarmctl.nodes import start_over
 from swarmctl.nodes.directory import Node
+from swarmctl.nodes.history import past_evaluations
 from swarmctl.run import trainer_process as trainer
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
-from swarmctl.storage.event_log import EventReader, all_of
+from swarmctl.storage.event_log import EventReader
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.views import Display
 
@@ -37,8 +38,8 @@ class TrainerExit:
     """The signal that requested the stop; SIGINT takes precedence."""
     killed: bool
     """Whether it was killed here, after a second request or after taking too long."""
-    log_start: int
-    """Byte offset in the trainer's log at which this run begins."""
+    output: bytes
+    """The end of what it printed."""
 
 
 class StopSignals:
@@ -90,15 +91,16 @@ def supervise(
 
     However this function returns or raises, none of the trainer's processes is left running.
     """
-    for event in all_of(node.files.events, "eval"):  # measured in earlier runs
+    for event in past_evaluations(node.files):
         progress.apply(event)
     tail = EventReader(node.files.events)
     with disk_errors(node.files.root):
+        open_record(node.files.run)
         log = trainer.open_log(node.files.log)
     with log:
         log_start = os.fstat(log.fileno()).st_size
         if signals.received:
-            return TrainerExit(0, signals.asked, False, log_start)
+            return TrainerExit(0, signals.asked, False, b"")
         process = trainer.start(module, config, node.files.root, log, node.lock, secrets=secrets)
         try:
             locks.write_holder(node.lock, process.pid)
@@ -107,15 +109,17 @@ def supervise(
                 for event in tail():
                     progress.apply(event)
                     display.event(event, progress)
-                if progress.start is not None:
-                    start_over.discard(node.files)
+                start_over.discard(node.files)
                 display.tick(progress)
 
             killed = _watch(process, signals, show, display, lambda: GRACE_S if progress.start else PROMISE_S)
         finally:
             trainer.end_session(process)
         show()
-        return TrainerExit(process.returncode, signals.asked, killed, log_start)
+        record = read_record(node.files.run) or RunRecord()  # the log may have been rotated or deleted meanwhile
+        for event in filter(None, (None if progress.start else record.start, record.error, record.stop)):
+            progress.apply(event)
+        return TrainerExit(process.returncode, signals.asked, killed, _tail(log, log_start))
 
 
 def _watch(
@@ -141,12 +145,8 @@ def _watch(
     return False
 
 
-def log_tail(files: NodeFiles, start: int, size: int = 65536) -> bytes:
-    """Return the end of the trainer's output since ``start``."""
-    try:
-        with files.log.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(start, end - size) if start <= end else max(0, end - size))
-            return file.read()
-    except OSError:
-        return b""
+def _tail(log: BinaryIO, start: int, size: int = 65536) -> bytes:
+    """Return the end of the trainer's output since ``start``, even if the file was renamed, deleted or truncated."""
+    end = log.seek(0, os.SEEK_END)
+    log.seek(max(start, end - size) if start <= end else max(0, end - size))
+    return log.read()

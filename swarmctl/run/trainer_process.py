@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import hivemind_exp
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError, from_code
+from hivemind_exp.proxies import with_direct_loopback
 from hivemind_exp.secrets import without_secrets
 
 MODULE = "hivemind_exp.runner"
@@ -26,7 +27,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 def environment(config: Config) -> dict[str, str]:
     """Return the trainer's environment: this process's without keys, plus variables for repeatable and quiet runs."""
     # The SDK would send OpenAI's base URL and organization to any provider.
-    result = {name: value for name, value in without_secrets(os.environ).items() if not name.startswith("OPENAI_")} | {
+    kept = with_direct_loopback(without_secrets(os.environ))
+    result = {name: value for name, value in kept.items() if not name.startswith("OPENAI_")} | {
         "PYTHONHASHSEED": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "TRL_EXPERIMENTAL_SILENCE": "1",
@@ -58,15 +60,15 @@ def _request(mode: str, config: Config, node: Path | None, secrets_fd: int | Non
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open the trainer's log for appending; rotate a large one first.
+    """Open the trainer's log for appending and reading; rotate a large one first.
 
     No logging library is involved: the trainer and its libraries write to the file descriptor directly.
     """
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > LOG_LIMIT:
             path.replace(path.with_name(path.name + ".1"))
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    return os.fdopen(descriptor, "ab", buffering=0)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "ab+", buffering=0)
 
 
 def _spawn(module: str, config: Config, output: int | BinaryIO, pass_fds: tuple[int, ...] = ()) -> Popen[bytes]:

@@ -4,20 +4,26 @@ import json
 import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from hivemind_exp.errors import FileProblem, NewerFormat, NodeError
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
+from swarmctl.nodes.directory import identity
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
+from swarmctl.settings.retired import RETIRED
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import NAME, REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
-from swarmctl.terminal.safe_text import without_keys
+from swarmctl.terminal.safe_text import is_revision, without_keys
 
 JOIN = ("swarm", "join")
 _FIXED = {"node.name", "node.fresh", "swarm.join"}
@@ -55,19 +61,39 @@ class LastRun:
 
 
 def read_last(files: NodeFiles) -> LastRun | None:
-    """Return a node's latest run; None if it never ran."""
-    record = read_json(files.config)
-    if record is None or record.get("schema") != 1:
-        return None
-    overrides = (Override(tuple(key.split(".")), value, REMEMBERED) for key, value in record["overrides"].items())
-    return LastRun(record["profile"], tuple(overrides), record["config"])
+    """Return a node's latest run; None if it never ran. Raises FileProblem if the file is damaged or newer."""
+    try:
+        record = read_object(files.config)
+        if record is None:
+            return None
+        paths = {tuple(key.split(".")): value for key, value in record["overrides"].items()}
+        overrides = (Override(path, value, REMEMBERED) for path, value in paths.items() if path not in RETIRED)
+        return LastRun(record["profile"], tuple(overrides), dict(record["config"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileProblem(f"{files.config} is damaged: it does not describe a run", next=_again(files)) from error
+    except NewerFormat:
+        raise
+    except FileProblem as error:
+        error.next = _again(files)
+        raise
+
+
+def _again(files: NodeFiles) -> str:
+    """Return a command that resumes a node whose last command is lost, with a profile that has its model and tasks."""
+    made = read_json(files.identity) or {}
+    for name, path in profiles.known_profiles().items():
+        with suppress(NodeError):
+            fixed = identity(resolve(profiles.read(path), [], {}).config)
+            if all(fixed[key] == made.get(key) for key in ("model", "adapter", "tasks", "seed", "fresh")):
+                return shlex.join(["swarmctl", "run", "--node", files.root.name, "--profile", name])
+    return "swarmctl profiles list"
 
 
 def write_last(files: NodeFiles, resolved: Resolved) -> None:
     """Save this run as the node's last."""
     overrides = {dotted(given.path): given.value for given in resolved.overrides if given.path != NAME}
     config = resolved.config.model_dump(mode="json")
-    record = {"schema": 1, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
+    record = {"schema": FORMAT, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
     write_json(files.config, record)
 
 
@@ -75,11 +101,20 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return a line for each setting that differs, such as ``train.learning_rate 1e-6 → 2e-6``."""
     before = {dotted(path): value for path, value in flatten(old)}
     after = {dotted(path): value for path, value in flatten(new)}
-    return [
-        f"{key} {shown_value(before.get(key))} → {shown_value(value)}"
+    gone = [
+        f"{key} {shown_value(before[key])} → no longer a setting: {retired.reason}"
+        for key, retired in ((dotted(path), retired) for path, retired in RETIRED.items())
+        if before.get(key, retired.default) != retired.default
+    ]
+    return gone + [
+        f"{key} {_shown(key, before.get(key))} → {_shown(key, value)}"
         for key, value in after.items()
         if key not in _FIXED and before.get(key) != value
     ]
+
+
+def _shown(key: str, value: Any) -> str:
+    return str(value) if is_revision(key, value) else shown_value(value)
 
 
 def shown_value(value: Any) -> str:
@@ -90,8 +125,8 @@ def shown_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e+")
     if isinstance(value, list):
-        return ", ".join(str(item["name"]) if isinstance(item, dict) else str(item) for item in value) or "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return ", ".join(foreign(item["name"] if isinstance(item, dict) else item) for item in value) or "none"
+    return str(value).lower() if isinstance(value, bool) else foreign(value)
 
 
 def rerun(

@@ -37,6 +37,8 @@ class RunOptions:
     assignments: tuple[str, ...] = ()
     """``--set``, as typed."""
     dry_run: bool = False
+    all_settings: bool = False
+    """``--all``: a dry run shows all settings, too."""
     plain: bool = False
     as_json: bool = False
     quiet: bool = False

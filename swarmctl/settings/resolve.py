@@ -12,6 +12,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from swarmctl.settings.problems import Problem, explain, refused
 from swarmctl.settings.profile_files import Profile
+from swarmctl.settings.retired import drop_retired
 from swarmctl.settings.schema import dotted, parse, settings
 from swarmctl.settings.sources import NAME, Override, Settings, anchored, gather, origins_of
 from swarmctl.terminal.safe_text import without_keys
@@ -62,11 +63,15 @@ def problems_of(
     """Return the configuration, or None and every problem. Raises ConfigurationError if ``extends`` is wrong."""
     overrides = tuple(replace(each, value=anchored(each.path, each.value, Path.cwd())) for each in overrides)
     layers = gather(profile, overrides, environment or {})
+    retired = drop_retired(layers)
     try:
         gathered = Settings(layers)
     except ValidationError as error:
         # pydantic reports an error for each type of a union; all of them become the same problem.
-        return None, list(dict.fromkeys(explain(detail, layers, profile.label) for detail in error.errors()))
+        wrong = (explain(detail, layers, profile.label) for detail in error.errors())
+        return None, list(dict.fromkeys([*retired, *wrong]))
+    if retired:
+        return None, retired
     config = Config.model_construct(gathered.model_fields_set, **dict(gathered))
     origins = {dotted(path): origin for path, origin in origins_of(layers).items()}
     return Resolved(config, origins, profile, overrides), []

@@ -7,24 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from swarmctl.storage.followed_file import FollowedFile
+
 
 class EventReader:
-    """Yields the events appended since the last call. The file need not exist yet."""
+    """Yields the events appended since the last call. The file need not exist yet.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+    ``whole``: the first call yields the events that the file already has.
+    """
+
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
+        self._file = FollowedFile(path, whole=whole)
         self._rest = b""
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return
-        self._offset += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         yield from _events(lines)
 
 

@@ -39,7 +39,10 @@ def write_holder(lock: int, trainer: int | None) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process with this id exists."""
+    """Whether a process with this id exists and has not ended. One that nobody collected (a zombie) has ended."""
     import psutil  # imported here: most commands do not need it
 
-    return psutil.pid_exists(pid)
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

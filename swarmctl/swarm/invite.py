@@ -6,7 +6,7 @@ from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.addresses import LOOPBACK, is_public, kept_port, own_addresses
-from hivemind_exp.swarm.contacts import KnownPeers
+from hivemind_exp.swarm.contacts import KNOWN, KnownPeers
 from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, is_address, parse
 from swarmctl.settings.command_line import read_last
 from swarmctl.settings.profile_files import DEFAULT, is_builtin
@@ -15,7 +15,6 @@ from swarmctl.terminal.command_line import command
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
 
-KNOWN = "known-peers.json"
 PEERS = 3
 """Number of other peers in the invitation. It works as long as one of them can be reached."""
 

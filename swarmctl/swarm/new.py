@@ -16,7 +16,7 @@ from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import UsageError
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
-from swarmctl.nodes.start_over import has_begun
+from swarmctl.nodes.history import has_begun
 from swarmctl.run import join_swarm
 from swarmctl.run.join_swarm import as_member, pins
 from swarmctl.run.outcome import retry_hint

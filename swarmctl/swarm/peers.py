@@ -8,16 +8,18 @@ from typing import Any
 
 from hivemind_exp.peers.records import FILE_NAME, read_peers, weight
 from hivemind_exp.swarm.identity import animal_name, is_peer_id
+from swarmctl.storage.event_log import all_of
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.swarm.member import Member, member
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.sentences import duration, percent
+from swarmctl.terminal.sentences import duration, percent, several
 from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 
 _KINDS = ("policy", "policy_text", "teacher", "relay")
 _HEADINGS = ("", "peer", "id", "seen", "round", "offered", "used", "correct", "rejected", "weight")
 _RIGHT = frozenset(_HEADINGS) - {"peer", "id"}
+_NARROW = ("weight", "rejected", "offered", "id", "round", "correct")
 _NO_PROOF = (
     "Contribution as verified by this node, not proof: identities are free, and other nodes may count differently."
 )
@@ -66,11 +68,18 @@ def _print(found: Member, rows: Sequence[dict[str, Any]], *, ranked: bool, as_js
         return
     write = Writer(sys.stdout)
     if not rows:
-        state = "; it is not running" if not found.running else ""
-        write(f"Node {found.name} knows no peers in swarm {found.charter.name} yet{state}.")
+        heard = [event.get("peers") or 0 for event in all_of(found.files.events, "peers")] if found.running else []
+        state = f" It is in touch with {several(heard[-1], 'peer')}." if heard and heard[-1] else ""
+        state = state or ("" if found.running else " It is not running.")
+        write(f"No peer in swarm {found.charter.name} has shared rollouts with node {found.name} yet.{state}")
         return
     ranks = [str(rank) if ranked else "" for rank in range(1, len(rows) + 1)]
-    print_table([[rank, *_cells(row)] for rank, row in zip(ranks, rows, strict=True)], _HEADINGS, right=_RIGHT)
+    print_table(
+        [[rank, *_cells(row)] for rank, row in zip(ranks, rows, strict=True)],
+        _HEADINGS,
+        right=_RIGHT,
+        droppable=_NARROW,
+    )
     write("")
     write(_NO_PROOF if ranked else "weight: how likely a peer's groups are to be drawn (-: still a stranger).")
 

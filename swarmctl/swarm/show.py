@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.swarm.addresses import own_addresses, read_port
 from hivemind_exp.swarm.charter import MILLION, CharterTask
 from hivemind_exp.swarm.identity import animal_name
@@ -62,7 +63,7 @@ def _lines(found: Member, peer: str | None, addresses: Sequence[str]) -> Iterato
     yield f"  game     {game(charter)}"
     for place, task in enumerate(charter.tasks):
         made = task.version or (f"{task.size:,} questions, SHA-256 {task.sha256[:12]}…" if task.sha256 else "")
-        options = " ".join(f"{key}={value}" for key, value in task.params.items())
+        options = " ".join(f"{foreign(key)}={foreign(value)}" for key, value in task.params.items())
         parts = [f"{100 * task.weight_ppm / MILLION:.3g} %", task.label, *filter(None, (options, made))]
         yield f"  {'tasks' if place == 0 else '':<9}{', '.join(parts)}"
     yield f"Node {found.name}, {'running' if found.running else 'not running'}"

@@ -35,6 +35,18 @@ def command(arguments: Iterable[str]) -> str:
 
 
 def typed(text: str) -> str:
-    """Replace a leading ``swarmctl`` (variables may be set before it) with the command that works here."""
+    """Replace a leading ``swarmctl`` (variables may be set before it) with the command that works here.
+
+    The result is on one line: line breaks and other control characters in a word are written as escapes.
+    """
+    text = text if text.isprintable() else " ".join(map(_on_one_line, shlex.split(text)))
     found = _START.match(text)
     return text[: found.end(1)] + launcher() + text[found.end() :] if found else text
+
+
+def _on_one_line(word: str) -> str:
+    """Quote a word for bash and zsh."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in escaped) + "'"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from swarmctl.terminal import sentences
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.safe_text import folded, one_line
 from swarmctl.terminal.sentences import percent
 
 REDRAW_S = 0.25
@@ -52,15 +52,14 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")
     if progress.round_seconds is not None:
         rate = "" if progress.tokens_per_second is None else f"{progress.tokens_per_second:,.0f} tokens/s, "
-        left = ""
-        if progress.rounds and progress.round is not None:
-            left = f", {sentences.duration((progress.rounds - progress.round) * progress.round_seconds)} left"
+        seconds = sentences.seconds_left(progress)
+        left = "" if seconds is None else f", {sentences.duration(seconds)} left"
         row("speed", f"{rate}{sentences.duration(progress.round_seconds)} per round{left}")
     spent, outage = sentences.spending(progress), sentences.outage(progress)
     if spent or outage or progress.requests:
         requests = sentences.several(progress.requests, "request")
         used = f"{spent or 'no charge'}  {requests}  {', '.join(progress.providers)}".rstrip()
-        row("offload", clean(" · ".join(filter(None, (used, outage)))))
+        row("offload", one_line(" · ".join(filter(None, (used, outage)))))
     if progress.peers is not None:
         row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
     if progress.seconds and sum(progress.seconds.values()):
@@ -81,7 +80,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
 def _head(start: dict[str, Any]) -> str:
     tasks = ", ".join(map(str, start.get("tasks") or []))
     parts = [start.get("node"), start.get("model") or "relay", tasks, start.get("device")]
-    return clean(" · ".join(str(part) for part in parts if part))
+    return one_line(" · ".join(str(part) for part in parts if part))
 
 
 def _now(progress: RunView, running_s: float) -> str:
@@ -91,7 +90,7 @@ def _now(progress: RunView, running_s: float) -> str:
         doing = "Starting"
     else:
         doing = f"Round {sentences.of_rounds(progress)} done" if progress.round else "First round"
-    return f"{clean(doing)} · {sentences.duration(round(running_s))}"
+    return f"{one_line(doing)} · {sentences.duration(round(running_s))}"
 
 
 class LiveView:
@@ -116,7 +115,7 @@ class LiveView:
 
     def note(self, text: str) -> None:
         with suppress(OSError):
-            self._console.print(Text(clean(text)))
+            self._console.print(Text("\n".join(folded(text, max(20, self._console.width - 1)))))
 
     def event(self, event: dict[str, Any], _progress: RunView, /) -> None:
         if (text := sentences.notable(event)) is not None:

@@ -1,5 +1,6 @@
 """Options that several commands share. Their defaults are set in the commands."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ JsonAskingNothing = Annotated[bool, typer.Option("--json", help="Print JSON; nev
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to all prompts.")]
 NoInput = Annotated[bool, typer.Option("--no-input", help="Never prompt; fail if input is required.")]
 OneNode = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Only this node. [default: all]")]
+NodeName = Annotated[str | None, typer.Argument(metavar="NODE", help="Node name; the same as --node.")]
 LatestNode = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Node name. [default: the latest]")]
 Profile = Annotated[str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile name or .toml file.")]
 Tasks = Annotated[
@@ -21,3 +23,11 @@ Model = Annotated[
     str | None, typer.Option("--model", metavar="MODEL", help="Hugging Face model id or local directory.")
 ]
 Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or xpu.")]
+
+
+class Level(StrEnum):
+    """The least severe events to print."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"

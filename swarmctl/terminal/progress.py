@@ -4,12 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hivemind_exp.model_names import short_name
+from hivemind_exp.run_record import PASSING
 
 PARTS = ("generate", "verify", "train", "share", "other")
 _KEPT = {"peers": ("peers", "peers"), "checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
 """Events from which only one field is kept: (attribute, field)."""
-PASSING = frozenset({"identity_elsewhere"})
-"""Codes of errors that do not end a run; they are shown as they occur."""
 
 
 @dataclass(slots=True)
@@ -81,6 +80,7 @@ class RunView:
 
     def _on_start(self, event: dict[str, Any]) -> None:
         self.start = event
+        self.stop = self.error = None
         self.round = event.get("resumed_round")
         if not self.announced:
             self.down.clear()  # the run before was killed during an outage; this one asks no provider

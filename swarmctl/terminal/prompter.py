@@ -6,6 +6,7 @@ from typing import TextIO
 import typer
 
 from hivemind_exp.errors import KeyProblem, NodeError
+from swarmctl.terminal.safe_text import encodable
 from swarmctl.terminal.views import Writer
 
 _LONGEST = 65536
@@ -40,8 +41,7 @@ class Prompter:
             return
         if not self.can_ask:
             raise otherwise
-        self.say(question)
-        sys.stderr.write("[y/N] ")
+        sys.stderr.write(encodable(self.say.folded(f"{question} [y/N]"), sys.stderr.encoding) + " ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise otherwise

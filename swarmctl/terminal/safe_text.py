@@ -1,4 +1,8 @@
-"""Make text safe to print: on streams that are not UTF-8, on terminals, and where it may contain secrets."""
+"""Make text safe to print: on streams that are not UTF-8, on terminals, and where it may contain secrets.
+
+What others wrote is quoted with ``hivemind_exp.foreign_text.foreign`` where a message is made. The functions here
+protect the output even if that was forgotten.
+"""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +18,13 @@ _KEY_LIKE = re.compile(
     r"(sk|pk|rk|hf|gsk|xai|pplx|nvapi|r8|glpat|ghp|github_pat|tgp|fw|csk)[-_][A-Za-z0-9_\-]{12,}"
     r"|AIza[A-Za-z0-9_\-]{20,}|eyJ[A-Za-z0-9_\-]{20,}|\b[A-Za-z0-9+=]{40,}|://[^/@\s]+:[^/@\s]+@"
 )
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_OURS = re.compile(r"^(\s*)((?:error|warning|try):)")
+"""How lines begin that only swarmctl may write."""
+_HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""A commit or a digest, or a key: Weights & Biases and Together issue such keys. What stands before it decides."""
+_BEFORE_HASH = re.compile(
+    r"(\b(revision|commit|swarm1?|digest|sha-?256|snapshots|blobs|tree|resolve)[\s:/='\"]{1,3}|@)$", re.IGNORECASE
+)
 _PEER = re.compile(r"(?<![A-Za-z0-9])12D3KooW[1-9A-HJ-NP-Za-km-z]{44}(?![A-Za-z0-9])")
 _INVITATION = re.compile(r"swarm1:[0-9a-f]{64}")
 _WHOLE_INVITATION = re.compile(_INVITATION.pattern + r"[^\s'\"]*")
@@ -30,6 +40,30 @@ def clean(text: str) -> str:
     return _CONTROLS.sub("", text)
 
 
+def one_line(text: str) -> str:
+    """Return ``text`` like ``clean``, on one line: a message has no line breaks, and one in it came from elsewhere."""
+    return clean(text).replace("\n", " ")
+
+
+def folded(text: str, width: int, *, indent: str = "", begin: str = "") -> list[str]:
+    """Return the lines of a message, wrapped between words at ``width`` columns.
+
+    ``begin`` starts the first line, ``indent`` the others. A word such as ``try:`` that would begin a line is marked:
+    it may be in a quoted text, and must not look like ours.
+    """
+    import textwrap  # most commands do not wrap
+
+    lines = textwrap.wrap(
+        one_line(text),
+        width,
+        initial_indent=begin,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines[:1] + [_OURS.sub(r"\1|\2", line) for line in lines[1:]]
+
+
 def encodable(text: str, encoding: str | None) -> str:
     """Return ``text``, converted to ASCII if ``encoding`` cannot represent it."""
     encoding = encoding or "ascii"
@@ -41,9 +75,9 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether ``text`` may contain a secret. Commit hashes, peer ids and invitations do not count."""
+    """Whether ``text`` may contain a secret. Peer ids, invitations and what is called a commit do not count."""
     rest = _INVITATION.sub(" ", _PEER.sub(" ", text))
-    return _KEY_LIKE.search(rest) is not None and _COMMIT.fullmatch(text) is None
+    return any(_unless_public(found) == HIDDEN for found in _KEY_LIKE.finditer(rest))
 
 
 def hide_keys(text: str) -> str:
@@ -54,14 +88,19 @@ def hide_keys(text: str) -> str:
 def masked(text: str) -> str:
     """Return ``text`` with its keys and invitations hidden, so that it can be published.
 
-    Commit hashes and peer ids stay.
+    Peer ids stay, and what is called a commit or a digest.
     """
     return _KEY_LIKE.sub(_unless_public, _WHOLE_INVITATION.sub("(hidden: an invitation)", text))
 
 
 def _unless_public(found: re.Match[str]) -> str:
     value = found[0].rpartition("=")[2]
-    return found[0] if _COMMIT.fullmatch(value) or _PEER.fullmatch(value) else HIDDEN
+    return found[0] if is_hash(found.string, found.end() - len(value), value) or _PEER.fullmatch(value) else HIDDEN
+
+
+def is_hash(text: str, start: int, value: str) -> bool:
+    """Whether ``value``, at ``start`` in ``text``, is called a commit or a digest there."""
+    return bool(_HEX.fullmatch(value) and _BEFORE_HASH.search(text, max(0, start - 16), start))
 
 
 def without_keys(value: Any) -> Any:
@@ -69,10 +108,15 @@ def without_keys(value: Any) -> Any:
     if isinstance(value, str):
         return HIDDEN if looks_like_key(value) else value
     if isinstance(value, dict):
-        return {key: without_keys(item) for key, item in value.items()}
+        return {key: item if is_revision(key, item) else without_keys(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_keys(item) for item in value]
     return value
+
+
+def is_revision(key: str, value: object) -> bool:
+    """Whether a setting is a commit."""
+    return key.endswith("revision") and isinstance(value, str) and _HEX.fullmatch(value) is not None
 
 
 def quoted(text: str, mark: str, *, width: int | None, full: bool) -> Iterator[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from swarmctl.terminal.progress import PARTS, PASSING, RunView
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.run_record import PASSING
+from swarmctl.terminal.progress import PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.swarm.charter import Charter
@@ -77,10 +79,35 @@ def phase(event: dict[str, Any]) -> str:
     return f"{text}: {done:,} of {total:,}." if total else f"{text}: {done:,}."
 
 
+def doing(progress: RunView) -> str:
+    """Return what a run is doing, for a line that says that it still is."""
+    if progress.down and None in progress.down.values():
+        return f"waiting for {', '.join(progress.down)}"
+    if progress.phase is not None:
+        text = phase(progress.phase).removesuffix(".")
+        return text[:1].lower() + text[1:]
+    return "starting" if progress.start is None else f"in round {(progress.round or 0) + 1}"
+
+
 def of_rounds(progress: RunView) -> str:
     """Return ``12 of 80``, or ``12`` if the node runs until you stop it."""
     total = progress.rounds
     return f"{progress.round} of {total}" if total else f"{progress.round}"
+
+
+def seconds_left(progress: RunView) -> float | None:
+    """Return the seconds until the last round at the speed of the latest one; None without a last round."""
+    if not progress.rounds or progress.round is None or progress.round_seconds is None:
+        return None
+    return max(0, progress.rounds - progress.round) * progress.round_seconds
+
+
+def wilson(share: float, number: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the score interval of a share measured on ``number`` samples (Wilson 1927; z = 1.96 for 95 %)."""
+    scale = 1 + z**2 / number
+    middle = (share + z**2 / (2 * number)) / scale
+    half = z * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / scale
+    return middle - half, middle + half
 
 
 def spending(progress: RunView) -> str | None:
@@ -166,7 +193,7 @@ def notable(event: dict[str, Any]) -> str | None:
         case "start":
             return start(event)
         case "push":
-            return f"Pushed the model of round {event.get('round')} to {event.get('url')}"
+            return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}"
         case "warning":
             return f"warning: {event.get('message')}"
         case "workers":
@@ -174,6 +201,20 @@ def notable(event: dict[str, Any]) -> str | None:
         case "error" if event.get("code") in PASSING:
             return f"error: {event.get('message')}"
     return None
+
+
+ENDINGS = {"done": "Done", "signal": "Stopped", "limit": "Limit reached"}
+"""Reasons of ``stop`` events, as the beginning of a sentence; any other is a failure."""
+
+
+def ending(event: dict[str, Any]) -> str | None:
+    """Return the sentence of an event that ends a run; None for other events."""
+    if event["event"] == "error" and event.get("code") not in PASSING:
+        return f"error: {event.get('message')}"
+    if event["event"] != "stop":
+        return None
+    rounds = event.get("round")
+    return f"{ENDINGS.get(str(event.get('reason')), 'Failed')} after {several(rounds or 0, 'round')}."
 
 
 def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:

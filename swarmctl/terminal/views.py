@@ -3,24 +3,21 @@
 import os
 import re
 import shutil
-import textwrap
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from swarmctl.terminal import sentences
+from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean, encodable
+from swarmctl.terminal.safe_text import encodable, folded, one_line
+from swarmctl.terminal.waiting import interval, still
 
 if TYPE_CHECKING:
     from swarmctl.terminal.live_view import LiveView
 
 Display: TypeAlias = "PlainView | LiveView"
-PEERS_EVERY_S = 60
-"""How often the number of peers is printed; changes from or to zero are printed at once."""
-PHASE_EVERY_S = 10
-"""How often the progress of a long phase is printed."""
 
 _NO_BREAK = "\u00a0"
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|M|B|[MG]iB)(?:\W|$))")
@@ -37,77 +34,53 @@ class Writer:
         self.stream = stream
 
     def __call__(self, text: str) -> None:
-        if not text.startswith(" "):
-            text = self.folded(text)
+        text = one_line(text) if text.startswith(" ") else self.folded(text)
         with suppress(OSError, ValueError):  # a closed pipe or terminal, a closed file object
-            self.stream.write(encodable(clean(text), self.stream.encoding) + "\n")
+            self.stream.write(encodable(text, self.stream.encoding) + "\n")
             self.stream.flush()
 
     def folded(self, text: str, indent: str = "") -> str:
-        """Return ``text``, wrapped between words if the stream is a terminal. Numbers stay with their units.
+        """Return ``text`` on one line, or wrapped between words if the stream is a terminal.
+
+        Numbers stay with their units.
 
         ``indent`` starts every line but the first.
         """
         if not self.stream.isatty():
-            return text
+            return one_line(text)
         width = shutil.get_terminal_size().columns
         together = _BEFORE_UNIT.sub(_NO_BREAK, text)
-        room = max(20, width - 1)
-        filled = textwrap.fill(together, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-        return filled.replace(_NO_BREAK, " ")
+        return "\n".join(folded(together, max(20, width - 1), indent=indent)).replace(_NO_BREAK, " ")
 
 
 class PlainView(AbstractContextManager["PlainView"]):
-    """Prints one sentence per round, evaluation, phase and warning."""
+    """Prints one sentence per round, evaluation, phase and warning, and what the run is doing if it is silent."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
         self._write = Writer(stream)
         self._quiet = quiet
-        self._verbose = verbose
-        self._rollouts: list[dict[str, Any]] = []
-        self._told: dict[str, tuple[object, float]] = {}
+        self._narrator = Narrator(verbose=verbose)
+        self._every = interval(stream)
+        self._heard = self._told = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
         return None
 
-    def tick(self, _progress: RunView, /) -> None:
-        """Do nothing: only a live view redraws, several times per second."""
+    def tick(self, progress: RunView, /) -> None:
+        """Say what the run is doing, if nothing was printed for a while."""
+        now = time.monotonic()
+        if not self._quiet and now - self._told >= self._every:
+            self._write(still(sentences.doing(progress), now - self._heard))
+            self._told = now
 
     def note(self, text: str) -> None:
         self._write(text)
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
-        text = self._sentence(event, progress)
+        text = self._narrator.sentence(event, progress)
         if text is not None and (not self._quiet or event["event"] in ("warning", "workers", "error")):
             self._write(text)
-
-    def _sentence(self, event: dict[str, Any], progress: RunView) -> str | None:
-        match event["event"]:
-            case "phase":
-                due = self._is_due("phase", event.get("name"), PHASE_EVERY_S)
-                return sentences.phase(event) if due else None
-            case "rollouts":
-                self._rollouts.append(event)
-            case "round":
-                rollouts, self._rollouts = self._rollouts, []
-                return sentences.round_done(rollouts, progress)
-            case "eval" if event.get("accuracy") is not None:
-                return sentences.evaluation(event, progress)
-            case "peers":
-                peers = event.get("peers") or 0
-                text = sentences.in_touch(peers)
-                return f"{text[:1].upper()}{text[1:]}." if self._is_due("peers", peers > 0, PEERS_EVERY_S) else None
-            case "checkpoint" if self._verbose:
-                return f"Saved {event.get('path')}."
-        return sentences.notable(event)
-
-    def _is_due(self, what: str, state: object, every_s: float) -> bool:
-        """Whether to print a state: it has changed, or was last printed long ago."""
-        before, told = self._told.get(what, (None, 0.0))
-        if state == before and time.monotonic() - told < every_s:
-            return False
-        self._told[what] = state, time.monotonic()
-        return True
+            self._heard = self._told = time.monotonic()
 
 
 def can_draw(stream: TextIO, environment: Mapping[str, str]) -> bool:

@@ -16,6 +16,7 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
+from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
@@ -97,7 +98,8 @@ def hosted(root: Path, config: Config, *, key: str | None = None, probed: bool =
 
 def prompts(server: ApiServer) -> list[str]:
     """Return the requests so far, without the probe."""
-    return [entry.messages[-1]["content"] for entry in server.ledger.chats if len(entry.messages) == 2]
+    asked = [entry.messages[-1]["content"] for entry in server.ledger.chats]
+    return [question for question in asked if question != TEST_MESSAGES[-1]["content"]]
 
 
 def engines() -> list[psutil.Process]:

@@ -12,7 +12,8 @@ from typing import Any
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.api.batch import BatchClient
-from hivemind_exp.offload.api.chat import ChatClient, SamplingParams
+from hivemind_exp.offload.api.chat import ChatClient
+from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import Price

@@ -31,8 +31,10 @@ from hivemind_exp.events import (
     StepEvent,
     StopEvent,
     WarningEvent,
+    discard,
 )
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.run_recorder import RunRecorder
 from hivemind_exp.secrets import Secrets, receive
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def main() -> None:
         subprocess.Popen(child, process_group=0)
     if act == "disk_full":
         sys.exit(errno.ENOSPC)
-    emit = EventLog(NodeFiles(node).events)
+    files = NodeFiles(node)
+    emit = RunRecorder(files.run, discard if "STAND_IN_NO_LOG" in os.environ else EventLog(files.events))
     if act == "noise":
         print("library noise", file=sys.stderr, flush=True)
     if act == "refused":
@@ -75,6 +78,10 @@ def main() -> None:
         raise RuntimeError("the flux was \x1b[31mreversed")
     if act == "offload":
         sys.exit(offload(request["config"], node, secrets, emit))
+    if act == "unfit":
+        emit(ErrorEvent(code="task", message="cannot generate a question"))
+        emit(StopEvent(reason="error", round=0, steps=0))
+        sys.exit(1)
     if act == "no_model":  # as the trainer fails if it cannot load the model, before its start event
         message = "Qwen/Qwen2.5-0.5B-Instruct is not on this machine"
         emit(ErrorEvent(code="hub_unreachable", message=message, next="swarmctl run --profile demo"))
@@ -137,7 +144,8 @@ def check(act: str) -> None:
     model = {"name": "tiny", "where": "built locally", "parameters": 266_000}
     found = {"device": "cpu", "dtype": "float32", "accelerator": None, "model": model}
     print("noise of a library")
-    print(json.dumps(found | {"tasks": ["spell_backward"], "memory_bytes": None}))
+    found |= {"tasks": ["spell_backward"], "memory_bytes": 2 << 30, "memory_available_bytes": 8 << 30}
+    print(json.dumps(found | json.loads(act.removeprefix("found ") if act.startswith("found ") else "{}")))
     sys.exit(0)
 
 

@@ -13,8 +13,8 @@ import pytest
 from hivemind_exp import errors as node_errors
 from hivemind_exp.errors import NodeError, from_code
 from swarmctl import cli
-from swarmctl.errors import Exit, exit_code
-from swarmctl.terminal.safe_text import clean, encodable, looks_like_key, without_keys
+from swarmctl.errors import Exit, exit_code, without_typed_keys
+from swarmctl.terminal.safe_text import HIDDEN, clean, encodable, looks_like_key, masked, without_keys
 from swarmctl.version import VERSION
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.journals import mixed_node
@@ -34,13 +34,13 @@ def test_importing_the_command_line_is_light() -> None:
 @pytest.mark.parametrize(
     ("command", "rich"),
     [
-        (["status"], "rich"),
         (["keys", "list"], "rich"),  # no key, so no table
         (["completion", "show", "bash"], "rich"),
         (["rollouts", "show"], "rich"),
         (["rollouts", "export"], "rich"),
         # These print a table, which only needs parts of rich.
         (["profiles", "list"], "rich.live"),
+        (["status"], "rich.live"),
         (["identity", "show"], "rich.live"),
         (["rollouts", "stats"], "rich.live"),
     ],
@@ -160,8 +160,8 @@ def test_exit_code_is_3_for_what_the_user_must_change_and_1_otherwise() -> None:
     codes = {kind.code: exit_code(kind("x")) for kind in NodeError.__subclasses__()}
     threes = {code for code, exit in codes.items() if exit == Exit.CONFIGURATION}
     same = {"configuration", "node_conflict", "provider", "model", "task", "device", "key", "identity", "swarm"}
-    assert threes == same
-    assert codes["out_of_memory"] == codes["disk_full"] == codes["checkpoint"] == Exit.FAILED
+    assert threes == same | {"file", "checkpoint"}
+    assert codes["out_of_memory"] == codes["disk_full"] == Exit.FAILED
     assert exit_code(NodeError("x")) == Exit.FAILED
 
 
@@ -179,7 +179,7 @@ def test_a_defect_is_one_line_without_a_traceback(
     monkeypatch.setattr("swarmctl.profiles.list.list_profiles", broken)
     assert cli.run(["profiles", "list"]) == Exit.FAILED
     err = capsys.readouterr().err
-    assert "ZeroDivisionError: by zero" in err
+    assert 'ZeroDivisionError: "by zero"' in err
     assert "-v" in err
     assert "Traceback" not in err
 
@@ -241,7 +241,7 @@ def test_show_prints_origins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "rounds = 7 # --set" in lines
     assert "beta = 0.5 # $SWARMCTL_TRAIN__BETA" in lines
     assert "groups = 16 # built-in demo" in lines
-    assert "delta = 4.0 # default" in lines
+    assert "max_lag = 4 # default" in lines
     assert "[[tasks]] # built-in demo" in lines
 
 
@@ -259,7 +259,14 @@ PEER = "12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm"
 def test_keys_are_distinguished_from_commits() -> None:
     assert looks_like_key("sk-proj-0123456789abcdef")
     assert looks_like_key("https://me:secret@host/x")
-    assert not looks_like_key("0123456789abcdef0123456789abcdef01234567")
+    for digits in ("0123456789abcdef0123456789abcdef01234567", "0f" * 32):  # of a commit, or a key of some services
+        assert looks_like_key(digits)
+        assert masked(f"key {digits}") == "key (hidden: looks like a key)"
+        assert digits not in without_typed_keys(f"unknown model '{digits}'")
+        assert without_keys({"name": digits, "revision": digits}) == {"name": HIDDEN, "revision": digits}
+        for text in (f"revision {digits}", f"model.revision={digits}", f"snapshots/{digits}/x", f"swarm1:{digits}"):
+            assert digits in without_typed_keys(text)
+        assert digits in masked(f"run --set model.revision={digits}")
     assert not looks_like_key("Qwen/Qwen2.5-0.5B-Instruct")
     invitation = f"swarm1:{'0f' * 32}@/ip4/203.0.113.7/tcp/4001/p2p/{PEER}"
     assert not looks_like_key(invitation)

@@ -144,6 +144,7 @@ _BY_METAVAR = {
     "DEVICE": Kind.WORDS,
     "PROVIDER": Kind.WORDS,
     "PROVIDER[:MODEL]": Kind.WORDS,
+    "GENERATOR": Kind.WORDS,
     "MODEL": Kind.DIRECTORY,
     "DIRECTORY": Kind.DIRECTORY,
     "FILE": Kind.FILE,
@@ -161,5 +162,7 @@ def _value(parameter: Any, path: tuple[str, ...], words: Words) -> Value:
         meaning = "NODE"
     elif path[:1] in (("keys",), ("key",)) and metavar == "NAME":
         meaning = "PROVIDER"
+    elif path == ("models",) and metavar == "PROVIDER":
+        meaning = "GENERATOR"
     kind = _BY_METAVAR.get(meaning, Kind.NONE)
     return Value(kind, metavar, words.by_metavar[meaning] if kind is Kind.WORDS else ())

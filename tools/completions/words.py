@@ -25,6 +25,7 @@ WORDS = Words(
         "DEVICE": DEVICES,
         "PROVIDER": PROVIDERS,
         "PROVIDER[:MODEL]": GENERATORS,
+        "GENERATOR": GENERATORS[1:],
     }
 )
 

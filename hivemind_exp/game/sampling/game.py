@@ -10,17 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hivemind_exp.journal.records import StageRun
+from hivemind_exp.models.chat_format import encode
 from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Tasks
+from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION
 
 if TYPE_CHECKING:  # the command line imports this module to measure prompts
     from transformers import PreTrainedTokenizerBase
 
 STAGE = "answer"
-INSTRUCTION = (
-    "Think about the question first, between <think> and </think>. "
-    "Then give the final answer, and nothing else, between <answer> and </answer>."
-)
 
 
 class SamplingGame:
@@ -62,12 +60,3 @@ def build_prompts(questions: Sequence[Question], tokenizer: PreTrainedTokenizerB
     """Return the stage's prompts, in the model's chat format if it has one. Without a tokenizer they have no ids."""
     chats = [(question, messages(question)) for question in questions]
     return [Prompt(each, STAGE, chat, tuple(encode(chat, tokenizer)) if tokenizer else ()) for each, chat in chats]
-
-
-def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return a chat's token ids, ready for the model's turn."""
-    if tokenizer.chat_template is None:
-        text = "\n\n".join(message["content"] for message in chat) + "\n\n"
-        return list(tokenizer.encode(text))
-    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
-    return list(tokenizer.encode(text, add_special_tokens=False))

@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hivemind_exp.game.sampling.game import INSTRUCTION
 from hivemind_exp.rollouts.types import Message
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.base import Question
+from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION
 
 ANSWER, CRITIQUE, RESOLVE = "answer", "critique", "resolve"
 TAGS = {

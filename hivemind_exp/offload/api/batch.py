@@ -167,7 +167,7 @@ def _failure(errors: Any) -> RequestFailed:
     """Return why a whole batch was rejected, as the failure that a single request would have had."""
     rows = errors.get("data") if isinstance(errors, dict) else None
     first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
-    code, said = str(first.get("code") or ""), str(first.get("message") or "no reason given")
+    code, said = str(first.get("code") or ""), first.get("message")
     if "limit" in code or "quota" in code:
         status = 429
     else:

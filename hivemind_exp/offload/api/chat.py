@@ -1,4 +1,4 @@
-"""Chat completions over HTTP: build requests, parse answers, classify errors; and the client for one service.
+"""Chat completions over HTTP: parse answers, and the client for one service.
 
 Answers are untrusted: a server may send anything, and nothing it sends may raise anything other than ``RequestFailed``.
 """
@@ -6,14 +6,14 @@ Answers are untrusted: a server may send anything, and nothing it sends may rais
 import asyncio
 import json
 import os
-import re
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken, encodable, refusal
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.settings import Endpoint
@@ -23,50 +23,6 @@ from hivemind_exp.rollouts.types import Message
 LONGEST_TEXT = 200_000
 """Longer completions are cut to this many characters."""
 _MOST_TOKENS = 10**9
-_SEED_BITS = 0x7FFFFFFF
-
-
-@dataclass(slots=True)
-class RequestDialect:
-    """How one service's requests must look. It starts from the provider table and adapts to the service's errors."""
-
-    max_tokens: str
-    """Name of the parameter that limits a completion."""
-    supports_n: bool
-    """Whether one request can ask for several choices."""
-    unsupported_params: set[str] = field(default_factory=set)
-    """Parameters that the service rejects."""
-    changes: int = 0
-    """Number of adaptations. If it grew while a request was in flight, the cause of its error may already be fixed."""
-
-    def adapt(self, message: str) -> bool:
-        """Change the parameter that an error message names; return whether anything changed."""
-        named = set(re.findall(r"\w+", message))
-        complaints = [name for name in ("temperature", "seed", "reasoning_effort") if name in named]
-        new = next((name for name in complaints if name not in self.unsupported_params), None)
-        if self.max_tokens in named and "max_tokens" not in self.unsupported_params:
-            self.max_tokens = "max_tokens" if self.max_tokens == "max_completion_tokens" else "max_completion_tokens"
-            self.unsupported_params.add("max_tokens")  # switch only once: nothing helps if a service takes neither
-        elif new is not None:
-            self.unsupported_params.add(new)
-        elif self.supports_n and "n" in named:
-            self.supports_n = False
-        else:
-            return False
-        self.changes += 1
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How to sample completions."""
-
-    temperature: float
-    max_tokens: int
-    """Limit on the visible completion."""
-    reasoning_tokens: int
-    """Extra allowance for hidden reasoning."""
-    reasoning_effort: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +32,17 @@ class Choice:
     text: str
     truncated: bool
     filtered: bool
+    failed: bool = False
+    """It ended with an error."""
+    reasoned: bool = False
+    """The service sent hidden reasoning with it."""
+    called_tool: bool = False
+    instead: str = ""
+    """What came instead of a text: the start of its reasoning, a refusal or a tool's name."""
+
+    @property
+    def usable(self) -> bool:
+        return bool(self.text.strip()) and not self.filtered
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,38 +55,13 @@ class ChatAnswer:
     model: str | None
     """The model that the service says it used."""
     headers: Mapping[str, str]
+    service_tier: str | None = None
+    """The tier that the service says it used."""
 
-
-def most_tokens(endpoint: Endpoint, sampling: SamplingParams) -> int:
-    """Return the most tokens that one choice may have, including hidden ones."""
-    return sampling.max_tokens + (sampling.reasoning_tokens if endpoint.reasons else 0)
-
-
-def body(  # noqa: PLR0917 - everything a request is made of
-    endpoint: Endpoint,
-    style: RequestDialect,
-    messages: tuple[Message, ...],
-    count: int,
-    sampling: SamplingParams,
-    seed: int,
-) -> dict[str, Any]:
-    """Return the JSON of a request, with only the parameters that the service is known to take."""
-    asked: dict[str, Any] = {
-        "model": endpoint.model,
-        "messages": list(messages),
-        style.max_tokens: most_tokens(endpoint, sampling),
-    }
-    if not endpoint.reasons:
-        asked["temperature"] = sampling.temperature
-    if count > 1:
-        asked["n"] = count
-    if "seed" in endpoint.chat.extras:
-        asked["seed"] = seed & _SEED_BITS
-    if sampling.reasoning_effort is not None and endpoint.reasons:
-        asked["reasoning_effort"] = sampling.reasoning_effort
-    return {
-        name: value for name, value in asked.items() if name not in style.unsupported_params or name == style.max_tokens
-    }
+    @property
+    def reasoned(self) -> bool:
+        """Whether the model reasoned before it answered."""
+        return bool(self.usage and self.usage.reasoning) or any(choice.reasoned for choice in self.choices)
 
 
 def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
@@ -139,9 +81,10 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
         what = "an HTML page" if page else f"{len(content)} bytes"
         raise broken(f"the response is not a chat completion ({what})") from error
     usage = _usage(document.get("usage"))
-    model = document.get("model")
+    model, tier = document.get("model"), document.get("service_tier")
     found = tuple(_choice(entry) for entry in choices if isinstance(entry, dict))
-    return ChatAnswer(found, usage, encodable(model[:200]) if isinstance(model, str) else None, headers)
+    model = encodable(model[:200]) if isinstance(model, str) else None
+    return ChatAnswer(found, usage, model, headers, tier if isinstance(tier, str) else None)
 
 
 _TRUNCATED = ("length", "max_tokens", "max_output_tokens", "model_length", "max_length")
@@ -154,7 +97,32 @@ def _choice(entry: dict[str, Any]) -> Choice:
     reason = str(entry.get("finish_reason")).lower()
     failed = reason == "error" or bool(entry.get("error"))
     text = "" if failed else encodable(_text(entry)[:LONGEST_TEXT])
-    return Choice(text, truncated=reason in _TRUNCATED, filtered=reason in _FILTERED)
+    message = entry.get("message")
+    message = message if isinstance(message, dict) else {}
+    reasoning, tools = message.get("reasoning_content") or message.get("reasoning"), message.get("tool_calls")
+    instead = reasoning or message.get("refusal") or (_tool_name(tools) if tools else "")
+    return Choice(
+        text,
+        truncated=reason in _TRUNCATED,
+        filtered=reason in _FILTERED,
+        failed=failed,
+        reasoned=bool(reasoning) or _has_thoughts(message.get("content")),
+        called_tool=bool(tools),
+        instead=encodable(instead[:200]) if isinstance(instead, str) else "",
+    )
+
+
+def _has_thoughts(content: Any) -> bool:
+    """Whether a list of parts has one with hidden reasoning, as Mistral sends it."""
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and part.get("type") == "thinking" for part in content
+    )
+
+
+def _tool_name(tools: Any) -> Any:
+    first = tools[0] if isinstance(tools, list) else None
+    function = first.get("function") if isinstance(first, dict) else None
+    return function.get("name") if isinstance(function, dict) else "a tool call"
 
 
 def _text(entry: dict[str, Any]) -> str:
@@ -202,13 +170,16 @@ _NO_KEY = "none"
 class ChatClient:
     """Sends requests to one service. Use and close it in one event loop."""
 
-    def __init__(self, endpoint: Endpoint, key: str | None, *, seconds: float) -> None:
-        """Create the client. ``seconds``: the time limit of one whole request.
+    def __init__(self, endpoint: Endpoint, key: str | None, *, seconds: float, reasons: bool = False) -> None:
+        """Create the client. ``seconds``: the time limit of one whole request. ``reasons``: whether the model reasons.
 
-        Raises ``ImportError`` if the SDK is not installed.
+        Raises ``ImportError`` if the SDK is not installed, and ``NodeError`` if a proxy cannot be used or would read
+        the key.
         """
         import aiohttp
         import openai
+
+        from hivemind_exp.offload.api.http_client import http_client
 
         # With these set, the SDK would use OpenAI's address or send an OpenAI identity to any host. Key variables stay,
         # for programs that use this as a library; they don't affect the client, which always gets its key explicitly.
@@ -223,9 +194,9 @@ class ChatClient:
             base_url=endpoint.base_url,
             max_retries=0,  # the SDK's own retries would cost money unseen
             timeout=openai.Timeout(seconds, connect=_CONNECT_S),
-            http_client=openai.DefaultAioHttpClient(follow_redirects=False),
+            http_client=http_client(endpoint.base_url, has_key=key is not None),
         )
-        self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n")
+        self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n", reasons=reasons)
 
     async def ask(self, messages: tuple[Message, ...], count: int, sampling: SamplingParams, seed: int) -> ChatAnswer:
         """Request ``count`` completions; the answer may have fewer. Raises ``RequestFailed``."""
@@ -241,6 +212,11 @@ class ChatClient:
                     raise broken(f"the response is larger than {LARGEST_ANSWER >> 20} MiB")
                 return read_answer(content, _lower(response.headers))
 
+    async def models(self) -> bytes:
+        """Return the service's model list as it sent it. Raises ``RequestFailed``."""
+        async with self.sdk(self._seconds) as sdk, sdk.models.with_streaming_response.list() as response:
+            return self.without_key(await read_body(response, LARGEST_ANSWER))
+
     @asynccontextmanager
     async def sdk(self, seconds: float) -> AsyncIterator[Any]:
         """Yield the SDK client for at most ``seconds``.
@@ -251,21 +227,18 @@ class ChatClient:
             async with asyncio.timeout(seconds):
                 yield self._client
         except Exception as error:
-            fault = await self._explain(error, seconds)
+            fault = self._explain(error, seconds)
             fault.detail = fault.detail.replace(self._key, "…") if self._key else fault.detail
             if fault is error:
                 raise
             # A status error's own text may contain the API key.
             raise fault from (None if isinstance(error, self._openai.APIStatusError) else error)
 
-    async def _explain(self, error: Exception, seconds: float) -> RequestFailed:
+    def _explain(self, error: Exception, seconds: float) -> RequestFailed:
         if isinstance(error, RequestFailed):
             return error
         if isinstance(error, self._openai.APIStatusError):
-            try:
-                content = self.without_key(await asyncio.wait_for(error.response.aread(), 5))
-            except Exception:  # noqa: BLE001 - the status says enough
-                content = b""
+            content = self.without_key(error.response.content)
             return refusal(error.status_code, content, _lower(error.response.headers))
         late = isinstance(error, TimeoutError | self._openai.APITimeoutError)
         if not late and not isinstance(error, self._openai.APIConnectionError):

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.offload.rate_limit import duration
 
 
@@ -28,6 +29,8 @@ class FaultKind(StrEnum):
     FORBIDDEN = "not allowed"
     NO_CREDIT = "out of credit"
     BAD_REQUEST = "request rejected"
+    USELESS = "useless answers"
+    """It answers, but nothing that it sends can be used."""
 
 
 @dataclass(eq=False)
@@ -45,6 +48,10 @@ class RequestFailed(Exception):
     sent: bool = True
     """Whether the request reached the service."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    sent_at: float | None = None
+    """When the request was sent, on the event loop's clock; None if unknown."""
+    next: str | None = None
+    """A command that helps, if the kind of failure does not say enough."""
 
     def __str__(self) -> str:
         return self.detail
@@ -189,8 +196,8 @@ def _codes(document: Any) -> Iterator[str]:
 
 
 def short(said: Any) -> str:
-    """Return a service's reason on one line, truncated."""
-    return encodable(" ".join(str(said or "no reason given").split())[:300])
+    """Return a service's reason, quoted."""
+    return foreign(said) if said else "no reason given"
 
 
 def encodable(text: str) -> str:

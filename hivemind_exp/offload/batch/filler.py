@@ -13,9 +13,9 @@ from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import PhaseEvent, WarningEvent
 from hivemind_exp.offload.answers import BilledClient, ending, unfilled
 from hivemind_exp.offload.api.batch import BatchClient, Line, Request, encode_line, parcels
-from hivemind_exp.offload.api.chat import body, most_tokens
+from hivemind_exp.offload.api.dialect import body, most_tokens
 from hivemind_exp.offload.batch.job import Batch, BatchJob, BatchStore, State
-from hivemind_exp.offload.prices import BATCH_SHARE, PromptBound, worst_case
+from hivemind_exp.offload.prices import PromptBound, worst_case
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.seeds import derive_seed
@@ -34,7 +34,7 @@ class BatchFiller:
     service: ProviderService
     client: BatchClient
     billing: BilledClient
-    ask_directly: Callable[[CompletionRequest, list[int]], Awaitable[None]]
+    ask_directly: Callable[[CompletionRequest, list[int]], Awaitable[object]]
     """Fills slots through any other service in the chain."""
     at_the_limit: Callable[[LimitReached], Awaitable[None]]
     """Handles a reached cap."""
@@ -145,7 +145,7 @@ class BatchFiller:
 
     def _requests(self, missing: _Missing, tries: Counter[str]) -> Iterator[Request]:
         endpoint, style, price = self.service.endpoint, self.service.client.style, self.service.price
-        bound = most_tokens(endpoint, self.billing.sampling)
+        bound = most_tokens(style, self.billing.sampling)
         for order, places in missing:
             prompt = PromptBound.of([message["content"] for message in order.messages], self.service.added_tokens)
             for part in [places] if style.supports_n else [[place] for place in places]:
@@ -153,7 +153,7 @@ class BatchFiller:
                 seed = derive_seed("api", order.round, order.stage, order.question, part[0], tries[order.question])
                 asked = body(endpoint, style, order.messages, len(part), self.billing.sampling, seed)
                 data = encode_line(line, asked)
-                usd = BATCH_SHARE * worst_case(price, prompt, len(part), bound)
+                usd = price.batch_share * worst_case(price, prompt, len(part), bound)
                 yield Request(line, data, usd, len(data) + len(part) * bound * _BYTES_A_TOKEN)
 
     def _start(self, batch: Batch, data: bytes | None) -> asyncio.Task[bool]:

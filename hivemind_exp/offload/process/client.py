@@ -174,6 +174,8 @@ class OffloadClient:
     _process: EngineProcess | None = None
     _orders: dict[tuple[int, str, str], CompletionRequest] = field(default_factory=dict)
     _deaths: int = 0
+    _aside: list[tuple[str, str, str]] = field(default_factory=list)
+    """Providers that are not used any more, which a new process must know."""
 
     @property
     def pid(self) -> int | None:
@@ -209,6 +211,10 @@ class OffloadClient:
 
     def report_spend(self, round_: int) -> None:
         self._call("tell", round_)
+
+    def set_aside(self, provider: str, why: str, command: str) -> None:
+        self._aside.append((provider, why, command))
+        self._call("set_aside", self._aside[-1])
 
     def close(self) -> None:
         """Wait briefly for answers in flight, then stop the process. It reports any spending not yet reported."""
@@ -250,6 +256,8 @@ class OffloadClient:
             self._emit(WarningEvent(code="engine_restarted", message=message))
             try:
                 self._open(again=True)
+                for each in self._aside:
+                    self._running.post("set_aside", each, self._stop.check)
                 self._running.post("place", pack_orders(self._unfilled()), self._stop.check)
                 return
             except EngineGone as again:
@@ -265,7 +273,7 @@ class OffloadClient:
         times = f" ({self._deaths} times without finishing a round)" if self._deaths > 1 else ""
         return NodeError(
             f"the API process {gone}{times}; the node's log may show why",
-            next=f"swarmctl logs --node {self._config.node.name}",
+            next=f"swarmctl logs --node {self._config.node.name} --raw",
         )
 
     def _kill(self) -> None:

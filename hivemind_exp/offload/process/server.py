@@ -61,6 +61,7 @@ class EngineServer:
             "place": lambda orders: engine.submit(unpack_orders(orders)),
             "wait": lambda args: engine.wait(*args),
             "tell": engine.report_spend,
+            "set_aside": lambda args: engine.set_aside(*args),
         }
         while True:
             number, name, argument = calls.get()

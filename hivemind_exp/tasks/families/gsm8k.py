@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import HubUnreachable, TaskError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows, enough
@@ -59,7 +60,7 @@ def _from_hub() -> Rows:
     try:
         splits = load_dataset(HUB_NAME, HUB_SUBSET)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = foreign(str(error).strip() or type(error).__name__)
         kind = TaskError if reachable and not isinstance(error, ConnectionError) else HubUnreachable
         raise kind(
             f"cannot load GSM8K from the hub ({reason}); download a copy on a machine with network access "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import TaskError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import Task, TaskSpec
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, LIBRARY
@@ -34,7 +35,7 @@ def check(spec: TaskSpec) -> None:
             near = difflib.get_close_matches(name, allowed, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it accepts {', '.join(allowed) or 'none'}"
             raise TaskError(
-                f"task {spec.name!r} has no parameter {name!r}; {hint}", next=f"swarmctl run --task {spec.name}"
+                f"task {spec.name!r} has no parameter {foreign(name)}; {hint}", next=f"swarmctl run --task {spec.name}"
             )
 
 
@@ -73,7 +74,7 @@ class GeneratedTask(Task):
             self.make(0)  # forces lazy loading now, before the sandbox closes
         except Exception as error:
             raise TaskError(
-                f"task {self.name!r} has invalid parameters: {str(error) or type(error).__name__}",
+                f"task {self.name!r} has invalid parameters: {foreign(str(error) or type(error).__name__)}",
                 next=f"swarmctl run --task {self.name}",
             ) from error
 

@@ -6,6 +6,11 @@ Regular expressions with ``.*?`` between tags take quadratic time on ``<answer><
 from collections.abc import Sequence
 
 TAGS = ("<answer>", "</answer>", "<think>", "</think>")
+INSTRUCTION = (
+    "Think about the question first, between <think> and </think>. "
+    "Then give the final answer, and nothing else, between <answer> and </answer>."
+)
+"""Asks for a completion in strict format."""
 
 
 def answer_in(completion: str) -> str | None:
@@ -44,6 +49,27 @@ def is_exactly(completion: str, names: Sequence[str], refused: Sequence[str] = (
             return False
         rest = rest.lstrip()
     return not rest
+
+
+def strict_part(completion: str, names: Sequence[str]) -> str | None:
+    """Return the last pair of each of these tags, in this order, without the text around and between them.
+
+    ``<think>`` may be missing: a chat template may have written it as the end of the prompt. None if there is no such
+    part.
+    """
+    parts: list[str] = []
+    end = len(completion)
+    for name in reversed(names):
+        opening, closing = f"<{name}>", f"</{name}>"
+        last_close = completion.rfind(closing, 0, end)
+        start = completion.rfind(opening, 0, max(last_close, 0))
+        if last_close < 0 or (start < 0 and name != "think"):
+            return None
+        begin = 0 if start < 0 else start + len(opening)
+        parts.append(f"{opening}{completion[begin : completion.index(closing, begin)]}{closing}")
+        end = max(start, 0)
+    text = "\n".join(reversed(parts))
+    return text if is_exactly(text, names, TAGS if len(names) == 1 else ()) else None
 
 
 def in_order(completion: str, names: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ from operator import not_
 from typing import Any
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.messages import messages, send, take_pipes
 from hivemind_exp.processes.sandbox import Role
@@ -36,7 +37,7 @@ def main(role: Role, parent: int) -> None:
         return
     except Exception as error:  # noqa: BLE001 - the node turns it into a TaskError
         traceback.print_exc()
-        send(sink, {"error": f"{type(error).__name__}: {error}", "next": None, "code": None})
+        send(sink, {"error": f"{type(error).__name__}: {foreign(error)}", "next": None, "code": None})
         return
     send(sink, {"ready": [{name: getattr(task, name) for name in FACTS} for task in tasks], "open": still_open})
     for task, *rest in asked:
@@ -69,7 +70,7 @@ def _make(task: Task, seed: int) -> object:
         text, entry = task.make(seed)
         return [text, entry, task.key(text, entry)]
     except Exception as error:  # noqa: BLE001 - generators may raise anything; the node adds the task's name
-        return {"error": f"{type(error).__name__}: {error}"}
+        return {"error": f"{type(error).__name__}: {foreign(error)}"}
 
 
 def _score(task: Task, answer: str, entry: dict[str, Any]) -> float:

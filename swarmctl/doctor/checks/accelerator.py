@@ -24,6 +24,9 @@ BFLOAT16_SINCE = (8, 0)
 _BUSY = 0.5
 """Share of the memory that other programs may use before there is a warning."""
 _MACOS_WITH_MPS = 14
+_FOR_GPUS = ("default", "gpu")
+"""Built-in profiles whose settings are too large for a CPU."""
+_ON_CPU = "swarmctl run --profile cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,15 @@ def device(context: Context) -> Finding:
         return failed(missing, context.changed(model__device="auto"))
     if hardware.nvidia is not None and (gpu := selected(context)):
         return _capable(context, gpu, version, cuda)
-    return ok(f"{_seen(hardware)}; torch {version}")
+    text = f"{_seen(hardware)}; torch {version}"
+    return _on_cpu(context, text) if hardware == Hardware() else ok(text)
+
+
+def _on_cpu(context: Context, text: str) -> Finding:
+    if context.resolved is None or context.resolved.profile.reference not in _FOR_GPUS:
+        return ok(text)
+    name = context.resolved.profile.name
+    return warning(f"{text}. The profile {name} is for a GPU and slow here; cpu is for this machine", _ON_CPU)
 
 
 def _seen(hardware: Hardware) -> str:

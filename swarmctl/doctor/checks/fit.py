@@ -6,11 +6,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.models.hardware import container_memory
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected
 from swarmctl.doctor.checks.hub import shape
-from swarmctl.doctor.checks.machine import LIBRARIES, container_memory
+from swarmctl.doctor.checks.machine import LIBRARIES
 from swarmctl.terminal.sentences import count, size
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hivemind_exp.errors import KeyProblem
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models.memory import TINY, Shape, count_weights
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
@@ -82,7 +83,7 @@ def _shaped(read: Mapping[str, Any], parameters: int | None, where: str) -> tupl
     if found := Shape.read(read, parameters):
         return found, where
     kind = read.get("model_type", "unknown")
-    return None, f"cannot compute the size of a model of type {kind!r} from its config.json"
+    return None, f"cannot compute the size of a model of type {foreign(kind)} from its config.json"
 
 
 def login() -> str:
@@ -102,7 +103,7 @@ def token(context: Context) -> Finding:
     address = places.endpoint(context.environment)
     if key.rival(context.environment):
         return skipped(
-            f"{key.label}; not checked: it is for {places.ENDPOINT} and is not sent to {address} ($HF_ENDPOINT)"
+            f"{key.label}; not checked: it belongs to {key.origin} and is not sent to {address} ($HF_ENDPOINT)"
         )
     return _asked(context, key, address)
 

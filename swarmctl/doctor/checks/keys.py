@@ -8,6 +8,7 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from hivemind_exp.foreign_text import foreign
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.installation import install
 from swarmctl.keys.key_text import dotted_tail, last_four
@@ -25,11 +26,14 @@ def keyring(context: Context) -> Finding:
         return unknown(f"the keyring did not respond {error}; keys from the environment still work", again)
     match answer:
         case {"error": "absent"}:
-            return skipped("no keyring on this machine, as on most servers; use keys from the environment")
+            return skipped(
+                "no keyring on this machine, as on most servers; `swarmctl keys set` offers a file that only you can "
+                "read, and keys from the environment work, too"
+            )
         case {"error": _, "message": message}:
-            return failed(f"cannot use the keyring: {message}", again)
+            return failed(f"cannot use the keyring: {foreign(message)}", again)
         case {"backend": kind, "problem": str(problem)}:
-            return warning(f"{kind}: {problem}; keys from the environment still work")
+            return warning(f"{kind}: {foreign(problem)}; keys from the environment still work")
         case {"backend": kind, "locked": True}:
             # Reading any entry, even a missing one, opens the dialog that unlocks the keyring.
             return warning(f"{kind} is locked", f"{shlex.quote(sys.executable)} -m keyring get swarmctl unlock")

@@ -7,10 +7,10 @@ import shutil
 import struct
 import sys
 import time
-from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from hivemind_exp.models.hardware import container_memory
 from hivemind_exp.models.memory import USUAL_PROMPT, checkpoint_bytes, estimate
 from swarmctl.doctor.check import Context, Finding, bytes_in, failed, ok, quoted, skipped, warning
 from swarmctl.doctor.checks.accelerator import device_kind
@@ -24,7 +24,6 @@ LIBRARIES = 3 * 2**30
 """Host memory of the interpreter with torch, transformers and hivemind, and of the verifier workers."""
 DESCRIPTORS = 1024
 """The fewest open files that are enough for a node with some peers."""
-_UNLIMITED = 1 << 60
 _TOLERATED_S = 3.0
 """Clock difference above which hivemind rejects a peer."""
 _UNSYNCHRONISED = 0x40
@@ -63,32 +62,6 @@ def _need(context: Context) -> tuple[int | None, str]:
         return LIBRARIES + need.peak, "for training on the CPU"
     # Weights are loaded as float32 into host memory before they move to the device.
     return LIBRARIES + known.parameters * 4, "to load the model"
-
-
-def container_memory(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> tuple[int | None, int]:
-    """Return the memory limit of this process's control group and the bytes used; a limit of None means unlimited.
-
-    ``psutil`` reports only the whole machine.
-    """
-    try:
-        groups = dict(line.split(":", 2)[1:] for line in own.read_text().splitlines())
-    except (OSError, ValueError):
-        return None, 0
-    for controllers, path in groups.items():
-        if controllers == "":
-            base, limit_name, used_name = root, "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            base, limit_name, used_name = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        for directory in (base / path.strip("/"), base):
-            with suppress(OSError, ValueError):
-                limit, used = int((directory / limit_name).read_text()), int((directory / used_name).read_text())
-                if limit < _UNLIMITED:
-                    return limit, used
-    return None, 0
 
 
 def disk(context: Context) -> Finding:

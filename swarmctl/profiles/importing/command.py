@@ -5,11 +5,12 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign, visible
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import Exit, exit_code
 from swarmctl.keys.key_text import clean_key
@@ -25,7 +26,7 @@ from swarmctl.settings.toml_text import rendered
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.safe_text import clean, without_keys
+from swarmctl.terminal.safe_text import one_line, without_keys
 
 _HEADINGS = {
     NO_COUNTERPART: "Not used here",
@@ -49,10 +50,10 @@ def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, a
     write(path, _checked(path, source, result))
     if not as_json:
         for line in _account(result):
-            print(clean(line))
+            print(one_line(line))
         print()
         print_written(path)
-    prompter = Prompter(silent=how.no_input)
+    prompter, how = Prompter(silent=how.no_input), replace(how, replaces=False)
     kept = _keep_all(result.secrets, how, prompter)
     if kept:
         _warn_about_secrets(source, result.secrets, kept, prompter)
@@ -72,7 +73,7 @@ def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, a
 def _checked(path: Path, source: Path, result: Mapped) -> str:
     """Return the profile's text, without the settings that the configuration rejects; record those as left."""
     # Only the file's name is repeated, none of its text: settings that were left out may hold a secret.
-    head = [f"Created by `swarmctl profiles import` from {clean(source.name)}, an RL Swarm configuration."]
+    head = [f"Created by `swarmctl profiles import` from {visible(source.name)}, an RL Swarm configuration."]
     while True:
         values: Mapping[SettingPath, Any] = {
             each.path: anchored(each.path, each.value, source.parent) for each in result.carried
@@ -91,9 +92,9 @@ def _account(result: Mapped) -> list[str]:
     lines = ["Imported:"] if result.carried else []
     for each in result.carried:
         value = json.dumps(without_keys(each.value), ensure_ascii=False)
-        lines.append(f"  {each.key} -> {each.setting} = {value}" + (f" ({each.note})" if each.note else ""))
+        lines.append(f"  {foreign(each.key)} -> {each.setting} = {value}" + (f" ({each.note})" if each.note else ""))
     for kind, heading in _HEADINGS.items():
-        left = [f"  {each.key}: {each.why}" for each in result.left if each.kind == kind]
+        left = [f"  {foreign(each.key)}: {each.why}" for each in result.left if each.kind == kind]
         lines += [f"{heading}:", *left] if left else []
     return lines
 
@@ -113,14 +114,14 @@ def _keep_all(secrets: Sequence[Secret], how: SetOptions, prompter: Prompter) ->
                 key = clean_key(secret.value, f"at {secret.key}")
                 keep_key(secret.name, key, PROVIDERS[secret.name].base_url, how, prompter)
         except NodeError as refusal:
-            prompter.say(f"Not saved: {secret.key}: {refusal.message}")
+            prompter.say(f"Not saved: {foreign(secret.key)}: {refusal.message}")
             secret.error = refusal
     return kept
 
 
 def _warn_about_secrets(source: Path, secrets: Sequence[Secret], kept: Sequence[Secret], prompter: Prompter) -> None:
     """Warn that the file holds secrets, and print the commands that fix it."""
-    found = ", ".join(dict.fromkeys(secret.key for secret in secrets))
+    found = ", ".join(dict.fromkeys(foreign(secret.key) for secret in secrets))
     prompter.say(
         f"warning: {shown(source)} contains a secret ({found}). Secrets don't belong in files that are copied and "
         "shared. Remove it from the file, and revoke it at its service if anyone else could have read it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.errors import CheckpointError
+from hivemind_exp import formats
+from hivemind_exp.errors import FileProblem, NewerFormat
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Evaluation, Manifest
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.journal.records import Evaluation, Manifest, TrainingRow
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.trainer.hivemind_grpo_trainer import pass_rates
 
@@ -82,12 +84,26 @@ def test_manifests_are_replayed_in_order_from_a_checkpoint_on(tmp_path: Path) ->
     assert list(journal.manifests(5)) == []
 
 
-def test_missing_manifest_is_an_error(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "j", "s")
+def test_steps_after_a_missing_one_are_forgotten_with_what_depends_on_them(tmp_path: Path) -> None:
+    journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
     for step in (0, 2):
         journal.commit(make_manifest(step))
-    with pytest.raises(CheckpointError, match="is missing step 1"):
-        list(journal.manifests(0))
+        journal.write_evaluation(Evaluation(step, 0.5, 8, {}))
+    journal.write_prompts(2, [prompt])
+    own = Rollout(Kind.POLICY, "local", "own", (1,), False, lag=0)
+    journal.write_rollouts(2, 2, [Group(prompt, (own,), ())])
+    order = CompletionRequest(2, "answer", prompt.question.digest, prompt.messages, (1,), 2)
+    journal.write_completions(order, [Completion(1, Kind.TEACHER, "openai", "m", "teacher's", False, 2, 0.01)])
+    assert [m.step for m in journal.manifests(0)] == [0]
+    assert journal.steps() == 3
+    journal.rewind(1, 1)
+    assert journal.steps() == 1
+    assert journal.stage_run(2) is None
+    assert [evaluation.round for evaluation in journal.evaluations()] == [0]
+    kept = journal.rollouts(2, prompt, 1, lambda *_: (1,))
+    assert {place: (rollout.text, rollout.lag) for place, rollout in kept.items()} == {1: ("teacher's", 0)}
+    journal.commit(make_manifest(1))
+    assert [m.step for m in journal.manifests(0)] == [0, 1]
 
 
 def test_evaluations_are_saved_and_averaged(tmp_path: Path) -> None:
@@ -101,8 +117,52 @@ def test_evaluations_are_saved_and_averaged(tmp_path: Path) -> None:
 
 def test_invalid_journal_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(b"not a database, but long enough to be read as one" * 100)
-    with pytest.raises(CheckpointError, match="cannot use the journal"):
+    with pytest.raises(FileProblem, match="is damaged") as caught:
         Journal(tmp_path / "j", "s")
+    subprocess.run(caught.value.next or "false", shell=True, check=True)
+    assert Journal(tmp_path / "j", "s").steps() == 0
+
+
+def test_damage_is_found_when_the_journal_is_opened(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    row = TrainingRow(Kind.POLICY, "local", "t", 0, (1,) * 2000, (2,) * 2000, "x", 1.0, 1.0, 0)
+    for step in range(20):
+        journal.commit(dataclasses.replace(make_manifest(step), rows=(row,)))
+    journal.close()
+    with (tmp_path / "j").open("r+b") as file:
+        file.seek(8 * 4096)
+        file.write(b"\xff" * 4096 * 10)
+    with pytest.raises(FileProblem, match="malformed"):
+        Journal(tmp_path / "j", "s")
+
+
+def test_a_damaged_manifest_is_reported(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    journal.commit(make_manifest(0))
+    journal._db.execute("UPDATE manifests SET body=x'93c1'")
+    with pytest.raises(FileProblem, match="step 0"):
+        list(journal.manifests(0))
+
+
+@pytest.mark.parametrize("number", [0, formats.FORMAT])
+def test_a_journal_of_this_or_an_older_version_is_opened(tmp_path: Path, number: int) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    journal.commit(make_manifest(0))
+    journal._db.execute(f"PRAGMA user_version={number}")
+    journal.close()
+    again = Journal(tmp_path / "j", "s")
+    assert again.steps() == 1
+    assert again._db.execute("PRAGMA user_version").fetchone() == (formats.FORMAT,)
+
+
+def test_a_newer_journal_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    journal._db.execute(f"PRAGMA user_version={formats.FORMAT + 1}")
+    journal.close()
+    before = (tmp_path / "j").read_bytes()
+    with pytest.raises(NewerFormat, match="newer version"):
+        Journal(tmp_path / "j", "s")
+    assert (tmp_path / "j").read_bytes() == before
 
 
 def test_kill_9_leaves_only_whole_entries(tmp_path: Path) -> None:

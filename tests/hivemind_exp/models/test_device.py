@@ -9,7 +9,7 @@ import torch
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import DeviceError
-from hivemind_exp.models.device import pin_device, resolve_compute
+from hivemind_exp.models.device import available_memory, pin_device, resolve_compute
 from hivemind_exp.models.hardware import INTEL, NVIDIA, Hardware, detect_hardware, explain_unusable, pci_gpus
 
 no_accelerator = pytest.mark.skipif(
@@ -126,3 +126,11 @@ def test_an_index_beyond_the_visible_ones_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(DeviceError, match="no device cuda:2: CUDA_VISIBLE_DEVICES=3 makes only 1 visible"):
         pin_device("cuda:2")
+
+
+def test_the_memory_available_on_a_cpu_respects_a_containers_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = available_memory("cpu")
+    assert whole is not None
+    assert whole > 2**20
+    monkeypatch.setattr("hivemind_exp.models.device.container_memory", lambda: (2**20, 2**19))
+    assert available_memory("cpu") == 2**19

@@ -110,9 +110,9 @@ def test_a_directory_without_a_model_is_reported(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     config = ModelConfig(name=str(save_encoder_decoder(tmp_path)))
-    with pytest.raises(ModelError, match="is not a causal language model"):
+    with pytest.raises(ModelError, match="not a causal language model"):
         locate(config)
-    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(ModelError, match="not a causal language model"):
         load_model(config, load_tokenizer(config), dtype="float32", seed=0)
 
 
@@ -167,7 +167,17 @@ def test_sampling_ignores_the_models_own_defaults_and_ends_at_its_end_of_turn(tm
     assert len({rollout.ids[0] for rollout in rollouts}) > 20
     assert source.generate(prompt, 4, seed=1)[0] == source.generate(prompt, 4, seed=1)[0]
     assert source.generate(prompt, 4, seed=1)[0] != source.generate(prompt, 4, seed=2)[0]
-    assert model.generation_config.top_k == 20
+
+
+def test_checkpoints_carry_no_sampling_defaults_of_the_base_model(tmp_path: Path) -> None:
+    config = ModelConfig(name=str(save_llama(tmp_path / "base")))
+    assert json.loads((tmp_path / "base/generation_config.json").read_text())["repetition_penalty"] == 1.3
+    load_model(config, load_tokenizer(config), dtype="float32", seed=0).save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved/generation_config.json").read_text())
+    neutral = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+    assert {name: saved.pop(name, neutral[name]) for name in neutral} == neutral
+    assert saved.pop("eos_token_id") == [1, 5]
+    assert saved.keys() <= {"bos_token_id", "pad_token_id", "_from_model_config", "transformers_version"}
 
 
 def test_prompts_use_the_models_chat_format(tmp_path: Path) -> None:

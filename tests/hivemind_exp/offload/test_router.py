@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.offload import router as routing
-from hivemind_exp.offload.router import ProviderService
+from hivemind_exp.offload.api.chat import ChatClient
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
+from hivemind_exp.offload.rate_limit import RateLimiter
+from hivemind_exp.offload.router import FAULTS_IN_A_ROW, ProviderService, Router
 from hivemind_exp.providers import Group
 from hivemind_exp.rollouts.types import CompletionRequest
-from tests.support.engine_rig import GROUPS, Rig, endpoint, engine, order
+from tests.support.engine_rig import GROUPS, PRICE, Rig, endpoint, engine, order
 from tests.support.fake_api.ask import Ask
 from tests.support.fake_api.faults import Fault, Trouble
 from tests.support.fake_api.server import ApiServer, api_server
+from tests.support.recorded_events import Events
 from tests.support.waiting import LONG_S, until
 
 
@@ -113,6 +118,34 @@ def test_answers_to_requests_sent_before_an_outage_do_not_end_it(
         until(lambda: _filled(rig, order(100)))
     assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
     assert {len(rig.texts()[f"question {each}"]) for each in range(slow)} == {1}
+
+
+def test_failures_of_requests_sent_before_an_outage_began_or_ended_do_not_count() -> None:
+    async def job() -> None:
+        box = endpoint("http://box/v1")
+        service = ProviderService(box, ChatClient(box, None, seconds=1), RateLimiter(8, None, None), PRICE)
+        router = Router([service, None], Events())
+
+        def fail(sent: float) -> None:
+            router.record_failure(service, RequestFailed(FaultKind.BROKEN, "lost", billed=True, sent_at=sent))
+
+        for _ in range(FAULTS_IN_A_ROW):
+            fail(asyncio.get_running_loop().time())
+        assert service.trouble is not None
+        service.probing = True  # one request finds out whether it works again
+        fail(service.down_since - 1)
+        assert (service.probing, service.outages) == (True, 1)
+        router.record_success(service, service.down_since + 1)
+        assert service.trouble is None
+        for _ in range(2 * FAULTS_IN_A_ROW):
+            fail(service.recovered_at - 0.001)
+        assert (service.trouble, service.faults) == (None, 0)
+        for _ in range(FAULTS_IN_A_ROW):
+            fail(service.recovered_at + 0.001)
+        assert service.trouble is not None
+        await service.client.close()
+
+    asyncio.run(job())
 
 
 def test_parameters_adapt_after_an_outage(tmp_path: Path) -> None:

@@ -11,16 +11,28 @@ from pydantic import ValidationError
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.offload.prices import Usage, bounded_price, price_of
-from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, resolved_kind, split, training_terms
+from hivemind_exp.offload.settings import (
+    chain,
+    check_offload,
+    first_endpoint,
+    reasons,
+    resolved_kind,
+    split,
+    token_limit,
+    training_terms,
+)
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.sources.schedule import Parts, in_rounds, parts
 
 
-def config(provider: str = "openai", *, mybox: Any = None, luffy: bool = False, **offload: Any) -> Config:
+def config(
+    provider: str = "openai", *, mybox: Any = None, luffy: bool = False, generation: Any = None, **offload: Any
+) -> Config:
     own = {"mybox": {"base_url": "http://box/v1", "model": "m"} | (mybox or {})}
     train = {"teacher_loss": "luffy" if luffy else "gated"}
-    return Config.model_validate({"offload": {"provider": provider} | offload, "providers": own, "train": train})
+    sections = {"providers": own, "train": train, "generation": generation or {}}
+    return Config.model_validate({"offload": {"provider": provider} | offload, **sections})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +66,7 @@ def test_provider_and_model_names_are_resolved() -> None:
     assert first_endpoint(config("openai:gpt-4o")).model == "gpt-4o"
     found = chain(config(fallback=["mybox", "groq:llama-3.3-70b-versatile", "local"]))
     assert [each.label if each else None for each in found] == [
-        "openai:gpt-4o-mini",
+        "openai:gpt-6-luna",
         "mybox:m",
         "groq:llama-3.3-70b-versatile",
         None,
@@ -87,7 +99,8 @@ def test_built_in_provider_cannot_move_to_another_host() -> None:
         ({"kind": "relay", "rounds": "0-9"}, "the API must fill every round of a relay"),
         ({"kind": "relay", "on_limit": "local"}, "a relay loads no model"),
         ({"luffy": True}, "luffy compares"),
-        ({"provider": "groq", "batch": True}, "has no Batch API"),
+        ({"provider": "mistral", "batch": True}, "has no Batch API"),
+        ({"provider": "groq", "service_tier": "flex"}, "has no service tier flex"),
         ({"batch": True, "when": "failed"}, "takes hours"),
     ],
 )
@@ -168,7 +181,7 @@ def test_auto_never_means_the_node_s_own_policy() -> None:
 
 
 def test_prices_are_known_tiered_set_or_free() -> None:
-    openai = bounded_price(first_endpoint(config()), {}, capped=True)
+    openai = bounded_price(first_endpoint(config("openai:gpt-4o-mini")), {}, capped=True)
     assert (openai.input, openai.output) == (pytest.approx(0.15e-6), pytest.approx(0.6e-6))
     assert openai.cost(Usage(1000, 1000, cached=500)) < openai.cost(Usage(1000, 1000))
     tiered = first_endpoint(config("gemini:gemini-2.5-pro"))
@@ -188,8 +201,16 @@ def test_unknown_price_is_refused_under_a_cap() -> None:
     with pytest.raises(ConfigurationError, match="the price of mybox:m is unknown"):
         bounded_price(endpoint, {}, capped=True)
     assert bounded_price(endpoint, {}, capped=False).free
-    with pytest.raises(ConfigurationError, match="the hidden reasoning of xai:grok-4-0709 has no limit"):
-        bounded_price(first_endpoint(config("xai:grok-4-0709")), {}, capped=True)
+
+
+def test_grok_runs_under_a_cap_without_its_reasoning() -> None:
+    endpoint = first_endpoint(config("xai"))
+    with pytest.raises(ConfigurationError, match=f"the hidden reasoning of {endpoint.label} has no limit") as caught:
+        bounded_price(endpoint, {}, capped=True, reasons=reasons(config("xai"), endpoint))
+    assert caught.value.next == f"swarmctl run --offload {endpoint.label} --set offload.reasoning_effort=none"
+    quiet = config("xai", reasoning_effort="none")
+    assert not bounded_price(endpoint, {}, capped=True, reasons=reasons(quiet, endpoint)).free
+    assert not first_endpoint(config("xai:grok-4.20-non-reasoning")).reasons
 
 
 def test_daily_cap_alone_is_a_cap() -> None:
@@ -198,7 +219,30 @@ def test_daily_cap_alone_is_a_cap() -> None:
     assert config().offload.limits.capped
 
 
-def test_every_default_model_has_a_price_and_limited_reasoning() -> None:
+def test_every_default_model_has_a_price_and_a_date() -> None:
     for name, row in PROVIDERS.items():
         if row.chat is not None and row.needs_key:
-            bounded_price(first_endpoint(config(name)), {}, capped=True)
+            price = bounded_price(first_endpoint(config(name)), {}, capped=True)
+            assert not price.retired
+            assert row.chat.checked is not None
+
+
+def test_a_teacher_has_a_token_limit_of_its_own() -> None:
+    small = {"max_completion_tokens": 128}
+    assert token_limit(config(generation=small)) == 1024
+    assert token_limit(config(generation={"max_completion_tokens": 2048})) == 2048
+    assert token_limit(config(generation=small, max_tokens=300)) == 300
+    assert token_limit(config(generation=small, kind="relay")) == 128
+    assert token_limit(config(generation=small, kind="policy_text")) == 128
+
+
+def test_discounts_are_in_the_price() -> None:
+    usage = Usage(1000, 1000)
+    openai = bounded_price(first_endpoint(config()), {}, capped=True)
+    assert openai.cost(usage, tier="flex") == pytest.approx(0.5 * openai.cost(usage))
+    assert openai.cost(usage, tier="default") == openai.cost(usage)
+    assert openai.share(config(service_tier="flex").offload) == 0.5
+    grok = price_of(first_endpoint(config("xai")), {})
+    assert grok is not None
+    assert grok.cost_in_batch(usage) == pytest.approx(0.8 * grok.cost(usage))
+    assert grok.cost(usage, tier="flex") == grok.cost(usage)

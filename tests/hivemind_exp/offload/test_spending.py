@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,8 @@ def test_a_damaged_ledger_is_refused_and_can_be_moved_aside(tmp_path: Path) -> N
         for attempt in (lambda: spent_so_far(files), lambda: spend(server, files, 1)):
             with pytest.raises(NodeError, match=r"the ledger .* is damaged") as raised:
                 attempt()
-            assert raised.value.next == f"mv {files.ledger} {files.root / 'ledger.damaged'}"
-        files.ledger.rename(files.root / "ledger.damaged")
+        subprocess.run(raised.value.next or "false", shell=True, check=True)
+        assert not files.ledger.exists()
         assert spent_so_far(files) == pytest.approx(before)
         spend(server, files, 1, first=10)
         assert spent_so_far(files) > before

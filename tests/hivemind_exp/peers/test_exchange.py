@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hivemind_exp.game.sampling.game import STAGE, build_prompts, encode
+from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
+from hivemind_exp.models.chat_format import encode
 from hivemind_exp.peers.bundle import Bundle, unpack
 from hivemind_exp.peers.exchange import (
     QUANTILE,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,21 @@ def test_a_node_without_any_intact_checkpoint_fails_instead_of_starting_over(tmp
         (checkpoint / "trainer.pt").unlink()
     with pytest.raises(CheckpointError):
         run(make_config(game={"rounds": 8}), tmp_path)
+
+
+@pytest.mark.slow
+def test_deleted_rounds_are_not_needed_to_resume(uninterrupted: Path, tmp_path: Path) -> None:
+    config = make_config(journal={"keep_rounds": 1})
+    run(make_config(game={"rounds": 5}, journal={"keep_rounds": 1}), tmp_path)
+    newest = max((tmp_path / "checkpoints").iterdir())
+    (newest / "trainer.pt").write_bytes(b"")
+    events = Events()
+    run(config, tmp_path, emit=events)
+    assert [step["step"] for step in events.of("step") if step["replayed"]] == [4]
+    assert same_weights(uninterrupted, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as db:
+        rounds = {round_ for (round_,) in db.execute("SELECT round FROM completions")}
+    assert rounds == {5}  # the older of the two checkpoints was taken before it
 
 
 @pytest.mark.slow

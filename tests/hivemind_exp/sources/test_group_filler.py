@@ -81,3 +81,29 @@ def test_an_apis_text_is_encoded_with_this_nodes_tokenizer(tmp_path: Path, confi
         assert tokenizer.decode(rollout.ids[:-1]) == rollout.text
         assert rollout.ids[-1] == tokenizer.eos_token_id
         assert (rollout.lag, rollout.model) == (3, "m")
+
+
+def test_a_teachers_text_is_cut_to_its_tags_and_to_what_fits(tmp_path: Path, config: Config) -> None:
+    journal, tokenizer = Journal(tmp_path / "j", "s"), build_tokenizer()
+    (prompt,) = build_prompts(Spelling().questions("train", 0, 1), tokenizer)
+    texts = [
+        "Sure! <answer>ab</answer> Bye.",
+        "no</think><answer>cd</answer>",
+        f"<think>{'a' * 30}</think><answer>ef</answer>",
+    ]
+    journal.write_completions(request(prompt), [completion(place, text) for place, text in enumerate([*texts, "gh"])])
+    filler = make_filler(config, journal)
+    (group,) = filler.fill(FIRST, [prompt])
+    learned = {place: rollout.text for place, rollout in group.numbered().items()}
+    assert learned == {
+        0: "<answer>ab</answer>",
+        1: "<think>no</think>\n<answer>cd</answer>",
+        2: "<answer>ef</answer>",
+        3: "gh",
+    }
+    for rollout in group.rollouts:
+        assert rollout.ids == encode_completion(tokenizer, rollout.text, False)
+        assert len(rollout.ids) <= config.generation.max_completion_tokens
+    (said,) = [event["message"] for event in filler.emit.of("warning")]  # type: ignore[attr-defined]
+    assert "learns their answers without the reasoning" in said
+    assert "raise generation.max_completion_tokens" in said

@@ -27,6 +27,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.node import SwarmNode
 from tests.support.charters import charter
 from tests.support.hostile.wire import Peers, acquainted, eventually, peers_of, receive
+from tests.support.processes import is_alive
 
 pytestmark = pytest.mark.swarm
 
@@ -164,7 +165,7 @@ def test_a_stuck_daemon_is_replaced(peers: Peers, monkeypatch: pytest.MonkeyPatc
     first = peers.start("first")
     before, seen = daemon(first), first.overlay
     before.suspend()
-    eventually(lambda: not before.is_running())
+    eventually(lambda: not is_alive(before.pid))
     eventually(lambda: first.overlay is not seen)
     assert daemon(first).pid != before.pid
 
@@ -286,7 +287,7 @@ def test_closing_leaves_no_processes_sockets_or_threads(peers: Peers) -> None:
         begun = time.monotonic()
         node.close()
         assert time.monotonic() - begun < 2
-    assert not any(process.is_running() for process in running)
+    assert not any(is_alive(process.pid) for process in running)
     assert not any(path.exists() for path in sockets)
     eventually(lambda: set(threading.enumerate()) <= threads, 2)
     second.publish(b"after", round=0, groups=1, step=1)  # no effect after close, and no error
@@ -307,7 +308,7 @@ def test_leftovers_of_a_killed_node_are_removed(peers: Peers, capfd: pytest.Capt
     child.stdout.close()
     first = peers.start("first")
     assert first.addresses() == (address,)
-    assert not any(process.is_running() for process in left)
+    assert not any(is_alive(process.pid) for process in left)
     assert "leftovers" in peers.codes("first")
     assert capfd.readouterr().err == ""
 
@@ -328,7 +329,7 @@ def test_the_daemon_of_a_node_killed_during_startup_is_removed(peers: Peers) -> 
     assert sockets
     first = peers.start("first")
     # The killed node had not recorded its daemon yet. The daemon would have kept the port that the invitation names.
-    assert not left.is_running()
+    assert not is_alive(left.pid)
     assert not any(socket.exists() for socket in sockets)
     assert first.addresses() == kept
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.nodes import Events, make_config, run
 
 EXPECTED = {"reward/policy", "reward_std/policy", "completion_length/policy", "tokens/policy", "grad_norm", "loss"}
-EXPECTED |= {"entropy/policy", "clip_fraction/policy", "learning_rate"}
+EXPECTED |= {"entropy/policy", "learning_rate"}
 
 
 @pytest.mark.slow

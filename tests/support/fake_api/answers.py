@@ -10,6 +10,9 @@ from tests.support.fake_api.ask import KNOWN_FIELDS, Ask, count_prompt, count_to
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.state import State
 
+ADDED_TOKENS = 500
+"""Tokens that ``ADDED_PROMPT`` adds to a prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -107,6 +110,8 @@ def _content(state: State, ask: Ask, fault: Fault | None) -> tuple[str | None, s
             return text[: len(text) // 2], "length", hidden
         case Fault.FILTERED:
             return text[: len(text) // 2], "content_filter", hidden
+        case Fault.CHOICE_ERROR:
+            return text[: len(text) // 2], "error", hidden
     return text, finish, hidden
 
 
@@ -141,6 +146,17 @@ def _spoil(body: dict[str, Any], fault: Fault | None) -> None:
             del body["usage"]
         case Fault.NEGATIVE_USAGE:
             body["usage"] = _usage(-1000, -1000, -1000)
+        case Fault.FLOAT_USAGE:
+            names = ("prompt_tokens", "completion_tokens", "total_tokens")
+            body["usage"] |= {name: float(body["usage"][name]) for name in names}
+        case Fault.PARTS:
+            for choice in body["choices"]:
+                text, message = choice["message"]["content"], choice["message"]
+                thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+                message["content"] = [thinking, {"type": "text", "text": text}]
+        case Fault.CHOICE_ERROR:
+            for choice in body["choices"]:
+                choice |= {"finish_reason": "error", "error": {"code": 502, "message": "Upstream error"}}
         case Fault.STRING_USAGE:
             body["usage"] = dict.fromkeys(body["usage"], "many")
         case Fault.CHOICES_NOT_LIST:
@@ -163,7 +179,7 @@ def generate(state: State, ask: Ask, request_id: str, fault: Fault | None) -> Re
     hidden = sum(tokens for _, _, tokens in contents)
     # After reasoning up to the limit, no token is left, not even the one of an empty text.
     visible = sum(count_tokens(content or "") for content, finish, _ in contents if content or finish != "length")
-    prompt = count_prompt(ask.messages)
+    prompt = count_prompt(ask.messages) + (ADDED_TOKENS if fault is Fault.ADDED_PROMPT else 0)
     body: dict[str, Any] = {
         "id": f"chatcmpl-{request_id}",
         "object": "chat.completion",

@@ -105,7 +105,17 @@ class Ask:
         return None if limit is None else int(limit)
 
 
+def digest_answer(messages: Messages, _index: int) -> str:
+    """Return a text without any tags, whatever the prompt asks for."""
+    return digest(messages)
+
+
 def default_answer(messages: Messages, index: int) -> str:
-    """Return a text that no other prompt and no other index has: one to four times the same twelve digits."""
+    """Return a text that no other prompt and no other index has: one to four times the same twelve digits.
+
+    A node's test request gets a proper answer.
+    """
     mark = hashlib.sha256(f"{digest(messages)}/{index}".encode()).hexdigest()
+    if messages[-1]["content"] == "What is 2 + 3?":  # a node's test request
+        return "<answer>5</answer>"
     return " ".join([mark[:12]] * (1 + int(mark[12], 16) % 4))

@@ -59,6 +59,10 @@ class Fault(StrEnum):
     NEGATIVE_USAGE = "negative_usage"
     STRING_USAGE = "string_usage"
     CHOICES_NOT_LIST = "choices_not_list"
+    PARTS = "parts"  # the content is a list of parts, with hidden reasoning first
+    CHOICE_ERROR = "choice_error"  # half of the text, and an error inside the choice
+    FLOAT_USAGE = "float_usage"  # the usage as floats
+    ADDED_PROMPT = "added_prompt"  # the service adds text to the prompt and bills it
 
 
 TRANSIENT = (
@@ -91,6 +95,10 @@ ODD = (
     Fault.NEGATIVE_USAGE,
     Fault.STRING_USAGE,
     Fault.CHOICES_NOT_LIST,
+    Fault.PARTS,
+    Fault.CHOICE_ERROR,
+    Fault.FLOAT_USAGE,
+    Fault.ADDED_PROMPT,
 )
 """An answer arrived and was billed; its content has to be checked."""
 _SECONDS = {Fault.RATE_LIMIT: 0.05, Fault.SLOW: 1.0, Fault.DRIP: 1.0}

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.support.fake_api.answers import ADDED_TOKENS
 from tests.support.fake_api.ask import Ask, default_answer
 from tests.support.fake_api.client import PROMPT, ask, connect, settled
 from tests.support.fake_api.faults import ODD, Fault, Trouble
@@ -85,6 +86,10 @@ _ODD: dict[Fault, Callable[[Any], bool]] = {
     Fault.NEGATIVE_USAGE: lambda answer: answer.usage.completion_tokens == -1000,
     Fault.STRING_USAGE: lambda answer: answer.usage.completion_tokens == "many",
     Fault.CHOICES_NOT_LIST: lambda answer: isinstance(answer.choices, dict),
+    Fault.PARTS: lambda answer: isinstance(answer.choices[0].message.content, list),
+    Fault.CHOICE_ERROR: lambda answer: {choice.finish_reason for choice in answer.choices} == {"error"},
+    Fault.FLOAT_USAGE: lambda answer: isinstance(answer.usage.prompt_tokens, float),
+    Fault.ADDED_PROMPT: lambda answer: answer.usage.prompt_tokens > ADDED_TOKENS,
 }
 """For each odd answer, a check of what the client receives."""
 

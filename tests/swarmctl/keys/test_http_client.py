@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from hivemind_exp.errors import KeyProblem
 from swarmctl.keys import http_client
 from swarmctl.keys.http_client import Unanswered, request
 from tests.support.doctor import reply, serve
 from tests.support.fake_services import GOOD, service
 from tests.support.tls import certificate, https_server
+from tests.support.tunnels import tunnels
 
 ELSEWHERE = "http://llm.example/v1/models"
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -25,13 +28,14 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def as_a_run_asks(url: str) -> int:
+def as_a_run_asks(url: str, *, has_key: bool = False) -> int:
     """Send a request with a run's client; return the status."""
-    import openai
+    from hivemind_exp.offload.api.http_client import http_client as client_of_a_run
 
     async def ask() -> int:
-        async with openai.DefaultAioHttpClient(follow_redirects=False) as client:
-            return (await client.get(url)).status_code
+        headers = {"Authorization": f"Bearer {GOOD}"} if has_key else {}
+        async with client_of_a_run(url, has_key=has_key) as client:
+            return (await client.get(url, headers=headers)).status_code
 
     return asyncio.run(ask())
 
@@ -45,12 +49,11 @@ def test_uses_the_same_proxy_as_a_run(variable: str, monkeypatch: pytest.MonkeyP
         assert [path for path, _ in proxy.asked] == [ELSEWHERE] * 2
 
 
-@pytest.mark.parametrize("hosts", ["127.0.0.1", "*", "127.0.0.0/8"])
-def test_bypasses_the_proxy_like_a_run(hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+def test_this_machine_is_reached_directly_like_in_a_run(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with service() as proxy, service() as server:
         server.act = "list"
-        monkeypatch.setenv("ALL_PROXY", proxy.url.removesuffix("/v1"))
-        monkeypatch.setenv("NO_PROXY", hosts)
+        monkeypatch.setenv("ALL_PROXY", proxy.url.removesuffix("/v1").replace("http", kind))
         assert request("GET", server.url, {}, 5).status == as_a_run_asks(server.url) == 200
         assert (len(server.asked), len(proxy.asked)) == (2, 0)
 
@@ -64,6 +67,27 @@ def test_trusts_the_same_certificates_as_a_run(tmp_path: Path, monkeypatch: pyte
             as_a_run_asks(url)
         monkeypatch.setenv("SSL_CERT_FILE", str(own))
         assert request("GET", url, {}, 5).status == as_a_run_asks(url)
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5", "socks5h"])
+def test_a_key_passes_a_proxy_only_encrypted(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind != "http":
+        pytest.importorskip("socksio")
+    own = certificate(tmp_path / "own.pem", "llm.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(own))
+    headers = {"Authorization": f"Bearer {GOOD}"}
+    with https_server(own) as url, tunnels(urlsplit(url).port or 0) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"{kind}://{proxy.address}")
+        assert request("GET", "https://llm.example/v1/models", headers, 5).status == 200
+        assert as_a_run_asks("https://llm.example/v1/models", has_key=True) == 200
+        assert proxy.hosts == ["llm.example"] * 2
+        assert len(proxy.seen) > 500  # the handshakes and the requests
+        with pytest.raises(Unanswered, match=r"the proxy in \$ALL_PROXY would read the key"):
+            request("GET", ELSEWHERE, headers, 5)
+        with pytest.raises(KeyProblem, match=r"the proxy in \$ALL_PROXY would read the key"):
+            as_a_run_asks(ELSEWHERE, has_key=True)
+        assert proxy.hosts == ["llm.example"] * 2
+        assert GOOD.encode() not in proxy.seen
 
 
 def test_a_redirect_to_another_host_is_reported_and_not_followed() -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -219,15 +218,16 @@ def test_a_keyring_that_was_never_unlocked(
 def test_a_keyring_that_never_answers(
     silent: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    began = time.monotonic()
     done = subprocess.run(
         [*SWARMCTL, "keys", "set", "openai", "--no-test"],
-        cwd=ROOT, input=KEY, capture_output=True, text=True, timeout=20, check=False,
+        cwd=ROOT, input=KEY, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert 3 <= time.monotonic() - began < 6
     assert done.returncode == Exit.CONFIGURATION
     assert "did not respond within 3 s" in done.stderr
-    assert not home.exists()
+    assert "may have stored the key" in done.stderr
+    assert done.stderr.endswith("keys delete openai\n")
+    assert read_entry("openai") is not None
+    assert not (home / "secrets").exists()
 
 
 def test_waiting_for_the_keyring_is_shown_on_a_terminal(silent: dict[str, str]) -> None:
@@ -244,11 +244,13 @@ def test_waiting_for_the_keyring_is_shown_on_a_terminal(silent: dict[str, str]) 
 def test_without_a_keyring_a_terminal_is_asked_about_a_file(home: Path) -> None:
     for answer, code in (("n", Exit.CONFIGURATION), ("y", Exit.DONE)):
         child = terminal("set", "openai", "--no-test")
-        child.expect("not shown: ")
-        child.sendline(f" '{KEY}' ")
         child.expect(r"Store keys in\s+a\s+file .*\[y/N\] ")
-        before = str(child.after)
         child.sendline(answer)
+        before = ""
+        if answer == "y":  # otherwise it does not ask for the key
+            child.expect("not shown: ")
+            before = str(child.after)
+            child.sendline(f" '{KEY}' ")
         rest_of(child)
         assert child.exitstatus == code
         assert KEY not in before + str(child.before)
@@ -268,7 +270,7 @@ def test_a_wrong_prefix_is_asked_about_on_a_terminal(home: Path) -> None:
 
 def test_interrupting_the_prompt_changes_nothing(home: Path) -> None:
     for key, code in ((pexpect.spawn.sendintr, 130), (pexpect.spawn.sendeof, 130)):
-        child = terminal("set", "openai")
+        child = terminal("set", "openai", "--insecure-storage")
         child.expect("not shown: ")
         key(child)
         child.expect(r"^\r\nInterrupted\.")

@@ -19,6 +19,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.keys.finder import Key, KeyFinder, LocationKind
 from swarmctl.keys.key_text import clean_key, host_of, in_the_clear, last_four, looks_foreign
+from swarmctl.keys.keyring import Keyring
 from swarmctl.keys.saved import read_entry
 from swarmctl.terminal.prompter import Prompter
 from tests.support.command_line import ROOT
@@ -216,15 +217,21 @@ def test_a_key_belongs_to_its_host(run: Run, home: Path) -> None:
     code, _, err = run("set", "openai", "--host", "https://evil.example/v1", "--insecure-storage", piped=KEY)
     assert code == Exit.CONFIGURATION
     assert "the key openai is only sent to https://api.openai.com/v1" in err
-    for url in ("https://api.openai.com.evil.example/v1", "https://api.openai.com:8443/v1"):
-        with pytest.raises(KeyProblem, match=r"belongs to api\.openai\.com and is not sent to"):
+    for url in (
+        "https://api.openai.com.evil.example/v1",
+        "https://api.openai.com:8443/v1",
+        "http://api.openai.com/v1",
+        "http://api.openai.com:443/v1",
+    ):
+        with pytest.raises(KeyProblem, match=r"belongs to https://api\.openai\.com and is not sent to"):
             find("openai", base_url=url)
     save(run, "mybox", KEY, "--host", "https://llm.example:9000/v1/")
     entry = read_entry("mybox")
     assert entry is not None
     assert (entry.base_url, entry.host) == ("https://llm.example:9000/v1", "llm.example:9000")
-    with pytest.raises(KeyProblem, match=r"is not sent to other\.example"):
-        find("mybox", base_url="https://other.example/v1")
+    for other in ("https://other.example/v1", "http://llm.example:9000/v1", "https://llm.example/v1"):
+        with pytest.raises(KeyProblem, match=r"belongs to https://llm\.example:9000 and is not sent to"):
+            find("mybox", base_url=other)
     # A manipulated index does not send the key elsewhere.
     index = home / "keys/mybox.json"
     index.write_text(index.read_text().replace("llm.example", "evil.example"))
@@ -238,6 +245,83 @@ def test_a_damaged_index_is_reported(run: Run, home: Path) -> None:
     code, _, err = run("list")
     assert code == Exit.CONFIGURATION
     assert "damaged" in err
+
+
+def test_a_damaged_or_old_index(run: Run, home: Path) -> None:
+    save(run, "mybox", KEY, "--host", "https://llm.example/v1")
+    index = home / "keys/mybox.json"
+    whole = json.loads(index.read_text())
+    for old in ({**whole, "base_url": "llm.example/v1"}, {name: whole[name] for name in whole if name != "base_url"}):
+        index.write_text(json.dumps(old))
+        key = find("mybox", base_url="https://llm.example:443/v2")
+        assert key is not None
+        assert (key.value, key.origin) == (KEY, "https://llm.example")
+        with pytest.raises(KeyProblem, match=r"is not sent to http://llm\.example"):
+            find("mybox", base_url="http://llm.example/v1")
+
+
+@pytest.mark.parametrize("variable", ["SWARMCTL_MYBOX_API_KEY_FILE", "CREDENTIALS_DIRECTORY"])
+def test_a_key_file_belongs_to_where_it_was_first_used(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (tmp_path / "mybox").write_text(KEY)
+    monkeypatch.setenv(variable, str(tmp_path if variable.startswith("CRED") else tmp_path / "mybox"))
+    assert getattr(find("mybox", base_url="https://llm.example/v1"), "value", None) == KEY
+    assert getattr(find("mybox", base_url="https://LLM.example:443/other"), "value", None) == KEY
+    for other in ("http://llm.example/v1", "https://evil.example/v1", "https://llm.example:8443/v1"):
+        with pytest.raises(KeyProblem, match=r"belongs to https://llm\.example and is not sent to") as error:
+            find("mybox", base_url=other)
+        assert error.value.next == "swarmctl keys delete mybox"
+    code, _, err = run("delete", "mybox")
+    assert (code, err) == (Exit.DONE, "Key mybox no longer belongs to https://llm.example; its next use decides.\n")
+    assert getattr(find("mybox", base_url="https://new.example/v1"), "value", None) == KEY
+
+
+def test_a_token_belongs_to_its_hub(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rival(address: str | None) -> str | None:
+        monkeypatch.setenv("HF_ENDPOINT", address) if address else monkeypatch.delenv("HF_ENDPOINT", raising=False)
+        key = find("huggingface")
+        assert key is not None
+        return key.rival(os.environ)
+
+    save(run, "huggingface", "hf_saved_0123456789abcdef")
+    assert rival(None) is rival("https://huggingface.co/") is None
+    for other in ("https://mirror.example", "http://huggingface.co", "https://huggingface.co:8443", "http://10.0.0.1"):
+        assert rival(other) == other
+    (tmp_path / "token").write_text("hf_file_0123456789abcdef")
+    monkeypatch.setenv("SWARMCTL_HUGGINGFACE_API_KEY_FILE", str(tmp_path / "token"))
+    assert rival("https://hub.example") is None
+    assert rival("https://mirror.example") == "https://mirror.example"
+    monkeypatch.delenv("SWARMCTL_HUGGINGFACE_API_KEY_FILE")
+    monkeypatch.setenv("HF_TOKEN", "hf_variable_0123456789abcdef")  # set beside HF_ENDPOINT, so meant for it
+    assert rival("https://hub.example") is rival("http://10.0.0.1") is None
+    assert rival("http://hub.example") == "http://hub.example"
+    monkeypatch.setenv("HTTP_PROXY", "http://10.0.0.2:3128")
+    assert rival("http://10.0.0.1") == "http://10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("<your-key>", "${OPENAI_API_KEY}", "$OPENAI_API_KEY", "{{ key }}", "[KEY]", "%OPENAI_KEY%", "sk-..."),
+        *("sk-xxxxxxxx", "sk-********", "YOUR_KEY", "your-api-key-here", "sk-your-openai-key", "YOUR_HF_TOKEN"),
+        *("changeme", "replace-me", "OPENAI_API_KEY", "insert-your-key", "placeholder", "None", "TODO"),
+    ],
+)
+def test_placeholders_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    code, _, err = run("set", "mybox", "--host", "http://localhost/v1", "--no-test", "--insecure-storage", piped=text)
+    assert code == Exit.CONFIGURATION
+    assert "placeholder" in err or " " in text
+    monkeypatch.setenv("OPENAI_API_KEY", text)
+    with pytest.raises(KeyProblem, match=r"in \$OPENAI_API_KEY"):
+        find("openai")
+
+
+@pytest.mark.parametrize(
+    "text", [KEY, "EMPTY", "sk-1234", "hf_" + "aB3" * 11, "0123456789abcdef" * 4, "gsk_yourock9", "local"]
+)
+def test_keys_are_no_placeholders(text: str) -> None:
+    assert clean_key(text, "there") == text
 
 
 def test_hosts() -> None:
@@ -313,6 +397,61 @@ def test_import_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("OPENAI_API_KEY")
     assert getattr(find("openai"), "value", None) == KEY
     assert getattr(find("gemini", pin=LocationKind.FILE), "value", None) == "AIza0123456789abcdef"
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+def test_a_keyring_that_does_not_answer_keeps_nothing_unsaid(
+    run: Run, monkeypatch: pytest.MonkeyPatch, deletes: bool
+) -> None:
+    stored: set[str] = set()
+
+    def ask(_: Keyring, order: dict[str, str]) -> dict[str, None]:
+        if order["do"] == "set":
+            stored.add(order["user"])  # but the answer never comes
+        if order["do"] == "set" or not deletes:
+            raise TimeoutError("within 3 s")
+        stored.discard(order["user"])
+        return {"key": None}
+
+    monkeypatch.setattr(Keyring, "_ask", ask)
+    code, _, err = run("set", "openai", "--no-test", piped=KEY)
+    assert code == Exit.CONFIGURATION
+    if deletes:
+        assert "Nothing was saved." in err
+        assert (stored, read_entry("openai")) == (set(), None)
+        return
+    assert "The keyring may have stored the key nevertheless." in err
+    assert err.rstrip().endswith("keys delete openai")
+    deletes = True
+    assert run("delete", "openai")[0] == Exit.DONE
+    assert (stored, read_entry("openai")) == (set(), None)
+
+
+def test_a_replacement_that_times_out_says_that_either_key_may_be_there(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Keyring, "_ask", lambda _, order: {"key": order["key"]})
+    assert run("set", "openai", "--no-test", piped=KEY)[0] == Exit.DONE
+
+    def silent(*_: object) -> None:
+        raise TimeoutError("within 3 s")
+
+    monkeypatch.setattr(Keyring, "_ask", silent)
+    err = run("set", "openai", "--no-test", piped=OTHER)[2]
+    assert "The keyring has either the previous key or the new one." in err
+
+
+def test_import_asks_before_it_replaces(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run)
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    monkeypatch.setenv("GROQ_API_KEY", "gsk_0123456789abcdef")
+    code, _, err = run("import", "--no-test", "--insecure-storage")
+    assert code == Exit.CONFIGURATION
+    assert "Not saved: OPENAI_API_KEY: this would replace the saved key openai ····9f3c; it was kept" in err
+    assert getattr(find("openai", pin=LocationKind.FILE), "value", None) == KEY
+    assert read_entry("groq") is not None
+    assert run("import", "--no-test", "--insecure-storage", "--yes")[0] == Exit.DONE
+    assert getattr(find("openai", pin=LocationKind.FILE), "value", None) == OTHER
 
 
 def test_import_from_a_file_prints_how_to_clean_it(run: Run, tmp_path: Path) -> None:

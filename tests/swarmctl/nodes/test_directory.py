@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, NodeConflict, NodeError
-from hivemind_exp.events import EventLog, StartEvent
+from hivemind_exp.events import EventLog, StartEvent, discard
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Evaluation
+from hivemind_exp.runner.run_recorder import RunRecorder
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes.directory import Node, opened
 from swarmctl.nodes.lookup import files_of
@@ -28,11 +32,30 @@ def retry(name: str) -> str:
     return f"swarmctl run --node {name}"
 
 
+START = StartEvent(node="x", tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4)
+
+
 def begin(node: Node) -> None:
-    """Write the event that a started trainer writes."""
+    """Record a start as the trainer does."""
+    RunRecorder(node.files.run, discard)(START)
+
+
+def begin_in_log(node: Node) -> None:
+    """Leave what nodes left from before there were records."""
     log = EventLog(node.files.events)
-    log(StartEvent(node=node.name, tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
+    log(START)
     log.close()
+
+
+def train(node: Node) -> None:
+    """Leave what remains of such a node if its log is deleted."""
+    journal = Journal(node.files.journal, "")
+    journal.write_evaluation(Evaluation(round=0, accuracy=0.5, questions=2, by_task={}))
+    journal.close()
+
+
+def save(node: Node) -> None:
+    (node.files.checkpoints / "00000002").mkdir(parents=True)
 
 
 def test_a_node_directory_is_private_and_created_atomically(home: Path) -> None:
@@ -104,6 +127,14 @@ def test_a_node_is_never_used_with_other_fixed_settings(changes: dict[str, Any],
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize("trace", [begin, begin_in_log, train, save])
+def test_any_trace_of_training_fixes_the_model_and_the_tasks(trace: Callable[[Node], None]) -> None:
+    with opened(config(), retry) as node:
+        trace(node)
+    with pytest.raises(NodeConflict, match="now other"), opened(config(model={"name": "other"}), retry):
+        pass
+
+
 def test_other_settings_may_change() -> None:
     with opened(config(model={"lora": {}}), retry) as node:
         begin(node)
@@ -132,7 +163,7 @@ def test_only_a_fresh_node_is_emptied() -> None:
         assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json", ".previous"}
         assert json.loads(node.files.identity.read_text())["tasks"][0]["name"] == "gsm8k"
         begin(node)
-    assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json", "events.jsonl"}
+    assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json", "run.json"}
     assert outside.is_dir()
     with pytest.raises(NodeConflict, match="starts over at every run"), opened(config(), retry):
         pass

@@ -19,6 +19,7 @@ LAST_RUN = {
     "events.jsonl": STARTED,
     "journal.sqlite": "completions",
     "node.json": "last settings",
+    "run.json": "last run",
     "trainer.log": "last log",
 }
 REFUSED = {
@@ -27,6 +28,7 @@ REFUSED = {
     "events.jsonl": '{"event": "error"}\n',
     "journal.sqlite-wal": "of another journal",
     "node.json": "refused settings",
+    "run.json": "refused run",
     "trainer.log": "refused log",
 }
 LATEST = {key: REFUSED[key] for key in ("config.json", "trainer.log")}
@@ -103,7 +105,7 @@ def test_nothing_is_lost_if_setting_aside_is_killed(
     files: NodeFiles, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     died = killed_after(count, monkeypatch, lambda: start_over.set_aside(files))
-    assert died == (count < 7)  # two for the directory, and one for each of the five that are moved
+    assert died == (count < 8)  # two for the directory, and one for each of the six that are moved
     start_over.settle(files)
     assert contents(files) == LAST_RUN | KEPT
 
@@ -115,6 +117,6 @@ def test_nothing_is_lost_if_putting_back_is_killed(
     start_over.set_aside(files)
     write(files, REFUSED)
     died = killed_after(count, monkeypatch, lambda: start_over.settle(files))
-    assert died == (count < 9)
+    assert died == (count < 11)
     start_over.settle(files)
     assert contents(files) == LAST_RUN | KEPT | LATEST

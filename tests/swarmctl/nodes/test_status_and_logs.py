@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -16,18 +18,24 @@ from hivemind_exp.events import (
     ErrorEvent,
     EvalEvent,
     EventLog,
+    PhaseEvent,
     RoundEvent,
     StartEvent,
     StepEvent,
     StopEvent,
     WarningEvent,
+    discard,
 )
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Evaluation, Manifest
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.run_recorder import RunRecorder
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
-from swarmctl.nodes.logs import last_lines
+from swarmctl.nodes.logs import last_lines, moment
 from tests.support.command_line import ROOT, STAND_IN
+from tests.support.terminals import printed
 
 
 @pytest.fixture
@@ -63,37 +71,65 @@ def node() -> Iterator[NodeFiles]:
 
 def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["status"]) == Exit.DONE
-    line = capsys.readouterr().out
-    assert line.startswith("maths: running (pid ")
-    assert line.endswith("round 2, accuracy 25 % → 50 %\n")
-    assert cli.run(["status", "--node", "maths", "--json"]) == Exit.DONE
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["node", "state", "round", "accuracy", "speed", "left", "up"]
+    assert re.fullmatch(r"maths +running +2 +25 % → 50 % \(43–57\) +1.0 s per round +3.0 s +\d.*", line)
+    assert cli.run(["status", "maths", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["nodes"]
     assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("running", 2, 0.25, 0.5)
     assert row["updated"].endswith("Z")
     assert row["model"] is None
+    assert (row["phase"], row["seconds_left"], row["usd_total"]) == (None, 3.0, None)
+    emit = EventLog(node.events)
+    emit(PhaseEvent(name="evaluating", done=0, total=2))
+    emit.close()
+    assert cli.run(["status", "maths"]) == Exit.DONE
+    assert "running (evaluating)" in capsys.readouterr().out
+
+
+def test_a_narrow_terminal_gets_fewer_columns(node: NodeFiles) -> None:
+    shown = {width: printed([*STAND_IN, "status"], columns=width)[1] for width in (160, 80, 60, 40)}
+    assert all(max(map(len, text.splitlines())) < width for width, text in shown.items()), shown
+    heads = [len(text.splitlines()[0].split()) for text in shown.values()]
+    assert heads == sorted(heads, reverse=True)
+    assert "maths" in shown[40]
+
+
+def test_watch_prints_the_state_again(node: NodeFiles) -> None:
+    process = subprocess.Popen([*STAND_IN, "status", "--watch"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        seen = 0
+        while seen < 2:
+            seen += process.stdout.readline().startswith("maths")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == Exit.INTERRUPTED
+    finally:
+        process.kill()
+        process.stdout.close()
 
 
 def test_status_shows_an_outage_until_the_provider_is_back(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
-    def status() -> tuple[str, str | None]:
+    def status() -> tuple[list[str], str | None]:
         assert cli.run(["status"]) == Exit.DONE
-        line = capsys.readouterr().out
+        _, _, *problems = capsys.readouterr().out.splitlines()
         assert cli.run(["status", "--json"]) == Exit.DONE
         (row,) = json.loads(capsys.readouterr().out)["nodes"]
-        return line.partition("50 %")[2], row["provider_down"]
+        return problems, row["provider_down"]
 
     emit = EventLog(node.events)
-    assert status() == ("\n", None)
+    assert status() == ([], None)
     emit(WarningEvent(code="provider_down", message="…", provider="mybox", fallback="local"))
     for _ in range(3000):  # the warning is no longer among the recent events
         emit(RoundEvent(round=1, rounds=5, seconds={"train": 1.0}, tokens_per_second=1.0))
-    assert status() == (", mybox unavailable, falling back\n", "mybox")
+    assert status() == (["maths: mybox unavailable, falling back"], "mybox")
     emit(WarningEvent(code="provider_back", message="…", provider="mybox"))
-    assert status() == ("\n", None)
+    assert status() == ([], None)
     emit(WarningEvent(code="provider_down", message="…", provider="mybox"))
-    assert status() == (", mybox unavailable, waiting\n", "mybox")
+    assert status() == (["maths: mybox unavailable, waiting"], "mybox")
     emit.close()
     node.lock.unlink()  # as if its process had exited
-    assert status() == ("\n", None)
+    assert status() == ([], None)
 
 
 @pytest.mark.parametrize(
@@ -114,16 +150,100 @@ def test_a_node_that_ended(reason: str | None, state: str, node: NodeFiles, caps
         assert row["error"] == {"code": "x", "message": "it broke"}
 
 
+@pytest.mark.parametrize(("reason", "state"), [("done", "done"), ("error", "failed"), (None, "interrupted")])
+def test_status_without_the_log(
+    reason: str | None, state: str, node: NodeFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal(node.journal, "")
+    for round_, accuracy in ((0, 0.25), (2, 0.5)):
+        journal.write_evaluation(Evaluation(round_, accuracy, 200, {}))
+        journal.commit(Manifest(round_, round_, 0, 1, ()))
+    journal.close()
+    emit = RunRecorder(node.run, discard)
+    emit(StartEvent(node="maths", tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
+    if reason == "error":
+        emit(ErrorEvent(code="x", message="it broke"))
+    if reason is not None:
+        emit(StopEvent(reason=reason, round=2, steps=2))
+    node.lock.unlink()  # as if its process had exited
+    rows = []
+    for _ in range(2):
+        assert cli.run(["status", "--json"]) == Exit.DONE
+        rows += json.loads(capsys.readouterr().out)["nodes"]
+        for measured in ("round_seconds", "tokens_per_second", "share_seconds"):
+            rows[-1].pop(measured)
+        node.events.unlink(missing_ok=True)
+    speed = {"round_seconds": None, "tokens_per_second": None}  # only in the log
+    assert rows[0] | speed == rows[1]
+    assert (rows[1]["state"], rows[1]["round"], rows[1]["accuracy_after"]) == (state, 2, 0.5)
+    assert rows[1]["error"] == ({"code": "x", "message": "it broke"} if reason == "error" else None)
+
+
 def test_a_node_that_does_not_exist(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["status", "--node", "math"]) == Exit.CONFIGURATION
     assert "did you mean maths?" in capsys.readouterr().err
 
 
-def test_logs_print_the_end(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["logs", "-n", "3"]) == Exit.DONE
+def test_logs_are_sentences_with_times(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    emit = EventLog(node.events)
+    emit(WarningEvent(code="x", message="mind\nthe gap"))
+    emit(ErrorEvent(code="x", message="it broke"))
+    emit(StopEvent(reason="error", round=2, steps=2))
+    emit.close()
+
+    def logs(*options: str) -> list[str]:
+        assert cli.run(["logs", *options]) == Exit.DONE
+        lines = capsys.readouterr().out.splitlines()
+        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  \w", line) for line in lines)
+        return [line[21:] for line in lines]
+
+    assert logs("maths", "-n", "7")[:-1] == [
+        "Accuracy 25 % on 200 held-out questions before training.",
+        "Round 1 of 5: 1 tokens/s, 1.0 s.",
+        "Round 2 of 5: 1 tokens/s, 1.0 s.",
+        "Accuracy 50 % on 200 held-out questions after round 2 (25 % before training).",
+        "warning: mind the gap",
+        "error: it broke",
+    ]
+    assert logs("-n", "1") == ["Failed after 2 rounds."]
+    assert logs("--level", "warning") == ["warning: mind the gap", "error: it broke"]
+    assert logs("--level", "error") == ["error: it broke"]
+    assert len(logs("--since", "1h")) == len(logs("-n", "1000"))
+    assert logs("--since", "2999-01-01") == []
+
+
+def test_raw_logs_and_events(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["logs", "--raw", "-n", "3"]) == Exit.DONE
     assert capsys.readouterr().out == "line 48\nline 49\ncolour\n"
     assert cli.run(["logs", "--node", "maths", "--json", "-n", "1"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out)["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("30m", "2026-11-28T13:30"),
+        ("2h", "2026-11-28T12:00"),
+        ("1d", "2026-11-27T14:00"),
+        ("13:05", "2026-11-28T13:05"),
+        ("14:05", "2026-11-27T14:05"),
+        ("2026-11-28T09:00", "2026-11-28T09:00"),
+    ],
+)
+def test_the_time_that_logs_begin_at(text: str, at: str) -> None:
+    now = datetime.fromisoformat("2026-11-28T14:00").astimezone()
+    assert moment(text, now) == datetime.fromisoformat(at).astimezone().timestamp()
+
+
+@pytest.mark.parametrize("text", ["yesterday", "25:00", "30", "", "-1h"])
+def test_an_invalid_time_names_the_valid_ones(text: str, node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["logs", f"--since={text}"]) == Exit.USAGE
+    assert "Use a time span such as 30m, 2h or 1d" in capsys.readouterr().err
+
+
+def test_two_names_for_one_node_are_refused(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["status", "maths", "--node", "other"]) == Exit.USAGE
+    assert "two nodes were named: maths and other" in capsys.readouterr().err
 
 
 def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,19 +251,25 @@ def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no node has run yet" in capsys.readouterr().err
 
 
-def test_logs_follow_new_lines(node: NodeFiles) -> None:
-    command = [*STAND_IN, "logs", "-f", "-n", "0"]
+@pytest.mark.parametrize("raw", [True, False])
+def test_logs_follow_new_lines(raw: bool, node: NodeFiles) -> None:
+    command = [*STAND_IN, "logs", "-f", "-n", "0", *(["--raw"] if raw else [])]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    emit = EventLog(node.events)
     try:
         printed = threading.Event()
         threading.Thread(target=lambda: process.stdout and process.stdout.readline() and printed.set()).start()
         while not printed.wait(0.1):
-            with node.log.open("a") as file:
-                file.write("more\n")
+            if raw:
+                with node.log.open("a") as file:
+                    file.write("more\n")
+            else:
+                emit(WarningEvent(code="x", message="more"))
         process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=10)[1]
     finally:
         process.kill()
+        emit.close()
     assert process.returncode == Exit.INTERRUPTED
     assert "Traceback" not in err
 

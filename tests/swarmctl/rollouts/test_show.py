@@ -89,6 +89,17 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
     assert lines[-1] == "  [1] lost: nothing usable from openai:gpt-4o-mini in 4 requests"
 
 
+def test_a_teachers_answer_that_was_cut_to_its_tags_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node("maths")) as written:
+        asked = prompt("cc33" + "0" * 60)
+        written.api(0, asked, [sent(0, "Sure! <answer>tac</answer>"), sent(1, "<answer>tac</answer>")], {})
+        written.score(0, asked, {0: RIGHT, 1: RIGHT})
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    first, second = [line for line in capsys.readouterr().out.splitlines() if "correct (" in line]
+    assert "in strict format when cut to its tags; teacher from openai" in first
+    assert "in strict format; teacher from openai" in second
+
+
 def test_json_has_the_same_keys_for_every_rollout(capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     rows = shown(capsys)

@@ -126,7 +126,7 @@ def test_a_missing_key_is_named_with_the_command_that_saves_it(home: Path) -> No
         cause, following = told(swarmctl("--offload", "mybox"))
         assert "no key for mybox" in cause
         assert following.endswith(f"keys set mybox --host {server.base_url}")
-        cause, following = told(swarmctl("--offload", "openai"))
+        cause, following = told(swarmctl("--offload", "openai", "--max-usd", "1"))
     assert "no key for openai" in cause
     assert following.endswith("keys set openai")
 
@@ -142,22 +142,22 @@ def test_reaching_the_cap_ends_the_run_with_its_exit_code(home: Path) -> None:
 
 
 def test_first_run_on_a_terminal(home: Path) -> None:
-    """Without key and consent, it prompts for the key, tests and saves it, shows the cost, asks once and runs."""
+    """Without key and consent, it shows the cost and asks once, prompts for the key, tests and saves it, and runs."""
     with api_server(keys={KEY}, answer=spelled) as server:
         profile(home, server, needs_key=True)
         command = [*STAND_IN, "run", "-p", "small", "--offload", "mybox", "--plain", *PRICED]
         environment = {key: value for key, value in os.environ.items() if key != "CI"}
         environment |= {"TERM": "xterm", "STAND_IN": "offload"}
         terminal = spawn(command, environment=environment, rows=30, timeout=60)
-        terminal.expect("No key for mybox yet")
-        terminal.expect("Key for mybox .*not shown: ")
-        terminal.sendline(KEY)
-        terminal.expect(r"Store keys in\s+a\s+file .*N. ")
-        terminal.sendline("y")
-        terminal.expect("Tested: valid")
         # Where the lines are broken depends on the port's length.
         terminal.expect(r"costs\s+money,\s+and\s+prompts\s+go\s+to\s+127.0.0.1:.*Per\s+round:\s+8\s+requests.*Continue")
         terminal.sendline("y")
+        terminal.expect("No key for mybox yet")
+        terminal.expect(r"Store keys in\s+a\s+file .*N. ")
+        terminal.sendline("y")
+        terminal.expect("Key for mybox .*not shown: ")
+        terminal.sendline(KEY)
+        terminal.expect("Tested: valid")
         terminal.expect("Key mybox ····77aa from 0600 file")
         terminal.expect("Done after 3 rounds")
         rest_of(terminal)
@@ -191,11 +191,11 @@ def test_a_dry_run_reports_a_missing_key(home: Path, tmp_path: Path) -> None:
         path.write_text(KEY)
         with_key = swarmctl(*command, SWARMCTL_MYBOX_API_KEY_FILE=str(path))
     assert (done.returncode, as_json.returncode) == (Exit.DONE, Exit.DONE)
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("# key ")]
-    assert line.startswith("# key      no key for mybox; save one with: ")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("key ")]
+    assert line.startswith("key       no key for mybox; save one with: ")
     assert line.endswith(f"keys set mybox --host {server.base_url}")
     assert json.loads(as_json.stdout)["check"]["offload"]["missing_keys"] == ["mybox"]
-    assert "# key " not in with_key.stdout
+    assert "\nkey " not in with_key.stdout
 
 
 def test_contradictory_settings_are_refused_immediately(home: Path) -> None:

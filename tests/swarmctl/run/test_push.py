@@ -134,4 +134,4 @@ def test_pushing_without_a_last_round_needs_an_interval(stand_in: Cli) -> None:
 
 def test_a_dry_run_lists_what_would_be_pushed(stand_in: Cli) -> None:
     done = stand_in("run", "--profile", "pushing", "--dry-run", HF_TOKEN=TOKEN)
-    assert "# push     to me/mine on the hub (private if new) after the last round\n" in done.stdout
+    assert "push      the model to me/mine on the hub (private if new) after the last round\n" in done.stdout

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
 from tests.support.command_line import ROOT, STAND_IN, Cli, write_profile
+from tests.support.processes import is_alive
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
@@ -161,6 +164,7 @@ def test_a_profile_file_is_found_again_from_another_directory(stand_in: Cli, hom
         ),
         ("traceback", Exit.FAILED, "RuntimeError: the flux was reversed (log: ", "run --node demo"),
         ("disk_full", Exit.FAILED, "error: no space left in ", "df -h "),
+        ("unfit", Exit.CONFIGURATION, "error: cannot generate a question", "doctor --node demo"),
     ],
 )
 def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, following: str) -> None:
@@ -173,6 +177,43 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
     assert "Traceback" not in done.stderr
     as_json = stand_in("run", "-p", "demo", "--rounds", "2", "--json", act=act)
     assert json.loads(as_json.stdout)["error"]["message"] in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "told"),
+    [("run", Exit.DONE, "Done after 2 rounds"), ("limit", Exit.LIMIT, "Limit reached"), ("error", 1, "too large")],
+)
+def test_how_a_run_ended_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "2", act=act, STAND_IN_NO_LOG="1")
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "Saved: checkpoints/2" in done.stderr or act == "error"
+
+
+def rename(log: Path) -> None:
+    log.rename(log.with_name("events.jsonl.1"))
+
+
+def truncate(log: Path) -> None:
+    os.truncate(log, 0)
+
+
+@pytest.mark.parametrize("rotate", [rename, truncate, Path.unlink])
+def test_a_run_outlives_the_rotation_of_its_log(
+    started: Callable[..., subprocess.Popen[str]], home: Path, rotate: Callable[[Path], None]
+) -> None:
+    process = started("run")
+    log = home / "nodes/demo/events.jsonl"
+    rotate(log)
+    assert process.stderr is not None
+    until(lambda: b'"round"' in read(log))
+    last = json.loads(read(log).splitlines()[0]).get("round")
+    until(lambda: f"Round {last + 2}: " in str(process.stderr and process.stderr.readline()))
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=20)[1]
+    assert process.returncode == Exit.DONE
+    assert "Stopped after" in err
+    assert "Saved: checkpoints/" in err
 
 
 def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in: Cli, home: Path) -> None:
@@ -239,6 +280,22 @@ def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], ro
 
 
 @pytest.mark.slow
+def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.Popen[str]]) -> None:
+    """A shell ignores SIGINT in the jobs that a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = started("run")  # inherits it
+    finally:
+        signal.signal(signal.SIGINT, before)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    told = next(line for line in process.stderr if "To stop it: " in line)
+    subprocess.run(["sh", "-c", told.partition("To stop it: ")[2]], check=True)
+    assert process.wait(20) == Exit.DONE
+    assert "Stopped after" in process.stderr.read()
+
+
+@pytest.mark.slow
 def test_the_lock_outlives_a_killed_supervisor(
     started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
 ) -> None:
@@ -253,7 +310,7 @@ def test_the_lock_outlives_a_killed_supervisor(
     assert "its supervisor" in refused.stderr
     assert f"pid {trainer.pid}, will stop shortly" in refused.stderr
     trainer.resume()
-    until(lambda: not trainer.is_running())
+    until(lambda: not is_alive(trainer.pid))
     assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
 
 
@@ -329,12 +386,44 @@ def test_a_full_disk(home: Path) -> None:
 def test_dry_run_changes_nothing(stand_in: Cli, home: Path) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run")
     assert done.returncode == 0
-    assert "rounds = 5 # --rounds" in done.stdout
-    assert "# model    tiny: built locally, 0.266 M parameters" in done.stdout
+    assert len(done.stdout.splitlines()) <= 10
+    assert "settings  built-in demo, game.rounds = 5 (--rounds)\n" in done.stdout
+    assert "model     tiny: built locally, 0.266 M parameters\n" in done.stdout
+    assert "memory    needs about 2.0 GiB; 8.0 GiB available\n" in done.stdout
     as_json = json.loads(stand_in("run", "-p", "demo", "--dry-run", "--json").stdout)
     assert as_json["origins"]["model.name"] == "built-in demo"
     assert as_json["check"]["device"] == "cpu"
     assert not home.exists()
+
+
+def test_a_dry_run_with_all_settings_prints_valid_toml(stand_in: Cli) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run", "--all")
+    assert "# model     tiny: built locally" in done.stdout
+    assert "rounds = 5 # --rounds" in done.stdout
+    assert tomllib.loads(done.stdout)["game"]["rounds"] == 5
+
+
+@pytest.mark.parametrize(
+    ("found", "setting", "line"),
+    [
+        (
+            {"memory_available_bytes": 2**30},
+            "",
+            "memory    needs about 2.0 GiB for prompts of maximum length, but only",
+        ),
+        ({"memory_available_bytes": None}, "", "memory    needs about 2.0 GiB; the device's memory is unknown"),
+        ({"memory_bytes": None}, "", "memory    unknown until the model is on this machine"),
+        ({"model": {"where": "will be downloaded"}}, "", "model     tiny: not on this machine; the run downloads it"),
+        ({"model": {"where": "will be downloaded"}}, "1", "model     tiny: not on this machine, and HF_HUB_OFFLINE"),
+    ],
+)
+def test_a_dry_run_reports_a_missing_model_and_too_little_memory(
+    stand_in: Cli, found: dict[str, object], setting: str, line: str
+) -> None:
+    done = stand_in("run", "-p", "demo", "--dry-run", act=f"found {json.dumps(found)}", HF_HUB_OFFLINE=setting)
+    assert f"\n{line}" in done.stdout
+    for command in re.findall(r"swarmctl (doctor .*)", done.stdout):
+        assert stand_in(*shlex.split(command), "--offline").returncode in (Exit.DONE, Exit.CHECK_FAILED)
 
 
 def test_a_check_that_fails(stand_in: Cli) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,10 @@ from hivemind_exp.config import Config, LoraConfig
 from hivemind_exp.errors import ConfigurationError
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.nodes.lookup import files_of
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.command_line import changes, rerun, resolved_options
+from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved, override, problems_of, resolve
 from swarmctl.settings.sources import REMEMBERED, Override
 from tests.support.command_line import write_profile
@@ -23,18 +28,51 @@ def resolved(name: str, *assignments: str, **environment: str) -> Resolved:
 
 
 def test_precedence_of_flags_environment_profile_base_and_defaults(home: Path) -> None:
-    write_profile(home, "base", "[train]\nlearning_rate = 1e-5\nbeta = 0.1\nepsilon = 0.1\nweight_decay = 0.5\n")
-    write_profile(home, "mine", 'extends = "base"\n[train]\nbeta = 0.2\nepsilon = 0.2\nweight_decay = 0.6\n')
-    variables = {"SWARMCTL_TRAIN__EPSILON": "0.3", "SWARMCTL_TRAIN__WEIGHT_DECAY": "0.7"}
+    write_profile(home, "base", "[train]\nlearning_rate = 1e-5\nbeta = 0.1\nwarmup_steps = 1\nweight_decay = 0.5\n")
+    write_profile(home, "mine", 'extends = "base"\n[train]\nbeta = 0.2\nwarmup_steps = 2\nweight_decay = 0.6\n')
+    variables = {"SWARMCTL_TRAIN__WARMUP_STEPS": "3", "SWARMCTL_TRAIN__WEIGHT_DECAY": "0.7"}
     result = resolved("mine", "train.weight_decay=0.8", **variables)
     train = result.config.train
-    assert (train.learning_rate, train.beta, train.epsilon, train.weight_decay) == (1e-5, 0.2, 0.3, 0.8)
+    assert (train.learning_rate, train.beta, train.warmup_steps, train.weight_decay) == (1e-5, 0.2, 3, 0.8)
     assert train.max_grad_norm == 1.0
     assert result.origins["train.learning_rate"].endswith("base.toml")
     assert result.origins["train.beta"].endswith("mine.toml")
-    assert result.origins["train.epsilon"] == "$SWARMCTL_TRAIN__EPSILON"
+    assert result.origins["train.warmup_steps"] == "$SWARMCTL_TRAIN__WARMUP_STEPS"
     assert result.origins["train.weight_decay"] == "--set"
     assert "train.max_grad_norm" not in result.origins
+
+
+NO_CLIP = "is no longer a setting: each rollout is used for one optimizer step"
+
+
+def test_a_setting_without_effect_is_refused_where_it_is_set(home: Path) -> None:
+    write_profile(home, "old", "[train]\nepsilon = 0.1\n")
+    with pytest.raises(ConfigurationError, match=f"old.toml: train.epsilon {NO_CLIP}"):
+        resolved("old")
+    with pytest.raises(ConfigurationError, match=f"^train.delta {NO_CLIP}"):
+        resolved("demo", "train.delta=2.0")
+    with pytest.raises(ConfigurationError, match=rf"^\$SWARMCTL_TRAIN__EPSILON_HIGH {NO_CLIP}") as caught:
+        resolved("demo", SWARMCTL_TRAIN__EPSILON_HIGH="0.3")
+    assert caught.value.next == "unset SWARMCTL_TRAIN__EPSILON_HIGH"
+
+
+def test_the_former_default_of_a_setting_without_effect_is_ignored(home: Path) -> None:
+    write_profile(home, "old", "[train]\nepsilon = 0.2\nepsilon_high = 0.28\ndelta = 4.0\nbeta = 0.5\n")
+    assert resolved("old", "train.delta=4").config.train.beta == 0.5
+
+
+@pytest.mark.parametrize("overrides", [{"train.epsilon": 0.1}, {"train": {"epsilon": 0.1, "beta": 0.5}}])
+def test_a_node_whose_last_run_set_such_a_setting_resumes_and_says_so(home: Path, overrides: dict[str, Any]) -> None:
+    files = files_of("old")
+    files.root.mkdir(parents=True)
+    before = {"train": {"epsilon": 0.1, "delta": 4.0}}
+    record = {"schema": 1, "profile": "demo", "overrides": overrides, "config": before}
+    files.config.write_text(json.dumps(record))
+    last = resolved_options(RunOptions(node="old"))
+    assert last.config.train.beta == (0.5 if "train" in overrides else 0.0)
+    assert "epsilon" not in rerun(last)
+    [told] = [line for line in changes(before, last.config.model_dump(mode="json")) if "no longer" in line]
+    assert told.startswith("train.epsilon 0.1 → no longer a setting: each rollout")
 
 
 def test_environment_overrides_the_flags_of_the_last_run() -> None:

@@ -162,7 +162,7 @@ def test_long_phase_is_printed_only_now_and_then() -> None:
     stream = io.StringIO()
     view = PlainView(stream)
     for done in range(100):
-        view.event({"event": "phase", "name": "warming up", "done": done, "total": 100}, RunView())
+        view.event({"event": "phase", "t": 1.0, "name": "warming up", "done": done, "total": 100}, RunView())
     assert stream.getvalue() == "Warming up: 0 of 100.\n"
 
 
@@ -271,3 +271,29 @@ def test_an_event_is_read_only_when_its_line_is_complete(tmp_path: Any) -> None:
         file.write('nt": "b"}\nnot json\n[1]\n{"event": 3}\n{"t": 3, "event": "c"}\n')
     assert [event["event"] for event in tail()] == ["b", "c"]
     assert list(EventReader(path)()) == []
+
+
+def test_a_rotated_log_is_followed(tmp_path: Any) -> None:
+    path = tmp_path / "events.jsonl"
+
+    def write(*names: str) -> None:
+        with path.open("a") as file:
+            file.writelines(f'{{"t": 1, "event": "{name}"}}\n' for name in names)
+
+    def read() -> list[str]:
+        return [event["event"] for event in tail()]
+
+    tail = EventReader(path)
+    write("a", "b")
+    assert read() == ["a", "b"]
+    write("c")
+    path.rename(tmp_path / "events.jsonl.1")
+    write("d", "e", "f")
+    assert [*read(), *read()] == ["c", "d", "e", "f"]
+    path.write_text("")
+    write("g")
+    assert read() == ["g"]
+    path.unlink()
+    assert read() == []
+    write("h")
+    assert read() == ["h"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import date, timedelta
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.model_names import short_name
-from hivemind_exp.providers import Provider
+from hivemind_exp.providers import PROVIDERS, Provider
 from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.api import service as api_service
 from swarmctl.doctor.checks.api.service import ApiService, limits, services, when_reachable
@@ -23,15 +25,15 @@ from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:
     from hivemind_exp.offload.api.chat import ChatAnswer
+    from hivemind_exp.offload.api.dialect import RequestDialect
     from hivemind_exp.offload.prices import Price
 
-_TOKENS = 16
-"""Most tokens in the response to the test request."""
 _REQUEST_S = 30.0
 _TRIES = 4
 """Most requests. If a service rejects a parameter, it bills nothing, and the request is repeated without it."""
 _DAY = 86400
-_MESSAGES = ({"role": "user", "content": "Say OK."},)
+_YEAR = timedelta(days=365)
+"""Models and prices change: a row of the provider table that is older is reported."""
 
 
 def providers(_context: Context) -> Finding:
@@ -59,6 +61,14 @@ def price(service: ApiService, context: Context) -> Finding:
         return warning(f"the price of {endpoint.label} is unknown, and offload.limits.usd is unlimited")
     if cost.free:
         return ok(f"{endpoint.label} is free")
+    row = PROVIDERS.get(endpoint.name)
+    checked = row.chat.checked if row is not None and row.chat is not None else None
+    if cost.retired:
+        text = f"{endpoint.label} is retired, or will be soon, according to genai-prices"
+        return warning(text, f"swarmctl models {endpoint.name}")
+    if checked is not None and date.today() - checked > _YEAR:
+        text = f"what swarmctl knows about {endpoint.name} is from {checked}; update swarmctl, or check model and price"
+        return warning(text, f"swarmctl models {endpoint.name}")
     said = (
         "set in the profile" if endpoint.name in context.config.offload.prices else "highest rate at any time and size"
     )
@@ -69,9 +79,11 @@ def price(service: ApiService, context: Context) -> Finding:
 def _price(service: ApiService, context: Context) -> Price | None:
     """Return the price; None if it is unknown and no cap needs it. Raises ConfigurationError."""
     from hivemind_exp.offload.prices import bounded_price, price_of
+    from hivemind_exp.offload.settings import reasons
 
     offload = context.config.offload
-    bounded_price(service.endpoint, offload.prices, capped=offload.limits.capped)
+    thinks = reasons(context.config, service.endpoint)
+    bounded_price(service.endpoint, offload.prices, capped=offload.limits.capped, reasons=thinks)
     return price_of(service.endpoint, offload.prices)
 
 
@@ -94,12 +106,12 @@ def notice(context: Context) -> str | None:
     asked = "the profile's provider" if len(most) == 1 else f"each of the profile's {len(most)} providers"
     known = sum(usd for usd in most if usd is not None)
     cost = "an unknown amount" if None in most else f"at most {dollars(known)}"
-    return f"Sending one tiny test request to {asked}. This costs {cost}."
+    return f"Sending a test question to {asked}. This costs {cost}."
 
 
 @when_reachable
 def request(service: ApiService, context: Context) -> Finding:
-    """Request one word with the parameters that a run would send. Costs money unless the provider is free."""
+    """Ask a question as a run would, and look at the answer's text. Costs money unless the provider is free."""
     try:
         most = _most(service, context)
         over = _over_cap(context, most or 0.0)
@@ -109,15 +121,19 @@ def request(service: ApiService, context: Context) -> Finding:
 
 
 def _most(service: ApiService, context: Context) -> float | None:
-    """Return the most that the request costs, in dollars; None if unknown. Raises ConfigurationError."""
-    from hivemind_exp.offload.prices import PromptBound, worst_case
+    """Return the most that the request costs, in dollars; None if unknown. Raises ConfigurationError.
 
-    price = _price(service, context)
-    return (
-        None
-        if price is None
-        else worst_case(price, PromptBound.of([each["content"] for each in _MESSAGES]), 1, _TOKENS)
-    )
+    If the first answer shows that the model needs room to reason, there is a second one.
+    """
+    from hivemind_exp.offload.api.dialect import SamplingParams
+    from hivemind_exp.offload.prices import PromptBound, worst_case
+    from hivemind_exp.offload.unusable import TEST_MESSAGES
+
+    price, sampling = _price(service, context), SamplingParams.of(context.config)
+    if price is None:
+        return None
+    prompt = PromptBound.of([each["content"] for each in TEST_MESSAGES])
+    return 2 * worst_case(price, prompt, 1, sampling.max_tokens + sampling.reasoning_tokens)
 
 
 def _over_cap(context: Context, usd: float) -> Finding | None:
@@ -136,34 +152,45 @@ def _over_cap(context: Context, usd: float) -> Finding | None:
 
 
 def _asked(service: ApiService, context: Context, most: float | None) -> Finding:
-    from hivemind_exp.offload.api import chat, faults
+    from hivemind_exp.offload.api import chat, dialect, faults
+    from hivemind_exp.offload.settings import reasons
+    from hivemind_exp.offload.unusable import TEST_MESSAGES
 
-    endpoint, offload = service.endpoint, context.config.offload
+    endpoint, sampling = service.endpoint, dialect.SamplingParams.of(context.config)
     row = Provider(endpoint.name, endpoint.base_url)
-    style = chat.RequestDialect(endpoint.chat.max_tokens, supports_n=False)
-    sampling = chat.SamplingParams(context.config.generation.temperature, _TOKENS, 0, offload.reasoning_effort)
+    thinks = reasons(context.config, endpoint)
+    style = dialect.RequestDialect(endpoint.chat.max_tokens, supports_n=False, reasons=thinks)
     cost = f"this may have cost {'an unknown amount' if most is None else f'up to {dollars(most)}'}"
     again = context.again("api", "--deep")
     for _ in range(_TRIES):
-        content = json.dumps(chat.body(endpoint, style, _MESSAGES, 1, sampling, 0)).encode()
+        content = json.dumps(dialect.body(endpoint, style, TEST_MESSAGES, 1, sampling, 0)).encode()
         try:
             raw = send(row, f"{endpoint.base_url}/chat/completions", service.secret(context), _REQUEST_S, content)
             if raw.status == 200:
-                return _told(service, context, chat.read_answer(raw.body, raw.headers), raw.seconds, most)
+                answer = chat.read_answer(raw.body, raw.headers)
+                if answer.reasoned and not style.reasons and not any(choice.usable for choice in answer.choices):
+                    style.reasons = True
+                    continue
+                return _told(service, context, answer, raw.seconds, style)
             raise faults.refusal(raw.status, raw.body, raw.headers)
         except Unanswered as error:
             return (unknown if timed_out(error) else service.trouble)(f"no response: {error}; {cost}")
         except faults.RequestFailed as fault:
-            if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail):
+            if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail, first=True):
                 continue
             verdict = warning if fault.trouble is faults.FaultKind.SLOW_DOWN else service.trouble
             return verdict(_hidden(service, context, fault.detail) + (f"; {cost}" if fault.billed else ""), again)
     return service.trouble(f"it rejected the request in {_TRIES} different forms", again)
 
 
-def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, most: float | None) -> Finding:
+def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, style: RequestDialect) -> Finding:
+    """Return what the answer costs, and what is wrong with its text."""
+    from hivemind_exp.offload.api.dialect import SamplingParams
+    from hivemind_exp.offload.unusable import text_shortcoming, unusable
+
+    sampling, name, most = SamplingParams.of(context.config), service.endpoint.name, _most(service, context)
     usage, price = answer.usage, _price(service, context)
-    by = " ".join(short_name(answer.model or service.endpoint.model).split())
+    by = foreign(short_name(answer.model or service.endpoint.model))
     if price is None:
         cost = "price unknown"
     elif usage is None:
@@ -172,7 +199,15 @@ def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: fl
         cost = f"{usage.prompt} input and {usage.completion} output tokens: {dollars(price.cost(usage))}"
         cost += "" if price.free else ", not counted toward the node's cap"
     text = f"{by} responded in {seconds:.2f} s; {cost}; {limits(answer.headers)}"
-    return ok(_hidden(service, context, text)) if answer.choices else warning(f"{text}; its response has no choices")
+    problem = unusable(answer, style, sampling, name)
+    if problem is not None:
+        text = f"{by} responded without a usable text: {problem}. {problem.advice}; {cost}"
+        return service.trouble(_hidden(service, context, text), problem.command)
+    problem = text_shortcoming(next(choice for choice in answer.choices if choice.usable), sampling, name)
+    if problem is not None:
+        text = f"{by} responded, but {problem}. {problem.advice}; {cost}"
+        return warning(_hidden(service, context, text), problem.command)
+    return ok(_hidden(service, context, text))
 
 
 def _hidden(service: ApiService, context: Context, text: str) -> str:

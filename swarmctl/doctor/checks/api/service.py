@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from hivemind_exp.errors import KeyProblem, ProviderError
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.proxies import proxy_for
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.keys.finder import Key, LocationKind, command_to_set
 from swarmctl.keys.http_client import timed_out
@@ -109,8 +110,8 @@ def host(service: ApiService, context: Context) -> Finding:
     """Resolve the host's name, connect and complete the TLS handshake. Sends no request."""
     if context.offline:
         return skipped("not checked (offline)")
-    if (variable := _proxy(service)) is not None:
-        return skipped(f"not checked: {service.url.hostname} is reached through the proxy in ${variable}")
+    if (proxy := proxy_for(service.endpoint.base_url)) is not None:
+        return skipped(f"not checked: {service.url.hostname} is reached through the proxy in ${proxy.variable}")
     try:
         text = _reach(service, context)
     except ProviderError as error:
@@ -118,13 +119,6 @@ def host(service: ApiService, context: Context) -> Finding:
     if in_the_clear(service.endpoint.base_url):
         return warning(f"{text}; unencrypted: others on the network can read prompts, completions and the key")
     return ok(text)
-
-
-def _proxy(service: ApiService) -> str | None:
-    """Return the variable that names the proxy for a service; None if the connection is direct."""
-    found = [scheme for scheme in (service.url.scheme, "all") if urllib.request.getproxies().get(scheme)]
-    direct = not found or urllib.request.proxy_bypass(service.url.hostname or "")
-    return None if direct else f"{found[0].upper()}_PROXY"
 
 
 def _reach(service: ApiService, context: Context) -> str:
@@ -139,7 +133,7 @@ def _reach(service: ApiService, context: Context) -> str:
         except OSError as error:
             raise _unreachable(service, context, error) from error
 
-    return "" if _proxy(service) else context.once(f"api.{service.endpoint.name}.way", look)
+    return "" if proxy_for(service.endpoint.base_url) else context.once(f"api.{service.endpoint.name}.way", look)
 
 
 def _connected(url: SplitResult) -> str:
@@ -253,7 +247,7 @@ def model(service: ApiService, context: Context) -> Finding:
     listed = _listed(service, context)
     if listed is None:
         return skipped("no model list available")
-    names = [name for name in listed[:_MOST] if name.isprintable()]
+    names = [name for name in listed[:_MOST] if name == foreign(name)]
     wanted = service.endpoint.model
     if not names:
         return skipped(f"the model list is empty, so cannot check for {wanted}")
@@ -263,7 +257,9 @@ def model(service: ApiService, context: Context) -> Finding:
         return ok(f"{wanted} is listed (models in total: {len(names):,})")
     near = get_close_matches(wanted, plain, n=1, cutoff=0.6)
     text = f"{wanted} is not among the {len(names):,} listed models" + (f"; {near[0]} is" if near else "")
-    remedy = service.command(FETCH) or (service.with_model(context, near[0]) if near else None)
+    remedy = service.command(FETCH) or (
+        service.with_model(context, near[0]) if near else f"swarmctl models {service.endpoint.name}"
+    )
     # A service may serve the user's adapters and deployments without listing them.
     return (warning if service.endpoint.chat.serves_own_weights else service.trouble)(text, remedy)
 

@@ -91,7 +91,7 @@ def test_quoted_text_adds_no_turn_and_no_student(attack: str) -> None:
 
 
 def test_quoted_special_tokens_stay_text() -> None:
-    from hivemind_exp.game.sampling.game import encode
+    from hivemind_exp.models.chat_format import encode
     from hivemind_exp.models.tiny import build_tokenizer
 
     tokenizer = build_tokenizer()

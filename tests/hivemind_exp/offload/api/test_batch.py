@@ -76,7 +76,7 @@ def test_results_are_answers_or_failures_by_name() -> None:
         (FaultKind.BROKEN, True),
         (FaultKind.BUSY, False),
     ]
-    assert faults[2].detail == "not answered: Too late."
+    assert faults[2].detail == 'not answered: "Too late."'
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_unencodable_text_is_replaced() -> None:
         answer.choices[0].text,
         *(fault.detail for fault in faults if isinstance(fault, RequestFailed)),
     ]
-    assert [text.encode() for text in said] == [b"m?", b"4?", b"not answered: ?", b"HTTP 400: ?"]
+    assert [text.encode() for text in said] == [b"m?", b"4?", b'not answered: "\\ud800"', b'HTTP 400: "\\ud800"']
 
 
 def test_first_of_two_lines_for_one_request_wins() -> None:
@@ -164,7 +164,7 @@ def test_reason_of_a_failed_batch_is_classified(code: Any, message: Any, trouble
     failure = read_report({"id": "b", "status": "failed", "errors": errors}).failure
     assert failure is not None
     assert (failure.trouble, failure.billed) == (trouble, False)
-    assert failure.detail == (message or "no reason given")
+    assert failure.detail == (f'"{message}"' if message else "no reason given")
 
 
 def test_batches_stay_within_the_service_s_limits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.offload.api.chat import ChatClient, RequestDialect, SamplingParams, body, read_answer
+from hivemind_exp.config import Config
+from hivemind_exp.offload.api.chat import ChatClient, read_answer
+from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, refusal
 from hivemind_exp.offload.prices import Usage
-from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.offload.settings import Endpoint, first_endpoint
 from hivemind_exp.providers import PROVIDERS, Chat
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
@@ -26,7 +29,7 @@ def asked(name: str, model: str, count: int = 2, **changes: Any) -> dict[str, An
     chat = PROVIDERS[name].chat
     assert chat is not None
     endpoint = Endpoint(name, "http://box/v1", model, chat, needs_key=True)
-    style = RequestDialect(chat.max_tokens, supports_n=chat.group == "n", **changes)
+    style = RequestDialect(chat.max_tokens, supports_n=chat.group == "n", reasons=endpoint.reasons, **changes)
     return body(endpoint, style, MESSAGES, count, SAMPLING, 2**40 + 5)
 
 
@@ -39,15 +42,72 @@ def test_requests_to_plain_and_reasoning_models() -> None:
         "temperature": 0.7,
         "n": 2,
         "seed": 5,
+        "reasoning_effort": "low",
     }
-    thinking = asked("openai", "o4-mini")
-    assert "temperature" not in thinking
-    assert (thinking["max_completion_tokens"], thinking["reasoning_effort"]) == (1100, "low")
+    for name, model in (("openai", "gpt-6-luna"), ("deepseek", "deepseek-flash"), ("cerebras", "qwen-3.8-27b")):
+        thinking = asked(name, model)
+        limit = thinking.get("max_completion_tokens", thinking.get("max_tokens"))
+        # What the user set is sent; a service that does not take it says so, and the request is repeated without it.
+        assert (limit, thinking["reasoning_effort"], thinking["temperature"]) == (1100, "low", 0.7)
 
 
 def test_services_get_only_parameters_they_know() -> None:
-    assert set(asked("deepseek", "deepseek-chat", 1)) == {"model", "messages", "max_tokens", "temperature"}
-    assert set(asked("transformers", "any", 1)) == {"model", "messages", "max_tokens", "temperature"}
+    always = {"model", "messages", "max_tokens", "temperature", "reasoning_effort"}
+    assert set(asked("deepseek", "deepseek-flash", 1)) == always
+    assert set(asked("transformers", "any", 1)) == always
+    assert "reasoning_effort" not in asked("deepseek", "deepseek-flash", unsupported_params={"reasoning_effort"})
+
+
+@pytest.mark.parametrize(
+    ("message", "longest"),
+    [
+        (
+            "This model's maximum context length is 256 tokens. However, you requested 1024 output tokens and your "
+            "prompt contains at least 56 input tokens, for a total of at least 1080 tokens.",
+            100,
+        ),
+        (
+            "'max_tokens' or 'max_completion_tokens' is too large: 300. This model's maximum context length is 256 "
+            "tokens and your request has 56 input tokens (300 > 256 - 56).",
+            100,
+        ),
+        (
+            "This model's maximum context length is 64 tokens. However, you requested 300 tokens (200 in the messages, "
+            "100 in the completion).",
+            None,
+        ),
+    ],
+)
+def test_a_small_context_limits_completions(message: str, longest: int | None) -> None:
+    style = RequestDialect("max_tokens", supports_n=False)
+    assert style.adapt(message, first=True) is (longest is not None)
+    assert style.longest == longest
+    assert most_tokens(style, SAMPLING) == SAMPLING.max_tokens
+    assert most_tokens(style, replace(SAMPLING, max_tokens=1024)) == (longest or 1024)
+    later = RequestDialect("max_tokens", supports_n=False)
+    later.adapt(message)
+    assert later.longest is None, "one long prompt must not shorten all completions"
+
+
+def test_instructions_move_to_the_users_message_if_a_model_has_no_system_role() -> None:
+    chat = PROVIDERS["vllm"].chat
+    assert chat is not None
+    style = RequestDialect("max_tokens", supports_n=False)
+    assert style.adapt("System role not supported")
+    assert not style.adapt("System role not supported")
+    messages = ({"role": "system", "content": "Answer."}, {"role": "user", "content": "What?"})
+    asked = body(Endpoint("vllm", "", "m", chat, needs_key=False), style, messages, 1, SAMPLING, 0)
+    assert asked["messages"] == [{"role": "user", "content": "Answer.\n\nWhat?"}]
+
+
+def test_flex_is_requested_where_the_service_has_it() -> None:
+    flex = replace(SAMPLING, service_tier="flex")
+    for name, tier in (("openai", "flex"), ("gemini", "flex"), ("groq", None)):
+        chat = PROVIDERS[name].chat
+        assert chat is not None
+        endpoint = Endpoint(name, "http://box/v1", "m", chat, needs_key=True)
+        style = RequestDialect(chat.max_tokens, supports_n=False)
+        assert body(endpoint, style, MESSAGES, 1, flex, 0).get("service_tier") == tier
 
 
 @pytest.mark.parametrize(
@@ -63,6 +123,21 @@ def test_error_messages_adapt_parameters_only_once(message: str, changed: bool) 
     style = RequestDialect("max_tokens", supports_n=True)
     assert style.adapt(message) is changed
     assert style.adapt(message) is False
+
+
+def test_only_rows_of_the_own_policy_ask_for_the_plain_distribution() -> None:
+    box = {"base_url": "http://box/v1", "model": "m", "free": True}
+
+    def sent(kind: str) -> dict[str, Any]:
+        offload = {"provider": "box", "kind": kind}
+        config = Config.model_validate({"offload": offload, "providers": {"box": box}})
+        style = RequestDialect("max_tokens", supports_n=True)
+        assert style.adapt("unknown field: min_p")
+        return body(first_endpoint(config), style, (), 1, SamplingParams.of(config), 0)
+
+    plain = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
+    assert {name: sent("policy_text").get(name) for name in (*plain, "min_p")} == plain | {"min_p": None}
+    assert plain.keys().isdisjoint(sent("teacher"))
 
 
 def answer(**changes: Any) -> bytes:

@@ -84,7 +84,7 @@ CLOUDFLARE = b"<!DOCTYPE html><html><title>Just a moment...</title></html>"
         (403, COUNTRY, FaultKind.FORBIDDEN, "territory not supported"),
         (403, NO_ACCESS, FaultKind.FORBIDDEN, "does not have access to model"),
         (403, {"message": "Your credit balance is too low"}, FaultKind.NO_CREDIT, "credit balance is too low"),
-        (400, GEMINI_KEY, FaultKind.REFUSED, "the API key was rejected: API key not valid"),
+        (400, GEMINI_KEY, FaultKind.REFUSED, 'the API key was rejected: "API key not valid'),
         (401, {"message": "Unauthorized"}, FaultKind.REFUSED, "the API key was rejected: Unauthorized"),
         (400, AZURE_FILTER, FaultKind.BAD_REQUEST, "The response was filtered"),
         (503, {"message": "Loading model"}, FaultKind.BUSY, "Loading model"),

@@ -60,7 +60,7 @@ def test_cap_is_checked_before_any_upload(tmp_path: Path) -> None:
             LimitReached, match=r"the next batch may cost up to .* of 0\.02 USD \(offload\.limits\.usd\)"
         ):
             rig.run([order(number) for number in range(50)])
-        assert {entry.endpoint for entry in server.ledger.entries} == {"chat"}
+        assert {entry.endpoint for entry in server.ledger.entries} == {"models", "chat"}
         assert_paid(server, rig.ledger)
     assert states(rig.ledger) == {}
 

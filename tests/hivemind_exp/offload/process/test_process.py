@@ -30,6 +30,7 @@ from tests.support.engine_host import KEY, configure, engines, hosted, prompts
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, order
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import Events
+from tests.support.processes import is_alive
 from tests.support.waiting import until
 
 HEAVY = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy", "reasoning_gym", "hivemind"}
@@ -181,7 +182,7 @@ def test_process_that_does_not_exit_is_killed(tmp_path: Path, monkeypatch: pytes
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         pid = rig.pid
         os.kill(pid, signal.SIGSTOP)
-    assert not psutil.pid_exists(pid)
+    assert not is_alive(pid)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.tasks.verifiers.answer_tags import TAGS, answer_in, is_strict
+from hivemind_exp.tasks.verifiers.answer_tags import TAGS, answer_in, is_strict, strict_part
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,42 @@ def test_a_megabyte_of_tags_is_parsed_quickly(piece: str) -> None:
     for text in (completion, completion + "</answer>", "<answer>" + completion, "<think>" + completion):
         answer_in(text)
         is_strict(text)
+
+
+THOUGHT = ("think", "answer")
+
+
+@pytest.mark.parametrize(
+    ("completion", "part"),
+    [
+        ("Sure!\n<think>a</think> so\n<answer>7</answer> Bye.", "<think>a</think>\n<answer>7</answer>"),
+        ("Okay, a.</think>\n\n<answer>7</answer>", "<think>Okay, a.</think>\n<answer>7</answer>"),
+        ("<think>a</think><answer>6</answer><answer>7</answer>", "<think>a</think>\n<answer>7</answer>"),
+        ("<answer>7</answer></answer>", None),
+        ("<answer>7</answer>", None),
+        ("<think>a</think>", None),
+        ("</think></answer>", None),
+        ("<answer>a</think><answer>7</answer>", None),
+        ("", None),
+    ],
+)
+def test_the_strict_part_is_the_last_pair_of_each_tag(completion: str, part: str | None) -> None:
+    assert strict_part(completion, THOUGHT) == part
+
+
+def test_only_a_missing_opening_think_is_completed() -> None:
+    assert strict_part("Hm. <answer>7</answer>!", ["answer"]) == "<answer>7</answer>"
+    assert strict_part("7</answer>", ["answer"]) is None
+    names = ("compare", "explain", "identify")
+    whole = "<compare>a</compare>\n<explain>b</explain>\n<identify>1</identify>"
+    assert strict_part(f"Sure. {whole} Done.", names) == whole
+    assert strict_part(whole.removeprefix("<compare>"), names) is None
+
+
+@given(st.lists(st.sampled_from([*TAGS, "7", " "]), max_size=12).map("".join))
+def test_the_strict_part_is_strict_and_keeps_the_answer(completion: str) -> None:
+    for names in (THOUGHT, ("answer",)):
+        part = strict_part(completion, names)
+        if part is not None:
+            assert is_strict(part)
+            assert answer_in(part) == answer_in(completion)

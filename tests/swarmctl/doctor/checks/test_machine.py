@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.models import hardware
 from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import hub, machine
 from swarmctl.keys.http_client import Unanswered
@@ -60,8 +61,8 @@ def test_container_memory_limit_is_found(
         path = tmp_path / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    assert machine.container_memory(tmp_path / "cgroup", tmp_path / "self") == expected
-    assert machine.container_memory(tmp_path / "nowhere", tmp_path / "absent") == (None, 0)
+    assert hardware.container_memory(tmp_path / "cgroup", tmp_path / "self") == expected
+    assert hardware.container_memory(tmp_path / "nowhere", tmp_path / "absent") == (None, 0)
 
 
 @pytest.fixture

@@ -110,14 +110,17 @@ def test_every_key_is_reported(file: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_text_output(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file.write_text(USUAL + "num_generation: 3\nuse_openai_api: true\nopenai_model_name: gpt-4o-mini\nepsilon: 7\n")
+    file.write_text(
+        USUAL
+        + "num_generation: 3\nuse_openai_api: true\nopenai_model_name: gpt-4o-mini\nweight_decay: -7\nepsilon: 7\n"
+    )
     assert cli.run(["profiles", "import", str(file), "--name", "maths"]) == Exit.DONE
     out, err = capsys.readouterr()
     assert "  num_generations -> game.group_size = 2\n" in out
     assert "Unknown:\n  num_generation: did you mean num_generations?\n" in out
     assert '  use_openai_api -> offload.provider = "openai"\n' in out
     assert '  openai_model_name -> offload.model = "gpt-4o-mini"\n' in out
-    skipped = "  epsilon: invalid train.epsilon: 7.0. Use a number above 0 and below 1\n"
+    skipped = "  weight_decay: invalid train.weight_decay: -7.0. Use a number of at least 0\n"
     assert f"Skipped because of an invalid value:\n{skipped}" in out
     assert out.rstrip().endswith("run --profile maths")
     assert err == ""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hivemind_exp.config import Config
+from hivemind_exp.providers import PROVIDERS
 from swarmctl import cli
 from swarmctl.doctor.check import Finding, Status
 from swarmctl.doctor.checks.api.service import FETCH, START, limits, services
@@ -57,6 +60,32 @@ def test_working_service_passes_all_checks(home: Path, key_file: Callable[[str],
     assert [(entry.endpoint, entry.key) for entry in asked] == [("models", KEY)]
 
 
+@pytest.mark.parametrize(
+    ("model", "checked", "text"),
+    [
+        ("gpt-4o", date(2020, 1, 31), "what swarmctl knows about openai is from 2020-01-31; update swarmctl"),
+        ("gpt-4o", date.today(), "openai:gpt-4o: "),
+    ],
+)
+def test_an_old_row_of_the_provider_table_is_reported(
+    home: Path, monkeypatch: pytest.MonkeyPatch, model: str, checked: date, text: str
+) -> None:
+    row = PROVIDERS["openai"]
+    assert row.chat is not None
+    monkeypatch.setitem(PROVIDERS, "openai", replace(row, chat=replace(row.chat, checked=checked)))
+    write_profile(home, "offloaded", f'extends = "demo"\n[offload]\nprovider = "openai"\nmodel = "{model}"\n')
+    found = look("api.openai.price", offline=True)["openai.price"]
+    assert found.text.startswith(text)
+    assert (found.status is Status.WARNING, found.remedy) in ((True, "swarmctl models openai"), (False, None))
+
+
+def test_a_retired_model_is_reported(home: Path) -> None:
+    write_profile(home, "offloaded", 'extends = "demo"\n[offload]\nprovider = "cerebras"\nmodel = "llama3.1-8b"\n')
+    found = look("api.cerebras.price", offline=True)["cerebras.price"]
+    assert found.text == "cerebras:llama3.1-8b is retired, or will be soon, according to genai-prices"
+    assert found.remedy == "swarmctl models cerebras"
+
+
 def test_without_offloading_the_api_checks_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "api", "-p", "demo", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["checks"]
@@ -72,7 +101,7 @@ def test_a_wrong_key(home: Path, key_file: Callable[[str], None]) -> None:
     assert "does not accept the key (HTTP 401)" in found["box.service"].text
     assert found["box.service"].remedy == f"swarmctl keys set box --host {server.base_url}"
     assert found["box.model"].status is Status.SKIPPED
-    assert found["box.request"].text == "HTTP 401: the API key was rejected: Incorrect API key provided."
+    assert found["box.request"].text == 'HTTP 401: the API key was rejected: "Incorrect API key provided."'
     assert not any(KEY in f"{finding.text}{finding.remedy}" for finding in found.values())
 
 
@@ -232,7 +261,7 @@ def test_behind_a_proxy_the_host_check_is_skipped(home: Path, monkeypatch: pytes
         profile(home, "http://llm.example/v1")
         found = look()
         assert [path for path, _ in proxy.asked] == ["http://llm.example/v1/models"]
-    assert found["box.host"].text == "not checked: llm.example is reached through the proxy in $HTTP_PROXY"
+    assert found["box.host"].text == "not checked: llm.example is reached through the proxy in $http_proxy"
     assert found["box.model"].status is Status.OK
 
 

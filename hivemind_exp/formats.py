@@ -1,0 +1,70 @@
+"""Format numbers of stored files, so that no version misreads what a newer one wrote. Files without one are older."""
+
+import json
+import shlex
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.errors import FileProblem, NewerFormat
+
+FORMAT = 1
+"""The format of every file that this version writes: ``schema`` in JSON, ``user_version`` in SQLite."""
+CHECKED_BYTES = 256 << 20
+"""The largest database that is checked in full when it is opened: about a second."""
+
+
+def check_number(path: Path, number: object) -> None:
+    """Raise ``NewerFormat`` if a file has a format that this version does not know. None: an older file."""
+    if number is not None and number not in range(FORMAT + 1):
+        root = Path(__file__).parents[1]
+        raise NewerFormat(
+            f"{path} has format {number}, written by a newer version of swarmctl; this one knows {FORMAT} and older",
+            next=shlex.join(["git", "-C", str(root), "pull"]) if (root / ".git").exists() else "swarmctl --version",
+        )
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in a file; None if there is no such file.
+
+    Raises ``FileProblem`` if it cannot be read or is damaged, ``NewerFormat`` if a newer version wrote it.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        value = error
+    if not isinstance(value, dict):
+        reason = (value.strerror if isinstance(value, OSError) else None) or "it is not a JSON object"
+        raise FileProblem(f"{path} is damaged: {reason}", next=shlex.join(["ls", "-l", str(path)]))
+    check_number(path, value.get("schema"))
+    return value
+
+
+def check_database(db: sqlite3.Connection, path: Path) -> None:
+    """Check a database's format number, and set it in a new or older one.
+
+    Raises ``NewerFormat``, and ``sqlite3.Error``.
+    """
+    (number,) = db.execute("PRAGMA user_version").fetchone()
+    check_number(path, number)
+    if number != FORMAT:
+        db.execute(f"PRAGMA user_version={FORMAT}")
+
+
+def check_pages(db: sqlite3.Connection, path: Path) -> None:
+    """Raise ``sqlite3.DatabaseError`` if a database is damaged. A very large one is not read in full."""
+    if path.stat().st_size <= CHECKED_BYTES and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise sqlite3.DatabaseError(f"malformed: {found}")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error means that the file is damaged, and not that it cannot be read or written now."""
+    return any(word in str(error) for word in ("not a database", "malformed"))
+
+
+def set_aside(path: Path) -> str:
+    """Return the command that moves a damaged database aside, with its ``-wal`` and ``-shm`` if they are there."""
+    aside = shlex.quote(str(path.parent / "damaged"))
+    return f"mkdir -p {aside} && mv {shlex.quote(str(path))}* {aside}"

@@ -1,0 +1,112 @@
+"""Fit a tokenizer to the chats of this program: an instruction as the system turn, and a question as the user's.
+
+Chat templates differ: some refuse system turns, some drop them, some take a list of parts as content. The differences
+are settled once, in the template itself. It is saved with each checkpoint, so a server that loads the checkpoint builds
+the same prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hivemind_exp.errors import ModelError
+from hivemind_exp.foreign_text import foreign, visible
+from hivemind_exp.rollouts.types import Message, decode_completion, encode_completion
+
+if TYPE_CHECKING:  # the command line imports this module with the games
+    from transformers import PreTrainedTokenizerBase
+
+OTHER_MODEL = "swarmctl run --model Qwen/Qwen2.5-0.5B-Instruct"
+_FOLD = (
+    "{%- if messages[0]['role'] == 'system' -%}{%- set messages = [{'role': 'user', 'content': messages[0]['content'] "
+    "+ '\\n\\n' + messages[1]['content']}] + messages[2:] -%}{%- endif -%}"
+)
+"""Moves the instruction to the beginning of the question."""
+_PARTS = (
+    "{%- set folded = namespace(messages=[]) -%}{%- for message in messages -%}{%- set folded.messages = "
+    "folded.messages + [dict(message, content=[{'type': 'text', 'text': message['content']}])] -%}{%- endfor -%}"
+    "{%- set messages = folded.messages -%}"
+)
+"""Turns each content into a list of one part."""
+_SWITCHES = ("enable_thinking", "thinking")
+"""What templates call the switch for thinking."""
+_INSTRUCTION, _QUESTION = "Think between <think> and </think>, answer between <answer> and </answer>.", "What is 2 + 3?"
+_CHAT: tuple[Message, ...] = ({"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": _QUESTION})
+_COMPLETION = "<think>2 + 3</think>\n<answer>5</answer>"
+
+
+def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return a chat's token ids, ready for the model's turn."""
+    if tokenizer.chat_template is None:
+        ids = list(tokenizer.encode("\n\n".join(message["content"] for message in chat) + "\n\n"))
+        while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
+            ids.pop()
+        return ids
+    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) -> None:
+    """Adapt the chat template of the model ``name``, so that prompts contain instruction and question.
+
+    ``thinking``: the position of the template's switch; None: its default. Raises ``ModelError`` if the template has no
+    such switch, if no adaptation helps, or if the tokenizer loses the tags of an answer.
+    """
+    from jinja2 import TemplateError
+
+    template = _template(tokenizer, name)
+    reason = "its prompts lack the question or the instruction"
+    for change in ("", _FOLD, _PARTS, _FOLD + _PARTS):
+        tokenizer.chat_template = None if template is None else change + template
+        try:
+            ids = encode(_CHAT, tokenizer)
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = foreign(str(error).strip() or type(error).__name__)
+            continue
+        text = "".join(str(tokenizer.decode(ids)).split())
+        if "".join(_QUESTION.split()) in text.partition("".join(_INSTRUCTION.split()))[2]:
+            break
+    else:
+        what = "tokenizer" if template is None else "chat template"
+        raise ModelError(f"the {what} of {name} cannot be used: {reason}", next=OTHER_MODEL)
+    if thinking is not None:
+        _set_thinking(tokenizer, name, thinking)
+    back = decode_completion(tokenizer, encode_completion(tokenizer, _COMPLETION, True))
+    if back.split() != _COMPLETION.split():
+        raise ModelError(
+            f"the tokenizer of {name} does not keep the tags of an answer: {_COMPLETION!r} becomes {foreign(back)}",
+            next=OTHER_MODEL,
+        )
+
+
+def _set_thinking(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool) -> None:
+    for switch in _SWITCHES if tokenizer.chat_template else ():
+        on, off = (
+            tokenizer.apply_chat_template(list(_CHAT), tokenize=False, add_generation_prompt=True, **{switch: value})
+            for value in (True, False)
+        )
+        if on != off:
+            tokenizer.chat_template = f"{{%- set {switch} = {str(thinking).lower()} -%}}{tokenizer.chat_template}"
+            return
+    raise ModelError(
+        f"model.thinking is set, but the chat template of {name} has no switch for it; leave the setting out",
+        next="swarmctl profiles show --origin",
+    )
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, name: str) -> str | None:
+    """Return the template for plain chats; None if there is none. Raises ``ModelError`` if it is unclear which."""
+    found = tokenizer.chat_template
+    if not isinstance(found, dict):
+        return None if found is None else str(found)
+    if "default" in found:
+        return str(found["default"])
+    if len(set(found.values())) == 1:
+        return str(next(iter(found.values())))
+    names = ", ".join(sorted(found))
+    raise ModelError(
+        f"{name} has several chat templates ({visible(names)}) and none named default; copy the one to use to "
+        "chat_template.jinja in a copy of the model's directory",
+        next=OTHER_MODEL,
+    )

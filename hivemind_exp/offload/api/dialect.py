@@ -1,0 +1,143 @@
+"""Requests for chat completions: what they contain, and how one service wants them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hivemind_exp.config import Config
+from hivemind_exp.offload.settings import Endpoint, resolved_kind, token_limit
+from hivemind_exp.rollouts.types import Message
+
+_SEED_BITS = 0x7FFFFFFF
+_CONTEXT = re.compile(r"context (?:length|window|size)[^0-9]{0,40}?(\d+)", re.IGNORECASE)
+_PROMPT = re.compile(r"(\d+) (?:in the messages|input tokens|tokens in the prompt|prompt tokens)", re.IGNORECASE)
+"""How servers with a small context say what does not fit: its size, and the prompt's tokens."""
+_SYSTEM_ROLE = re.compile(r"\bsystem[ _](?:role|message|prompt|instruction)|role:? .?system", re.IGNORECASE)
+PLAIN: Mapping[str, float] = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Parameters that turn off what reshapes the distribution, which servers otherwise take from the model's defaults."""
+OPTIONAL = ("temperature", "seed", "reasoning_effort", "service_tier", *PLAIN)
+"""Parameters that a request can do without."""
+
+
+@dataclass(slots=True)
+class RequestDialect:
+    """How one service's requests must look. It starts from the provider table and adapts to the service's errors."""
+
+    max_tokens: str
+    """Name of the parameter that limits a completion."""
+    supports_n: bool
+    """Whether one request can ask for several choices."""
+    reasons: bool = False
+    """Whether the model uses hidden reasoning before it answers: known in advance, or learned from its answers."""
+    unsupported_params: set[str] = field(default_factory=set)
+    """Parameters that the service rejects."""
+    longest: int | None = None
+    """Most tokens of a completion that fit into a small context, besides the prompt. None: no limit is known."""
+    folds_system: bool = False
+    """Whether instructions must be part of the user's message, because the model has no system role."""
+    changes: int = 0
+    """Number of adaptations. If it grew while a request was in flight, the cause of its error may already be fixed."""
+
+    def adapt(self, message: str, *, first: bool = False) -> bool:
+        """Change what an error message complains about; return whether anything changed.
+
+        ``first``: the service has not answered yet, so that the error is not about one long prompt.
+        """
+        named = set(re.findall(r"\w+", message))
+        complaints = [name for name in OPTIONAL if name in named]
+        new = next((name for name in complaints if name not in self.unsupported_params), None)
+        if first and self._fit(message):
+            pass
+        elif self.max_tokens in named and "max_tokens" not in self.unsupported_params:
+            self.max_tokens = "max_tokens" if self.max_tokens == "max_completion_tokens" else "max_completion_tokens"
+            self.unsupported_params.add("max_tokens")  # switch only once: nothing helps if a service takes neither
+        elif new is not None:
+            self.unsupported_params.add(new)
+        elif self.supports_n and "n" in named:
+            self.supports_n = False
+        elif not self.folds_system and _SYSTEM_ROLE.search(message):
+            self.folds_system = True
+        else:
+            return False
+        self.changes += 1
+        return True
+
+    def _fit(self, message: str) -> bool:
+        """Limit completions to what a small context leaves, once; return whether that was the complaint.
+
+        Half of what is left after the rejected prompt is kept for longer prompts.
+        """
+        size, prompt = _CONTEXT.search(message), _PROMPT.search(message)
+        if self.longest is not None or size is None or prompt is None:
+            return False
+        left = (int(size[1]) - int(prompt[1])) // 2
+        self.longest = left if left > 0 else None
+        return self.longest is not None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to sample completions."""
+
+    temperature: float
+    max_tokens: int
+    """Limit on the visible completion."""
+    reasoning_tokens: int
+    """Extra allowance for hidden reasoning."""
+    reasoning_effort: str | None
+    service_tier: str | None = None
+    """None: the service's default."""
+    plain: bool = False
+    """Whether to turn off top_p, top_k and penalties: rows of the node's own policy are trained as samples of it."""
+
+    @classmethod
+    def of(cls, config: Config) -> "SamplingParams":
+        """Return how a node with these settings samples from an API."""
+        offload, temperature = config.offload, config.generation.temperature
+        effort, tier = offload.reasoning_effort, None if offload.service_tier == "default" else offload.service_tier
+        plain = resolved_kind(config).own
+        return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier, plain)
+
+
+def most_tokens(style: RequestDialect, sampling: SamplingParams) -> int:
+    """Return the most tokens that one choice may have, including hidden ones."""
+    most = sampling.max_tokens + (sampling.reasoning_tokens if style.reasons else 0)
+    return most if style.longest is None else min(most, style.longest)
+
+
+def body(  # noqa: PLR0917 - everything a request is made of
+    endpoint: Endpoint,
+    style: RequestDialect,
+    messages: tuple[Message, ...],
+    count: int,
+    sampling: SamplingParams,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the JSON of a request, without the parameters that the service has rejected."""
+    asked: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": _folded(messages) if style.folds_system else list(messages),
+        style.max_tokens: most_tokens(style, sampling),
+        "temperature": sampling.temperature,
+    }
+    if sampling.plain:
+        asked |= PLAIN
+    if count > 1:
+        asked["n"] = count
+    if "seed" in endpoint.chat.extras:
+        asked["seed"] = seed & _SEED_BITS
+    if sampling.reasoning_effort is not None:
+        asked["reasoning_effort"] = sampling.reasoning_effort
+    if sampling.service_tier is not None and endpoint.chat.flex_share is not None:
+        asked["service_tier"] = sampling.service_tier
+    return {
+        name: value for name, value in asked.items() if name not in style.unsupported_params or name == style.max_tokens
+    }
+
+
+def _folded(messages: tuple[Message, ...]) -> list[Message]:
+    """Return messages without a system role: its text becomes the start of the first message of the user."""
+    instructions = [message["content"] for message in messages if message["role"] == "system"]
+    first, *rest = [message for message in messages if message["role"] != "system"]
+    return [{"role": first["role"], "content": "\n\n".join([*instructions, first["content"]])}, *rest]

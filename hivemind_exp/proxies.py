@@ -1,0 +1,102 @@
+"""Which proxy a request goes through. Every client asks here, so that all agree: runs, ``doctor`` and key tests.
+
+Proxies come from the environment (``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``, in either case) and, on
+macOS, from the system's settings.
+"""
+
+import ipaddress
+import os
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+from hivemind_exp.errors import ConfigurationError, KeyProblem
+
+_SCHEMES = ("http", "https", "socks5", "socks5h")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, and the variable that names it."""
+
+    url: str = field(repr=False)
+    """May contain a password."""
+    variable: str
+
+    @property
+    def is_socks(self) -> bool:
+        return self.url.startswith("socks")
+
+
+def proxy_for(url: str) -> Proxy | None:
+    """Return the proxy for requests to ``url``; None if they go directly, as they always do to this machine.
+
+    Raises ConfigurationError if the proxy's address has an unknown scheme.
+    """
+    parts = urlsplit(url)
+    if is_loopback(parts.hostname or "") or _is_excepted(parts):
+        return None
+    from urllib.request import getproxies  # imported here: it is slow, and light commands need no proxy
+
+    found = getproxies()
+    kind = next((kind for kind in (parts.scheme, "all") if found.get(kind)), None)
+    if kind is None:
+        return None
+    names = (f"{kind}_proxy", f"{kind.upper()}_PROXY")
+    variable = next((name for name in names if os.environ.get(name)), names[1])
+    address = found[kind] if "://" in found[kind] else f"http://{found[kind]}"
+    if (scheme := urlsplit(address).scheme) not in _SCHEMES:
+        message = f"invalid proxy in ${variable}: the scheme {scheme!r} is not one of {', '.join(_SCHEMES)}"
+        raise ConfigurationError(message, next=f"unset {variable}")
+    return Proxy(address, variable)
+
+
+def check_key_stays_private(url: str) -> None:
+    """Raise KeyProblem if a proxy would read a key that is sent to ``url``: without TLS, it reads everything."""
+    if urlsplit(url).scheme == "http" and (proxy := proxy_for(url)) is not None:
+        host = urlsplit(url).hostname or ""
+        raise KeyProblem(
+            f"the connection to {host} is not encrypted, so the proxy in ${proxy.variable} would read the key; "
+            "connect directly",
+            next=f"export NO_PROXY={shlex.quote(host)}${{NO_PROXY:+,$NO_PROXY}}",
+        )
+
+
+def with_direct_loopback(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return ``environment`` such that libraries with clients of their own use no proxy for this machine, either."""
+    others = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    exceptions = ",".join(filter(None, (others, *_LOOPBACK)))
+    return {**environment, "no_proxy": exceptions, "NO_PROXY": exceptions}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine, by name or by address."""
+    if host.rstrip(".").endswith(".localhost") or host.rstrip(".") == "localhost":
+        return True
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_excepted(parts: SplitResult) -> bool:
+    """Whether ``NO_PROXY`` names a host: by name, suffix, ``*``, address, or network such as ``10.0.0.0/8``."""
+    from urllib.request import getproxies, proxy_bypass
+
+    host = parts.hostname or ""
+    if proxy_bypass(host if parts.port is None or ":" in host else f"{host}:{parts.port}"):
+        return True
+    address = _address(host)
+    for entry in getproxies().get("no", "").split(",") if address is not None else ():
+        with suppress(ValueError):
+            if address in ipaddress.ip_network(entry.strip().strip("[]"), strict=False):
+                return True
+    return False

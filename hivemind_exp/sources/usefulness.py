@@ -1,0 +1,95 @@
+"""Notices completions from an API that teach nothing: says why in the first round, and stops paying if it goes on."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hivemind_exp.config import Config
+from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.journal.records import TrainingRow
+from hivemind_exp.model_names import short_name
+from hivemind_exp.offload.settings import token_limit
+from hivemind_exp.offload.unusable import quoted_start
+from hivemind_exp.rollouts.types import Group, Kind, Rollout
+from hivemind_exp.sources.source import Source
+from hivemind_exp.tasks.base import Score
+
+ROUNDS_IN_VAIN = 3
+COMPLETIONS_IN_VAIN = 64
+"""A paid provider is not asked any more after this many rounds in a row, with at least this many completions, that
+taught nothing. A model that answers 1 question in 20 correctly gets that far in 4 of 100 cases."""
+_MOST = 0.5
+"""Share of a round's completions from which a fault of their form is reported, even if others taught something."""
+_CUT, _UNTAGGED, _WRONG = "cut at the length limit", "correct but not in the requested format", "wrong"
+_KNOWN = "no better than the node's own"
+
+
+@dataclass(eq=False)
+class UsefulnessCheck:
+    """Counts what the completions from an API are worth, provider by provider."""
+
+    config: Config
+    source: Source
+    emit: Emit
+    _vain: dict[str, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
+    """Rounds in a row that taught nothing, and their completions, by provider."""
+    _told: set[str] = field(default_factory=set)
+
+    def count(self, round_: int, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> None:
+        """Count one stage's verified groups. ``rows``: those that its step learns from."""
+        kind = self.source.kind
+        learned = Counter(row.source.partition(":")[0] for row in rows if row.kind is kind and row.advantage)
+        found: dict[str, list[tuple[Rollout, Score]]] = defaultdict(list)
+        for rollout, score in (pair for group in groups for pair in group.scored()):
+            if rollout.kind is kind:
+                found[rollout.source].append((rollout, score))
+                learned[rollout.source] += kind is Kind.RELAY and score.correct
+        for provider, pairs in found.items():
+            self._judge(round_, provider, pairs, learned[provider])
+
+    def _judge(self, round_: int, provider: str, pairs: Sequence[tuple[Rollout, Score]], learned: int) -> None:
+        reasons = [_reason(rollout, score) for rollout, score in pairs]
+        ((reason, times),) = Counter(reasons).most_common(1)
+        typical = pairs[reasons.index(reason)][0]
+        advice, command = self._advice(reason, provider)
+        text = (
+            f"{times} of {len(pairs)} completions from {provider}:{short_name(typical.model or '')} in round "
+            f"{round_ + 1} are {reason}, for example {quoted_start(typical.text)}"
+        )
+        if learned:
+            self._vain.pop(provider, None)
+            if reason in (_CUT, _UNTAGGED) and times >= _MOST * len(pairs):
+                self._warn(reason, provider, f"{text}. {advice}")
+            return
+        rounds, completions = self._vain[provider]
+        self._vain[provider] = rounds, completions = rounds + 1, completions + len(pairs)
+        self._warn("nothing", provider, f"{text}; none of them teaches this node anything. {advice}")
+        if rounds >= ROUNDS_IN_VAIN and completions >= COMPLETIONS_IN_VAIN:
+            why = f"none of its last {completions} completions, in {rounds} rounds, taught this node anything"
+            self.source.set_aside(provider, f"{why}; most are {reason}", command)
+
+    def _advice(self, reason: str, provider: str) -> tuple[str, str]:
+        """Return what to change, for people, and the command for it."""
+        limit = token_limit(self.config)
+        if reason == _CUT:
+            return f"Raise offload.max_tokens (now {limit})", f"swarmctl run --set offload.max_tokens={2 * limit}"
+        if self.source.kind.own:  # GRPO compares the completions of a group, so all were equally good
+            return "Choose tasks that the model sometimes solves and sometimes not", "swarmctl run --offload off"
+        if reason == _KNOWN:
+            return (
+                "Set offload.when=failed, to ask only where this node fails, or choose a harder task",
+                "swarmctl run --set offload.when=failed",
+            )
+        return "Choose another model (offload.model) or an easier task", f"swarmctl models {provider}"
+
+    def _warn(self, what: str, provider: str, message: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self.emit(WarningEvent(code="taught_nothing", message=message, provider=provider))
+
+
+def _reason(rollout: Rollout, score: Score) -> str:
+    """Return why a completion may have taught nothing."""
+    if score.correct:
+        return _KNOWN if score.strict else _UNTAGGED
+    return _CUT if rollout.truncated and not score.strict else _WRONG

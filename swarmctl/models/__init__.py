@@ -1,0 +1,1 @@
+"""``swarmctl models``: what a provider offers."""

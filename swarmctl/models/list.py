@@ -1,0 +1,46 @@
+"""``swarmctl models``: ask a provider for its models, and print them with their prices."""
+
+import os
+from dataclasses import asdict
+
+from hivemind_exp.errors import ProviderError
+from hivemind_exp.offload.catalog import ListedModel, chat_models, read_list
+from hivemind_exp.offload.settings import Endpoint, endpoint_of
+from swarmctl.keys.finder import KeyFinder
+from swarmctl.keys.probe import probe
+from swarmctl.settings.command_line import resolved_options
+from swarmctl.settings.options import RunOptions
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.prompter import Prompter
+from swarmctl.terminal.table import or_dash, print_table
+
+_HEADINGS = ("MODEL", "INPUT", "OUTPUT", "CONTEXT", "REASONS")
+
+
+def list_models(provider: str, profile: str | None, *, as_json: bool, no_input: bool) -> None:
+    """Print a provider's models. Raises ``NodeError`` if it is unknown, has no key, or does not send its list."""
+    config = resolved_options(RunOptions(profile=profile, no_input=True)).config
+    endpoint = endpoint_of(config, provider, model="any")
+    found = _ask(endpoint, config.offload.key, no_input=no_input or as_json)
+    if as_json:
+        chat = endpoint.chat
+        about = {"batch_price": chat.batch_share if chat.batch else None, "flex_price": chat.flex_share}
+        print_json(provider=endpoint.name, host=endpoint.host, **about, models=[asdict(each) for each in found])
+        return
+    print_table([_cells(each) for each in found], _HEADINGS, right=_HEADINGS[1:4])
+
+
+def _ask(endpoint: Endpoint, pin: str, *, no_input: bool) -> list[ListedModel]:
+    key = KeyFinder(Prompter(silent=no_input), os.environ).find_for(endpoint, pin)
+    tested = probe(endpoint.name, endpoint.base_url, key.value if key else None, path="/models")
+    rows = read_list(tested.answer.body) if tested.answer is not None and tested.result == "valid" else None
+    if rows is None:
+        check = f"swarmctl keys test {endpoint.name}" if key else "swarmctl doctor api"
+        raise ProviderError(f"{endpoint.name} did not send its list of models: {tested.detail}", next=check)
+    return chat_models(rows, endpoint.chat)
+
+
+def _cells(model: ListedModel) -> tuple[str, ...]:
+    prices = (or_dash(price, "{:g}".format) for price in (model.input, model.output))
+    reasons = or_dash(model.reasons, lambda yes: "yes" if yes else "no")
+    return (model.id, *prices, or_dash(model.context), reasons)

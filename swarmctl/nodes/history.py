@@ -1,0 +1,69 @@
+"""What a node's durable files say about its past. None of it comes from the events alone, which may be deleted."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.run_record import read_record
+
+_OF_TRAINING = ("evaluations", "turns", "manifests", "completions")
+"""Tables of the journal that are empty until the node has begun."""
+
+
+def has_begun(files: NodeFiles) -> bool:
+    """Whether a trainer has ever started. Until then, the directory is not tied to a model.
+
+    Nodes from before ``run.json`` are recognized by what they trained, or by their events.
+    """
+    record = read_record(files.run)
+    if record is not None and record.begun:
+        return True
+    return _has_trained(files) or _logged_a_start(files.events)
+
+
+def past_evaluations(files: NodeFiles) -> Iterator[dict[str, Any]]:
+    """Yield the evaluations in the journal as events."""
+    for round_, accuracy, questions in _rows(files, "SELECT round, accuracy, questions FROM evaluations"):
+        event = {"event": "eval", "split": "heldout"}
+        yield event | {"round": round_, "accuracy": accuracy, "questions": questions}
+
+
+def rounds_finished(files: NodeFiles) -> int | None:
+    """Return how many rounds the node had finished at its last step; None before its first."""
+    found = next(_rows(files, "SELECT finished FROM turns ORDER BY step DESC LIMIT 1"), None)
+    return None if found is None else int(found[0])
+
+
+def journal_size(files: NodeFiles) -> int | None:
+    """Return the size of the node's journal in bytes; None if there is none yet."""
+    parts = [path for path in (files.journal, Path(f"{files.journal}-wal")) if path.exists()]
+    return sum(path.stat().st_size for path in parts) if parts else None
+
+
+def last_active(files: NodeFiles) -> float | None:
+    """Return when a run last wrote a file, in Unix seconds; None if no run ever did."""
+    written = (files.run, files.journal, Path(f"{files.journal}-wal"), files.events, files.log)
+    return max((path.stat().st_mtime for path in written if path.exists()), default=None)
+
+
+def _has_trained(files: NodeFiles) -> bool:
+    if files.checkpoints.is_dir() and any(files.checkpoints.iterdir()):
+        return True
+    return any(next(_rows(files, f"SELECT 1 FROM {table} LIMIT 1"), None) for table in _OF_TRAINING)
+
+
+def _logged_a_start(events: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError), events.open("rb") as lines:
+        return any(b'"event": "start"' in line for line in lines)
+    return False
+
+
+def _rows(files: NodeFiles, query: str) -> Iterator[tuple[Any, ...]]:
+    """Yield a query's rows from the journal; none if it is missing, damaged or from before this table existed."""
+    if files.journal.exists():
+        where = f"{files.journal.absolute().as_uri()}?mode=ro"
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(where, uri=True)) as db:
+            yield from db.execute(query).fetchall()

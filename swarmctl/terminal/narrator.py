@@ -1,0 +1,50 @@
+"""Turn a run's events into one sentence each, for the plain view and ``swarmctl logs``."""
+
+from typing import Any
+
+from swarmctl.terminal import sentences
+from swarmctl.terminal.progress import RunView
+
+PEERS_EVERY_S = 60
+"""How often the number of peers is reported; changes from or to zero are reported at once."""
+PHASE_EVERY_S = 10
+"""How often the progress of a long phase is reported."""
+
+
+class Narrator:
+    """Reports rounds, evaluations, phases and warnings. Keeps what a sentence needs from earlier events."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._rollouts: list[dict[str, Any]] = []
+        self._told: dict[str, tuple[object, float]] = {}
+
+    def sentence(self, event: dict[str, Any], progress: RunView) -> str | None:
+        """Return the sentence for an event that ``progress`` already contains; None if nothing is worth reporting."""
+        match event["event"]:
+            case "phase":
+                due = self._is_due("phase", event.get("name"), PHASE_EVERY_S, event["t"])
+                return sentences.phase(event) if due else None
+            case "rollouts":
+                self._rollouts.append(event)
+            case "round":
+                rollouts, self._rollouts = self._rollouts, []
+                return sentences.round_done(rollouts, progress)
+            case "eval" if event.get("accuracy") is not None:
+                return sentences.evaluation(event, progress)
+            case "peers":
+                peers = event.get("peers") or 0
+                text = sentences.in_touch(peers)
+                due = self._is_due("peers", peers > 0, PEERS_EVERY_S, event["t"])
+                return f"{text[:1].upper()}{text[1:]}." if due else None
+            case "checkpoint" if self._verbose:
+                return f"Saved {event.get('path')}."
+        return sentences.notable(event)
+
+    def _is_due(self, what: str, state: object, every_s: float, moment: float) -> bool:
+        """Whether to report a state: it has changed, or was last reported long ago."""
+        before, told = self._told.get(what, (None, 0.0))
+        if state == before and moment - told < every_s:
+            return False
+        self._told[what] = state, moment
+        return True

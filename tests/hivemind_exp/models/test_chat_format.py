@@ -1,0 +1,121 @@
+"""Prompts contain instruction and question, and answers keep their tags, whatever the chat template and tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from hivemind_exp.config import ModelConfig
+from hivemind_exp.errors import ModelError
+from hivemind_exp.models.chat_format import encode, fit
+from hivemind_exp.models.loading import load_tokenizer
+from hivemind_exp.peers.vetting import PeerTexts
+from hivemind_exp.rollouts.types import decode_completion, encode_completion
+from tests.support.tiny_models import TEMPLATE, bpe_tokenizer, save_llama
+
+CHAT = ({"role": "system", "content": "INSTRUCTION"}, {"role": "user", "content": "QUESTION"})
+REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+ALTERNATES = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}[INST] {{ m['content'] }} [/INST]{% endfor %}"
+)
+SKIPS_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'user' %}[user]{{ m.content }}\n{% endif %}{% endfor %}[assistant]"
+)
+PARTS = "{% for m in messages %}[{{ m.role }}]{% for c in m.content %}{{ c.text }}{% endfor %}.{% endfor %}[assistant]"
+PARTS_WITHOUT_SYSTEM = REFUSES_SYSTEM + PARTS
+SWITCH = TEMPLATE + "{% if enable_thinking is not defined or enable_thinking %}<think>{% else %}<off>{% endif %}"
+
+
+def prompt(tokenizer: PreTrainedTokenizerBase) -> str:
+    return str(tokenizer.decode(encode(CHAT, tokenizer)))
+
+
+def fitted(template: Any, thinking: bool | None = None, **tokenizer: Any) -> PreTrainedTokenizerBase:
+    made = bpe_tokenizer(**tokenizer)
+    made.chat_template = template
+    fit(made, "lab/model", thinking)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (TEMPLATE, "[system]INSTRUCTION\n[user]QUESTION\n[assistant]"),
+        (REFUSES_SYSTEM + TEMPLATE, "[user]INSTRUCTION\n\nQUESTION\n[assistant]"),
+        (ALTERNATES, "[INST] INSTRUCTION\n\nQUESTION [/INST]"),
+        (SKIPS_SYSTEM, "[user]INSTRUCTION\n\nQUESTION\n[assistant]"),
+        (PARTS, "[system]INSTRUCTION.[user]QUESTION.[assistant]"),
+        (PARTS_WITHOUT_SYSTEM, "[user]INSTRUCTION\n\nQUESTION.[assistant]"),
+        ({"default": TEMPLATE, "rag": SKIPS_SYSTEM}, "[system]INSTRUCTION\n[user]QUESTION\n[assistant]"),
+        ({"rag": TEMPLATE}, "[system]INSTRUCTION\n[user]QUESTION\n[assistant]"),
+        (None, "INSTRUCTION\n\nQUESTION\n\n"),
+    ],
+)
+def test_every_prompt_has_the_instruction_and_the_question(template: Any, expected: str) -> None:
+    assert prompt(fitted(template)) == expected
+
+
+def test_the_fitted_template_is_saved(tmp_path: Path) -> None:
+    fitted(SKIPS_SYSTEM).save_pretrained(tmp_path)
+    save_llama(tmp_path / "model")
+    fitted(SKIPS_SYSTEM).save_pretrained(tmp_path / "model")
+    loaded = load_tokenizer(ModelConfig(name=str(tmp_path / "model")))
+    assert prompt(loaded) == "[user]INSTRUCTION\n\nQUESTION\n[assistant]"
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for m in messages %}{% endfor %}[assistant]", "prompts lack the question or the instruction"),
+        ("{{ raise_exception('tools only') }}", "tools only"),
+        ({"rag": TEMPLATE, "tool_use": PARTS}, "several chat templates .*rag, tool_use.* and none named default"),
+    ],
+)
+def test_a_template_that_cannot_be_fitted_is_refused(template: Any, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        fitted(template)
+
+
+def test_an_empty_tokenizer_is_refused() -> None:
+    with pytest.raises(ModelError, match="tokenizer of lab/model cannot be used"):
+        fitted(None, vocabulary="")
+
+
+def test_thinking_sets_the_templates_switch() -> None:
+    assert [prompt(fitted(SWITCH, thinking))[-7:] for thinking in (None, True, False)] == [
+        "<think>",
+        "<think>",
+        "t]<off>",
+    ]
+    assert prompt(fitted(REFUSES_SYSTEM + SWITCH, thinking=False)).endswith("QUESTION\n[assistant]<off>")
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_thinking_without_a_switch_is_refused(template: str | None) -> None:
+    with pytest.raises(ModelError, match=r"model\.thinking is set, but the chat template of lab/model has no switch"):
+        fitted(template, thinking=False)
+
+
+def test_tags_that_are_special_tokens_are_part_of_the_text() -> None:
+    tokenizer = fitted(TEMPLATE, special=("<think>", "</think>", "<answer>", "</answer>", "<tool>"))
+    text = "<think> 2 , 3 . </think> <answer>5</answer>"
+    ids = encode_completion(tokenizer, text, False)
+    assert len(ids) < len(text)
+    assert decode_completion(tokenizer, ids) == text
+    assert decode_completion(tokenizer, tokenizer.encode("<tool>a<|im_end|>", add_special_tokens=False)) == "a"
+    peers = PeerTexts(tokenizer, build_prompt=lambda _: pytest.fail("no prompt is needed"), longest_prompt=9)
+    assert peers.ids(text, False) == ids
+    assert peers.text(ids) == text
+    assert peers.ids("<tool>", False) is None
+
+
+def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt() -> None:
+    tokenizer = fitted(None, ends=True)
+    assert tokenizer.encode("a")[-1] == tokenizer.eos_token_id
+    ids = encode(CHAT, tokenizer)
+    assert tokenizer.eos_token_id not in ids
+    assert encode_completion(tokenizer, "a", True) == tuple(tokenizer.encode("a"))[:-1]

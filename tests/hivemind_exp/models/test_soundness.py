@@ -1,0 +1,209 @@
+"""Models that would train on false values are refused, or made to work, before the first round."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+)
+
+from hivemind_exp.config import Config, ModelConfig
+from hivemind_exp.errors import ConfigurationError, ModelError, NodeError
+from hivemind_exp.journal.records import TrainingRow
+from hivemind_exp.models.loading import load_model, load_tokenizer
+from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.runner.grpo_runner import describe
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+from tests.support.nodes import make_config, run
+from tests.support.tiny_models import TEMPLATE, bpe_tokenizer
+
+TOKENIZER = bpe_tokenizer()
+SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def llama(rows: int = len(TOKENIZER)) -> LlamaConfig:
+    return LlamaConfig(vocab_size=rows, eos_token_id=2, pad_token_id=3, **SHAPE)
+
+
+def gpt2(positions: int = 1024) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": positions}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(TOKENIZER), bos_token_id=0, eos_token_id=2, **shape))
+    with torch.no_grad():  # positions matter little to weights as small as new ones
+        for weights in model.parameters():
+            weights.mul_(6.0 if weights.dim() > 1 else 1.0)
+    return model
+
+
+def save(root: Path, model: PreTrainedModel) -> Path:
+    model.save_pretrained(root)
+    tokenizer = bpe_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(root)
+    return root
+
+
+def change_weights(root: Path, change: Any) -> Path:
+    file = root / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+    return root
+
+
+def change_config(root: Path, **values: Any) -> Path:
+    file = root / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    return root
+
+
+def with_nan(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    weights["model.layers.0.mlp.down_proj.weight"][0, 0] = torch.nan
+    return weights
+
+
+def half(root: Path) -> Path:
+    saved = save(root, LlamaForCausalLM(llama()))
+    return change_weights(saved, lambda weights: {key: each for key, each in weights.items() if "layers.1." not in key})
+
+
+def classifier(root: Path) -> Path:
+    return save(root, LlamaForSequenceClassification(llama()))
+
+
+def classifier_by_another_name(root: Path) -> Path:
+    return change_config(classifier(root), architectures=["LlamaForCausalLM"])
+
+
+def another_shape(root: Path) -> Path:
+    return change_config(save(root, LlamaForCausalLM(llama())), intermediate_size=128)
+
+
+def own_code(root: Path) -> Path:
+    code = {"AutoConfig": "configuration_my.MyConfig", "AutoModelForCausalLM": "modeling_my.MyModel"}
+    saved = change_config(save(root, LlamaForCausalLM(llama())), model_type="my", auto_map=code)
+    for name in ("configuration_my", "modeling_my"):
+        (saved / f"{name}.py").write_text("raise SystemExit('this code ran')")
+    return saved
+
+
+def quantized(root: Path) -> Path:
+    return change_config(save(root, LlamaForCausalLM(llama())), quantization_config={"quant_method": "gptq", "bits": 4})
+
+
+def too_few_rows(root: Path) -> Path:
+    return save(root, LlamaForCausalLM(llama(len(TOKENIZER) - 1)))
+
+
+def pointer(root: Path) -> Path:
+    saved = save(root, LlamaForCausalLM(llama()))
+    (saved / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 988097824\n"
+    )
+    return saved
+
+
+REFUSED = {
+    half: r"9 weights are missing \(model\.layers\.1\.input_layernorm\.weight; .*; …\)",
+    classifier: "is a LlamaForSequenceClassification, not a causal language model",
+    classifier_by_another_name: r"1 weights are missing \(lm_head\.weight\)",
+    another_shape: r"6 weights have another shape \(model\.layers\..*_proj\.weight is \(32, 64\), not \(32, 128\)",
+    own_code: r"such code is never run \(trust_remote_code = False\)",
+    quantized: r"is quantized \(gptq\)",
+    too_few_rows: r"token 259 \(.*\), but 259 rows of embeddings",
+    pointer: "its weights are damaged or only Git LFS pointers",
+}
+
+
+@pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
+def test_what_would_train_on_false_values_is_refused_at_the_dry_run_and_at_the_start(make: Any, tmp_path: Path) -> None:
+    name = str(make(tmp_path / "model"))
+    config = make_config(model={"name": name}, generation={"max_prompt_tokens": 400})
+    for start in (lambda: describe(config), lambda: run(config, tmp_path / "node")):
+        with pytest.raises(NodeError, match=REFUSED[make]) as caught:
+            start()
+        assert isinstance(caught.value, ModelError)
+        assert name in caught.value.message
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_weight_that_is_not_a_number_is_named(tmp_path: Path, dtype: str) -> None:
+    name = str(change_weights(save(tmp_path, LlamaForCausalLM(llama())), with_nan))
+    config = ModelConfig.model_validate({"name": name, "lora": dtype == "bfloat16"})
+    with pytest.raises(ModelError, match=r"not finite \(model\.layers\.0\.mlp\.down_proj\.weight\)"):
+        load_model(config, load_tokenizer(config), dtype=dtype, seed=0)
+
+
+def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    name = str(save(tmp_path, BertLMHeadModel(BertConfig(vocab_size=len(TOKENIZER), is_decoder=False, **SHAPE))))
+    config = ModelConfig(name=name)
+    with pytest.raises(ModelError, match="not a causal language model: a token depends on later ones"):
+        load_model(config, load_tokenizer(config), dtype="float32", seed=0)
+
+
+def test_absolute_positions_are_counted_without_padding(tmp_path: Path) -> None:
+    name = str(save(tmp_path / "model", gpt2()))
+    config = make_config(model={"name": name})
+    tokenizer = load_tokenizer(config.model)
+    model = load_model(config.model, tokenizer, dtype="float32", seed=0)
+    step_trainer = SourceGRPOTrainer(model, tokenizer, config, tmp_path, device="cpu", dtype="float32")
+    rows = [
+        TrainingRow(Kind.POLICY, "local", "t", 0, tuple(range(10, 10 + prompt)), (50, 60, 70), "", 1.0, 1.0, 0)
+        for prompt in (5, 40)
+    ]
+    together = step_trainer.log_probabilities(rows)
+    for row, found in zip(rows, together, strict=True):
+        ids = torch.tensor([[*row.prompt_ids, *row.completion_ids]])
+        with torch.no_grad():
+            alone = torch.log_softmax(gpt2().eval()(input_ids=ids).logits[0, :-1], -1)
+        expected = alone.gather(1, ids[0, 1:, None])[-3:, 0].tolist()
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_lengths_beyond_the_positions_are_refused_with_lengths_that_fit(tmp_path: Path) -> None:
+    name = str(save(tmp_path / "model", gpt2(positions=64)))
+    config = make_config(model={"name": name}, generation={"max_prompt_tokens": 60, "max_completion_tokens": 8})
+    message = "has 64 positions, but generation.max_prompt_tokens . generation.max_completion_tokens = 68"
+    for start in (lambda: describe(config), lambda: run(config, tmp_path / "node")):
+        with pytest.raises(ConfigurationError, match=message) as caught:
+            start()
+        assert str(caught.value.next).endswith("max_prompt_tokens=56 --set generation.max_completion_tokens=8")
+
+
+def test_adapters_on_modules_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    name = str(save(tmp_path / "model", LlamaForCausalLM(llama())))
+    lora = {"targets": "q_proj, query"}
+    config = make_config(model={"name": name, "lora": lora}, generation={"max_prompt_tokens": 400})
+    message = r"model.lora.targets: the model has no module 'query'; it has .*q_proj"
+    for start in (lambda: describe(config), lambda: run(config, tmp_path / "node")):
+        with pytest.raises(ConfigurationError, match=message):
+            start()
+
+
+def test_adapters_that_the_model_cannot_have_are_refused(tmp_path: Path) -> None:
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 8}
+    name = str(save(tmp_path / "model", MambaForCausalLM(MambaConfig(vocab_size=len(TOKENIZER), **shape))))
+    config = make_config(model={"name": name, "lora": True}, generation={"max_prompt_tokens": 400})
+    for start in (lambda: describe(config), lambda: run(config, tmp_path / "node")):
+        with pytest.raises(ConfigurationError, match=r"cannot have the adapters of model\.lora: .*Mamba") as caught:
+            start()
+        assert caught.value.next == "swarmctl run --set model.lora=false"
+
+
+def test_a_sound_model_passes_the_dry_run(tmp_path: Path) -> None:
+    name = str(save(tmp_path / "model", LlamaForCausalLM(llama())))
+    assert describe(Config.model_validate({"model": {"name": name, "device": "cpu"}}))["model"]["parameters"] > 0

@@ -1,0 +1,124 @@
+"""A node whose completions earn nothing says so once, with the most frequent reason and the setting that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.journal.records import Evaluation
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.trainer import collapse
+from hivemind_exp.trainer.collapse import CollapseCheck
+from tests.support.nodes import Events, make_config, run
+
+PROMPT = Prompt(Question("t", "train", 0, 0, "q", {}, "d", "k"), "answer", (), (1,))
+
+
+def check() -> tuple[CollapseCheck, Events]:
+    events = Events()
+    return CollapseCheck(make_config(train={"learning_rate": 1e-4}), events), events
+
+
+def group(size: int, why: str = "wrong", *, outcome: float = 0.0, kind: Kind = Kind.POLICY, cut: bool = False) -> Group:
+    rows = tuple(Rollout(kind, "local", "text", (7,), cut) for _ in range(size))
+    return Group(PROMPT, rows, tuple(Score(outcome, False, why) for _ in range(size)))
+
+
+def messages(events: Events) -> list[str]:
+    return [event["message"] for event in events.of("warning")]
+
+
+@pytest.mark.parametrize(
+    ("why", "cut", "told"),
+    [
+        ("wrong", True, "were wrong. Choose an easier task (tasks) or a more capable model (model.name)"),
+        ("no answer tag", True, "were cut at the length limit. Raise generation.max_completion_tokens (now 8)"),
+        ("no answer tag", False, "were without an answer in tags. Choose a model that follows instructions"),
+    ],
+)
+def test_rounds_without_a_reward_are_reported_once_with_the_most_frequent_reason(
+    why: str, cut: bool, told: str
+) -> None:
+    checked, events = check()
+    for _ in range(9):
+        checked.count([group(100, why, cut=cut), group(28, "answer too long")])
+        if messages(events):
+            break
+    assert messages(events)[0].startswith("no reward in the last 4 rounds (512 completions); 400 of 512 completions")
+    assert told in messages(events)[0]
+    for _ in range(200):
+        checked.count([group(128)])
+    assert len(messages(events)) == 1
+
+
+def test_a_hundred_small_rounds_without_a_reward_are_reported() -> None:
+    checked, events = check()
+    for _ in range(collapse.MOST_ROUNDS_IN_VAIN - 1):
+        checked.count([group(2)])
+    assert messages(events) == []
+    checked.count([group(2)])
+    assert messages(events)[0].startswith("no reward in the last 100 rounds (200 completions)")
+
+
+def test_a_reward_starts_the_count_again_and_changes_the_advice() -> None:
+    checked, events = check()
+    for _ in range(3):
+        for _ in range(3):
+            checked.count([group(256)])
+        checked.count([group(1, outcome=0.5)])
+    assert messages(events) == []
+    for _ in range(4):
+        checked.count([group(256)])
+    assert messages(events)[0].endswith("a lower train.learning_rate (now 0.0001) or with train.beta above 0")
+
+
+def test_rows_of_others_and_rows_that_could_not_be_judged_do_not_count() -> None:
+    checked, events = check()
+    unjudged = Score(0.0, False, "could not be judged", judged=False)
+    for _ in range(200):
+        lost = Group(PROMPT, group(1).rollouts, (unjudged,))
+        checked.count([group(100, kind=Kind.TEACHER, outcome=1.0), group(9, kind=Kind.PEER, outcome=1.0), lost])
+    assert messages(events) == []
+
+
+def accuracy(round_: int, value: float, questions: int = 200) -> Evaluation:
+    return Evaluation(round_, value, questions, {})
+
+
+def test_an_accuracy_that_falls_to_zero_is_reported_once() -> None:
+    checked, events = check()
+    seen: list[Evaluation] = []
+    for value in (0.1, 0.41, 0.0, 0.0, 0.2, 0.0):
+        seen.append(accuracy(len(seen), value))
+        checked.evaluated(seen)
+    assert [text.partition(". ")[0] for text in messages(events)] == [
+        "accuracy on held-out questions fell from 41% to 0% (round 2)",
+        "accuracy on held-out questions fell from 41% to 0% (round 5)",
+    ]
+    assert "lower train.learning_rate" in messages(events)[0]
+
+
+@pytest.mark.parametrize(("best", "questions"), [(0.0, 200), (0.02, 200), (0.4, 6)])
+def test_an_accuracy_of_zero_that_may_be_chance_is_not_reported(best: float, questions: int) -> None:
+    checked, events = check()
+    checked.evaluated([accuracy(0, best, questions), accuracy(1, 0.0, questions)])
+    assert messages(events) == []
+
+
+@pytest.mark.slow
+def test_a_node_that_learns_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hivemind_exp.node_files import NodeFiles
+    from hivemind_exp.runner.grpo_runner import GRPORunner
+    from tests.support.spelling_task import Spelling
+
+    monkeypatch.setattr(collapse, "MOST_ROUNDS_IN_VAIN", 3)
+    events = Events()
+    config: Any = make_config(game={"rounds": 4}, eval={"every": 0})
+    (tmp_path / "node").mkdir()
+    GRPORunner(config, NodeFiles(tmp_path / "node"), events, make_tasks=lambda *_: Spelling()).run()
+    assert [event["code"] for event in events.of("warning")] == ["no_reward"]
+    assert run(config, tmp_path / "rewarded", emit=(rewarded := Events())).round == 4
+    assert rewarded.of("warning") == []

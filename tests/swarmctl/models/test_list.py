@@ -1,0 +1,56 @@
+"""``swarmctl models``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swarmctl import cli
+from swarmctl.errors import Exit
+from tests.support.doctor_api import KEY, give_key, profile
+from tests.support.fake_api.faults import Fault
+from tests.support.fake_api.server import api_server
+
+
+def test_models_are_listed_free_of_charge(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with api_server(keys={KEY}, models=["b", "a", "text-embedding-1"]) as server:
+        give_key(tmp_path / "key", monkeypatch, KEY)
+        profile(home, server.base_url, box="needs_key = true\nreasons = true")
+        assert cli.run(["models", "box", "--profile", "offloaded"]) == Exit.DONE
+        assert capsys.readouterr().out.splitlines() == [
+            "MODEL  INPUT  OUTPUT  CONTEXT  REASONS",
+            "a          -       -        -  yes",
+            "b          -       -        -  yes",
+        ]
+        assert cli.run(["models", "box", "-p", "offloaded", "--json"]) == Exit.DONE
+        found = json.loads(capsys.readouterr().out)
+        assert found["models"][0] == {"id": "a", "input": None, "output": None, "reasons": True, "context": None}
+        assert (found["provider"], found["batch_price"], found["flex_price"]) == ("box", None, None)
+        assert server.ledger.chats == ()
+
+
+def test_a_service_without_a_list_is_an_error(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with api_server() as server:
+        server.always(Fault.SERVER_ERROR, endpoint="models")
+        profile(home, server.base_url)
+        assert cli.run(["models", "box", "-p", "offloaded"]) == Exit.CONFIGURATION
+    said = capsys.readouterr().err
+    assert said.startswith("error: box did not send its list of models: the service responded with HTTP 500\n  try: ")
+    assert said.endswith("swarmctl doctor api\n")
+
+
+def test_unknown_providers_and_missing_keys_are_errors(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    assert cli.run(["models", "grok"]) == Exit.CONFIGURATION
+    assert "unknown provider 'grok'; did you mean groq?" in capsys.readouterr().err
+    assert cli.run(["models", "groq", "--no-input"]) == Exit.CONFIGURATION
+    said = capsys.readouterr().err
+    assert said.startswith("error: no key for groq\n  try: ")
+    assert said.endswith("swarmctl keys set groq\n")
+    assert not (home / "nodes").exists()

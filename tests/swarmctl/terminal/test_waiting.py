@@ -1,0 +1,77 @@
+"""Signs of life while a program is silent."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import Any
+
+import pytest
+
+from swarmctl.terminal import views
+from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.views import PlainView
+from swarmctl.terminal.waiting import interval, waiting
+from tests.support.waiting import until
+
+
+def test_a_line_is_written_again_and_again_until_the_work_ends() -> None:
+    lines: list[str] = []
+    with waiting(lines.append, "checking the device", 0.01):
+        until(lambda: len(lines) >= 3)
+    assert set(lines) == {"Still checking the device, after 0 s."}
+    assert "waiting" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_nothing_is_written_about_short_work() -> None:
+    lines: list[str] = []
+    with waiting(lines.append, "checking the device", 60):
+        pass
+    assert lines == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_file_gets_fewer_lines_than_a_terminal() -> None:
+    assert interval(Terminal()) < interval(io.StringIO()) == 30
+
+
+STARTED = {"event": "start", "node": "x", "resumed_round": 3}
+LOADING = {"event": "phase", "name": "loading tiny"}
+DOWN = {"event": "warning", "code": "provider_down", "provider": "box", "fallback": None}
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ([], "Still starting, after 40 s."),
+        ([LOADING], "Still loading tiny, after 40 s."),
+        ([STARTED], "Still in round 4, after 40 s."),
+        ([STARTED, DOWN], "Still waiting for box, after 40 s."),
+        ([STARTED, DOWN | {"fallback": "local"}], "Still in round 4, after 40 s."),
+    ],
+)
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_silent_run_says_what_it_is_doing(
+    events: list[dict[str, Any]], told: str, quiet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(views.time, "monotonic", lambda: now[0])
+    stream, progress = io.StringIO(), RunView()
+    view = PlainView(stream, quiet=quiet)
+
+    def wait_until(moment: float) -> None:
+        now[0] = moment
+        view.tick(progress)
+
+    for event in events:
+        progress.apply(event)
+    for moment in (110.0, 129.0, 140.0, 141.0, 169.0):
+        wait_until(moment)
+    assert stream.getvalue().splitlines() == ([] if quiet else [told])
+    view.event({"event": "warning", "code": "x", "message": "y"}, progress)
+    wait_until(198.0)
+    assert stream.getvalue().splitlines()[-1] == "warning: y"

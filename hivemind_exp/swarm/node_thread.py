@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +55,19 @@ _SAVE_S = 60.0
 _MOST_SKEW_S = 3.0
 
 log = logging.getLogger(__name__)
+
+
+def median_skew(skews: Collection[float]) -> float:
+    """Return how many seconds the peers' clocks are ahead of this machine's: the median, or 0 from fewer than two."""
+    return sorted(skews)[len(skews) // 2] if len(skews) >= 2 else 0.0
+
+
+def describe_skew(ahead: float) -> str:
+    """Return a sentence on the difference between this machine's clock and its peers' clocks."""
+    if abs(ahead) <= _MOST_SKEW_S:
+        return "this machine's clock agrees with its peers' clocks again"
+    direction = "behind" if ahead > 0 else "ahead of"
+    return f"this machine's clock is {abs(ahead):.0f} s {direction} its peers' clocks; synchronize it"
 
 
 class SwarmThread:
@@ -118,6 +131,7 @@ class SwarmThread:
         self._stopping = False
         self._told: set[str] = set()
         self._alive_before = -1
+        self._skew_told = 0.0
 
     # --- called by the trainer's side
 
@@ -299,11 +313,10 @@ class SwarmThread:
         if self.book.foreign_seq is not None and self.book.foreign_seq > self._born_ms + 1000:
             message = "another node uses this node's identity: stop one of the two, and create a new identity for it"
             self._tell(ErrorEvent(code="identity_elsewhere", message=message, next="swarmctl identity new"))
-        skews = sorted(overlay.skews.values())
-        if len(skews) >= 2 and abs(ahead := skews[len(skews) // 2]) > _MOST_SKEW_S:
-            direction = "behind" if ahead > 0 else "ahead of"
-            message = f"this machine's clock is {abs(ahead):.0f} s {direction} its peers' clocks; synchronize it"
-            self._tell(WarningEvent(code="clock_skew", message=message))
+        ahead = median_skew(overlay.skews.values())
+        if abs(ahead - self._skew_told) > _MOST_SKEW_S:
+            self._skew_told = ahead
+            self._emit(WarningEvent(code="clock_skew", message=describe_skew(ahead)))
         since = time.time() - 2 * HEARTBEAT_S
         alive = sum(seen > since for seen in self.last_seen().values())
         if alive != self._alive_before:

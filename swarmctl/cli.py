@@ -16,6 +16,7 @@ import typer
 
 from hivemind_exp.errors import DiskFull, NodeError
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.processes.kernel import hide_memory
 from swarmctl.completion import cli as completion
 from swarmctl.doctor import cli as doctor
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
@@ -81,6 +82,7 @@ for name, group in {"profile": profiles.group, "key": keys.group}.items():  # al
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code. Prints errors; never raises."""
     streams.open_closed()
+    hide_memory()
     try:
         code = _run(arguments, as_json="--json" in arguments, verbose=not {"-v", "--verbose"}.isdisjoint(arguments))
         sys.stdout.flush()

@@ -200,6 +200,12 @@ class GRPORunner:
         tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
         if swarm is not None:
             swarm.check(tasks)
+        if isinstance(tasks, Mixture) and (still_open := tasks.still_open()):
+            message = (
+                f"the sandbox of verifiers is weak on this machine: {'; '.join(still_open)}. In a swarm of strangers, "
+                "run this node as a user without secrets, or in a container (swarmctl doctor machine.sandbox)"
+            )
+            self._emit(WarningEvent(code="weak_sandbox", message=message))
         return swarm, journal, offload, tasks
 
     def _sources(self, ends: ExitStack, parts: NodeParts) -> dict[str, Source]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Set
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hivemind_exp import atomic_write
+from hivemind_exp.backoff import growing
 from hivemind_exp.swarm.announcement import MAX_ADDRESSES, AnnouncementBook, is_address
+from hivemind_exp.swarm.dial import may_answer
 from hivemind_exp.swarm.identity import is_peer_id
 
 if TYPE_CHECKING:
@@ -28,16 +31,20 @@ FORGOTTEN_S = 30 * 86_400.0
 """A peer that has not answered for this long is forgotten."""
 AGAIN_S = 60.0
 """A peer that answered is contacted again after this long, regardless of other traffic."""
-SOON_S = 4.0
-"""An absent peer is retried after this long. The pause grows with the time since it last answered."""
-INVITED_S = 20.0
-"""The longest pause for peers in the invitation."""
+SOON_S = 1.0
+"""An absent peer is retried after this long. The pause doubles with each try."""
+INVITED_S = 3.0
+"""The longest pause for peers in the invitation and for those that answered in the last hour, so that a swarm is whole
+again seconds after a network is. A node without any neighbor tries those in its invitation every ``SOON_S``."""
+NEWS_S = 4.0
+"""The longest pause for a peer that has announced itself since it was last tried."""
 QUIET_S = 10.0
 """A neighbor whose newest announcement is older than this is asked for a new one."""
 _LARGEST = 1_000_000
 """Largest file that is read, in bytes."""
 _UNHEARD = 4
 _LONGEST_S = 600.0
+_HOUR_S = 3600.0
 _AT_ONCE = 16
 _NEW_AT_ONCE = 8
 
@@ -53,6 +60,8 @@ class Contact:
     """When it last answered, Unix seconds."""
     asked: float = 0.0
     """When it was last contacted, Unix seconds. Not saved on disk."""
+    failures: int = 0
+    """How often in a row it did not answer. Not saved on disk."""
 
     @property
     def reachable(self) -> bool | None:
@@ -88,6 +97,7 @@ class KnownPeers(dict[str, Contact]):
         """Store whether a peer answered just now."""
         contact, now = self.setdefault(peer, Contact()), time.time()
         contact.asked = now
+        contact.failures = 0 if answered else contact.failures + 1
         if answered:
             if now - contact.answered > FORGOTTEN_S:
                 self._saved = 0.0  # a new peer: save at once, so that it is known even if this node dies now
@@ -133,6 +143,10 @@ class Contacts:
         self._asked_for_word: dict[str, float] = {}
         self.on_answer: Callable[[str], None] = lambda _peer: None
         """Called with each peer that answers."""
+        self.on_return: Callable[[str], None] = lambda _peer: None
+        """Called with a peer that answers for the first time, or again."""
+        self.running: dict[str, asyncio.Task[bool]] = {}
+        """The attempts of ``keep``, by peer."""
         self._invited: dict[str, tuple[str, ...]] = {}
         for address in invitation:
             where, _, peer = address.rpartition("/p2p/")
@@ -152,19 +166,37 @@ class Contacts:
             await overlay.settle()
 
     async def keep(self, overlay: Overlay) -> None:
-        """Contact the peers that are due."""
+        """Start to contact the peers that are due. Does not wait: a peer that is cut off must not delay the others."""
         self.remember()
         now, neighbours = time.time(), overlay.neighbours
-        due = [peer for peer in self.peers if self._due(peer, now, peer in neighbours)]
+        due = [peer for peer in self.peers if peer not in self.running and self._due(peer, now, neighbours)]
         due.sort(key=lambda peer: self._known[peer].asked)
         # A crowd of peers that this node never met must not keep the others from being contacted.
-        met = [peer for peer in due if peer in self._invited or self._known[peer].first]
-        new = [peer for peer in due if peer not in met]
-        await self._try(overlay, [*met[:_AT_ONCE], *new[:_NEW_AT_ONCE]])
+        at_once = {True: _AT_ONCE, False: _NEW_AT_ONCE}
+        for met, most in at_once.items():
+            room = most - sum(self._has_met(peer) is met for peer in self.running)
+            for peer in [peer for peer in due if self._has_met(peer) is met][: max(0, room)]:
+                task = asyncio.create_task(self._ask(overlay, peer))
+                self.running[peer] = task
+                task.add_done_callback(functools.partial(self._done, peer))
+
+    def _done(self, peer: str, _task: asyncio.Task[bool]) -> None:
+        self.running.pop(peer, None)
+
+    def _has_met(self, peer: str) -> bool:
+        return peer in self._invited or bool(self._known[peer].first)
+
+    async def check(self, overlay: Overlay, peer: str) -> bool:
+        """Return whether a peer answers. If not, it is tried again soon."""
+        answered = await overlay.ping(peer)
+        self._known.asked(peer, answered)
+        return answered
 
     async def connect(self, overlay: Overlay, peer: str) -> bool:
         """Connect to a peer, unless already connected. An unreachable peer is recorded as not answering."""
-        connected = await overlay.connect(peer, self._addresses(peer))
+        addresses = self._addresses(peer)
+        here = self._known[peer].reachable is True or await overlay.is_connected(peer) or await may_answer(addresses)
+        connected = here and await overlay.connect(peer, addresses)
         if not connected:
             self._known.asked(peer, answered=False)
         return connected
@@ -187,16 +219,16 @@ class Contacts:
         self._asked_for_word = {peer: now if peer in chosen else before.get(peer, 0.0) for peer in quiet}
         return chosen
 
-    def _due(self, peer: str, now: float, neighbour: bool) -> bool:
-        contact = self._known[peer]
-        if neighbour and contact.reachable is not False:
-            pause = AGAIN_S
-        elif (newest := self._book.get(peer)) is not None and newest.t > contact.asked:
-            pause = SOON_S  # it has announced itself since
-        else:
-            gone = now - contact.answered if contact.answered else _LONGEST_S
-            pause = min(max(gone / 4, SOON_S), INVITED_S if peer in self._invited else _LONGEST_S)
-        return now - contact.asked > pause
+    def _due(self, peer: str, now: float, neighbours: Set[str]) -> bool:
+        contact, invited = self._known[peer], peer in self._invited
+        if peer in neighbours and contact.reachable is not False:
+            return now - contact.asked > AGAIN_S
+        longest = INVITED_S if invited or now - contact.answered < _HOUR_S else _LONGEST_S
+        if (newest := self._book.get(peer)) is not None and newest.t > contact.asked:
+            longest = min(longest, NEWS_S)
+        if invited and not neighbours:
+            longest = SOON_S
+        return now - contact.asked > growing(max(0, contact.failures - 1), first=SOON_S, longest=longest)
 
     def remember(self) -> None:
         """Store the addresses that peers announced."""
@@ -213,6 +245,7 @@ class Contacts:
         return await asyncio.gather(*(self._ask(overlay, peer) for peer in peers))
 
     async def _ask(self, overlay: Overlay, peer: str) -> bool:
+        away = self._known[peer].reachable is not True
         # Even without an address, the daemon may know how to reach the peer, or find a way through others.
         connected = await self.connect(overlay, peer)
         answered = connected and await overlay.ping(peer)
@@ -221,4 +254,6 @@ class Contacts:
         self._known.asked(peer, answered)
         if answered:
             self.on_answer(peer)
+            if away:
+                self.on_return(peer)
         return answered

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from hivemind_exp.swarm.announcement import (
     AnnouncementBook,
 )
 from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.clock_skew import MOST_SKEW_S, describe_skew, median_skew
 from hivemind_exp.swarm.contacts import KNOWN, Contacts, KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
@@ -47,27 +48,13 @@ _UNTAKEN_S = 5.0
 _RECENT_S = 600.0
 """A peer that answered within this time counts as seen, even without an announcement."""
 _TRIES = 4
-_MAINTAIN_S = 5.0
+_MAINTAIN_S = 0.5
 _WATCHDOG_S = 5.0
 _SILENCES = 3
 """A daemon that does not answer this many checks in a row is killed."""
 _SAVE_S = 60.0
-_MOST_SKEW_S = 3.0
 
 log = logging.getLogger(__name__)
-
-
-def median_skew(skews: Collection[float]) -> float:
-    """Return how many seconds the peers' clocks are ahead of this machine's: the median, or 0 from fewer than two."""
-    return sorted(skews)[len(skews) // 2] if len(skews) >= 2 else 0.0
-
-
-def describe_skew(ahead: float) -> str:
-    """Return a sentence on the difference between this machine's clock and its peers' clocks."""
-    if abs(ahead) <= _MOST_SKEW_S:
-        return "this machine's clock agrees with its peers' clocks again"
-    direction = "behind" if ahead > 0 else "ahead of"
-    return f"this machine's clock is {abs(ahead):.0f} s {direction} its peers' clocks; synchronize it"
 
 
 class SwarmThread:
@@ -104,6 +91,11 @@ class SwarmThread:
         self._access = MembershipProof(charter_id, self.peer_id)
         # Used by the thread's loop, which does not exist yet.
         self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._back = asyncio.Event()
+        self._returned: set[str] = set()
+        """Peers that have just come or come back, to be asked for their announcement at once."""
+        self._neighbours: set[str] = set()
+        """The neighbors when they were last counted."""
         self.book = AnnouncementBook(charter_id, self.peer_id)
         self.bundle_store = BundleStore()
         self.inbox = BundleInbox(lambda peer: self.book.get(peer) is not None)
@@ -111,8 +103,10 @@ class SwarmThread:
         self.contacts = Contacts(self.peer_id, invitation, self.known_peers, self.book)
         self.courier = Courier(self._access, self._find, self._is_known)
         connect, on_room = self.contacts.connect, self._news.set
-        self.fetcher = BundleFetcher(self.courier, self.bundle_store, self.inbox, connect, on_room)
+        check = self.contacts.check
+        self.fetcher = BundleFetcher(self.courier, self.bundle_store, self.inbox, connect, check, on_room)
         self.contacts.on_answer = self.fetcher.forgive
+        self.contacts.on_return = self._welcome
         self.charter: bytes | None = None
         """The signed charter, for members that request it."""
         self._places: tuple[str, ...] = ()
@@ -191,7 +185,7 @@ class SwarmThread:
             try:
                 await self._run_overlay(overlay, first=former is None)
             finally:
-                await cancel_all(list(self.fetcher.running.values()))
+                await cancel_all([*self.fetcher.running.values(), *self.contacts.running.values()])
                 self.contacts.remember()
                 self.known_peers.save()
                 await overlay.close(patience=0.7)
@@ -275,9 +269,18 @@ class SwarmThread:
         return record, announcement
 
     async def _read(self, overlay: Overlay) -> None:
-        await overlay.look(self.contacts.unheard(overlay.neighbours))
+        self._back.clear()
+        returned, self._returned = self._returned, set()
+        await overlay.look({*self.contacts.unheard(overlay.neighbours), *returned})
         self._news.set()
-        await asyncio.sleep(max(LOOK_S, overlay.bytes_read / READ_PACE))
+        least = overlay.bytes_read / READ_PACE
+        await asyncio.sleep(least)
+        await _set(self._back, LOOK_S - least)
+
+    def _welcome(self, *peers: str) -> None:
+        """Look for the announcements of peers that have just come or come back."""
+        self._returned.update(peers)
+        self._back.set()
 
     async def _fetch(self, overlay: Overlay) -> None:
         self._news.clear()
@@ -287,9 +290,11 @@ class SwarmThread:
 
     async def _maintain(self, overlay: Overlay) -> None:
         """Keep connections to peers alive, drop old data, and report problems to the operator."""
-        met = bool(overlay.neighbours)
         await self.contacts.keep(overlay)
-        if overlay.neighbours and not met:
+        before, self._neighbours = self._neighbours, overlay.neighbours
+        if new := self._neighbours - before:
+            self._welcome(*new)
+        if new and not before:
             self._fresh.set()
         overlay.prune()
         self.book.favoured = {peer for peer, contact in self.known_peers.items() if contact.answered}
@@ -314,7 +319,7 @@ class SwarmThread:
             message = "another node uses this node's identity: stop one of the two, and create a new identity for it"
             self._tell(ErrorEvent(code="identity_elsewhere", message=message, next="swarmctl identity new"))
         ahead = median_skew(overlay.skews.values())
-        if abs(ahead - self._skew_told) > _MOST_SKEW_S:
+        if abs(ahead - self._skew_told) > MOST_SKEW_S:
             self._skew_told = ahead
             self._emit(WarningEvent(code="clock_skew", message=describe_skew(ahead)))
         since = time.time() - 2 * HEARTBEAT_S

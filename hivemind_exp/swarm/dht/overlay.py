@@ -199,6 +199,14 @@ class Overlay:
             return False
         return True
 
+    async def is_connected(self, peer: str) -> bool:
+        """Return whether the daemon has a connection to a peer, whoever opened it."""
+        try:
+            connected = await asyncio.wait_for(self._p2p.list_peers(), CONNECT_S)
+        except Exception:  # noqa: BLE001 - the daemon may be gone
+            return False
+        return any(str(each.peer_id) == peer for each in connected)
+
     async def ping(self, peer: str) -> bool:
         """Ping a peer, so that both enter each other's routing table. Returns whether it answered as a member."""
         return await self._protocol.call_ping(PeerID.from_base58(peer)) is not None

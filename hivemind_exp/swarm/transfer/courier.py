@@ -112,7 +112,7 @@ class Courier:
                     raise FetchFailed("sent an unexpected size")
                 content = await _read(reader, announced)
         except (OSError, EOFError, TimeoutError, P2PDaemonError, ValueError) as error:
-            raise FetchFailed(f"the transfer failed ({type(error).__name__})") from error
+            raise _Broken(f"the transfer failed ({type(error).__name__})") from error
         if kind is TransferKind.BUNDLE and hashlib.sha256(content).digest() != sha256:
             raise FetchFailed("sent content with another hash")
         return content
@@ -199,6 +199,10 @@ class _Away(FetchFailed):
     """The peer cannot be reached."""
 
 
+class _Broken(FetchFailed):
+    """The transfer began, but did not end."""
+
+
 @dataclass(eq=False)
 class BundleFetcher:
     """Fetches announced bundles into the inbox. Everything runs on the DHT's thread."""
@@ -208,6 +212,8 @@ class BundleFetcher:
     inbox: BundleInbox
     connect: Callable[[Overlay, str], Awaitable[bool]]
     """Coroutine function that connects to a peer and returns whether it succeeded."""
+    check: Callable[[Overlay, str], Awaitable[bool]]
+    """Coroutine function that returns whether a peer answers."""
     on_room: Callable[[], None]
     """Called when another fetch may start: time for the next ``look``."""
 
@@ -267,6 +273,8 @@ class BundleFetcher:
         except FetchFailed as failed:
             author.failures += 1
             author.was_away = isinstance(failed, _Away)
+            if isinstance(failed, _Broken):  # is it gone or frozen, or does it just not serve?
+                author.was_away = not await self.check(overlay, peer)
             pause = growing(author.failures - 1, first=_FIRST_PAUSE_S, longest=_LONGEST_PAUSE_S)
             author.until = time.monotonic() + jittered(pause, 0.2)
             self.failures += 1

@@ -11,10 +11,11 @@ import pytest
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.events import Event
 from hivemind_exp.swarm.addresses import LOOPBACK, PORT_FILE, invited_port, read_port, take
+from hivemind_exp.swarm.clock_skew import describe_skew, median_skew
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.node_thread import SwarmThread, describe_skew, median_skew
+from hivemind_exp.swarm.node_thread import SwarmThread
 
 
 def test_a_port_in_use_is_replaced_for_one_run_only(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ class Somewhere:
         await asyncio.sleep(0.01 if peer in self.neighbours else 30)
         return peer in self.neighbours
 
+    async def check(self, _overlay: Any, _peer: str) -> bool:
+        return True
+
     async def fetch(self, *_: Any) -> bytes:
         if self.broken:
             raise FetchFailed("busy")
@@ -52,7 +55,14 @@ def test_neighbors_are_asked_before_a_crowd_of_new_peers(monkeypatch: pytest.Mon
     place, inbox = Somewhere(set(friends)), BundleInbox(lambda _: True)
 
     async def live() -> None:
-        fetching = BundleFetcher(place, BundleStore(), inbox, connect=place.connect, on_room=lambda: None)  # type: ignore[arg-type]
+        fetching = BundleFetcher(
+            place,  # type: ignore[arg-type]
+            BundleStore(),
+            inbox,
+            connect=place.connect,
+            check=place.check,
+            on_room=lambda: None,
+        )
         await settle(place, fetching, [*crowd, *(word(friend) for friend in friends)])
         assert set(place.asked[: len(friends)]) == set(friends)
         assert len(fetching.running) <= AT_ONCE

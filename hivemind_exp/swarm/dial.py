@@ -1,0 +1,47 @@
+"""Find out whether a peer's port is open, before the daemon dials it.
+
+After n failed dials, libp2p refuses to dial an address again for 5 + n² s, up to five minutes (``DialBackoff``
+in go-libp2p's swarm), and p2pd has no request that ends this. A swarm would therefore be whole again only minutes after
+its network is. So the daemon dials only ports that accept connections.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+
+PROBE_S = 3.0
+"""How long to wait for a port. Within that time, TCP sends its first packet three times."""
+_HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
+
+
+async def may_answer(addresses: Iterable[str]) -> bool:
+    """Return whether a peer may answer at any of its addresses (multiaddrs): a port is open, or cannot be tried."""
+    ports = [_port(address) for address in addresses]
+    if not ports or None in ports:
+        return True  # the daemon may know another way, such as a relay
+    trials = [asyncio.ensure_future(_is_open(*port)) for port in dict.fromkeys(ports) if port is not None]
+    try:
+        for trial in asyncio.as_completed(trials):
+            if await trial:
+                return True
+        return False
+    finally:
+        for trial in trials:
+            trial.cancel()
+
+
+def _port(address: str) -> tuple[str, int] | None:
+    """Return host and port of a plain TCP address; None for any other."""
+    match address.split("/"):
+        case ["", kind, host, "tcp", port] if kind in _HOSTS and port.isdigit():
+            return host, int(port)
+    return None
+
+
+async def _is_open(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError, TimeoutError, UnicodeError):
+        async with asyncio.timeout(PROBE_S):
+            _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+        return True
+    return False

@@ -17,6 +17,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-de
 # uv, because it knows where PyTorch publishes its CPU builds.
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv>=0.9,<1"
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY requirements requirements
 COPY tools/install.py tools/
 COPY swarmctl swarmctl
 COPY hivemind_exp hivemind_exp

@@ -40,12 +40,12 @@ lint: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) build *.egg-info
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(wildcard requirements/*.txt)
 	$(CHECK_PYTHON)
 	@$(INSTALL)
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt
+$(VENV)/.installed-dev: pyproject.toml $(wildcard requirements/*.txt)
 	$(CHECK_PYTHON)
 	@$(INSTALL) --extra dev
 	@touch $@ $(VENV)/.installed

@@ -1,5 +1,6 @@
 """The files in a node's directory."""
 
+import json
 import secrets
 import shlex
 from contextlib import suppress
@@ -48,10 +49,23 @@ class NodeFiles:
         """The swarm's signed charter, as received."""
         self.swarm = root / "swarm"
         """What the node remembers about its swarm: its port, known peers and their reputation."""
+        self.inputs = root / "inputs.json"
+        """Digests of the operator's files that the node learns from (JSON). Without it, what is there is accepted."""
         self.secret_file = root / "secret"
         """The node's secret (32 bytes)."""
         self.hub = root / "hub"
         """The next upload to the hub, and a record of the last one."""
+
+    def fixed_charter(self) -> str | None:
+        """Return the charter id with which a node without a swarm was created; None if it is unknown or in a swarm.
+
+        It depends on how the paths of questions were written then, so it is not computed again.
+        """
+        try:
+            made = json.loads(self.identity.read_bytes())
+            return None if made.get("swarm") else str(made["charter"])
+        except (OSError, ValueError, KeyError, AttributeError):
+            return None
 
     def secret(self) -> bytes:
         """Return the node's secret, created on the first call with mode 0600. It determines the held-out questions.

@@ -14,6 +14,7 @@ import typer
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.processes.kernel import hide_memory
 from swarmctl.completion import cli as completion
 from swarmctl.doctor import cli as doctor
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
@@ -76,6 +77,7 @@ for name, group in {"profile": profiles.group, "key": keys.group}.items():  # al
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code. Prints errors; never raises."""
     as_json = "--json" in arguments
+    hide_memory()
     try:
         code = _run(arguments, as_json=as_json, verbose=not {"-v", "--verbose"}.isdisjoint(arguments))
         sys.stdout.flush()

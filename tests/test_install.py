@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -97,7 +100,6 @@ def test_it_installs_a_command_that_runs(
     uv: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # Without the dependencies, which are gigabytes. The few that a fast command needs come from this environment.
-    monkeypatch.setenv("PIP_FLAGS", "--no-deps")
     monkeypatch.setenv("PATH", f"{Path(uv).parent}:/usr/bin:/bin" if uv else "/usr/bin:/bin")
     # A copy, because setuptools leaves a directory ``build`` where it builds.
     copy = tmp_path / "copy"
@@ -106,6 +108,12 @@ def test_it_installs_a_command_that_runs(
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
     monkeypatch.setattr(install, "ROOT", copy)
+    hashed = tmp_path / "requirements"
+    hashed.mkdir()
+    for name in ("torch", "base"):
+        (hashed / f"{name}.txt").write_text("# nothing\n")
+    shutil.copy(install.HASHED / "build.txt", hashed)
+    monkeypatch.setattr(install, "HASHED", hashed)
     venv = tmp_path / "venv"
     assert install.main([str(venv), "--torch", "default", "--no-editable"]) == 0
     assert f"with {'uv' if uv else 'pip'}:" in capfd.readouterr().out
@@ -123,6 +131,41 @@ def test_it_installs_a_command_that_runs(
         check=True,
     ).stdout
     assert "demo" in shown
+
+
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("right", [True, False])
+def test_a_package_with_another_hash_is_refused(
+    uv: str | None, right: bool, tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    wheel(index, "9.9")
+    digest = hashlib.sha256(next(index.iterdir()).read_bytes()).hexdigest() if right else "0" * 64
+    monkeypatch.setattr(install, "HASHED", tmp_path)
+    (tmp_path / "base.txt").write_text(f"torch==9.9 \\\n    --hash=sha256:{digest}\n")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    made = installer(tmp_path / "venv", uv, index)
+    assert (made._run([*made._install, "--no-deps", *install.hashed("base")]) == 0) == right
+
+
+def test_every_package_is_pinned_with_hashes() -> None:
+    pins = set((ROOT / "constraints.txt").read_text().splitlines()[1:])
+    found = {}
+    for name in ("build", "torch", "base", "extras"):
+        _, *entries = re.split(r"^(?=[a-z0-9])", (install.HASHED / f"{name}.txt").read_text(), flags=re.MULTILINE)
+        for entry in entries:
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), entry
+            found[entry.split(maxsplit=1)[0]] = name
+    assert set(found) == pins
+    assert {found[f"torch=={install.pinned_torch()}"]} == {"torch"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert [found[tool] for tool in project["build-system"]["requires"]] == ["build"]
+    names = {pin.partition("==")[0] for pin in pins}
+    more = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
+    for line in [*project["project"]["dependencies"], *more]:
+        assert re.match(r"[A-Za-z0-9-]+", line)[0].lower() in names  # type: ignore[index]
 
 
 def test_an_environment_that_cannot_be_created_is_an_error(

@@ -2,6 +2,9 @@
 
 Only the standard library is used: this runs before anything is installed. uv is used if it is on the PATH, else pip. A
 Linux machine without an NVIDIA GPU gets the CPU build of torch if an index offers one, which saves about 2.5 GB.
+
+The hash of every package is checked (``requirements/``), except that of the CPU build of torch: PyTorch publishes it at
+an index of its own. Packages that are published as source only are built with a setuptools whose hash was checked.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
+HASHED = ROOT / "requirements"
 FAILED = 1
 CANNOT_START = 3
 _WSL_DRIVER = Path("/usr/lib/wsl/lib/nvidia-smi")
@@ -93,13 +97,33 @@ class Installer:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def install(self, extras: Sequence[str], torch: Sequence[str], *, editable: bool) -> int:
-        """Install the checkout with pinned dependencies; return the installer's exit code."""
+        """Install the checkout and exactly the packages in ``requirements/``; return the installer's exit code.
+
+        ``torch``: arguments that select its CPU build; empty for the default build.
+        """
         project = [f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)]
         if editable:
             # Type checkers cannot follow the import hooks that setuptools uses for editable installs by default.
             project = ["--config-settings", "editable_mode=compat", "--editable", *project]
-        command = [*self._install, "--constraint", str(CONSTRAINTS), *torch, *project]
+        steps = [
+            hashed("build"),
+            torch or hashed("torch"),
+            hashed("base", *(["extras"] if extras else [])),
+            ["--no-build-isolation", *project],
+        ]
+        return next((code for step in steps if (code := self._run([*self._install, "--no-deps", *step]))), 0)
+
+    def _run(self, command: Sequence[str]) -> int:
         return subprocess.run(command, check=False).returncode if self.uv else run_with_progress(command)
+
+
+def hashed(*names: str) -> list[str]:
+    """Return the arguments that install the packages in files of ``requirements/``, after checking their hashes.
+
+    They are built, where that is needed, with what is installed: an isolated build would fetch build tools unchecked.
+    """
+    files = [word for name in names for word in ("--requirement", str(HASHED / f"{name}.txt"))]
+    return ["--require-hashes", "--no-build-isolation", *files]
 
 
 def run_with_progress(command: Sequence[str]) -> int:

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hivemind_exp.config import Config, charter_id
+from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, OffloadEvent, WarningEvent, discard
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import ChatClient, check_sdk
@@ -80,7 +81,7 @@ def make_offload(
         resolved_kind(config),
         SamplingParams.of(config),
         on_limit_local=config.offload.on_limit == "local",
-        journal=(files.journal, charter_id(config)),
+        journal=(files.journal, node_charter(config, files)),
         ledger=ledger,
         emit=emit,
         stop=stop,
@@ -162,7 +163,7 @@ class OpenAIModelWrapper:
             orders.append(CompletionRequest(0, "answer", name, messages, tuple(range(count)), version=0))
         with TemporaryDirectory() as directory:
             files = NodeFiles(Path(directory))
-            Journal(files.journal, charter_id(self._config)).close()
+            Journal(files.journal, node_charter(self._config, files)).close()
             with closing(make_offload(self._config, files, self._secrets, discard, StopFlag())) as offload:
                 offload.wait_for_probe()
                 offload.submit(orders)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.offload.api.faults import encodable
 from hivemind_exp.offload.prices import Price, Usage, listed_price
 from hivemind_exp.offload.settings import Endpoint
@@ -69,7 +70,7 @@ def missing(endpoint: Endpoint, rows: list[dict[str, Any]]) -> str:
 
 def _shown(model: ListedModel) -> str:
     price = "" if model.output is None else f" ({model.input:g}/{model.output:g} USD per million tokens)"
-    return encodable(" ".join(model.id.split())[:100]) + price
+    return foreign(model.id, 100) + price
 
 
 def _model(row: Mapping[str, Any], chat: Chat) -> ListedModel:

@@ -197,6 +197,8 @@ class Engine:
                 if not self._adapts(service, fault, style):
                     if absent is not None and fault.trouble is FaultKind.BAD_REQUEST:
                         fault = absent
+                    elif fault.detail.startswith("HTTP 404") and "/v1" not in service.endpoint.base_url:
+                        fault.detail += "; perhaps base_url must end with /v1"
                     await self._after(service, fault, tries)
                 if service.trouble is not None:
                     return

@@ -165,12 +165,15 @@ class PromptBound:
 
     sent: int
     """For the messages that were sent: a token is at least one byte."""
+    least: int = 0
+    """A low estimate for the messages that were sent: tokens of eight bytes."""
     added: int = 0
     """For what the service adds to a prompt, as far as earlier answers show it."""
 
     @classmethod
     def of(cls, contents: Sequence[str], added: int = 0) -> PromptBound:
-        return cls(sum(len(content.encode()) + BYTES_A_MESSAGE for content in contents), added)
+        text = sum(len(content.encode()) for content in contents)
+        return cls(text + BYTES_A_MESSAGE * len(contents), text // 8, added)
 
     @property
     def tokens(self) -> int:

@@ -63,7 +63,8 @@ def unusable(answer: ChatAnswer, style: RequestDialect, sampling: SamplingParams
             f"Raise offload.reasoning_tokens (now {sampling.reasoning_tokens}) or lower offload.reasoning_effort",
             f"swarmctl run --set offload.reasoning_tokens={2 * max(sampling.reasoning_tokens, 1024)}",
         )
-    what = "it calls a tool instead of answering" if choice.called_tool else "it is empty"
+    refused = "the model refuses to answer" if choice.instead else "it is empty"
+    what = "it calls a tool instead of answering" if choice.called_tool else refused
     return Shortcoming(what, example, "Choose another model (offload.model)", another)
 
 

@@ -4,6 +4,7 @@ Called with ctypes: the ``landlock`` package is an alpha version, and ``pyseccom
 """
 
 import ctypes
+import json
 import os
 import platform
 import struct
@@ -148,3 +149,7 @@ def _seccomp() -> list[str]:
     except OSError as error:
         return [f"no seccomp filter, so the network can be reached ({error.strerror})"]
     return []
+
+
+if __name__ == "__main__":  # for ``doctor``: it cannot be undone, so it needs a process of its own
+    print(json.dumps(confine([])))

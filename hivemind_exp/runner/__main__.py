@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import DiskFull, KeyProblem, LimitReached, NodeError, OutOfMemory
+from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
 
@@ -37,6 +38,7 @@ _PATIENCE_S = 30.0
 
 def main() -> int:
     """Do what the line asks. Returns the exit status: 0 done or stopped, 1 failed, 28 failed on a full disk."""
+    hide_memory()
     order = json.loads(sys.stdin.buffer.readline())
     secrets = receive(order.get("secrets_fd"))
     if order["mode"] != "run":

@@ -68,7 +68,7 @@ class ModelBuilder:
         config, compute = self._config, self._compute
         self._emit(PhaseEvent(name=f"loading {config.model.name}"))
         base = self._base_model(tokenizer, tasks)
-        if checkpoint is None:
+        if checkpoint is None and config.model.name != TINY:
             check_lengths(base.config, config.generation, config.model.name)
         reference = None
         if config.train.beta > 0 and config.model.lora is None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hivemind_exp.config import Config, charter_id
+from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.models.device import available_memory, resolve_compute
 from hivemind_exp.models.loading import TINY, load_tokenizer
 from hivemind_exp.models.memory import estimate
@@ -47,7 +48,7 @@ __all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
 
 def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> Mixture:
     """Return the configured mixture of tasks. Its workers start in the background; ``emit`` is told of lost ones."""
-    charter = charter_id(config).encode()
+    charter = node_charter(config, files).encode()
 
     def report(replaced: int, unverified: int) -> None:
         if emit is not None:
@@ -184,7 +185,7 @@ class GRPORunner:
         config = self._config
         if not is_relay(config):
             check_warmup(config)
-        journal = ends.enter_context(closing(Journal(self._files.journal, charter_id(config))))
+        journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
         offload = None
         if remote_name(config) == "api":
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
@@ -199,6 +200,12 @@ class GRPORunner:
         tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
         if swarm is not None:
             swarm.check(tasks)
+        if isinstance(tasks, Mixture) and (still_open := tasks.still_open()):
+            message = (
+                f"the sandbox of verifiers is weak on this machine: {'; '.join(still_open)}. In a swarm of strangers, "
+                "run this node as a user without secrets, or in a container (swarmctl doctor machine.sandbox)"
+            )
+            self._emit(WarningEvent(code="weak_sandbox", message=message))
         return swarm, journal, offload, tasks
 
     def _sources(self, ends: ExitStack, parts: NodeParts) -> dict[str, Source]:

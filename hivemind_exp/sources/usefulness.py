@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.model_names import short_name
 from hivemind_exp.offload.settings import token_limit
@@ -53,7 +54,7 @@ class UsefulnessCheck:
         typical = pairs[reasons.index(reason)][0]
         advice, command = self._advice(reason, provider)
         text = (
-            f"{times} of {len(pairs)} completions from {provider}:{short_name(typical.model or '')} in round "
+            f"{times} of {len(pairs)} completions from {provider}:{foreign(short_name(typical.model or ''))} in round "
             f"{round_ + 1} are {reason}, for example {quoted_start(typical.text)}"
         )
         if learned:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from hivemind_exp.config import Config, GameConfig, TaskConfig
-from hivemind_exp.errors import SwarmSkew, TaskError
+from hivemind_exp.errors import SwarmError, SwarmSkew, TaskError
 from hivemind_exp.swarm.charter import MILLION, Charter, CharterTask
+from hivemind_exp.tasks.charter_params import unfit_param
 from hivemind_exp.tasks.registry import expand
 
 if TYPE_CHECKING:
@@ -31,8 +32,17 @@ def pinned(
         tasks: the mixture's tasks, including presets.
         facts: ``Mixture.facts`` for it.
         digests: ``Mixture.digest`` by label.
+
+    Raises:
+        TaskError: a task has a parameter that a charter may not set.
     """
     expanded = expand(tasks)
+    for spec, _ in expanded:
+        if unfit := unfit_param(spec.name, spec.params):
+            raise TaskError(
+                f"a swarm's task {spec.name} may not set {unfit[0]}: {unfit[1]}. Other members would refuse to join",
+                next="swarmctl swarm new --help",
+            )
     shares = _millionths([weight for _, weight in expanded])
     return tuple(
         CharterTask(
@@ -54,7 +64,7 @@ def applied(charter: Charter, config: Config) -> Config:
     """Return ``config`` with the charter's tasks and game. The paths of files with questions come from ``config``.
 
     Raises SwarmSkew if this version of swarmctl cannot play the charter's tasks or game, or if ``config`` names no file
-    for a task that needs one.
+    for a task that needs one, and SwarmError if the charter sets a parameter that it may not set.
     """
     paths = {spec.label: spec.path for spec, _ in expand(config.tasks) if spec.path is not None}
     tasks = [
@@ -81,6 +91,12 @@ def applied(charter: Charter, config: Config) -> Config:
         raise SwarmSkew(message, next=_UPDATE) from error
     if labels != [task.label for task in charter.tasks]:
         raise SwarmSkew("this version of swarmctl interprets the swarm's tasks differently", next=_UPDATE)
+    for task in charter.tasks:
+        if unfit := unfit_param(task.name, task.params):
+            raise SwarmError(
+                f"the swarm's charter sets {unfit[0]} of its task {task.name}: {unfit[1]}",
+                next="swarmctl swarm new --help",
+            )
     rules = {"kind": charter.game, "group_size": charter.group_size}
     try:
         game = GameConfig.model_validate(config.game.model_dump() | rules)

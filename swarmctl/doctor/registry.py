@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from swarmctl.doctor.check import Check, Context
-from swarmctl.doctor.checks import accelerator, fit, hub, installation, keys, machine, swarm
+from swarmctl.doctor.checks import accelerator, fit, hub, installation, keys, machine, sandbox, swarm
 from swarmctl.doctor.checks.api import checks as api
 from swarmctl.errors import UsageError
 from swarmctl.keys.keyring import ALONE_S
@@ -16,6 +16,7 @@ CHECKS: tuple[Check, ...] = (
     Check("machine", "threads", machine.threads),
     Check("machine", "clock", machine.clock),
     Check("machine", "wsl", machine.wsl),
+    Check("machine", "sandbox", sandbox.kernel),
     Check("python", "version", installation.version),
     Check("python", "libraries", installation.libraries),
     Check("python", "files", installation.whole, limit=10.0),

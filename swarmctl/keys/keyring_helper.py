@@ -7,8 +7,10 @@ It is a separate process because a call to a keyring that never answers can only
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
+import resource
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 SERVICE = "swarmctl"
 _MOST_S = 90
 """The helper ends after this time, even if its parent process died and the keyring never answers."""
+_PR_SET_DUMPABLE = 4
 _INTERACTION_NOT_ALLOWED = -25308
 """macOS: no one can be asked to unlock the keychain, for example over SSH."""
 _OF_THE_SYSTEM = ("macOS",) if sys.platform == "darwin" else ("SecretService", "libsecret", "kwallet")
@@ -90,6 +93,14 @@ def answer(order: dict[str, Any]) -> dict[str, Any]:
         return {"error": "locked" if locked else "failed", "message": message}
 
 
+def _hide_memory() -> None:
+    """Like ``hivemind_exp.processes.kernel.hide_memory``, which this program cannot import."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 if __name__ == "__main__":
+    _hide_memory()
     signal.alarm(_MOST_S)
     print(json.dumps(answer(json.loads(sys.stdin.buffer.read()))))

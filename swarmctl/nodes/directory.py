@@ -14,6 +14,7 @@ from hivemind_exp.errors import NodeConflict
 from hivemind_exp.formats import check_number
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.nodes.history import has_begun
+from swarmctl.nodes.inputs import check_inputs, same_place
 from swarmctl.nodes.lookup import files_of, other_name, short_id
 from swarmctl.nodes.start_over import set_aside, settle
 from swarmctl.paths import shown
@@ -75,6 +76,9 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
         created = _make(files, config, retry)
     with held(files, retry) as lock:
         check_identity(files, config, retry)
+        if not has_begun(files) or config.node.fresh:
+            files.inputs.unlink(missing_ok=True)
+        check_inputs(files, config)
         with disk_errors(files.root):
             if config.node.fresh:
                 set_aside(files)
@@ -164,15 +168,26 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
     different = [
         f"{word} {_brief(key, made)}, now {_brief(key, wanted)}"
         for key, word in {"model": "model", "adapter": "LoRA adapter", "tasks": "tasks", "seed": "seed"}.items()
-        if made.get(key) != wanted[key]
+        if not _equal(made.get(key), wanted[key])
     ]
     if different:
         raise conflict(f"node {name} was created with other settings: " + "; ".join(different))
 
 
+def _equal(made: Any, wanted: Any) -> bool:
+    """Whether two fixed settings are the same, apart from how a path was written."""
+    if isinstance(made, list) and isinstance(wanted, list) and len(made) == len(wanted):
+        return all(map(_equal, made, wanted))
+    if isinstance(made, dict) and isinstance(wanted, dict) and made.keys() == wanted.keys():
+        return all(
+            same_place(made[key], wanted[key]) if key in ("path", "name") else made[key] == wanted[key] for key in made
+        )
+    return bool(made == wanted)
+
+
 def check_formats(files: NodeFiles) -> None:
     """Raise FileProblem if a newer version wrote any of the node's files. The trainer checks its databases itself."""
-    own = (files.identity, files.config, files.run, files.spent, files.consent)
+    own = (files.identity, files.config, files.run, files.spent, files.consent, files.inputs)
     for path in (
         *own,
         *files.swarm.glob("*.json"),

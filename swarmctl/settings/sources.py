@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, task_tables
 from swarmctl import paths
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.profile_files import Profile
@@ -86,7 +86,10 @@ def gather(profile: Profile, overrides: Sequence[Override], environment: Mapping
     flags = [each for each in overrides if each.origin != REMEMBERED]
     layers = [Layer("name of the profile", {NAME: profile.name})]
     for each in profiles.family(profile):
-        values = {path: anchored(path, value, each.path.parent) for path, value in flatten(each.values)}
+        values = {
+            path: anchored(path, anchored(path, value, each.path.parent), Path.cwd())
+            for path, value in flatten(each.values)
+        }
         _add(layers, Layer(each.label, values))
     for given in [*remembered, *named, *flags]:
         _add(layers, Layer(given.origin, {given.path: given.value}))
@@ -127,14 +130,21 @@ def _nested(values: Mapping[SettingPath, Any]) -> dict[str, Any]:
 
 
 def anchored(path: SettingPath, value: Any, directory: Path) -> Any:
-    """Return ``value`` with paths relative to ``directory`` made absolute, if the setting at ``path`` holds paths."""
-    if path == ("model", "name") and isinstance(value, str) and re.match(r"~|\.{1,2}(/|$)", value):
-        return os.path.normpath(directory / os.path.expanduser(value))
-    if path == ("tasks",) and isinstance(value, list):
-        return [
-            {**task, "path": os.path.normpath(directory / os.path.expanduser(task["path"]))}
-            if isinstance(task, dict) and isinstance(task.get("path"), str)
-            else task
-            for task in value
-        ]
+    """Return ``value`` with paths relative to ``directory`` made absolute, if the setting at ``path`` holds paths.
+
+    The name of a model is a path if it begins like one, or if there is a directory of that name.
+    """
+    if path == ("model", "name") and isinstance(value, str) and value not in ("", "tiny"):
+        is_path = re.match(r"~|\.{1,2}(/|$)", value) or (directory / value).is_dir()
+        return os.path.normpath(directory / os.path.expanduser(value)) if is_path else value
+    if path == ("tasks",):
+        tables = task_tables(value)
+        if isinstance(tables, list) and any(isinstance(task, dict) and task.get("path") for task in tables):
+            return [_anchored_task(task, directory) for task in tables]
     return value
+
+
+def _anchored_task(task: Any, directory: Path) -> Any:
+    if not isinstance(task, dict) or not isinstance(task.get("path"), str):
+        return task
+    return {**task, "path": os.path.normpath(directory / os.path.expanduser(task["path"]))}

@@ -13,12 +13,12 @@ NO_SPACE = (ENOSPC, EDQUOT)
 
 
 @contextlib.contextmanager
-def disk_errors(root: Path) -> Iterator[None]:
+def disk_errors(root: Path, verb: str = "write") -> Iterator[None]:
     """Turn an OSError into an error that names ``root``, the reason and a command that helps."""
     try:
         yield
     except OSError as error:
-        message = f"cannot write {shown(root)}: {error.strerror}"
+        message = f"cannot {verb} {shown(root)}: {error.strerror}"
         existing = shlex.quote(str(next(path for path in (root, *root.parents) if path.exists())))
         if error.errno in NO_SPACE:
             raise DiskFull(message, next=f"df -h {existing}") from error

@@ -16,11 +16,10 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
-from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
-from tests.support.engine_rig import PRICE_IN, PRICE_OUT, accounts, texts
+from tests.support.engine_rig import PRICE_IN, PRICE_OUT, accounts, real_chats, texts
 from tests.support.fake_api.server import ApiServer
 from tests.support.recorded_events import Events
 
@@ -97,9 +96,8 @@ def hosted(root: Path, config: Config, *, key: str | None = None, probed: bool =
 
 
 def prompts(server: ApiServer) -> list[str]:
-    """Return the requests so far, without the probe."""
-    asked = [entry.messages[-1]["content"] for entry in server.ledger.chats]
-    return [question for question in asked if question != TEST_MESSAGES[-1]["content"]]
+    """Return the requests so far, without test requests."""
+    return [entry.messages[-1]["content"] for entry in real_chats(server)]
 
 
 def engines() -> list[psutil.Process]:

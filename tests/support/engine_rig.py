@@ -20,9 +20,11 @@ from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.providers import Chat, Group
 from hivemind_exp.rollouts.types import CompletionRequest, Kind
 from hivemind_exp.stop import StopFlag
+from tests.support.fake_api.ledger import Entry
 from tests.support.recorded_events import Events
 
 PRICE_IN, PRICE_OUT = 2.0, 8.0
@@ -59,6 +61,11 @@ class Rig:
     def accounts(self) -> dict[str, float]:
         """Return dollars by the state of the requests: settled, kept."""
         return accounts(self.ledger)
+
+
+def real_chats(server: Any) -> list[Entry]:
+    """Return a server's requests without test requests."""
+    return [entry for entry in server.ledger.chats if entry.messages != list(TEST_MESSAGES)]
 
 
 def texts(path: Path) -> dict[str, dict[int, str]]:

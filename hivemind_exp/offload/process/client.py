@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from hivemind_exp.config import Config, charter_id
+from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError
 from hivemind_exp.events import EVENTS, Emit, WarningEvent
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.answers import unfilled
 from hivemind_exp.offload.engine import PARTING_S
@@ -264,7 +265,9 @@ class OffloadClient:
                 gone = again
 
     def _unfilled(self) -> list[CompletionRequest]:
-        with contextlib.closing(Journal(self._files.journal, charter_id(self._config), durable=False)) as journal:
+        with contextlib.closing(
+            Journal(self._files.journal, node_charter(self._config, self._files), durable=False)
+        ) as journal:
             left = [(order, tuple(unfilled(journal, order))) for order in self._orders.values()]
         return [replace(order, indices=places, done=Future()) for order, places in left if places]
 

@@ -25,6 +25,7 @@ from hivemind_exp.events import Event
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload
 from hivemind_exp.processes import sandbox
+from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.processes.messages import messages, send, take_pipes
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.secrets import Secrets
@@ -101,6 +102,7 @@ def listen(asked: Iterator[Any], stop: StopFlag, calls: SimpleQueue[Call]) -> No
 def main(parent: int) -> int:
     """Serve until the trainer sends ``close``; return the exit status."""
     sandbox.die_with_parent(parent)
+    hide_memory()
     os.nice(5)  # this process mostly waits for the network, and must not slow down a training step
     source, sink = take_pipes()
     asked = messages(source)

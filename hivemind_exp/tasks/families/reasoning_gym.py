@@ -29,7 +29,7 @@ _OURS = ("seed", "size")
 
 def check(spec: TaskSpec) -> None:
     """Raise ``TaskError`` for a parameter that the generator lacks. Reads the library's source without importing it."""
-    allowed = _parameters(spec.name) if spec.params else []
+    allowed = list(default_params(spec.name)) if spec.params else []
     for name in spec.params:
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)
@@ -142,10 +142,14 @@ def _library() -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _parameters(name: str) -> list[str]:
-    """Return a generator's parameter names, read from the source of its configuration class."""
+def default_params(name: str) -> dict[str, ast.expr | None]:
+    """Return a generator's parameters with their defaults, read from the source of its configuration class."""
     source = _library().joinpath(*GENERATORS[name].module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     config = next(node for node in classes if node.name.endswith("Config"))
-    targets = [node.target for node in config.body if isinstance(node, ast.AnnAssign)]
-    return [target.id for target in targets if isinstance(target, ast.Name) and target.id not in _OURS]
+    fields = [node for node in config.body if isinstance(node, ast.AnnAssign)]
+    return {
+        field.target.id: field.value
+        for field in fields
+        if isinstance(field.target, ast.Name) and field.target.id not in _OURS
+    }

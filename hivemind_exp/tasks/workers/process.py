@@ -41,7 +41,7 @@ _SET = {
 class WorkerProcess:
     """The node's side of one worker process, with a non-blocking pipe in each direction."""
 
-    def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float) -> None:
+    def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float, load: float) -> None:
         self.ready: list[dict[str, Any]] | None = None
         self.still_open: list[str] = []
         """What the kernel does not refuse to the worker."""
@@ -67,7 +67,7 @@ class WorkerProcess:
         self.input, self.output = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self.input, False)
         os.set_blocking(self.output, False)
-        self.send({"tasks": [asdict(spec) for spec in specs], "limit": limit})
+        self.send({"tasks": [asdict(spec) for spec in specs], "limit": limit, "load": load})
 
     @property
     def wants_to_write(self) -> bool:

@@ -31,7 +31,7 @@ def main(role: Role, parent: int) -> None:
     asked = messages(source)
     first = next(asked)
     try:
-        tasks, still_open = _build(first["tasks"], role)
+        tasks, still_open = _build(first["tasks"], role, first["load"])
     except NodeError as error:
         send(sink, {"error": error.message, "next": error.next, "code": error.code})
         return
@@ -46,7 +46,7 @@ def main(role: Role, parent: int) -> None:
         sandbox.allow_seconds(0)
 
 
-def _build(tables: list[dict[str, Any]], role: Role) -> tuple[list[Task], list[str]]:
+def _build(tables: list[dict[str, Any]], role: Role, load: float) -> tuple[list[Task], list[str]]:
     """Build and prepare the tasks. The sandbox closes first, except for what must come from the hub or be imported."""
     specs = [TaskSpec(**table) for table in tables]
     tasks: list[Task] = [importlib.import_module(spec.module).build(spec) for spec in specs]
@@ -55,9 +55,12 @@ def _build(tables: list[dict[str, Any]], role: Role) -> tuple[list[Task], list[s
         task.prepare(role)
     own = [path for spec in specs for path in own_files(spec)] if role == "make" else []
     closed = sandbox.Sandbox()
-    still_open = closed.close(own, limited=not own and not (role == "make" and any(early)))
+    limited = not own and not (role == "make" and any(early))  # the operator's own data may be large
+    still_open = closed.close(own, limited=limited)
+    sandbox.allow_seconds(load if limited else 0)
     for task in compress(tasks, map(not_, early)):
         task.prepare(role)
+    sandbox.allow_seconds(0)
     closed.finish()
     return tasks, still_open
 

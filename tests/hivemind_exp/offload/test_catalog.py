@@ -73,5 +73,5 @@ def test_a_missing_model_is_explained_on_one_line() -> None:
     said = missing(Endpoint("groq", "", "llama-3.1-8b-instant", chat, needs_key=True), rows)
     assert said == (
         "groq has no model llama-3.1-8b-instant; it has 3 others, such as openai/gpt-oss-20b (0.075/0.3 USD per "
-        "million tokens), openai/gpt-oss-120b (0.15/0.6 USD per million tokens), x y"
+        'million tokens), openai/gpt-oss-120b (0.15/0.6 USD per million tokens), "x y"'
     )

@@ -15,7 +15,7 @@ from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.router import USELESS_IN_A_ROW
 from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.providers import Group
-from tests.support.engine_rig import GROUPS, PRICE, SAMPLING, Rig, endpoint, engine, order
+from tests.support.engine_rig import GROUPS, PRICE, SAMPLING, Rig, endpoint, engine, order, real_chats
 from tests.support.fake_api.ask import Ask, Messages
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
@@ -29,7 +29,7 @@ def warnings(rig: Rig, code: str) -> list[str]:
 
 def asked(server: ApiServer) -> int:
     """Return the number of requests without the test request."""
-    return sum(entry.messages != list(TEST_MESSAGES) for entry in server.ledger.chats)
+    return len(real_chats(server))
 
 
 def only_real(fault: Fault) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import Config, TaskConfig
-from hivemind_exp.errors import SwarmSkew
+from hivemind_exp.errors import SwarmError, SwarmSkew, TaskError
 from hivemind_exp.swarm.charter import MILLION, Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew, pinned
 from hivemind_exp.tasks.mixture import Mixture, TaskFacts
@@ -90,12 +90,27 @@ def test_equal_shares_differ_by_at_most_a_millionth() -> None:
 def test_unknown_tasks_and_missing_files_are_reported(file: Path) -> None:
     with pytest.raises(SwarmSkew, match="each node needs the file of 100 questions"):
         applied(charter(), Config())
-    assert applied(charter(), Config(tasks=[TaskConfig(name="jsonl", path=str(file))])).tasks[1].path == str(file)
+    plain = charter(tasks=(words(params={}), FILE))
+    assert applied(plain, Config(tasks=[TaskConfig(name="jsonl", path=str(file))])).tasks[1].path == str(file)
     for name in ("spel_backward", "sapo"):
         with pytest.raises(SwarmSkew, match=r"does not know|interprets the swarm's tasks differently"):
             applied(charter(tasks=(words(name=name, label=name, params={}, weight_ppm=MILLION),)), Config())
     with pytest.raises(SwarmSkew, match="interprets the swarm's tasks differently"):
         applied(charter(tasks=(words(label="letters", weight_ppm=MILLION),)), Config())
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"data_file": "/etc/passwd"}, {"max_word_len": 10**9}, {"min_word_len": "<|im_end|>"}, {"x\ntry: y": 1}],
+)
+def test_parameters_that_only_a_profile_may_set_are_refused(params: dict[str, object]) -> None:
+    made = charter(tasks=(words(params=params, weight_ppm=MILLION),))
+    with pytest.raises(SwarmError, match="the swarm's charter sets") as caught:
+        applied(made, Config())
+    assert not any(str(text) in caught.value.message for text in ("passwd", "im_end", "try: y"))
+    spec = TaskConfig.model_validate({"name": "spell_backward", "params": params})
+    with pytest.raises(TaskError, match="a swarm's task spell_backward may not set"):
+        pinned([spec], [TaskFacts("spell_backward", None, None, "")], {"spell_backward": ""})
 
 
 @pytest.mark.parametrize(

@@ -37,3 +37,18 @@ def test_estimate_counts_each_stage_with_its_quotations() -> None:
 
     assert cost("answer") < cost("critique") < cost("resolve")
     assert cost("answer", "critique", "resolve") == pytest.approx(sum(map(cost, ("answer", "critique", "resolve"))))
+
+
+def test_estimate_uses_the_teachers_own_limit_and_the_discounts() -> None:
+    def at_most(**offload: object) -> float:
+        settings = {"provider": "openai", "model": "gpt-6-luna", "reasoning_effort": "none"} | offload
+        small = {"max_completion_tokens": 128}
+        config = {"tasks": ["spell_backward"], "generation": small, "offload": settings}
+        return estimate(Config.model_validate(config)).usd_at_most
+
+    dollars = 64 * 1024 * 0.75e-6  # of 64 completions, at the highest tier
+    assert dollars < at_most() < 1.1 * dollars
+    assert at_most(max_tokens=128) < at_most() / 6
+    assert at_most(reasoning_effort=None) > 2.5 * at_most()
+    assert at_most(batch=True) == pytest.approx(at_most() / 2)
+    assert at_most(service_tier="flex") == at_most(), "a service may answer a request at its normal price"

@@ -1,0 +1,73 @@
+"""The operator's files that a node learns from: their digests are kept, so that no other content takes their place."""
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import NodeConflict
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.paths import shown
+from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.hub_cache import local_directory
+from swarmctl.storage.json_file import read_json, write_json
+
+_WHOLE = 64 * 2**20
+"""Larger files, such as weights, count by their size and their first bytes."""
+
+
+def check_inputs(files: NodeFiles, config: Config) -> None:
+    """Raise NodeConflict if a file of questions, or a local model, is not what it was when the node first used it."""
+    known = (read_json(files.inputs) or {}).get("digests") or {}
+    found = {str(path): _digest(path) for path in _inputs(config) if path.exists()}
+    for name, digest in found.items():
+        if known.get(name, digest) != digest:
+            raise NodeConflict(
+                f"{shown(Path(name))} has changed since node {files.root.name} first used it. Undo the change, or "
+                f"accept it: delete {files.inputs.name} and run again",
+                next=f"rm {shlex.quote(str(files.inputs))}",
+            )
+    if not found.keys() <= known.keys():
+        with disk_errors(files.root):
+            write_json(files.inputs, {"schema": 1, "digests": {**known, **found}})
+
+
+def _inputs(config: Config) -> Iterator[Path]:
+    yield from (Path(task.path).expanduser().absolute() for task in config.tasks if task.path is not None)
+    model = local_directory(config.model.name)
+    if model is not None and config.offload.kind != "relay":
+        yield model.absolute()
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file, or of a directory's files with their names. Raises NodeError."""
+    found = hashlib.sha256()
+    with disk_errors(path, "read"):
+        if path.is_file():
+            _add(found, path)
+        for directory, names, members in os.walk(path):
+            names[:] = sorted(name for name in names if not name.startswith("."))
+            for name in sorted(member for member in members if not member.startswith(".")):
+                file = Path(directory, name)
+                if file.is_file():
+                    found.update(os.fsencode(f"{file.relative_to(path)}\0{file.stat().st_size}\0"))
+                    _add(found, file)
+    return found.hexdigest()
+
+
+def _add(found: Any, file: Path) -> None:
+    with file.open("rb") as opened:
+        found.update(opened.read(_WHOLE))
+
+
+def same_place(made: object, wanted: object) -> bool:
+    """Whether two recorded paths are the same. Older versions recorded relative ones, without the directory."""
+    if made == wanted:
+        return True
+    if not isinstance(made, str) or not isinstance(wanted, str) or os.path.isabs(made) or not os.path.isabs(wanted):
+        return False
+    parts = Path(os.path.normpath(made)).parts
+    return Path(wanted).parts[-len(parts) :] == parts

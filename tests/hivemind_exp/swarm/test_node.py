@@ -75,6 +75,27 @@ def test_every_peer_receives_each_bundle_once(peers: Peers) -> None:
     assert abs(seen[second.peer_id].seen - time.time()) < 20
 
 
+def test_two_nodes_that_begin_together_meet(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon never dials a closed port: after a failed dial, libp2p would refuse the next ones for seconds."""
+    dialed, connect = [], Overlay.connect
+
+    async def dial(self: Overlay, peer: str, addresses: Iterable[str]) -> bool:
+        dialed.append(await connect(self, peer, addresses))
+        return dialed[-1]
+
+    monkeypatch.setattr(Overlay, "connect", dial)
+    kept = peers.start("first").addresses()
+    peers.nodes["first"].close()
+    second = peers.start("second", kept)
+    tries = second.known_peers
+    eventually(lambda: tries[peers.nodes["first"].peer_id].failures >= 3)
+    assert dialed == []
+    first = peers.start("first")
+    acquainted(first, second)
+    assert all(dialed)
+    assert first.peer_id in second.announced()
+
+
 def test_keepers_that_hide_records_cannot_separate_neighbors(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nobody(_self: Overlay, shards: Iterable[int]) -> dict[int, list[Any]]:
         """Stand in for keepers that accept records and return none."""

@@ -251,7 +251,7 @@ def test_a_second_interrupt_stops_immediately(started: Callable[..., subprocess.
     before = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert time.monotonic() - before < 4
+    assert time.monotonic() - before < 7  # without it, the trainer is killed after 8 s
     assert process.returncode == 130
     assert "Saved: every finished round." in err
 

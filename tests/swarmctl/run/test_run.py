@@ -163,7 +163,7 @@ def test_a_profile_file_is_found_again_from_another_directory(stand_in: Cli, hom
             "--set train.micro_batch=64",
         ),
         ("traceback", Exit.FAILED, "RuntimeError: the flux was reversed (log: ", "run --node demo"),
-        ("disk_full", Exit.FAILED, "error: no space left in ", "df -h "),
+        ("disk_full", Exit.FAILED, "No space left on device", "df -h "),
         ("unfit", Exit.CONFIGURATION, "error: cannot generate a question", "doctor --node demo"),
     ],
 )
